@@ -1,0 +1,304 @@
+//! The flat layout: where each parameter lies in the two flat buffers of a run's state.
+//!
+//! All trainable parameters lie in one buffer, ordered into four groups within each of which the
+//! optimizer's multipliers are constant:
+//!
+//! ```text
+//! | weights | biases | head weight | head bias |      lr x1, x2, xh, x2h; weight decay x1, x0, x1, x0
+//! ```
+//!
+//! so that the reduction, the optimizer and checkpoint slices are ranges of one array. The frozen
+//! parameters lie in a second buffer. Within a group the order is that of the computation, and every
+//! parameter is contiguous (out, in, height, width): a slice of a buffer is an ordinary tensor.
+
+use std::collections::HashSet;
+use std::ops::Range;
+
+use super::layers::{HEAD, weight_layer_names};
+use super::params::{ParamKind, ParamSpec, param_specs};
+
+/// What the names of the velocities in a checkpoint start with.
+pub const VELOCITY_PREFIX: &str = "optimizer/velocity/";
+
+/// Where everything lies, for a number of classes and a set of frozen layers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FlatLayout {
+    classes: usize,
+    groups: [Group; 4],
+    trainable: Vec<Entry>,
+    frozen: Vec<Entry>,
+    trainable_len: usize,
+    frozen_len: usize,
+}
+
+impl FlatLayout {
+    /// Lays out the parameters for `classes` outputs, with the layers named in `frozen` left untrained.
+    pub fn new<S: AsRef<str>>(classes: u32, frozen: &[S]) -> Result<FlatLayout, LayoutError> {
+        if classes < 2 {
+            return Err(LayoutError::Classes { classes });
+        }
+        let frozen = checked_names(frozen)?;
+        let classes = classes as usize;
+        let specs = param_specs(classes);
+        let mut layout = FlatLayout {
+            classes,
+            groups: GroupKind::ALL.map(|kind| Group { kind, range: 0..0 }),
+            trainable: Vec::new(),
+            frozen: Vec::new(),
+            trainable_len: 0,
+            frozen_len: 0,
+        };
+        for kind in GroupKind::ALL {
+            let start = layout.trainable_len;
+            for spec in &specs {
+                if GroupKind::of(spec) == kind && !frozen.contains(spec.layer.as_str()) {
+                    let offset = layout.trainable_len;
+                    layout.trainable_len += spec.len();
+                    layout.trainable.push(Entry {
+                        spec: spec.clone(),
+                        offset,
+                        group: Some(kind),
+                    });
+                }
+            }
+            layout.groups[kind as usize].range = start..layout.trainable_len;
+        }
+        for spec in specs {
+            if frozen.contains(spec.layer.as_str()) {
+                let offset = layout.frozen_len;
+                layout.frozen_len += spec.len();
+                layout.frozen.push(Entry {
+                    spec,
+                    offset,
+                    group: None,
+                });
+            }
+        }
+        Ok(layout)
+    }
+
+    /// Outputs of the head.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// The four groups, in the order of the buffer; a group may be empty.
+    pub fn groups(&self) -> &[Group; 4] {
+        &self.groups
+    }
+
+    /// The parameters in the trainable buffer, in its order.
+    pub fn trainable(&self) -> &[Entry] {
+        &self.trainable
+    }
+
+    /// The parameters in the frozen buffer, in its order.
+    pub fn frozen(&self) -> &[Entry] {
+        &self.frozen
+    }
+
+    /// Elements of the trainable buffer (also of a flat gradient and of the velocity).
+    pub fn trainable_len(&self) -> usize {
+        self.trainable_len
+    }
+
+    /// Elements of the frozen buffer.
+    pub fn frozen_len(&self) -> usize {
+        self.frozen_len
+    }
+
+    /// Elements of a run's whole state: trainable, velocity, frozen, in this order, all f32.
+    pub fn state_len(&self) -> usize {
+        2 * self.trainable_len + self.frozen_len
+    }
+
+    /// Where the trainable parameters lie in the state, in elements.
+    pub fn params_range(&self) -> Range<usize> {
+        0..self.trainable_len
+    }
+
+    /// Where the velocities lie in the state, in elements.
+    pub fn velocity_range(&self) -> Range<usize> {
+        self.trainable_len..2 * self.trainable_len
+    }
+
+    /// Where the frozen parameters lie in the state, in elements.
+    pub fn frozen_range(&self) -> Range<usize> {
+        2 * self.trainable_len..self.state_len()
+    }
+
+    /// The named tensors of the state in its order. They follow each other without a gap, so they are the
+    /// table of a safetensors file whose data is the state.
+    pub fn state_entries(&self) -> Vec<StateEntry> {
+        let part = |entries: &[Entry], prefix: &str, start: usize| -> Vec<StateEntry> {
+            entries
+                .iter()
+                .map(|entry| StateEntry {
+                    name: format!("{prefix}{}", entry.spec.name),
+                    shape: entry.spec.shape.clone(),
+                    offset: start + entry.offset,
+                    len: entry.spec.len(),
+                })
+                .collect()
+        };
+        let mut entries = part(&self.trainable, "", 0);
+        entries.extend(part(
+            &self.trainable,
+            VELOCITY_PREFIX,
+            self.velocity_range().start,
+        ));
+        entries.extend(part(&self.frozen, "", self.frozen_range().start));
+        entries
+    }
+}
+
+/// One parameter and its place in its buffer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub spec: ParamSpec,
+    /// First element, in the trainable or the frozen buffer.
+    pub offset: usize,
+    /// None where frozen.
+    pub group: Option<GroupKind>,
+}
+
+impl Entry {
+    /// Its elements in its buffer.
+    pub fn range(&self) -> Range<usize> {
+        self.offset..self.offset + self.spec.len()
+    }
+}
+
+/// One named tensor of the state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateEntry {
+    pub name: String,
+    pub shape: Vec<usize>,
+    /// First element in the state (a byte offset is four times this).
+    pub offset: usize,
+    /// Elements.
+    pub len: usize,
+}
+
+/// A contiguous range of the trainable buffer with the same multipliers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    pub kind: GroupKind,
+    /// Elements of the trainable buffer.
+    pub range: Range<usize>,
+}
+
+impl Group {
+    /// Multiplier on the learning rate, where the head's is `head`. A bias learns twice as fast, as is
+    /// Caffe's usage.
+    pub fn lr_mult(&self, head: f64) -> f64 {
+        match self.kind {
+            GroupKind::Weights => 1.0,
+            GroupKind::Biases => 2.0,
+            GroupKind::HeadWeight => head,
+            GroupKind::HeadBias => 2.0 * head,
+        }
+    }
+
+    /// Multiplier on the weight decay: a bias is not decayed.
+    pub fn decay_mult(&self) -> f64 {
+        match self.kind {
+            GroupKind::Weights | GroupKind::HeadWeight => 1.0,
+            GroupKind::Biases | GroupKind::HeadBias => 0.0,
+        }
+    }
+}
+
+/// The groups, in the order of the buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum GroupKind {
+    Weights,
+    Biases,
+    HeadWeight,
+    HeadBias,
+}
+
+impl GroupKind {
+    const ALL: [GroupKind; 4] = [
+        GroupKind::Weights,
+        GroupKind::Biases,
+        GroupKind::HeadWeight,
+        GroupKind::HeadBias,
+    ];
+
+    fn of(spec: &ParamSpec) -> GroupKind {
+        match (spec.head, spec.kind) {
+            (false, ParamKind::Weight) => GroupKind::Weights,
+            (false, ParamKind::Bias) => GroupKind::Biases,
+            (true, ParamKind::Weight) => GroupKind::HeadWeight,
+            (true, ParamKind::Bias) => GroupKind::HeadBias,
+        }
+    }
+}
+
+/// Why a layout cannot be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LayoutError {
+    #[error("GoogLeNet has no layer {name:?} to freeze; did you mean {}?", nearest.join(" or "))]
+    UnknownLayer { name: String, nearest: Vec<String> },
+    #[error("layer {name:?} is named twice among the frozen layers; name it once")]
+    Repeated { name: String },
+    #[error("{HEAD} cannot be frozen: it is the new classifier, which has to be trained")]
+    FrozenHead,
+    #[error("a classifier needs at least 2 classes, not {classes}")]
+    Classes { classes: u32 },
+}
+
+/// The three layers with parameters whose names are most like `name`, best first.
+pub fn nearest_layers(name: &str) -> Vec<String> {
+    let wanted = name.to_lowercase();
+    let mut ranked: Vec<_> = weight_layer_names()
+        .into_iter()
+        .map(|known| (edit_distance(&wanted, &known), known))
+        .collect();
+    ranked.sort_by_key(|(distance, _)| *distance);
+    ranked.into_iter().take(3).map(|(_, known)| known).collect()
+}
+
+fn checked_names<S: AsRef<str>>(frozen: &[S]) -> Result<HashSet<&str>, LayoutError> {
+    let known: HashSet<String> = weight_layer_names().into_iter().collect();
+    let mut names = HashSet::new();
+    for name in frozen {
+        let name = name.as_ref();
+        if name == HEAD {
+            return Err(LayoutError::FrozenHead);
+        }
+        if !known.contains(name) {
+            return Err(LayoutError::UnknownLayer {
+                name: name.to_string(),
+                nearest: nearest_layers(name),
+            });
+        }
+        if !names.insert(name) {
+            return Err(LayoutError::Repeated {
+                name: name.to_string(),
+            });
+        }
+    }
+    Ok(names)
+}
+
+/// Levenshtein's distance, in characters.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+#[path = "layout_tests.rs"]
+mod tests;

@@ -1,0 +1,16 @@
+//! Fovea's domain, pure: no tokio, tonic, prost, tch, clock or file.
+//!
+//! What is decided here is decided from values alone, so it can be tested by tables and by random
+//! sequences: the run's spec, who trains what and when, the learning rate, metrics, and the
+//! life of a run.
+
+pub mod checkpoint;
+pub mod googlenet;
+pub mod ids;
+pub mod metrics;
+pub mod plan;
+pub mod random;
+pub mod roster;
+pub mod run;
+pub mod schedule;
+pub mod spec;

@@ -1,0 +1,194 @@
+//! Evaluation from per-sample scores.
+
+use serde::{Deserialize, Serialize};
+
+/// What the model said of one validation sample.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// Ordinal in the validation split.
+    pub sample: u32,
+    /// Class index that the label maps to.
+    pub label: u32,
+    /// Softmax probabilities, one for each class.
+    pub probabilities: Vec<f32>,
+    /// Cross-entropy, -ln p(label), in nats.
+    pub loss: f32,
+}
+
+/// An epoch's validation results.
+///
+/// With more than two classes "positive" means a class index of at least `positive_from`, and its
+/// probability is the sum over those classes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Samples scored.
+    pub samples: u64,
+    /// Samples whose label is positive.
+    pub positives: u64,
+    /// Mean cross-entropy in nats.
+    pub loss: f64,
+    /// Share of samples whose most probable class is the label.
+    pub accuracy: f64,
+    /// Area under the ROC curve, ties counted half; None when only one kind of label is there.
+    pub auc: Option<f64>,
+    /// Share of positives with P(positive) > 0.5; None without positives.
+    pub sensitivity: Option<f64>,
+    /// Share of negatives with P(positive) <= 0.5; None without negatives.
+    pub specificity: Option<f64>,
+    /// Quadratic weighted kappa of the most probable class; None where it is not defined.
+    pub quadratic_kappa: Option<f64>,
+    /// `confusion[label][prediction]` counts.
+    pub confusion: Vec<Vec<u64>>,
+}
+
+/// Computes the metrics. `positive_class` is the first class index that counts as positive.
+pub fn evaluate(scores: &[Score], classes: usize, positive_class: u32) -> Evaluation {
+    let mut confusion = vec![vec![0u64; classes]; classes];
+    let mut loss = 0.0;
+    let mut ranked = Vec::with_capacity(scores.len());
+    let (mut hits_pos, mut hits_neg) = (0u64, 0u64);
+    for score in scores {
+        // First of equals, as argmax has it.
+        let mut predicted = 0;
+        for (class, p) in score.probabilities.iter().enumerate() {
+            if *p > score.probabilities[predicted] {
+                predicted = class;
+            }
+        }
+        confusion[score.label as usize][predicted] += 1;
+        loss += f64::from(score.loss);
+        let p: f64 = score.probabilities[positive_class as usize..]
+            .iter()
+            .map(|&p| f64::from(p))
+            .sum();
+        let positive = score.label >= positive_class;
+        match (positive, p > 0.5) {
+            (true, true) => hits_pos += 1,
+            (false, false) => hits_neg += 1,
+            (true, false) | (false, true) => {}
+        }
+        ranked.push((p, positive));
+    }
+    let samples = scores.len() as u64;
+    let positives = ranked.iter().filter(|r| r.1).count() as u64;
+    let negatives = samples - positives;
+    let share = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
+    let correct: u64 = (0..classes).map(|c| confusion[c][c]).sum();
+    Evaluation {
+        samples,
+        positives,
+        loss: loss / samples.max(1) as f64,
+        accuracy: share(correct, samples).unwrap_or(0.0),
+        auc: auc(&mut ranked),
+        sensitivity: share(hits_pos, positives),
+        specificity: share(hits_neg, negatives),
+        quadratic_kappa: quadratic_kappa(&confusion),
+        confusion,
+    }
+}
+
+/// Area under the ROC curve as the Mann–Whitney statistic: the chance that a positive scores above
+/// a negative, ties counted half. Sorts `ranked` (score, is positive).
+fn auc(ranked: &mut [(f64, bool)]) -> Option<f64> {
+    let positives = ranked.iter().filter(|r| r.1).count() as f64;
+    let negatives = ranked.len() as f64 - positives;
+    if positives == 0.0 || negatives == 0.0 {
+        return None;
+    }
+    ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let mut rank_sum = 0.0;
+    let mut i = 0;
+    while i < ranked.len() {
+        let mut j = i;
+        while j < ranked.len() && ranked[j].0 == ranked[i].0 {
+            j += 1;
+        }
+        // Ranks i+1 ..= j share their mean.
+        let mean = (i + 1 + j) as f64 / 2.0;
+        rank_sum += mean * ranked[i..j].iter().filter(|r| r.1).count() as f64;
+        i = j;
+    }
+    Some((rank_sum - positives * (positives + 1.0) / 2.0) / (positives * negatives))
+}
+
+/// Cohen's kappa with quadratic weights: 1 - sum(w O) / sum(w E), w = (i-j)^2.
+fn quadratic_kappa(confusion: &[Vec<u64>]) -> Option<f64> {
+    let n = confusion.len();
+    let total: u64 = confusion.iter().flatten().sum();
+    let row = |i: usize| confusion[i].iter().sum::<u64>() as f64;
+    let column = |j: usize| confusion.iter().map(|r| r[j]).sum::<u64>() as f64;
+    let (mut observed, mut expected) = (0.0, 0.0);
+    for (i, counts) in confusion.iter().enumerate() {
+        for (j, &count) in counts.iter().enumerate() {
+            let weight = (i as f64 - j as f64).powi(2);
+            observed += weight * count as f64;
+            expected += weight * row(i) * column(j) / total.max(1) as f64;
+        }
+    }
+    (n > 1 && expected > 0.0).then(|| 1.0 - observed / expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn binary(p: f32, label: u32) -> Score {
+        let right = if label == 1 { p } else { 1.0 - p };
+        Score {
+            sample: 0,
+            label,
+            probabilities: vec![1.0 - p, p],
+            loss: -right.ln(),
+        }
+    }
+
+    /// The example of scikit-learn's roc_auc_score: y = 0,0,1,1 and scores .1,.4,.35,.8 give 0.75.
+    #[test]
+    fn auc_of_a_known_example() {
+        let s = [
+            binary(0.1, 0),
+            binary(0.4, 0),
+            binary(0.35, 1),
+            binary(0.8, 1),
+        ];
+        let e = evaluate(&s, 2, 1);
+        assert_eq!(e.auc, Some(0.75));
+        assert_eq!(e.sensitivity, Some(0.5));
+        assert_eq!(e.specificity, Some(1.0));
+        assert_eq!(e.accuracy, 0.75);
+        assert_eq!(e.confusion, [[2, 0], [1, 1]]);
+        let loss = -(0.9f64.ln() + 0.6f64.ln() + 0.35f64.ln() + 0.8f64.ln()) / 4.0;
+        assert!((e.loss - loss).abs() < 1e-6);
+    }
+
+    #[test]
+    fn ties_count_half_and_one_kind_of_label_has_no_auc() {
+        let tied = [binary(0.5, 0), binary(0.5, 1), binary(0.5, 1)];
+        assert_eq!(evaluate(&tied, 2, 1).auc, Some(0.5));
+        let e = evaluate(&[binary(0.9, 1)], 2, 1);
+        assert_eq!((e.auc, e.specificity), (None, None));
+        assert_eq!(evaluate(&[], 2, 1).sensitivity, None);
+    }
+
+    /// Five grades: positive is grade >= 2, and kappa against a value worked out by hand:
+    /// O = [[1,0,0],[0,0,1],[0,0,1]] over grades 0, 2, 4 gives sum(wO) = 4 and, with marginals
+    /// 1,1,1 and 1,0,2, sum(wE) = (4*0 + 16*2 + 4*1 + 4*2 + 16*1)/3 = 60/3.
+    #[test]
+    fn five_grades() {
+        let sure = |label: u32, said: usize| {
+            let mut probabilities = vec![0.0; 5];
+            probabilities[said] = 1.0;
+            Score {
+                sample: 0,
+                label,
+                probabilities,
+                loss: 0.0,
+            }
+        };
+        let e = evaluate(&[sure(0, 0), sure(2, 4), sure(4, 4)], 5, 2);
+        assert_eq!(e.positives, 2);
+        assert_eq!(e.auc, Some(1.0));
+        let kappa = e.quadratic_kappa.unwrap();
+        assert!((kappa - (1.0 - 4.0 / 20.0)).abs() < 1e-12, "{kappa}");
+    }
+}

@@ -1,0 +1,319 @@
+//! Who trains what, when: the shard plan over virtual ranks.
+//!
+//! The training split comes in *plan order*: patients interleaved so that any contiguous range is
+//! about stratified by grade, samples of a patient side by side, packs cut from that order. A shard
+//! is a contiguous range of it (rotated by the seed), cut at patients' boundaries, so a worker
+//! needs only the packs that its shards touch, and every virtual rank sees every grade.
+//!
+//! Nothing here mentions a worker: a plan is a function of the dataset, the number of virtual
+//! ranks, the batch and the seed.
+
+use std::ops::Range;
+
+use rand_chacha::rand_core::RngCore;
+
+use crate::random;
+
+/// One use of a training sample: which, and how it is turned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Draw {
+    /// Ordinal of the sample in the training split.
+    pub sample: u32,
+    /// Counter-clockwise quarter turns, 0 to 3.
+    pub quarter_turns: u8,
+}
+
+/// A run's position: which epoch, and which step inside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Position {
+    /// 0-based epoch.
+    pub epoch: u32,
+    /// 0-based step within the epoch.
+    pub step_in_epoch: u64,
+}
+
+/// The fixed part of a run's data order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardPlan {
+    seed: u64,
+    batch: u32,
+    rotate: bool,
+    /// Shard of each virtual rank: ordinals of the training split.
+    train: Vec<Vec<u32>>,
+    /// Validation ordinals of each virtual rank: contiguous ranges.
+    validation: Vec<Range<u32>>,
+}
+
+/// Why no plan can be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// Fewer patients than virtual ranks: some rank would never have work.
+    #[error(
+        "train.virtual_ranks is {virtual_ranks}, but the training split has only {patients} \
+         patients: use at most that many"
+    )]
+    TooFewPatients { virtual_ranks: u32, patients: usize },
+}
+
+impl ShardPlan {
+    /// Cuts the training split into shards.
+    ///
+    /// `patients` is the patient of every training sample in plan order; equal neighbours are one
+    /// patient. `validation` is the number of validation samples. `batch` is samples a step for
+    /// each virtual rank.
+    pub fn new(
+        patients: &[u32],
+        validation: u32,
+        virtual_ranks: u32,
+        batch: u32,
+        seed: u64,
+        rotate: bool,
+    ) -> Result<Self, PlanError> {
+        let starts: Vec<usize> = (0..patients.len())
+            .filter(|&i| i == 0 || patients[i] != patients[i - 1])
+            .collect();
+        if starts.len() < virtual_ranks as usize || virtual_ranks == 0 {
+            return Err(PlanError::TooFewPatients {
+                virtual_ranks,
+                patients: starts.len(),
+            });
+        }
+        // The seed decides where the circle of patients is cut open.
+        let first = random::below(&mut random::stream("shard", &[seed]), starts.len() as u64);
+        let offset = starts[first as usize];
+        let total = patients.len();
+        let rotated: Vec<u32> = (0..total).map(|i| ((i + offset) % total) as u32).collect();
+        let mut bounds: Vec<usize> = starts
+            .iter()
+            .map(|&s| (s + total - offset) % total)
+            .collect();
+        bounds.sort_unstable();
+        bounds.push(total);
+
+        let v = virtual_ranks as usize;
+        let mut train = Vec::with_capacity(v);
+        let mut from = 0; // index into `bounds`
+        for rank in 0..v {
+            let ideal = total * (rank + 1) / v;
+            // The boundary nearest to the ideal cut, leaving at least a patient for each later rank.
+            let last = bounds.len() - 1 - (v - 1 - rank);
+            let to = (from + 1..=last)
+                .min_by_key(|&b| bounds[b].abs_diff(ideal))
+                .expect("there are at least as many patients as ranks");
+            let to = if rank + 1 == v { bounds.len() - 1 } else { to };
+            train.push(rotated[bounds[from]..bounds[to]].to_vec());
+            from = to;
+        }
+        let validation = (0..u64::from(virtual_ranks))
+            .map(|r| {
+                let cut = |r: u64| (u64::from(validation) * r / u64::from(virtual_ranks)) as u32;
+                cut(r)..cut(r + 1)
+            })
+            .collect();
+        Ok(Self {
+            seed,
+            batch,
+            rotate,
+            train,
+            validation,
+        })
+    }
+
+    /// How many virtual ranks there are.
+    pub fn virtual_ranks(&self) -> u32 {
+        self.train.len() as u32
+    }
+
+    /// The training ordinals that virtual rank `rank` owns, in plan order.
+    pub fn shard(&self, rank: u32) -> &[u32] {
+        &self.train[rank as usize]
+    }
+
+    /// The validation ordinals that virtual rank `rank` scores.
+    pub fn validation_shard(&self, rank: u32) -> Range<u32> {
+        self.validation[rank as usize].clone()
+    }
+
+    /// Training samples in all shards together.
+    pub fn train_samples(&self) -> u64 {
+        self.train.iter().map(|s| s.len() as u64).sum()
+    }
+
+    /// Steps in one epoch: enough for the longest shard.
+    pub fn steps_per_epoch(&self) -> u64 {
+        let longest = self.train.iter().map(Vec::len).max().unwrap_or(0) as u64;
+        longest.div_ceil(u64::from(self.batch))
+    }
+
+    /// Where the `step`-th step (0-based, over the whole run) lies.
+    pub fn position(&self, step: u64) -> Position {
+        let per_epoch = self.steps_per_epoch();
+        Position {
+            epoch: (step / per_epoch) as u32,
+            step_in_epoch: step % per_epoch,
+        }
+    }
+
+    /// Samples of all virtual ranks together in step `step_in_epoch`.
+    pub fn global_batch(&self, step_in_epoch: u64) -> u32 {
+        self.train
+            .iter()
+            .map(|shard| self.range(shard.len(), step_in_epoch).len() as u32)
+            .sum()
+    }
+
+    fn range(&self, len: usize, step_in_epoch: u64) -> Range<usize> {
+        let batch = u64::from(self.batch);
+        let cut = |s: u64| (s * batch).min(len as u64) as usize;
+        cut(step_in_epoch)..cut(step_in_epoch + 1)
+    }
+
+    /// The order in which virtual rank `rank` goes through its shard in `epoch`.
+    pub fn epoch_order(&self, rank: u32, epoch: u32) -> EpochOrder<'_> {
+        let mut order = self.train[rank as usize].clone();
+        let key = [self.seed, u64::from(epoch), u64::from(rank)];
+        random::shuffle(&mut random::stream("order", &key), &mut order);
+        EpochOrder {
+            plan: self,
+            epoch,
+            order,
+        }
+    }
+}
+
+/// One virtual rank's epoch, shuffled.
+#[derive(Debug, Clone)]
+pub struct EpochOrder<'a> {
+    plan: &'a ShardPlan,
+    epoch: u32,
+    order: Vec<u32>,
+}
+
+impl EpochOrder<'_> {
+    /// What the virtual rank uses in step `step_in_epoch`: at most `batch` draws, fewer (even none)
+    /// at the end of an epoch.
+    pub fn batch(&self, step_in_epoch: u64) -> Vec<Draw> {
+        self.order[self.plan.range(self.order.len(), step_in_epoch)]
+            .iter()
+            .map(|&sample| Draw {
+                sample,
+                quarter_turns: self.plan.quarter_turns(self.epoch, sample),
+            })
+            .collect()
+    }
+}
+
+impl ShardPlan {
+    /// The augmentation of `sample` in `epoch`: keyed by the sample alone.
+    fn quarter_turns(&self, epoch: u32, sample: u32) -> u8 {
+        if !self.rotate {
+            return 0;
+        }
+        let key = [self.seed, u64::from(epoch), u64::from(sample)];
+        (random::stream("rotate", &key).next_u32() % 4) as u8
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Patients with one or two photographs each.
+    fn patients() -> impl Strategy<Value = Vec<u32>> {
+        prop::collection::vec(1usize..=2, 1..80).prop_map(|sizes| {
+            sizes
+                .iter()
+                .enumerate()
+                .flat_map(|(p, &n)| vec![p as u32; n])
+                .collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn every_epoch_uses_every_sample_once(
+            patients in patients(), v in 1u32..9, batch in 1u32..20, seed: u64, epoch in 0u32..3,
+        ) {
+            let Ok(plan) = ShardPlan::new(&patients, 10, v, batch, seed, true) else {
+                let count = patients.last().unwrap() + 1;
+                prop_assert!(count < v);
+                return Ok(());
+            };
+            let mut seen = Vec::new();
+            for rank in 0..v {
+                let order = plan.epoch_order(rank, epoch);
+                for step in 0..plan.steps_per_epoch() {
+                    let batch_now = order.batch(step);
+                    prop_assert!(batch_now.len() <= batch as usize);
+                    seen.extend(batch_now.iter().map(|d| d.sample));
+                }
+            }
+            seen.sort_unstable();
+            let all: Vec<u32> = (0..patients.len() as u32).collect();
+            prop_assert_eq!(seen, all);
+            let global: u64 = (0..plan.steps_per_epoch())
+                .map(|s| u64::from(plan.global_batch(s))).sum();
+            prop_assert_eq!(global, patients.len() as u64);
+        }
+
+        #[test]
+        fn a_patient_lives_in_one_shard_and_shards_are_even(
+            patients in patients(), v in 1u32..9, seed: u64,
+        ) {
+            let Ok(plan) = ShardPlan::new(&patients, 10, v, 4, seed, true) else { return Ok(()) };
+            let mut home = std::collections::HashMap::new();
+            for rank in 0..v {
+                for &s in plan.shard(rank) {
+                    let owner = *home.entry(patients[s as usize]).or_insert(rank);
+                    prop_assert_eq!(owner, rank);
+                }
+            }
+            let enough = patients.len() >= 8 * v as usize;
+            if enough {
+                let ideal = patients.len() as f64 / f64::from(v);
+                for rank in 0..v {
+                    let len = plan.shard(rank).len() as f64;
+                    prop_assert!((len - ideal).abs() <= 3.0, "shard {} of {}", len, ideal);
+                }
+            }
+        }
+
+        #[test]
+        fn validation_is_covered_once(n in 0u32..200, v in 1u32..9) {
+            let patients: Vec<u32> = (0..20).collect();
+            let plan = ShardPlan::new(&patients, n, v, 4, 1, true).unwrap();
+            let seen: Vec<u32> = (0..v).flat_map(|r| plan.validation_shard(r)).collect();
+            prop_assert_eq!(seen, (0..n).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn order_and_rotation_change_by_epoch_and_not_without_rotation() {
+        let patients: Vec<u32> = (0..40).collect();
+        let plan = ShardPlan::new(&patients, 0, 2, 20, 3, true).unwrap();
+        let first = plan.epoch_order(0, 0).batch(0);
+        assert_eq!(first, plan.epoch_order(0, 0).batch(0));
+        assert_ne!(first, plan.epoch_order(0, 1).batch(0));
+        assert!(
+            first
+                .iter()
+                .any(|d| d.quarter_turns != first[0].quarter_turns)
+        );
+        let still = ShardPlan::new(&patients, 0, 2, 20, 3, false).unwrap();
+        assert!(
+            still
+                .epoch_order(0, 0)
+                .batch(0)
+                .iter()
+                .all(|d| d.quarter_turns == 0)
+        );
+    }
+
+    #[test]
+    fn too_many_virtual_ranks_are_refused_by_name() {
+        let error = ShardPlan::new(&[0, 0, 1], 0, 3, 4, 0, true).unwrap_err();
+        assert!(error.to_string().contains("virtual_ranks is 3"), "{error}");
+    }
+}

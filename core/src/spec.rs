@@ -1,0 +1,407 @@
+//! What a run is: the validated form of `run.toml`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::DatasetName;
+use crate::schedule::{Policy, Schedule};
+
+/// A run, as a person writes it. Every key but `name` and `dataset` has a default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunSpec {
+    /// Name of the run; the coordinator adds a number to make the run's id.
+    pub name: String,
+    /// Name of a dataset that the coordinator holds.
+    pub dataset: DatasetName,
+    /// Seed of everything random in the run.
+    #[serde(default)]
+    pub seed: u64,
+    /// The network and where its first weights come from.
+    #[serde(default)]
+    pub model: ModelSpec,
+    /// How it is trained.
+    #[serde(default)]
+    pub train: TrainSpec,
+    /// How many workers.
+    #[serde(default)]
+    pub workers: WorkersSpec,
+    /// When checkpoints are taken.
+    #[serde(default)]
+    pub checkpoint: CheckpointSpec,
+}
+
+/// The network and its first weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelSpec {
+    /// A .caffemodel or .safetensors file, as the workers see it; empty trains from scratch. The
+    /// client makes a relative path absolute, from the folder of run.toml.
+    pub weights: String,
+    /// SHA-256 of that file in hex; empty is not checked. The client fills it in when it can read
+    /// the file, so that every worker is known to start from the same bytes.
+    pub weights_sha256: String,
+    /// How layers without given weights start.
+    pub init: Init,
+    /// 2 (grade >= positive_from) or 5 (the grades themselves).
+    pub classes: u32,
+    /// The first grade that counts as positive, 1 to 4. 2 is referable DR.
+    pub positive_from: u32,
+    /// Names of the layers that are not trained.
+    pub frozen: Vec<String>,
+    /// Dropout before the classifier: the share of units dropped.
+    pub dropout: f64,
+}
+
+/// Caffe's weight fillers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Init {
+    /// Uniform in +-sqrt(3/fan_in), bias 0.2: as BVLC GoogLeNet was trained.
+    Xavier,
+    /// Normal with variance 2/fan_in, bias 0 (He et al. 2015).
+    Msra,
+}
+
+/// How the network is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainSpec {
+    /// Passes over the training split.
+    pub epochs: u32,
+    /// Virtual ranks over which the run is defined; workers host them.
+    pub virtual_ranks: u32,
+    /// Images a step for each virtual rank; the global batch is `virtual_ranks` times that.
+    pub batch: u32,
+    /// Learning rate at the start.
+    pub learning_rate: f64,
+    /// How it falls.
+    pub policy: Policy,
+    /// Exponent of `poly`.
+    pub power: f64,
+    /// Steps over which the rate first rises to its value.
+    pub warmup_steps: u64,
+    /// Momentum.
+    pub momentum: f64,
+    /// L2 penalty; none on biases.
+    pub weight_decay: f64,
+    /// Learning-rate multiplier of the new classifier.
+    pub head_lr_mult: f64,
+    /// Turn each image by 0, 90, 180 or 270 degrees at random.
+    pub rotate: bool,
+    /// Number format of the computation.
+    pub precision: Precision,
+    /// Threads a worker computes with. Part of the result's bits, hence of the run.
+    pub threads: u32,
+}
+
+/// Number format of the computation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// IEEE single precision throughout.
+    Float32,
+}
+
+/// How many workers a run wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorkersSpec {
+    /// The run waits until so many are idle.
+    pub min: u32,
+    /// It takes no more than so many; 0 means as many as there are virtual ranks.
+    pub max: u32,
+}
+
+/// When checkpoints are taken. One at the end of the run is always taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointSpec {
+    /// After every so many epochs; 0 for none.
+    pub every_epochs: u32,
+    /// After every so many steps; 0 for none.
+    pub every_steps: u64,
+}
+
+impl Default for ModelSpec {
+    fn default() -> Self {
+        Self {
+            weights: String::new(),
+            weights_sha256: String::new(),
+            init: Init::Xavier,
+            classes: 2,
+            positive_from: 2,
+            frozen: vec!["conv1/7x7_s2".into(), "conv2/3x3_reduce".into()],
+            dropout: 0.4,
+        }
+    }
+}
+
+impl Default for TrainSpec {
+    fn default() -> Self {
+        Self {
+            epochs: 10,
+            virtual_ranks: 2,
+            batch: 16,
+            learning_rate: 0.001,
+            policy: Policy::Poly,
+            power: 0.5,
+            warmup_steps: 0,
+            momentum: 0.9,
+            weight_decay: 0.0002,
+            head_lr_mult: 10.0,
+            rotate: true,
+            precision: Precision::Float32,
+            threads: 1,
+        }
+    }
+}
+
+impl Default for WorkersSpec {
+    fn default() -> Self {
+        Self { min: 1, max: 0 }
+    }
+}
+
+impl Default for CheckpointSpec {
+    fn default() -> Self {
+        Self {
+            every_epochs: 1,
+            every_steps: 0,
+        }
+    }
+}
+
+/// One key whose value cannot be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The key as written in run.toml, such as `train.batch`.
+    pub key: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+/// All that is wrong with a spec.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.iter().map(|p| format!("{}: {}", p.key, p.message)).collect::<Vec<_>>().join("; "))]
+pub struct SpecError(pub Vec<Problem>);
+
+impl RunSpec {
+    /// Checks every value, and reports all problems at once.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        let mut problems = Problems::default();
+        let p = &mut problems;
+        p.check(
+            "name",
+            (1..=48).contains(&self.name.len())
+                && self.name.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && self
+                    .name
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)),
+            || {
+                "use 1 to 48 letters, digits, '.', '_' or '-', starting with a letter or digit"
+                    .into()
+            },
+        );
+        let m = &self.model;
+        p.check("model.classes", m.classes == 2 || m.classes == 5, || {
+            format!("{} is neither 2 (binary) nor 5 (the grades)", m.classes)
+        });
+        p.range("model.positive_from", f64::from(m.positive_from), 1.0, 4.0);
+        p.check("model.dropout", (0.0..1.0).contains(&m.dropout), || {
+            format!("{} is not in 0 <= dropout < 1", m.dropout)
+        });
+        p.check("model.weights", m.weights.len() <= 4096, || {
+            "the path is longer than 4096 bytes".into()
+        });
+        p.check(
+            "model.weights_sha256",
+            m.weights_sha256.is_empty()
+                || (m.weights_sha256.len() == 64
+                    && m.weights_sha256.chars().all(|c| c.is_ascii_hexdigit())),
+            || "give the SHA-256 as 64 hex digits, or leave it out".into(),
+        );
+        if let Err(e) = crate::googlenet::FlatLayout::new(m.classes.clamp(2, 5), &m.frozen) {
+            p.add("model.frozen", e.to_string());
+        }
+        let t = &self.train;
+        p.range("train.epochs", f64::from(t.epochs), 1.0, 10_000.0);
+        p.range(
+            "train.virtual_ranks",
+            f64::from(t.virtual_ranks),
+            1.0,
+            1024.0,
+        );
+        p.range("train.batch", f64::from(t.batch), 1.0, 4096.0);
+        p.check(
+            "train.learning_rate",
+            t.learning_rate > 0.0 && t.learning_rate <= 10.0,
+            || {
+                format!(
+                    "{} is not in 0 < rate <= 10; fine-tuning wants about 0.001",
+                    t.learning_rate
+                )
+            },
+        );
+        p.range("train.power", t.power, 0.0, 10.0);
+        p.range("train.warmup_steps", t.warmup_steps as f64, 0.0, 1e9);
+        p.check("train.momentum", (0.0..1.0).contains(&t.momentum), || {
+            format!("{} is not in 0 <= momentum < 1", t.momentum)
+        });
+        p.range("train.weight_decay", t.weight_decay, 0.0, 1.0);
+        p.range("train.head_lr_mult", t.head_lr_mult, 0.0, 1000.0);
+        p.range("train.threads", f64::from(t.threads), 1.0, 1024.0);
+        let w = &self.workers;
+        p.check(
+            "workers.min",
+            w.min >= 1 && w.min <= t.virtual_ranks,
+            || {
+                format!(
+                    "{} is not in 1..={} (train.virtual_ranks): a worker without a virtual rank \
+                     has nothing to do",
+                    w.min, t.virtual_ranks
+                )
+            },
+        );
+        p.check("workers.max", w.max == 0 || w.max >= w.min, || {
+            format!("{} is less than workers.min = {}", w.max, w.min)
+        });
+        problems.into_result()
+    }
+
+    /// The most workers that the run may take.
+    pub fn max_workers(&self) -> u32 {
+        match self.workers.max {
+            0 => self.train.virtual_ranks,
+            max => max.min(self.train.virtual_ranks),
+        }
+    }
+
+    /// The class index of an ICDR grade (0 to 4).
+    pub fn class_of(&self, grade: u8) -> u32 {
+        if self.model.classes == 2 {
+            u32::from(u32::from(grade) >= self.model.positive_from)
+        } else {
+            u32::from(grade)
+        }
+    }
+
+    /// The first class index that counts as positive.
+    pub fn positive_class(&self) -> u32 {
+        if self.model.classes == 2 {
+            1
+        } else {
+            self.model.positive_from
+        }
+    }
+
+    /// The learning-rate schedule over `max_steps` steps.
+    pub fn schedule(&self, max_steps: u64) -> Schedule {
+        Schedule {
+            base: self.train.learning_rate,
+            policy: self.train.policy,
+            power: self.train.power,
+            warmup_steps: self.train.warmup_steps,
+            max_steps,
+        }
+    }
+
+    /// Whether a checkpoint is taken after `steps` committed steps of `total`, with
+    /// `steps_per_epoch` in each epoch.
+    pub fn checkpoint_due(&self, steps: u64, steps_per_epoch: u64, total: u64) -> bool {
+        let c = &self.checkpoint;
+        let by_epoch =
+            c.every_epochs > 0 && steps.is_multiple_of(steps_per_epoch * u64::from(c.every_epochs));
+        let by_step = c.every_steps > 0 && steps.is_multiple_of(c.every_steps);
+        steps > 0 && (steps == total || by_epoch || by_step)
+    }
+}
+
+#[derive(Default)]
+struct Problems(Vec<Problem>);
+
+impl Problems {
+    fn add(&mut self, key: &str, message: String) {
+        self.0.push(Problem {
+            key: key.into(),
+            message,
+        });
+    }
+
+    fn check(&mut self, key: &str, good: bool, message: impl FnOnce() -> String) {
+        if !good {
+            self.add(key, message());
+        }
+    }
+
+    fn range(&mut self, key: &str, value: f64, low: f64, high: f64) {
+        self.check(key, (low..=high).contains(&value), || {
+            format!("{value} is not between {low} and {high}")
+        });
+    }
+
+    fn into_result(self) -> Result<(), SpecError> {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(SpecError(self.0))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn minimal() -> RunSpec {
+        toml::from_str("name = \"dr\"\ndataset = \"eyepacs\"").unwrap()
+    }
+
+    #[test]
+    fn the_defaults_are_the_recipe() {
+        let spec = minimal();
+        spec.validate().unwrap();
+        assert_eq!(spec.model.frozen, ["conv1/7x7_s2", "conv2/3x3_reduce"]);
+        assert_eq!(spec.class_of(1), 0);
+        assert_eq!(spec.class_of(2), 1);
+        assert_eq!(spec.max_workers(), 2);
+    }
+
+    #[test]
+    fn unknown_keys_and_impossible_values_are_named() {
+        let error = toml::from_str::<RunSpec>("name='a'\ndataset='b'\n[train]\nlerning_rate=1")
+            .unwrap_err();
+        assert!(error.to_string().contains("lerning_rate"), "{error}");
+        let cases: [(&str, fn(&mut RunSpec)); 9] = [
+            ("name", |s| s.name = "a b".into()),
+            ("model.classes", |s| s.model.classes = 3),
+            ("model.positive_from", |s| s.model.positive_from = 0),
+            ("model.frozen", |s| s.model.frozen = vec!["conv9".into()]),
+            ("train.learning_rate", |s| s.train.learning_rate = f64::NAN),
+            ("train.momentum", |s| s.train.momentum = 1.0),
+            ("train.batch", |s| s.train.batch = 0),
+            ("workers.min", |s| s.workers.min = 3),
+            ("workers.max", |s| (s.workers.min, s.workers.max) = (2, 1)),
+        ];
+        for (key, spoil) in cases {
+            let mut spec = minimal();
+            spoil(&mut spec);
+            let error = spec.validate().unwrap_err();
+            assert_eq!(error.0[0].key, key);
+            assert_eq!(error.0.len(), 1, "{error}");
+        }
+    }
+
+    #[test]
+    fn checkpoints_fall_on_epochs_steps_and_the_end() {
+        let mut spec = minimal();
+        spec.checkpoint = CheckpointSpec {
+            every_epochs: 2,
+            every_steps: 7,
+        };
+        let due: Vec<u64> = (0..=25)
+            .filter(|&s| spec.checkpoint_due(s, 5, 25))
+            .collect();
+        assert_eq!(due, [7, 10, 14, 20, 21, 25]);
+    }
+}

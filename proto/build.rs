@@ -1,0 +1,24 @@
+//! Compiles fovea/v1/*.proto with protox: no protoc is needed.
+
+use std::path::PathBuf;
+
+use prost::Message;
+
+const FILES: [&str; 5] = [
+    "fovea/v1/common.proto",
+    "fovea/v1/runs.proto",
+    "fovea/v1/datasets.proto",
+    "fovea/v1/workers.proto",
+    "fovea/v1/checkpoints.proto",
+];
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=fovea");
+    let descriptors = protox::compile(FILES, ["."])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("fovea.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        .bytes(".fovea.v1")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

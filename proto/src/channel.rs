@@ -1,0 +1,64 @@
+//! The one way to open a channel to the coordinator.
+
+use std::time::Duration;
+
+use tonic::transport::{Channel, Endpoint};
+
+/// Why no channel could be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// Not an address.
+    #[error("{address:?} is not a coordinator's address; write it as http://host:port")]
+    Address { address: String },
+    /// TLS is not there yet.
+    #[error("{address:?}: https is not supported yet; use http:// on a trusted network")]
+    Tls { address: String },
+    /// Nobody answered.
+    #[error("no coordinator answers at {address}: {reason}; is fovea-coordinator running there?")]
+    Unreachable { address: String, reason: String },
+}
+
+/// Connects to the coordinator at `address` (`http://host:port`, or just `host:port`), waiting at
+/// most `timeout`.
+///
+/// Keep-alive pings find a dead peer even when nothing is being sent. TLS will be configured here.
+pub async fn connect(address: &str, timeout: Duration) -> Result<Channel, ChannelError> {
+    let bad = || ChannelError::Address {
+        address: address.to_owned(),
+    };
+    if address.starts_with("https://") {
+        return Err(ChannelError::Tls {
+            address: address.to_owned(),
+        });
+    }
+    let uri = if address.contains("://") {
+        address.to_owned()
+    } else {
+        format!("http://{address}")
+    };
+    let endpoint = Endpoint::from_shared(uri).map_err(|_| bad())?;
+    if endpoint.uri().host().is_none() || endpoint.uri().port().is_none() {
+        return Err(bad());
+    }
+    endpoint
+        .connect_timeout(timeout)
+        .tcp_nodelay(true)
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(10))
+        .keep_alive_while_idle(true)
+        .connect()
+        .await
+        .map_err(|e| ChannelError::Unreachable {
+            address: address.to_owned(),
+            reason: root_cause(&e),
+        })
+}
+
+/// tonic says only "transport error"; what a person needs is at the end of the chain.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}

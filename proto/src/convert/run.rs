@@ -1,0 +1,241 @@
+//! Runs and their results on the wire.
+
+use fovea_core::metrics::Evaluation;
+use fovea_core::run::{EpochResult, Next, Phase, Run, StepPhases, StepReport};
+
+use super::ConvertError;
+use crate::pb;
+
+impl From<&Run> for pb::Run {
+    fn from(run: &Run) -> Self {
+        let (phase, reason) = match &run.phase {
+            Phase::Queued { reason } => (pb::Phase::Queued, reason.clone().unwrap_or_default()),
+            Phase::Forming { .. } => (pb::Phase::Forming, String::new()),
+            Phase::Running { cancelling, .. } => (
+                pb::Phase::Running,
+                if *cancelling {
+                    "is being cancelled".into()
+                } else {
+                    String::new()
+                },
+            ),
+            Phase::Finishing { next, .. } => (
+                pb::Phase::Finishing,
+                match next {
+                    Next::Complete { .. } => String::new(),
+                    Next::Cancel { .. } => "is being cancelled".into(),
+                    Next::Requeue { reason, .. } | Next::Fail { reason } => reason.clone(),
+                },
+            ),
+            Phase::Completed => (pb::Phase::Completed, String::new()),
+            Phase::Failed { reason } => (pb::Phase::Failed, reason.clone()),
+            Phase::Cancelled => (pb::Phase::Cancelled, String::new()),
+        };
+        Self {
+            id: run.id.to_string(),
+            spec: Some((&run.spec).into()),
+            phase: phase as i32,
+            reason,
+            generation: run.generation,
+            workers: run.roster().map_or_else(Vec::new, |roster| {
+                roster
+                    .members
+                    .iter()
+                    .map(|m| m.worker.to_string())
+                    .collect()
+            }),
+            steps_per_epoch: run.extent.steps_per_epoch,
+            total_steps: run.extent.total_steps,
+            train_samples: run.extent.train_samples,
+            validation_samples: run.extent.validation_samples,
+            progress: run.progress.as_ref().map(Into::into),
+            epochs: run.epochs.iter().map(Into::into).collect(),
+            checkpoints: run.checkpoints.iter().map(Into::into).collect(),
+            dataset_digest: run.dataset_digest.clone(),
+            submitted_at_ms: run.submitted_at_ms,
+        }
+    }
+}
+
+impl From<&StepReport> for pb::StepReport {
+    fn from(report: &StepReport) -> Self {
+        let StepReport {
+            step,
+            loss,
+            images,
+            images_per_s,
+            learning_rate,
+            phases,
+        } = *report;
+        Self {
+            step,
+            loss,
+            images,
+            images_per_s,
+            learning_rate,
+            phases: Some(phases.into()),
+        }
+    }
+}
+
+impl From<pb::StepReport> for StepReport {
+    fn from(wire: pb::StepReport) -> Self {
+        let pb::StepReport {
+            step,
+            loss,
+            images,
+            images_per_s,
+            learning_rate,
+            phases,
+        } = wire;
+        Self {
+            step,
+            loss,
+            images,
+            images_per_s,
+            learning_rate,
+            phases: phases.unwrap_or_default().into(),
+        }
+    }
+}
+
+impl From<StepPhases> for pb::StepPhases {
+    fn from(phases: StepPhases) -> Self {
+        let StepPhases {
+            load_ms,
+            forward_ms,
+            backward_ms,
+            reduce_ms,
+            optimizer_ms,
+        } = phases;
+        Self {
+            load_ms,
+            forward_ms,
+            backward_ms,
+            reduce_ms,
+            optimizer_ms,
+        }
+    }
+}
+
+impl From<pb::StepPhases> for StepPhases {
+    fn from(wire: pb::StepPhases) -> Self {
+        let pb::StepPhases {
+            load_ms,
+            forward_ms,
+            backward_ms,
+            reduce_ms,
+            optimizer_ms,
+        } = wire;
+        Self {
+            load_ms,
+            forward_ms,
+            backward_ms,
+            reduce_ms,
+            optimizer_ms,
+        }
+    }
+}
+
+impl From<&Evaluation> for pb::Evaluation {
+    fn from(evaluation: &Evaluation) -> Self {
+        let Evaluation {
+            samples,
+            positives,
+            loss,
+            accuracy,
+            auc,
+            sensitivity,
+            specificity,
+            quadratic_kappa,
+            confusion,
+        } = evaluation;
+        Self {
+            samples: *samples,
+            positives: *positives,
+            loss: *loss,
+            accuracy: *accuracy,
+            auc: *auc,
+            sensitivity: *sensitivity,
+            specificity: *specificity,
+            quadratic_kappa: *quadratic_kappa,
+            confusion: confusion.iter().flatten().copied().collect(),
+            classes: confusion.len() as u32,
+        }
+    }
+}
+
+impl TryFrom<pb::Evaluation> for Evaluation {
+    type Error = ConvertError;
+
+    fn try_from(wire: pb::Evaluation) -> Result<Self, ConvertError> {
+        let pb::Evaluation {
+            samples,
+            positives,
+            loss,
+            accuracy,
+            auc,
+            sensitivity,
+            specificity,
+            quadratic_kappa,
+            confusion,
+            classes,
+        } = wire;
+        let classes = classes as usize;
+        if classes == 0 || confusion.len() != classes.saturating_mul(classes) {
+            return Err(ConvertError::new(
+                "evaluation.confusion",
+                format!("has {} counts for {classes} classes", confusion.len()),
+            ));
+        }
+        Ok(Self {
+            samples,
+            positives,
+            loss,
+            accuracy,
+            auc,
+            sensitivity,
+            specificity,
+            quadratic_kappa,
+            confusion: confusion.chunks(classes).map(<[u64]>::to_vec).collect(),
+        })
+    }
+}
+
+impl From<&EpochResult> for pb::EpochResult {
+    fn from(result: &EpochResult) -> Self {
+        let EpochResult {
+            epoch,
+            step,
+            train_loss,
+            validation,
+        } = result;
+        Self {
+            epoch: *epoch,
+            step: *step,
+            train_loss: *train_loss,
+            validation: Some(validation.into()),
+        }
+    }
+}
+
+impl TryFrom<pb::EpochResult> for EpochResult {
+    type Error = ConvertError;
+
+    fn try_from(wire: pb::EpochResult) -> Result<Self, ConvertError> {
+        let pb::EpochResult {
+            epoch,
+            step,
+            train_loss,
+            validation,
+        } = wire;
+        Ok(Self {
+            epoch,
+            step,
+            train_loss,
+            validation: validation
+                .ok_or_else(|| ConvertError::missing("epoch.validation"))?
+                .try_into()?,
+        })
+    }
+}

@@ -1,0 +1,307 @@
+//! `RunSpec` on the wire. Absent optional fields become the domain's defaults; the values
+//! themselves are judged by `RunSpec::validate`, not here.
+
+use fovea_core::ids::DatasetName;
+use fovea_core::schedule::Policy;
+use fovea_core::spec::{
+    CheckpointSpec, Init, ModelSpec, Precision, RunSpec, TrainSpec, WorkersSpec,
+};
+
+use super::ConvertError;
+use crate::pb;
+
+impl TryFrom<pb::RunSpec> for RunSpec {
+    type Error = ConvertError;
+
+    fn try_from(wire: pb::RunSpec) -> Result<Self, ConvertError> {
+        let pb::RunSpec {
+            name,
+            dataset,
+            seed,
+            model,
+            train,
+            workers,
+            checkpoint,
+        } = wire;
+        Ok(RunSpec {
+            name,
+            dataset: DatasetName::new(dataset).map_err(|e| ConvertError::new("spec.dataset", e))?,
+            seed: seed.unwrap_or_default(),
+            model: model.unwrap_or_default().try_into()?,
+            train: train.unwrap_or_default().try_into()?,
+            workers: workers.unwrap_or_default().into(),
+            checkpoint: checkpoint.unwrap_or_default().into(),
+        })
+    }
+}
+
+impl From<&RunSpec> for pb::RunSpec {
+    fn from(spec: &RunSpec) -> Self {
+        let RunSpec {
+            name,
+            dataset,
+            seed,
+            model,
+            train,
+            workers,
+            checkpoint,
+        } = spec;
+        Self {
+            name: name.clone(),
+            dataset: dataset.to_string(),
+            seed: Some(*seed),
+            model: Some(model.into()),
+            train: Some(train.into()),
+            workers: Some(workers.into()),
+            checkpoint: Some(checkpoint.into()),
+        }
+    }
+}
+
+impl TryFrom<pb::ModelSpec> for ModelSpec {
+    type Error = ConvertError;
+
+    fn try_from(wire: pb::ModelSpec) -> Result<Self, ConvertError> {
+        let pb::ModelSpec {
+            weights,
+            weights_sha256,
+            init,
+            classes,
+            positive_from,
+            frozen,
+            dropout,
+        } = wire;
+        let default = Self::default();
+        Ok(Self {
+            weights: weights.unwrap_or(default.weights),
+            weights_sha256: weights_sha256
+                .unwrap_or(default.weights_sha256)
+                .to_ascii_lowercase(),
+            init: match known(init, "spec.model.init")? {
+                pb::Init::Unspecified => default.init,
+                pb::Init::Xavier => Init::Xavier,
+                pb::Init::Msra => Init::Msra,
+            },
+            classes: classes.unwrap_or(default.classes),
+            positive_from: positive_from.unwrap_or(default.positive_from),
+            frozen: frozen.map_or(default.frozen, |list| list.names),
+            dropout: dropout.unwrap_or(default.dropout),
+        })
+    }
+}
+
+impl From<&ModelSpec> for pb::ModelSpec {
+    fn from(spec: &ModelSpec) -> Self {
+        let ModelSpec {
+            weights,
+            weights_sha256,
+            init,
+            classes,
+            positive_from,
+            frozen,
+            dropout,
+        } = spec;
+        Self {
+            weights: Some(weights.clone()),
+            weights_sha256: Some(weights_sha256.clone()),
+            init: Some(match init {
+                Init::Xavier => pb::Init::Xavier,
+                Init::Msra => pb::Init::Msra,
+            } as i32),
+            classes: Some(*classes),
+            positive_from: Some(*positive_from),
+            frozen: Some(pb::LayerList {
+                names: frozen.clone(),
+            }),
+            dropout: Some(*dropout),
+        }
+    }
+}
+
+impl TryFrom<pb::TrainSpec> for TrainSpec {
+    type Error = ConvertError;
+
+    fn try_from(wire: pb::TrainSpec) -> Result<Self, ConvertError> {
+        let pb::TrainSpec {
+            epochs,
+            virtual_ranks,
+            batch,
+            learning_rate,
+            policy,
+            power,
+            warmup_steps,
+            momentum,
+            weight_decay,
+            head_lr_mult,
+            rotate,
+            precision,
+            threads,
+        } = wire;
+        let default = Self::default();
+        Ok(Self {
+            epochs: epochs.unwrap_or(default.epochs),
+            virtual_ranks: virtual_ranks.unwrap_or(default.virtual_ranks),
+            batch: batch.unwrap_or(default.batch),
+            learning_rate: learning_rate.unwrap_or(default.learning_rate),
+            policy: match known(policy, "spec.train.policy")? {
+                pb::LearningRatePolicy::Unspecified => default.policy,
+                pb::LearningRatePolicy::Fixed => Policy::Fixed,
+                pb::LearningRatePolicy::Poly => Policy::Poly,
+            },
+            power: power.unwrap_or(default.power),
+            warmup_steps: warmup_steps.unwrap_or(default.warmup_steps),
+            momentum: momentum.unwrap_or(default.momentum),
+            weight_decay: weight_decay.unwrap_or(default.weight_decay),
+            head_lr_mult: head_lr_mult.unwrap_or(default.head_lr_mult),
+            rotate: rotate.unwrap_or(default.rotate),
+            precision: match known(precision, "spec.train.precision")? {
+                pb::Precision::Unspecified => default.precision,
+                pb::Precision::Float32 => Precision::Float32,
+            },
+            threads: threads.unwrap_or(default.threads),
+        })
+    }
+}
+
+impl From<&TrainSpec> for pb::TrainSpec {
+    fn from(spec: &TrainSpec) -> Self {
+        let TrainSpec {
+            epochs,
+            virtual_ranks,
+            batch,
+            learning_rate,
+            policy,
+            power,
+            warmup_steps,
+            momentum,
+            weight_decay,
+            head_lr_mult,
+            rotate,
+            precision,
+            threads,
+        } = spec;
+        Self {
+            epochs: Some(*epochs),
+            virtual_ranks: Some(*virtual_ranks),
+            batch: Some(*batch),
+            learning_rate: Some(*learning_rate),
+            policy: Some(match policy {
+                Policy::Fixed => pb::LearningRatePolicy::Fixed,
+                Policy::Poly => pb::LearningRatePolicy::Poly,
+            } as i32),
+            power: Some(*power),
+            warmup_steps: Some(*warmup_steps),
+            momentum: Some(*momentum),
+            weight_decay: Some(*weight_decay),
+            head_lr_mult: Some(*head_lr_mult),
+            rotate: Some(*rotate),
+            precision: Some(match precision {
+                Precision::Float32 => pb::Precision::Float32,
+            } as i32),
+            threads: Some(*threads),
+        }
+    }
+}
+
+impl From<pb::WorkersSpec> for WorkersSpec {
+    fn from(wire: pb::WorkersSpec) -> Self {
+        let pb::WorkersSpec { min, max } = wire;
+        let default = Self::default();
+        Self {
+            min: min.unwrap_or(default.min),
+            max: max.unwrap_or(default.max),
+        }
+    }
+}
+
+impl From<&WorkersSpec> for pb::WorkersSpec {
+    fn from(spec: &WorkersSpec) -> Self {
+        let WorkersSpec { min, max } = spec;
+        Self {
+            min: Some(*min),
+            max: Some(*max),
+        }
+    }
+}
+
+impl From<pb::CheckpointSpec> for CheckpointSpec {
+    fn from(wire: pb::CheckpointSpec) -> Self {
+        let pb::CheckpointSpec {
+            every_epochs,
+            every_steps,
+        } = wire;
+        let default = Self::default();
+        Self {
+            every_epochs: every_epochs.unwrap_or(default.every_epochs),
+            every_steps: every_steps.unwrap_or(default.every_steps),
+        }
+    }
+}
+
+impl From<&CheckpointSpec> for pb::CheckpointSpec {
+    fn from(spec: &CheckpointSpec) -> Self {
+        let CheckpointSpec {
+            every_epochs,
+            every_steps,
+        } = spec;
+        Self {
+            every_epochs: Some(*every_epochs),
+            every_steps: Some(*every_steps),
+        }
+    }
+}
+
+/// The enum value of an optional wire field; an unknown number is an error, not a default.
+fn known<E>(value: Option<i32>, field: &str) -> Result<E, ConvertError>
+where
+    E: TryFrom<i32> + Default,
+{
+    match value {
+        None => Ok(E::default()),
+        Some(number) => E::try_from(number)
+            .map_err(|_| ConvertError::new(field, format!("{number} is not a known value"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spec_survives_the_wire_and_an_empty_one_is_the_default() {
+        let empty = pb::RunSpec {
+            name: "a".into(),
+            dataset: "d".into(),
+            ..Default::default()
+        };
+        let mut spec = RunSpec::try_from(empty).unwrap();
+        assert_eq!(spec.train, TrainSpec::default());
+        assert_eq!(spec.model, ModelSpec::default());
+        spec.seed = 7;
+        spec.model.init = Init::Msra;
+        spec.model.frozen = vec![];
+        spec.train.rotate = false;
+        spec.train.policy = Policy::Fixed;
+        spec.checkpoint.every_steps = 3;
+        spec.workers.max = 1;
+        assert_eq!(RunSpec::try_from(pb::RunSpec::from(&spec)).unwrap(), spec);
+    }
+
+    #[test]
+    fn unknown_enum_values_are_named() {
+        let wire = pb::RunSpec {
+            name: "a".into(),
+            dataset: "d".into(),
+            train: Some(pb::TrainSpec {
+                policy: Some(99),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        let error = RunSpec::try_from(wire).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "spec.train.policy: 99 is not a known value"
+        );
+    }
+}

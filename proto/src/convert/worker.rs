@@ -1,0 +1,134 @@
+//! What workers and coordinator say to each other, on the wire.
+
+use fovea_core::ids::WorkerId;
+use fovea_core::metrics::Score;
+use fovea_core::roster::{Member, Roster};
+use fovea_core::run::Outcome;
+
+use super::ConvertError;
+use crate::pb;
+
+impl From<&Score> for pb::Score {
+    fn from(score: &Score) -> Self {
+        let Score {
+            sample,
+            label,
+            probabilities,
+            loss,
+        } = score;
+        Self {
+            sample: *sample,
+            label: *label,
+            probabilities: probabilities.clone(),
+            loss: *loss,
+        }
+    }
+}
+
+impl From<pb::Score> for Score {
+    fn from(wire: pb::Score) -> Self {
+        let pb::Score {
+            sample,
+            label,
+            probabilities,
+            loss,
+        } = wire;
+        Self {
+            sample,
+            label,
+            probabilities,
+            loss,
+        }
+    }
+}
+
+impl From<&Member> for pb::Member {
+    fn from(member: &Member) -> Self {
+        let Member {
+            worker,
+            address,
+            first_virtual_rank,
+            virtual_ranks,
+        } = member;
+        Self {
+            worker_id: worker.to_string(),
+            address: address.clone(),
+            first_virtual_rank: *first_virtual_rank,
+            virtual_ranks: *virtual_ranks,
+        }
+    }
+}
+
+impl TryFrom<pb::Member> for Member {
+    type Error = ConvertError;
+
+    fn try_from(wire: pb::Member) -> Result<Self, ConvertError> {
+        let pb::Member {
+            worker_id,
+            address,
+            first_virtual_rank,
+            virtual_ranks,
+        } = wire;
+        Ok(Self {
+            worker: WorkerId::new(worker_id)
+                .map_err(|e| ConvertError::new("member.worker_id", e))?,
+            address,
+            first_virtual_rank,
+            virtual_ranks,
+        })
+    }
+}
+
+impl pb::Assignment {
+    /// The roster inside, checked: its virtual ranks are contiguous and complete.
+    pub fn roster(&self) -> Result<Roster, ConvertError> {
+        let members: Vec<Member> = self
+            .members
+            .iter()
+            .cloned()
+            .map(Member::try_from)
+            .collect::<Result<_, _>>()?;
+        let mut next = 0;
+        for member in &members {
+            if member.first_virtual_rank != next || member.virtual_ranks == 0 {
+                return Err(ConvertError::new(
+                    "assignment.members",
+                    "the virtual ranks are not contiguous",
+                ));
+            }
+            next += member.virtual_ranks;
+        }
+        Ok(Roster {
+            generation: self.generation,
+            members,
+            start_step: self.start_step,
+        })
+    }
+}
+
+impl From<&Outcome> for pb::released::Outcome {
+    fn from(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Completed { step } => Self::CompletedStep(*step),
+            Outcome::Stopped { step } => Self::StoppedStep(*step),
+            Outcome::Aborted => Self::Aborted(pb::Aborted {}),
+            Outcome::Failed { reason, fatal } => Self::Failed(pb::Failure {
+                reason: reason.clone(),
+                fatal: *fatal,
+            }),
+        }
+    }
+}
+
+impl From<pb::released::Outcome> for Outcome {
+    fn from(wire: pb::released::Outcome) -> Self {
+        match wire {
+            pb::released::Outcome::CompletedStep(step) => Self::Completed { step },
+            pb::released::Outcome::StoppedStep(step) => Self::Stopped { step },
+            pb::released::Outcome::Aborted(pb::Aborted {}) => Self::Aborted,
+            pb::released::Outcome::Failed(pb::Failure { reason, fatal }) => {
+                Self::Failed { reason, fatal }
+            }
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Fovea's wire protocol: generated messages, conversions to the domain, the way to open a channel.
+//!
+//! `pb::` types stop at the door: only this crate's conversions, the coordinator's services, the
+//! worker's session and the client see them.
+
+mod channel;
+mod convert;
+
+pub use channel::{ChannelError, connect};
+pub use convert::ConvertError;
+
+/// Generated from `proto/fovea/v1/*.proto`, where every message and field is documented.
+#[allow(missing_docs, clippy::all)]
+pub mod pb {
+    tonic::include_proto!("fovea.v1");
+}
+
+/// The compiled descriptors, for the reflection service.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/fovea.bin"));
+
+/// The most bytes that a streamed message carries.
+pub const CHUNK_BYTES: usize = 1 << 20;
+
+/// The most bytes of one message; a dataset's index is the largest.
+pub const MESSAGE_BYTES: usize = 300 << 20;

@@ -17,12 +17,15 @@ use crate::spec::Init;
 /// - `Msra`: weights normal with deviation sqrt(2 / fan_in); biases 0. Keeps the variance through ReLUs,
 ///   so that the trunk learns from scratch without its auxiliary heads (He et al. 2015).
 ///
+/// The classifier is drawn as by `Xavier` in both cases.
+///
 /// # Panics
 /// If `out` has not as many numbers as `spec`.
 pub fn fill(spec: &ParamSpec, init: Init, seed: u64, out: &mut [f32]) {
     assert_eq!(out.len(), spec.len(), "{}", spec.name);
     let mut rng = stream(&format!("init/{}", spec.name), &[seed]);
     let fan_in = spec.fan_in as f64;
+    let init = if spec.head { Init::Xavier } else { init };
     match (spec.kind, init) {
         (ParamKind::Bias, Init::Xavier) => out.fill(if spec.head { 0.0 } else { 0.2 }),
         (ParamKind::Bias, Init::Msra) => out.fill(0.0),
@@ -143,6 +146,10 @@ mod tests {
             drawn("loss3/classifier.bias", Init::Xavier, 1)
                 .iter()
                 .all(|&b| b == 0.0)
+        );
+        assert_eq!(
+            drawn("loss3/classifier.weight", Init::Msra, 1),
+            drawn("loss3/classifier.weight", Init::Xavier, 1)
         );
         assert!(
             drawn("conv1/7x7_s2.bias", Init::Msra, 1)

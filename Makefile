@@ -1,0 +1,32 @@
+# Fovea. `make help` lists what can be done.
+
+CARGO ?= cargo
+PYTHON ?= python3
+
+.PHONY: help demo test build libtorch lint bench clean
+
+help: ## Show this help
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build ## Train on synthetic photographs with two workers; DATA=folder WEIGHTS=file.caffemodel for real ones
+	@DATA="$(DATA)" WEIGHTS="$(WEIGHTS)" scripts/demo.sh
+
+test: build ## Run every test
+	$(CARGO) test --release --workspace --locked
+
+build: libtorch ## Build all programs into target/release
+	$(CARGO) build --release --workspace --locked
+
+libtorch: ## Fetch libtorch into .libtorch (skipped when it is there)
+	@$(PYTHON) scripts/libtorch.py
+
+lint: libtorch ## Check formatting and lints
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets --locked -- -D warnings
+
+bench: build ## Measure images/s of a two-worker CPU run; one JSON object a line
+	@scripts/bench.sh
+
+clean: ## Remove what was built, and the demo's output (keeps .libtorch)
+	$(CARGO) clean
+	rm -rf demo-output bench-output

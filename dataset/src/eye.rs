@@ -1,0 +1,108 @@
+//! What an image's name tells: whose eye it is, and which one.
+
+/// Which eye of the patient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Eye {
+    /// Left eye (OS).
+    Left,
+    /// Right eye (OD).
+    Right,
+    /// The name does not say.
+    Unknown,
+}
+
+impl Eye {
+    /// The word used in `index.csv`: `left`, `right`, or nothing.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Eye::Left => "left",
+            Eye::Right => "right",
+            Eye::Unknown => "",
+        }
+    }
+
+    /// Reads that word.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "left" => Some(Eye::Left),
+            "right" => Some(Eye::Right),
+            "" => Some(Eye::Unknown),
+            _ => None,
+        }
+    }
+}
+
+/// Patient and eye from an image's name.
+///
+/// A last part `left`/`right`, `L`/`R` or `OS`/`OD` (any case, after `_` or `-`) is the eye and
+/// what stands before it is the patient: `10_left`, `Patient003_R`. Any other name is a patient of
+/// its own.
+pub fn patient_and_eye(name: &str) -> (&str, Eye) {
+    if let Some((patient, side)) = name.rsplit_once(['_', '-'])
+        && !patient.is_empty()
+    {
+        match side.to_ascii_lowercase().as_str() {
+            "left" | "l" | "os" => return (patient, Eye::Left),
+            "right" | "r" | "od" => return (patient, Eye::Right),
+            _ => {}
+        }
+    }
+    (name, Eye::Unknown)
+}
+
+/// The longest image or patient name that is taken, in bytes.
+pub(crate) const MAX_NAME: usize = 200;
+
+/// Why `name` cannot name an image or a patient; `None` if it can. Names become file names and CSV
+/// cells, so they must not wander through folders or break a line.
+pub(crate) fn name_problem(name: &str) -> Option<&'static str> {
+    if name.is_empty() {
+        Some("the name is empty")
+    } else if name.len() > MAX_NAME {
+        Some("the name is longer than 200 bytes")
+    } else if name.chars().any(|c| c.is_control()) {
+        Some("the name holds a control character")
+    } else if name.contains(['/', '\\']) || name == "." || name == ".." {
+        Some("the name holds a folder; give plain names of files in the images folder")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patient_and_eye_come_from_the_last_part() {
+        for (name, patient, eye) in [
+            ("10_left", "10", Eye::Left),
+            ("10_right", "10", Eye::Right),
+            ("Patient003_L", "Patient003", Eye::Left),
+            ("Patient003_R", "Patient003", Eye::Right),
+            ("a_b_OD", "a_b", Eye::Right),
+            ("a-os", "a", Eye::Left),
+            ("000c1434d8d7", "000c1434d8d7", Eye::Unknown),
+            ("IDRiD_001", "IDRiD_001", Eye::Unknown),
+            (
+                "20051020_43808_0100_PP",
+                "20051020_43808_0100_PP",
+                Eye::Unknown,
+            ),
+            ("_left", "_left", Eye::Unknown),
+            ("left", "left", Eye::Unknown),
+        ] {
+            assert_eq!(patient_and_eye(name), (patient, eye), "{name}");
+        }
+    }
+
+    #[test]
+    fn names_that_could_leave_the_folder_are_refused() {
+        for bad in ["", "..", "a/b", "a\\b", "a\nb", &"x".repeat(201)] {
+            assert!(name_problem(bad).is_some(), "{bad:?}");
+        }
+        for good in ["a", "10_left", "Bild 1 é", "a.b"] {
+            assert!(name_problem(good).is_none(), "{good:?}");
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! `index.csv`: every sample, its side, grade and place. This is the split as it lies on disk.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::eye::{Eye, name_problem};
+use crate::{Counts, GRADES, Manifest, Split};
+
+/// A dataset's samples. One that exists was checked: see [`Index::parse`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Index {
+    train: Vec<Sample>,
+    validation: Vec<Sample>,
+    patients: Vec<String>,
+}
+
+/// A sample and where it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sample {
+    /// Position in its split, from 0: the plan's order.
+    pub ordinal: u32,
+    /// Name of the image.
+    pub image: String,
+    /// Number of the patient, from 0 in the order of the index; [`Index::patient`] has the name.
+    /// The samples of a patient are neighbours.
+    pub patient: u32,
+    /// Which eye.
+    pub eye: Eye,
+    /// 0 to 4.
+    pub grade: u8,
+    /// Index into [`Manifest::packs`].
+    pub pack: u32,
+    /// Position in the pack, from 0.
+    pub record: u32,
+}
+
+/// A line of `index.csv`.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Row {
+    pub image: String,
+    pub patient: String,
+    pub eye: String,
+    pub grade: u8,
+    pub split: String,
+    pub pack: u32,
+    pub record: u32,
+}
+
+const HEADER: [&str; 7] = [
+    "image", "patient", "eye", "grade", "split", "pack", "record",
+];
+
+/// Why an index is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// Not the bytes that the manifest names.
+    #[error(
+        "index.csv is not the one of this manifest: {found}, expected {expected}; prepare or copy \
+         the dataset again"
+    )]
+    Digest {
+        /// Size or SHA-256 found.
+        found: String,
+        /// Size or SHA-256 in the manifest.
+        expected: String,
+    },
+    /// Other columns.
+    #[error("index.csv has the columns {found:?}; expected \"{}\"", HEADER.join(","))]
+    Header {
+        /// The header as it stands.
+        found: String,
+    },
+    /// A line that cannot be read.
+    #[error("index.csv: {0}")]
+    Csv(#[from] csv::Error),
+    /// A row with an impossible value.
+    #[error("index.csv, row {row} (image {image:?}): {problem}")]
+    Row {
+        /// Row, from 1; the header does not count.
+        row: u64,
+        /// The image named there.
+        image: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A patient is both trained on and evaluated on.
+    #[error(
+        "index.csv: patient {patient:?} is in both the training and the validation split, which \
+         would make the evaluation worthless; prepare the dataset again with a split by patient"
+    )]
+    PatientInBothSplits {
+        /// The patient.
+        patient: String,
+    },
+    /// The rows are not those that the manifest counts.
+    #[error("index.csv has {found}, but manifest.json says {expected}")]
+    Counts {
+        /// What the rows add up to.
+        found: String,
+        /// What the manifest says.
+        expected: String,
+    },
+}
+
+impl Index {
+    /// Parses and checks an index from an untrusted source against its manifest: size and digest,
+    /// every value, that no patient is on both sides, that a patient's samples are neighbours, and
+    /// that the rows go through every record of every pack once, in order.
+    pub fn parse(bytes: &[u8], manifest: &Manifest) -> Result<Self, IndexError> {
+        let entry = &manifest.index;
+        if bytes.len() as u64 != entry.bytes {
+            return Err(IndexError::Digest {
+                found: format!("{} bytes", bytes.len()),
+                expected: format!("{} bytes", entry.bytes),
+            });
+        }
+        let sha256 = crate::sha256_hex(bytes);
+        if sha256 != entry.sha256 {
+            return Err(IndexError::Digest {
+                found: format!("SHA-256 {sha256}"),
+                expected: format!("SHA-256 {}", entry.sha256),
+            });
+        }
+        let mut reader = csv::Reader::from_reader(bytes);
+        let header = reader.headers()?;
+        if header.iter().ne(HEADER) {
+            return Err(IndexError::Header {
+                found: header.iter().take(20).collect::<Vec<_>>().join(","),
+            });
+        }
+        let mut builder = Builder::new(manifest);
+        for (i, row) in reader.deserialize().enumerate() {
+            builder.add(i as u64 + 1, row?)?;
+        }
+        builder.finish()
+    }
+
+    /// The training samples, in plan order.
+    pub fn train(&self) -> &[Sample] {
+        &self.train
+    }
+
+    /// The validation samples, in plan order.
+    pub fn validation(&self) -> &[Sample] {
+        &self.validation
+    }
+
+    /// The samples of one side, in plan order.
+    pub fn of(&self, split: Split) -> &[Sample] {
+        match split {
+            Split::Train => &self.train,
+            Split::Validation => &self.validation,
+        }
+    }
+
+    /// Name of a patient by number; `None` beyond the last.
+    pub fn patient(&self, id: u32) -> Option<&str> {
+        self.patients.get(id as usize).map(String::as_str)
+    }
+
+    /// Number of patients on both sides together.
+    pub fn patients(&self) -> usize {
+        self.patients.len()
+    }
+}
+
+/// Rows to bytes of `index.csv`.
+pub(crate) fn write(rows: &[Row]) -> Result<Vec<u8>, csv::Error> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for row in rows {
+        writer.serialize(row)?;
+    }
+    writer
+        .into_inner()
+        .map_err(|error| csv::Error::from(error.into_error()))
+}
+
+/// Takes the rows one by one.
+struct Builder<'a> {
+    manifest: &'a Manifest,
+    index: Index,
+    counts: Counts,
+    images: HashSet<String>,
+    /// Number and side of each patient.
+    patients: HashMap<String, (u32, Split)>,
+    /// Patient of the row before.
+    previous: Option<u32>,
+    /// Pack and record at which the next row must lie.
+    next: (u32, u32),
+}
+
+impl<'a> Builder<'a> {
+    fn new(manifest: &'a Manifest) -> Self {
+        Self {
+            manifest,
+            index: Index {
+                train: Vec::new(),
+                validation: Vec::new(),
+                patients: Vec::new(),
+            },
+            counts: Counts::default(),
+            images: HashSet::new(),
+            patients: HashMap::new(),
+            previous: None,
+            next: (0, 0),
+        }
+    }
+
+    fn add(&mut self, number: u64, row: Row) -> Result<(), IndexError> {
+        let fail = |problem: String| IndexError::Row {
+            row: number,
+            image: row.image.chars().take(80).collect(),
+            problem,
+        };
+        if let Some(problem) = name_problem(&row.image) {
+            return Err(fail(problem.to_owned()));
+        }
+        if let Some(problem) = name_problem(&row.patient) {
+            return Err(fail(format!("patient: {problem}")));
+        }
+        let eye = Eye::parse(&row.eye)
+            .ok_or_else(|| fail(format!("eye {:?} is not left, right or nothing", row.eye)))?;
+        let split = Split::parse(&row.split)
+            .ok_or_else(|| fail(format!("split {:?} is not train or validation", row.split)))?;
+        if usize::from(row.grade) >= GRADES {
+            return Err(fail(format!("grade {} is outside 0 to 4", row.grade)));
+        }
+        if !self.images.insert(row.image.clone()) {
+            return Err(fail("the image is in the index twice".to_owned()));
+        }
+        if (row.pack, row.record) != self.next {
+            let (pack, record) = self.next;
+            return Err(fail(format!(
+                "lies in pack {} at record {}; the next free place is pack {pack}, record {record}",
+                row.pack, row.record
+            )));
+        }
+        let Some(pack) = self.manifest.packs.get(row.pack as usize) else {
+            return Err(fail(format!("there is no pack {}", row.pack)));
+        };
+        if pack.split != split {
+            return Err(fail(format!("is for {split}, its pack for {}", pack.split)));
+        }
+        let patient = match self.patients.get(&row.patient) {
+            Some(&(_, other)) if other != split => {
+                return Err(IndexError::PatientInBothSplits {
+                    patient: row.patient,
+                });
+            }
+            Some(&(id, _)) if self.previous != Some(id) => {
+                return Err(fail(format!(
+                    "the samples of patient {:?} are not neighbours",
+                    row.patient
+                )));
+            }
+            Some(&(id, _)) => id,
+            None => {
+                let id = self.index.patients.len() as u32;
+                self.index.patients.push(row.patient.clone());
+                self.patients.insert(row.patient, (id, split));
+                id
+            }
+        };
+        self.previous = Some(patient);
+        self.next = if row.record + 1 < pack.records {
+            (row.pack, row.record + 1)
+        } else {
+            (row.pack + 1, 0)
+        };
+        self.counts.of_mut(split)[usize::from(row.grade)] += 1;
+        let samples = match split {
+            Split::Train => &mut self.index.train,
+            Split::Validation => &mut self.index.validation,
+        };
+        samples.push(Sample {
+            ordinal: samples.len() as u32,
+            image: row.image,
+            patient,
+            eye,
+            grade: row.grade,
+            pack: row.pack,
+            record: row.record,
+        });
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Index, IndexError> {
+        // Equal counts also mean that no record of the last packs was left without a row: the
+        // manifest's packs hold as many records as it counts.
+        if self.counts != self.manifest.counts {
+            let say = |c: &Counts| {
+                format!(
+                    "by grade {:?} to train and {:?} to validate",
+                    c.train, c.validation
+                )
+            };
+            return Err(IndexError::Counts {
+                found: say(&self.counts),
+                expected: say(&self.manifest.counts),
+            });
+        }
+        Ok(self.index)
+    }
+}
+
+#[cfg(test)]
+mod tests;

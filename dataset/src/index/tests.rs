@@ -1,0 +1,138 @@
+//! Indexes that must be refused, each for its reason.
+
+use super::*;
+use crate::manifest::tests::valid;
+
+const VALID: &str = "\
+image,patient,eye,grade,split,pack,record
+1_left,1,left,0,train,0,0
+1_right,1,right,2,train,0,1
+2_left,2,left,0,train,1,0
+3,3,,0,validation,2,0
+";
+
+/// Parses `text` as the index of a manifest that names exactly these bytes.
+fn parse(text: &str) -> Result<Index, IndexError> {
+    let mut manifest = valid();
+    manifest.index.bytes = text.len() as u64;
+    manifest.index.sha256 = crate::sha256_hex(text.as_bytes());
+    Index::parse(text.as_bytes(), &manifest)
+}
+
+#[test]
+fn a_valid_index_is_read() {
+    let index = parse(VALID).expect("valid");
+    assert_eq!(index.train().len(), 3);
+    let expected = Sample {
+        ordinal: 1,
+        image: "1_right".to_owned(),
+        patient: 0,
+        eye: Eye::Right,
+        grade: 2,
+        pack: 0,
+        record: 1,
+    };
+    assert_eq!(index.train()[1], expected);
+    let [held_out] = index.validation() else {
+        panic!("one sample is held out");
+    };
+    assert_eq!((held_out.ordinal, held_out.patient), (0, 2));
+    assert_eq!((index.patient(2), index.patient(3)), (Some("3"), None));
+}
+
+#[test]
+fn bad_rows_are_refused_by_name() {
+    let cases = [
+        (
+            "1_right,1,right,2",
+            "1_right,1,right,5",
+            "\"1_right\"): grade 5 is outside",
+        ),
+        ("1_right,1,right,2", "1_right,1,right,x", "index.csv: CSV"),
+        (
+            "1_right,1,right,2",
+            "1_left,1,right,2",
+            "\"1_left\"): the image is in the index twice",
+        ),
+        ("1_right,1,right", "1_right,1,up", "eye \"up\""),
+        ("2,train,0,1", "2,test,0,1", "split \"test\""),
+        ("1_right,1", "1_right,", "patient: the name is empty"),
+        ("1_right,1", "../x,1", "the name holds a folder"),
+        (
+            "train,1,0",
+            "train,1,1",
+            "next free place is pack 1, record 0",
+        ),
+        (
+            "train,1,0",
+            "train,0,0",
+            "next free place is pack 1, record 0",
+        ),
+        (
+            "2,train,0,1",
+            "2,validation,0,1",
+            "is for validation, its pack for train",
+        ),
+        ("2_left,2", "2_left,3", "patient \"3\" is in both"),
+        (
+            "2_left,2,left,0",
+            "2_left,2,left,1",
+            "by grade [1, 1, 1, 0, 0] to train",
+        ),
+        ("image,patient", "patient,image", "has the columns"),
+        ("3,3,,0,validation,2,0\n", "", "by grade"),
+        (
+            "validation,2,0\n",
+            "validation,2,0\n4,4,,0,validation,3,0\n",
+            "there is no pack 3",
+        ),
+    ];
+    for (from, to, expected) in cases {
+        assert!(VALID.contains(from), "{from}");
+        let message = parse(&VALID.replacen(from, to, 1))
+            .expect_err(expected)
+            .to_string();
+        assert!(message.contains(expected), "{expected}: {message}");
+    }
+}
+
+#[test]
+fn a_patient_on_both_sides_is_named() {
+    let leaking = VALID.replace("3,3,,0", "3,1,,0");
+    let error = parse(&leaking).expect_err("a leak");
+    assert!(
+        matches!(&error, IndexError::PatientInBothSplits { patient } if patient == "1"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_samples_of_a_patient_must_be_neighbours() {
+    let text = VALID
+        .replace("1_right,1,right,2", "x,9,,2")
+        .replace("2_left,2,left", "1_right,1,right");
+    let message = parse(&text).expect_err("scattered").to_string();
+    assert!(
+        message.contains("patient \"1\" are not neighbours"),
+        "{message}"
+    );
+}
+
+#[test]
+fn other_bytes_than_the_manifest_names_are_refused() {
+    let error = Index::parse(VALID.as_bytes(), &valid()).expect_err("wrong size");
+    assert!(matches!(error, IndexError::Digest { .. }), "{error}");
+    let mut manifest = valid();
+    manifest.index.bytes = VALID.len() as u64;
+    let error = Index::parse(VALID.as_bytes(), &manifest).expect_err("wrong digest");
+    assert!(error.to_string().contains("SHA-256"), "{error}");
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let rows: Vec<Row> = csv::Reader::from_reader(VALID.as_bytes())
+        .deserialize()
+        .collect::<Result<_, _>>()
+        .expect("rows");
+    assert_eq!(write(&rows).expect("write"), VALID.as_bytes());
+}

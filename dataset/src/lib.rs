@@ -1,0 +1,88 @@
+//! Pictures on disk: importing labels, finding the fundus, packs and reading them.
+//!
+//! A *prepared dataset* is a folder with `manifest.json`, `index.csv` and `packs/*.pack`. Its
+//! pieces are described where they are read: [`Manifest`], [`Index`], [`PackFile`]. [`prepare()`]
+//! makes one from a label file and a folder of photographs; [`Dataset`] opens one and checks it.
+//!
+//! Invariants, made by [`prepare()`] and checked again by everybody who reads:
+//!
+//! - no patient is on both sides of the split, and the samples of a patient are neighbours;
+//! - the samples stand in an order in which every contiguous range is about stratified by grade
+//!   ([`split::interleave`]), and packs are cut from that order at patients' boundaries;
+//! - the manifest's digest covers the digests of the index and of every pack, so it names the
+//!   dataset: same photographs, labels and options, same digest.
+
+pub mod crop;
+mod dataset;
+mod decode;
+pub mod eye;
+mod index;
+pub mod labels;
+mod lines;
+mod manifest;
+mod pack;
+pub mod prepare;
+mod rotate;
+pub mod split;
+pub mod synthetic;
+
+pub use dataset::{Dataset, DatasetError};
+pub use decode::{DecodeError, decode};
+pub use eye::Eye;
+pub use index::{Index, IndexError, Sample};
+pub use manifest::{
+    Counts, INDEX_FILE, IndexEntry, MANIFEST_FILE, MAX_IMAGE_SIZE, MAX_INDEX_BYTES,
+    MAX_MANIFEST_BYTES, MIN_IMAGE_SIZE, Manifest, ManifestError, PackEntry, Preprocess,
+    SplitOrigin,
+};
+pub use pack::{PackError, PackFile, verify_pack};
+pub use prepare::{
+    Excluded, MaxBad, PrepareError, PrepareOptions, PrepareReport, Progress, Warning, prepare,
+};
+pub use rotate::rotate90;
+
+use serde::{Deserialize, Serialize};
+
+/// Number of grades of the international scale: 0 (none) to 4 (proliferative).
+pub const GRADES: usize = 5;
+
+/// A side of the split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// Trained on.
+    Train,
+    /// Held out, to evaluate on.
+    Validation,
+}
+
+impl Split {
+    /// The word used in files: `train` or `validation`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Split::Train => "train",
+            Split::Validation => "validation",
+        }
+    }
+
+    /// Reads that word.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "train" => Some(Split::Train),
+            "validation" => Some(Split::Validation),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Split {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// SHA-256 as 64 lower-case hexadecimal digits.
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    hex::encode(sha2::Sha256::digest(bytes))
+}

@@ -1,0 +1,392 @@
+//! `manifest.json`: what a prepared dataset is made of, and the digest that names it.
+
+use std::collections::HashSet;
+use std::fmt::Write as _;
+
+use fovea_core::ids::DatasetName;
+use serde::{Deserialize, Serialize};
+
+use crate::{GRADES, Split};
+
+/// File name of the manifest.
+pub const MANIFEST_FILE: &str = "manifest.json";
+/// File name of the index.
+pub const INDEX_FILE: &str = "index.csv";
+/// Largest manifest that is read, in bytes.
+pub const MAX_MANIFEST_BYTES: u64 = 16 << 20;
+/// Largest index that is read, in bytes.
+pub const MAX_INDEX_BYTES: u64 = 1 << 30;
+/// Least side of a record, in pixels.
+pub const MIN_IMAGE_SIZE: u32 = 32;
+/// Largest side of a record, in pixels.
+pub const MAX_IMAGE_SIZE: u32 = 2048;
+
+const FORMAT: &str = "fovea-dataset-1";
+const LAYOUT: &str = "HWC";
+const CHANNELS: &str = "BGR";
+/// Largest pack that is taken, in bytes.
+const MAX_PACK_BYTES: u64 = 16 << 30;
+
+/// A dataset's manifest. One that exists was checked: see [`Manifest::parse`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// `fovea-dataset-1`.
+    pub format: String,
+    /// The dataset's name.
+    pub name: DatasetName,
+    /// Width and height of every record, in pixels: 32 to 2048.
+    pub image_size: u32,
+    /// Bytes of a record: `image_size` × `image_size` × 3.
+    pub record_bytes: u64,
+    /// `HWC`: a record holds rows, a row pixels, a pixel its channels.
+    pub layout: String,
+    /// `BGR`: order of a pixel's bytes, as Caffe's weights expect it.
+    pub channels: String,
+    /// How photographs became records.
+    pub preprocess: Preprocess,
+    /// Where the split comes from.
+    pub split: SplitOrigin,
+    /// Samples of each side and grade.
+    pub counts: Counts,
+    /// The index file.
+    pub index: IndexEntry,
+    /// The packs: those of the training split first, in plan order.
+    pub packs: Vec<PackEntry>,
+    /// Rows of the label file that were left out (`excluded.csv` says why).
+    pub excluded: u64,
+    /// SHA-256 (hexadecimal) of this manifest's canonical JSON without this field.
+    pub digest: String,
+}
+
+/// How photographs became records.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Preprocess {
+    /// `circle`: the square around the fundus ([`crate::crop`]).
+    pub crop: String,
+    /// `bilinear`: the resizing kernel, widened when shrinking.
+    pub filter: String,
+    /// Version of those rules.
+    pub version: u32,
+}
+
+/// Where the split comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "method", rename_all = "lowercase", deny_unknown_fields)]
+pub enum SplitOrigin {
+    /// Chosen by patient, stratified by highest grade ([`crate::split::choose_validation`]).
+    Stratified {
+        /// Seed of the choice and of the order.
+        seed: u64,
+        /// Share of patients held out.
+        validation_fraction: f64,
+    },
+    /// Imposed by a file.
+    File {
+        /// Seed of the order.
+        seed: u64,
+        /// SHA-256 (hexadecimal) of that file.
+        sha256: String,
+    },
+}
+
+/// Samples of each side, by grade 0 to 4.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counts {
+    /// Training samples of each grade.
+    pub train: [u64; GRADES],
+    /// Validation samples of each grade.
+    pub validation: [u64; GRADES],
+}
+
+impl Counts {
+    /// Samples of one side by grade.
+    pub fn of(&self, split: Split) -> &[u64; GRADES] {
+        match split {
+            Split::Train => &self.train,
+            Split::Validation => &self.validation,
+        }
+    }
+
+    /// The same, to count up.
+    pub(crate) fn of_mut(&mut self, split: Split) -> &mut [u64; GRADES] {
+        match split {
+            Split::Train => &mut self.train,
+            Split::Validation => &mut self.validation,
+        }
+    }
+}
+
+/// The index file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IndexEntry {
+    /// `index.csv`.
+    pub file: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Its SHA-256, hexadecimal.
+    pub sha256: String,
+    /// Its rows without the header: samples of both sides.
+    pub rows: u64,
+}
+
+/// A pack: `records` records of `record_bytes` bytes each, and nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PackEntry {
+    /// Path relative to the manifest: `packs/<lower-case letters, digits, '-'>.pack`.
+    pub file: String,
+    /// The side its samples are on.
+    pub split: Split,
+    /// Number of records.
+    pub records: u32,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// SHA-256, hexadecimal.
+    pub sha256: String,
+}
+
+/// Why a manifest is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// More bytes than any manifest has.
+    #[error("manifest.json has {bytes} bytes; at most {MAX_MANIFEST_BYTES} are read")]
+    TooLarge {
+        /// Its size.
+        bytes: u64,
+    },
+    /// Not JSON, or not these fields.
+    #[error("manifest.json is not a Fovea dataset's manifest: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A field has an impossible value.
+    #[error("manifest.json: {field}: {problem}")]
+    Field {
+        /// The field's path.
+        field: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The content is not what the digest says.
+    #[error(
+        "manifest.json was changed after it was written: its digest is {stated}, its content's \
+         {actual}; prepare or copy the dataset again"
+    )]
+    Digest {
+        /// The digest in the file.
+        stated: String,
+        /// The digest of what is there.
+        actual: String,
+    },
+}
+
+impl Manifest {
+    /// Parses and checks a manifest from an untrusted source: its digest, that sizes agree with
+    /// each other and are sane, and that no file name leaves the dataset's folder.
+    pub fn parse(bytes: &[u8]) -> Result<Self, ManifestError> {
+        if bytes.len() as u64 > MAX_MANIFEST_BYTES {
+            return Err(ManifestError::TooLarge {
+                bytes: bytes.len() as u64,
+            });
+        }
+        let manifest: Manifest = serde_json::from_slice(bytes)?;
+        manifest.check()?;
+        let actual = digest(bytes)?;
+        if actual != manifest.digest {
+            return Err(ManifestError::Digest {
+                stated: manifest.digest,
+                actual,
+            });
+        }
+        Ok(manifest)
+    }
+
+    /// Sets the digest and returns the bytes of `manifest.json`.
+    pub(crate) fn seal(&mut self) -> Result<Vec<u8>, ManifestError> {
+        self.digest = digest(&serde_json::to_vec(self)?)?;
+        self.check()?;
+        let mut bytes = serde_json::to_vec_pretty(self)?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+
+    /// The constant fields of a new manifest.
+    pub(crate) fn constants() -> [String; 3] {
+        [FORMAT, LAYOUT, CHANNELS].map(str::to_owned)
+    }
+
+    /// Samples of one side.
+    pub fn samples(&self, split: Split) -> u64 {
+        self.counts.of(split).iter().sum()
+    }
+
+    fn check(&self) -> Result<(), ManifestError> {
+        let constant = |field: &str, value: &str, wanted: &str| {
+            ensure(value == wanted, field, || {
+                format!("is {value:?}; this version reads only {wanted:?}")
+            })
+        };
+        constant("format", &self.format, FORMAT)?;
+        constant("layout", &self.layout, LAYOUT)?;
+        constant("channels", &self.channels, CHANNELS)?;
+        constant("index.file", &self.index.file, INDEX_FILE)?;
+        let sizes = MIN_IMAGE_SIZE..=MAX_IMAGE_SIZE;
+        ensure(sizes.contains(&self.image_size), "image_size", || {
+            format!(
+                "is {}; it must be from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}",
+                self.image_size
+            )
+        })?;
+        let record = u64::from(self.image_size).pow(2) * 3;
+        ensure(self.record_bytes == record, "record_bytes", || {
+            format!("is {}; image_size makes it {record}", self.record_bytes)
+        })?;
+        self.check_split()?;
+        is_sha256("digest", &self.digest)?;
+        is_sha256("index.sha256", &self.index.sha256)?;
+        ensure(self.index.bytes <= MAX_INDEX_BYTES, "index.bytes", || {
+            format!(
+                "is {}; at most {MAX_INDEX_BYTES} are read",
+                self.index.bytes
+            )
+        })?;
+        self.check_counts()?;
+        self.check_packs()
+    }
+
+    fn check_split(&self) -> Result<(), ManifestError> {
+        match &self.split {
+            SplitOrigin::Stratified {
+                validation_fraction,
+                ..
+            } => ensure(
+                *validation_fraction > 0.0 && *validation_fraction < 1.0,
+                "split.validation_fraction",
+                || format!("is {validation_fraction}; it must lie between 0 and 1"),
+            ),
+            SplitOrigin::File { sha256, .. } => is_sha256("split.sha256", sha256),
+        }
+    }
+
+    fn check_counts(&self) -> Result<(), ManifestError> {
+        // Summed with care: the numbers may be anything.
+        let all = self.counts.train.iter().chain(&self.counts.validation);
+        let total = all.fold(0u64, |sum, n| sum.saturating_add(*n));
+        ensure(total == self.index.rows, "counts", || {
+            format!("add up to {total}, but index.rows is {}", self.index.rows)
+        })?;
+        ensure(total <= u64::from(u32::MAX), "counts", || {
+            format!("add up to {total}, more than a dataset can hold")
+        })
+    }
+
+    fn check_packs(&self) -> Result<(), ManifestError> {
+        let mut names = HashSet::new();
+        let mut records = [0u64; 2];
+        for (i, pack) in self.packs.iter().enumerate() {
+            let field = |name: &str| format!("packs[{i}].{name}");
+            ensure(is_pack_name(&pack.file), &field("file"), || {
+                let file: String = pack.file.chars().take(80).collect();
+                format!("{file:?} is not of the form packs/train-00000.pack")
+            })?;
+            ensure(names.insert(&pack.file), &field("file"), || {
+                format!("{:?} is listed twice", pack.file)
+            })?;
+            ensure(pack.records > 0, &field("records"), || "is 0".to_owned())?;
+            let bytes = u64::from(pack.records) * self.record_bytes;
+            ensure(pack.bytes == bytes, &field("bytes"), || {
+                format!(
+                    "is {}; {} records make it {bytes}",
+                    pack.bytes, pack.records
+                )
+            })?;
+            ensure(bytes <= MAX_PACK_BYTES, &field("bytes"), || {
+                format!("is {bytes}; at most {MAX_PACK_BYTES} are read")
+            })?;
+            is_sha256(&field("sha256"), &pack.sha256)?;
+            records[pack.split as usize] += u64::from(pack.records);
+        }
+        for split in [Split::Train, Split::Validation] {
+            let (packed, counted) = (records[split as usize], self.samples(split));
+            ensure(packed == counted, "packs", || {
+                format!("hold {packed} {split} records, but counts say {counted}")
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn ensure(good: bool, field: &str, problem: impl FnOnce() -> String) -> Result<(), ManifestError> {
+    if good {
+        return Ok(());
+    }
+    Err(ManifestError::Field {
+        field: field.to_owned(),
+        problem: problem(),
+    })
+}
+
+fn is_sha256(field: &str, text: &str) -> Result<(), ManifestError> {
+    let good = text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    ensure(good, field, || {
+        "is not a SHA-256 in 64 lower-case hexadecimal digits".to_owned()
+    })
+}
+
+/// Whether a name is `packs/[a-z0-9-]+.pack`: nothing that could leave the folder.
+fn is_pack_name(file: &str) -> bool {
+    file.strip_prefix("packs/")
+        .and_then(|name| name.strip_suffix(".pack"))
+        .is_some_and(|stem| {
+            (1..=64).contains(&stem.len())
+                && stem
+                    .bytes()
+                    .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'))
+        })
+}
+
+/// SHA-256 of a manifest's canonical JSON without the field `digest`: keys sorted, no spaces.
+fn digest(bytes: &[u8]) -> Result<String, serde_json::Error> {
+    let mut value: serde_json::Value = serde_json::from_slice(bytes)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("digest");
+    }
+    let mut canonical = String::new();
+    write_canonical(&value, &mut canonical);
+    Ok(crate::sha256_hex(canonical.as_bytes()))
+}
+
+/// Written here because the order in which serde_json keeps keys is a compile-time feature that
+/// any crate of a build can turn on.
+fn write_canonical(value: &serde_json::Value, out: &mut String) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            let mut keys: Vec<_> = fields.iter().collect();
+            keys.sort_by_key(|(key, _)| key.as_str());
+            out.push('{');
+            for (i, (key, value)) in keys.into_iter().enumerate() {
+                let comma = if i > 0 { "," } else { "" };
+                let key = serde_json::Value::from(key.as_str());
+                write!(out, "{comma}{key}:").expect("writing to a string");
+                write_canonical(value, out);
+            }
+            out.push('}');
+        }
+        serde_json::Value::Array(items) => {
+            out.push('[');
+            for (i, item) in items.iter().enumerate() {
+                if i > 0 {
+                    out.push(',');
+                }
+                write_canonical(item, out);
+            }
+            out.push(']');
+        }
+        scalar => write!(out, "{scalar}").expect("writing to a string"),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

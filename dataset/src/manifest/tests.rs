@@ -1,0 +1,169 @@
+//! Manifests that must be refused, each for its reason.
+
+use super::*;
+use serde_json::{Value, json};
+
+/// A valid manifest: 3 training records in two packs, 1 validation record, 32 px.
+pub(crate) fn valid() -> Manifest {
+    let pack = |file: &str, split, records: u32| PackEntry {
+        file: file.to_owned(),
+        split,
+        records,
+        bytes: u64::from(records) * 3072,
+        sha256: "ab".repeat(32),
+    };
+    let [format, layout, channels] = Manifest::constants();
+    let mut manifest = Manifest {
+        format,
+        name: DatasetName::new("tiny").expect("name"),
+        image_size: 32,
+        record_bytes: 3072,
+        layout,
+        channels,
+        preprocess: Preprocess {
+            crop: "circle".to_owned(),
+            filter: "bilinear".to_owned(),
+            version: 1,
+        },
+        split: SplitOrigin::Stratified {
+            seed: 7,
+            validation_fraction: 0.25,
+        },
+        counts: Counts {
+            train: [2, 0, 1, 0, 0],
+            validation: [1, 0, 0, 0, 0],
+        },
+        index: IndexEntry {
+            file: INDEX_FILE.to_owned(),
+            bytes: 100,
+            sha256: "cd".repeat(32),
+            rows: 4,
+        },
+        packs: vec![
+            pack("packs/train-00000.pack", Split::Train, 2),
+            pack("packs/train-00001.pack", Split::Train, 1),
+            pack("packs/validation-00000.pack", Split::Validation, 1),
+        ],
+        excluded: 0,
+        digest: String::new(),
+    };
+    manifest.seal().expect("seal");
+    manifest
+}
+
+/// The message for the valid manifest with `change` made and the digest made to fit.
+fn refusal(change: impl FnOnce(&mut Value)) -> String {
+    let mut value = serde_json::to_value(valid()).expect("value");
+    change(&mut value);
+    let fitting = digest(value.to_string().as_bytes()).expect("digest");
+    if value
+        .get("digest")
+        .is_some_and(|d| d.as_str().is_some_and(|d| d.len() == 64))
+    {
+        value["digest"] = json!(fitting);
+    }
+    Manifest::parse(value.to_string().as_bytes())
+        .expect_err("it was accepted")
+        .to_string()
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let mut manifest = valid();
+    let bytes = manifest.seal().expect("seal");
+    assert_eq!(Manifest::parse(&bytes).expect("parse"), manifest);
+    // The digest does not depend on the order of the keys or on white space.
+    let value: Value = serde_json::from_slice(&bytes).expect("json");
+    let mut turned = serde_json::Map::new();
+    for (key, value) in value.as_object().expect("object").iter().rev() {
+        turned.insert(key.clone(), value.clone());
+    }
+    let turned = Value::Object(turned).to_string();
+    assert_eq!(Manifest::parse(turned.as_bytes()).expect("parse"), manifest);
+}
+
+/// Pins the digest's definition; the expected value was computed with Python's
+/// `hashlib.sha256(json.dumps(m, sort_keys=True, separators=(',', ':')).encode())`.
+#[test]
+fn the_digest_is_sha256_of_the_canonical_json() {
+    let text = br#"{"b": [1, {"z": null, "a": "\u00e9\n\""}], "a": 0.25, "digest": "x"}"#;
+    assert_eq!(
+        digest(text).expect("digest"),
+        crate::sha256_hex("{\"a\":0.25,\"b\":[1,{\"a\":\"é\\n\\\"\",\"z\":null}]}".as_bytes())
+    );
+}
+
+#[test]
+fn a_changed_manifest_is_noticed() {
+    let mut value = serde_json::to_value(valid()).expect("value");
+    value["packs"][0]["sha256"] = json!("ef".repeat(32));
+    let error = Manifest::parse(value.to_string().as_bytes()).expect_err("changed");
+    assert!(matches!(error, ManifestError::Digest { .. }), "{error}");
+}
+
+#[test]
+fn impossible_values_are_refused_by_field() {
+    type Change = fn(&mut Value);
+    let cases: [(&str, Change); 20] = [
+        ("format", |m| m["format"] = json!("fovea-dataset-9")),
+        ("layout", |m| m["layout"] = json!("CHW")),
+        ("channels", |m| m["channels"] = json!("RGB")),
+        ("dataset name", |m| m["name"] = json!("../x")),
+        ("image_size", |m| m["image_size"] = json!(31)),
+        ("image_size", |m| m["image_size"] = json!(4_000_000_000u32)),
+        ("record_bytes", |m| m["record_bytes"] = json!(3073)),
+        ("split.validation_fraction", |m| {
+            m["split"]["validation_fraction"] = json!(1.0)
+        }),
+        ("unknown field `seeds`", |m| m["split"]["seeds"] = json!(1)),
+        ("counts", |m| m["counts"]["train"][0] = json!(u64::MAX)),
+        ("invalid length", |m| m["counts"]["train"] = json!([1, 2])),
+        ("index.file", |m| m["index"]["file"] = json!("../index.csv")),
+        ("index.bytes", |m| m["index"]["bytes"] = json!(u64::MAX)),
+        ("index.sha256", |m| {
+            m["index"]["sha256"] = json!("AB".repeat(32))
+        }),
+        ("packs[1].file", |m| {
+            m["packs"][1]["file"] = m["packs"][0]["file"].clone()
+        }),
+        ("packs[0].records", |m| m["packs"][0]["records"] = json!(0)),
+        ("packs[0].bytes", |m| m["packs"][0]["bytes"] = json!(1)),
+        ("packs: hold 1 train", |m| {
+            m["packs"][0]["split"] = json!("validation")
+        }),
+        ("digest", |m| m["digest"] = json!("short")),
+        ("unknown field `extra`", |m| m["extra"] = json!(1)),
+    ];
+    for (expected, change) in cases {
+        let message = refusal(change);
+        assert!(message.contains(expected), "{expected}: {message}");
+    }
+}
+
+#[test]
+fn pack_names_cannot_leave_the_folder() {
+    for bad in [
+        "../packs/a.pack",
+        "packs/../a.pack",
+        "/packs/a.pack",
+        "packs/a/b.pack",
+        "packs/.pack",
+        "packs/A.pack",
+        "packs/a.pack\0",
+        "a.pack",
+        "packs/a.csv",
+        "",
+    ] {
+        let message = refusal(|m| m["packs"][0]["file"] = json!(bad));
+        assert!(message.contains("packs[0].file"), "{bad:?}: {message}");
+    }
+}
+
+#[test]
+fn bytes_that_are_no_manifest_are_refused() {
+    for bad in [&b""[..], b"{}", b"[]", b"\xff", b"{\"format\":1}"] {
+        assert!(matches!(Manifest::parse(bad), Err(ManifestError::Json(_))));
+    }
+    let deep = "[".repeat(100_000);
+    assert!(Manifest::parse(deep.as_bytes()).is_err());
+}

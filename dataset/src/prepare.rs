@@ -1,0 +1,227 @@
+//! From a label file and a folder of photographs to a prepared dataset.
+//!
+//! The way through: labels → every photograph decoded, cropped and resized by all threads into a
+//! *spool* of raw records (so memory holds one photograph a thread, however many there are) → the
+//! split and the order, which depend on which photographs were good → packs, index and manifest
+//! cut from the spool → renamed into place. Everything is written into a temporary folder beside
+//! the destination; whoever sees the destination sees a whole dataset.
+
+mod options;
+mod output;
+mod report;
+mod split_file;
+mod spool;
+
+pub use options::{MaxBad, PrepareOptions, Progress};
+pub use report::{Excluded, PrepareError, PrepareReport, Warning};
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::decode::ImageFolder;
+use crate::labels::{self, LabelRow, Labels};
+use crate::split::{Patient, choose_validation, interleave};
+use crate::{Counts, Split, SplitOrigin};
+
+use output::{Output, Place};
+use report::io_error;
+use spool::Spool;
+
+/// Prepares a dataset.
+///
+/// Deterministic: the same photographs, labels and options give the same bytes, whatever the number
+/// of threads or the order in which the folder is listed.
+///
+/// Every row or photograph that cannot be used is collected by name; more than
+/// [`PrepareOptions::max_bad`] of them and the call fails with the list, having written nothing.
+pub fn prepare(
+    options: &PrepareOptions,
+    progress: &dyn Progress,
+) -> Result<PrepareReport, PrepareError> {
+    let fraction_ppm = options.check()?;
+    let labels = labels::read(&options.labels, &options.label_options)?;
+    let folder = ImageFolder::list(&options.images_dir)
+        .map_err(|source| io_error("list the images folder", &options.images_dir, source))?;
+    let imposed = match &options.split_file {
+        Some(path) => Some(split_file::read(path)?),
+        None => None,
+    };
+    let output = Output::begin(&options.out, options.overwrite)?;
+
+    let mut warnings = Vec::new();
+    warnings.extend(unlabelled(&labels, &folder));
+    let spool = Spool::fill(&output, options, &labels.rows, &folder, progress)?;
+    let excluded = excluded(&labels, &spool);
+    let allowed = options.max_bad.allowed(labels.total);
+    if excluded.len() > allowed {
+        return Err(PrepareError::TooManyBad {
+            excluded,
+            total: labels.total,
+            allowed,
+        });
+    }
+
+    let rows = &labels.rows;
+    let good: Vec<usize> = (0..rows.len())
+        .filter(|&row| spool.records[row].is_ok())
+        .collect();
+    let patients = Patients::of(rows, &good);
+    let held_out = match &imposed {
+        Some(file) => file.assign(rows, &good, &patients)?,
+        None => choose_validation(&patients.known, fraction_ppm, options.seed),
+    };
+    let origin = match &imposed {
+        Some(file) => SplitOrigin::File {
+            seed: options.seed,
+            sha256: file.sha256.clone(),
+        },
+        None => SplitOrigin::Stratified {
+            seed: options.seed,
+            validation_fraction: f64::from(fraction_ppm) / 1e6,
+        },
+    };
+    let order = patients.order(&held_out, options.seed);
+    let (counts, split_of) = count(rows, &order);
+    for split in [Split::Train, Split::Validation] {
+        if counts.of(split).iter().sum::<u64>() == 0 {
+            return Err(PrepareError::EmptySplit { split });
+        }
+    }
+    warnings.extend(spool.warnings(rows, &split_of));
+    warnings.extend(patients.warning(rows, &good));
+
+    let places = output.write_packs(options, &spool, &order)?;
+    let manifest = output.write_files(options, rows, &places, counts, origin, &excluded)?;
+    // The spool is a file of the temporary folder: it must be gone before that is published.
+    drop(spool);
+    output.publish()?;
+    Ok(PrepareReport {
+        dir: options.out.clone(),
+        digest: manifest.digest,
+        counts,
+        patients: held_out_counts(&held_out),
+        packs: manifest.packs.len(),
+        excluded,
+        warnings,
+    })
+}
+
+/// The patients of the usable rows.
+struct Patients {
+    /// By name.
+    known: Vec<Patient>,
+    /// Rows of each, by image name.
+    rows: Vec<Vec<usize>>,
+}
+
+/// One side of the split in plan order: rows, grouped by patient.
+type Order = [(Split, Vec<Vec<usize>>); 2];
+
+impl Patients {
+    fn of(rows: &[LabelRow], good: &[usize]) -> Self {
+        let mut by_name: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for &row in good {
+            by_name.entry(&rows[row].patient).or_default().push(row);
+        }
+        let (mut known, mut of_patient) = (Vec::new(), Vec::new());
+        for (name, mut members) in by_name {
+            members.sort_by(|&a, &b| rows[a].image.cmp(&rows[b].image));
+            known.push(Patient {
+                name: name.to_owned(),
+                highest_grade: members
+                    .iter()
+                    .map(|&row| rows[row].grade)
+                    .max()
+                    .unwrap_or(0),
+            });
+            of_patient.push(members);
+        }
+        Self {
+            known,
+            rows: of_patient,
+        }
+    }
+
+    fn order(&self, held_out: &[bool], seed: u64) -> Order {
+        [Split::Train, Split::Validation].map(|split| {
+            let members: Vec<usize> = (0..self.known.len())
+                .filter(|&p| held_out[p] == (split == Split::Validation))
+                .collect();
+            let patients: Vec<Patient> = members.iter().map(|&p| self.known[p].clone()).collect();
+            let rows = interleave(&patients, split.as_str(), seed)
+                .into_iter()
+                .map(|i| self.rows[members[i]].clone())
+                .collect();
+            (split, rows)
+        })
+    }
+
+    /// Says so when nothing tells which images belong together: then a split by patient is one by
+    /// image, and two eyes of a patient may be on both sides.
+    fn warning(&self, rows: &[LabelRow], good: &[usize]) -> Option<Warning> {
+        let own = |&row: &usize| rows[row].patient == rows[row].image;
+        let nothing_known = self.known.len() == good.len() && good.iter().all(own);
+        nothing_known.then_some(Warning::NoPatients)
+    }
+}
+
+/// Counts by side and grade, and the side of every row that has one.
+fn count(rows: &[LabelRow], order: &Order) -> (Counts, Vec<Option<Split>>) {
+    let mut counts = Counts::default();
+    let mut split_of = vec![None; rows.len()];
+    for (split, patients) in order {
+        for &row in patients.iter().flatten() {
+            counts.of_mut(*split)[usize::from(rows[row].grade)] += 1;
+            split_of[row] = Some(*split);
+        }
+    }
+    (counts, split_of)
+}
+
+fn held_out_counts(held_out: &[bool]) -> [usize; 2] {
+    let validation = held_out.iter().filter(|&&h| h).count();
+    [held_out.len() - validation, validation]
+}
+
+/// What is left out: bad rows and bad photographs, in the order of the label file.
+fn excluded(labels: &Labels, spool: &Spool) -> Vec<Excluded> {
+    let rows = labels.problems.iter().map(|problem| Excluded {
+        line: problem.line,
+        image: problem.image.clone(),
+        reason: problem.reason.clone(),
+    });
+    let photographs = labels.rows.iter().zip(&spool.records);
+    let photographs = photographs.filter_map(|(row, record)| {
+        record.as_ref().err().map(|reason| Excluded {
+            line: row.line,
+            image: row.image.clone(),
+            reason: reason.clone(),
+        })
+    });
+    let mut all: Vec<Excluded> = rows.chain(photographs).collect();
+    all.sort_by_key(|e| e.line);
+    all
+}
+
+fn unlabelled(labels: &Labels, folder: &ImageFolder) -> Option<Warning> {
+    let rows = labels.rows.iter().map(|row| row.image.as_str());
+    let problems = labels.problems.iter().map(|problem| problem.image.as_str());
+    let named: BTreeSet<&str> = rows.chain(problems).collect();
+    let (count, examples) = folder.unused(named.into_iter());
+    (count > 0).then_some(Warning::Unlabelled { count, examples })
+}
+
+/// A sample's place in the packs; `write_packs` gives them in plan order.
+impl Place {
+    fn row_of_index(&self, rows: &[LabelRow]) -> crate::index::Row {
+        let row = &rows[self.row];
+        crate::index::Row {
+            image: row.image.clone(),
+            patient: row.patient.clone(),
+            eye: row.eye.as_str().to_owned(),
+            grade: row.grade,
+            split: self.split.as_str().to_owned(),
+            pack: self.pack,
+            record: self.record,
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The folder being written: temporary beside its destination, then renamed into place.
+
+use std::ffi::OsString;
+use std::fs::{self, File, Permissions};
+use std::io::{self, BufWriter, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use crate::labels::LabelRow;
+use crate::{
+    Counts, INDEX_FILE, IndexEntry, MANIFEST_FILE, Manifest, PackEntry, Preprocess, Split,
+    SplitOrigin,
+};
+
+use super::report::io_error;
+use super::spool::Spool;
+use super::{Excluded, Order, PrepareError, PrepareOptions};
+
+/// A dataset in the making. Dropped before [`Output::publish`], it leaves nothing behind.
+pub(super) struct Output {
+    out: PathBuf,
+    overwrite: bool,
+    /// The folder that `out` is in.
+    parent: PathBuf,
+    temporary: TempDir,
+}
+
+/// Where a row's record went.
+pub(super) struct Place {
+    pub row: usize,
+    pub split: Split,
+    pub pack: u32,
+    pub record: u32,
+}
+
+/// What [`Output::write_packs`] wrote.
+pub(super) struct Packs {
+    entries: Vec<PackEntry>,
+    /// In plan order, training first.
+    places: Vec<Place>,
+}
+
+impl Output {
+    /// Checks that `out` may be made and starts a temporary folder beside it.
+    pub fn begin(out: &Path, overwrite: bool) -> Result<Self, PrepareError> {
+        check_destination(out, overwrite)?;
+        let parent = match out.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        fs::create_dir_all(&parent)
+            .map_err(|source| io_error("create the folder", &parent, source))?;
+        let Some(name) = out.file_name() else {
+            return Err(PrepareError::Option {
+                option: "output folder",
+                problem: format!("{} names no folder", out.display()),
+            });
+        };
+        let mut prefix = OsString::from(".");
+        prefix.push(name);
+        prefix.push(".tmp-");
+        let temporary = tempfile::Builder::new()
+            .prefix(&prefix)
+            // What mkdir would give: others may read a dataset, as the umask allows.
+            .permissions(Permissions::from_mode(0o777))
+            .tempdir_in(&parent)
+            .map_err(|source| io_error("create a temporary folder in", &parent, source))?;
+        Ok(Self {
+            out: out.to_owned(),
+            overwrite,
+            parent,
+            temporary,
+        })
+    }
+
+    /// A path inside the temporary folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.temporary.path().join(name)
+    }
+
+    /// Cuts the order into packs at patients' boundaries and writes them, several at a time.
+    pub fn write_packs(
+        &self,
+        options: &PrepareOptions,
+        spool: &Spool,
+        order: &Order,
+    ) -> Result<Packs, PrepareError> {
+        let folder = self.path("packs");
+        fs::create_dir(&folder).map_err(|source| io_error("create", &folder, source))?;
+        let mut packs: Vec<(String, Split, Vec<usize>)> = Vec::new();
+        for (split, patients) in order {
+            let mut rest = patients.as_slice();
+            for number in 0.. {
+                let mut rows = Vec::new();
+                while let [first, others @ ..] = rest
+                    && rows.len() < options.pack_records as usize
+                {
+                    rows.extend(first);
+                    rest = others;
+                }
+                if rows.is_empty() {
+                    break;
+                }
+                packs.push((format!("packs/{split}-{number:05}.pack"), *split, rows));
+            }
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(options.threads)
+            .build()?;
+        let record_bytes = options.image_size as usize * options.image_size as usize * 3;
+        let write = |(file, split, rows): &(String, Split, Vec<usize>)| {
+            let sha256 = self.write_pack(file, rows, spool, record_bytes)?;
+            Ok::<_, PrepareError>(PackEntry {
+                file: file.clone(),
+                split: *split,
+                records: rows.len() as u32,
+                bytes: rows.len() as u64 * record_bytes as u64,
+                sha256,
+            })
+        };
+        let entries = pool.install(|| packs.par_iter().map(write).collect::<Result<_, _>>())?;
+        let places = packs
+            .iter()
+            .enumerate()
+            .flat_map(|(pack, (_, split, rows))| {
+                rows.iter().enumerate().map(move |(record, &row)| Place {
+                    row,
+                    split: *split,
+                    pack: pack as u32,
+                    record: record as u32,
+                })
+            });
+        Ok(Packs {
+            places: places.collect(),
+            entries,
+        })
+    }
+
+    /// Writes one pack; gives its SHA-256.
+    fn write_pack(
+        &self,
+        name: &str,
+        rows: &[usize],
+        spool: &Spool,
+        record_bytes: usize,
+    ) -> Result<String, PrepareError> {
+        let path = self.path(name);
+        let failed = |source| io_error("write", &path, source);
+        let mut file = BufWriter::with_capacity(1 << 20, File::create_new(&path).map_err(failed)?);
+        let mut hash = Sha256::new();
+        let mut record = vec![0; record_bytes];
+        for &row in rows {
+            spool.read(row, &mut record)?;
+            hash.update(&record);
+            file.write_all(&record).map_err(failed)?;
+        }
+        let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
+        file.sync_all().map_err(failed)?;
+        Ok(hex::encode(hash.finalize()))
+    }
+
+    /// Writes index, list of exclusions and manifest.
+    pub fn write_files(
+        &self,
+        options: &PrepareOptions,
+        rows: &[LabelRow],
+        packs: &Packs,
+        counts: Counts,
+        split: SplitOrigin,
+        excluded: &[Excluded],
+    ) -> Result<Manifest, PrepareError> {
+        let failed = |name: &str| {
+            let path = self.path(name);
+            move |source: csv::Error| io_error("write", &path, io::Error::other(source))
+        };
+        let lines: Vec<_> = packs.places.iter().map(|p| p.row_of_index(rows)).collect();
+        let index = crate::index::write(&lines).map_err(failed(INDEX_FILE))?;
+        self.write_file(INDEX_FILE, &index)?;
+        if !excluded.is_empty() {
+            let mut writer = csv::Writer::from_writer(Vec::new());
+            writer
+                .write_record(["image", "reason"])
+                .map_err(failed("excluded.csv"))?;
+            for one in excluded {
+                let reason = format!("line {}: {}", one.line, one.reason);
+                writer
+                    .write_record([&one.image, &reason])
+                    .map_err(failed("excluded.csv"))?;
+            }
+            let bytes = writer
+                .into_inner()
+                .map_err(|e| io_error("write", &self.path("excluded.csv"), e.into_error()))?;
+            self.write_file("excluded.csv", &bytes)?;
+        }
+        let [format, layout, channels] = Manifest::constants();
+        let mut manifest = Manifest {
+            format,
+            name: options.name.clone(),
+            image_size: options.image_size,
+            record_bytes: u64::from(options.image_size).pow(2) * 3,
+            layout,
+            channels,
+            preprocess: Preprocess {
+                crop: "circle".to_owned(),
+                filter: "bilinear".to_owned(),
+                version: crate::crop::CROP_VERSION,
+            },
+            split,
+            counts,
+            index: IndexEntry {
+                file: INDEX_FILE.to_owned(),
+                bytes: index.len() as u64,
+                sha256: crate::sha256_hex(&index),
+                rows: lines.len() as u64,
+            },
+            packs: packs.entries.clone(),
+            excluded: excluded.len() as u64,
+            digest: String::new(),
+        };
+        let bytes = manifest.seal()?;
+        self.write_file(MANIFEST_FILE, &bytes)?;
+        Ok(manifest)
+    }
+
+    fn write_file(&self, name: &str, bytes: &[u8]) -> Result<(), PrepareError> {
+        let path = self.path(name);
+        let write = || {
+            let mut file = File::create_new(&path)?;
+            file.write_all(bytes)?;
+            file.sync_all()
+        };
+        write().map_err(|source| io_error("write", &path, source))
+    }
+
+    /// Renames the folder into place, durably. A dataset that is there gives way.
+    pub fn publish(self) -> Result<(), PrepareError> {
+        sync_folder(&self.path("packs"))?;
+        sync_folder(self.temporary.path())?;
+        // Hours may have passed, and somebody may have put something there.
+        check_destination(&self.out, self.overwrite)?;
+        let rename = |from: &Path, to: &Path| {
+            fs::rename(from, to).map_err(|source| io_error("rename into place", to, source))
+        };
+        // An empty folder is replaced by the rename itself.
+        let replaces = fs::read_dir(&self.out).is_ok_and(|mut entries| entries.next().is_some());
+        let mut old = None;
+        if replaces {
+            let mut name = self.temporary.path().as_os_str().to_owned();
+            name.push("-old");
+            let aside = PathBuf::from(name);
+            rename(&self.out, &aside)?;
+            old = Some(aside);
+        }
+        if let Err(error) = rename(self.temporary.path(), &self.out) {
+            if let Some(old) = &old {
+                // Best effort: the error that matters is the one returned.
+                let _ = fs::rename(old, &self.out);
+            }
+            return Err(error);
+        }
+        // It has its final name now; there is nothing left to remove.
+        let _ = self.temporary.keep();
+        sync_folder(&self.parent)?;
+        match old {
+            Some(old) => fs::remove_dir_all(&old)
+                .map_err(|source| io_error("remove the replaced dataset", &old, source)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn sync_folder(path: &Path) -> Result<(), PrepareError> {
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|source| io_error("sync the folder", path, source))
+}
+
+/// Only nothing, an empty folder, or (with `overwrite`) a Fovea dataset may be at the destination.
+fn check_destination(out: &Path, overwrite: bool) -> Result<(), PrepareError> {
+    let refuse = |hint| {
+        Err(PrepareError::Exists {
+            out: out.to_owned(),
+            hint,
+        })
+    };
+    let mut entries = match fs::read_dir(out) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return refuse("it is not a folder; choose another one");
+        }
+        Err(error) => return Err(io_error("look into", out, error)),
+    };
+    if entries.next().is_none() {
+        return Ok(());
+    }
+    // Asked of the text, not of a whole parse: a damaged dataset may be replaced as well.
+    let is_dataset = fs::read(out.join(MANIFEST_FILE))
+        .ok()
+        .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())
+        .is_some_and(|manifest| {
+            let format = manifest["format"].as_str();
+            format.is_some_and(|f| f.starts_with("fovea-dataset-"))
+        });
+    match (is_dataset, overwrite) {
+        (true, true) => Ok(()),
+        (true, false) => refuse("it is a dataset; ask to overwrite it, or choose another folder"),
+        (false, _) => refuse("it is a folder with something else in it; choose another one"),
+    }
+}

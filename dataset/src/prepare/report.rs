@@ -1,0 +1,240 @@
+//! What [`super::prepare`] answers.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::labels::LabelsError;
+use crate::{Counts, ManifestError, Split};
+
+/// What was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrepareReport {
+    /// The dataset's folder.
+    pub dir: PathBuf,
+    /// The dataset's digest.
+    pub digest: String,
+    /// Samples by side and grade.
+    pub counts: Counts,
+    /// Patients trained on and held out.
+    pub patients: [usize; 2],
+    /// Number of packs.
+    pub packs: usize,
+    /// What was left out, in the order of the label file.
+    pub excluded: Vec<Excluded>,
+    /// What a person should look at.
+    pub warnings: Vec<Warning>,
+}
+
+/// A row of the label file that was left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Excluded {
+    /// Its line in the label file, from 1.
+    pub line: u64,
+    /// The image it names; may be empty.
+    pub image: String,
+    /// Why.
+    pub reason: String,
+}
+
+impl fmt::Display for Excluded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = if self.image.is_empty() {
+            "(no name)"
+        } else {
+            &self.image
+        };
+        write!(f, "{name} (line {}): {}", self.line, self.reason)
+    }
+}
+
+/// Something that does not stop the work but that a person should know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Warning {
+    /// Photographs on which no circle was found; all that is bright was taken.
+    NoCircle {
+        /// Their images.
+        images: Vec<String>,
+    },
+    /// Images of different names with the very same pixels.
+    SamePixels {
+        /// The images, each with its grade.
+        images: Vec<(String, u8)>,
+        /// Whether they belong to different patients.
+        across_patients: bool,
+        /// Whether some are trained on and some held out.
+        across_splits: bool,
+    },
+    /// Neither names nor a column tell which images belong to a patient.
+    NoPatients,
+    /// Photographs that the label file does not name.
+    Unlabelled {
+        /// How many.
+        count: usize,
+        /// Some of their files.
+        examples: Vec<String>,
+    },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Warning::NoCircle { images } => write!(
+                f,
+                "no fundus circle found in {}, the bounding box of the bright part was taken: {}",
+                images.len(),
+                shortened(images, 20)
+            ),
+            Warning::SamePixels {
+                images,
+                across_patients,
+                across_splits,
+            } => {
+                let list: Vec<String> = images
+                    .iter()
+                    .map(|(image, grade)| format!("{image} (grade {grade})"))
+                    .collect();
+                write!(f, "same pixels: {}", shortened(&list, 20))?;
+                if images.iter().any(|(_, grade)| *grade != images[0].1) {
+                    f.write_str("; their labels conflict")?;
+                }
+                if *across_patients {
+                    f.write_str("; said to be different patients")?;
+                }
+                if *across_splits {
+                    f.write_str("; in both training and validation")?;
+                }
+                Ok(())
+            }
+            Warning::NoPatients => f.write_str(
+                "no name or column tells which images belong to one patient, so each image counts \
+                 as a patient; add a 'patient' column if you know it",
+            ),
+            Warning::Unlabelled { count, examples } => write!(
+                f,
+                "{count} images have no label and are not used: {}{}",
+                examples.join(", "),
+                if *count > examples.len() { ", ..." } else { "" }
+            ),
+        }
+    }
+}
+
+fn shortened(items: &[String], most: usize) -> String {
+    let shown = items[..items.len().min(most)].join(", ");
+    match items.len().saturating_sub(most) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// Why no dataset was made. Nothing was written at the destination.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// An option has an impossible value.
+    #[error("{option} {problem}")]
+    Option {
+        /// The option.
+        option: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The label file cannot be read.
+    #[error(transparent)]
+    Labels(#[from] LabelsError),
+    /// More bad rows and photographs than allowed.
+    #[error("{}", too_many(excluded, *total, *allowed))]
+    TooManyBad {
+        /// All of them, in the order of the label file.
+        excluded: Vec<Excluded>,
+        /// Rows of the label file.
+        total: usize,
+        /// How many were allowed.
+        allowed: usize,
+    },
+    /// The split file cannot be used.
+    #[error("split file {}: {problem}", path.display())]
+    SplitFile {
+        /// The split file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The split file puts a patient on both sides.
+    #[error(
+        "split file {}: patient {patient:?} is in both train ({train}) and validation \
+         ({validation}); put all images of a patient on one side", path.display()
+    )]
+    PatientInBothSplits {
+        /// The split file.
+        path: PathBuf,
+        /// The patient.
+        patient: String,
+        /// One of the patient's training images.
+        train: String,
+        /// One of the patient's validation images.
+        validation: String,
+    },
+    /// One side would be empty.
+    #[error(
+        "the {split} split would be empty: too few patients, at least two of one grade are needed \
+         to hold one out"
+    )]
+    EmptySplit {
+        /// The side.
+        split: Split,
+    },
+    /// Something is at the destination already.
+    #[error("{} exists already: {hint}", out.display())]
+    Exists {
+        /// The destination.
+        out: PathBuf,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// A file or folder cannot be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The threads cannot be started.
+    #[error("cannot start the threads: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+    /// The caller asked to stop.
+    #[error("stopped as asked; nothing was written")]
+    Cancelled,
+    /// The manifest would not be accepted by a reader.
+    #[error("the dataset cannot be described: {0}")]
+    Manifest(#[from] ManifestError),
+}
+
+pub(super) fn io_error(action: &'static str, path: &Path, source: io::Error) -> PrepareError {
+    PrepareError::Io {
+        action,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// How many bad images an error lists.
+const LISTED: usize = 20;
+
+fn too_many(excluded: &[Excluded], total: usize, allowed: usize) -> String {
+    let mut text = format!(
+        "{} of {total} rows cannot be used, {allowed} are allowed; repair them or raise the \
+         number of bad images allowed:",
+        excluded.len()
+    );
+    for one in excluded.iter().take(LISTED) {
+        text += &format!("\n  {one}");
+    }
+    if let more @ 1.. = excluded.len().saturating_sub(LISTED) {
+        text += &format!("\n  ... and {more} more");
+    }
+    text
+}

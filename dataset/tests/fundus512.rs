@@ -1,0 +1,105 @@
+//! Preparing real photographs, where they are at hand.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use fovea_core::ids::DatasetName;
+use fovea_dataset::crop::CropMethod;
+use fovea_dataset::{Dataset, PrepareOptions, crop, decode, prepare};
+
+#[test]
+fn real_photographs_are_prepared_whole() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/fundus512");
+    if !data.is_dir() {
+        println!("skipped: ../shared/data/fundus512 is not here, so there are no real photographs");
+        return;
+    }
+    let dir = tempfile::tempdir().expect("folder");
+    let options = PrepareOptions {
+        // Small, for speed: decoding and finding the circle is the same work.
+        image_size: 64,
+        ..PrepareOptions::new(
+            data.join("trainLabels.csv"),
+            data.join("images"),
+            dir.path().join("dataset"),
+            DatasetName::new("fundus512").expect("name"),
+        )
+    };
+    let report = prepare(&options, &()).expect("prepared");
+    assert_eq!((report.excluded, report.warnings), (vec![], vec![]));
+    assert_eq!(report.patients.iter().sum::<usize>(), 238);
+    let all: Vec<u64> = (0..5)
+        .map(|g| report.counts.train[g] + report.counts.validation[g])
+        .collect();
+    assert_eq!(all, [228, 73, 132, 22, 21]);
+
+    let dataset = Dataset::open(&options.out).expect("open");
+    dataset.verify().expect("packs");
+    let patients = |samples: &[fovea_dataset::Sample]| -> BTreeSet<u32> {
+        samples.iter().map(|sample| sample.patient).collect()
+    };
+    let (train, held_out) = (
+        patients(dataset.index().train()),
+        patients(dataset.index().validation()),
+    );
+    assert!(train.is_disjoint(&held_out));
+    assert!((59..=60).contains(&held_out.len()), "{}", held_out.len());
+
+    // The disc fills its square: bright in the middle of the left and right edges' inside, black
+    // in the corners.
+    let mut record = vec![0; 64 * 64 * 3];
+    for sample in dataset.index().train() {
+        let pack = dataset.open_pack(sample.pack as usize).expect("pack");
+        pack.read(sample.record, &mut record).expect("record");
+        let level = |x: usize, y: usize| {
+            let at = (y * 64 + x) * 3;
+            record[at..at + 3].iter().copied().max().unwrap_or(0)
+        };
+        for corner in [(0, 0), (63, 0), (0, 63), (63, 63)] {
+            assert!(
+                level(corner.0, corner.1) < 8,
+                "{}: {corner:?}",
+                sample.image
+            );
+        }
+        for edge in [2, 61] {
+            assert!(level(edge, 32) > 12, "{}: column {edge}", sample.image);
+        }
+    }
+}
+
+#[test]
+fn a_photograph_and_its_small_copy_give_the_same_circle() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
+    let Ok(originals) = std::fs::read_dir(data.join("fundus_original")) else {
+        println!("skipped: ../shared/data/fundus_original is not here");
+        return;
+    };
+    for original in originals {
+        let original = original.expect("entry").path();
+        let large = decode(&original).expect("decode");
+        let name = original
+            .file_stem()
+            .expect("name")
+            .to_string_lossy()
+            .into_owned();
+        let small = decode(&data.join(format!("fundus512/images/{name}.jpeg"))).expect("decode");
+        let scale = f64::from(large.width()) / f64::from(small.width());
+        let (large, small) = (
+            crop::find(&large).expect("fundus"),
+            crop::find(&small).expect("fundus"),
+        );
+        assert_eq!(
+            (large.method, small.method),
+            (CropMethod::Circle, CropMethod::Circle)
+        );
+        for (what, a, b) in [
+            ("side", f64::from(large.side), f64::from(small.side)),
+            ("left", large.left as f64, small.left as f64),
+            ("top", large.top as f64, small.top as f64),
+        ] {
+            let off = (a - b * scale).abs() / f64::from(large.side);
+            assert!(off < 0.01, "{name}: {what} {a} against {b} x {scale}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Layered configuration: defaults < file < FOVEA_* environment < flags.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use config::{Config, Environment, File, FileFormat};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration file {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or holds a key that does not exist.
+    #[error("{}: {problem}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        problem: String,
+    },
+    /// A value that cannot be.
+    #[error("configuration: {0}; --dump-config shows every key with its value")]
+    Value(String),
+}
+
+/// The configuration `T`: its defaults, overridden by the TOML file, by environment variables named
+/// FOVEA_ and the key in capitals, and by `flags` (key, value).
+///
+/// Keys that `T` does not have are refused in the file; `T` must derive `deny_unknown_fields`.
+/// Environment variables with other names are left alone: they may belong to another program.
+pub fn layered<T>(
+    file: Option<&Path>,
+    environment: impl Iterator<Item = (String, String)>,
+    flags: &[(&str, String)],
+) -> Result<T, ConfigError>
+where
+    T: Default + Serialize + DeserializeOwned,
+{
+    let value = |e: config::ConfigError| ConfigError::Value(e.to_string());
+    let defaults =
+        toml::Table::try_from(T::default()).map_err(|e| ConfigError::Value(e.to_string()))?;
+    let mut builder = Config::builder().add_source(Config::try_from(&T::default()).map_err(value)?);
+    if let Some(path) = file {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        // Alone first: the error then has a line and speaks of this file.
+        let table: toml::Table = text
+            .parse()
+            .map_err(|e: toml::de::Error| problem(path, &e))?;
+        if let Some(unknown) = table.keys().find(|key| !defaults.contains_key(*key)) {
+            let known: Vec<&str> = defaults.keys().map(String::as_str).collect();
+            return Err(ConfigError::File {
+                path: path.to_owned(),
+                problem: format!("unknown key {unknown:?}; known keys: {}", known.join(", ")),
+            });
+        }
+        builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
+    }
+    let ours: HashMap<String, String> = environment
+        .filter(|(name, _)| {
+            name.strip_prefix("FOVEA_")
+                .is_some_and(|key| defaults.contains_key(&key.to_lowercase()))
+        })
+        .collect();
+    builder = builder.add_source(
+        Environment::with_prefix("FOVEA")
+            .prefix_separator("_")
+            .try_parsing(true)
+            .source(Some(ours)),
+    );
+    for (key, text) in flags {
+        builder = builder.set_override(*key, text.as_str()).map_err(value)?;
+    }
+    builder
+        .build()
+        .and_then(Config::try_deserialize)
+        .map_err(value)
+}
+
+fn problem(path: &Path, error: &toml::de::Error) -> ConfigError {
+    ConfigError::File {
+        path: path.to_owned(),
+        problem: error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct Sample {
+        listen: String,
+        patience_s: u64,
+        insecure: bool,
+    }
+
+    impl Default for Sample {
+        fn default() -> Self {
+            Self {
+                listen: "default".into(),
+                patience_s: 1,
+                insecure: false,
+            }
+        }
+    }
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file
+    }
+
+    fn environment(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+        let pairs: Vec<_> = pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        pairs.into_iter()
+    }
+
+    #[test]
+    fn later_layers_win() {
+        let file = file("listen = 'file'\npatience_s = 2\ninsecure = true");
+        let env = environment(&[
+            ("FOVEA_PATIENCE_S", "3"),
+            ("FOVEA_LISTEN", "env"),
+            ("FOVEA_X", ""),
+        ]);
+        let flags = [("listen", "flag".to_owned())];
+        let got: Sample = layered(Some(file.path()), env, &flags).unwrap();
+        let want = Sample {
+            listen: "flag".into(),
+            patience_s: 3,
+            insecure: true,
+        };
+        assert_eq!(got, want);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let unknown = file("lisen = 'x'");
+        let error = layered::<Sample>(Some(unknown.path()), environment(&[]), &[]).unwrap_err();
+        assert!(error.to_string().contains("\"lisen\""), "{error}");
+        let bad = environment(&[("FOVEA_PATIENCE_S", "soon")]);
+        let error = layered::<Sample>(None, bad, &[]).unwrap_err();
+        assert!(error.to_string().contains("patience_s"), "{error}");
+        let broken = file("listen = ");
+        assert!(layered::<Sample>(Some(broken.path()), environment(&[]), &[]).is_err());
+    }
+}

@@ -1,0 +1,238 @@
+//! A coordinator and workers as real processes, and a client to follow what they do.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use fovea_proto::pb::run_event::Event;
+use fovea_proto::{MESSAGE_BYTES, connect, pb};
+use tonic::transport::Channel;
+
+use crate::process::{Process, binary};
+
+/// Nothing in these tests should take longer than this on a slow machine.
+const DEADLINE: Duration = Duration::from_secs(240);
+
+/// A running cluster in a folder of its own.
+pub struct Cluster {
+    dir: PathBuf,
+    address: String,
+    /// The coordinator; replaced by a restart.
+    pub coordinator: Process,
+    /// The workers in the order of their start.
+    pub workers: Vec<Process>,
+    started: usize,
+}
+
+impl Cluster {
+    /// Starts a coordinator and `workers` workers below `dir`.
+    pub fn start(dir: &Path, workers: usize) -> Self {
+        let coordinator = start_coordinator(dir, "127.0.0.1:0", "coordinator.log");
+        let address = address(dir, &coordinator);
+        let mut cluster = Self {
+            dir: dir.to_owned(),
+            address,
+            coordinator,
+            workers: Vec::new(),
+            started: 0,
+        };
+        for _ in 0..workers {
+            cluster.add_worker();
+        }
+        cluster
+    }
+
+    /// Starts one more worker.
+    pub fn add_worker(&mut self) {
+        let number = self.started;
+        self.started += 1;
+        let mut command = Command::new(binary("fovea-worker"));
+        command
+            .args(["--coordinator", &format!("http://{}", self.address)])
+            .arg("--data-dir")
+            .arg(self.dir.join("worker-data"))
+            .args(["--name", &format!("w{number}"), "--device", "cpu"]);
+        let log = self.dir.join(format!("worker-{number}.log"));
+        self.workers.push(Process::start(command, log));
+    }
+
+    /// Starts the coordinator again, at the same address with the same data.
+    pub fn restart_coordinator(&mut self) {
+        let listen = self.address.clone();
+        self.coordinator = start_coordinator(&self.dir, &listen, "coordinator-again.log");
+        address(&self.dir, &self.coordinator);
+    }
+
+    /// Runs `fovea` against this cluster and returns its standard output.
+    ///
+    /// # Panics
+    /// If it fails.
+    pub fn fovea(&self, args: &[&str]) -> String {
+        let output = Command::new(binary("fovea"))
+            .args(["--coordinator", &format!("http://{}", self.address)])
+            .args(args)
+            .output()
+            .expect("fovea starts");
+        assert!(
+            output.status.success(),
+            "fovea {args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// A channel to the coordinator.
+    pub async fn channel(&self) -> Channel {
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            match connect(&self.address, Duration::from_secs(5)).await {
+                Ok(channel) => return channel,
+                Err(e) => assert!(Instant::now() < end, "{e}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// A client of the Runs service.
+    pub async fn runs(&self) -> pb::runs_client::RunsClient<Channel> {
+        pb::runs_client::RunsClient::new(self.channel().await)
+    }
+
+    /// Submits a run.
+    pub async fn submit(&self, spec: pb::RunSpec) -> pb::Run {
+        let request = pb::SubmitRequest { spec: Some(spec) };
+        let response = self.runs().await.submit(request).await;
+        response
+            .expect("the run is accepted")
+            .into_inner()
+            .run
+            .expect("the response holds the run")
+    }
+
+    /// Follows a run until `done` says that an event was the one waited for.
+    pub async fn watch(&self, run_id: &str, mut done: impl FnMut(&Event) -> bool) -> Event {
+        let follow = async {
+            let request = pb::WatchRequest {
+                run_id: run_id.to_owned(),
+            };
+            let mut events = self
+                .runs()
+                .await
+                .watch(request)
+                .await
+                .expect("the run can be watched")
+                .into_inner();
+            while let Some(event) = events.message().await.expect("the stream goes on") {
+                let event = event.event.expect("an event says something");
+                if done(&event) {
+                    return event;
+                }
+            }
+            panic!("the stream ended before the event waited for");
+        };
+        tokio::time::timeout(DEADLINE, follow)
+            .await
+            .unwrap_or_else(|_| panic!("run {run_id}: nothing came within {DEADLINE:?}"))
+    }
+
+    /// Waits until `step` steps are committed.
+    pub async fn wait_step(&self, run_id: &str, step: u64) {
+        self.watch(run_id, |event| match event {
+            Event::Step(report) => report.step >= step,
+            Event::Run(run) => run.progress.as_ref().is_some_and(|p| p.step >= step),
+            _ => false,
+        })
+        .await;
+    }
+
+    /// Waits until the run has ended, and returns it.
+    pub async fn wait_end(&self, run_id: &str) -> pb::Run {
+        let ended = [
+            pb::Phase::Completed,
+            pb::Phase::Failed,
+            pb::Phase::Cancelled,
+        ];
+        let event = self
+            .watch(
+                run_id,
+                |event| matches!(event, Event::Run(run) if ended.contains(&run.phase())),
+            )
+            .await;
+        let Event::Run(run) = event else {
+            unreachable!("only a run ends the wait")
+        };
+        run
+    }
+
+    /// Waits until the run has completed.
+    ///
+    /// # Panics
+    /// If it ends otherwise.
+    pub async fn wait_completed(&self, run_id: &str) -> pb::Run {
+        let run = self.wait_end(run_id).await;
+        assert_eq!(run.phase(), pb::Phase::Completed, "{}", run.reason);
+        run
+    }
+
+    /// The bytes of a checkpoint.
+    pub async fn checkpoint(&self, run_id: &str, step: u64) -> Vec<u8> {
+        let channel = self.channel().await;
+        let mut client = pb::checkpoints_client::CheckpointsClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES);
+        let request = pb::GetCheckpointRequest {
+            run_id: run_id.to_owned(),
+            step: Some(step),
+        };
+        let mut chunks = client
+            .get(request)
+            .await
+            .expect("the checkpoint is there")
+            .into_inner();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = chunks.message().await.expect("the stream goes on") {
+            if let Some(pb::checkpoint_chunk::Part::Data(data)) = chunk.part {
+                bytes.extend_from_slice(&data);
+            }
+        }
+        bytes
+    }
+}
+
+fn start_coordinator(dir: &Path, listen: &str, log: &str) -> Process {
+    let mut command = Command::new(binary("fovea-coordinator"));
+    let file = dir.join("address");
+    let _ = std::fs::remove_file(&file);
+    command
+        .args(["--listen", listen])
+        .arg("--data-dir")
+        .arg(dir.join("coordinator-data"))
+        .arg("--address-file")
+        .arg(file);
+    Process::start(command, dir.join(log))
+}
+
+/// Waits for the file in which the coordinator says where it listens.
+fn address(dir: &Path, coordinator: &Process) -> String {
+    let end = Instant::now() + Duration::from_secs(30);
+    loop {
+        match std::fs::read_to_string(dir.join("address")) {
+            Ok(text) if !text.trim().is_empty() => return text.trim().to_owned(),
+            Ok(_) | Err(_) => assert!(
+                Instant::now() < end,
+                "the coordinator did not start:\n{}",
+                coordinator.log()
+            ),
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// The tensors of a checkpoint file by name, as bytes: what must be equal to the bit. The file's header
+/// also holds what may differ, such as the run's id.
+pub fn tensors(checkpoint: &[u8]) -> BTreeMap<String, Vec<u8>> {
+    let file = safetensors::SafeTensors::deserialize(checkpoint).expect("it is a safetensors file");
+    file.iter()
+        .map(|(name, tensor)| (name.to_owned(), tensor.data().to_vec()))
+        .collect()
+}

@@ -1,0 +1,55 @@
+//! Data for end-to-end tests.
+
+use std::path::{Path, PathBuf};
+
+/// The folder of real photographs and weights beside the project, if it is there. Where it is not, the
+/// reason for skipping is printed and the test must return.
+pub fn shared(test: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
+    if path.is_dir() {
+        return Some(path);
+    }
+    println!("{test}: skipped, because ../shared with real photographs and weights is not here");
+    None
+}
+
+/// Draws and prepares a small synthetic dataset below `dir`: `patients` patients, two eyes each,
+/// `size` pixels. Returns the prepared folder.
+pub fn synthetic_dataset(dir: &Path, patients: u32, size: u32) -> PathBuf {
+    let photographs = dir.join("photographs");
+    let prepared = dir.join("prepared");
+    let fovea = |args: &[&std::ffi::OsStr]| {
+        let output = std::process::Command::new(crate::binary("fovea"))
+            .args(args)
+            .output()
+            .expect("fovea starts");
+        assert!(
+            output.status.success(),
+            "{args:?} failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    };
+    let (patients, size) = (patients.to_string(), size.to_string());
+    fovea(&[
+        "synthetic".as_ref(),
+        "--out".as_ref(),
+        photographs.as_ref(),
+        "--patients".as_ref(),
+        patients.as_ref(),
+        "--size".as_ref(),
+        "128".as_ref(),
+        "--seed".as_ref(),
+        "3".as_ref(),
+    ]);
+    fovea(&[
+        "prepare".as_ref(),
+        photographs.as_ref(),
+        "--out".as_ref(),
+        prepared.as_ref(),
+        "--name".as_ref(),
+        "synthetic".as_ref(),
+        "--size".as_ref(),
+        size.as_ref(),
+    ]);
+    prepared
+}

@@ -1,0 +1,12 @@
+//! A cluster of real processes for end-to-end tests.
+//!
+//! Nothing here sleeps and hopes: everything waited for is an event (a file, a message of a stream,
+//! the end of a process) with a deadline.
+
+mod cluster;
+mod fixture;
+mod process;
+
+pub use cluster::{Cluster, tensors};
+pub use fixture::{shared, synthetic_dataset};
+pub use process::{Process, binary};

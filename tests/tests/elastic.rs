@@ -1,0 +1,172 @@
+//! A run's result does not depend on who computed it: other numbers of workers, cancel and resume,
+//! killed workers and a restarted coordinator all end in the same bits.
+
+use std::path::{Path, PathBuf};
+
+use fovea_proto::pb;
+use fovea_tests::{Cluster, synthetic_dataset, tensors};
+
+/// Steps at this size are quick, and the network is the whole GoogLeNet.
+const SIZE: u32 = 64;
+const PATIENTS: u32 = 24;
+/// 18 training patients in 4 shards of about 9 images: 3 steps of at most 3 images.
+const STEPS: u64 = 9;
+
+fn spec(name: &str) -> pb::RunSpec {
+    pb::RunSpec {
+        name: name.into(),
+        dataset: "synthetic".into(),
+        seed: Some(11),
+        model: Some(pb::ModelSpec {
+            init: Some(pb::Init::Msra as i32),
+            ..Default::default()
+        }),
+        train: Some(pb::TrainSpec {
+            epochs: Some(3),
+            virtual_ranks: Some(4),
+            batch: Some(3),
+            learning_rate: Some(0.002),
+            ..Default::default()
+        }),
+        workers: None,
+        checkpoint: Some(pb::CheckpointSpec {
+            every_epochs: Some(0),
+            every_steps: Some(2),
+        }),
+    }
+}
+
+fn exactly(workers: u32, mut spec: pb::RunSpec) -> pb::RunSpec {
+    spec.workers = Some(pb::WorkersSpec {
+        min: Some(workers),
+        max: Some(workers),
+    });
+    spec
+}
+
+fn cluster(dir: &Path, workers: usize) -> Cluster {
+    let prepared = synthetic_dataset(dir, PATIENTS, SIZE);
+    let cluster = Cluster::start(dir, workers);
+    cluster.fovea(&["dataset", "add", prepared.to_str().expect("UTF-8")]);
+    cluster
+}
+
+fn folder() -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let path = dir.path().to_owned();
+    (dir, path)
+}
+
+async fn completed(cluster: &Cluster, run: &pb::Run) -> Vec<u8> {
+    let done = cluster.wait_completed(&run.id).await;
+    assert_eq!(done.total_steps, STEPS);
+    assert_eq!(done.epochs.len(), 3);
+    cluster.checkpoint(&run.id, STEPS).await
+}
+
+/// One undisturbed run with a single worker, and against it: 2 and 4 workers; a run that is cancelled
+/// and resumed on the same workers; one whose worker is killed; one whose coordinator is restarted.
+/// In one test, so that the dataset is drawn and the cluster is started once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_bits_whatever_happens() {
+    let (_keep, dir) = folder();
+    let mut cluster = cluster(&dir, 4);
+    let one = cluster.submit(exactly(1, spec("one"))).await;
+    let expected = tensors(&completed(&cluster, &one).await);
+    assert!(
+        expected.contains_key("loss3/classifier.weight"),
+        "names: {:?}",
+        expected.keys().take(3).collect::<Vec<_>>()
+    );
+
+    for workers in [2, 4] {
+        let run = cluster
+            .submit(exactly(workers, spec(&format!("with-{workers}"))))
+            .await;
+        let file = completed(&cluster, &run).await;
+        assert!(tensors(&file) == expected, "{workers} workers differ");
+    }
+
+    // Cancelled at a boundary with a checkpoint, then resumed.
+    let run = cluster.submit(exactly(2, spec("cancelled"))).await;
+    cluster.wait_step(&run.id, 3).await;
+    let cancel = pb::CancelRequest {
+        run_id: run.id.clone(),
+    };
+    cluster
+        .runs()
+        .await
+        .cancel(cancel)
+        .await
+        .expect("a running run can be cancelled");
+    let cancelled = cluster.wait_end(&run.id).await;
+    assert_eq!(cancelled.phase(), pb::Phase::Cancelled);
+    let stopped_at = cancelled.progress.expect("steps were taken").step;
+    assert!(
+        cancelled.checkpoints.iter().any(|c| c.step == stopped_at),
+        "stopped at {stopped_at} without a checkpoint"
+    );
+    assert!(stopped_at < STEPS, "it was too late to cancel");
+    let resume = pb::ResumeRequest {
+        run_id: run.id.clone(),
+        checkpoint_step: None,
+    };
+    cluster
+        .runs()
+        .await
+        .resume(resume)
+        .await
+        .expect("a cancelled run can be resumed");
+    let file = completed(&cluster, &run).await;
+    assert!(tensors(&file) == expected, "the resumed run differs");
+
+    // A worker is killed in the middle; the others go on from the newest checkpoint.
+    let mut elastic = spec("killed");
+    elastic.workers = Some(pb::WorkersSpec {
+        min: Some(2),
+        max: Some(4),
+    });
+    let run = cluster.submit(elastic).await;
+    cluster.wait_step(&run.id, 3).await;
+    cluster.workers[3].signal(libc::SIGKILL);
+    let file = completed(&cluster, &run).await;
+    assert!(
+        tensors(&file) == expected,
+        "the run with a killed worker differs"
+    );
+    let got = pb::GetRunRequest {
+        run_id: run.id.clone(),
+    };
+    let killed = cluster.runs().await.get(got).await.expect("it is there");
+    assert!(killed.into_inner().generation >= 2, "nobody noticed");
+
+    // The coordinator is asked to stop: the run is checkpointed, and goes on when it is back.
+    let run = cluster.submit(exactly(2, spec("drained"))).await;
+    cluster.wait_step(&run.id, 2).await;
+    cluster.coordinator.signal(libc::SIGTERM);
+    let status = cluster.coordinator.wait(std::time::Duration::from_secs(60));
+    assert!(status.success(), "{status}: {}", cluster.coordinator.log());
+    cluster.restart_coordinator();
+    let file = completed(&cluster, &run).await;
+    assert!(tensors(&file) == expected, "the drained run differs");
+}
+
+/// SIGTERM to a worker: it finishes its step, its slice is in the checkpoint, it exits with 0, and the run
+/// goes on with the other one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_leaves_politely() {
+    let (_keep, dir) = folder();
+    let mut cluster = cluster(&dir, 2);
+    let mut spec = spec("leaving");
+    spec.workers = Some(pb::WorkersSpec {
+        min: Some(1),
+        max: Some(2),
+    });
+    let run = cluster.submit(spec).await;
+    cluster.wait_step(&run.id, 3).await;
+    cluster.workers[0].signal(libc::SIGTERM);
+    let status = cluster.workers[0].wait(std::time::Duration::from_secs(60));
+    assert!(status.success(), "{status}: {}", cluster.workers[0].log());
+    let done = cluster.wait_completed(&run.id).await;
+    assert!(done.generation >= 2);
+}

@@ -1,0 +1,50 @@
+//! Tells the linker where the worker finds libtorch when it runs.
+//!
+//! Two places are searched, in this order: `../lib/fovea` beside the program's own folder (a deployment
+//! puts the libraries there), and the `.libtorch/site` of the checkout that built it. Both must hold the
+//! libraries in the layout of the wheels: they find one another through their own `$ORIGIN`, which a
+//! folder of links would break.
+
+use std::env;
+use std::path::Path;
+
+fn main() {
+    let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let root = Path::new(&root)
+        .parent()
+        .expect("the worker's folder lies in the repository");
+    let libraries = root.join(".libtorch/site/torch/lib");
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-env-changed=LIBTORCH");
+
+    println!("cargo::rustc-env=FOVEA_LIBTORCH_VERSION={}", version(root));
+
+    println!("cargo::rustc-link-arg=-Wl,-rpath,$ORIGIN/../lib/fovea/torch/lib");
+    // LIBTORCH names `.libtorch/link` (.cargo/config.toml), whose real libraries lie in `site`, or a
+    // libtorch of the user's own.
+    match env::var_os("LIBTORCH") {
+        Some(own) if Path::new(&own) != root.join(".libtorch/link") => {
+            println!(
+                "cargo::rustc-link-arg=-Wl,-rpath,{}/lib",
+                Path::new(&own).display()
+            )
+        }
+        _ => println!("cargo::rustc-link-arg=-Wl,-rpath,{}", libraries.display()),
+    }
+}
+
+/// Version of libtorch by its own header, such as 2.11.0. It is part of a run's numeric fingerprint.
+fn version(root: &Path) -> String {
+    let libtorch = env::var_os("LIBTORCH").map_or_else(|| root.join(".libtorch/link"), Into::into);
+    let header = libtorch.join("include/torch/headeronly/version.h");
+    let text = std::fs::read_to_string(&header).unwrap_or_default();
+    let number = |part: &str| {
+        text.lines()
+            .find_map(|line| line.strip_prefix(&format!("#define TORCH_VERSION_{part} ")))
+            .unwrap_or("?")
+            .trim()
+            .to_owned()
+    };
+    let parts = ["MAJOR", "MINOR", "PATCH"].map(number);
+    parts.join(".")
+}

@@ -1,0 +1,176 @@
+//! The worker's configuration and command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Parser;
+use fovea_service::{ConfigError, LogFormat, VERSION, layered};
+use serde::{Deserialize, Serialize};
+
+/// Everything that can be set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorkerConfig {
+    /// Where the coordinator is: http://host:port.
+    pub coordinator: String,
+    /// Folder for fetched packs; may be shared by the workers of a machine.
+    pub data_dir: PathBuf,
+    /// Address to listen on for other workers; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Host name or address that other workers reach this one by; empty means that of `listen`.
+    pub advertise: String,
+    /// First part of the worker's id; empty means the machine's name.
+    pub name: String,
+    /// What to compute with: `auto` or `cpu`.
+    pub device: String,
+    /// `text` or `json`.
+    pub log_format: LogFormat,
+    /// A level or filter.
+    pub log_level: String,
+    /// How long peers may take to connect when a generation forms, seconds.
+    pub connect_timeout_s: u64,
+    /// How long a peer may keep this worker waiting in a reduction, seconds.
+    pub peer_timeout_s: u64,
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        Self {
+            coordinator: "http://127.0.0.1:7070".into(),
+            data_dir: "fovea-worker-data".into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            advertise: String::new(),
+            name: String::new(),
+            device: "auto".into(),
+            log_format: LogFormat::Text,
+            log_level: "info".into(),
+            connect_timeout_s: 30,
+            peer_timeout_s: 300,
+        }
+    }
+}
+
+/// Command line of `fovea-worker`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "fovea-worker",
+    version = VERSION,
+    about = "Hosts virtual ranks of Fovea's runs and trains GoogLeNet on its local device",
+    after_help = "Every setting can also be given in a TOML file (--config) or as FOVEA_<KEY>; flags win \
+                  over the environment, the environment over the file.\n\n\
+                  Exit codes: 0 stopped cleanly, 1 other errors, 2 wrong usage or configuration, \
+                  3 cannot listen, 4 data folder unusable, 5 told twice to stop."
+)]
+pub struct Cli {
+    /// TOML file with settings
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Coordinator's address, http://host:port [default: http://127.0.0.1:7070]
+    #[arg(long, value_name = "URL")]
+    coordinator: Option<String>,
+    /// Folder for fetched packs
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Address to listen on for other workers [default: 127.0.0.1:0]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Host that other workers reach this one by
+    #[arg(long, value_name = "HOST")]
+    advertise: Option<String>,
+    /// First part of the worker's id [default: the machine's name]
+    #[arg(long)]
+    name: Option<String>,
+    /// auto or cpu
+    #[arg(long)]
+    device: Option<String>,
+    /// text or json
+    #[arg(long)]
+    log_format: Option<String>,
+    /// error, warn, info, debug, trace, or a filter
+    #[arg(long)]
+    log_level: Option<String>,
+    /// Print the effective configuration as TOML and exit
+    #[arg(long)]
+    pub dump_config: bool,
+}
+
+impl Cli {
+    /// The effective configuration, validated.
+    pub fn config(&self) -> Result<WorkerConfig, ConfigError> {
+        let text = |path: &PathBuf| path.display().to_string();
+        let flags: Vec<(&str, String)> = [
+            ("coordinator", self.coordinator.clone()),
+            ("data_dir", self.data_dir.as_ref().map(text)),
+            ("listen", self.listen.clone()),
+            ("advertise", self.advertise.clone()),
+            ("name", self.name.clone()),
+            ("device", self.device.clone()),
+            ("log_format", self.log_format.clone()),
+            ("log_level", self.log_level.clone()),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| value.map(|v| (key, v)))
+        .collect();
+        let config: WorkerConfig = layered(self.config.as_deref(), std::env::vars(), &flags)?;
+        config.validate()?;
+        Ok(config)
+    }
+}
+
+impl WorkerConfig {
+    fn validate(&self) -> Result<(), ConfigError> {
+        let bad = |message: String| Err(ConfigError::Value(message));
+        if !matches!(self.device.as_str(), "auto" | "cpu") {
+            return bad(format!(
+                "device: {:?} is not supported; use \"auto\" or \"cpu\" (CUDA devices come later)",
+                self.device
+            ));
+        }
+        if self.listen.ip().is_unspecified() && self.advertise.is_empty() {
+            return bad(format!(
+                "listen: {} listens everywhere, so give `advertise`, the host that other workers reach \
+                 this one by",
+                self.listen
+            ));
+        }
+        for (key, value) in [
+            ("connect_timeout_s", self.connect_timeout_s),
+            ("peer_timeout_s", self.peer_timeout_s),
+        ] {
+            if value == 0 {
+                return bad(format!("{key}: 0 seconds leave no time for anything"));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(args: &[&str]) -> Result<WorkerConfig, ConfigError> {
+        Cli::parse_from([&["fovea-worker"], args].concat()).config()
+    }
+
+    #[test]
+    fn flags_override_defaults() {
+        let config =
+            config(&["--listen", "127.0.0.2:0", "--name", "a", "--device", "cpu"]).unwrap();
+        assert_eq!(config.listen.to_string(), "127.0.0.2:0");
+        assert_eq!(config.name, "a");
+    }
+
+    #[test]
+    fn impossible_values_are_named() {
+        for (args, key) in [
+            (["--device", "cuda:0"], "device"),
+            (["--listen", "0.0.0.0:0"], "advertise"),
+            (["--listen", "nowhere"], "listen"),
+            (["--log-format", "xml"], "log_format"),
+        ] {
+            let error = config(&args).unwrap_err().to_string();
+            assert!(error.contains(key), "{args:?}: {error}");
+        }
+    }
+}

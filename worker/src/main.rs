@@ -1,0 +1,100 @@
+//! `fovea-worker`: configuration, listener, device thread, session; ends when asked to.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use fovea_core::ids::WorkerId;
+use fovea_service::{Shutdown, VERSION, init_logging};
+use fovea_worker::collective::Mesh;
+use fovea_worker::config::{Cli, WorkerConfig};
+use fovea_worker::job::DeviceThread;
+use fovea_worker::session::{Identity, random_u32, serve};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tracing::info;
+
+/// A reason to end, with the exit code that --help promises.
+struct Failure(u8, String);
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match start(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(code, message)) => {
+            eprintln!("fovea-worker: {message}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn start(cli: &Cli) -> Result<(), Failure> {
+    let config = cli.config().map_err(|e| Failure(2, e.to_string()))?;
+    if cli.dump_config {
+        let text = toml::to_string(&config).map_err(|e| Failure(1, e.to_string()))?;
+        print!("{text}");
+        return Ok(());
+    }
+    init_logging(config.log_format, &config.log_level).map_err(|e| Failure(2, e))?;
+    std::fs::create_dir_all(&config.data_dir).map_err(|e| {
+        let dir = config.data_dir.display();
+        Failure(4, format!("data_dir {dir} cannot be used: {e}"))
+    })?;
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|e| Failure(1, e.to_string()))?
+        .block_on(run(config))
+}
+
+async fn run(config: WorkerConfig) -> Result<(), Failure> {
+    let shutdown = Shutdown::on_signals().map_err(|e| Failure(1, e.to_string()))?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|e| Failure(3, format!("cannot listen on {}: {e}", config.listen)))?;
+    let mut tasks = JoinSet::new();
+    let mesh = Mesh::start(listener, &mut tasks).map_err(|e| Failure(3, e.to_string()))?;
+    let device = DeviceThread::start().map_err(|e| Failure(1, e.to_string()))?;
+    let identity = identity(&config, &mesh)?;
+    info!(
+        version = VERSION,
+        worker = %identity.worker,
+        listen = %mesh.address(),
+        coordinator = config.coordinator,
+        "fovea-worker starts"
+    );
+    serve(identity, Arc::new(config), mesh, device, shutdown).await;
+    info!("fovea-worker has stopped");
+    Ok(())
+}
+
+fn identity(config: &WorkerConfig, mesh: &Mesh) -> Result<Identity, Failure> {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "worker".into(), |name| name.trim().to_owned());
+    let name = if config.name.is_empty() {
+        &host
+    } else {
+        &config.name
+    };
+    // Another id for each process: what an old process said can never count for a new one.
+    let short: String = name.chars().take(40).collect();
+    let id = format!(
+        "{short}-{}-{:04x}",
+        std::process::id(),
+        random_u32() & 0xffff
+    );
+    let worker = WorkerId::new(id).map_err(|e| Failure(2, format!("name: {e}")))?;
+    let port = mesh.address().port();
+    let address = if config.advertise.is_empty() {
+        mesh.address().to_string()
+    } else {
+        format!("{}:{port}", config.advertise)
+    };
+    Ok(Identity {
+        worker,
+        address,
+        host,
+        device: "cpu".into(),
+    })
+}

@@ -1,0 +1,226 @@
+//! The forward pass, layer by layer in Caffe's order and with Caffe's names.
+
+use fovea_core::googlenet::HEAD;
+use tch::{Device, Tensor, no_grad};
+
+use super::kernels;
+use super::net::{Net, channels_last};
+use super::tape::{Pass, Tape};
+
+/// The chain of stages.
+const STAGES: [Stage; 13] = [
+    Stage::Conv1,
+    Stage::Conv2Reduce,
+    Stage::Conv2,
+    Stage::Inception("inception_3a"),
+    Stage::Inception("inception_3b"),
+    Stage::Inception("inception_4a"),
+    Stage::Inception("inception_4b"),
+    Stage::Inception("inception_4c"),
+    Stage::Inception("inception_4d"),
+    Stage::Inception("inception_4e"),
+    Stage::Inception("inception_5a"),
+    Stage::Inception("inception_5b"),
+    Stage::Classifier,
+];
+
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    /// Up to pool1/norm1.
+    Conv1,
+    Conv2Reduce,
+    /// Up to pool2.
+    Conv2,
+    /// With the pooling after it, where there is one.
+    Inception(&'static str),
+    Classifier,
+}
+
+impl Stage {
+    fn owns(self, layer: &str) -> bool {
+        match self {
+            Stage::Conv1 => layer == "conv1/7x7_s2",
+            Stage::Conv2Reduce => layer == "conv2/3x3_reduce",
+            Stage::Conv2 => layer == "conv2/3x3",
+            Stage::Inception(module) => layer.starts_with(module),
+            Stage::Classifier => layer == HEAD,
+        }
+    }
+}
+
+/// Called with the name and output of every layer (after its ReLU, where it has one).
+pub(super) type Observer<'a> = &'a mut dyn FnMut(&str, &Tensor);
+
+impl Net {
+    /// Logits for evaluation: no dropout, no gradient.
+    ///
+    /// `x` is f32 `[batch, 3, height, width]`, blue, green, red, means subtracted, channels-last in
+    /// memory for speed; the result is f32 `[batch, classes]`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        no_grad(|| self.run(x, &STAGES, None, &mut Tape::new(), &mut |_, _| {}))
+    }
+
+    /// Like [`Net::forward`], and gives every layer's name and output to `observe`. Layer by layer, without
+    /// the fused kernels: for tests and for looking inside.
+    pub fn forward_observed(&self, x: &Tensor, observe: &mut dyn FnMut(&str, &Tensor)) -> Tensor {
+        no_grad(|| self.run(x, &STAGES, None, &mut Tape::layer_by_layer(), observe))
+    }
+
+    /// A training pass: logits, and what the backward pass needs.
+    ///
+    /// `x` as for [`Net::forward`]. `dropout` is f32 `[batch, 1024]`: what the classifier's inputs are
+    /// multiplied by, 0 or 1/(1-ratio) (see [`fovea_core::random::dropout_mask`]); without it nothing is
+    /// dropped. There is no randomness in here.
+    pub fn train(&self, x: &Tensor, dropout: Option<&Tensor>) -> Pass {
+        let mut tape = Tape::new();
+        let logits = self.run(x, &STAGES, dropout, &mut tape, &mut |_, _| {});
+        Pass::new(logits, tape)
+    }
+
+    /// What the stages before the first one with anything to train make of `x`. It stays the same for the
+    /// whole run, so it may be kept and given to [`Net::train_features`] instead of the image.
+    pub fn features(&self, x: &Tensor) -> Tensor {
+        let stages = &STAGES[..self.frozen_stages()];
+        no_grad(|| self.run(x, stages, None, &mut Tape::new(), &mut |_, _| {}))
+    }
+
+    /// [`Net::train`] from the output of [`Net::features`].
+    pub fn train_features(&self, features: &Tensor, dropout: Option<&Tensor>) -> Pass {
+        let mut tape = Tape::new();
+        let stages = &STAGES[self.frozen_stages()..];
+        let logits = self.run(features, stages, dropout, &mut tape, &mut |_, _| {});
+        Pass::new(logits, tape)
+    }
+
+    /// How many leading stages have nothing to train.
+    fn frozen_stages(&self) -> usize {
+        let trained = |stage: &Stage| {
+            let mut layers = self.weight_layers.iter();
+            layers.any(|(name, layer)| stage.owns(name) && layer.weight.requires_grad())
+        };
+        STAGES.iter().take_while(|stage| !trained(stage)).count()
+    }
+
+    fn run(
+        &self,
+        x: &Tensor,
+        stages: &[Stage],
+        dropout: Option<&Tensor>,
+        tape: &mut Tape,
+        see: Observer,
+    ) -> Tensor {
+        let mut x = channels_last(x);
+        for stage in stages {
+            x = match *stage {
+                Stage::Conv1 => self.conv1(&x, tape, see),
+                Stage::Conv2Reduce => self.conv("conv2/3x3_reduce", &x, see),
+                Stage::Conv2 => self.conv2(&x, tape, see),
+                Stage::Inception(module) => self.inception(module, &x, see),
+                Stage::Classifier => self.classifier(&x, dropout, see),
+            };
+        }
+        x
+    }
+
+    /// Convolution, pooling, *then* normalisation.
+    fn conv1(&self, x: &Tensor, tape: &mut Tape, see: Observer) -> Tensor {
+        let y = self.conv_only("conv1/7x7_s2", x);
+        if fusible(&y, tape) {
+            return kernels::relu_pool_lrn(&y);
+        }
+        let y = relu(y);
+        see("conv1/7x7_s2", &y);
+        let y = max_pool("pool1/3x3_s2", &y, see);
+        let y = tape.lrn(&y, 0);
+        see("pool1/norm1", &y);
+        y
+    }
+
+    /// Convolution, normalisation, *then* pooling.
+    fn conv2(&self, x: &Tensor, tape: &mut Tape, see: Observer) -> Tensor {
+        let y = self.conv_only("conv2/3x3", x);
+        if fusible(&y, tape) {
+            return kernels::relu_lrn_pool(&y);
+        }
+        let y = relu(y);
+        see("conv2/3x3", &y);
+        let y = tape.lrn(&y, 1);
+        see("conv2/norm2", &y);
+        max_pool("pool2/3x3_s2", &y, see)
+    }
+
+    fn inception(&self, module: &str, x: &Tensor, see: Observer) -> Tensor {
+        let name = |part: &str| format!("{module}/{part}");
+        let one = self.conv(&name("1x1"), x, see);
+        let three = self.conv(&name("3x3_reduce"), x, see);
+        let three = self.conv(&name("3x3"), &three, see);
+        let five = self.conv(&name("5x5_reduce"), x, see);
+        let five = self.conv(&name("5x5"), &five, see);
+        let pool = x.max_pool2d([3, 3], [1, 1], [1, 1], [1, 1], false);
+        see(&name("pool"), &pool);
+        let pool = self.conv(&name("pool_proj"), &pool, see);
+        let y = Tensor::cat(&[one, three, five, pool], 1);
+        see(&name("output"), &y);
+        match module {
+            "inception_3b" => max_pool("pool3/3x3_s2", &y, see),
+            "inception_4e" => max_pool("pool4/3x3_s2", &y, see),
+            _ => y,
+        }
+    }
+
+    /// Global average, dropout, inner product.
+    fn classifier(&self, x: &Tensor, dropout: Option<&Tensor>, see: Observer) -> Tensor {
+        let y = x.mean_dim([2i64, 3].as_slice(), false, None);
+        see("pool5/7x7_s1", &y);
+        let y = match dropout {
+            Some(mask) => &y * mask,
+            None => y,
+        };
+        let head = &self.weight_layers[HEAD];
+        let y = y.linear(&head.weight, Some(&head.bias));
+        see(HEAD, &y);
+        y
+    }
+
+    /// A convolution and its ReLU.
+    fn conv(&self, name: &str, x: &Tensor, see: Observer) -> Tensor {
+        let y = relu(self.conv_only(name, x));
+        see(name, &y);
+        y
+    }
+
+    fn conv_only(&self, name: &str, x: &Tensor) -> Tensor {
+        let layer = &self.weight_layers[name];
+        let (stride, pad) = ([layer.stride; 2], [layer.pad; 2]);
+        x.conv2d(&layer.weight, Some(&layer.bias), stride, pad, [1, 1], 1)
+    }
+}
+
+/// Whether the fused kernels may take `y`: they run on the CPU and keep nothing for a backward pass.
+fn fusible(y: &Tensor, tape: &Tape) -> bool {
+    tape.may_fuse() && y.device() == Device::Cpu && !y.requires_grad()
+}
+
+/// In place, as autograd allows it after a convolution.
+fn relu(mut x: Tensor) -> Tensor {
+    x.relu_()
+}
+
+/// 3x3, stride 2, rounding up; padding never wins.
+fn max_pool(name: &str, x: &Tensor, see: Observer) -> Tensor {
+    let y = x.max_pool2d([3, 3], [2, 2], [0, 0], [1, 1], true);
+    see(name, &y);
+    y
+}
+
+/// Which of the segments a layer belongs to that the normalisations separate: 0 before the first, 1
+/// between them, 2 after the second.
+pub(super) fn segment_of(layer: &str) -> usize {
+    if Stage::Conv1.owns(layer) {
+        0
+    } else if Stage::Conv2Reduce.owns(layer) || Stage::Conv2.owns(layer) {
+        1
+    } else {
+        2
+    }
+}

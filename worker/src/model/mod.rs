@@ -1,0 +1,24 @@
+//! BVLC GoogLeNet on libtorch.
+//!
+//! [`Net`] keeps all trainable parameters in one flat tensor, laid out by
+//! [`fovea_core::googlenet::FlatLayout`]; the layers' weights are views of it, so the optimizer, the
+//! reduction and checkpoints work on one array and nothing is copied. Activations are channels-last
+//! (in memory: image, row, column, channel) throughout, which is the fast form on CPUs and GPUs.
+//!
+//! Where no gradient flows (the frozen stem, evaluation), ReLU, normalisation and pooling run fused in
+//! [`kernels`]; where it does, autograd runs them, except for the normalisation, whose backward pass is
+//! ours too (see [`tape`]).
+
+mod forward;
+pub mod kernels;
+pub mod lrn;
+mod net;
+pub(crate) mod raw;
+mod rows;
+mod tape;
+
+pub use net::{Net, channels_last, loss_sum};
+pub use tape::Pass;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+//! The arithmetic of the fused kernels, on plain slices of one image: `[height, width, channels]`.
+//!
+//! Inner loops run along channels, which lie next to each other, and vectorise. Every public function is
+//! compiled twice, for AVX2 and for any x86-64, and chooses when called; both give the same bits, since
+//! neither contracts a multiplication and an addition into one.
+
+use fovea_core::googlenet::{LRN_ALPHA, LRN_K, LRN_SIZE};
+
+/// Of one image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    pub height: usize,
+    pub width: usize,
+    pub channels: usize,
+}
+
+impl Shape {
+    /// Numbers in it.
+    #[allow(clippy::len_without_is_empty)] // No image is empty.
+    pub fn len(self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    /// After a pooling of 3x3 with stride 2, rounding up.
+    pub fn pooled(self) -> Shape {
+        Shape {
+            height: pooled(self.height),
+            width: pooled(self.width),
+            channels: self.channels,
+        }
+    }
+}
+
+/// ceil((n - 3) / 2) + 1
+fn pooled(n: usize) -> usize {
+    assert!(n >= 2, "a map of {n} px is too small to be pooled 3x3");
+    n / 2
+}
+
+const RATE: f32 = (LRN_ALPHA / LRN_SIZE as f64) as f32;
+const BASE: f32 = LRN_K as f32;
+const REACH: usize = LRN_SIZE / 2;
+
+macro_rules! for_this_processor {
+    ($(#[$doc:meta])* $name:ident, $any:ident, ($($arg:ident: $type:ty),*)) => {
+        $(#[$doc])*
+        pub fn $name($($arg: $type),*) {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2")]
+                fn wide($($arg: $type),*) {
+                    $any($($arg),*)
+                }
+                if std::arch::is_x86_feature_detected!("avx2") {
+                    // SAFETY: the processor has just been found to have AVX2.
+                    return unsafe { wide($($arg),*) };
+                }
+            }
+            $any($($arg),*)
+        }
+    };
+}
+
+for_this_processor!(
+    /// Normalises the pixels of `x` into `out`.
+    lrn, lrn_any, (shape: Shape, x: &[f32], out: &mut [f32])
+);
+for_this_processor!(
+    /// See [`super::kernels::lrn_backward`].
+    lrn_backward, lrn_backward_any, (shape: Shape, x: &[f32], gradient: &[f32], out: &mut [f32])
+);
+for_this_processor!(
+    /// ReLU, pooling, normalisation; `out` has the shape `shape.pooled()`.
+    relu_pool_lrn, relu_pool_lrn_any, (shape: Shape, x: &[f32], out: &mut [f32])
+);
+for_this_processor!(
+    /// ReLU, normalisation, pooling; `out` has the shape `shape.pooled()`.
+    relu_lrn_pool, relu_lrn_pool_any, (shape: Shape, x: &[f32], out: &mut [f32])
+);
+
+#[inline(always)]
+fn lrn_any(shape: Shape, x: &[f32], out: &mut [f32]) {
+    let mut window = Window::new(shape.channels);
+    for (x, out) in x
+        .chunks_exact(shape.channels)
+        .zip(out.chunks_exact_mut(shape.channels))
+    {
+        normalise(x, &mut window, out);
+    }
+}
+
+#[inline(always)]
+fn lrn_backward_any(shape: Shape, x: &[f32], gradient: &[f32], out: &mut [f32]) {
+    let c = shape.channels;
+    let mut squares = Window::new(c);
+    let mut terms = Window::new(c);
+    // 2 * beta * alpha / n, beta being 3/4.
+    let factor = 1.5 * RATE;
+    for ((x, g), out) in x
+        .chunks_exact(c)
+        .zip(gradient.chunks_exact(c))
+        .zip(out.chunks_exact_mut(c))
+    {
+        squares.square(x);
+        for i in 0..c {
+            let s = BASE + RATE * squares.sum(i);
+            let root = s.sqrt();
+            let power = 1.0 / (root * root.sqrt());
+            out[i] = g[i] * power;
+            terms.values[i + REACH] = out[i] * x[i] / s;
+        }
+        for i in 0..c {
+            out[i] -= factor * x[i] * terms.sum(i);
+        }
+    }
+}
+
+#[inline(always)]
+fn relu_pool_lrn_any(shape: Shape, x: &[f32], out: &mut [f32]) {
+    let c = shape.channels;
+    let row = shape.width * c;
+    let mut window = Window::new(c);
+    let mut tallest = vec![0.0; row];
+    let mut pooled = vec![0.0; out.len() / shape.pooled().height];
+    for (y, out) in out.chunks_exact_mut(pooled.len()).enumerate() {
+        // Max over three rows, then over three columns. ReLU comes last: it commutes with max.
+        let rows = &x[2 * y * row..((2 * y + 3) * row).min(x.len())];
+        tallest.copy_from_slice(&rows[..row]);
+        for more in rows[row..].chunks_exact(row) {
+            raise(&mut tallest, more);
+        }
+        pool_columns(&tallest, c, &mut pooled);
+        for value in &mut pooled {
+            *value = rectified(*value);
+        }
+        for (x, out) in pooled.chunks_exact(c).zip(out.chunks_exact_mut(c)) {
+            normalise(x, &mut window, out);
+        }
+    }
+}
+
+#[inline(always)]
+fn relu_lrn_pool_any(shape: Shape, x: &[f32], out: &mut [f32]) {
+    let c = shape.channels;
+    let row = shape.width * c;
+    let out_row = out.len() / shape.pooled().height;
+    let mut window = Window::new(c);
+    let mut rectified_pixel = vec![0.0; c];
+    let mut normalised = vec![0.0; row];
+    let mut tallest = vec![0.0; row];
+    // The last row of one window is the first row of the next: what is carried over.
+    let mut last = vec![0.0; row];
+    for (y, x) in x.chunks_exact(row).enumerate() {
+        for (x, out) in x.chunks_exact(c).zip(normalised.chunks_exact_mut(c)) {
+            for (r, x) in rectified_pixel.iter_mut().zip(x) {
+                *r = rectified(*x);
+            }
+            normalise(&rectified_pixel, &mut window, out);
+        }
+        if y % 2 == 1 {
+            tallest.copy_from_slice(&last);
+            raise(&mut tallest, &normalised);
+            if y + 1 == shape.height {
+                pool_columns(&tallest, c, &mut out[y / 2 * out_row..][..out_row]);
+            }
+            continue;
+        }
+        if y > 0 {
+            raise(&mut tallest, &normalised);
+            pool_columns(&tallest, c, &mut out[(y / 2 - 1) * out_row..][..out_row]);
+        }
+        std::mem::swap(&mut last, &mut normalised);
+    }
+}
+
+/// Max over three neighbouring pixels, every second one.
+#[inline(always)]
+fn pool_columns(row: &[f32], c: usize, out: &mut [f32]) {
+    for (x, out) in out.chunks_exact_mut(c).enumerate() {
+        let pixels = &row[2 * x * c..((2 * x + 3) * c).min(row.len())];
+        out.copy_from_slice(&pixels[..c]);
+        for more in pixels[c..].chunks_exact(c) {
+            raise(out, more);
+        }
+    }
+}
+
+#[inline(always)]
+fn raise(most: &mut [f32], more: &[f32]) {
+    for (most, more) in most.iter_mut().zip(more) {
+        *most = if *most > *more { *most } else { *more };
+    }
+}
+
+/// A NaN stays one, so that a diverged network is seen.
+#[inline(always)]
+fn rectified(x: f32) -> f32 {
+    if x < 0.0 { 0.0 } else { x }
+}
+
+#[inline(always)]
+fn normalise(x: &[f32], window: &mut Window, out: &mut [f32]) {
+    window.square(x);
+    for (i, (out, x)) in out.iter_mut().zip(x).enumerate() {
+        let root = (BASE + RATE * window.sum(i)).sqrt();
+        *out = x / (root * root.sqrt());
+    }
+}
+
+/// One value for each channel, with zeros beyond both ends.
+struct Window {
+    values: Vec<f32>,
+}
+
+impl Window {
+    #[inline(always)]
+    fn new(channels: usize) -> Window {
+        Window {
+            values: vec![0.0; channels + 2 * REACH],
+        }
+    }
+
+    #[inline(always)]
+    fn square(&mut self, x: &[f32]) {
+        for (square, x) in self.values[REACH..].iter_mut().zip(x) {
+            *square = x * x;
+        }
+    }
+
+    /// Over the window around channel `i`.
+    #[inline(always)]
+    fn sum(&self, i: usize) -> f32 {
+        let v = &self.values;
+        (v[i] + v[i + 4]) + (v[i + 1] + v[i + 3]) + v[i + 2]
+    }
+}

@@ -182,7 +182,8 @@ pub enum Event {
     Cancel,
     /// A person resumes it, from the checkpoint of that step or the newest.
     Resume { checkpoint: Option<u64> },
-    /// The coordinator shuts down: stop at a boundary, with a checkpoint, to go on later.
+    /// The coordinator or one of the run's workers shuts down: stop at a boundary, with a
+    /// checkpoint, to go on later.
     Drain,
 }
 
@@ -755,7 +756,12 @@ impl Run {
 
     /// Leaves `Finishing` when nothing is waited for any more.
     fn settle(&mut self, out: &mut Vec<Effect>) {
-        let Phase::Finishing { pending, next, .. } = &self.phase else {
+        let Phase::Finishing {
+            roster,
+            pending,
+            next,
+        } = &self.phase
+        else {
             return;
         };
         let awaited = match next {
@@ -763,8 +769,14 @@ impl Run {
             Next::Cancel { step } | Next::Requeue { step, .. } => *step,
             Next::Fail { .. } => None,
         };
-        let stored =
-            awaited.is_none_or(|step| step == 0 || self.checkpoints.iter().any(|c| c.step == step));
+        // One that an earlier generation left at this step does not count: a run that was resumed
+        // from an older checkpoint takes the step again.
+        let ours = |c: &CheckpointInfo| {
+            c.generation == self.generation || c.step == roster.start_step
+        };
+        let stored = awaited.is_none_or(|step| {
+            step == 0 || self.checkpoints.iter().any(|c| c.step == step && ours(c))
+        });
         if !pending.is_empty() || !stored {
             return;
         }
@@ -829,7 +841,7 @@ impl Run {
     fn drain(&mut self, out: &mut Vec<Effect>) {
         match &self.phase {
             Phase::Forming { .. } => {
-                let reason = "the coordinator shuts down".into();
+                let reason = "a worker or the coordinator was asked to shut down".into();
                 self.futile = self.futile.saturating_sub(1);
                 self.end_generation(Next::Requeue { reason, step: None }, None, out);
             }

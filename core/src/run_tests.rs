@@ -179,6 +179,31 @@ fn cancel_waits_for_the_checkpoint_and_resume_starts_from_it() {
 }
 
 #[test]
+fn a_step_taken_again_waits_for_its_own_checkpoint() {
+    let mut run = running();
+    run.apply(stored(5));
+    run.apply(stored(8));
+    run.apply(Event::Cancel);
+    run.apply(released(0, 1, Outcome::Stopped { step: 8 }));
+    run.apply(released(1, 1, Outcome::Stopped { step: 8 }));
+    assert_eq!(run.phase, Phase::Cancelled);
+    run.apply(Event::Resume {
+        checkpoint: Some(5),
+    });
+    run.apply(assigned(1));
+    run.apply(ready(0, 2, "a"));
+    run.apply(Event::Cancel);
+    run.apply(released(0, 2, Outcome::Stopped { step: 8 }));
+    assert_eq!(run.phase_name(), "finishing", "the first step 8 will not do");
+    let Event::CheckpointStored { mut info } = stored(8) else {
+        unreachable!()
+    };
+    info.generation = 2;
+    run.apply(Event::CheckpointStored { info });
+    assert_eq!(run.phase, Phase::Cancelled);
+}
+
+#[test]
 fn attempts_without_a_step_end_in_failure() {
     let mut run = queued();
     for generation in 1..=u64::from(FUTILE_GENERATIONS) {

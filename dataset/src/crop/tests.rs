@@ -45,6 +45,7 @@ fn the_circle_is_found_whole_and_cut_by_the_frame() {
         (765, 512, 345.0, 260.0, 299.0), // cut at top and bottom
         (400, 400, 200.0, 200.0, 200.0), // touches all sides
         (500, 400, 200.0, 200.0, 230.0), // cut on three sides
+        (600, 400, 300.0, 200.0, 290.0), // more of the outline is frame than circle
         (3000, 2000, 1400.0, 1000.0, 1150.0),
         (64, 64, 32.0, 32.0, 30.0),
     ] {

@@ -53,7 +53,7 @@ pub struct Anatomy {
     veins: Vec<Vessel>,
 }
 
-/// A vessel: places along it with the half width there.
+/// A vessel: places along it, at least two, with the half width there.
 type Vessel = Vec<(Point, f32)>;
 
 /// Vessels end here, outside what is seen.
@@ -103,6 +103,10 @@ impl Anatomy {
     pub fn on_vessel(&self, dice: &mut Dice) -> (Point, Point) {
         loop {
             let vessel = &self.veins[dice.count(0, self.veins.len() as u32 - 1) as usize];
+            // A branch that ended where it began has no direction.
+            if vessel.len() < 2 {
+                continue;
+            }
             let i = dice.count(1, vessel.len() as u32 - 1) as usize;
             let (before, here) = (vessel[i - 1].0, vessel[i].0);
             if self.is_free(here) {
@@ -119,7 +123,7 @@ impl Anatomy {
         let mut about = |x: f32, y: f32| {
             point(x, y) + point(0.05 * dice.normal(), 0.05 * dice.normal())
         };
-        let start = self.disc + (about(0.0, 0.0) - self.disc * 0.0) * 0.3;
+        let start = self.disc + about(0.0, 0.0) * 0.3;
         let [first, second, end] = if temporal {
             [
                 about(self.disc.x + out * 0.04, up * (0.52 + apart)),
@@ -196,7 +200,9 @@ impl Anatomy {
                 self.branch(p, away, here * 0.75, length * 0.6, depth - 1, vein, dice);
             }
         }
-        self.vessels(vein).push(vessel);
+        if vessel.len() > 1 {
+            self.vessels(vein).push(vessel);
+        }
     }
 
     fn vessels(&mut self, vein: bool) -> &mut Vec<Vessel> {

@@ -211,8 +211,11 @@ fn only_a_dataset_is_replaced_and_only_when_asked() {
     fs::remove_dir_all(study.out()).expect("remove");
     fs::create_dir_all(study.out()).expect("create");
     fs::write(study.out().join("thesis.tex"), "years of work").expect("write");
-    let error = prepare(&options, &()).expect_err("something else");
+    let progress = Counting::default();
+    let error = prepare(&options, &progress).expect_err("something else");
     assert!(matches!(error, PrepareError::Exists { .. }), "{error}");
+    let begun = progress.total.load(Ordering::SeqCst);
+    assert_eq!(begun, 0, "photographs were read before it was refused");
     assert_eq!(study.output_files().len(), 1);
 }
 

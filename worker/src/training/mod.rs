@@ -315,3 +315,6 @@ fn all_finite(values: &[f32]) -> bool {
 fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,161 @@
+//! Following a run on the screen, or as lines, or as JSON.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::narrate::{Narrator, summary};
+use super::output::{Output, Record};
+use crate::client::Client;
+use crate::error::Error;
+use crate::local::Signals;
+use crate::view::{Phase, RunInfo};
+use crate::watch::{Patience, Update, Watcher};
+
+/// Follows a run to its end, and fails if the run did.
+pub async fn follow(
+    client: &Client,
+    run_id: &str,
+    patience_s: u64,
+    output: &Output,
+) -> Result<(), Error> {
+    let patience = Patience {
+        give_up: Duration::from_secs(patience_s),
+        ..Patience::default()
+    };
+    let mut watcher = Watcher::new(client, run_id, patience).await?;
+    let mut screen = Screen::new(run_id, *output);
+    let mut signals = Signals::listen()?;
+    let run = tokio::select! {
+        run = screen.follow(&mut watcher) => run?,
+        () = signals.next() => {
+            screen.close();
+            return Err(Error::Interrupted(format!(
+                "run {run_id} goes on; `fovea watch {run_id}` looks again, `fovea cancel {run_id}` stops it"
+            )));
+        }
+    };
+    output.record(&Record::result(&run));
+    verdict(&run)?;
+    output.lines(summary(&run));
+    Ok(())
+}
+
+/// Whether an ended run ended well.
+pub fn verdict(run: &RunInfo) -> Result<(), Error> {
+    match run.phase {
+        Phase::Failed => Err(Error::RunFailed {
+            run: run.id.clone(),
+            reason: run.reason.clone(),
+        }),
+        Phase::Cancelled => Err(Error::RunCancelled {
+            run: run.id.clone(),
+        }),
+        Phase::Completed
+        | Phase::Queued
+        | Phase::Forming
+        | Phase::Running
+        | Phase::Finishing => Ok(()),
+    }
+}
+
+/// Shows the updates of one run.
+pub struct Screen {
+    run_id: String,
+    output: Output,
+    narrator: Narrator,
+    bar: Option<ProgressBar>,
+}
+
+impl Screen {
+    pub fn new(run_id: &str, output: Output) -> Self {
+        let bar = output.interactive().then(|| {
+            let style = ProgressStyle::with_template("{spinner} {wide_bar} {pos}/{len}  {msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar())
+                .progress_chars("━╸─");
+            let bar = ProgressBar::new(0).with_style(style);
+            bar.enable_steady_tick(Duration::from_millis(120));
+            bar
+        });
+        Self {
+            run_id: run_id.to_owned(),
+            output,
+            narrator: Narrator::new(bar.is_none()),
+            bar,
+        }
+    }
+
+    /// Shows updates until the run has ended; returns it. May be dropped and called again.
+    pub async fn follow(&mut self, watcher: &mut Watcher) -> Result<RunInfo, Error> {
+        while let Some(update) = watcher.next().await? {
+            self.show(&update);
+        }
+        self.close();
+        self.narrator
+            .run()
+            .cloned()
+            .ok_or_else(|| Error::Protocol("a run ended before it was told of".into()))
+    }
+
+    /// Says what is left to say and removes the bar.
+    pub fn close(&mut self) {
+        let lines = self.narrator.flush();
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        self.output.lines(lines);
+    }
+
+    /// Says something beside the run, without tearing the bar.
+    pub fn remark(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| self.output.remark(text)),
+            None => self.output.remark(text),
+        }
+    }
+
+    fn show(&mut self, update: &Update) {
+        let run = self.run_id.as_str();
+        self.output.record(&match update {
+            Update::Run(info) => Record::Run(info),
+            Update::Step(report) => Record::Step { run, report },
+            Update::Epoch(result) => Record::Epoch { run, result },
+            Update::Checkpoint(info) => Record::Checkpoint {
+                run,
+                info,
+                path: None,
+            },
+            Update::Note(text) => Record::Note { run, text },
+            Update::Reconnecting {
+                reason,
+                attempt,
+                wait,
+            } => Record::Reconnecting {
+                run,
+                reason,
+                attempt: *attempt,
+                wait_ms: wait.as_millis() as u64,
+            },
+        });
+        let lines = self.narrator.on(update, Instant::now());
+        let Some(bar) = &self.bar else {
+            self.output.lines(lines);
+            return;
+        };
+        if !lines.is_empty() {
+            bar.suspend(|| self.output.lines(lines));
+        }
+        let (position, total, text) = self.narrator.bar();
+        bar.set_length(total);
+        bar.set_position(position);
+        bar.set_message(text);
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! `fovea local`: the embedded cluster, from a run file to a model in one command.
+
+use std::path::{Path, PathBuf};
+
+use fovea_core::checkpoint::CheckpointInfo;
+use fovea_core::metrics::Evaluation;
+use fovea_core::run::EpochResult;
+use fovea_core::spec::RunSpec;
+use fovea_dataset::Dataset;
+use serde::Serialize;
+
+use super::args::Local;
+use super::checkpoints::fetch_with_bar;
+use super::datasets::{add_with_bar, added_line};
+use super::follow::{Screen, verdict};
+use super::format::{bytes, count, now_ms};
+use super::narrate::summary;
+use super::output::{Output, Record};
+use super::runs;
+use crate::VERSION;
+use crate::client::Client;
+use crate::error::Error;
+use crate::local::{Cluster, ClusterOptions, Death, Signals};
+use crate::runfile::{RunFile, Weights};
+use crate::view::RunInfo;
+use crate::watch::{Patience, Watcher};
+
+/// Workers when nothing says how many.
+const WORKERS: u32 = 2;
+
+/// What the user asks for.
+enum Wish {
+    /// Train this.
+    Train { spec: Box<RunSpec>, workers: u32 },
+    /// Go on with an old run.
+    Resume { run: String },
+    /// Only look at what was run.
+    Look,
+}
+
+/// Starts the cluster, does what is asked, and stops the cluster whatever came of it.
+pub async fn run(command: Local, output: &Output) -> Result<(), Error> {
+    let wish = wish(&command, output)?;
+    let data_dir = command.data_dir.clone();
+    if matches!(wish, Wish::Look | Wish::Resume { .. }) && !data_dir.join("coordinator").is_dir() {
+        return Err(Error::Usage(format!(
+            "{} holds no runs yet; give a run file to start one",
+            data_dir.display()
+        )));
+    }
+    // From here on Ctrl-C is an event, so that no process is left behind.
+    let mut signals = Signals::listen()?;
+    let options = ClusterOptions {
+        data_dir: data_dir.clone(),
+        device: command.device.clone(),
+        bin_dir: command.bin_dir.clone(),
+    };
+    let (mut cluster, client) = tokio::select! {
+        started = Cluster::start(options) => started?,
+        () = signals.next() => return Err(Error::Interrupted("nothing was started".into())),
+    };
+    let outcome = drive(&mut cluster, &client, &mut signals, &command, wish, output).await;
+    let stopped = tokio::select! {
+        stopped = cluster.stop() => stopped,
+        // Dropping the cluster kills what is left of it.
+        () = signals.next() => Err(Error::Interrupted("the processes were killed".into())),
+    };
+    outcome?;
+    stopped
+}
+
+fn wish(command: &Local, output: &Output) -> Result<Wish, Error> {
+    if let Some(run) = &command.resume {
+        if !command.overrides.is_empty() {
+            return Err(Error::Usage(
+                "--set cannot change a run that is resumed; submit a new one".into(),
+            ));
+        }
+        return Ok(Wish::Resume { run: run.clone() });
+    }
+    let Some(path) = &command.file else {
+        let meant_to_train = command.dataset.is_some() || !command.overrides.is_empty();
+        if meant_to_train || command.checkpoint.is_some() {
+            return Err(Error::Usage(
+                "say what to run: a run file (deploy/run.toml is an example) or --resume RUN".into(),
+            ));
+        }
+        return Ok(Wish::Look);
+    };
+    let mut file = RunFile::read(path)?;
+    let workers = command.workers.unwrap_or(WORKERS);
+    if let Some(dir) = &command.dataset {
+        let manifest =
+            Dataset::read_manifest(dir).map_err(|e| Error::Dataset(e.to_string()))?;
+        let flag = format!("--dataset {}", dir.display());
+        file.set_by_flag("dataset", manifest.name.as_str(), &flag);
+    }
+    for assignment in &command.overrides {
+        file.set(assignment);
+    }
+    let flag = format!("-n {workers}");
+    file.set_default("workers.min", i64::from(workers), &flag);
+    file.set_default("workers.max", i64::from(workers), &flag);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = (cores / workers as usize).clamp(1, 1024);
+    file.set_default("train.threads", threads as i64, &flag);
+    let mut spec = file.spec()?;
+    if spec.workers.min > workers {
+        let min = spec.workers.min;
+        return Err(Error::Usage(format!(
+            "{}: the run waits for {min} workers, and only {workers} are started; say -n {min}",
+            file.place("workers.min"),
+        )));
+    }
+    match file.resolve_weights(&mut spec)? {
+        Weights::Unseen(why) => {
+            return Err(Error::Usage(format!(
+                "{}: model.weights cannot be read: {why}",
+                file.place("model.weights")
+            )));
+        }
+        Weights::Pinned => {}
+        Weights::None => output.remark("note: no model.weights are given; training from scratch"),
+    }
+    Ok(Wish::Train {
+        spec: Box::new(spec),
+        workers,
+    })
+}
+
+async fn drive(
+    cluster: &mut Cluster,
+    client: &Client,
+    signals: &mut Signals,
+    command: &Local,
+    wish: Wish,
+    output: &Output,
+) -> Result<(), Error> {
+    let before = client.runs().await?;
+    let (run, workers) = tokio::select! {
+        begun = begin(client, command, wish, &before, output) => match begun? {
+            Some(begun) => begun,
+            None => return Ok(()),
+        },
+        death = cluster.death() => return Err(error_of(death)),
+        () = signals.next() => {
+            return Err(Error::Interrupted("no run was submitted".into()));
+        }
+    };
+    for other in before.iter().filter(|r| !r.phase.is_terminal() && r.id != run.id) {
+        output.remark(format!(
+            "note: run {} was interrupted earlier and goes on first; `fovea cancel` would stop it",
+            other.id
+        ));
+    }
+    cluster.start_workers(workers)?;
+    output.line(format!(
+        "cluster: coordinator at {}, {}, logs in {}",
+        cluster.address(),
+        count(u64::from(workers), "worker", "workers"),
+        command.data_dir.join("logs").display()
+    ));
+    let run = follow(cluster, client, signals, &run, output).await?;
+    if let Err(error) = verdict(&run) {
+        output.record(&Record::result(&run));
+        return Err(match error {
+            Error::RunCancelled { run } => Error::Interrupted(format!(
+                "run {run} stopped with a checkpoint; go on with: fovea local --data-dir {} --resume {run}",
+                command.data_dir.display()
+            )),
+            other => other,
+        });
+    }
+    let left = leave(client, &run, &command.data_dir, output).await?;
+    let mut record = Record::result(&run);
+    if let Record::Result { model, metrics, .. } = &mut record {
+        *model = left.model.as_deref();
+        *metrics = Some(&left.metrics);
+    }
+    output.record(&record);
+    output.line("");
+    output.lines(summary(&run).into_iter().take(2));
+    if let (Some(model), Some(info)) = (&left.model, run.checkpoints.last()) {
+        output.line(format!(
+            "model    {} ({}, sha256 {})",
+            model.display(),
+            bytes(info.bytes),
+            info.sha256
+        ));
+    }
+    output.line(format!("metrics  {}", left.metrics.display()));
+    let central = cluster.central_checkpoints(&run.id);
+    if central.is_dir() {
+        output.line(format!("central  {}", central.display()));
+    }
+    Ok(())
+}
+
+/// Brings the run to be followed about: submitted or resumed. None when there is only to look.
+async fn begin(
+    client: &Client,
+    command: &Local,
+    wish: Wish,
+    before: &[RunInfo],
+    output: &Output,
+) -> Result<Option<(RunInfo, u32)>, Error> {
+    match wish {
+        Wish::Look => {
+            for run in before {
+                output.record(&Record::Run(run));
+            }
+            let dir = command.data_dir.display();
+            if before.is_empty() {
+                output.line(format!("{dir} holds no runs yet"));
+            } else {
+                output.lines(runs::table(before, now_ms()).lines());
+                output.line(format!(
+                    "\ngo on with one: fovea local --data-dir {dir} --resume RUN"
+                ));
+            }
+            Ok(None)
+        }
+        Wish::Resume { run } => {
+            let run = client.run(&run).await?;
+            let min = run.spec.workers.min;
+            let workers = command.workers.unwrap_or(min);
+            if workers < min {
+                return Err(Error::Usage(format!(
+                    "run {} waits for {min} workers: say -n {min}",
+                    run.id
+                )));
+            }
+            // A run that the end of its coordinator interrupted goes on by itself.
+            let run = if run.phase.is_terminal() || command.checkpoint.is_some() {
+                client.resume(&run.id, command.checkpoint).await?
+            } else {
+                run
+            };
+            output.line(runs::resumed(&run, command.checkpoint));
+            Ok(Some((run, workers)))
+        }
+        Wish::Train { spec, workers } => {
+            if !before.is_empty() {
+                output.remark(format!(
+                    "note: {dir} holds {} already; `fovea local --data-dir {dir}` lists them",
+                    count(before.len() as u64, "run", "runs"),
+                    dir = command.data_dir.display(),
+                ));
+            }
+            if let Some(dir) = &command.dataset {
+                let added = add_with_bar(client, dir, output).await?;
+                output.record(&Record::Dataset {
+                    dataset: &added.dataset,
+                    already_there: Some(added.already_there),
+                });
+                output.line(added_line(&added));
+            }
+            let run = client.submit(&spec).await?;
+            output.record(&Record::Run(&run));
+            output.line(runs::accepted(&run));
+            Ok(Some((run, workers)))
+        }
+    }
+}
+
+/// Follows the run to its end while the processes are watched. The first interrupt cancels the run,
+/// the second gives up on it.
+async fn follow(
+    cluster: &mut Cluster,
+    client: &Client,
+    signals: &mut Signals,
+    run: &RunInfo,
+    output: &Output,
+) -> Result<RunInfo, Error> {
+    let mut watcher = Watcher::new(client, &run.id, Patience::default()).await?;
+    let mut screen = Screen::new(&run.id, *output);
+    let mut cancelling = false;
+    loop {
+        tokio::select! {
+            ended = screen.follow(&mut watcher) => return ended,
+            death = cluster.death() => match death {
+                Death::Worker { left, error } if left >= run.spec.workers.min as usize => {
+                    screen.remark(&format!("{error}\n{left} workers go on"));
+                }
+                death => {
+                    screen.close();
+                    return Err(error_of(death));
+                }
+            },
+            () = signals.next() => {
+                if cancelling {
+                    screen.close();
+                    return Err(Error::Interrupted(format!(
+                        "run {} was left where it was; its newest checkpoint is kept", run.id
+                    )));
+                }
+                cancelling = true;
+                screen.remark("stopping at the next step, with a checkpoint; Ctrl-C again stops at once");
+                match client.cancel(&run.id).await {
+                    // Refused: it ended by itself just now, which the watch is about to tell.
+                    Ok(_) | Err(Error::Refused(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+    }
+}
+
+fn error_of(death: Death) -> Error {
+    match death {
+        Death::Coordinator(error) | Death::Worker { error, .. } => error,
+    }
+}
+
+/// What a run leaves in the data folder.
+struct Left {
+    model: Option<PathBuf>,
+    metrics: PathBuf,
+}
+
+/// The content of metrics.json.
+#[derive(Serialize)]
+struct Metrics<'a> {
+    run: &'a str,
+    dataset: &'a str,
+    dataset_digest: &'a str,
+    train_samples: u64,
+    validation_samples: u64,
+    total_steps: u64,
+    spec: &'a RunSpec,
+    epochs: &'a [EpochResult],
+    /// The last epoch's metrics: those of the checkpoint.
+    validation: Option<&'a Evaluation>,
+    checkpoint: Option<&'a CheckpointInfo>,
+    /// The checkpoint's copy beside this file.
+    model: Option<&'a Path>,
+    fovea: &'a str,
+}
+
+async fn leave(
+    client: &Client,
+    run: &RunInfo,
+    data_dir: &Path,
+    output: &Output,
+) -> Result<Left, Error> {
+    let dir = data_dir.join(&run.id);
+    std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, e))?;
+    let mut model = None;
+    if let Some(newest) = run.checkpoints.last() {
+        let path = dir.join("model.safetensors");
+        fetch_with_bar(client, &run.id, Some(newest.step), &path, output).await?;
+        model = Some(path);
+    }
+    let metrics = dir.join("metrics.json");
+    let content = Metrics {
+        run: &run.id,
+        dataset: run.spec.dataset.as_str(),
+        dataset_digest: &run.dataset_digest,
+        train_samples: run.train_samples,
+        validation_samples: run.validation_samples,
+        total_steps: run.total_steps,
+        spec: &run.spec,
+        epochs: &run.epochs,
+        validation: run.last_epoch().map(|e| &e.validation),
+        checkpoint: run.checkpoints.last(),
+        model: model.as_deref(),
+        fovea: VERSION,
+    };
+    let json = serde_json::to_vec_pretty(&content)
+        .map_err(|e| Error::io(&metrics, std::io::Error::other(e)))?;
+    // Renamed into place, so that nobody reads half of it.
+    let partial = dir.join(".metrics.json.part");
+    std::fs::write(&partial, json).map_err(|e| Error::io(&partial, e))?;
+    std::fs::rename(&partial, &metrics).map_err(|e| Error::io(&metrics, e))?;
+    Ok(Left { model, metrics })
+}

@@ -1,0 +1,313 @@
+//! What is said of a run while it is followed: pure, from updates to lines.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use fovea_core::run::{EpochResult, StepReport};
+
+use super::format::{bytes, clock, count, rate, share};
+use crate::view::{Phase, RunInfo};
+use crate::watch::Update;
+
+/// Without a terminal, the step under way is told so often at most.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+/// An epoch's line waits so many steps for word of its checkpoint.
+const STEPS_TO_WAIT: u32 = 20;
+
+/// Turns what happens to a run into lines.
+pub struct Narrator {
+    /// Whether steps are told as lines, because no bar shows them.
+    steps_as_lines: bool,
+    run: Option<RunInfo>,
+    progress: Option<StepReport>,
+    said_phase: Option<(Phase, u64, String)>,
+    heading: bool,
+    stored: BTreeSet<u64>,
+    /// An evaluated epoch whose checkpoint is still on its way, and the steps since.
+    waiting: Option<(EpochResult, u32)>,
+    last_progress: Option<Instant>,
+}
+
+impl Narrator {
+    pub fn new(steps_as_lines: bool) -> Self {
+        Self {
+            steps_as_lines,
+            run: None,
+            progress: None,
+            said_phase: None,
+            heading: false,
+            stored: BTreeSet::new(),
+            waiting: None,
+            last_progress: None,
+        }
+    }
+
+    /// The run as it was told last.
+    pub fn run(&self) -> Option<&RunInfo> {
+        self.run.as_ref()
+    }
+
+    /// The lines that an update brings.
+    pub fn on(&mut self, update: &Update, now: Instant) -> Vec<String> {
+        match update {
+            Update::Run(run) => self.on_run(run),
+            Update::Step(step) => self.on_step(step, now),
+            Update::Epoch(epoch) => {
+                let mut lines = self.flush();
+                let due = self.run.as_ref().is_some_and(|r| {
+                    let epochs = r.steps_per_epoch.max(1);
+                    r.spec.checkpoint_due(epoch.step, epochs, r.total_steps)
+                });
+                self.waiting = Some((epoch.clone(), 0));
+                if !due || self.stored.contains(&epoch.step) {
+                    lines.extend(self.flush());
+                }
+                lines
+            }
+            Update::Checkpoint(info) => {
+                self.stored.insert(info.step);
+                if self.waiting.as_ref().is_some_and(|(e, _)| e.step == info.step) {
+                    self.flush()
+                } else if self.run.as_ref().is_some_and(|r| at_epoch(r, info.step)) {
+                    // Told with its epoch, or soon to be.
+                    Vec::new()
+                } else {
+                    vec![format!(
+                        "checkpoint of step {} stored ({})",
+                        info.step,
+                        bytes(info.bytes)
+                    )]
+                }
+            }
+            Update::Note(text) => {
+                let mut lines = self.flush();
+                lines.push(format!("note: {text}"));
+                lines
+            }
+            Update::Reconnecting {
+                reason,
+                attempt,
+                wait,
+            } => {
+                // The first attempt usually succeeds, and then nobody needs to know.
+                if *attempt == 1 {
+                    return Vec::new();
+                }
+                vec![format!(
+                    "the coordinator is away ({reason}); attempt {attempt} in {:.1} s",
+                    wait.as_secs_f64()
+                )]
+            }
+        }
+    }
+
+    /// The line of an epoch that still waits for its checkpoint.
+    pub fn flush(&mut self) -> Vec<String> {
+        let Some((epoch, _)) = self.waiting.take() else {
+            return Vec::new();
+        };
+        let mut lines = Vec::new();
+        if !self.heading {
+            self.heading = true;
+            lines.push(EPOCH_HEADING.into());
+        }
+        let epochs = self.run.as_ref().map_or(0, |r| r.spec.train.epochs);
+        lines.push(epoch_line(
+            &epoch,
+            epochs,
+            self.stored.contains(&epoch.step),
+        ));
+        lines
+    }
+
+    /// What a bar shows: (steps done, steps in all, text).
+    pub fn bar(&self) -> (u64, u64, String) {
+        let Some(run) = &self.run else {
+            return (0, 0, String::new());
+        };
+        let step = self.progress.map_or(0, |p| p.step);
+        let text = match (run.phase, &self.progress) {
+            (Phase::Running | Phase::Finishing, Some(p)) => progress_text(run, p),
+            (Phase::Running, None) => "the first step".into(),
+            (Phase::Queued, _) => "waiting for workers".into(),
+            (Phase::Forming, _) => "workers fetch data and connect".into(),
+            (phase, _) => phase.as_str().into(),
+        };
+        (step, run.total_steps, text)
+    }
+
+    fn on_run(&mut self, run: &RunInfo) -> Vec<String> {
+        self.progress = run.progress.or(self.progress);
+        self.stored.extend(run.checkpoints.iter().map(|c| c.step));
+        self.run = Some(run.clone());
+        let now = (run.phase, run.generation, run.reason.clone());
+        if self.said_phase.as_ref() == Some(&now) {
+            return Vec::new();
+        }
+        let before = self.said_phase.replace(now);
+        let first_run = before.is_none_or(|(_, generation, _)| generation == 0);
+        let mut lines = match run.phase {
+            Phase::Running | Phase::Forming => Vec::new(),
+            _ => self.flush(),
+        };
+        lines.extend(phase_line(run, first_run));
+        // After words in between, the columns are named again.
+        if self.heading && !lines.is_empty() {
+            self.heading = false;
+        }
+        lines
+    }
+
+    fn on_step(&mut self, step: &StepReport, now: Instant) -> Vec<String> {
+        self.progress = Some(*step);
+        let mut lines = Vec::new();
+        if let Some((_, steps)) = &mut self.waiting {
+            *steps += 1;
+            if *steps > STEPS_TO_WAIT {
+                lines = self.flush();
+            }
+        }
+        let due = self
+            .last_progress
+            .is_none_or(|then| now.duration_since(then) >= PROGRESS_EVERY);
+        if self.steps_as_lines && due {
+            self.last_progress = Some(now);
+            if let Some(run) = &self.run {
+                lines.push(format!(
+                    "step {}/{}  {}",
+                    step.step,
+                    run.total_steps,
+                    progress_text(run, step)
+                ));
+            }
+        }
+        lines
+    }
+}
+
+/// How a run ended well, in a few lines.
+pub fn summary(run: &RunInfo) -> Vec<String> {
+    let mut lines = vec![format!(
+        "{} {}: {} in {}",
+        run.id,
+        run.phase.as_str(),
+        count(run.total_steps, "step", "steps"),
+        count(u64::from(run.spec.train.epochs), "epoch", "epochs"),
+    )];
+    if let Some(epoch) = run.last_epoch() {
+        let v = &epoch.validation;
+        lines.push(format!(
+            "validation AUC {}, accuracy {:.3}, sensitivity {}, specificity {} ({} held out, {} positive)",
+            share(v.auc),
+            v.accuracy,
+            share(v.sensitivity),
+            share(v.specificity),
+            count(v.samples, "image", "images"),
+            v.positives,
+        ));
+    }
+    if let Some(checkpoint) = run.checkpoints.last() {
+        lines.push(format!(
+            "checkpoint of step {}: {}, sha256 {}",
+            checkpoint.step,
+            bytes(checkpoint.bytes),
+            checkpoint.sha256
+        ));
+    }
+    lines
+}
+
+/// The headings of [`epoch_line`].
+pub const EPOCH_HEADING: &str =
+    "  epoch  train loss  val loss    AUC  accuracy  sensitivity  specificity  checkpoint";
+
+/// One epoch's results under [`EPOCH_HEADING`].
+pub fn epoch_line(result: &EpochResult, epochs: u32, stored: bool) -> String {
+    let v = &result.validation;
+    let train_loss = result
+        .train_loss
+        .map_or_else(|| "-".into(), |l| format!("{l:.4}"));
+    format!(
+        "{:>7}  {train_loss:>10}  {:>8.4}  {:>5}  {:>8.3}  {:>11}  {:>11}  {}",
+        format!("{}/{epochs}", result.epoch + 1),
+        v.loss,
+        share(v.auc),
+        v.accuracy,
+        share(v.sensitivity),
+        share(v.specificity),
+        if stored {
+            format!("step {}", result.step)
+        } else {
+            "-".into()
+        },
+    )
+}
+
+fn phase_line(run: &RunInfo, first_time: bool) -> Option<String> {
+    let id = &run.id;
+    let because = if run.reason.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", run.reason)
+    };
+    let workers = run.workers.len() as u64;
+    match run.phase {
+        Phase::Queued => {
+            let min = u64::from(run.spec.workers.min);
+            Some(format!(
+                "{id} waits for {}{because}",
+                count(min, "worker", "workers")
+            ))
+        }
+        Phase::Forming => Some(format!(
+            "{id}: {} fetch data and connect (generation {})",
+            count(workers, "worker", "workers"),
+            run.generation
+        )),
+        Phase::Running if !run.reason.is_empty() => Some(format!("{id} {}", run.reason)),
+        Phase::Running if first_time || run.step() == 0 => Some(format!(
+            "{id}: training {} on {}, {}, {} held out",
+            count(run.train_samples, "image", "images"),
+            count(workers, "worker", "workers"),
+            count(
+                u64::from(run.spec.train.epochs),
+                "epoch",
+                "epochs"
+            ) + &format!(" of {}", count(run.steps_per_epoch, "step", "steps")),
+            run.validation_samples,
+        )),
+        Phase::Running => Some(format!(
+            "{id}: goes on from step {} on {}",
+            run.step(),
+            count(workers, "worker", "workers")
+        )),
+        Phase::Finishing if !run.reason.is_empty() => Some(format!("{id}: stopping{because}")),
+        Phase::Finishing | Phase::Completed | Phase::Failed | Phase::Cancelled => None,
+    }
+}
+
+fn progress_text(run: &RunInfo, step: &StepReport) -> String {
+    let epoch = (step.step.saturating_sub(1) / run.steps_per_epoch.max(1) + 1)
+        .min(u64::from(run.spec.train.epochs));
+    let left = run.total_steps.saturating_sub(step.step) * u64::from(step.images);
+    let eta = if step.images_per_s > 0.0 {
+        let seconds = (left as f64 / step.images_per_s).min(1e7);
+        clock(Duration::from_secs_f64(seconds))
+    } else {
+        "-".into()
+    };
+    format!(
+        "epoch {epoch}/{}  loss {:.4}  {}  ETA {eta}",
+        run.spec.train.epochs,
+        step.loss,
+        rate(step.images_per_s),
+    )
+}
+
+fn at_epoch(run: &RunInfo, step: u64) -> bool {
+    run.steps_per_epoch > 0 && step.is_multiple_of(run.steps_per_epoch)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! `fovea prepare`.
+
+use std::path::{Path, PathBuf};
+
+use fovea_core::ids::DatasetName;
+use fovea_dataset::{PrepareError, PrepareOptions, PrepareReport, Progress, prepare};
+use indicatif::ProgressBar;
+
+use super::args::Prepare;
+use super::output::{Output, Record};
+use super::table::Table;
+use crate::error::Error;
+
+/// Excluded images and warnings that are listed; the rest is counted.
+const LISTED: usize = 20;
+
+/// Prepares a dataset and says what is in it.
+pub fn run(command: Prepare, output: &Output) -> Result<(), Error> {
+    let options = options(command)?;
+    let bar = Bar(output.count_bar(0, "preparing"));
+    let report = prepare(&options, &bar);
+    bar.0.finish_and_clear();
+    let report = report.map_err(|e| match e {
+        PrepareError::Option { .. } => Error::Usage(e.to_string()),
+        // Its hint speaks of options in general; here they have a name.
+        PrepareError::TooManyBad { .. } => {
+            Error::Dataset(format!("{e}\nTo leave them out, say --max-bad N or --max-bad x%"))
+        }
+        PrepareError::Exists { .. } => {
+            Error::Dataset(format!("{e} (here: --overwrite)"))
+        }
+        _ => Error::Dataset(e.to_string()),
+    })?;
+    output.record(&Record::Prepared {
+        dir: &report.dir,
+        digest: &report.digest,
+        train: report.counts.train,
+        validation: report.counts.validation,
+        patients: report.patients,
+        packs: report.packs,
+        excluded: report.excluded.iter().map(ToString::to_string).collect(),
+        warnings: report.warnings.iter().map(ToString::to_string).collect(),
+    });
+    output.lines(describe(&report));
+    Ok(())
+}
+
+fn options(command: Prepare) -> Result<PrepareOptions, Error> {
+    let below = |name: &str| command.folder.as_ref().map(|f| f.join(name));
+    let (Some(labels), Some(images)) = (
+        command.labels.clone().or_else(|| below("trainLabels.csv")),
+        command.images.clone().or_else(|| below("images")),
+    ) else {
+        return Err(Error::Usage(
+            "give a FOLDER with trainLabels.csv and images/, or both --labels and --images".into(),
+        ));
+    };
+    for (path, flag, wanted_dir) in [(&labels, "--labels", false), (&images, "--images", true)] {
+        let is_dir = path.is_dir();
+        if !path.exists() || is_dir != wanted_dir {
+            let kind = if wanted_dir { "folder" } else { "file" };
+            return Err(Error::Usage(format!(
+                "{}: there is no such {kind}; a FOLDER holds trainLabels.csv and images/, or name \
+                 them with --labels and --images (this is {flag})",
+                path.display()
+            )));
+        }
+    }
+    let name = match &command.name {
+        Some(name) => name.clone(),
+        None => name_of(&command.out),
+    };
+    let name = DatasetName::new(name).map_err(|e| Error::Usage(format!("{e} (say it with --name)")))?;
+    let mut options = PrepareOptions::new(labels, images, command.out, name);
+    options.image_size = command.size;
+    options.validation_fraction = command.validation;
+    options.seed = command.seed;
+    options.split_file = command.split;
+    options.threads = command.threads;
+    options.max_bad = command.max_bad;
+    options.overwrite = command.overwrite;
+    Ok(options)
+}
+
+/// The last part of a path, as it would be after `cd`.
+fn name_of(out: &Path) -> String {
+    let absolute: PathBuf = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
+    absolute
+        .file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+fn describe(report: &PrepareReport) -> Vec<String> {
+    let mut table = Table::new(&[
+        "split", ">patients", ">images", ">grade 0", ">1", ">2", ">3", ">4",
+    ]);
+    let sides = [
+        ("train", report.counts.train),
+        ("validation", report.counts.validation),
+    ];
+    for ((side, grades), patients) in sides.into_iter().zip(report.patients) {
+        let images: u64 = grades.iter().sum();
+        let cells = [side.to_owned(), patients.to_string(), images.to_string()];
+        table.row(cells.into_iter().chain(grades.iter().map(u64::to_string)));
+    }
+    let mut lines = table.lines();
+    lines.push(String::new());
+    lines.push(format!("dataset  {}", report.dir.display()));
+    lines.push(format!("digest   {}", report.digest));
+    lines.push(format!("packs    {}", report.packs));
+    let listed = |lines: &mut Vec<String>, what: &str, items: Vec<String>| {
+        if items.is_empty() {
+            return;
+        }
+        lines.push(String::new());
+        lines.push(format!("{what}: {}", items.len()));
+        lines.extend(items.iter().take(LISTED).map(|i| format!("  {i}")));
+        if let more @ 1.. = items.len().saturating_sub(LISTED) {
+            lines.push(format!("  and {more} more"));
+        }
+    };
+    let excluded = report.excluded.iter().map(ToString::to_string).collect();
+    listed(&mut lines, "left out (see excluded.csv)", excluded);
+    let warnings = report.warnings.iter().map(ToString::to_string).collect();
+    listed(&mut lines, "warnings", warnings);
+    lines
+}
+
+struct Bar(ProgressBar);
+
+impl Progress for Bar {
+    fn total(&self, n: u64) {
+        self.0.set_length(n);
+    }
+
+    fn advance(&self, n: u64) {
+        self.0.inc(n);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fovea_dataset::{Counts, MaxBad};
+
+    #[test]
+    fn the_report_reads_well() {
+        let report = PrepareReport {
+            dir: "out".into(),
+            digest: "abc".into(),
+            counts: Counts {
+                train: [171, 55, 99, 16, 16],
+                validation: [57, 18, 33, 6, 5],
+            },
+            patients: [179, 59],
+            packs: 3,
+            excluded: vec![],
+            warnings: vec![],
+        };
+        assert_eq!(
+            describe(&report),
+            [
+                "split       patients  images  grade 0   1   2   3   4",
+                "train            179     357      171  55  99  16  16",
+                "validation        59     119       57  18  33   6   5",
+                "",
+                "dataset  out",
+                "digest   abc",
+                "packs    3",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_folder_stands_for_labels_and_images() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        std::fs::create_dir(root.join("images")).unwrap();
+        let command = || Prepare {
+            folder: Some(root.to_owned()),
+            labels: None,
+            images: None,
+            out: root.join("my set"),
+            name: None,
+            size: 64,
+            validation: 0.25,
+            seed: 0,
+            split: None,
+            max_bad: MaxBad::Count(0),
+            threads: 0,
+            overwrite: false,
+        };
+        let error = options(command()).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        assert!(error.to_string().contains("trainLabels.csv: there is no such file"), "{error}");
+
+        std::fs::write(root.join("trainLabels.csv"), "image,level\n").unwrap();
+        let error = options(command()).unwrap_err();
+        assert!(error.to_string().contains("--name"), "{error}");
+
+        let mut good = command();
+        good.out = root.join("set-64");
+        let options = options(good).unwrap();
+        assert_eq!(options.name.as_str(), "set-64");
+        assert_eq!(options.images_dir, root.join("images"));
+    }
+}

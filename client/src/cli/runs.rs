@@ -1,0 +1,239 @@
+//! `fovea submit`, `runs`, `run`, `cancel` and `resume`.
+
+use fovea_core::spec::RunSpec;
+
+use super::args::{Resume, Submit};
+use super::follow::follow;
+use super::format::{ago, bytes, count, now_ms, rate, share};
+use super::narrate::{EPOCH_HEADING, epoch_line};
+use super::output::{Output, Record};
+use super::table::Table;
+use crate::client::Client;
+use crate::error::Error;
+use crate::runfile::{RunFile, Weights};
+use crate::view::{Phase, RunInfo};
+
+/// How long a watch that follows a command waits for a coordinator that went away, in seconds.
+const PATIENCE_S: u64 = 300;
+
+/// Reads the run file of a submission.
+pub fn read_spec(command: &Submit, output: &Output) -> Result<RunSpec, Error> {
+    let mut file = RunFile::read(&command.file)?;
+    for assignment in &command.overrides {
+        file.set(assignment);
+    }
+    let mut spec = file.spec()?;
+    if let Weights::Unseen(why) = file.resolve_weights(&mut spec)? {
+        output.remark(format!(
+            "note: the weights cannot be read here ({why}); the workers will look for them at that path"
+        ));
+    }
+    Ok(spec)
+}
+
+/// Submits a run, and follows it if asked.
+pub async fn submit(
+    client: &Client,
+    command: &Submit,
+    spec: RunSpec,
+    output: &Output,
+) -> Result<(), Error> {
+    let run = client.submit(&spec).await?;
+    output.record(&Record::Run(&run));
+    output.line(accepted(&run));
+    if command.watch {
+        return follow(client, &run.id, PATIENCE_S, output).await;
+    }
+    output.line(format!("follow it with: fovea watch {}", run.id));
+    Ok(())
+}
+
+/// What was accepted, in a line.
+pub fn accepted(run: &RunInfo) -> String {
+    format!(
+        "run {} accepted: {} of {}, dataset {}, {} virtual ranks",
+        run.id,
+        count(u64::from(run.spec.train.epochs), "epoch", "epochs"),
+        count(run.steps_per_epoch, "step", "steps"),
+        run.spec.dataset,
+        run.spec.train.virtual_ranks,
+    )
+}
+
+/// Lists all runs.
+pub async fn list(client: &Client, output: &Output) -> Result<(), Error> {
+    let runs = client.runs().await?;
+    for run in &runs {
+        output.record(&Record::Run(run));
+    }
+    if runs.is_empty() {
+        output.line("no runs yet; `fovea submit run.toml` starts one");
+    } else {
+        output.lines(table(&runs, now_ms()).lines());
+    }
+    Ok(())
+}
+
+/// The runs as a table.
+pub fn table(runs: &[RunInfo], now_ms: u64) -> Table {
+    let mut table = Table::new(&[
+        "run",
+        "phase",
+        ">step",
+        ">epoch",
+        ">AUC",
+        "dataset",
+        ">workers",
+        "submitted",
+    ]);
+    for run in runs {
+        let auc = run.last_epoch().and_then(|e| e.validation.auc);
+        table.row([
+            run.id.clone(),
+            run.phase.as_str().into(),
+            format!("{}/{}", run.step(), run.total_steps),
+            format!("{}/{}", run.epochs.len(), run.spec.train.epochs),
+            share(auc),
+            run.spec.dataset.to_string(),
+            run.workers.len().to_string(),
+            ago(run.submitted_at_ms, now_ms),
+        ]);
+    }
+    table
+}
+
+/// Shows one run.
+pub async fn show(client: &Client, run_id: &str, output: &Output) -> Result<(), Error> {
+    let run = client.run(run_id).await?;
+    output.record(&Record::Run(&run));
+    output.lines(details(&run, now_ms()));
+    Ok(())
+}
+
+/// All that is known of a run.
+pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
+    let spec = &run.spec;
+    let mut lines = Vec::new();
+    let mut say = |what: &str, text: String| lines.push(format!("{what:<12}{text}"));
+    say("run", run.id.clone());
+    say(
+        "phase",
+        if run.reason.is_empty() {
+            run.phase.as_str().into()
+        } else {
+            format!("{}: {}", run.phase.as_str(), run.reason)
+        },
+    );
+    say("submitted", ago(run.submitted_at_ms, now_ms));
+    say(
+        "dataset",
+        format!(
+            "{} ({}), {} to train on, {} held out",
+            spec.dataset,
+            run.dataset_digest.chars().take(12).collect::<String>(),
+            count(run.train_samples, "image", "images"),
+            run.validation_samples,
+        ),
+    );
+    let m = &spec.model;
+    say(
+        "model",
+        format!(
+            "GoogLeNet, {} classes, positive from grade {}, {}",
+            m.classes,
+            m.positive_from,
+            if m.weights.is_empty() {
+                "from scratch".into()
+            } else {
+                format!("from {}", m.weights)
+            },
+        ),
+    );
+    if !m.frozen.is_empty() {
+        say("frozen", m.frozen.join(", "));
+    }
+    let t = &spec.train;
+    say(
+        "training",
+        format!(
+            "{} virtual ranks x batch {}, learning rate {}, {}",
+            t.virtual_ranks,
+            t.batch,
+            t.learning_rate,
+            count(u64::from(t.epochs), "epoch", "epochs"),
+        ),
+    );
+    say(
+        "progress",
+        match &run.progress {
+            Some(p) => format!(
+                "step {}/{}, loss {:.4}, {}",
+                run.step(),
+                run.total_steps,
+                p.loss,
+                rate(p.images_per_s)
+            ),
+            None => format!("step {}/{}", run.step(), run.total_steps),
+        },
+    );
+    if !run.workers.is_empty() {
+        say(
+            "workers",
+            format!("{} (generation {})", run.workers.join(", "), run.generation),
+        );
+    }
+    if !run.epochs.is_empty() {
+        lines.push(String::new());
+        lines.push(EPOCH_HEADING.into());
+        for epoch in &run.epochs {
+            let stored = run.checkpoints.iter().any(|c| c.step == epoch.step);
+            lines.push(epoch_line(epoch, t.epochs, stored));
+        }
+    }
+    if let Some(newest) = run.checkpoints.last() {
+        lines.push(String::new());
+        lines.push(format!(
+            "{}, the newest of step {} ({}): fovea checkpoint get {} newest",
+            count(run.checkpoints.len() as u64, "checkpoint", "checkpoints"),
+            newest.step,
+            bytes(newest.bytes),
+            run.id
+        ));
+    }
+    lines
+}
+
+/// Asks a run to stop.
+pub async fn cancel(client: &Client, run_id: &str, output: &Output) -> Result<(), Error> {
+    let run = client.cancel(run_id).await?;
+    output.record(&Record::Run(&run));
+    output.line(match run.phase {
+        Phase::Cancelled => format!("run {run_id} is cancelled"),
+        _ => format!("run {run_id} stops at its next step, with a checkpoint"),
+    });
+    Ok(())
+}
+
+/// Goes on with a run, and follows it if asked.
+pub async fn resume(client: &Client, command: &Resume, output: &Output) -> Result<(), Error> {
+    let run = client.resume(&command.run, command.checkpoint).await?;
+    output.record(&Record::Run(&run));
+    output.line(resumed(&run, command.checkpoint));
+    if command.watch {
+        return follow(client, &run.id, PATIENCE_S, output).await;
+    }
+    output.line(format!("follow it with: fovea watch {}", run.id));
+    Ok(())
+}
+
+/// From where a run goes on, in a line.
+pub fn resumed(run: &RunInfo, chosen: Option<u64>) -> String {
+    let from = chosen.or_else(|| run.checkpoints.last().map(|c| c.step));
+    match from {
+        Some(step) => format!(
+            "run {} goes on from the checkpoint of step {step}/{}",
+            run.id, run.total_steps
+        ),
+        None => format!("run {} has no checkpoint and starts again", run.id),
+    }
+}

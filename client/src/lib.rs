@@ -1,0 +1,20 @@
+//! Fovea's client: a typed way to talk to the coordinator, and the `fovea` command line on top.
+//!
+//! Never links libtorch. Wire types stay inside [`client`]; everything else sees the domain's types
+//! and the views of [`view`].
+
+pub mod cli;
+pub mod client;
+pub mod download;
+pub mod error;
+pub mod local;
+pub mod runfile;
+pub mod upload;
+pub mod view;
+pub mod watch;
+
+pub use client::Client;
+pub use error::Error;
+
+/// Version and commit, as `--version` prints them.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("FOVEA_COMMIT"), ")");

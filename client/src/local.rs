@@ -1,0 +1,221 @@
+//! The embedded cluster: a coordinator and workers on this machine, as separate processes that this
+//! one owns, watches and stops.
+//!
+//! ```text
+//! DATA_DIR/coordinator/   the coordinator's own: journal, datasets, central checkpoints
+//! DATA_DIR/workers/N/     a worker's own: cached packs
+//! DATA_DIR/logs/*.log     what they say
+//! DATA_DIR/RUN/           what a run leaves: model.safetensors, metrics.json
+//! ```
+
+mod process;
+mod signals;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::error::Error;
+use process::Process;
+pub use signals::Signals;
+
+/// The coordinator must tell its address within so long.
+const START: Duration = Duration::from_secs(30);
+
+/// How often a new file is looked for. There is no portable event for it.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A worker told to stop must be gone within so long, or is killed.
+const WORKER_STOP: Duration = Duration::from_secs(15);
+
+/// The same for the coordinator, which may have checkpoints to finish.
+const COORDINATOR_STOP: Duration = Duration::from_secs(30);
+
+/// What to start, and where.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Device of the workers; None for their own choice.
+    pub device: Option<String>,
+    /// Folder with the programs; None for beside this one, then PATH.
+    pub bin_dir: Option<PathBuf>,
+}
+
+/// A running cluster. Its processes die with it, whatever happens.
+pub struct Cluster {
+    options: ClusterOptions,
+    worker_program: PathBuf,
+    address: String,
+    coordinator: Process,
+    workers: Vec<Process>,
+}
+
+/// A process ended that should not have.
+#[derive(Debug)]
+pub enum Death {
+    /// Nothing goes without it.
+    Coordinator(Error),
+    /// A worker; so many are left.
+    Worker { left: usize, error: Error },
+}
+
+impl Cluster {
+    /// Starts the coordinator, on a free port of the loopback, and waits until it answers.
+    pub async fn start(options: ClusterOptions) -> Result<(Self, Client), Error> {
+        let bin_dir = options.bin_dir.as_deref();
+        let coordinator_program = process::find_program("fovea-coordinator", bin_dir)?;
+        let worker_program = process::find_program("fovea-worker", bin_dir)?;
+        let own = options.data_dir.join("coordinator");
+        let logs = options.data_dir.join("logs");
+        for dir in [&own, &logs] {
+            std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+        }
+        // A file of its own for each start: an old one would name a port that is long gone.
+        let start = tempfile::Builder::new()
+            .prefix(".start-")
+            .tempdir_in(&options.data_dir)
+            .map_err(|e| Error::io(&options.data_dir, e))?;
+        let address_file = start.path().join("address");
+        let args = [
+            "--listen".into(),
+            "127.0.0.1:0".into(),
+            "--data-dir".into(),
+            own.into_os_string(),
+            "--address-file".into(),
+            address_file.clone().into_os_string(),
+        ];
+        let log = logs.join("coordinator.log");
+        let mut coordinator = Process::spawn("coordinator", &coordinator_program, &args, &log)?;
+        let address = tokio::select! {
+            address = address_in(&address_file) => address?,
+            status = coordinator.exited() => return Err(coordinator.ended(&status)),
+            () = tokio::time::sleep(START) => {
+                return Err(coordinator.complaint(&format!(
+                    "did not tell its address within {} s", START.as_secs()
+                )));
+            }
+        };
+        let client = tokio::select! {
+            client = Client::connect(&address, START) => client?,
+            status = coordinator.exited() => return Err(coordinator.ended(&status)),
+        };
+        let cluster = Self {
+            options,
+            worker_program,
+            address,
+            coordinator,
+            workers: Vec::new(),
+        };
+        Ok((cluster, client))
+    }
+
+    /// Where the coordinator listens.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Where the coordinator keeps the checkpoints of a run.
+    pub fn central_checkpoints(&self, run_id: &str) -> PathBuf {
+        let own = self.options.data_dir.join("coordinator");
+        own.join("checkpoints").join(run_id)
+    }
+
+    /// Starts so many workers.
+    pub fn start_workers(&mut self, count: u32) -> Result<(), Error> {
+        for i in 0..count {
+            let name = format!("worker-{i}");
+            let own = self.options.data_dir.join("workers").join(i.to_string());
+            std::fs::create_dir_all(&own).map_err(|e| Error::io(&own, e))?;
+            let mut args = vec![
+                "--coordinator".into(),
+                self.address.clone().into(),
+                "--data-dir".into(),
+                own.into_os_string(),
+                "--name".into(),
+                name.clone().into(),
+            ];
+            if let Some(device) = &self.options.device {
+                args.extend(["--device".into(), device.into()]);
+            }
+            let log = self.options.data_dir.join(format!("logs/{name}.log"));
+            let worker = Process::spawn(&name, &self.worker_program, &args, &log)?;
+            self.workers.push(worker);
+        }
+        Ok(())
+    }
+
+    /// Waits until a process ends by itself. Can be dropped and asked again.
+    pub async fn death(&mut self) -> Death {
+        let worker = {
+            let exits = self.workers.iter_mut().enumerate().map(|(i, w)| {
+                Box::pin(async move { (i, w.exited().await) })
+            });
+            tokio::select! {
+                status = self.coordinator.exited() => {
+                    return Death::Coordinator(self.coordinator.ended(&status));
+                }
+                ended = first_of(exits.collect()) => ended,
+            }
+        };
+        let (i, status) = worker;
+        // Workers leave when the coordinator does; then that is the cause to tell.
+        if let Some(status) = self.coordinator.has_exited() {
+            return Death::Coordinator(self.coordinator.ended(&status));
+        }
+        let error = self.workers.remove(i).ended(&status);
+        Death::Worker {
+            left: self.workers.len(),
+            error,
+        }
+    }
+
+    /// Stops the workers, then the coordinator: SIGTERM, and SIGKILL for who does not mind it.
+    pub async fn stop(mut self) -> Result<(), Error> {
+        let mut late = Vec::new();
+        for worker in &self.workers {
+            worker.terminate();
+        }
+        let deadline = tokio::time::Instant::now() + WORKER_STOP;
+        for worker in &mut self.workers {
+            late.extend(worker.stopped_by(deadline).await.err());
+        }
+        self.coordinator.terminate();
+        let deadline = tokio::time::Instant::now() + COORDINATOR_STOP;
+        late.extend(self.coordinator.stopped_by(deadline).await.err());
+        late.into_iter().next().map_or(Ok(()), Err)
+    }
+}
+
+/// Waits for the file in which the coordinator tells its address.
+async fn address_in(file: &Path) -> Result<String, Error> {
+    loop {
+        match std::fs::read_to_string(file) {
+            Ok(text) if !text.trim().is_empty() => {
+                let text = text.trim();
+                return Ok(if text.contains("://") {
+                    text.to_owned()
+                } else {
+                    format!("http://{text}")
+                });
+            }
+            Ok(_) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Error::io(file, e)),
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The result of whichever future is ready first; never, if there is none.
+async fn first_of<F: Future + Unpin>(mut futures: Vec<F>) -> F::Output {
+    std::future::poll_fn(|cx| {
+        for future in &mut futures {
+            if let std::task::Poll::Ready(output) = std::pin::Pin::new(future).poll(cx) {
+                return std::task::Poll::Ready(output);
+            }
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}

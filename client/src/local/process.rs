@@ -1,0 +1,186 @@
+//! One child process with its log.
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use crate::error::Error;
+
+/// Lines of a log that are shown when its process ended early, and the bytes they are looked for in.
+const TAIL_LINES: usize = 15;
+const TAIL_BYTES: u64 = 16 << 10;
+
+/// A child process. It is killed when this is dropped, and by the kernel when this process dies.
+pub(super) struct Process {
+    name: String,
+    log: PathBuf,
+    /// Where in the log this process begins.
+    log_start: u64,
+    child: Child,
+}
+
+impl Process {
+    /// Starts `program` with its output appended to `log`.
+    ///
+    /// To be called on the main thread: the kernel ties the child to the life of the *thread* that
+    /// started it.
+    pub fn spawn(
+        name: &str,
+        program: &Path,
+        args: &[OsString],
+        log: &Path,
+    ) -> Result<Self, Error> {
+        let open = || -> std::io::Result<_> {
+            let file = OpenOptions::new().create(true).append(true).open(log)?;
+            let start = file.metadata()?.len();
+            Ok((file.try_clone()?, file, start))
+        };
+        let (out, err, log_start) = open().map_err(|e| Error::io(log, e))?;
+        let mut command = Command::new(program);
+        command
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err)
+            // What addresses this client is not configuration of theirs.
+            .env_remove("FOVEA_COORDINATOR")
+            .kill_on_drop(true);
+        tie_to_us(&mut command);
+        let child = command.spawn().map_err(|e| Error::io(program, e))?;
+        Ok(Self {
+            name: name.to_owned(),
+            log: log.to_owned(),
+            log_start,
+            child,
+        })
+    }
+
+    /// Waits for its end; can be dropped and asked again.
+    pub async fn exited(&mut self) -> std::io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Whether it has ended.
+    pub fn has_exited(&mut self) -> Option<std::io::Result<ExitStatus>> {
+        self.child.try_wait().transpose()
+    }
+
+    /// Asks it to stop.
+    pub fn terminate(&self) {
+        // None once it has ended: the number may belong to another process by now.
+        if let Some(pid) = self.child.id() {
+            // SAFETY: kill has no memory effects; the child is ours and has not been waited for.
+            unsafe { libc::kill(pid as libc::pid_t, libc::SIGTERM) };
+        }
+    }
+
+    /// Waits for its end until `deadline`, then kills it and says so.
+    pub async fn stopped_by(&mut self, deadline: Instant) -> Result<(), Error> {
+        match tokio::time::timeout_at(deadline, self.child.wait()).await {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                let _ = self.child.kill().await;
+                Err(self.complaint("did not stop when asked and was killed"))
+            }
+        }
+    }
+
+    /// What to say of an end that was not asked for.
+    pub fn ended(&self, status: &std::io::Result<ExitStatus>) -> Error {
+        match status {
+            Ok(status) => self.complaint(&format!("ended early ({status})")),
+            Err(e) => self.complaint(&format!("cannot be watched: {e}")),
+        }
+    }
+
+    /// Something about this process, with the end of its log.
+    pub fn complaint(&self, what: &str) -> Error {
+        let tail = self.tail();
+        Error::Cluster(if tail.is_empty() {
+            format!("{} {what}; its log {} is empty", self.name, self.log.display())
+        } else {
+            format!(
+                "{} {what}; the end of its log {}:\n{tail}",
+                self.name,
+                self.log.display()
+            )
+        })
+    }
+
+    fn tail(&self) -> String {
+        let read = || -> std::io::Result<Vec<u8>> {
+            let mut file = std::fs::File::open(&self.log)?;
+            let end = file.metadata()?.len();
+            let from = self.log_start.max(end.saturating_sub(TAIL_BYTES));
+            file.seek(SeekFrom::Start(from))?;
+            let mut bytes = Vec::new();
+            file.take(TAIL_BYTES).read_to_end(&mut bytes)?;
+            Ok(bytes)
+        };
+        let bytes = read().unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
+        lines[lines.len().saturating_sub(TAIL_LINES)..]
+            .iter()
+            .map(|line| format!("  {line}"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+}
+
+/// Finds a program of Fovea's: in `bin_dir` if given, else beside this program, else in PATH.
+pub(super) fn find_program(name: &str, bin_dir: Option<&Path>) -> Result<PathBuf, Error> {
+    let mut places: Vec<PathBuf> = Vec::new();
+    match bin_dir {
+        Some(dir) => places.push(dir.to_owned()),
+        None => {
+            let own = std::env::current_exe().ok();
+            places.extend(own.and_then(|p| p.parent().map(Path::to_owned)));
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            places.extend(std::env::split_paths(&path));
+        }
+    }
+    if let Some(found) = places.iter().map(|p| p.join(name)).find(|p| p.is_file()) {
+        // Absolute, so that it does not matter where a child starts.
+        return std::path::absolute(&found).map_err(|e| Error::io(&found, e));
+    }
+    Err(Error::Cluster(match bin_dir {
+        Some(dir) => format!("{name} is not in {} (--bin-dir)", dir.display()),
+        None => format!(
+            "{name} is neither beside fovea ({}) nor in PATH; build it (`make build`) or say where \
+             it is with --bin-dir",
+            places
+                .first()
+                .map_or(String::new(), |p| p.display().to_string())
+        ),
+    }))
+}
+
+/// Ties the child's life to ours, and keeps the terminal's Ctrl-C away from it: this process decides
+/// what an interrupt means.
+fn tie_to_us(command: &mut Command) {
+    command.process_group(0);
+    #[cfg(target_os = "linux")]
+    {
+        let parent = std::process::id() as libc::pid_t;
+        // SAFETY: between fork and exec only async-signal-safe calls are allowed; prctl and getppid
+        // are, and the closure neither allocates nor locks.
+        unsafe {
+            command.pre_exec(move || {
+                if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                // The parent may have died just before.
+                if libc::getppid() != parent {
+                    return Err(std::io::Error::from_raw_os_error(libc::ESRCH));
+                }
+                Ok(())
+            });
+        }
+    }
+}

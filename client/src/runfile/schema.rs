@@ -1,0 +1,140 @@
+//! Which keys a run file may have, and what values: read off [`RunSpec`]'s own serde form.
+
+use std::collections::BTreeMap;
+
+use fovea_core::ids::DatasetName;
+use fovea_core::spec::{CheckpointSpec, ModelSpec, RunSpec, TrainSpec, WorkersSpec};
+use toml::Value;
+
+use super::{insert, suggest};
+
+/// The keys of a run file.
+#[derive(Debug, Clone)]
+pub(super) struct Schema {
+    /// A valid run with every key present.
+    sample: toml::Table,
+    /// Every key that has a value, dotted, with the sample's value.
+    leaves: BTreeMap<String, Value>,
+}
+
+impl Schema {
+    pub fn new() -> Self {
+        let sample = RunSpec {
+            name: "run".into(),
+            dataset: DatasetName::new("dataset").expect("a valid name"),
+            seed: 0,
+            model: ModelSpec::default(),
+            train: TrainSpec::default(),
+            workers: WorkersSpec::default(),
+            checkpoint: CheckpointSpec::default(),
+        };
+        let sample = toml::Table::try_from(&sample).expect("a spec is a table");
+        let mut leaves = BTreeMap::new();
+        flatten("", &sample, &mut leaves);
+        Self { sample, leaves }
+    }
+
+    /// The sample value of a key that has one.
+    pub fn leaf(&self, key: &str) -> Option<&Value> {
+        self.leaves.get(key)
+    }
+
+    /// Whether keys lie below `key`.
+    pub fn is_table(&self, key: &str) -> bool {
+        matches!(self.sample.get(key), Some(Value::Table(_)))
+    }
+
+    /// Some `key=value` below a table.
+    pub fn example_below(&self, table: &str) -> String {
+        let prefix = format!("{table}.");
+        self.leaves
+            .iter()
+            .find(|(key, _)| key.starts_with(&prefix))
+            .map_or(String::new(), |(key, value)| format!("{key}={value}"))
+    }
+
+    /// Whether `value` can stand at `key`, all else being right; if not, why.
+    pub fn judge(&self, key: &str, value: &Value) -> Result<(), String> {
+        let mut trial = self.sample.clone();
+        insert(&mut trial, key, value.clone());
+        match Value::Table(trial).try_into::<RunSpec>() {
+            Ok(_) => Ok(()),
+            Err(e) => Err(in_plain_words(e.message(), value)),
+        }
+    }
+
+    /// What to say of a key that does not exist.
+    pub fn unknown(&self, key: &str) -> String {
+        let last = |k: &str| k.rsplit('.').next().unwrap_or(k).to_owned();
+        // The right name in the wrong table comes first, then what looks alike.
+        let elsewhere = self.leaves.keys().find(|k| last(k) == last(key));
+        let tables = self.sample.iter().filter(|(_, v)| v.is_table()).map(|(k, _)| k.as_str());
+        let alike = || {
+            suggest::nearest(key, self.leaves.keys().map(String::as_str).chain(tables))
+                .map(str::to_owned)
+                .or_else(|| {
+                    let names: Vec<String> = self.leaves.keys().map(|k| last(k)).collect();
+                    let name = suggest::nearest(&last(key), names.iter().map(String::as_str))?;
+                    self.leaves.keys().find(|k| last(k) == name).cloned()
+                })
+        };
+        match elsewhere.cloned().or_else(alike) {
+            Some(right) => format!("{key}: there is no such key; did you mean {right}?"),
+            None => {
+                let prefix = key.rsplit_once('.').map_or("", |(table, _)| table);
+                let table = if self.is_table(prefix) { prefix } else { "" };
+                let known: Vec<&str> = self
+                    .leaves
+                    .keys()
+                    .filter_map(|k| match table {
+                        "" => Some(k.as_str()),
+                        _ => k.strip_prefix(table)?.strip_prefix('.'),
+                    })
+                    .collect();
+                format!("{key}: there is no such key; known here: {}", known.join(", "))
+            }
+        }
+    }
+}
+
+fn flatten(prefix: &str, table: &toml::Table, leaves: &mut BTreeMap<String, Value>) {
+    for (name, value) in table {
+        let key = super::join(prefix, name);
+        match value {
+            Value::Table(inner) => flatten(&key, inner, leaves),
+            _ => {
+                leaves.insert(key, value.clone());
+            }
+        }
+    }
+}
+
+/// serde's words for programmers, in words for people.
+fn in_plain_words(message: &str, value: &Value) -> String {
+    let wanted = |kind: &str| -> Option<&'static str> {
+        Some(match kind {
+            "u8" | "u16" | "u32" | "u64" => "a whole number, 0 or more",
+            "f32" | "f64" => "a number",
+            "a boolean" => "true or false",
+            "a string" => "a text in quotes",
+            "a sequence" => "a list, such as [\"conv1/7x7_s2\"]",
+            _ => return None,
+        })
+    };
+    if let Some((_, kind)) = message.rsplit_once(", expected ") {
+        if message.starts_with("invalid type") || message.starts_with("invalid value") {
+            if let Some(wanted) = wanted(kind.trim()) {
+                return format!("{value} is not {wanted}");
+            }
+        }
+        if let Some(given) = message.strip_prefix("unknown variant ") {
+            let given = given.split('`').nth(1).unwrap_or_default();
+            let choices: Vec<&str> = kind.split('`').skip(1).step_by(2).collect();
+            let hint = suggest::nearest(given, choices.iter().copied())
+                .map_or(String::new(), |right| format!("; did you mean \"{right}\"?"));
+            let choices: Vec<String> = choices.iter().map(|c| format!("\"{c}\"")).collect();
+            return format!("\"{given}\" is not one of {}{hint}", choices.join(", "));
+        }
+    }
+    message.to_owned()
+}

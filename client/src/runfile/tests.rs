@@ -1,0 +1,214 @@
+//! Run files and overrides, as tables of what is written and what is said about it.
+
+use std::path::Path;
+
+use fovea_core::spec::Init;
+
+use super::*;
+
+const MINIMAL: &str = "name = \"dr\"\ndataset = \"eyepacs\"\n";
+
+fn file(text: &str) -> RunFile {
+    RunFile::parse("run.toml", Path::new("/runs"), text).expect("TOML")
+}
+
+fn complaint(text: &str) -> String {
+    match RunFile::parse("run.toml", Path::new("/runs"), text).and_then(|f| f.spec()) {
+        Ok(spec) => panic!("accepted: {spec:?}"),
+        Err(e) => e.to_string(),
+    }
+}
+
+#[test]
+fn a_minimal_file_is_the_recipe() {
+    let spec = file(MINIMAL).spec().unwrap();
+    assert_eq!(spec.name, "dr");
+    assert_eq!(spec.train, Default::default());
+}
+
+#[test]
+fn what_is_wrong_is_said_with_line_key_and_hint() {
+    let cases = [
+        // A misspelt key, in its table.
+        (
+            "[train]\nlerning_rate = 0.1",
+            "run.toml:4: train.lerning_rate: there is no such key; did you mean train.learning_rate?",
+        ),
+        // A right key in the wrong place.
+        (
+            "epochs = 3",
+            "run.toml:3: epochs: there is no such key; did you mean train.epochs?",
+        ),
+        // A misspelt table.
+        (
+            "[tarin]\nepochs = 3",
+            "run.toml:3: tarin: there is no such key; did you mean train?",
+        ),
+        // Nothing like it.
+        (
+            "[workers]\noptimizer = 1",
+            "run.toml:4: workers.optimizer: there is no such key; known here: max, min",
+        ),
+        // Wrong types.
+        (
+            "[train]\nbatch = \"many\"",
+            "run.toml:4: train.batch: \"many\" is not a whole number, 0 or more",
+        ),
+        (
+            "[train]\n\nbatch = -1",
+            "run.toml:5: train.batch: -1 is not a whole number, 0 or more",
+        ),
+        (
+            "[train]\nrotate = 1",
+            "run.toml:4: train.rotate: 1 is not true or false",
+        ),
+        (
+            "[model]\ninit = \"xaver\"",
+            "run.toml:4: model.init: \"xaver\" is not one of \"xavier\", \"msra\"; did you mean \"xavier\"?",
+        ),
+        ("train = 3", "run.toml:3: train: is a table; write [train]"),
+        // Impossible values, from the spec's own rules.
+        (
+            "[model]\nclasses = 3",
+            "run.toml:4: model.classes: 3 is neither 2 (binary) nor 5",
+        ),
+        (
+            "[model]\nfrozen = [\"conv9\"]",
+            "run.toml:4: model.frozen:",
+        ),
+        (
+            "[workers]\nmin = 3",
+            "run.toml:4: workers.min: 3 is not in 1..=2",
+        ),
+        // Not TOML at all.
+        ("[train\nbatch = 1", "run.toml:3: not TOML: "),
+        ("seed = 1\nseed = 2", "run.toml:4: not TOML: "),
+    ];
+    for (text, expected) in cases {
+        let said = complaint(&format!("{MINIMAL}{text}"));
+        assert!(said.contains(expected), "{text:?}\n said {said:?}\n not  {expected:?}");
+        assert_eq!(said.lines().count(), 1, "more than one complaint: {said}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    assert!(complaint("name = \"a\"").contains("run.toml: dataset: is missing; name a dataset"));
+    assert!(complaint("dataset = \"a\"").contains("run.toml: name: is missing"));
+    assert!(complaint("name = \"a\"\ndataset = \"../x\"").contains("run.toml:2: dataset: "));
+}
+
+#[test]
+fn all_problems_come_at_once_in_the_order_of_the_file() {
+    let said = complaint("name = 3\nsede = 1\n[train]\nbatch = true\nephocs = 1\n");
+    let lines: Vec<&str> = said.lines().collect();
+    assert_eq!(lines.len(), 5, "{said}");
+    for (line, start) in lines.iter().zip([
+        "run.toml:1: name:",
+        "run.toml:2: sede:",
+        "run.toml:4: train.batch:",
+        "run.toml:5: train.ephocs:",
+        "run.toml: dataset:",
+    ]) {
+        assert!(line.starts_with(start), "{line} does not start with {start}");
+    }
+}
+
+#[test]
+fn overrides_win_over_the_file_and_are_judged_alike() {
+    let mut file = file(&format!("{MINIMAL}[train]\nepochs = 5"));
+    for assignment in [
+        "train.epochs=7",
+        "train.learning_rate = 1",
+        "model.init=msra",
+        "model.frozen=[]",
+        "name=123",
+        "dataset=other.v2",
+        "model.weights=a b=c.caffemodel",
+        "train.rotate=false",
+    ] {
+        file.set(assignment);
+    }
+    let spec = file.spec().unwrap();
+    assert_eq!(spec.train.epochs, 7);
+    assert_eq!(spec.train.learning_rate, 1.0);
+    assert_eq!(spec.model.init, Init::Msra);
+    assert!(spec.model.frozen.is_empty());
+    assert_eq!(spec.name, "123");
+    assert_eq!(spec.dataset.as_str(), "other.v2");
+    assert_eq!(spec.model.weights, "a b=c.caffemodel");
+    assert!(!spec.train.rotate);
+}
+
+#[test]
+fn bad_overrides_are_named() {
+    for (assignment, expected) in [
+        ("train.epochs", "--set train.epochs: write it as key=value"),
+        (
+            "train.epoch=3",
+            "--set train.epoch=3: train.epoch: there is no such key; did you mean train.epochs?",
+        ),
+        ("train={}", "--set train={}: train: is a table; set a key of it, such as train."),
+        (
+            "train.epochs=many",
+            "--set train.epochs=many: train.epochs: \"many\" is not a whole number",
+        ),
+        ("train.epochs=0", "--set train.epochs=0: train.epochs: 0 is not between"),
+    ] {
+        let mut file = file(MINIMAL);
+        file.set(assignment);
+        let said = file.spec().unwrap_err().to_string();
+        assert!(said.contains(expected), "{assignment}: {said}");
+    }
+}
+
+#[test]
+fn defaults_of_a_command_yield_to_the_file() {
+    let mut file = file(&format!("{MINIMAL}[workers]\nmin = 1"));
+    file.set_default("workers.min", 2, "-n 2");
+    file.set_default("workers.max", 2, "-n 2");
+    let spec = file.spec().unwrap();
+    assert_eq!((spec.workers.min, spec.workers.max), (1, 2));
+    file.set_by_flag("dataset", "prepared", "--dataset prepared");
+    assert_eq!(file.spec().unwrap().dataset.as_str(), "prepared");
+}
+
+#[test]
+fn weights_are_found_from_where_they_were_named_and_pinned() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = std::fs::canonicalize(folder.path()).unwrap();
+    std::fs::write(folder.join("w.caffemodel"), b"abc").unwrap();
+    let text = format!("{MINIMAL}[model]\nweights = \"w.caffemodel\"\n");
+    let file = RunFile::parse("run.toml", &folder, &text).unwrap();
+    let mut spec = file.spec().unwrap();
+    assert_eq!(file.resolve_weights(&mut spec), Ok(Weights::Pinned));
+    assert_eq!(spec.model.weights, folder.join("w.caffemodel").to_str().unwrap());
+    // The SHA-256 of "abc", from FIPS 180-2.
+    let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    assert_eq!(spec.model.weights_sha256, abc);
+
+    let wrong = format!("{text}weights_sha256 = \"{}\"\n", "0".repeat(64));
+    let file = RunFile::parse("run.toml", &folder, &wrong).unwrap();
+    let error = file.resolve_weights(&mut file.spec().unwrap()).unwrap_err();
+    assert!(error.to_string().contains("run.toml:5: model.weights_sha256:"), "{error}");
+
+    let elsewhere = format!("{MINIMAL}[model]\nweights = \"not-here.caffemodel\"\n");
+    let file = RunFile::parse("run.toml", &folder, &elsewhere).unwrap();
+    let mut spec = file.spec().unwrap();
+    assert!(matches!(file.resolve_weights(&mut spec), Ok(Weights::Unseen(_))));
+    assert!(Path::new(&spec.model.weights).is_absolute());
+    assert!(spec.model.weights_sha256.is_empty());
+}
+
+/// The files that people start from must be runs.
+#[test]
+fn the_example_files_are_runs() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    for name in ["run.toml", "demo-synthetic.toml", "demo-fundus.toml"] {
+        let mut file = RunFile::read(&deploy.join(name)).unwrap();
+        file.set_default("dataset", "demo", "test");
+        if let Err(e) = file.spec() {
+            panic!("deploy/{name}: {e}");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Runs and datasets as the client shows them: the wire's messages, checked, in the domain's types.
+//!
+//! Their serde forms are the `--json` output, so their field names are kept stable.
+
+use fovea_core::checkpoint::CheckpointInfo;
+use fovea_core::run::{EpochResult, StepReport};
+use fovea_core::spec::RunSpec;
+use fovea_proto::pb;
+use serde::Serialize;
+
+use crate::error::Error;
+
+/// Where a run is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Waits for workers.
+    Queued,
+    /// Workers fetch data and connect.
+    Forming,
+    /// Steps are taken.
+    Running,
+    /// A generation of workers ends.
+    Finishing,
+    /// Done.
+    Completed,
+    /// Ended by an error.
+    Failed,
+    /// Ended by a person.
+    Cancelled,
+}
+
+impl Phase {
+    /// The phase in a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Queued => "queued",
+            Phase::Forming => "forming",
+            Phase::Running => "running",
+            Phase::Finishing => "finishing",
+            Phase::Completed => "completed",
+            Phase::Failed => "failed",
+            Phase::Cancelled => "cancelled",
+        }
+    }
+
+    /// Whether the run will not move without a person.
+    pub fn is_terminal(self) -> bool {
+        match self {
+            Phase::Completed | Phase::Failed | Phase::Cancelled => true,
+            Phase::Queued | Phase::Forming | Phase::Running | Phase::Finishing => false,
+        }
+    }
+}
+
+/// A run as the coordinator tells of it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RunInfo {
+    /// Its id.
+    pub id: String,
+    /// Where it is.
+    pub phase: Phase,
+    /// Why it failed or waits; empty if there is nothing to say.
+    pub reason: String,
+    /// Counts up with every change of its workers.
+    pub generation: u64,
+    /// Ids of the workers that host it now, by rank.
+    pub workers: Vec<String>,
+    /// Steps in an epoch.
+    pub steps_per_epoch: u64,
+    /// Steps in the whole run.
+    pub total_steps: u64,
+    /// Training samples.
+    pub train_samples: u64,
+    /// Validation samples.
+    pub validation_samples: u64,
+    /// Digest of the dataset that its name meant when the run was accepted.
+    pub dataset_digest: String,
+    /// Milliseconds since the Unix epoch.
+    pub submitted_at_ms: u64,
+    /// The newest step.
+    pub progress: Option<StepReport>,
+    /// Results by epoch.
+    pub epochs: Vec<EpochResult>,
+    /// Stored checkpoints by step.
+    pub checkpoints: Vec<CheckpointInfo>,
+    /// What it is, with every default filled in.
+    pub spec: RunSpec,
+}
+
+impl RunInfo {
+    /// Committed steps, as far as is known.
+    pub fn step(&self) -> u64 {
+        let reported = self.progress.map_or(0, |p| p.step);
+        if self.phase == Phase::Completed {
+            return self.total_steps;
+        }
+        reported.min(self.total_steps)
+    }
+
+    /// The newest epoch's result.
+    pub fn last_epoch(&self) -> Option<&EpochResult> {
+        self.epochs.last()
+    }
+}
+
+impl TryFrom<pb::Run> for RunInfo {
+    type Error = Error;
+
+    fn try_from(wire: pb::Run) -> Result<Self, Error> {
+        let pb::Run {
+            id,
+            spec,
+            phase,
+            reason,
+            generation,
+            workers,
+            steps_per_epoch,
+            total_steps,
+            train_samples,
+            validation_samples,
+            progress,
+            epochs,
+            checkpoints,
+            dataset_digest,
+            submitted_at_ms,
+        } = wire;
+        let phase = match pb::Phase::try_from(phase) {
+            Ok(pb::Phase::Queued) => Phase::Queued,
+            Ok(pb::Phase::Forming) => Phase::Forming,
+            Ok(pb::Phase::Running) => Phase::Running,
+            Ok(pb::Phase::Finishing) => Phase::Finishing,
+            Ok(pb::Phase::Completed) => Phase::Completed,
+            Ok(pb::Phase::Failed) => Phase::Failed,
+            Ok(pb::Phase::Cancelled) => Phase::Cancelled,
+            Ok(pb::Phase::Unspecified) | Err(_) => {
+                return Err(Error::Protocol(format!("run {id} is in phase {phase}")));
+            }
+        };
+        Ok(Self {
+            id,
+            phase,
+            reason,
+            generation,
+            workers,
+            steps_per_epoch,
+            total_steps,
+            train_samples,
+            validation_samples,
+            dataset_digest,
+            submitted_at_ms,
+            progress: progress.map(Into::into),
+            epochs: epochs
+                .into_iter()
+                .map(EpochResult::try_from)
+                .collect::<Result<_, _>>()?,
+            checkpoints: checkpoints
+                .into_iter()
+                .map(CheckpointInfo::try_from)
+                .collect::<Result<_, _>>()?,
+            spec: spec
+                .ok_or_else(|| Error::Protocol("a run without a spec".into()))?
+                .try_into()?,
+        })
+    }
+}
+
+/// A dataset that the coordinator holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DatasetInfo {
+    /// Its name, unique at one coordinator.
+    pub name: String,
+    /// Digest over manifest, index and packs.
+    pub digest: String,
+    /// Width and height of the images in pixels.
+    pub image_size: u32,
+    /// Training samples.
+    pub train_samples: u64,
+    /// Validation samples.
+    pub validation_samples: u64,
+    /// Training samples by grade 0 to 4.
+    pub train_grades: Vec<u64>,
+    /// Validation samples by grade 0 to 4.
+    pub validation_grades: Vec<u64>,
+    /// Packs.
+    pub packs: u32,
+    /// Bytes of all packs.
+    pub size_bytes: u64,
+}
+
+impl From<pb::Dataset> for DatasetInfo {
+    fn from(wire: pb::Dataset) -> Self {
+        let pb::Dataset {
+            name,
+            digest,
+            image_size,
+            train_samples,
+            validation_samples,
+            train_grades,
+            validation_grades,
+            packs,
+            size_bytes,
+        } = wire;
+        Self {
+            name,
+            digest,
+            image_size,
+            train_samples,
+            validation_samples,
+            train_grades,
+            validation_grades,
+            packs,
+            size_bytes,
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! The command line and the exit codes.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use fovea_coordinator::ServeError;
+use fovea_service::{LogFormat, VERSION};
+
+/// Exit codes: 0 stopped as asked; 1 other failures; 2 the command line or the configuration;
+/// 3 the address cannot be listened on; 4 the data folder cannot be used, or another coordinator
+/// has it; 5 stopped by force: by a second signal, or because draining took too long.
+#[derive(Debug, Parser)]
+#[command(
+    name = "fovea-coordinator",
+    version = VERSION,
+    about = "Fovea's coordinator: takes runs, leads workers, keeps datasets and checkpoints.",
+    long_about = None,
+    after_help = AFTER_HELP
+)]
+pub struct Args {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Where to listen; port 0 lets the system choose
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// Folder for the journal, datasets and checkpoints
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// How log lines look: text or json
+    #[arg(long, value_name = "FORMAT")]
+    log_format: Option<LogFormat>,
+    /// error, warn, info, debug, trace, or a filter
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// Write the address that is listened on to this file once it serves
+    #[arg(long, value_name = "FILE")]
+    pub address_file: Option<PathBuf>,
+    /// Print the configuration that holds, and exit
+    #[arg(long)]
+    pub dump_config: bool,
+}
+
+const AFTER_HELP: &str = "\
+Configuration, weakest first: defaults, --config, FOVEA_* variables (FOVEA_DATA_DIR), flags.
+SIGTERM or SIGINT checkpoints the runs and stops; a second one quits at once.
+
+Exit codes:
+  0  stopped as asked
+  1  any other failure
+  2  bad command line or configuration
+  3  cannot listen on the address
+  4  the data folder cannot be used, or another coordinator uses it
+  5  stopped by force: a second signal, or draining took too long";
+
+impl Args {
+    /// The flags that were given, as configuration keys.
+    pub fn overrides(&self) -> Vec<(&'static str, String)> {
+        let format = self.log_format.map(|format| match format {
+            LogFormat::Text => "text".to_owned(),
+            LogFormat::Json => "json".to_owned(),
+        });
+        [
+            ("listen", self.listen.clone()),
+            ("data_dir", self.data_dir.clone()),
+            ("log_format", format),
+            ("log_level", self.log_level.clone()),
+        ]
+        .into_iter()
+        .filter_map(|(key, value)| Some((key, value?)))
+        .collect()
+    }
+}
+
+/// Why the program ends, and its exit code.
+#[derive(Debug)]
+pub struct Failure {
+    pub code: u8,
+    pub message: String,
+}
+
+impl Failure {
+    pub fn config(message: impl Display) -> Self {
+        Self::new(2, message)
+    }
+
+    pub fn bind(listen: &str, error: &std::io::Error) -> Self {
+        Self::new(
+            3,
+            format!("cannot listen on {listen}: {error}; is another program there? Port 0 takes a free one"),
+        )
+    }
+
+    pub fn address_file(path: &Path, error: &std::io::Error) -> Self {
+        Self::new(1, format!("cannot write --address-file {}: {error}", path.display()))
+    }
+
+    pub fn serve(error: &ServeError) -> Self {
+        Self::new(u8::try_from(error.exit_code()).unwrap_or(1), error)
+    }
+
+    pub fn other(error: impl Display) -> Self {
+        Self::new(1, error)
+    }
+
+    fn new(code: u8, message: impl Display) -> Self {
+        Self {
+            code,
+            message: message.to_string(),
+        }
+    }
+}

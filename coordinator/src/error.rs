@@ -1,0 +1,122 @@
+//! Why a request is not met, and the one place that maps it to a gRPC status.
+
+use fovea_core::plan::PlanError;
+use fovea_core::run::RunError;
+use fovea_core::spec::SpecError;
+use fovea_proto::ConvertError;
+use tonic::Status;
+
+/// Why a request is not met. Every message names the thing and says what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ApiError {
+    /// A field has an impossible value.
+    #[error("{field}: {problem}")]
+    Invalid { field: String, problem: String },
+    /// A run's spec has impossible values.
+    #[error(transparent)]
+    Spec(#[from] SpecError),
+    /// The dataset is too small for the spec.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// There is no such thing.
+    #[error("{0}")]
+    NotFound(String),
+    /// The name is taken.
+    #[error("{0}")]
+    AlreadyExists(String),
+    /// The state of things does not allow it now.
+    #[error("{0}")]
+    Precondition(String),
+    /// Another request is doing the same.
+    #[error("{0}")]
+    Conflict(String),
+    /// No room: on disk, or too many at once.
+    #[error("{0}")]
+    Exhausted(String),
+    /// The other side was silent for too long.
+    #[error("{0}")]
+    Silent(String),
+    /// What was stored is damaged.
+    #[error("{0}")]
+    Damaged(String),
+    /// The other side broke off.
+    #[error("{0}")]
+    BrokenOff(String),
+    /// The coordinator is going down.
+    #[error("the coordinator is shutting down; try again when it is back")]
+    ShuttingDown,
+    /// A worker's session was ended; the reason is for the worker.
+    #[error("{0}")]
+    Ended(String),
+    /// The coordinator's own trouble.
+    #[error("the coordinator could not do it: {0}")]
+    Internal(String),
+}
+
+impl ApiError {
+    pub(crate) fn invalid(field: impl Into<String>, problem: impl ToString) -> Self {
+        Self::Invalid {
+            field: field.into(),
+            problem: problem.to_string(),
+        }
+    }
+
+    pub(crate) fn no_run(id: impl std::fmt::Display) -> Self {
+        Self::NotFound(format!("there is no run {id}; `fovea runs` lists them"))
+    }
+
+    pub(crate) fn no_dataset(name: impl std::fmt::Display) -> Self {
+        Self::NotFound(format!(
+            "there is no dataset {name}; `fovea dataset list` shows those there are, `fovea \
+             dataset add` adds one"
+        ))
+    }
+
+    /// An input or output error on the coordinator's disk.
+    pub(crate) fn disk(what: impl std::fmt::Display, error: &std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::StorageFull {
+            Self::Exhausted(format!("{what}: the coordinator's disk is full"))
+        } else {
+            Self::Internal(format!("{what}: {error}"))
+        }
+    }
+}
+
+impl From<ConvertError> for ApiError {
+    fn from(error: ConvertError) -> Self {
+        let ConvertError { field, problem } = error;
+        Self::Invalid { field, problem }
+    }
+}
+
+impl From<RunError> for ApiError {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Ended { .. } | RunError::NotResumable { .. } => {
+                Self::Precondition(error.to_string())
+            }
+            RunError::NoCheckpoint { .. } => Self::NotFound(error.to_string()),
+        }
+    }
+}
+
+impl From<ApiError> for Status {
+    fn from(error: ApiError) -> Self {
+        let message = error.to_string();
+        match error {
+            ApiError::Invalid { .. } | ApiError::Spec(_) | ApiError::Plan(_) => {
+                Self::invalid_argument(message)
+            }
+            ApiError::Precondition(_) => Self::failed_precondition(message),
+            ApiError::NotFound(_) => Self::not_found(message),
+            ApiError::AlreadyExists(_) => Self::already_exists(message),
+            ApiError::Conflict(_) | ApiError::Ended(_) => Self::aborted(message),
+            ApiError::Exhausted(_) => Self::resource_exhausted(message),
+            ApiError::Silent(_) => Self::deadline_exceeded(message),
+            ApiError::Damaged(_) => Self::data_loss(message),
+            ApiError::BrokenOff(_) => Self::cancelled(message),
+            ApiError::ShuttingDown => Self::unavailable(message),
+            ApiError::Internal(_) => Self::internal(message),
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! The coordinator's program: options, configuration, logs, data folder, address, serve, drain.
+
+mod cli;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::Parser;
+use fovea_coordinator::{Config, Coordinator, write_atomically};
+use fovea_service::{Shutdown, VERSION, init_logging, layered};
+use tokio::net::TcpListener;
+use tracing::{info, warn};
+
+use cli::{Args, Failure};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("fovea-coordinator: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Failure> {
+    let config: Config = layered(args.config.as_deref(), std::env::vars(), &args.overrides())
+        .map_err(Failure::config)?;
+    if args.dump_config {
+        let text = toml::to_string(&config).map_err(Failure::other)?;
+        print!("{text}");
+        return Ok(());
+    }
+    let addresses = config.validate().map_err(Failure::config)?;
+    init_logging(config.log_format, &config.log_level).map_err(Failure::config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::other)?;
+    runtime.block_on(serve(args, config, &addresses))
+}
+
+async fn serve(args: &Args, config: Config, addresses: &[SocketAddr]) -> Result<(), Failure> {
+    let shutdown = Shutdown::on_signals().map_err(Failure::other)?;
+    let (insecure, data_dir) = (config.allow_insecure, config.data_dir.clone());
+    let listen = config.listen.clone();
+    let listener = TcpListener::bind(addresses)
+        .await
+        .map_err(|e| Failure::bind(&listen, &e))?;
+    let address = listener.local_addr().map_err(Failure::other)?;
+    let coordinator = Coordinator::open(config).map_err(|e| Failure::serve(&e))?;
+    if let Some(path) = &args.address_file {
+        let text = format!("{address}\n");
+        write_atomically(path, text.as_bytes()).map_err(|e| Failure::address_file(path, &e))?;
+    }
+    info!(%address, data_dir = %data_dir.display(), version = VERSION, "listening");
+    if address.ip().is_loopback() {
+        info!("without TLS, only this machine can connect");
+    } else if insecure {
+        warn!("listening beyond this machine without TLS (allow_insecure): trust the network");
+    }
+    coordinator
+        .serve(listener, shutdown)
+        .await
+        .map_err(|e| Failure::serve(&e))
+}

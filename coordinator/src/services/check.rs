@@ -1,0 +1,149 @@
+//! Checks of single wire fields. Each error names the field and what would be right.
+
+use fovea_core::checkpoint::Fingerprint;
+use fovea_core::ids::{RunId, WorkerId};
+use fovea_proto::pb;
+
+use crate::error::ApiError;
+
+/// The longest text that a stranger may give where no rule is stricter, in bytes.
+const TEXT: usize = 256;
+/// The longest reason that a worker may give, in bytes; longer ones are cut.
+const REASON: usize = 4096;
+
+pub(super) fn run_id(field: &str, text: &str) -> Result<RunId, ApiError> {
+    RunId::new(text).map_err(|e| ApiError::invalid(field, e))
+}
+
+pub(super) fn worker_id(field: &str, text: &str) -> Result<WorkerId, ApiError> {
+    WorkerId::new(text).map_err(|e| ApiError::invalid(field, e))
+}
+
+/// `host:port`, where peers can connect.
+pub(super) fn address(field: &str, text: &str) -> Result<String, ApiError> {
+    let good = text.len() <= TEXT
+        && text.rsplit_once(':').is_some_and(|(host, port)| {
+            let v6 = host.starts_with('[')
+                && host.ends_with(']')
+                && host[1..host.len() - 1]
+                    .parse::<std::net::Ipv6Addr>()
+                    .is_ok();
+            let name = !host.is_empty()
+                && host
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+            (v6 || name) && port.parse::<u16>().is_ok_and(|port| port > 0)
+        });
+    if good {
+        return Ok(text.to_owned());
+    }
+    Err(ApiError::invalid(
+        field,
+        format!("{:?} is not host:port with a port above 0", cut(text, 80)),
+    ))
+}
+
+/// Text for people: of bounded length, without control characters.
+pub(super) fn label(field: &str, text: &str) -> Result<String, ApiError> {
+    if text.len() <= TEXT && !text.chars().any(char::is_control) {
+        return Ok(text.to_owned());
+    }
+    Err(ApiError::invalid(
+        field,
+        format!("must have at most {TEXT} bytes and no control characters"),
+    ))
+}
+
+/// A reason given by a worker: cut rather than refused, because it should not be lost.
+pub(super) fn reason(text: &str) -> String {
+    let text: String = cut(text, REASON)
+        .chars()
+        .map(|c| if c.is_control() && c != '\n' { ' ' } else { c })
+        .collect();
+    if text.is_empty() {
+        "no reason was given".into()
+    } else {
+        text
+    }
+}
+
+pub(super) fn sha256(field: &str, text: &str) -> Result<String, ApiError> {
+    if text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        return Ok(text.to_owned());
+    }
+    Err(ApiError::invalid(
+        field,
+        "is not a SHA-256 in 64 lower-case hexadecimal digits",
+    ))
+}
+
+pub(super) fn finite(field: &str, value: f64) -> Result<(), ApiError> {
+    if value.is_finite() {
+        return Ok(());
+    }
+    Err(ApiError::invalid(field, format!("{value} is not a number")))
+}
+
+pub(super) fn generation(field: &str, value: u64) -> Result<u64, ApiError> {
+    if (1..=u64::from(u32::MAX)).contains(&value) {
+        return Ok(value);
+    }
+    Err(ApiError::invalid(
+        field,
+        format!("{value} is not a generation; they count from 1"),
+    ))
+}
+
+pub(super) fn fingerprint(
+    field: &str,
+    wire: Option<pb::Fingerprint>,
+) -> Result<Fingerprint, ApiError> {
+    let fingerprint: Fingerprint = wire
+        .ok_or_else(|| ApiError::invalid(field, "is missing"))?
+        .into();
+    for (name, text) in [
+        ("device", &fingerprint.device),
+        ("cpu", &fingerprint.cpu),
+        ("libtorch", &fingerprint.libtorch),
+        ("precision", &fingerprint.precision),
+        ("fovea", &fingerprint.fovea),
+    ] {
+        label(&format!("{field}.{name}"), text)?;
+    }
+    Ok(fingerprint)
+}
+
+/// At most the first `most` bytes, at a character's boundary.
+fn cut(text: &str, most: usize) -> &str {
+    let mut end = text.len().min(most);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses() {
+        for good in ["127.0.0.1:1", "node-3.cluster_a:65535", "[::1]:7070"] {
+            assert_eq!(address("a", good).unwrap(), good);
+        }
+        for bad in [
+            "", "host", "host:", ":1", "host:0", "host:65536", "a b:1", "[x]:1", "http://h:1",
+            "h/../:1", &format!("{}:1", "h".repeat(300)),
+        ] {
+            assert!(address("a", bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn reasons_are_cut_at_a_character() {
+        let long = "é".repeat(5000);
+        assert_eq!(reason(&long).len(), REASON);
+        assert_eq!(reason(""), "no reason was given");
+        assert_eq!(reason("a\x1bb"), "a b");
+    }
+}

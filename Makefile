@@ -25,7 +25,7 @@ lint: libtorch ## Check formatting and lints
 	$(CARGO) clippy --release --workspace --all-targets --locked -- -D warnings
 
 bench: build ## Measure images/s of a two-worker CPU run; one JSON object a line
-	@scripts/bench.sh
+	@$(PYTHON) bench/bench.py $(if $(PEER),--peer "$(PEER)")
 
 clean: ## Remove what was built, and the demo's output (keeps .libtorch)
 	$(CARGO) clean

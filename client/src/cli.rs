@@ -68,9 +68,7 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Dataset(DatasetCommand::Add { dir }) => {
             datasets::add(&connect().await?, &dir, output).await
         }
-        Command::Dataset(DatasetCommand::List) => {
-            datasets::list(&connect().await?, output).await
-        }
+        Command::Dataset(DatasetCommand::List) => datasets::list(&connect().await?, output).await,
         Command::Submit(command) => {
             // A file that is no run is told before a coordinator that is not there.
             let spec = runs::read_spec(&command, output)?;
@@ -83,9 +81,7 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         }
         Command::Cancel { run } => runs::cancel(&connect().await?, &run, output).await,
         Command::Resume(command) => runs::resume(&connect().await?, &command, output).await,
-        Command::Checkpoints { run } => {
-            checkpoints::list(&connect().await?, &run, output).await
-        }
+        Command::Checkpoints { run } => checkpoints::list(&connect().await?, &run, output).await,
         Command::Checkpoint(CheckpointCommand::Get { run, step, out }) => {
             checkpoints::get(&connect().await?, &run, step, out, output).await
         }

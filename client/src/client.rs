@@ -115,9 +115,7 @@ impl Client {
         let request = pb::ListCheckpointsRequest {
             run_id: run_id.into(),
         };
-        let reply = self
-            .answer(self.checkpoints_client().list(request))
-            .await?;
+        let reply = self.answer(self.checkpoints_client().list(request)).await?;
         let mut checkpoints = reply
             .checkpoints
             .into_iter()
@@ -138,10 +136,7 @@ impl Client {
     }
 
     /// The raw stream of one watch; [`crate::watch::Watcher`] keeps it going.
-    pub(crate) async fn watch(
-        &self,
-        run_id: &str,
-    ) -> Result<Streaming<pb::RunEvent>, Status> {
+    pub(crate) async fn watch(&self, run_id: &str) -> Result<Streaming<pb::RunEvent>, Status> {
         let request = pb::WatchRequest {
             run_id: run_id.into(),
         };

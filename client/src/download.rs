@@ -74,9 +74,12 @@ impl Client {
                 info.sha256
             )));
         }
-        file.as_file().sync_all().map_err(|e| Error::io(target, e))?;
+        file.as_file()
+            .sync_all()
+            .map_err(|e| Error::io(target, e))?;
         readable_by_all(file.as_file()).map_err(|e| Error::io(target, e))?;
-        file.persist(target).map_err(|e| Error::io(target, e.error))?;
+        file.persist(target)
+            .map_err(|e| Error::io(target, e.error))?;
         std::fs::File::open(folder)
             .and_then(|f| f.sync_all())
             .map_err(|e| Error::io(folder, e))?;

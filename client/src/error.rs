@@ -29,7 +29,9 @@ pub enum Error {
     #[error("the coordinator failed ({code}): {message}; its log says more")]
     Coordinator { code: &'static str, message: String },
     /// What it sent makes no sense.
-    #[error("the coordinator sent something that this client does not understand ({0}); are both of one version?")]
+    #[error(
+        "the coordinator sent something that this client does not understand ({0}); are both of one version?"
+    )]
     Protocol(String),
     /// A file that was received is not what was announced.
     #[error("{what} arrived damaged: {problem}; nothing was written, try again")]
@@ -165,7 +167,11 @@ mod tests {
     #[test]
     fn a_status_becomes_one_sentence_and_an_exit_code() {
         let cases = [
-            (Status::not_found("no run \"x\""), 4, "refused: no run \"x\""),
+            (
+                Status::not_found("no run \"x\""),
+                4,
+                "refused: no run \"x\"",
+            ),
             (Status::invalid_argument("train.batch: 0"), 4, "train.batch"),
             (Status::failed_precondition("is running"), 4, "is running"),
             (Status::already_exists("taken"), 4, "taken"),

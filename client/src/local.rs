@@ -148,9 +148,11 @@ impl Cluster {
     /// Waits until a process ends by itself. Can be dropped and asked again.
     pub async fn death(&mut self) -> Death {
         let worker = {
-            let exits = self.workers.iter_mut().enumerate().map(|(i, w)| {
-                Box::pin(async move { (i, w.exited().await) })
-            });
+            let exits = self
+                .workers
+                .iter_mut()
+                .enumerate()
+                .map(|(i, w)| Box::pin(async move { (i, w.exited().await) }));
             tokio::select! {
                 status = self.coordinator.exited() => {
                     return Death::Coordinator(self.coordinator.ended(&status));

@@ -108,13 +108,19 @@ impl RunFile {
     pub fn set(&mut self, assignment: &str) {
         let place = format!("--set {assignment}");
         let Some((key, text)) = assignment.split_once('=') else {
-            self.problem(place, "write it as key=value, such as train.epochs=3".into());
+            self.problem(
+                place,
+                "write it as key=value, such as train.epochs=3".into(),
+            );
             return;
         };
         let (key, text) = (key.trim(), text.trim());
         if self.schema.is_table(key) {
             let example = self.schema.example_below(key);
-            self.problem(place, format!("{key}: is a table; set a key of it, such as {example}"));
+            self.problem(
+                place,
+                format!("{key}: is a table; set a key of it, such as {example}"),
+            );
             return;
         }
         let Some(default) = self.schema.leaf(key) else {
@@ -165,7 +171,10 @@ impl RunFile {
         }
         for (key, hint) in [
             ("name", "give the run a name, such as name = \"dr\""),
-            ("dataset", "name a dataset; `fovea dataset list` shows what the coordinator holds"),
+            (
+                "dataset",
+                "name a dataset; `fovea dataset list` shows what the coordinator holds",
+            ),
         ] {
             if !self.gives(key) {
                 problems.push(Problem {
@@ -177,12 +186,14 @@ impl RunFile {
         if !problems.is_empty() {
             return Err(RunFileError(problems));
         }
-        let spec: RunSpec = Value::Table(table).try_into().map_err(|e: toml::de::Error| {
-            RunFileError(vec![Problem {
-                place: self.name.clone(),
-                message: e.message().to_owned(),
-            }])
-        })?;
+        let spec: RunSpec = Value::Table(table)
+            .try_into()
+            .map_err(|e: toml::de::Error| {
+                RunFileError(vec![Problem {
+                    place: self.name.clone(),
+                    message: e.message().to_owned(),
+                }])
+            })?;
         spec.validate().map_err(|e| {
             RunFileError(
                 e.0.into_iter()
@@ -235,7 +246,9 @@ impl RunFile {
                 continue;
             };
             match (item.get_ref(), value) {
-                (DeValue::Table(inner), Value::Table(inner_values)) if self.schema.is_table(&key) => {
+                (DeValue::Table(inner), Value::Table(inner_values))
+                    if self.schema.is_table(&key) =>
+                {
                     self.collect(&key, inner, inner_values, text);
                 }
                 _ if self.schema.leaf(&key).is_some() => {

@@ -5,6 +5,8 @@
 //! listened is made up from there; what was told before is left out.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use fovea_core::checkpoint::CheckpointInfo;
@@ -73,8 +75,19 @@ pub struct Watcher {
     ended: bool,
     attempt: u32,
     heard: Instant,
-    /// When the next attempt is due, kept here so that a dropped `next` loses nothing.
-    retry_at: Option<tokio::time::Instant>,
+    /// The attempt under way, kept here so that a dropped `next` does not begin it anew.
+    connecting: Option<Connecting>,
+}
+
+/// Waits, connects and asks for the stream.
+type Connecting = Pin<Box<dyn Future<Output = Result<Streaming<pb::RunEvent>, Failure>> + Send>>;
+
+/// Why an attempt did not bring a stream.
+enum Failure {
+    /// The next may.
+    Passing(String),
+    /// None will.
+    Final(Error),
 }
 
 impl Watcher {
@@ -94,7 +107,7 @@ impl Watcher {
             ended: false,
             attempt: 0,
             heard: Instant::now(),
-            retry_at: None,
+            connecting: None,
         })
     }
 
@@ -165,7 +178,12 @@ impl Watcher {
         let doubled = self.patience.first_wait * 2u32.saturating_pow(self.attempt.min(16));
         let wait = doubled.min(self.patience.longest_wait);
         self.attempt += 1;
-        self.retry_at = Some(tokio::time::Instant::now() + wait);
+        self.connecting = Some(Box::pin(attempt(
+            self.address.clone(),
+            self.run_id.clone(),
+            wait,
+            self.patience.connect,
+        )));
         self.queue.push_back(Update::Reconnecting {
             reason,
             attempt: self.attempt,
@@ -175,24 +193,42 @@ impl Watcher {
     }
 
     async fn reconnect(&mut self) -> Result<(), Error> {
-        if let Some(at) = self.retry_at {
-            tokio::time::sleep_until(at).await;
-            self.retry_at = None;
-        }
-        let client = match Client::connect(&self.address, self.patience.connect).await {
-            Ok(client) => client,
-            Err(error) if error.exit_code() == 3 => return self.broken(reason_of(error)),
-            Err(error) => return Err(error),
+        let Some(connecting) = &mut self.connecting else {
+            return self.broken("there is no stream".into());
         };
-        match client.watch(&self.run_id).await {
-            Ok(stream) => self.stream = Some(stream),
-            Err(status) if may_pass(&status) => {
-                self.broken(reason_of(client.error(&status)))?;
+        let outcome = connecting.await;
+        self.connecting = None;
+        match outcome {
+            Ok(stream) => {
+                self.stream = Some(stream);
+                Ok(())
             }
-            Err(status) => return Err(client.error(&status)),
+            Err(Failure::Passing(reason)) => self.broken(reason),
+            Err(Failure::Final(error)) => Err(error),
         }
-        Ok(())
     }
+}
+
+async fn attempt(
+    address: String,
+    run_id: String,
+    wait: Duration,
+    connect: Duration,
+) -> Result<Streaming<pb::RunEvent>, Failure> {
+    tokio::time::sleep(wait).await;
+    let client = match Client::connect(&address, connect).await {
+        Ok(client) => client,
+        Err(error) if error.exit_code() == 3 => return Err(Failure::Passing(reason_of(error))),
+        Err(error) => return Err(Failure::Final(error)),
+    };
+    client.watch(&run_id).await.map_err(|status| {
+        let error = client.error(&status);
+        if may_pass(&status) {
+            Failure::Passing(reason_of(error))
+        } else {
+            Failure::Final(error)
+        }
+    })
 }
 
 /// Whether a status is worth another attempt.

@@ -88,12 +88,17 @@ impl Failure {
     pub fn bind(listen: &str, error: &std::io::Error) -> Self {
         Self::new(
             3,
-            format!("cannot listen on {listen}: {error}; is another program there? Port 0 takes a free one"),
+            format!(
+                "cannot listen on {listen}: {error}; is another program there? Port 0 takes a free one"
+            ),
         )
     }
 
     pub fn address_file(path: &Path, error: &std::io::Error) -> Self {
-        Self::new(1, format!("cannot write --address-file {}: {error}", path.display()))
+        Self::new(
+            1,
+            format!("cannot write --address-file {}: {error}", path.display()),
+        )
     }
 
     pub fn serve(error: &ServeError) -> Self {

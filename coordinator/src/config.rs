@@ -71,9 +71,11 @@ impl Config {
     pub fn validate(&self) -> Result<Vec<SocketAddr>, ConfigError> {
         let bad = |message: String| Err(ConfigError::Value(message));
         if self.tls != Tls::default() {
-            return bad("tls is not supported yet: leave it out, and keep to loopback or a trusted \
+            return bad(
+                "tls is not supported yet: leave it out, and keep to loopback or a trusted \
                  network (allow_insecure)"
-                .into());
+                    .into(),
+            );
         }
         if self.data_dir.as_os_str().is_empty() {
             return bad("data_dir is empty: name a folder".into());

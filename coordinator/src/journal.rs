@@ -225,9 +225,6 @@ mod tests {
         journal.set_meta("schema_version", 99).unwrap();
         drop(journal);
         let error = Journal::open(&path).unwrap_err();
-        assert!(
-            error.to_string().contains("schema version 99"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("schema version 99"), "{error}");
     }
 }

@@ -7,7 +7,7 @@ use fovea_proto::pb::checkpoints_server::CheckpointsServer;
 use fovea_proto::pb::datasets_server::DatasetsServer;
 use fovea_proto::pb::runs_server::RunsServer;
 use fovea_proto::pb::workers_server::WorkersServer;
-use fovea_proto::{DESCRIPTORS, MESSAGE_BYTES};
+use fovea_proto::{CONNECTION_WINDOW, DESCRIPTORS, MESSAGE_BYTES, STREAM_WINDOW};
 use fovea_service::{FORCED, Shutdown};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
@@ -22,9 +22,7 @@ use tracing::{error, info, warn};
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
 use crate::owner::{Handle, Message, Owner, OwnerError};
-use crate::services::{
-    CheckpointsService, Context, DatasetsService, RunsService, WorkersService,
-};
+use crate::services::{CheckpointsService, Context, DatasetsService, RunsService, WorkersService};
 
 /// How long connections may take to end once the drain is over.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -182,13 +180,15 @@ async fn router(context: Context) -> Result<(Router, HealthReporter), ServeError
     let workers = WorkersServer::new(WorkersService(context.clone()));
     let checkpoints = CheckpointsServer::new(CheckpointsService(context.clone()));
     // A dataset's index comes in one message; nothing else is large.
-    let datasets = DatasetsServer::new(DatasetsService(context))
-        .max_decoding_message_size(MESSAGE_BYTES);
+    let datasets =
+        DatasetsServer::new(DatasetsService(context)).max_decoding_message_size(MESSAGE_BYTES);
 
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<RunsServer<RunsService>>().await;
     health.set_serving::<WorkersServer<WorkersService>>().await;
-    health.set_serving::<DatasetsServer<DatasetsService>>().await;
+    health
+        .set_serving::<DatasetsServer<DatasetsService>>()
+        .await;
     health
         .set_serving::<CheckpointsServer<CheckpointsService>>()
         .await;
@@ -200,6 +200,9 @@ async fn router(context: Context) -> Result<(Router, HealthReporter), ServeError
     let router = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
         .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        // As in `fovea_proto::connect`: an upload must not hold up heartbeats behind it.
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(CONCURRENT_STREAMS)
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(broken)?)
@@ -211,11 +214,7 @@ async fn router(context: Context) -> Result<(Router, HealthReporter), ServeError
     Ok((router, health))
 }
 
-async fn drain(
-    handle: &Handle,
-    health: &HealthReporter,
-    seconds: u64,
-) -> Result<(), ServeError> {
+async fn drain(handle: &Handle, health: &HealthReporter, seconds: u64) -> Result<(), ServeError> {
     health.set_not_serving::<RunsServer<RunsService>>().await;
     health
         .set_not_serving::<WorkersServer<WorkersService>>()

@@ -25,7 +25,7 @@ use crate::metrics::{self, Evaluation, Score};
 use crate::roster::Roster;
 use crate::spec::RunSpec;
 
-/// After so many generations in a row that committed no step, a run fails instead of trying again.
+/// After so many generations in a row that got no further, a run fails instead of trying again.
 const FUTILE_GENERATIONS: u32 = 5;
 
 /// Sizes that follow from the spec and the dataset; fixed when the run is accepted.
@@ -259,8 +259,11 @@ pub struct Run {
     pub resume_from: Option<u64>,
     /// Fingerprint of the workers that run it.
     pub fingerprint: Option<Fingerprint>,
-    /// Generations in a row without a committed step.
+    /// Generations in a row that did not get further than any before them.
     futile: u32,
+    /// The most steps that were ever committed.
+    #[serde(default)]
+    furthest: u64,
     /// The newest step. Not journalled at every step: checkpoints say what is safe.
     pub progress: Option<StepReport>,
     /// Scores of epochs that are not complete yet.
@@ -295,6 +298,7 @@ impl Run {
             resume_from: None,
             fingerprint: None,
             futile: 0,
+            furthest: 0,
             progress: None,
             scores: BTreeMap::new(),
             epoch_loss: (0, 0.0, 0),
@@ -565,7 +569,10 @@ impl Run {
     }
 
     fn step_committed(&mut self, report: StepReport, out: &mut Vec<Effect>) {
-        self.futile = 0;
+        if report.step > self.furthest {
+            self.furthest = report.step;
+            self.futile = 0;
+        }
         // The step that ends at `report.step` belongs to the epoch of its predecessor.
         let epoch = (report.step.saturating_sub(1) / self.extent.steps_per_epoch.max(1)) as u32;
         if self.epoch_loss.0 != epoch {
@@ -708,8 +715,9 @@ impl Run {
             {
                 Next::Fail {
                     reason: format!(
-                        "{FUTILE_GENERATIONS} attempts in a row ended without a step; the last: \
-                         {reason}"
+                        "{FUTILE_GENERATIONS} attempts in a row got no further than step {}; the \
+                         last: {reason}",
+                        self.furthest
                     ),
                 }
             }

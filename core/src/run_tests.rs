@@ -221,6 +221,26 @@ fn attempts_without_a_step_end_in_failure() {
     assert_eq!(run.phase_name(), "failed");
 }
 
+/// A run that dies at the same step again and again must not go on for ever, though each attempt
+/// commits steps.
+#[test]
+fn attempts_that_repeat_the_same_steps_end_in_failure() {
+    let mut run = queued();
+    let mut attempts = 0;
+    while run.phase_name() == "queued" {
+        attempts += 1;
+        assert!(attempts < 20, "it never gives up");
+        run.apply(assigned(1));
+        run.apply(ready(0, attempts, "a"));
+        run.apply(committed(3, attempts));
+        run.apply(Event::WorkerLost {
+            worker: worker(0),
+            reason: "stream closed".into(),
+        });
+    }
+    assert_eq!(run.phase_name(), "failed");
+}
+
 #[test]
 fn an_epoch_is_complete_with_every_score() {
     let mut run = running();

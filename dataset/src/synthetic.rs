@@ -59,7 +59,11 @@ impl EyeSpec {
 /// # Panics
 /// If `spec.size` is not within [`SIZES`].
 pub fn render(spec: &EyeSpec) -> RgbImage {
-    assert!(SIZES.contains(&spec.size), "size {} of a drawing", spec.size);
+    assert!(
+        SIZES.contains(&spec.size),
+        "size {} of a drawing",
+        spec.size
+    );
     let style = Style::draw(&mut Dice(stream(
         "synthetic/patient",
         &[spec.seed, u64::from(spec.patient)],
@@ -83,7 +87,7 @@ pub fn render(spec: &EyeSpec) -> RgbImage {
 
 /// What the camera adds: uneven light, its round mask, a little blur, exposure and noise.
 fn photograph(canvas: &mut Canvas, view: View, dice: &mut Dice) {
-    let exposure = dice.range(0.68, 1.2);
+    let exposure = dice.range(0.75, 1.18);
     let balance = [1.0, dice.range(0.9, 1.1), dice.range(0.8, 1.25)];
     let slope = dice.in_disc() * 0.16;
     let vignette = dice.range(0.15, 0.4);

@@ -18,6 +18,12 @@ pub enum ChannelError {
     Unreachable { address: String, reason: String },
 }
 
+/// Bytes that may be under way to one reader of a stream.
+pub const STREAM_WINDOW: u32 = 1 << 20;
+
+/// Bytes that may be under way on a connection: room for many streams that nobody reads.
+pub const CONNECTION_WINDOW: u32 = 64 << 20;
+
 /// Connects to the coordinator at `address` (`http://host:port`, or just `host:port`), waiting at
 /// most `timeout`.
 ///
@@ -43,6 +49,10 @@ pub async fn connect(address: &str, timeout: Duration) -> Result<Channel, Channe
     endpoint
         .connect_timeout(timeout)
         .tcp_nodelay(true)
+        // A stream that is read slowly (a download, a watch) must not use up the connection's
+        // window: a worker's session, with its deadlines, lives on the same connection.
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .http2_keep_alive_interval(Duration::from_secs(5))
         .keep_alive_timeout(Duration::from_secs(10))
         .keep_alive_while_idle(true)

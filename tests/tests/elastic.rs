@@ -17,15 +17,12 @@ fn spec(name: &str) -> pb::RunSpec {
         name: name.into(),
         dataset: "synthetic".into(),
         seed: Some(11),
-        model: Some(pb::ModelSpec {
-            init: Some(pb::Init::Msra as i32),
-            ..Default::default()
-        }),
+        model: None,
         train: Some(pb::TrainSpec {
             epochs: Some(3),
             virtual_ranks: Some(4),
             batch: Some(3),
-            learning_rate: Some(0.002),
+            learning_rate: Some(0.0005),
             ..Default::default()
         }),
         workers: None,

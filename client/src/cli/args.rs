@@ -347,7 +347,11 @@ mod tests {
             "fovea local -n 0 run.toml",
             "fovea local --resume dr-1 run.toml",
         ] {
-            assert_eq!(parse(bad).map_err(|e| e.exit_code()).unwrap_err(), 2, "{bad}");
+            assert_eq!(
+                parse(bad).map_err(|e| e.exit_code()).unwrap_err(),
+                2,
+                "{bad}"
+            );
         }
     }
 }

@@ -105,7 +105,13 @@ fn default_name(run: &str, step: u64) -> PathBuf {
     // choose a folder here either.
     let run: String = run
         .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || "._-".contains(c) { c } else { '_' })
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || "._-".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        })
         .collect();
     format!("{run}-step-{step}.safetensors").into()
 }

@@ -51,11 +51,9 @@ pub fn verdict(run: &RunInfo) -> Result<(), Error> {
         Phase::Cancelled => Err(Error::RunCancelled {
             run: run.id.clone(),
         }),
-        Phase::Completed
-        | Phase::Queued
-        | Phase::Forming
-        | Phase::Running
-        | Phase::Finishing => Ok(()),
+        Phase::Completed | Phase::Queued | Phase::Forming | Phase::Running | Phase::Finishing => {
+            Ok(())
+        }
     }
 }
 

@@ -84,7 +84,12 @@ mod tests {
         for (s, text) in [(7, "0:07"), (754, "12:34"), (3723, "1:02:03")] {
             assert_eq!(clock(Duration::from_secs(s)), text);
         }
-        for (s, text) in [(5, "5 s ago"), (185, "3 min ago"), (90_000, "25 h ago"), (200_000, "2 days ago")] {
+        for (s, text) in [
+            (5, "5 s ago"),
+            (185, "3 min ago"),
+            (90_000, "25 h ago"),
+            (200_000, "2 days ago"),
+        ] {
             assert_eq!(ago(1000, 1000 + s * 1000), text);
         }
         assert_eq!(ago(5000, 1000), "0 s ago", "a clock that is behind");

@@ -40,7 +40,7 @@ enum Wish {
 
 /// Starts the cluster, does what is asked, and stops the cluster whatever came of it.
 pub async fn run(command: Local, output: &Output) -> Result<(), Error> {
-    let wish = wish(&command, output)?;
+    let wish = wish(&command)?;
     let data_dir = command.data_dir.clone();
     if matches!(wish, Wish::Look | Wish::Resume { .. }) && !data_dir.join("coordinator").is_dir() {
         return Err(Error::Usage(format!(
@@ -69,7 +69,7 @@ pub async fn run(command: Local, output: &Output) -> Result<(), Error> {
     stopped
 }
 
-fn wish(command: &Local, output: &Output) -> Result<Wish, Error> {
+fn wish(command: &Local) -> Result<Wish, Error> {
     if let Some(run) = &command.resume {
         if !command.overrides.is_empty() {
             return Err(Error::Usage(
@@ -82,7 +82,8 @@ fn wish(command: &Local, output: &Output) -> Result<Wish, Error> {
         let meant_to_train = command.dataset.is_some() || !command.overrides.is_empty();
         if meant_to_train || command.checkpoint.is_some() {
             return Err(Error::Usage(
-                "say what to run: a run file (deploy/run.toml is an example) or --resume RUN".into(),
+                "say what to run: a run file (deploy/run.toml is an example) or --resume RUN"
+                    .into(),
             ));
         }
         return Ok(Wish::Look);
@@ -90,8 +91,7 @@ fn wish(command: &Local, output: &Output) -> Result<Wish, Error> {
     let mut file = RunFile::read(path)?;
     let workers = command.workers.unwrap_or(WORKERS);
     if let Some(dir) = &command.dataset {
-        let manifest =
-            Dataset::read_manifest(dir).map_err(|e| Error::Dataset(e.to_string()))?;
+        let manifest = Dataset::read_manifest(dir).map_err(|e| Error::Dataset(e.to_string()))?;
         let flag = format!("--dataset {}", dir.display());
         file.set_by_flag("dataset", manifest.name.as_str(), &flag);
     }
@@ -119,8 +119,7 @@ fn wish(command: &Local, output: &Output) -> Result<Wish, Error> {
                 file.place("model.weights")
             )));
         }
-        Weights::Pinned => {}
-        Weights::None => output.remark("note: no model.weights are given; training from scratch"),
+        Weights::Pinned | Weights::None => {}
     }
     Ok(Wish::Train {
         spec: Box::new(spec),
@@ -147,7 +146,10 @@ async fn drive(
             return Err(Error::Interrupted("no run was submitted".into()));
         }
     };
-    for other in before.iter().filter(|r| !r.phase.is_terminal() && r.id != run.id) {
+    for other in before
+        .iter()
+        .filter(|r| !r.phase.is_terminal() && r.id != run.id)
+    {
         output.remark(format!(
             "note: run {} was interrupted earlier and goes on first; `fovea cancel` would stop it",
             other.id
@@ -254,6 +256,9 @@ async fn begin(
                     already_there: Some(added.already_there),
                 });
                 output.line(added_line(&added));
+            }
+            if spec.model.weights.is_empty() {
+                output.remark("note: no model.weights are given; training from scratch");
             }
             let run = client.submit(&spec).await?;
             output.record(&Record::Run(&run));

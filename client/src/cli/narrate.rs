@@ -67,7 +67,11 @@ impl Narrator {
             }
             Update::Checkpoint(info) => {
                 self.stored.insert(info.step);
-                if self.waiting.as_ref().is_some_and(|(e, _)| e.step == info.step) {
+                if self
+                    .waiting
+                    .as_ref()
+                    .is_some_and(|(e, _)| e.step == info.step)
+                {
                     self.flush()
                 } else if self.run.as_ref().is_some_and(|r| at_epoch(r, info.step)) {
                     // Told with its epoch, or soon to be.
@@ -270,11 +274,8 @@ fn phase_line(run: &RunInfo, first_time: bool) -> Option<String> {
             "{id}: training {} on {}, {}, {} held out",
             count(run.train_samples, "image", "images"),
             count(workers, "worker", "workers"),
-            count(
-                u64::from(run.spec.train.epochs),
-                "epoch",
-                "epochs"
-            ) + &format!(" of {}", count(run.steps_per_epoch, "step", "steps")),
+            count(u64::from(run.spec.train.epochs), "epoch", "epochs")
+                + &format!(" of {}", count(run.steps_per_epoch, "step", "steps")),
             run.validation_samples,
         )),
         Phase::Running => Some(format!(

@@ -175,7 +175,9 @@ impl Output {
     pub fn count_bar(&self, total: u64, what: &str) -> ProgressBar {
         self.bar(
             total,
-            &format!("{what} {{wide_bar}} {{human_pos}}/{{human_len}}  {{per_sec:>10}}  {{eta:>4}}"),
+            &format!(
+                "{what} {{wide_bar}} {{human_pos}}/{{human_len}}  {{per_sec:>10}}  {{eta:>4}}"
+            ),
         )
     }
 

@@ -23,12 +23,10 @@ pub fn run(command: Prepare, output: &Output) -> Result<(), Error> {
     let report = report.map_err(|e| match e {
         PrepareError::Option { .. } => Error::Usage(e.to_string()),
         // Its hint speaks of options in general; here they have a name.
-        PrepareError::TooManyBad { .. } => {
-            Error::Dataset(format!("{e}\nTo leave them out, say --max-bad N or --max-bad x%"))
-        }
-        PrepareError::Exists { .. } => {
-            Error::Dataset(format!("{e} (here: --overwrite)"))
-        }
+        PrepareError::TooManyBad { .. } => Error::Dataset(format!(
+            "{e}\nTo leave them out, say --max-bad N or --max-bad x%"
+        )),
+        PrepareError::Exists { .. } => Error::Dataset(format!("{e} (here: --overwrite)")),
         _ => Error::Dataset(e.to_string()),
     })?;
     output.record(&Record::Prepared {
@@ -70,7 +68,8 @@ fn options(command: Prepare) -> Result<PrepareOptions, Error> {
         Some(name) => name.clone(),
         None => name_of(&command.out),
     };
-    let name = DatasetName::new(name).map_err(|e| Error::Usage(format!("{e} (say it with --name)")))?;
+    let name =
+        DatasetName::new(name).map_err(|e| Error::Usage(format!("{e} (say it with --name)")))?;
     let mut options = PrepareOptions::new(labels, images, command.out, name);
     options.image_size = command.size;
     options.validation_fraction = command.validation;
@@ -93,7 +92,14 @@ fn name_of(out: &Path) -> String {
 
 fn describe(report: &PrepareReport) -> Vec<String> {
     let mut table = Table::new(&[
-        "split", ">patients", ">images", ">grade 0", ">1", ">2", ">3", ">4",
+        "split",
+        ">patients",
+        ">images",
+        ">grade 0",
+        ">1",
+        ">2",
+        ">3",
+        ">4",
     ]);
     let sides = [
         ("train", report.counts.train),
@@ -193,7 +199,12 @@ mod tests {
         };
         let error = options(command()).unwrap_err();
         assert_eq!(error.exit_code(), 2);
-        assert!(error.to_string().contains("trainLabels.csv: there is no such file"), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("trainLabels.csv: there is no such file"),
+            "{error}"
+        );
 
         std::fs::write(root.join("trainLabels.csv"), "image,level\n").unwrap();
         let error = options(command()).unwrap_err();

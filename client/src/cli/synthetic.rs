@@ -1,6 +1,6 @@
 //! `fovea synthetic`.
 
-use fovea_dataset::synthetic::{SyntheticOptions, generate};
+use fovea_dataset::synthetic::{SyntheticError, SyntheticOptions, generate};
 
 use super::args::Synthetic;
 use super::output::{Output, Record};
@@ -18,7 +18,10 @@ pub fn run(command: Synthetic, output: &Output) -> Result<(), Error> {
     };
     let drawn = generate(&command.out, &options, &|n| bar.inc(n as u64));
     bar.finish_and_clear();
-    drawn.map_err(|e| Error::Dataset(e.to_string()))?;
+    drawn.map_err(|e| match e {
+        SyntheticError::Option { .. } => Error::Usage(e.to_string()),
+        _ => Error::Dataset(e.to_string()),
+    })?;
     output.record(&Record::Synthetic {
         dir: &command.out,
         patients: command.patients,

@@ -29,12 +29,7 @@ impl Process {
     ///
     /// To be called on the main thread: the kernel ties the child to the life of the *thread* that
     /// started it.
-    pub fn spawn(
-        name: &str,
-        program: &Path,
-        args: &[OsString],
-        log: &Path,
-    ) -> Result<Self, Error> {
+    pub fn spawn(name: &str, program: &Path, args: &[OsString], log: &Path) -> Result<Self, Error> {
         let open = || -> std::io::Result<_> {
             let file = OpenOptions::new().create(true).append(true).open(log)?;
             let start = file.metadata()?.len();
@@ -102,7 +97,11 @@ impl Process {
     pub fn complaint(&self, what: &str) -> Error {
         let tail = self.tail();
         Error::Cluster(if tail.is_empty() {
-            format!("{} {what}; its log {} is empty", self.name, self.log.display())
+            format!(
+                "{} {what}; its log {} is empty",
+                self.name,
+                self.log.display()
+            )
         } else {
             format!(
                 "{} {what}; the end of its log {}:\n{tail}",

@@ -68,7 +68,11 @@ impl Schema {
         let last = |k: &str| k.rsplit('.').next().unwrap_or(k).to_owned();
         // The right name in the wrong table comes first, then what looks alike.
         let elsewhere = self.leaves.keys().find(|k| last(k) == last(key));
-        let tables = self.sample.iter().filter(|(_, v)| v.is_table()).map(|(k, _)| k.as_str());
+        let tables = self
+            .sample
+            .iter()
+            .filter(|(_, v)| v.is_table())
+            .map(|(k, _)| k.as_str());
         let alike = || {
             suggest::nearest(key, self.leaves.keys().map(String::as_str).chain(tables))
                 .map(str::to_owned)
@@ -91,7 +95,10 @@ impl Schema {
                         _ => k.strip_prefix(table)?.strip_prefix('.'),
                     })
                     .collect();
-                format!("{key}: there is no such key; known here: {}", known.join(", "))
+                format!(
+                    "{key}: there is no such key; known here: {}",
+                    known.join(", ")
+                )
             }
         }
     }
@@ -131,7 +138,9 @@ fn in_plain_words(message: &str, value: &Value) -> String {
             let given = given.split('`').nth(1).unwrap_or_default();
             let choices: Vec<&str> = kind.split('`').skip(1).step_by(2).collect();
             let hint = suggest::nearest(given, choices.iter().copied())
-                .map_or(String::new(), |right| format!("; did you mean \"{right}\"?"));
+                .map_or(String::new(), |right| {
+                    format!("; did you mean \"{right}\"?")
+                });
             let choices: Vec<String> = choices.iter().map(|c| format!("\"{c}\"")).collect();
             return format!("\"{given}\" is not one of {}{hint}", choices.join(", "));
         }

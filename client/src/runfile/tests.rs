@@ -72,10 +72,7 @@ fn what_is_wrong_is_said_with_line_key_and_hint() {
             "[model]\nclasses = 3",
             "run.toml:4: model.classes: 3 is neither 2 (binary) nor 5",
         ),
-        (
-            "[model]\nfrozen = [\"conv9\"]",
-            "run.toml:4: model.frozen:",
-        ),
+        ("[model]\nfrozen = [\"conv9\"]", "run.toml:4: model.frozen:"),
         (
             "[workers]\nmin = 3",
             "run.toml:4: workers.min: 3 is not in 1..=2",
@@ -86,7 +83,10 @@ fn what_is_wrong_is_said_with_line_key_and_hint() {
     ];
     for (text, expected) in cases {
         let said = complaint(&format!("{MINIMAL}{text}"));
-        assert!(said.contains(expected), "{text:?}\n said {said:?}\n not  {expected:?}");
+        assert!(
+            said.contains(expected),
+            "{text:?}\n said {said:?}\n not  {expected:?}"
+        );
         assert_eq!(said.lines().count(), 1, "more than one complaint: {said}");
     }
 }
@@ -110,7 +110,10 @@ fn all_problems_come_at_once_in_the_order_of_the_file() {
         "run.toml:5: train.ephocs:",
         "run.toml: dataset:",
     ]) {
-        assert!(line.starts_with(start), "{line} does not start with {start}");
+        assert!(
+            line.starts_with(start),
+            "{line} does not start with {start}"
+        );
     }
 }
 
@@ -148,12 +151,18 @@ fn bad_overrides_are_named() {
             "train.epoch=3",
             "--set train.epoch=3: train.epoch: there is no such key; did you mean train.epochs?",
         ),
-        ("train={}", "--set train={}: train: is a table; set a key of it, such as train."),
+        (
+            "train={}",
+            "--set train={}: train: is a table; set a key of it, such as train.",
+        ),
         (
             "train.epochs=many",
             "--set train.epochs=many: train.epochs: \"many\" is not a whole number",
         ),
-        ("train.epochs=0", "--set train.epochs=0: train.epochs: 0 is not between"),
+        (
+            "train.epochs=0",
+            "--set train.epochs=0: train.epochs: 0 is not between",
+        ),
     ] {
         let mut file = file(MINIMAL);
         file.set(assignment);
@@ -182,7 +191,10 @@ fn weights_are_found_from_where_they_were_named_and_pinned() {
     let file = RunFile::parse("run.toml", &folder, &text).unwrap();
     let mut spec = file.spec().unwrap();
     assert_eq!(file.resolve_weights(&mut spec), Ok(Weights::Pinned));
-    assert_eq!(spec.model.weights, folder.join("w.caffemodel").to_str().unwrap());
+    assert_eq!(
+        spec.model.weights,
+        folder.join("w.caffemodel").to_str().unwrap()
+    );
     // The SHA-256 of "abc", from FIPS 180-2.
     let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
     assert_eq!(spec.model.weights_sha256, abc);
@@ -190,12 +202,20 @@ fn weights_are_found_from_where_they_were_named_and_pinned() {
     let wrong = format!("{text}weights_sha256 = \"{}\"\n", "0".repeat(64));
     let file = RunFile::parse("run.toml", &folder, &wrong).unwrap();
     let error = file.resolve_weights(&mut file.spec().unwrap()).unwrap_err();
-    assert!(error.to_string().contains("run.toml:5: model.weights_sha256:"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .contains("run.toml:5: model.weights_sha256:"),
+        "{error}"
+    );
 
     let elsewhere = format!("{MINIMAL}[model]\nweights = \"not-here.caffemodel\"\n");
     let file = RunFile::parse("run.toml", &folder, &elsewhere).unwrap();
     let mut spec = file.spec().unwrap();
-    assert!(matches!(file.resolve_weights(&mut spec), Ok(Weights::Unseen(_))));
+    assert!(matches!(
+        file.resolve_weights(&mut spec),
+        Ok(Weights::Unseen(_))
+    ));
     assert!(Path::new(&spec.model.weights).is_absolute());
     assert!(spec.model.weights_sha256.is_empty());
 }

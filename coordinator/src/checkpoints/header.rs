@@ -71,17 +71,15 @@ fn metadata(
         {"part": "velocity", "elements": layout.trainable_len()},
         {"part": "frozen", "elements": layout.frozen_len()},
     ]);
-    Ok(BTreeMap::from(
-        [
-            ("format", FORMAT.to_owned()),
-            ("run_id", run.id.to_string()),
-            ("step", step.to_string()),
-            ("epoch", epoch.to_string()),
-            ("generation", generation.to_string()),
-            ("dataset_digest", run.dataset_digest.clone()),
-            ("spec", to_json(&run.spec)?),
-            ("fingerprint", to_json(fingerprint)?),
-            ("state_order", order.to_string()),
-        ],
-    ))
+    Ok(BTreeMap::from([
+        ("format", FORMAT.to_owned()),
+        ("run_id", run.id.to_string()),
+        ("step", step.to_string()),
+        ("epoch", epoch.to_string()),
+        ("generation", generation.to_string()),
+        ("dataset_digest", run.dataset_digest.clone()),
+        ("spec", to_json(&run.spec)?),
+        ("fingerprint", to_json(fingerprint)?),
+        ("state_order", order.to_string()),
+    ]))
 }

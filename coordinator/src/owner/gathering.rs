@@ -99,7 +99,10 @@ impl Owner {
         if claim.step < first || claim.step > run.extent.total_steps {
             return Err(ApiError::invalid(
                 "header.step",
-                format!("{} is not in {first}..={}", claim.step, run.extent.total_steps),
+                format!(
+                    "{} is not in {first}..={}",
+                    claim.step, run.extent.total_steps
+                ),
             ));
         }
         let layout = layout(run)?;

@@ -138,7 +138,10 @@ impl Owner {
     }
 
     /// Takes messages until nobody can send any.
-    pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) -> Result<(), OwnerError> {
+    pub(crate) async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Message>,
+    ) -> Result<(), OwnerError> {
         let mut wake = blocking(|| self.turn(None))?;
         loop {
             let message = tokio::select! {

@@ -132,8 +132,17 @@ mod tests {
             assert_eq!(address("a", good).unwrap(), good);
         }
         for bad in [
-            "", "host", "host:", ":1", "host:0", "host:65536", "a b:1", "[x]:1", "http://h:1",
-            "h/../:1", &format!("{}:1", "h".repeat(300)),
+            "",
+            "host",
+            "host:",
+            ":1",
+            "host:0",
+            "host:65536",
+            "a b:1",
+            "[x]:1",
+            "http://h:1",
+            "h/../:1",
+            &format!("{}:1", "h".repeat(300)),
         ] {
             assert!(address("a", bad).is_err(), "{bad:?} was accepted");
         }

@@ -53,7 +53,10 @@ impl Datasets for DatasetsService {
             let path = held.dir.join(file);
             async move {
                 tokio::fs::read(&path).await.map(Bytes::from).map_err(|e| {
-                    ApiError::Damaged(format!("the dataset's {} cannot be read: {e}", path.display()))
+                    ApiError::Damaged(format!(
+                        "the dataset's {} cannot be read: {e}",
+                        path.display()
+                    ))
                 })
             }
         };

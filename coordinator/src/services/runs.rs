@@ -45,10 +45,7 @@ impl Runs for RunsService {
         }))
     }
 
-    async fn get(
-        &self,
-        request: Request<pb::GetRunRequest>,
-    ) -> Result<Response<pb::Run>, Status> {
+    async fn get(&self, request: Request<pb::GetRunRequest>) -> Result<Response<pb::Run>, Status> {
         let run = check::run_id("run_id", &request.into_inner().run_id)?;
         let view = self
             .0

@@ -109,7 +109,10 @@ async fn listen(
         };
         let message = match message {
             Err(_) => {
-                break ApiError::Silent(format!("nothing was heard for {} ms", patience.as_millis()));
+                break ApiError::Silent(format!(
+                    "nothing was heard for {} ms",
+                    patience.as_millis()
+                ));
             }
             Ok(Err(status)) => break transfer::broken(&status),
             Ok(Ok(None)) => break ApiError::BrokenOff("it closed its session".into()),
@@ -174,8 +177,7 @@ fn said(message: pb::WorkerMessage) -> Result<Option<Said>, ApiError> {
             generation,
             report,
         }) => {
-            let report =
-                report.ok_or_else(|| ApiError::invalid("step.report", "is missing"))?;
+            let report = report.ok_or_else(|| ApiError::invalid("step.report", "is missing"))?;
             let report = StepReport::from(report);
             step_is_finite(&report)?;
             ("step", run_id, generation, AboutRun::Step(report))
@@ -227,7 +229,10 @@ fn step_is_finite(report: &StepReport) -> Result<(), ApiError> {
         ("step.report.phases.forward_ms", report.phases.forward_ms),
         ("step.report.phases.backward_ms", report.phases.backward_ms),
         ("step.report.phases.reduce_ms", report.phases.reduce_ms),
-        ("step.report.phases.optimizer_ms", report.phases.optimizer_ms),
+        (
+            "step.report.phases.optimizer_ms",
+            report.phases.optimizer_ms,
+        ),
     ] {
         check::finite(field, value)?;
     }
@@ -238,13 +243,20 @@ fn checked_scores(scores: Vec<pb::Score>) -> Result<Vec<Score>, ApiError> {
     if scores.len() > SCORES {
         return Err(ApiError::invalid(
             "scores.scores",
-            format!("has {} entries; send at most {SCORES} a message", scores.len()),
+            format!(
+                "has {} entries; send at most {SCORES} a message",
+                scores.len()
+            ),
         ));
     }
     for (i, score) in scores.iter().enumerate() {
         check::finite(&format!("scores.scores[{i}].loss"), score.loss.into())?;
         // Rounding may carry a softmax a hair over one.
-        if score.probabilities.iter().any(|p| !(0.0..=1.001).contains(p)) {
+        if score
+            .probabilities
+            .iter()
+            .any(|p| !(0.0..=1.001).contains(p))
+        {
             return Err(ApiError::invalid(
                 format!("scores.scores[{i}].probabilities"),
                 "are not all between 0 and 1",

@@ -120,9 +120,8 @@ impl Anatomy {
     fn trunk(&mut self, up: f32, temporal: bool, vein: bool, dice: &mut Dice) {
         let out = if temporal { -self.nasal } else { self.nasal };
         let apart = if vein { 0.05 } else { -0.03 };
-        let mut about = |x: f32, y: f32| {
-            point(x, y) + point(0.05 * dice.normal(), 0.05 * dice.normal())
-        };
+        let mut about =
+            |x: f32, y: f32| point(x, y) + point(0.05 * dice.normal(), 0.05 * dice.normal());
         let start = self.disc + about(0.0, 0.0) * 0.3;
         let [first, second, end] = if temporal {
             [
@@ -249,8 +248,8 @@ impl Anatomy {
             let stripe = smoothstep(0.35, 0.0, ridge) - 0.4;
             let choroid = 0.13 * style.choroid * stripe * smoothstep(0.15, 0.5, from_fovea);
             // Yellow pigment darkens the macula, most in the fovea.
-            let macula = 0.20 * smoothstep(0.36, 0.0, from_fovea)
-                + 0.16 * smoothstep(0.10, 0.0, from_fovea);
+            let macula =
+                0.20 * smoothstep(0.36, 0.0, from_fovea) + 0.16 * smoothstep(0.10, 0.0, from_fovea);
             // Nerve fibres make the retina paler around the disc.
             let fibres = 0.10 * smoothstep(0.55, 0.1, p.distance(self.disc));
             let [red, green, blue] = style.retina;
@@ -267,13 +266,23 @@ impl Anatomy {
         // A little taller than wide: three discs in a column.
         let column = |mask: &mut Mask, radius: f32, edge: f32, strength: f32| {
             for shift in [-0.06, 0.0, 0.06] {
-                mask.disc(self.disc + point(0.0, shift * radius), radius, edge, strength);
+                mask.disc(
+                    self.disc + point(0.0, shift * radius),
+                    radius,
+                    edge,
+                    strength,
+                );
             }
         };
         let light = dice.range(0.9, 1.05);
         let bright = |colour: Colour| colour.map(|v| v * light);
         let mut halo = Mask::new(view);
-        column(&mut halo, radius * 1.12, radius * 0.5, dice.range(0.15, 0.4));
+        column(
+            &mut halo,
+            radius * 1.12,
+            radius * 0.5,
+            dice.range(0.15, 0.4),
+        );
         canvas.cover(&halo, bright([224.0, 150.0, 90.0]));
         let mut rim = Mask::new(view);
         column(&mut rim, radius, radius * 0.22, 0.9);

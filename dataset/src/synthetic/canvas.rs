@@ -77,7 +77,10 @@ impl Canvas {
     /// Changes every pixel, knowing its place.
     pub fn adjust(&mut self, mut change: impl FnMut(Point, &mut Colour)) {
         for (i, pixel) in self.pixels.iter_mut().enumerate() {
-            change(self.view.place(i % self.view.size, i / self.view.size), pixel);
+            change(
+                self.view.place(i % self.view.size, i / self.view.size),
+                pixel,
+            );
         }
     }
 
@@ -158,11 +161,5 @@ impl Mask {
                 *old = old.max(value);
             }
         }
-    }
-
-    /// The part of the picture that is covered, 0 to 1.
-    #[cfg(test)]
-    pub fn area(&self) -> f32 {
-        self.values.iter().sum::<f32>() / self.values.len() as f32
     }
 }

@@ -148,7 +148,10 @@ impl Noise {
     /// In -1..1; changes over a distance of about 1.
     pub fn at(&self, x: f32, y: f32) -> f32 {
         let (left, top) = (x.floor(), y.floor());
-        let (u, v) = (smoothstep(0.0, 1.0, x - left), smoothstep(0.0, 1.0, y - top));
+        let (u, v) = (
+            smoothstep(0.0, 1.0, x - left),
+            smoothstep(0.0, 1.0, y - top),
+        );
         let wrap = |i: f32| (i as i32).rem_euclid(Self::SIDE as i32) as usize;
         let (i, j) = (wrap(left), wrap(top));
         let (i1, j1) = ((i + 1) % Self::SIDE, (j + 1) % Self::SIDE);

@@ -46,9 +46,9 @@ impl Counts {
         ] = match grade {
             0 => [0; 5],
             1 => [n(1, 5), 0, 0, 0, 0],
-            2 => [n(6, 18), n(7, 14), n(1, 3), n(0, 1), 0],
-            3 => [n(12, 30), n(16, 30), n(1, 4), n(1, 4), 0],
-            _ => [n(10, 30), n(10, 24), n(1, 4), n(0, 4), n(1, 3)],
+            2 => [n(6, 18), n(8, 14), n(2, 4), n(0, 1), 0],
+            3 => [n(12, 30), n(18, 30), n(2, 5), n(1, 4), 0],
+            _ => [n(10, 30), n(12, 24), n(2, 5), n(0, 4), n(1, 3)],
         };
         let preretinal = u32::from(grade >= 4 && dice.chance(0.4));
         Self {
@@ -78,7 +78,7 @@ pub fn paint(canvas: &mut Canvas, eye: &Anatomy, view: View, counts: &Counts, di
     let mut wool = Mask::new(view);
     for _ in 0..counts.cotton_wool {
         let p = free_place(eye, dice);
-        let radius = dice.range(0.03, 0.06);
+        let radius = dice.range(0.04, 0.07);
         for _ in 0..4 {
             let part = p + dice.in_disc() * (0.7 * radius);
             wool.disc(part, 0.7 * radius, 0.9 * radius, dice.range(0.5, 0.75));
@@ -123,27 +123,41 @@ fn free_place(eye: &Anatomy, dice: &mut Dice) -> Point {
 
 /// A dot, a ragged blot, or a flame along a vessel.
 fn haemorrhage(blood: &mut Mask, eye: &Anatomy, dice: &mut Dice) {
-    let strength = dice.range(0.75, 1.0);
+    let strength = dice.range(0.8, 1.0);
     let kind = dice.uniform();
-    if kind < 0.4 {
+    if kind < 0.35 {
         let p = free_place(eye, dice);
-        blood.disc(p, dice.range(0.016, 0.028), 0.012, strength);
+        blood.disc(p, dice.range(0.018, 0.032), 0.014, strength);
     } else if kind < 0.8 {
         let p = free_place(eye, dice);
-        let radius = dice.range(0.028, 0.06);
-        for _ in 0..dice.count(5, 9) {
-            let part = p + dice.in_disc() * (0.75 * radius);
-            blood.disc(part, radius * dice.range(0.35, 0.65), 0.014, strength);
+        let radius = dice.range(0.034, 0.07);
+        blood.disc(p, 0.7 * radius, 0.03, strength);
+        for _ in 0..dice.count(6, 10) {
+            let from = p + dice.in_disc() * (0.5 * radius);
+            let to = from + dice.in_disc() * (0.6 * radius);
+            let half = radius * dice.range(0.15, 0.4);
+            blood.segment(
+                (from, half),
+                (to, 0.6 * half),
+                0.02,
+                strength * dice.range(0.8, 1.0),
+            );
         }
     } else {
         let (p, along) = eye.on_vessel(dice);
         let across = point(-along.y, along.x);
-        let length = dice.range(0.05, 0.11);
+        let length = dice.range(0.07, 0.14);
         let p = p + across * (0.03 * dice.normal());
-        for _ in 0..dice.count(3, 6) {
-            let from = p + across * (0.018 * dice.normal());
-            let to = from + along * (length * dice.range(0.5, 1.0));
-            blood.segment((from, dice.range(0.006, 0.014)), (to, 0.003), 0.01, strength);
+        for _ in 0..dice.count(5, 9) {
+            let from = p + across * (0.012 * dice.normal()) + along * (0.02 * dice.normal());
+            let to =
+                from + along * (length * dice.range(0.5, 1.0)) + across * (0.01 * dice.normal());
+            blood.segment(
+                (from, dice.range(0.007, 0.013)),
+                (to, 0.003),
+                0.014,
+                strength,
+            );
         }
     }
 }
@@ -160,9 +174,9 @@ fn exudates(lipid: &mut Mask, eye: &Anatomy, dice: &mut Dice) {
             break p;
         }
     };
-    let spread = dice.range(0.05, 0.14);
+    let spread = dice.range(0.06, 0.15);
     let ring = dice.chance(0.3);
-    for _ in 0..dice.count(9, 26) {
+    for _ in 0..dice.count(14, 34) {
         let away = if ring {
             dice.direction() * dice.range(0.85, 1.1)
         } else {
@@ -170,8 +184,10 @@ fn exudates(lipid: &mut Mask, eye: &Anatomy, dice: &mut Dice) {
         };
         let p = centre + away * spread;
         if eye.is_free(p) {
-            let radius = dice.range(0.007, 0.02);
-            lipid.disc(p, radius, 0.01, dice.range(0.7, 0.97));
+            // Many small spots and a few large ones.
+            let part = dice.uniform();
+            let radius = 0.007 + 0.019 * part * part;
+            lipid.disc(p, radius, 0.012, dice.range(0.75, 0.97));
         }
     }
 }
@@ -200,14 +216,15 @@ fn new_vessels(fresh: &mut Mask, eye: &Anatomy, at_disc: bool, dice: &mut Dice) 
 fn preretinal(blood: &mut Mask, eye: &Anatomy, dice: &mut Dice) {
     let centre = free_place(eye, dice) * 0.8;
     let width = dice.range(0.09, 0.17);
-    for row in 0..7 {
-        let depth = row as f32 / 7.0;
+    let rows = 24;
+    for row in 0..rows {
+        let depth = row as f32 / rows as f32;
         let half = width * (1.0 - depth * depth).sqrt();
         let y = centre.y + 0.75 * width * depth;
-        let thick = 0.07 * width;
+        let thick = 0.1 * width;
         let from = point(centre.x - half + thick, y);
         let to = point(centre.x + half - thick, y);
-        blood.segment((from, thick), (to, thick), 0.02, 0.97);
+        blood.segment((from, thick), (to, thick), 0.02, 0.95);
     }
 }
 
@@ -245,13 +262,12 @@ mod tests {
         }
         for grade in [2, 3, 4] {
             for c in counts(grade) {
-                assert!(c.haemorrhages >= 7 && c.exudates >= 1, "{grade}: {c:?}");
+                assert!(c.haemorrhages >= 8 && c.exudates >= 2, "{grade}: {c:?}");
                 assert_eq!(c.new_vessels > 0, grade == 4, "{grade}: {c:?}");
                 assert!(c.preretinal == 0 || grade == 4);
             }
         }
-        let bleeding =
-            |grade| -> u32 { counts(grade).iter().map(|c| c.haemorrhages).sum() };
+        let bleeding = |grade| -> u32 { counts(grade).iter().map(|c| c.haemorrhages).sum() };
         assert!(bleeding(3) > 2 * bleeding(2));
     }
 }

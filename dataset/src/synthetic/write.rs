@@ -192,7 +192,10 @@ impl SyntheticOptions {
     fn validate(&self) -> Result<(), SyntheticError> {
         let refuse = |option, message| Err(SyntheticError::Option { option, message });
         if self.patients == 0 {
-            return refuse("patients", "0 patients have no eyes; draw at least 1".into());
+            return refuse(
+                "patients",
+                "0 patients have no eyes; draw at least 1".into(),
+            );
         }
         if !SIZES.contains(&self.size) {
             let (low, high) = (SIZES.start(), SIZES.end());

@@ -12,6 +12,7 @@
 mod forward;
 pub mod kernels;
 pub mod lrn;
+mod memory;
 mod net;
 pub(crate) mod raw;
 mod rows;

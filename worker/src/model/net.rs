@@ -5,6 +5,8 @@ use std::collections::HashMap;
 use fovea_core::googlenet::{Entry, FlatLayout, Op, ParamKind, layers};
 use tch::{Device, Kind, Reduction, Tensor, no_grad};
 
+use super::memory::keep_freed_memory;
+
 /// GoogLeNet with its parameters on one device.
 #[derive(Debug)]
 pub struct Net {
@@ -29,6 +31,7 @@ pub(super) struct WeightLayer {
 impl Net {
     /// A network whose parameters are all zero: give it a run's state before use.
     pub fn new(layout: &FlatLayout, device: Device) -> Net {
+        keep_freed_memory();
         let flat = |len: usize| Tensor::zeros([len as i64], (Kind::Float, device));
         let params = flat(layout.trainable_len());
         let frozen = flat(layout.frozen_len());

@@ -102,15 +102,20 @@ fn lrn_backward_any(shape: Shape, x: &[f32], gradient: &[f32], out: &mut [f32]) 
         .zip(out.chunks_exact_mut(c))
     {
         squares.square(x);
-        for i in 0..c {
-            let s = BASE + RATE * squares.sum(i);
+        for ((((out, term), sum), x), g) in out
+            .iter_mut()
+            .zip(&mut terms.values[REACH..])
+            .zip(squares.sums(c))
+            .zip(x)
+            .zip(g)
+        {
+            let s = BASE + RATE * sum;
             let root = s.sqrt();
-            let power = 1.0 / (root * root.sqrt());
-            out[i] = g[i] * power;
-            terms.values[i + REACH] = out[i] * x[i] / s;
+            *out = g / (root * root.sqrt());
+            *term = *out * x / s;
         }
-        for i in 0..c {
-            out[i] -= factor * x[i] * terms.sum(i);
+        for ((out, sum), x) in out.iter_mut().zip(terms.sums(c)).zip(x) {
+            *out -= factor * x * sum;
         }
     }
 }
@@ -188,11 +193,14 @@ fn pool_columns(row: &[f32], c: usize, out: &mut [f32]) {
 #[inline(always)]
 fn raise(most: &mut [f32], more: &[f32]) {
     for (most, more) in most.iter_mut().zip(more) {
-        *most = if *most > *more { *most } else { *more };
+        // A NaN wins, so that it is seen in the end.
+        if *more > *most || more.is_nan() {
+            *most = *more;
+        }
     }
 }
 
-/// A NaN stays one, so that a diverged network is seen.
+/// A NaN stays one.
 #[inline(always)]
 fn rectified(x: f32) -> f32 {
     if x < 0.0 { 0.0 } else { x }
@@ -201,8 +209,8 @@ fn rectified(x: f32) -> f32 {
 #[inline(always)]
 fn normalise(x: &[f32], window: &mut Window, out: &mut [f32]) {
     window.square(x);
-    for (i, (out, x)) in out.iter_mut().zip(x).enumerate() {
-        let root = (BASE + RATE * window.sum(i)).sqrt();
+    for ((out, sum), x) in out.iter_mut().zip(window.sums(x.len())).zip(x) {
+        let root = (BASE + RATE * sum).sqrt();
         *out = x / (root * root.sqrt());
     }
 }
@@ -227,10 +235,16 @@ impl Window {
         }
     }
 
-    /// Over the window around channel `i`.
+    /// Over the window around each channel. An iterator over slices of one length: indexing would be
+    /// checked element by element, and not vectorise.
     #[inline(always)]
-    fn sum(&self, i: usize) -> f32 {
-        let v = &self.values;
-        (v[i] + v[i + 4]) + (v[i + 1] + v[i + 3]) + v[i + 2]
+    fn sums(&self, channels: usize) -> impl Iterator<Item = f32> {
+        let [a, b, c, d, e] = [0, 1, 2, 3, 4].map(|shift| &self.values[shift..shift + channels]);
+        a.iter()
+            .zip(b)
+            .zip(c)
+            .zip(d)
+            .zip(e)
+            .map(|((((a, b), c), d), e)| (a + e) + (b + d) + c)
     }
 }

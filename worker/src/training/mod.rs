@@ -154,7 +154,7 @@ impl Training<'_> {
             }
             let per_epoch = self.plan.steps_per_epoch();
             if step.is_multiple_of(per_epoch) {
-                let scores = self.validate()?;
+                let scores = self.validate(step)?;
                 let epoch = self.plan.position(step - 1).epoch;
                 emit(TrainingEvent::Scores { epoch, scores });
             }
@@ -250,15 +250,22 @@ impl Training<'_> {
         }
     }
 
-    fn validate(&mut self) -> Result<Vec<Score>, TrainingError> {
-        let mut scores = Vec::new();
+    fn validate(&mut self, step: u64) -> Result<Vec<Score>, TrainingError> {
+        let mut scores: Vec<Score> = Vec::new();
         loop {
             if self.control.aborted() {
                 return Err(CollectiveError::Aborted.into());
             }
             match self.loader.next()? {
                 Item::Validation(batch) => scores.extend(self.device.score(&batch)?),
-                Item::EpochEnd => return Ok(scores),
+                Item::EpochEnd => {
+                    let finite = |s: &Score| s.loss.is_finite();
+                    if scores.iter().all(finite) {
+                        return Ok(scores);
+                    }
+                    let what = "validation loss";
+                    return Err(TrainingError::NotFinite { what, step });
+                }
                 Item::Train(_) => return Err(DataError::Ended.into()),
             }
         }

@@ -87,7 +87,10 @@ fn say(narrator: &mut Narrator, update: Update) -> Vec<String> {
 fn a_run_from_queue_to_end() {
     let mut n = Narrator::new(false);
     let told = |n: &mut Narrator, r: RunInfo| say(n, Update::Run(Box::new(r)));
-    assert_eq!(told(&mut n, run(Phase::Queued)), ["dr-1 waits for 1 worker"]);
+    assert_eq!(
+        told(&mut n, run(Phase::Queued)),
+        ["dr-1 waits for 1 worker"]
+    );
     assert!(told(&mut n, run(Phase::Queued)).is_empty(), "said twice");
     assert_eq!(
         told(&mut n, run(Phase::Forming)),
@@ -115,7 +118,10 @@ fn a_run_from_queue_to_end() {
     assert!(say(&mut n, Update::Epoch(epoch(2))).is_empty());
     let over = told(&mut n, run(Phase::Completed));
     assert_eq!(over.len(), 1);
-    assert!(over[0].starts_with("    3/3") && over[0].ends_with("  -"), "{over:?}");
+    assert!(
+        over[0].starts_with("    3/3") && over[0].ends_with("  -"),
+        "{over:?}"
+    );
 }
 
 #[test]

@@ -1,0 +1,316 @@
+//! The built program: exit codes, what it says, and its JSON.
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use common::{Fake, State, event, fovea, run, run_after, stderr, stdout};
+use fovea_proto::pb::{self, Phase};
+
+fn watched(last: pb::Run) -> Fake {
+    Fake::new(State {
+        run: Some(last.clone()),
+        watches: [vec![
+            event::run(run("dr-1", Phase::Running)),
+            event::step(12),
+            event::epoch(0),
+            event::checkpoint(12),
+            event::run(last),
+        ]]
+        .into(),
+        ..State::default()
+    })
+}
+
+fn ended(phase: Phase, reason: &str) -> pb::Run {
+    pb::Run {
+        reason: reason.into(),
+        ..run_after("dr-1", phase, 3)
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_a_run_is_the_exit_code() {
+    let cases = [
+        (
+            Phase::Completed,
+            "",
+            0,
+            "dr-1 completed: 36 steps in 3 epochs",
+        ),
+        (
+            Phase::Failed,
+            "the loss is not finite",
+            5,
+            "run dr-1 failed: the loss is not finite",
+        ),
+        (
+            Phase::Cancelled,
+            "",
+            6,
+            "run dr-1 was cancelled; `fovea resume dr-1`",
+        ),
+    ];
+    for (phase, reason, code, words) in cases {
+        let address = watched(ended(phase, reason)).serve().await;
+        let output = fovea(&address, &["watch", "dr-1"]).await;
+        let said = stdout(&output) + &stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(words), "{said}");
+        // Every epoch is in the table, once.
+        for epoch in ["    1/3 ", "    2/3 ", "    3/3 "] {
+            assert_eq!(said.matches(epoch).count(), 1, "{said}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_line_of_json_says_what_it_is() {
+    let address = watched(ended(Phase::Completed, "")).serve().await;
+    let output = fovea(&address, &["--json", "watch", "dr-1"]).await;
+    assert!(output.stderr.is_empty(), "{}", stderr(&output));
+    let lines: Vec<serde_json::Value> = stdout(&output)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let types: Vec<&str> = lines.iter().map(|l| l["type"].as_str().unwrap()).collect();
+    assert_eq!(
+        types,
+        [
+            "run",
+            "step",
+            "epoch",
+            "checkpoint",
+            "epoch",
+            "checkpoint",
+            "epoch",
+            "checkpoint",
+            "run",
+            "result"
+        ]
+    );
+    assert_eq!(lines[0]["spec"]["train"]["epochs"], 3);
+    assert_eq!(lines[0]["total_steps"], 36);
+    assert_eq!(lines[1]["images_per_s"], 40.0);
+    assert_eq!(lines[2]["validation"]["confusion"][1][1], 40);
+    assert_eq!(lines[3]["sha256"].as_str().unwrap().len(), 64);
+    let result = &lines[9];
+    assert_eq!(result["phase"], "completed");
+    assert_eq!(result["step"], 36);
+    assert_eq!(result["validation"]["auc"], 0.92);
+    assert_eq!(result["checkpoint"]["step"], 36);
+
+    let refused = fovea(&address, &["--json", "run", "dr-9"]).await;
+    let error: serde_json::Value = serde_json::from_str(&stdout(&refused)).unwrap();
+    assert_eq!(error["type"], "error");
+    assert_eq!(error["exit_code"], 4);
+}
+
+#[tokio::test]
+async fn refusals_are_one_clear_sentence() {
+    let address = watched(run("dr-1", Phase::Running)).serve().await;
+    for args in [
+        &["run", "x"][..],
+        &["watch", "x"],
+        &["cancel", "x"],
+        &["resume", "dr-1"],
+    ] {
+        let output = fovea(&address, args).await;
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(4), "{args:?}: {said}");
+        assert!(
+            said.starts_with("fovea: the coordinator refused: "),
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+        assert!(
+            !said.contains("Status") && !said.contains("metadata"),
+            "a debug dump: {said}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn nobody_there_is_exit_3_and_a_wrong_address_is_2() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", free.local_addr().unwrap());
+    drop(free);
+    let output = fovea(&address, &["runs"]).await;
+    assert_eq!(output.status.code(), Some(3));
+    assert!(
+        stderr(&output).contains("is fovea-coordinator running there?"),
+        "{}",
+        stderr(&output)
+    );
+
+    let output = fovea("not an address", &["runs"]).await;
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+}
+
+#[tokio::test]
+async fn a_bad_run_file_is_exit_2_before_anybody_is_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("run.toml");
+    std::fs::write(
+        &file,
+        "name = \"dr\"\ndataset = \"d\"\n[train]\nepoch = 3\nbatch = 0\n",
+    )
+    .unwrap();
+    let file = file.to_str().unwrap();
+    // Nobody listens at this address.
+    let output = fovea("http://127.0.0.1:9", &["submit", file]).await;
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert_eq!(
+        said.trim_end(),
+        format!("{file}:4: train.epoch: there is no such key; did you mean train.epochs?")
+    );
+    let output = fovea("http://127.0.0.1:9", &["submit", "nowhere.toml"]).await;
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).starts_with("nowhere.toml: there is no such file"));
+}
+
+#[tokio::test]
+async fn a_submission_carries_file_overrides_and_weights() {
+    let fake = Fake::default();
+    let address = fake.serve().await;
+    let dir = tempfile::tempdir().unwrap();
+    let dir = std::fs::canonicalize(dir.path()).unwrap();
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::write(dir.join("w.safetensors"), b"abc").unwrap();
+    let file = dir.join("run.toml");
+    std::fs::write(
+        &file,
+        "name = \"dr\"\ndataset = \"d\"\n[model]\nweights = \"w.safetensors\"\n",
+    )
+    .unwrap();
+    let args = [
+        "submit",
+        file.to_str().unwrap(),
+        "--set",
+        "train.epochs=7",
+        "--set",
+        "name=x",
+    ];
+    let output = fovea(&address, &args).await;
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let said = stdout(&output);
+    assert!(
+        said.contains("run x-1 accepted: 7 epochs of 12 steps, dataset d"),
+        "{said}"
+    );
+    assert!(said.contains("fovea watch x-1"), "{said}");
+    let state = fake.0.lock().unwrap();
+    let spec = &state.submitted[0];
+    assert_eq!(spec.name, "x");
+    assert_eq!(spec.train.as_ref().unwrap().epochs, Some(7));
+    let model = spec.model.as_ref().unwrap();
+    assert_eq!(model.weights.as_deref(), dir.join("w.safetensors").to_str());
+    assert_eq!(
+        model.weights_sha256.as_deref(),
+        Some(common::sha256(b"abc").as_str())
+    );
+}
+
+#[tokio::test]
+async fn runs_and_details_read_well() {
+    let mut one = run_after("dr-1", Phase::Failed, 2);
+    one.reason = "worker a ran out of memory".into();
+    let address = Fake::new(State {
+        run: Some(one),
+        ..State::default()
+    })
+    .serve()
+    .await;
+    let listed = stdout(&fovea(&address, &["runs"]).await);
+    let lines: Vec<&str> = listed.lines().collect();
+    assert!(
+        lines[0].starts_with("run   phase   step  epoch    AUC  dataset  workers  submitted"),
+        "{listed}"
+    );
+    assert!(
+        lines[1].starts_with("dr-1  failed  0/36    2/3  0.910  d  "),
+        "{listed}"
+    );
+    let shown = stdout(&fovea(&address, &["run", "dr-1"]).await);
+    for words in [
+        "phase       failed: worker a ran out of memory",
+        "model       GoogLeNet, 2 classes, positive from grade 2, from scratch",
+        "2 virtual ranks x batch 16",
+        "    2/3      0.5000    0.4000  0.910",
+        "2 checkpoints, the newest of step 24",
+    ] {
+        assert!(shown.contains(words), "{words:?} is not in\n{shown}");
+    }
+    let none = stdout(&fovea(&Fake::default().serve().await, &["runs"]).await);
+    assert!(none.starts_with("no runs yet"), "{none}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_leaves_a_watch_with_130_and_the_run_alone() {
+    let fake = Fake::new(State {
+        run: Some(run("dr-1", Phase::Running)),
+        watches: [vec![event::run(run("dr-1", Phase::Running))]].into(),
+        hang: true,
+        ..State::default()
+    });
+    let address = fake.serve().await;
+    let output = tokio::task::spawn_blocking(move || {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_fovea"))
+            .args(["--coordinator", &address, "watch", "dr-1"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The first line means that it watches.
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        assert!(line.contains("training 357 images"), "{line}");
+        // SAFETY: a signal to our own child.
+        unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
+        child.wait_with_output().unwrap()
+    })
+    .await
+    .unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert!(
+        stderr(&output).contains("run dr-1 goes on"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(fake.0.lock().unwrap().cancelled.is_empty());
+}
+
+#[test]
+fn version_and_help() {
+    let say = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_fovea"))
+            .args(args)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        stdout(&output)
+    };
+    let version = say(&["--version"]);
+    assert!(
+        version.starts_with("fovea 0.") && version.contains('('),
+        "{version}"
+    );
+    let help = say(&["--help"]);
+    for words in [
+        "Exit codes:",
+        "130  interrupted",
+        "reconnecting run, reason",
+        "Examples:",
+    ] {
+        assert!(help.contains(words), "{words:?} is not in the help");
+    }
+    let wrong = Command::new(env!("CARGO_BIN_EXE_fovea"))
+        .arg("trian")
+        .output()
+        .unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+}

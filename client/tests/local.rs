@@ -1,0 +1,331 @@
+//! The embedded cluster around stand-in programs: what happens when its processes misbehave.
+//!
+//! The real programs are started by the workspace's end-to-end tests.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Fake, State, event, fovea, prepared, run, run_after, sha256, stderr, stdout};
+use fovea_proto::pb::{self, Phase};
+
+/// A coordinator that tells the address of the test's own server, and waits for the signal.
+fn pretends_to_serve(address: &str) -> String {
+    format!(
+        "while [ $# -gt 0 ]; do case $1 in --address-file) file=$2;; esac; shift; done\n\
+         printf '%s\\n' '{address}' > \"$file.part\" && mv \"$file.part\" \"$file\"\n\
+         exec sleep 600\n"
+    )
+}
+
+const WAITS: &str = "exec sleep 600\n";
+
+/// A folder with the two programs as shell scripts.
+fn programs(dir: &Path, coordinator: &str, worker: &str) -> PathBuf {
+    let bin = dir.join("bin");
+    fs::create_dir_all(&bin).unwrap();
+    for (name, script) in [("fovea-coordinator", coordinator), ("fovea-worker", worker)] {
+        let path = bin.join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    bin
+}
+
+fn run_file(dir: &Path) -> PathBuf {
+    let file = dir.join("run.toml");
+    fs::write(
+        &file,
+        "name = \"dr\"\ndataset = \"set\"\n[train]\nepochs = 3\n",
+    )
+    .unwrap();
+    file
+}
+
+async fn local(dir: &Path, bin: &Path, more: &[&str]) -> std::process::Output {
+    let data = dir.join("data");
+    let mut args = vec![
+        "local",
+        "--bin-dir",
+        bin.to_str().unwrap(),
+        "--data-dir",
+        data.to_str().unwrap(),
+    ];
+    args.extend(more);
+    fovea("http://127.0.0.1:9", &args).await
+}
+
+#[tokio::test]
+async fn from_a_run_file_to_model_and_metrics() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let set = prepared(dir);
+    let model = b"a model's bytes".to_vec();
+    let digest = sha256(&model);
+    let mut done = run_after("dr-1", Phase::Completed, 3);
+    if let Some(last) = done.checkpoints.last_mut() {
+        last.sha256 = digest.clone();
+    }
+    let fake = Fake::new(State {
+        watches: [vec![
+            event::run(run("dr-1", Phase::Running)),
+            event::run(done),
+        ]]
+        .into(),
+        checkpoint: Some((model.clone(), digest)),
+        ..State::default()
+    });
+    let bin = programs(dir, &pretends_to_serve(&fake.serve().await), WAITS);
+    let file = run_file(dir);
+    let args = [
+        "-n",
+        "2",
+        "--dataset",
+        set.to_str().unwrap(),
+        file.to_str().unwrap(),
+    ];
+    let output = local(dir, &bin, &args).await;
+    let said = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}{}", stderr(&output));
+    let home = dir.join("data/dr-1");
+    assert_eq!(fs::read(home.join("model.safetensors")).unwrap(), model);
+    let metrics: serde_json::Value =
+        serde_json::from_slice(&fs::read(home.join("metrics.json")).unwrap()).unwrap();
+    assert_eq!(metrics["run"], "dr-1");
+    assert_eq!(metrics["epochs"].as_array().unwrap().len(), 3);
+    assert_eq!(metrics["validation"]["auc"], 0.92);
+    assert_eq!(
+        metrics["model"],
+        home.join("model.safetensors").to_str().unwrap()
+    );
+    assert_eq!(metrics["spec"]["train"]["epochs"], 3);
+    for words in ["validation AUC 0.920", "model.safetensors", "metrics.json"] {
+        assert!(said.contains(words), "{words:?} is not in\n{said}");
+    }
+    let state = fake.0.lock().unwrap();
+    assert_eq!(state.created.len(), 1, "the dataset was not added");
+    let workers = state.submitted[0].workers.unwrap();
+    assert_eq!((workers.min, workers.max), (Some(2), Some(2)));
+    assert_eq!(state.submitted[0].dataset, "set");
+}
+
+#[tokio::test]
+async fn a_coordinator_that_does_not_start_shows_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = "echo 'the folder is locked by another' >&2\nexit 4\n";
+    let bin = programs(dir.path(), coordinator, WAITS);
+    let file = run_file(dir.path());
+    let output = local(dir.path(), &bin, &[file.to_str().unwrap()]).await;
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("coordinator ended early (exit status: 4)"),
+        "{said}"
+    );
+    assert!(said.contains("  the folder is locked by another"), "{said}");
+    assert!(said.contains("coordinator.log"), "{said}");
+}
+
+fn never_ending() -> Fake {
+    Fake::new(State {
+        watches: [vec![event::run(run("dr-1", Phase::Queued))]].into(),
+        hang: true,
+        ..State::default()
+    })
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_ends_the_command_with_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = never_ending();
+    let coordinator = pretends_to_serve(&fake.serve().await);
+    let worker = "echo 'libtorch_cpu.so: cannot open' >&2\nexit 127\n";
+    let bin = programs(dir.path(), &coordinator, worker);
+    let file = run_file(dir.path());
+    let output = local(dir.path(), &bin, &[file.to_str().unwrap()]).await;
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("ended early (exit status: 127)"), "{said}");
+    assert!(said.contains("  libtorch_cpu.so: cannot open"), "{said}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_said_before_anything_starts() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = run_file(dir.path());
+    let file = file.to_str().unwrap();
+    let empty = dir.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let bin = programs(dir.path(), "exit 9\n", "exit 9\n");
+    let cases: [(&Path, &[&str], i32, &str); 7] = [
+        (&empty, &[file], 1, "fovea-coordinator is not in"),
+        (
+            &bin,
+            &["-n", "4", file],
+            2,
+            "-n 4: workers.min: 4 is not in 1..=2 (train.virtual_ranks)",
+        ),
+        (
+            &bin,
+            &["-n", "1", "--set", "workers.min=2", file],
+            2,
+            "workers.max",
+        ),
+        (
+            &bin,
+            &[
+                "-n",
+                "1",
+                "--set",
+                "workers.min=2",
+                "--set",
+                "workers.max=2",
+                file,
+            ],
+            2,
+            "--set workers.min=2: the run waits for 2 workers, and only 1 are started; say -n 2",
+        ),
+        (
+            &bin,
+            &["--set", "model.weights=nowhere", file],
+            2,
+            "model.weights cannot be read",
+        ),
+        (&bin, &["--resume", "dr-1"], 2, "holds no runs yet"),
+        (
+            &bin,
+            &["--dataset", "nowhere", file],
+            1,
+            "nowhere is not a prepared dataset",
+        ),
+    ];
+    for (bin, args, code, words) in cases {
+        let output = local(dir.path(), bin, args).await;
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+        assert!(said.contains(words), "{args:?}: {words:?} is not in {said}");
+        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+    }
+}
+
+/// Waits for something with a deadline.
+fn eventually(what: &str, mut is: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !is() {
+        assert!(Instant::now() < deadline, "not within 30 s: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// Starts `fovea local` on a run that never ends; returns it once its workers have told their ids.
+fn started(dir: &Path, address: &str) -> (std::process::Child, Vec<i32>) {
+    let worker = format!("echo $$ > {}/$$.pid\n{WAITS}", dir.display());
+    let bin = programs(dir, &pretends_to_serve(address), &worker);
+    let child = Command::new(env!("CARGO_BIN_EXE_fovea"))
+        .args(["local", "-n", "2", "--bin-dir"])
+        .arg(&bin)
+        .arg("--data-dir")
+        .arg(dir.join("data"))
+        .arg(run_file(dir))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ids = Vec::new();
+    eventually("two workers", || {
+        ids = fs::read_dir(dir)
+            .unwrap()
+            .filter_map(|e| {
+                let path = e.unwrap().path();
+                path.extension().filter(|x| *x == "pid")?;
+                fs::read_to_string(&path).ok()?.trim().parse().ok()
+            })
+            .collect();
+        ids.len() == 2
+    });
+    (child, ids)
+}
+
+/// Whether a process is there and is more than an entry that nobody has collected.
+fn lives(id: i32) -> bool {
+    fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| {
+        !stat
+            .rsplit(')')
+            .next()
+            .unwrap_or("")
+            .trim_start()
+            .starts_with('Z')
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workers_do_not_outlive_a_killed_client() {
+    let address = never_ending().serve().await;
+    tokio::task::spawn_blocking(move || {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut child, workers) = started(dir.path(), &address);
+        assert!(workers.iter().all(|id| lives(*id)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        eventually("the workers are gone", || {
+            !workers.iter().any(|id| lives(*id))
+        });
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctrl_c_cancels_the_run_and_stops_the_processes() {
+    // After the cancellation the coordinator tells of the end.
+    let fake = never_ending();
+    let address = fake.serve().await;
+    let cancelled = fake.clone();
+    tokio::task::spawn_blocking(move || {
+        let dir = tempfile::tempdir().unwrap();
+        let (child, workers) = started(dir.path(), &address);
+        let interrupt = || {
+            // SAFETY: a signal to our own child.
+            unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
+        };
+        interrupt();
+        eventually("the run is cancelled", || {
+            cancelled.0.lock().unwrap().cancelled == ["dr-1"]
+        });
+        // The stand-in never ends the run, so a second interrupt gives up on it.
+        interrupt();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains("run dr-1 was left where it was"),
+            "{}",
+            stderr(&output)
+        );
+        assert!(!workers.iter().any(|id| lives(*id)), "a worker is left");
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn without_a_run_file_old_runs_are_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Fake::new(State {
+        run: Some(pb::Run {
+            reason: "x".into(),
+            ..run_after("dr-1", Phase::Cancelled, 1)
+        }),
+        ..State::default()
+    });
+    let bin = programs(dir.path(), &pretends_to_serve(&fake.serve().await), WAITS);
+    fs::create_dir_all(dir.path().join("data/coordinator")).unwrap();
+    let output = local(dir.path(), &bin, &[]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let said = stdout(&output);
+    assert!(said.contains("dr-1  cancelled"), "{said}");
+    assert!(said.contains("--resume RUN"), "{said}");
+}

@@ -1,0 +1,316 @@
+//! The program itself: options, exit codes, SIGTERM, SIGKILL, and what a stranger's client sees.
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+
+use common::*;
+use fovea_proto::pb;
+use fovea_proto::pb::runs_client::RunsClient;
+use tonic::transport::Channel;
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fovea-coordinator"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FOVEA_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn output(command: &mut Command) -> (Option<i32>, String, String) {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code(), text(stdout), text(stderr))
+}
+
+/// A coordinator in a process of its own.
+struct Process {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    address: String,
+}
+
+impl Process {
+    fn start(data_dir: &Path, more: &[&str]) -> Self {
+        let address_file = data_dir.with_extension("address");
+        let _ = std::fs::remove_file(&address_file);
+        let mut child = program()
+            .args(["--listen", "127.0.0.1:0", "--log-format", "json"])
+            .arg("--data-dir")
+            .arg(data_dir)
+            .arg("--address-file")
+            .arg(&address_file)
+            .args(more)
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap());
+        let mut process = Self {
+            child,
+            log,
+            address: String::new(),
+        };
+        let line = process.until("listening");
+        let address = std::fs::read_to_string(&address_file).unwrap();
+        process.address = address.trim().to_owned();
+        assert!(line.contains(&process.address), "{line}");
+        process
+    }
+
+    /// Reads the log until a line has `text`.
+    fn until(&mut self, text: &str) -> String {
+        let mut line = String::new();
+        loop {
+            line.clear();
+            assert!(
+                self.log.read_line(&mut line).unwrap() > 0,
+                "ended before {text:?}"
+            );
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        let status = Command::new("kill").args([name, &pid]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// Its exit code and the rest of its log.
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        self.log.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap().code(), rest)
+    }
+
+    async fn channel(&self) -> Channel {
+        fovea_proto::connect(&self.address, PATIENCE).await.unwrap()
+    }
+}
+
+#[test]
+fn options_and_exit_codes() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let (code, out, _) = output(program().arg("--version"));
+    assert_eq!(code, Some(0));
+    assert!(out.contains('('), "the commit is missing: {out}");
+    let (code, out, _) = output(program().arg("--help"));
+    assert_eq!(code, Some(0));
+    assert!(
+        out.contains("Exit codes") && out.contains("FOVEA_"),
+        "{out}"
+    );
+
+    // Layers: file < environment < flags.
+    let file = dir.path().join("c.toml");
+    std::fs::write(
+        &file,
+        "log_level = 'warn'\nlisten = '127.0.0.1:1'\nmax_uploads = 2",
+    )
+    .unwrap();
+    let (code, out, err) = output(
+        program()
+            .arg("--config")
+            .arg(&file)
+            .env("FOVEA_LISTEN", "127.0.0.1:2")
+            .env("FOVEA_TIMEOUT_MS", "9000")
+            .env("FOVEA_ALLOW_INSECURE", "true")
+            .args(["--listen", "127.0.0.1:3", "--dump-config"]),
+    );
+    assert_eq!(code, Some(0), "{err}");
+    let dumped: fovea_coordinator::Config = toml::from_str(&out).unwrap();
+    assert_eq!(dumped.listen, "127.0.0.1:3");
+    assert_eq!((dumped.timeout_ms, dumped.max_uploads), (9000, 2));
+    assert!(dumped.allow_insecure);
+    assert_eq!(dumped.log_level, "warn");
+
+    let refused = |code: i32, named: &str, command: &mut Command| {
+        let (found, _, err) = output(command);
+        assert_eq!(found, Some(code), "{named}: {err}");
+        assert!(err.contains(named), "{named}: {err}");
+    };
+    refused(2, "--lisen", program().arg("--lisen"));
+    std::fs::write(&file, "lisen = 'x'").unwrap();
+    refused(2, "lisen", program().arg("--config").arg(&file));
+    std::fs::write(&file, "[tls]\nkey = 'x'").unwrap();
+    refused(2, "not supported yet", program().arg("--config").arg(&file));
+    refused(2, "c.missing", program().args(["--config", "c.missing"]));
+    refused(
+        2,
+        "allow_insecure",
+        program().args(["--listen", "0.0.0.0:0"]),
+    );
+    refused(2, "log_level", program().args(["--log-level", "a=b=c"]));
+    refused(2, "timeout_ms", program().env("FOVEA_TIMEOUT_MS", "soon"));
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    refused(
+        3,
+        &address,
+        program()
+            .args(["--listen", &address])
+            .arg("--data-dir")
+            .arg(&data),
+    );
+    std::fs::write(&data, "a file").unwrap();
+    refused(
+        4,
+        "data_dir",
+        program()
+            .args(["--listen", "127.0.0.1:0"])
+            .arg("--data-dir")
+            .arg(&data),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_accepted_run_survives_sigkill_and_the_folder_has_one_owner() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut first = Process::start(&data, &[]);
+    let channel = first.channel().await;
+    let tiny = dataset(dir.path(), "tiny", 1);
+    pb::datasets_client::DatasetsClient::new(channel.clone())
+        .create(tokio_stream::iter(parts(&tiny)))
+        .await
+        .unwrap();
+    let request = pb::SubmitRequest { spec: Some(spec()) };
+    RunsClient::new(channel).submit(request).await.unwrap();
+    first.signal("-KILL");
+    first.child.wait().unwrap();
+
+    let second = Process::start(&data, &[]);
+    let channel = second.channel().await;
+    let request = pb::GetRunRequest {
+        run_id: "r-1".into(),
+    };
+    let run = RunsClient::new(channel)
+        .get(request)
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(run.phase(), pb::Phase::Queued);
+
+    let (code, _, err) = output(
+        program()
+            .args(["--listen", "127.0.0.1:0"])
+            .arg("--data-dir")
+            .arg(&data),
+    );
+    assert_eq!(code, Some(4), "{err}");
+    assert!(err.contains("another coordinator"), "{err}");
+
+    second.signal("-TERM");
+    let (code, log) = second.end();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("draining"), "{log}");
+}
+
+/// A session that holds a run and never lets go.
+async fn stuck_worker(process: &Process, dir: &Path) -> tonic::Streaming<pb::CoordinatorMessage> {
+    let channel = process.channel().await;
+    let tiny = dataset(dir, "tiny", 1);
+    pb::datasets_client::DatasetsClient::new(channel.clone())
+        .create(tokio_stream::iter(parts(&tiny)))
+        .await
+        .unwrap();
+    let (sender, receiver) = tokio::sync::mpsc::channel(8);
+    let message = Some(hello("stuck"));
+    sender.send(pb::WorkerMessage { message }).await.unwrap();
+    let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let mut down = pb::workers_client::WorkersClient::new(channel.clone())
+        .session(stream)
+        .await
+        .unwrap()
+        .into_inner();
+    down.message().await.unwrap().unwrap();
+    let request = pb::SubmitRequest { spec: Some(spec()) };
+    RunsClient::new(channel).submit(request).await.unwrap();
+    down.message().await.unwrap().unwrap();
+    // It stays connected as long as the test reads `down`; it says nothing more.
+    tokio::spawn(async move { sender.closed().await });
+    down
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_quits_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let mut process = Process::start_patient(&data, "3600");
+    let _down = stuck_worker(&process, dir.path()).await;
+    process.signal("-TERM");
+    process.until("draining");
+    process.signal("-TERM");
+    assert_eq!(process.end().0, Some(5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_that_takes_too_long_ends_with_its_own_code() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let process = Process::start_patient(&data, "0");
+    let _down = stuck_worker(&process, dir.path()).await;
+    process.signal("-TERM");
+    let (code, log) = process.end();
+    assert_eq!(code, Some(5), "{log}");
+    assert!(log.contains("drain_timeout_s"), "{log}");
+}
+
+impl Process {
+    /// One that does not lose a silent worker, and drains for so many seconds.
+    fn start_patient(data_dir: &Path, drain: &str) -> Self {
+        let file = data_dir.with_extension("toml");
+        let text = format!("drain_timeout_s = {drain}\ntimeout_ms = 600000\nforming_grace_ms = 0");
+        std::fs::write(&file, text).unwrap();
+        Self::start(data_dir, &["--config", file.to_str().unwrap()])
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_and_reflection_are_on() {
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
+    use tonic_reflection::pb::v1::ServerReflectionRequest;
+    use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+    use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+    use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(&dir.path().join("data"), |_| {}).await;
+    let services = ["Runs", "Datasets", "Workers", "Checkpoints"].map(|s| format!("fovea.v1.{s}"));
+    for service in &services {
+        let request = HealthCheckRequest {
+            service: service.clone(),
+        };
+        let reply = HealthClient::new(server.channel.clone())
+            .check(request)
+            .await;
+        assert_eq!(reply.unwrap().into_inner().status, 1, "{service}");
+    }
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut replies = ServerReflectionClient::new(server.channel.clone())
+        .server_reflection_info(tokio_stream::iter(vec![request]))
+        .await
+        .unwrap()
+        .into_inner();
+    let reply = replies.message().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(list)) = reply.message_response else {
+        panic!("{reply:?}")
+    };
+    let names: Vec<String> = list.service.into_iter().map(|s| s.name).collect();
+    assert!(services.iter().all(|s| names.contains(s)), "{names:?}");
+    drop(replies);
+    server.stop().await;
+}

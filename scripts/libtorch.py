@@ -192,7 +192,7 @@ def run_pip(requirement, folder):
         )
     # One Python and a list of platforms are named, so that every user's pip picks the same files.
     command = pip + ["download", requirement, "--dest", str(folder), "--no-deps", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", "--retries", "10", "--timeout", "60"]
+    command += ["--disable-pip-version-check", "--retries", "5", "--timeout", "60"]
     command += ["--python-version", "3.12", "--implementation", "cp", "--abi", "cp312", "--abi", "none"]
     for minor in range(28, 16, -1):
         command += ["--platform", f"manylinux_2_{minor}_x86_64"]
@@ -200,9 +200,13 @@ def run_pip(requirement, folder):
     major, minor = (int(n) for n in re.findall(r"\d+", version.stdout)[:2])
     if (major, minor) >= (25, 1):
         command += ["--resume-retries", "20"]
+    # pip writes half a gigabyte to the folder for temporary files first, which may be small.
+    scratch = folder / "tmp"
+    scratch.mkdir(exist_ok=True)
+    environment = dict(os.environ, TMPDIR=str(scratch))
     print(f"libtorch: fetching {requirement} with pip", flush=True)
     for attempt in range(1, 4):
-        if subprocess.run(command).returncode == 0:
+        if subprocess.run(command, env=environment).returncode == 0:
             return
         if attempt < 3:
             print(f"libtorch: attempt {attempt} of 3 failed; trying again in {attempt * 5} s", flush=True)

@@ -135,7 +135,8 @@ mod tests {
 
     #[test]
     fn impossible_values_are_refused_by_name() {
-        let cases: [(fn(&mut Config), &str); 7] = [
+        type Change = fn(&mut Config);
+        let cases: [(Change, &str); 7] = [
             (|c| c.listen = "nowhere".into(), "listen"),
             (|c| c.listen = "0.0.0.0:7070".into(), "allow_insecure"),
             (|c| c.tls.key = "k.pem".into(), "tls is not supported yet"),

@@ -87,7 +87,8 @@ mod tests {
             free,
         };
         // (what, now, idle, queued, verdicts)
-        let table: Vec<(&str, u64, usize, Vec<Waiting>, Vec<Verdict>)> = vec![
+        type Case = (&'static str, u64, usize, Vec<Waiting>, Vec<Verdict>);
+        let table: Vec<Case> = vec![
             ("nothing queued", 0, 3, vec![], vec![]),
             (
                 "as many as it may have: at once",

@@ -630,11 +630,8 @@ async fn sessions() {
         "hello",
     );
 
-    // Later messages, from a worker that serves a run. Each ends the session, and the run goes on
-    // with the next worker.
-    let mut wanted = spec();
-    wanted.train.as_mut().unwrap().epochs = Some(10);
-    let run = server.submit(wanted).await.unwrap();
+    // Later messages, from a worker that serves a run. Each ends the session, and the run waits for
+    // another worker.
     type Say = fn(&pb::Assignment) -> Option<Up>;
     fn with(at: &pb::Assignment, change: fn(&mut pb::StepReport)) -> Option<Up> {
         let mut report = report(1);
@@ -724,7 +721,7 @@ async fn sessions() {
             |at| score(at, |s| s.sample = u32::MAX),
             "scores.scores[0].sample",
         ),
-        (|at| Some(scores(at, 10, 0..1)), "scores.epoch"),
+        (|at| Some(scores(at, 2, 0..1)), "scores.epoch"),
         (|at| released(at, None), "released.outcome"),
         (
             |at| released(at, Some(Outcome::CompletedStep(1))),
@@ -736,14 +733,10 @@ async fn sessions() {
         ),
     ];
     for (number, (say, named)) in said.into_iter().enumerate() {
-        let before = server.run(&run.id).await;
-        println!("{named}: {:?} {}", before.phase(), before.reason);
         let mut worker = Worker::join(&server, &format!("w{number}")).await;
+        let run = server.submit(spec()).await.unwrap();
         let at = worker.assignment().await;
         assert_eq!(at.run_id, run.id);
-        // A good step first, so that the run does not give up on futile generations.
-        worker.ready(&at).await;
-        worker.step(&at, 1).await;
         // What is said of other runs or generations is void, not an error.
         worker
             .step(
@@ -767,11 +760,15 @@ async fn sessions() {
         let status = worker.end().await;
         assert_eq!(status.code(), InvalidArgument, "{named}: {status:?}");
         assert!(status.message().contains(named), "{named}: {status:?}");
+        let run = server.run(&run.id).await;
+        assert_eq!(run.phase(), pb::Phase::Queued, "{named}");
+        assert!(run.reason.contains(named), "{named}: {}", run.reason);
+        server
+            .runs()
+            .cancel(pb::CancelRequest { run_id: run.id })
+            .await
+            .unwrap();
     }
-    let cancel = pb::CancelRequest {
-        run_id: run.id.clone(),
-    };
-    server.runs().cancel(cancel).await.unwrap();
     still_serves(&server).await;
     server.stop().await;
 }

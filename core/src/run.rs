@@ -779,9 +779,8 @@ impl Run {
         };
         // One that an earlier generation left at this step does not count: a run that was resumed
         // from an older checkpoint takes the step again.
-        let ours = |c: &CheckpointInfo| {
-            c.generation == self.generation || c.step == roster.start_step
-        };
+        let ours =
+            |c: &CheckpointInfo| c.generation == self.generation || c.step == roster.start_step;
         let stored = awaited.is_none_or(|step| {
             step == 0 || self.checkpoints.iter().any(|c| c.step == step && ours(c))
         });

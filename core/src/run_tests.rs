@@ -194,7 +194,11 @@ fn a_step_taken_again_waits_for_its_own_checkpoint() {
     run.apply(ready(0, 2, "a"));
     run.apply(Event::Cancel);
     run.apply(released(0, 2, Outcome::Stopped { step: 8 }));
-    assert_eq!(run.phase_name(), "finishing", "the first step 8 will not do");
+    assert_eq!(
+        run.phase_name(),
+        "finishing",
+        "the first step 8 will not do"
+    );
     let Event::CheckpointStored { mut info } = stored(8) else {
         unreachable!()
     };

@@ -11,7 +11,7 @@ use fovea_core::spec::RunSpec;
 use fovea_proto::pb;
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
-use tracing::{info, warn};
+use tracing::{Instrument, info, warn};
 
 use crate::cache::Cache;
 use crate::checkpoint;

@@ -51,7 +51,11 @@ pub async fn add_with_bar(client: &Client, dir: &Path, output: &Output) -> Resul
     let added = loop {
         tokio::select! {
             added = &mut upload => break added,
-            _ = tick.tick() => bar.set_position(sent.load(Ordering::Relaxed)),
+            // Not before there is a length: a bar of nothing would look full.
+            _ = tick.tick() => match sent.load(Ordering::Relaxed) {
+                0 => {}
+                bytes => bar.set_position(bytes),
+            },
         }
     };
     bar.finish_and_clear();

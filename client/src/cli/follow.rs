@@ -71,9 +71,7 @@ impl Screen {
             let style = ProgressStyle::with_template("{spinner} {wide_bar} {pos}/{len}  {msg}")
                 .unwrap_or_else(|_| ProgressStyle::default_bar())
                 .progress_chars("━╸─");
-            let bar = ProgressBar::new(0).with_style(style);
-            bar.enable_steady_tick(Duration::from_millis(120));
-            bar
+            ProgressBar::new(0).with_style(style)
         });
         Self {
             run_id: run_id.to_owned(),
@@ -147,6 +145,10 @@ impl Screen {
         bar.set_length(total);
         bar.set_position(position);
         bar.set_message(text);
+        // From the first update on: an empty bar without a length would look like a full one.
+        if matches!(update, Update::Run(_)) {
+            bar.enable_steady_tick(Duration::from_millis(120));
+        }
     }
 }
 

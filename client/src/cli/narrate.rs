@@ -22,6 +22,7 @@ pub struct Narrator {
     run: Option<RunInfo>,
     progress: Option<StepReport>,
     said_phase: Option<(Phase, u64, String)>,
+    last_note: String,
     heading: bool,
     stored: BTreeSet<u64>,
     /// An evaluated epoch whose checkpoint is still on its way, and the steps since.
@@ -36,6 +37,7 @@ impl Narrator {
             run: None,
             progress: None,
             said_phase: None,
+            last_note: String::new(),
             heading: false,
             stored: BTreeSet::new(),
             waiting: None,
@@ -86,6 +88,7 @@ impl Narrator {
             }
             Update::Note(text) => {
                 let mut lines = self.flush();
+                self.last_note.clone_from(text);
                 lines.push(format!("note: {text}"));
                 lines
             }
@@ -155,7 +158,11 @@ impl Narrator {
             Phase::Running | Phase::Forming => Vec::new(),
             _ => self.flush(),
         };
-        lines.extend(phase_line(run, first_run));
+        // Why it stops or waits may just have been told as a note.
+        let told = !run.reason.is_empty() && self.last_note.contains(&run.reason);
+        if !told {
+            lines.extend(phase_line(run, first_run));
+        }
         // After words in between, the columns are named again.
         if self.heading && !lines.is_empty() {
             self.heading = false;
@@ -250,17 +257,13 @@ pub fn epoch_line(result: &EpochResult, epochs: u32, stored: bool) -> String {
 
 fn phase_line(run: &RunInfo, first_time: bool) -> Option<String> {
     let id = &run.id;
-    let because = if run.reason.is_empty() {
-        String::new()
-    } else {
-        format!(" ({})", run.reason)
-    };
     let workers = run.workers.len() as u64;
     match run.phase {
+        Phase::Queued if !run.reason.is_empty() => Some(format!("{id} waits: {}", run.reason)),
         Phase::Queued => {
             let min = u64::from(run.spec.workers.min);
             Some(format!(
-                "{id} waits for {}{because}",
+                "{id} waits for {}",
                 count(min, "worker", "workers")
             ))
         }
@@ -283,7 +286,9 @@ fn phase_line(run: &RunInfo, first_time: bool) -> Option<String> {
             run.step(),
             count(workers, "worker", "workers")
         )),
-        Phase::Finishing if !run.reason.is_empty() => Some(format!("{id}: stopping{because}")),
+        Phase::Finishing if !run.reason.is_empty() => {
+            Some(format!("{id}: stopping, {}", run.reason))
+        }
         Phase::Finishing | Phase::Completed | Phase::Failed | Phase::Cancelled => None,
     }
 }

@@ -129,10 +129,9 @@ fn in_plain_words(message: &str, value: &Value) -> String {
         })
     };
     if let Some((_, kind)) = message.rsplit_once(", expected ") {
-        if message.starts_with("invalid type") || message.starts_with("invalid value") {
-            if let Some(wanted) = wanted(kind.trim()) {
-                return format!("{value} is not {wanted}");
-            }
+        let misfit = message.starts_with("invalid type") || message.starts_with("invalid value");
+        if let (true, Some(wanted)) = (misfit, wanted(kind.trim())) {
+            return format!("{value} is not {wanted}");
         }
         if let Some(given) = message.strip_prefix("unknown variant ") {
             let given = given.split('`').nth(1).unwrap_or_default();

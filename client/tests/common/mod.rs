@@ -38,13 +38,16 @@ pub struct State {
     pub checkpoint: Option<(Vec<u8>, String)>,
     /// Bytes of it that are really sent.
     pub cut_checkpoint_at: Option<usize>,
-    /// Datasets that were created: manifest, index, packs.
-    pub created: Vec<(Vec<u8>, Vec<u8>, Vec<Vec<u8>>)>,
+    /// Datasets that were created.
+    pub created: Vec<Created>,
     /// The specs that were submitted.
     pub submitted: Vec<pb::RunSpec>,
     /// Run ids that were cancelled.
     pub cancelled: Vec<String>,
 }
+
+/// A dataset as it was sent: manifest, index, packs.
+pub type Created = (Vec<u8>, Vec<u8>, Vec<Vec<u8>>);
 
 #[derive(Clone, Default)]
 pub struct Fake(pub Arc<Mutex<State>>);

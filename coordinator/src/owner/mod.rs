@@ -4,11 +4,11 @@
 //! [`Message`] through a [`Handle`] and wait for the reply; it takes one message at a time, decides
 //! synchronously, writes the journal, and only then answers or tells others.
 //!
-//! - [`state`]: the task, its turn, and drain
-//! - [`runs`]: submit, cancel, resume, applying a run's events, carrying out its effects
-//! - [`workers`]: sessions, what workers say, assigning them
-//! - [`gathering`]: checkpoints being gathered from slices
-//! - [`holdings`]: datasets
+//! - `state`: the task, its turn, and drain
+//! - `runs`: submit, cancel, resume, applying a run's events, carrying out its effects
+//! - `workers`: sessions, what workers say, assigning them
+//! - `gathering`: checkpoints being gathered from slices
+//! - `holdings`: datasets
 
 mod gathering;
 mod holdings;
@@ -107,10 +107,11 @@ pub(crate) enum Message {
         session: SessionId,
         said: Said,
     },
-    /// A session is over.
+    /// A session is over. Answered when all that follows from it has been done.
     SessionEnded {
         session: SessionId,
         reason: String,
+        reply: Reply<()>,
     },
     /// A worker begins to upload a slice.
     BeginSlice {

@@ -161,9 +161,10 @@ impl Owner {
         if let Some(message) = message {
             self.take(message)?;
         }
-        self.find_broken_sessions();
         let wake = loop {
-            self.end_failing()?;
+            while let Some((session, reason)) = self.failing.pop() {
+                self.session_ended(session, &reason)?;
+            }
             let wake = self.schedule()?;
             if self.failing.is_empty() {
                 break wake;
@@ -177,13 +178,6 @@ impl Owner {
             }
         }
         Ok(wake)
-    }
-
-    fn end_failing(&mut self) -> Result<(), OwnerError> {
-        while let Some((session, reason)) = self.failing.pop() {
-            self.session_ended(session, &reason)?;
-        }
-        Ok(())
     }
 
     fn take(&mut self, message: Message) -> Result<(), OwnerError> {
@@ -230,12 +224,17 @@ impl Owner {
                 over,
                 reply,
             } => {
-                self.find_broken_sessions();
-                self.end_failing()?;
                 drop(reply.send(self.hello(hello, outbox, over)));
             }
             Message::Said { session, said } => self.said(session, said)?,
-            Message::SessionEnded { session, reason } => self.session_ended(session, &reason)?,
+            Message::SessionEnded {
+                session,
+                reason,
+                reply,
+            } => {
+                self.session_ended(session, &reason)?;
+                drop(reply.send(Ok(())));
+            }
             Message::BeginSlice { slice, reply } => {
                 let answer = self.begin_slice(&slice)?;
                 drop(reply.send(answer));

@@ -7,6 +7,7 @@ use fovea_core::ids::WorkerId;
 use fovea_core::roster::Roster;
 use fovea_core::run::{Event, Outcome, Phase, Run};
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 
@@ -196,20 +197,16 @@ impl Owner {
         let Some(session) = self.sessions.get(&id) else {
             return;
         };
-        if let Err(error) = session.outbox.try_send(message) {
-            let reason = match error {
-                mpsc::error::TrySendError::Full(_) => "it does not read its messages",
-                mpsc::error::TrySendError::Closed(_) => "its session broke",
-            };
-            self.failing.push((id, reason.to_owned()));
+        match session.outbox.try_send(message) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                let reason = "it does not read its messages".to_owned();
+                self.failing.push((id, reason));
+            }
+            // Its listener is about to say so, after what the worker said before: that may be that
+            // it let go of the run.
+            Err(TrySendError::Closed(_)) => debug!(%worker, "its session is closing"),
         }
-    }
-
-    /// Marks sessions whose worker has gone away without anybody saying so.
-    pub(super) fn find_broken_sessions(&mut self) {
-        let broken = self.sessions.iter().filter(|(_, s)| s.outbox.is_closed());
-        self.failing
-            .extend(broken.map(|(id, _)| (*id, "its session broke".to_owned())));
     }
 
     /// Gives a generation to its members.

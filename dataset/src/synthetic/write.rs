@@ -206,7 +206,7 @@ impl SyntheticOptions {
         }
         let sane = |w: &f64| w.is_finite() && *w >= 0.0;
         let total: f64 = self.grade_weights.iter().sum();
-        if !self.grade_weights.iter().all(sane) || !(total.is_finite() && total > 0.0) {
+        if !(self.grade_weights.iter().all(sane) && total.is_finite() && total > 0.0) {
             return refuse(
                 "grade_weights",
                 format!(

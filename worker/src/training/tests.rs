@@ -34,12 +34,11 @@ impl Device for Pretending {
         Ok(vec![0.0; range.len()])
     }
 
-    fn gradient(
-        &mut self,
-        batch: &Batch,
-        gradient: &mut [f32],
-    ) -> Result<MicroBatch, DeviceError> {
-        assert_eq!(batch.pixels.len(), batch.samples.len() * batch.size * batch.size * 3);
+    fn gradient(&mut self, batch: &Batch, gradient: &mut [f32]) -> Result<MicroBatch, DeviceError> {
+        assert_eq!(
+            batch.pixels.len(),
+            batch.samples.len() * batch.size * batch.size * 3
+        );
         assert_eq!(batch.dropout.len(), batch.samples.len() * 1024);
         self.trained.extend(&batch.samples);
         gradient.fill(self.gradient * batch.samples.len() as f32);
@@ -131,8 +130,7 @@ fn run(spoil: impl FnOnce(&mut Pretending, &Control)) -> Ran {
     let packs = packs_of(&plan, &index, &member);
     let data = LocalData::open(&prepared, dataset.manifest(), index, &packs).unwrap();
     let total_steps = plan.steps_per_epoch() * 2;
-    let loader =
-        Loader::start(data, plan.clone(), spec.clone(), &member, 0, total_steps).unwrap();
+    let loader = Loader::start(data, plan.clone(), spec.clone(), &member, 0, total_steps).unwrap();
     let mut device = Pretending {
         layout: FlatLayout::new(2, &spec.model.frozen).unwrap(),
         loss: 0.5,
@@ -178,7 +176,12 @@ fn a_whole_run_uses_every_sample_once_an_epoch_and_tells_everything() {
         assert_eq!(seen, all);
     }
     // The mean over the samples, not the sum, and a falling rate.
-    assert!(ran.device.updates.iter().all(|(g, _)| (g - 3.0).abs() < 1e-6));
+    assert!(
+        ran.device
+            .updates
+            .iter()
+            .all(|(g, _)| (g - 3.0).abs() < 1e-6)
+    );
     assert!(ran.device.updates.windows(2).all(|w| w[1].1 < w[0].1));
     let mut steps = Vec::new();
     let mut scored = Vec::new();

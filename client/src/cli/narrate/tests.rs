@@ -142,7 +142,22 @@ fn an_interruption_is_told_with_its_reason() {
     queued.reason = "worker b was lost: no heartbeat".into();
     assert_eq!(
         say(&mut n, Update::Run(Box::new(queued))),
-        ["dr-1 waits for 1 worker (worker b was lost: no heartbeat)"]
+        ["dr-1 waits: worker b was lost: no heartbeat"]
+    );
+    // A reason that was just told as a note is not told again.
+    let mut stopping = run(Phase::Finishing);
+    stopping.reason = "the loss is not finite".into();
+    let note = Update::Note("worker a: the loss is not finite".into());
+    let mut other = Narrator::new(false);
+    assert_eq!(
+        say(&mut other, note),
+        ["note: worker a: the loss is not finite"]
+    );
+    assert!(say(&mut other, Update::Run(Box::new(stopping.clone()))).is_empty());
+    stopping.reason = "is being cancelled".into();
+    assert_eq!(
+        say(&mut other, Update::Run(Box::new(stopping))),
+        ["dr-1: stopping, is being cancelled"]
     );
     let mut again = run(Phase::Running);
     again.generation = 2;

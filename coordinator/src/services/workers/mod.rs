@@ -1,0 +1,159 @@
+//! `Workers`: the sessions of worker processes, and the slices that they upload.
+
+mod slices;
+mod words;
+
+use std::pin::Pin;
+
+use fovea_proto::pb;
+use fovea_proto::pb::coordinator_message::Message as Down;
+use fovea_proto::pb::worker_message::Message as Up;
+use fovea_proto::pb::workers_server::Workers;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::debug;
+
+use super::{Context, transfer};
+use crate::error::ApiError;
+use crate::owner::{Hello, Message, SessionId, ToWorker};
+use words::{down, hello, said, wire_message};
+
+/// Messages that wait for a worker. It gets a handful for each generation; one that lets so many
+/// wait is stuck, and lost.
+const OUTBOX: usize = 64;
+
+/// The service.
+#[derive(Debug)]
+pub(crate) struct WorkersService(pub Context);
+
+type SessionStream = Pin<Box<dyn Stream<Item = Result<pb::CoordinatorMessage, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl Workers for WorkersService {
+    type SessionStream = SessionStream;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<pb::WorkerMessage>>,
+    ) -> Result<Response<SessionStream>, Status> {
+        let mut stream = request.into_inner();
+        let patience = self.0.config.timeout();
+        let first = timeout(patience, stream.message())
+            .await
+            .map_err(|_| ApiError::Silent(format!("hello: did not come within {patience:?}")))?
+            .map_err(|status| transfer::broken(&status))?;
+        let Some(Up::Hello(wire)) = first.and_then(|message| message.message) else {
+            return Err(ApiError::invalid("hello", "must come first").into());
+        };
+        let hello = hello(wire)?;
+        let (outbox, messages) = mpsc::channel(OUTBOX);
+        let (joined, joining) = oneshot::channel();
+        let context = self.0.clone();
+        // From here on a task of its own: this call may be dropped at any point, and a session
+        // that the owner knows must have somebody who reports its end.
+        self.0
+            .tasks
+            .spawn(listen(context, hello, stream, outbox, joined));
+        joining.await.map_err(|_| ApiError::ShuttingDown)??;
+        let welcome = pb::Welcome {
+            heartbeat_ms: self.0.config.heartbeat_ms,
+            timeout_ms: self.0.config.timeout_ms,
+        };
+        let answers = tokio_stream::once(Ok(down(Down::Welcome(welcome))))
+            .chain(ReceiverStream::new(messages).map(wire_message));
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn upload_slice(
+        &self,
+        request: Request<Streaming<pb::SliceUpload>>,
+    ) -> Result<Response<pb::SliceAck>, Status> {
+        slices::take_slice(&self.0, request.into_inner()).await?;
+        Ok(Response::new(pb::SliceAck {}))
+    }
+}
+
+/// Lets a worker join, listens to it until its session ends, and says so.
+async fn listen(
+    context: Context,
+    hello: Hello,
+    stream: Streaming<pb::WorkerMessage>,
+    outbox: mpsc::Sender<ToWorker>,
+    joined: oneshot::Sender<Result<(), ApiError>>,
+) {
+    let over = CancellationToken::new();
+    let join = |reply| Message::Hello {
+        hello,
+        outbox: outbox.clone(),
+        over: over.clone(),
+        reply,
+    };
+    let session = match context.owner.ask(join).await {
+        Ok(session) => {
+            // A caller that is gone shows as a closed outbox.
+            let _ = joined.send(Ok(()));
+            session
+        }
+        Err(refused) => {
+            let _ = joined.send(Err(refused));
+            return;
+        }
+    };
+    let end = tokio::select! {
+        // The owner ended it and has said why.
+        () = over.cancelled() => return,
+        end = relay(&context, session, stream, &outbox) => end,
+    };
+    // The owner first, so that its reason is this one and not what the worker does about it.
+    let reason = end.to_string();
+    let ended = |reply| Message::SessionEnded {
+        session,
+        reason,
+        reply,
+    };
+    if context.owner.ask(ended).await.is_err() {
+        debug!(%end, "the owner is gone");
+    }
+    // Best effort: a worker that still listens learns why.
+    let _ = outbox.try_send(ToWorker::End(end));
+}
+
+/// Passes on what a worker says, until its session cannot go on. Returns why.
+async fn relay(
+    context: &Context,
+    session: SessionId,
+    mut stream: Streaming<pb::WorkerMessage>,
+    outbox: &mpsc::Sender<ToWorker>,
+) -> ApiError {
+    let patience = context.config.timeout();
+    loop {
+        let message = tokio::select! {
+            // In this order: what has come is heard before the connection counts as broken.
+            biased;
+            () = context.closing.cancelled() => return ApiError::ShuttingDown,
+            message = timeout(patience, stream.message()) => message,
+            () = outbox.closed() => return ApiError::BrokenOff("its session broke".into()),
+        };
+        let message = match message {
+            Err(_) => {
+                let silence = patience.as_millis();
+                return ApiError::Silent(format!("nothing was heard for {silence} ms"));
+            }
+            Ok(Err(status)) => return transfer::broken(&status),
+            Ok(Ok(None)) => return ApiError::BrokenOff("it closed its session".into()),
+            Ok(Ok(Some(message))) => message,
+        };
+        let said = match said(message) {
+            Ok(Some(said)) => said,
+            Ok(None) => continue,
+            Err(error) => return error,
+        };
+        if !context.owner.tell(Message::Said { session, said }).await {
+            return ApiError::ShuttingDown;
+        }
+    }
+}

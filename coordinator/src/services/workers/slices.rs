@@ -1,0 +1,116 @@
+//! The upload of a checkpoint's slices.
+
+use std::sync::Arc;
+
+use fovea_proto::pb::slice_upload::Part;
+use fovea_proto::{CHUNK_BYTES, pb};
+use sha2::{Digest, Sha256};
+use tonic::Streaming;
+
+use crate::error::ApiError;
+use crate::owner::{Message, SliceClaim, SliceTicket};
+use crate::services::datasets::on_disk_thread;
+use crate::services::{Context, check, transfer};
+
+/// Takes a slice: checked, written at its place, verified, made to last, reported to the owner.
+pub(super) async fn take_slice(
+    context: &Context,
+    mut stream: Streaming<pb::SliceUpload>,
+) -> Result<(), ApiError> {
+    let first = transfer::next(&mut stream, context).await?;
+    let Some(Part::Header(header)) = first.and_then(|message| message.part) else {
+        return Err(ApiError::invalid("header", "must come first"));
+    };
+    let slice = claim(header)?;
+    let sha256 = slice.sha256.clone();
+    let begin = |reply| Message::BeginSlice { slice, reply };
+    let (key, rank, file, byte, bytes, claim) = match context.owner.ask(begin).await? {
+        SliceTicket::Here => return Ok(()),
+        SliceTicket::Write {
+            key,
+            rank,
+            file,
+            byte,
+            bytes,
+            claim,
+        } => (key, rank, file, byte, bytes, claim),
+    };
+    let disk = |e: std::io::Error| ApiError::disk("cannot store the slice", &e);
+    let mut hash = Sha256::new();
+    let mut written = 0u64;
+    while let Some(message) = transfer::next(&mut stream, context).await? {
+        let data = match message.part {
+            Some(Part::Data(data)) => data,
+            Some(Part::Header(_)) => {
+                return Err(ApiError::invalid("header", "comes only once"));
+            }
+            None => return Err(ApiError::invalid("part", "is missing")),
+        };
+        if data.len() > CHUNK_BYTES {
+            return Err(ApiError::invalid(
+                "data",
+                format!("has {} bytes; at most {CHUNK_BYTES} are taken", data.len()),
+            ));
+        }
+        if written + data.len() as u64 > bytes {
+            return Err(ApiError::invalid(
+                "data",
+                format!("goes beyond the {bytes} bytes of the slice"),
+            ));
+        }
+        let at = byte + written;
+        written += data.len() as u64;
+        let file = Arc::clone(&file);
+        hash = on_disk_thread(move || {
+            file.write_at(&data, at).map_err(disk)?;
+            hash.update(&data);
+            Ok(hash)
+        })
+        .await?;
+    }
+    if written != bytes {
+        return Err(ApiError::invalid(
+            "data",
+            format!("the stream ended early: {written} of {bytes} bytes came"),
+        ));
+    }
+    let found = hex::encode(hash.finalize());
+    if found != sha256 {
+        return Err(ApiError::invalid(
+            "header.sha256",
+            format!("says {sha256}, but the bytes that came have {found}"),
+        ));
+    }
+    on_disk_thread(move || file.sync().map_err(disk)).await?;
+    let stored = |reply| Message::SliceStored {
+        key,
+        rank,
+        sha256,
+        reply,
+    };
+    let answer = context.owner.ask(stored).await;
+    // Held until the owner knows, so that nobody else began in between.
+    drop(claim);
+    answer
+}
+
+fn claim(header: pb::SliceHeader) -> Result<SliceClaim, ApiError> {
+    let pb::SliceHeader {
+        run_id,
+        generation,
+        worker_id,
+        step,
+        offset,
+        elements,
+        sha256,
+    } = header;
+    Ok(SliceClaim {
+        run: check::run_id("header.run_id", &run_id)?,
+        generation: check::generation("header.generation", generation)?,
+        worker: check::worker_id("header.worker_id", &worker_id)?,
+        step,
+        offset,
+        elements,
+        sha256: check::sha256("header.sha256", &sha256)?,
+    })
+}

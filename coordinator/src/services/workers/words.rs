@@ -1,0 +1,192 @@
+//! What workers and coordinator say in a session: from the wire, checked, and onto it.
+
+use fovea_core::metrics::Score;
+use fovea_core::run::{Outcome, StepReport};
+use fovea_proto::pb;
+use fovea_proto::pb::coordinator_message::Message as Down;
+use fovea_proto::pb::worker_message::Message as Up;
+use tonic::Status;
+
+use crate::error::ApiError;
+use crate::owner::{AboutRun, Assignment, Hello, Said, ToWorker};
+use crate::services::check;
+
+/// Scores in one message, at most.
+const SCORES: usize = 100_000;
+
+pub(super) fn hello(wire: pb::Hello) -> Result<Hello, ApiError> {
+    let pb::Hello {
+        worker_id,
+        address,
+        host,
+        device,
+        version,
+    } = wire;
+    Ok(Hello {
+        id: check::worker_id("hello.worker_id", &worker_id)?,
+        address: check::address("hello.address", &address)?,
+        host: check::label("hello.host", &host)?,
+        device: check::label("hello.device", &device)?,
+        version: check::label("hello.version", &version)?,
+    })
+}
+
+/// What a worker's message says; None for a mere sign of life.
+pub(super) fn said(message: pb::WorkerMessage) -> Result<Option<Said>, ApiError> {
+    let message = message
+        .message
+        .ok_or_else(|| ApiError::invalid("message", "is missing or of a newer version"))?;
+    let (field, run_id, generation, what) = match message {
+        Up::Hello(_) => return Err(ApiError::invalid("hello", "comes only once")),
+        Up::Heartbeat(pb::Heartbeat { sequence: _ }) => return Ok(None),
+        Up::Leaving(pb::Leaving {}) => return Ok(Some(Said::Leaving)),
+        Up::Ready(pb::Ready {
+            run_id,
+            generation,
+            state_digest,
+            fingerprint,
+        }) => {
+            let what = AboutRun::Ready {
+                state_digest: check::sha256("ready.state_digest", &state_digest)?,
+                fingerprint: check::fingerprint("ready.fingerprint", fingerprint)?,
+            };
+            ("ready", run_id, generation, what)
+        }
+        Up::Step(pb::StepCommitted {
+            run_id,
+            generation,
+            report,
+        }) => {
+            let report = report.ok_or_else(|| ApiError::invalid("step.report", "is missing"))?;
+            let report = StepReport::from(report);
+            step_is_finite(&report)?;
+            ("step", run_id, generation, AboutRun::Step(report))
+        }
+        Up::Scores(pb::Scores {
+            run_id,
+            generation,
+            epoch,
+            scores,
+        }) => {
+            let what = AboutRun::Scores {
+                epoch,
+                scores: checked_scores(scores)?,
+            };
+            ("scores", run_id, generation, what)
+        }
+        Up::Released(pb::Released {
+            run_id,
+            generation,
+            outcome,
+        }) => {
+            let outcome =
+                outcome.ok_or_else(|| ApiError::invalid("released.outcome", "is missing"))?;
+            let outcome = match Outcome::from(outcome) {
+                Outcome::Failed { reason, fatal } => Outcome::Failed {
+                    reason: check::reason(&reason),
+                    fatal,
+                },
+                other => other,
+            };
+            ("released", run_id, generation, AboutRun::Released(outcome))
+        }
+    };
+    let run = check::run_id(&format!("{field}.run_id"), &run_id)?;
+    let generation = check::generation(&format!("{field}.generation"), generation)?;
+    Ok(Some(Said::About {
+        run,
+        generation,
+        what,
+    }))
+}
+
+fn step_is_finite(report: &StepReport) -> Result<(), ApiError> {
+    for (field, value) in [
+        ("step.report.loss", report.loss),
+        ("step.report.images_per_s", report.images_per_s),
+        ("step.report.learning_rate", report.learning_rate),
+        ("step.report.phases.load_ms", report.phases.load_ms),
+        ("step.report.phases.forward_ms", report.phases.forward_ms),
+        ("step.report.phases.backward_ms", report.phases.backward_ms),
+        ("step.report.phases.reduce_ms", report.phases.reduce_ms),
+        (
+            "step.report.phases.optimizer_ms",
+            report.phases.optimizer_ms,
+        ),
+    ] {
+        check::finite(field, value)?;
+    }
+    Ok(())
+}
+
+fn checked_scores(scores: Vec<pb::Score>) -> Result<Vec<Score>, ApiError> {
+    if scores.len() > SCORES {
+        return Err(ApiError::invalid(
+            "scores.scores",
+            format!(
+                "has {} entries; send at most {SCORES} a message",
+                scores.len()
+            ),
+        ));
+    }
+    for (i, score) in scores.iter().enumerate() {
+        check::finite(&format!("scores.scores[{i}].loss"), score.loss.into())?;
+        // Rounding may carry a softmax a hair over one.
+        if score
+            .probabilities
+            .iter()
+            .any(|p| !(0.0..=1.001).contains(p))
+        {
+            return Err(ApiError::invalid(
+                format!("scores.scores[{i}].probabilities"),
+                "are not all between 0 and 1",
+            ));
+        }
+    }
+    Ok(scores.into_iter().map(Into::into).collect())
+}
+
+pub(super) fn down(message: Down) -> pb::CoordinatorMessage {
+    pb::CoordinatorMessage {
+        message: Some(message),
+    }
+}
+
+pub(super) fn wire_message(message: ToWorker) -> Result<pb::CoordinatorMessage, Status> {
+    Ok(down(match message {
+        ToWorker::End(error) => return Err(error.into()),
+        ToWorker::Stop { run, generation } => Down::Stop(pb::Stop {
+            run_id: run.to_string(),
+            generation,
+        }),
+        ToWorker::Abort {
+            run,
+            generation,
+            reason,
+        } => Down::Abort(pb::Abort {
+            run_id: run.to_string(),
+            generation,
+            reason,
+        }),
+        ToWorker::Assignment(assignment) => {
+            let Assignment {
+                run,
+                spec,
+                dataset_digest,
+                roster,
+                checkpoint,
+                mesh_key,
+            } = *assignment;
+            Down::Assignment(pb::Assignment {
+                run_id: run.to_string(),
+                generation: roster.generation,
+                spec: Some((&spec).into()),
+                dataset_digest,
+                members: roster.members.iter().map(Into::into).collect(),
+                start_step: roster.start_step,
+                checkpoint: checkpoint.as_ref().map(Into::into),
+                mesh_key: mesh_key.to_vec().into(),
+            })
+        }
+    }))
+}

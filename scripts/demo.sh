@@ -111,11 +111,13 @@ if auc is None:
 print(f"validation AUC  {auc:.4f}  on {validation['samples']} images of held-out patients, {validation['positives']} of them positive")
 print(f"checkpoint      {metrics['model']}")
 print(f"metrics         {files[-1]}")
+weights = metrics["spec"]["model"]["weights"]
+weights = f"--set model.weights={weights} " if weights else ""
 print(f"""
 Try next (with target/release in PATH):
   fovea local --data-dir {cluster}
       lists the runs kept there
-  fovea local -n 2 --dataset {cluster.parent}/{kind}-dataset --data-dir {cluster} --set train.epochs=20 deploy/demo-{kind}.toml
+  fovea local -n 2 --dataset {cluster.parent}/{kind}-dataset --data-dir {cluster} {weights}--set train.epochs=20 deploy/demo-{kind}.toml
       trains longer; Ctrl-C stops it with a checkpoint, --resume RUN goes on
   fovea --help
       prepare, submit, watch and resume against a coordinator of your own""")

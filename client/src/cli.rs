@@ -62,7 +62,7 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
     let address = args.coordinator.clone();
     let connect = || Client::connect(&address, CONNECT);
     match args.command {
-        Command::Prepare(command) => prepare::run(command, output),
+        Command::Prepare(command) => prepare::run(command, output).await,
         Command::Synthetic(command) => synthetic::run(command, output),
         Command::Local(command) => local::run(command, output).await,
         Command::Dataset(DatasetCommand::Add { dir }) => {

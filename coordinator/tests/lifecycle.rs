@@ -153,15 +153,12 @@ impl Server {
     async fn stop_with(self, mut workers: [Worker; 2], at: &pb::Assignment) {
         self.ask_to_stop();
         for worker in &mut workers {
-            loop {
-                let outcome = match worker.next().await {
-                    Down::Stop(_) => Outcome::StoppedStep(0),
-                    Down::Abort(_) => Outcome::Aborted(pb::Aborted {}),
-                    other => panic!("{other:?}"),
-                };
-                worker.released(at, outcome).await;
-                break;
-            }
+            let outcome = match worker.next().await {
+                Down::Stop(_) => Outcome::StoppedStep(0),
+                Down::Abort(_) => Outcome::Aborted(pb::Aborted {}),
+                other => panic!("{other:?}"),
+            };
+            worker.released(at, outcome).await;
         }
         self.stopped().await.unwrap();
     }
@@ -416,8 +413,12 @@ async fn a_slow_watcher_misses_no_epoch() {
     let mut spec = spec();
     spec.train.as_mut().unwrap().epochs = Some(5000);
     let run = server.submit(spec).await.unwrap();
-    // On a connection of its own: what it leaves unread must not hold up the others.
-    let channel = fovea_proto::connect(&server.address, PATIENCE)
+    // On a connection of its own, which holds little: what it leaves unread must not hold up the
+    // others.
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address))
+        .unwrap()
+        .initial_stream_window_size(16 << 10)
+        .connect()
         .await
         .unwrap();
     let request = pb::WatchRequest {

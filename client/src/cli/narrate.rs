@@ -68,15 +68,15 @@ impl Narrator {
                 lines
             }
             Update::Checkpoint(info) => {
-                self.stored.insert(info.step);
+                let news = self.stored.insert(info.step);
                 if self
                     .waiting
                     .as_ref()
                     .is_some_and(|(e, _)| e.step == info.step)
                 {
                     self.flush()
-                } else if self.run.as_ref().is_some_and(|r| at_epoch(r, info.step)) {
-                    // Told with its epoch, or soon to be.
+                } else if !news || self.run.as_ref().is_some_and(|r| at_epoch(r, info.step)) {
+                    // Old, or told with its epoch, or soon to be.
                     Vec::new()
                 } else {
                     vec![format!(
@@ -153,13 +153,15 @@ impl Narrator {
             return Vec::new();
         }
         let before = self.said_phase.replace(now);
-        let first_run = before.is_none_or(|(_, generation, _)| generation == 0);
+        let first_run = before.as_ref().is_none_or(|(_, g, _)| *g == 0);
         let mut lines = match run.phase {
-            Phase::Running | Phase::Forming => Vec::new(),
+            Phase::Running | Phase::Forming | Phase::Finishing => Vec::new(),
             _ => self.flush(),
         };
-        // Why it stops or waits may just have been told as a note.
-        let told = !run.reason.is_empty() && self.last_note.contains(&run.reason);
+        // Why it stops or waits may just have been told, as a note or with the phase before.
+        let told = !run.reason.is_empty()
+            && (self.last_note.contains(&run.reason)
+                || before.is_some_and(|(_, _, reason)| reason == run.reason));
         if !told {
             lines.extend(phase_line(run, first_run));
         }

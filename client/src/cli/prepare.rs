@@ -1,6 +1,8 @@
 //! `fovea prepare`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use fovea_core::ids::DatasetName;
 use fovea_dataset::{PrepareError, PrepareOptions, PrepareReport, Progress, prepare};
@@ -10,17 +12,30 @@ use super::args::Prepare;
 use super::output::{Output, Record};
 use super::table::Table;
 use crate::error::Error;
+use crate::local::Signals;
 
 /// Excluded images and warnings that are listed; the rest is counted.
 const LISTED: usize = 20;
 
 /// Prepares a dataset and says what is in it.
-pub fn run(command: Prepare, output: &Output) -> Result<(), Error> {
+pub async fn run(command: Prepare, output: &Output) -> Result<(), Error> {
     let options = options(command)?;
-    let bar = Bar(output.count_bar(0, "preparing"));
-    let report = prepare(&options, &bar);
-    bar.0.finish_and_clear();
+    let bar = Bar {
+        bar: output.count_bar(0, "preparing"),
+        stop: Arc::default(),
+    };
+    // Ctrl-C is passed on, so that what was half written is removed.
+    let mut signals = Signals::listen()?;
+    let stop = bar.stop.clone();
+    let listener = tokio::spawn(async move {
+        signals.next().await;
+        stop.store(true, Ordering::Relaxed);
+    });
+    let report = tokio::task::block_in_place(|| prepare(&options, &bar));
+    listener.abort();
+    bar.bar.finish_and_clear();
     let report = report.map_err(|e| match e {
+        PrepareError::Cancelled => Error::Interrupted("nothing was written".into()),
         PrepareError::Option { .. } => Error::Usage(e.to_string()),
         // Its hint speaks of options in general; here they have a name.
         PrepareError::TooManyBad { .. } => Error::Dataset(format!(
@@ -133,15 +148,22 @@ fn describe(report: &PrepareReport) -> Vec<String> {
     lines
 }
 
-struct Bar(ProgressBar);
+struct Bar {
+    bar: ProgressBar,
+    stop: Arc<AtomicBool>,
+}
 
 impl Progress for Bar {
     fn total(&self, n: u64) {
-        self.0.set_length(n);
+        self.bar.set_length(n);
     }
 
     fn advance(&self, n: u64) {
-        self.0.inc(n);
+        self.bar.inc(n);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 }
 

@@ -112,11 +112,13 @@ impl Runs for RunsService {
         let Context { owner, closing, .. } = self.0.clone();
         self.0.tasks.spawn(async move {
             tokio::select! {
+                // First, so that what happened before the end is told before the end.
+                biased;
+                () = tell(&sender, watched, &owner, &run) => {}
                 () = sender.closed() => {}
                 () = closing.cancelled() => {
                     let _ = sender.try_send(Err(ApiError::ShuttingDown.into()));
                 }
-                () = tell(&sender, watched, &owner, &run) => {}
             }
         });
         Ok(Response::new(Answers::new(receiver)))

@@ -114,13 +114,27 @@ fn a_run_from_queue_to_end() {
         say(&mut n, Update::Checkpoint(checkpoint(24))),
         ["    2/3      0.5000    0.6123  0.813     0.750            -        0.900  step 24"]
     );
-    // The last waits too, until the run is over.
+    // The last waits too, through the end of its generation, until the run is over.
     assert!(say(&mut n, Update::Epoch(epoch(2))).is_empty());
+    assert!(told(&mut n, run(Phase::Finishing)).is_empty());
     let over = told(&mut n, run(Phase::Completed));
     assert_eq!(over.len(), 1);
     assert!(
         over[0].starts_with("    3/3") && over[0].ends_with("  -"),
         "{over:?}"
+    );
+}
+
+#[test]
+fn an_old_checkpoint_is_not_news() {
+    let mut resumed = run(Phase::Queued);
+    resumed.checkpoints = vec![checkpoint(17)];
+    let mut n = Narrator::new(false);
+    say(&mut n, Update::Run(Box::new(resumed)));
+    assert!(say(&mut n, Update::Checkpoint(checkpoint(17))).is_empty());
+    assert_eq!(
+        say(&mut n, Update::Checkpoint(checkpoint(19))),
+        ["checkpoint of step 19 stored (41.2 MB)"]
     );
 }
 
@@ -156,9 +170,12 @@ fn an_interruption_is_told_with_its_reason() {
     assert!(say(&mut other, Update::Run(Box::new(stopping.clone()))).is_empty());
     stopping.reason = "is being cancelled".into();
     assert_eq!(
-        say(&mut other, Update::Run(Box::new(stopping))),
+        say(&mut other, Update::Run(Box::new(stopping.clone()))),
         ["dr-1: stopping, is being cancelled"]
     );
+    // Nor is one that the phase before had already.
+    stopping.phase = Phase::Running;
+    assert!(say(&mut other, Update::Run(Box::new(stopping))).is_empty());
     let mut again = run(Phase::Running);
     again.generation = 2;
     again.workers.pop();

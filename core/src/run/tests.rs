@@ -1,6 +1,7 @@
 //! Tables and random sequences against the life of a run.
 
 use super::*;
+use crate::ids::WorkerId;
 use proptest::prelude::*;
 
 fn worker(i: u8) -> WorkerId {

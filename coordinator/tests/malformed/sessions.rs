@@ -1,0 +1,220 @@
+//! `Workers.Session`.
+
+use fovea_proto::pb;
+use fovea_proto::pb::coordinator_message::Message as Down;
+use fovea_proto::pb::released::Outcome;
+use fovea_proto::pb::worker_message::Message as Up;
+use tonic::Code::InvalidArgument;
+
+use crate::common::*;
+use crate::{server, still_serves};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(&dir).await;
+    // The first message.
+    type Change = fn(&mut pb::Hello);
+    let hellos: Vec<(Change, &str)> = vec![
+        (|h| h.worker_id.clear(), "hello.worker_id"),
+        (|h| h.worker_id = "../w".into(), "hello.worker_id"),
+        (|h| h.worker_id = "w".repeat(100_000), "hello.worker_id"),
+        (|h| h.address.clear(), "hello.address"),
+        (|h| h.address = "host".into(), "hello.address"),
+        (|h| h.address = "host:0".into(), "hello.address"),
+        (|h| h.address = "h/../x:1".into(), "hello.address"),
+        (|h| h.host = "h".repeat(10_000), "hello.host"),
+        (|h| h.device = "a\nb".into(), "hello.device"),
+        (|h| h.version = "\u{1b}[31m".into(), "hello.version"),
+    ];
+    for (change, named) in hellos {
+        let Up::Hello(mut hello) = hello("w") else {
+            panic!()
+        };
+        change(&mut hello);
+        refused(
+            Worker::open(&server, Up::Hello(hello)).await.map(|_| ()),
+            InvalidArgument,
+            named,
+        );
+    }
+    let first = Up::Leaving(pb::Leaving {});
+    refused(
+        Worker::open(&server, first).await.map(|_| ()),
+        InvalidArgument,
+        "hello",
+    );
+    let empty = tokio_stream::iter(Vec::<pb::WorkerMessage>::new());
+    let result = server.workers().session(empty).await.map(|_| ());
+    refused(result, InvalidArgument, "hello");
+    let none = tokio_stream::iter(vec![pb::WorkerMessage { message: None }]);
+    refused(
+        server.workers().session(none).await.map(|_| ()),
+        InvalidArgument,
+        "hello",
+    );
+
+    // Later messages, from a worker that serves a run. Each ends the session, and the run waits for
+    // another worker.
+    type Say = fn(&pb::Assignment) -> Option<Up>;
+    fn with(at: &pb::Assignment, change: fn(&mut pb::StepReport)) -> Option<Up> {
+        let mut report = report(1);
+        change(&mut report);
+        Some(committed(at, report))
+    }
+    fn score(at: &pb::Assignment, change: fn(&mut pb::Score)) -> Option<Up> {
+        let Up::Scores(mut message) = scores(at, 0, 0..1) else {
+            panic!()
+        };
+        change(&mut message.scores[0]);
+        Some(Up::Scores(message))
+    }
+    fn ready_with(at: &pb::Assignment, change: fn(&mut pb::Ready)) -> Option<Up> {
+        let Up::Ready(mut message) = ready(at) else {
+            panic!()
+        };
+        change(&mut message);
+        Some(Up::Ready(message))
+    }
+    fn released(at: &pb::Assignment, outcome: Option<Outcome>) -> Option<Up> {
+        Some(Up::Released(pb::Released {
+            run_id: at.run_id.clone(),
+            generation: at.generation,
+            outcome,
+        }))
+    }
+    let said: Vec<(Say, &str)> = vec![
+        (|_| None, "message"),
+        (|_| Some(hello("again")), "hello"),
+        (|at| ready_with(at, |m| m.run_id.clear()), "ready.run_id"),
+        (
+            |at| ready_with(at, |m| m.generation = 0),
+            "ready.generation",
+        ),
+        (
+            |at| ready_with(at, |m| m.state_digest = "x".into()),
+            "ready.state_digest",
+        ),
+        (
+            |at| ready_with(at, |m| m.fingerprint = None),
+            "ready.fingerprint",
+        ),
+        (
+            |at| {
+                ready_with(at, |m| {
+                    m.fingerprint.as_mut().unwrap().cpu = "c".repeat(10_000)
+                })
+            },
+            "ready.fingerprint.cpu",
+        ),
+        (|at| with(at, |r| r.loss = f64::NAN), "step.report.loss"),
+        (
+            |at| with(at, |r| r.images_per_s = f64::INFINITY),
+            "step.report.images_per_s",
+        ),
+        (|at| with(at, |r| r.step = 0), "step.report.step"),
+        (|at| with(at, |r| r.step = u64::MAX), "step.report.step"),
+        (
+            |at| {
+                let Up::Step(mut message) = committed(at, report(1)) else {
+                    panic!()
+                };
+                message.report = None;
+                Some(Up::Step(message))
+            },
+            "step.report",
+        ),
+        (
+            |at| score(at, |s| s.loss = f32::NAN),
+            "scores.scores[0].loss",
+        ),
+        (
+            |at| score(at, |s| s.probabilities[0] = 2.0),
+            "scores.scores[0].probabilities",
+        ),
+        (
+            |at| score(at, |s| s.probabilities[1] = f32::NAN),
+            "scores.scores[0].probabilities",
+        ),
+        (
+            |at| score(at, |s| s.probabilities.clear()),
+            "scores.scores[0]",
+        ),
+        (|at| score(at, |s| s.label = u32::MAX), "scores.scores[0]"),
+        (
+            |at| score(at, |s| s.sample = u32::MAX),
+            "scores.scores[0].sample",
+        ),
+        (|at| Some(scores(at, 2, 0..1)), "scores.epoch"),
+        (|at| released(at, None), "released.outcome"),
+        (
+            |at| released(at, Some(Outcome::CompletedStep(1))),
+            "released.completed_step",
+        ),
+        (
+            |at| released(at, Some(Outcome::StoppedStep(u64::MAX))),
+            "released.stopped_step",
+        ),
+    ];
+    for (number, (say, named)) in said.into_iter().enumerate() {
+        let mut worker = Worker::join(&server, &format!("w{number}")).await;
+        let run = server.submit(spec()).await.unwrap();
+        let at = worker.assignment().await;
+        assert_eq!(at.run_id, run.id);
+        // What is said of other runs or generations is void, not an error.
+        worker
+            .step(
+                &pb::Assignment {
+                    generation: 99,
+                    ..at.clone()
+                },
+                1,
+            )
+            .await;
+        worker
+            .step(
+                &pb::Assignment {
+                    run_id: "other-1".into(),
+                    ..at.clone()
+                },
+                1,
+            )
+            .await;
+        worker.say_raw(say(&at)).await;
+        let status = worker.end().await;
+        assert_eq!(status.code(), InvalidArgument, "{named}: {status:?}");
+        assert!(status.message().contains(named), "{named}: {status:?}");
+        let run = server.run(&run.id).await;
+        assert_eq!(run.phase(), pb::Phase::Queued, "{named}");
+        assert!(run.reason.contains(named), "{named}: {}", run.reason);
+        server
+            .runs()
+            .cancel(pb::CancelRequest { run_id: run.id })
+            .await
+            .unwrap();
+    }
+    still_serves(&server).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_reads_nothing_does_not_stop_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(&dir).await;
+    let deaf = Worker::join(&server, "deaf").await;
+    // Whatever it is told waits for it, until it counts as lost.
+    for _ in 0..3 {
+        let run = server.submit(spec()).await.unwrap();
+        let cancel = pb::CancelRequest { run_id: run.id };
+        let cancelled = server.runs().cancel(cancel).await.unwrap().into_inner();
+        assert_ne!(cancelled.phase(), pb::Phase::Failed);
+    }
+    let mut other = Worker::join(&server, "other").await;
+    let run = server.submit(spec()).await.unwrap();
+    let Down::Assignment(at) = other.next().await else {
+        panic!("no assignment")
+    };
+    assert_eq!(at.run_id, run.id);
+    drop((deaf, other));
+    server.stop().await;
+}

@@ -17,4 +17,4 @@ pub use client::Client;
 pub use error::Error;
 
 /// Version and commit, as `--version` prints them.
-pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("FOVEA_COMMIT"), ")");
+pub use fovea_service::VERSION;

@@ -372,7 +372,8 @@ mod tests {
         let error = toml::from_str::<RunSpec>("name='a'\ndataset='b'\n[train]\nlerning_rate=1")
             .unwrap_err();
         assert!(error.to_string().contains("lerning_rate"), "{error}");
-        let cases: [(&str, fn(&mut RunSpec)); 9] = [
+        type Spoil = fn(&mut RunSpec);
+        let cases: [(&str, Spoil); 9] = [
             ("name", |s| s.name = "a b".into()),
             ("model.classes", |s| s.model.classes = 3),
             ("model.positive_from", |s| s.model.positive_from = 0),

@@ -39,7 +39,9 @@ async fn real_photographs_are_learnt_from() {
         model: Some(pb::ModelSpec {
             weights: Some(weights.display().to_string()),
             frozen: Some(pb::LayerList {
-                names: ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"].map(String::from).to_vec(),
+                names: ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"]
+                    .map(String::from)
+                    .to_vec(),
             }),
             ..Default::default()
         }),

@@ -176,12 +176,8 @@ async fn carry_out(
     let generation = assignment.generation;
     // One slice travels at a time and one may wait; then training waits, so memory stays bounded.
     let (snapshots, uploads) = mpsc::channel::<Snapshot>(1);
-    let uploader = tokio::spawn(upload_all(
-        context.clone(),
-        run_id.clone(),
-        generation,
-        uploads,
-    ));
+    let uploading = upload_all(context.clone(), run_id.clone(), generation, uploads);
+    let uploader = tokio::spawn(uploading.in_current_span());
     let device = context.device.clone();
     let passing_on = async {
         while let Some(event) = events.recv().await {

@@ -65,7 +65,7 @@ impl Loader {
     }
 
     /// The next item, waiting for it.
-    pub fn next(&mut self) -> Result<Item, DataError> {
+    pub fn next_item(&mut self) -> Result<Item, DataError> {
         let items = self.items.as_ref().ok_or(DataError::Ended)?;
         items.recv().unwrap_or(Err(DataError::Ended))
     }

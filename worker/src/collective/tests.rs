@@ -29,11 +29,12 @@ fn meshed(roster: &Roster) -> Vec<TcpCollective> {
     let n = roster.members.len();
     let mut streams: Vec<Vec<Option<TcpStream>>> =
         (0..n).map(|_| (0..n).map(|_| None).collect()).collect();
-    for i in 0..n {
-        for j in 0..i {
+    for higher in 1..n {
+        let (below, above) = streams.split_at_mut(higher);
+        for (lower, row) in below.iter_mut().enumerate() {
             let (a, b) = pair();
-            streams[i][j] = Some(a);
-            streams[j][i] = Some(b);
+            above[0][lower] = Some(a);
+            row[higher] = Some(b);
         }
     }
     streams

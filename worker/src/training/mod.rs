@@ -244,7 +244,7 @@ impl Training<'_> {
     }
 
     fn train_batch(&mut self) -> Result<Batch, DataError> {
-        match self.loader.next()? {
+        match self.loader.next_item()? {
             Item::Train(batch) => Ok(batch),
             Item::Validation(_) | Item::EpochEnd => Err(DataError::Ended),
         }
@@ -256,7 +256,7 @@ impl Training<'_> {
             if self.control.aborted() {
                 return Err(CollectiveError::Aborted.into());
             }
-            match self.loader.next()? {
+            match self.loader.next_item()? {
                 Item::Validation(batch) => scores.extend(self.device.score(&batch)?),
                 Item::EpochEnd => {
                     let finite = |s: &Score| s.loss.is_finite();

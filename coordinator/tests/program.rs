@@ -11,6 +11,14 @@ use fovea_proto::pb;
 use fovea_proto::pb::runs_client::RunsClient;
 use tonic::transport::Channel;
 
+/// A test that fails must not leave a process behind.
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fovea-coordinator"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("FOVEA_")) {
@@ -84,7 +92,7 @@ impl Process {
         assert!(status.success());
     }
 
-    /// Its exit code and the rest of its log.
+    /// Its exit code and the rest of its log; when it ends by itself.
     fn end(mut self) -> (Option<i32>, String) {
         let mut rest = String::new();
         self.log.read_to_string(&mut rest).unwrap();

@@ -61,7 +61,11 @@ pub(super) async fn take_slice(
         let at = byte + written;
         written += data.len() as u64;
         let file = Arc::clone(&file);
+        // This call may be dropped while the bytes are being written; the slice is not free for
+        // another try before they are.
+        let writing = Arc::clone(&claim);
         hash = on_disk_thread(move || {
+            let _writing = writing;
             file.write_at(&data, at).map_err(disk)?;
             hash.update(&data);
             Ok(hash)

@@ -3,8 +3,9 @@
 //! A fundus camera shows the retina as a bright disc on black, often cut by the frame at top and
 //! bottom. The disc's outline is found by a threshold relative to the picture's own levels, a
 //! circle is fitted to the parts of it that are not the frame, and the square around the circle is
-//! cut out, padded with black where it leaves the photograph. So every eye is centred and has the
-//! same scale, whatever the camera's frame, and a rotation by 90 degrees is a plausible picture.
+//! cut out. Where the frame cuts the disc, the square is narrowed to what the frame shows
+//! ([`Crop::within`]): black bars would only make the lesions smaller. So every eye is centred,
+//! whatever the camera's frame, and a rotation by 90 degrees is a plausible picture.
 
 mod circle;
 
@@ -14,12 +15,13 @@ use image::RgbImage;
 
 use circle::{Circle, Point};
 
-/// Finds the fundus, cuts the square around it and resizes it to `size` × `size` pixels.
+/// Finds the fundus, cuts out the square of it that the frame shows and resizes that to `size` ×
+/// `size` pixels.
 ///
 /// Resizing is a convolution with the bilinear (triangle) kernel, widened when shrinking so that
 /// small lesions are averaged in and not skipped.
 pub fn crop_and_resize(photograph: &RgbImage, size: u32) -> Result<(RgbImage, Crop), CropError> {
-    let crop = find(photograph)?;
+    let crop = find(photograph)?.within(photograph.width(), photograph.height());
     Ok((extract(photograph, &crop, size), crop))
 }
 
@@ -34,6 +36,27 @@ pub struct Crop {
     pub side: u32,
     /// How it was found.
     pub method: CropMethod,
+}
+
+impl Crop {
+    /// The largest square inside both this one and a photograph of `width` × `height` pixels, in the
+    /// middle of what the two share. A square that lies wholly inside stays as it is.
+    pub fn within(self, width: u32, height: u32) -> Crop {
+        let shared = |start: i64, length: u32| {
+            let from = start.max(0);
+            let to = (start + i64::from(self.side)).min(i64::from(length));
+            (from, (to - from).max(1))
+        };
+        let (left, wide) = shared(self.left, width);
+        let (top, high) = shared(self.top, height);
+        let side = wide.min(high);
+        Crop {
+            left: left + (wide - side) / 2,
+            top: top + (high - side) / 2,
+            side: side as u32,
+            method: self.method,
+        }
+    }
 }
 
 /// How a square was found.
@@ -82,7 +105,7 @@ pub enum CropError {
 }
 
 /// Version of the rules in this module, kept in the manifest: other rules make other pictures.
-pub const CROP_VERSION: u32 = 1;
+pub const CROP_VERSION: u32 = 2;
 
 /// Least side of a photograph, in pixels.
 const MIN_SIDE: u32 = 32;

@@ -164,7 +164,10 @@ mod tests {
     #[test]
     fn the_example_file_holds_every_default() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/worker.toml");
-        assert_eq!(config(&["--config", path]).unwrap(), WorkerConfig::default());
+        assert_eq!(
+            config(&["--config", path]).unwrap(),
+            WorkerConfig::default()
+        );
         let text = std::fs::read_to_string(path).unwrap();
         let keys = toml::Table::try_from(WorkerConfig::default()).unwrap();
         for key in keys.keys() {

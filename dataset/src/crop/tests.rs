@@ -55,6 +55,28 @@ fn the_circle_is_found_whole_and_cut_by_the_frame() {
 }
 
 #[test]
+fn a_square_is_narrowed_to_what_the_frame_shows() {
+    let square = |left, top, side| Crop {
+        left,
+        top,
+        side,
+        method: CropMethod::Circle,
+    };
+    for (given, wanted) in [
+        (square(150, 50, 300), square(150, 50, 300)), // wholly inside
+        (square(46, -39, 598), square(89, 0, 512)),   // cut at top and bottom
+        (square(-20, 10, 400), square(0, 20, 380)),   // cut at the left
+    ] {
+        assert_eq!(given.within(765, 512), wanted);
+    }
+    // No bars: the corners of the middle row's ends and of the middle column's are retina.
+    let (picture, _) = crop_and_resize(&disc(765, 512, 345.0, 260.0, 299.0), 64).expect("a fundus");
+    for (x, y) in [(0, 32), (63, 32), (32, 0), (32, 63)] {
+        assert!(picture.get_pixel(x, y).0[0] > 40, "black at {x}, {y}");
+    }
+}
+
+#[test]
 fn notches_text_and_a_grey_ground_do_not_move_it() {
     let mut picture = disc(600, 500, 300.0, 250.0, 220.0);
     for (x, y, pixel) in picture.enumerate_pixels_mut() {

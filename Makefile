@@ -3,7 +3,7 @@
 CARGO ?= cargo
 PYTHON ?= python3
 
-.PHONY: help demo test build libtorch lint bench clean
+.PHONY: help demo test soak build libtorch lint bench bench-checkpoints clean
 
 help: ## Show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,6 +13,9 @@ demo: build ## Train on synthetic photographs with two workers; DATA=folder WEIG
 
 test: build ## Run every test
 	$(CARGO) test --release --workspace --locked
+
+soak: build ## Disturb runs at random: FAULTS=n faults (200), SEED=n; prints one JSON line
+	@target/release/fovea-soak $(or $(FAULTS),200) $(or $(SEED),1)
 
 build: libtorch ## Build all programs into target/release
 	$(CARGO) build --release --workspace --locked
@@ -26,6 +29,9 @@ lint: libtorch ## Check formatting and lints
 
 bench: build ## Measure images/s of a two-worker CPU run; one JSON object a line
 	@$(PYTHON) bench/bench.py $(if $(PEER),--peer "$(PEER)")
+
+bench-checkpoints: build ## Measure what a checkpoint every 10 steps costs
+	@$(PYTHON) bench/bench.py --checkpoints
 
 clean: ## Remove what was built, and the demo's output (keeps .libtorch)
 	$(CARGO) clean

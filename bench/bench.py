@@ -50,10 +50,16 @@ def main():
     parser.add_argument("--peer", default="", help="command to run in turn with each measurement")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of the two-worker run")
     parser.add_argument("--steps", type=int, default=12, help="steps in each measurement")
+    parser.add_argument("--checkpoints", action="store_true",
+                        help="compare a checkpoint every 10 steps with none instead")
     arguments = parser.parse_args()
-    dataset = prepare(arguments.steps)
+    OUT.mkdir(exist_ok=True)
     run_file = OUT / "run.toml"
     run_file.write_text(RUN)
+    if arguments.checkpoints:
+        checkpoints(arguments.rounds, run_file)
+        return
+    dataset = prepare(arguments.steps)
 
     say(measure(dataset, run_file, workers=1))
     ours, peers = [], []
@@ -76,6 +82,26 @@ def main():
         })
 
 
+def checkpoints(rounds, run_file):
+    """What a checkpoint every 10 steps costs: runs with and without in turn."""
+    dataset = prepare(WARM_UP + 30)
+    ratios = []
+    for _ in range(rounds):
+        rates = []
+        for every in (0, 10):
+            row = measure(dataset, run_file, workers=2, settings=[f"checkpoint.every_steps={every}"])
+            say({**row, "checkpoint_every_steps": every})
+            rates.append(row["images_per_s"])
+        ratios.append(rates[1] / rates[0])
+    say({
+        "name": "with-checkpoints-to-without",
+        "median": round(statistics.median(ratios), 4),
+        "min": round(min(ratios), 4),
+        "max": round(max(ratios), 4),
+        "rounds": len(ratios),
+    })
+
+
 def prepare(steps):
     """A prepared dataset with enough training images for `steps` full steps; drawn once."""
     # Two eyes a patient; a tenth of the patients is held out.
@@ -96,11 +122,12 @@ def fovea(*arguments):
         sys.exit(f"{shlex.join(command)} failed:\n{done.stdout}")
 
 
-def measure(dataset, run_file, workers):
+def measure(dataset, run_file, workers, settings=()):
     """One run; images/s and mean phases over the full steps after the warm-up."""
     folder = OUT / f"cluster-{os.getpid()}-{time.monotonic_ns()}"
     command = [PROGRAMS / "fovea", "--json", "local", "-n", workers, "--dataset", dataset,
-               "--data-dir", folder, "--set", f"workers.max={workers}", run_file]
+               "--data-dir", folder, "--set", f"workers.max={workers}",
+               *(word for setting in settings for word in ("--set", setting)), run_file]
     process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True)
     steps = []

@@ -4,10 +4,12 @@
 //! output carries one JSON object a line and nothing else; see [`output::Record`].
 
 mod args;
+mod audit;
 mod checkpoints;
 mod datasets;
 mod follow;
 mod format;
+mod help;
 mod local;
 mod narrate;
 mod output;
@@ -23,7 +25,7 @@ use clap::Parser;
 
 use crate::client::Client;
 use crate::error::Error;
-use args::{Args, CheckpointCommand, Command, DatasetCommand};
+use args::{Args, CheckpointCommand, Command, DatasetCommand, RunsCommand};
 use output::Output;
 
 /// How long the first attempt to reach the coordinator may take.
@@ -74,16 +76,23 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
             let spec = runs::read_spec(&command, output)?;
             runs::submit(&connect().await?, &command, spec, output).await
         }
-        Command::Runs => runs::list(&connect().await?, output).await,
+        Command::Runs { command: None } => runs::list(&connect().await?, output).await,
+        Command::Runs {
+            command: Some(RunsCommand::Audit { run }),
+        } => audit::run(&connect().await?, &run, output).await,
         Command::Run { run } => runs::show(&connect().await?, &run, output).await,
         Command::Watch { run, patience } => {
             follow::follow(&connect().await?, &run, patience, output).await
         }
         Command::Cancel { run } => runs::cancel(&connect().await?, &run, output).await,
+        Command::Pause { run } => runs::pause(&connect().await?, &run, output).await,
         Command::Resume(command) => runs::resume(&connect().await?, &command, output).await,
         Command::Checkpoints { run } => checkpoints::list(&connect().await?, &run, output).await,
         Command::Checkpoint(CheckpointCommand::Get { run, step, out }) => {
             checkpoints::get(&connect().await?, &run, step, out, output).await
+        }
+        Command::Checkpoint(CheckpointCommand::Verify { run, step }) => {
+            checkpoints::verify(&connect().await?, &run, step, output).await
         }
     }
 }

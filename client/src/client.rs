@@ -13,7 +13,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::error::Error;
-use crate::view::{DatasetInfo, RunInfo};
+use crate::view::{AuditInfo, DatasetInfo, RunInfo, VerifiedCheckpoint};
 
 /// How long one answer may take. Streams are not bound by it: keep-alive pings find a dead peer.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -95,7 +95,17 @@ impl Client {
             .try_into()
     }
 
-    /// Queues a failed or cancelled run again, from the checkpoint of that step or the newest.
+    /// Stops a run at the next step boundary, with a checkpoint, to be resumed.
+    pub async fn pause(&self, run_id: &str) -> Result<RunInfo, Error> {
+        let request = pb::PauseRequest {
+            run_id: run_id.into(),
+        };
+        self.answer(self.runs_client().pause(request))
+            .await?
+            .try_into()
+    }
+
+    /// Queues a paused, failed or cancelled run again, from the checkpoint of that step or the newest.
     pub async fn resume(
         &self,
         run_id: &str,
@@ -108,6 +118,17 @@ impl Client {
         self.answer(self.runs_client().resume(request))
             .await?
             .try_into()
+    }
+
+    /// Compares the samples that each committed step of a run used with the training split.
+    pub async fn audit(&self, run_id: &str) -> Result<AuditInfo, Error> {
+        let request = pb::AuditRequest {
+            run_id: run_id.into(),
+        };
+        // A long run's ledger takes as long to go through as it takes.
+        self.patient(self.runs_client().audit(request))
+            .await
+            .map(Into::into)
     }
 
     /// The stored checkpoints of a run, by step.
@@ -123,6 +144,29 @@ impl Client {
             .collect::<Result<Vec<_>, _>>()?;
         checkpoints.sort_by_key(|c| c.step);
         Ok(checkpoints)
+    }
+
+    /// Reads the stored checkpoint of that step, or all, again; by step.
+    pub async fn verify_checkpoints(
+        &self,
+        run_id: &str,
+        step: Option<u64>,
+    ) -> Result<Vec<VerifiedCheckpoint>, Error> {
+        let request = pb::VerifyCheckpointsRequest {
+            run_id: run_id.into(),
+            step,
+        };
+        // Many large files on a slow disk take as long to read as they take.
+        let reply = self
+            .patient(self.checkpoints_client().verify(request))
+            .await?;
+        let mut verified = reply
+            .checkpoints
+            .into_iter()
+            .map(VerifiedCheckpoint::try_from)
+            .collect::<Result<Vec<_>, _>>()?;
+        verified.sort_by_key(|v| v.info.step);
+        Ok(verified)
     }
 
     /// All datasets, by name.
@@ -164,17 +208,25 @@ impl Client {
     where
         S: tokio_stream::Stream<Item = pb::CreateDatasetRequest> + Send + 'static,
     {
-        // An upload takes as long as it takes; only the connection's pings bound it.
-        self.datasets_client()
-            .create(Request::new(parts))
+        // An upload takes as long as it takes.
+        self.patient(self.datasets_client().create(Request::new(parts)))
             .await
-            .map(|reply| reply.into_inner().into())
-            .map_err(|status| self.error(&status))
+            .map(Into::into)
     }
 
     /// What a status from this coordinator means.
     pub(crate) fn error(&self, status: &Status) -> Error {
         Error::from_status(status, &self.address)
+    }
+
+    /// An answer that may take any time: only the connection's pings bound it.
+    async fn patient<T>(
+        &self,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Error> {
+        call.await
+            .map(Response::into_inner)
+            .map_err(|status| self.error(&status))
     }
 
     async fn answer<T>(

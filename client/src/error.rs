@@ -36,6 +36,26 @@ pub enum Error {
     /// A file that was received is not what was announced.
     #[error("{what} arrived damaged: {problem}; nothing was written, try again")]
     Damaged { what: String, problem: String },
+    /// The coordinator found that a stored checkpoint is not what was stored.
+    #[error("{what} was damaged and has been put aside: {problem}; nothing was written. {next}")]
+    PutAside {
+        what: String,
+        problem: String,
+        next: String,
+    },
+    /// The audit of a run did not come out clean. The report was printed before.
+    #[error("the audit of run {run} found {problems}")]
+    Audit { run: String, problems: String },
+    /// Stored checkpoints are damaged. Which, was printed before.
+    #[error(
+        "run {run}: {damaged} of {of} checkpoints {} damaged and put aside; `fovea checkpoints {run}` lists the others",
+        if *damaged == 1 { "is" } else { "are" }
+    )]
+    Verification {
+        run: String,
+        damaged: usize,
+        of: usize,
+    },
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     Io {
@@ -62,13 +82,14 @@ pub enum Error {
 /// The table of exit codes, as the help prints it.
 pub const EXIT_CODES: &str = "\
 Exit codes:
-  0    done
+  0    done; the watched run completed or was paused
   1    another error (a file, a broken answer)
   2    wrong usage, or a run.toml that is not a run
   3    the coordinator cannot be reached
   4    the coordinator refused
   5    the run failed
   6    the run was cancelled
+  7    what is stored is not right: an audit found problems, a checkpoint is damaged
   130  interrupted by Ctrl-C or SIGTERM";
 
 impl Error {
@@ -81,6 +102,7 @@ impl Error {
             Error::Refused(_) => 4,
             Error::RunFailed { .. } => 5,
             Error::RunCancelled { .. } => 6,
+            Error::PutAside { .. } | Error::Audit { .. } | Error::Verification { .. } => 7,
             Error::Interrupted(_) => 130,
             Error::Coordinator { .. }
             | Error::Protocol(_)

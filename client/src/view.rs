@@ -22,6 +22,8 @@ pub enum Phase {
     Running,
     /// A generation of workers ends.
     Finishing,
+    /// Stopped by a person, to be resumed.
+    Paused,
     /// Done.
     Completed,
     /// Ended by an error.
@@ -38,16 +40,17 @@ impl Phase {
             Phase::Forming => "forming",
             Phase::Running => "running",
             Phase::Finishing => "finishing",
+            Phase::Paused => "paused",
             Phase::Completed => "completed",
             Phase::Failed => "failed",
             Phase::Cancelled => "cancelled",
         }
     }
 
-    /// Whether the run will not move without a person.
+    /// Whether the run will not move without a person: a watch ends here.
     pub fn is_terminal(self) -> bool {
         match self {
-            Phase::Completed | Phase::Failed | Phase::Cancelled => true,
+            Phase::Paused | Phase::Completed | Phase::Failed | Phase::Cancelled => true,
             Phase::Queued | Phase::Forming | Phase::Running | Phase::Finishing => false,
         }
     }
@@ -130,6 +133,7 @@ impl TryFrom<pb::Run> for RunInfo {
             Ok(pb::Phase::Forming) => Phase::Forming,
             Ok(pb::Phase::Running) => Phase::Running,
             Ok(pb::Phase::Finishing) => Phase::Finishing,
+            Ok(pb::Phase::Paused) => Phase::Paused,
             Ok(pb::Phase::Completed) => Phase::Completed,
             Ok(pb::Phase::Failed) => Phase::Failed,
             Ok(pb::Phase::Cancelled) => Phase::Cancelled,
@@ -161,6 +165,83 @@ impl TryFrom<pb::Run> for RunInfo {
             spec: spec
                 .ok_or_else(|| Error::Protocol("a run without a spec".into()))?
                 .try_into()?,
+        })
+    }
+}
+
+/// What the coordinator's ledger says of a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct AuditInfo {
+    /// The run's id.
+    pub run: String,
+    /// Samples in the training split.
+    pub train_samples: u64,
+    /// Committed steps in the ledger.
+    pub steps: u64,
+    /// Steps in the whole run.
+    pub total_steps: u64,
+    /// Whole epochs whose samples are the training split, each once.
+    pub clean_epochs: u32,
+    /// Samples that committed steps used, counted as often as they were used.
+    pub samples_used: u64,
+    /// Bytes that the ledger takes for this run.
+    pub ledger_bytes: u64,
+    /// What is wrong, in order of steps; at most [`AuditInfo::PROBLEMS`].
+    pub problems: Vec<String>,
+}
+
+impl AuditInfo {
+    /// The coordinator lists no more problems than these.
+    pub const PROBLEMS: usize = 100;
+}
+
+impl From<pb::AuditReport> for AuditInfo {
+    fn from(wire: pb::AuditReport) -> Self {
+        let pb::AuditReport {
+            run_id,
+            train_samples,
+            steps,
+            total_steps,
+            clean_epochs,
+            samples_used,
+            problems,
+            ledger_bytes,
+        } = wire;
+        Self {
+            run: run_id,
+            train_samples,
+            steps,
+            total_steps,
+            clean_epochs,
+            samples_used,
+            ledger_bytes,
+            problems,
+        }
+    }
+}
+
+/// A stored checkpoint that was read again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VerifiedCheckpoint {
+    /// What was stored.
+    pub info: CheckpointInfo,
+    /// What is wrong with the file now; None if nothing is.
+    pub problem: Option<String>,
+}
+
+impl TryFrom<pb::VerifiedCheckpoint> for VerifiedCheckpoint {
+    type Error = Error;
+
+    fn try_from(wire: pb::VerifiedCheckpoint) -> Result<Self, Error> {
+        let pb::VerifiedCheckpoint {
+            checkpoint,
+            problem,
+        } = wire;
+        Ok(Self {
+            info: checkpoint
+                .ok_or_else(|| Error::Protocol("a verified checkpoint without its step".into()))?
+                .try_into()?,
+            problem: (!problem.is_empty()).then_some(problem),
         })
     }
 }

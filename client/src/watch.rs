@@ -1,4 +1,4 @@
-//! Following a run to its end, across broken connections and restarts of the coordinator.
+//! Following a run until it ends or is paused, across broken connections and restarts of the coordinator.
 //!
 //! Invariant: every epoch's result and every checkpoint is told once, whatever breaks. Each
 //! connection begins with the run as it is, all epochs included, so what happened while nobody
@@ -57,7 +57,9 @@ impl Default for Patience {
     fn default() -> Self {
         Self {
             first_wait: Duration::from_millis(200),
-            longest_wait: Duration::from_secs(5),
+            // A coordinator that restarts is back within a second or two, and a refused connection costs
+            // next to nothing, so waiting longer would only show the run late.
+            longest_wait: Duration::from_secs(1),
             give_up: Duration::from_secs(300),
             connect: Duration::from_secs(5),
         }

@@ -51,6 +51,12 @@ async fn the_end_of_a_run_is_the_exit_code() {
             6,
             "run dr-1 was cancelled; `fovea resume dr-1`",
         ),
+        (
+            Phase::Paused,
+            "",
+            0,
+            "dr-1 is paused at step 0/36; go on with: fovea resume dr-1",
+        ),
     ];
     for (phase, reason, code, words) in cases {
         let address = watched(ended(phase, reason)).serve().await;
@@ -114,6 +120,9 @@ async fn refusals_are_one_clear_sentence() {
         &["run", "x"][..],
         &["watch", "x"],
         &["cancel", "x"],
+        &["pause", "x"],
+        &["runs", "audit", "x"],
+        &["checkpoint", "verify", "x"],
         &["resume", "dr-1"],
     ] {
         let output = fovea(&address, args).await;
@@ -238,6 +247,7 @@ async fn runs_and_details_read_well() {
         "phase       failed: worker a ran out of memory",
         "model       GoogLeNet, 2 classes, positive from grade 2, from scratch",
         "2 virtual ranks x batch 16",
+        "checkpoints the newest 3 and the one of the best AUC are kept",
         "    2/3      0.5000    0.4000  0.910",
         "2 checkpoints, the newest of step 24",
     ] {
@@ -304,6 +314,9 @@ fn version_and_help() {
         "Exit codes:",
         "130  interrupted",
         "reconnecting run, reason",
+        "  7    what is stored is not right",
+        "  audit        run, clean,",
+        "  verified     run, ok, problem",
         "Examples:",
     ] {
         assert!(help.contains(words), "{words:?} is not in the help");

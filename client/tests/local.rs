@@ -113,6 +113,31 @@ async fn from_a_run_file_to_model_and_metrics() {
     assert_eq!(state.submitted[0].dataset, "set");
 }
 
+/// Somebody else pauses the run: nothing has gone wrong, and nothing is finished.
+#[tokio::test]
+async fn a_paused_run_leaves_no_model_and_says_how_to_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let fake = Fake::new(State {
+        watches: [vec![
+            event::run(run("dr-1", Phase::Running)),
+            event::run(run_after("dr-1", Phase::Paused, 1)),
+        ]]
+        .into(),
+        ..State::default()
+    });
+    let bin = programs(dir, &pretends_to_serve(&fake.serve().await), WAITS);
+    let output = local(dir, &bin, &[run_file(dir).to_str().unwrap()]).await;
+    let said = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}{}", stderr(&output));
+    let hint = format!(
+        "go on with: fovea local --data-dir {} --resume dr-1",
+        dir.join("data").display()
+    );
+    assert!(said.contains(&hint), "{hint:?} is not in\n{said}");
+    assert!(!dir.join("data/dr-1").exists(), "it left results");
+}
+
 #[tokio::test]
 async fn a_coordinator_that_does_not_start_shows_its_log() {
     let dir = tempfile::tempdir().unwrap();

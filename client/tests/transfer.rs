@@ -89,6 +89,75 @@ async fn a_damaged_checkpoint_leaves_no_file() {
 }
 
 #[tokio::test]
+async fn a_checkpoint_that_was_put_aside_names_the_one_before() {
+    let bytes = some_bytes();
+    let lost = |step: &'static str, lost_at_once, words: &'static str| {
+        // What is sent may look whole: the coordinator's word at the end decides.
+        let fake = with_checkpoint(&bytes, sha256(&bytes));
+        let mut state = fake.0.lock().unwrap();
+        state.checkpoint_lost = Some("its SHA-256 is not what was stored".into());
+        state.lost_at_once = lost_at_once;
+        drop(state);
+        (fake, step, words)
+    };
+    let before = "`fovea checkpoint get dr-1 12` fetches the one before";
+    for (fake, step, words) in [
+        lost(
+            "24",
+            false,
+            "run dr-1 at step 24 was damaged and has been put aside: its SHA-256",
+        ),
+        lost("24", true, "run dr-1 at step 24 was damaged"),
+        lost(
+            "newest",
+            true,
+            "the newest checkpoint of run dr-1 was damaged",
+        ),
+    ] {
+        let address = fake.serve().await;
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("m.safetensors");
+        let args = [
+            "checkpoint",
+            "get",
+            "dr-1",
+            step,
+            "-o",
+            target.to_str().unwrap(),
+        ];
+        let output = fovea(&address, &args).await;
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(7), "{said}");
+        assert!(said.contains(words), "{words:?} is not in {said}");
+        assert!(said.contains(before), "{said}");
+        assert!(files(dir.path()).is_empty(), "{:?}", files(dir.path()));
+    }
+
+    // None is left before it.
+    let (fake, ..) = lost("24", false, "");
+    if let Some(run) = &mut fake.0.lock().unwrap().run {
+        run.checkpoints.retain(|c| c.step == 24);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let target = dir.path().join("m.safetensors");
+    std::fs::write(&target, "older").unwrap();
+    let args = [
+        "checkpoint",
+        "get",
+        "dr-1",
+        "24",
+        "-o",
+        target.to_str().unwrap(),
+    ];
+    let output = fovea(&fake.serve().await, &args).await;
+    let said = stderr(&output);
+    assert_eq!(output.status.code(), Some(7), "{said}");
+    assert!(said.contains("`fovea checkpoints dr-1` lists"), "{said}");
+    assert_eq!(std::fs::read(&target).unwrap(), b"older");
+    assert_eq!(files(dir.path()), ["m.safetensors"]);
+}
+
+#[tokio::test]
 async fn a_dataset_is_sent_byte_for_byte_and_only_once() {
     let dir = tempfile::tempdir().unwrap();
     let set = prepared(dir.path());

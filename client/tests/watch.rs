@@ -119,6 +119,47 @@ async fn a_late_watcher_sees_the_sizes_first_then_every_epoch() {
     );
 }
 
+/// A pause while watching, after a reconnect that skipped an epoch; what would come after is not waited for.
+#[tokio::test]
+async fn a_pause_ends_the_watch_and_loses_no_epoch() {
+    let fake = Fake::new(State {
+        run: Some(run("dr-1", Phase::Running)),
+        watches: [
+            vec![event::run(run("dr-1", Phase::Running)), event::epoch(0)],
+            vec![
+                event::run(run_after("dr-1", Phase::Finishing, 2)),
+                event::run(run_after("dr-1", Phase::Paused, 2)),
+            ],
+        ]
+        .into(),
+        hang: false,
+        ..State::default()
+    });
+    let told = all(&mut watcher(&fake, quick()).await).await.unwrap();
+    assert_eq!(
+        told,
+        [
+            "run running",
+            "epoch 0",
+            "reconnecting",
+            "checkpoint 12",
+            "epoch 1",
+            "checkpoint 24",
+            "run finishing",
+            "run paused",
+        ]
+    );
+    assert_eq!(fake.0.lock().unwrap().watched, 2, "it watched on");
+}
+
+/// However long the coordinator was away, its return is noticed within a second.
+#[test]
+fn attempts_are_never_far_apart() {
+    let patience = Patience::default();
+    assert!(patience.longest_wait <= Duration::from_secs(1));
+    assert!(patience.first_wait < patience.longest_wait);
+}
+
 #[tokio::test]
 async fn an_epoch_that_was_taken_again_is_told_again() {
     let mut other = common::epoch(0);

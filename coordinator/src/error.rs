@@ -92,9 +92,9 @@ impl From<ConvertError> for ApiError {
 impl From<RunError> for ApiError {
     fn from(error: RunError) -> Self {
         match error {
-            RunError::Ended { .. } | RunError::NotResumable { .. } => {
-                Self::Precondition(error.to_string())
-            }
+            RunError::Ended { .. }
+            | RunError::NotPausable { .. }
+            | RunError::NotResumable { .. } => Self::Precondition(error.to_string()),
             RunError::NoCheckpoint { .. } => Self::NotFound(error.to_string()),
         }
     }

@@ -6,10 +6,11 @@
 use std::path::{Path, PathBuf};
 
 use fovea_core::ids::DatasetName;
+use fovea_core::ledger::{self, Entry};
 use fovea_core::run::Run;
 use rusqlite::{Connection, OptionalExtension, params};
 
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
 
 /// The open journal.
 #[derive(Debug)]
@@ -55,7 +56,11 @@ impl Journal {
             "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
              CREATE TABLE IF NOT EXISTS runs (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
                                               run TEXT NOT NULL);
-             CREATE TABLE IF NOT EXISTS datasets (name TEXT PRIMARY KEY, digest TEXT NOT NULL);",
+             CREATE TABLE IF NOT EXISTS datasets (name TEXT PRIMARY KEY, digest TEXT NOT NULL);
+             CREATE TABLE IF NOT EXISTS ledger (run INTEGER NOT NULL, step INTEGER NOT NULL,
+                                                loss REAL NOT NULL, count INTEGER NOT NULL,
+                                                samples BLOB NOT NULL, PRIMARY KEY (run, step))
+                                                WITHOUT ROWID;",
         )?;
         let journal = Self { db };
         match journal.meta("schema_version")? {
@@ -77,8 +82,8 @@ impl Journal {
         Ok(u64::try_from(next).unwrap_or(1).max(1))
     }
 
-    /// Writes a run, new or changed.
-    pub(crate) fn put_run(&mut self, run: &Run) -> Result<(), JournalError> {
+    /// Writes a run, new or changed. With `rewind`, its ledger ends at that step from now on.
+    pub(crate) fn put_run(&mut self, run: &Run, rewind: Option<u64>) -> Result<(), JournalError> {
         let json = serde_json::to_string(run).map_err(|e| entry_error(run.number, e))?;
         let number = run.number as i64;
         let transaction = self.db.transaction()?;
@@ -94,8 +99,76 @@ impl Journal {
                  ON CONFLICT (key) DO UPDATE SET value = max(value, ?1)",
             )?
             .execute(params![number + 1])?;
+        if let Some(step) = rewind {
+            transaction
+                .prepare_cached("DELETE FROM ledger WHERE run = ?1 AND step > ?2")?
+                .execute(params![number, step as i64])?;
+        }
         transaction.commit()?;
         Ok(())
+    }
+
+    /// Writes committed steps of a run into its ledger. A step that is there is replaced.
+    pub(crate) fn put_steps(&mut self, run: &Run, steps: &[Entry]) -> Result<(), JournalError> {
+        let transaction = self.db.transaction()?;
+        {
+            let mut insert = transaction.prepare_cached(
+                "INSERT OR REPLACE INTO ledger (run, step, loss, count, samples)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?;
+            for entry in steps {
+                let packed = ledger::pack(&entry.samples, run.extent.train_samples);
+                insert.execute(params![
+                    run.number as i64,
+                    entry.step as i64,
+                    entry.loss,
+                    entry.samples.len() as i64,
+                    packed
+                ])?;
+            }
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// The ledger of a run from step `from` on, in order, and the bytes that its samples take.
+    pub(crate) fn steps(&self, run: &Run, from: u64) -> Result<(Vec<Entry>, u64), JournalError> {
+        let mut select = self.db.prepare_cached(
+            "SELECT step, loss, count, samples FROM ledger WHERE run = ?1 AND step >= ?2
+             ORDER BY step",
+        )?;
+        let mut rows = select.query(params![run.number as i64, from as i64])?;
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = rows.next()? {
+            let step = row.get::<_, i64>(0)? as u64;
+            let packed: Vec<u8> = row.get(3)?;
+            bytes += packed.len() as u64;
+            let count = row.get::<_, i64>(2)? as usize;
+            let samples = ledger::unpack(&packed, count, run.extent.train_samples)
+                .ok_or_else(|| entry_error(run.number, format!("step {step} is cut off")))?;
+            entries.push(Entry {
+                step,
+                loss: row.get(1)?,
+                samples,
+            });
+        }
+        Ok((entries, bytes))
+    }
+
+    /// The last step up to which a run's ledger has no gap, at least `known`.
+    pub(crate) fn ledger_head(&self, run: u64, known: u64) -> Result<u64, JournalError> {
+        let mut select = self
+            .db
+            .prepare_cached("SELECT step FROM ledger WHERE run = ?1 AND step > ?2 ORDER BY step")?;
+        let mut rows = select.query(params![run as i64, known as i64])?;
+        let mut head = known;
+        while let Some(row) = rows.next()? {
+            if row.get::<_, i64>(0)? as u64 != head + 1 {
+                break;
+            }
+            head += 1;
+        }
+        Ok(head)
     }
 
     /// All runs by number, as they were written.
@@ -194,27 +267,67 @@ mod tests {
         assert_eq!(journal.next_run_number().unwrap(), 1);
         let name = DatasetName::new("d").unwrap();
         journal.put_dataset(&name, "abc").unwrap();
-        journal.put_run(&run(1)).unwrap();
+        journal.put_run(&run(1), None).unwrap();
         let mut second = run(2);
-        journal.put_run(&second).unwrap();
-        second.apply(Event::Assigned {
-            workers: vec![(WorkerId::new("w").unwrap(), "h:1".into())],
-        });
-        journal.put_run(&second).unwrap();
+        journal.put_run(&second, None).unwrap();
+        let workers = vec![(WorkerId::new("w").unwrap(), "h:1".into())];
+        second.apply(0, Event::Assigned { workers });
+        journal.put_run(&second, None).unwrap();
         // A write to an older run does not bring its number back.
-        journal.put_run(&run(1)).unwrap();
+        journal.put_run(&run(1), None).unwrap();
         drop(journal);
 
         let journal = Journal::open(&path).unwrap();
         assert_eq!(journal.next_run_number().unwrap(), 3);
-        assert_eq!(journal.runs().unwrap(), vec![run(1), second.clone()]);
+        let runs = journal.runs().unwrap();
+        assert_eq!(runs[0], run(1));
+        assert_eq!(
+            (&runs[1].phase, runs[1].generation),
+            (&second.phase, second.generation)
+        );
+        assert!(matches!(runs[1].phase, Phase::Forming { .. }));
         assert_eq!(
             journal.datasets().unwrap(),
             vec![("d".into(), "abc".into())]
         );
-        let recovered = journal.runs().unwrap().remove(1).recovered();
-        assert!(matches!(recovered.phase, Phase::Queued { .. }));
-        assert_eq!(recovered.generation, 1);
+    }
+
+    /// A learning rate that is off in its last bit would change every weight after a restart.
+    #[test]
+    fn floats_come_back_to_the_bit() {
+        for i in 1..2000u64 {
+            let value = f64::from_bits(0x3f40_0000_0000_0000 + i * 0x1_2345_6789_abcd);
+            let text = serde_json::to_string(&value).unwrap();
+            let back: f64 = serde_json::from_str(&text).unwrap();
+            assert_eq!(back.to_bits(), value.to_bits(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_ledger_is_kept_by_step_and_cut_by_a_rewind() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(&dir.path().join("journal.db")).unwrap();
+        let entry = |step: u64, samples: &[u32]| Entry {
+            step,
+            loss: step as f64 / 2.0,
+            samples: samples.to_vec(),
+        };
+        let (one, two) = (run(1), run(2));
+        journal
+            .put_steps(&one, &[entry(1, &[7, 0, 3]), entry(2, &[]), entry(4, &[5])])
+            .unwrap();
+        journal.put_steps(&two, &[entry(1, &[1])]).unwrap();
+        assert_eq!(journal.ledger_head(1, 0).unwrap(), 2, "3 is missing");
+        journal
+            .put_steps(&one, &[entry(3, &[6]), entry(4, &[4])])
+            .unwrap();
+        assert_eq!(journal.ledger_head(1, 2).unwrap(), 4);
+        let (entries, bytes) = journal.steps(&one, 2).unwrap();
+        assert_eq!(entries, [entry(2, &[]), entry(3, &[6]), entry(4, &[4])]);
+        assert_eq!(bytes, 2);
+        journal.put_run(&one, Some(1)).unwrap();
+        assert_eq!(journal.steps(&one, 0).unwrap().0, [entry(1, &[7, 0, 3])]);
+        assert_eq!(journal.steps(&two, 0).unwrap().0, [entry(1, &[1])]);
     }
 
     #[test]

@@ -24,6 +24,8 @@ mod owner;
 mod scheduler;
 mod server;
 mod services;
+#[cfg(test)]
+mod torn;
 
 pub use config::{Config, Tls};
 pub use data_dir::{DataDirError, write_atomically};

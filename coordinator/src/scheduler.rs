@@ -15,6 +15,8 @@ pub(crate) struct Waiting {
     pub max: usize,
     /// Since when it could start without interruption, milliseconds on the caller's clock.
     pub startable_since: Option<u64>,
+    /// So many of the idle workers would do: others have failed it just now.
+    pub suitable: usize,
 }
 
 /// What becomes of a queued run now.
@@ -40,17 +42,22 @@ pub(crate) fn schedule(
     let mut free = idle;
     let mut verdicts = Vec::with_capacity(queued.len());
     for run in queued {
-        let verdict = if free < run.min {
-            Verdict::TooFew { free }
+        let suitable = free.min(run.suitable);
+        let verdict = if suitable < run.min {
+            Verdict::TooFew { free: suitable }
         } else {
             let since = run.startable_since.unwrap_or(now);
             let until = since.saturating_add(grace);
-            if free >= run.max {
+            if suitable >= run.max {
                 Verdict::Start { workers: run.max }
             } else if now >= until {
-                Verdict::Start { workers: free }
+                Verdict::Start { workers: suitable }
             } else {
-                Verdict::Grace { since, until, free }
+                Verdict::Grace {
+                    since,
+                    until,
+                    free: suitable,
+                }
             }
         };
         free -= match &verdict {
@@ -75,6 +82,7 @@ mod tests {
             min,
             max,
             startable_since: since,
+            suitable: usize::MAX,
         }
     }
 
@@ -145,6 +153,19 @@ mod tests {
                 1,
                 vec![run(1, 1, 2, None), run(2, 1, 1, None)],
                 vec![grace(0, 1), TooFew { free: 0 }],
+            ),
+            (
+                "workers that have failed it do not count",
+                0,
+                2,
+                vec![
+                    Waiting {
+                        suitable: 1,
+                        ..run(1, 2, 2, None)
+                    },
+                    run(2, 2, 2, None),
+                ],
+                vec![TooFew { free: 1 }, start(2)],
             ),
             (
                 "no workers",

@@ -242,8 +242,20 @@ async fn stuck_worker(process: &Process, dir: &Path) -> tonic::Streaming<pb::Coo
         .into_inner();
     down.message().await.unwrap().unwrap();
     let request = pb::SubmitRequest { spec: Some(spec()) };
-    RunsClient::new(channel).submit(request).await.unwrap();
-    down.message().await.unwrap().unwrap();
+    let mut runs = RunsClient::new(channel);
+    let accepted = runs.submit(request).await.unwrap().into_inner();
+    let message = down.message().await.unwrap().unwrap().message;
+    let Some(pb::coordinator_message::Message::Assignment(at)) = message else {
+        panic!("no assignment: {message:?}")
+    };
+    // A run that only forms would be let go of at once.
+    let message = Some(ready(&at));
+    sender.send(pb::WorkerMessage { message }).await.unwrap();
+    let request = pb::WatchRequest {
+        run_id: accepted.run.unwrap().id,
+    };
+    let watch = runs.watch(request).await.unwrap().into_inner();
+    Watch(watch).until(pb::Phase::Running).await;
     // It stays connected as long as the test reads `down`; it says nothing more.
     tokio::spawn(async move { sender.closed().await });
     down

@@ -4,12 +4,15 @@
 //! sequences: the run's spec, who trains what and when, the learning rate, metrics, and the
 //! life of a run.
 
+pub mod adoption;
 pub mod checkpoint;
 pub mod googlenet;
 pub mod ids;
+pub mod ledger;
 pub mod metrics;
 pub mod plan;
 pub mod random;
+pub mod retention;
 pub mod roster;
 pub mod run;
 pub mod schedule;

@@ -1,25 +1,36 @@
-//! The life of a run, decided purely: `apply(event) -> effects`.
+//! The life of a run, decided purely: `apply(now, event) -> effects`.
 //!
 //! ```text
 //!             Assigned            every member Ready
-//!   Queued ------------> Forming ------------------> Running
-//!     ^  \                  |                           |
-//!     |   \ Cancel          | member lost, failed,      | member released, lost, failed, Cancel
-//!     |    \                v                           v
-//!     |     \           Finishing <---------------------+
-//!     |      \              |  all members released, checkpoint settled
-//!     +-- Requeue ----------+----> Completed | Failed(reason) | Cancelled
-//!                                      (Resume leads from Failed or Cancelled to Queued)
+//!   Queued ------------> Forming ------------------> Running --------------+
+//!     ^  ^                |   ^                         |                  | all steps done,
+//!     |  |                |   +-------------------------+                  | Cancel, Pause, Drain
+//!     |  +----------------+     generation + 1: a member lost, stuck,      v
+//!     |   too few are left      leaving, joining, in dispute           Finishing
+//!     |                                                                    | members let go,
+//!     +--------------------------------------------------------------------+ checkpoint settled
+//!     ^                                                                    v
+//!     +------ Resume ------ Paused | Failed(reason) | Cancelled        Completed
 //! ```
 //!
-//! A generation ends in one way only: through `Finishing`, which waits until each of its members
-//! has let go of the run, so that nobody can write into a later generation.
+//! A generation is fenced, not waited for: its members know each other by a key that no other generation
+//! has, and what they say carries its number. So when one is lost the next begins at once, and the survivors
+//! take their states along. Only an end that leaves a checkpoint (`Finishing`) waits for the members.
+//!
+//! `now` is milliseconds on any clock that does not go backwards.
 
+mod agreement;
 mod apply;
+mod ending;
+mod health;
+mod membership;
+mod results;
+mod vitals;
 mod vocabulary;
 
 pub use vocabulary::{
-    Effect, EpochResult, Event, Extent, Next, Outcome, Phase, RunError, StepPhases, StepReport,
+    Effect, EpochResult, Event, Extent, Next, Outcome, Phase, RunError, Standing, StepPhases,
+    StepReport, Stopping,
 };
 
 use std::collections::BTreeMap;
@@ -27,13 +38,27 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{CheckpointInfo, Fingerprint};
-use crate::ids::RunId;
+use crate::ids::{RunId, WorkerId};
 use crate::metrics::Score;
 use crate::roster::Roster;
 use crate::spec::RunSpec;
+use vitals::Vitals;
 
-/// After so many generations in a row that got no further, a run fails instead of trying again.
-const FUTILE_GENERATIONS: u32 = 5;
+/// After so many failures reported by workers that brought the run no further, it fails.
+const FUTILE_FAILURES: u32 = 5;
+/// After so many generations in a row that ended at the same step, for whatever reason, it fails.
+const FUTILE_GENERATIONS: u32 = 25;
+/// The same for generations that ended at different steps, none further than before.
+const STALE_GENERATIONS: u32 = 250;
+/// How long members may take to come back after the coordinator was restarted.
+const RETURN_MS: u64 = 10_000;
+
+/// A run was sent back: what generations up to this one did after this step is void.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Rewound {
+    generation: u64,
+    step: u64,
+}
 
 /// A run and all that the coordinator knows of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,12 +84,25 @@ pub struct Run {
     pub epochs: Vec<EpochResult>,
     /// Checkpoints by step.
     pub checkpoints: Vec<CheckpointInfo>,
-    /// The checkpoint that a person chose to resume from, until a newer one is stored.
-    pub resume_from: Option<u64>,
+    /// Counts up when the run is sent back to a checkpoint: states of an older lineage are void.
+    #[serde(default)]
+    pub lineage: u64,
+    /// Where it was sent back to.
+    #[serde(default)]
+    rewound: Option<Rewound>,
     /// Fingerprint of the workers that run it.
     pub fingerprint: Option<Fingerprint>,
-    /// Generations in a row that did not get further than any before them.
+    /// Generations in a row that ended at the same step, and how many of them ended by a
+    /// failure that a worker reported.
     futile: u32,
+    /// The step at which they ended.
+    #[serde(default)]
+    ended_at: Option<u64>,
+    /// Generations in a row, wherever they ended, that did not get further than any before them.
+    #[serde(default)]
+    stale: u32,
+    #[serde(default)]
+    failures: u32,
     /// The most steps that were ever committed.
     #[serde(default)]
     furthest: u64,
@@ -73,9 +111,12 @@ pub struct Run {
     /// Scores of epochs that are not complete yet.
     #[serde(skip)]
     scores: BTreeMap<u32, BTreeMap<u32, Score>>,
-    /// Training loss of the epoch under way: (epoch, sum over samples, samples).
+    /// Training loss by step of epochs without a result: (mean, samples).
     #[serde(skip)]
-    epoch_loss: (u32, f64, u64),
+    losses: BTreeMap<u64, (f64, u32)>,
+    /// What is known of the members' health.
+    #[serde(skip)]
+    vitals: Vitals,
 }
 
 impl Run {
@@ -99,41 +140,37 @@ impl Run {
             generation: 0,
             epochs: Vec::new(),
             checkpoints: Vec::new(),
-            resume_from: None,
+            lineage: 0,
+            rewound: None,
             fingerprint: None,
             futile: 0,
+            ended_at: None,
+            stale: 0,
+            failures: 0,
             furthest: 0,
             progress: None,
             scores: BTreeMap::new(),
-            epoch_loss: (0, 0.0, 0),
+            losses: BTreeMap::new(),
+            vitals: Vitals::default(),
         }
     }
 
-    /// The run as a coordinator finds it in its journal at start: whatever was under way waits for
-    /// workers again.
-    pub fn recovered(mut self) -> Self {
-        match self.phase {
-            Phase::Forming { .. } | Phase::Running { .. } | Phase::Finishing { .. } => {
-                self.phase = match self.phase {
-                    Phase::Running {
-                        cancelling: true, ..
-                    }
-                    | Phase::Finishing {
-                        next: Next::Cancel { .. },
-                        ..
-                    } => Phase::Cancelled,
-                    Phase::Finishing {
-                        next: Next::Fail { reason },
-                        ..
-                    } => Phase::Failed { reason },
-                    _ => Phase::Queued {
-                        reason: Some("the coordinator was restarted".into()),
-                    },
-                };
-            }
-            Phase::Queued { .. } | Phase::Completed | Phase::Failed { .. } | Phase::Cancelled => {}
+    /// The run as a coordinator finds it in its journal at start. Workers train on without a coordinator, so
+    /// a run that was under way still is; its members have a while to come back.
+    pub fn recovered(mut self, now: u64) -> Self {
+        if let Some(roster) = self.roster() {
+            let members: Vec<WorkerId> = roster.members.iter().map(|m| m.worker.clone()).collect();
+            self.vitals.awaited = members.into_iter().map(|w| (w, now + RETURN_MS)).collect();
         }
         self
+    }
+
+    /// Training loss of committed steps that the ledger holds, for the result of the epoch under way.
+    pub fn restore_losses(&mut self, losses: impl IntoIterator<Item = (u64, f64, u32)>) {
+        self.losses = losses
+            .into_iter()
+            .map(|(step, loss, n)| (step, (loss, n)))
+            .collect();
     }
 
     /// The phase in a word.
@@ -143,6 +180,7 @@ impl Run {
             Phase::Forming { .. } => "forming",
             Phase::Running { .. } => "running",
             Phase::Finishing { .. } => "finishing",
+            Phase::Paused => "paused",
             Phase::Completed => "completed",
             Phase::Failed { .. } => "failed",
             Phase::Cancelled => "cancelled",
@@ -156,7 +194,8 @@ impl Run {
             Phase::Queued { .. }
             | Phase::Forming { .. }
             | Phase::Running { .. }
-            | Phase::Finishing { .. } => false,
+            | Phase::Finishing { .. }
+            | Phase::Paused => false,
         }
     }
 
@@ -166,17 +205,50 @@ impl Run {
             Phase::Forming { roster, .. }
             | Phase::Running { roster, .. }
             | Phase::Finishing { roster, .. } => Some(roster),
-            Phase::Queued { .. } | Phase::Completed | Phase::Failed { .. } | Phase::Cancelled => {
-                None
-            }
+            Phase::Queued { .. }
+            | Phase::Paused
+            | Phase::Completed
+            | Phase::Failed { .. }
+            | Phase::Cancelled => None,
         }
     }
 
-    /// The checkpoint that the next generation starts from.
+    /// The checkpoint that the next generation starts from, unless its members hold a newer state.
     pub fn start_checkpoint(&self) -> Option<&CheckpointInfo> {
-        match self.resume_from {
-            Some(step) => self.checkpoints.iter().find(|c| c.step == step),
-            None => self.checkpoints.last(),
+        self.checkpoints.iter().rev().find(|c| !self.is_void(c))
+    }
+
+    /// Whether a checkpoint belongs to what the run was sent back from.
+    fn is_void(&self, checkpoint: &CheckpointInfo) -> bool {
+        self.rewound
+            .is_some_and(|to| checkpoint.generation <= to.generation && checkpoint.step > to.step)
+    }
+
+    /// The first epoch without a result.
+    pub fn next_epoch(&self) -> u32 {
+        let has = |epoch: &u32| self.epochs.iter().any(|e| e.epoch == *epoch);
+        (0..).find(|epoch| !has(epoch)).unwrap_or(u32::MAX)
+    }
+
+    /// How many more workers it would take now.
+    pub fn vacancies(&self) -> usize {
+        match &self.phase {
+            // Not before it is known who of its members is still there.
+            Phase::Running { .. } if !self.vitals.awaited.is_empty() => 0,
+            Phase::Running {
+                roster,
+                stopping: None,
+            } => (self.spec.max_workers() as usize).saturating_sub(roster.members.len()),
+            Phase::Running {
+                stopping: Some(_), ..
+            }
+            | Phase::Queued { .. }
+            | Phase::Forming { .. }
+            | Phase::Finishing { .. }
+            | Phase::Paused
+            | Phase::Completed
+            | Phase::Failed { .. }
+            | Phase::Cancelled => 0,
         }
     }
 
@@ -187,20 +259,27 @@ impl Run {
                 run: self.id.clone(),
                 phase: self.phase_name(),
             }),
+            Event::Pause if self.is_terminal() || self.phase == Phase::Paused => {
+                Err(RunError::NotPausable {
+                    run: self.id.clone(),
+                    phase: self.phase_name(),
+                })
+            }
             Event::Resume { checkpoint } => {
-                if !matches!(self.phase, Phase::Failed { .. } | Phase::Cancelled) {
+                if !matches!(
+                    self.phase,
+                    Phase::Paused | Phase::Failed { .. } | Phase::Cancelled
+                ) {
                     return Err(RunError::NotResumable {
                         run: self.id.clone(),
                         phase: self.phase_name(),
                     });
                 }
+                // Of void ones neither the ledger nor the results of epochs are there any more.
+                let valid = || self.checkpoints.iter().filter(|c| !self.is_void(c));
                 match checkpoint {
-                    Some(step) if !self.checkpoints.iter().any(|c| c.step == *step) => {
-                        let have: Vec<String> = self
-                            .checkpoints
-                            .iter()
-                            .map(|c| c.step.to_string())
-                            .collect();
+                    Some(step) if !valid().any(|c| c.step == *step) => {
+                        let have: Vec<String> = valid().map(|c| c.step.to_string()).collect();
                         Err(RunError::NoCheckpoint {
                             run: self.id.clone(),
                             step: *step,

@@ -92,6 +92,9 @@ pub struct TrainSpec {
     pub precision: Precision,
     /// Threads a worker computes with. Part of the result's bits, hence of the run.
     pub threads: u32,
+    /// The workers' states are compared by digest after every so many steps, and at checkpoints; 0 at
+    /// checkpoints only.
+    pub digest_every: u32,
 }
 
 /// Number format of the computation.
@@ -100,6 +103,10 @@ pub struct TrainSpec {
 pub enum Precision {
     /// IEEE single precision throughout.
     Float32,
+    /// Convolutions and what lies between them in bfloat16, half the bits; parameters, normalisation,
+    /// classifier, loss, gradients and their reduction in single precision. Faster where the processor
+    /// computes in bfloat16 (AVX-512 BF16, AMX), slow where it has no AVX-512.
+    Bf16,
 }
 
 /// How many workers a run wants.
@@ -120,6 +127,24 @@ pub struct CheckpointSpec {
     pub every_epochs: u32,
     /// After every so many steps; 0 for none.
     pub every_steps: u64,
+    /// The newest so many are kept; 0 keeps all.
+    pub keep_last: u32,
+    /// The best by this validation metric is kept, too.
+    pub keep_best: BestBy,
+}
+
+/// A validation metric by which a checkpoint is the best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BestBy {
+    /// None is kept for its metric.
+    None,
+    /// Highest area under the ROC curve.
+    Auc,
+    /// Lowest cross-entropy.
+    Loss,
+    /// Highest quadratic weighted kappa.
+    Kappa,
 }
 
 impl Default for ModelSpec {
@@ -152,6 +177,7 @@ impl Default for TrainSpec {
             rotate: true,
             precision: Precision::Float32,
             threads: 1,
+            digest_every: 50,
         }
     }
 }
@@ -167,6 +193,8 @@ impl Default for CheckpointSpec {
         Self {
             every_epochs: 1,
             every_steps: 0,
+            keep_last: 3,
+            keep_best: BestBy::Auc,
         }
     }
 }
@@ -306,6 +334,13 @@ impl RunSpec {
         }
     }
 
+    /// Whether the workers' states are compared after `steps` committed steps of `total`.
+    pub fn digest_due(&self, steps: u64, steps_per_epoch: u64, total: u64) -> bool {
+        let every = u64::from(self.train.digest_every);
+        (every > 0 && steps.is_multiple_of(every))
+            || self.checkpoint_due(steps, steps_per_epoch, total)
+    }
+
     /// Whether a checkpoint is taken after `steps` committed steps of `total`, with
     /// `steps_per_epoch` in each epoch.
     pub fn checkpoint_due(&self, steps: u64, steps_per_epoch: u64, total: u64) -> bool {
@@ -399,6 +434,7 @@ mod tests {
         spec.checkpoint = CheckpointSpec {
             every_epochs: 2,
             every_steps: 7,
+            ..CheckpointSpec::default()
         };
         let due: Vec<u64> = (0..=25)
             .filter(|&s| spec.checkpoint_due(s, 5, 25))

@@ -9,6 +9,7 @@ use fovea_proto::pb::run_event::Event;
 use fovea_proto::{MESSAGE_BYTES, connect, pb};
 use tonic::transport::Channel;
 
+use crate::launch;
 use crate::process::{Process, binary};
 
 /// Nothing in these tests should take longer than this on a slow machine.
@@ -28,8 +29,8 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a coordinator and `workers` workers below `dir`.
     pub fn start(dir: &Path, workers: usize) -> Self {
-        let coordinator = start_coordinator(dir, "127.0.0.1:0", "coordinator.log");
-        let address = address(dir, &coordinator);
+        let (coordinator, address) =
+            launch::coordinator(dir, "127.0.0.1:0", "coordinator.log", &[]);
         let mut cluster = Self {
             dir: dir.to_owned(),
             address,
@@ -47,21 +48,15 @@ impl Cluster {
     pub fn add_worker(&mut self) {
         let number = self.started;
         self.started += 1;
-        let mut command = Command::new(binary("fovea-worker"));
-        command
-            .args(["--coordinator", &format!("http://{}", self.address)])
-            .arg("--data-dir")
-            .arg(self.dir.join("worker-data"))
-            .args(["--name", &format!("w{number}"), "--device", "cpu"]);
+        let command = launch::worker(&self.dir, &self.address, &format!("w{number}"));
         let log = self.dir.join(format!("worker-{number}.log"));
         self.workers.push(Process::start(command, log));
     }
 
     /// Starts the coordinator again, at the same address with the same data.
     pub fn restart_coordinator(&mut self) {
-        let listen = self.address.clone();
-        self.coordinator = start_coordinator(&self.dir, &listen, "coordinator-again.log");
-        address(&self.dir, &self.coordinator);
+        let log = "coordinator-again.log";
+        (self.coordinator, _) = launch::coordinator(&self.dir, &self.address, log, &[]);
     }
 
     /// Runs `fovea` against this cluster and returns its standard output.
@@ -196,35 +191,6 @@ impl Cluster {
             }
         }
         bytes
-    }
-}
-
-fn start_coordinator(dir: &Path, listen: &str, log: &str) -> Process {
-    let mut command = Command::new(binary("fovea-coordinator"));
-    let file = dir.join("address");
-    let _ = std::fs::remove_file(&file);
-    command
-        .args(["--listen", listen])
-        .arg("--data-dir")
-        .arg(dir.join("coordinator-data"))
-        .arg("--address-file")
-        .arg(file);
-    Process::start(command, dir.join(log))
-}
-
-/// Waits for the file in which the coordinator says where it listens.
-fn address(dir: &Path, coordinator: &Process) -> String {
-    let end = Instant::now() + Duration::from_secs(30);
-    loop {
-        match std::fs::read_to_string(dir.join("address")) {
-            Ok(text) if !text.trim().is_empty() => return text.trim().to_owned(),
-            Ok(_) | Err(_) => assert!(
-                Instant::now() < end,
-                "the coordinator did not start:\n{}",
-                coordinator.log()
-            ),
-        }
-        std::thread::sleep(Duration::from_millis(10));
     }
 }
 

@@ -3,8 +3,11 @@
 //! Nothing here sleeps and hopes: everything waited for is an event (a file, a message of a stream,
 //! the end of a process) with a deadline.
 
+pub mod chaos;
 mod cluster;
+pub mod faults;
 mod fixture;
+mod launch;
 mod process;
 
 pub use cluster::{Cluster, tensors};

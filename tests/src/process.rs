@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 /// # Panics
 /// If it is not there, with what to do.
 pub fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows where it is");
-    let folder = test
-        .parent()
-        .and_then(Path::parent)
-        .expect("tests lie in target/<profile>/deps");
-    let path = folder.join(name);
+    let program = std::env::current_exe().expect("a program knows where it is");
+    // Programs lie in target/<profile>, tests in target/<profile>/deps.
+    let folders = program.ancestors().skip(1).take(2);
+    let mut paths = folders.map(|folder| folder.join(name));
+    let path = paths
+        .find(|path| path.exists())
+        .unwrap_or_else(|| Path::new("target/release").join(name));
     assert!(
         path.exists(),
         "{} is not built; run `make test`, which builds the programs first",
@@ -24,9 +25,13 @@ pub fn binary(name: &str) -> PathBuf {
 }
 
 /// A running program; killed when dropped.
+///
+/// Whatever is asked of it, it may have ended by then: whoever kills at random need not keep count.
 pub struct Process {
     child: Child,
     log: PathBuf,
+    /// Known once it has been waited for; from then on its id may be another process's.
+    status: Option<ExitStatus>,
 }
 
 impl Process {
@@ -40,26 +45,55 @@ impl Process {
         let child = command
             .spawn()
             .unwrap_or_else(|e| panic!("{command:?} does not start: {e}"));
-        Self { child, log }
+        Self {
+            child,
+            log,
+            status: None,
+        }
     }
 
     /// Its process id.
-    pub fn id(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends it a signal.
-    pub fn signal(&self, signal: i32) {
+    /// Whether it runs, or would if it were not stopped.
+    pub fn is_running(&mut self) -> bool {
+        self.try_wait().is_none()
+    }
+
+    /// Sends it a signal. Returns whether there was a process to send it to.
+    pub fn signal(&self, signal: i32) -> bool {
+        if self.status.is_some() {
+            return false;
+        }
         // Safety: a plain system call on a child that has not been waited for yet.
-        let sent = unsafe { libc::kill(self.child.id() as i32, signal) };
-        assert_eq!(sent, 0, "the process is already gone; log:\n{}", self.log());
+        unsafe { libc::kill(self.child.id() as i32, signal) == 0 }
+    }
+
+    /// Kills it without a word (SIGKILL), also when it is stopped, and waits until it is gone.
+    pub fn kill(&mut self) -> ExitStatus {
+        self.signal(libc::SIGKILL);
+        let status = self.child.wait().expect("a child can be waited for");
+        *self.status.insert(status)
+    }
+
+    /// Stops all its threads (SIGSTOP), as an overloaded or suspended machine would. Returns whether there
+    /// was a process to stop.
+    pub fn stop(&self) -> bool {
+        self.signal(libc::SIGSTOP)
+    }
+
+    /// Lets it go on after `stop`. Returns whether there was a process to go on.
+    pub fn cont(&self) -> bool {
+        self.signal(libc::SIGCONT)
     }
 
     /// Waits until it ends by itself.
     pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
         let end = Instant::now() + deadline;
         loop {
-            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+            if let Some(status) = self.try_wait() {
                 return status;
             }
             assert!(
@@ -75,6 +109,13 @@ impl Process {
     /// What it has written so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    fn try_wait(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().expect("a child can be waited for");
+        }
+        self.status
     }
 }
 

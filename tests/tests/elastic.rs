@@ -27,6 +27,7 @@ fn spec(name: &str) -> pb::RunSpec {
         checkpoint: Some(pb::CheckpointSpec {
             every_epochs: Some(0),
             every_steps: Some(2),
+            ..Default::default()
         }),
     }
 }

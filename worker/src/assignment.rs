@@ -1,30 +1,32 @@
-//! One assignment from beginning to end: fetch, hand to the device, pass on what happens.
+//! One assignment from beginning to end: fetch, hand to the device, upload.
 
+use std::future::pending;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::googlenet::FlatLayout;
 use fovea_core::ids::{RunId, WorkerId};
-use fovea_core::plan::ShardPlan;
 use fovea_core::run::Outcome;
-use fovea_core::spec::RunSpec;
 use fovea_proto::pb;
-use tokio::sync::mpsc;
-use tonic::transport::Channel;
-use tracing::{Instrument, info, warn};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::info;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheError};
 use crate::checkpoint;
 use crate::collective::Mesh;
 use crate::config::WorkerConfig;
-use crate::data::{LocalData, packs_of};
-use crate::job::{DeviceThread, Job, JobEvent};
-use crate::training::{Control, Snapshot, TrainingEvent};
+use crate::fetch::{Fetched, Refusal, rank_of, spec_of};
+use crate::job::{DeviceThread, Ended, FetchCheckpoint, Job, JobEvent};
+use crate::link::Coordinator;
+use crate::training::{Control, Snapshot};
+use crate::uploads::upload_all;
+use crate::vitals::Vitals;
 
-/// Events that may wait between the device and the session.
-const EVENTS: usize = 16;
-
-/// What every assignment of a session uses.
+/// What every assignment uses.
 #[derive(Clone)]
 pub struct Context {
     /// This worker.
@@ -36,244 +38,229 @@ pub struct Context {
     /// The device's thread.
     pub device: DeviceThread,
     /// The coordinator.
-    pub channel: Channel,
-    /// Messages to the coordinator.
-    pub outbound: mpsc::Sender<pb::WorkerMessage>,
+    pub coordinator: Coordinator,
+}
+
+/// An assignment, and how it is in touch with the agent.
+pub struct Order {
+    /// What to do.
+    pub assignment: pb::Assignment,
+    /// Orders on the way.
+    pub control: Control,
+    /// Where work is shown.
+    pub vitals: Vitals,
+    /// Where to tell what happens. It is closed before the end is told.
+    pub events: mpsc::Sender<JobEvent>,
+    /// The first epoch whose result is not acknowledged.
+    pub next_epoch: watch::Receiver<u32>,
 }
 
 /// Does an assignment and says how it ended.
-pub async fn run(context: Context, assignment: pb::Assignment, control: Control) -> Outcome {
-    let prepared = tokio::select! {
+pub async fn run(context: Context, order: Order) -> Ended {
+    let control = order.control.clone();
+    let taken_on = tokio::select! {
         biased;
-        () = control.wait_aborted() => return Outcome::Aborted,
-        prepared = prepare(&context, &assignment, &control) => prepared,
+        () = control.wait_given_up() => return Ended::Released(Outcome::Aborted),
+        taken_on = TakenOn::new(&context, order) => taken_on,
     };
-    match prepared {
-        Ok((job, events)) => carry_out(context, assignment, job, events).await,
-        Err(Refusal { reason, fatal }) => Outcome::Failed { reason, fatal },
+    match taken_on {
+        Ok(taken_on) => taken_on.carry_out(&context).await,
+        Err(Refusal { reason, fatal }) => Ended::failed(reason, fatal),
     }
 }
 
-/// Why an assignment cannot begin.
-struct Refusal {
-    reason: String,
-    fatal: bool,
-}
-
-impl Refusal {
-    /// The assignment itself makes no sense.
-    fn fatal(error: impl ToString) -> Self {
-        Self {
-            reason: error.to_string(),
-            fatal: true,
-        }
-    }
-
-    /// Another attempt may succeed.
-    fn passing(error: impl ToString) -> Self {
-        Self {
-            reason: error.to_string(),
-            fatal: false,
-        }
-    }
-}
-
-async fn prepare(
-    context: &Context,
-    assignment: &pb::Assignment,
-    control: &Control,
-) -> Result<(Job, mpsc::Receiver<JobEvent>), Refusal> {
-    let roster = assignment.roster().map_err(Refusal::fatal)?;
-    let rank = roster
-        .rank_of(&context.worker)
-        .ok_or_else(|| Refusal::fatal("the roster does not name this worker"))?;
-    let spec: RunSpec = assignment
-        .spec
-        .clone()
-        .ok_or_else(|| Refusal::fatal("the assignment has no spec"))?
-        .try_into()
-        .map_err(Refusal::fatal)?;
-    spec.validate().map_err(Refusal::fatal)?;
-    let key = assignment.mesh_key[..]
-        .try_into()
-        .map_err(|_| Refusal::fatal("the mesh key is not 16 bytes"))?;
-    let run = RunId::new(assignment.run_id.clone()).map_err(Refusal::fatal)?;
-
-    let cache = Cache::new(context.config.data_dir.clone(), context.channel.clone());
-    let (manifest, index, dir) = cache
-        .dataset(&assignment.dataset_digest)
-        .await
-        .map_err(Refusal::passing)?;
-    let patients: Vec<u32> = index.train().iter().map(|s| s.patient).collect();
-    let plan = ShardPlan::new(
-        &patients,
-        index.validation().len() as u32,
-        spec.train.virtual_ranks,
-        spec.train.batch,
-        spec.seed,
-        spec.train.rotate,
-    )
-    .map_err(Refusal::fatal)?;
-    let packs = packs_of(&plan, &index, &roster.members[rank]);
-    cache
-        .packs(&manifest, &dir, &packs)
-        .await
-        .map_err(Refusal::passing)?;
-    let data = LocalData::open(&dir, &manifest, index, &packs).map_err(Refusal::passing)?;
-
-    let checkpoint = match assignment.checkpoint.clone() {
-        None if roster.start_step > 0 => {
-            return Err(Refusal::fatal(
-                "the assignment names no checkpoint to start from",
-            ));
-        }
-        None => None,
-        Some(wire) => {
-            let info = CheckpointInfo::try_from(wire).map_err(Refusal::fatal)?;
-            info!(
-                step = info.step,
-                bytes = info.bytes,
-                "fetching the checkpoint"
-            );
-            Some(
-                cache
-                    .checkpoint(&run, &info)
-                    .await
-                    .map_err(Refusal::passing)?,
-            )
-        }
-    };
-    // Judged here already, so that the device's thread need not be bothered.
-    FlatLayout::new(spec.model.classes, &spec.model.frozen).map_err(Refusal::fatal)?;
-
-    let (events, receive) = mpsc::channel(EVENTS);
-    let seconds = std::time::Duration::from_secs;
-    let job = Job {
-        spec,
-        plan,
-        roster,
-        rank,
-        key,
-        mesh: context.mesh.clone(),
-        checkpoint,
-        data,
-        control: control.clone(),
-        connect_timeout: seconds(context.config.connect_timeout_s),
-        peer_timeout: seconds(context.config.peer_timeout_s),
-        events,
-    };
-    Ok((job, receive))
-}
-
-async fn carry_out(
-    context: Context,
-    assignment: pb::Assignment,
+/// An assignment for which all is there.
+struct TakenOn {
+    fetched: Fetched,
     job: Job,
-    mut events: mpsc::Receiver<JobEvent>,
-) -> Outcome {
-    let control = job.control.clone();
-    let run_id = assignment.run_id.clone();
-    let generation = assignment.generation;
-    // One slice travels at a time and one may wait; then training waits, so memory stays bounded.
-    let (snapshots, uploads) = mpsc::channel::<Snapshot>(1);
-    let uploading = upload_all(context.clone(), run_id.clone(), generation, uploads);
-    let uploader = tokio::spawn(uploading.in_current_span());
-    let device = context.device.clone();
-    let passing_on = async {
-        while let Some(event) = events.recv().await {
-            let message = match event {
-                JobEvent::Ready {
-                    state_digest,
-                    fingerprint,
-                } => pb::worker_message::Message::Ready(pb::Ready {
-                    run_id: run_id.clone(),
-                    generation,
-                    state_digest,
-                    fingerprint: Some((&fingerprint).into()),
-                }),
-                JobEvent::Training(TrainingEvent::Step(report)) => {
-                    pb::worker_message::Message::Step(pb::StepCommitted {
-                        run_id: run_id.clone(),
-                        generation,
-                        report: Some((&report).into()),
-                    })
-                }
-                JobEvent::Training(TrainingEvent::Scores { epoch, scores }) => {
-                    pb::worker_message::Message::Scores(pb::Scores {
-                        run_id: run_id.clone(),
-                        generation,
-                        epoch,
-                        scores: scores.iter().map(Into::into).collect(),
-                    })
-                }
-                JobEvent::Training(TrainingEvent::Snapshot(snapshot)) => {
-                    // Closed only when an upload failed, which the uploader reports.
-                    let _ = snapshots.send(snapshot).await;
-                    continue;
-                }
-            };
-            let message = pb::WorkerMessage {
-                message: Some(message),
-            };
-            // With the session gone there is nobody to tell; its end aborts the job.
-            let _ = context.outbound.send(message).await;
-        }
-        drop(snapshots);
-    };
-    let (outcome, ()) = tokio::join!(device.run(job), passing_on);
-    if outcome == Outcome::Aborted {
-        uploader.abort();
-        return outcome;
+    began: oneshot::Receiver<()>,
+    slices: mpsc::Receiver<Snapshot>,
+    next_epoch: watch::Receiver<u32>,
+}
+
+impl TakenOn {
+    async fn new(context: &Context, order: Order) -> Result<Self, Refusal> {
+        let Order {
+            assignment,
+            control,
+            vitals,
+            events,
+            next_epoch,
+        } = order;
+        let roster = assignment.roster().map_err(Refusal::fatal)?;
+        let pb::Assignment {
+            run_id,
+            generation: _,
+            spec,
+            dataset_digest,
+            members: _,
+            start_step: _,
+            checkpoint,
+            mesh_key,
+            lineage,
+            at_boundary: _,
+            discard_state,
+            next_epoch: first_epoch,
+        } = assignment;
+        let rank = rank_of(&roster, &context.worker)?;
+        let spec = spec_of(spec)?;
+        let key = mesh_key[..]
+            .try_into()
+            .map_err(|_| Refusal::fatal("the mesh key is not 16 bytes"))?;
+        let run = RunId::new(run_id).map_err(Refusal::fatal)?;
+        let checkpoint = match checkpoint.map(CheckpointInfo::try_from) {
+            None if roster.start_step > 0 => {
+                let problem = "the assignment names no checkpoint to start from";
+                return Err(Refusal::fatal(problem));
+            }
+            None => None,
+            Some(info) => {
+                let info = info.map_err(Refusal::fatal)?;
+                Some(fetcher(
+                    context,
+                    run.clone(),
+                    info,
+                    control.clone(),
+                    vitals.clone(),
+                ))
+            }
+        };
+        // Judged here already, so that the device's thread need not be bothered.
+        FlatLayout::new(spec.model.classes, &spec.model.frozen).map_err(Refusal::fatal)?;
+        let fetched = Fetched::new(context, &spec, &dataset_digest, &roster, rank, &vitals).await?;
+        let data = fetched.open().map_err(Refusal::passing)?;
+        let (start, began) = oneshot::channel();
+        let (snapshots, slices) = mpsc::channel(1);
+        let seconds = Duration::from_secs;
+        let job = Job {
+            run,
+            lineage,
+            discard_state,
+            spec,
+            plan: fetched.plan.clone(),
+            roster,
+            rank,
+            key,
+            mesh: context.mesh.clone(),
+            checkpoint,
+            next_epoch: first_epoch,
+            data,
+            control,
+            vitals,
+            connect_timeout: seconds(context.config.connect_timeout_s),
+            peer_timeout: seconds(context.config.peer_timeout_s),
+            began: start,
+            events,
+            snapshots,
+        };
+        Ok(Self {
+            fetched,
+            job,
+            began,
+            slices,
+            next_epoch,
+        })
     }
-    let uploaded = tokio::select! {
-        biased;
-        () = control.wait_aborted() => return Outcome::Aborted,
-        uploaded = uploader => uploaded,
-    };
-    match (outcome, uploaded) {
-        (outcome, Ok(Ok(()))) => outcome,
-        // The error that ended training matters more.
-        (failed @ Outcome::Failed { .. }, _) => failed,
-        (_, Ok(Err(reason))) => Outcome::Failed {
-            reason,
-            fatal: false,
-        },
-        (_, Err(e)) => Outcome::Failed {
-            reason: format!("the upload of a checkpoint ended early: {e}"),
-            fatal: false,
-        },
+
+    async fn carry_out(self, context: &Context) -> Ended {
+        let Self {
+            fetched,
+            job,
+            began,
+            slices,
+            next_epoch,
+        } = self;
+        let control = job.control.clone();
+        let (run, generation) = (job.run.to_string(), job.roster.generation);
+        let (vitals, per_epoch) = (job.vitals.clone(), job.plan.steps_per_epoch());
+        let trained = AtomicBool::new(false);
+        let send = |snapshot| {
+            let (run, worker) = (run.clone(), context.worker.to_string());
+            let mut coordinator = context.coordinator.clone();
+            // Who tries again is not stuck, once there is nothing else to do; before, it must not hide that
+            // the device is.
+            let vitals = match trained.load(Ordering::Relaxed) {
+                true => vitals.clone(),
+                false => Vitals::default(),
+            };
+            async move {
+                vitals.tick();
+                let channel = coordinator.channel().await;
+                checkpoint::upload(channel, run, worker, generation, snapshot, vitals).await
+            }
+        };
+        let mut uploading = pin!(upload_all(slices, next_epoch, per_epoch, send));
+        let mut uploaded = None;
+        let mut prefetching = pin!(async {
+            if began.await.is_ok() && context.config.prefetch {
+                fetched.rest(context).await;
+            }
+            pending::<()>().await
+        });
+        let mut working = pin!(context.device.run(job));
+        let ended = loop {
+            tokio::select! {
+                ended = &mut working => break ended,
+                result = &mut uploading, if uploaded.is_none() => uploaded = Some(result),
+                () = &mut prefetching => {}
+            }
+        };
+        trained.store(true, Ordering::Relaxed);
+        // Slices of a generation that others leave behind are of no use to anyone.
+        let (Ended::Released(Outcome::Completed { step })
+        | Ended::Released(Outcome::Stopped { step })) = ended
+        else {
+            return ended;
+        };
+        let result = match uploaded {
+            Some(result) => result,
+            None => tokio::select! {
+                biased;
+                () = control.wait_given_up() => {
+                    return Ended::Released(match control.aborted() {
+                        true => Outcome::Aborted,
+                        false => Outcome::Yielded { step },
+                    });
+                }
+                result = uploading => result,
+            },
+        };
+        match result {
+            Ok(()) => ended,
+            Err(reason) => Ended::failed(reason, false),
+        }
     }
 }
 
-/// Uploads slices one after the other. A failed upload spoils that checkpoint only, unless it was the
-/// last one: the coordinator drops what is incomplete.
-async fn upload_all(
-    context: Context,
-    run_id: String,
-    generation: u64,
-    mut snapshots: mpsc::Receiver<Snapshot>,
-) -> Result<(), String> {
-    let mut last = Ok(());
-    while let Some(snapshot) = snapshots.recv().await {
-        let step = snapshot.step;
-        last = checkpoint::upload(
-            context.channel.clone(),
-            run_id.clone(),
-            context.worker.to_string(),
-            generation,
-            snapshot,
-        )
-        .await
-        .map_err(|status| {
-            format!(
-                "the slice of checkpoint {step} was not taken: {}",
-                status.message()
-            )
-        });
-        match &last {
-            Ok(()) => info!(step, "uploaded a slice of the checkpoint"),
-            Err(reason) => warn!(step, "{reason}"),
-        }
-    }
-    last
+/// Fetches a checkpoint for the device's thread, which blocks on it; an abort ends that.
+fn fetcher(
+    context: &Context,
+    run: RunId,
+    info: CheckpointInfo,
+    control: Control,
+    vitals: Vitals,
+) -> FetchCheckpoint {
+    let runtime = Handle::current();
+    let dir = context.config.data_dir.clone();
+    let mut coordinator = context.coordinator.clone();
+    Box::new(move || {
+        info!(
+            step = info.step,
+            bytes = info.bytes,
+            "fetching the checkpoint"
+        );
+        let fetch =
+            coordinator.patiently("fetching the checkpoint", CacheError::is_away, |channel| {
+                let cache = Cache::new(dir.clone(), channel, vitals.clone());
+                let (run, info) = (&run, &info);
+                async move { cache.checkpoint(run, info).await }
+            });
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = control.wait_aborted() => Err("it is not needed any more".into()),
+                fetched = fetch => fetched.map_err(|e| e.to_string()),
+            }
+        })
+    })
 }

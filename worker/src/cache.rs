@@ -19,6 +19,9 @@ use sha2::{Digest, Sha256};
 use tonic::transport::Channel;
 use tracing::info;
 
+use crate::link::is_away;
+use crate::vitals::Vitals;
+
 /// Something could not be fetched or kept.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
@@ -57,17 +60,36 @@ pub enum CacheError {
     },
 }
 
+impl CacheError {
+    /// Whether it failed because the coordinator is away.
+    pub fn is_away(&self) -> bool {
+        match self {
+            Self::Rpc { status, .. } => is_away(status),
+            Self::Io { .. }
+            | Self::Manifest(_)
+            | Self::Index(_)
+            | Self::Pack(_)
+            | Self::Damaged { .. } => false,
+        }
+    }
+}
+
 /// Fetched data below one folder.
 #[derive(Debug, Clone)]
 pub struct Cache {
     dir: PathBuf,
     channel: Channel,
+    vitals: Vitals,
 }
 
 impl Cache {
-    /// A cache in `dir` that fetches over `channel`.
-    pub fn new(dir: PathBuf, channel: Channel) -> Self {
-        Self { dir, channel }
+    /// A cache in `dir` that fetches over `channel`; `vitals` shows that something comes.
+    pub fn new(dir: PathBuf, channel: Channel, vitals: Vitals) -> Self {
+        Self {
+            dir,
+            channel,
+            vitals,
+        }
     }
 
     /// Manifest, index and folder of the dataset with `digest`.
@@ -122,17 +144,19 @@ impl Cache {
                 continue;
             }
             info!(pack = %entry.file, bytes = entry.bytes, "fetching a pack");
-            let temporary = temporary(&path);
-            let fetched = self
-                .fetch_pack(&manifest.digest, pack, &temporary, entry.bytes)
+            let temporary = Temporary(temporary(&path));
+            self.fetch_pack(&manifest.digest, pack, &temporary.0, entry.bytes)
+                .await?;
+            // Reading it through takes long enough to keep other tasks waiting.
+            let entry = entry.clone();
+            let checked = move || {
+                verify_pack(&temporary.0, &entry)?;
+                rename(&temporary.0, &path)
+            };
+            tokio::task::spawn_blocking(checked)
                 .await
-                .and_then(|()| Ok(verify_pack(&temporary, entry)?))
-                .and_then(|()| rename(&temporary, &path));
-            if fetched.is_err() {
-                // Whatever is there is of no use.
-                let _ = std::fs::remove_file(&temporary);
-            }
-            fetched?;
+                .unwrap_or_else(|e| std::panic::resume_unwind(e.into_panic()))?;
+            self.vitals.tick();
         }
         Ok(())
     }
@@ -172,6 +196,7 @@ impl Cache {
                         problem: format!("more than {bytes} bytes"),
                     })?;
             file.write_all(&chunk.data).map_err(io_error)?;
+            self.vitals.tick();
         }
         Ok(())
     }
@@ -203,6 +228,7 @@ impl Cache {
             .into_inner();
         let mut bytes = Vec::new();
         while let Some(chunk) = stream.message().await.map_err(rpc)? {
+            self.vitals.tick();
             match chunk.part {
                 Some(pb::checkpoint_chunk::Part::Data(data)) => bytes.extend_from_slice(&data),
                 Some(pb::checkpoint_chunk::Part::Info(_)) | None => {}
@@ -248,6 +274,16 @@ fn rename(from: &Path, to: &Path) -> Result<(), CacheError> {
         path: to.to_owned(),
         source,
     })
+}
+
+/// A file that is removed unless it got its name: fetching may fail, or be given up at any point.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // Renamed is as good.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 /// A name beside `path` that no other process or task uses.

@@ -1,6 +1,5 @@
 //! Checkpoints as a worker sees them: reading one into a state, and uploading a slice.
 
-use bytes::Bytes;
 use fovea_core::googlenet::FlatLayout;
 use fovea_proto::{CHUNK_BYTES, pb};
 use safetensors::{Dtype, SafeTensors};
@@ -9,6 +8,7 @@ use tokio_stream::iter;
 use tonic::transport::Channel;
 
 use crate::training::Snapshot;
+use crate::vitals::Vitals;
 
 /// A checkpoint file that does not fit the run.
 #[derive(Debug, thiserror::Error)]
@@ -57,11 +57,6 @@ pub fn read_state(layout: &FlatLayout, bytes: &[u8]) -> Result<Vec<f32>, Checkpo
     Ok(state)
 }
 
-/// SHA-256 of a state's little-endian floats, in hex.
-pub fn digest(state: &[f32]) -> String {
-    hex::encode(Sha256::digest(bytemuck::cast_slice::<f32, u8>(state)))
-}
-
 /// Streams one slice of a checkpoint to the coordinator. The state is not copied again on the way.
 pub async fn upload(
     channel: Channel,
@@ -69,23 +64,18 @@ pub async fn upload(
     worker_id: String,
     generation: u64,
     snapshot: Snapshot,
+    vitals: Vitals,
 ) -> Result<(), tonic::Status> {
-    struct Floats(Vec<f32>);
-    impl AsRef<[u8]> for Floats {
-        fn as_ref(&self) -> &[u8] {
-            bytemuck::cast_slice(&self.0)
-        }
-    }
-
     let Snapshot {
         step,
         offset,
-        values,
+        bytes,
+        digest,
     } = snapshot;
-    let elements = values.len() as u64;
+    let elements = (bytes.len() / size_of::<f32>()) as u64;
     // Hashing takes long enough to keep other tasks waiting.
     let (sha256, bytes) =
-        tokio::task::spawn_blocking(move || (digest(&values), Bytes::from_owner(Floats(values))))
+        tokio::task::spawn_blocking(move || (hex::encode(Sha256::digest(&bytes)), bytes))
             .await
             .map_err(|e| tonic::Status::internal(e.to_string()))?;
     let part = |part| pb::SliceUpload { part: Some(part) };
@@ -97,13 +87,20 @@ pub async fn upload(
         offset,
         elements,
         sha256,
+        state_digest: digest_text(digest),
     }));
     let pieces = (0..bytes.len())
         .step_by(CHUNK_BYTES)
         .map(move |from| bytes.slice(from..bytes.len().min(from + CHUNK_BYTES)))
+        .inspect(move |_| vitals.tick())
         .map(move |piece| part(pb::slice_upload::Part::Data(piece)));
     pb::workers_client::WorkersClient::new(channel)
         .upload_slice(iter(std::iter::once(header).chain(pieces)))
         .await?;
     Ok(())
+}
+
+/// A state's digest as messages carry it: 32 lower-case hexadecimal digits.
+pub fn digest_text(digest: u128) -> String {
+    format!("{digest:032x}")
 }

@@ -23,14 +23,20 @@ pub struct WorkerConfig {
     pub name: String,
     /// What to compute with: `auto` or `cpu`.
     pub device: String,
+    /// Memory for what the frozen layers make of images, so that they are computed once for each image
+    /// of a run, MiB; 0 computes them each time.
+    pub cache_mib: u64,
     /// `text` or `json`.
     pub log_format: LogFormat,
     /// A level or filter.
     pub log_level: String,
     /// How long peers may take to connect when a generation forms, seconds.
     pub connect_timeout_s: u64,
-    /// How long a peer may keep this worker waiting in a reduction, seconds.
+    /// How long a peer may keep this worker waiting in a reduction, seconds. A last resort: the coordinator
+    /// notices much earlier.
     pub peer_timeout_s: u64,
+    /// Fetch the packs that other workers of a run use, too, while it trains.
+    pub prefetch: bool,
 }
 
 impl Default for WorkerConfig {
@@ -42,10 +48,12 @@ impl Default for WorkerConfig {
             advertise: String::new(),
             name: String::new(),
             device: "auto".into(),
+            cache_mib: 2048,
             log_format: LogFormat::Text,
             log_level: "info".into(),
-            connect_timeout_s: 30,
+            connect_timeout_s: 5,
             peer_timeout_s: 300,
+            prefetch: true,
         }
     }
 }
@@ -83,6 +91,9 @@ pub struct Cli {
     /// auto or cpu
     #[arg(long)]
     device: Option<String>,
+    /// Memory for the frozen layers' activations, MiB [default: 2048]
+    #[arg(long, value_name = "MIB")]
+    cache_mib: Option<u64>,
     /// text or json
     #[arg(long)]
     log_format: Option<String>,
@@ -105,6 +116,7 @@ impl Cli {
             ("advertise", self.advertise.clone()),
             ("name", self.name.clone()),
             ("device", self.device.clone()),
+            ("cache_mib", self.cache_mib.map(|mib| mib.to_string())),
             ("log_format", self.log_format.clone()),
             ("log_level", self.log_level.clone()),
         ]
@@ -118,6 +130,11 @@ impl Cli {
 }
 
 impl WorkerConfig {
+    /// `cache_mib` in bytes.
+    pub fn cache_bytes(&self) -> u64 {
+        self.cache_mib.saturating_mul(1 << 20)
+    }
+
     fn validate(&self) -> Result<(), ConfigError> {
         let bad = |message: String| Err(ConfigError::Value(message));
         if !matches!(self.device.as_str(), "auto" | "cpu") {
@@ -159,6 +176,9 @@ mod tests {
             config(&["--listen", "127.0.0.2:0", "--name", "a", "--device", "cpu"]).unwrap();
         assert_eq!(config.listen.to_string(), "127.0.0.2:0");
         assert_eq!(config.name, "a");
+        assert_eq!(config.cache_bytes(), 2 << 30);
+        let config = self::config(&["--cache-mib", "3"]).unwrap();
+        assert_eq!(config.cache_bytes(), 3 << 20);
     }
 
     #[test]

@@ -4,20 +4,30 @@
 //! told to. One OS thread owns the device; nothing here is shared.
 
 mod cpu;
+mod features;
 
 use std::ops::Range;
 use std::time::Duration;
 
 use fovea_core::googlenet::FlatLayout;
 use fovea_core::metrics::Score;
+use xxhash_rust::xxh3::Xxh3;
 
 pub use cpu::CpuDevice;
+pub use features::{CacheCounts, FeatureCache, Image, Split};
+
+const _: () = assert!(
+    cfg!(target_endian = "little"),
+    "digests are of little-endian floats, and taken of the memory as it is"
+);
 
 /// Some images with what belongs to them.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Batch {
     /// Ordinals of the samples in their split.
     pub samples: Vec<u32>,
+    /// By how many quarter turns each image is rotated: sample and turns together name the pixels.
+    pub quarter_turns: Vec<u8>,
     /// Class index of each sample.
     pub labels: Vec<u32>,
     /// Width and height of the images.
@@ -35,10 +45,25 @@ pub struct MicroBatch {
     pub loss_sum: f32,
     /// Time to bring the batch to the device.
     pub load: Duration,
-    /// Time of the forward pass and the loss.
+    /// Time of the forward pass, from bytes on, and the loss.
     pub forward: Duration,
     /// Time of the backward pass, the flat gradient included.
     pub backward: Duration,
+}
+
+/// XXH3-128 of a state's little-endian floats. It tells apart states that differ by accident, in a
+/// time that a step does not notice; it is not for those who mean to deceive.
+pub fn state_digest(state: &[f32]) -> u128 {
+    digest_of([state])
+}
+
+/// The digest of the parts' concatenation.
+fn digest_of<'a>(parts: impl IntoIterator<Item = &'a [f32]>) -> u128 {
+    let mut hash = Xxh3::new();
+    for part in parts {
+        hash.update(bytemuck::cast_slice(part));
+    }
+    hash.digest128()
 }
 
 /// A device failed.
@@ -63,6 +88,9 @@ pub trait Device {
     /// Copies a range of the state, counted as in [`Device::load`].
     fn read(&mut self, range: Range<usize>) -> Result<Vec<f32>, DeviceError>;
 
+    /// [`state_digest`] of the whole state, without a copy of it where the device allows.
+    fn digest(&mut self) -> Result<u128, DeviceError>;
+
     /// Computes the gradient of the *sum* of the losses over `batch` and overwrites `gradient`
     /// (`layout().trainable_len()` elements) with it.
     fn gradient(&mut self, batch: &Batch, gradient: &mut [f32]) -> Result<MicroBatch, DeviceError>;
@@ -73,4 +101,32 @@ pub trait Device {
 
     /// Scores validation images: softmax probabilities and cross-entropy.
     fn score(&mut self, batch: &Batch) -> Result<Vec<Score>, DeviceError>;
+
+    /// Forgets what it may have kept of images other than those `wanted`, to make room: when other workers
+    /// have taken over virtual ranks, their images do not come here any more.
+    fn keep_cached(&mut self, wanted: &dyn Fn(&Image) -> bool) {
+        let _ = wanted;
+    }
+}
+
+#[cfg(test)]
+mod cache_tests;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the reference implementation has it: digests are compared between processes and versions.
+    #[test]
+    fn digests_are_xxh3_128() {
+        assert_eq!(state_digest(&[]), 0x99aa_06d3_0147_98d8_6001_c324_468d_497f);
+    }
+
+    #[test]
+    fn parts_are_digested_as_one() {
+        let state: Vec<f32> = (0..100_000).map(|i| i as f32).collect();
+        let (a, b) = state.split_at(33_333);
+        assert_eq!(digest_of([a, &[], b]), state_digest(&state));
+        assert_ne!(digest_of([b, a]), state_digest(&state));
+    }
 }

@@ -13,6 +13,7 @@ pub fn fingerprint(spec: &RunSpec) -> Fingerprint {
         threads: spec.train.threads,
         precision: match spec.train.precision {
             Precision::Float32 => "float32".into(),
+            Precision::Bf16 => "bf16".into(),
         },
         fovea: VERSION.into(),
     }

@@ -2,8 +2,10 @@
 //!
 //! The sequence is fixed by the plan: for every step one training batch for each hosted virtual rank,
 //! and after the last step of an epoch the validation batches of each hosted virtual rank, then
-//! [`Item::EpochEnd`]. A bounded channel holds a few batches, so memory stays flat.
+//! [`Item::EpochEnd`]. It can begin with validation batches, too. A bounded channel holds a few batches,
+//! so memory stays flat.
 
+use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -38,14 +40,15 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Starts to prepare the batches of steps `from..to` for the virtual ranks of `member`.
+    /// Starts to prepare the batches of `steps` for the virtual ranks of `member`; before them those of
+    /// the validation split if `evaluate`.
     pub fn start(
         data: LocalData,
         plan: ShardPlan,
         spec: RunSpec,
         member: &Member,
-        from: u64,
-        to: u64,
+        steps: Range<u64>,
+        evaluate: bool,
     ) -> std::io::Result<Self> {
         let (send, items) = sync_channel(AHEAD * member.virtual_ranks as usize);
         let producer = Producer {
@@ -57,7 +60,7 @@ impl Loader {
         };
         let thread = std::thread::Builder::new()
             .name("loader".into())
-            .spawn(move || producer.run(from, to))?;
+            .spawn(move || producer.run(steps, evaluate))?;
         Ok(Self {
             items: Some(items),
             thread: Some(thread),
@@ -93,8 +96,11 @@ struct Producer {
 }
 
 impl Producer {
-    fn run(self, from: u64, to: u64) {
-        let mut step = from;
+    fn run(self, steps: Range<u64>, evaluate: bool) {
+        if evaluate && self.validation().is_err() {
+            return;
+        }
+        let (mut step, to) = (steps.start, steps.end);
         while step < to {
             let epoch = self.plan.position(step).epoch;
             if self.epoch(epoch, &mut step, to).is_err() {
@@ -169,6 +175,7 @@ impl Producer {
                 rotate90(&upright, size, draw.quarter_turns, turned);
             }
             batch.samples.push(draw.sample);
+            batch.quarter_turns.push(draw.quarter_turns);
             batch.labels.push(self.spec.class_of(sample.grade));
         }
         if ratio > 0.0 {
@@ -179,7 +186,7 @@ impl Producer {
         Ok(batch)
     }
 
-    fn scored(&self, ordinals: std::ops::Range<u32>) -> Result<Batch, DataError> {
+    fn scored(&self, ordinals: Range<u32>) -> Result<Batch, DataError> {
         let size = self.data.size();
         let record = size * size * 3;
         let mut batch = Batch {
@@ -191,6 +198,7 @@ impl Producer {
             let sample = self.data.validation(ordinal);
             self.data.read(sample, pixels)?;
             batch.samples.push(ordinal);
+            batch.quarter_turns.push(0);
             batch.labels.push(self.spec.class_of(sample.grade));
         }
         Ok(batch)

@@ -1,4 +1,4 @@
-//! `fovea-worker`: configuration, listener, device thread, session; ends when asked to.
+//! `fovea-worker`: configuration, listener, device thread, link, agent; ends when asked to.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -6,11 +6,15 @@ use std::sync::Arc;
 use clap::Parser;
 use fovea_core::ids::WorkerId;
 use fovea_service::{Shutdown, VERSION, init_logging};
+use fovea_worker::agent::{Agent, Identity};
+use fovea_worker::assignment::Context;
 use fovea_worker::collective::Mesh;
 use fovea_worker::config::{Cli, WorkerConfig};
+use fovea_worker::device::CpuDevice;
 use fovea_worker::job::DeviceThread;
-use fovea_worker::session::{Identity, random_u32, serve};
+use fovea_worker::link::{self, Coordinator, random_u32};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::info;
 
@@ -55,7 +59,11 @@ async fn run(config: WorkerConfig) -> Result<(), Failure> {
         .map_err(|e| Failure(3, format!("cannot listen on {}: {e}", config.listen)))?;
     let mut tasks = JoinSet::new();
     let mesh = Mesh::start(listener, &mut tasks).map_err(|e| Failure(3, e.to_string()))?;
-    let device = DeviceThread::start().map_err(|e| Failure(1, e.to_string()))?;
+    let cache = config.cache_bytes();
+    let device = DeviceThread::start(Box::new(move |spec, layout| {
+        Box::new(CpuDevice::new(spec, layout).with_cache(cache))
+    }))
+    .map_err(|e| Failure(1, e.to_string()))?;
     let identity = identity(&config, &mesh)?;
     info!(
         version = VERSION,
@@ -64,7 +72,18 @@ async fn run(config: WorkerConfig) -> Result<(), Failure> {
         coordinator = config.coordinator,
         "fovea-worker starts"
     );
-    serve(identity, Arc::new(config), mesh, device, shutdown).await;
+    let link = link::start(config.coordinator.clone(), &mut tasks);
+    let (channels, newest) = watch::channel(None);
+    let context = Context {
+        worker: identity.worker.clone(),
+        config: Arc::new(config),
+        mesh,
+        device,
+        coordinator: Coordinator(newest),
+    };
+    Agent::new(identity, context, channels, shutdown)
+        .run(link)
+        .await;
     info!("fovea-worker has stopped");
     Ok(())
 }

@@ -5,38 +5,10 @@ use std::str::FromStr;
 
 use clap::{Parser, Subcommand};
 
+use super::help::{EXAMPLES, JSON_HELP};
 use crate::VERSION;
 use crate::error::EXIT_CODES;
 use fovea_dataset::MaxBad;
-
-const EXAMPLES: &str = "\
-Examples:
-  fovea prepare eyepacs --out eyepacs-224      photographs and labels to a dataset
-  fovea dataset add eyepacs-224                give it to the coordinator
-  fovea submit run.toml --watch                train
-  fovea resume dr-1 --watch                    go on where a run stopped
-  fovea checkpoint get dr-1 newest -o dr.safetensors
-  fovea local -n 2 --dataset eyepacs-224 run.toml
-                                               all of it on this machine, no coordinator needed";
-
-const JSON_HELP: &str = "\
-With --json, each line of standard output is one JSON object; its \"type\" says what it is:
-  run          a run: id, phase, reason, generation, workers, steps_per_epoch, total_steps,
-               train_samples, validation_samples, dataset_digest, submitted_at_ms, progress,
-               epochs, checkpoints, spec
-  step         run, step, loss, images, images_per_s, learning_rate, phases
-  epoch        run, epoch (from 0), step, train_loss, validation {samples, positives, loss,
-               accuracy, auc, sensitivity, specificity, quadratic_kappa, confusion}
-  checkpoint   run, step, generation, bytes, sha256, stored_at_ms, fingerprint, path (when fetched)
-  dataset      name, digest, image_size, train_samples, validation_samples, train_grades,
-               validation_grades, packs, size_bytes, already_there (after add)
-  prepared     dir, digest, train, validation, patients, packs, excluded, warnings
-  synthetic    dir, patients, images
-  note         run, text
-  reconnecting run, reason, attempt, wait_ms
-  result       run, phase, reason, step, total_steps, epochs, validation (of the last epoch),
-               checkpoint (the newest), and after `local` model and metrics (paths)
-  error        exit_code, message";
 
 /// Fine-tune GoogLeNet on diabetic-retinopathy images over a cluster of workers.
 #[derive(Debug, Parser)]
@@ -73,14 +45,17 @@ pub enum Command {
     Dataset(DatasetCommand),
     /// Submit a run
     Submit(Submit),
-    /// List all runs, newest first
-    Runs,
+    /// List all runs, newest first; `fovea runs audit` checks one
+    Runs {
+        #[command(subcommand)]
+        command: Option<RunsCommand>,
+    },
     /// Show one run: its settings, results and checkpoints
     Run {
         /// The run's id, such as dr-1
         run: String,
     },
-    /// Follow a run until it ends; reconnects by itself
+    /// Follow a run until it ends or is paused; reconnects by itself
     Watch {
         /// The run's id, such as dr-1
         run: String,
@@ -93,14 +68,19 @@ pub enum Command {
         /// The run's id, such as dr-1
         run: String,
     },
-    /// Go on with a failed or cancelled run from a checkpoint
+    /// Stop a run at its next step, with a checkpoint, to go on later with `fovea resume`
+    Pause {
+        /// The run's id, such as dr-1
+        run: String,
+    },
+    /// Go on with a paused, failed or cancelled run from a checkpoint
     Resume(Resume),
     /// List the checkpoints of a run
     Checkpoints {
         /// The run's id, such as dr-1
         run: String,
     },
-    /// Fetch a checkpoint
+    /// Fetch a checkpoint, or check those that are stored
     #[command(subcommand)]
     Checkpoint(CheckpointCommand),
     /// Train on this machine: starts a coordinator and workers, runs, and stops them
@@ -209,7 +189,27 @@ pub struct Submit {
     pub watch: bool,
 }
 
+#[derive(Debug, Subcommand)]
+pub enum RunsCommand {
+    /// Check that each epoch of a run used every training image, once
+    #[command(after_help = "\
+Example:
+  fovea runs audit dr-1
+
+The coordinator keeps a ledger of the training images that each committed step used. The audit
+compares it with the plan: no step missing, none taken twice, no image left out or used twice in an
+epoch, whatever workers came and went. Exit code 0 when all is right, 7 when there are problems.")]
+    Audit {
+        /// The run's id, such as dr-1
+        run: String,
+    },
+}
+
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  fovea resume dr-1 --watch            from the newest checkpoint
+  fovea resume dr-1 --checkpoint 240   from an older one; what came after is taken again")]
 pub struct Resume {
     /// The run's id, such as dr-1
     pub run: String,
@@ -233,6 +233,20 @@ pub enum CheckpointCommand {
         /// The file to write [default: RUN-step-STEP.safetensors]
         #[arg(short, long = "output", value_name = "FILE")]
         out: Option<PathBuf>,
+    },
+    /// Read stored checkpoints again and compare their SHA-256
+    #[command(after_help = "\
+Examples:
+  fovea checkpoint verify dr-1          all of the run
+  fovea checkpoint verify dr-1 newest   only that
+
+The files are read where the coordinator keeps them. A damaged one is put aside there and listed no
+more. Exit code 0 when all are whole, 7 when one is damaged.")]
+    Verify {
+        /// The run's id, such as dr-1
+        run: String,
+        /// The checkpoint's step, or `newest` [default: all]
+        step: Option<Step>,
     },
 }
 
@@ -330,9 +344,15 @@ mod tests {
             "fovea submit run.toml --watch --set a=b --set c=d",
             "fovea --json runs",
             "fovea runs --json --coordinator http://h:1",
+            "fovea runs audit dr-1",
+            "fovea --json runs audit dr-1",
+            "fovea pause dr-1",
             "fovea resume dr-1 --checkpoint 40",
             "fovea checkpoint get dr-1 newest -o f",
             "fovea checkpoint get dr-1 40",
+            "fovea checkpoint verify dr-1",
+            "fovea checkpoint verify dr-1 40",
+            "fovea checkpoint verify dr-1 newest",
             "fovea local -n 2 --dataset d run.toml",
             "fovea local --resume dr-1 --checkpoint 3",
         ] {
@@ -343,7 +363,12 @@ mod tests {
             "fovea prepare --out d",
             "fovea prepare --labels l.csv --out d",
             "fovea prepare f --out d --max-bad lots",
+            "fovea pause",
+            "fovea runs audit",
+            "fovea runs dr-1",
             "fovea checkpoint get dr-1 oldest",
+            "fovea checkpoint verify",
+            "fovea checkpoint verify dr-1 oldest",
             "fovea local -n 0 run.toml",
             "fovea local --resume dr-1 run.toml",
         ] {

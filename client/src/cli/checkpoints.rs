@@ -1,4 +1,4 @@
-//! `fovea checkpoints` and `fovea checkpoint get`.
+//! `fovea checkpoints`, `fovea checkpoint get` and `fovea checkpoint verify`.
 
 use std::path::{Path, PathBuf};
 
@@ -10,6 +10,7 @@ use super::output::{Output, Record};
 use super::table::Table;
 use crate::client::Client;
 use crate::error::Error;
+use crate::view::VerifiedCheckpoint;
 
 /// Lists the checkpoints of a run.
 pub async fn list(client: &Client, run: &str, output: &Output) -> Result<(), Error> {
@@ -58,11 +59,8 @@ pub async fn get(
         (step, Some(out)) => (step.number(), out),
         (Step::At(step), None) => (Some(step), default_name(run, step)),
         (Step::Newest, None) => {
-            let checkpoints = client.checkpoints(run).await?;
-            let newest = checkpoints
-                .last()
-                .ok_or_else(|| Error::Refused(format!("run {run} has no checkpoint yet")))?;
-            (Some(newest.step), default_name(run, newest.step))
+            let step = newest(client, run).await?;
+            (Some(step), default_name(run, step))
         }
     };
     let info = fetch_with_bar(client, run, step, &target, output).await?;
@@ -79,6 +77,72 @@ pub async fn get(
         info.sha256,
     ));
     Ok(())
+}
+
+/// Has stored checkpoints read again, and fails if one of them is damaged.
+pub async fn verify(
+    client: &Client,
+    run: &str,
+    step: Option<Step>,
+    output: &Output,
+) -> Result<(), Error> {
+    let step = match step {
+        None => None,
+        Some(Step::At(step)) => Some(step),
+        Some(Step::Newest) => Some(newest(client, run).await?),
+    };
+    let verified = client.verify_checkpoints(run, step).await?;
+    if verified.is_empty() {
+        // Not a success: who relies on a checkpoint must not take silence for one.
+        return Err(none_yet(run));
+    }
+    for VerifiedCheckpoint { info, problem } in &verified {
+        output.record(&Record::Verified {
+            run,
+            info,
+            ok: problem.is_none(),
+            problem: problem.as_deref().unwrap_or_default(),
+        });
+    }
+    output.lines(verified_table(&verified, now_ms()).lines());
+    match verified.iter().filter(|v| v.problem.is_some()).count() {
+        0 => Ok(()),
+        damaged => Err(Error::Verification {
+            run: run.to_owned(),
+            damaged,
+            of: verified.len(),
+        }),
+    }
+}
+
+fn verified_table(verified: &[VerifiedCheckpoint], now_ms: u64) -> Table {
+    let mut table = Table::new(&[">step", ">size", "stored", "sha256", "file"]);
+    for VerifiedCheckpoint { info, problem } in verified {
+        table.row([
+            info.step.to_string(),
+            bytes(info.bytes),
+            ago(info.stored_at_ms, now_ms),
+            info.sha256.chars().take(16).collect(),
+            match problem {
+                None => "ok".into(),
+                Some(problem) => format!("DAMAGED: {problem}"),
+            },
+        ]);
+    }
+    table
+}
+
+/// The step of a run's newest checkpoint.
+async fn newest(client: &Client, run: &str) -> Result<u64, Error> {
+    let checkpoints = client.checkpoints(run).await?;
+    checkpoints
+        .last()
+        .map(|c| c.step)
+        .ok_or_else(|| none_yet(run))
+}
+
+fn none_yet(run: &str) -> Error {
+    Error::Refused(format!("run {run} has no checkpoint yet"))
 }
 
 /// Fetches a checkpoint, with a bar where somebody looks.

@@ -12,7 +12,7 @@ use crate::local::Signals;
 use crate::view::{Phase, RunInfo};
 use crate::watch::{Patience, Update, Watcher};
 
-/// Follows a run to its end, and fails if the run did.
+/// Follows a run until it ends or is paused, and fails if the run did.
 pub async fn follow(
     client: &Client,
     run_id: &str,
@@ -51,9 +51,12 @@ pub fn verdict(run: &RunInfo) -> Result<(), Error> {
         Phase::Cancelled => Err(Error::RunCancelled {
             run: run.id.clone(),
         }),
-        Phase::Completed | Phase::Queued | Phase::Forming | Phase::Running | Phase::Finishing => {
-            Ok(())
-        }
+        Phase::Completed
+        | Phase::Paused
+        | Phase::Queued
+        | Phase::Forming
+        | Phase::Running
+        | Phase::Finishing => Ok(()),
     }
 }
 

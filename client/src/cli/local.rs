@@ -14,7 +14,7 @@ use super::checkpoints::fetch_with_bar;
 use super::datasets::{add_with_bar, added_line};
 use super::follow::{Screen, verdict};
 use super::format::{bytes, count, now_ms};
-use super::narrate::summary;
+use super::narrate::{paused_line, summary};
 use super::output::{Output, Record};
 use super::runs;
 use crate::VERSION;
@@ -22,7 +22,7 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::local::{Cluster, ClusterOptions, Death, Signals};
 use crate::runfile::{RunFile, Weights};
-use crate::view::RunInfo;
+use crate::view::{Phase, RunInfo};
 use crate::watch::{Patience, Watcher};
 
 /// Workers when nothing says how many.
@@ -172,6 +172,13 @@ async fn drive(
             )),
             other => other,
         });
+    }
+    if run.phase == Phase::Paused {
+        output.record(&Record::result(&run));
+        let dir = command.data_dir.display();
+        let resume = format!("fovea local --data-dir {dir} --resume {}", run.id);
+        output.line(paused_line(&run, &resume));
+        return Ok(());
     }
     let left = leave(client, &run, &command.data_dir, output).await?;
     let mut record = Record::result(&run);

@@ -162,9 +162,7 @@ impl Narrator {
         let told = !run.reason.is_empty()
             && (self.last_note.contains(&run.reason)
                 || before.is_some_and(|(_, _, reason)| reason == run.reason));
-        if !told {
-            lines.extend(phase_line(run, first_run));
-        }
+        lines.extend(phase_line(run, first_run, told));
         // After words in between, the columns are named again.
         if self.heading && !lines.is_empty() {
             self.heading = false;
@@ -199,15 +197,18 @@ impl Narrator {
     }
 }
 
-/// How a run ended well, in a few lines.
+/// How a run ended well, or where it was paused, in a few lines.
 pub fn summary(run: &RunInfo) -> Vec<String> {
-    let mut lines = vec![format!(
-        "{} {}: {} in {}",
-        run.id,
-        run.phase.as_str(),
-        count(run.total_steps, "step", "steps"),
-        count(u64::from(run.spec.train.epochs), "epoch", "epochs"),
-    )];
+    let mut lines = vec![match run.phase {
+        Phase::Paused => paused_line(run, &format!("fovea resume {}", run.id)),
+        phase => format!(
+            "{} {}: {} in {}",
+            run.id,
+            phase.as_str(),
+            count(run.total_steps, "step", "steps"),
+            count(u64::from(run.spec.train.epochs), "epoch", "epochs"),
+        ),
+    }];
     if let Some(epoch) = run.last_epoch() {
         let v = &epoch.validation;
         lines.push(format!(
@@ -229,6 +230,16 @@ pub fn summary(run: &RunInfo) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// That a run is paused, and which command goes on with it.
+pub fn paused_line(run: &RunInfo, resume: &str) -> String {
+    format!(
+        "{} is paused at step {}/{}; go on with: {resume}",
+        run.id,
+        run.step(),
+        run.total_steps
+    )
 }
 
 /// The headings of [`epoch_line`].
@@ -257,10 +268,22 @@ pub fn epoch_line(result: &EpochResult, epochs: u32, stored: bool) -> String {
     )
 }
 
-fn phase_line(run: &RunInfo, first_time: bool) -> Option<String> {
+/// `told` says that the reason was, which is all that most phases have to say.
+fn phase_line(run: &RunInfo, first_time: bool, told: bool) -> Option<String> {
     let id = &run.id;
     let workers = run.workers.len() as u64;
     match run.phase {
+        Phase::Forming => Some(format!(
+            "{id}: {} fetch data and connect (generation {}){}",
+            count(workers, "worker", "workers"),
+            run.generation,
+            if told || run.reason.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", run.reason)
+            },
+        )),
+        _ if told => None,
         Phase::Queued if !run.reason.is_empty() => Some(format!("{id} waits: {}", run.reason)),
         Phase::Queued => {
             let min = u64::from(run.spec.workers.min);
@@ -269,11 +292,6 @@ fn phase_line(run: &RunInfo, first_time: bool) -> Option<String> {
                 count(min, "worker", "workers")
             ))
         }
-        Phase::Forming => Some(format!(
-            "{id}: {} fetch data and connect (generation {})",
-            count(workers, "worker", "workers"),
-            run.generation
-        )),
         Phase::Running if !run.reason.is_empty() => Some(format!("{id} {}", run.reason)),
         Phase::Running if first_time || run.step() == 0 => Some(format!(
             "{id}: training {} on {}, {}, {} held out",
@@ -291,7 +309,9 @@ fn phase_line(run: &RunInfo, first_time: bool) -> Option<String> {
         Phase::Finishing if !run.reason.is_empty() => {
             Some(format!("{id}: stopping, {}", run.reason))
         }
-        Phase::Finishing | Phase::Completed | Phase::Failed | Phase::Cancelled => None,
+        Phase::Finishing | Phase::Paused | Phase::Completed | Phase::Failed | Phase::Cancelled => {
+            None
+        }
     }
 }
 

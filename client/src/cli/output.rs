@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::view::{DatasetInfo, Phase, RunInfo};
+use crate::view::{AuditInfo, DatasetInfo, Phase, RunInfo};
 
 /// What `--json` prints, one a line. `fovea --help` documents the fields; they are kept stable.
 #[derive(Debug, Serialize)]
@@ -33,6 +33,20 @@ pub enum Record<'a> {
         info: &'a CheckpointInfo,
         #[serde(skip_serializing_if = "Option::is_none")]
         path: Option<&'a Path>,
+    },
+    Verified {
+        run: &'a str,
+        #[serde(flatten)]
+        info: &'a CheckpointInfo,
+        ok: bool,
+        problem: &'a str,
+    },
+    Audit {
+        #[serde(flatten)]
+        audit: &'a AuditInfo,
+        clean: bool,
+        begun_epochs: u64,
+        epochs: u32,
     },
     Dataset {
         #[serde(flatten)]

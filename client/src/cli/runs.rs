@@ -1,6 +1,6 @@
-//! `fovea submit`, `runs`, `run`, `cancel` and `resume`.
+//! `fovea submit`, `runs`, `run`, `cancel`, `pause` and `resume`.
 
-use fovea_core::spec::RunSpec;
+use fovea_core::spec::{BestBy, CheckpointSpec, RunSpec};
 
 use super::args::{Resume, Submit};
 use super::follow::follow;
@@ -163,6 +163,7 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
             count(u64::from(t.epochs), "epoch", "epochs"),
         ),
     );
+    say("checkpoints", kept(&spec.checkpoint));
     say(
         "progress",
         match &run.progress {
@@ -203,6 +204,21 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
     lines
 }
 
+/// Which checkpoints are kept: an older one that is not listed any more was not lost.
+fn kept(spec: &CheckpointSpec) -> String {
+    let best = match spec.keep_best {
+        BestBy::None => "",
+        BestBy::Auc => " and the one of the best AUC",
+        BestBy::Loss => " and the one of the lowest validation loss",
+        BestBy::Kappa => " and the one of the best kappa",
+    };
+    match spec.keep_last {
+        0 => "all are kept".into(),
+        1 => format!("the newest{best} is kept"),
+        n => format!("the newest {n}{best} are kept"),
+    }
+}
+
 /// Asks a run to stop.
 pub async fn cancel(client: &Client, run_id: &str, output: &Output) -> Result<(), Error> {
     let run = client.cancel(run_id).await?;
@@ -211,6 +227,18 @@ pub async fn cancel(client: &Client, run_id: &str, output: &Output) -> Result<()
         Phase::Cancelled => format!("run {run_id} is cancelled"),
         _ => format!("run {run_id} stops at its next step, with a checkpoint"),
     });
+    Ok(())
+}
+
+/// Asks a run to stop for now.
+pub async fn pause(client: &Client, run_id: &str, output: &Output) -> Result<(), Error> {
+    let run = client.pause(run_id).await?;
+    output.record(&Record::Run(&run));
+    output.line(match run.phase {
+        Phase::Paused => format!("run {run_id} is paused"),
+        _ => format!("run {run_id} pauses at its next step, with a checkpoint"),
+    });
+    output.line(format!("go on with: fovea resume {run_id}"));
     Ok(())
 }
 

@@ -39,6 +39,12 @@ impl Schema {
         self.leaves.get(key)
     }
 
+    /// Every key that has a value, with the sample's: its default, if it has one.
+    #[cfg(test)]
+    pub fn leaves(&self) -> &BTreeMap<String, Value> {
+        &self.leaves
+    }
+
     /// Whether keys lie below `key`.
     pub fn is_table(&self, key: &str) -> bool {
         matches!(self.sample.get(key), Some(Value::Table(_)))

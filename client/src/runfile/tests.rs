@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fovea_core::spec::Init;
+use fovea_core::spec::{BestBy, Init};
 
 use super::*;
 
@@ -77,6 +77,23 @@ fn what_is_wrong_is_said_with_line_key_and_hint() {
             "[workers]\nmin = 3",
             "run.toml:4: workers.min: 3 is not in 1..=2",
         ),
+        // What is checked and kept.
+        (
+            "[train]\ndigest_evry = 5",
+            "run.toml:4: train.digest_evry: there is no such key; did you mean train.digest_every?",
+        ),
+        (
+            "[train]\nkeep_last = 5",
+            "run.toml:4: train.keep_last: there is no such key; did you mean checkpoint.keep_last?",
+        ),
+        (
+            "[checkpoint]\nkeep_last = -1",
+            "run.toml:4: checkpoint.keep_last: -1 is not a whole number, 0 or more",
+        ),
+        (
+            "[checkpoint]\nkeep_best = \"acu\"",
+            "run.toml:4: checkpoint.keep_best: \"acu\" is not one of \"none\", \"auc\", \"loss\", \"kappa\"; did you mean \"auc\"?",
+        ),
         // Not TOML at all.
         ("[train\nbatch = 1", "run.toml:3: not TOML: "),
         ("seed = 1\nseed = 2", "run.toml:4: not TOML: "),
@@ -129,6 +146,9 @@ fn overrides_win_over_the_file_and_are_judged_alike() {
         "dataset=other.v2",
         "model.weights=a b=c.caffemodel",
         "train.rotate=false",
+        "train.digest_every=0",
+        "checkpoint.keep_last=0",
+        "checkpoint.keep_best=kappa",
     ] {
         file.set(assignment);
     }
@@ -141,6 +161,9 @@ fn overrides_win_over_the_file_and_are_judged_alike() {
     assert_eq!(spec.dataset.as_str(), "other.v2");
     assert_eq!(spec.model.weights, "a b=c.caffemodel");
     assert!(!spec.train.rotate);
+    assert_eq!(spec.train.digest_every, 0);
+    assert_eq!(spec.checkpoint.keep_last, 0);
+    assert_eq!(spec.checkpoint.keep_best, BestBy::Kappa);
 }
 
 #[test]
@@ -231,4 +254,25 @@ fn the_example_files_are_runs() {
             panic!("deploy/{name}: {e}");
         }
     }
+}
+
+/// Who copies deploy/run.toml and deletes a line must get what the line said.
+#[test]
+fn the_example_run_has_every_key_with_its_default() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let file = RunFile::read(&deploy.join("run.toml")).unwrap();
+    let text = std::fs::read_to_string(deploy.join("run.toml")).unwrap();
+    let schema = Schema::new();
+    let mut missing = Vec::new();
+    for (key, default) in schema.leaves() {
+        let name = key.rsplit('.').next().unwrap();
+        match file.given.get(key) {
+            // These two have none.
+            Some(_) if ["name", "dataset"].contains(&key.as_str()) => {}
+            Some(given) => assert_eq!(&given.value, default, "{key} is not its default"),
+            None if text.contains(&format!("\n# {name} = ")) => {}
+            None => missing.push(key),
+        }
+    }
+    assert!(missing.is_empty(), "deploy/run.toml lacks {missing:?}");
 }

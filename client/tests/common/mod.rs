@@ -3,7 +3,7 @@
 // Each test program uses a part of it.
 #![allow(dead_code)]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::pin::Pin;
 use std::process::{Command, Output};
@@ -18,6 +18,9 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
+
+mod messages;
+pub use messages::*;
 
 type Events = Vec<Result<pb::RunEvent, Status>>;
 type Reply<T> = Result<Response<T>, Status>;
@@ -38,12 +41,22 @@ pub struct State {
     pub checkpoint: Option<(Vec<u8>, String)>,
     /// Bytes of it that are really sent.
     pub cut_checkpoint_at: Option<usize>,
+    /// What DATA_LOSS says at the end of a fetch. The checkpoint is then listed no more.
+    pub checkpoint_lost: Option<String>,
+    /// Whether it is found before anything of the checkpoint is sent.
+    pub lost_at_once: bool,
+    /// What an audit reports of the run.
+    pub audit: pb::AuditReport,
+    /// What is wrong with stored checkpoints, by step; the others are whole.
+    pub damaged: BTreeMap<u64, String>,
     /// Datasets that were created.
     pub created: Vec<Created>,
     /// The specs that were submitted.
     pub submitted: Vec<pb::RunSpec>,
     /// Run ids that were cancelled.
     pub cancelled: Vec<String>,
+    /// Run ids that were paused.
+    pub paused: Vec<String>,
 }
 
 /// A dataset as it was sent: manifest, index, packs.
@@ -133,12 +146,45 @@ impl Runs for Fake {
         Ok(Response::new(run))
     }
 
+    async fn pause(&self, request: Request<pb::PauseRequest>) -> Reply<pb::Run> {
+        let id = request.into_inner().run_id;
+        let mut run = self.known(&id)?;
+        match run.phase() {
+            // As the real one: what waits is paused at once, what runs goes on to its next step.
+            pb::Phase::Queued => run.set_phase(pb::Phase::Paused),
+            pb::Phase::Running => run.reason = "is being paused".into(),
+            phase => {
+                return Err(Status::failed_precondition(format!(
+                    "run {id} is {}; only a run that is queued or under way can be paused",
+                    phase.as_str_name()
+                )));
+            }
+        }
+        let mut state = self.0.lock().unwrap();
+        state.paused.push(id);
+        state.run = Some(run.clone());
+        Ok(Response::new(run))
+    }
+
     async fn resume(&self, request: Request<pb::ResumeRequest>) -> Reply<pb::Run> {
         let id = request.into_inner().run_id;
-        self.known(&id)?;
-        Err(Status::failed_precondition(format!(
-            "run {id} is running; only a failed or cancelled run can be resumed"
-        )))
+        let mut run = self.known(&id)?;
+        if run.phase() != pb::Phase::Paused {
+            return Err(Status::failed_precondition(format!(
+                "run {id} is running; only a paused, failed or cancelled run can be resumed"
+            )));
+        }
+        run.set_phase(pb::Phase::Queued);
+        self.0.lock().unwrap().run = Some(run.clone());
+        Ok(Response::new(run))
+    }
+
+    async fn audit(&self, request: Request<pb::AuditRequest>) -> Reply<pb::AuditReport> {
+        let run = self.known(&request.into_inner().run_id)?;
+        Ok(Response::new(pb::AuditReport {
+            run_id: run.id,
+            ..self.0.lock().unwrap().audit.clone()
+        }))
     }
 }
 
@@ -159,7 +205,7 @@ impl Checkpoints for Fake {
     async fn get(&self, request: Request<pb::GetCheckpointRequest>) -> Reply<Self::GetStream> {
         use pb::checkpoint_chunk::Part;
         self.known(&request.into_inner().run_id)?;
-        let state = self.0.lock().unwrap();
+        let mut state = self.0.lock().unwrap();
         let (bytes, digest) = state
             .checkpoint
             .clone()
@@ -174,11 +220,48 @@ impl Checkpoints for Fake {
                 .chunks(1000)
                 .map(|c| Part::Data(c.to_vec().into())),
         );
-        let chunks = parts
+        let mut chunks = parts
             .into_iter()
             .map(|part| Ok(pb::CheckpointChunk { part: Some(part) }))
             .collect::<Vec<_>>();
+        if let Some(problem) = state.checkpoint_lost.clone() {
+            if state.lost_at_once {
+                chunks.clear();
+            }
+            chunks.push(Err(Status::data_loss(problem)));
+            if let Some(run) = &mut state.run {
+                run.checkpoints.retain(|c| c.step != 24);
+            }
+        }
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
+    }
+
+    async fn verify(
+        &self,
+        request: Request<pb::VerifyCheckpointsRequest>,
+    ) -> Reply<pb::VerifyCheckpointsResponse> {
+        let pb::VerifyCheckpointsRequest { run_id, step } = request.into_inner();
+        let mut checkpoints = self.known(&run_id)?.checkpoints;
+        if let Some(step) = step {
+            checkpoints.retain(|c| c.step == step);
+            if checkpoints.is_empty() {
+                return Err(Status::not_found(format!(
+                    "run {run_id} has no checkpoint at step {step}"
+                )));
+            }
+        }
+        let state = self.0.lock().unwrap();
+        let verified = |checkpoint: pb::Checkpoint| pb::VerifiedCheckpoint {
+            problem: state
+                .damaged
+                .get(&checkpoint.step)
+                .cloned()
+                .unwrap_or_default(),
+            checkpoint: Some(checkpoint),
+        };
+        Ok(Response::new(pb::VerifyCheckpointsResponse {
+            checkpoints: checkpoints.into_iter().map(verified).collect(),
+        }))
     }
 }
 
@@ -238,104 +321,6 @@ fn describe(manifest: &[u8]) -> pb::Dataset {
         validation_grades: manifest.counts.validation.to_vec(),
         packs: manifest.packs.len() as u32,
         size_bytes: manifest.packs.iter().map(|p| p.bytes).sum(),
-    }
-}
-
-/// A run of 3 epochs of 12 steps, without results.
-pub fn run(id: &str, phase: pb::Phase) -> pb::Run {
-    let spec: fovea_core::spec::RunSpec =
-        toml::from_str("name = \"dr\"\ndataset = \"d\"\n[train]\nepochs = 3\n").unwrap();
-    pb::Run {
-        id: id.into(),
-        spec: Some((&spec).into()),
-        phase: phase as i32,
-        generation: 1,
-        workers: vec!["a".into(), "b".into()],
-        steps_per_epoch: 12,
-        total_steps: 36,
-        train_samples: 357,
-        validation_samples: 119,
-        dataset_digest: "00".repeat(32),
-        ..Default::default()
-    }
-}
-
-/// The run with its first `epochs` epochs done and stored.
-pub fn run_after(id: &str, phase: pb::Phase, epochs: u32) -> pb::Run {
-    pb::Run {
-        epochs: (0..epochs).map(epoch).collect(),
-        checkpoints: (1..=epochs)
-            .map(|e| checkpoint(u64::from(e) * 12))
-            .collect(),
-        ..run(id, phase)
-    }
-}
-
-pub fn epoch(epoch: u32) -> pb::EpochResult {
-    pb::EpochResult {
-        epoch,
-        step: u64::from(epoch + 1) * 12,
-        train_loss: Some(0.5),
-        validation: Some(pb::Evaluation {
-            samples: 119,
-            positives: 44,
-            loss: 0.4,
-            accuracy: 0.9,
-            auc: Some(0.9 + f64::from(epoch) / 100.0),
-            sensitivity: Some(0.8),
-            specificity: Some(0.9),
-            quadratic_kappa: None,
-            confusion: vec![60, 15, 4, 40],
-            classes: 2,
-        }),
-    }
-}
-
-pub fn checkpoint(step: u64) -> pb::Checkpoint {
-    pb::Checkpoint {
-        step,
-        generation: 1,
-        size_bytes: 1000,
-        sha256: format!("{step:064x}"),
-        stored_at_ms: 1,
-        fingerprint: Some(pb::Fingerprint {
-            device: "cpu".into(),
-            ..Default::default()
-        }),
-    }
-}
-
-/// Events of a stream.
-pub mod event {
-    use super::pb;
-    use pb::run_event::Event;
-    use tonic::Status;
-
-    fn event(event: Event) -> Result<pb::RunEvent, Status> {
-        Ok(pb::RunEvent { event: Some(event) })
-    }
-
-    pub fn run(run: pb::Run) -> Result<pb::RunEvent, Status> {
-        event(Event::Run(run))
-    }
-
-    pub fn epoch(number: u32) -> Result<pb::RunEvent, Status> {
-        event(Event::Epoch(super::epoch(number)))
-    }
-
-    pub fn checkpoint(step: u64) -> Result<pb::RunEvent, Status> {
-        event(Event::Checkpoint(super::checkpoint(step)))
-    }
-
-    pub fn step(step: u64) -> Result<pb::RunEvent, Status> {
-        event(Event::Step(pb::StepReport {
-            step,
-            loss: 0.4,
-            images: 32,
-            images_per_s: 40.0,
-            learning_rate: 0.001,
-            phases: None,
-        }))
     }
 }
 

@@ -85,9 +85,11 @@ impl AssemblyFile {
         self.file.sync_data()
     }
 
-    /// Verifies the whole file and stores it under its name: file first, manifest last.
+    /// Verifies the whole file and stores it under its name: file first, manifest last. `state_digest` is
+    /// what the workers say that the state's XXH3-128 is.
     pub(crate) fn finish(
         &self,
+        state_digest: &str,
         fingerprint: Fingerprint,
         now_ms: u64,
     ) -> Result<CheckpointInfo, FinishError> {
@@ -95,7 +97,7 @@ impl AssemblyFile {
             path: self.path.to_path_buf(),
             source,
         };
-        let sha256 = self.verify()?;
+        let sha256 = self.verify(state_digest)?;
         self.file.sync_all().map_err(io)?;
         let info = CheckpointInfo {
             step: self.step,
@@ -115,13 +117,20 @@ impl AssemblyFile {
     }
 
     /// Reads the file back as its readers will: the library must accept it, and give its digest.
-    fn verify(&self) -> Result<String, FinishError> {
+    fn verify(&self, state_digest: &str) -> Result<String, FinishError> {
         // A state is some 50 MB; one buffer of that size for a moment is no burden.
         let bytes = fs::read(&self.path).map_err(|source| FinishError::Io {
             path: self.path.to_path_buf(),
             source,
         })?;
         SafeTensors::deserialize(&bytes).map_err(|e| FinishError::NotWhole(e.to_string()))?;
+        let state = bytes.get(self.header_bytes as usize..).unwrap_or_default();
+        let found = format!("{:032x}", xxhash_rust::xxh3::xxh3_128(state));
+        if found != state_digest {
+            return Err(FinishError::NotWhole(format!(
+                "its state has digest {found}, but the workers hold {state_digest}"
+            )));
+        }
         Ok(hex::encode(Sha256::digest(&bytes)))
     }
 }

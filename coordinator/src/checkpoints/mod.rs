@@ -5,11 +5,15 @@
 
 mod assembly;
 mod header;
+mod sweep;
 
 use std::path::{Path, PathBuf};
 
+use fovea_core::checkpoint::CheckpointInfo;
+
 pub(crate) use assembly::AssemblyFile;
 pub(crate) use header::{Description, header};
+pub(crate) use sweep::sweep;
 
 /// Where the checkpoint of `step`, taken by `generation`, lies in the run's `folder`:
 /// `step-<10 digits>.g<generation>.safetensors`.
@@ -20,11 +24,58 @@ pub(crate) fn path_for(folder: &Path, step: u64, generation: u64) -> PathBuf {
     folder.join(format!("step-{step:010}.g{generation}.safetensors"))
 }
 
-/// Removes a checkpoint that another has replaced in the journal.
+/// Removes a checkpoint that the journal lists no more.
 pub(crate) fn remove(folder: &Path, step: u64, generation: u64) -> std::io::Result<()> {
     let path = path_for(folder, step, generation);
     std::fs::remove_file(path.with_extension("json"))?;
     std::fs::remove_file(path)
+}
+
+/// Puts the file of a damaged checkpoint aside, for people to look at: `.damaged` is added to its name. Of
+/// several in a folder the last is kept: they must not fill the disk.
+pub(crate) fn quarantine(folder: &Path, step: u64, generation: u64) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)?.flatten() {
+        if entry.file_name().to_string_lossy().ends_with(".damaged") {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    let path = path_for(folder, step, generation);
+    let aside = |path: &Path| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".damaged");
+        std::fs::rename(path, name)
+    };
+    // The file is what matters; a manifest that is missing, too, is no reason to leave it.
+    let file = aside(&path);
+    let manifest = aside(&path.with_extension("json"));
+    file.and(manifest)
+}
+
+/// Reads a stored file again: what is wrong with it, if anything is.
+pub(crate) fn verify(path: &Path, info: &CheckpointInfo) -> Option<String> {
+    use sha2::{Digest, Sha256};
+    let mut file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) => return Some(format!("its file cannot be opened: {error}")),
+    };
+    let mut hash = Sha256::new();
+    match std::io::copy(&mut file, &mut hash) {
+        Err(error) => return Some(format!("its file cannot be read: {error}")),
+        Ok(bytes) if bytes != info.bytes => {
+            return Some(format!(
+                "its file has {bytes} bytes instead of {}",
+                info.bytes
+            ));
+        }
+        Ok(_) => {}
+    }
+    let found = hex::encode(hash.finalize());
+    (found != info.sha256).then(|| {
+        format!(
+            "its file has SHA-256 {found}, but was stored with {}",
+            info.sha256
+        )
+    })
 }
 
 #[cfg(test)]
@@ -105,7 +156,10 @@ mod tests {
                 .unwrap();
         }
         assembly.sync().unwrap();
-        let info = assembly.finish(fingerprint(), 9).unwrap();
+        let digest = format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&bytes));
+        let wrong = assembly.finish(&"0".repeat(32), fingerprint(), 9);
+        assert!(wrong.is_err(), "another state than the workers'");
+        let info = assembly.finish(&digest, fingerprint(), 9).unwrap();
         drop(assembly);
 
         let path = path_for(&folder, 5, 3);
@@ -155,7 +209,7 @@ mod tests {
             bytes
         };
         let assembly = AssemblyFile::create(root.path(), 1, 1, &header, 4).unwrap();
-        assert!(assembly.finish(fingerprint(), 0).is_err());
+        assert!(assembly.finish("", fingerprint(), 0).is_err());
         drop(assembly);
         assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
     }

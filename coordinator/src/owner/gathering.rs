@@ -6,11 +6,11 @@ use fovea_core::checkpoint::{CheckpointInfo, Fingerprint};
 use fovea_core::googlenet::FlatLayout;
 use fovea_core::roster::slice_of;
 use fovea_core::run::{Event, Run};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::state::{Owner, OwnerError, unix_ms};
 use super::{GatheringKey, Message, SliceClaim, SliceTicket};
-use crate::checkpoints::{self, AssemblyFile, Description, header};
+use crate::checkpoints::{AssemblyFile, Description, header};
 use crate::error::ApiError;
 
 /// Checkpoints of one run that may be gathered at the same time. Workers upload in the order of
@@ -22,6 +22,8 @@ const AT_ONCE: usize = 3;
 pub(super) struct Gathering {
     file: Arc<AssemblyFile>,
     fingerprint: Fingerprint,
+    /// Of the state that all slices are parts of.
+    state_digest: String,
     /// By rank.
     slices: Vec<Slice>,
     /// All slices are here and the file is being verified and stored.
@@ -56,13 +58,25 @@ impl Owner {
         }
         if !self.gatherings.contains_key(&key) {
             self.make_room(key)?;
-            if let Err(error) = self.begin_gathering(key, &layout) {
+            if let Err(error) = self.begin_gathering(key, &layout, &claim.state_digest) {
                 return Ok(Err(error));
             }
         }
         let Some(gathering) = self.gatherings.get_mut(&key) else {
             return Ok(Err(ApiError::Internal("no gathering".into())));
         };
+        if gathering.state_digest != claim.state_digest {
+            // Which of them is right, the comparison of states says. A file made of both would be wrong.
+            let reason = format!(
+                "the state of worker {} has digest {}, that of others {}",
+                claim.worker, claim.state_digest, gathering.state_digest
+            );
+            self.gatherings.remove(&key);
+            let step = key.step;
+            let error = ApiError::Precondition(format!("header.state_digest: {reason}"));
+            self.apply(key.run, Event::CheckpointFailed { step, reason })?;
+            return Ok(Err(error));
+        }
         Ok(gathering.claim(key, rank, claim))
     }
 
@@ -128,7 +142,12 @@ impl Owner {
         Ok((key, rank, layout))
     }
 
-    fn begin_gathering(&mut self, key: GatheringKey, layout: &FlatLayout) -> Result<(), ApiError> {
+    fn begin_gathering(
+        &mut self,
+        key: GatheringKey,
+        layout: &FlatLayout,
+        state_digest: &str,
+    ) -> Result<(), ApiError> {
         let run = &self.runs[&key.run].run;
         let ranks = run.roster().map_or(0, |roster| roster.members.len());
         let fingerprint = run.fingerprint.clone().ok_or_else(|| {
@@ -162,6 +181,7 @@ impl Owner {
         let gathering = Gathering {
             file: Arc::new(file),
             fingerprint,
+            state_digest: state_digest.to_owned(),
             slices,
             finishing: false,
         };
@@ -210,10 +230,13 @@ impl Owner {
             gathering.finishing = true;
             let file = Arc::clone(&gathering.file);
             let fingerprint = gathering.fingerprint.clone();
+            let digest = gathering.state_digest.clone();
             let inbox = self.inbox.clone();
             self.tasks.spawn_blocking(move || {
-                let result = file.finish(fingerprint, unix_ms());
+                let result = file.finish(&digest, fingerprint, unix_ms());
                 let result = result.map_err(|e| e.to_string());
+                // Before anyone hears of it: a file that is not stored is gone by then.
+                drop(file);
                 if let Some(inbox) = inbox.upgrade() {
                     // Fails only when the owner is gone; the journal then never heard of it.
                     let _ = inbox.blocking_send(Message::Gathered { key, result });
@@ -237,19 +260,7 @@ impl Owner {
                 return self.apply(key.run, Event::CheckpointFailed { step, reason });
             }
         };
-        let Some(run) = self.runs.get(&key.run).map(|entry| &entry.run) else {
-            return Ok(());
-        };
-        let folder = self.run_folder(&run.id);
-        let replaced = run.checkpoints.iter().find(|c| c.step == key.step).cloned();
-        self.apply(key.run, Event::CheckpointStored { info })?;
-        // Only now that the journal has the new one.
-        if let Some(old) = replaced
-            && let Err(error) = checkpoints::remove(&folder, old.step, old.generation)
-        {
-            warn!(step = old.step, %error, "cannot remove a replaced checkpoint");
-        }
-        Ok(())
+        self.apply(key.run, Event::CheckpointStored { info })
     }
 
     /// Why the checkpoint will never be whole; None while it can still come.

@@ -7,13 +7,19 @@
 //! - `state`: the task, its turn, and drain
 //! - `runs`: submit, cancel, resume, applying a run's events, carrying out its effects
 //! - `workers`: sessions, what workers say, assigning them
+//! - `plausible`: whether what a worker says can be
+//! - `joining`: scheduling, workers that return, prepare themselves and join
+//! - `steps`: the ledger of committed steps, and what workers need not repeat
 //! - `gathering`: checkpoints being gathered from slices
 //! - `holdings`: datasets
 
 mod gathering;
 mod holdings;
+mod joining;
+mod plausible;
 mod runs;
 mod state;
+mod steps;
 mod workers;
 
 use std::path::PathBuf;
@@ -21,9 +27,11 @@ use std::sync::Arc;
 
 use fovea_core::checkpoint::{CheckpointInfo, Fingerprint};
 use fovea_core::ids::{DatasetName, RunId, WorkerId};
+use fovea_core::ledger::Entry;
 use fovea_core::metrics::Score;
+use fovea_core::plan::ShardPlan;
 use fovea_core::roster::Roster;
-use fovea_core::run::{EpochResult, Outcome, Run, StepReport};
+use fovea_core::run::{EpochResult, Outcome, Run, Standing, StepReport};
 use fovea_core::spec::RunSpec;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -64,10 +72,26 @@ pub(crate) enum Message {
         run: RunId,
         reply: Reply<RunView>,
     },
+    Pause {
+        run: RunId,
+        reply: Reply<RunView>,
+    },
     Resume {
         run: RunId,
         checkpoint: Option<u64>,
         reply: Reply<RunView>,
+    },
+    /// What an audit needs: the run, its plan and its ledger.
+    ReadLedger {
+        run: RunId,
+        reply: Reply<Ledger>,
+    },
+    /// A stored checkpoint was found to be damaged.
+    CheckpointDamaged {
+        run: RunId,
+        step: u64,
+        generation: u64,
+        reason: String,
     },
     /// Where a checkpoint's file is; without a step, the newest.
     FindCheckpoint {
@@ -140,6 +164,17 @@ pub(crate) enum Message {
     },
 }
 
+/// A run's ledger, with what it is compared with.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub run: Run,
+    pub plan: ShardPlan,
+    /// By step.
+    pub entries: Vec<Entry>,
+    /// Bytes that the samples take.
+    pub bytes: u64,
+}
+
 /// A run as told to people.
 #[derive(Debug, Clone)]
 pub(crate) struct RunView {
@@ -177,9 +212,13 @@ pub(crate) struct Hello {
     pub host: String,
     pub device: String,
     pub version: String,
+    /// The run and generation that it has not let go of.
+    pub serving: Option<(RunId, u64)>,
+    /// The run whose state it holds.
+    pub held_run: Option<RunId>,
 }
 
-/// What a worker says, heartbeats aside.
+/// What a worker says.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Said {
     /// About its assignment.
@@ -190,16 +229,36 @@ pub(crate) enum Said {
     },
     /// It will leave.
     Leaving,
+    /// It is ready to join a run, or cannot.
+    Prepared { run: RunId, problem: String },
 }
 
 /// What a worker says about its assignment.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum AboutRun {
     Ready {
-        state_digest: String,
+        standing: Standing,
         fingerprint: Fingerprint,
     },
-    Step(StepReport),
+    /// A sign of life.
+    Progress {
+        ticks: u64,
+        waiting_for: Option<u32>,
+    },
+    Step {
+        report: StepReport,
+        samples: Vec<u32>,
+    },
+    Digest {
+        step: u64,
+        digest: String,
+    },
+    Interrupted {
+        reason: String,
+    },
+    Unreachable {
+        peers: Vec<WorkerId>,
+    },
     Scores {
         epoch: u32,
         scores: Vec<Score>,
@@ -220,6 +279,17 @@ pub(crate) enum ToWorker {
         generation: u64,
         reason: String,
     },
+    Yield {
+        run: RunId,
+        generation: u64,
+    },
+    Prepare(Box<Prepare>),
+    /// What need not be said again.
+    Ack {
+        run: RunId,
+        step: u64,
+        next_epoch: u32,
+    },
     /// The session is over; nothing follows.
     End(ApiError),
 }
@@ -233,6 +303,20 @@ pub(crate) struct Assignment {
     pub roster: Roster,
     pub checkpoint: Option<CheckpointInfo>,
     pub mesh_key: [u8; 16],
+    pub lineage: u64,
+    pub at_boundary: bool,
+    pub discard_state: bool,
+    pub next_epoch: u32,
+}
+
+/// What a worker needs to prepare itself for a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Prepare {
+    pub run: RunId,
+    pub spec: RunSpec,
+    pub dataset_digest: String,
+    /// As it would be with the worker.
+    pub roster: Roster,
 }
 
 /// Which slice a worker wants to upload.
@@ -246,6 +330,8 @@ pub(crate) struct SliceClaim {
     pub offset: u64,
     pub elements: u64,
     pub sha256: String,
+    /// Digest of the whole state.
+    pub state_digest: String,
 }
 
 /// Names a gathering.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::ids::RunId;
 use fovea_core::plan::ShardPlan;
-use fovea_core::run::{Effect, Event, Extent, Next, Phase, Run};
+use fovea_core::run::{Effect, Event, Extent, Phase, Run};
 use fovea_core::spec::RunSpec;
 use tracing::{error, info, warn};
 
@@ -45,7 +45,9 @@ impl Owner {
             .map_err(|e| ApiError::invalid("spec.name", e))?;
         let digest = dataset.manifest.digest.clone();
         let run = Run::new(id, number, spec, digest, extent, unix_ms());
-        self.journal.put_run(&run).map_err(|e| not_written(&e))?;
+        self.journal
+            .put_run(&run, None)
+            .map_err(|e| not_written(&e))?;
         self.next_run += 1;
         info!(
             run_id = %run.id,
@@ -112,6 +114,8 @@ impl Owner {
             Ok(number) => number,
             Err(error) => return Ok(Err(error)),
         };
+        let now = self.now();
+        self.write_steps_of(number)?;
         let Some(entry) = self.runs.get_mut(&number) else {
             return Ok(Err(ApiError::no_run(id)));
         };
@@ -121,8 +125,8 @@ impl Owner {
         info!(run_id = %id, ?event, "asked by a person");
         // On a copy first: a request that cannot be written has not happened.
         let mut run = entry.run.clone();
-        let effects = run.apply(event);
-        if let Err(error) = self.journal.put_run(&run) {
+        let effects = run.apply(now, event);
+        if let Err(error) = self.journal.put_run(&run, rewind(&effects)) {
             return Ok(Err(not_written(&error)));
         }
         entry.run = run;
@@ -140,19 +144,25 @@ impl Owner {
 
     /// Something happened to a run.
     pub(super) fn apply(&mut self, number: u64, event: Event) -> Result<(), OwnerError> {
+        let now = self.now();
         let Some(entry) = self.runs.get_mut(&number) else {
             return Ok(());
         };
-        let effects = entry.run.apply(event);
+        let effects = entry.run.apply(now, event);
         if effects.contains(&Effect::Persist) {
-            // Before anything of it is told to anyone.
-            self.journal.put_run(&entry.run)?;
+            // The steps first, that a result rests on; both before anything of it is told to anyone.
+            self.write_steps_of(number)?;
+            if let Some(entry) = self.runs.get(&number) {
+                self.journal.put_run(&entry.run, rewind(&effects))?;
+            }
         }
         self.carry_out(number, effects)
     }
 
     /// Carries out effects whose `Persist` is done.
     fn carry_out(&mut self, number: u64, effects: Vec<Effect>) -> Result<(), OwnerError> {
+        // Before anyone hears of the next generation: nothing of the old one is gathered any more.
+        self.drop_dead_gatherings(number);
         for effect in effects {
             let Some(entry) = self.runs.get(&number) else {
                 return Ok(());
@@ -160,7 +170,34 @@ impl Owner {
             let run = entry.run.id.clone();
             match effect {
                 Effect::Persist => {}
-                Effect::SendRoster(roster) => self.send_roster(number, &roster)?,
+                Effect::Rewind { step } => {
+                    if let Some(entry) = self.runs.get_mut(&number) {
+                        entry.ledger_head = entry.ledger_head.min(step);
+                        entry.unwritten.clear();
+                    }
+                }
+                Effect::SendRoster {
+                    roster,
+                    at_boundary,
+                    discard,
+                } => self.send_roster(number, &roster, at_boundary, &discard)?,
+                Effect::SendYield { worker, generation } => {
+                    self.send(&worker, ToWorker::Yield { run, generation });
+                }
+                Effect::RemoveCheckpoint(info) => {
+                    let folder = self.run_folder(&run);
+                    info!(run_id = %run, step = info.step, "removing a checkpoint that need not be kept");
+                    if let Err(error) = checkpoints::remove(&folder, info.step, info.generation) {
+                        warn!(run_id = %run, step = info.step, %error, "cannot remove a checkpoint");
+                    }
+                }
+                Effect::QuarantineCheckpoint(info) => {
+                    let folder = self.run_folder(&run);
+                    if let Err(error) = checkpoints::quarantine(&folder, info.step, info.generation)
+                    {
+                        warn!(run_id = %run, step = info.step, %error, "cannot put a checkpoint aside");
+                    }
+                }
                 Effect::SendStop {
                     workers,
                     generation,
@@ -205,6 +242,7 @@ impl Owner {
                         "epoch evaluated"
                     );
                     self.publish(number, RunEvent::Epoch(Arc::new(result)));
+                    self.acknowledge(number);
                 }
                 Effect::PublishCheckpoint(info) => {
                     info!(
@@ -227,9 +265,7 @@ impl Owner {
                 }
             }
         }
-        self.end_hopeless_gathering(number)?;
-        self.drop_dead_gatherings(number);
-        Ok(())
+        self.end_hopeless_gathering(number)
     }
 
     /// A run that waits for a checkpoint whose slices can no longer come must not wait for ever.
@@ -240,11 +276,7 @@ impl Owner {
         let Phase::Finishing { pending, next, .. } = &entry.run.phase else {
             return Ok(());
         };
-        let awaited = match next {
-            Next::Complete { step } => Some(*step),
-            Next::Cancel { step } | Next::Requeue { step, .. } => *step,
-            Next::Fail { .. } => None,
-        };
+        let awaited = next.awaited();
         let Some(step) = awaited.filter(|_| pending.is_empty()) else {
             return Ok(());
         };
@@ -261,11 +293,11 @@ impl Owner {
         };
         let run = &entry.run;
         let reason = match &run.phase {
-            Phase::Queued { reason } => reason.as_deref(),
+            Phase::Queued { reason } | Phase::Forming { reason, .. } => reason.as_deref(),
             Phase::Failed { reason } => Some(&**reason),
-            Phase::Forming { .. }
-            | Phase::Running { .. }
+            Phase::Running { .. }
             | Phase::Finishing { .. }
+            | Phase::Paused
             | Phase::Completed
             | Phase::Cancelled => None,
         };
@@ -307,6 +339,14 @@ impl Entry {
             waiting: self.waiting.clone(),
         }
     }
+}
+
+/// Where the ledger is to be cut.
+fn rewind(effects: &[Effect]) -> Option<u64> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Rewind { step } => Some(*step),
+        _ => None,
+    })
 }
 
 fn not_written(error: &crate::journal::JournalError) -> ApiError {

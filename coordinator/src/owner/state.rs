@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use fovea_core::ids::{DatasetName, RunId};
+use fovea_core::ledger;
 use fovea_core::run::{Event, Run};
 use tokio::runtime::RuntimeFlavor;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -23,6 +24,9 @@ use crate::journal::{Journal, JournalError};
 
 /// Messages that may wait for the owner; senders wait when there are more.
 const INBOX: usize = 256;
+
+/// How often runs under way look at the time, milliseconds.
+const TICK_MS: u64 = 250;
 
 /// Events that a watcher may lag behind before it is given a fresh snapshot.
 pub(super) const WATCH_BACKLOG: usize = 256;
@@ -47,6 +51,12 @@ pub(super) struct Entry {
     pub startable_since: Option<u64>,
     /// Why it waits; logged when it changes.
     pub waiting: Option<String>,
+    /// Steps that are not in the journal's ledger yet.
+    pub unwritten: BTreeMap<u64, ledger::Entry>,
+    /// The ledger has no gap up to this step.
+    pub ledger_head: u64,
+    /// When the run was last told that time has passed.
+    pub ticked: u64,
 }
 
 /// All state, with one owner.
@@ -68,6 +78,8 @@ pub(crate) struct Owner {
     /// Weak, so that the owner ends when nobody else can reach it.
     pub(super) inbox: mpsc::WeakSender<Message>,
     pub(super) draining: Option<Vec<oneshot::Sender<()>>>,
+    /// When steps must be written into the ledger at the latest.
+    pub(super) write_at: Option<u64>,
     started: Instant,
 }
 
@@ -94,6 +106,7 @@ impl Owner {
             tasks,
             inbox: sender.downgrade(),
             draining: None,
+            write_at: None,
             started: Instant::now(),
         };
         owner.recover_datasets()?;
@@ -105,35 +118,57 @@ impl Owner {
 
     fn recover_run(&mut self, written: Run) -> Result<(), OwnerError> {
         let folder = self.run_folder(&written.id);
-        let before = written.phase_name();
-        let mut run = written.clone().recovered();
-        run.checkpoints.retain(|info| {
-            let path = checkpoints::path_for(&folder, info.step, info.generation);
-            let found = std::fs::metadata(&path).map(|m| m.len());
-            let good = matches!(&found, Ok(bytes) if *bytes == info.bytes);
-            if !good {
-                warn!(
-                    run_id = %written.id,
-                    step = info.step,
-                    path = %path.display(),
-                    expected_bytes = info.bytes,
-                    ?found,
-                    "dropping a checkpoint whose file is missing or of another size"
-                );
+        let number = written.number;
+        let head = self.journal.ledger_head(number, 0)?;
+        let from = u64::from(written.next_epoch()) * written.extent.steps_per_epoch + 1;
+        let (entries, _) = self.journal.steps(&written, from)?;
+        let mut run = written.recovered(self.now());
+        run.restore_losses(
+            entries
+                .iter()
+                .map(|e| (e.step, e.loss, e.samples.len() as u32)),
+        );
+        match checkpoints::sweep(&folder, &run.checkpoints) {
+            Ok(removed) if removed.is_empty() => {}
+            Ok(removed) => {
+                info!(run_id = %run.id, files = removed.len(), "removed what no journal lists")
             }
-            good
-        });
-        if let Some(step) = run.resume_from
-            && run.checkpoints.iter().all(|c| c.step != step)
-        {
-            warn!(run_id = %run.id, step, "the checkpoint to resume from is gone; taking the newest");
-            run.resume_from = None;
+            Err(error) => warn!(run_id = %run.id, %error, "cannot tidy the run's folder"),
         }
-        if run != written {
-            self.journal.put_run(&run)?;
-            info!(run_id = %run.id, was = before, now = run.phase_name(), "taken up after a restart");
+        let bad: Vec<_> = run
+            .checkpoints
+            .iter()
+            .filter_map(|info| {
+                let path = checkpoints::path_for(&folder, info.step, info.generation);
+                // Digests are verified when a file is read; a look at its size is cheap enough to be made
+                // here.
+                let problem = match std::fs::metadata(&path) {
+                    Ok(found) if found.len() == info.bytes => return None,
+                    Ok(found) => format!(
+                        "its file has {} bytes instead of {}",
+                        found.len(),
+                        info.bytes
+                    ),
+                    Err(error) => format!("its file cannot be read: {error}"),
+                };
+                Some((info.step, info.generation, problem))
+            })
+            .collect();
+        if run.roster().is_some() {
+            info!(run_id = %run.id, phase = run.phase_name(), "waiting for the run's workers to come back");
         }
-        self.runs.insert(run.number, Entry::new(run));
+        let mut entry = Entry::new(run);
+        entry.ledger_head = head;
+        entry.ticked = self.now();
+        self.runs.insert(number, entry);
+        for (step, generation, reason) in bad {
+            let event = Event::CheckpointDamaged {
+                step,
+                generation,
+                reason,
+            };
+            self.apply(number, event)?;
+        }
         Ok(())
     }
 
@@ -165,9 +200,11 @@ impl Owner {
             while let Some((session, reason)) = self.failing.pop() {
                 self.session_ended(session, &reason)?;
             }
-            let wake = self.schedule()?;
+            let ticks = self.tick_runs()?;
+            let writes = self.write_steps_when_due()?;
+            let starts = self.schedule()?;
             if self.failing.is_empty() {
-                break wake;
+                break [ticks, writes, starts].into_iter().flatten().min();
             }
         };
         if self.active() == 0
@@ -194,6 +231,29 @@ impl Owner {
             Message::Cancel { run, reply } => {
                 let answer = self.request(&run, Event::Cancel)?;
                 drop(reply.send(answer));
+            }
+            Message::Pause { run, reply } => {
+                let answer = self.request(&run, Event::Pause)?;
+                drop(reply.send(answer));
+            }
+            Message::ReadLedger { run, reply } => {
+                let answer = self.read_ledger(&run)?;
+                drop(reply.send(answer));
+            }
+            Message::CheckpointDamaged {
+                run,
+                step,
+                generation,
+                reason,
+            } => {
+                if let Ok(number) = self.number(&run) {
+                    let event = Event::CheckpointDamaged {
+                        step,
+                        generation,
+                        reason,
+                    };
+                    self.apply(number, event)?;
+                }
             }
             Message::Resume {
                 run,
@@ -224,7 +284,8 @@ impl Owner {
                 over,
                 reply,
             } => {
-                drop(reply.send(self.hello(hello, outbox, over)));
+                let answer = self.hello(hello, outbox, over)?;
+                drop(reply.send(answer));
             }
             Message::Said { session, said } => self.said(session, said)?,
             Message::SessionEnded {
@@ -262,7 +323,38 @@ impl Owner {
         for number in running {
             self.apply(number, Event::Drain)?;
         }
-        Ok(())
+        self.write_steps()
+    }
+
+    /// Tells runs that are under way that time has passed. Returns when to do so again.
+    fn tick_runs(&mut self) -> Result<Option<u64>, OwnerError> {
+        let now = self.now();
+        let mut next: Option<u64> = None;
+        let numbers: Vec<u64> = self.runs.keys().copied().collect();
+        for number in numbers {
+            let Some(entry) = self.runs.get_mut(&number) else {
+                continue;
+            };
+            if entry.run.roster().is_none() {
+                entry.ticked = now;
+                continue;
+            }
+            let due = |entry: &Entry| {
+                let pace = entry.ticked + TICK_MS;
+                entry.run.wake().map_or(pace, |wake| wake.min(pace))
+            };
+            if due(entry) <= now {
+                entry.ticked = now;
+                self.apply(number, Event::Tick)?;
+            }
+            if let Some(entry) = self.runs.get(&number)
+                && entry.run.roster().is_some()
+            {
+                let at = due(entry).max(now + 1);
+                next = Some(next.map_or(at, |next| next.min(at)));
+            }
+        }
+        Ok(next)
     }
 
     /// Runs that have workers, or a checkpoint that is being stored.
@@ -296,6 +388,9 @@ impl Entry {
             events: broadcast::Sender::new(WATCH_BACKLOG),
             startable_since: None,
             waiting: None,
+            unwritten: BTreeMap::new(),
+            ledger_head: 0,
+            ticked: 0,
         }
     }
 }

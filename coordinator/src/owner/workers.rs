@@ -1,53 +1,96 @@
-//! Worker sessions: who is there, what they say, and giving them work.
+//! Worker sessions: who is there, and what they say.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 
 use fovea_core::ids::WorkerId;
 use fovea_core::roster::Roster;
-use fovea_core::run::{Event, Outcome, Phase, Run};
+use fovea_core::run::{Event, Phase, Run};
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 
+use super::plausible::possible;
 use super::state::{Owner, OwnerError};
 use super::{AboutRun, Assignment, Hello, Said, SessionId, ToWorker};
 use crate::error::ApiError;
-use crate::scheduler::{Verdict, Waiting, schedule};
 
 /// A worker that is there.
 #[derive(Debug)]
 pub(super) struct Session {
-    hello: Hello,
+    pub hello: Hello,
     outbox: mpsc::Sender<ToWorker>,
     /// The run (by number) and generation that it has not let go of; None is idle.
     pub assignment: Option<(u64, u64)>,
+    /// The run whose state it holds.
+    pub held_run: Option<u64>,
+    /// The run that it prepares itself for, and whether it is done with that.
+    pub preparing: Option<Preparing>,
+    /// It joins no run under way before then, on the owner's clock.
+    pub joins_from: u64,
     /// It will leave: it gets no more work.
-    leaving: bool,
+    pub leaving: bool,
     /// Tells the session's listener, when dropped, that it is over.
     _over: DropGuard,
 }
 
+/// A worker on its way into a run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Preparing {
+    /// The run's number.
+    pub run: u64,
+    /// When it was asked, on the owner's clock.
+    pub since: u64,
+    /// It may be let in.
+    pub done: bool,
+}
+
+/// The number of a run that this coordinator does not know.
+const UNKNOWN_RUN: u64 = 0;
+
+impl Session {
+    pub fn is_on(&self, run: u64) -> bool {
+        self.assignment.is_some_and(|(number, _)| number == run)
+    }
+}
+
 impl Owner {
-    /// A worker joins.
+    /// A worker joins, or comes back. The outer error is fatal.
     pub(super) fn hello(
         &mut self,
         hello: Hello,
         outbox: mpsc::Sender<ToWorker>,
         over: CancellationToken,
-    ) -> Result<SessionId, ApiError> {
+    ) -> Result<Result<SessionId, ApiError>, OwnerError> {
         if self.draining.is_some() {
-            return Err(ApiError::ShuttingDown);
+            return Ok(Err(ApiError::ShuttingDown));
         }
-        if self.session_of(&hello.id).is_some() {
-            return Err(ApiError::AlreadyExists(format!(
-                "hello.worker_id: worker {} has a session already; every process needs an id of \
-                 its own, and a worker that lost its session can come back when the old one has \
-                 timed out ({} ms)",
-                hello.id, self.config.timeout_ms
-            )));
+        let serving = hello
+            .serving
+            .as_ref()
+            .map(|(run, generation)| (self.number(run).unwrap_or(UNKNOWN_RUN), *generation));
+        let mut replaced = false;
+        if let Some(old) = self.session_of(&hello.id) {
+            // The old connection broke and nobody has noticed yet. If the worker serves what it served, its
+            // run need not know.
+            let same = self
+                .sessions
+                .get(&old)
+                .is_some_and(|s| s.assignment == serving);
+            if same {
+                info!(worker = %hello.id, "worker came back before its old session was missed");
+                self.sessions.remove(&old);
+                replaced = true;
+            } else {
+                self.session_ended(old, "it opened another session")?;
+            }
         }
+        let held_run = hello
+            .held_run
+            .as_ref()
+            .and_then(|run| self.number(run).ok());
         let session = SessionId(self.next_session);
         self.next_session += 1;
         info!(
@@ -56,20 +99,86 @@ impl Owner {
             host = hello.host,
             device = hello.device,
             version = hello.version,
+            serving = ?hello.serving,
             workers = self.sessions.len() + 1,
             "worker joined"
         );
+        let worker = hello.id.clone();
+        let named = hello.serving.clone();
         self.sessions.insert(
             session,
             Session {
                 hello,
                 outbox,
-                assignment: None,
+                assignment: serving,
+                held_run,
+                preparing: None,
+                joins_from: 0,
                 leaving: false,
                 _over: over.drop_guard(),
             },
         );
-        Ok(session)
+        self.returned(&worker, serving)?;
+        if replaced {
+            self.stop_again(&worker, serving);
+        }
+        let welcome_back = serving.is_none_or(|(number, generation)| {
+            let run = self.runs.get(&number).map(|entry| &entry.run);
+            run.is_some_and(|run| run.is_member(&worker, generation))
+        });
+        if let (false, Some((run, generation))) = (welcome_back, named) {
+            let reason = "the run has gone on without it".to_owned();
+            let message = ToWorker::Abort {
+                run,
+                generation,
+                reason,
+            };
+            self.send(&worker, message);
+        }
+        Ok(Ok(session))
+    }
+
+    /// Tells runs that wait for `worker` since the coordinator's restart that it is there.
+    fn returned(
+        &mut self,
+        worker: &WorkerId,
+        serving: Option<(u64, u64)>,
+    ) -> Result<(), OwnerError> {
+        let has = |run: &Run| run.roster().is_some_and(|r| r.rank_of(worker).is_some());
+        let waiting: Vec<u64> = self
+            .runs
+            .iter()
+            .filter(|(_, entry)| has(&entry.run))
+            .map(|(number, _)| *number)
+            .collect();
+        for number in waiting {
+            let event = Event::WorkerBack {
+                worker: worker.clone(),
+                serving: serving.filter(|(run, _)| *run == number).map(|(_, g)| g),
+            };
+            self.apply(number, event)?;
+        }
+        Ok(())
+    }
+
+    /// The word to stop may have been on its way over the connection that broke.
+    fn stop_again(&mut self, worker: &WorkerId, serving: Option<(u64, u64)>) {
+        let Some((number, generation)) = serving else {
+            return;
+        };
+        if let Some(entry) = self.runs.get(&number)
+            && entry.run.is_member(worker, generation)
+            && matches!(
+                entry.run.phase,
+                Phase::Running {
+                    stopping: Some(_),
+                    ..
+                }
+            )
+        {
+            let run = entry.run.id.clone();
+            self.send(worker, ToWorker::Stop { run, generation });
+        }
     }
 
     /// A session is over, whoever ended it.
@@ -113,23 +222,30 @@ impl Owner {
             Said::Leaving => {
                 session.leaving = true;
                 info!(%worker, busy = session.assignment.is_some(), "worker will leave");
-                // Its run stops at a boundary, is checkpointed and goes on without it.
+                // Its run goes on without it from the next step boundary.
                 match session.assignment {
-                    Some((number, _)) => self.apply(number, Event::Drain),
+                    Some((number, _)) => self.apply(number, Event::WorkerLeaving { worker }),
                     None => Ok(()),
                 }
+            }
+            Said::Prepared { run, problem } => {
+                self.prepared(id, &worker, &run, &problem);
+                Ok(())
             }
             Said::About {
                 run,
                 generation,
                 what,
             } => {
-                let number = self.number(&run).ok();
-                let current = number.map(|number| (number, generation));
-                let (Some(number), true) = (number, session_is_on(self, id, current)) else {
+                let number = self.number(&run).unwrap_or(UNKNOWN_RUN);
+                let on_it = self
+                    .sessions
+                    .get(&id)
+                    .is_some_and(|s| s.assignment == Some((number, generation)));
+                if !on_it {
                     debug!(%worker, run_id = %run, generation, "ignoring what is said of an old assignment");
                     return Ok(());
-                };
+                }
                 self.said_about(id, worker, number, generation, what)
             }
         }
@@ -143,48 +259,79 @@ impl Owner {
         generation: u64,
         what: AboutRun,
     ) -> Result<(), OwnerError> {
-        let Some(entry) = self.runs.get(&number) else {
-            return Ok(());
-        };
-        if let Err(error) = possible(&entry.run, &what) {
+        let entry = self.runs.get(&number);
+        if let Some(entry) = entry
+            && let Err(error) = possible(&entry.run, &what)
+        {
             warn!(%worker, run_id = %entry.run.id, generation, %error, "ending a session that makes no sense");
             if let Some(session) = self.sessions.get(&id) {
                 let _ = session.outbox.try_send(ToWorker::End(error.clone()));
             }
             return self.session_ended(id, &format!("it said what cannot be: {error}"));
         }
+        if let AboutRun::Released(outcome) = &what
+            && let Some(session) = self.sessions.get_mut(&id)
+        {
+            session.assignment = None;
+            info!(%worker, run = number, generation, ?outcome, "worker let go of the run");
+        }
+        let Some(entry) = self.runs.get(&number) else {
+            return Ok(());
+        };
         let event = match what {
             AboutRun::Ready {
-                state_digest,
+                standing,
                 fingerprint,
-            } => Event::Ready {
+            } => {
+                let event = Event::Ready {
+                    worker,
+                    generation,
+                    standing,
+                    fingerprint,
+                };
+                self.apply(number, event)?;
+                return self.account_for(number);
+            }
+            AboutRun::Progress { ticks, waiting_for } => Event::Progress {
                 worker,
                 generation,
-                state_digest,
-                fingerprint,
+                ticks,
+                waiting_for,
             },
-            AboutRun::Step(report) => Event::StepCommitted {
+            AboutRun::Step { report, samples } => {
+                // A step of a generation that is over is told again in the next.
+                return if entry.run.generation == generation {
+                    self.step_committed(number, generation, report, samples)
+                } else {
+                    Ok(())
+                };
+            }
+            AboutRun::Digest { step, digest } => Event::Digest {
                 worker,
                 generation,
-                report,
+                step,
+                digest,
             },
             AboutRun::Scores { epoch, scores } => Event::Scored {
-                worker,
                 generation,
                 epoch,
                 scores,
             },
-            AboutRun::Released(outcome) => {
-                if let Some(session) = self.sessions.get_mut(&id) {
-                    session.assignment = None;
-                }
-                info!(%worker, run_id = %entry.run.id, generation, ?outcome, "worker let go of the run");
-                Event::Released {
-                    worker,
-                    generation,
-                    outcome,
-                }
-            }
+            AboutRun::Interrupted { reason } => Event::Interrupted {
+                worker,
+                generation,
+                reason,
+            },
+            AboutRun::Unreachable { peers } => Event::Unreachable {
+                worker,
+                generation,
+                peers,
+            },
+            AboutRun::Released(outcome) => Event::Released {
+                worker,
+                generation,
+                outcome,
+            },
         };
         self.apply(number, event)
     }
@@ -210,7 +357,13 @@ impl Owner {
     }
 
     /// Gives a generation to its members.
-    pub(super) fn send_roster(&mut self, number: u64, roster: &Roster) -> Result<(), OwnerError> {
+    pub(super) fn send_roster(
+        &mut self,
+        number: u64,
+        roster: &Roster,
+        at_boundary: bool,
+        discard: &BTreeSet<WorkerId>,
+    ) -> Result<(), OwnerError> {
         let mut mesh_key = [0; 16];
         File::open("/dev/urandom")
             .and_then(|mut source| source.read_exact(&mut mesh_key))
@@ -230,78 +383,25 @@ impl Owner {
                 .find(|c| c.step == roster.start_step)
                 .cloned(),
             mesh_key,
+            lineage: run.lineage,
+            at_boundary,
+            discard_state: false,
+            next_epoch: run.next_epoch(),
         };
         for member in &roster.members {
             if let Some(id) = self.session_of(&member.worker)
                 && let Some(session) = self.sessions.get_mut(&id)
             {
                 session.assignment = Some((number, roster.generation));
+                session.held_run = Some(number);
+                session.preparing = None;
             }
-            let message = ToWorker::Assignment(Box::new(assignment.clone()));
+            let mut assignment = assignment.clone();
+            assignment.discard_state = discard.contains(&member.worker);
+            let message = ToWorker::Assignment(Box::new(assignment));
             self.send(&member.worker, message);
         }
         Ok(())
-    }
-
-    /// Starts what can start. Returns when to look again.
-    pub(super) fn schedule(&mut self) -> Result<Option<u64>, OwnerError> {
-        if self.draining.is_some() {
-            return Ok(None);
-        }
-        let now = self.now();
-        let queued: Vec<Waiting> = self
-            .runs
-            .iter()
-            .filter(|(_, entry)| matches!(entry.run.phase, Phase::Queued { .. }))
-            .map(|(number, entry)| Waiting {
-                number: *number,
-                min: entry.run.spec.workers.min as usize,
-                max: entry.run.spec.max_workers() as usize,
-                startable_since: entry.startable_since,
-            })
-            .collect();
-        let mut idle = self.idle_workers().into_iter();
-        let mut wake: Option<u64> = None;
-        for (number, verdict) in schedule(now, self.config.forming_grace_ms, &queued, idle.len()) {
-            let Some(entry) = self.runs.get_mut(&number) else {
-                continue;
-            };
-            let (min, max) = (entry.run.spec.workers.min, entry.run.spec.max_workers());
-            match verdict {
-                Verdict::Start { workers } => {
-                    let chosen: Vec<_> = idle.by_ref().take(workers).collect();
-                    let names: Vec<&str> = chosen.iter().map(|(id, _)| id.as_str()).collect();
-                    info!(
-                        run_id = %entry.run.id,
-                        generation = entry.run.generation + 1,
-                        workers = names.join(" "),
-                        "starting with {workers} of at most {max} workers"
-                    );
-                    self.apply(number, Event::Assigned { workers: chosen })?;
-                }
-                Verdict::Grace { since, until, free } => {
-                    entry.startable_since = Some(since);
-                    wake = Some(wake.map_or(until, |wake| wake.min(until)));
-                    entry.waits(format!(
-                        "could start with {free} workers, waits a moment for up to {max}"
-                    ));
-                }
-                Verdict::TooFew { free } => {
-                    entry.startable_since = None;
-                    entry.waits(format!("needs {min} workers, {free} are idle"));
-                }
-            }
-        }
-        Ok(wake)
-    }
-
-    /// Workers that can be given work, by order of joining.
-    fn idle_workers(&self) -> Vec<(WorkerId, String)> {
-        self.sessions
-            .values()
-            .filter(|s| s.assignment.is_none() && !s.leaving)
-            .map(|s| (s.hello.id.clone(), s.hello.address.clone()))
-            .collect()
     }
 
     pub(super) fn session_of(&self, worker: &WorkerId) -> Option<SessionId> {
@@ -309,83 +409,5 @@ impl Owner {
             .iter()
             .find(|(_, s)| s.hello.id == *worker)
             .map(|(id, _)| *id)
-    }
-}
-
-impl super::state::Entry {
-    /// Notes why the run waits; says it when it is news.
-    fn waits(&mut self, reason: String) {
-        if self.waiting.as_ref() != Some(&reason) {
-            info!(run_id = %self.run.id, reason, "run waits");
-            self.waiting = Some(reason);
-        }
-    }
-}
-
-fn session_is_on(owner: &Owner, id: SessionId, current: Option<(u64, u64)>) -> bool {
-    current.is_some()
-        && owner
-            .sessions
-            .get(&id)
-            .is_some_and(|session| session.assignment == current)
-}
-
-/// Whether what a worker says of its run can be, the run being what it is.
-fn possible(run: &Run, what: &AboutRun) -> Result<(), ApiError> {
-    let bad = |field: &str, problem: String| Err(ApiError::invalid(field, problem));
-    let total = run.extent.total_steps;
-    let start = run.roster().map_or(0, |roster| roster.start_step);
-    match what {
-        AboutRun::Ready { .. } => Ok(()),
-        AboutRun::Step(report) => {
-            if report.step <= start || report.step > total {
-                return bad(
-                    "step.report.step",
-                    format!("{} is not in {}..={total}", report.step, start + 1),
-                );
-            }
-            Ok(())
-        }
-        AboutRun::Scores { epoch, scores } => {
-            if *epoch >= run.spec.train.epochs {
-                let epochs = run.spec.train.epochs;
-                return bad(
-                    "scores.epoch",
-                    format!("{epoch} is not below {epochs}, the run's epochs"),
-                );
-            }
-            let classes = run.spec.model.classes;
-            for (i, score) in scores.iter().enumerate() {
-                if u64::from(score.sample) >= run.extent.validation_samples {
-                    return bad(
-                        &format!("scores.scores[{i}].sample"),
-                        format!(
-                            "{} is not below {}, the validation samples",
-                            score.sample, run.extent.validation_samples
-                        ),
-                    );
-                }
-                if score.label >= classes || score.probabilities.len() != classes as usize {
-                    return bad(
-                        &format!("scores.scores[{i}]"),
-                        format!(
-                            "label {} and {} probabilities do not fit {classes} classes",
-                            score.label,
-                            score.probabilities.len()
-                        ),
-                    );
-                }
-            }
-            Ok(())
-        }
-        AboutRun::Released(Outcome::Completed { step }) if *step != total => bad(
-            "released.completed_step",
-            format!("is {step}, but the run has {total} steps"),
-        ),
-        AboutRun::Released(Outcome::Stopped { step }) if *step < start || *step > total => bad(
-            "released.stopped_step",
-            format!("{step} is not in {start}..={total}"),
-        ),
-        AboutRun::Released(_) => Ok(()),
     }
 }

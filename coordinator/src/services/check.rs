@@ -77,6 +77,17 @@ pub(super) fn sha256(field: &str, text: &str) -> Result<String, ApiError> {
     ))
 }
 
+/// An XXH3-128 in hexadecimal.
+pub(super) fn state_digest(field: &str, text: &str) -> Result<String, ApiError> {
+    if text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        return Ok(text.to_owned());
+    }
+    Err(ApiError::invalid(
+        field,
+        "is not a digest of 32 lower-case hexadecimal digits",
+    ))
+}
+
 pub(super) fn finite(field: &str, value: f64) -> Result<(), ApiError> {
     if value.is_finite() {
         return Ok(());

@@ -80,7 +80,7 @@ impl Datasets for DatasetsService {
             return Err(ApiError::invalid("pack", problem).into());
         };
         let piece = |data| pb::PackChunk { data };
-        let answers = send_file(&self.0, path, entry.bytes, None, piece).await?;
+        let answers = send_file(&self.0, path, entry.bytes, None, piece, None).await?;
         Ok(Response::new(answers))
     }
 }

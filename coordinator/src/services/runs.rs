@@ -1,6 +1,7 @@
 //! `Runs`: what people start, watch and stop.
 
 use fovea_core::ids::RunId;
+use fovea_core::ledger::{Audit, audit};
 use fovea_core::run::Phase;
 use fovea_core::spec::RunSpec;
 use fovea_proto::pb;
@@ -12,7 +13,7 @@ use tonic::{Request, Response, Status};
 use super::transfer::Answers;
 use super::{Context, check};
 use crate::error::ApiError;
-use crate::owner::{Handle, Message, RunEvent, RunView, Watched};
+use crate::owner::{Handle, Ledger, Message, RunEvent, RunView, Watched};
 
 /// Most runs in a page, and how many there are unless the client says.
 const PAGE: (u32, u32) = (1000, 100);
@@ -137,6 +138,33 @@ impl Runs for RunsService {
         Ok(Response::new(wire(&view)))
     }
 
+    async fn pause(&self, request: Request<pb::PauseRequest>) -> Result<Response<pb::Run>, Status> {
+        let run = check::run_id("run_id", &request.into_inner().run_id)?;
+        let view = self
+            .0
+            .owner
+            .ask(|reply| Message::Pause { run, reply })
+            .await?;
+        Ok(Response::new(wire(&view)))
+    }
+
+    async fn audit(
+        &self,
+        request: Request<pb::AuditRequest>,
+    ) -> Result<Response<pb::AuditReport>, Status> {
+        let run = check::run_id("run_id", &request.into_inner().run_id)?;
+        let ledger = self
+            .0
+            .owner
+            .ask(|reply| Message::ReadLedger { run, reply })
+            .await?;
+        // A long run's ledger takes a while to go through.
+        let report = tokio::task::spawn_blocking(move || audited(ledger))
+            .await
+            .map_err(|e| ApiError::Internal(e.to_string()))?;
+        Ok(Response::new(report))
+    }
+
     async fn resume(
         &self,
         request: Request<pb::ResumeRequest>,
@@ -156,6 +184,32 @@ impl Runs for RunsService {
             })
             .await?;
         Ok(Response::new(wire(&view)))
+    }
+}
+
+fn audited(ledger: Ledger) -> pb::AuditReport {
+    let Ledger {
+        run,
+        plan,
+        entries,
+        bytes,
+    } = ledger;
+    let committed = run.progress.map_or(0, |p| p.step);
+    let Audit {
+        steps,
+        clean_epochs,
+        samples_used,
+        problems,
+    } = audit(entries, &plan, committed);
+    pb::AuditReport {
+        run_id: run.id.to_string(),
+        train_samples: run.extent.train_samples,
+        steps,
+        total_steps: run.extent.total_steps,
+        clean_epochs,
+        samples_used,
+        problems,
+        ledger_bytes: bytes,
     }
 }
 

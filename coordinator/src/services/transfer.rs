@@ -1,11 +1,12 @@
 //! Moving bytes: reading files out in pieces, and taking streams in with a deadline on silence.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fovea_proto::CHUNK_BYTES;
 use prost::bytes::{Bytes, BytesMut};
+use sha2::{Digest, Sha256};
 use tokio::fs::File;
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
@@ -13,6 +14,7 @@ use tonic::{Status, Streaming};
 
 use super::Context;
 use crate::error::ApiError;
+use crate::owner::Message;
 
 /// An upload that is silent for so long is given up, so that it does not hold its place for ever.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -55,49 +57,97 @@ pub(super) fn broken(status: &Status) -> ApiError {
     }
 }
 
+/// The digest that a file must have, and what to tell the owner if it has another.
+pub(super) struct Verify {
+    pub sha256: String,
+    pub damage: Box<dyn FnOnce(String) -> Message + Send>,
+}
+
 /// Streams `first`, then the file in pieces of at most [`CHUNK_BYTES`]. It must have exactly `bytes`
-/// bytes. The receiver's pace is the reader's.
+/// bytes and the digest in `verify`; otherwise the stream ends with an error. The receiver's pace is the
+/// reader's.
 pub(super) async fn send_file<T: Send + 'static>(
     context: &Context,
     path: PathBuf,
     bytes: u64,
     first: Option<T>,
     piece: impl Fn(Bytes) -> T + Send + 'static,
+    verify: Option<Verify>,
 ) -> Result<Answers<T>, ApiError> {
-    let mut file = File::open(&path).await.map_err(|e| damaged(&path, &e))?;
-    let size = file.metadata().await.map_err(|e| damaged(&path, &e))?.len();
-    if size != bytes {
-        return Err(ApiError::Damaged(format!(
-            "the coordinator's file {} has {size} bytes instead of {bytes}",
-            name(&path)
-        )));
-    }
     let (sender, receiver) = mpsc::channel(AHEAD);
     let closing = context.closing.clone();
+    let owner = context.owner.clone();
     context.tasks.spawn(async move {
-        let mut left = bytes;
-        let mut next = first.map(Ok);
-        loop {
-            let message = match next.take() {
-                Some(message) => message,
-                None if left == 0 => return,
-                None => match read(&mut file, left).await {
-                    Ok(data) => {
-                        left -= data.len() as u64;
-                        Ok(piece(data))
-                    }
-                    Err(error) => Err(damaged(&path, &error).into()),
-                },
-            };
-            let last = message.is_err();
-            tokio::select! {
-                () = closing.cancelled() => return,
-                // An error says that the receiver is gone.
-                sent = sender.send(message) => if last || sent.is_err() { return },
+        let mut hash = verify.as_ref().map(|_| Sha256::new());
+        let sent = tokio::select! {
+            () = closing.cancelled() => return,
+            // None says that the receiver is gone.
+            sent = send_pieces(&sender, &path, bytes, first, piece, &mut hash) => sent,
+        };
+        let result = match sent {
+            None => return,
+            Some(Err(problem)) => Err(problem),
+            Some(Ok(())) => {
+                let found = hash.map(|hash| hex::encode(hash.finalize()));
+                match (&verify, found) {
+                    (Some(verify), Some(found)) if found != verify.sha256 => Err(format!(
+                        "its SHA-256 is {found}, but {} was stored",
+                        verify.sha256
+                    )),
+                    _ => Ok(()),
+                }
             }
+        };
+        if let Err(problem) = result {
+            let what = format!(
+                "the coordinator's file {} is damaged: {problem}",
+                name(&path)
+            );
+            if let Some(verify) = verify {
+                owner.tell((verify.damage)(problem)).await;
+            }
+            let _ = sender.send(Err(ApiError::Damaged(what).into())).await;
         }
     });
     Ok(Answers::new(receiver))
+}
+
+async fn send_pieces<T>(
+    sender: &mpsc::Sender<Result<T, Status>>,
+    path: &Path,
+    bytes: u64,
+    first: Option<T>,
+    piece: impl Fn(Bytes) -> T,
+    hash: &mut Option<Sha256>,
+) -> Option<Result<(), String>> {
+    let opened = async {
+        let file = File::open(path).await?;
+        let size = file.metadata().await?.len();
+        io::Result::Ok((file, size))
+    };
+    let (mut file, size) = match opened.await {
+        Ok(opened) => opened,
+        Err(error) => return Some(Err(format!("it cannot be read: {error}"))),
+    };
+    if size != bytes {
+        return Some(Err(format!("it has {size} bytes instead of {bytes}")));
+    }
+    if let Some(first) = first {
+        sender.send(Ok(first)).await.ok()?;
+    }
+    let mut left = bytes;
+    while left > 0 {
+        let data = match read(&mut file, left).await {
+            Ok(data) => data,
+            Err(error) => return Some(Err(format!("it cannot be read: {error}"))),
+        };
+        left -= data.len() as u64;
+        if let Some(hash) = hash {
+            hash.update(&data);
+        }
+        sender.send(Ok(piece(data))).await.ok()?;
+    }
+    Some(Ok(()))
 }
 
 async fn read(file: &mut File, left: u64) -> io::Result<Bytes> {
@@ -110,13 +160,6 @@ async fn read(file: &mut File, left: u64) -> io::Result<Bytes> {
         }
     }
     Ok(buffer.freeze())
-}
-
-fn damaged(path: &std::path::Path, error: &io::Error) -> ApiError {
-    ApiError::Damaged(format!(
-        "the coordinator's file {} cannot be read: {error}",
-        name(path)
-    ))
 }
 
 /// A file's name without the coordinator's folders, which are not the client's business.

@@ -19,6 +19,7 @@ use fovea_proto::pb::workers_client::WorkersClient;
 use fovea_proto::{MESSAGE_BYTES, connect, pb};
 use fovea_service::Shutdown;
 use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tonic::transport::Channel;
@@ -47,12 +48,14 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     soon(what, look).await;
 }
 
-/// A coordinator in this process.
+/// A coordinator in this process, with threads of its own so that it can be killed.
 pub struct Server {
     pub address: String,
     pub channel: Channel,
     shutdown: Shutdown,
     task: JoinHandle<Result<(), ServeError>>,
+    /// None once it was killed.
+    runtime: Option<Runtime>,
 }
 
 impl Server {
@@ -68,17 +71,37 @@ impl Server {
         };
         change(&mut config);
         config.validate().unwrap();
-        let listener = TcpListener::bind(&config.listen).await.unwrap();
+        let listener = std::net::TcpListener::bind(&config.listen).unwrap();
+        listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let shutdown = Shutdown::default();
-        let task = tokio::spawn(serve(config, listener, shutdown.clone()));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let asked = shutdown.clone();
+        let task = runtime.spawn(async move {
+            let listener = TcpListener::from_std(listener).unwrap();
+            serve(config, listener, asked).await
+        });
         let channel = connect(&address, PATIENCE).await.unwrap();
         Self {
             address,
             channel,
             shutdown,
             task,
+            runtime: Some(runtime),
         }
+    }
+
+    /// Ends it without a word, as SIGKILL would: nothing is drained, nothing written, every connection
+    /// breaks. When this returns its folder is free.
+    pub async fn kill(mut self) {
+        let runtime = self.runtime.take().expect("it lives");
+        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE))
+            .await
+            .unwrap();
     }
 
     pub fn runs(&self) -> RunsClient<Channel> {
@@ -102,8 +125,8 @@ impl Server {
         self.shutdown.request();
     }
 
-    pub async fn stopped(self) -> Result<(), ServeError> {
-        soon("the coordinator's end", self.task).await.unwrap()
+    pub async fn stopped(mut self) -> Result<(), ServeError> {
+        soon("the coordinator's end", &mut self.task).await.unwrap()
     }
 
     pub async fn stop(self) {
@@ -133,6 +156,14 @@ impl Server {
             .create(tokio_stream::iter(parts(dataset)))
             .await?;
         Ok(reply.into_inner())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }
 

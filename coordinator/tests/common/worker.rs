@@ -27,7 +27,12 @@ pub struct Worker {
 impl Worker {
     /// Joins, with heartbeats.
     pub async fn join(server: &Server, id: &str) -> Self {
-        let mut worker = Self::open(server, hello(id)).await.unwrap();
+        Self::begin(server, hello(id)).await
+    }
+
+    /// Opens a session that begins with `hello`, with heartbeats.
+    pub async fn begin(server: &Server, hello: Up) -> Self {
+        let mut worker = Self::open(server, hello).await.unwrap();
         let Down::Welcome(welcome) = worker.next().await else {
             panic!("no welcome")
         };
@@ -38,13 +43,22 @@ impl Worker {
             let mut beat = tokio::time::interval(period);
             for sequence in 1.. {
                 beat.tick().await;
-                let message = Some(Up::Heartbeat(pb::Heartbeat { sequence }));
+                let message = Some(Up::Heartbeat(pb::Heartbeat {
+                    sequence,
+                    ..Default::default()
+                }));
                 if up.send(pb::WorkerMessage { message }).await.is_err() {
                     return;
                 }
             }
         });
         worker
+    }
+
+    /// Comes back with an assignment from an earlier session, with heartbeats.
+    pub async fn rejoin(server: &Server, id: &str, serving: &pb::Assignment) -> Self {
+        let serving_now = Some((&*serving.run_id, serving.generation));
+        Self::begin(server, hello_again(id, serving_now, &serving.run_id)).await
     }
 
     /// Opens a session that begins with `first`; no heartbeats.
@@ -70,10 +84,15 @@ impl Worker {
     }
 
     pub async fn say(&self, message: Up) {
+        assert!(self.try_say(message).await, "the session is over");
+    }
+
+    /// Says something that need not be heard any more.
+    pub async fn try_say(&self, message: Up) -> bool {
         let message = pb::WorkerMessage {
             message: Some(message),
         };
-        self.up.send(message).await.expect("the session is open");
+        self.up.send(message).await.is_ok()
     }
 
     /// Says something that may be nothing.
@@ -82,11 +101,16 @@ impl Worker {
         self.up.send(message).await.expect("the session is open");
     }
 
-    /// What the coordinator says next.
+    /// What the coordinator says next, acknowledgements aside.
     pub async fn next(&mut self) -> Down {
-        let message = soon("the coordinator's word", self.down.message()).await;
-        let message = message.unwrap().expect("the session is open");
-        message.message.expect("a message")
+        loop {
+            let message = soon("the coordinator's word", self.down.message()).await;
+            let message = message.unwrap().expect("the session is open");
+            match message.message.expect("a message") {
+                Down::Ack(_) => {}
+                other => return other,
+            }
+        }
     }
 
     /// How the coordinator ends the session.
@@ -98,6 +122,16 @@ impl Worker {
                 Ok(Some(_)) => {}
             }
         }
+    }
+
+    /// Provokes the end of the session: all that the coordinator had said before, acknowledgements aside.
+    pub async fn last_words(&mut self) -> Vec<Down> {
+        self.say_raw(None).await;
+        let mut words = Vec::new();
+        while let Ok(Some(message)) = soon("the session's end", self.down.message()).await {
+            words.extend(message.message.filter(|word| !matches!(word, Down::Ack(_))));
+        }
+        words
     }
 
     pub async fn assignment(&mut self) -> pb::Assignment {
@@ -153,10 +187,87 @@ impl Worker {
     }
 
     pub async fn released(&self, assignment: &pb::Assignment, outcome: pb::released::Outcome) {
-        self.say(Up::Released(pb::Released {
+        self.say(released(assignment, outcome)).await;
+    }
+
+    /// Lets go as asked.
+    pub async fn aborted(&self, assignment: &pb::Assignment) {
+        let outcome = pb::released::Outcome::Aborted(pb::Aborted {});
+        self.released(assignment, outcome).await;
+    }
+
+    /// Waits for an acknowledgement that will do. Nothing else may come before it.
+    pub async fn acked(&mut self, will_do: impl Fn(&pb::Ack) -> bool) -> pb::Ack {
+        loop {
+            let message = soon("an acknowledgement", self.down.message()).await;
+            let message = message.unwrap().expect("the session is open");
+            match message.message.expect("a message") {
+                Down::Ack(ack) if will_do(&ack) => return ack,
+                Down::Ack(_) => {}
+                other => panic!("expected an acknowledgement, not {other:?}"),
+            }
+        }
+    }
+
+    /// Waits until the coordinator has `step` and all before it in its journal.
+    pub async fn acked_step(&mut self, step: u64) -> pb::Ack {
+        self.acked(|ack| ack.step >= step).await
+    }
+
+    pub async fn abort(&mut self) -> pb::Abort {
+        match self.next().await {
+            Down::Abort(abort) => abort,
+            other => panic!("expected an abort, not {other:?}"),
+        }
+    }
+
+    pub async fn stop(&mut self) -> pb::Stop {
+        match self.next().await {
+            Down::Stop(stop) => stop,
+            other => panic!("expected a stop, not {other:?}"),
+        }
+    }
+
+    pub async fn prepare(&mut self) -> pb::Prepare {
+        match self.next().await {
+            Down::Prepare(prepare) => prepare,
+            other => panic!("expected to be asked to prepare, not {other:?}"),
+        }
+    }
+
+    pub async fn prepared(&self, prepare: &pb::Prepare, problem: &str) {
+        self.say(Up::Prepared(pb::Prepared {
+            run_id: prepare.run_id.clone(),
+            problem: problem.into(),
+        }))
+        .await;
+    }
+
+    /// Is ready with the state of `step`, which has this digest.
+    pub async fn ready_at(&self, assignment: &pb::Assignment, step: u64, digest: char) {
+        let Up::Ready(mut message) = ready(assignment) else {
+            unreachable!("ready says ready")
+        };
+        message.step = step;
+        message.state_digest = digest.to_string().repeat(32);
+        self.say(Up::Ready(message)).await;
+    }
+
+    pub async fn digest(&self, assignment: &pb::Assignment, step: u64, digest: char) {
+        self.say(Up::StateDigest(pb::StateDigest {
             run_id: assignment.run_id.clone(),
             generation: assignment.generation,
-            outcome: Some(outcome),
+            step,
+            digest: digest.to_string().repeat(32),
+        }))
+        .await;
+    }
+
+    pub async fn interrupted(&self, assignment: &pb::Assignment) {
+        self.say(Up::Interrupted(pb::Interrupted {
+            run_id: assignment.run_id.clone(),
+            generation: assignment.generation,
+            reason: "a peer broke off".into(),
         }))
         .await;
     }
@@ -175,6 +286,29 @@ pub fn hello(id: &str) -> Up {
         host: "test".into(),
         device: "cpu".into(),
         version: "test".into(),
+        serving: None,
+        held_run_id: String::new(),
+    })
+}
+
+/// Hello of a worker that was here before.
+pub fn hello_again(id: &str, serving: Option<(&str, u64)>, held_run: &str) -> Up {
+    let Up::Hello(mut message) = hello(id) else {
+        unreachable!("hello says hello")
+    };
+    message.serving = serving.map(|(run_id, generation)| pb::Serving {
+        run_id: run_id.into(),
+        generation,
+    });
+    message.held_run_id = held_run.into();
+    Up::Hello(message)
+}
+
+pub fn released(assignment: &pb::Assignment, outcome: pb::released::Outcome) -> Up {
+    Up::Released(pb::Released {
+        run_id: assignment.run_id.clone(),
+        generation: assignment.generation,
+        outcome: Some(outcome),
     })
 }
 
@@ -182,7 +316,8 @@ pub fn ready(assignment: &pb::Assignment) -> Up {
     Up::Ready(pb::Ready {
         run_id: assignment.run_id.clone(),
         generation: assignment.generation,
-        state_digest: "a".repeat(64),
+        state_digest: "a".repeat(32),
+        step: assignment.start_step,
         fingerprint: Some(pb::Fingerprint {
             device: "cpu".into(),
             threads: 1,
@@ -192,10 +327,19 @@ pub fn ready(assignment: &pb::Assignment) -> Up {
 }
 
 pub fn committed(assignment: &pb::Assignment, report: pb::StepReport) -> Up {
+    committed_with(assignment, report, vec![0, 1])
+}
+
+pub fn committed_with(
+    assignment: &pb::Assignment,
+    report: pb::StepReport,
+    samples: Vec<u32>,
+) -> Up {
     Up::Step(pb::StepCommitted {
         run_id: assignment.run_id.clone(),
         generation: assignment.generation,
         report: Some(report),
+        samples,
     })
 }
 
@@ -251,6 +395,7 @@ pub fn slice_parts(
         offset: slice.start,
         elements: slice.end - slice.start,
         sha256: hex::encode(Sha256::digest(bytes)),
+        state_digest: format!("{:032x}", xxhash_rust::xxh3::xxh3_128(state)),
     })];
     parts.extend(
         bytes

@@ -17,7 +17,16 @@ async fn checkpoints() {
         run_id: id.into(),
         step,
     };
+    let verify = |id: &str, step| pb::VerifyCheckpointsRequest {
+        run_id: id.into(),
+        step,
+    };
     for id in bad_ids() {
+        refused(
+            checkpoints.verify(verify(&id, None)).await,
+            InvalidArgument,
+            "run_id",
+        );
         refused(checkpoints.list(list(&id)).await, InvalidArgument, "run_id");
         refused(
             checkpoints.get(get(&id, None)).await.map(|_| ()),
@@ -26,6 +35,19 @@ async fn checkpoints() {
         );
     }
     refused(checkpoints.list(list("no-1")).await, NotFound, "no-1");
+    refused(
+        checkpoints.verify(verify("no-1", None)).await,
+        NotFound,
+        "no-1",
+    );
+    refused(
+        checkpoints.verify(verify(&run.id, Some(u64::MAX))).await,
+        NotFound,
+        "at step",
+    );
+    // All of none are none.
+    let verified = checkpoints.verify(verify(&run.id, None)).await.unwrap();
+    assert!(verified.into_inner().checkpoints.is_empty());
     refused(
         checkpoints.get(get("no-1", None)).await.map(|_| ()),
         NotFound,

@@ -31,6 +31,10 @@ async fn runs() {
             InvalidArgument,
             named,
         );
+        let pause = pb::PauseRequest { run_id: run_id() };
+        refused(runs.pause(pause).await, InvalidArgument, named);
+        let audit = pb::AuditRequest { run_id: run_id() };
+        refused(runs.audit(audit).await, InvalidArgument, named);
         let resume = pb::ResumeRequest {
             run_id: run_id(),
             checkpoint_step: Some(u64::MAX),
@@ -56,6 +60,10 @@ async fn runs() {
             NotFound,
             unknown,
         );
+        let pause = pb::PauseRequest { run_id: run_id() };
+        refused(runs.pause(pause).await, NotFound, unknown);
+        let audit = pb::AuditRequest { run_id: run_id() };
+        refused(runs.audit(audit).await, NotFound, unknown);
         let resume = pb::ResumeRequest {
             run_id: run_id(),
             checkpoint_step: None,

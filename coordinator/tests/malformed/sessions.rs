@@ -9,6 +9,13 @@ use tonic::Code::InvalidArgument;
 use crate::common::*;
 use crate::{server, still_serves};
 
+fn serving(run: &str, generation: u64) -> Option<pb::Serving> {
+    Some(pb::Serving {
+        run_id: run.into(),
+        generation,
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sessions() {
     let dir = tempfile::tempdir().unwrap();
@@ -26,6 +33,17 @@ async fn sessions() {
         (|h| h.host = "h".repeat(10_000), "hello.host"),
         (|h| h.device = "a\nb".into(), "hello.device"),
         (|h| h.version = "\u{1b}[31m".into(), "hello.version"),
+        (|h| h.serving = serving("../x", 1), "hello.serving.run_id"),
+        (
+            |h| h.serving = serving("r-1", 0),
+            "hello.serving.generation",
+        ),
+        (
+            |h| h.serving = serving("r-1", u64::MAX),
+            "hello.serving.generation",
+        ),
+        (|h| h.held_run_id = "../x".into(), "hello.held_run_id"),
+        (|h| h.held_run_id = "r".repeat(100_000), "hello.held_run_id"),
     ];
     for (change, named) in hellos {
         let Up::Hello(mut hello) = hello("w") else {
@@ -83,7 +101,86 @@ async fn sessions() {
             outcome,
         }))
     }
+    fn digest(at: &pb::Assignment, change: fn(&mut pb::StateDigest)) -> Option<Up> {
+        let mut message = pb::StateDigest {
+            run_id: at.run_id.clone(),
+            generation: at.generation,
+            step: 1,
+            digest: "a".repeat(32),
+        };
+        change(&mut message);
+        Some(Up::StateDigest(message))
+    }
+    fn heartbeat(serving: Option<pb::Serving>) -> Option<Up> {
+        Some(Up::Heartbeat(pb::Heartbeat {
+            serving,
+            ..Default::default()
+        }))
+    }
+    fn unreachable(at: &pb::Assignment, id: String) -> Option<Up> {
+        Some(Up::Unreachable(pb::Unreachable {
+            run_id: at.run_id.clone(),
+            generation: at.generation,
+            worker_ids: vec!["w0".into(), id],
+        }))
+    }
+    fn interrupted(run: &str, generation: u64) -> Option<Up> {
+        Some(Up::Interrupted(pb::Interrupted {
+            run_id: run.into(),
+            generation,
+            reason: String::new(),
+        }))
+    }
+    fn prepared(run: &str) -> Option<Up> {
+        Some(Up::Prepared(pb::Prepared {
+            run_id: run.into(),
+            problem: String::new(),
+        }))
+    }
     let said: Vec<(Say, &str)> = vec![
+        (|at| ready_with(at, |m| m.step = 5), "ready.step"),
+        (|at| ready_with(at, |m| m.step = u64::MAX), "ready.step"),
+        (
+            |at| digest(at, |m| m.digest = "A".repeat(32)),
+            "state_digest.digest",
+        ),
+        (|at| digest(at, |m| m.digest.clear()), "state_digest.digest"),
+        (|at| digest(at, |m| m.step = 0), "state_digest.step"),
+        (|at| digest(at, |m| m.step = 5), "state_digest.step"),
+        (|at| digest(at, |m| m.run_id.clear()), "state_digest.run_id"),
+        (
+            |at| digest(at, |m| m.generation = 0),
+            "state_digest.generation",
+        ),
+        (
+            |at| Some(committed_with(at, report(1), vec![0, u32::MAX])),
+            "step.samples",
+        ),
+        // No step of two virtual ranks with a batch of six each uses so many.
+        (
+            |at| Some(committed_with(at, report(1), vec![0; 13])),
+            "step.samples",
+        ),
+        (|_| heartbeat(serving("a/b", 1)), "heartbeat.serving.run_id"),
+        (
+            |at| heartbeat(serving(&at.run_id, 0)),
+            "heartbeat.serving.generation",
+        ),
+        (
+            |at| unreachable(at, "../w".into()),
+            "unreachable.worker_ids",
+        ),
+        (
+            |at| unreachable(at, "w".repeat(100_000)),
+            "unreachable.worker_ids",
+        ),
+        (|_| interrupted("", 1), "interrupted.run_id"),
+        (|at| interrupted(&at.run_id, 0), "interrupted.generation"),
+        (|_| prepared("../x"), "prepared.run_id"),
+        (
+            |at| released(at, Some(Outcome::YieldedStep(u64::MAX))),
+            "released.yielded_step",
+        ),
         (|_| None, "message"),
         (|_| Some(hello("again")), "hello"),
         (|at| ready_with(at, |m| m.run_id.clear()), "ready.run_id"),
@@ -193,6 +290,61 @@ async fn sessions() {
             .await
             .unwrap();
     }
+    still_serves(&server).await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_asked_for_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(&dir).await;
+    let mut worker = Worker::join(&server, "w0").await;
+    let run = server.submit(spec()).await.unwrap();
+    let at = worker.assignment().await;
+    worker.ready(&at).await;
+    let mut watch = server.watch(&run.id).await;
+    watch.until(pb::Phase::Running).await;
+    // It is a member; it was not asked to prepare itself.
+    for run_id in [&*run.id, "other-1"] {
+        worker
+            .say(Up::Prepared(pb::Prepared {
+                run_id: run_id.into(),
+                problem: "\u{1b}[31m".repeat(10_000),
+            }))
+            .await;
+    }
+    worker
+        .say(Up::Heartbeat(pb::Heartbeat {
+            sequence: 0,
+            serving: serving(&at.run_id, at.generation),
+            ticks: u64::MAX,
+            waiting_for: Some(u32::MAX),
+        }))
+        .await;
+    worker.step(&at, 1).await;
+    worker.acked_step(1).await;
+    let run = server.run(&run.id).await;
+    assert_eq!((run.phase(), run.generation), (pb::Phase::Running, 1));
+
+    // Strangers that it cannot reach are put out of nothing: it is where it was, in another generation.
+    worker
+        .say(Up::Unreachable(pb::Unreachable {
+            run_id: at.run_id.clone(),
+            generation: at.generation,
+            worker_ids: (0..10_000).map(|i| format!("w{i}")).collect(),
+        }))
+        .await;
+    let next = worker.assignment().await;
+    assert_eq!((next.generation, &next.members), (2, &at.members));
+
+    // A worker that says that it holds what nobody knows is one like any other.
+    let stray = Worker::begin(&server, hello_again("stray", None, "nobody-1")).await;
+    drop((worker, stray));
+    server
+        .runs()
+        .cancel(pb::CancelRequest { run_id: run.id })
+        .await
+        .unwrap();
     still_serves(&server).await;
     server.stop().await;
 }

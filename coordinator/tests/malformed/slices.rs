@@ -58,6 +58,16 @@ async fn slices() {
         (|h| h.elements = u64::MAX, InvalidArgument, "header.offset"),
         (|h| h.sha256 = "no".into(), InvalidArgument, "header.sha256"),
         (
+            |h| h.state_digest.clear(),
+            InvalidArgument,
+            "header.state_digest",
+        ),
+        (
+            |h| h.state_digest = "x".repeat(32),
+            InvalidArgument,
+            "header.state_digest",
+        ),
+        (
             |h| h.sha256 = "0".repeat(64),
             InvalidArgument,
             "header.sha256",

@@ -1,6 +1,7 @@
 //! What can be said of a run: its phases, events, effects and errors.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -28,25 +29,64 @@ pub struct Extent {
 pub enum Phase {
     /// Waits for workers. `reason` says why it was interrupted, if it was.
     Queued { reason: Option<String> },
-    /// Workers are chosen; they fetch data and connect to each other.
+    /// Workers are chosen; they fetch data, connect to each other and agree on a state. `reason` says why
+    /// it is not the first generation.
     Forming {
         roster: Roster,
-        ready: BTreeMap<WorkerId, String>,
+        ready: BTreeMap<WorkerId, Standing>,
+        stopping: Option<Stopping>,
+        reason: Option<String>,
     },
     /// Steps are taken.
-    Running { roster: Roster, cancelling: bool },
-    /// The generation ends; `pending` have not let go yet.
+    Running {
+        roster: Roster,
+        stopping: Option<Stopping>,
+    },
+    /// The generation ends with a checkpoint; `pending` have not let go yet.
     Finishing {
         roster: Roster,
         pending: BTreeSet<WorkerId>,
         next: Next,
     },
+    /// Stopped by a person, with a checkpoint, to be resumed.
+    Paused,
     /// Every epoch is done and the last checkpoint is stored.
     Completed,
     /// Ended by an error that trying again would not mend.
     Failed { reason: String },
     /// Ended by a person.
     Cancelled,
+}
+
+/// Why the workers were asked to stop at the next step boundary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stopping {
+    /// A person cancels the run.
+    Cancel,
+    /// A person pauses it.
+    Pause,
+    /// The coordinator or its last worker shuts down; the run goes on later.
+    Drain,
+}
+
+impl fmt::Display for Stopping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cancel => "is being cancelled",
+            Self::Pause => "is being paused",
+            Self::Drain => "is being checkpointed, to go on later",
+        })
+    }
+}
+
+/// The state that a ready worker starts from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Committed steps.
+    pub step: u64,
+    /// Digest of the whole state.
+    pub digest: String,
 }
 
 /// What follows once every member has let go.
@@ -57,10 +97,20 @@ pub enum Next {
     Complete { step: u64 },
     /// Stopped by a person; `step` is that of the checkpoint being taken, if one is.
     Cancel { step: Option<u64> },
-    /// Interrupted: wait for workers and go on from the newest checkpoint.
+    /// The same, to be resumed.
+    Pause { step: Option<u64> },
+    /// Wait for workers and go on.
     Requeue { reason: String, step: Option<u64> },
-    /// Not to be mended by trying again.
-    Fail { reason: String },
+}
+
+impl Next {
+    /// The step whose checkpoint is waited for.
+    pub fn awaited(&self) -> Option<u64> {
+        match self {
+            Self::Complete { step } => Some(*step),
+            Self::Cancel { step } | Self::Pause { step } | Self::Requeue { step, .. } => *step,
+        }
+    }
 }
 
 /// One epoch's results.
@@ -109,6 +159,20 @@ pub struct StepPhases {
     pub optimizer_ms: f64,
 }
 
+impl StepPhases {
+    /// The whole step.
+    pub fn total_ms(&self) -> f64 {
+        let Self {
+            load_ms,
+            forward_ms,
+            backward_ms,
+            reduce_ms,
+            optimizer_ms,
+        } = self;
+        load_ms + forward_ms + backward_ms + reduce_ms + optimizer_ms
+    }
+}
+
 /// How a worker let go of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -116,33 +180,39 @@ pub enum Outcome {
     Completed { step: u64 },
     /// Stopped at a step boundary as asked, its slice of the checkpoint uploaded.
     Stopped { step: u64 },
+    /// Stopped at a step boundary so that others go on.
+    Yielded { step: u64 },
     /// Let go at once as asked.
     Aborted,
     /// Could not go on. `fatal` means that trying again would not help.
     Failed { reason: String, fatal: bool },
 }
 
-/// What happens to a run.
+/// What happens to a run. Events of an older generation change nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// The scheduler gave it workers: id and address.
+    /// The scheduler gave a queued run workers: id and address.
     Assigned { workers: Vec<(WorkerId, String)> },
-    /// A worker has loaded everything and is connected to its peers.
+    /// Workers that have prepared themselves join a running one.
+    Joined { workers: Vec<(WorkerId, String)> },
+    /// A worker has loaded everything, is connected to its peers and agrees with them on a state.
     Ready {
         worker: WorkerId,
         generation: u64,
-        state_digest: String,
+        standing: Standing,
         fingerprint: Fingerprint,
     },
     /// A step was committed.
-    StepCommitted {
+    StepCommitted { generation: u64, report: StepReport },
+    /// A worker's state after `step`.
+    Digest {
         worker: WorkerId,
         generation: u64,
-        report: StepReport,
+        step: u64,
+        digest: String,
     },
-    /// A worker scored its part of the validation split after `epoch`.
+    /// The validation split, or a part of it, was scored after `epoch`.
     Scored {
-        worker: WorkerId,
         generation: u64,
         epoch: u32,
         scores: Vec<Score>,
@@ -151,6 +221,31 @@ pub enum Event {
     CheckpointStored { info: CheckpointInfo },
     /// A checkpoint could not be stored.
     CheckpointFailed { step: u64, reason: String },
+    /// A stored checkpoint is no longer what it was.
+    CheckpointDamaged {
+        step: u64,
+        generation: u64,
+        reason: String,
+    },
+    /// A sign of life: pieces of work done, and the rank that the worker waits for, if it does.
+    Progress {
+        worker: WorkerId,
+        generation: u64,
+        ticks: u64,
+        waiting_for: Option<u32>,
+    },
+    /// A worker's peers broke off; it keeps its state and waits for the next generation.
+    Interrupted {
+        worker: WorkerId,
+        generation: u64,
+        reason: String,
+    },
+    /// A worker cannot reach peers of its generation.
+    Unreachable {
+        worker: WorkerId,
+        generation: u64,
+        peers: Vec<WorkerId>,
+    },
     /// A worker let go of the run.
     Released {
         worker: WorkerId,
@@ -159,13 +254,26 @@ pub enum Event {
     },
     /// A worker is gone.
     WorkerLost { worker: WorkerId, reason: String },
+    /// A worker shuts down as soon as it may.
+    WorkerLeaving { worker: WorkerId },
+    /// After a restart of the coordinator: a worker is there again, and serves that generation.
+    WorkerBack {
+        worker: WorkerId,
+        serving: Option<u64>,
+    },
+    /// The generation goes on from a state whose steps the ledger does not know beyond `head`: those that
+    /// could tell are gone.
+    Unaccounted { generation: u64, head: u64 },
     /// A person cancels the run.
     Cancel,
+    /// A person pauses it.
+    Pause,
     /// A person resumes it, from the checkpoint of that step or the newest.
     Resume { checkpoint: Option<u64> },
-    /// The coordinator or one of the run's workers shuts down: stop at a boundary, with a
-    /// checkpoint, to go on later.
+    /// The coordinator shuts down: stop at a boundary, with a checkpoint, to go on later.
     Drain,
+    /// Time has passed.
+    Tick,
 }
 
 /// What is to be done about it. The owner of the run does it.
@@ -173,19 +281,32 @@ pub enum Event {
 pub enum Effect {
     /// Write the run to the journal before anything of it is told to anyone.
     Persist,
-    /// Send the roster to each of its members.
-    SendRoster(Roster),
+    /// Send the roster to each of its members. Those that serve the generation before leave it at the next
+    /// step boundary, or at once. Those in `discard` must forget the state that they hold.
+    SendRoster {
+        roster: Roster,
+        at_boundary: bool,
+        discard: BTreeSet<WorkerId>,
+    },
     /// Ask these workers to stop at the next step boundary and checkpoint.
     SendStop {
         workers: Vec<WorkerId>,
         generation: u64,
     },
+    /// Ask this worker to let go at the next step boundary.
+    SendYield { worker: WorkerId, generation: u64 },
     /// Ask these workers to let go at once.
     SendAbort {
         workers: Vec<WorkerId>,
         generation: u64,
         reason: String,
     },
+    /// The ledger after this step is void.
+    Rewind { step: u64 },
+    /// Remove the file of a checkpoint that is listed no more.
+    RemoveCheckpoint(CheckpointInfo),
+    /// Put the file of a damaged checkpoint aside.
+    QuarantineCheckpoint(CheckpointInfo),
     /// Tell watchers of the phase.
     PublishPhase,
     /// Tell watchers of a step.
@@ -204,8 +325,11 @@ pub enum RunError {
     /// Cancel of a run that has ended.
     #[error("run {run} is already {phase}; there is nothing to cancel")]
     Ended { run: RunId, phase: &'static str },
+    /// Pause of a run that is at rest already.
+    #[error("run {run} is {phase}; only a run that is queued or under way can be paused")]
+    NotPausable { run: RunId, phase: &'static str },
     /// Resume of a run that is not at rest.
-    #[error("run {run} is {phase}; only a failed or cancelled run can be resumed")]
+    #[error("run {run} is {phase}; only a paused, failed or cancelled run can be resumed")]
     NotResumable { run: RunId, phase: &'static str },
     /// Resume from a checkpoint that is not there.
     #[error("run {run} has no checkpoint at step {step}; it has {have}")]

@@ -1,7 +1,7 @@
 //! Runs and their results on the wire.
 
 use fovea_core::metrics::Evaluation;
-use fovea_core::run::{EpochResult, Next, Phase, Run, StepPhases, StepReport};
+use fovea_core::run::{EpochResult, Next, Phase, Run, StepPhases, StepReport, Stopping};
 
 use super::ConvertError;
 use crate::pb;
@@ -10,23 +10,23 @@ impl From<&Run> for pb::Run {
     fn from(run: &Run) -> Self {
         let (phase, reason) = match &run.phase {
             Phase::Queued { reason } => (pb::Phase::Queued, reason.clone().unwrap_or_default()),
-            Phase::Forming { .. } => (pb::Phase::Forming, String::new()),
-            Phase::Running { cancelling, .. } => (
+            Phase::Forming { reason, .. } => {
+                (pb::Phase::Forming, reason.clone().unwrap_or_default())
+            }
+            Phase::Running { stopping, .. } => (
                 pb::Phase::Running,
-                if *cancelling {
-                    "is being cancelled".into()
-                } else {
-                    String::new()
-                },
+                stopping.map_or_else(String::new, |stopping| stopping.to_string()),
             ),
             Phase::Finishing { next, .. } => (
                 pb::Phase::Finishing,
                 match next {
                     Next::Complete { .. } => String::new(),
-                    Next::Cancel { .. } => "is being cancelled".into(),
-                    Next::Requeue { reason, .. } | Next::Fail { reason } => reason.clone(),
+                    Next::Cancel { .. } => Stopping::Cancel.to_string(),
+                    Next::Pause { .. } => Stopping::Pause.to_string(),
+                    Next::Requeue { reason, .. } => reason.clone(),
                 },
             ),
+            Phase::Paused => (pb::Phase::Paused, String::new()),
             Phase::Completed => (pb::Phase::Completed, String::new()),
             Phase::Failed { reason } => (pb::Phase::Failed, reason.clone()),
             Phase::Cancelled => (pb::Phase::Cancelled, String::new()),

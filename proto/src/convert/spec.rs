@@ -4,7 +4,7 @@
 use fovea_core::ids::DatasetName;
 use fovea_core::schedule::Policy;
 use fovea_core::spec::{
-    CheckpointSpec, Init, ModelSpec, Precision, RunSpec, TrainSpec, WorkersSpec,
+    BestBy, CheckpointSpec, Init, ModelSpec, Precision, RunSpec, TrainSpec, WorkersSpec,
 };
 
 use super::ConvertError;
@@ -30,7 +30,7 @@ impl TryFrom<pb::RunSpec> for RunSpec {
             model: model.unwrap_or_default().try_into()?,
             train: train.unwrap_or_default().try_into()?,
             workers: workers.unwrap_or_default().into(),
-            checkpoint: checkpoint.unwrap_or_default().into(),
+            checkpoint: checkpoint.unwrap_or_default().try_into()?,
         })
     }
 }
@@ -136,6 +136,7 @@ impl TryFrom<pb::TrainSpec> for TrainSpec {
             rotate,
             precision,
             threads,
+            digest_every,
         } = wire;
         let default = Self::default();
         Ok(Self {
@@ -157,8 +158,10 @@ impl TryFrom<pb::TrainSpec> for TrainSpec {
             precision: match known(precision, "spec.train.precision")? {
                 pb::Precision::Unspecified => default.precision,
                 pb::Precision::Float32 => Precision::Float32,
+                pb::Precision::Bf16 => Precision::Bf16,
             },
             threads: threads.unwrap_or(default.threads),
+            digest_every: digest_every.unwrap_or(default.digest_every),
         })
     }
 }
@@ -179,6 +182,7 @@ impl From<&TrainSpec> for pb::TrainSpec {
             rotate,
             precision,
             threads,
+            digest_every,
         } = spec;
         Self {
             epochs: Some(*epochs),
@@ -197,8 +201,10 @@ impl From<&TrainSpec> for pb::TrainSpec {
             rotate: Some(*rotate),
             precision: Some(match precision {
                 Precision::Float32 => pb::Precision::Float32,
+                Precision::Bf16 => pb::Precision::Bf16,
             } as i32),
             threads: Some(*threads),
+            digest_every: Some(*digest_every),
         }
     }
 }
@@ -224,17 +230,29 @@ impl From<&WorkersSpec> for pb::WorkersSpec {
     }
 }
 
-impl From<pb::CheckpointSpec> for CheckpointSpec {
-    fn from(wire: pb::CheckpointSpec) -> Self {
+impl TryFrom<pb::CheckpointSpec> for CheckpointSpec {
+    type Error = ConvertError;
+
+    fn try_from(wire: pb::CheckpointSpec) -> Result<Self, ConvertError> {
         let pb::CheckpointSpec {
             every_epochs,
             every_steps,
+            keep_last,
+            keep_best,
         } = wire;
         let default = Self::default();
-        Self {
+        Ok(Self {
             every_epochs: every_epochs.unwrap_or(default.every_epochs),
             every_steps: every_steps.unwrap_or(default.every_steps),
-        }
+            keep_last: keep_last.unwrap_or(default.keep_last),
+            keep_best: match known(keep_best, "spec.checkpoint.keep_best")? {
+                pb::BestBy::Unspecified => default.keep_best,
+                pb::BestBy::None => BestBy::None,
+                pb::BestBy::Auc => BestBy::Auc,
+                pb::BestBy::Loss => BestBy::Loss,
+                pb::BestBy::Kappa => BestBy::Kappa,
+            },
+        })
     }
 }
 
@@ -243,10 +261,19 @@ impl From<&CheckpointSpec> for pb::CheckpointSpec {
         let CheckpointSpec {
             every_epochs,
             every_steps,
+            keep_last,
+            keep_best,
         } = spec;
         Self {
             every_epochs: Some(*every_epochs),
             every_steps: Some(*every_steps),
+            keep_last: Some(*keep_last),
+            keep_best: Some(match keep_best {
+                BestBy::None => pb::BestBy::None,
+                BestBy::Auc => pb::BestBy::Auc,
+                BestBy::Loss => pb::BestBy::Loss,
+                BestBy::Kappa => pb::BestBy::Kappa,
+            } as i32),
         }
     }
 }
@@ -283,6 +310,10 @@ mod tests {
         spec.train.rotate = false;
         spec.train.policy = Policy::Fixed;
         spec.checkpoint.every_steps = 3;
+        spec.checkpoint.keep_last = 7;
+        spec.checkpoint.keep_best = BestBy::Loss;
+        spec.train.digest_every = 9;
+        spec.train.precision = Precision::Bf16;
         spec.workers.max = 1;
         assert_eq!(RunSpec::try_from(pb::RunSpec::from(&spec)).unwrap(), spec);
     }

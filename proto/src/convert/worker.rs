@@ -111,6 +111,7 @@ impl From<&Outcome> for pb::released::Outcome {
         match outcome {
             Outcome::Completed { step } => Self::CompletedStep(*step),
             Outcome::Stopped { step } => Self::StoppedStep(*step),
+            Outcome::Yielded { step } => Self::YieldedStep(*step),
             Outcome::Aborted => Self::Aborted(pb::Aborted {}),
             Outcome::Failed { reason, fatal } => Self::Failed(pb::Failure {
                 reason: reason.clone(),
@@ -125,6 +126,7 @@ impl From<pb::released::Outcome> for Outcome {
         match wire {
             pb::released::Outcome::CompletedStep(step) => Self::Completed { step },
             pb::released::Outcome::StoppedStep(step) => Self::Stopped { step },
+            pb::released::Outcome::YieldedStep(step) => Self::Yielded { step },
             pb::released::Outcome::Aborted(pb::Aborted {}) => Self::Aborted,
             pb::released::Outcome::Failed(pb::Failure { reason, fatal }) => {
                 Self::Failed { reason, fatal }

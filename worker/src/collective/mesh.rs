@@ -4,14 +4,17 @@
 //! below it and shows the generation's key (16 random bytes from the coordinator) and its own rank;
 //! it is called by all ranks above. A connection that shows a key nobody asks for is dropped after a
 //! while: the peer may simply have heard of the generation before this worker did.
+//!
+//! A probe is a call that belongs to no generation. It is answered at once, which shows that this
+//! worker can be reached.
 
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
@@ -19,39 +22,86 @@ use tracing::{debug, warn};
 use fovea_core::roster::Roster;
 
 use super::CollectiveError;
+use super::waiting::Waiting;
 
 /// What the peers of a generation show each other.
 pub type MeshKey = [u8; 16];
 
+/// What the greeting of a peer starts with.
 const MAGIC: [u8; 8] = *b"fovea-m1";
+/// The whole greeting of a probe, and the answer to it.
+const PROBE: [u8; 8] = *b"fovea-p1";
 /// Magic, key, rank.
 const GREETING: usize = 8 + 16 + 4;
 /// A greeting must come within this.
 const GREETING_DEADLINE: Duration = Duration::from_secs(5);
-/// A connection that nobody asks for is dropped after this.
-const UNCLAIMED: Duration = Duration::from_secs(60);
-/// More unclaimed connections than this are refused.
-const MOST_UNCLAIMED: usize = 4096;
-
-/// Connections from peers, waiting for the generation that they belong to.
-#[derive(Default)]
-struct Arrivals {
-    by_key: HashMap<MeshKey, Vec<(u32, TcpStream, Instant)>>,
-}
+/// More connections than this are not listened to at a time; others wait in the system's queue.
+const MOST_GREETINGS: usize = 256;
+/// A connection that nobody asks for is dropped after this, or a little later.
+const UNCLAIMED: Duration = Duration::from_secs(120);
+/// Of more unclaimed connections than this, the oldest are dropped.
+const MOST_UNCLAIMED: usize = 512;
+/// No call takes longer, so that a peer whose packets vanish does not keep the others from being called.
+const CALL: Duration = Duration::from_secs(1);
+/// Between looks at whether the generation was aborted.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// This worker's end of all connections with peers.
 #[derive(Clone)]
 pub struct Mesh {
-    shared: Arc<(Mutex<Arrivals>, Condvar)>,
+    shared: Arc<(Mutex<Vec<Arrival>>, Condvar)>,
     address: SocketAddr,
+    unclaimed: Duration,
+}
+
+/// A connection from a peer, waiting for its generation. They are kept in the order of arrival.
+struct Arrival {
+    key: MeshKey,
+    rank: u32,
+    stream: TcpStream,
+    since: Instant,
+}
+
+/// Connects to a worker's port for peers and waits for its answer. It shows that the worker can be
+/// reached from here, before a generation counts on it.
+pub async fn probe(address: &str, deadline: Duration) -> io::Result<()> {
+    let answered = async {
+        let mut stream = tokio::net::TcpStream::connect(address).await?;
+        stream.write_all(&PROBE).await?;
+        let mut answer = [0; PROBE.len()];
+        stream.read_exact(&mut answer).await?;
+        if answer != PROBE {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "what answers there is not a worker",
+            ));
+        }
+        Ok(())
+    };
+    match tokio::time::timeout(deadline, answered).await {
+        Ok(result) => result,
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no answer within {deadline:?}"),
+        )),
+    }
 }
 
 impl Mesh {
     /// Starts to accept peers on `listener`; the task ends when `tasks` is dropped.
     pub fn start(listener: TcpListener, tasks: &mut JoinSet<()>) -> io::Result<Self> {
+        Self::start_dropping_after(UNCLAIMED, listener, tasks)
+    }
+
+    fn start_dropping_after(
+        unclaimed: Duration,
+        listener: TcpListener,
+        tasks: &mut JoinSet<()>,
+    ) -> io::Result<Self> {
         let mesh = Self {
             shared: Arc::default(),
             address: listener.local_addr()?,
+            unclaimed,
         };
         let acceptor = mesh.clone();
         tasks.spawn(async move { acceptor.accept(listener).await });
@@ -65,15 +115,19 @@ impl Mesh {
 
     async fn accept(self, listener: TcpListener) {
         let mut greetings = JoinSet::new();
+        // Dropping them must not depend on further arrivals: with no file descriptor left there are none.
+        let mut sweep = tokio::time::interval(self.unclaimed / 4);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                accepted = listener.accept() => match accepted {
+                accepted = listener.accept(), if greetings.len() < MOST_GREETINGS => match accepted {
                     Ok((stream, from)) => {
                         let mesh = self.clone();
                         greetings.spawn(async move {
                             let greeting = tokio::time::timeout(GREETING_DEADLINE, greeted(stream));
                             match greeting.await {
-                                Ok(Ok((key, rank, stream))) => mesh.arrived(key, rank, stream),
+                                Ok(Ok(Some((key, rank, stream)))) => mesh.arrived(key, rank, stream),
+                                Ok(Ok(None)) => debug!(%from, "answered a probe"),
                                 Ok(Err(e)) => debug!(%from, "not a peer: {e}"),
                                 Err(_) => debug!(%from, "a connection said nothing"),
                             }
@@ -86,26 +140,32 @@ impl Mesh {
                     }
                 },
                 Some(_) = greetings.join_next(), if !greetings.is_empty() => {}
+                _ = sweep.tick() => self.arrivals().retain(|a| a.since.elapsed() < self.unclaimed),
             }
         }
     }
 
     fn arrived(&self, key: MeshKey, rank: u32, stream: TcpStream) {
-        let (arrivals, changed) = &*self.shared;
-        let mut arrivals = arrivals.lock().expect("no holder of this lock panics");
-        for waiting in arrivals.by_key.values_mut() {
-            waiting.retain(|(_, _, since)| since.elapsed() < UNCLAIMED);
-        }
-        arrivals.by_key.retain(|_, waiting| !waiting.is_empty());
-        if arrivals.by_key.values().map(Vec::len).sum::<usize>() < MOST_UNCLAIMED {
-            let waiting = arrivals.by_key.entry(key).or_default();
-            waiting.push((rank, stream, Instant::now()));
-            changed.notify_all();
-        }
+        let mut arrivals = self.arrivals();
+        // The newest belong to the generation that is about to form, the oldest to dead ones.
+        let excess = (arrivals.len() + 1).saturating_sub(MOST_UNCLAIMED);
+        arrivals.drain(..excess);
+        arrivals.push(Arrival {
+            key,
+            rank,
+            stream,
+            since: Instant::now(),
+        });
+        self.shared.1.notify_all();
+    }
+
+    fn arrivals(&self) -> MutexGuard<'_, Vec<Arrival>> {
+        self.shared.0.lock().expect("no holder of this lock panics")
     }
 
     /// Connects the worker of rank `rank` with all its peers, by rank; its own place stays empty.
-    /// Blocks for at most `deadline`, and gives up as soon as `aborted` says so.
+    /// Blocks for about `deadline` at most, and gives up as soon as `aborted` says so. `waiting` shows
+    /// one of the peers that are missing.
     pub fn connect(
         &self,
         roster: &Roster,
@@ -113,106 +173,169 @@ impl Mesh {
         rank: usize,
         deadline: Duration,
         aborted: &dyn Fn() -> bool,
+        waiting: &Waiting,
     ) -> Result<Vec<Option<TcpStream>>, CollectiveError> {
-        let end = Instant::now() + deadline;
+        let mut end = Instant::now() + deadline;
         let mut streams: Vec<Option<TcpStream>> = roster.members.iter().map(|_| None).collect();
-        for (peer, slot) in streams.iter_mut().enumerate().take(rank) {
-            let member = &roster.members[peer];
-            *slot =
-                Some(call(&member.address, key, rank, end, aborted).map_err(
-                    |problem| match problem {
-                        None => CollectiveError::Aborted,
-                        Some(problem) => CollectiveError::Peer {
-                            peer: member.worker.to_string(),
-                            rank: peer,
-                            problem: format!("cannot be reached at {}: {problem}", member.address),
-                        },
-                    },
-                )?);
-        }
-        let (arrivals, changed) = &*self.shared;
-        let mut waiting = arrivals.lock().expect("no holder of this lock panics");
+        let Some(anyone) = (0..streams.len()).find(|&r| r != rank) else {
+            return Ok(streams);
+        };
+        let waits = waiting.begin(anyone);
+        let mut problems: HashMap<usize, io::Error> = HashMap::new();
+        let mut pause = Duration::from_millis(10);
+        let mut next_round = Instant::now();
         loop {
-            for (from, stream, _) in waiting.by_key.remove(&key).unwrap_or_default() {
-                let from = from as usize;
+            // All are called in turn: one that cannot be reached must not hide what becomes of the rest.
+            if Instant::now() >= next_round {
+                let below: Vec<usize> = (0..rank).filter(|&r| streams[r].is_none()).collect();
+                for &peer in &below {
+                    if aborted() {
+                        return Err(CollectiveError::Aborted);
+                    }
+                    waits.switch(peer);
+                    let left = end.saturating_duration_since(Instant::now());
+                    let wait = CALL.min(left / below.len() as u32);
+                    match call(&roster.members[peer].address, key, rank, wait) {
+                        Ok(stream) => {
+                            streams[peer] = Some(stream);
+                            problems.remove(&peer);
+                        }
+                        Err(problem) => {
+                            problems.insert(peer, problem);
+                        }
+                    }
+                }
+                next_round = Instant::now() + pause;
+                pause = (pause * 2).min(Duration::from_millis(200));
+            }
+
+            let mut arrivals = self.arrivals();
+            for arrival in arrivals.extract_if(.., |arrival| arrival.key == key) {
+                let from = arrival.rank as usize;
                 if from > rank && from < streams.len() {
-                    streams[from] = Some(stream);
+                    streams[from] = Some(arrival.stream);
                 }
             }
-            let missing: Vec<&str> = (rank + 1..streams.len())
-                .filter(|&r| streams[r].is_none())
-                .map(|r| roster.members[r].worker.as_str())
-                .collect();
-            if missing.is_empty() {
-                return Ok(streams);
+            // A peer may have left again while others were waited for.
+            for stream in &mut streams {
+                stream.take_if(|stream| hung_up(stream));
             }
+            let missing: Vec<usize> = (0..streams.len())
+                .filter(|&r| r != rank && streams[r].is_none())
+                .collect();
+            let Some(&first) = missing.first() else {
+                return Ok(streams);
+            };
             if aborted() {
                 return Err(CollectiveError::Aborted);
             }
-            let left = end.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Err(CollectiveError::Incomplete {
-                    missing: missing.join(", "),
-                    waited: deadline,
-                });
+            waits.switch(first);
+            let now = Instant::now();
+            if now >= end {
+                drop(arrivals);
+                // Who is there but has not called is busy with a long step: that is no reason to complain.
+                let silent = |&peer: &usize| {
+                    problems.contains_key(&peer) || answers(&roster.members[peer].address).is_err()
+                };
+                let missing: Vec<usize> = missing.into_iter().filter(silent).collect();
+                if missing.is_empty() {
+                    end = Instant::now() + deadline;
+                    continue;
+                }
+                return Err(incomplete(roster, &missing, &problems, deadline));
             }
-            // Woken by an arrival; in between, a look at `aborted`.
-            let wait = left.min(Duration::from_millis(50));
-            waiting = changed
-                .wait_timeout(waiting, wait)
-                .expect("no holder of this lock panics")
-                .0;
+            // Woken by an arrival; in between, a look at `aborted` and another round of calls.
+            let mut wait = LOOK.min(end - now);
+            if first < rank {
+                wait = wait.min(next_round.saturating_duration_since(now));
+            }
+            let (guard, _) = (self.shared.1)
+                .wait_timeout(arrivals, wait)
+                .expect("no holder of this lock panics");
+            drop(guard);
         }
     }
 }
 
-async fn greeted(mut stream: tokio::net::TcpStream) -> io::Result<(MeshKey, u32, TcpStream)> {
-    let mut greeting = [0; GREETING];
-    stream.read_exact(&mut greeting).await?;
-    if greeting[..8] != MAGIC {
+/// [`probe`], for threads that may block.
+fn answers(address: &str) -> io::Result<()> {
+    use std::io::{Read, Write};
+    let target = address
+        .to_socket_addrs()?
+        .next()
+        .ok_or_else(|| io::Error::other("the name has no address"))?;
+    let mut stream = TcpStream::connect_timeout(&target, CALL)?;
+    stream.set_read_timeout(Some(CALL))?;
+    stream.write_all(&PROBE)?;
+    let mut answer = [0; PROBE.len()];
+    stream.read_exact(&mut answer)?;
+    if answer == PROBE {
+        Ok(())
+    } else {
+        Err(io::Error::other("what answers there is not a worker"))
+    }
+}
+
+fn incomplete(
+    roster: &Roster,
+    missing: &[usize],
+    problems: &HashMap<usize, io::Error>,
+    waited: Duration,
+) -> CollectiveError {
+    for peer in missing {
+        let member = &roster.members[*peer];
+        let (worker, address) = (&member.worker, &member.address);
+        match problems.get(peer) {
+            Some(problem) => warn!(%worker, %address, "the peer cannot be reached: {problem}"),
+            None => warn!(%worker, "the peer did not call, or hung up"),
+        }
+    }
+    let id = |&rank: &usize| roster.members[rank].worker.to_string();
+    CollectiveError::Incomplete {
+        missing: missing.iter().map(id).collect(),
+        waited,
+    }
+}
+
+/// Hears a peer's greeting, or answers a probe.
+async fn greeted(
+    mut stream: tokio::net::TcpStream,
+) -> io::Result<Option<(MeshKey, u32, TcpStream)>> {
+    let mut magic = [0; 8];
+    stream.read_exact(&mut magic).await?;
+    if magic == PROBE {
+        stream.write_all(&PROBE).await?;
+        return Ok(None);
+    }
+    if magic != MAGIC {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             "it does not greet as a peer does",
         ));
     }
-    let key = greeting[8..24].try_into().expect("16 bytes");
-    let rank = u32::from_le_bytes(greeting[24..].try_into().expect("4 bytes"));
+    let mut key = [0; 16];
+    stream.read_exact(&mut key).await?;
+    let mut rank = [0; 4];
+    stream.read_exact(&mut rank).await?;
     let stream = stream.into_std()?;
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
-    Ok((key, rank, stream))
+    Ok(Some((key, u32::from_le_bytes(rank), stream)))
 }
 
-/// Calls a peer until it answers or `end` has come. `Err(None)` means aborted.
-fn call(
-    address: &str,
-    key: MeshKey,
-    rank: usize,
-    end: Instant,
-    aborted: &dyn Fn() -> bool,
-) -> Result<TcpStream, Option<String>> {
-    let mut pause = Duration::from_millis(10);
-    loop {
-        if aborted() {
-            return Err(None);
-        }
-        let left = end.saturating_duration_since(Instant::now());
-        match try_call(address, key, rank, left.min(Duration::from_secs(1))) {
-            Ok(stream) => return Ok(stream),
-            Err(e) if left.is_zero() => return Err(Some(e.to_string())),
-            Err(_) => std::thread::sleep(pause.min(left)),
-        }
-        pause = (pause * 2).min(Duration::from_millis(200));
-    }
-}
-
-fn try_call(address: &str, key: MeshKey, rank: usize, wait: Duration) -> io::Result<TcpStream> {
+/// Calls a peer once, on each address that its name has, and greets it.
+fn call(address: &str, key: MeshKey, rank: usize, wait: Duration) -> io::Result<TcpStream> {
     use std::io::Write;
-    let target = address
-        .to_socket_addrs()?
-        .next()
-        .ok_or_else(|| io::Error::other("the name has no address"))?;
-    let mut stream = TcpStream::connect_timeout(&target, wait.max(Duration::from_millis(1)))?;
+    let targets: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
+    let wait = (wait / targets.len().max(1) as u32).max(Duration::from_millis(1));
+    let mut connected = Err(io::Error::other("the name has no address"));
+    for target in &targets {
+        connected = TcpStream::connect_timeout(target, wait);
+        if connected.is_ok() {
+            break;
+        }
+    }
+    let mut stream = connected?;
     stream.set_nodelay(true)?;
     let mut greeting = [0; GREETING];
     greeting[..8].copy_from_slice(&MAGIC);
@@ -221,3 +344,19 @@ fn try_call(address: &str, key: MeshKey, rank: usize, wait: Duration) -> io::Res
     stream.write_all(&greeting)?;
     Ok(stream)
 }
+
+/// Whether the peer has closed the connection. Nothing is read: its first message may be there already.
+fn hung_up(stream: &TcpStream) -> bool {
+    let peeked = stream
+        .set_nonblocking(true)
+        .and_then(|()| stream.peek(&mut [0]));
+    let open = match peeked {
+        Ok(bytes) => bytes > 0,
+        Err(e) => e.kind() == io::ErrorKind::WouldBlock,
+    };
+    !open || stream.set_nonblocking(false).is_err()
+}
+
+#[cfg(test)]
+#[path = "mesh_tests.rs"]
+mod tests;

@@ -1,4 +1,5 @@
-//! Adding up gradients over the workers of one generation.
+//! What the workers of one generation do together: add up gradients, tell each other small things,
+//! and hand over the state.
 //!
 //! A run is defined over virtual ranks, so the sum must not depend on who hosts them: every element
 //! is added in the order of the virtual ranks, 0 to V-1, in 32-bit floats. That is what makes the
@@ -6,14 +7,17 @@
 
 mod mesh;
 mod tcp;
+mod waiting;
+mod wire;
 
 use std::time::Duration;
 
-pub use mesh::{Mesh, MeshKey};
+pub use mesh::{Mesh, MeshKey, probe};
 pub use tcp::{Aborter, TcpCollective};
+pub use waiting::Waiting;
 
-/// Why a reduction did not happen. None of these leaves a step half applied: the caller has not
-/// touched its parameters yet.
+/// Why the workers did not come together. No step is left half applied, as its caller has not touched
+/// its parameters yet; a receiver's state in [`Collective::broadcast`] may be.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectiveError {
     /// A peer went away or stopped answering.
@@ -37,10 +41,10 @@ pub enum CollectiveError {
         problem: String,
     },
     /// Not all peers connected in time.
-    #[error("no connection with {missing} within {waited:?}")]
+    #[error("no connection with {} within {waited:?}", missing.join(", "))]
     Incomplete {
-        /// Worker ids of those missing.
-        missing: String,
+        /// Worker ids of all those missing, by rank.
+        missing: Vec<String>,
         /// How long was waited.
         waited: Duration,
     },
@@ -49,13 +53,32 @@ pub enum CollectiveError {
     Aborted,
 }
 
-/// The reduction of one generation.
+/// What the workers of one generation do together. All make the same calls in the same order; after
+/// an error there is nothing to do but to drop it.
 pub trait Collective: Send {
     /// Adds up the parts of all virtual ranks in their order.
     ///
     /// `parts` holds one buffer for each virtual rank hosted here, in order; `sum` receives the
     /// total. All have the same length on every worker.
     fn reduce(&mut self, parts: &[Vec<f32>], sum: &mut [f32]) -> Result<(), CollectiveError>;
+
+    /// Gives `mine` to all and returns everybody's, by rank, `mine` included. Lengths may differ, and
+    /// be zero; over 256 MiB are refused.
+    fn gather(&mut self, mine: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError>;
+
+    /// Overwrites `state` on each rank in `receivers` with that of rank `source`, to the bit. All
+    /// ranks call it with the same `source` and `receivers`; those that are neither return at once.
+    ///
+    /// After an error a receiver's `state` is good for nothing: it may hold some of both.
+    ///
+    /// # Panics
+    /// If a rank is not in the generation.
+    fn broadcast(
+        &mut self,
+        source: usize,
+        receivers: &[usize],
+        state: &mut [f32],
+    ) -> Result<(), CollectiveError>;
 }
 
 /// Adds `part` to `sum` element by element; the first part is copied.

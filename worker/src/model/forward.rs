@@ -1,13 +1,14 @@
 //! The forward pass, layer by layer in Caffe's order and with Caffe's names.
 
 use fovea_core::googlenet::HEAD;
-use tch::{Device, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use super::kernels;
 use super::net::{Net, channels_last};
 use super::tape::{Pass, Tape};
 
-/// The chain of stages.
+/// The chain of stages. What passes from one to the next has the kind that convolutions are computed in;
+/// normalisation takes and gives f32 in between, as squares and their sums need the bits.
 const STAGES: [Stage; 13] = [
     Stage::Conv1,
     Stage::Conv2Reduce,
@@ -79,9 +80,18 @@ impl Net {
 
     /// What the stages before the first one with anything to train make of `x`. It stays the same for the
     /// whole run, so it may be kept and given to [`Net::train_features`] instead of the image.
+    ///
+    /// Channels-last, and of the kind that convolutions are computed in: rounding has happened by then.
+    /// Its bits may depend on how many images `x` holds (see [`crate::device::FeatureCache`]): give one at
+    /// a time where they must not.
     pub fn features(&self, x: &Tensor) -> Tensor {
         let stages = &STAGES[..self.frozen_stages()];
         no_grad(|| self.run(x, stages, None, &mut Tape::new(), &mut |_, _| {}))
+    }
+
+    /// Whether [`Net::features`] are anything but the image.
+    pub fn has_frozen_prefix(&self) -> bool {
+        self.frozen_stages() > 0
     }
 
     /// [`Net::train`] from the output of [`Net::features`].
@@ -92,13 +102,24 @@ impl Net {
         Pass::new(logits, tape)
     }
 
-    /// How many leading stages have nothing to train.
+    /// [`Net::forward`] from the output of [`Net::features`].
+    pub fn forward_features(&self, features: &Tensor) -> Tensor {
+        let stages = &STAGES[self.frozen_stages()..];
+        no_grad(|| self.run(features, stages, None, &mut Tape::new(), &mut |_, _| {}))
+    }
+
+    /// How many leading stages have nothing to train. Never all: what the classifier gives depends on
+    /// the dropout, too.
     fn frozen_stages(&self) -> usize {
         let trained = |stage: &Stage| {
             let mut layers = self.weight_layers.iter();
             layers.any(|(name, layer)| stage.owns(name) && layer.weight.requires_grad())
         };
-        STAGES.iter().take_while(|stage| !trained(stage)).count()
+        let before_classifier = &STAGES[..STAGES.len() - 1];
+        before_classifier
+            .iter()
+            .take_while(|stage| !trained(stage))
+            .count()
     }
 
     fn run(
@@ -109,7 +130,7 @@ impl Net {
         tape: &mut Tape,
         see: Observer,
     ) -> Tensor {
-        let mut x = channels_last(x);
+        let mut x = channels_last(&x.to_kind(self.compute));
         for stage in stages {
             x = match *stage {
                 Stage::Conv1 => self.conv1(&x, tape, see),
@@ -124,28 +145,29 @@ impl Net {
 
     /// Convolution, pooling, *then* normalisation.
     fn conv1(&self, x: &Tensor, tape: &mut Tape, see: Observer) -> Tensor {
-        let y = self.conv_only("conv1/7x7_s2", x);
+        let y = self.conv_only("conv1/7x7_s2", x).to_kind(Kind::Float);
         if fusible(&y, tape) {
-            return kernels::relu_pool_lrn(&y);
+            return kernels::relu_pool_lrn(&y).to_kind(self.compute);
         }
         let y = relu(y);
         see("conv1/7x7_s2", &y);
         let y = max_pool("pool1/3x3_s2", &y, see);
         let y = tape.lrn(&y, 0);
         see("pool1/norm1", &y);
-        y
+        y.to_kind(self.compute)
     }
 
     /// Convolution, normalisation, *then* pooling.
     fn conv2(&self, x: &Tensor, tape: &mut Tape, see: Observer) -> Tensor {
-        let y = self.conv_only("conv2/3x3", x);
+        let y = self.conv_only("conv2/3x3", x).to_kind(Kind::Float);
         if fusible(&y, tape) {
-            return kernels::relu_lrn_pool(&y);
+            return kernels::relu_lrn_pool(&y).to_kind(self.compute);
         }
         let y = relu(y);
         see("conv2/3x3", &y);
         let y = tape.lrn(&y, 1);
         see("conv2/norm2", &y);
+        let y = y.to_kind(self.compute);
         max_pool("pool2/3x3_s2", &y, see)
     }
 
@@ -170,7 +192,8 @@ impl Net {
 
     /// Global average, dropout, inner product.
     fn classifier(&self, x: &Tensor, dropout: Option<&Tensor>, see: Observer) -> Tensor {
-        let y = x.mean_dim([2i64, 3].as_slice(), false, None);
+        // Few numbers, and the last ones: f32 from here on.
+        let y = x.mean_dim([2i64, 3].as_slice(), false, Kind::Float);
         see("pool5/7x7_s1", &y);
         let y = match dropout {
             Some(mask) => &y * mask,
@@ -192,7 +215,9 @@ impl Net {
     fn conv_only(&self, name: &str, x: &Tensor) -> Tensor {
         let layer = &self.weight_layers[name];
         let (stride, pad) = ([layer.stride; 2], [layer.pad; 2]);
-        x.conv2d(&layer.weight, Some(&layer.bias), stride, pad, [1, 1], 1)
+        // Within the graph, so that the gradients come back as f32. Free where the kind is the same.
+        let [weight, bias] = [&layer.weight, &layer.bias].map(|p| p.to_kind(self.compute));
+        x.conv2d(&weight, Some(&bias), stride, pad, [1, 1], 1)
     }
 }
 

@@ -8,6 +8,10 @@
 //! Where no gradient flows (the frozen stem, evaluation), ReLU, normalisation and pooling run fused in
 //! [`kernels`]; where it does, autograd runs them, except for the normalisation, whose backward pass is
 //! ours too (see [`tape`]).
+//!
+//! Convolutions, ReLU, pooling and concatenation are computed in f32 or in bfloat16
+//! ([`Net::with_precision`]); normalisation, classifier and loss always in f32, and parameters and their
+//! gradients are f32 whichever it is. The casts are written out, as tch's autocast is for CUDA only.
 
 mod forward;
 pub mod kernels;
@@ -21,5 +25,7 @@ mod tape;
 pub use net::{Net, channels_last, loss_sum};
 pub use tape::Pass;
 
+#[cfg(test)]
+mod bf16_tests;
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use fovea_core::googlenet::{Entry, FlatLayout, Op, ParamKind, layers};
+use fovea_core::spec::Precision;
 use tch::{Device, Kind, Reduction, Tensor, no_grad};
 
 use super::memory::keep_freed_memory;
@@ -12,6 +13,8 @@ use super::memory::keep_freed_memory;
 pub struct Net {
     layout: FlatLayout,
     device: Device,
+    /// What convolutions are computed in.
+    pub(super) compute: Kind,
     params: Tensor,
     frozen: Tensor,
     /// One for each entry of `layout.trainable()`: a view of `params` that autograd takes for a leaf.
@@ -77,11 +80,21 @@ impl Net {
         Net {
             layout: layout.clone(),
             device,
+            compute: Kind::Float,
             params,
             frozen,
             leaves,
             weight_layers,
         }
+    }
+
+    /// The same network, computed in `precision`; its parameters stay f32.
+    pub fn with_precision(mut self, precision: Precision) -> Net {
+        self.compute = match precision {
+            Precision::Float32 => Kind::Float,
+            Precision::Bf16 => Kind::BFloat16,
+        };
+        self
     }
 
     /// Where each parameter lies in the flat tensors.

@@ -15,7 +15,7 @@ use crate::weights;
 const STEM: [&str; 3] = ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"];
 
 /// Numbers that look random, the same for ever, in channels-last order.
-fn noise(shape: &[i64], scale: f64) -> Tensor {
+pub(super) fn noise(shape: &[i64], scale: f64) -> Tensor {
     let count: i64 = shape.iter().product();
     let line = Tensor::arange(count, (Kind::Double, Device::Cpu));
     let x = ((&line * 12.9898).sin() * 43758.5453).frac() * scale;
@@ -28,7 +28,7 @@ fn noise(shape: &[i64], scale: f64) -> Tensor {
 }
 
 /// With fresh parameters.
-fn net(classes: u32, frozen: &[&str]) -> Net {
+pub(super) fn net(classes: u32, frozen: &[&str]) -> Net {
     tch::set_num_threads(1);
     let net = Net::new(&FlatLayout::new(classes, frozen).unwrap(), Device::Cpu);
     for entry in net.entries() {
@@ -66,7 +66,7 @@ fn apart(a: &Tensor, b: &Tensor) -> f64 {
     largest(&(a.to_kind(Kind::Double) - b.to_kind(Kind::Double))) / largest(b)
 }
 
-fn gradient(net: &Net, x: &Tensor, labels: &[i64], dropout: Option<&Tensor>) -> Tensor {
+pub(super) fn gradient(net: &Net, x: &Tensor, labels: &[i64], dropout: Option<&Tensor>) -> Tensor {
     let out = Tensor::full(
         [net.layout().trainable_len() as i64],
         f64::NAN,

@@ -7,10 +7,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::collective::Aborter;
 
-/// Stop at a boundary, or let go at once. Cheap to clone; all clones are one.
+/// Stop or give way at a step boundary, or let go at once. Cheap to clone; all clones are one.
 #[derive(Clone, Default)]
 pub struct Control {
     stop: Arc<AtomicBool>,
+    give_way: CancellationToken,
     abort: CancellationToken,
     connections: Arc<OnceLock<Aborter>>,
 }
@@ -26,6 +27,16 @@ impl Control {
         self.stop.load(Ordering::SeqCst)
     }
 
+    /// Asks to let go at the next step boundary, so that the next generation takes over there.
+    pub fn yield_(&self) {
+        self.give_way.cancel();
+    }
+
+    /// Whether that was asked for.
+    pub fn yielding(&self) -> bool {
+        self.give_way.is_cancelled()
+    }
+
     /// Asks to let go at once: connections with peers are shut down, so that nothing blocks.
     pub fn abort(&self) {
         self.abort.cancel();
@@ -39,9 +50,22 @@ impl Control {
         self.abort.is_cancelled()
     }
 
+    /// Whether a generation that has not begun yet need not begin any more.
+    pub fn given_up(&self) -> bool {
+        self.aborted() || self.yielding()
+    }
+
     /// Ends when an abort is asked for.
     pub async fn wait_aborted(&self) {
         self.abort.cancelled().await;
+    }
+
+    /// Ends when [`Control::given_up`] holds.
+    pub async fn wait_given_up(&self) {
+        tokio::select! {
+            () = self.abort.cancelled() => {}
+            () = self.give_way.cancelled() => {}
+        }
     }
 
     /// Tells what an abort must shut down.

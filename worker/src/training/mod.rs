@@ -2,14 +2,18 @@
 //!
 //! It decides nothing about membership and knows neither gRPC nor tensors. It draws batches, has the
 //! device compute a gradient for each hosted virtual rank, reduces them over all workers in the order
-//! of the virtual ranks, and updates. Everything that the workers must agree on travels in the
-//! reduction itself, so it needs no other message: the loss, the number of samples, and the wish of
-//! any worker to stop.
+//! of the virtual ranks, and updates. Everything that the workers must agree on in a step travels in the
+//! reduction itself (`tail`): the loss, the samples, and the wish of any worker to stop or to yield.
 
 mod control;
+mod parts;
+mod scores;
+mod tail;
 
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use fovea_core::metrics::Score;
 use fovea_core::plan::ShardPlan;
 use fovea_core::roster::slice_of;
@@ -17,44 +21,68 @@ use fovea_core::run::{Outcome, StepPhases, StepReport};
 use fovea_core::spec::RunSpec;
 
 pub use control::Control;
+pub use parts::Parts;
+pub use tail::MOST_SAMPLES;
 
 use crate::collective::{Collective, CollectiveError};
 use crate::data::DataError;
 use crate::device::{Batch, Device, DeviceError};
 use crate::loader::{Item, Loader};
-
-/// Elements after the gradient in the reduced buffer: sum of losses, number of samples, votes to stop.
-/// Small whole numbers are exact in 32-bit floats, so the sums are, too.
-const TAIL: usize = 3;
+use crate::vitals::Vitals;
+use tail::Tail;
 
 /// Steps whose times are averaged for the reported speed.
 const SPEED_WINDOW: f64 = 8.0;
 
-/// What happens during training.
+/// What happens during training. All workers of a generation tell the same, but for their own slices.
 #[derive(Debug)]
 pub enum TrainingEvent {
-    /// A step is committed; told by rank 0 only.
-    Step(StepReport),
-    /// Scores of this worker's part of the validation split.
+    /// A step is committed.
+    Step {
+        /// What it did.
+        report: StepReport,
+        /// Ordinals of the training samples that it used, virtual rank by virtual rank.
+        samples: Vec<u32>,
+    },
+    /// Scores of the whole validation split.
     Scores {
         /// 0-based epoch.
         epoch: u32,
-        /// One for each sample.
+        /// One for each sample, in their order.
         scores: Vec<Score>,
+    },
+    /// The digest of the state, to be compared with the other workers'.
+    Digest {
+        /// Committed steps.
+        step: u64,
+        /// [`crate::device::state_digest`].
+        digest: u128,
     },
     /// This worker's slice of a checkpoint, copied aside. Training goes on.
     Snapshot(Snapshot),
 }
 
-/// A slice of the state at a step boundary.
-#[derive(Debug)]
+/// A slice of the state at a step boundary. Cheap to clone.
+#[derive(Debug, Clone)]
 pub struct Snapshot {
     /// Committed steps.
     pub step: u64,
     /// First element of the slice in the state.
     pub offset: u64,
-    /// The slice.
-    pub values: Vec<f32>,
+    /// The slice: little-endian floats.
+    pub bytes: Bytes,
+    /// Digest of the whole state.
+    pub digest: u128,
+}
+
+/// A run's state on a device. Between calls it is at a step boundary.
+pub struct State {
+    /// The device that holds it.
+    pub device: Box<dyn Device>,
+    /// Committed steps.
+    pub step: u64,
+    /// Gradients that were computed with it.
+    pub parts: Parts,
 }
 
 /// Why training stopped early.
@@ -66,7 +94,7 @@ pub enum TrainingError {
     /// The data.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The device.
+    /// The device: its state may be anything.
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// Infinity or not-a-number.
@@ -80,24 +108,16 @@ pub enum TrainingError {
         /// Step, 1-based.
         step: u64,
     },
-}
-
-impl TrainingError {
-    /// How the worker lets go of the run because of it.
-    pub fn outcome(&self, control: &Control) -> Outcome {
-        if control.aborted() {
-            return Outcome::Aborted;
-        }
-        let fatal = match self {
-            // Every worker sees the same numbers, and would again.
-            Self::NotFinite { .. } => true,
-            Self::Collective(_) | Self::Data(_) | Self::Device(_) => false,
-        };
-        Outcome::Failed {
-            reason: self.to_string(),
-            fatal,
-        }
-    }
+    /// What came out of the reduction, or of a peer, is not what was put in.
+    #[error(
+        "the {what} of step {step} arrived garbled: is the memory or the network of a worker faulty?"
+    )]
+    Garbled {
+        /// List of samples, or scores.
+        what: &'static str,
+        /// Step, 1-based.
+        step: u64,
+    },
 }
 
 /// One generation of a run on this worker.
@@ -106,132 +126,172 @@ pub struct Training<'a> {
     pub spec: &'a RunSpec,
     /// Its data order.
     pub plan: &'a ShardPlan,
-    /// This worker's rank, and how many workers there are.
+    /// This worker's rank.
     pub rank: usize,
     /// Workers in the generation.
     pub ranks: usize,
     /// Virtual ranks hosted here.
-    pub hosted: usize,
-    /// Committed steps to start from.
-    pub start_step: u64,
+    pub hosted: Range<u32>,
+    /// The first epoch whose result is not known.
+    pub next_epoch: u32,
+    /// Committed steps of the newest checkpoint.
+    pub stored_step: u64,
     /// Steps in the whole run.
     pub total_steps: u64,
-    /// The device, its state loaded.
-    pub device: &'a mut dyn Device,
+    /// The state to go on from.
+    pub state: &'a mut State,
     /// The reduction, connected.
     pub collective: &'a mut dyn Collective,
-    /// Batches from `start_step` on.
+    /// Batches from the state's step on.
     pub loader: Loader,
     /// Orders from outside.
     pub control: &'a Control,
+    /// Where work is shown.
+    pub vitals: &'a Vitals,
+}
+
+/// Whether a generation that starts after `step` steps begins with the evaluation of the epoch that ended
+/// there: its result is not known.
+pub fn starts_with_evaluation(step: u64, steps_per_epoch: u64, next_epoch: u32) -> bool {
+    step > 0
+        && step.is_multiple_of(steps_per_epoch)
+        && step / steps_per_epoch > u64::from(next_epoch)
 }
 
 impl Training<'_> {
     /// Trains until all steps are done, or a stop or an error.
     pub fn run(mut self, emit: &mut dyn FnMut(TrainingEvent)) -> Result<Outcome, TrainingError> {
-        let len = self.device.layout().trainable_len() + TAIL;
-        let mut parts = vec![vec![0f32; len]; self.hosted];
+        let tail = Tail::new(self.state.device.layout().trainable_len(), self.spec);
+        let len = tail.buffer_len();
+        self.state.parts.arrange(self.hosted.clone(), len);
         let mut sum = vec![0f32; len];
         let mut speed = Speed::default();
-        let mut step = self.start_step;
-        if step >= self.total_steps {
-            return Ok(Outcome::Completed { step });
+        let (per_epoch, total) = (self.plan.steps_per_epoch(), self.total_steps);
+        let due = |spec: &RunSpec, step| spec.checkpoint_due(step, per_epoch, total);
+
+        // What the generation before did not come to, at the boundary where it ended.
+        let start = self.state.step;
+        if starts_with_evaluation(start, per_epoch, self.next_epoch) {
+            self.evaluate(emit)?;
         }
-        loop {
+        if start != self.stored_step && due(self.spec, start) {
+            let digest = self.state.device.digest()?;
+            emit(TrainingEvent::Snapshot(self.snapshot(digest)?));
+        }
+        while self.state.step < total {
             let begun = Instant::now();
-            let taken = self.step(step, &mut parts, &mut sum)?;
-            step += 1;
-            let images_per_s = speed.add(taken.images, begun.elapsed());
-            if self.rank == 0 {
-                emit(TrainingEvent::Step(StepReport {
-                    step,
-                    loss: taken.loss,
-                    images: taken.images,
-                    images_per_s,
-                    learning_rate: taken.rate,
-                    phases: taken.phases,
-                }));
+            let taken = self.step(tail, &mut sum)?;
+            let step = self.state.step;
+            let report = StepReport {
+                step,
+                loss: taken.loss,
+                images: taken.images,
+                images_per_s: speed.add(taken.images, begun.elapsed()),
+                learning_rate: taken.rate,
+                phases: taken.phases,
+            };
+            let samples = taken.samples;
+            emit(TrainingEvent::Step { report, samples });
+
+            let done = step == total;
+            // What is due at this boundary is then left to the next generation, which starts at it.
+            let give_way = taken.give_way && !taken.stop && !done;
+            let checkpoint = !give_way && (taken.stop || done || due(self.spec, step));
+            let compare = self.spec.digest_due(step, per_epoch, total);
+            let digest = match compare || checkpoint {
+                true => self.state.device.digest()?,
+                false => 0,
+            };
+            if compare {
+                emit(TrainingEvent::Digest { step, digest });
             }
-            let per_epoch = self.plan.steps_per_epoch();
+            if give_way {
+                return Ok(Outcome::Yielded { step });
+            }
             if step.is_multiple_of(per_epoch) {
-                let scores = self.validate(step)?;
-                let epoch = self.plan.position(step - 1).epoch;
-                emit(TrainingEvent::Scores { epoch, scores });
+                self.evaluate(emit)?;
             }
-            let done = step == self.total_steps;
-            if taken.stop || done || self.spec.checkpoint_due(step, per_epoch, self.total_steps) {
-                emit(TrainingEvent::Snapshot(self.snapshot(step)?));
+            if checkpoint {
+                emit(TrainingEvent::Snapshot(self.snapshot(digest)?));
             }
-            if done {
-                return Ok(Outcome::Completed { step });
-            }
-            if taken.stop {
+            if taken.stop && !done {
                 return Ok(Outcome::Stopped { step });
             }
         }
+        let step = self.state.step;
+        Ok(Outcome::Completed { step })
     }
 
-    /// Takes the step after `committed` steps: load, gradient, reduce, update.
-    fn step(
-        &mut self,
-        committed: u64,
-        parts: &mut [Vec<f32>],
-        sum: &mut [f32],
-    ) -> Result<Taken, TrainingError> {
+    /// Takes the next step: load, gradient, reduce, update. All of it or nothing.
+    fn step(&mut self, tail: Tail, sum: &mut [f32]) -> Result<Taken, TrainingError> {
+        let committed = self.state.step;
         let (mut load, mut forward, mut backward) =
             (Duration::ZERO, Duration::ZERO, Duration::ZERO);
-        let stop = f32::from(u8::from(self.control.stopping()));
-        let len = sum.len() - TAIL;
-        for (slot, part) in parts.iter_mut().enumerate() {
-            if self.control.aborted() {
-                return Err(CollectiveError::Aborted.into());
-            }
+        for slot in 0..self.state.parts.len() {
+            self.go_on()?;
             let waiting = Instant::now();
             let batch = self.train_batch()?;
             load += waiting.elapsed();
-            let (gradient, tail) = part.split_at_mut(len);
+            let State { device, parts, .. } = &mut *self.state;
+            if parts.holds(slot, committed) {
+                continue;
+            }
+            let rank = parts.rank(slot);
+            let part = parts.begin(slot);
+            let (gradient, _) = tail.split(part);
             let mut loss_sum = 0.0;
             if batch.samples.is_empty() {
                 gradient.fill(0.0);
             } else {
-                let micro = self.device.gradient(&batch, gradient)?;
+                let micro = device.gradient(&batch, gradient)?;
                 loss_sum = micro.loss_sum;
                 load += micro.load;
                 forward += micro.forward;
                 backward += micro.backward;
             }
-            // One vote for each worker is enough.
-            let vote = if slot == 0 { stop } else { 0.0 };
-            tail.copy_from_slice(&[loss_sum, batch.samples.len() as f32, vote]);
+            tail.write(part, rank, loss_sum, &batch.samples);
+            parts.computed(slot, committed);
+            self.vitals.tick();
         }
+        self.go_on()?;
 
         let reducing = Instant::now();
+        let State { device, parts, .. } = &mut *self.state;
+        let parts = parts.buffers();
+        tail.vote(parts, self.control.stopping(), self.control.yielding());
         self.collective.reduce(parts, sum)?;
+        self.vitals.tick();
         let reduce = reducing.elapsed();
 
         let updating = Instant::now();
-        let (gradient, tail) = sum.split_at_mut(len);
-        let (loss_sum, images, votes) = (tail[0], tail[1], tail[2]);
+        let told = tail.read(sum, self.plan.train_samples());
+        let (gradient, _) = tail.split(sum);
+        let step = committed + 1;
         // All workers hold the same bits here, so all decide the same.
         for (what, finite) in [
-            ("loss", loss_sum.is_finite()),
+            ("loss", told.loss_sum.is_finite()),
             ("gradient", all_finite(gradient)),
         ] {
             if !finite {
-                let step = committed + 1;
                 return Err(TrainingError::NotFinite { what, step });
             }
         }
-        let mean = 1.0 / images.max(1.0);
+        let what = "list of samples";
+        let samples = told.samples.ok_or(TrainingError::Garbled { what, step })?;
+        let images = told.images.max(1) as f32;
+        let mean = 1.0 / images;
         for g in gradient.iter_mut() {
             *g *= mean;
         }
         let rate = self.spec.schedule(self.total_steps).rate(committed);
-        self.device.update(gradient, rate)?;
+        device.update(gradient, rate)?;
+        self.state.step = step;
         Ok(Taken {
-            loss: f64::from(loss_sum) / f64::from(images.max(1.0)),
-            images: images as u32,
-            stop: votes > 0.0,
+            loss: f64::from(told.loss_sum) / f64::from(images),
+            images: told.images,
+            samples,
+            stop: told.stop,
+            give_way: told.give_way,
             rate,
             phases: StepPhases {
                 load_ms: ms(load),
@@ -243,6 +303,14 @@ impl Training<'_> {
         })
     }
 
+    /// An abort ends a step before it is reduced, also where nothing would block.
+    fn go_on(&self) -> Result<(), CollectiveError> {
+        match self.control.aborted() {
+            true => Err(CollectiveError::Aborted),
+            false => Ok(()),
+        }
+    }
+
     fn train_batch(&mut self) -> Result<Batch, DataError> {
         match self.loader.next_item()? {
             Item::Train(batch) => Ok(batch),
@@ -250,38 +318,58 @@ impl Training<'_> {
         }
     }
 
-    fn validate(&mut self, step: u64) -> Result<Vec<Score>, TrainingError> {
+    /// Scores the validation split, each worker its part, and tells everybody's.
+    fn evaluate(&mut self, emit: &mut dyn FnMut(TrainingEvent)) -> Result<(), TrainingError> {
+        let step = self.state.step;
+        let mine = scores::encode(&self.score()?);
+        let all = self.collective.gather(&mine)?;
+        self.vitals.tick();
+        let what = "scores";
+        let mut scores = Vec::new();
+        for theirs in all {
+            scores.extend(scores::decode(&theirs).ok_or(TrainingError::Garbled { what, step })?);
+        }
+        scores.sort_by_key(|score| score.sample);
+        // Judged on all of them, so that all workers decide the same.
+        if scores.iter().any(|score| !score.loss.is_finite()) {
+            let what = "validation loss";
+            return Err(TrainingError::NotFinite { what, step });
+        }
+        let epoch = self.plan.position(step - 1).epoch;
+        emit(TrainingEvent::Scores { epoch, scores });
+        Ok(())
+    }
+
+    /// Scores of the hosted virtual ranks' part of the validation split.
+    fn score(&mut self) -> Result<Vec<Score>, TrainingError> {
         let mut scores: Vec<Score> = Vec::new();
         loop {
-            if self.control.aborted() {
-                return Err(CollectiveError::Aborted.into());
-            }
+            self.go_on()?;
             match self.loader.next_item()? {
-                Item::Validation(batch) => scores.extend(self.device.score(&batch)?),
-                Item::EpochEnd => {
-                    let finite = |s: &Score| s.loss.is_finite();
-                    if scores.iter().all(finite) {
-                        return Ok(scores);
-                    }
-                    let what = "validation loss";
-                    return Err(TrainingError::NotFinite { what, step });
-                }
+                Item::Validation(batch) => scores.extend(self.state.device.score(&batch)?),
+                Item::EpochEnd => return Ok(scores),
                 Item::Train(_) => return Err(DataError::Ended.into()),
             }
+            self.vitals.tick();
         }
     }
 
-    fn snapshot(&mut self, step: u64) -> Result<Snapshot, DeviceError> {
-        let slice = slice_of(
-            self.device.layout().state_len() as u64,
-            self.ranks,
-            self.rank,
-        );
-        let values = self.device.read(slice.start as usize..slice.end as usize)?;
+    fn snapshot(&mut self, digest: u128) -> Result<Snapshot, DeviceError> {
+        struct Floats(Vec<f32>);
+        impl AsRef<[u8]> for Floats {
+            fn as_ref(&self) -> &[u8] {
+                bytemuck::cast_slice(&self.0)
+            }
+        }
+
+        let device = &mut self.state.device;
+        let slice = slice_of(device.layout().state_len() as u64, self.ranks, self.rank);
+        let values = device.read(slice.start as usize..slice.end as usize)?;
         Ok(Snapshot {
-            step,
+            step: self.state.step,
             offset: slice.start,
-            values,
+            bytes: Bytes::from_owner(Floats(values)),
+            digest,
         })
     }
 }
@@ -290,7 +378,9 @@ impl Training<'_> {
 struct Taken {
     loss: f64,
     images: u32,
+    samples: Vec<u32>,
     stop: bool,
+    give_way: bool,
     rate: f64,
     phases: StepPhases,
 }

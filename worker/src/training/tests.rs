@@ -1,244 +1,324 @@
-//! The loop with a device that only pretends to compute.
+//! The loop with a device that only pretends to compute, on one worker.
 
-use std::ops::Range;
+use std::sync::Arc;
 
 use fovea_core::googlenet::FlatLayout;
-use fovea_core::metrics::Score;
-use fovea_core::roster::Member;
-use fovea_dataset::synthetic::{self, SyntheticOptions};
-use fovea_dataset::{Dataset, PrepareOptions, prepare};
 
 use super::*;
-use crate::data::{LocalData, packs_of};
-use crate::device::MicroBatch;
-
-/// Sums and counts nothing but what the loop gives it.
-struct Pretending {
-    layout: FlatLayout,
-    loss: f32,
-    gradient: f32,
-    trained: Vec<u32>,
-    updates: Vec<(f32, f64)>,
-}
-
-impl Device for Pretending {
-    fn layout(&self) -> &FlatLayout {
-        &self.layout
-    }
-
-    fn load(&mut self, _: &[f32]) -> Result<(), DeviceError> {
-        Ok(())
-    }
-
-    fn read(&mut self, range: Range<usize>) -> Result<Vec<f32>, DeviceError> {
-        Ok(vec![0.0; range.len()])
-    }
-
-    fn gradient(&mut self, batch: &Batch, gradient: &mut [f32]) -> Result<MicroBatch, DeviceError> {
-        assert_eq!(
-            batch.pixels.len(),
-            batch.samples.len() * batch.size * batch.size * 3
-        );
-        assert_eq!(batch.dropout.len(), batch.samples.len() * 1024);
-        self.trained.extend(&batch.samples);
-        gradient.fill(self.gradient * batch.samples.len() as f32);
-        Ok(MicroBatch {
-            loss_sum: self.loss * batch.samples.len() as f32,
-            ..MicroBatch::default()
-        })
-    }
-
-    fn update(&mut self, gradient: &mut [f32], rate: f64) -> Result<(), DeviceError> {
-        self.updates.push((gradient[0], rate));
-        Ok(())
-    }
-
-    fn score(&mut self, batch: &Batch) -> Result<Vec<Score>, DeviceError> {
-        Ok(batch
-            .samples
-            .iter()
-            .zip(&batch.labels)
-            .map(|(&sample, &label)| Score {
-                sample,
-                label,
-                probabilities: vec![0.5, 0.5],
-                loss: 0.7,
-            })
-            .collect())
-    }
-}
+use crate::testing::{Asked, Manner, Pretending, planned, spec, tiny};
 
 /// One worker alone.
 struct Alone;
 
 impl Collective for Alone {
     fn reduce(&mut self, parts: &[Vec<f32>], sum: &mut [f32]) -> Result<(), CollectiveError> {
-        sum.fill(0.0);
-        for part in parts {
+        sum.copy_from_slice(&parts[0]);
+        for part in &parts[1..] {
             for (s, p) in sum.iter_mut().zip(part) {
                 *s += *p;
             }
         }
         Ok(())
     }
+
+    fn gather(&mut self, mine: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        Ok(vec![mine.to_vec()])
+    }
+
+    fn broadcast(&mut self, _: usize, _: &[usize], _: &mut [f32]) -> Result<(), CollectiveError> {
+        Ok(())
+    }
+}
+
+/// A generation to be run, and how it begins.
+struct Setting {
+    manner: Manner,
+    control: Control,
+    start_step: u64,
+    stored_step: u64,
+    next_epoch: u32,
+    more: &'static str,
+}
+
+impl Default for Setting {
+    fn default() -> Self {
+        Self {
+            manner: Manner {
+                gradient: Some(3.0),
+                ..Manner::default()
+            },
+            control: Control::default(),
+            start_step: 0,
+            stored_step: 0,
+            next_epoch: 0,
+            more: "",
+        }
+    }
 }
 
 struct Ran {
     outcome: Result<Outcome, TrainingError>,
     events: Vec<TrainingEvent>,
-    device: Pretending,
+    asked: Asked,
     plan: ShardPlan,
+    state_len: usize,
 }
 
-/// Two epochs of a small synthetic dataset on two virtual ranks, after `spoil` has had its way.
-fn run(spoil: impl FnOnce(&mut Pretending, &Control)) -> Ran {
-    let dir = tempfile::tempdir().unwrap();
-    let photographs = dir.path().join("photographs");
-    let options = SyntheticOptions {
-        patients: 12,
-        size: 128,
-        ..SyntheticOptions::default()
-    };
-    synthetic::generate(&photographs, &options, &|_| {}).unwrap();
-    let prepared = dir.path().join("prepared");
-    let options = PrepareOptions {
-        image_size: 32,
-        ..PrepareOptions::new(
-            photographs.join("trainLabels.csv"),
-            photographs.join("images"),
-            prepared.clone(),
-            fovea_core::ids::DatasetName::new("tiny").unwrap(),
+impl Setting {
+    fn run(self) -> Ran {
+        let spec = spec(self.more);
+        let plan = tiny().plan(&spec);
+        let per_epoch = plan.steps_per_epoch();
+        let total_steps = per_epoch * 2;
+        let everything = &self.roster().members[0];
+        let layout = FlatLayout::new(2, &spec.model.frozen).unwrap();
+        let mut state = State {
+            device: Box::new(Pretending::new(&layout, &self.manner)),
+            step: self.start_step,
+            parts: Parts::default(),
+        };
+        let loader = Loader::start(
+            tiny().data(),
+            plan.clone(),
+            spec.clone(),
+            everything,
+            self.start_step..total_steps,
+            starts_with_evaluation(self.start_step, per_epoch, self.next_epoch),
         )
-    };
-    prepare(&options, &()).unwrap();
-    let dataset = Dataset::open(&prepared).unwrap();
-
-    let spec: RunSpec = toml::from_str(
-        "name = 't'\ndataset = 'd'\n[train]\nepochs = 2\nbatch = 4\n[checkpoint]\nevery_epochs = 0",
-    )
-    .unwrap();
-    let index = dataset.index().clone();
-    let patients: Vec<u32> = index.train().iter().map(|s| s.patient).collect();
-    let validation = index.validation().len() as u32;
-    let plan = ShardPlan::new(&patients, validation, 2, 4, 0, true).unwrap();
-    let member = Member {
-        worker: fovea_core::ids::WorkerId::new("w").unwrap(),
-        address: "h:1".into(),
-        first_virtual_rank: 0,
-        virtual_ranks: 2,
-    };
-    let packs = packs_of(&plan, &index, &member);
-    let data = LocalData::open(&prepared, dataset.manifest(), index, &packs).unwrap();
-    let total_steps = plan.steps_per_epoch() * 2;
-    let loader = Loader::start(data, plan.clone(), spec.clone(), &member, 0, total_steps).unwrap();
-    let mut device = Pretending {
-        layout: FlatLayout::new(2, &spec.model.frozen).unwrap(),
-        loss: 0.5,
-        gradient: 3.0,
-        trained: Vec::new(),
-        updates: Vec::new(),
-    };
-    let control = Control::default();
-    spoil(&mut device, &control);
-    let mut events = Vec::new();
-    let outcome = Training {
-        spec: &spec,
-        plan: &plan,
-        rank: 0,
-        ranks: 1,
-        hosted: 2,
-        start_step: 0,
-        total_steps,
-        device: &mut device,
-        collective: &mut Alone,
-        loader,
-        control: &control,
+        .unwrap();
+        let mut events = Vec::new();
+        let training = Training {
+            spec: &spec,
+            plan: &plan,
+            rank: 0,
+            ranks: 1,
+            hosted: 0..4,
+            next_epoch: self.next_epoch,
+            stored_step: self.stored_step,
+            total_steps,
+            state: &mut state,
+            collective: &mut Alone,
+            loader,
+            control: &self.control,
+            vitals: &Vitals::default(),
+        };
+        let outcome = training.run(&mut |event| events.push(event));
+        drop(state);
+        Ran {
+            outcome,
+            events,
+            asked: Arc::into_inner(self.manner.asked)
+                .unwrap()
+                .into_inner()
+                .unwrap(),
+            plan,
+            state_len: layout.state_len(),
+        }
     }
-    .run(&mut |event| events.push(event));
-    Ran {
-        outcome,
-        events,
-        device,
-        plan,
+
+    fn roster(&self) -> fovea_core::roster::Roster {
+        let worker = fovea_core::ids::WorkerId::new("w").unwrap();
+        fovea_core::roster::Roster::deal(1, &[(worker, "h:1".into())], 4, self.start_step)
+    }
+}
+
+impl Ran {
+    /// The events in a word each, runs of steps abridged.
+    fn told(&self) -> Vec<String> {
+        let mut told: Vec<String> = Vec::new();
+        for event in &self.events {
+            let word = match event {
+                TrainingEvent::Step { report, .. } => {
+                    let word = format!("steps to {}", report.step);
+                    if told.last().is_some_and(|last| last.starts_with("steps")) {
+                        told.pop();
+                    }
+                    word
+                }
+                TrainingEvent::Scores { epoch, .. } => format!("scores {epoch}"),
+                TrainingEvent::Digest { step, .. } => format!("digest {step}"),
+                TrainingEvent::Snapshot(snapshot) => format!("snapshot {}", snapshot.step),
+            };
+            told.push(word);
+        }
+        told
     }
 }
 
 #[test]
 fn a_whole_run_uses_every_sample_once_an_epoch_and_tells_everything() {
-    let ran = run(|_, _| {});
-    let total = ran.plan.steps_per_epoch() * 2;
-    assert_eq!(ran.outcome.unwrap(), Outcome::Completed { step: total });
-    let half = ran.device.trained.len() / 2;
-    for epoch in [&ran.device.trained[..half], &ran.device.trained[half..]] {
+    let ran = Setting::default().run();
+    let per_epoch = ran.plan.steps_per_epoch();
+    let total = per_epoch * 2;
+    assert_eq!(
+        ran.outcome.as_ref().unwrap(),
+        &Outcome::Completed { step: total }
+    );
+    let trained: Vec<u32> = ran.asked.gradients.concat();
+    for epoch in trained.chunks(ran.plan.train_samples() as usize) {
         let mut seen = epoch.to_vec();
         seen.sort_unstable();
         let all: Vec<u32> = (0..ran.plan.train_samples() as u32).collect();
         assert_eq!(seen, all);
     }
     // The mean over the samples, not the sum, and a falling rate.
-    assert!(
-        ran.device
-            .updates
-            .iter()
-            .all(|(g, _)| (g - 3.0).abs() < 1e-6)
-    );
-    assert!(ran.device.updates.windows(2).all(|w| w[1].1 < w[0].1));
+    let updates = &ran.asked.updates;
+    assert!(updates.iter().all(|(g, _)| (g - 3.0).abs() < 1e-6));
+    assert!(updates.windows(2).all(|w| w[1].1 < w[0].1));
+    let expected = [
+        format!("steps to {per_epoch}"),
+        "scores 0".into(),
+        format!("steps to {total}"),
+        // The last checkpoint's.
+        format!("digest {total}"),
+        "scores 1".into(),
+        format!("snapshot {total}"),
+    ];
+    assert_eq!(ran.told(), expected);
     let mut steps = Vec::new();
-    let mut scored = Vec::new();
-    let mut snapshots = Vec::new();
     for event in &ran.events {
         match event {
-            TrainingEvent::Step(report) => {
+            TrainingEvent::Step { report, samples } => {
                 assert!((report.loss - 0.5).abs() < 1e-6);
+                assert_eq!(report.images as usize, samples.len());
+                assert_eq!(*samples, planned(&ran.plan, report.step));
                 steps.push(report.step);
             }
-            TrainingEvent::Scores { epoch, scores } => {
-                let mut samples: Vec<u32> = scores.iter().map(|s| s.sample).collect();
-                samples.sort_unstable();
-                assert!(samples.iter().copied().eq(0..samples.len() as u32));
-                scored.push((*epoch, samples.len()));
+            TrainingEvent::Scores { scores, .. } => {
+                let samples = scores.iter().map(|s| s.sample);
+                assert!(samples.eq(0..scores.len() as u32));
+                assert!(!scores.is_empty());
             }
-            TrainingEvent::Snapshot(snapshot) => snapshots.push(snapshot.step),
+            TrainingEvent::Digest { .. } | TrainingEvent::Snapshot(_) => {}
         }
     }
     assert_eq!(steps, (1..=total).collect::<Vec<_>>());
-    assert_eq!(scored, [(0, scored[0].1), (1, scored[0].1)]);
-    assert!(scored[0].1 > 0);
-    assert_eq!(snapshots, [total]);
 }
 
 #[test]
-fn a_stop_is_taken_at_the_next_boundary_with_a_snapshot() {
-    let ran = run(|_, control| control.stop());
-    assert_eq!(ran.outcome.unwrap(), Outcome::Stopped { step: 1 });
-    let Some(TrainingEvent::Snapshot(snapshot)) = ran.events.last() else {
-        panic!("no snapshot: {:?}", ran.events.len())
+fn a_stop_is_taken_at_the_next_boundary_with_a_snapshot_and_wins_over_a_yield() {
+    for yields in [false, true] {
+        let setting = Setting::default();
+        setting.control.stop();
+        if yields {
+            setting.control.yield_();
+        }
+        let ran = setting.run();
+        assert_eq!(ran.told(), ["steps to 1", "snapshot 1"]);
+        let Some(TrainingEvent::Snapshot(snapshot)) = ran.events.last() else {
+            panic!("no snapshot")
+        };
+        assert_eq!(snapshot.bytes.len(), ran.state_len * 4);
+        let zeros = crate::device::state_digest(&vec![0.0; ran.state_len]);
+        assert_eq!((snapshot.offset, snapshot.digest), (0, zeros));
+        assert_eq!(ran.outcome.unwrap(), Outcome::Stopped { step: 1 });
+    }
+}
+
+#[test]
+fn a_yield_leaves_what_is_due_at_the_boundary_to_the_next_generation() {
+    let more = "every_steps = 1";
+    let per_epoch = tiny().plan(&spec(more)).steps_per_epoch();
+    let setting = Setting {
+        start_step: per_epoch - 1,
+        stored_step: per_epoch - 1,
+        more,
+        ..Setting::default()
     };
-    assert_eq!((snapshot.step, snapshot.offset), (1, 0));
-    assert_eq!(snapshot.values.len(), ran.device.layout.state_len());
+    setting.control.yield_();
+    let ran = setting.run();
+    assert_eq!(
+        ran.told(),
+        [
+            format!("steps to {per_epoch}"),
+            format!("digest {per_epoch}")
+        ]
+    );
+    assert_eq!(ran.outcome.unwrap(), Outcome::Yielded { step: per_epoch });
+
+    let next = Setting {
+        start_step: per_epoch,
+        stored_step: per_epoch - 1,
+        ..Setting::default()
+    };
+    next.control.yield_();
+    let ran = Setting { more, ..next }.run();
+    let expected = ["scores 0".into(), format!("snapshot {per_epoch}")];
+    assert_eq!(ran.told()[..2], expected);
+}
+
+#[test]
+fn a_start_at_the_end_completes_with_what_is_missing() {
+    let total = tiny().plan(&spec("")).steps_per_epoch() * 2;
+    let scores = "scores 1".to_owned();
+    let snapshot = format!("snapshot {total}");
+    for (stored_step, next_epoch, expected) in [
+        (0, 0, vec![scores.clone(), snapshot.clone()]),
+        (0, 2, vec![snapshot]),
+        (total, 1, vec![scores]),
+        (total, 2, vec![]),
+    ] {
+        let ran = Setting {
+            start_step: total,
+            stored_step,
+            next_epoch,
+            ..Setting::default()
+        }
+        .run();
+        assert_eq!(ran.told(), expected, "{stored_step} {next_epoch}");
+        assert_eq!(ran.outcome.unwrap(), Outcome::Completed { step: total });
+        assert!(ran.asked.gradients.is_empty());
+    }
+}
+
+#[test]
+fn an_epoch_is_evaluated_first_if_its_result_is_missing() {
+    for (step, next_epoch, first) in [
+        (0, 0, false),
+        (9, 0, false),
+        (10, 0, true),
+        (10, 1, false),
+        (20, 1, true),
+        (20, 0, true),
+        (20, 2, false),
+    ] {
+        assert_eq!(
+            starts_with_evaluation(step, 10, next_epoch),
+            first,
+            "{step} {next_epoch}"
+        );
+    }
 }
 
 #[test]
 fn an_abort_lets_go_without_a_step() {
-    let ran = run(|_, control| control.abort());
+    let setting = Setting::default();
+    setting.control.abort();
+    let ran = setting.run();
     let error = ran.outcome.unwrap_err();
-    let control = Control::default();
-    control.abort();
-    assert_eq!(error.outcome(&control), Outcome::Aborted);
+    assert!(matches!(
+        error,
+        TrainingError::Collective(CollectiveError::Aborted)
+    ));
     assert!(ran.events.is_empty());
 }
 
 #[test]
 fn numbers_that_are_not_finite_end_the_run_before_they_are_applied() {
-    for spoil in [
-        (|device, _| device.loss = f32::NAN) as fn(&mut Pretending, &Control),
-        |device, _| device.gradient = f32::INFINITY,
-    ] {
-        let ran = run(spoil);
+    for (loss, gradient) in [(f32::NAN, 3.0), (0.5, f32::INFINITY)] {
+        let manner = Manner {
+            loss,
+            gradient: Some(gradient),
+            ..Manner::default()
+        };
+        let ran = Setting {
+            manner,
+            ..Setting::default()
+        }
+        .run();
         let error = ran.outcome.unwrap_err();
         assert!(error.to_string().contains("step 1"), "{error}");
-        let outcome = error.outcome(&Control::default());
-        assert!(matches!(outcome, Outcome::Failed { fatal: true, .. }));
-        assert!(ran.device.updates.is_empty());
+        assert!(matches!(error, TrainingError::NotFinite { .. }));
+        assert!(ran.asked.updates.is_empty());
     }
 }

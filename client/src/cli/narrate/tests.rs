@@ -190,6 +190,51 @@ fn an_interruption_is_told_with_its_reason() {
 }
 
 #[test]
+fn workers_that_form_again_say_why() {
+    let mut n = Narrator::new(false);
+    say(&mut n, Update::Run(Box::new(run(Phase::Running))));
+    let mut forming = run(Phase::Forming);
+    forming.generation = 2;
+    forming.workers.pop();
+    forming.reason = "worker b was lost: no heartbeat".into();
+    assert_eq!(
+        say(&mut n, Update::Run(Box::new(forming.clone()))),
+        ["dr-1: 1 worker fetch data and connect (generation 2): worker b was lost: no heartbeat"]
+    );
+    // Told by a note before, the reason is left out, but not who goes on.
+    let mut n = Narrator::new(false);
+    say(&mut n, Update::Run(Box::new(run(Phase::Running))));
+    say(&mut n, Update::Note(forming.reason.clone()));
+    assert_eq!(
+        say(&mut n, Update::Run(Box::new(forming))),
+        ["dr-1: 1 worker fetch data and connect (generation 2)"]
+    );
+}
+
+#[test]
+fn a_pause_is_told_once_and_its_summary_says_how_to_go_on() {
+    let mut n = Narrator::new(false);
+    say(&mut n, Update::Run(Box::new(run(Phase::Running))));
+    let mut pausing = run(Phase::Running);
+    pausing.reason = "is being paused".into();
+    assert_eq!(
+        say(&mut n, Update::Run(Box::new(pausing.clone()))),
+        ["dr-1 is being paused"]
+    );
+    pausing.phase = Phase::Finishing;
+    assert!(say(&mut n, Update::Run(Box::new(pausing))).is_empty());
+    let mut paused = run(Phase::Paused);
+    if let Update::Step(progress) = step(17) {
+        paused.progress = Some(progress);
+    }
+    assert!(say(&mut n, Update::Run(Box::new(paused.clone()))).is_empty());
+    assert_eq!(
+        summary(&paused),
+        ["dr-1 is paused at step 17/36; go on with: fovea resume dr-1"]
+    );
+}
+
+#[test]
 fn steps_are_lines_only_without_a_bar_and_not_too_often() {
     let start = Instant::now();
     let mut n = Narrator::new(true);

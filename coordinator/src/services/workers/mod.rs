@@ -4,6 +4,7 @@ mod slices;
 mod words;
 
 use std::pin::Pin;
+use std::time::{Duration, Instant};
 
 use fovea_proto::pb;
 use fovea_proto::pb::coordinator_message::Message as Down;
@@ -25,6 +26,9 @@ use words::{down, hello, said, wire_message};
 /// Messages that wait for a worker. It gets a handful for each generation; one that lets so many
 /// wait is stuck, and lost.
 const OUTBOX: usize = 64;
+
+/// A deadline that is noticed so much later says more of this program than of the worker.
+const OVERSLEPT: Duration = Duration::from_millis(500);
 
 /// The service.
 #[derive(Debug)]
@@ -131,6 +135,7 @@ async fn relay(
 ) -> ApiError {
     let patience = context.config.timeout();
     loop {
+        let begun = Instant::now();
         let message = tokio::select! {
             // In this order: what has come is heard before the connection counts as broken.
             biased;
@@ -139,6 +144,8 @@ async fn relay(
             () = outbox.closed() => return ApiError::BrokenOff("its session broke".into()),
         };
         let message = match message {
+            // This program, or its machine, was stopped meanwhile: what was said waits to be heard.
+            Err(_) if begun.elapsed() > patience + OVERSLEPT => continue,
             Err(_) => {
                 let silence = patience.as_millis();
                 return ApiError::Silent(format!("nothing was heard for {silence} ms"));

@@ -107,6 +107,7 @@ fn claim(header: pb::SliceHeader) -> Result<SliceClaim, ApiError> {
         offset,
         elements,
         sha256,
+        state_digest,
     } = header;
     Ok(SliceClaim {
         run: check::run_id("header.run_id", &run_id)?,
@@ -116,5 +117,6 @@ fn claim(header: pb::SliceHeader) -> Result<SliceClaim, ApiError> {
         offset,
         elements,
         sha256: check::sha256("header.sha256", &sha256)?,
+        state_digest: check::state_digest("header.state_digest", &state_digest)?,
     })
 }

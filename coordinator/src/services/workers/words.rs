@@ -1,14 +1,15 @@
 //! What workers and coordinator say in a session: from the wire, checked, and onto it.
 
+use fovea_core::ids::RunId;
 use fovea_core::metrics::Score;
-use fovea_core::run::{Outcome, StepReport};
+use fovea_core::run::{Outcome, Standing, StepReport};
 use fovea_proto::pb;
 use fovea_proto::pb::coordinator_message::Message as Down;
 use fovea_proto::pb::worker_message::Message as Up;
 use tonic::Status;
 
 use crate::error::ApiError;
-use crate::owner::{AboutRun, Assignment, Hello, Said, ToWorker};
+use crate::owner::{AboutRun, Assignment, Hello, Prepare, Said, ToWorker};
 use crate::services::check;
 
 /// Scores in one message, at most.
@@ -21,14 +22,32 @@ pub(super) fn hello(wire: pb::Hello) -> Result<Hello, ApiError> {
         host,
         device,
         version,
+        serving,
+        held_run_id,
     } = wire;
+    let held_run = match &*held_run_id {
+        "" => None,
+        id => Some(check::run_id("hello.held_run_id", id)?),
+    };
     Ok(Hello {
+        serving: serving
+            .map(|s| serving_of("hello.serving", &s))
+            .transpose()?,
+        held_run,
         id: check::worker_id("hello.worker_id", &worker_id)?,
         address: check::address("hello.address", &address)?,
         host: check::label("hello.host", &host)?,
         device: check::label("hello.device", &device)?,
         version: check::label("hello.version", &version)?,
     })
+}
+
+fn serving_of(field: &str, wire: &pb::Serving) -> Result<(RunId, u64), ApiError> {
+    let pb::Serving { run_id, generation } = wire;
+    Ok((
+        check::run_id(&format!("{field}.run_id"), run_id)?,
+        check::generation(&format!("{field}.generation"), *generation)?,
+    ))
 }
 
 /// What a worker's message says; None for a mere sign of life.
@@ -38,16 +57,70 @@ pub(super) fn said(message: pb::WorkerMessage) -> Result<Option<Said>, ApiError>
         .ok_or_else(|| ApiError::invalid("message", "is missing or of a newer version"))?;
     let (field, run_id, generation, what) = match message {
         Up::Hello(_) => return Err(ApiError::invalid("hello", "comes only once")),
-        Up::Heartbeat(pb::Heartbeat { sequence: _ }) => return Ok(None),
+        Up::Heartbeat(pb::Heartbeat {
+            sequence: _,
+            serving,
+            ticks,
+            waiting_for,
+        }) => {
+            let Some(pb::Serving { run_id, generation }) = serving else {
+                return Ok(None);
+            };
+            let what = AboutRun::Progress { ticks, waiting_for };
+            ("heartbeat.serving", run_id, generation, what)
+        }
+        Up::Prepared(pb::Prepared { run_id, problem }) => {
+            let run = check::run_id("prepared.run_id", &run_id)?;
+            let problem = match &*problem {
+                "" => String::new(),
+                text => check::reason(text),
+            };
+            return Ok(Some(Said::Prepared { run, problem }));
+        }
+        Up::StateDigest(pb::StateDigest {
+            run_id,
+            generation,
+            step,
+            digest,
+        }) => {
+            let digest = check::state_digest("state_digest.digest", &digest)?;
+            let what = AboutRun::Digest { step, digest };
+            ("state_digest", run_id, generation, what)
+        }
+        Up::Interrupted(pb::Interrupted {
+            run_id,
+            generation,
+            reason,
+        }) => {
+            let reason = check::reason(&reason);
+            let what = AboutRun::Interrupted { reason };
+            ("interrupted", run_id, generation, what)
+        }
+        Up::Unreachable(pb::Unreachable {
+            run_id,
+            generation,
+            worker_ids,
+        }) => {
+            let id = |id: &String| check::worker_id("unreachable.worker_ids", id);
+            let peers = worker_ids.iter().map(id).collect::<Result<_, _>>()?;
+            (
+                "unreachable",
+                run_id,
+                generation,
+                AboutRun::Unreachable { peers },
+            )
+        }
         Up::Leaving(pb::Leaving {}) => return Ok(Some(Said::Leaving)),
         Up::Ready(pb::Ready {
             run_id,
             generation,
             state_digest,
             fingerprint,
+            step,
         }) => {
+            let digest = check::state_digest("ready.state_digest", &state_digest)?;
             let what = AboutRun::Ready {
-                state_digest: check::sha256("ready.state_digest", &state_digest)?,
+                standing: Standing { step, digest },
                 fingerprint: check::fingerprint("ready.fingerprint", fingerprint)?,
             };
             ("ready", run_id, generation, what)
@@ -56,11 +129,17 @@ pub(super) fn said(message: pb::WorkerMessage) -> Result<Option<Said>, ApiError>
             run_id,
             generation,
             report,
+            samples,
         }) => {
             let report = report.ok_or_else(|| ApiError::invalid("step.report", "is missing"))?;
             let report = StepReport::from(report);
             step_is_finite(&report)?;
-            ("step", run_id, generation, AboutRun::Step(report))
+            (
+                "step",
+                run_id,
+                generation,
+                AboutRun::Step { report, samples },
+            )
         }
         Up::Scores(pb::Scores {
             run_id,
@@ -176,6 +255,10 @@ pub(super) fn wire_message(message: ToWorker) -> Result<pb::CoordinatorMessage, 
                 roster,
                 checkpoint,
                 mesh_key,
+                lineage,
+                at_boundary,
+                discard_state,
+                next_epoch,
             } = *assignment;
             Down::Assignment(pb::Assignment {
                 run_id: run.to_string(),
@@ -186,6 +269,37 @@ pub(super) fn wire_message(message: ToWorker) -> Result<pb::CoordinatorMessage, 
                 start_step: roster.start_step,
                 checkpoint: checkpoint.as_ref().map(Into::into),
                 mesh_key: mesh_key.to_vec().into(),
+                lineage,
+                at_boundary,
+                discard_state,
+                next_epoch,
+            })
+        }
+        ToWorker::Yield { run, generation } => Down::Yield(pb::Yield {
+            run_id: run.to_string(),
+            generation,
+        }),
+        ToWorker::Ack {
+            run,
+            step,
+            next_epoch,
+        } => Down::Ack(pb::Ack {
+            run_id: run.to_string(),
+            step,
+            next_epoch,
+        }),
+        ToWorker::Prepare(prepare) => {
+            let Prepare {
+                run,
+                spec,
+                dataset_digest,
+                roster,
+            } = *prepare;
+            Down::Prepare(pb::Prepare {
+                run_id: run.to_string(),
+                spec: Some((&spec).into()),
+                dataset_digest,
+                members: roster.members.iter().map(Into::into).collect(),
             })
         }
     }))

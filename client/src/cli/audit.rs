@@ -1,0 +1,81 @@
+//! `fovea runs audit`: whether each epoch used every training image, once.
+
+use super::format::{bytes, count};
+use super::output::{Output, Record};
+use crate::client::Client;
+use crate::error::Error;
+use crate::view::{AuditInfo, RunInfo};
+
+/// Audits a run, and fails if there are problems.
+pub async fn run(client: &Client, run_id: &str, output: &Output) -> Result<(), Error> {
+    let audit = client.audit(run_id).await?;
+    // The report does not say how long an epoch is.
+    let run = client.run(run_id).await?;
+    let clean = audit.problems.is_empty();
+    output.record(&Record::Audit {
+        audit: &audit,
+        clean,
+        begun_epochs: begun_epochs(&audit, &run),
+        epochs: run.spec.train.epochs,
+    });
+    output.lines(report(&audit, &run));
+    if clean {
+        return Ok(());
+    }
+    Err(Error::Audit {
+        run: run_id.to_owned(),
+        problems: problems(&audit),
+    })
+}
+
+fn begun_epochs(audit: &AuditInfo, run: &RunInfo) -> u64 {
+    audit.steps.div_ceil(run.steps_per_epoch.max(1))
+}
+
+/// How many there are, as far as they were counted.
+fn problems(audit: &AuditInfo) -> String {
+    let n = audit.problems.len();
+    let text = count(n as u64, "problem", "problems");
+    if n < AuditInfo::PROBLEMS {
+        text
+    } else {
+        format!("at least {text}")
+    }
+}
+
+fn report(audit: &AuditInfo, run: &RunInfo) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut say = |what: &str, text: String| lines.push(format!("{what:<12}{text}"));
+    say("run", audit.run.clone());
+    let begun = begun_epochs(audit, run);
+    let under_way = !audit.steps.is_multiple_of(run.steps_per_epoch.max(1));
+    say(
+        "epochs",
+        format!(
+            "{} clean of {begun} begun{}, {} in the whole run",
+            audit.clean_epochs,
+            if under_way {
+                ", of which the last is not whole yet"
+            } else {
+                ""
+            },
+            run.spec.train.epochs,
+        ),
+    );
+    say("steps", format!("{}/{}", audit.steps, audit.total_steps));
+    say(
+        "samples",
+        format!(
+            "{} used; {} in the training split",
+            audit.samples_used, audit.train_samples
+        ),
+    );
+    say("ledger", bytes(audit.ledger_bytes));
+    if audit.problems.is_empty() {
+        say("problems", "none".into());
+    } else {
+        say("problems", problems(audit));
+        lines.extend(audit.problems.iter().map(|p| format!("  {p}")));
+    }
+    lines
+}

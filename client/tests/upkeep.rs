@@ -1,0 +1,268 @@
+//! Pausing, auditing and verifying: what is said of a run, in words, in JSON and by the exit code.
+
+mod common;
+
+use common::{Fake, State, event, fovea, run, run_after, stderr, stdout};
+use fovea_proto::pb::{self, Phase};
+
+fn with(run: pb::Run) -> Fake {
+    Fake::new(State {
+        run: Some(run),
+        ..State::default()
+    })
+}
+
+fn json(output: &std::process::Output) -> Vec<serde_json::Value> {
+    stdout(output)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_run_is_paused_and_resumed() {
+    let fake = with(run("dr-1", Phase::Running));
+    let address = fake.serve().await;
+    let output = fovea(&address, &["pause", "dr-1"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(
+        stdout(&output),
+        "run dr-1 pauses at its next step, with a checkpoint\ngo on with: fovea resume dr-1\n"
+    );
+    assert_eq!(fake.0.lock().unwrap().paused, ["dr-1"]);
+
+    // One that waits for workers is paused at once.
+    fake.0.lock().unwrap().run = Some(run("dr-1", Phase::Queued));
+    let output = fovea(&address, &["--json", "pause", "dr-1"]).await;
+    let said = json(&output);
+    assert_eq!(said.len(), 1);
+    assert_eq!(
+        (said[0]["type"].as_str(), said[0]["phase"].as_str()),
+        (Some("run"), Some("paused"))
+    );
+
+    let listed = stdout(&fovea(&address, &["runs"]).await);
+    assert!(listed.contains("dr-1  paused  0/36"), "{listed}");
+    let shown = stdout(&fovea(&address, &["run", "dr-1"]).await);
+    assert!(shown.contains("phase       paused\n"), "{shown}");
+
+    let output = fovea(&address, &["pause", "dr-1"]).await;
+    assert_eq!(output.status.code(), Some(4));
+    assert!(
+        stderr(&output).contains("only a run that is queued or under way can be paused"),
+        "{}",
+        stderr(&output)
+    );
+
+    let output = fovea(&address, &["resume", "dr-1"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let state = fake.0.lock().unwrap();
+    assert_eq!(state.run.as_ref().unwrap().phase(), Phase::Queued);
+}
+
+#[tokio::test]
+async fn a_watch_ends_with_the_pause() {
+    // The coordinator keeps the stream open: the watch must not wait for its end.
+    let fake = with(run("dr-1", Phase::Running));
+    {
+        let mut state = fake.0.lock().unwrap();
+        state.hang = true;
+        for _ in 0..2 {
+            state.watches.push_back(vec![
+                event::run(run("dr-1", Phase::Running)),
+                event::epoch(0),
+                event::run(run_after("dr-1", Phase::Paused, 1)),
+            ]);
+        }
+    }
+    let address = fake.serve().await;
+    let output = fovea(&address, &["watch", "dr-1"]).await;
+    let said = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{said}{}", stderr(&output));
+    assert!(said.contains("    1/3 "), "{said}");
+    assert!(said.contains("go on with: fovea resume dr-1"), "{said}");
+    assert!(!said.contains("completed"), "{said}");
+
+    let output = fovea(&address, &["--json", "watch", "dr-1"]).await;
+    assert_eq!(output.status.code(), Some(0));
+    let last = json(&output).pop().unwrap();
+    assert_eq!(last["type"], "result");
+    assert_eq!(last["phase"], "paused");
+}
+
+#[tokio::test]
+async fn a_run_whose_workers_form_again_says_why() {
+    let address = with(pb::Run {
+        reason: "worker w1 was lost: no heartbeat".into(),
+        ..run("dr-1", Phase::Forming)
+    })
+    .serve()
+    .await;
+    let shown = stdout(&fovea(&address, &["run", "dr-1"]).await);
+    assert!(
+        shown.contains("phase       forming: worker w1 was lost: no heartbeat\n"),
+        "{shown}"
+    );
+}
+
+/// 30 of 36 steps.
+fn audited(clean_epochs: u32, problems: &[String]) -> Fake {
+    let fake = with(run("dr-1", Phase::Running));
+    fake.0.lock().unwrap().audit = pb::AuditReport {
+        run_id: String::new(),
+        train_samples: 357,
+        steps: 30,
+        total_steps: 36,
+        clean_epochs,
+        samples_used: 906,
+        problems: problems.to_vec(),
+        ledger_bytes: 3100,
+    };
+    fake
+}
+
+#[tokio::test]
+async fn a_clean_audit_is_exit_0() {
+    let address = audited(2, &[]).serve().await;
+    let output = fovea(&address, &["runs", "audit", "dr-1"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(
+        stdout(&output),
+        "run         dr-1\n\
+         epochs      2 clean of 3 begun, of which the last is not whole yet, 3 in the whole run\n\
+         steps       30/36\n\
+         samples     906 used; 357 in the training split\n\
+         ledger      3.1 kB\n\
+         problems    none\n"
+    );
+
+    let output = fovea(&address, &["--json", "runs", "audit", "dr-1"]).await;
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(
+        json(&output),
+        [serde_json::json!({
+            "type": "audit", "run": "dr-1", "clean": true, "clean_epochs": 2, "begun_epochs": 3,
+            "epochs": 3, "train_samples": 357, "samples_used": 906, "steps": 30, "total_steps": 36,
+            "ledger_bytes": 3100, "problems": [],
+        })]
+    );
+}
+
+#[tokio::test]
+async fn an_audit_with_problems_lists_them_and_is_exit_7() {
+    let problems = ["steps 4 to 5 are missing", "step 9 is there twice"].map(String::from);
+    let address = audited(1, &problems).serve().await;
+    let output = fovea(&address, &["runs", "audit", "dr-1"]).await;
+    assert_eq!(output.status.code(), Some(7));
+    let said = stdout(&output);
+    assert!(
+        said.ends_with(
+            "problems    2 problems\n  steps 4 to 5 are missing\n  step 9 is there twice\n"
+        ),
+        "{said}"
+    );
+    assert_eq!(
+        stderr(&output),
+        "fovea: the audit of run dr-1 found 2 problems\n"
+    );
+
+    let said = json(&fovea(&address, &["--json", "runs", "audit", "dr-1"]).await);
+    assert_eq!(said.len(), 2);
+    assert_eq!(said[0]["clean"], false);
+    assert_eq!(said[0]["problems"][1], "step 9 is there twice");
+    assert_eq!(said[1]["type"], "error");
+    assert_eq!(said[1]["exit_code"], 7);
+
+    // The coordinator stops counting at 100.
+    let many: Vec<String> = (0..100).map(|n| format!("problem {n}")).collect();
+    let output = fovea(&audited(0, &many).serve().await, &["runs", "audit", "dr-1"]).await;
+    assert!(
+        stderr(&output).contains("found at least 100 problems"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[tokio::test]
+async fn whole_checkpoints_are_exit_0() {
+    let address = with(run_after("dr-1", Phase::Completed, 3)).serve().await;
+    for (args, steps) in [
+        (&["checkpoint", "verify", "dr-1"][..], &[12u64, 24, 36][..]),
+        (&["checkpoint", "verify", "dr-1", "24"], &[24]),
+        (&["checkpoint", "verify", "dr-1", "newest"], &[36]),
+    ] {
+        let output = fovea(&address, args).await;
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let said = stdout(&output);
+        let lines: Vec<&str> = said.lines().collect();
+        assert_eq!(lines.len(), steps.len() + 1, "{said}");
+        for (line, step) in lines[1..].iter().zip(steps) {
+            assert!(line.trim_start().starts_with(&step.to_string()), "{said}");
+            assert!(line.ends_with("  ok"), "{said}");
+        }
+        let output = fovea(&address, &[&["--json"], args].concat()).await;
+        let said = json(&output);
+        let found: Vec<u64> = said.iter().map(|l| l["step"].as_u64().unwrap()).collect();
+        assert_eq!(found, steps);
+        assert!(
+            said.iter()
+                .all(|l| l["type"] == "verified" && l["ok"] == true && l["problem"] == ""),
+            "{said:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_checkpoint_is_named_and_is_exit_7() {
+    let fake = with(run_after("dr-1", Phase::Completed, 3));
+    let problem = "it has 5 bytes instead of 1000";
+    fake.0.lock().unwrap().damaged = [(24, problem.to_owned())].into();
+    let address = fake.serve().await;
+    let output = fovea(&address, &["checkpoint", "verify", "dr-1"]).await;
+    assert_eq!(output.status.code(), Some(7));
+    let said = stdout(&output);
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[1].ends_with("  ok"), "{said}");
+    assert!(lines[2].ends_with(&format!("DAMAGED: {problem}")), "{said}");
+    assert!(lines[3].ends_with("  ok"), "{said}");
+    assert_eq!(
+        stderr(&output),
+        "fovea: run dr-1: 1 of 3 checkpoints is damaged and put aside; \
+         `fovea checkpoints dr-1` lists the others\n"
+    );
+
+    let said = json(&fovea(&address, &["--json", "checkpoint", "verify", "dr-1"]).await);
+    let ok: Vec<Option<bool>> = said.iter().map(|l| l["ok"].as_bool()).collect();
+    assert_eq!(ok, [Some(true), Some(false), Some(true), None]);
+    assert_eq!(said[1]["problem"], problem);
+    assert_eq!(said[1]["run"], "dr-1");
+    assert_eq!(said[3]["exit_code"], 7);
+
+    // Another one is not judged by it.
+    let output = fovea(&address, &["checkpoint", "verify", "dr-1", "36"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[tokio::test]
+async fn nothing_to_verify_is_no_success() {
+    let address = with(run("dr-1", Phase::Running)).serve().await;
+    for (args, words) in [
+        (
+            &["checkpoint", "verify", "dr-1"][..],
+            "run dr-1 has no checkpoint yet",
+        ),
+        (
+            &["checkpoint", "verify", "dr-1", "newest"],
+            "run dr-1 has no checkpoint yet",
+        ),
+        (
+            &["checkpoint", "verify", "dr-1", "24"],
+            "run dr-1 has no checkpoint at step 24",
+        ),
+    ] {
+        let output = fovea(&address, args).await;
+        assert_eq!(output.status.code(), Some(4), "{args:?}");
+        assert!(stdout(&output).is_empty(), "{}", stdout(&output));
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    }
+}

@@ -1,0 +1,86 @@
+//! Whether what a worker says of its run can be true: the last check before the run hears of it.
+
+use fovea_core::run::{Outcome, Run};
+
+use super::AboutRun;
+use crate::error::ApiError;
+
+/// Whether what a worker says of its run can be, the run being what it is.
+pub(super) fn possible(run: &Run, what: &AboutRun) -> Result<(), ApiError> {
+    let bad = |field: &str, problem: String| Err(ApiError::invalid(field, problem));
+    let total = run.extent.total_steps;
+    let is_step = |field: &str, step: u64, first: u64| {
+        if (first..=total).contains(&step) {
+            return Ok(());
+        }
+        Err(ApiError::invalid(
+            field,
+            format!("{step} is not in {first}..={total}"),
+        ))
+    };
+    match what {
+        AboutRun::Progress { .. } | AboutRun::Interrupted { .. } | AboutRun::Unreachable { .. } => {
+            Ok(())
+        }
+        AboutRun::Ready { standing, .. } => is_step("ready.step", standing.step, 0),
+        AboutRun::Digest { step, .. } => is_step("state_digest.step", *step, 1),
+        // Any step may be told again.
+        AboutRun::Step { report, samples } => {
+            is_step("step.report.step", report.step, 1)?;
+            let train = run.extent.train_samples;
+            let batch = run.spec.train.virtual_ranks as usize * run.spec.train.batch as usize;
+            if samples.len() > batch {
+                return bad(
+                    "step.samples",
+                    format!("has {} entries; a step uses at most {batch}", samples.len()),
+                );
+            }
+            if let Some(sample) = samples.iter().find(|s| u64::from(**s) >= train) {
+                return bad(
+                    "step.samples",
+                    format!("{sample} is not below {train}, the training samples"),
+                );
+            }
+            Ok(())
+        }
+        AboutRun::Scores { epoch, scores } => {
+            if *epoch >= run.spec.train.epochs {
+                let epochs = run.spec.train.epochs;
+                return bad(
+                    "scores.epoch",
+                    format!("{epoch} is not below {epochs}, the run's epochs"),
+                );
+            }
+            let classes = run.spec.model.classes;
+            for (i, score) in scores.iter().enumerate() {
+                if u64::from(score.sample) >= run.extent.validation_samples {
+                    return bad(
+                        &format!("scores.scores[{i}].sample"),
+                        format!(
+                            "{} is not below {}, the validation samples",
+                            score.sample, run.extent.validation_samples
+                        ),
+                    );
+                }
+                if score.label >= classes || score.probabilities.len() != classes as usize {
+                    return bad(
+                        &format!("scores.scores[{i}]"),
+                        format!(
+                            "label {} and {} probabilities do not fit {classes} classes",
+                            score.label,
+                            score.probabilities.len()
+                        ),
+                    );
+                }
+            }
+            Ok(())
+        }
+        AboutRun::Released(Outcome::Completed { step }) if *step != total => bad(
+            "released.completed_step",
+            format!("is {step}, but the run has {total} steps"),
+        ),
+        AboutRun::Released(Outcome::Stopped { step }) => is_step("released.stopped_step", *step, 0),
+        AboutRun::Released(Outcome::Yielded { step }) => is_step("released.yielded_step", *step, 0),
+        AboutRun::Released(_) => Ok(()),
+    }
+}

@@ -1,0 +1,145 @@
+//! Which state a new generation starts from: a pure function of what its members hold.
+//!
+//! Each member tells all others what state of the run it holds. All apply [`adopt`] to the same offers,
+//! so all come to the same decision without asking anybody.
+
+use std::collections::BTreeMap;
+
+/// The state of a run that a member holds in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// Committed steps.
+    pub step: u64,
+    /// Digest of the state.
+    pub digest: u128,
+}
+
+/// Where the members' common state comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Adoption {
+    /// From the memory of `source`, the first of those that hold it. `receivers` lack it or hold another;
+    /// `differing` held another state of the same step and were outvoted.
+    Member {
+        source: usize,
+        receivers: Vec<usize>,
+        differing: Vec<usize>,
+    },
+    /// From the newest checkpoint, or the first weights: nobody holds anything newer.
+    Stored,
+    /// From the newest checkpoint, though newer states are held: these members (by rank) hold different
+    /// states of one step, and no state has a majority.
+    Disputed { holders: Vec<usize> },
+}
+
+/// Decides by rank what the members adopt. `stored` is the step of the newest checkpoint, 0 without one.
+/// A state no newer than that is not worth more than the checkpoint, except that it is in memory: it is
+/// preferred when it is exactly as new.
+pub fn adopt(offers: &[Option<Held>], stored: u64) -> Adoption {
+    let Some(step) = offers.iter().flatten().map(|held| held.step).max() else {
+        return Adoption::Stored;
+    };
+    if step < stored {
+        return Adoption::Stored;
+    }
+    let mut by_digest: BTreeMap<u128, Vec<usize>> = BTreeMap::new();
+    for (rank, held) in offers.iter().enumerate() {
+        if let Some(held) = held.filter(|held| held.step == step) {
+            by_digest.entry(held.digest).or_default().push(rank);
+        }
+    }
+    let holders: usize = by_digest.values().map(Vec::len).sum();
+    let Some(winners) = by_digest.values().find(|ranks| ranks.len() * 2 > holders) else {
+        let mut holders: Vec<usize> = by_digest.into_values().flatten().collect();
+        holders.sort_unstable();
+        return Adoption::Disputed { holders };
+    };
+    let others = |rank: &usize| !winners.contains(rank);
+    Adoption::Member {
+        source: winners[0],
+        receivers: (0..offers.len()).filter(others).collect(),
+        differing: (0..offers.len())
+            .filter(others)
+            .filter(|&rank| offers[rank].is_some_and(|held| held.step == step))
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table() {
+        let held = |step, digest| Some(Held { step, digest });
+        let member = |source, receivers: &[usize], differing: &[usize]| Adoption::Member {
+            source,
+            receivers: receivers.to_vec(),
+            differing: differing.to_vec(),
+        };
+        type Case = (&'static str, Vec<Option<Held>>, u64, Adoption);
+        let table: Vec<Case> = vec![
+            (
+                "nobody holds anything",
+                vec![None, None],
+                7,
+                Adoption::Stored,
+            ),
+            ("a first start", vec![None], 0, Adoption::Stored),
+            (
+                "a state older than the checkpoint",
+                vec![held(3, 1), None],
+                4,
+                Adoption::Stored,
+            ),
+            (
+                "as new as the checkpoint",
+                vec![None, held(4, 1)],
+                4,
+                member(1, &[0], &[]),
+            ),
+            (
+                "all hold it",
+                vec![held(9, 1), held(9, 1)],
+                4,
+                member(0, &[], &[]),
+            ),
+            (
+                "one is a step behind",
+                vec![held(8, 5), held(9, 1)],
+                4,
+                member(1, &[0], &[]),
+            ),
+            (
+                "a newcomer",
+                vec![held(9, 1), None, held(9, 1)],
+                0,
+                member(0, &[1], &[]),
+            ),
+            (
+                "one differs and is outvoted",
+                vec![held(9, 2), held(9, 1), held(9, 1), held(8, 1)],
+                0,
+                member(1, &[0, 3], &[0]),
+            ),
+            (
+                "two differ",
+                vec![held(9, 2), None, held(9, 1)],
+                4,
+                Adoption::Disputed {
+                    holders: vec![0, 2],
+                },
+            ),
+            (
+                "a tie of two and two",
+                vec![held(9, 2), held(9, 1), held(9, 1), held(9, 2)],
+                4,
+                Adoption::Disputed {
+                    holders: vec![0, 1, 2, 3],
+                },
+            ),
+        ];
+        for (what, offers, stored, expected) in table {
+            assert_eq!(adopt(&offers, stored), expected, "{what}");
+        }
+    }
+}

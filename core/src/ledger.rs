@@ -1,0 +1,257 @@
+//! The ledger: which training samples each committed step used, and its audit.
+//!
+//! The entries come from the workers: the ordinals travel through the reduction of the very step that used
+//! them, so a step's entry cannot say anything else than what was added up. Ordinals are packed with as many
+//! bits as the size of the split needs, two bytes each for a split like EyePACS'.
+
+use crate::plan::ShardPlan;
+
+/// A committed step in the ledger.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Committed steps after it, from 1.
+    pub step: u64,
+    /// Mean training loss in nats.
+    pub loss: f64,
+    /// Ordinals in the training split, virtual rank by virtual rank.
+    pub samples: Vec<u32>,
+}
+
+/// Bits for an ordinal below `train_samples`.
+fn width(train_samples: u64) -> u32 {
+    (64 - train_samples.saturating_sub(1).leading_zeros()).max(1)
+}
+
+/// Packs `samples`, each below `train_samples`, into a row of bits, low bits first.
+pub fn pack(samples: &[u32], train_samples: u64) -> Vec<u8> {
+    let width = width(train_samples);
+    let mut bytes = Vec::with_capacity((samples.len() * width as usize).div_ceil(8));
+    let (mut pending, mut bits) = (0u64, 0);
+    for &sample in samples {
+        pending |= u64::from(sample) << bits;
+        bits += width;
+        while bits >= 8 {
+            bytes.push(pending as u8);
+            pending >>= 8;
+            bits -= 8;
+        }
+    }
+    if bits > 0 {
+        bytes.push(pending as u8);
+    }
+    bytes
+}
+
+/// Unpacks `count` samples. None if `bytes` are too few.
+pub fn unpack(bytes: &[u8], count: usize, train_samples: u64) -> Option<Vec<u32>> {
+    let width = width(train_samples);
+    if bytes.len() < (count * width as usize).div_ceil(8) {
+        return None;
+    }
+    let mut bytes = bytes.iter();
+    let (mut pending, mut bits) = (0u64, 0);
+    let mut samples = Vec::with_capacity(count);
+    for _ in 0..count {
+        while bits < width {
+            pending |= u64::from(*bytes.next()?) << bits;
+            bits += 8;
+        }
+        samples.push((pending & ((1u64 << width) - 1)) as u32);
+        pending >>= width;
+        bits -= width;
+    }
+    Some(samples)
+}
+
+/// Problems that a report lists, at most.
+const PROBLEMS: usize = 100;
+
+/// What an audit found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Audit {
+    /// Steps in the ledger.
+    pub steps: u64,
+    /// Whole epochs whose samples are the training split, each once.
+    pub clean_epochs: u32,
+    /// Samples used, counted as often as they were used.
+    pub samples_used: u64,
+    /// What is wrong, in order of steps; at most 100.
+    pub problems: Vec<String>,
+}
+
+/// Compares the ledger, in order of steps, with the plan: no step is missing or there twice, each whole
+/// epoch's multiset of samples is the training split, a begun epoch uses no sample twice, and each step used
+/// what the plan says. `committed` is the run's newest committed step.
+pub fn audit(entries: impl IntoIterator<Item = Entry>, plan: &ShardPlan, committed: u64) -> Audit {
+    let per_epoch = plan.steps_per_epoch().max(1);
+    let mut audit = Audit::default();
+    let mut uses = vec![0u32; plan.train_samples() as usize];
+    let mut orders = Vec::new();
+    let mut next = 1;
+    let mut broken = false;
+    for entry in entries {
+        let Entry { step, samples, .. } = entry;
+        audit.steps += 1;
+        audit.samples_used += samples.len() as u64;
+        if step != next {
+            let what = if step < next {
+                format!("step {step} is there twice")
+            } else {
+                format!("steps {next} to {} are missing", step - 1)
+            };
+            audit.problem(what);
+            broken = true;
+        }
+        next = step + 1;
+        let position = plan.position(step.saturating_sub(1));
+        let epoch = position.epoch;
+        if position.step_in_epoch == 0 || orders.is_empty() {
+            let ranks = 0..plan.virtual_ranks();
+            orders = ranks.map(|rank| plan.epoch_order(rank, epoch)).collect();
+        }
+        let planned: Vec<u32> = orders
+            .iter()
+            .flat_map(|order| order.batch(position.step_in_epoch))
+            .map(|draw| draw.sample)
+            .collect();
+        if samples != planned {
+            audit.problem(format!(
+                "step {step} did not use the samples that were planned"
+            ));
+        }
+        for sample in samples {
+            match uses.get_mut(sample as usize) {
+                Some(count) => *count += 1,
+                None => audit.problem(format!(
+                    "step {step} used sample {sample}, which is not there"
+                )),
+            }
+        }
+        if step.is_multiple_of(per_epoch) {
+            if audit.epoch_is_clean(epoch, &uses) && !broken {
+                audit.clean_epochs += 1;
+            }
+            uses.fill(0);
+            broken = false;
+        }
+    }
+    if let Some(sample) = uses.iter().position(|&count| count > 1) {
+        let times = uses[sample];
+        audit.problem(format!(
+            "the begun epoch used sample {sample} {times} times"
+        ));
+    }
+    if next <= committed {
+        audit.problem(format!("steps {next} to {committed} are missing"));
+    }
+    audit
+}
+
+impl Audit {
+    fn problem(&mut self, what: String) {
+        if self.problems.len() < PROBLEMS {
+            self.problems.push(what);
+        }
+    }
+
+    fn epoch_is_clean(&mut self, epoch: u32, uses: &[u32]) -> bool {
+        let never = uses.iter().filter(|&&count| count == 0).count();
+        let repeated = uses.iter().filter(|&&count| count > 1).count();
+        if never + repeated > 0 {
+            self.problem(format!(
+                "epoch {} left out {never} samples and used {repeated} more than once",
+                epoch + 1
+            ));
+        }
+        never + repeated == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn packing_loses_nothing(
+            total in 1u64..200_000, seeds in prop::collection::vec(any::<u32>(), 0..200),
+        ) {
+            let samples: Vec<u32> = seeds.iter().map(|s| (u64::from(*s) % total) as u32).collect();
+            let bytes = pack(&samples, total);
+            prop_assert_eq!(unpack(&bytes, samples.len(), total), Some(samples.clone()));
+            if bytes.len() > 1 {
+                prop_assert_eq!(unpack(&bytes[1..], samples.len(), total), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_split_like_eyepacs_takes_two_bytes_a_sample() {
+        assert_eq!(pack(&[35_125; 100], 35_126).len(), 200);
+        assert_eq!(pack(&[u32::MAX; 2], u64::from(u32::MAX) + 1).len(), 8);
+    }
+
+    fn plan() -> ShardPlan {
+        let patients: Vec<u32> = (0..30).collect();
+        ShardPlan::new(&patients, 0, 3, 4, 5, true).unwrap()
+    }
+
+    fn true_ledger(steps: u64) -> Vec<Entry> {
+        let plan = plan();
+        (1..=steps)
+            .map(|step| {
+                let at = plan.position(step - 1);
+                let samples = (0..3)
+                    .flat_map(|rank| plan.epoch_order(rank, at.epoch).batch(at.step_in_epoch))
+                    .map(|draw| draw.sample)
+                    .collect();
+                Entry {
+                    step,
+                    loss: 0.5,
+                    samples,
+                }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_true_ledger_is_clean() {
+        let steps = plan().steps_per_epoch() * 2 + 1;
+        let audit = audit(true_ledger(steps), &plan(), steps);
+        assert_eq!(audit.problems, Vec::<String>::new());
+        assert_eq!((audit.steps, audit.clean_epochs), (steps, 2));
+        assert!(audit.samples_used > 60);
+    }
+
+    #[test]
+    fn every_kind_of_fault_is_found() {
+        let steps = plan().steps_per_epoch() * 2;
+        type Spoil = fn(&mut Vec<Entry>);
+        let table: [(Spoil, &str, u32); 6] = [
+            (|l| drop(l.remove(1)), "steps 2 to 2 are missing", 1),
+            (|l| l.insert(1, l[0].clone()), "step 1 is there twice", 1),
+            (
+                |l| l[0].samples[0] = l[0].samples[1],
+                "left out 1 samples",
+                1,
+            ),
+            (|l| l[0].samples[0] = 99, "sample 99, which is not there", 1),
+            (
+                |l| l[0].samples.swap(0, 1),
+                "step 1 did not use the samples",
+                2,
+            ),
+            (|l| drop(l.pop()), "are missing", 1),
+        ];
+        for (spoil, expected, clean) in table {
+            let mut ledger = true_ledger(steps);
+            spoil(&mut ledger);
+            let audit = audit(ledger, &plan(), steps);
+            let text = audit.problems.join("; ");
+            assert!(text.contains(expected), "{expected}: {text}");
+            assert_eq!(audit.clean_epochs, clean, "{expected}");
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! How a run comes to rest: the last checkpoint, and what people ask for.
+
+use std::collections::BTreeSet;
+
+use super::membership::{ids, peers};
+use super::{Effect, Event, Next, Outcome, Phase, Run, Stopping};
+use crate::checkpoint::CheckpointInfo;
+use crate::ids::WorkerId;
+
+impl Run {
+    /// A member has done its part: all steps, or a stop at a boundary.
+    pub(super) fn done(&mut self, worker: &WorkerId, outcome: Outcome, out: &mut Vec<Effect>) {
+        match &mut self.phase {
+            Phase::Forming { .. } | Phase::Running { .. } => {
+                let next = match outcome {
+                    Outcome::Completed { step } => Next::Complete { step },
+                    Outcome::Stopped { step } => match self.stopping() {
+                        Some(Stopping::Cancel) => Next::Cancel { step: Some(step) },
+                        Some(Stopping::Pause) => Next::Pause { step: Some(step) },
+                        Some(Stopping::Drain) | None => Next::Requeue {
+                            reason: "a worker or the coordinator was asked to shut down".into(),
+                            step: Some(step),
+                        },
+                    },
+                    Outcome::Yielded { .. } | Outcome::Aborted | Outcome::Failed { .. } => return,
+                };
+                let Some(roster) = self.roster().cloned() else {
+                    return;
+                };
+                self.vitals.connected();
+                self.vitals.dismiss(worker);
+                let mut pending: BTreeSet<WorkerId> = ids(&peers(&roster)).into_iter().collect();
+                pending.remove(worker);
+                self.enter(
+                    Phase::Finishing {
+                        roster,
+                        pending,
+                        next,
+                    },
+                    out,
+                );
+                self.settle(out);
+            }
+            Phase::Finishing { pending, .. } => {
+                pending.remove(worker);
+                self.vitals.dismiss(worker);
+                self.settle(out);
+            }
+            Phase::Queued { .. }
+            | Phase::Paused
+            | Phase::Completed
+            | Phase::Failed { .. }
+            | Phase::Cancelled => {}
+        }
+    }
+
+    /// `worker` is gone, or failed, while the last checkpoint is gathered: its slice may be missing.
+    pub(super) fn left_finishing(
+        &mut self,
+        worker: &WorkerId,
+        reason: String,
+        out: &mut Vec<Effect>,
+    ) {
+        let Phase::Finishing { pending, .. } = &mut self.phase else {
+            return;
+        };
+        if !pending.remove(worker) {
+            return;
+        }
+        self.vitals.dismiss(worker);
+        out.push(Effect::Log {
+            warning: true,
+            message: reason.clone(),
+        });
+        if self.awaited_is_stored() {
+            self.settle(out);
+        } else {
+            self.spoiled(&reason, out);
+        }
+    }
+
+    /// The checkpoint waited for will not come.
+    fn spoiled(&mut self, reason: &str, out: &mut Vec<Effect>) {
+        let Phase::Finishing { pending, next, .. } = &mut self.phase else {
+            return;
+        };
+        match next {
+            Next::Cancel { step } | Next::Pause { step } | Next::Requeue { step, .. } => {
+                *step = None;
+                out.push(Effect::Persist);
+                self.settle(out);
+            }
+            // The steps are done and some hold the final state: they come together once more to store it.
+            Next::Complete { .. } => {
+                let left: Vec<WorkerId> = std::mem::take(pending).into_iter().collect();
+                let reason = format!("the final checkpoint is missing: {reason}");
+                if let Some(hopeless) = self.hopeless(&reason) {
+                    self.fail(hopeless, &left, out);
+                    return;
+                }
+                self.abort(left, &reason, out);
+                let reason = Some(reason);
+                self.enter(Phase::Queued { reason }, out);
+            }
+        }
+    }
+
+    /// Whether a member's failure changes nothing any more: what is waited for is stored, or a person wants
+    /// the run to end in any case.
+    pub(super) fn ends_regardless(&self) -> bool {
+        let Phase::Finishing { next, .. } = &self.phase else {
+            return false;
+        };
+        matches!(next, Next::Cancel { .. } | Next::Pause { .. }) || self.awaited_is_stored()
+    }
+
+    fn awaited_is_stored(&self) -> bool {
+        let Phase::Finishing { roster, next, .. } = &self.phase else {
+            return false;
+        };
+        // One that an earlier generation left at this step does not count: a run that was resumed from an
+        // older checkpoint takes the step again.
+        let ours = |c: &CheckpointInfo| {
+            c.generation == self.generation || c.step == roster.start_step && !self.is_void(c)
+        };
+        next.awaited().is_none_or(|step| {
+            step == 0 || self.checkpoints.iter().any(|c| c.step == step && ours(c))
+        })
+    }
+
+    /// Leaves `Finishing` when nothing is waited for any more.
+    pub(super) fn settle(&mut self, out: &mut Vec<Effect>) {
+        let Phase::Finishing { pending, next, .. } = &self.phase else {
+            return;
+        };
+        if !pending.is_empty() || !self.awaited_is_stored() {
+            return;
+        }
+        let phase = match next.clone() {
+            Next::Complete { .. } => Phase::Completed,
+            Next::Cancel { .. } => Phase::Cancelled,
+            Next::Pause { .. } => Phase::Paused,
+            Next::Requeue { reason, .. } => Phase::Queued {
+                reason: Some(reason),
+            },
+        };
+        self.enter(phase, out);
+    }
+
+    pub(super) fn checkpoint_failed(&mut self, failed: u64, why: &str, out: &mut Vec<Effect>) {
+        if let Phase::Finishing { next, .. } = &self.phase
+            && next.awaited() == Some(failed)
+            && !self.awaited_is_stored()
+        {
+            // Full disks and the like: trying for ever would not help, nor would giving up at once.
+            self.failures += 1;
+            self.spoiled(why, out);
+        }
+    }
+
+    /// The checkpoint of `step` is gone again. It may be the one that the end rests on.
+    pub(super) fn last_checkpoint_spoiled(&mut self, step: u64, why: &str, out: &mut Vec<Effect>) {
+        if let Phase::Finishing { next, .. } = &self.phase
+            && next.awaited() == Some(step)
+            && !self.awaited_is_stored()
+        {
+            self.spoiled(why, out);
+        }
+    }
+
+    pub(super) fn cancel(&mut self, out: &mut Vec<Effect>) {
+        self.stop(Stopping::Cancel, out);
+    }
+
+    pub(super) fn pause(&mut self, out: &mut Vec<Effect>) {
+        self.stop(Stopping::Pause, out);
+    }
+
+    /// A person wants the run to stop.
+    fn stop(&mut self, how: Stopping, out: &mut Vec<Effect>) {
+        let rest = match how {
+            Stopping::Cancel => Phase::Cancelled,
+            Stopping::Pause => Phase::Paused,
+            Stopping::Drain => return,
+        };
+        match &mut self.phase {
+            Phase::Queued { .. } => self.enter(rest, out),
+            Phase::Paused if how == Stopping::Cancel => self.enter(rest, out),
+            Phase::Forming { roster, .. } => {
+                let members = ids(&peers(roster));
+                self.abort(members, &how.to_string(), out);
+                self.enter(rest, out);
+            }
+            Phase::Running { roster, stopping } => {
+                *stopping = Some(how);
+                let workers = ids(&peers(roster));
+                let generation = self.generation;
+                out.extend([
+                    Effect::Persist,
+                    Effect::SendStop {
+                        workers,
+                        generation,
+                    },
+                ]);
+            }
+            Phase::Finishing { next, .. } => {
+                // What is complete stays so; of two wishes the later counts.
+                if let Next::Requeue { step, .. } | Next::Cancel { step } | Next::Pause { step } =
+                    next
+                {
+                    let step = *step;
+                    *next = match how {
+                        Stopping::Pause => Next::Pause { step },
+                        Stopping::Cancel | Stopping::Drain => Next::Cancel { step },
+                    };
+                    out.push(Effect::Persist);
+                    self.settle(out);
+                }
+            }
+            Phase::Paused | Phase::Completed | Phase::Failed { .. } | Phase::Cancelled => {}
+        }
+    }
+
+    pub(super) fn resume(&mut self, checkpoint: Option<u64>, out: &mut Vec<Effect>) {
+        if self.admit(&Event::Resume { checkpoint }).is_err() {
+            return;
+        }
+        // A failed run goes back to what is on disk: the state that workers hold led to the failure.
+        if checkpoint.is_some() || matches!(self.phase, Phase::Failed { .. }) {
+            self.rewind(checkpoint, out);
+            self.furthest = self.progress.map_or(0, |p| p.step);
+        }
+        self.futile = 0;
+        self.stale = 0;
+        self.failures = 0;
+        self.vitals.forgive();
+        self.enter(Phase::Queued { reason: None }, out);
+    }
+
+    pub(super) fn drain(&mut self, out: &mut Vec<Effect>) {
+        let reason = "a worker or the coordinator was asked to shut down";
+        match &mut self.phase {
+            Phase::Forming { roster, .. } => {
+                let members = ids(&peers(roster));
+                self.futile = self.futile.saturating_sub(1);
+                self.abort(members, reason, out);
+                let reason = Some(reason.into());
+                self.enter(Phase::Queued { reason }, out);
+            }
+            Phase::Running { roster, stopping } => {
+                let workers = ids(&peers(roster));
+                stopping.get_or_insert(Stopping::Drain);
+                let generation = self.generation;
+                out.extend([
+                    Effect::Persist,
+                    Effect::SendStop {
+                        workers,
+                        generation,
+                    },
+                ]);
+            }
+            Phase::Queued { .. }
+            | Phase::Finishing { .. }
+            | Phase::Paused
+            | Phase::Completed
+            | Phase::Failed { .. }
+            | Phase::Cancelled => {}
+        }
+    }
+}

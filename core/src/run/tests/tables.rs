@@ -1,0 +1,408 @@
+//! Tables: who takes part, and what follows from the members' health.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+fn progress(i: u8, generation: u64, ticks: u64, waiting_for: Option<u32>) -> Event {
+    Event::Progress {
+        worker: worker(i),
+        generation,
+        ticks,
+        waiting_for,
+    }
+}
+
+fn leaving(i: u8) -> Event {
+    Event::WorkerLeaving { worker: worker(i) }
+}
+
+fn unreachable(i: u8, generation: u64, peers: &[u8]) -> Event {
+    Event::Unreachable {
+        worker: worker(i),
+        generation,
+        peers: workers(peers),
+    }
+}
+
+fn back(i: u8, serving: Option<u64>) -> Event {
+    Event::WorkerBack {
+        worker: worker(i),
+        serving,
+    }
+}
+
+/// Written to the journal and read again by another coordinator.
+fn restarted(run: &Run, now: u64) -> Run {
+    let json = serde_json::to_string(run).unwrap();
+    serde_json::from_str::<Run>(&json).unwrap().recovered(now)
+}
+
+#[test]
+fn survivors_of_a_loss_go_on_at_once_in_their_order() {
+    let mut run = running(&[2, 0, 1]);
+    run.apply(1, stored(5, 1));
+    let effects = run.apply(2, lost(0));
+    let (roster, at_boundary, discard) = sent(&effects).expect("a roster");
+    assert_eq!(
+        (roster.generation, roster.start_step, at_boundary),
+        (2, 5, false)
+    );
+    assert!(discard.is_empty());
+    assert_eq!(members(&run), workers(&[2, 1]));
+    assert_eq!(run.phase_name(), "forming");
+    assert!(effects.contains(&Effect::Persist) && aborted(&effects).is_empty());
+    // One that has no part in it does not matter.
+    assert!(run.apply(3, lost(0)).is_empty());
+    // While the next forms, another.
+    assert!(sent(&run.apply(4, lost(2))).is_some());
+    assert_eq!((members(&run), run.generation), (workers(&[1]), 3));
+}
+
+#[test]
+fn too_few_survivors_let_go_and_wait() {
+    let mut run = running(&[0, 1]);
+    run.spec.workers.min = 2;
+    let effects = run.apply(1, lost(0));
+    assert_eq!(aborted(&effects), [(worker(1), 1)]);
+    let Phase::Queued { reason: Some(why) } = &run.phase else {
+        panic!("{:?}", run.phase)
+    };
+    assert!(why.contains("1 of at least 2"), "{why}");
+    assert_eq!(run.wake(), None);
+    // Fewer than it needs it does not take, more than it may have it leaves.
+    assert!(run.apply(2, assigned(&[1])).is_empty());
+    run.spec.workers.max = 3;
+    run.apply(2, assigned(&[1, 2, 3, 0]));
+    assert_eq!(members(&run), workers(&[1, 2, 3]));
+}
+
+#[test]
+fn workers_join_at_a_boundary_as_far_as_there_is_room() {
+    let mut run = running(&[0, 1]);
+    run.spec.workers.max = 3;
+    assert_eq!(run.vacancies(), 1);
+    let effects = run.apply(1, joined(&[1, 2, 3]));
+    let (roster, at_boundary, _) = sent(&effects).expect("a roster");
+    assert_eq!((roster.generation, at_boundary), (2, true));
+    assert_eq!(members(&run), workers(&[0, 1, 2]));
+    assert_eq!(run.vacancies(), 0);
+    // Nor does a run that is to stop take any.
+    let mut run = running(&[0]);
+    run.apply(1, Event::Pause);
+    assert_eq!(run.vacancies(), 0);
+    assert!(run.apply(2, joined(&[1])).is_empty());
+}
+
+#[test]
+fn joining_and_leaving_again_and_again_is_no_setback() {
+    let mut run = running(&[0]);
+    for _ in 0..2 * FUTILE_GENERATIONS {
+        for event in [joined(&[1]), leaving(1)] {
+            run.apply(1, event);
+            for member in [0, 1] {
+                run.apply(1, ready(member, run.generation, 0, "a"));
+            }
+            assert_eq!(run.phase_name(), "running");
+        }
+    }
+}
+
+#[test]
+fn a_leaver_is_let_go_at_a_boundary_if_others_go_on() {
+    let mut run = running(&[0, 1]);
+    let effects = run.apply(1, leaving(0));
+    let (roster, at_boundary, _) = sent(&effects).expect("a roster");
+    assert_eq!((roster.generation, at_boundary), (2, true));
+    assert_eq!(members(&run), workers(&[1]));
+    let let_go = Effect::SendYield {
+        worker: worker(0),
+        generation: 1,
+    };
+    assert!(effects.contains(&let_go));
+    assert!(
+        run.apply(2, released(0, 1, Outcome::Yielded { step: 3 }))
+            .is_empty()
+    );
+    // While a generation forms there is no boundary to wait for.
+    let mut run = running(&[0, 1, 2]);
+    run.apply(1, lost(2));
+    let effects = run.apply(2, leaving(0));
+    assert_eq!(aborted(&effects), [(worker(0), 2)]);
+    assert!(matches!(sent(&effects), Some((_, false, _))));
+    // The last one leaves a checkpoint behind.
+    let mut run = running(&[0]);
+    let effects = run.apply(1, leaving(0));
+    assert_eq!(stopped(&effects), Some((workers(&[0]), 1)));
+    run.apply(2, released(0, 1, Outcome::Stopped { step: 3 }));
+    assert_eq!(run.phase_name(), "finishing");
+    run.apply(3, stored(3, 1));
+    assert!(matches!(run.phase, Phase::Queued { reason: Some(_) }));
+}
+
+#[test]
+fn an_interruption_waits_for_the_news_of_a_loss() {
+    let mut run = running(&[0, 1, 2]);
+    assert!(run.apply(1000, interrupted(0, 1)).is_empty());
+    assert!(run.apply(1010, interrupted(1, 1)).is_empty());
+    assert_eq!(run.wake(), Some(1200));
+    assert!(run.apply(1199, Event::Tick).is_empty());
+    let mut informed = run.clone();
+    let effects = run.apply(1200, Event::Tick);
+    assert!(matches!(sent(&effects), Some((_, false, _))));
+    assert_eq!(members(&run), workers(&[0, 1, 2]));
+    // Meanwhile nobody waits for a boundary that will not come.
+    let effects = informed.clone().apply(1199, joined(&[3]));
+    assert!(matches!(sent(&effects), Some((_, false, _))));
+    informed.apply(1199, lost(2));
+    assert_eq!(informed.generation, 2);
+    assert!(informed.apply(1300, Event::Tick).is_empty());
+    assert_eq!(informed.generation, 2);
+}
+
+#[test]
+fn whom_most_cannot_reach_is_put_out() {
+    let mut run = queued();
+    run.apply(0, assigned(&[0, 1, 2]));
+    for (from, to) in [(1, &[0, 2][..]), (0, &[1]), (2, &[1])] {
+        assert!(run.apply(100, unreachable(from, 1, to)).is_empty());
+    }
+    assert!(run.apply(599, Event::Tick).is_empty());
+    let effects = run.apply(600, Event::Tick);
+    assert_eq!(aborted(&effects), [(worker(1), 1)]);
+    assert_eq!(members(&run), workers(&[0, 2]));
+    // Who complains of strangers only is not put out for it.
+    run.apply(700, unreachable(2, 2, &[5]));
+    let effects = run.apply(1300, Event::Tick);
+    assert!(aborted(&effects).is_empty());
+    assert_eq!((members(&run), run.generation), (workers(&[0, 2]), 3));
+    // Nor matters a complaint once all are connected.
+    run.apply(1400, unreachable(0, 3, &[2]));
+    run.apply(1450, ready(0, 3, 0, "a"));
+    run.apply(1450, ready(2, 3, 0, "a"));
+    assert!(run.apply(2000, Event::Tick).is_empty());
+}
+
+/// Ticks four times a second, with what the workers say meanwhile, until something follows.
+fn watch(run: &mut Run, mut now: u64, says: impl Fn(u64) -> Vec<Event>) -> (u64, Vec<Effect>) {
+    for _ in 0..1000 {
+        now += 250;
+        for event in says(now) {
+            run.apply(now, event);
+        }
+        let effects = run.apply(now, Event::Tick);
+        if !effects.is_empty() {
+            return (now, effects);
+        }
+    }
+    panic!("nothing ever follows")
+}
+
+#[test]
+fn a_stuck_worker_is_put_out_after_ten_steps_time() {
+    let mut run = running(&[0, 1]);
+    let Event::StepCommitted { mut report, .. } = committed(1, 1) else {
+        unreachable!()
+    };
+    report.phases.forward_ms = 800.0;
+    let generation = 1;
+    run.apply(0, Event::StepCommitted { generation, report });
+    let waits = |_| vec![progress(0, 1, 5, Some(1)), progress(1, 1, 5, None)];
+    let (now, effects) = watch(&mut run, 0, waits);
+    // The first heartbeat, at 250 ms, was a sign of work.
+    assert_eq!(now, 8500);
+    assert_eq!(aborted(&effects), [(worker(1), 1)]);
+    assert_eq!(members(&run), workers(&[0]));
+}
+
+#[test]
+fn nobody_is_put_out_when_all_wait_for_each_other() {
+    for forming in [false, true] {
+        let mut run = if forming { queued() } else { running(&[0, 1]) };
+        run.apply(0, assigned(&[0, 1]));
+        let waits = |_| vec![progress(0, 1, 5, Some(1)), progress(1, 1, 5, Some(0))];
+        let (_, effects) = watch(&mut run, 0, waits);
+        assert!(aborted(&effects).is_empty());
+        assert!(matches!(sent(&effects), Some((_, false, _))), "{forming}");
+        assert_eq!(members(&run), workers(&[0, 1]));
+    }
+}
+
+#[test]
+fn a_coordinator_that_stood_still_blames_nobody() {
+    let mut run = running(&[0, 1]);
+    run.apply(0, committed(1, 1));
+    run.apply(0, Event::Tick);
+    assert!(run.apply(50_000, Event::Tick).is_empty());
+    assert_eq!(members(&run), workers(&[0, 1]));
+}
+
+#[test]
+fn a_generation_runs_from_the_step_that_all_stand_at() {
+    let mut run = running(&[0, 1]);
+    run.apply(0, stored(3, 1));
+    run.apply(0, lost(0));
+    run.apply(0, joined(&[2]));
+    assert!(
+        run.apply(0, ready(1, 1, 7, "a")).is_empty(),
+        "of the generation before"
+    );
+    run.apply(0, ready(1, 2, 7, "a"));
+    let Phase::Running { roster, .. } = &run.phase else {
+        panic!("{:?}", run.phase)
+    };
+    assert_eq!(roster.start_step, 7);
+}
+
+#[test]
+fn different_first_weights_fail_the_run_by_name() {
+    let mut run = queued();
+    run.apply(0, assigned(&[0, 1]));
+    run.apply(0, ready(0, 1, 0, "a"));
+    let effects = run.apply(0, ready(1, 1, 0, "b"));
+    assert_eq!(aborted(&effects), [(worker(0), 1), (worker(1), 1)]);
+    let Phase::Failed { reason } = &run.phase else {
+        panic!("{:?}", run.phase)
+    };
+    assert!(reason.contains("w0") && reason.contains("w1"), "{reason}");
+}
+
+#[test]
+fn different_later_states_are_void() {
+    for other in [(7, "b"), (0, "a"), (8, "a")] {
+        let mut run = running(&[0, 1]);
+        run.apply(0, stored(3, 1));
+        run.apply(0, interrupted(0, 1));
+        run.apply(200, Event::Tick);
+        run.apply(200, ready(0, 2, 7, "a"));
+        let effects = run.apply(200, ready(1, 2, other.0, other.1));
+        assert!(effects.contains(&Effect::Rewind { step: 3 }));
+        assert_eq!((run.lineage, run.generation), (1, 3));
+        assert_eq!(sent(&effects).expect("a roster").0.start_step, 3);
+    }
+}
+
+#[test]
+fn a_state_that_the_majority_does_not_share_is_discarded_and_the_second_time_its_worker() {
+    let mut run = running(&[0, 1, 2]);
+    for generation in [1, 2] {
+        for (i, of) in [(0, "a"), (1, "b")] {
+            assert!(run.apply(0, digest(i, generation, 5, of)).is_empty());
+        }
+        let effects = run.apply(0, digest(2, generation, 5, "a"));
+        let (_, at_boundary, discard) = sent(&effects).expect("a roster");
+        assert!(!at_boundary);
+        assert_eq!(*discard, BTreeSet::from([worker(1)]));
+        if generation == 1 {
+            assert_eq!(members(&run), workers(&[0, 1, 2]));
+            assert_eq!(run.barred_until(&worker(1)), 0);
+            (0..3).for_each(|i| drop(run.apply(0, ready(i, 2, 5, "a"))));
+        } else {
+            assert_eq!(aborted(&effects), [(worker(1), 2)]);
+            assert_eq!(members(&run), workers(&[0, 2]));
+            assert_eq!(run.barred_until(&worker(1)), u64::MAX);
+        }
+    }
+    assert_eq!(run.lineage, 0);
+    // Strangers have no voice.
+    assert!(run.apply(0, digest(9, 3, 6, "c")).is_empty());
+}
+
+#[test]
+fn without_a_majority_the_run_goes_back_and_not_for_ever() {
+    let mut run = running(&[0, 1]);
+    run.apply(0, stored(3, 1));
+    let mut rounds = 0;
+    while run.phase_name() == "running" {
+        rounds += 1;
+        assert!(rounds < 100, "it never gives up");
+        let generation = run.generation;
+        (4..6).for_each(|step| drop(run.apply(0, committed(step, generation))));
+        run.apply(0, digest(0, generation, 5, "a"));
+        let effects = run.apply(0, digest(1, generation, 5, "b"));
+        assert!(effects.contains(&Effect::Rewind { step: 3 }));
+        assert_eq!(run.lineage, rounds);
+        (0..2).for_each(|i| drop(run.apply(0, ready(i, generation + 1, 3, "a"))));
+    }
+    assert_eq!(run.phase_name(), "failed");
+    assert!(rounds >= 5, "gave up after {rounds}");
+}
+
+#[test]
+fn after_a_restart_members_that_come_back_go_on() {
+    let mut run = restarted(&running(&[0, 1]), 500);
+    assert_eq!(run.wake(), Some(10_500));
+    assert_eq!(run.vacancies(), 0, "who knows who is there");
+    assert!(run.apply(600, back(0, Some(1))).is_empty());
+    assert!(run.apply(600, back(1, Some(1))).is_empty());
+    assert_eq!((run.phase_name(), run.generation), ("running", 1));
+    assert_eq!((run.wake(), run.vacancies()), (None, 2));
+    // Not twice.
+    assert!(run.apply(700, back(1, None)).is_empty());
+}
+
+#[test]
+fn after_a_restart_the_run_goes_on_without_who_does_not_come_back() {
+    let mut run = restarted(&running(&[0, 1, 2]), 0);
+    run.apply(100, back(0, Some(1)));
+    let mut silent = run.clone();
+    run.apply(100, back(1, Some(1)));
+    let effects = run.apply(200, back(2, None));
+    assert!(sent(&effects).is_some());
+    assert_eq!(members(&run), workers(&[0, 1]));
+    silent.apply(8500, Event::Tick);
+    assert!(silent.apply(9999, Event::Tick).is_empty());
+    silent.apply(10_000, Event::Tick);
+    assert_eq!((members(&silent), silent.generation), (workers(&[0]), 2));
+    // What the dead cannot answer for, the living do not wait for.
+    let mut run = restarted(&running(&[0, 1]), 0);
+    run.apply(100, back(0, Some(1)));
+    run.apply(200, interrupted(0, 1));
+    run.apply(400, Event::Tick);
+    assert_eq!(members(&run), workers(&[0]));
+}
+
+#[test]
+fn a_word_to_stop_survives_a_restart() {
+    let mut run = running(&[0]);
+    run.apply(0, Event::Cancel);
+    let mut run = restarted(&run, 0);
+    let effects = run.apply(100, back(0, Some(1)));
+    assert_eq!(stopped(&effects), Some((workers(&[0]), 1)));
+}
+
+#[test]
+fn failures_and_futile_generations_end_the_run() {
+    // (how a generation ends, after how many)
+    let table = [
+        (released(0, 0, failure(false)), FUTILE_FAILURES),
+        // The first one made progress.
+        (lost(0), FUTILE_GENERATIONS + 1),
+    ];
+    for (ends, limit) in table {
+        let mut run = running(&[0]);
+        let mut ended = 0;
+        while run.phase_name() != "failed" {
+            ended += 1;
+            assert!(ended <= limit, "it never gives up");
+            let generation = run.generation;
+            let event = match &ends {
+                Event::Released { outcome, .. } => released(0, generation, outcome.clone()),
+                other => other.clone(),
+            };
+            // The same steps again are no progress.
+            run.apply(0, committed(3, generation));
+            run.apply(0, event);
+            run.apply(0, assigned(&[0]));
+            run.apply(0, ready(0, run.generation, 0, "a"));
+        }
+        assert_eq!(ended, limit);
+        run.apply(0, resume(None));
+        assert!(matches!(run.phase, Phase::Queued { .. }));
+        assert_eq!((run.futile, run.failures, run.lineage), (0, 0, 1));
+    }
+    let mut run = running(&[0, 1]);
+    let effects = run.apply(0, released(0, 1, failure(true)));
+    assert_eq!(aborted(&effects), [(worker(1), 1)]);
+    assert_eq!(run.phase_name(), "failed");
+}

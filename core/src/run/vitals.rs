@@ -1,0 +1,386 @@
+//! What is known of the members' health, and what follows from it: who is stuck, who is unreachable, whose
+//! state differs.
+//!
+//! A stuck worker is told from a dead one by its heartbeats, which go on, and from one that waits for a stuck
+//! peer by what the heartbeats say. How long is too long follows from the run's own step times.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::ids::WorkerId;
+
+/// A worker may take so many times the longest of the recent steps without a sign of work ...
+const SLOWER: f64 = 10.0;
+/// ... and this in any case, milliseconds. Machines hiccup.
+const LEAST_PATIENCE_MS: u64 = 5_000;
+/// Before the first steps are known: fetching data takes its time, but every chunk is a sign of work.
+const FIRST_PATIENCE_MS: u64 = 60_000;
+/// While a generation forms in a run whose steps are known.
+const FORMING_PATIENCE_MS: u64 = 15_000;
+/// Ticks come four times a second.
+const OVERSLEPT_MS: u64 = 2_000;
+/// Steps whose times count.
+const STEPS: usize = 16;
+/// Steps whose digests are incomplete, at most.
+const DIGESTS: usize = 8;
+
+/// Health of the members of a generation, and of workers over generations.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Vitals {
+    members: BTreeMap<WorkerId, Vital>,
+    steps_ms: VecDeque<f64>,
+    /// When to form anew, and why: somebody's peers broke off.
+    pub regroup_at: Option<(u64, String)>,
+    /// Whose peers broke off: they keep still until the next generation.
+    pub interrupted: BTreeSet<WorkerId>,
+    /// Who could not reach whom, and when to draw the consequence.
+    unreachable: BTreeMap<WorkerId, BTreeSet<WorkerId>>,
+    unreachable_at: Option<u64>,
+    /// Members that may still come back after the coordinator's restart, until then.
+    pub awaited: BTreeMap<WorkerId, u64>,
+    /// Members that came back without their part of the run, while others are still awaited.
+    pub bereft: BTreeSet<WorkerId>,
+    digests: BTreeMap<u64, BTreeMap<WorkerId, String>>,
+    strikes: BTreeMap<WorkerId, Strikes>,
+    ticked_ms: Option<u64>,
+}
+
+/// A member's signs of work.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Vital {
+    ticks: u64,
+    changed_ms: u64,
+    waiting_for: Option<u32>,
+}
+
+/// What a worker has to its account.
+#[derive(Debug, Clone, PartialEq, Default)]
+struct Strikes {
+    count: u32,
+    until_ms: u64,
+    differed: u32,
+}
+
+/// How the members' states compare.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Not all digests are here yet.
+    Incomplete,
+    /// All are equal.
+    Agreed,
+    /// These differ from the majority.
+    Differ(BTreeSet<WorkerId>),
+    /// There is no majority.
+    Disputed,
+}
+
+/// Who is to blame for standing still.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Stuck {
+    /// This member does not work, for so long, longer than that.
+    Member(WorkerId, u64, u64),
+    /// All wait for each other, for so long.
+    Everybody(u64),
+}
+
+impl Vitals {
+    /// A generation begins.
+    pub fn begin(&mut self, members: impl Iterator<Item = WorkerId>, now: u64) {
+        let fresh = |worker| {
+            let vital = Vital {
+                changed_ms: now,
+                ..Vital::default()
+            };
+            (worker, vital)
+        };
+        self.members = members.map(fresh).collect();
+        self.regroup_at = None;
+        self.interrupted.clear();
+        self.connected();
+        self.awaited.clear();
+        self.bereft.clear();
+        self.digests.clear();
+        self.ticked_ms = None;
+    }
+
+    /// All members reach each other: complaints are settled.
+    pub fn connected(&mut self) {
+        self.unreachable.clear();
+        self.unreachable_at = None;
+    }
+
+    /// Nothing is expected of `worker` any more.
+    pub fn dismiss(&mut self, worker: &WorkerId) {
+        self.members.remove(worker);
+    }
+
+    /// A sign of life.
+    pub fn progress(&mut self, worker: WorkerId, ticks: u64, waiting_for: Option<u32>, now: u64) {
+        let vital = self.members.entry(worker).or_insert_with(|| Vital {
+            changed_ms: now,
+            ..Vital::default()
+        });
+        if vital.ticks != ticks {
+            vital.changed_ms = now;
+        }
+        vital.ticks = ticks;
+        vital.waiting_for = waiting_for;
+    }
+
+    /// Whether so much time has passed since the last look at it that the coordinator itself must have stood
+    /// still: then what its workers did meanwhile is not known yet, and each gets its full time again.
+    pub fn overslept(&mut self, now: u64) -> bool {
+        let before = self.ticked_ms.replace(now);
+        let asleep = before.is_some_and(|before| now > before + OVERSLEPT_MS);
+        if let (true, Some(before)) = (asleep, before) {
+            let lost = now - before;
+            for vital in self.members.values_mut() {
+                vital.changed_ms = now;
+            }
+            for until in self.awaited.values_mut() {
+                *until += lost;
+            }
+        }
+        asleep
+    }
+
+    /// A step took so long.
+    pub fn step_took(&mut self, ms: f64) {
+        if self.steps_ms.len() == STEPS {
+            self.steps_ms.pop_front();
+        }
+        self.steps_ms.push_back(ms);
+    }
+
+    /// How long a member may show no work.
+    fn patience(&self, running: bool) -> u64 {
+        let longest = self.steps_ms.iter().copied().fold(0.0, f64::max);
+        let least = match (running, longest > 0.0) {
+            (_, false) => return FIRST_PATIENCE_MS,
+            (true, true) => LEAST_PATIENCE_MS,
+            (false, true) => FORMING_PATIENCE_MS,
+        };
+        ((longest * SLOWER) as u64).max(least)
+    }
+
+    /// Who, if anyone, stands still for too long.
+    pub fn stuck(&self, running: bool, now: u64) -> Option<Stuck> {
+        let patience = self.patience(running);
+        let still = |v: &Vital| now.saturating_sub(v.changed_ms);
+        let culprit = self
+            .members
+            .iter()
+            .filter(|(worker, v)| v.waiting_for.is_none() && !self.awaited.contains_key(*worker))
+            .find(|(_, v)| still(v) > patience);
+        if let Some((worker, vital)) = culprit {
+            return Some(Stuck::Member(worker.clone(), still(vital), patience));
+        }
+        let all_wait = !self.members.is_empty()
+            && self
+                .members
+                .values()
+                .all(|v| v.waiting_for.is_some() && still(v) > patience);
+        all_wait.then(|| Stuck::Everybody(self.members.values().map(still).min().unwrap_or(0)))
+    }
+
+    /// `worker` says that it cannot reach `peers`.
+    pub fn cannot_reach(&mut self, worker: WorkerId, peers: Vec<WorkerId>, decide_at: u64) {
+        self.unreachable.entry(worker).or_default().extend(peers);
+        self.unreachable_at.get_or_insert(decide_at);
+    }
+
+    /// Whether somebody could not reach a peer, and no consequence was drawn yet.
+    pub fn has_complaints(&self) -> bool {
+        self.unreachable_at.is_some()
+    }
+
+    /// Whom most could not reach; among equals the last of `ranks`. None before it is time.
+    pub fn cut_off(&self, ranks: &[WorkerId], now: u64) -> Option<WorkerId> {
+        if self.unreachable_at.is_none_or(|at| now < at) {
+            return None;
+        }
+        let votes = |worker: &&WorkerId| {
+            let named = |peers: &&BTreeSet<WorkerId>| peers.contains(*worker);
+            self.unreachable.values().filter(named).count()
+        };
+        let named = |worker: &&WorkerId| votes(worker) > 0;
+        ranks.iter().filter(named).max_by_key(votes).cloned()
+    }
+
+    /// When something is to be looked at.
+    pub fn wake(&self) -> Option<u64> {
+        // A complaint comes before the interruptions that follow from it.
+        let regroup = self.regroup_at.as_ref().map(|(at, _)| *at);
+        let regroup = regroup.filter(|_| !self.has_complaints());
+        let awaited = self.awaited.values().min().copied();
+        [regroup, self.unreachable_at, awaited]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Takes a member's digest in and compares when all of `members` are there.
+    pub fn compare(
+        &mut self,
+        members: &[WorkerId],
+        worker: WorkerId,
+        step: u64,
+        digest: String,
+    ) -> Verdict {
+        let here = self.digests.entry(step).or_default();
+        here.insert(worker, digest);
+        if members.iter().any(|m| !here.contains_key(m)) {
+            while self.digests.len() > DIGESTS {
+                self.digests.pop_first();
+            }
+            return Verdict::Incomplete;
+        }
+        let here = self.digests.remove(&step).unwrap_or_default();
+        // Older ones that are not complete by now never will be.
+        self.digests.retain(|other, _| *other > step);
+        let mut count: BTreeMap<&str, usize> = BTreeMap::new();
+        for digest in here.values() {
+            *count.entry(digest).or_default() += 1;
+        }
+        if count.len() == 1 {
+            return Verdict::Agreed;
+        }
+        match count.iter().find(|(_, n)| **n * 2 > here.len()) {
+            Some((winner, _)) => Verdict::Differ(
+                here.iter()
+                    .filter(|(_, digest)| digest != winner)
+                    .map(|(worker, _)| worker.clone())
+                    .collect(),
+            ),
+            None => Verdict::Disputed,
+        }
+    }
+
+    /// A worker failed: from the second time on it is kept away from the run for a while, each time longer.
+    pub fn strike(&mut self, worker: &WorkerId, now: u64) {
+        let strikes = self.strikes.entry(worker.clone()).or_default();
+        strikes.count += 1;
+        if strikes.count > 1 {
+            strikes.until_ms = now + (1000 << strikes.count.min(6));
+        }
+    }
+
+    /// A worker's state differed from the majority's. True if it must not serve this run again: one flipped
+    /// bit may be chance, a second is a machine to be looked at.
+    pub fn differed(&mut self, worker: &WorkerId) -> bool {
+        let strikes = self.strikes.entry(worker.clone()).or_default();
+        strikes.differed += 1;
+        if strikes.differed > 1 {
+            strikes.until_ms = u64::MAX;
+        }
+        strikes.differed > 1
+    }
+
+    /// Until when a worker is kept away from the run.
+    pub fn barred_until(&self, worker: &WorkerId) -> u64 {
+        self.strikes.get(worker).map_or(0, |s| s.until_ms)
+    }
+
+    /// A person tries again.
+    pub fn forgive(&mut self) {
+        self.strikes.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn worker(i: u8) -> WorkerId {
+        WorkerId::new(format!("w{i}")).unwrap()
+    }
+
+    fn vitals(n: u8) -> Vitals {
+        let mut vitals = Vitals::default();
+        vitals.begin((0..n).map(worker), 0);
+        vitals
+    }
+
+    #[test]
+    fn a_stuck_worker_is_told_from_one_that_waits_for_it() {
+        let mut v = vitals(2);
+        v.step_took(800.0);
+        v.progress(worker(0), 5, Some(1), 1000);
+        v.progress(worker(1), 5, None, 1000);
+        assert_eq!(v.stuck(true, 9000), None, "ten steps have not passed");
+        v.progress(worker(0), 5, Some(1), 9001);
+        v.progress(worker(1), 5, None, 9001);
+        assert_eq!(
+            v.stuck(true, 9001),
+            Some(Stuck::Member(worker(1), 8001, 8000))
+        );
+        // Any work resets it.
+        v.progress(worker(1), 6, None, 9002);
+        assert_eq!(v.stuck(true, 9003), None);
+        // Nobody works and all wait: the network.
+        v.progress(worker(1), 6, Some(0), 9002);
+        assert_eq!(v.stuck(true, 17_003), Some(Stuck::Everybody(8001)));
+    }
+
+    #[test]
+    fn short_steps_leave_time_for_a_hiccup_and_forming_for_data() {
+        let mut v = vitals(1);
+        v.step_took(10.0);
+        assert_eq!(v.stuck(true, 5000), None);
+        assert!(v.stuck(true, 5001).is_some());
+        assert_eq!(v.stuck(false, 15_000), None);
+        assert!(v.stuck(false, 15_001).is_some());
+        let v = vitals(1);
+        assert_eq!(v.stuck(true, 60_000), None);
+        assert!(v.stuck(true, 60_001).is_some());
+    }
+
+    #[test]
+    fn who_is_cut_off_is_who_most_cannot_reach() {
+        let ranks = [worker(0), worker(1), worker(2)];
+        let mut v = vitals(3);
+        // The one that is cut off is the first to complain.
+        v.cannot_reach(worker(1), vec![worker(0), worker(2)], 500);
+        assert_eq!(v.cut_off(&ranks, 499), None);
+        v.cannot_reach(worker(0), vec![worker(1)], 600);
+        v.cannot_reach(worker(2), vec![worker(1)], 600);
+        assert_eq!(v.wake(), Some(500));
+        assert_eq!(v.cut_off(&ranks, 500), Some(worker(1)));
+        // Nobody is blamed for one that is not there.
+        assert_eq!(v.cut_off(&[worker(3), worker(4)], 500), None);
+        // Two that cannot reach each other: the first goes on.
+        let mut v = vitals(2);
+        v.cannot_reach(worker(0), vec![worker(1)], 1);
+        v.cannot_reach(worker(1), vec![worker(0)], 1);
+        assert_eq!(v.cut_off(&ranks[..2], 1), Some(worker(1)));
+    }
+
+    #[test]
+    fn digests_are_compared_when_all_are_there() {
+        let members = [worker(0), worker(1), worker(2)];
+        let mut v = vitals(3);
+        let mut say = |i, step, digest: &str| v.compare(&members, worker(i), step, digest.into());
+        assert_eq!(say(0, 5, "a"), Verdict::Incomplete);
+        assert_eq!(say(1, 5, "a"), Verdict::Incomplete);
+        assert_eq!(say(2, 5, "a"), Verdict::Agreed);
+        say(0, 6, "a");
+        say(1, 6, "b");
+        assert_eq!(say(2, 6, "a"), Verdict::Differ([worker(1)].into()));
+        say(0, 7, "a");
+        say(1, 7, "b");
+        assert_eq!(say(2, 7, "c"), Verdict::Disputed);
+    }
+
+    #[test]
+    fn strikes_grow_and_a_second_difference_is_for_good() {
+        let mut v = vitals(1);
+        v.strike(&worker(0), 100);
+        assert_eq!(v.barred_until(&worker(0)), 0);
+        v.strike(&worker(0), 100);
+        assert_eq!(v.barred_until(&worker(0)), 4100);
+        assert!(!v.differed(&worker(0)));
+        assert!(v.differed(&worker(0)));
+        assert_eq!(v.barred_until(&worker(0)), u64::MAX);
+        v.forgive();
+        assert_eq!(v.barred_until(&worker(0)), 0);
+    }
+}

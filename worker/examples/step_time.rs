@@ -1,0 +1,163 @@
+//! Times a training step and the scoring of a batch with and without the cache of the frozen layers'
+//! activations, in float32 and in bfloat16: in turn, so that a noisy machine is noisy to all four.
+//!
+//! ```text
+//! cargo run --release -p fovea-worker --example step_time -- [rounds=7] [frozen layers of the stem=3] [threads=1]
+//! ```
+//!
+//! Wall-clock and processor time are both given: the latter hardly sees what else runs on the machine.
+//! Ratios are of processor times of one round.
+
+use std::time::Duration;
+use std::time::Instant;
+
+use anyhow::Context;
+use fovea_core::googlenet::{FlatLayout, HEAD_INPUT, fill, param_specs};
+use fovea_core::spec::{Precision, RunSpec};
+use fovea_worker::device::{Batch, CpuDevice, Device};
+
+const STEM: [&str; 3] = ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"];
+const BATCH: usize = 16;
+const SIZE: usize = 224;
+const WARM_UP: usize = 2;
+
+struct Row {
+    name: &'static str,
+    device: CpuDevice,
+    steps: Vec<Took>,
+    scores: Vec<Took>,
+}
+
+#[derive(Clone, Copy)]
+struct Took {
+    wall: f64,
+    processor: f64,
+}
+
+fn main() -> anyhow::Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let mut argument = |default: usize| match arguments.next() {
+        Some(text) => text.parse().context("give numbers"),
+        None => Ok(default),
+    };
+    let (rounds, frozen, threads) = (argument(7)?, argument(3)?, argument(1)?);
+    let mut spec: RunSpec = toml::from_str("name = 'step'\ndataset = 'none'")?;
+    let layers = STEM.get(..frozen).context("the stem has three layers")?;
+    spec.model.frozen = layers.iter().map(|name| name.to_string()).collect();
+    spec.train.threads = threads as u32;
+
+    let mut rows = Vec::new();
+    for (precision, names) in [
+        (Precision::Float32, ["float32", "float32, cached"]),
+        (Precision::Bf16, ["bf16", "bf16, cached"]),
+    ] {
+        spec.train.precision = precision;
+        for (name, cache) in names.into_iter().zip([0, 1 << 30]) {
+            rows.push(Row {
+                name,
+                device: device(&spec, cache)?,
+                steps: Vec::new(),
+                scores: Vec::new(),
+            });
+        }
+    }
+    let batch = batch();
+    let mut gradient = vec![0.0; rows[0].device.layout().trainable_len()];
+    for round in 0..WARM_UP + rounds {
+        for row in &mut rows {
+            let device = &mut row.device;
+            let step = time(|| {
+                device.gradient(&batch, &mut gradient)?;
+                gradient.iter_mut().for_each(|g| *g /= BATCH as f32);
+                device.update(&mut gradient, 1e-9)
+            })?;
+            let score = time(|| device.score(&batch).map(drop))?;
+            if round >= WARM_UP {
+                row.steps.push(step);
+                row.scores.push(score);
+            }
+        }
+    }
+    println!(
+        "batch {BATCH}, {SIZE} px, {frozen} layers frozen, {threads} threads, {rounds} rounds"
+    );
+    for row in &rows {
+        let [wall, processor] = [
+            median(row.steps.iter().map(|t| t.wall)),
+            median(row.steps.iter().map(|t| t.processor)),
+        ];
+        let score = median(row.scores.iter().map(|t| t.processor));
+        let pairs = rows[0].steps.iter().zip(&row.steps);
+        let mut ratios: Vec<f64> = pairs.map(|(a, b)| a.processor / b.processor).collect();
+        ratios.sort_by(f64::total_cmp);
+        println!(
+            "{:16} step {wall:6.0} ms wall, {processor:6.0} ms processor; score {score:6.0} ms; {:.2} times \
+             float32 ({:.2} to {:.2})",
+            row.name,
+            median(ratios.iter().copied()),
+            ratios[0],
+            ratios[ratios.len() - 1],
+        );
+    }
+    Ok(())
+}
+
+fn device(spec: &RunSpec, cache: u64) -> anyhow::Result<CpuDevice> {
+    let layout = FlatLayout::new(spec.model.classes, &spec.model.frozen)?;
+    let mut state = vec![0.0; layout.state_len()];
+    let params = param_specs(layout.classes());
+    for entry in layout.state_entries() {
+        if let Some(param) = params.iter().find(|param| param.name == entry.name) {
+            let values = &mut state[entry.offset..entry.offset + entry.len];
+            fill(param, spec.model.init, 1, values);
+        }
+    }
+    let mut device = CpuDevice::new(spec, &layout).with_cache(cache);
+    device.load(&state)?;
+    Ok(device)
+}
+
+fn batch() -> Batch {
+    let mut x = 1u32;
+    let mut byte = || {
+        x ^= x << 13;
+        x ^= x >> 17;
+        x ^= x << 5;
+        (x >> 24) as u8
+    };
+    Batch {
+        samples: (0..BATCH as u32).collect(),
+        quarter_turns: vec![0; BATCH],
+        labels: (0..BATCH as u32).map(|sample| sample % 2).collect(),
+        size: SIZE,
+        pixels: (0..BATCH * SIZE * SIZE * 3).map(|_| byte()).collect(),
+        dropout: vec![1.0; BATCH * HEAD_INPUT],
+    }
+}
+
+fn time<E>(work: impl FnOnce() -> Result<(), E>) -> Result<Took, E> {
+    let (begun, before) = (Instant::now(), processor_time());
+    work()?;
+    let ms = |d: Duration| d.as_secs_f64() * 1e3;
+    Ok(Took {
+        wall: ms(begun.elapsed()),
+        processor: ms(processor_time() - before),
+    })
+}
+
+/// Of all of the process's threads.
+fn processor_time() -> Duration {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: it writes to `time`, which outlives the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

@@ -1,0 +1,573 @@
+//! The main loop between a pretended coordinator and pretended work.
+
+use fovea_core::checkpoint::Fingerprint;
+use fovea_core::run::{Outcome, StepPhases, StepReport};
+use pb::worker_message::Message;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tonic::transport::Endpoint;
+
+use super::*;
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// An order that was begun, and how to end it.
+struct Begun {
+    order: Order,
+    end: oneshot::Sender<Ended>,
+}
+
+struct Pretended(mpsc::Sender<Begun>);
+
+impl Work for Pretended {
+    fn begin(&self, order: Order) -> AbortOnDropHandle<Ended> {
+        let (end, ended) = oneshot::channel();
+        self.0.try_send(Begun { order, end }).unwrap();
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            ended.await.unwrap_or(Ended::Released(Outcome::Aborted))
+        }))
+    }
+
+    fn prepare(&self, request: pb::Prepare) -> AbortOnDropHandle<String> {
+        AbortOnDropHandle::new(tokio::spawn(async move { request.dataset_digest }))
+    }
+
+    fn held_run(&self) -> Option<RunId> {
+        RunId::new("held-1").ok()
+    }
+}
+
+/// The coordinator's end of a session.
+struct Talk {
+    link: mpsc::Sender<LinkEvent>,
+    outbound: mpsc::Receiver<pb::WorkerMessage>,
+    hello: pb::Hello,
+}
+
+impl Talk {
+    async fn tell(&self, message: FromCoordinator) {
+        let message = pb::CoordinatorMessage {
+            message: Some(message),
+        };
+        self.link
+            .send(LinkEvent::Message(Box::new(message)))
+            .await
+            .unwrap();
+    }
+
+    /// What the worker says next, in a word; heartbeats aside.
+    async fn said(&mut self) -> String {
+        loop {
+            let message = timeout(DEADLINE, self.outbound.recv())
+                .await
+                .expect("it says nothing");
+            match message.expect("it ended the session").message.unwrap() {
+                Message::Heartbeat(_) => {}
+                message => return word(&message),
+            }
+        }
+    }
+
+    async fn all_said<const N: usize>(&mut self) -> [String; N] {
+        let mut said = [const { String::new() }; N];
+        for word in &mut said {
+            *word = self.said().await;
+        }
+        said
+    }
+
+    /// The next heartbeat for which `wanted` holds.
+    async fn heartbeat(&mut self, wanted: impl Fn(&pb::Heartbeat) -> bool) -> pb::Heartbeat {
+        loop {
+            let message = timeout(DEADLINE, self.outbound.recv())
+                .await
+                .expect("it says nothing");
+            match message.expect("it ended the session").message.unwrap() {
+                Message::Heartbeat(heartbeat) if wanted(&heartbeat) => return heartbeat,
+                _ => {}
+            }
+        }
+    }
+}
+
+fn word(message: &Message) -> String {
+    match message {
+        Message::Hello(_) => "hello".into(),
+        Message::Heartbeat(_) => "heartbeat".into(),
+        Message::Ready(m) => format!("ready {}.{}", m.run_id, m.generation),
+        Message::Step(m) => {
+            let step = m.report.unwrap().step;
+            format!("step {step} {}.{} {:?}", m.run_id, m.generation, m.samples)
+        }
+        Message::Scores(m) => format!("scores {} {}.{}", m.epoch, m.run_id, m.generation),
+        Message::Released(m) => {
+            let outcome = Outcome::from(m.outcome.clone().unwrap());
+            format!("released {}.{} {outcome:?}", m.run_id, m.generation)
+        }
+        Message::Leaving(_) => "leaving".into(),
+        Message::StateDigest(m) => format!("digest {} {}.{}", m.step, m.run_id, m.generation),
+        Message::Interrupted(m) => format!("interrupted {}.{}", m.run_id, m.generation),
+        Message::Unreachable(m) => format!("unreachable {:?}", m.worker_ids),
+        Message::Prepared(m) => format!("prepared {}: {}", m.run_id, m.problem),
+    }
+}
+
+/// A worker whose coordinator and whose work are the test.
+struct Bench {
+    link: mpsc::Sender<LinkEvent>,
+    begun: mpsc::Receiver<Begun>,
+    shutdown: Shutdown,
+    agent: JoinHandle<()>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (link, events) = mpsc::channel(16);
+        let (begin, begun) = mpsc::channel(16);
+        let shutdown = Shutdown::default();
+        let identity = Identity {
+            worker: WorkerId::new("w").unwrap(),
+            address: "h:1".into(),
+            host: "h".into(),
+            device: "cpu".into(),
+        };
+        let channels = watch::channel(None).0;
+        let agent = Agent::new(identity, Pretended(begin), channels, shutdown.clone());
+        Self {
+            link,
+            begun,
+            shutdown,
+            agent: tokio::spawn(agent.run(events)),
+        }
+    }
+
+    /// Opens a session.
+    async fn open(&self) -> Talk {
+        let (outbound, mut said) = mpsc::channel(16);
+        let opening = Opening {
+            channel: Endpoint::from_static("http://127.0.0.1:1").connect_lazy(),
+            outbound,
+            guard: tokio_util::sync::CancellationToken::new().drop_guard(),
+        };
+        self.link.send(LinkEvent::Opening(opening)).await.unwrap();
+        let Some(Message::Hello(hello)) = said.recv().await.unwrap().message else {
+            panic!("no hello")
+        };
+        let talk = Talk {
+            link: self.link.clone(),
+            outbound: said,
+            hello,
+        };
+        let welcome = pb::Welcome {
+            heartbeat_ms: 20,
+            timeout_ms: 1000,
+        };
+        talk.tell(FromCoordinator::Welcome(welcome)).await;
+        talk
+    }
+
+    /// The session breaks.
+    async fn down(&self, talk: Talk) {
+        drop(talk);
+        self.link
+            .send(LinkEvent::Down("a test wants it".into()))
+            .await
+            .unwrap();
+    }
+
+    async fn begun(&mut self) -> Begun {
+        timeout(DEADLINE, self.begun.recv())
+            .await
+            .expect("nothing is begun")
+            .unwrap()
+    }
+
+    async fn ends(self) {
+        timeout(DEADLINE * 10, self.agent)
+            .await
+            .expect("it does not end")
+            .unwrap();
+    }
+}
+
+impl Begun {
+    async fn tell(&self, event: JobEvent) {
+        self.order.events.send(event).await.unwrap();
+    }
+
+    async fn is_ready(&self) {
+        self.tell(JobEvent::Ready {
+            step: 0,
+            state_digest: "0".into(),
+            fingerprint: Fingerprint {
+                device: String::new(),
+                cpu: String::new(),
+                libtorch: String::new(),
+                threads: 1,
+                precision: String::new(),
+                fovea: String::new(),
+            },
+        })
+        .await;
+    }
+
+    async fn takes(&self, step: u64) {
+        let report = StepReport {
+            step,
+            loss: 0.5,
+            images: 1,
+            images_per_s: 1.0,
+            learning_rate: 0.1,
+            phases: StepPhases::default(),
+        };
+        let samples = vec![step as u32];
+        self.tell(JobEvent::Step { report, samples }).await;
+    }
+
+    fn ends(self, ended: Ended) {
+        // In the order in which the work does it: first nothing more happens, then it is over.
+        drop(self.order);
+        self.end.send(ended).unwrap();
+    }
+}
+
+fn member(id: &str) -> pb::Member {
+    pb::Member {
+        worker_id: id.into(),
+        address: "h:1".into(),
+        first_virtual_rank: 0,
+        virtual_ranks: 1,
+    }
+}
+
+fn assignment(run: &str, generation: u64) -> pb::Assignment {
+    pb::Assignment {
+        run_id: run.into(),
+        generation,
+        members: vec![member("w"), member("v")],
+        ..pb::Assignment::default()
+    }
+}
+
+async fn assign(talk: &Talk, assignment: pb::Assignment) {
+    talk.tell(FromCoordinator::Assignment(assignment)).await;
+}
+
+async fn abort(talk: &Talk, run: &str, generation: u64) {
+    let abort = pb::Abort {
+        run_id: run.into(),
+        generation,
+        reason: "a test wants it".into(),
+    };
+    talk.tell(FromCoordinator::Abort(abort)).await;
+}
+
+async fn ask_to_yield(talk: &Talk, run: &str, generation: u64) {
+    let run_id = run.to_owned();
+    talk.tell(FromCoordinator::Yield(pb::Yield { run_id, generation }))
+        .await;
+}
+
+fn interrupted() -> Ended {
+    Ended::Interrupted {
+        reason: "a peer is gone".into(),
+    }
+}
+
+fn released(outcome: Outcome) -> Ended {
+    Ended::Released(outcome)
+}
+
+#[tokio::test]
+async fn training_outlives_a_session_and_what_happened_is_told_in_the_next() {
+    let mut bench = Bench::new();
+    let mut talk = bench.open().await;
+    assert_eq!(
+        (&talk.hello.serving, &*talk.hello.held_run_id),
+        (&None, "held-1")
+    );
+    assign(&talk, assignment("r", 1)).await;
+    let begun = bench.begun().await;
+    begun.is_ready().await;
+    begun.takes(1).await;
+    begun.takes(2).await;
+    let said: [String; 3] = talk.all_said().await;
+    let mut sorted = said.clone();
+    sorted.sort();
+    assert_eq!(sorted, ["ready r.1", "step 1 r.1 [1]", "step 2 r.1 [2]"]);
+    let ack = pb::Ack {
+        run_id: "r".into(),
+        step: 1,
+        next_epoch: 3,
+    };
+    talk.tell(FromCoordinator::Ack(ack)).await;
+    let mut acknowledged = begun.order.next_epoch.clone();
+    acknowledged.wait_for(|next| *next == 3).await.unwrap();
+
+    bench.down(talk).await;
+    begun.takes(3).await;
+    let digest = String::new();
+    begun.tell(JobEvent::Digest { step: 3, digest }).await;
+    let mut talk = bench.open().await;
+    assert!(!begun.order.control.aborted());
+    let serving = talk.hello.serving.clone().unwrap();
+    assert_eq!((&*serving.run_id, serving.generation), ("r", 1));
+    let said: [String; 3] = talk.all_said().await;
+    assert_eq!(said, ["step 2 r.1 [2]", "step 3 r.1 [3]", "ready r.1"]);
+
+    // Interrupted while nobody listens.
+    bench.down(talk).await;
+    begun.ends(interrupted());
+    let mut talk = bench.open().await;
+    let said: [String; 4] = talk.all_said().await;
+    assert_eq!(
+        said,
+        [
+            "step 2 r.1 [2]",
+            "step 3 r.1 [3]",
+            "ready r.1",
+            "interrupted r.1"
+        ]
+    );
+    let beat = talk.heartbeat(|beat| beat.waiting_for.is_some()).await;
+    assert_eq!(beat.waiting_for, Some(0), "for itself");
+    assert_eq!(beat.serving.unwrap().generation, 1);
+
+    // The next generation begins at once, and hears of what is not acknowledged.
+    assign(&talk, assignment("r", 2)).await;
+    let begun = bench.begun().await;
+    let said: [String; 2] = talk.all_said().await;
+    assert_eq!(said, ["step 2 r.2 [2]", "step 3 r.2 [3]"]);
+    assert_eq!(*begun.order.next_epoch.borrow(), 3);
+}
+
+#[tokio::test]
+async fn who_is_not_rank_0_tells_only_what_may_be_lost() {
+    let mut bench = Bench::new();
+    let mut talk = bench.open().await;
+    let second = |generation| {
+        let mut assignment = assignment("r", generation);
+        assignment.members.reverse();
+        assignment
+    };
+    assign(&talk, second(1)).await;
+    let begun = bench.begun().await;
+    begun.takes(1).await;
+    begun.is_ready().await;
+    assert_eq!(talk.said().await, "ready r.1");
+    begun.ends(interrupted());
+    assert_eq!(talk.said().await, "interrupted r.1");
+    assign(&talk, second(2)).await;
+    bench.begun().await;
+    assert_eq!(talk.said().await, "step 1 r.2 [1]");
+}
+
+#[tokio::test]
+async fn a_newer_assignment_replaces_the_one_under_way_when_the_device_is_free() {
+    let mut bench = Bench::new();
+    let mut talk = bench.open().await;
+    assign(&talk, assignment("r", 1)).await;
+    let first = bench.begun().await;
+    let vitals = first.order.vitals.clone();
+    let _waits = vitals.waiting().begin(1);
+    let beat = talk.heartbeat(|beat| beat.waiting_for.is_some()).await;
+    assert_eq!(beat.waiting_for, Some(1));
+    let mut second = assignment("r", 2);
+    second.at_boundary = true;
+    assign(&talk, second).await;
+    first.order.control.wait_given_up().await;
+    assert!(first.order.control.yielding() && !first.order.control.aborted());
+    let serves = |generation| {
+        move |beat: &pb::Heartbeat| {
+            beat.serving
+                .as_ref()
+                .is_some_and(|s| s.generation == generation)
+        }
+    };
+    let beat = talk.heartbeat(serves(2)).await;
+    assert_eq!(beat.waiting_for, None, "for nobody but its own device");
+    // An even newer one that cannot wait; older ones change nothing.
+    assign(&talk, assignment("r", 3)).await;
+    assign(&talk, assignment("r", 2)).await;
+    first.order.control.wait_aborted().await;
+    talk.heartbeat(serves(3)).await;
+    first.ends(released(Outcome::Aborted));
+    let third = bench.begun().await;
+    assert_eq!(third.order.assignment.generation, 3);
+
+    // Another run: at a boundary or not, nobody else waits for one.
+    let mut other = assignment("q", 1);
+    other.at_boundary = true;
+    assign(&talk, other).await;
+    third.order.control.wait_aborted().await;
+    let reason = "the weights file is not there";
+    third.ends(Ended::failed(reason, true));
+    let other = bench.begun().await;
+    assert_eq!(other.order.assignment.run_id, "q");
+    // Of all that was replaced only what nobody else can know is told.
+    assert!(talk.said().await.starts_with("released r.3 Failed"));
+    other.ends(released(Outcome::Stopped { step: 4 }));
+    assert_eq!(talk.said().await, "released q.1 Stopped { step: 4 }");
+}
+
+#[tokio::test]
+async fn an_abort_ends_what_it_names() {
+    let mut bench = Bench::new();
+    let mut talk = bench.open().await;
+    assign(&talk, assignment("r", 2)).await;
+    let first = bench.begun().await;
+    abort(&talk, "r", 1).await;
+    abort(&talk, "q", 9).await;
+    assign(&talk, assignment("r", 3)).await;
+    first.order.control.wait_aborted().await;
+    abort(&talk, "r", 3).await;
+    assert_eq!(
+        talk.said().await,
+        "released r.3 Aborted",
+        "it does not begin"
+    );
+    first.ends(released(Outcome::Aborted));
+    assert_eq!(talk.said().await, "released r.2 Aborted");
+
+    // One that only waits is over at once, also when it is to yield.
+    for (generation, yields) in [(4, false), (5, true)] {
+        assign(&talk, assignment("r", generation)).await;
+        bench.begun().await.ends(Ended::Unreachable {
+            missing: vec!["v".into()],
+        });
+        assert_eq!(talk.said().await, "unreachable [\"v\"]");
+        match yields {
+            true => ask_to_yield(&talk, "r", generation).await,
+            false => abort(&talk, "r", generation).await,
+        }
+        assert_eq!(
+            talk.said().await,
+            format!("released r.{generation} Aborted")
+        );
+    }
+    // Nobody forms anything anew with one that was to yield.
+    assign(&talk, assignment("r", 6)).await;
+    let begun = bench.begun().await;
+    ask_to_yield(&talk, "r", 6).await;
+    begun.order.control.wait_given_up().await;
+    begun.ends(interrupted());
+    assert_eq!(talk.said().await, "released r.6 Aborted");
+}
+
+#[tokio::test]
+async fn it_prepares_unless_there_is_something_better_to_do() {
+    let mut bench = Bench::new();
+    let mut talk = bench.open().await;
+    let prepare = |run: &str, problem: &str| {
+        FromCoordinator::Prepare(pb::Prepare {
+            run_id: run.into(),
+            dataset_digest: problem.into(),
+            ..pb::Prepare::default()
+        })
+    };
+    talk.tell(prepare("r", "")).await;
+    assert_eq!(talk.said().await, "prepared r: ");
+    talk.tell(prepare("r", "no room")).await;
+    assert_eq!(talk.said().await, "prepared r: no room");
+    assign(&talk, assignment("r", 1)).await;
+    bench.begun().await;
+}
+
+#[tokio::test]
+async fn an_idle_worker_that_shuts_down_says_so_and_ends() {
+    let bench = Bench::new();
+    let mut talk = bench.open().await;
+    bench.shutdown.request();
+    assert_eq!(talk.said().await, "leaving");
+    while talk.outbound.recv().await.is_some() {}
+    bench
+        .link
+        .send(LinkEvent::Down("closed".into()))
+        .await
+        .unwrap();
+    bench.ends().await;
+
+    let lonely = Bench::new();
+    lonely.shutdown.request();
+    lonely.ends().await;
+}
+
+#[tokio::test]
+async fn a_busy_worker_that_shuts_down_waits_for_its_run_to_go_on_without_it() {
+    let mut bench = Bench::new();
+    let talk = bench.open().await;
+    assign(&talk, assignment("r", 1)).await;
+    let begun = bench.begun().await;
+    bench.shutdown.request();
+    bench.down(talk).await;
+    let mut talk = bench.open().await;
+    assert_eq!(talk.said().await, "leaving");
+    assert!(!begun.order.control.given_up());
+    ask_to_yield(&talk, "r", 1).await;
+    begun.order.control.wait_given_up().await;
+    begun.takes(1).await;
+    begun.ends(released(Outcome::Yielded { step: 1 }));
+    let said: [String; 2] = talk.all_said().await;
+    assert_eq!(said, ["step 1 r.1 [1]", "released r.1 Yielded { step: 1 }"]);
+    while talk.outbound.recv().await.is_some() {}
+    bench
+        .link
+        .send(LinkEvent::Down("closed".into()))
+        .await
+        .unwrap();
+    bench.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_shuts_down_does_not_wait_for_ever_for_its_coordinator() {
+    let mut bench = Bench::new();
+    let talk = bench.open().await;
+    assign(&talk, assignment("r", 1)).await;
+    let begun = bench.begun().await;
+    bench.down(talk).await;
+    bench.shutdown.request();
+    let asked = Instant::now();
+    begun.order.control.wait_aborted().await;
+    assert_eq!(asked.elapsed().as_secs(), ALONE.as_secs());
+    begun.ends(released(Outcome::Aborted));
+    bench.ends().await;
+
+    // Nor for a device that does not let go, nor for what only waits for another generation.
+    for waits in [false, true] {
+        let mut bench = Bench::new();
+        let mut talk = bench.open().await;
+        assign(&talk, assignment("r", 1)).await;
+        let begun = bench.begun().await;
+        let mut kept = None;
+        if waits {
+            begun.ends(interrupted());
+            assert_eq!(talk.said().await, "interrupted r.1");
+        } else {
+            kept = Some(begun);
+        }
+        bench.down(talk).await;
+        bench.shutdown.request();
+        bench.ends().await;
+        drop(kept);
+    }
+}
+
+/// Many reports are told at the pace at which they are taken.
+#[tokio::test]
+async fn a_long_absence_is_told_in_full() {
+    const STEPS: u64 = 3000;
+    let mut bench = Bench::new();
+    let talk = bench.open().await;
+    assign(&talk, assignment("r", 1)).await;
+    let begun = bench.begun().await;
+    bench.down(talk).await;
+    for step in 1..=STEPS {
+        begun.takes(step).await;
+    }
+    let mut talk = bench.open().await;
+    for step in 1..=STEPS {
+        assert_eq!(talk.said().await, format!("step {step} r.1 [{step}]"));
+    }
+    drop(begun);
+}

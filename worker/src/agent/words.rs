@@ -1,0 +1,61 @@
+//! What the agent says, on the wire.
+
+use fovea_core::run::Outcome;
+use fovea_proto::pb;
+use fovea_proto::pb::worker_message::Message;
+
+use crate::job::Ended;
+use crate::reports::Report;
+
+/// Scores in one message, at most.
+const SCORES: usize = 20_000;
+
+/// How an assignment ended.
+pub(super) fn ended(run_id: &str, generation: u64, ended: &Ended) -> Message {
+    let run = run_id.to_owned();
+    match ended {
+        Ended::Released(outcome) => released(run_id, generation, outcome),
+        Ended::Interrupted { reason } => Message::Interrupted(pb::Interrupted {
+            run_id: run,
+            generation,
+            reason: reason.clone(),
+        }),
+        Ended::Unreachable { missing } => Message::Unreachable(pb::Unreachable {
+            run_id: run,
+            generation,
+            worker_ids: missing.clone(),
+        }),
+    }
+}
+
+/// This worker let go of an assignment.
+pub(super) fn released(run_id: &str, generation: u64, outcome: &Outcome) -> Message {
+    Message::Released(pb::Released {
+        run_id: run_id.to_owned(),
+        generation,
+        outcome: Some(outcome.into()),
+    })
+}
+
+/// A report, in as many messages as it takes.
+pub(super) fn report(run_id: &str, generation: u64, report: Report) -> Vec<Message> {
+    match report {
+        Report::Step(report, samples) => vec![Message::Step(pb::StepCommitted {
+            run_id: run_id.to_owned(),
+            generation,
+            report: Some((&report).into()),
+            samples,
+        })],
+        Report::Scores(epoch, scores) => scores
+            .chunks(SCORES)
+            .map(|scores| {
+                Message::Scores(pb::Scores {
+                    run_id: run_id.to_owned(),
+                    generation,
+                    epoch,
+                    scores: scores.iter().map(Into::into).collect(),
+                })
+            })
+            .collect(),
+    }
+}

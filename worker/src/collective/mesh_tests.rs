@@ -1,0 +1,300 @@
+//! Meeting, missing and probing peers over loopback.
+
+use std::collections::HashSet;
+use std::io::{Read, Write};
+
+use fovea_core::ids::WorkerId;
+use tokio::runtime::Runtime;
+
+use super::super::{Collective, TcpCollective};
+use super::*;
+use crate::testing::closed;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const KEY: MeshKey = [7; 16];
+
+/// A worker's port for peers. The runtime and its tasks end with it.
+struct Port {
+    mesh: Mesh,
+    runtime: Runtime,
+    _tasks: JoinSet<()>,
+}
+
+impl Port {
+    fn open(unclaimed: Duration) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let mut tasks = JoinSet::new();
+        let entered = runtime.enter();
+        let mesh = Mesh::start_dropping_after(unclaimed, listener, &mut tasks).unwrap();
+        drop(entered);
+        Self {
+            mesh,
+            runtime,
+            _tasks: tasks,
+        }
+    }
+
+    fn address(&self) -> String {
+        self.mesh.address().to_string()
+    }
+
+    fn connect(
+        &self,
+        roster: &Roster,
+        key: MeshKey,
+        rank: usize,
+        deadline: Duration,
+        waiting: &Waiting,
+    ) -> Result<Vec<Option<TcpStream>>, CollectiveError> {
+        (self.mesh).connect(roster, key, rank, deadline, &|| false, waiting)
+    }
+}
+
+fn roster(addresses: &[String]) -> Roster {
+    let workers: Vec<_> = addresses
+        .iter()
+        .enumerate()
+        .map(|(i, address)| (WorkerId::new(format!("w{i}")).unwrap(), address.clone()))
+        .collect();
+    Roster::deal(1, &workers, workers.len() as u32, 0)
+}
+
+/// Waits for `happened`, which something else brings about.
+fn wait_until(what: &str, happened: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !happened() {
+        assert!(begun.elapsed() < PATIENCE, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Until the other side closes; an error if it does not in time.
+fn closed_by_peer(mut stream: &TcpStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    match stream.read(&mut [0])? {
+        0 => Ok(()),
+        _ => Err(io::Error::other("it sent something")),
+    }
+}
+
+#[test]
+fn peers_meet_in_any_order() {
+    let ports: Vec<Port> = (0..3).map(|_| Port::open(UNCLAIMED)).collect();
+    let addresses: Vec<String> = ports.iter().map(Port::address).collect();
+    let roster = roster(&addresses);
+    let waiting: Vec<Waiting> = ports.iter().map(|_| Waiting::default()).collect();
+    std::thread::scope(|scope| {
+        let start = |rank: usize| {
+            let (port, roster, waiting) = (&ports[rank], &roster, &waiting[rank]);
+            scope.spawn(move || port.connect(roster, KEY, rank, PATIENCE, waiting))
+        };
+        // The last and the first wait for the one between.
+        let mut meeting = vec![start(0), start(2)];
+        wait_until("0 waits", || waiting[0].on() == Some(1));
+        meeting.push(start(1));
+        // All are kept until the last has met the others: who hangs up is missing.
+        let met: Vec<_> = meeting
+            .into_iter()
+            .map(|met| met.join().unwrap().unwrap())
+            .collect();
+        for (rank, streams) in [0, 2, 1].into_iter().zip(&met) {
+            for (peer, stream) in streams.iter().enumerate() {
+                assert_eq!(stream.is_some(), peer != rank);
+            }
+            assert_eq!(waiting[rank].on(), None);
+        }
+    });
+}
+
+#[test]
+fn all_that_are_missing_are_listed() {
+    let ports: Vec<Port> = (0..3).map(|_| Port::open(UNCLAIMED)).collect();
+    let [first, me, last] = [0, 1, 2].map(|i| ports[i].address());
+    // By rank: not reachable, present, not reachable, me, does not call, present, does not call.
+    let roster = roster(&[closed(), first, closed(), me, closed(), last, closed()]);
+    let waiting = Waiting::default();
+    let caller = std::thread::scope(|scope| {
+        let met = scope.spawn(|| {
+            let deadline = Duration::from_millis(600);
+            ports[1].connect(&roster, KEY, 3, deadline, &waiting)
+        });
+        // Rank 5's part, as far as it concerns this one.
+        let caller = call(&roster.members[3].address, KEY, 5, PATIENCE).unwrap();
+        wait_until("waiting for the first", || waiting.on() == Some(0));
+        let error = met.join().unwrap().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "no connection with w0, w2, w4, w6 within 600ms"
+        );
+        caller
+    });
+    assert_eq!(waiting.on(), None);
+    // Those present learn of it by their connections.
+    closed_by_peer(&caller).unwrap();
+}
+
+/// A peer whose device is busy for longer than the deadline is reachable all the while.
+#[test]
+fn one_that_is_there_but_calls_late_is_waited_for() {
+    use std::io::{Read, Write};
+    let me = Port::open(UNCLAIMED);
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let roster = roster(&[me.address(), busy.local_addr().unwrap().to_string()]);
+    let waiting = Waiting::default();
+    let deadline = Duration::from_millis(100);
+    std::thread::scope(|scope| {
+        let met = scope.spawn(|| me.connect(&roster, KEY, 0, deadline, &waiting));
+        // It is asked whether it is there: the deadline has passed.
+        let (mut probe, _) = busy.accept().unwrap();
+        let mut question = [0; 8];
+        probe.read_exact(&mut question).unwrap();
+        probe.write_all(&question).unwrap();
+        let _caller = call(&roster.members[0].address, KEY, 1, PATIENCE).unwrap();
+        let streams = met.join().unwrap().unwrap();
+        assert!(streams[1].is_some());
+    });
+}
+
+#[test]
+fn a_peer_that_left_again_is_missing() {
+    let port = Port::open(UNCLAIMED);
+    let roster = roster(&[port.address(), closed(), closed()]);
+    drop(call(&port.address(), KEY, 1, PATIENCE).unwrap());
+    let deadline = Duration::from_millis(300);
+    let met = port.connect(&roster, KEY, 0, deadline, &Waiting::default());
+    let error = met.unwrap_err().to_string();
+    assert!(error.contains("w1, w2"), "{error}");
+}
+
+#[test]
+fn an_abort_ends_the_wait() {
+    let port = Port::open(UNCLAIMED);
+    let roster = roster(&[port.address(), closed()]);
+    let waiting = Waiting::default();
+    let begun = Instant::now();
+    // Given up only once the wait has begun.
+    let aborted = || waiting.on() == Some(1);
+    let far = 3 * PATIENCE;
+    let met = (port.mesh).connect(&roster, KEY, 0, far, &aborted, &waiting);
+    assert!(matches!(met, Err(CollectiveError::Aborted)));
+    assert!(begun.elapsed() < PATIENCE);
+    assert_eq!(waiting.on(), None);
+}
+
+#[test]
+fn a_worker_alone_waits_for_nobody() {
+    let port = Port::open(UNCLAIMED);
+    let roster = roster(&[port.address()]);
+    let met = port.connect(&roster, KEY, 0, Duration::ZERO, &Waiting::default());
+    assert_eq!(met.unwrap().len(), 1);
+}
+
+#[test]
+fn probes_tell_open_ports_from_others() {
+    let port = Port::open(UNCLAIMED);
+    let probe = |address: &str, deadline| port.runtime.block_on(probe(address, deadline));
+    for _ in 0..3 {
+        probe(&port.address(), PATIENCE).unwrap();
+    }
+    assert!(port.mesh.arrivals().is_empty());
+
+    let refused = probe(&closed(), PATIENCE).unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    // Connects, as its queue takes it, but is never answered.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = silent.local_addr().unwrap().to_string();
+    let late = probe(&address, Duration::from_millis(50)).unwrap_err();
+    assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+    // Some other server.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // The first is that of the late probe.
+            for stream in silent.incoming().take(2) {
+                let mut stream = stream.unwrap();
+                let _ = stream.read_exact(&mut [0; 8]);
+                let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+            }
+        });
+        let other = probe(&address, PATIENCE).unwrap_err();
+        assert_eq!(other.kind(), io::ErrorKind::InvalidData, "{other}");
+    });
+}
+
+/// Even when no other connection arrives that would give a reason to look.
+#[test]
+fn what_nobody_asks_for_is_dropped() {
+    let port = Port::open(Duration::from_millis(100));
+    let stream = call(&port.address(), KEY, 1, PATIENCE).unwrap();
+    closed_by_peer(&stream).unwrap();
+    assert!(port.mesh.arrivals().is_empty());
+}
+
+#[test]
+fn the_oldest_make_way_when_there_are_too_many() {
+    let port = Port::open(Duration::from_secs(3600));
+    let (arrivals, target) = (|| port.mesh.arrivals().len(), port.address());
+    let first = call(&target, KEY, 1, PATIENCE).unwrap();
+    wait_until("its arrival", || arrivals() == 1);
+    let mut others = Vec::new();
+    for i in 0..MOST_UNCLAIMED {
+        let key = [i as u8; 16];
+        others.push(call(&target, key, i, PATIENCE).unwrap());
+    }
+    // Only the last to arrive is one too many.
+    closed_by_peer(&first).unwrap();
+    assert_eq!(arrivals(), MOST_UNCLAIMED);
+}
+
+/// What the system knows an open socket by, for as long as any file descriptor holds it.
+#[cfg(target_os = "linux")]
+fn socket(stream: &TcpStream) -> std::path::PathBuf {
+    use std::os::fd::AsRawFd;
+    std::fs::read_link(format!("/proc/self/fd/{}", stream.as_raw_fd())).unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn many_generations_leave_nothing_behind() {
+    let ports = [Port::open(UNCLAIMED), Port::open(UNCLAIMED)];
+    let roster = roster(&[ports[0].address(), ports[1].address()]);
+    let mut sockets = HashSet::new();
+    for generation in 0..300u32 {
+        let mut key = KEY;
+        key[..4].copy_from_slice(&generation.to_le_bytes());
+        let met: Vec<_> = std::thread::scope(|scope| {
+            let start = |rank: usize| {
+                let (port, roster) = (&ports[rank], &roster);
+                scope.spawn(move || {
+                    let waiting = Waiting::default();
+                    let streams = port.connect(roster, key, rank, PATIENCE, &waiting).unwrap();
+                    let known: Vec<_> = streams.iter().flatten().map(socket).collect();
+                    let mut collective =
+                        TcpCollective::new(roster, rank, streams, PATIENCE, waiting).unwrap();
+                    assert_eq!(collective.gather(&[rank as u8]).unwrap(), [[0], [1]]);
+                    (collective.aborter().unwrap(), collective, known)
+                })
+            };
+            let meeting = [start(0), start(1)];
+            meeting.map(|met| met.join().unwrap()).into()
+        });
+        for (aborter, mut collective, known) in met {
+            sockets.extend(known);
+            aborter.abort();
+            assert!(collective.gather(&[]).is_err());
+        }
+    }
+    assert_eq!(sockets.len(), 600, "every generation had its own sockets");
+    assert!(ports.iter().all(|port| port.mesh.arrivals().is_empty()));
+    for open in std::fs::read_dir("/proc/self/fd").unwrap() {
+        // Other tests open and close files meanwhile.
+        let Ok(link) = std::fs::read_link(open.unwrap().path()) else {
+            continue;
+        };
+        assert!(!sockets.contains(&link), "{} is open", link.display());
+    }
+}

@@ -1,0 +1,169 @@
+//! Messages between the workers of a generation, and how they go both ways without blocking everybody.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+
+use super::CollectiveError;
+use super::waiting::Waiting;
+
+/// A connected peer.
+pub(super) struct Peer {
+    pub(super) id: String,
+    pub(super) rank: usize,
+    pub(super) stream: TcpStream,
+    pub(super) virtual_ranks: usize,
+}
+
+/// Which message is due: a peer that thinks of another one is out of step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tag {
+    pub(super) kind: u32,
+    /// Counts the calls.
+    pub(super) sequence: u64,
+}
+
+pub(super) const MAGIC: u32 = 0x4656_4131;
+pub(super) const SCATTER: u32 = 1;
+pub(super) const GATHER: u32 = 2;
+pub(super) const GATHER_BYTES: u32 = 3;
+pub(super) const STATE: u32 = 4;
+/// magic, kind, sequence, length in bytes.
+const HEADER: usize = 24;
+
+/// Sends `what(rank)` to every peer for which there is something, each on a thread of its own, while
+/// this thread runs `read`.
+pub(super) fn exchange<'a>(
+    peers: &[Option<Peer>],
+    tag: Tag,
+    waiting: &Waiting,
+    what: impl Fn(usize) -> Option<Vec<&'a [u8]>>,
+    read: impl FnOnce() -> Result<(), CollectiveError>,
+) -> Result<(), CollectiveError> {
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = peers
+            .iter()
+            .flatten()
+            .filter_map(|peer| what(peer.rank).map(|parts| (peer, parts)))
+            .map(|(peer, parts)| (peer.rank, scope.spawn(move || peer.send(tag, &parts))))
+            .collect();
+        let result = read();
+        if result.is_err() {
+            // Writers may be stuck towards a peer that does not read: free them.
+            for peer in peers.iter().flatten() {
+                let _ = peer.stream.shutdown(Shutdown::Both);
+            }
+        }
+        let sent: Result<Vec<()>, _> = writers
+            .into_iter()
+            .map(|(rank, writer)| {
+                let _waits = waiting.begin(rank);
+                writer.join().expect("a writer does not panic")
+            })
+            .collect();
+        // What was read first names the cause; a writer's error may only follow from it.
+        result.and(sent.map(|_| ()))
+    })
+}
+
+impl Peer {
+    fn send(&self, tag: Tag, parts: &[&[u8]]) -> Result<(), CollectiveError> {
+        let bytes: usize = parts.iter().map(|part| part.len()).sum();
+        let mut header = [0u8; HEADER];
+        header[..4].copy_from_slice(&MAGIC.to_le_bytes());
+        header[4..8].copy_from_slice(&tag.kind.to_le_bytes());
+        header[8..16].copy_from_slice(&tag.sequence.to_le_bytes());
+        header[16..].copy_from_slice(&(bytes as u64).to_le_bytes());
+        let write = || {
+            (&self.stream).write_all(&header)?;
+            for part in parts {
+                (&self.stream).write_all(part)?;
+            }
+            Ok(())
+        };
+        write().map_err(|e| self.lost(&e))
+    }
+
+    /// Receives a message that fills `into`.
+    pub(super) fn receive(
+        &self,
+        tag: Tag,
+        waiting: &Waiting,
+        into: &mut [f32],
+    ) -> Result<(), CollectiveError> {
+        let _waits = waiting.begin(self.rank);
+        let bytes = self.receive_header(tag)?;
+        let expected = size_of_val(into) as u64;
+        if bytes != expected {
+            return Err(self.out_of_step(format!("expected {expected} bytes, got {bytes}")));
+        }
+        (&self.stream)
+            .read_exact(bytemuck::cast_slice_mut(into))
+            .map_err(|e| self.lost(&e))
+    }
+
+    /// Receives a message of any length up to `most` bytes.
+    pub(super) fn receive_bytes(
+        &self,
+        tag: Tag,
+        waiting: &Waiting,
+        most: u64,
+    ) -> Result<Vec<u8>, CollectiveError> {
+        let _waits = waiting.begin(self.rank);
+        let bytes = self.receive_header(tag)?;
+        if bytes > most {
+            return Err(self.out_of_step(format!("expected at most {most} bytes, got {bytes}")));
+        }
+        let mut message = vec![0; bytes as usize];
+        (&self.stream)
+            .read_exact(&mut message)
+            .map_err(|e| self.lost(&e))?;
+        Ok(message)
+    }
+
+    /// The length of the message that follows, if it is the one that is due.
+    fn receive_header(&self, due: Tag) -> Result<u64, CollectiveError> {
+        let mut header = [0u8; HEADER];
+        (&self.stream)
+            .read_exact(&mut header)
+            .map_err(|e| self.lost(&e))?;
+        let u32_at = |i: usize| u32::from_le_bytes(header[i..i + 4].try_into().expect("4 bytes"));
+        let u64_at = |i: usize| u64::from_le_bytes(header[i..i + 8].try_into().expect("8 bytes"));
+        let magic = u32_at(0);
+        let came = Tag {
+            kind: u32_at(4),
+            sequence: u64_at(8),
+        };
+        if magic != MAGIC {
+            return Err(self.out_of_step(format!("expected magic {MAGIC:#x}, got {magic:#x}")));
+        }
+        if came != due {
+            return Err(self.out_of_step(format!("expected {due:?}, got {came:?}")));
+        }
+        Ok(u64_at(16))
+    }
+
+    fn out_of_step(&self, problem: String) -> CollectiveError {
+        CollectiveError::OutOfStep {
+            peer: self.id.clone(),
+            rank: self.rank,
+            problem,
+        }
+    }
+
+    fn lost(&self, error: &io::Error) -> CollectiveError {
+        let problem = match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                "did not answer within the deadline".to_owned()
+            }
+            io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::BrokenPipe => "closed the connection".to_owned(),
+            _ => format!("cannot be heard: {error}"),
+        };
+        CollectiveError::Peer {
+            peer: self.id.clone(),
+            rank: self.rank,
+            problem,
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What is kept of the frozen layers changes no bit of a training.
+
+use fovea_core::googlenet::{FlatLayout, HEAD_INPUT, fill, param_specs};
+use fovea_core::metrics::Score;
+use fovea_core::random::dropout_mask;
+use fovea_core::spec::{Init, Precision, RunSpec};
+use fovea_dataset::rotate90;
+
+use super::{Batch, CpuDevice, Device, Split};
+
+/// At this size and with the stem frozen, libtorch gives an image other bits alone than in a batch.
+const SIZE: usize = 32;
+/// Of one image's activations: 192 channels of 4x4 px.
+const FEATURES: u64 = 192 * 4 * 4 * 4;
+
+fn spec(frozen: &[&str]) -> RunSpec {
+    let mut spec: RunSpec = toml::from_str("name = 'r'\ndataset = 'd'").unwrap();
+    spec.model.frozen = frozen.iter().map(|f| f.to_string()).collect();
+    spec
+}
+
+fn stem() -> RunSpec {
+    spec(&["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"])
+}
+
+fn device(spec: &RunSpec, cache: u64) -> CpuDevice {
+    let layout = FlatLayout::new(2, &spec.model.frozen).unwrap();
+    CpuDevice::new(spec, &layout).with_cache(cache)
+}
+
+fn first_state(spec: &RunSpec, seed: u64) -> Vec<f32> {
+    let layout = FlatLayout::new(2, &spec.model.frozen).unwrap();
+    let mut state = vec![0.0; layout.state_len()];
+    let specs = param_specs(2);
+    for entry in layout.state_entries() {
+        if let Some(spec) = specs.iter().find(|spec| spec.name == entry.name) {
+            let values = &mut state[entry.offset..entry.offset + entry.len];
+            fill(spec, Init::Msra, seed, values);
+        }
+    }
+    state
+}
+
+/// Photographs that look random; `salt` tells splits apart.
+fn photograph(sample: u32, salt: u32) -> Vec<u8> {
+    let mut x = (sample + 1).wrapping_mul(2_654_435_761) ^ salt;
+    (0..SIZE * SIZE * 3)
+        .map(|_| {
+            x ^= x << 13;
+            x ^= x >> 17;
+            x ^= x << 5;
+            (x >> 24) as u8
+        })
+        .collect()
+}
+
+fn batch(split: Split, images: &[(u32, u8)]) -> Batch {
+    let mut batch = Batch {
+        size: SIZE,
+        ..Batch::default()
+    };
+    for &(sample, quarter_turns) in images {
+        let upright = photograph(sample, split as u32);
+        let mut turned = vec![0; upright.len()];
+        rotate90(&upright, SIZE, quarter_turns, &mut turned);
+        batch.pixels.extend(turned);
+        batch.samples.push(sample);
+        batch.quarter_turns.push(quarter_turns);
+        batch.labels.push(sample % 2);
+        if split == Split::Train {
+            let mut mask = vec![0.0; HEAD_INPUT];
+            dropout_mask(1, 0, sample, 0.4, &mut mask);
+            batch.dropout.extend(mask);
+        }
+    }
+    batch
+}
+
+/// Four images out of five, at changing rotations and in changing company; now and then one or three.
+fn drawn(step: u32) -> Batch {
+    let count = [4, 1, 4, 3][step as usize % 4];
+    let images: Vec<_> = (0..count)
+        .map(|i| ((step + i) % 5, ((step / 2 + i) % 2) as u8 * 3))
+        .collect();
+    batch(Split::Train, &images)
+}
+
+/// Everything that training gives, as bits.
+#[derive(PartialEq)]
+struct Trace {
+    gradients: Vec<Vec<u32>>,
+    scores: Vec<Vec<Score>>,
+    state: Vec<u32>,
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|v| v.to_bits()).collect()
+}
+
+/// Trains from `state` through `steps`, with validation after every third.
+fn train(device: &mut CpuDevice, state: &[f32], steps: std::ops::Range<u32>) -> Trace {
+    device.load(state).unwrap();
+    let mut gradient = vec![0.0; device.layout().trainable_len()];
+    let (mut gradients, mut scores) = (Vec::new(), Vec::new());
+    for step in steps {
+        let batch = drawn(step);
+        device.gradient(&batch, &mut gradient).unwrap();
+        gradients.push(bits(&gradient));
+        let count = batch.samples.len() as f32;
+        gradient.iter_mut().for_each(|g| *g /= count);
+        device.update(&mut gradient, 1e-6).unwrap();
+        if step % 3 == 2 {
+            for images in [&[(0, 0), (1, 0), (2, 0)][..], &[(3, 0)]] {
+                let batch = self::batch(Split::Validation, images);
+                let rows = device.score(&batch).unwrap();
+                assert!(rows.iter().all(|row| row.loss.is_finite()), "{rows:?}");
+                scores.push(rows);
+            }
+        }
+    }
+    let len = device.layout().state_len();
+    Trace {
+        gradients,
+        scores,
+        state: bits(&device.read(0..len).unwrap()),
+    }
+}
+
+#[test]
+fn a_cache_of_any_size_changes_no_bit() {
+    of_any_size(stem(), FEATURES);
+}
+
+#[test]
+fn nor_does_it_in_bf16_where_it_holds_twice_as_much() {
+    let mut spec = stem();
+    spec.train.precision = Precision::Bf16;
+    of_any_size(spec, FEATURES / 2);
+}
+
+/// `each` is what one image takes.
+fn of_any_size(spec: RunSpec, each: u64) {
+    let state = first_state(&spec, 3);
+    let without = train(&mut device(&spec, 0), &state, 0..8);
+    assert_ne!(
+        without.gradients[0], without.gradients[4],
+        "the draws change"
+    );
+
+    // Room for six of the fourteen images, of which validation takes four: training images are replaced.
+    let mut small = device(&spec, 6 * each + 1);
+    assert!(train(&mut small, &state, 0..8) == without);
+    let counts = small.cache_counts();
+    assert_eq!((counts.images, counts.bytes), (6, 6 * each));
+    assert!(counts.hits > 0 && counts.misses > 14, "{counts:?}");
+
+    let mut large = device(&spec, 1 << 30);
+    assert!(train(&mut large, &state, 0..8) == without);
+    let cold = large.cache_counts();
+    assert_eq!(cold.images, 14);
+    assert_eq!(cold.misses, 14, "each is computed once");
+    assert_eq!(cold.bytes, 14 * each);
+    // Once more, with all of them kept.
+    assert!(train(&mut large, &state, 0..8) == without);
+    assert_eq!(large.cache_counts().misses, cold.misses);
+}
+
+/// A worker that joins has nothing cached, while the others have.
+#[test]
+fn who_joins_late_computes_what_the_others_have_kept() {
+    let spec = stem();
+    let first = first_state(&spec, 3);
+    let mut stayed = device(&spec, 1 << 30);
+    train(&mut stayed, &first, 0..5);
+    let len = stayed.layout().state_len();
+    let middle = stayed.read(0..len).unwrap();
+    let went_on = train(&mut stayed, &middle, 5..8);
+    let mut joined = device(&spec, 1 << 30);
+    assert!(train(&mut joined, &middle, 5..8) == went_on);
+    assert!(stayed.cache_counts().hits > joined.cache_counts().hits);
+}
+
+#[test]
+fn only_other_frozen_parameters_empty_the_cache() {
+    let spec = stem();
+    let mut device = device(&spec, 1 << 30);
+    let mut state = first_state(&spec, 3);
+    train(&mut device, &state, 0..2);
+    let kept = device.cache_counts().images;
+    assert!(kept > 0);
+
+    let params = device.layout().params_range();
+    let frozen = device.layout().frozen_range();
+    state[params.start] += 1.0;
+    device.load(&state).unwrap();
+    assert_eq!(device.cache_counts().images, kept);
+
+    state[frozen.end - 1] = f32::from_bits(state[frozen.end - 1].to_bits() ^ 1);
+    device.load(&state).unwrap();
+    assert_eq!(device.cache_counts().images, 0);
+    assert_eq!(device.cache_counts().bytes, 0);
+
+    // Other weights altogether: what was kept of the old ones must not be used.
+    let other = first_state(&spec, 4);
+    let mut fresh = self::device(&spec, 0);
+    assert!(train(&mut device, &state, 0..2) != train(&mut fresh, &other, 0..2));
+    assert!(train(&mut device, &other, 0..2) == train(&mut fresh, &other, 0..2));
+}
+
+#[test]
+fn images_of_others_are_forgotten() {
+    let spec = stem();
+    let mut device = device(&spec, 1 << 30);
+    let state = first_state(&spec, 3);
+    let before = train(&mut device, &state, 0..3);
+    device.keep_cached(&|image| image.split == Split::Validation);
+    assert_eq!(device.cache_counts().images, 4);
+    assert!(train(&mut device, &state, 0..3) == before);
+}
+
+#[test]
+fn with_a_trainable_first_layer_nothing_is_kept() {
+    let spec = spec(&["conv2/3x3_reduce"]);
+    let mut device = device(&spec, 1 << 30);
+    train(&mut device, &first_state(&spec, 3), 0..1);
+    assert_eq!(device.cache_counts(), Default::default());
+}
+
+#[test]
+fn a_batch_that_does_not_say_its_rotations_is_refused() {
+    let mut device = device(&stem(), 0);
+    let mut gradient = vec![0.0; device.layout().trainable_len()];
+    let mut batch = drawn(0);
+    batch.quarter_turns.pop();
+    let error = device.gradient(&batch, &mut gradient).unwrap_err();
+    assert!(error.to_string().contains("3 rotations"), "{error}");
+}

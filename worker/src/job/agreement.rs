@@ -1,0 +1,185 @@
+//! The members of a generation agree on the state to start from, without asking anybody else.
+//!
+//! Each says what it holds, all decide the same by [`adopt`], and who holds the state gives it to those
+//! who lack it.
+
+use fovea_core::adoption::{Adoption, Held, adopt};
+use fovea_core::roster::Roster;
+use tracing::{info, warn};
+
+use super::JobError;
+use crate::collective::{Collective, CollectiveError};
+use crate::device::Device;
+use crate::training::{Parts, State};
+use crate::vitals::Vitals;
+
+/// Flag, step, digest.
+const OFFER: usize = 25;
+
+/// What is needed to agree.
+pub(super) struct Agreement<'a> {
+    pub(super) roster: &'a Roster,
+    pub(super) rank: usize,
+    pub(super) collective: &'a mut dyn Collective,
+    pub(super) vitals: &'a Vitals,
+    /// Elements of a state.
+    pub(super) state_len: usize,
+    /// Makes a device without a state.
+    pub(super) fresh: &'a dyn Fn() -> Box<dyn Device>,
+}
+
+impl Agreement<'_> {
+    /// Brings `held`, the state in this worker's memory, to what all start from. `stored` reads the newest
+    /// checkpoint, or makes the first state. After an error `held` is as it was, unless the device failed.
+    pub(super) fn reach(
+        self,
+        held: &mut Option<State>,
+        stored: &mut dyn FnMut() -> Result<Vec<f32>, JobError>,
+    ) -> Result<(), JobError> {
+        let Self {
+            roster,
+            rank,
+            collective,
+            vitals,
+            state_len,
+            fresh,
+        } = self;
+        let mine = held.as_mut().map(offer).transpose()?;
+        let said = collective.gather(&encode(mine))?;
+        vitals.tick();
+        let offers = said
+            .iter()
+            .enumerate()
+            .map(|(rank, bytes)| {
+                decode(bytes).ok_or_else(|| CollectiveError::OutOfStep {
+                    peer: roster.members[rank].worker.to_string(),
+                    rank,
+                    problem: "what it says of its state makes no sense".into(),
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let names = |ranks: &[usize]| {
+            let name = |&rank: &usize| roster.members[rank].worker.as_str();
+            ranks.iter().map(name).collect::<Vec<_>>().join(" ")
+        };
+        match adopt(&offers, roster.start_step) {
+            Adoption::Member {
+                source,
+                receivers,
+                differing,
+            } => {
+                let step = offers[source].map_or(0, |held| held.step);
+                if !differing.is_empty() {
+                    warn!(
+                        step,
+                        workers = names(&differing),
+                        "states differ from that of the majority and are replaced"
+                    );
+                }
+                if receivers.is_empty() {
+                    info!(step, "all hold the state");
+                    return Ok(());
+                }
+                info!(
+                    step,
+                    from = names(&[source]),
+                    to = names(&receivers),
+                    "handing the state over"
+                );
+                let mut state = Vec::new();
+                if receivers.contains(&rank) {
+                    state = vec![0.0; state_len];
+                } else if let Some(held) = held
+                    && rank == source
+                {
+                    state = held.device.read(0..state_len)?;
+                }
+                collective.broadcast(source, &receivers, &mut state)?;
+                vitals.tick();
+                if receivers.contains(&rank) {
+                    load(held, fresh, step, &state)?;
+                }
+            }
+            adoption @ (Adoption::Stored | Adoption::Disputed { .. }) => {
+                let step = roster.start_step;
+                if let Adoption::Disputed { holders } = adoption {
+                    warn!(
+                        step,
+                        workers = names(&holders),
+                        "their states differ and none has a majority: starting from what is stored"
+                    );
+                }
+                load(held, fresh, step, &stored()?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes `values` the state of step `step`.
+fn load(
+    held: &mut Option<State>,
+    fresh: &dyn Fn() -> Box<dyn Device>,
+    step: u64,
+    values: &[f32],
+) -> Result<(), JobError> {
+    let state = held.get_or_insert_with(|| State {
+        device: fresh(),
+        step,
+        parts: Parts::default(),
+    });
+    state.device.load(values)?;
+    state.step = step;
+    state.parts.forget();
+    Ok(())
+}
+
+fn offer(state: &mut State) -> Result<Held, JobError> {
+    Ok(Held {
+        step: state.step,
+        digest: state.device.digest()?,
+    })
+}
+
+fn encode(offer: Option<Held>) -> [u8; OFFER] {
+    let mut bytes = [0; OFFER];
+    if let Some(Held { step, digest }) = offer {
+        bytes[0] = 1;
+        bytes[1..9].copy_from_slice(&step.to_le_bytes());
+        bytes[9..].copy_from_slice(&digest.to_le_bytes());
+    }
+    bytes
+}
+
+/// What a member holds; the outer None if `bytes` are something else.
+fn decode(bytes: &[u8]) -> Option<Option<Held>> {
+    let bytes: &[u8; OFFER] = bytes.try_into().ok()?;
+    let held = Held {
+        step: u64::from_le_bytes(bytes[1..9].try_into().ok()?),
+        digest: u128::from_le_bytes(bytes[9..].try_into().ok()?),
+    };
+    match bytes[0] {
+        0 => Some(None),
+        1 => Some(Some(held)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offers_survive_and_rubbish_is_refused() {
+        let held = Held {
+            step: u64::MAX - 1,
+            digest: u128::MAX / 3,
+        };
+        for offer in [None, Some(held)] {
+            assert_eq!(decode(&encode(offer)), Some(offer));
+        }
+        assert_eq!(decode(&[]), None);
+        assert_eq!(decode(&[2; OFFER]), None);
+        assert_eq!(decode(&[1; OFFER + 1]), None);
+    }
+}

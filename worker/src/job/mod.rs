@@ -1,0 +1,423 @@
+//! The device's thread: keeps a run's state, and does one generation after the other with it.
+//!
+//! ```text
+//! connect to the peers ──> agree on a state ──> Ready ──> train ──> Ended; the state stays
+//! ```
+
+mod agreement;
+mod first_state;
+
+use std::collections::HashSet;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use fovea_core::checkpoint::Fingerprint;
+use fovea_core::googlenet::{FlatLayout, LayoutError};
+use fovea_core::ids::RunId;
+use fovea_core::metrics::Score;
+use fovea_core::plan::ShardPlan;
+use fovea_core::roster::{Member, Roster};
+use fovea_core::run::{Outcome, StepReport};
+use fovea_core::spec::RunSpec;
+use tokio::sync::{oneshot, watch};
+
+pub use first_state::{FirstStateError, first_state};
+
+use crate::checkpoint::{self, CheckpointError, digest_text};
+use crate::collective::{CollectiveError, Mesh, MeshKey, TcpCollective};
+use crate::data::{LocalData, hosted};
+use crate::device::{Device, DeviceError, Split};
+use crate::fingerprint::fingerprint;
+use crate::loader::Loader;
+use crate::training::{
+    Control, Snapshot, State, Training, TrainingError, TrainingEvent, starts_with_evaluation,
+};
+use crate::vitals::Vitals;
+use agreement::Agreement;
+
+/// Fetches the checkpoint's bytes, and blocks for it. An error says why it cannot be had.
+pub type FetchCheckpoint = Box<dyn FnMut() -> Result<Vec<u8>, String> + Send>;
+/// Makes a device for a run, without a state yet.
+pub type MakeDevice = Box<dyn Fn(&RunSpec, &FlatLayout) -> Box<dyn Device> + Send>;
+
+/// All that one generation needs, fetched and checked.
+pub struct Job {
+    /// The run's id.
+    pub run: RunId,
+    /// States of another lineage are void.
+    pub lineage: u64,
+    /// Forget the state that is held.
+    pub discard_state: bool,
+    /// The run.
+    pub spec: RunSpec,
+    /// Its data order.
+    pub plan: ShardPlan,
+    /// The generation; starts from the checkpoint of `start_step` if no member holds a newer state.
+    pub roster: Roster,
+    /// This worker's rank in it.
+    pub rank: usize,
+    /// What its peers show each other.
+    pub key: MeshKey,
+    /// Connections with peers.
+    pub mesh: Mesh,
+    /// The checkpoint; None starts from the spec's first weights.
+    pub checkpoint: Option<FetchCheckpoint>,
+    /// The first epoch without a result.
+    pub next_epoch: u32,
+    /// The packs.
+    pub data: LocalData,
+    /// Orders from outside.
+    pub control: Control,
+    /// Where work is shown.
+    pub vitals: Vitals,
+    /// How long peers may take to connect.
+    pub connect_timeout: Duration,
+    /// How long a peer may keep this worker waiting.
+    pub peer_timeout: Duration,
+    /// Told when the first step, or the evaluation before it, begins.
+    pub began: oneshot::Sender<()>,
+    /// Where to tell what happens. Bounded: a slow listener slows training, and memory stays flat.
+    pub events: tokio::sync::mpsc::Sender<JobEvent>,
+    /// Where slices of checkpoints go.
+    pub snapshots: tokio::sync::mpsc::Sender<Snapshot>,
+}
+
+/// What happens on the device's thread.
+#[derive(Debug)]
+pub enum JobEvent {
+    /// Peers connected and a state agreed on.
+    Ready {
+        /// Committed steps.
+        step: u64,
+        /// Digest of the whole state.
+        state_digest: String,
+        /// What the bits depend on.
+        fingerprint: Fingerprint,
+    },
+    /// A step is committed.
+    Step {
+        /// What it did.
+        report: StepReport,
+        /// Ordinals of the samples that it used.
+        samples: Vec<u32>,
+    },
+    /// The validation split was scored.
+    Scores {
+        /// 0-based epoch.
+        epoch: u32,
+        /// One for each sample.
+        scores: Vec<Score>,
+    },
+    /// The state is to be compared.
+    Digest {
+        /// Committed steps.
+        step: u64,
+        /// Digest of the whole state.
+        digest: String,
+    },
+}
+
+/// How a generation ended on this worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// It is over for this worker.
+    Released(Outcome),
+    /// Peers broke off, or something is missing for now: another generation may go on.
+    Interrupted {
+        /// What happened.
+        reason: String,
+    },
+    /// Peers that could not be reached.
+    Unreachable {
+        /// Their worker ids.
+        missing: Vec<String>,
+    },
+}
+
+impl Ended {
+    /// It cannot go on.
+    pub fn failed(reason: impl ToString, fatal: bool) -> Self {
+        Self::Released(Outcome::Failed {
+            reason: reason.to_string(),
+            fatal,
+        })
+    }
+}
+
+/// Why a job could not be done.
+#[derive(Debug, thiserror::Error)]
+enum JobError {
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    #[error(transparent)]
+    FirstState(#[from] FirstStateError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error("the checkpoint cannot be had: {0}")]
+    Fetch(String),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
+    #[error("cannot set up connections or threads: {0}")]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Training(TrainingError),
+}
+
+impl From<TrainingError> for JobError {
+    fn from(error: TrainingError) -> Self {
+        match error {
+            TrainingError::Collective(error) => Self::Collective(error),
+            TrainingError::Device(error) => Self::Device(error),
+            error @ (TrainingError::Data(_)
+            | TrainingError::NotFinite { .. }
+            | TrainingError::Garbled { .. }) => Self::Training(error),
+        }
+    }
+}
+
+impl JobError {
+    fn ended(self, control: &Control) -> Ended {
+        if control.aborted() {
+            return Ended::Released(Outcome::Aborted);
+        }
+        let reason = self.to_string();
+        match self {
+            // Asked for, or given up before it began.
+            Self::Collective(CollectiveError::Aborted) => Ended::Released(Outcome::Aborted),
+            Self::Collective(CollectiveError::Incomplete { missing, .. }) => {
+                Ended::Unreachable { missing }
+            }
+            // The coordinator puts a damaged checkpoint aside and forms the run anew.
+            Self::Collective(CollectiveError::Peer { .. } | CollectiveError::OutOfStep { .. })
+            | Self::Fetch(_) => Ended::Interrupted { reason },
+            // The same file or spec would meet the same error.
+            Self::Layout(_) | Self::FirstState(_) | Self::Checkpoint(_) => {
+                Ended::failed(reason, true)
+            }
+            // Every worker sees the same numbers, and would again.
+            Self::Training(TrainingError::NotFinite { .. }) => Ended::failed(reason, true),
+            Self::Training(_) | Self::Device(_) | Self::Io(_) => Ended::failed(reason, false),
+        }
+    }
+}
+
+/// The device's thread; clones are handles to the same one.
+#[derive(Clone)]
+pub struct DeviceThread {
+    jobs: mpsc::SyncSender<(Job, oneshot::Sender<Ended>)>,
+    held: watch::Receiver<Option<RunId>>,
+}
+
+impl DeviceThread {
+    /// Starts the thread; it ends when the last handle is dropped.
+    pub fn start(make: MakeDevice) -> std::io::Result<Self> {
+        // Its callers wait for one job before they give another.
+        let (send, jobs) = mpsc::sync_channel::<(Job, oneshot::Sender<Ended>)>(1);
+        let (shown, held) = watch::channel(None);
+        std::thread::Builder::new()
+            .name("device".into())
+            .spawn(move || {
+                let mut owner = Owner {
+                    make,
+                    held: None,
+                    shown,
+                };
+                for (job, reply) in jobs {
+                    let _ = reply.send(owner.guarded(job));
+                }
+            })?;
+        Ok(Self { jobs: send, held })
+    }
+
+    /// Does a job and says how it ended.
+    pub async fn run(&self, job: Job) -> Ended {
+        let (reply, ended) = oneshot::channel();
+        let gone = || Ended::failed("the device's thread has ended; restart the worker", false);
+        match self.jobs.try_send((job, reply)) {
+            Ok(()) => ended.await.unwrap_or_else(|_| gone()),
+            Err(mpsc::TrySendError::Full(_)) => Ended::failed("the device is busy", false),
+            Err(mpsc::TrySendError::Disconnected(_)) => gone(),
+        }
+    }
+
+    /// The run whose state the device holds.
+    pub fn held_run(&self) -> Option<RunId> {
+        self.held.borrow().clone()
+    }
+}
+
+/// A run's state between two generations.
+struct Held {
+    run: RunId,
+    lineage: u64,
+    spec: RunSpec,
+    state: State,
+}
+
+/// What lives on the device's thread.
+struct Owner {
+    make: MakeDevice,
+    held: Option<Held>,
+    shown: watch::Sender<Option<RunId>>,
+}
+
+impl Owner {
+    /// Does a job; a panic (libtorch out of memory, say) ends the job and its state, not the worker.
+    fn guarded(&mut self, job: Job) -> Ended {
+        let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.execute(job)));
+        self.shown
+            .send_replace(self.held.as_ref().map(|held| held.run.clone()));
+        done.unwrap_or_else(|panic| {
+            let text = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied())
+                .unwrap_or("no message");
+            Ended::failed(format!("the device's thread panicked: {text}"), false)
+        })
+    }
+
+    /// Does a job with the state that is held, if it is of the same run, and holds what comes out of it.
+    fn execute(&mut self, job: Job) -> Ended {
+        let fits = |held: &Held| {
+            let same = held.run == job.run && held.lineage == job.lineage && held.spec == job.spec;
+            same && !job.discard_state
+        };
+        // Out of its place: if there is a panic, it goes with it.
+        let mut state = self.held.take().filter(fits).map(|held| held.state);
+        let (run, lineage, spec) = (job.run.clone(), job.lineage, job.spec.clone());
+        let control = job.control.clone();
+        let done = self.generation(job, &mut state);
+        // A step is applied as a whole or not at all, so a state is good however its generation ended;
+        // only a device that failed may have left it in between.
+        if !matches!(done, Err(JobError::Device(_))) {
+            self.held = state.map(|state| Held {
+                run,
+                lineage,
+                spec,
+                state,
+            });
+        }
+        match done {
+            Ok(outcome) => Ended::Released(outcome),
+            Err(error) => error.ended(&control),
+        }
+    }
+
+    fn generation(&self, job: Job, state: &mut Option<State>) -> Result<Outcome, JobError> {
+        let Job {
+            run,
+            lineage: _,
+            discard_state: _,
+            spec,
+            plan,
+            roster,
+            rank,
+            key,
+            mesh,
+            mut checkpoint,
+            next_epoch,
+            data,
+            control,
+            vitals,
+            connect_timeout,
+            peer_timeout,
+            began,
+            events,
+            snapshots,
+        } = job;
+        let layout = FlatLayout::new(spec.model.classes, &spec.model.frozen)?;
+        let given_up = || control.given_up();
+        let waiting = vitals.waiting();
+        let streams = mesh.connect(&roster, key, rank, connect_timeout, &given_up, waiting)?;
+        vitals.tick();
+        let mut collective =
+            TcpCollective::new(&roster, rank, streams, peer_timeout, waiting.clone())?;
+        control.connected(collective.aborter()?);
+        let agreement = Agreement {
+            roster: &roster,
+            rank,
+            collective: &mut collective,
+            vitals: &vitals,
+            state_len: layout.state_len(),
+            fresh: &|| (self.make)(&spec, &layout),
+        };
+        agreement.reach(state, &mut || match &mut checkpoint {
+            Some(fetch) => Ok(checkpoint::read_state(
+                &layout,
+                &fetch().map_err(JobError::Fetch)?,
+            )?),
+            None => Ok(first_state(&spec, &layout)?),
+        })?;
+        let Some(state) = state else {
+            return Err(JobError::Fetch("no state was agreed on".into()));
+        };
+        self.shown.send_replace(Some(run));
+
+        // With no listener the worker is shutting down, and an abort is on its way.
+        let tell = |event| drop(events.blocking_send(event));
+        tell(JobEvent::Ready {
+            step: state.step,
+            state_digest: digest_text(state.device.digest()?),
+            fingerprint: fingerprint(&spec),
+        });
+        let _ = began.send(());
+        let member = &roster.members[rank];
+        let per_epoch = plan.steps_per_epoch();
+        let total_steps = per_epoch * u64::from(spec.train.epochs);
+        let evaluate = starts_with_evaluation(state.step, per_epoch, next_epoch);
+        keep_hosted(&mut *state.device, &plan, member);
+        let loader = Loader::start(
+            data,
+            plan.clone(),
+            spec.clone(),
+            member,
+            state.step..total_steps,
+            evaluate,
+        )?;
+        let training = Training {
+            spec: &spec,
+            plan: &plan,
+            rank,
+            ranks: roster.members.len(),
+            hosted: hosted(member),
+            next_epoch,
+            stored_step: roster.start_step,
+            total_steps,
+            state,
+            collective: &mut collective,
+            loader,
+            control: &control,
+            vitals: &vitals,
+        };
+        Ok(training.run(&mut |event| match event {
+            TrainingEvent::Step { report, samples } => tell(JobEvent::Step { report, samples }),
+            TrainingEvent::Scores { epoch, scores } => tell(JobEvent::Scores { epoch, scores }),
+            TrainingEvent::Digest { step, digest } => tell(JobEvent::Digest {
+                step,
+                digest: digest_text(digest),
+            }),
+            // Taken at once; nobody takes it when the generation is over for this worker.
+            TrainingEvent::Snapshot(snapshot) => drop(snapshots.blocking_send(snapshot)),
+        })?)
+    }
+}
+
+#[cfg(test)]
+mod tests;
+
+/// Lets the device forget images of virtual ranks that others host now.
+fn keep_hosted(device: &mut dyn Device, plan: &ShardPlan, member: &Member) {
+    let train: HashSet<u32> = hosted(member)
+        .flat_map(|rank| plan.shard(rank).iter().copied())
+        .collect();
+    let scored: Vec<_> = hosted(member)
+        .map(|rank| plan.validation_shard(rank))
+        .collect();
+    device.keep_cached(&|image| match image.split {
+        Split::Train => train.contains(&image.sample),
+        Split::Validation => scored.iter().any(|range| range.contains(&image.sample)),
+    });
+}

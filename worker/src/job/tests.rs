@@ -1,0 +1,348 @@
+//! Generations on pretending devices, with peers over loopback.
+
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::device::state_digest;
+use crate::testing::{Manner, Peers, Pretending, closed, peers, planned, spec, tiny};
+use crate::training::Parts;
+
+/// One worker: its device's thread, and what it was asked.
+struct Worker {
+    device: DeviceThread,
+    manner: Manner,
+}
+
+impl Worker {
+    fn new(manner: Manner) -> Self {
+        let copy = manner.clone();
+        let make: MakeDevice = Box::new(move |_, layout| Box::new(Pretending::new(layout, &copy)));
+        Self {
+            device: DeviceThread::start(make).unwrap(),
+            manner,
+        }
+    }
+
+    fn updates(&self) -> Vec<u32> {
+        let asked = self.manner.asked.lock().unwrap();
+        asked.updates.iter().map(|(g, _)| g.to_bits()).collect()
+    }
+}
+
+/// What a worker told, and how it ended.
+struct Told {
+    ended: Ended,
+    events: Vec<JobEvent>,
+    snapshots: Vec<Snapshot>,
+}
+
+impl Told {
+    fn ready(&self) -> (u64, &str) {
+        match self.events.first() {
+            Some(JobEvent::Ready {
+                step, state_digest, ..
+            }) => (*step, state_digest),
+            other => panic!("not ready, but {other:?}"),
+        }
+    }
+}
+
+/// One worker's part in a generation.
+struct Part<'a> {
+    peers: &'a Peers,
+    roster: Roster,
+    rank: usize,
+    lineage: u64,
+    spec: RunSpec,
+    control: Control,
+    connect_timeout: Duration,
+}
+
+impl<'a> Part<'a> {
+    fn new(peers: &'a Peers, generation: u64, members: &[usize], rank: usize) -> Self {
+        Self {
+            peers,
+            roster: peers.roster(generation, members, 0),
+            rank,
+            lineage: 0,
+            spec: spec(""),
+            control: Control::default(),
+            connect_timeout: Duration::from_secs(20),
+        }
+    }
+
+    fn start(self, worker: &Worker) -> JoinHandle<Told> {
+        let (events, mut happening) = tokio::sync::mpsc::channel(4);
+        let (snapshots, mut slices) = tokio::sync::mpsc::channel(1);
+        let member = &self.roster.members[self.rank];
+        let place: usize = member.worker.as_str()[1..].parse().unwrap();
+        let job = Job {
+            run: RunId::new("r-1").unwrap(),
+            lineage: self.lineage,
+            discard_state: false,
+            plan: tiny().plan(&self.spec),
+            spec: self.spec,
+            key: [self.roster.generation as u8; 16],
+            roster: self.roster,
+            rank: self.rank,
+            mesh: self.peers.meshes[place].clone(),
+            checkpoint: None,
+            next_epoch: 0,
+            data: tiny().data(),
+            control: self.control,
+            vitals: Vitals::default(),
+            connect_timeout: self.connect_timeout,
+            peer_timeout: Duration::from_secs(60),
+            began: oneshot::channel().0,
+            events,
+            snapshots,
+        };
+        let device = worker.device.clone();
+        self.peers.runtime.spawn(async move {
+            let events = async {
+                let mut all = Vec::new();
+                while let Some(event) = happening.recv().await {
+                    all.push(event);
+                }
+                all
+            };
+            let snapshots = async {
+                let mut all = Vec::new();
+                while let Some(snapshot) = slices.recv().await {
+                    all.push(snapshot);
+                }
+                all
+            };
+            let (ended, events, snapshots) = tokio::join!(device.run(job), events, snapshots);
+            Told {
+                ended,
+                events,
+                snapshots,
+            }
+        })
+    }
+}
+
+fn wait(peers: &Peers, told: JoinHandle<Told>) -> Told {
+    let limit = Duration::from_secs(120);
+    let waiting = async { tokio::time::timeout(limit, told).await.unwrap().unwrap() };
+    peers.runtime.block_on(waiting)
+}
+
+#[test]
+fn two_workers_tell_the_same_and_do_what_one_would() {
+    let peers = peers(3);
+    let workers: Vec<Worker> = (0..3).map(|_| Worker::new(Manner::default())).collect();
+    let alone = Part::new(&peers, 1, &[2], 0).start(&workers[2]);
+    let both = [0, 1].map(|rank| Part::new(&peers, 2, &[0, 1], rank).start(&workers[rank]));
+    let [a, b] = both.map(|told| wait(&peers, told));
+    let c = wait(&peers, alone);
+    let plan = tiny().plan(&spec(""));
+    let step = plan.steps_per_epoch() * 2;
+    let mut scored = Vec::new();
+    for told in [&a, &b, &c] {
+        assert_eq!(told.ended, Ended::Released(Outcome::Completed { step }));
+        assert_eq!(told.ready(), c.ready());
+        let mut steps = 0;
+        for event in &told.events {
+            match event {
+                JobEvent::Step { report, samples } => {
+                    steps += 1;
+                    assert_eq!(report.step, steps);
+                    assert_eq!(*samples, planned(&plan, steps));
+                }
+                JobEvent::Scores { epoch, scores } => scored.push((*epoch, scores.clone())),
+                JobEvent::Ready { .. } | JobEvent::Digest { .. } => {}
+            }
+        }
+        assert_eq!(steps, step);
+    }
+    // Each of the three has all scores of both epochs.
+    assert_eq!(scored[..2], scored[2..4]);
+    assert_eq!(scored[..2], scored[4..]);
+    assert!(
+        scored[0]
+            .1
+            .iter()
+            .map(|s| s.sample)
+            .eq(0..scored[0].1.len() as u32)
+    );
+    assert_eq!(workers[0].updates(), workers[2].updates());
+    assert_eq!(workers[1].updates(), workers[2].updates());
+    // The slices are one state.
+    let halves = [&a.snapshots[0].bytes[..], &b.snapshots[0].bytes[..]].concat();
+    assert_eq!(halves, c.snapshots[0].bytes[..]);
+    let digests = [&a, &b, &c].map(|told| told.snapshots[0].digest);
+    assert_eq!(digests, [state_digest(bytemuck::cast_slice(&halves)); 3]);
+}
+
+#[test]
+fn an_interrupted_step_is_taken_again_with_the_same_bits_and_nothing_is_computed_twice() {
+    let peers = peers(3);
+    let survivor = Worker::new(Manner::default());
+    // Two virtual ranks each: it breaks in the second step, with one of its gradients done.
+    let dying = Worker::new(Manner {
+        fails_at: Some(3),
+        ..Manner::default()
+    });
+    let undisturbed = Worker::new(Manner::default());
+    let first = Part::new(&peers, 1, &[0, 1], 0).start(&survivor);
+    let other = Part::new(&peers, 1, &[0, 1], 1).start(&dying);
+    let (first, other) = (wait(&peers, first), wait(&peers, other));
+    assert!(
+        matches!(first.ended, Ended::Interrupted { .. }),
+        "{:?}",
+        first.ended
+    );
+    assert_eq!(
+        other.ended,
+        Ended::failed("the device failed while pretending: a test wants it", false)
+    );
+    assert_eq!(dying.device.held_run(), None, "who knows what it holds");
+    assert_eq!(survivor.device.held_run(), RunId::new("r-1").ok());
+    assert_eq!(survivor.updates().len(), 1);
+
+    let second = wait(&peers, Part::new(&peers, 2, &[0], 0).start(&survivor));
+    assert_eq!(second.ready().0, 1);
+    let plan = tiny().plan(&spec(""));
+    let step = plan.steps_per_epoch() * 2;
+    assert_eq!(second.ended, Ended::Released(Outcome::Completed { step }));
+
+    let whole = wait(&peers, Part::new(&peers, 3, &[2], 0).start(&undisturbed));
+    assert_eq!(survivor.updates(), undisturbed.updates());
+    assert_eq!(second.snapshots[0].digest, whole.snapshots[0].digest);
+    // In the first step the other computed half of the gradients, in the second the survivor had its own.
+    let asked = survivor.manner.asked.lock().unwrap();
+    let mut all: Vec<&Vec<u32>> = asked.gradients.iter().collect();
+    all.sort();
+    assert!(
+        all.windows(2).all(|two| two[0] != two[1]),
+        "the same batch twice"
+    );
+    let batches = |step: u64| planned_batches(&plan, step);
+    let expected: usize = (1..=step).map(|step| batches(step).len()).sum();
+    assert_eq!(batches(1).len(), 4);
+    assert_eq!(asked.gradients.len(), expected - 2);
+}
+
+/// The batches of a step that are not empty.
+fn planned_batches(plan: &ShardPlan, step: u64) -> Vec<Vec<u32>> {
+    let at = plan.position(step - 1);
+    (0..plan.virtual_ranks())
+        .map(|rank| plan.epoch_order(rank, at.epoch).batch(at.step_in_epoch))
+        .filter(|draws| !draws.is_empty())
+        .map(|draws| draws.iter().map(|draw| draw.sample).collect())
+        .collect()
+}
+
+#[test]
+fn a_state_of_another_lineage_is_forgotten() {
+    let peers = peers(1);
+    let worker = Worker::new(Manner::default());
+    let part = |generation, lineage| {
+        let mut part = Part::new(&peers, generation, &[0], 0);
+        part.lineage = lineage;
+        part.control.stop();
+        part
+    };
+    for (generation, lineage, start) in [(1, 0, 0), (2, 0, 1), (3, 1, 0), (4, 1, 1), (5, 0, 0)] {
+        let told = wait(&peers, part(generation, lineage).start(&worker));
+        assert_eq!(told.ready().0, start, "generation {generation}");
+        let step = start + 1;
+        assert_eq!(told.ended, Ended::Released(Outcome::Stopped { step }));
+    }
+}
+
+#[test]
+fn peers_that_do_not_come_are_named_and_the_state_stays() {
+    let peers = peers(2);
+    let worker = Worker::new(Manner::default());
+    let part = Part::new(&peers, 1, &[0], 0);
+    part.control.stop();
+    wait(&peers, part.start(&worker));
+    let mut part = Part::new(&peers, 2, &[0, 1], 0);
+    // One that answers there would be waited for: it may be busy. Nobody answers at a port that is closed.
+    part.roster.members[1].address = closed();
+    part.connect_timeout = Duration::from_millis(100);
+    let told = wait(&peers, part.start(&worker));
+    let missing = vec!["w1".to_owned()];
+    assert_eq!(told.ended, Ended::Unreachable { missing });
+    assert!(told.events.is_empty());
+    assert!(worker.device.held_run().is_some());
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_had_interrupts() {
+    let failing = JobError::Fetch("it arrived damaged".into());
+    let ended = failing.ended(&Control::default());
+    assert!(matches!(ended, Ended::Interrupted { reason } if reason.contains("damaged")));
+}
+
+#[test]
+fn all_take_over_the_state_of_the_most_advanced() {
+    let peers = peers(3);
+    let roster = peers.roster(1, &[0, 1, 2], 2);
+    let spec = spec("");
+    let layout = FlatLayout::new(2, &spec.model.frozen).unwrap();
+    let len = layout.state_len();
+    // A newcomer, one that is a step behind, and the most advanced.
+    let held = [None, Some((4, 1.5f32)), Some((5, -2.5f32))];
+    let results: Vec<(u64, u128, bool)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = held
+            .iter()
+            .enumerate()
+            .map(|(rank, held)| {
+                let (roster, layout, mesh) = (&roster, &layout, &peers.meshes[rank]);
+                scope.spawn(move || {
+                    let manner = Manner {
+                        asked: Arc::default(),
+                        ..Manner::default()
+                    };
+                    let fresh = || Box::new(Pretending::new(layout, &manner)) as Box<dyn Device>;
+                    let mut state = held.map(|(step, value)| {
+                        let mut device = fresh();
+                        device.load(&vec![value; len]).unwrap();
+                        let mut parts = Parts::default();
+                        parts.arrange(0..1, 1);
+                        parts.computed(0, 5);
+                        State {
+                            device,
+                            step,
+                            parts,
+                        }
+                    });
+                    let vitals = Vitals::default();
+                    let limit = Duration::from_secs(60);
+                    let streams = mesh
+                        .connect(roster, [1; 16], rank, limit, &|| false, vitals.waiting())
+                        .unwrap();
+                    let mut collective =
+                        TcpCollective::new(roster, rank, streams, limit, Default::default())
+                            .unwrap();
+                    let agreement = Agreement {
+                        roster,
+                        rank,
+                        collective: &mut collective,
+                        vitals: &vitals,
+                        state_len: len,
+                        fresh: &fresh,
+                    };
+                    let stored = &mut || panic!("nothing stored is needed");
+                    agreement.reach(&mut state, stored).unwrap();
+                    let mut state = state.unwrap();
+                    let kept = !state.parts.is_empty() && state.parts.holds(0, 5);
+                    (state.step, state.device.digest().unwrap(), kept)
+                })
+            })
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    let digest = state_digest(&vec![-2.5; len]);
+    // What was computed with a state that is replaced does not count.
+    assert_eq!(
+        results,
+        [(5, digest, false), (5, digest, false), (5, digest, true)]
+    );
+}

@@ -1,0 +1,278 @@
+//! What several tests need: a small dataset, a device that only pretends to compute, and peers.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use fovea_core::googlenet::{FlatLayout, HEAD, param_specs};
+use fovea_core::ids::{DatasetName, WorkerId};
+use fovea_core::metrics::Score;
+use fovea_core::plan::ShardPlan;
+use fovea_core::roster::Roster;
+use fovea_core::spec::RunSpec;
+use fovea_dataset::synthetic::{self, SyntheticOptions};
+use fovea_dataset::{Dataset, PrepareOptions, prepare};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+
+use crate::collective::Mesh;
+use crate::data::LocalData;
+use crate::device::{Batch, Device, DeviceError, MicroBatch, state_digest};
+
+/// A prepared synthetic dataset, made once for all tests.
+pub(crate) struct Tiny {
+    prepared: PathBuf,
+    dataset: Dataset,
+    _dir: tempfile::TempDir,
+}
+
+pub(crate) fn tiny() -> &'static Tiny {
+    static TINY: OnceLock<Tiny> = OnceLock::new();
+    TINY.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let photographs = dir.path().join("photographs");
+        let options = SyntheticOptions {
+            patients: 14,
+            size: 128,
+            ..SyntheticOptions::default()
+        };
+        synthetic::generate(&photographs, &options, &|_| {}).unwrap();
+        let prepared = dir.path().join("prepared");
+        let options = PrepareOptions {
+            image_size: 32,
+            ..PrepareOptions::new(
+                photographs.join("trainLabels.csv"),
+                photographs.join("images"),
+                prepared.clone(),
+                DatasetName::new("tiny").unwrap(),
+            )
+        };
+        prepare(&options, &()).unwrap();
+        Tiny {
+            dataset: Dataset::open(&prepared).unwrap(),
+            prepared,
+            _dir: dir,
+        }
+    })
+}
+
+impl Tiny {
+    pub(crate) fn plan(&self, spec: &RunSpec) -> ShardPlan {
+        let index = self.dataset.index();
+        let patients: Vec<u32> = index.train().iter().map(|s| s.patient).collect();
+        let t = &spec.train;
+        let validation = index.validation().len() as u32;
+        ShardPlan::new(
+            &patients,
+            validation,
+            t.virtual_ranks,
+            t.batch,
+            spec.seed,
+            t.rotate,
+        )
+        .unwrap()
+    }
+
+    /// All packs.
+    pub(crate) fn data(&self) -> LocalData {
+        let manifest = self.dataset.manifest();
+        let packs = (0..manifest.packs.len() as u32).collect();
+        LocalData::open(
+            &self.prepared,
+            manifest,
+            self.dataset.index().clone(),
+            &packs,
+        )
+        .unwrap()
+    }
+}
+
+/// A run on four virtual ranks in which only the classifier is trained, with more settings.
+pub(crate) fn spec(more: &str) -> RunSpec {
+    let text = format!(
+        "name = 't'\ndataset = 'd'\n[train]\nepochs = 2\nvirtual_ranks = 4\nbatch = 2\n\
+         digest_every = 0\n[checkpoint]\nevery_epochs = 0\n{more}"
+    );
+    let mut spec: RunSpec = toml::from_str(&text).unwrap();
+    let specs = param_specs(2);
+    let layers = specs.iter().map(|param| param.layer.clone());
+    spec.model.frozen = layers.filter(|layer| layer != HEAD).collect();
+    spec.model.frozen.dedup();
+    spec.validate().unwrap();
+    spec
+}
+
+/// The ordinals that a step uses, virtual rank by virtual rank.
+pub(crate) fn planned(plan: &ShardPlan, step: u64) -> Vec<u32> {
+    let at = plan.position(step - 1);
+    (0..plan.virtual_ranks())
+        .flat_map(|rank| plan.epoch_order(rank, at.epoch).batch(at.step_in_epoch))
+        .map(|draw| draw.sample)
+        .collect()
+}
+
+/// What a pretending device was asked to do.
+#[derive(Debug, Default)]
+pub(crate) struct Asked {
+    /// Samples of each gradient.
+    pub(crate) gradients: Vec<Vec<u32>>,
+    /// First element of each mean gradient, and learning rate.
+    pub(crate) updates: Vec<(f32, f64)>,
+}
+
+/// How a pretending device behaves.
+#[derive(Debug, Clone)]
+pub(crate) struct Manner {
+    /// Loss of a sample.
+    pub(crate) loss: f32,
+    /// Gradient of a sample, everywhere; None makes it depend on state and samples, and updates change the
+    /// state.
+    pub(crate) gradient: Option<f32>,
+    /// Fails when asked for this gradient (0-based).
+    pub(crate) fails_at: Option<usize>,
+    pub(crate) asked: Arc<Mutex<Asked>>,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self {
+            loss: 0.5,
+            gradient: None,
+            fails_at: None,
+            asked: Arc::default(),
+        }
+    }
+}
+
+/// Keeps a state, and pretends to compute.
+pub(crate) struct Pretending {
+    layout: FlatLayout,
+    manner: Manner,
+    state: Vec<f32>,
+}
+
+impl Pretending {
+    pub(crate) fn new(layout: &FlatLayout, manner: &Manner) -> Self {
+        Self {
+            layout: layout.clone(),
+            manner: manner.clone(),
+            state: vec![0.0; layout.state_len()],
+        }
+    }
+}
+
+impl Device for Pretending {
+    fn layout(&self) -> &FlatLayout {
+        &self.layout
+    }
+
+    fn load(&mut self, state: &[f32]) -> Result<(), DeviceError> {
+        self.state.copy_from_slice(state);
+        Ok(())
+    }
+
+    fn read(&mut self, range: Range<usize>) -> Result<Vec<f32>, DeviceError> {
+        Ok(self.state[range].to_vec())
+    }
+
+    fn digest(&mut self) -> Result<u128, DeviceError> {
+        Ok(state_digest(&self.state))
+    }
+
+    fn gradient(&mut self, batch: &Batch, gradient: &mut [f32]) -> Result<MicroBatch, DeviceError> {
+        let n = batch.samples.len();
+        assert_eq!(batch.pixels.len(), n * batch.size * batch.size * 3);
+        assert_eq!(batch.dropout.len(), n * 1024);
+        let mut asked = self.manner.asked.lock().unwrap();
+        if self.manner.fails_at == Some(asked.gradients.len()) {
+            return Err(DeviceError {
+                doing: "pretending",
+                reason: "a test wants it".into(),
+            });
+        }
+        asked.gradients.push(batch.samples.clone());
+        match self.manner.gradient {
+            Some(each) => gradient.fill(each * n as f32),
+            None => {
+                let sum: u32 = batch.samples.iter().sum();
+                for (g, s) in gradient.iter_mut().zip(&self.state) {
+                    *g = s * 0.3 + sum as f32 * 0.1;
+                }
+            }
+        }
+        Ok(MicroBatch {
+            loss_sum: self.manner.loss * n as f32,
+            ..MicroBatch::default()
+        })
+    }
+
+    fn update(&mut self, gradient: &mut [f32], rate: f64) -> Result<(), DeviceError> {
+        let mut asked = self.manner.asked.lock().unwrap();
+        asked.updates.push((gradient[0], rate));
+        if self.manner.gradient.is_none() {
+            for (s, g) in self.state.iter_mut().zip(gradient) {
+                *s -= *g * rate as f32;
+            }
+        }
+        Ok(())
+    }
+
+    fn score(&mut self, batch: &Batch) -> Result<Vec<Score>, DeviceError> {
+        let scored = batch.samples.iter().zip(&batch.labels);
+        Ok(scored
+            .map(|(&sample, &label)| Score {
+                sample,
+                label,
+                probabilities: vec![0.5, 0.5],
+                loss: 0.7,
+            })
+            .collect())
+    }
+}
+
+/// An address at which nobody listens. A port that was just let go might be another test's by now.
+pub(crate) fn closed() -> String {
+    "127.0.0.1:1".to_owned()
+}
+
+/// Workers' ends of a mesh on this machine.
+pub(crate) struct Peers {
+    pub(crate) runtime: Runtime,
+    pub(crate) meshes: Vec<Mesh>,
+    _tasks: JoinSet<()>,
+}
+
+pub(crate) fn peers(count: usize) -> Peers {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut tasks = JoinSet::new();
+    let meshes = runtime.block_on(async {
+        let mut meshes = Vec::new();
+        for _ in 0..count {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            meshes.push(Mesh::start(listener, &mut tasks).unwrap());
+        }
+        meshes
+    });
+    Peers {
+        runtime,
+        meshes,
+        _tasks: tasks,
+    }
+}
+
+impl Peers {
+    /// A generation of these, named by their places.
+    pub(crate) fn roster(&self, generation: u64, members: &[usize], start_step: u64) -> Roster {
+        let peer = |&i: &usize| {
+            let address = self.meshes[i].address().to_string();
+            (WorkerId::new(format!("w{i}")).unwrap(), address)
+        };
+        let peers: Vec<_> = members.iter().map(peer).collect();
+        Roster::deal(generation, &peers, 4, start_step)
+    }
+}

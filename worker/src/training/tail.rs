@@ -1,0 +1,169 @@
+//! What travels behind the gradient in the reduction, so that a step needs no other message.
+//!
+//! ```text
+//! gradient | sum of losses | samples | votes to stop | votes to yield | ordinals of the samples
+//! ```
+//!
+//! There is a place for every sample of every virtual rank: its ordinal plus one, and 0 where there is
+//! none. In any other virtual rank's part the place is 0, and x + 0 is x for positive x, so all workers
+//! read the list of the very samples that were added up. Whole numbers up to 2^24 are exact in 32-bit
+//! floats.
+
+use fovea_core::spec::RunSpec;
+
+/// More training samples than this cannot be told.
+pub const MOST_SAMPLES: u64 = (1 << 24) - 2;
+
+const LOSS: usize = 0;
+const SAMPLES: usize = 1;
+const STOP: usize = 2;
+const YIELD: usize = 3;
+const ORDINALS: usize = 4;
+
+/// Where everything lies behind a gradient.
+#[derive(Debug, Clone, Copy)]
+pub struct Tail {
+    gradient: usize,
+    batch: usize,
+    virtual_ranks: usize,
+}
+
+/// What all workers know after a reduction.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
+    /// Sum of the losses, in nats.
+    pub loss_sum: f32,
+    /// Number of samples.
+    pub images: u32,
+    /// Whether anyone wants to stop.
+    pub stop: bool,
+    /// Whether anyone wants to yield.
+    pub give_way: bool,
+    /// Ordinals of the samples, virtual rank by virtual rank. None if they make no sense: then the
+    /// numbers did not arrive as they were sent.
+    pub samples: Option<Vec<u32>>,
+}
+
+impl Tail {
+    /// The tail behind a gradient of `gradient` elements.
+    pub fn new(gradient: usize, spec: &RunSpec) -> Self {
+        Self {
+            gradient,
+            batch: spec.train.batch as usize,
+            virtual_ranks: spec.train.virtual_ranks as usize,
+        }
+    }
+
+    /// Elements of the whole buffer.
+    pub fn buffer_len(&self) -> usize {
+        self.gradient + ORDINALS + self.virtual_ranks * self.batch
+    }
+
+    /// Splits a buffer into gradient and tail.
+    pub fn split<'a>(&self, buffer: &'a mut [f32]) -> (&'a mut [f32], &'a mut [f32]) {
+        buffer.split_at_mut(self.gradient)
+    }
+
+    /// Writes what virtual rank `rank` did, without votes.
+    pub fn write(&self, part: &mut [f32], rank: u32, loss_sum: f32, samples: &[u32]) {
+        let tail = &mut part[self.gradient..];
+        tail.fill(0.0);
+        tail[LOSS] = loss_sum;
+        tail[SAMPLES] = samples.len() as f32;
+        let places = &mut tail[ORDINALS + rank as usize * self.batch..][..self.batch];
+        for (place, &sample) in places.iter_mut().zip(samples) {
+            *place = (sample + 1) as f32;
+        }
+    }
+
+    /// Writes this worker's votes: one part carries them.
+    pub fn vote(&self, parts: &mut [Vec<f32>], stop: bool, give_way: bool) {
+        for (slot, part) in parts.iter_mut().enumerate() {
+            let vote = |wish: bool| f32::from(u8::from(wish && slot == 0));
+            part[self.gradient + STOP] = vote(stop);
+            part[self.gradient + YIELD] = vote(give_way);
+        }
+    }
+
+    /// Reads the sum of all parts, over a training split of `train_samples`.
+    pub fn read(&self, sum: &[f32], train_samples: u64) -> Told {
+        let tail = &sum[self.gradient..];
+        let told = tail[ORDINALS..].iter().filter(|&&place| place != 0.0);
+        let ordinal = |&place: &f32| {
+            let whole =
+                place.fract() == 0.0 && place >= 1.0 && f64::from(place) <= train_samples as f64;
+            whole.then(|| place as u32 - 1)
+        };
+        let images = tail[SAMPLES] as u32;
+        Told {
+            loss_sum: tail[LOSS],
+            images,
+            stop: tail[STOP] > 0.0,
+            give_way: tail[YIELD] > 0.0,
+            samples: told
+                .map(ordinal)
+                .collect::<Option<Vec<u32>>>()
+                .filter(|samples| samples.len() == images as usize),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tail() -> Tail {
+        Tail {
+            gradient: 2,
+            batch: 3,
+            virtual_ranks: 2,
+        }
+    }
+
+    fn sum(parts: &[Vec<f32>]) -> Vec<f32> {
+        let mut sum = parts[0].clone();
+        for part in &parts[1..] {
+            sum.iter_mut().zip(part).for_each(|(s, p)| *s += *p);
+        }
+        sum
+    }
+
+    #[test]
+    fn the_samples_of_all_come_in_the_order_of_virtual_ranks() {
+        let tail = tail();
+        let mut parts = vec![vec![9.0; tail.buffer_len()]; 2];
+        let last = MOST_SAMPLES as u32 - 1;
+        tail.write(&mut parts[0], 0, 0.5, &[last, 0, 7]);
+        tail.write(&mut parts[1], 1, 0.25, &[4]);
+        tail.vote(&mut parts, false, true);
+        let told = tail.read(&sum(&parts), MOST_SAMPLES);
+        let expected = Told {
+            loss_sum: 0.75,
+            images: 4,
+            stop: false,
+            give_way: true,
+            samples: Some(vec![last, 0, 7, 4]),
+        };
+        assert_eq!(told, expected);
+        // An empty batch leaves no trace of the one before.
+        tail.write(&mut parts[0], 0, 0.0, &[]);
+        tail.vote(&mut parts, true, false);
+        let told = tail.read(&sum(&parts), MOST_SAMPLES);
+        assert_eq!((told.stop, told.give_way), (true, false));
+        assert_eq!(told.samples, Some(vec![4]));
+    }
+
+    #[test]
+    fn what_cannot_be_is_noticed() {
+        let tail = tail();
+        let mut part = vec![0.0; tail.buffer_len()];
+        tail.write(&mut part, 1, 0.0, &[4, 5]);
+        assert!(tail.read(&part, 6).samples.is_some());
+        assert_eq!(tail.read(&part, 5).samples, None, "there is no sample 5");
+        for wrong in [0.5, -1.0, f32::NAN, 0.0] {
+            let mut part = part.clone();
+            part[2 + ORDINALS + 3] = wrong;
+            assert_eq!(tail.read(&part, 6).samples, None, "{wrong}");
+        }
+    }
+}

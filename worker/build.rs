@@ -1,4 +1,5 @@
-//! Tells the linker where the worker finds libtorch when it runs.
+//! Compiles the little C++ that hangs our functions into libtorch's autograd, and tells the linker where the
+//! worker finds libtorch when it runs.
 //!
 //! Two places are searched, in this order: `../lib/fovea` beside the program's own folder (a deployment
 //! puts the libraries there), and the `.libtorch/site` of the checkout that built it. Both must hold the
@@ -6,7 +7,7 @@
 //! folder of links would break.
 
 use std::env;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 fn main() {
     let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
@@ -18,6 +19,8 @@ fn main() {
     println!("cargo::rerun-if-env-changed=LIBTORCH");
 
     println!("cargo::rustc-env=FOVEA_LIBTORCH_VERSION={}", version(root));
+
+    autograd(&libtorch(root).join("include"));
 
     println!("cargo::rustc-link-arg=-Wl,-rpath,$ORIGIN/../lib/fovea/torch/lib");
     // LIBTORCH names `.libtorch/link` (.cargo/config.toml), whose real libraries lie in `site`, or a
@@ -33,10 +36,29 @@ fn main() {
     }
 }
 
+/// The libtorch to build against.
+fn libtorch(root: &Path) -> PathBuf {
+    env::var_os("LIBTORCH").map_or_else(|| root.join(".libtorch/link"), Into::into)
+}
+
+/// As torch-sys compiles its own C++: the two pass tensors to each other.
+fn autograd(include: &Path) {
+    println!("cargo::rerun-if-changed=src/model/autograd.cpp");
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .pic(true)
+        .warnings(false)
+        .flag("-D_GLIBCXX_USE_CXX11_ABI=1")
+        .include(include)
+        .include(include.join("torch/csrc/api/include"))
+        .file("src/model/autograd.cpp")
+        .compile("fovea_autograd");
+}
+
 /// Version of libtorch by its own header, such as 2.11.0. It is part of a run's numeric fingerprint.
 fn version(root: &Path) -> String {
-    let libtorch = env::var_os("LIBTORCH").map_or_else(|| root.join(".libtorch/link"), Into::into);
-    let header = libtorch.join("include/torch/headeronly/version.h");
+    let header = libtorch(root).join("include/torch/headeronly/version.h");
     let text = std::fs::read_to_string(&header).unwrap_or_default();
     let number = |part: &str| {
         text.lines()

@@ -108,6 +108,12 @@ impl Chaos<'_> {
             Kind::CorruptCheckpoint => {
                 let newest = newest_checkpoint(&self.nodes.store());
                 let newest = newest.ok_or("there is no checkpoint yet")?;
+                let last = format!("step-{:010}.", self.eyes().now().total);
+                let name = newest.file_name().unwrap_or_default();
+                if name.to_string_lossy().starts_with(&last) {
+                    // Nobody is left to make another one.
+                    return Err("the newest checkpoint is that of a completed run".into());
+                }
                 if corrupt_file(&newest).is_err() {
                     return Err("the newest checkpoint has just been removed".into());
                 }

@@ -251,6 +251,7 @@ impl Chaos<'_> {
             leaked.is_empty(),
             "temporary files are left over: {leaked:?}"
         );
+        self.report.steps_retried += self.nodes.broken_generations() as u64;
         self.report.temporary_files = leaked.len();
         self.report.orphans = orphans.len();
         self.report.audit = "clean";

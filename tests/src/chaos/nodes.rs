@@ -1,5 +1,6 @@
 //! The processes: one coordinator, and places for workers.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -123,6 +124,30 @@ impl<'a> Nodes<'a> {
     /// Unfinished files below all data folders.
     pub fn temporary_files(&self) -> Vec<PathBuf> {
         census::temporary_files(&self.dir).expect("the folders can be read")
+    }
+
+    /// Generations that broke off in the middle of things, by what the workers logged.
+    pub fn broken_generations(&self) -> usize {
+        let mut broken = BTreeSet::new();
+        let files = std::fs::read_dir(&self.dir).expect("the folder can be read");
+        for file in files.flatten() {
+            let name = file.file_name();
+            if !name.to_string_lossy().starts_with("worker-") || !file.path().is_file() {
+                continue;
+            }
+            let log = std::fs::read_to_string(file.path()).expect("a log can be read");
+            for line in log.lines() {
+                let broke = line.contains("interrupted, keeping the state")
+                    || line.contains("a new generation") && line.contains("at_boundary=false");
+                let span = line
+                    .split_once("run{")
+                    .and_then(|(_, rest)| rest.split_once(" rank="));
+                if let (true, Some((generation, _))) = (broke, span) {
+                    broken.insert(generation.to_owned());
+                }
+            }
+        }
+        broken.len()
     }
 
     /// Notes memory and open files.

@@ -78,7 +78,8 @@ pub struct Report {
     pub steps: u64,
     /// Their generations: each change of workers costs at most the step in flight.
     pub generations: u64,
-    /// Steps in flight when a fault hit, taken again.
+    /// Steps that were broken off and taken again: one for each generation that its workers logged as broken
+    /// off, and one for each time that all workers were killed.
     pub steps_retried: u64,
     /// Committed steps that were committed again, because all that had committed them died.
     pub steps_repeated: u64,
@@ -122,14 +123,8 @@ impl Report {
             self.recovery_ms = Quantiles::of(times);
         }
         self.by_kind_ms.insert(kind, quantiles);
-        if !matches!(
-            kind,
-            Kind::JoinWorker
-                | Kind::LeaveWorker
-                | Kind::BriefStop
-                | Kind::FullDisk
-                | Kind::PauseResume
-        ) {
+        if matches!(kind, Kind::KillAllWorkers | Kind::CorruptCheckpoint) {
+            // Nobody is left to log it.
             self.steps_retried += 1;
         }
     }

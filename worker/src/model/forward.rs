@@ -3,9 +3,11 @@
 use fovea_core::googlenet::HEAD;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::kernels;
+use super::lrn::lrn;
 use super::net::{Net, channels_last};
-use super::tape::{Pass, Tape};
+use super::pass::Pass;
+use super::pool::{Moves, max_pool};
+use super::{conv3x3, kernels};
 
 /// The chain of stages. What passes from one to the next has the kind that convolutions are computed in;
 /// normalisation takes and gives f32 in between, as squares and their sums need the bits.
@@ -49,8 +51,27 @@ impl Stage {
     }
 }
 
-/// Called with the name and output of every layer (after its ReLU, where it has one).
-pub(super) type Observer<'a> = &'a mut dyn FnMut(&str, &Tensor);
+/// Is shown the name and output of every layer (after its ReLU, where it has one), if it wants to be.
+struct Observer<'a>(Option<Observe<'a>>);
+
+type Observe<'a> = &'a mut dyn FnMut(&str, &Tensor);
+
+impl Observer<'_> {
+    fn absent() -> Self {
+        Observer(None)
+    }
+
+    /// Layers need not be computed one by one.
+    fn nothing(&self) -> bool {
+        self.0.is_none()
+    }
+
+    fn layer(&mut self, name: &str, output: &Tensor) {
+        if let Some(observe) = &mut self.0 {
+            observe(name, output);
+        }
+    }
+}
 
 impl Net {
     /// Logits for evaluation: no dropout, no gradient.
@@ -58,13 +79,13 @@ impl Net {
     /// `x` is f32 `[batch, 3, height, width]`, blue, green, red, means subtracted, channels-last in
     /// memory for speed; the result is f32 `[batch, classes]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        no_grad(|| self.run(x, &STAGES, None, &mut Tape::new(), &mut |_, _| {}))
+        no_grad(|| self.run(x, &STAGES, None, &mut Observer::absent()))
     }
 
     /// Like [`Net::forward`], and gives every layer's name and output to `observe`. Layer by layer, without
     /// the fused kernels: for tests and for looking inside.
     pub fn forward_observed(&self, x: &Tensor, observe: &mut dyn FnMut(&str, &Tensor)) -> Tensor {
-        no_grad(|| self.run(x, &STAGES, None, &mut Tape::layer_by_layer(), observe))
+        no_grad(|| self.run(x, &STAGES, None, &mut Observer(Some(observe))))
     }
 
     /// A training pass: logits, and what the backward pass needs.
@@ -73,9 +94,7 @@ impl Net {
     /// multiplied by, 0 or 1/(1-ratio) (see [`fovea_core::random::dropout_mask`]); without it nothing is
     /// dropped. There is no randomness in here.
     pub fn train(&self, x: &Tensor, dropout: Option<&Tensor>) -> Pass {
-        let mut tape = Tape::new();
-        let logits = self.run(x, &STAGES, dropout, &mut tape, &mut |_, _| {});
-        Pass::new(logits, tape)
+        Pass::new(self.run(x, &STAGES, dropout, &mut Observer::absent()))
     }
 
     /// What the stages before the first one with anything to train make of `x`. It stays the same for the
@@ -86,7 +105,7 @@ impl Net {
     /// a time where they must not.
     pub fn features(&self, x: &Tensor) -> Tensor {
         let stages = &STAGES[..self.frozen_stages()];
-        no_grad(|| self.run(x, stages, None, &mut Tape::new(), &mut |_, _| {}))
+        no_grad(|| self.run(x, stages, None, &mut Observer::absent()))
     }
 
     /// Whether [`Net::features`] are anything but the image.
@@ -96,16 +115,14 @@ impl Net {
 
     /// [`Net::train`] from the output of [`Net::features`].
     pub fn train_features(&self, features: &Tensor, dropout: Option<&Tensor>) -> Pass {
-        let mut tape = Tape::new();
         let stages = &STAGES[self.frozen_stages()..];
-        let logits = self.run(features, stages, dropout, &mut tape, &mut |_, _| {});
-        Pass::new(logits, tape)
+        Pass::new(self.run(features, stages, dropout, &mut Observer::absent()))
     }
 
     /// [`Net::forward`] from the output of [`Net::features`].
     pub fn forward_features(&self, features: &Tensor) -> Tensor {
         let stages = &STAGES[self.frozen_stages()..];
-        no_grad(|| self.run(features, stages, None, &mut Tape::new(), &mut |_, _| {}))
+        no_grad(|| self.run(features, stages, None, &mut Observer::absent()))
     }
 
     /// How many leading stages have nothing to train. Never all: what the classifier gives depends on
@@ -127,15 +144,14 @@ impl Net {
         x: &Tensor,
         stages: &[Stage],
         dropout: Option<&Tensor>,
-        tape: &mut Tape,
-        see: Observer,
+        see: &mut Observer,
     ) -> Tensor {
         let mut x = channels_last(&x.to_kind(self.compute));
         for stage in stages {
             x = match *stage {
-                Stage::Conv1 => self.conv1(&x, tape, see),
+                Stage::Conv1 => self.conv1(&x, see),
                 Stage::Conv2Reduce => self.conv("conv2/3x3_reduce", &x, see),
-                Stage::Conv2 => self.conv2(&x, tape, see),
+                Stage::Conv2 => self.conv2(&x, see),
                 Stage::Inception(module) => self.inception(module, &x, see),
                 Stage::Classifier => self.classifier(&x, dropout, see),
             };
@@ -144,71 +160,79 @@ impl Net {
     }
 
     /// Convolution, pooling, *then* normalisation.
-    fn conv1(&self, x: &Tensor, tape: &mut Tape, see: Observer) -> Tensor {
+    fn conv1(&self, x: &Tensor, see: &mut Observer) -> Tensor {
         let y = self.conv_only("conv1/7x7_s2", x).to_kind(Kind::Float);
-        if fusible(&y, tape) {
+        if see.nothing() && fusible(&y) {
             return kernels::relu_pool_lrn(&y).to_kind(self.compute);
         }
         let y = relu(y);
-        see("conv1/7x7_s2", &y);
-        let y = max_pool("pool1/3x3_s2", &y, see);
-        let y = tape.lrn(&y, 0);
-        see("pool1/norm1", &y);
+        see.layer("conv1/7x7_s2", &y);
+        let y = max_pool(&y, Moves::ByTwo);
+        see.layer("pool1/3x3_s2", &y);
+        let y = lrn(&y);
+        see.layer("pool1/norm1", &y);
         y.to_kind(self.compute)
     }
 
     /// Convolution, normalisation, *then* pooling.
-    fn conv2(&self, x: &Tensor, tape: &mut Tape, see: Observer) -> Tensor {
-        let y = self.conv_only("conv2/3x3", x).to_kind(Kind::Float);
-        if fusible(&y, tape) {
+    fn conv2(&self, x: &Tensor, see: &mut Observer) -> Tensor {
+        let y = self.conv("conv2/3x3", x, see).to_kind(Kind::Float);
+        if see.nothing() && fusible(&y) {
+            // Rectified it is already, and stays so.
             return kernels::relu_lrn_pool(&y).to_kind(self.compute);
         }
-        let y = relu(y);
-        see("conv2/3x3", &y);
-        let y = tape.lrn(&y, 1);
-        see("conv2/norm2", &y);
-        let y = y.to_kind(self.compute);
-        max_pool("pool2/3x3_s2", &y, see)
+        let y = lrn(&y);
+        see.layer("conv2/norm2", &y);
+        let y = max_pool(&y.to_kind(self.compute), Moves::ByTwo);
+        see.layer("pool2/3x3_s2", &y);
+        y
     }
 
-    fn inception(&self, module: &str, x: &Tensor, see: Observer) -> Tensor {
+    fn inception(&self, module: &str, x: &Tensor, see: &mut Observer) -> Tensor {
         let name = |part: &str| format!("{module}/{part}");
         let one = self.conv(&name("1x1"), x, see);
         let three = self.conv(&name("3x3_reduce"), x, see);
         let three = self.conv(&name("3x3"), &three, see);
         let five = self.conv(&name("5x5_reduce"), x, see);
         let five = self.conv(&name("5x5"), &five, see);
-        let pool = x.max_pool2d([3, 3], [1, 1], [1, 1], [1, 1], false);
-        see(&name("pool"), &pool);
+        let pool = max_pool(x, Moves::ByOne);
+        see.layer(&name("pool"), &pool);
         let pool = self.conv(&name("pool_proj"), &pool, see);
         let y = Tensor::cat(&[one, three, five, pool], 1);
-        see(&name("output"), &y);
-        match module {
-            "inception_3b" => max_pool("pool3/3x3_s2", &y, see),
-            "inception_4e" => max_pool("pool4/3x3_s2", &y, see),
-            _ => y,
-        }
+        see.layer(&name("output"), &y);
+        let pooled = match module {
+            "inception_3b" => "pool3/3x3_s2",
+            "inception_4e" => "pool4/3x3_s2",
+            _ => return y,
+        };
+        let y = max_pool(&y, Moves::ByTwo);
+        see.layer(pooled, &y);
+        y
     }
 
     /// Global average, dropout, inner product.
-    fn classifier(&self, x: &Tensor, dropout: Option<&Tensor>, see: Observer) -> Tensor {
+    fn classifier(&self, x: &Tensor, dropout: Option<&Tensor>, see: &mut Observer) -> Tensor {
         // Few numbers, and the last ones: f32 from here on.
         let y = x.mean_dim([2i64, 3].as_slice(), false, Kind::Float);
-        see("pool5/7x7_s1", &y);
+        see.layer("pool5/7x7_s1", &y);
         let y = match dropout {
             Some(mask) => &y * mask,
             None => y,
         };
         let head = &self.weight_layers[HEAD];
         let y = y.linear(&head.weight, Some(&head.bias));
-        see(HEAD, &y);
+        see.layer(HEAD, &y);
         y
     }
 
     /// A convolution and its ReLU.
-    fn conv(&self, name: &str, x: &Tensor, see: Observer) -> Tensor {
-        let y = relu(self.conv_only(name, x));
-        see(name, &y);
+    fn conv(&self, name: &str, x: &Tensor, see: &mut Observer) -> Tensor {
+        let layer = &self.weight_layers[name];
+        let y = match conv3x3::fits(x, &layer.weight, layer.stride, layer.pad) {
+            true => conv3x3::conv_relu(x, &layer.weight, &layer.bias),
+            false => relu(self.conv_only(name, x)),
+        };
+        see.layer(name, &y);
         y
     }
 
@@ -222,30 +246,11 @@ impl Net {
 }
 
 /// Whether the fused kernels may take `y`: they run on the CPU and keep nothing for a backward pass.
-fn fusible(y: &Tensor, tape: &Tape) -> bool {
-    tape.may_fuse() && y.device() == Device::Cpu && !y.requires_grad()
+fn fusible(y: &Tensor) -> bool {
+    y.device() == Device::Cpu && !y.requires_grad()
 }
 
 /// In place, as autograd allows it after a convolution.
 fn relu(mut x: Tensor) -> Tensor {
     x.relu_()
-}
-
-/// 3x3, stride 2, rounding up; padding never wins.
-fn max_pool(name: &str, x: &Tensor, see: Observer) -> Tensor {
-    let y = x.max_pool2d([3, 3], [2, 2], [0, 0], [1, 1], true);
-    see(name, &y);
-    y
-}
-
-/// Which of the segments a layer belongs to that the normalisations separate: 0 before the first, 1
-/// between them, 2 after the second.
-pub(super) fn segment_of(layer: &str) -> usize {
-    if Stage::Conv1.owns(layer) {
-        0
-    } else if Stage::Conv2Reduce.owns(layer) || Stage::Conv2.owns(layer) {
-        1
-    } else {
-        2
-    }
 }

@@ -65,7 +65,7 @@ fn map(x: &Tensor, from: Shape, to: Shape, image: fn(Shape, &[f32], &mut [f32]))
 }
 
 /// Does all of `work` on as many threads as libtorch would use.
-fn share_out<T: Send>(work: Vec<T>, each: impl Fn(T) + Sync) {
+pub(super) fn share_out<T: Send>(work: Vec<T>, each: impl Fn(T) + Sync) {
     let threads = (tch::get_num_threads().max(1) as usize).min(work.len());
     if threads <= 1 {
         return work.into_iter().for_each(each);
@@ -83,7 +83,7 @@ fn share_out<T: Send>(work: Vec<T>, each: impl Fn(T) + Sync) {
     });
 }
 
-fn shape_of(x: &Tensor) -> Shape {
+pub(super) fn shape_of(x: &Tensor) -> Shape {
     assert_eq!(
         (x.device(), x.kind()),
         (Device::Cpu, Kind::Float),
@@ -98,6 +98,6 @@ fn shape_of(x: &Tensor) -> Shape {
 }
 
 /// `[batch, height, width, channels]`, contiguous; no copy where `x` is channels-last.
-fn by_pixel(x: &Tensor) -> Tensor {
+pub(super) fn by_pixel(x: &Tensor) -> Tensor {
     x.detach().permute([0, 2, 3, 1]).contiguous()
 }

@@ -5,27 +5,34 @@
 //! reduction and checkpoints work on one array and nothing is copied. Activations are channels-last
 //! (in memory: image, row, column, channel) throughout, which is the fast form on CPUs and GPUs.
 //!
-//! Where no gradient flows (the frozen stem, evaluation), ReLU, normalisation and pooling run fused in
-//! [`kernels`]; where it does, autograd runs them, except for the normalisation, whose backward pass is
-//! ours too (see [`tape`]).
+//! On the CPU the 3x3 convolutions, pooling and normalisation are ours ([`conv3x3`], [`pool`], [`lrn`]), hung
+//! into libtorch's autograd ([`autograd`]); where no gradient flows (the frozen stem, evaluation), ReLU,
+//! normalisation and pooling run fused ([`kernels`]).
 //!
 //! Convolutions, ReLU, pooling and concatenation are computed in f32 or in bfloat16
 //! ([`Net::with_precision`]); normalisation, classifier and loss always in f32, and parameters and their
 //! gradients are f32 whichever it is. The casts are written out, as tch's autocast is for CUDA only.
 
+mod autograd;
+mod conv3x3;
 mod forward;
 pub mod kernels;
 pub mod lrn;
 mod memory;
 mod net;
+mod pass;
+mod pool;
 pub(crate) mod raw;
 mod rows;
-mod tape;
+mod simd;
+mod winograd;
 
 pub use net::{Net, channels_last, loss_sum};
-pub use tape::Pass;
+pub use pass::Pass;
 
 #[cfg(test)]
 mod bf16_tests;
+#[cfg(test)]
+mod conv3x3_tests;
 #[cfg(test)]
 mod tests;

@@ -1,10 +1,10 @@
 //! The arithmetic of the fused kernels, on plain slices of one image: `[height, width, channels]`.
 //!
-//! Inner loops run along channels, which lie next to each other, and vectorise. Every public function is
-//! compiled twice, for AVX2 and for any x86-64, and chooses when called; both give the same bits, since
-//! neither contracts a multiplication and an addition into one.
+//! Inner loops run along channels, which lie next to each other, and vectorise.
 
 use fovea_core::googlenet::{LRN_ALPHA, LRN_K, LRN_SIZE};
+
+use super::simd::for_this_processor;
 
 /// Of one image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,26 +40,6 @@ fn pooled(n: usize) -> usize {
 const RATE: f32 = (LRN_ALPHA / LRN_SIZE as f64) as f32;
 const BASE: f32 = LRN_K as f32;
 const REACH: usize = LRN_SIZE / 2;
-
-macro_rules! for_this_processor {
-    ($(#[$doc:meta])* $name:ident, $any:ident, ($($arg:ident: $type:ty),*)) => {
-        $(#[$doc])*
-        pub fn $name($($arg: $type),*) {
-            #[cfg(target_arch = "x86_64")]
-            {
-                #[target_feature(enable = "avx2")]
-                fn wide($($arg: $type),*) {
-                    $any($($arg),*)
-                }
-                if std::arch::is_x86_feature_detected!("avx2") {
-                    // SAFETY: the processor has just been found to have AVX2.
-                    return unsafe { wide($($arg),*) };
-                }
-            }
-            $any($($arg),*)
-        }
-    };
-}
 
 for_this_processor!(
     /// Normalises the pixels of `x` into `out`.

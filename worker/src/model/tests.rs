@@ -61,7 +61,7 @@ fn largest(x: &Tensor) -> f64 {
 }
 
 /// The largest difference, relative to the largest value.
-fn apart(a: &Tensor, b: &Tensor) -> f64 {
+pub(super) fn apart(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.size(), b.size());
     largest(&(a.to_kind(Kind::Double) - b.to_kind(Kind::Double))) / largest(b)
 }

@@ -1,0 +1,149 @@
+//! Our 3x3 convolution and our pooling against libtorch's, forward and backward.
+
+use tch::{Device, Kind, Tensor, no_grad};
+
+use super::conv3x3::{conv_relu, fits};
+use super::pool::{Moves, max_pool};
+use super::tests::{apart, noise};
+
+/// Gradients by `inputs` of a sum over `y` with uneven weights.
+fn gradients(y: &Tensor, inputs: &[&Tensor]) -> Vec<Tensor> {
+    let weights = (noise(&y.size(), 5.0) * 3.0).cos().to_kind(y.kind());
+    let loss = (y * weights).sum(None);
+    Tensor::run_backward(&[loss], inputs, false, false)
+}
+
+fn wants(x: &Tensor, kind: Kind) -> Tensor {
+    x.to_kind(kind).detach().set_requires_grad(true)
+}
+
+/// Every remainder of a tile's side, maps smaller than a tile, one image and several.
+#[test]
+fn convolution_and_its_gradients_are_those_of_the_definition() {
+    for (threads, batch, height, width, from, to) in [
+        (1, 3, 9, 14, 32, 48),
+        (1, 1, 4, 4, 16, 16),
+        (1, 2, 1, 3, 16, 32),
+        (1, 1, 7, 10, 64, 16),
+        (2, 3, 28, 27, 16, 32),
+    ] {
+        tch::set_num_threads(threads);
+        let x = noise(&[batch, from, height, width], 20.0);
+        let weight = noise(&[to, from, 3, 3], 0.1);
+        let bias = noise(&[to], 1.0);
+        assert!(fits(&x, &weight, 1, 1));
+        let inputs = [&x, &weight, &bias];
+        let [x, weight, bias] = inputs.map(|t| wants(t, Kind::Float));
+        let y = conv_relu(&x, &weight, &bias);
+        let [x64, weight64, bias64] = inputs.map(|t| wants(t, Kind::Double));
+        let y64 = x64
+            .conv2d(&weight64, Some(&bias64), [1, 1], [1, 1], [1, 1], 1)
+            .relu();
+        let case = format!("{batch} x {from} x {height} x {width}");
+        let off = apart(&y, &y64);
+        assert!(off < 1e-5, "{case}: {off}");
+        let zeros = y64.eq(0.0).to_kind(Kind::Double).mean(Kind::Double);
+        assert!(
+            (0.1..0.9).contains(&zeros.double_value(&[])),
+            "ReLU matters"
+        );
+        let ours = gradients(&y, &[&x, &weight, &bias]);
+        let theirs = gradients(&y64, &[&x64, &weight64, &bias64]);
+        for (name, (ours, theirs)) in ["x", "weight", "bias"].iter().zip(ours.iter().zip(&theirs)) {
+            let off = apart(ours, theirs);
+            assert!(off < 1e-5, "{case}: gradient by {name} is off by {off}");
+        }
+        // Without a graph, the same bits.
+        assert_eq!(no_grad(|| conv_relu(&x, &weight, &bias)), y.detach());
+    }
+}
+
+#[test]
+fn a_gradient_may_be_part_of_a_wider_one() {
+    tch::set_num_threads(1);
+    let x = wants(&noise(&[2, 16, 6, 5], 2.0), Kind::Float);
+    let weight = wants(&noise(&[32, 16, 3, 3], 1.0), Kind::Float);
+    let bias = wants(&noise(&[32], 1.0), Kind::Float);
+    let inputs = [&x, &weight, &bias];
+    let other = noise(&[2, 16, 6, 5], 1.0);
+    let within = Tensor::cat(&[&other, &conv_relu(&x, &weight, &bias), &other], 1);
+    let y = conv_relu(&x, &weight, &bias);
+    let weights = noise(&[2, 64, 6, 5], 1.0);
+    let loss = (&within * &weights).sum(None);
+    let wide = Tensor::run_backward(&[loss], &inputs, false, false);
+    let loss = (y * weights.narrow(1, 16, 32)).sum(None);
+    let narrow = Tensor::run_backward(&[loss], &inputs, false, false);
+    assert_eq!(wide, narrow);
+}
+
+#[test]
+fn only_what_is_trained_has_a_gradient() {
+    tch::set_num_threads(1);
+    let x = noise(&[1, 16, 4, 4], 2.0);
+    let weight = wants(&noise(&[16, 16, 3, 3], 1.0), Kind::Float);
+    let bias = noise(&[16], 1.0);
+    let y = conv_relu(&x, &weight, &bias);
+    assert!(gradients(&y, &[&weight])[0].abs().max().double_value(&[]) > 0.0);
+    assert!(!conv_relu(&x, &weight.detach(), &bias).requires_grad());
+}
+
+#[test]
+fn other_convolutions_are_left_to_libtorch() {
+    let options = (Kind::Float, Device::Cpu);
+    let x = Tensor::zeros([1, 16, 8, 8], options);
+    let filter = |shape: [i64; 4]| Tensor::zeros(shape, options);
+    assert!(fits(&x, &filter([16, 16, 3, 3]), 1, 1));
+    assert!(!fits(&x, &filter([16, 16, 5, 5]), 1, 2));
+    assert!(!fits(&x, &filter([16, 16, 3, 3]), 2, 1));
+    assert!(!fits(&x, &filter([24, 16, 3, 3]), 1, 1));
+    assert!(!fits(
+        &x.to_kind(Kind::BFloat16),
+        &filter([16, 16, 3, 3]),
+        1,
+        1
+    ));
+}
+
+#[test]
+fn what_is_not_a_number_stays_so() {
+    tch::set_num_threads(1);
+    let x = noise(&[1, 16, 8, 8], 1.0);
+    let _ = x
+        .narrow(1, 3, 1)
+        .narrow(2, 4, 1)
+        .narrow(3, 4, 1)
+        .fill_(f64::NAN);
+    let weight = noise(&[16, 16, 3, 3], 1.0);
+    let y = conv_relu(&x, &weight, &noise(&[16], 1.0));
+    assert!(y.isnan().any().int64_value(&[]) != 0);
+    let y = max_pool(&x, Moves::ByOne);
+    assert!(y.isnan().any().int64_value(&[]) != 0);
+}
+
+#[test]
+fn pooling_and_its_gradient_are_libtorchs_bits() {
+    for threads in [1, 2] {
+        tch::set_num_threads(threads);
+        for (moves, shape) in [
+            (Moves::ByOne, [2, 32, 7, 9]),
+            (Moves::ByOne, [1, 16, 1, 2]),
+            (Moves::ByTwo, [3, 48, 8, 11]),
+            (Moves::ByTwo, [1, 16, 2, 3]),
+        ] {
+            // Few different values, so that there are equals in most windows.
+            let x = wants(&noise(&shape, 3.0).floor(), Kind::Float);
+            let [stride, pad] = match moves {
+                Moves::ByOne => [1, 1],
+                Moves::ByTwo => [2, 0],
+            };
+            let y = max_pool(&x, moves);
+            let expected = x.max_pool2d([3, 3], [stride; 2], [pad; 2], [1, 1], true);
+            assert_eq!(y, expected, "{shape:?}");
+            assert_eq!(
+                gradients(&y, &[&x]),
+                gradients(&expected, &[&x]),
+                "{shape:?}"
+            );
+        }
+    }
+}

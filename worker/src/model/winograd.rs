@@ -1,0 +1,440 @@
+//! The arithmetic of Winograd's minimal filtering F(4x4, 3x3) on plain slices: a 3x3 convolution with
+//! stride 1 and padding 1, cut into tiles of 4x4 outputs.
+//!
+//! For one tile, with `d` its 6x6 inputs and `g` the 3x3 filter, the outputs are `A^T [(G g G^T) * (B^T d B)] A`,
+//! `*` element by element: 36 multiplications for 16 outputs where the definition has 144. Summed over input
+//! channels, each of the 36 places is a matrix product over tiles, which is done elsewhere. The backward pass
+//! is the transposed of each of these linear maps. Source: A. Lavin, S. Gray, "Fast Algorithms for
+//! Convolutional Neural Networks", 2015, section 4.3.
+//!
+//! Transformed tensors lie as 36 planes of `[tiles, channels]`. Inner loops run along channels, in groups of
+//! [`LANES`].
+
+use super::rows::Shape;
+use super::simd::for_this_processor;
+
+/// Channels are taken so many at a time; their number must be a multiple.
+pub const LANES: usize = 16;
+/// Places in a transformed tile.
+pub const PLACES: usize = 36;
+/// Outputs along a side of a tile.
+const OUT: usize = 4;
+/// Inputs along a side of a tile.
+const IN: usize = 6;
+
+/// Tiles of an image.
+pub fn tiles(shape: Shape) -> usize {
+    shape.height.div_ceil(OUT) * shape.width.div_ceil(OUT)
+}
+
+/// One image's part of a transformed batch. Parts of different images do not overlap.
+#[derive(Debug, Clone, Copy)]
+pub struct Part {
+    /// The 36 planes: `PLACES * tiles * channels` numbers.
+    planes: *mut f32,
+    /// Tiles in the whole batch.
+    tiles: usize,
+    channels: usize,
+    /// The image's first tile.
+    first: usize,
+}
+
+// SAFETY: a part's functions touch only its own image's tiles, and `parts` hands out one for each image.
+unsafe impl Send for Part {}
+
+impl Part {
+    /// One for each image, of `planes`: 36 of `[images * tiles of an image, channels]`.
+    pub fn of(planes: &mut [f32], images: usize, tiles: usize, channels: usize) -> Vec<Part> {
+        assert_eq!(planes.len(), PLACES * images * tiles * channels);
+        let part = |image| Part {
+            planes: planes.as_mut_ptr(),
+            tiles: images * tiles,
+            channels,
+            first: image * tiles,
+        };
+        (0..images).map(part).collect()
+    }
+
+    /// The lanes at a place of a tile of this image.
+    #[inline(always)]
+    fn lanes(&mut self, place: usize, tile: usize, channel: usize) -> &mut Lanes {
+        let at = (place * self.tiles + self.first + tile) * self.channels + channel;
+        debug_assert!(place < PLACES && self.first + tile < self.tiles);
+        debug_assert!(channel + LANES <= self.channels);
+        // SAFETY: in bounds by the line above, which holds as tiles and channels are counted by the same
+        // shapes as the planes; and no other part has this tile.
+        unsafe { &mut *self.planes.add(at).cast::<Lanes>() }
+    }
+
+    /// The lanes at column `j` of a tile of this image.
+    #[inline(always)]
+    fn column(&mut self, j: usize, tile: usize, channel: usize) -> [Lanes; IN] {
+        let mut column = [ZERO; IN];
+        for (i, lanes) in column.iter_mut().enumerate() {
+            *lanes = *self.lanes(i * IN + j, tile, channel);
+        }
+        column
+    }
+}
+
+/// Pixels of an image whose channels are part of a wider tensor's: those of a concatenation, say.
+#[derive(Debug, Clone, Copy)]
+pub struct Pixels<'a> {
+    /// From the first channel of the first pixel on.
+    pub values: &'a [f32],
+    /// From a pixel to the next, numbers; rows follow each other without a gap.
+    pub stride: usize,
+}
+
+type Lanes = [f32; LANES];
+type Square = [[Lanes; IN]; IN];
+const ZERO: Lanes = [0.0; LANES];
+
+for_this_processor!(
+    /// `B^T d B` of every tile of the image `x`.
+    input, input_any, (shape: Shape, x: &[f32], out: Part)
+);
+for_this_processor!(
+    /// `A^T m A` of every tile, the bias and ReLU: the image `out`, whose shape is given.
+    output, output_any, (shape: Shape, m: Part, bias: &[f32], out: &mut [f32])
+);
+for_this_processor!(
+    /// `A g A^T` of every tile, `g` being `gradient` where the output `y` is positive: the transposed of
+    /// [`output`]. Adds the gradient of the bias to `bias`.
+    output_back, output_back_any,
+    (shape: Shape, gradient: Pixels, y: &[f32], out: Part, bias: &mut [f32])
+);
+for_this_processor!(
+    /// `B v B^T` of every tile, added up where they overlap: the transposed of [`input`].
+    input_back, input_back_any, (shape: Shape, v: Part, out: &mut [f32])
+);
+for_this_processor!(
+    /// `G g G^T` of every filter: `weights` is `[to, from, 3, 3]`, `out` 36 planes of `[from, to]`.
+    filter, filter_any, (from: usize, weights: &[f32], out: &mut [f32])
+);
+for_this_processor!(
+    /// `G^T u G` of every filter: the transposed of [`filter`], shapes as there.
+    filter_back, filter_back_any, (from: usize, planes: &[f32], out: &mut [f32])
+);
+
+#[inline(always)]
+fn input_any(shape: Shape, x: &[f32], mut out: Part) {
+    let (c, row) = (shape.channels, shape.width * shape.channels);
+    for tile in 0..tiles(shape) {
+        let (top, left) = corner(shape, tile);
+        for channel in (0..c).step_by(LANES) {
+            let mut square = [[ZERO; IN]; IN];
+            // The window begins one pixel outside, for the padding.
+            for (i, line) in square.iter_mut().enumerate() {
+                let y = (top + i).wrapping_sub(1);
+                if y >= shape.height {
+                    continue;
+                }
+                let mut pixels = [ZERO; IN];
+                for (j, pixel) in pixels.iter_mut().enumerate() {
+                    let x_at = (left + j).wrapping_sub(1);
+                    if x_at < shape.width {
+                        let at = y * row + x_at * c + channel;
+                        pixel.copy_from_slice(&x[at..at + LANES]);
+                    }
+                }
+                *line = bt(pixels);
+            }
+            for j in 0..IN {
+                let column = bt(column(&square, j));
+                for (i, lanes) in column.into_iter().enumerate() {
+                    *out.lanes(i * IN + j, tile, channel) = lanes;
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn output_any(shape: Shape, mut m: Part, bias: &[f32], out: &mut [f32]) {
+    let (c, row) = (shape.channels, shape.width * shape.channels);
+    for tile in 0..tiles(shape) {
+        let (top, left) = corner(shape, tile);
+        let (down, across) = inside(shape, top, left);
+        for channel in (0..c).step_by(LANES) {
+            let bias: &Lanes = lanes_of(bias, channel);
+            let mut half = [[ZERO; IN]; OUT];
+            for j in 0..IN {
+                let column = at(m.column(j, tile, channel));
+                for (line, lanes) in half.iter_mut().zip(column) {
+                    line[j] = lanes;
+                }
+            }
+            for (i, line) in half.into_iter().enumerate().take(down) {
+                for (j, mut lanes) in at(line).into_iter().enumerate().take(across) {
+                    for (value, bias) in lanes.iter_mut().zip(bias) {
+                        // A NaN stays one.
+                        let sum = *value + bias;
+                        *value = if sum < 0.0 { 0.0 } else { sum };
+                    }
+                    let to = (top + i) * row + (left + j) * c + channel;
+                    out[to..to + LANES].copy_from_slice(&lanes);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn output_back_any(shape: Shape, gradient: Pixels, y: &[f32], mut out: Part, bias: &mut [f32]) {
+    let c = shape.channels;
+    for tile in 0..tiles(shape) {
+        let (top, left) = corner(shape, tile);
+        let (down, across) = inside(shape, top, left);
+        for channel in (0..c).step_by(LANES) {
+            let sums: &mut Lanes = (&mut bias[channel..channel + LANES])
+                .try_into()
+                .expect("a slice of that length");
+            let mut half = [[ZERO; OUT]; IN];
+            let mut lines = [[ZERO; OUT]; OUT];
+            for (i, line) in lines.iter_mut().enumerate().take(down) {
+                for (j, lanes) in line.iter_mut().enumerate().take(across) {
+                    let pixel = (top + i) * shape.width + left + j;
+                    let g = lanes_of(gradient.values, pixel * gradient.stride + channel);
+                    let y = lanes_of(y, pixel * c + channel);
+                    for (((value, g), y), sum) in lanes.iter_mut().zip(g).zip(y).zip(&mut *sums) {
+                        *value = if *y > 0.0 { *g } else { 0.0 };
+                        *sum += *value;
+                    }
+                }
+            }
+            for j in 0..OUT {
+                let column = a(column(&lines, j));
+                for (line, lanes) in half.iter_mut().zip(column) {
+                    line[j] = lanes;
+                }
+            }
+            for (i, line) in half.into_iter().enumerate() {
+                for (j, lanes) in a(line).into_iter().enumerate() {
+                    *out.lanes(i * IN + j, tile, channel) = lanes;
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn input_back_any(shape: Shape, mut v: Part, out: &mut [f32]) {
+    let (c, row) = (shape.channels, shape.width * shape.channels);
+    out.fill(0.0);
+    for tile in 0..tiles(shape) {
+        let (top, left) = corner(shape, tile);
+        for channel in (0..c).step_by(LANES) {
+            let mut square: Square = [[ZERO; IN]; IN];
+            for j in 0..IN {
+                let column = b(v.column(j, tile, channel));
+                for (line, lanes) in square.iter_mut().zip(column) {
+                    line[j] = lanes;
+                }
+            }
+            for (i, line) in square.into_iter().enumerate() {
+                let y = (top + i).wrapping_sub(1);
+                if y >= shape.height {
+                    continue;
+                }
+                for (j, lanes) in b(line).into_iter().enumerate() {
+                    let x_at = (left + j).wrapping_sub(1);
+                    if x_at < shape.width {
+                        let to = y * row + x_at * c + channel;
+                        for (sum, value) in out[to..to + LANES].iter_mut().zip(lanes) {
+                            *sum += value;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn filter_any(from: usize, weights: &[f32], out: &mut [f32]) {
+    let to = weights.len() / (9 * from);
+    for first in (0..to).step_by(LANES) {
+        for input in 0..from {
+            let mut taps = [[ZERO; 3]; 3];
+            for lane in 0..LANES {
+                let at = ((first + lane) * from + input) * 9;
+                for (tap, weight) in taps.as_flattened_mut().iter_mut().zip(&weights[at..at + 9]) {
+                    tap[lane] = *weight;
+                }
+            }
+            let mut half = [[ZERO; 3]; IN];
+            for j in 0..3 {
+                let column = g(column(&taps, j));
+                for (line, lanes) in half.iter_mut().zip(column) {
+                    line[j] = lanes;
+                }
+            }
+            for (i, line) in half.into_iter().enumerate() {
+                for (j, lanes) in g(line).into_iter().enumerate() {
+                    let at = ((i * IN + j) * from + input) * to + first;
+                    out[at..at + LANES].copy_from_slice(&lanes);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn filter_back_any(from: usize, planes: &[f32], out: &mut [f32]) {
+    let to = out.len() / (9 * from);
+    for first in (0..to).step_by(LANES) {
+        for input in 0..from {
+            let mut half = [[ZERO; IN]; 3];
+            for j in 0..IN {
+                let mut column = [ZERO; IN];
+                for (i, lanes) in column.iter_mut().enumerate() {
+                    *lanes = *lanes_of(planes, ((i * IN + j) * from + input) * to + first);
+                }
+                let column = gt(column);
+                for (line, lanes) in half.iter_mut().zip(column) {
+                    line[j] = lanes;
+                }
+            }
+            let taps = [gt(half[0]), gt(half[1]), gt(half[2])];
+            for lane in 0..LANES {
+                let at = ((first + lane) * from + input) * 9;
+                for (weight, tap) in out[at..at + 9].iter_mut().zip(taps.as_flattened()) {
+                    *weight = tap[lane];
+                }
+            }
+        }
+    }
+}
+
+/// First row and column of a tile's outputs.
+#[inline(always)]
+fn corner(shape: Shape, tile: usize) -> (usize, usize) {
+    let across = shape.width.div_ceil(OUT);
+    (tile / across * OUT, tile % across * OUT)
+}
+
+/// How many rows and columns of a tile's outputs lie in the image.
+#[inline(always)]
+fn inside(shape: Shape, top: usize, left: usize) -> (usize, usize) {
+    (OUT.min(shape.height - top), OUT.min(shape.width - left))
+}
+
+#[inline(always)]
+fn lanes_of(values: &[f32], at: usize) -> &Lanes {
+    values[at..at + LANES]
+        .try_into()
+        .expect("a slice of that length")
+}
+
+/// Column `j`.
+#[inline(always)]
+fn column<const ROWS: usize, const COLUMNS: usize>(
+    lines: &[[Lanes; COLUMNS]; ROWS],
+    j: usize,
+) -> [Lanes; ROWS] {
+    let mut column = [ZERO; ROWS];
+    for (lanes, line) in column.iter_mut().zip(lines) {
+        *lanes = line[j];
+    }
+    column
+}
+
+/// `B^T d`
+#[inline(always)]
+fn bt(d: [Lanes; IN]) -> [Lanes; IN] {
+    let mut t = [ZERO; IN];
+    for l in 0..LANES {
+        let (even, odd) = (d[4][l] - 4.0 * d[2][l], d[3][l] - 4.0 * d[1][l]);
+        let (near, twice) = (d[4][l] - d[2][l], 2.0 * (d[3][l] - d[1][l]));
+        t[0][l] = 4.0 * d[0][l] - 5.0 * d[2][l] + d[4][l];
+        t[1][l] = even + odd;
+        t[2][l] = even - odd;
+        t[3][l] = near + twice;
+        t[4][l] = near - twice;
+        t[5][l] = 4.0 * d[1][l] - 5.0 * d[3][l] + d[5][l];
+    }
+    t
+}
+
+/// `B v`
+#[inline(always)]
+fn b(v: [Lanes; IN]) -> [Lanes; IN] {
+    let mut d = [ZERO; IN];
+    for l in 0..LANES {
+        let (s, m) = (v[1][l] + v[2][l], v[1][l] - v[2][l]);
+        let (p, q) = (v[3][l] + v[4][l], 2.0 * (v[3][l] - v[4][l]));
+        d[0][l] = 4.0 * v[0][l];
+        d[1][l] = 4.0 * (v[5][l] - m) - q;
+        d[2][l] = -5.0 * v[0][l] - 4.0 * s - p;
+        d[3][l] = m + q - 5.0 * v[5][l];
+        d[4][l] = v[0][l] + s + p;
+        d[5][l] = v[5][l];
+    }
+    d
+}
+
+/// `A^T m`
+#[inline(always)]
+fn at(m: [Lanes; IN]) -> [Lanes; OUT] {
+    let mut y = [ZERO; OUT];
+    for l in 0..LANES {
+        let (s, d) = (m[1][l] + m[2][l], m[1][l] - m[2][l]);
+        let (p, q) = (m[3][l] + m[4][l], m[3][l] - m[4][l]);
+        y[0][l] = m[0][l] + s + p;
+        y[1][l] = d + 2.0 * q;
+        y[2][l] = s + 4.0 * p;
+        y[3][l] = d + 8.0 * q + m[5][l];
+    }
+    y
+}
+
+/// `A g`
+#[inline(always)]
+fn a(g: [Lanes; OUT]) -> [Lanes; IN] {
+    let mut t = [ZERO; IN];
+    for l in 0..LANES {
+        let (even, odd) = (g[0][l] + g[2][l], g[1][l] + g[3][l]);
+        let (far, rest) = (g[0][l] + 4.0 * g[2][l], 2.0 * g[1][l] + 8.0 * g[3][l]);
+        t[0][l] = g[0][l];
+        t[1][l] = even + odd;
+        t[2][l] = even - odd;
+        t[3][l] = far + rest;
+        t[4][l] = far - rest;
+        t[5][l] = g[3][l];
+    }
+    t
+}
+
+const SIXTH: f32 = 1.0 / 6.0;
+
+/// `G w`
+#[inline(always)]
+fn g(w: [Lanes; 3]) -> [Lanes; IN] {
+    let mut u = [ZERO; IN];
+    for l in 0..LANES {
+        let (even, odd) = ((w[0][l] + w[2][l]) * SIXTH, w[1][l] * SIXTH);
+        let (far, half) = ((0.25 * w[0][l] + w[2][l]) * SIXTH, 0.5 * odd);
+        u[0][l] = 0.25 * w[0][l];
+        u[1][l] = -even - odd;
+        u[2][l] = odd - even;
+        u[3][l] = far + half;
+        u[4][l] = far - half;
+        u[5][l] = w[2][l];
+    }
+    u
+}
+
+/// `G^T u`
+#[inline(always)]
+fn gt(u: [Lanes; IN]) -> [Lanes; 3] {
+    let mut w = [ZERO; 3];
+    for l in 0..LANES {
+        let (s, d) = ((u[1][l] + u[2][l]) * SIXTH, (u[2][l] - u[1][l]) * SIXTH);
+        let (p, q) = ((u[3][l] + u[4][l]) * SIXTH, (u[3][l] - u[4][l]) * SIXTH);
+        w[0][l] = 0.25 * (u[0][l] + p) - s;
+        w[1][l] = d + 0.5 * q;
+        w[2][l] = p - s + u[5][l];
+    }
+    w
+}

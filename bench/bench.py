@@ -2,14 +2,15 @@
 """Measures images/s of the recipe in a real cluster of processes on this machine.
 
 Draws synthetic photographs once (kept in bench-output/), then trains GoogLeNet at 224 px with the whole
-stem frozen, in float32, through the coordinator and workers, and times the committed steps as a client
-sees them arrive. Start-up, warm-up steps and evaluation are not counted. Prints one JSON object a line.
+stem frozen, through the coordinator and workers, and times the committed steps as a client sees them
+arrive. Start-up, warm-up steps and evaluation are not counted. Prints one JSON object a line: float32 and
+bf16, without the cache of the frozen layers' activations and with it once it is warm.
 
     make bench
     make bench PEER="python peer_ddp.py --world 2 --batch 16 --steps 8 --channels-last"
 
 With PEER the two run in turn, and a line with the ratio follows: machines are noisy, a ratio of runs in
-the same minute is not. PEER must print a JSON line with "images_per_s".
+the same minute is not. PEER must print a JSON line with "images_per_s", and understand --bf16.
 """
 
 import argparse
@@ -29,13 +30,17 @@ BATCH = 16
 VIRTUAL_RANKS = 2
 # Steps before the clock starts: caches, allocators, connections.
 WARM_UP = 3
+# With a warm cache: steps of an epoch, epochs, and the last ones that are counted. By then an image has been
+# seen at a given rotation with a probability of 1 - (3/4)^12 = 97 %.
+WARM_STEPS = 4
+WARM_EPOCHS = 16
+WARM_COUNTED = 4
 
 RUN = f"""
 name = "bench"
 [model]
 frozen = ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"]
 [train]
-epochs = 1
 virtual_ranks = {VIRTUAL_RANKS}
 batch = {BATCH}
 learning_rate = 0.00001
@@ -48,7 +53,7 @@ every_epochs = 0
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer", default="", help="command to run in turn with each measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of the two-worker run")
+    parser.add_argument("--rounds", type=int, default=3, help="measurements of each two-worker run")
     parser.add_argument("--steps", type=int, default=12, help="steps in each measurement")
     parser.add_argument("--checkpoints", action="store_true",
                         help="compare a checkpoint every 10 steps with none instead")
@@ -60,21 +65,31 @@ def main():
         checkpoints(arguments.rounds, run_file)
         return
     dataset = prepare(arguments.steps)
+    for precision in ("float32", "bf16"):
+        say(measure(dataset, run_file, workers=1, precision=precision))
+        compare(f"{precision}, no cache", arguments,
+                lambda: measure(dataset, run_file, workers=2, precision=precision), precision)
+    # Few images, so that an image's four rotations have come up after some epochs.
+    few = prepare(WARM_STEPS)
+    for precision in ("float32", "bf16"):
+        compare(f"{precision}, warm cache", arguments,
+                lambda: measure(few, run_file, workers=2, precision=precision, warm=True), precision)
 
-    say(measure(dataset, run_file, workers=1))
-    ours, peers = [], []
+
+def compare(what, arguments, measure_once, precision):
+    """Measures some rounds, in turn with the peer's if there is one."""
+    ratios = []
     for _ in range(arguments.rounds):
-        row = measure(dataset, run_file, workers=2)
-        say(row)
-        ours.append(row["images_per_s"])
+        ours = measure_once()
+        say(ours)
         if arguments.peer:
-            row = peer(arguments.peer)
-            say(row)
-            peers.append(row["images_per_s"])
-    if peers:
-        ratios = [a / b for a, b in zip(ours, peers)]
+            theirs = peer(arguments.peer + (" --bf16" if precision == "bf16" else ""))
+            say(theirs)
+            ratios.append(ours["images_per_s"] / theirs["images_per_s"])
+    if ratios:
         say({
             "name": "ratio-to-peer",
+            "what": what,
             "median": round(statistics.median(ratios), 3),
             "min": round(min(ratios), 3),
             "max": round(max(ratios), 3),
@@ -122,32 +137,42 @@ def fovea(*arguments):
         sys.exit(f"{shlex.join(command)} failed:\n{done.stdout}")
 
 
-def measure(dataset, run_file, workers, settings=()):
+def measure(dataset, run_file, workers, precision="float32", warm=False, settings=()):
     """One run; images/s and mean phases over the full steps after the warm-up."""
     folder = OUT / f"cluster-{os.getpid()}-{time.monotonic_ns()}"
+    settings = [f"workers.max={workers}", f"train.precision={precision}",
+                f"train.epochs={WARM_EPOCHS if warm else 1}", *settings]
     command = [PROGRAMS / "fovea", "--json", "local", "-n", workers, "--dataset", dataset,
-               "--data-dir", folder, "--set", f"workers.max={workers}",
+               "--data-dir", folder,
                *(word for setting in settings for word in ("--set", setting)), run_file]
+    environment = dict(os.environ, FOVEA_CACHE_MIB="8192" if warm else "0")
     process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True)
-    steps = []
+                               stderr=subprocess.PIPE, text=True, env=environment)
+    steps, rss = [], 0
     for line in process.stdout:
         event = json.loads(line)
         if event["type"] == "step":
             steps.append((time.monotonic(), event))
+            rss = max([rss, *map(peak_rss_mib, worker_pids(process.pid))])
     errors = process.stderr.read()
     if process.wait():
         sys.exit(f"the measured run failed:\n{errors}")
     subprocess.run(["rm", "-rf", str(folder)], check=True)
 
     full = [s for s in steps if s[1]["images"] == BATCH * VIRTUAL_RANKS]
-    counted = full[WARM_UP:]
+    if warm:
+        per_epoch = len(full) // WARM_EPOCHS
+        # The first step of an epoch waits for the evaluation before it.
+        counted = [i for i in range(len(full) - per_epoch * WARM_COUNTED, len(full)) if i % per_epoch]
+    else:
+        counted = list(range(WARM_UP, len(full)))
     if len(counted) < 3:
-        sys.exit(f"only {len(counted)} full steps after {WARM_UP} to warm up; use more --steps")
-    seconds = counted[-1][0] - full[WARM_UP - 1][0]
-    images = sum(s[1]["images"] for s in counted)
-    phases = {name: round(statistics.mean(s[1]["phases"][name] for s in counted), 2)
-              for name in counted[0][1]["phases"]}
+        sys.exit(f"only {len(counted)} steps to count; use more --steps")
+    seconds = sum(full[i][0] - full[i - 1][0] for i in counted)
+    images = sum(full[i][1]["images"] for i in counted)
+    phases = {name: round(statistics.mean(full[i][1]["phases"][name] for i in counted), 2)
+              for name in full[0][1]["phases"]}
+    step_ms = seconds / len(counted) * 1e3
     return {
         "name": "cpu-recipe",
         "workers": workers,
@@ -155,13 +180,41 @@ def measure(dataset, run_file, workers, settings=()):
         "threads_per_worker": 1,
         "batch_per_virtual_rank": BATCH,
         "image_size": 224,
-        "precision": "float32",
+        "precision": precision,
+        "cache": "warm" if warm else "none",
         "images_per_s": round(images / seconds, 2),
-        "step_ms": round(seconds / len(counted) * 1e3, 1),
+        "step_ms": round(step_ms, 1),
         "phases_ms": phases,
-        "reduce_share": round(phases["reduce_ms"] / (seconds / len(counted) * 1e3), 4),
+        "load_share": round(phases["load_ms"] / step_ms, 4),
+        "reduce_share": round(phases["reduce_ms"] / step_ms, 4),
+        # What is neither of the phases: session, ledger, digests, events.
+        "other_share": round(1 - sum(phases.values()) / step_ms, 4),
+        "worker_peak_rss_mib": rss,
         "steps": len(counted),
     }
+
+
+def worker_pids(parent):
+    """The workers among the children of `parent`."""
+    pids = []
+    for entry in Path("/proc").iterdir():
+        try:
+            stat = (entry / "stat").read_text()
+        except OSError:
+            continue
+        name, rest = stat[stat.index("(") + 1:].rsplit(")", 1)
+        if name.startswith("fovea-worker") and int(rest.split()[1]) == parent:
+            pids.append(int(entry.name))
+    return pids
+
+
+def peak_rss_mib(pid):
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    rows = [line for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(rows[0].split()[1]) // 1024 if rows else 0
 
 
 def peer(command):

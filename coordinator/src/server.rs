@@ -7,7 +7,7 @@ use fovea_proto::pb::checkpoints_server::CheckpointsServer;
 use fovea_proto::pb::datasets_server::DatasetsServer;
 use fovea_proto::pb::runs_server::RunsServer;
 use fovea_proto::pb::workers_server::WorkersServer;
-use fovea_proto::{CONNECTION_WINDOW, DESCRIPTORS, MESSAGE_BYTES, STREAM_WINDOW};
+use fovea_proto::{CONNECTION_WINDOW, DESCRIPTORS, FRAME, MESSAGE_BYTES, STREAM_WINDOW};
 use fovea_service::{FORCED, Shutdown};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
@@ -203,6 +203,7 @@ async fn router(context: Context) -> Result<(Router, HealthReporter), ServeError
         // As in `fovea_proto::connect`: an upload must not hold up heartbeats behind it.
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(Some(FRAME))
         .max_concurrent_streams(CONCURRENT_STREAMS)
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(broken)?)

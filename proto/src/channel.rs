@@ -24,6 +24,10 @@ pub const STREAM_WINDOW: u32 = 1 << 20;
 /// Bytes that may be under way on a connection: room for many streams that nobody reads.
 pub const CONNECTION_WINDOW: u32 = 64 << 20;
 
+/// Bytes that are sent in one piece. Of HTTP/2's default, 16 KiB, a checkpoint takes thousands, each with
+/// its own overhead.
+pub const FRAME: u32 = 256 << 10;
+
 /// Connects to the coordinator at `address` (`http://host:port`, or just `host:port`), waiting at
 /// most `timeout`.
 ///
@@ -53,6 +57,7 @@ pub async fn connect(address: &str, timeout: Duration) -> Result<Channel, Channe
         // window: a worker's session, with its deadlines, lives on the same connection.
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
         .http2_keep_alive_interval(Duration::from_secs(5))
         .keep_alive_timeout(Duration::from_secs(10))
         .keep_alive_while_idle(true)

@@ -6,7 +6,7 @@
 mod channel;
 mod convert;
 
-pub use channel::{CONNECTION_WINDOW, ChannelError, STREAM_WINDOW, connect};
+pub use channel::{CONNECTION_WINDOW, ChannelError, FRAME, STREAM_WINDOW, connect};
 pub use convert::ConvertError;
 
 /// Generated from `proto/fovea/v1/*.proto`, where every message and field is documented.

@@ -3,9 +3,9 @@
 use fovea_core::googlenet::FlatLayout;
 use fovea_proto::{CHUNK_BYTES, pb};
 use safetensors::{Dtype, SafeTensors};
-use sha2::{Digest, Sha256};
 use tokio_stream::iter;
 use tonic::transport::Channel;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::training::Snapshot;
 use crate::vitals::Vitals;
@@ -73,11 +73,6 @@ pub async fn upload(
         digest,
     } = snapshot;
     let elements = (bytes.len() / size_of::<f32>()) as u64;
-    // Hashing takes long enough to keep other tasks waiting.
-    let (sha256, bytes) =
-        tokio::task::spawn_blocking(move || (hex::encode(Sha256::digest(&bytes)), bytes))
-            .await
-            .map_err(|e| tonic::Status::internal(e.to_string()))?;
     let part = |part| pb::SliceUpload { part: Some(part) };
     let header = part(pb::slice_upload::Part::Header(pb::SliceHeader {
         run_id,
@@ -86,7 +81,7 @@ pub async fn upload(
         step,
         offset,
         elements,
-        sha256,
+        digest: digest_text(xxh3_128(&bytes)),
         state_digest: digest_text(digest),
     }));
     let pieces = (0..bytes.len())

@@ -36,7 +36,7 @@ enum Slice {
     /// Not here; the claim lives while somebody is writing it.
     Missing { claim: Weak<()> },
     /// Verified and on disk.
-    Here { sha256: String },
+    Here { digest: String },
 }
 
 impl Owner {
@@ -216,7 +216,7 @@ impl Owner {
         &mut self,
         key: GatheringKey,
         rank: usize,
-        sha256: String,
+        digest: String,
     ) -> Result<(), ApiError> {
         let Some(gathering) = self.gatherings.get_mut(&key) else {
             return Err(ApiError::Precondition(format!(
@@ -224,7 +224,7 @@ impl Owner {
                 key.generation
             )));
         };
-        gathering.slices[rank] = Slice::Here { sha256 };
+        gathering.slices[rank] = Slice::Here { digest };
         let here = |slice: &Slice| matches!(slice, Slice::Here { .. });
         if gathering.slices.iter().all(here) && !gathering.finishing {
             gathering.finishing = true;
@@ -233,8 +233,8 @@ impl Owner {
             let digest = gathering.state_digest.clone();
             let inbox = self.inbox.clone();
             self.tasks.spawn_blocking(move || {
-                let result = file.finish(&digest, fingerprint, unix_ms());
-                let result = result.map_err(|e| e.to_string());
+                let finish = || file.finish(&digest, fingerprint, unix_ms());
+                let result = in_idle_time(finish).map_err(|e| e.to_string());
                 // Before anyone hears of it: a file that is not stored is gone by then.
                 drop(file);
                 if let Some(inbox) = inbox.upgrade() {
@@ -315,12 +315,12 @@ impl Gathering {
         wanted: &SliceClaim,
     ) -> Result<SliceTicket, ApiError> {
         match &mut self.slices[rank] {
-            Slice::Here { sha256 } if *sha256 == wanted.sha256 => {
+            Slice::Here { digest } if *digest == wanted.digest => {
                 debug!(rank, step = key.step, "slice is here already");
                 Ok(SliceTicket::Here)
             }
             Slice::Here { .. } => Err(ApiError::Precondition(format!(
-                "header.sha256: rank {rank} has uploaded other bytes for step {} before",
+                "header.digest: rank {rank} has uploaded other bytes for step {} before",
                 key.step
             ))),
             Slice::Missing { claim } if claim.strong_count() > 0 => {
@@ -348,4 +348,22 @@ impl Gathering {
 fn layout(run: &Run) -> Result<FlatLayout, ApiError> {
     FlatLayout::new(run.spec.model.classes, &run.spec.model.frozen)
         .map_err(|e| ApiError::Internal(format!("run {}: {e}", run.id)))
+}
+
+/// Does `work` on a thread of its own that leaves the processor to others: where workers run on the same
+/// machine, a checkpoint need not make their steps longer.
+fn in_idle_time<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // SAFETY: changes nothing but this thread's priority; it is always allowed to lower it.
+            #[cfg(target_os = "linux")]
+            unsafe {
+                libc::setpriority(libc::PRIO_PROCESS, 0, 19);
+            }
+            work()
+        });
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }

@@ -146,7 +146,7 @@ pub(crate) enum Message {
     SliceStored {
         key: GatheringKey,
         rank: usize,
-        sha256: String,
+        digest: String,
         reply: Reply<()>,
     },
     /// A gathered file was stored, or not.
@@ -329,7 +329,8 @@ pub(crate) struct SliceClaim {
     /// First element.
     pub offset: u64,
     pub elements: u64,
-    pub sha256: String,
+    /// Of the slice.
+    pub digest: String,
     /// Digest of the whole state.
     pub state_digest: String,
 }

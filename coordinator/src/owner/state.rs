@@ -303,9 +303,9 @@ impl Owner {
             Message::SliceStored {
                 key,
                 rank,
-                sha256,
+                digest,
                 reply,
-            } => drop(reply.send(self.slice_stored(key, rank, sha256))),
+            } => drop(reply.send(self.slice_stored(key, rank, digest))),
             Message::Gathered { key, result } => self.gathered(key, result)?,
             Message::Drain { reply } => self.drain(reply)?,
             Message::CountActive { reply } => drop(reply.send(self.active())),

@@ -78,7 +78,7 @@ pub(super) fn sha256(field: &str, text: &str) -> Result<String, ApiError> {
 }
 
 /// An XXH3-128 in hexadecimal.
-pub(super) fn state_digest(field: &str, text: &str) -> Result<String, ApiError> {
+pub(super) fn xxh3(field: &str, text: &str) -> Result<String, ApiError> {
     if text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
         return Ok(text.to_owned());
     }

@@ -7,7 +7,6 @@ use fovea_proto::pb::coordinator_message::Message as Down;
 use fovea_proto::pb::worker_message::Message as Up;
 use fovea_proto::pb::workers_client::WorkersClient;
 use fovea_proto::{CHUNK_BYTES, pb};
-use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -394,7 +393,7 @@ pub fn slice_parts(
         step,
         offset: slice.start,
         elements: slice.end - slice.start,
-        sha256: hex::encode(Sha256::digest(bytes)),
+        digest: format!("{:032x}", xxhash_rust::xxh3::xxh3_128(bytes)),
         state_digest: format!("{:032x}", xxhash_rust::xxh3::xxh3_128(state)),
     })];
     parts.extend(

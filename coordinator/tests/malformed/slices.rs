@@ -56,7 +56,7 @@ async fn slices() {
         (|h| h.offset = u64::MAX, InvalidArgument, "header.offset"),
         (|h| h.elements -= 1, InvalidArgument, "header.offset"),
         (|h| h.elements = u64::MAX, InvalidArgument, "header.offset"),
-        (|h| h.sha256 = "no".into(), InvalidArgument, "header.sha256"),
+        (|h| h.digest = "no".into(), InvalidArgument, "header.digest"),
         (
             |h| h.state_digest.clear(),
             InvalidArgument,
@@ -68,9 +68,9 @@ async fn slices() {
             "header.state_digest",
         ),
         (
-            |h| h.sha256 = "0".repeat(64),
+            |h| h.digest = "0".repeat(32),
             InvalidArgument,
-            "header.sha256",
+            "header.digest",
         ),
     ];
     for (change, code, named) in headers {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use fovea_proto::pb::slice_upload::Part;
 use fovea_proto::{CHUNK_BYTES, pb};
-use sha2::{Digest, Sha256};
 use tonic::Streaming;
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::ApiError;
 use crate::owner::{Message, SliceClaim, SliceTicket};
@@ -22,7 +22,7 @@ pub(super) async fn take_slice(
         return Err(ApiError::invalid("header", "must come first"));
     };
     let slice = claim(header)?;
-    let sha256 = slice.sha256.clone();
+    let digest = slice.digest.clone();
     let begin = |reply| Message::BeginSlice { slice, reply };
     let (key, rank, file, byte, bytes, claim) = match context.owner.ask(begin).await? {
         SliceTicket::Here => return Ok(()),
@@ -36,7 +36,7 @@ pub(super) async fn take_slice(
         } => (key, rank, file, byte, bytes, claim),
     };
     let disk = |e: std::io::Error| ApiError::disk("cannot store the slice", &e);
-    let mut hash = Sha256::new();
+    let mut hash = Xxh3::new();
     let mut written = 0u64;
     while let Some(message) = transfer::next(&mut stream, context).await? {
         let data = match message.part {
@@ -78,18 +78,18 @@ pub(super) async fn take_slice(
             format!("the stream ended early: {written} of {bytes} bytes came"),
         ));
     }
-    let found = hex::encode(hash.finalize());
-    if found != sha256 {
+    let found = format!("{:032x}", hash.digest128());
+    if found != digest {
         return Err(ApiError::invalid(
-            "header.sha256",
-            format!("says {sha256}, but the bytes that came have {found}"),
+            "header.digest",
+            format!("says {digest}, but the bytes that came have {found}"),
         ));
     }
     on_disk_thread(move || file.sync().map_err(disk)).await?;
     let stored = |reply| Message::SliceStored {
         key,
         rank,
-        sha256,
+        digest,
         reply,
     };
     let answer = context.owner.ask(stored).await;
@@ -106,7 +106,7 @@ fn claim(header: pb::SliceHeader) -> Result<SliceClaim, ApiError> {
         step,
         offset,
         elements,
-        sha256,
+        digest,
         state_digest,
     } = header;
     Ok(SliceClaim {
@@ -116,7 +116,7 @@ fn claim(header: pb::SliceHeader) -> Result<SliceClaim, ApiError> {
         step,
         offset,
         elements,
-        sha256: check::sha256("header.sha256", &sha256)?,
-        state_digest: check::state_digest("header.state_digest", &state_digest)?,
+        digest: check::xxh3("header.digest", &digest)?,
+        state_digest: check::xxh3("header.state_digest", &state_digest)?,
     })
 }

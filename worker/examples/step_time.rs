@@ -14,7 +14,7 @@ use std::time::Instant;
 use anyhow::Context;
 use fovea_core::googlenet::{FlatLayout, HEAD_INPUT, fill, param_specs};
 use fovea_core::spec::{Precision, RunSpec};
-use fovea_worker::device::{Batch, CpuDevice, Device};
+use fovea_worker::device::{Batch, Device, TorchDevice};
 
 const STEM: [&str; 3] = ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"];
 const BATCH: usize = 16;
@@ -23,7 +23,7 @@ const WARM_UP: usize = 2;
 
 struct Row {
     name: &'static str,
-    device: CpuDevice,
+    device: TorchDevice,
     steps: Vec<Took>,
     scores: Vec<Took>,
 }
@@ -62,14 +62,16 @@ fn main() -> anyhow::Result<()> {
         }
     }
     let batch = batch();
-    let mut gradient = vec![0.0; rows[0].device.layout().trainable_len()];
+    let len = rows[0].device.layout().trainable_len();
+    let mut gradient = rows[0].device.buffer(len + 1);
     for round in 0..WARM_UP + rounds {
         for row in &mut rows {
             let device = &mut row.device;
             let step = time(|| {
-                device.gradient(&batch, &mut gradient)?;
-                gradient.iter_mut().for_each(|g| *g /= BATCH as f32);
-                device.update(&mut gradient, 1e-9)
+                device.gradient(&batch, &mut gradient, len)?;
+                let finite = device.update(&mut gradient, 1.0 / BATCH as f32, 1e-9)?;
+                anyhow::ensure!(finite, "the gradient is not finite");
+                Ok(())
             })?;
             let score = time(|| device.score(&batch).map(drop))?;
             if round >= WARM_UP {
@@ -102,7 +104,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn device(spec: &RunSpec, cache: u64) -> anyhow::Result<CpuDevice> {
+fn device(spec: &RunSpec, cache: u64) -> anyhow::Result<TorchDevice> {
     let layout = FlatLayout::new(spec.model.classes, &spec.model.frozen)?;
     let mut state = vec![0.0; layout.state_len()];
     let params = param_specs(layout.classes());
@@ -112,7 +114,7 @@ fn device(spec: &RunSpec, cache: u64) -> anyhow::Result<CpuDevice> {
             fill(param, spec.model.init, 1, values);
         }
     }
-    let mut device = CpuDevice::new(spec, &layout).with_cache(cache);
+    let mut device = TorchDevice::new(spec, &layout, tch::Device::Cpu).with_cache(cache);
     device.load(&state)?;
     Ok(device)
 }

@@ -21,7 +21,7 @@ pub struct WorkerConfig {
     pub advertise: String,
     /// First part of the worker's id; empty means the machine's name.
     pub name: String,
-    /// What to compute with: `auto` or `cpu`.
+    /// What to compute with: `auto` (a GPU if there is one), `cpu` or `cuda:N`.
     pub device: String,
     /// Memory for what the frozen layers make of images, so that they are computed once for each image
     /// of a run, MiB; 0 computes them each time.
@@ -88,7 +88,7 @@ pub struct Cli {
     /// First part of the worker's id [default: the machine's name]
     #[arg(long)]
     name: Option<String>,
-    /// auto or cpu
+    /// auto, cpu or cuda:N [default: auto]
     #[arg(long)]
     device: Option<String>,
     /// Memory for the frozen layers' activations, MiB [default: 2048]
@@ -103,6 +103,16 @@ pub struct Cli {
     /// Print the effective configuration as TOML and exit
     #[arg(long)]
     pub dump_config: bool,
+    /// What to do instead of working
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What to do instead of working.
+#[derive(Debug, Clone, Copy, clap::Subcommand)]
+pub enum Command {
+    /// Print what this machine can compute with, and what is missing
+    Devices,
 }
 
 impl Cli {
@@ -137,12 +147,6 @@ impl WorkerConfig {
 
     fn validate(&self) -> Result<(), ConfigError> {
         let bad = |message: String| Err(ConfigError::Value(message));
-        if !matches!(self.device.as_str(), "auto" | "cpu") {
-            return bad(format!(
-                "device: {:?} is not supported; use \"auto\" or \"cpu\" (CUDA devices come later)",
-                self.device
-            ));
-        }
         if self.listen.ip().is_unspecified() && self.advertise.is_empty() {
             return bad(format!(
                 "listen: {} listens everywhere, so give `advertise`, the host that other workers reach \
@@ -198,7 +202,6 @@ mod tests {
     #[test]
     fn impossible_values_are_named() {
         for (args, key) in [
-            (["--device", "cuda:0"], "device"),
             (["--listen", "0.0.0.0:0"], "advertise"),
             (["--listen", "nowhere"], "listen"),
             (["--log-format", "xml"], "log_format"),

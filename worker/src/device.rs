@@ -3,8 +3,9 @@
 //! The loop (`training`) knows no tensors, and an implementation knows no run: it computes what it is
 //! told to. One OS thread owns the device; nothing here is shared.
 
-mod cpu;
+mod buffer;
 mod features;
+mod torch;
 
 use std::ops::Range;
 use std::time::Duration;
@@ -13,8 +14,9 @@ use fovea_core::googlenet::FlatLayout;
 use fovea_core::metrics::Score;
 use xxhash_rust::xxh3::Xxh3;
 
-pub use cpu::CpuDevice;
+pub use buffer::Buffer;
 pub use features::{CacheCounts, FeatureCache, Image, Split};
+pub use torch::TorchDevice;
 
 const _: () = assert!(
     cfg!(target_endian = "little"),
@@ -41,8 +43,6 @@ pub struct Batch {
 /// One virtual rank's part of a step.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MicroBatch {
-    /// Sum of the cross-entropy over the samples, in nats.
-    pub loss_sum: f32,
     /// Time to bring the batch to the device.
     pub load: Duration,
     /// Time of the forward pass, from bytes on, and the loss.
@@ -91,13 +91,23 @@ pub trait Device {
     /// [`state_digest`] of the whole state, without a copy of it where the device allows.
     fn digest(&mut self) -> Result<u128, DeviceError>;
 
-    /// Computes the gradient of the *sum* of the losses over `batch` and overwrites `gradient`
-    /// (`layout().trainable_len()` elements) with it.
-    fn gradient(&mut self, batch: &Batch, gradient: &mut [f32]) -> Result<MicroBatch, DeviceError>;
+    /// A buffer of `len` zeros in the memory that this device computes in.
+    fn buffer(&self, len: usize) -> Buffer;
 
-    /// Takes one step of Caffe's SGD with the *mean* gradient, which it may overwrite, and learning rate
-    /// `rate`.
-    fn update(&mut self, gradient: &mut [f32], rate: f64) -> Result<(), DeviceError>;
+    /// Computes the gradient of the *sum* of the losses over `batch` into the first
+    /// `layout().trainable_len()` elements of `into`, and that sum (of the cross-entropy, in nats) into
+    /// element `loss`.
+    fn gradient(
+        &mut self,
+        batch: &Batch,
+        into: &mut Buffer,
+        loss: usize,
+    ) -> Result<MicroBatch, DeviceError>;
+
+    /// Takes one step of Caffe's SGD with learning rate `rate` and the *mean* gradient: `scale` times the
+    /// first `layout().trainable_len()` elements of `sum`, which it may overwrite. If one of them is not
+    /// finite it does nothing and says false.
+    fn update(&mut self, sum: &mut Buffer, scale: f32, rate: f64) -> Result<bool, DeviceError>;
 
     /// Scores validation images: softmax probabilities and cross-entropy.
     fn score(&mut self, batch: &Batch) -> Result<Vec<Score>, DeviceError>;

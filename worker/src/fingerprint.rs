@@ -4,11 +4,26 @@ use fovea_core::checkpoint::Fingerprint;
 use fovea_core::spec::{Precision, RunSpec};
 use fovea_service::VERSION;
 
-/// The fingerprint of this machine computing `spec` on the CPU.
-pub fn fingerprint(spec: &RunSpec) -> Fingerprint {
+use crate::gpu;
+
+/// The fingerprint of this machine computing `spec` on `device`. On a GPU the libraries stand where
+/// otherwise the CPU does, on which the bits then do not depend.
+pub fn fingerprint(spec: &RunSpec, device: tch::Device) -> Fingerprint {
+    let libraries = || {
+        let found = gpu::libraries();
+        let version = |name: &str, version: Option<&String>| {
+            format!("{name} {}", version.map_or("unknown", String::as_str))
+        };
+        let cudnn = version("cuDNN", found.cudnn.as_ref().ok());
+        let cuda = version("driver for CUDA", found.driver.as_ref().ok().map(|d| &d.0));
+        format!("{cudnn}, {cuda}")
+    };
     Fingerprint {
-        device: "cpu".into(),
-        cpu: cpu(),
+        device: gpu::name(device),
+        cpu: match device {
+            tch::Device::Cpu => cpu(),
+            _ => libraries(),
+        },
         libtorch: LIBTORCH.into(),
         threads: spec.train.threads,
         precision: match spec.train.precision {
@@ -20,10 +35,10 @@ pub fn fingerprint(spec: &RunSpec) -> Fingerprint {
 }
 
 /// Version of libtorch that the program was built with; the loader finds no other by its name.
-const LIBTORCH: &str = env!("FOVEA_LIBTORCH_VERSION");
+pub const LIBTORCH: &str = env!("FOVEA_LIBTORCH_VERSION");
 
 /// CPU model and the vector extensions by which libtorch chooses its kernels.
-fn cpu() -> String {
+pub fn cpu() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let field = |name: &str| {
         info.lines()

@@ -16,6 +16,7 @@ pub mod data;
 pub mod device;
 pub mod fetch;
 pub mod fingerprint;
+pub mod gpu;
 pub mod job;
 pub mod link;
 pub mod loader;

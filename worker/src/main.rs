@@ -9,8 +9,9 @@ use fovea_service::{Shutdown, VERSION, init_logging};
 use fovea_worker::agent::{Agent, Identity};
 use fovea_worker::assignment::Context;
 use fovea_worker::collective::Mesh;
-use fovea_worker::config::{Cli, WorkerConfig};
-use fovea_worker::device::CpuDevice;
+use fovea_worker::config::{Cli, Command, WorkerConfig};
+use fovea_worker::device::{Device, TorchDevice};
+use fovea_worker::gpu;
 use fovea_worker::job::DeviceThread;
 use fovea_worker::link::{self, Coordinator, random_u32};
 use tokio::net::TcpListener;
@@ -39,20 +40,26 @@ fn start(cli: &Cli) -> Result<(), Failure> {
         print!("{text}");
         return Ok(());
     }
+    if let Some(Command::Devices) = cli.command {
+        print!("{}", gpu::report(gpu::libraries()));
+        return Ok(());
+    }
     init_logging(config.log_format, &config.log_level).map_err(|e| Failure(2, e))?;
     std::fs::create_dir_all(&config.data_dir).map_err(|e| {
         let dir = config.data_dir.display();
         Failure(4, format!("data_dir {dir} cannot be used: {e}"))
     })?;
+    // Before the first tensor is made.
+    let place = gpu::choose(&config.device).map_err(|problem| Failure(2, problem))?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .map_err(|e| Failure(1, e.to_string()))?
-        .block_on(run(config))
+        .block_on(run(config, place))
 }
 
-async fn run(config: WorkerConfig) -> Result<(), Failure> {
+async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     let shutdown = Shutdown::on_signals().map_err(|e| Failure(1, e.to_string()))?;
     let listener = TcpListener::bind(config.listen)
         .await
@@ -60,14 +67,15 @@ async fn run(config: WorkerConfig) -> Result<(), Failure> {
     let mut tasks = JoinSet::new();
     let mesh = Mesh::start(listener, &mut tasks).map_err(|e| Failure(3, e.to_string()))?;
     let cache = config.cache_bytes();
-    let device = DeviceThread::start(Box::new(move |spec, layout| {
-        Box::new(CpuDevice::new(spec, layout).with_cache(cache))
-    }))
-    .map_err(|e| Failure(1, e.to_string()))?;
-    let identity = identity(&config, &mesh)?;
+    let make = Box::new(move |spec: &_, layout: &_| {
+        Box::new(TorchDevice::new(spec, layout, place).with_cache(cache)) as Box<dyn Device>
+    });
+    let device = DeviceThread::start(place, make).map_err(|e| Failure(1, e.to_string()))?;
+    let identity = identity(&config, &mesh, gpu::name(place))?;
     info!(
         version = VERSION,
         worker = %identity.worker,
+        device = identity.device,
         listen = %mesh.address(),
         coordinator = config.coordinator,
         "fovea-worker starts"
@@ -88,7 +96,7 @@ async fn run(config: WorkerConfig) -> Result<(), Failure> {
     Ok(())
 }
 
-fn identity(config: &WorkerConfig, mesh: &Mesh) -> Result<Identity, Failure> {
+fn identity(config: &WorkerConfig, mesh: &Mesh, device: String) -> Result<Identity, Failure> {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_| "worker".into(), |name| name.trim().to_owned());
     let name = if config.name.is_empty() {
@@ -114,6 +122,6 @@ fn identity(config: &WorkerConfig, mesh: &Mesh) -> Result<Identity, Failure> {
         worker,
         address,
         host,
-        device: "cpu".into(),
+        device,
     })
 }

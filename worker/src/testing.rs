@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::collective::Mesh;
 use crate::data::LocalData;
-use crate::device::{Batch, Device, DeviceError, MicroBatch, state_digest};
+use crate::device::{Batch, Buffer, Device, DeviceError, MicroBatch, state_digest};
 
 /// A prepared synthetic dataset, made once for all tests.
 pub(crate) struct Tiny {
@@ -180,7 +180,16 @@ impl Device for Pretending {
         Ok(state_digest(&self.state))
     }
 
-    fn gradient(&mut self, batch: &Batch, gradient: &mut [f32]) -> Result<MicroBatch, DeviceError> {
+    fn buffer(&self, len: usize) -> Buffer {
+        vec![0.0; len].into()
+    }
+
+    fn gradient(
+        &mut self,
+        batch: &Batch,
+        into: &mut Buffer,
+        loss: usize,
+    ) -> Result<MicroBatch, DeviceError> {
         let n = batch.samples.len();
         assert_eq!(batch.pixels.len(), n * batch.size * batch.size * 3);
         assert_eq!(batch.dropout.len(), n * 1024);
@@ -192,6 +201,7 @@ impl Device for Pretending {
             });
         }
         asked.gradients.push(batch.samples.clone());
+        let mut gradient = vec![0.0; self.layout.trainable_len()];
         match self.manner.gradient {
             Some(each) => gradient.fill(each * n as f32),
             None => {
@@ -201,21 +211,25 @@ impl Device for Pretending {
                 }
             }
         }
-        Ok(MicroBatch {
-            loss_sum: self.manner.loss * n as f32,
-            ..MicroBatch::default()
-        })
+        into.write(0, &gradient);
+        into.write(loss, &[self.manner.loss * n as f32]);
+        Ok(MicroBatch::default())
     }
 
-    fn update(&mut self, gradient: &mut [f32], rate: f64) -> Result<(), DeviceError> {
+    fn update(&mut self, sum: &mut Buffer, scale: f32, rate: f64) -> Result<bool, DeviceError> {
+        let mut gradient = sum.read(0..self.layout.trainable_len());
+        if gradient.iter().any(|g| !g.is_finite()) {
+            return Ok(false);
+        }
+        gradient.iter_mut().for_each(|g| *g *= scale);
         let mut asked = self.manner.asked.lock().unwrap();
         asked.updates.push((gradient[0], rate));
         if self.manner.gradient.is_none() {
             for (s, g) in self.state.iter_mut().zip(gradient) {
-                *s -= *g * rate as f32;
+                *s -= g * rate as f32;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn score(&mut self, batch: &Batch) -> Result<Vec<Score>, DeviceError> {

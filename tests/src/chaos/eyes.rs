@@ -40,7 +40,8 @@ struct Told {
 }
 
 impl Eyes {
-    pub async fn open(client: &Client, run: &str) -> Self {
+    /// Watches `run`; `events` were seen before, by another watcher.
+    pub async fn open(client: &Client, run: &str, events: u64) -> Self {
         let patience = Patience {
             first_wait: Duration::from_millis(20),
             longest_wait: Duration::from_millis(200),
@@ -50,7 +51,7 @@ impl Eyes {
         let nothing = Seen {
             phase: Phase::Queued,
             step: 0,
-            events: 0,
+            events,
             at: Instant::now(),
             total: u64::MAX,
         };

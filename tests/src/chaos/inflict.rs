@@ -153,7 +153,8 @@ impl Chaos<'_> {
     /// A new watcher of the run under way.
     async fn watch_again(&mut self, id: &str) {
         let client = self.nodes.client().await;
-        let eyes = super::Eyes::open(&client, id).await;
+        let seen = self.eyes().now().events;
+        let eyes = super::Eyes::open(&client, id, seen).await;
         if let Some((_, old)) = self.run.replace((id.to_owned(), eyes)) {
             self.report.steps_repeated += old.repeated();
         }

@@ -122,7 +122,7 @@ async fn undisturbed(dir: &Path, dataset: &Path, wanted: &Rampage) -> BTreeMap<S
         .submit(&spec(wanted))
         .await
         .expect("the run is accepted");
-    let mut eyes = Eyes::open(&client, &run.id).await;
+    let mut eyes = Eyes::open(&client, &run.id, 0).await;
     let run = eyes.end(PATIENCE * 10).await;
     let bytes = last_checkpoint(&client, &folder, &run).await;
     nodes.stop();
@@ -155,7 +155,7 @@ impl Chaos<'_> {
             let client = self.nodes.client().await;
             let run = client.submit(&spec(&self.wanted)).await;
             let run = run.expect("the run is accepted");
-            let eyes = Eyes::open(&client, &run.id).await;
+            let eyes = Eyes::open(&client, &run.id, 0).await;
             self.run = Some((run.id, eyes));
         }
     }

@@ -323,8 +323,9 @@ impl<W: Work> Agent<W> {
         let serving = self.serving();
         let (ticks, mut waiting_for) = self.current.as_ref().map_or((0, None), Current::vitals);
         // Nobody keeps it from letting go of the old generation but itself: a device that hangs in a
-        // collective must not pass for one that waits.
-        if self.next.is_some() {
+        // collective must not pass for one that waits. On the way to a boundary, however, it needs its peers
+        // of the old generation, and one of them may be stuck.
+        if self.next.as_ref().is_some_and(|next| !next.at_boundary) {
             waiting_for = None;
         }
         if let Some(session) = self.session.as_ref().filter(|s| s.is_welcomed()) {

@@ -386,12 +386,17 @@ async fn a_newer_assignment_replaces_the_one_under_way_when_the_device_is_free()
         }
     };
     let beat = talk.heartbeat(serves(2)).await;
-    assert_eq!(beat.waiting_for, None, "for nobody but its own device");
+    assert_eq!(
+        beat.waiting_for,
+        Some(1),
+        "the boundary cannot be reached without it"
+    );
     // An even newer one that cannot wait; older ones change nothing.
     assign(&talk, assignment("r", 3)).await;
     assign(&talk, assignment("r", 2)).await;
     first.order.control.wait_aborted().await;
-    talk.heartbeat(serves(3)).await;
+    let beat = talk.heartbeat(serves(3)).await;
+    assert_eq!(beat.waiting_for, None, "for nobody but its own device");
     first.ends(released(Outcome::Aborted));
     let third = bench.begun().await;
     assert_eq!(third.order.assignment.generation, 3);

@@ -6,13 +6,17 @@
 //! result bit-identical for any number of workers.
 
 mod mesh;
+mod nccl;
 mod tcp;
 mod waiting;
 mod wire;
 
 use std::time::Duration;
 
+use crate::device::Buffer;
+
 pub use mesh::{Mesh, MeshKey, probe};
+pub use nccl::with_nccl;
 pub use tcp::{Aborter, TcpCollective};
 pub use waiting::Waiting;
 
@@ -48,6 +52,9 @@ pub enum CollectiveError {
         /// How long was waited.
         waited: Duration,
     },
+    /// Between GPUs.
+    #[error("the reduction between GPUs failed: {0}")]
+    Gpu(String),
     /// The generation was aborted.
     #[error("the generation was aborted")]
     Aborted,
@@ -59,8 +66,8 @@ pub trait Collective: Send {
     /// Adds up the parts of all virtual ranks in their order.
     ///
     /// `parts` holds one buffer for each virtual rank hosted here, in order; `sum` receives the
-    /// total. All have the same length on every worker.
-    fn reduce(&mut self, parts: &[Vec<f32>], sum: &mut [f32]) -> Result<(), CollectiveError>;
+    /// total. All have the same length on every worker, and are in the same kind of memory here.
+    fn reduce(&mut self, parts: &[Buffer], sum: &mut Buffer) -> Result<(), CollectiveError>;
 
     /// Gives `mine` to all and returns everybody's, by rank, `mine` included. Lengths may differ, and
     /// be zero; over 256 MiB are refused.

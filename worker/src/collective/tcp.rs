@@ -19,6 +19,8 @@ use fovea_core::roster::{Roster, slice_of};
 use super::waiting::Waiting;
 use super::wire::{GATHER, GATHER_BYTES, Peer, SCATTER, STATE, Tag, exchange};
 use super::{Collective, CollectiveError, accumulate};
+use crate::device::Buffer;
+use crate::gpu::nccl::Slot;
 
 /// A gathered message may not be longer, in bytes: what a peer says is no reason to run out of memory.
 const MOST_GATHERED: u64 = 256 << 20;
@@ -34,16 +36,23 @@ pub struct TcpCollective {
     sequence: u64,
     scratch: Vec<f32>,
     waiting: Waiting,
+    /// Empty but where gradients travel between GPUs.
+    communicator: Arc<Slot>,
 }
 
 /// Ends a generation's connections from another thread.
 #[derive(Clone)]
-pub struct Aborter(Arc<Vec<TcpStream>>);
+pub struct Aborter {
+    streams: Arc<Vec<TcpStream>>,
+    communicator: Arc<Slot>,
+}
 
 impl Aborter {
-    /// Shuts the connections down: a blocked read or write returns at once.
+    /// Shuts the connections down: a blocked read or write returns at once, and so does what the GPU waits
+    /// for.
     pub fn abort(&self) {
-        for stream in self.0.iter() {
+        self.communicator.abort();
+        for stream in self.streams.iter() {
             // Already closed is as good.
             let _ = stream.shutdown(Shutdown::Both);
         }
@@ -83,18 +92,32 @@ impl TcpCollective {
             sequence: 0,
             scratch: Vec::new(),
             waiting,
+            communicator: Arc::default(),
         })
+    }
+
+    /// Where a communicator of this generation belongs, so that an abort ends it.
+    pub(super) fn communicator(&self) -> &Arc<Slot> {
+        &self.communicator
+    }
+
+    /// Where whom it waits for is shown.
+    pub(super) fn waiting(&self) -> &Waiting {
+        &self.waiting
     }
 
     /// A handle that ends the connections from another thread.
     pub fn aborter(&self) -> io::Result<Aborter> {
         let streams = self.peers.iter().flatten().map(|p| p.stream.try_clone());
-        Ok(Aborter(Arc::new(streams.collect::<io::Result<_>>()?)))
+        Ok(Aborter {
+            streams: Arc::new(streams.collect::<io::Result<_>>()?),
+            communicator: Arc::clone(&self.communicator),
+        })
     }
 }
 
-impl Collective for TcpCollective {
-    fn reduce(&mut self, parts: &[Vec<f32>], sum: &mut [f32]) -> Result<(), CollectiveError> {
+impl TcpCollective {
+    fn reduce_host(&mut self, parts: &[&[f32]], sum: &mut [f32]) -> Result<(), CollectiveError> {
         let ranks = self.peers.len();
         let slice = |rank: usize| to_usize(slice_of(sum.len() as u64, ranks, rank));
         let mine = slice(self.rank);
@@ -163,6 +186,26 @@ impl Collective for TcpCollective {
                 Ok(())
             },
         )
+    }
+}
+
+impl Collective for TcpCollective {
+    fn reduce(&mut self, parts: &[Buffer], sum: &mut Buffer) -> Result<(), CollectiveError> {
+        match sum {
+            Buffer::Host(sum) => {
+                let parts: Vec<&[f32]> = parts.iter().filter_map(Buffer::host).collect();
+                self.reduce_host(&parts, sum)
+            }
+            // By way of the host: correct, and slow.
+            Buffer::Tensor(_) => {
+                let parts: Vec<Vec<f32>> = parts.iter().map(|p| p.read(0..p.len())).collect();
+                let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
+                let mut total = vec![0.0; sum.len()];
+                self.reduce_host(&parts, &mut total)?;
+                sum.write(0, &total);
+                Ok(())
+            }
+        }
     }
 
     fn gather(&mut self, mine: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {

@@ -7,6 +7,8 @@ use std::time::Instant;
 use fovea_core::ids::WorkerId;
 
 use super::super::wire::MAGIC;
+use tch::Tensor;
+
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -109,22 +111,44 @@ fn part(virtual_rank: u32, len: usize) -> Vec<f32> {
         .collect()
 }
 
-fn parts(roster: &Roster, rank: usize, len: usize) -> Vec<Vec<f32>> {
+fn parts(roster: &Roster, rank: usize, len: usize) -> Vec<Buffer> {
     let member = &roster.members[rank];
     (0..member.virtual_ranks)
-        .map(|v| part(member.first_virtual_rank + v, len))
+        .map(|v| part(member.first_virtual_rank + v, len).into())
         .collect()
+}
+
+/// The same numbers in a tensor, as a GPU would have them.
+fn in_tensors(parts: &[Buffer]) -> Vec<Buffer> {
+    let tensor = |part: &Buffer| Buffer::Tensor(Tensor::from_slice(part.host().unwrap()));
+    parts.iter().map(tensor).collect()
+}
+
+fn nothing(len: usize) -> Buffer {
+    vec![f32::NAN; len].into()
+}
+
+fn ones() -> [Buffer; 1] {
+    [vec![1.0; 10].into()]
+}
+
+fn zeros(len: usize) -> Buffer {
+    vec![0.0; len].into()
 }
 
 fn reduced(workers: usize, virtual_ranks: u32, len: usize) -> Vec<Vec<f32>> {
     let roster = roster(workers, virtual_ranks);
     each(meshed(&roster, PATIENCE), |rank, collective| {
         let parts = parts(&roster, rank, len);
-        let mut sum = vec![f32::NAN; len];
-        // Twice: the second must not see anything of the first.
+        let mut sum = nothing(len);
+        // Again and again: the second must not see anything of the first.
         collective.reduce(&parts, &mut sum).unwrap();
-        sum.fill(f32::NAN);
-        collective.reduce(&parts, &mut sum).unwrap();
+        let mut tensor = Buffer::Tensor(Tensor::from_slice(&vec![f32::NAN; len]));
+        (collective.reduce(&in_tensors(&parts), &mut tensor)).unwrap();
+        let mut again = nothing(len);
+        collective.reduce(&parts, &mut again).unwrap();
+        let [sum, tensor, again] = [sum, tensor, again].map(|sum| sum.read(0..len));
+        assert!(bits(&sum) == bits(&tensor) && bits(&sum) == bits(&again));
         sum
     })
 }
@@ -234,9 +258,9 @@ fn all_calls_mix() {
                     let expected: Vec<_> = (0..workers).map(|r| vec![r as u8; 3]).collect();
                     assert_eq!(all, expected);
                 }
-                let mut found = vec![f32::NAN; len];
+                let mut found = nothing(len);
                 collective.reduce(&parts, &mut found).unwrap();
-                assert!(bits(&found) == bits(sum));
+                assert!(bits(&found.read(0..len)) == bits(sum));
             }
         });
     }
@@ -246,14 +270,14 @@ fn all_calls_mix() {
 fn a_dead_peer_is_named() {
     let (mut collective, b) = first_of_two(PATIENCE);
     drop(b);
-    let error = (collective.reduce(&[vec![1.0; 10]], &mut [0.0; 10])).unwrap_err();
+    let error = (collective.reduce(&ones(), &mut zeros(10))).unwrap_err();
     assert!(error.to_string().contains("w1"), "{error}");
 }
 
 #[test]
 fn a_silent_peer_runs_into_the_deadline() {
     let (mut collective, _b) = first_of_two(Duration::from_millis(50));
-    let error = (collective.reduce(&[vec![1.0; 10]], &mut [0.0; 10])).unwrap_err();
+    let error = (collective.reduce(&ones(), &mut zeros(10))).unwrap_err();
     assert!(error.to_string().contains("deadline"), "{error}");
     assert_eq!(collective.waiting.on(), None);
 }
@@ -269,7 +293,7 @@ fn assert_out_of_step(error: &CollectiveError, whose: &str) {
 fn a_peer_out_of_step_is_refused() {
     let (mut collective, mut b) = first_of_two(PATIENCE);
     b.write_all(&header(SCATTER, 9, 20)).unwrap();
-    let error = (collective.reduce(&[vec![1.0; 10]], &mut [0.0; 10])).unwrap_err();
+    let error = (collective.reduce(&ones(), &mut zeros(10))).unwrap_err();
     assert_out_of_step(&error, "w1");
     assert_eq!(collective.waiting.on(), None);
 
@@ -333,7 +357,7 @@ fn aborted_while(work: impl Fn(usize, &mut TcpCollective) -> Result<(), Collecti
 
 #[test]
 fn abort_frees_a_blocked_reduction() {
-    aborted_while(|_, c| c.reduce(&[vec![1.0; 10]], &mut [0.0; 10]));
+    aborted_while(|_, c| c.reduce(&ones(), &mut zeros(10)));
 }
 
 #[test]
@@ -375,14 +399,14 @@ fn waiting_shows_a_late_peer_until_it_comes() {
         scope.spawn(move || {
             early.gather(&[1]).unwrap();
             send.send(early.waiting.on()).unwrap();
-            early.reduce(&[vec![1.0; 10]], &mut [0.0; 10]).unwrap();
+            early.reduce(&ones(), &mut zeros(10)).unwrap();
             send.send(early.waiting.on()).unwrap();
         });
         wait_until("waiting in gather", || waiting.on() == Some(1));
         late.gather(&[2]).unwrap();
         assert_eq!(done.recv_timeout(PATIENCE).unwrap(), None);
         wait_until("waiting in reduce", || waiting.on() == Some(1));
-        late.reduce(&[vec![1.0; 10]], &mut [0.0; 10]).unwrap();
+        late.reduce(&ones(), &mut zeros(10)).unwrap();
         assert_eq!(done.recv_timeout(PATIENCE).unwrap(), None);
     });
     assert_eq!(late.waiting.on(), None);

@@ -6,7 +6,7 @@ use fovea_core::random::dropout_mask;
 use fovea_core::spec::{Init, Precision, RunSpec};
 use fovea_dataset::rotate90;
 
-use super::{Batch, CpuDevice, Device, Split};
+use super::{Batch, Buffer, Device, Split, TorchDevice};
 
 /// At this size and with the stem frozen, libtorch gives an image other bits alone than in a batch.
 const SIZE: usize = 32;
@@ -23,9 +23,9 @@ fn stem() -> RunSpec {
     spec(&["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"])
 }
 
-fn device(spec: &RunSpec, cache: u64) -> CpuDevice {
+fn device(spec: &RunSpec, cache: u64) -> TorchDevice {
     let layout = FlatLayout::new(2, &spec.model.frozen).unwrap();
-    CpuDevice::new(spec, &layout).with_cache(cache)
+    TorchDevice::new(spec, &layout, tch::Device::Cpu).with_cache(cache)
 }
 
 fn first_state(spec: &RunSpec, seed: u64) -> Vec<f32> {
@@ -98,17 +98,17 @@ fn bits(values: &[f32]) -> Vec<u32> {
 }
 
 /// Trains from `state` through `steps`, with validation after every third.
-fn train(device: &mut CpuDevice, state: &[f32], steps: std::ops::Range<u32>) -> Trace {
+fn train(device: &mut TorchDevice, state: &[f32], steps: std::ops::Range<u32>) -> Trace {
     device.load(state).unwrap();
-    let mut gradient = vec![0.0; device.layout().trainable_len()];
+    let len = device.layout().trainable_len();
+    let mut part = device.buffer(len + 1);
     let (mut gradients, mut scores) = (Vec::new(), Vec::new());
     for step in steps {
         let batch = drawn(step);
-        device.gradient(&batch, &mut gradient).unwrap();
-        gradients.push(bits(&gradient));
+        device.gradient(&batch, &mut part, len).unwrap();
+        gradients.push(bits(&part.read(0..len)));
         let count = batch.samples.len() as f32;
-        gradient.iter_mut().for_each(|g| *g /= count);
-        device.update(&mut gradient, 1e-6).unwrap();
+        assert!(device.update(&mut part, 1.0 / count, 1e-6).unwrap());
         if step % 3 == 2 {
             for images in [&[(0, 0), (1, 0), (2, 0)][..], &[(3, 0)]] {
                 let batch = self::batch(Split::Validation, images);
@@ -229,9 +229,10 @@ fn with_a_trainable_first_layer_nothing_is_kept() {
 #[test]
 fn a_batch_that_does_not_say_its_rotations_is_refused() {
     let mut device = device(&stem(), 0);
-    let mut gradient = vec![0.0; device.layout().trainable_len()];
+    let len = device.layout().trainable_len();
+    let mut part: Buffer = vec![0.0; len + 1].into();
     let mut batch = drawn(0);
     batch.quarter_turns.pop();
-    let error = device.gradient(&batch, &mut gradient).unwrap_err();
+    let error = device.gradient(&batch, &mut part, len).unwrap_err();
     assert!(error.to_string().contains("3 rotations"), "{error}");
 }

@@ -92,16 +92,14 @@ impl FeatureCache {
         self.counts
     }
 
-    /// The activations of `image`, or what `compute` makes of it, which is kept if there is room.
-    pub fn get_or(&mut self, image: Image, compute: impl FnOnce() -> Tensor) -> Tensor {
-        if let Some(kept) = self.kept.get(&image) {
-            self.counts.hits += 1;
-            return kept.shallow_clone();
+    /// The activations of `image`, if they are kept.
+    pub fn get(&mut self, image: &Image) -> Option<Tensor> {
+        let kept = self.kept.get(image).map(Tensor::shallow_clone);
+        match kept {
+            Some(_) => self.counts.hits += 1,
+            None => self.counts.misses += 1,
         }
-        self.counts.misses += 1;
-        let features = compute();
-        self.keep(image, &features);
-        features
+        kept
     }
 
     /// Forgets all: the frozen layers have changed.
@@ -124,7 +122,11 @@ impl FeatureCache {
         self.full = false;
     }
 
-    fn keep(&mut self, image: Image, features: &Tensor) {
+    /// Keeps the activations of `image`, if there is room for them.
+    pub fn keep(&mut self, image: Image, features: &Tensor) {
+        if self.kept.contains_key(&image) {
+            return;
+        }
         // A view may hold more memory than it shows.
         debug_assert!(features.is_contiguous());
         let needed = bytes(features);
@@ -214,14 +216,17 @@ mod tests {
     }
 
     fn ask(cache: &mut FeatureCache, image: Image) -> bool {
-        let mut computed = false;
-        let value = f64::from(image.sample);
-        let found = cache.get_or(image, || {
-            computed = true;
-            features(value)
-        });
-        assert_eq!(found, features(value));
-        !computed
+        let value = features(f64::from(image.sample));
+        match cache.get(&image) {
+            Some(kept) => {
+                assert_eq!(kept, value);
+                true
+            }
+            None => {
+                cache.keep(image, &value);
+                false
+            }
+        }
     }
 
     #[test]
@@ -295,7 +300,7 @@ mod tests {
     #[test]
     fn half_the_bits_take_half_the_room() {
         let mut cache = FeatureCache::new(1000);
-        let _ = cache.get_or(train(0), || features(1.0).to_kind(Kind::BFloat16));
+        cache.keep(train(0), &features(1.0).to_kind(Kind::BFloat16));
         assert_eq!(cache.counts().bytes, 20);
     }
 }

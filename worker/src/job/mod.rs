@@ -24,10 +24,11 @@ use tokio::sync::{oneshot, watch};
 pub use first_state::{FirstStateError, first_state};
 
 use crate::checkpoint::{self, CheckpointError, digest_text};
-use crate::collective::{CollectiveError, Mesh, MeshKey, TcpCollective};
+use crate::collective::{CollectiveError, Mesh, MeshKey, TcpCollective, with_nccl};
 use crate::data::{LocalData, hosted};
 use crate::device::{Device, DeviceError, Split};
 use crate::fingerprint::fingerprint;
+use crate::gpu;
 use crate::loader::Loader;
 use crate::training::{
     Control, Snapshot, State, Training, TrainingError, TrainingEvent, starts_with_evaluation,
@@ -190,7 +191,11 @@ impl JobError {
                 Ended::Unreachable { missing }
             }
             // The coordinator puts a damaged checkpoint aside and forms the run anew.
-            Self::Collective(CollectiveError::Peer { .. } | CollectiveError::OutOfStep { .. })
+            Self::Collective(
+                CollectiveError::Peer { .. }
+                | CollectiveError::OutOfStep { .. }
+                | CollectiveError::Gpu(_),
+            )
             | Self::Fetch(_) => Ended::Interrupted { reason },
             // The same file or spec would meet the same error.
             Self::Layout(_) | Self::FirstState(_) | Self::Checkpoint(_) => {
@@ -211,8 +216,9 @@ pub struct DeviceThread {
 }
 
 impl DeviceThread {
-    /// Starts the thread; it ends when the last handle is dropped.
-    pub fn start(make: MakeDevice) -> std::io::Result<Self> {
+    /// Starts the thread for the device at `place`, which `make` makes; it ends when the last handle is
+    /// dropped.
+    pub fn start(place: tch::Device, make: MakeDevice) -> std::io::Result<Self> {
         // Its callers wait for one job before they give another.
         let (send, jobs) = mpsc::sync_channel::<(Job, oneshot::Sender<Ended>)>(1);
         let (shown, held) = watch::channel(None);
@@ -220,6 +226,7 @@ impl DeviceThread {
             .name("device".into())
             .spawn(move || {
                 let mut owner = Owner {
+                    place,
                     make,
                     held: None,
                     shown,
@@ -258,6 +265,7 @@ struct Held {
 
 /// What lives on the device's thread.
 struct Owner {
+    place: tch::Device,
     make: MakeDevice,
     held: Option<Held>,
     shown: watch::Sender<Option<RunId>>,
@@ -333,13 +341,15 @@ impl Owner {
         let waiting = vitals.waiting();
         let streams = mesh.connect(&roster, key, rank, connect_timeout, &given_up, waiting)?;
         vitals.tick();
-        let mut collective =
-            TcpCollective::new(&roster, rank, streams, peer_timeout, waiting.clone())?;
-        control.connected(collective.aborter()?);
+        let tcp = TcpCollective::new(&roster, rank, streams, peer_timeout, waiting.clone())?;
+        control.connected(tcp.aborter()?);
+        let nccl = gpu::nccl_for(self.place);
+        let mut collective = with_nccl(tcp, nccl, &roster, rank, peer_timeout)?;
+        vitals.tick();
         let agreement = Agreement {
             roster: &roster,
             rank,
-            collective: &mut collective,
+            collective: &mut *collective,
             vitals: &vitals,
             state_len: layout.state_len(),
             fresh: &|| (self.make)(&spec, &layout),
@@ -361,7 +371,7 @@ impl Owner {
         tell(JobEvent::Ready {
             step: state.step,
             state_digest: digest_text(state.device.digest()?),
-            fingerprint: fingerprint(&spec),
+            fingerprint: fingerprint(&spec, self.place),
         });
         let _ = began.send(());
         let member = &roster.members[rank];
@@ -387,7 +397,7 @@ impl Owner {
             stored_step: roster.start_step,
             total_steps,
             state,
-            collective: &mut collective,
+            collective: &mut *collective,
             loader,
             control: &control,
             vitals: &vitals,

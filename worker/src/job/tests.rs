@@ -20,7 +20,7 @@ impl Worker {
         let copy = manner.clone();
         let make: MakeDevice = Box::new(move |_, layout| Box::new(Pretending::new(layout, &copy)));
         Self {
-            device: DeviceThread::start(make).unwrap(),
+            device: DeviceThread::start(tch::Device::Cpu, make).unwrap(),
             manner,
         }
     }
@@ -305,7 +305,7 @@ fn all_take_over_the_state_of_the_most_advanced() {
                         let mut device = fresh();
                         device.load(&vec![value; len]).unwrap();
                         let mut parts = Parts::default();
-                        parts.arrange(0..1, 1);
+                        parts.arrange(0..1, 1, &|len| vec![0.0; len].into());
                         parts.computed(0, 5);
                         State {
                             device,

@@ -26,7 +26,7 @@ pub use tail::MOST_SAMPLES;
 
 use crate::collective::{Collective, CollectiveError};
 use crate::data::DataError;
-use crate::device::{Batch, Device, DeviceError};
+use crate::device::{Batch, Buffer, Device, DeviceError};
 use crate::loader::{Item, Loader};
 use crate::vitals::Vitals;
 use tail::Tail;
@@ -163,8 +163,9 @@ impl Training<'_> {
     pub fn run(mut self, emit: &mut dyn FnMut(TrainingEvent)) -> Result<Outcome, TrainingError> {
         let tail = Tail::new(self.state.device.layout().trainable_len(), self.spec);
         let len = tail.buffer_len();
-        self.state.parts.arrange(self.hosted.clone(), len);
-        let mut sum = vec![0f32; len];
+        let State { device, parts, .. } = &mut *self.state;
+        parts.arrange(self.hosted.clone(), len, &|len| device.buffer(len));
+        let mut sum = device.buffer(len);
         let mut speed = Speed::default();
         let (per_epoch, total) = (self.plan.steps_per_epoch(), self.total_steps);
         let due = |spec: &RunSpec, step| spec.checkpoint_due(step, per_epoch, total);
@@ -223,7 +224,7 @@ impl Training<'_> {
     }
 
     /// Takes the next step: load, gradient, reduce, update. All of it or nothing.
-    fn step(&mut self, tail: Tail, sum: &mut [f32]) -> Result<Taken, TrainingError> {
+    fn step(&mut self, tail: Tail, sum: &mut Buffer) -> Result<Taken, TrainingError> {
         let committed = self.state.step;
         let (mut load, mut forward, mut backward) =
             (Duration::ZERO, Duration::ZERO, Duration::ZERO);
@@ -238,18 +239,15 @@ impl Training<'_> {
             }
             let rank = parts.rank(slot);
             let part = parts.begin(slot);
-            let (gradient, _) = tail.split(part);
-            let mut loss_sum = 0.0;
+            tail.write(part, rank, &batch.samples);
             if batch.samples.is_empty() {
-                gradient.fill(0.0);
+                part.clear(0..device.layout().trainable_len());
             } else {
-                let micro = device.gradient(&batch, gradient)?;
-                loss_sum = micro.loss_sum;
+                let micro = device.gradient(&batch, part, tail.loss())?;
                 load += micro.load;
                 forward += micro.forward;
                 backward += micro.backward;
             }
-            tail.write(part, rank, loss_sum, &batch.samples);
             parts.computed(slot, committed);
             self.vitals.tick();
         }
@@ -265,26 +263,20 @@ impl Training<'_> {
 
         let updating = Instant::now();
         let told = tail.read(sum, self.plan.train_samples());
-        let (gradient, _) = tail.split(sum);
         let step = committed + 1;
         // All workers hold the same bits here, so all decide the same.
-        for (what, finite) in [
-            ("loss", told.loss_sum.is_finite()),
-            ("gradient", all_finite(gradient)),
-        ] {
-            if !finite {
-                return Err(TrainingError::NotFinite { what, step });
-            }
+        if !told.loss_sum.is_finite() {
+            let what = "loss";
+            return Err(TrainingError::NotFinite { what, step });
         }
         let what = "list of samples";
         let samples = told.samples.ok_or(TrainingError::Garbled { what, step })?;
         let images = told.images.max(1) as f32;
-        let mean = 1.0 / images;
-        for g in gradient.iter_mut() {
-            *g *= mean;
-        }
         let rate = self.spec.schedule(self.total_steps).rate(committed);
-        device.update(gradient, rate)?;
+        if !device.update(sum, 1.0 / images, rate)? {
+            let what = "gradient";
+            return Err(TrainingError::NotFinite { what, step });
+        }
         self.state.step = step;
         Ok(Taken {
             loss: f64::from(told.loss_sum) / f64::from(images),
@@ -399,14 +391,6 @@ impl Speed {
         self.seconds = self.seconds * keep + took.as_secs_f64();
         self.images / self.seconds.max(1e-9)
     }
-}
-
-/// Whether every number is finite. x * 0 is 0 for finite x and NaN otherwise, and the sum keeps the NaN:
-/// no branch, so the loop is vectorized.
-fn all_finite(values: &[f32]) -> bool {
-    values
-        .chunks(4096)
-        .all(|chunk| chunk.iter().map(|x| x * 0.0).sum::<f32>() == 0.0)
 }
 
 fn ms(duration: Duration) -> f64 {

@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use crate::device::Buffer;
+
 /// Buffers of the hosted virtual ranks and which step each was computed for.
 #[derive(Debug, Default)]
 pub struct Parts {
@@ -12,14 +14,14 @@ pub struct Parts {
     first: u32,
     /// For each buffer the committed steps of the state that it was computed with.
     computed: Vec<Option<u64>>,
-    buffers: Vec<Vec<f32>>,
+    buffers: Vec<Buffer>,
 }
 
 impl Parts {
-    /// Makes a buffer of `len` elements for each of `ranks`, and keeps those that are there.
-    pub fn arrange(&mut self, ranks: Range<u32>, len: usize) {
+    /// Makes a buffer of `len` elements by `make` for each of `ranks`, and keeps those that are there.
+    pub fn arrange(&mut self, ranks: Range<u32>, len: usize, make: &dyn Fn(usize) -> Buffer) {
         let before = std::mem::take(self);
-        let mut kept: Vec<Option<(Option<u64>, Vec<f32>)>> = before
+        let mut kept: Vec<Option<(Option<u64>, Buffer)>> = before
             .computed
             .into_iter()
             .zip(before.buffers)
@@ -31,7 +33,7 @@ impl Parts {
             let there = place.and_then(|i| kept.get_mut(i)).and_then(Option::take);
             let (computed, buffer) = there
                 .filter(|(_, buffer)| buffer.len() == len)
-                .unwrap_or_else(|| (None, vec![0.0; len]));
+                .unwrap_or_else(|| (None, make(len)));
             self.computed.push(computed);
             self.buffers.push(buffer);
         }
@@ -58,7 +60,7 @@ impl Parts {
     }
 
     /// The `slot`-th buffer, to be overwritten; [`Parts::computed`] makes it count.
-    pub fn begin(&mut self, slot: usize) -> &mut [f32] {
+    pub fn begin(&mut self, slot: usize) -> &mut Buffer {
         self.computed[slot] = None;
         &mut self.buffers[slot]
     }
@@ -69,7 +71,7 @@ impl Parts {
     }
 
     /// All buffers, in the order of virtual ranks.
-    pub fn buffers(&mut self) -> &mut [Vec<f32>] {
+    pub fn buffers(&mut self) -> &mut [Buffer] {
         &mut self.buffers
     }
 
@@ -83,22 +85,28 @@ impl Parts {
 mod tests {
     use super::*;
 
+    fn zeros(len: usize) -> Buffer {
+        vec![0.0; len].into()
+    }
+
     #[test]
     fn what_was_computed_stays_with_its_virtual_rank() {
         let mut parts = Parts::default();
-        parts.arrange(2..4, 1);
+        parts.arrange(2..4, 1, &zeros);
         for slot in 0..2 {
-            parts.begin(slot)[0] = parts.rank(slot) as f32;
+            let rank = parts.rank(slot) as f32;
+            parts.begin(slot).write(0, &[rank]);
             parts.computed(slot, 7);
         }
-        parts.arrange(1..4, 1);
+        parts.arrange(1..4, 1, &zeros);
         let held: Vec<bool> = (0..3).map(|slot| parts.holds(slot, 7)).collect();
         assert_eq!(held, [false, true, true]);
-        assert_eq!(parts.buffers()[1..], [vec![2.0], vec![3.0]]);
+        let values: Vec<f32> = parts.buffers().iter().flat_map(|b| b.read(0..1)).collect();
+        assert_eq!(values[1..], [2.0, 3.0]);
         assert!(!parts.holds(1, 8));
         parts.begin(1);
         assert!(!parts.holds(1, 7), "half written");
-        parts.arrange(3..5, 1);
+        parts.arrange(3..5, 1, &zeros);
         assert!(parts.holds(0, 7) && !parts.holds(1, 7));
         parts.forget();
         assert!(!parts.holds(0, 7));

@@ -11,13 +11,16 @@
 
 use fovea_core::spec::RunSpec;
 
+use crate::device::Buffer;
+
 /// More training samples than this cannot be told.
 pub const MOST_SAMPLES: u64 = (1 << 24) - 2;
 
 const LOSS: usize = 0;
 const SAMPLES: usize = 1;
 const STOP: usize = 2;
-const YIELD: usize = 3;
+/// Behind the other vote.
+const YIELD: usize = STOP + 1;
 const ORDINALS: usize = 4;
 
 /// Where everything lies behind a gradient.
@@ -59,35 +62,33 @@ impl Tail {
         self.gradient + ORDINALS + self.virtual_ranks * self.batch
     }
 
-    /// Splits a buffer into gradient and tail.
-    pub fn split<'a>(&self, buffer: &'a mut [f32]) -> (&'a mut [f32], &'a mut [f32]) {
-        buffer.split_at_mut(self.gradient)
+    /// Where the sum of the losses stands in a buffer.
+    pub fn loss(&self) -> usize {
+        self.gradient + LOSS
     }
 
-    /// Writes what virtual rank `rank` did, without votes.
-    pub fn write(&self, part: &mut [f32], rank: u32, loss_sum: f32, samples: &[u32]) {
-        let tail = &mut part[self.gradient..];
-        tail.fill(0.0);
-        tail[LOSS] = loss_sum;
+    /// Writes which samples virtual rank `rank` uses; no loss yet, and no votes.
+    pub fn write(&self, part: &mut Buffer, rank: u32, samples: &[u32]) {
+        let mut tail = vec![0.0; self.buffer_len() - self.gradient];
         tail[SAMPLES] = samples.len() as f32;
         let places = &mut tail[ORDINALS + rank as usize * self.batch..][..self.batch];
         for (place, &sample) in places.iter_mut().zip(samples) {
             *place = (sample + 1) as f32;
         }
+        part.write(self.gradient, &tail);
     }
 
     /// Writes this worker's votes: one part carries them.
-    pub fn vote(&self, parts: &mut [Vec<f32>], stop: bool, give_way: bool) {
+    pub fn vote(&self, parts: &mut [Buffer], stop: bool, give_way: bool) {
         for (slot, part) in parts.iter_mut().enumerate() {
             let vote = |wish: bool| f32::from(u8::from(wish && slot == 0));
-            part[self.gradient + STOP] = vote(stop);
-            part[self.gradient + YIELD] = vote(give_way);
+            part.write(self.gradient + STOP, &[vote(stop), vote(give_way)]);
         }
     }
 
     /// Reads the sum of all parts, over a training split of `train_samples`.
-    pub fn read(&self, sum: &[f32], train_samples: u64) -> Told {
-        let tail = &sum[self.gradient..];
+    pub fn read(&self, sum: &Buffer, train_samples: u64) -> Told {
+        let tail = sum.read(self.gradient..self.buffer_len());
         let told = tail[ORDINALS..].iter().filter(|&&place| place != 0.0);
         let ordinal = |&place: &f32| {
             let whole =
@@ -120,21 +121,28 @@ mod tests {
         }
     }
 
-    fn sum(parts: &[Vec<f32>]) -> Vec<f32> {
-        let mut sum = parts[0].clone();
+    fn sum(parts: &[Buffer]) -> Buffer {
+        let mut sum = parts[0].read(0..parts[0].len());
         for part in &parts[1..] {
-            sum.iter_mut().zip(part).for_each(|(s, p)| *s += *p);
+            let part = part.read(0..part.len());
+            sum.iter_mut().zip(part).for_each(|(s, p)| *s += p);
         }
-        sum
+        sum.into()
+    }
+
+    fn part(tail: &Tail, fill: f32) -> Buffer {
+        vec![fill; tail.buffer_len()].into()
     }
 
     #[test]
     fn the_samples_of_all_come_in_the_order_of_virtual_ranks() {
         let tail = tail();
-        let mut parts = vec![vec![9.0; tail.buffer_len()]; 2];
+        let mut parts = [part(&tail, 9.0), part(&tail, 9.0)];
         let last = MOST_SAMPLES as u32 - 1;
-        tail.write(&mut parts[0], 0, 0.5, &[last, 0, 7]);
-        tail.write(&mut parts[1], 1, 0.25, &[4]);
+        tail.write(&mut parts[0], 0, &[last, 0, 7]);
+        parts[0].write(tail.loss(), &[0.5]);
+        tail.write(&mut parts[1], 1, &[4]);
+        parts[1].write(tail.loss(), &[0.25]);
         tail.vote(&mut parts, false, true);
         let told = tail.read(&sum(&parts), MOST_SAMPLES);
         let expected = Told {
@@ -146,7 +154,7 @@ mod tests {
         };
         assert_eq!(told, expected);
         // An empty batch leaves no trace of the one before.
-        tail.write(&mut parts[0], 0, 0.0, &[]);
+        tail.write(&mut parts[0], 0, &[]);
         tail.vote(&mut parts, true, false);
         let told = tail.read(&sum(&parts), MOST_SAMPLES);
         assert_eq!((told.stop, told.give_way), (true, false));
@@ -156,14 +164,14 @@ mod tests {
     #[test]
     fn what_cannot_be_is_noticed() {
         let tail = tail();
-        let mut part = vec![0.0; tail.buffer_len()];
-        tail.write(&mut part, 1, 0.0, &[4, 5]);
-        assert!(tail.read(&part, 6).samples.is_some());
-        assert_eq!(tail.read(&part, 5).samples, None, "there is no sample 5");
+        let mut good = part(&tail, 0.0);
+        tail.write(&mut good, 1, &[4, 5]);
+        assert!(tail.read(&good, 6).samples.is_some());
+        assert_eq!(tail.read(&good, 5).samples, None, "there is no sample 5");
         for wrong in [0.5, -1.0, f32::NAN, 0.0] {
-            let mut part = part.clone();
-            part[2 + ORDINALS + 3] = wrong;
-            assert_eq!(tail.read(&part, 6).samples, None, "{wrong}");
+            let mut bad: Buffer = good.read(0..good.len()).into();
+            bad.write(2 + ORDINALS + 3, &[wrong]);
+            assert_eq!(tail.read(&bad, 6).samples, None, "{wrong}");
         }
     }
 }

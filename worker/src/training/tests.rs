@@ -11,13 +11,14 @@ use crate::testing::{Asked, Manner, Pretending, planned, spec, tiny};
 struct Alone;
 
 impl Collective for Alone {
-    fn reduce(&mut self, parts: &[Vec<f32>], sum: &mut [f32]) -> Result<(), CollectiveError> {
-        sum.copy_from_slice(&parts[0]);
+    fn reduce(&mut self, parts: &[Buffer], sum: &mut Buffer) -> Result<(), CollectiveError> {
+        let mut total = parts[0].read(0..sum.len());
         for part in &parts[1..] {
-            for (s, p) in sum.iter_mut().zip(part) {
-                *s += *p;
+            for (s, p) in total.iter_mut().zip(part.read(0..sum.len())) {
+                *s += p;
             }
         }
+        sum.write(0, &total);
         Ok(())
     }
 

@@ -1,4 +1,7 @@
-//! GoogLeNet on the CPU with libtorch.
+//! GoogLeNet with libtorch, on the CPU or a GPU.
+//!
+//! On the CPU the gradient buffers are the process's own memory, which libtorch borrows; on a GPU they are
+//! tensors there, and a step waits for the GPU only where the loop needs a number.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -9,7 +12,8 @@ use fovea_core::spec::RunSpec;
 use tch::{Kind, Tensor, no_grad};
 
 use super::{
-    Batch, CacheCounts, Device, DeviceError, FeatureCache, Image, MicroBatch, Split, digest_of,
+    Batch, Buffer, CacheCounts, Device, DeviceError, FeatureCache, Image, MicroBatch, Split,
+    digest_of,
 };
 use crate::model::raw::values;
 use crate::model::{Net, loss_sum};
@@ -18,25 +22,32 @@ use crate::optimizer::Sgd;
 /// Means of ImageNet's blue, green and red bytes, which the published weights expect to be subtracted.
 const MEANS: [f32; 3] = [104.0, 117.0, 123.0];
 
-/// GoogLeNet and its optimizer on the CPU.
-pub struct CpuDevice {
+/// Images whose frozen layers a GPU computes at once. Always as many, if need be with some twice, so that
+/// libraries choose the same algorithm whatever is in the cache.
+const GPU_IMAGES: usize = 32;
+
+/// GoogLeNet and its optimizer.
+pub struct TorchDevice {
     net: Net,
     optimizer: Sgd,
     means: Tensor,
     cache: FeatureCache,
 }
 
-impl CpuDevice {
-    /// A network and an optimizer for `spec`, all zero until [`Device::load`]. Sets the number of threads
-    /// of the whole process, on which the bits of the result depend.
-    pub fn new(spec: &RunSpec, layout: &FlatLayout) -> Self {
-        tch::set_num_threads(spec.train.threads as i32);
-        let device = tch::Device::Cpu;
+impl TorchDevice {
+    /// A network and an optimizer for `spec` on `device`, all zero until [`Device::load`]. On the CPU, sets
+    /// the number of threads of the whole process, on which the bits of the result depend.
+    pub fn new(spec: &RunSpec, layout: &FlatLayout, device: tch::Device) -> Self {
+        match device {
+            tch::Device::Cpu => tch::set_num_threads(spec.train.threads as i32),
+            // The bits must not depend on which algorithm was the fastest just now.
+            _ => tch::Cuda::cudnn_set_benchmark(false),
+        }
         let t = &spec.train;
         Self {
             net: Net::new(layout, device).with_precision(t.precision),
             optimizer: Sgd::new(layout, device, t.momentum, t.weight_decay, t.head_lr_mult),
-            means: Tensor::from_slice(&MEANS),
+            means: Tensor::from_slice(&MEANS).to_device(device),
             cache: FeatureCache::default(),
         }
     }
@@ -54,8 +65,9 @@ impl CpuDevice {
     }
 
     /// What the first layer with anything to train takes: `[n, channels, height, width]` in
-    /// channels-last order. Computed or copied image by image, so that an image's bits are the same
-    /// whatever comes with it and whatever is kept (see [`FeatureCache`]).
+    /// channels-last order. Always computed for the same number of images at a time, on the CPU for one, so
+    /// that an image's bits are the same whatever comes with it and whatever is kept (see
+    /// [`FeatureCache`]).
     fn features(&mut self, split: Split, batch: &Batch) -> Result<Tensor, DeviceError> {
         let (n, size) = (batch.samples.len(), batch.size);
         let record = size * size * 3;
@@ -69,33 +81,51 @@ impl CpuDevice {
                 ),
             });
         }
+        let device = self.net.device();
         let means = &self.means;
         let input = |pixels: &[u8], n: usize| {
             let shape = [n as i64, size as i64, size as i64, 3];
-            let pixels = Tensor::from_data_size(pixels, &shape, Kind::Uint8);
+            let pixels = Tensor::from_data_size(pixels, &shape, Kind::Uint8).to_device(device);
             (pixels.to_kind(Kind::Float) - means).permute([0, 3, 1, 2])
         };
         if n == 0 || !self.net.has_frozen_prefix() {
             return Ok(input(&batch.pixels, n));
         }
-        let images = batch.samples.iter().zip(&batch.quarter_turns);
-        let each: Vec<Tensor> = images
-            .zip(batch.pixels.chunks_exact(record))
-            .map(|((&sample, &quarter_turns), pixels)| {
-                let image = Image {
-                    split,
-                    sample,
-                    quarter_turns,
-                };
-                let net = &self.net;
-                self.cache.get_or(image, || {
-                    let features = net.features(&input(pixels, 1));
-                    // In the memory's order, so that it is contiguous for the cache.
-                    features.permute([0, 2, 3, 1]).contiguous()
-                })
+        let images: Vec<Image> = batch
+            .samples
+            .iter()
+            .zip(&batch.quarter_turns)
+            .map(|(&sample, &quarter_turns)| Image {
+                split,
+                sample,
+                quarter_turns,
             })
             .collect();
-        Ok(Tensor::cat(&each, 0).permute([0, 3, 1, 2]))
+        let mut features: Vec<Option<Tensor>> =
+            images.iter().map(|image| self.cache.get(image)).collect();
+        let missing: Vec<usize> = (0..n).filter(|&i| features[i].is_none()).collect();
+        let at_once = match device {
+            tch::Device::Cpu => 1,
+            _ => GPU_IMAGES,
+        };
+        for group in missing.chunks(at_once) {
+            let mut pixels = Vec::with_capacity(at_once * record);
+            for &i in group.iter().cycle().take(at_once) {
+                pixels.extend_from_slice(&batch.pixels[i * record..(i + 1) * record]);
+            }
+            // In the memory's order, so that each image is contiguous for the cache.
+            let computed = self.net.features(&input(&pixels, at_once));
+            let computed = computed.permute([0, 2, 3, 1]).contiguous();
+            for (at, &i) in group.iter().enumerate() {
+                let one = computed.narrow(0, at as i64, 1);
+                // A view would keep the whole group's memory.
+                let one = if at_once == 1 { one } else { one.copy() };
+                self.cache.keep(images[i], &one);
+                features[i] = Some(one);
+            }
+        }
+        let features: Vec<Tensor> = features.into_iter().flatten().collect();
+        Ok(Tensor::cat(&features, 0).permute([0, 3, 1, 2]))
     }
 
     /// Whether `state` has the frozen parameters that are loaded, to the bit.
@@ -104,9 +134,10 @@ impl CpuDevice {
         if range.is_empty() {
             return true;
         }
-        // SAFETY: made contiguous, f32 and on the CPU, and only the thread that owns the device, which
-        // is in here, changes it.
-        let loaded = unsafe { values(self.net.frozen()) };
+        let loaded = self.net.frozen().to_device(tch::Device::Cpu);
+        // SAFETY: made contiguous and f32, and only the thread that owns the device, which is in here,
+        // changes it.
+        let loaded = unsafe { values(&loaded) };
         bytemuck::cast_slice::<f32, u8>(loaded) == bytemuck::cast_slice::<f32, u8>(&state[range])
     }
 
@@ -121,7 +152,7 @@ impl CpuDevice {
     }
 }
 
-impl Device for CpuDevice {
+impl Device for TorchDevice {
     fn layout(&self) -> &FlatLayout {
         self.net.layout()
     }
@@ -158,57 +189,112 @@ impl Device for CpuDevice {
             }
             let part = tensor.narrow(0, (from - place.start) as i64, (to - from) as i64);
             let into = &mut values[from - range.start..to - range.start];
-            part.f_copy_data(into, to - from)
+            part.to_device(tch::Device::Cpu)
+                .f_copy_data(into, to - from)
                 .map_err(failed("copying the state"))?;
         }
         Ok(values)
     }
 
     fn digest(&mut self) -> Result<u128, DeviceError> {
-        let parts = self.parts();
+        // No copy where they are on the CPU already.
+        let parts = self
+            .parts()
+            .map(|(tensor, _)| tensor.to_device(tch::Device::Cpu));
         let parts = parts
             .iter()
             // libtorch has no memory for an empty tensor, and a null pointer makes no slice.
-            .filter(|(_, place)| !place.is_empty())
-            // SAFETY: the three are made contiguous, f32 and on the CPU, and only the thread that owns
-            // the device, which is in here, changes them.
-            .map(|(tensor, _)| unsafe { values(tensor) });
+            .filter(|part| part.numel() > 0)
+            // SAFETY: the three are made contiguous and f32, and only the thread that owns the device,
+            // which is in here, changes them.
+            .map(|tensor| unsafe { values(tensor) });
         Ok(digest_of(parts))
     }
 
-    fn gradient(&mut self, batch: &Batch, gradient: &mut [f32]) -> Result<MicroBatch, DeviceError> {
+    fn buffer(&self, len: usize) -> Buffer {
+        Buffer::zeros(len, self.net.device())
+    }
+
+    fn gradient(
+        &mut self,
+        batch: &Batch,
+        into: &mut Buffer,
+        loss: usize,
+    ) -> Result<MicroBatch, DeviceError> {
         let begun = Instant::now();
+        let device = self.net.device();
+        let len = self.layout().trainable_len();
         let labels: Vec<i64> = batch.labels.iter().map(|&l| i64::from(l)).collect();
-        let labels = Tensor::from_slice(&labels);
-        let dropout = (!batch.dropout.is_empty())
-            .then(|| Tensor::from_slice(&batch.dropout).view([-1, HEAD_INPUT as i64]));
+        let labels = Tensor::from_slice(&labels).to_device(device);
+        let dropout = (!batch.dropout.is_empty()).then(|| {
+            let mask = Tensor::from_slice(&batch.dropout).view([-1, HEAD_INPUT as i64]);
+            mask.to_device(device)
+        });
         let loaded = Instant::now();
         let features = self.features(Split::Train, batch)?;
         let pass = self.net.train_features(&features, dropout.as_ref());
-        let loss = loss_sum(pass.logits(), &labels);
-        let value = loss
-            .f_double_value(&[])
-            .map_err(failed("computing the loss"))?;
-        let forward = Instant::now();
-        pass.gradient(&self.net, &loss, &borrowed(gradient));
+        let sum = loss_sum(pass.logits(), &labels);
+        let forward;
+        match into {
+            Buffer::Host(values) => {
+                let value = sum
+                    .f_double_value(&[])
+                    .map_err(failed("computing the loss"))?;
+                forward = Instant::now();
+                pass.gradient(&self.net, &sum, &borrowed(&mut values[..len]));
+                values[loss] = value as f32;
+            }
+            Buffer::Tensor(tensor) => {
+                forward = Instant::now();
+                pass.gradient(&self.net, &sum, &tensor.narrow(0, 0, len as i64));
+                no_grad(|| {
+                    tensor
+                        .narrow(0, loss as i64, 1)
+                        .copy_(&sum.detach().view(1))
+                });
+            }
+        }
         Ok(MicroBatch {
-            loss_sum: value as f32,
             load: loaded - begun,
             forward: forward - loaded,
             backward: forward.elapsed(),
         })
     }
 
-    fn update(&mut self, gradient: &mut [f32], rate: f64) -> Result<(), DeviceError> {
-        self.optimizer
-            .step(self.net.flat_params(), &borrowed(gradient), rate);
-        Ok(())
+    fn update(&mut self, sum: &mut Buffer, scale: f32, rate: f64) -> Result<bool, DeviceError> {
+        let len = self.layout().trainable_len();
+        let gradient = match sum {
+            Buffer::Host(values) => {
+                let values = &mut values[..len];
+                if !all_finite(values) {
+                    return Ok(false);
+                }
+                for g in values.iter_mut() {
+                    *g *= scale;
+                }
+                borrowed(values)
+            }
+            Buffer::Tensor(tensor) => {
+                let mut gradient = tensor.narrow(0, 0, len as i64);
+                let finite = gradient.isfinite().all();
+                let finite = finite
+                    .f_int64_value(&[])
+                    .map_err(failed("looking for numbers that are not finite"))?;
+                if finite == 0 {
+                    return Ok(false);
+                }
+                no_grad(|| gradient.g_mul_scalar_(f64::from(scale)))
+            }
+        };
+        self.optimizer.step(self.net.flat_params(), &gradient, rate);
+        Ok(true)
     }
 
     fn score(&mut self, batch: &Batch) -> Result<Vec<Score>, DeviceError> {
         let features = self.features(Split::Validation, batch)?;
         let logits = self.net.forward_features(&features);
         let log_p = logits.log_softmax(-1, Kind::Float);
+        let log_p = log_p.to_device(tch::Device::Cpu);
         let rows: Vec<Vec<f32>> = Vec::try_from(log_p).map_err(failed("reading the scores"))?;
         Ok(rows
             .into_iter()
@@ -225,6 +311,14 @@ impl Device for CpuDevice {
     fn keep_cached(&mut self, wanted: &dyn Fn(&Image) -> bool) {
         self.cache.retain(wanted);
     }
+}
+
+/// Whether every number is finite. x * 0 is 0 for finite x and NaN otherwise, and the sum keeps the NaN:
+/// no branch, so the loop is vectorized.
+fn all_finite(values: &[f32]) -> bool {
+    values
+        .chunks(4096)
+        .all(|chunk| chunk.iter().map(|x| x * 0.0).sum::<f32>() == 0.0)
 }
 
 /// A tensor over memory that Rust owns, so that the reduction and libtorch share one buffer.
@@ -264,7 +358,7 @@ mod tests {
         for frozen in ["", "'conv1/7x7_s2'"] {
             let spec = spec(frozen);
             let layout = FlatLayout::new(5, &spec.model.frozen).unwrap();
-            let mut device = CpuDevice::new(&spec, &layout);
+            let mut device = TorchDevice::new(&spec, &layout, tch::Device::Cpu);
             let len = layout.state_len();
             let mut state: Vec<f32> = (0..len).map(|i| (i as f32).sin()).collect();
             device.load(&state).unwrap();

@@ -1,0 +1,203 @@
+//! The collective for workers on GPUs: gradients over NCCL, from GPU memory to GPU memory, and everything
+//! else over the connections that the workers have anyway.
+//!
+//! The reduction is that of `tcp.rs`: every virtual rank's part of a slice goes to the slice's owner, which
+//! adds them in the order of virtual ranks; then the owners broadcast what they have added. A sum of NCCL's
+//! own would depend on the number of workers and on the ring that it chose.
+
+use std::time::Duration;
+
+use fovea_core::roster::{Roster, slice_of};
+use tch::{Kind, Tensor, no_grad};
+use tracing::info;
+
+use super::tcp::TcpCollective;
+use super::{Collective, CollectiveError};
+use crate::device::Buffer;
+use crate::gpu::nccl::{Api, Call, Communicator, ID_BYTES};
+
+/// A generation's connections, and its communicator between GPUs.
+pub struct NcclCollective {
+    tcp: TcpCollective,
+    communicator: Communicator,
+    /// Virtual ranks by rank.
+    virtual_ranks: Vec<usize>,
+    rank: usize,
+    patience: Duration,
+    /// What the others send, kept from step to step.
+    scratch: Option<Tensor>,
+}
+
+/// `tcp` with NCCL beneath its reductions, if all workers of the generation have it; else `tcp` itself.
+/// `api` is this worker's NCCL, if its device is a GPU that can use it. All call it at the same point.
+pub fn with_nccl(
+    mut tcp: TcpCollective,
+    api: Option<&Api>,
+    roster: &Roster,
+    rank: usize,
+    patience: Duration,
+) -> Result<Box<dyn Collective>, CollectiveError> {
+    // Alone there is nobody to send anything to.
+    if roster.members.len() == 1 {
+        return Ok(Box::new(tcp));
+    }
+    // Rank 0 says the communicator's name, the others only that they could.
+    let mine = match api {
+        Some(api) if rank == 0 => api.unique_id().map_err(CollectiveError::Gpu)?,
+        Some(_) => vec![1],
+        None => Vec::new(),
+    };
+    let said = tcp.gather(&mine)?;
+    let lacking: Vec<&str> = roster
+        .members
+        .iter()
+        .zip(&said)
+        .filter(|(_, said)| said.is_empty())
+        .map(|(member, _)| member.worker.as_str())
+        .collect();
+    let Some(api) = api.filter(|_| lacking.is_empty()) else {
+        if api.is_some() {
+            info!(
+                workers = lacking.join(" "),
+                "gradients travel by way of the host, as not all workers have NCCL"
+            );
+        }
+        return Ok(Box::new(tcp));
+    };
+    if said[0].len() != ID_BYTES {
+        return Err(CollectiveError::Gpu(
+            "rank 0 gave no name of a communicator".into(),
+        ));
+    }
+    let ranks = roster.members.len();
+    let communicator = {
+        let _waits = tcp.waiting().begin((rank + 1) % ranks);
+        Communicator::connect(api, tcp.communicator(), &said[0], ranks, rank, patience)
+            .map_err(CollectiveError::Gpu)?
+    };
+    info!(nccl = api.version, "gradients travel over NCCL");
+    let virtual_ranks = roster.members.iter().map(|m| m.virtual_ranks as usize);
+    Ok(Box::new(NcclCollective {
+        communicator,
+        virtual_ranks: virtual_ranks.collect(),
+        rank,
+        patience,
+        scratch: None,
+        tcp,
+    }))
+}
+
+impl NcclCollective {
+    /// As [`Collective::reduce`], of tensors in this GPU's memory.
+    fn reduce_tensors(&mut self, parts: &[&Tensor], sum: &Tensor) -> Result<(), String> {
+        let ranks = self.virtual_ranks.len();
+        let slice = |rank: usize| slice_of(sum.numel() as u64, ranks, rank);
+        let own = slice(self.rank);
+        let own_len = (own.end - own.start) as usize;
+        let from_others: usize = self.virtual_ranks.iter().sum::<usize>() - parts.len();
+        let needed = (from_others * own_len) as i64;
+        if self
+            .scratch
+            .as_ref()
+            .is_none_or(|s| s.numel() < needed as usize)
+        {
+            self.scratch = Some(Tensor::empty([needed], (Kind::Float, sum.device())));
+        }
+        let scratch = self.scratch.as_ref().expect("made above");
+
+        // Reduce-scatter: all parts of a slice to its owner.
+        let mut calls = Vec::new();
+        let mut received = 0;
+        for peer in (0..ranks).filter(|&peer| peer != self.rank) {
+            let theirs = slice(peer);
+            let len = (theirs.end - theirs.start) as usize;
+            for part in parts.iter().filter(|_| len > 0) {
+                // SAFETY: the slice lies in the part.
+                let at = unsafe { part.data_ptr().cast::<f32>().add(theirs.start as usize) };
+                calls.push(Call::Send { at, len, to: peer });
+            }
+            for _ in (0..self.virtual_ranks[peer]).filter(|_| own_len > 0) {
+                // SAFETY: there is room for as many slices as the others have virtual ranks.
+                let at = unsafe { scratch.data_ptr().cast::<f32>().add(received * own_len) };
+                received += 1;
+                calls.push(Call::Receive {
+                    at,
+                    len: own_len,
+                    from: peer,
+                });
+            }
+        }
+        // SAFETY: all of it is in tensors of this GPU that live until the wait below.
+        unsafe { self.communicator.group(&calls, self.patience)? };
+
+        // In the order of virtual ranks; the first is copied, as x + 0 is not always x.
+        let owned = sum.narrow(0, own.start as i64, own_len as i64);
+        no_grad(|| {
+            let mut first = true;
+            let mut add = |part: &Tensor| {
+                let mut owned = owned.shallow_clone();
+                if std::mem::take(&mut first) {
+                    owned.copy_(part);
+                } else {
+                    let _ = owned.g_add_(part);
+                }
+            };
+            let mut taken = 0;
+            for (rank, &count) in self.virtual_ranks.iter().enumerate() {
+                if rank == self.rank {
+                    for part in parts {
+                        add(&part.narrow(0, own.start as i64, own_len as i64));
+                    }
+                    continue;
+                }
+                for _ in 0..count {
+                    add(&scratch.narrow(0, (taken * own_len) as i64, own_len as i64));
+                    taken += 1;
+                }
+            }
+        });
+
+        // All-gather.
+        let calls: Vec<Call> = (0..ranks)
+            .map(|root| (root, slice(root)))
+            .filter(|(_, slice)| slice.end > slice.start)
+            .map(|(root, slice)| Call::Broadcast {
+                // SAFETY: the slice lies in the sum.
+                at: unsafe { sum.data_ptr().cast::<f32>().add(slice.start as usize) },
+                len: (slice.end - slice.start) as usize,
+                root,
+            })
+            .collect();
+        // SAFETY: as above.
+        unsafe { self.communicator.group(&calls, self.patience)? };
+        self.communicator.wait(self.patience)
+    }
+}
+
+impl Collective for NcclCollective {
+    fn reduce(&mut self, parts: &[Buffer], sum: &mut Buffer) -> Result<(), CollectiveError> {
+        let tensors: Vec<&Tensor> = parts.iter().filter_map(Buffer::tensor).collect();
+        let Buffer::Tensor(total) = &*sum else {
+            return self.tcp.reduce(parts, sum);
+        };
+        let next = (self.rank + 1) % self.virtual_ranks.len();
+        let waiting = self.tcp.waiting().clone();
+        let _waits = waiting.begin(next);
+        let total = total.shallow_clone();
+        self.reduce_tensors(&tensors, &total)
+            .map_err(CollectiveError::Gpu)
+    }
+
+    fn gather(&mut self, mine: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        self.tcp.gather(mine)
+    }
+
+    fn broadcast(
+        &mut self,
+        source: usize,
+        receivers: &[usize],
+        state: &mut [f32],
+    ) -> Result<(), CollectiveError> {
+        self.tcp.broadcast(source, receivers, state)
+    }
+}

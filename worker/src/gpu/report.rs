@@ -1,0 +1,49 @@
+//! What `fovea-worker devices` prints.
+
+use std::fmt::{Display, Write};
+
+use super::{Found, Libraries};
+use crate::fingerprint::{LIBTORCH, cpu};
+
+/// Everything that was found, and what is missing, for people.
+pub fn report(found: &Libraries) -> String {
+    let mut text = String::new();
+    let mut row = |name: &str, what: &dyn Display| {
+        // Writing to a string does not fail.
+        let _ = writeln!(text, "{name:<14} {what}");
+    };
+    let folder = match &found.folder {
+        Ok(folder) => folder.display().to_string(),
+        Err(problem) => problem.clone(),
+    };
+    row("libtorch", &format!("{LIBTORCH}, {folder}"));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    row("cpu", &format!("{}, {threads} threads", cpu()));
+    row(
+        "driver",
+        &or_reason(&found.driver, |(version, _)| format!("for CUDA {version}")),
+    );
+    row(
+        "libtorch_cuda",
+        &or_reason(&found.torch, |count| format!("loaded, sees {count} GPUs")),
+    );
+    row("cuDNN", &or_reason(&found.cudnn, String::clone));
+    row("NCCL", &or_reason(&found.nccl, |nccl| nccl.version.clone()));
+    if let Ok((_, gpus)) = &found.driver {
+        for (number, gpu) in gpus.iter().enumerate() {
+            let gib = gpu.bytes as f64 / (1u64 << 30) as f64;
+            row(
+                &format!("cuda:{number}"),
+                &format!("{}, {gib:.0} GiB", gpu.name),
+            );
+        }
+    }
+    text
+}
+
+fn or_reason<T>(found: &Found<T>, describe: impl Fn(&T) -> String) -> String {
+    match found {
+        Ok(there) => describe(there),
+        Err(problem) => format!("missing: {problem}"),
+    }
+}

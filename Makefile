@@ -3,7 +3,7 @@
 CARGO ?= cargo
 PYTHON ?= python3
 
-.PHONY: help demo test soak build libtorch lint bench bench-checkpoints clean
+.PHONY: help demo test test-gpu soak build libtorch lint bench bench-gpu bench-checkpoints clean
 
 help: ## Show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,6 +13,9 @@ demo: build ## Train on synthetic photographs with two workers; DATA=folder WEIG
 
 test: build ## Run every test
 	$(CARGO) test --release --workspace --locked
+
+test-gpu: build ## Train on a GPU: bits, losses, NCCL, a killed worker; says so where there is none
+	$(CARGO) test --release --locked -p fovea-tests --test gpu -- --nocapture
 
 soak: build ## Disturb runs at random: FAULTS=n faults (200), SEED=n; prints one JSON line
 	@target/release/fovea-soak $(or $(FAULTS),200) $(or $(SEED),1)
@@ -29,6 +32,9 @@ lint: libtorch ## Check formatting and lints
 
 bench: build ## Measure images/s of a two-worker CPU run; one JSON object a line
 	@$(PYTHON) bench/bench.py $(if $(PEER),--peer "$(PEER)")
+
+bench-gpu: build ## Measure images/s on a GPU (DEVICE=cuda:0, BATCH=256); one JSON object a line
+	@$(PYTHON) bench/bench.py --device $(or $(DEVICE),cuda:0) --batch $(or $(BATCH),256) $(if $(PEER),--peer "$(PEER)")
 
 bench-checkpoints: build ## Measure what a checkpoint every 10 steps costs
 	@$(PYTHON) bench/bench.py --checkpoints

@@ -1,4 +1,4 @@
-//! Compiles the little C++ that hangs our functions into libtorch's autograd, and tells the linker where the
+//! Compiles the little C++ for what tch has no call for, and tells the linker where the
 //! worker finds libtorch when it runs.
 //!
 //! Two places are searched, in this order: `../lib/fovea` beside the program's own folder (a deployment
@@ -8,6 +8,9 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
+
+/// What tch has no call for.
+const CPP: [&str; 2] = ["src/model/autograd.cpp", "src/device/context.cpp"];
 
 fn main() {
     let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
@@ -20,7 +23,7 @@ fn main() {
 
     println!("cargo::rustc-env=FOVEA_LIBTORCH_VERSION={}", version(root));
 
-    autograd(&libtorch(root).join("include"));
+    compile(&libtorch(root).join("include"));
 
     println!("cargo::rustc-link-arg=-Wl,-rpath,$ORIGIN/../lib/fovea/torch/lib");
     // LIBTORCH names `.libtorch/link` (.cargo/config.toml), whose real libraries lie in `site`, or a
@@ -42,8 +45,10 @@ fn libtorch(root: &Path) -> PathBuf {
 }
 
 /// As torch-sys compiles its own C++: the two pass tensors to each other.
-fn autograd(include: &Path) {
-    println!("cargo::rerun-if-changed=src/model/autograd.cpp");
+fn compile(include: &Path) {
+    for file in CPP {
+        println!("cargo::rerun-if-changed={file}");
+    }
     cc::Build::new()
         .cpp(true)
         .std("c++17")
@@ -52,8 +57,8 @@ fn autograd(include: &Path) {
         .flag("-D_GLIBCXX_USE_CXX11_ABI=1")
         .include(include)
         .include(include.join("torch/csrc/api/include"))
-        .file("src/model/autograd.cpp")
-        .compile("fovea_autograd");
+        .files(CPP)
+        .compile("fovea_libtorch");
 }
 
 /// Version of libtorch by its own header, such as 2.11.0. It is part of a run's numeric fingerprint.

@@ -46,9 +46,16 @@ impl Cluster {
 
     /// Starts one more worker.
     pub fn add_worker(&mut self) {
+        self.add_worker_on("cpu", &[]);
+    }
+
+    /// Starts one more worker on `device`, with more in its environment.
+    pub fn add_worker_on(&mut self, device: &str, environment: &[(&str, &str)]) {
         let number = self.started;
         self.started += 1;
-        let command = launch::worker(&self.dir, &self.address, &format!("w{number}"));
+        let name = format!("w{number}");
+        let mut command = launch::worker_on(device, &self.dir, &self.address, &name);
+        command.envs(environment.iter().copied());
         let log = self.dir.join(format!("worker-{number}.log"));
         self.workers.push(Process::start(command, log));
     }

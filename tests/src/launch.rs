@@ -38,13 +38,18 @@ pub fn coordinator(
     }
 }
 
-/// The command that starts a worker with its data in `dir`.
+/// The command that starts a worker on the CPU with its data in `dir`.
 pub fn worker(dir: &Path, coordinator: &str, name: &str) -> Command {
+    worker_on("cpu", dir, coordinator, name)
+}
+
+/// The same, on a device of the user's choice.
+pub fn worker_on(device: &str, dir: &Path, coordinator: &str, name: &str) -> Command {
     let mut command = Command::new(binary("fovea-worker"));
     command
         .args(["--coordinator", &format!("http://{coordinator}")])
         .arg("--data-dir")
         .arg(dir.join("worker-data"))
-        .args(["--name", name, "--device", "cpu"]);
+        .args(["--name", name, "--device", device]);
     command
 }

@@ -8,7 +8,7 @@ mod cluster;
 pub mod faults;
 mod fixture;
 mod launch;
-mod process;
+pub mod process;
 
 pub use cluster::{Cluster, tensors};
 pub use fixture::{shared, synthetic_dataset};

@@ -236,3 +236,34 @@ fn a_batch_that_does_not_say_its_rotations_is_refused() {
     let error = device.gradient(&batch, &mut part, len).unwrap_err();
     assert!(error.to_string().contains("3 rotations"), "{error}");
 }
+
+/// A GPU's way of doing it, on the CPU: gradients in tensors instead of the process's memory.
+#[test]
+fn a_step_in_tensors_gives_the_same_bits() {
+    let spec = stem();
+    let state = first_state(&spec, 3);
+    let mut results = Vec::new();
+    for in_tensors in [false, true] {
+        let mut device = device(&spec, 0);
+        device.load(&state).unwrap();
+        let len = device.layout().trainable_len();
+        let mut part = match in_tensors {
+            true => Buffer::Tensor(tch::Tensor::zeros([len as i64 + 2], tch::kind::FLOAT_CPU)),
+            false => device.buffer(len + 2),
+        };
+        device.gradient(&drawn(0), &mut part, len + 1).unwrap();
+        let gradient = bits(&part.read(0..len + 2));
+        assert!(device.update(&mut part, 0.25, 1e-6).unwrap());
+        let all = device.layout().state_len();
+        let after = device.read(0..all).unwrap();
+        part.write(5, &[f32::INFINITY]);
+        assert!(!device.update(&mut part, 0.25, 1e-6).unwrap());
+        assert_eq!(
+            bits(&device.read(0..all).unwrap()),
+            bits(&after),
+            "left alone"
+        );
+        results.push((gradient, bits(&after)));
+    }
+    assert!(results[0] == results[1]);
+}

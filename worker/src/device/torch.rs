@@ -40,8 +40,10 @@ impl TorchDevice {
     pub fn new(spec: &RunSpec, layout: &FlatLayout, device: tch::Device) -> Self {
         match device {
             tch::Device::Cpu => tch::set_num_threads(spec.train.threads as i32),
-            // The bits must not depend on which algorithm was the fastest just now.
-            _ => tch::Cuda::cudnn_set_benchmark(false),
+            // The bits must not depend on which algorithm was the fastest just now, nor on the order in which
+            // threads add.
+            // SAFETY: sets two flags of libtorch's.
+            _ => unsafe { fovea_deterministic() },
         }
         let t = &spec.train;
         Self {
@@ -311,6 +313,11 @@ impl Device for TorchDevice {
     fn keep_cached(&mut self, wanted: &dyn Fn(&Image) -> bool) {
         self.cache.retain(wanted);
     }
+}
+
+unsafe extern "C" {
+    /// See `context.cpp`.
+    fn fovea_deterministic();
 }
 
 /// Whether every number is finite. x * 0 is 0 for finite x and NaN otherwise, and the sum keeps the NaN:

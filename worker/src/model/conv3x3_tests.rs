@@ -136,6 +136,12 @@ fn pooling_and_its_gradient_are_libtorchs_bits() {
                 Moves::ByOne => [1, 1],
                 Moves::ByTwo => [2, 0],
             };
+            let bf16 = wants(&x, Kind::BFloat16);
+            let y = max_pool(&bf16, moves);
+            assert_eq!(
+                (y.kind(), y.to_kind(Kind::Float)),
+                (Kind::BFloat16, max_pool(&x, moves))
+            );
             let y = max_pool(&x, moves);
             let expected = x.max_pool2d([3, 3], [stride; 2], [pad; 2], [1, 1], true);
             assert_eq!(y, expected, "{shape:?}");
@@ -144,6 +150,10 @@ fn pooling_and_its_gradient_are_libtorchs_bits() {
                 gradients(&expected, &[&x]),
                 "{shape:?}"
             );
+            let expected = gradients(&max_pool(&x, moves), &[&x]).remove(0);
+            let found = gradients(&max_pool(&bf16, moves), &[&bf16]).remove(0);
+            assert_eq!(found.kind(), Kind::BFloat16);
+            assert!(apart(&found, &expected) < 0.02, "{shape:?}");
         }
     }
 }

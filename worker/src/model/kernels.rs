@@ -2,8 +2,8 @@
 //!
 //! All take and give `[batch, channels, height, width]` tensors of f32, channels-last in memory. Images
 //! are independent of one another and shared out over as many threads as libtorch is set to use, so the
-//! bits do not depend on the number of threads. Only additions, multiplications, divisions and square
-//! roots are used, which are exact in IEEE 754, so they do not depend on the vector width either.
+//! bits do not depend on the number of threads. Only additions and multiplications are used, which are
+//! exact in IEEE 754, so they do not depend on the vector width either.
 
 use tch::{Device, Kind, Tensor};
 

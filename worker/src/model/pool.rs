@@ -1,14 +1,17 @@
-//! Max pooling 3x3 with a gradient, on the CPU in f32: one pass each way, and one byte for each maximum's
-//! place where libtorch keeps eight.
+//! Max pooling 3x3 with a gradient, on the CPU in f32 and bfloat16: one pass each way, and one byte for each
+//! maximum's place where libtorch keeps eight.
 
 mod lanes;
+
+use std::marker::PhantomData;
 
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::autograd::{self, Backward};
-use super::kernels::{by_pixel, shape_of, share_out};
-use super::raw::{values, values_mut};
+use super::kernels::{by_pixel, share_out};
+use super::raw::{numbers, numbers_mut};
 use super::rows::Shape;
+use lanes::{Bf16, Number};
 
 /// Channels are taken so many at a time.
 const LANES: usize = 8;
@@ -49,13 +52,19 @@ impl Moves {
 
 /// The largest of each window; padding never wins. `x` is `[batch, channels, height, width]`.
 pub fn max_pool(x: &Tensor, moves: Moves) -> Tensor {
-    let ours =
-        (x.device(), x.kind()) == (Device::Cpu, Kind::Float) && x.size()[1] % LANES as i64 == 0;
-    if !ours {
-        let (stride, pad) = (moves.stride() as i64, moves.pad() as i64);
-        return x.max_pool2d([3, 3], [stride; 2], [pad; 2], [1, 1], true);
+    let ours = x.device() == Device::Cpu && x.size()[1] % LANES as i64 == 0;
+    match x.kind() {
+        Kind::Float if ours => pooled::<f32>(x, moves),
+        Kind::BFloat16 if ours => pooled::<Bf16>(x, moves),
+        _ => {
+            let (stride, pad) = (moves.stride() as i64, moves.pad() as i64);
+            x.max_pool2d([3, 3], [stride; 2], [pad; 2], [1, 1], true)
+        }
     }
-    let (y, kept) = no_grad(|| forward(x, moves));
+}
+
+fn pooled<N: Number>(x: &Tensor, moves: Moves) -> Tensor {
+    let (y, kept) = no_grad(|| forward::<N>(x, moves));
     match autograd::records(&[x]) {
         true => autograd::attach(y, &[x], kept),
         false => y,
@@ -63,29 +72,29 @@ pub fn max_pool(x: &Tensor, moves: Moves) -> Tensor {
 }
 
 /// What the backward pass needs.
-struct MaxPool {
+struct MaxPool<N> {
     from: Shape,
     moves: Moves,
     /// By output: which of the window's nine places was the largest, row by row.
     places: Vec<u8>,
+    number: PhantomData<N>,
 }
 
-fn forward(x: &Tensor, moves: Moves) -> (Tensor, MaxPool) {
-    let from = shape_of(x);
+fn forward<N: Number>(x: &Tensor, moves: Moves) -> (Tensor, MaxPool<N>) {
+    let (images, channels, height, width) = x.size4().expect("a batch of images");
+    let from = Shape {
+        height: height as usize,
+        width: width as usize,
+        channels: channels as usize,
+    };
     let to = moves.pooled(from);
-    let images = x.size()[0];
     let x = by_pixel(x);
-    let size = [
-        images,
-        to.height as i64,
-        to.width as i64,
-        to.channels as i64,
-    ];
-    let y = Tensor::empty(size, (Kind::Float, Device::Cpu));
+    let size = [images, to.height as i64, to.width as i64, channels];
+    let y = Tensor::empty(size, (N::KIND, Device::Cpu));
     let mut places = vec![0; y.numel()];
-    // SAFETY: `x` is a contiguous f32 tensor on the CPU that lives to the end of this function, `y` is new
-    // and has no other user, and every element of it is written.
-    let (xs, ys) = unsafe { (values(&x), values_mut(&y)) };
+    // SAFETY: `x` is a contiguous tensor of such numbers on the CPU that lives to the end of this function,
+    // `y` is new and has no other user, and every element of it is written.
+    let (xs, ys) = unsafe { (numbers::<N>(&x), numbers_mut::<N>(&y)) };
     let work = xs
         .chunks(from.len())
         .zip(ys.chunks_mut(to.len()))
@@ -97,11 +106,12 @@ fn forward(x: &Tensor, moves: Moves) -> (Tensor, MaxPool) {
         from,
         moves,
         places,
+        number: PhantomData,
     };
     (y.permute([0, 3, 1, 2]), kept)
 }
 
-impl Backward for MaxPool {
+impl<N: Number> Backward for MaxPool<N> {
     fn backward(&self, gradient: &Tensor, _: &[bool]) -> Vec<Option<Tensor>> {
         let gradient = no_grad(|| by_pixel(gradient));
         let (from, to) = (self.from, self.moves.pooled(self.from));
@@ -111,22 +121,24 @@ impl Backward for MaxPool {
             from.width as i64,
             from.channels as i64,
         ];
-        let x = Tensor::zeros(size, (Kind::Float, Device::Cpu));
-        // SAFETY: as in `forward`, but that what is not written stays zero.
-        let (gs, xs) = unsafe { (values(&gradient), values_mut(&x)) };
+        let x = Tensor::empty(size, (N::KIND, Device::Cpu));
+        // SAFETY: as in `forward`.
+        let (gs, xs) = unsafe { (numbers::<N>(&gradient), numbers_mut::<N>(&x)) };
         let work = xs
             .chunks_mut(from.len())
             .zip(gs.chunks(to.len()))
             .zip(self.places.chunks(to.len()));
         share_out(work.collect(), |((x, gradient), places)| {
-            pool_back(from, self.moves, gradient, places, x)
+            N::sum_into(x, |sums| {
+                pool_back(from, self.moves, gradient, places, sums)
+            });
         });
         vec![Some(no_grad(|| x.permute([0, 3, 1, 2])))]
     }
 }
 
 /// Pools the image `x` into `y`, and notes which place of each window won.
-fn pool(from: Shape, moves: Moves, x: &[f32], y: &mut [f32], places: &mut [u8]) {
+fn pool<N: Number>(from: Shape, moves: Moves, x: &[N], y: &mut [N], places: &mut [u8]) {
     let groups = y
         .chunks_exact_mut(LANES)
         .zip(places.chunks_exact_mut(LANES));
@@ -139,16 +151,22 @@ fn pool(from: Shape, moves: Moves, x: &[f32], y: &mut [f32], places: &mut [u8]) 
     lanes::any::pool(Windows::new(from, moves), x, groups);
 }
 
-/// Adds each gradient to `x` where the maximum was.
-fn pool_back(from: Shape, moves: Moves, gradient: &[f32], places: &[u8], x: &mut [f32]) {
+/// Adds each gradient to `sums` where the maximum was.
+fn pool_back<N: Number>(
+    from: Shape,
+    moves: Moves,
+    gradient: &[N],
+    places: &[u8],
+    sums: &mut [f32],
+) {
     let groups = gradient.chunks_exact(LANES).zip(places.chunks_exact(LANES));
     let groups = groups.map(|(gradient, places)| (as_lanes(gradient), as_lanes(places)));
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: as above.
-        return unsafe { lanes::avx2::pool_back(Windows::new(from, moves), groups, x) };
+        return unsafe { lanes::avx2::pool_back(Windows::new(from, moves), groups, sums) };
     }
-    lanes::any::pool_back(Windows::new(from, moves), groups, x);
+    lanes::any::pool_back(Windows::new(from, moves), groups, sums);
 }
 
 fn as_lanes<T>(values: &[T]) -> &[T; LANES] {

@@ -89,10 +89,10 @@ fn lrn_backward_any(shape: Shape, x: &[f32], gradient: &[f32], out: &mut [f32]) 
             .zip(x)
             .zip(g)
         {
-            let s = BASE + RATE * sum;
-            let root = s.sqrt();
-            *out = g / (root * root.sqrt());
-            *term = *out * x / s;
+            let root = inverse_fourth_root(BASE + RATE * sum);
+            let square = root * root;
+            *out = g * (square * root);
+            *term = *out * x * (square * square);
         }
         for ((out, sum), x) in out.iter_mut().zip(terms.sums(c)).zip(x) {
             *out -= factor * x * sum;
@@ -172,12 +172,27 @@ fn pool_columns(row: &[f32], c: usize, out: &mut [f32]) {
 
 #[inline(always)]
 fn raise(most: &mut [f32], more: &[f32]) {
-    for (most, more) in most.iter_mut().zip(more) {
-        // A NaN wins, so that it is seen in the end.
-        if *more > *most || more.is_nan() {
-            *most = *more;
+    // Groups are stored as a whole: a store under a condition becomes a masked one, which takes many times as
+    // long on some processors.
+    const GROUP: usize = 8;
+    let (groups, rest) = most.as_chunks_mut::<GROUP>();
+    let (more_groups, more_rest) = more.as_chunks::<GROUP>();
+    for (most, more) in groups.iter_mut().zip(more_groups) {
+        let mut larger = [0.0; GROUP];
+        for l in 0..GROUP {
+            larger[l] = larger_of(most[l], more[l]);
         }
+        *most = larger;
     }
+    for (most, more) in rest.iter_mut().zip(more_rest) {
+        *most = larger_of(*most, *more);
+    }
+}
+
+/// A NaN wins, so that it is seen in the end.
+#[inline(always)]
+fn larger_of(a: f32, b: f32) -> f32 {
+    if b > a || b.is_nan() { b } else { a }
 }
 
 /// A NaN stays one.
@@ -190,9 +205,24 @@ fn rectified(x: f32) -> f32 {
 fn normalise(x: &[f32], window: &mut Window, out: &mut [f32]) {
     window.square(x);
     for ((out, sum), x) in out.iter_mut().zip(window.sums(x.len())).zip(x) {
-        let root = (BASE + RATE * sum).sqrt();
-        *out = x / (root * root.sqrt());
+        let root = inverse_fourth_root(BASE + RATE * sum);
+        *out = x * (root * root * root);
     }
+}
+
+/// `s^(-1/4)` for `s` from 1 on, to about 1e-7 of it, by multiplications and additions alone: divisions and
+/// roots take several times as long. A first guess from the bits of the number (its logarithm, about, times
+/// -1/4; within 4 %), then Newton's steps for `r^-4 = s`, each of which squares the error. A NaN stays one.
+#[inline(always)]
+fn inverse_fourth_root(s: f32) -> f32 {
+    // 5/4 of the bits of 1, less what makes the guess's error as small as it can be on both sides.
+    const GUESS: u32 = 0x4f58_cae4;
+    let mut r = f32::from_bits(GUESS - (s.to_bits() >> 2));
+    for _ in 0..3 {
+        let square = r * r;
+        r *= 1.25 - 0.25 * s * (square * square);
+    }
+    r
 }
 
 /// One value for each channel, with zeros beyond both ends.
@@ -226,5 +256,25 @@ impl Window {
             .zip(d)
             .zip(e)
             .map(|((((a, b), c), d), e)| (a + e) + (b + d) + c)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_root_is_the_root() {
+        let mut worst: f64 = 0.0;
+        for i in 0..400_000 {
+            let s = 1.0f32 + (i as f32 / 1000.0).exp2() * 1e-6;
+            let exact = f64::from(s).powf(-0.25);
+            worst = worst.max((f64::from(inverse_fourth_root(s)) - exact).abs() / exact);
+            if s > 1e30 {
+                break;
+            }
+        }
+        assert!(worst < 2e-7, "{worst}");
+        assert!(inverse_fourth_root(f32::NAN).is_nan());
     }
 }

@@ -2,23 +2,131 @@
 //!
 //! Written out, as the compiler does not see that choosing among nine places can be done side by side.
 
+use tch::Kind;
+
 use super::{LANES, Windows, as_lanes, as_lanes_mut};
+
+/// What is pooled.
+pub trait Number: Copy + Send + Sync + 'static {
+    /// libtorch's name of it.
+    const KIND: Kind;
+
+    fn to_f32(self) -> f32;
+
+    /// Gives zeros to `work`, which adds to them, and leaves the sums in `out`, rounded.
+    fn sum_into(out: &mut [Self], work: impl FnOnce(&mut [f32]));
+
+    /// # Safety
+    /// With AVX2, and where there are eight.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn load(from: *const Self) -> std::arch::x86_64::__m256;
+
+    /// Stores numbers that were loaded.
+    ///
+    /// # Safety
+    /// With AVX2, and where there is room for eight.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn store(to: *mut Self, numbers: std::arch::x86_64::__m256);
+}
+
+impl Number for f32 {
+    const KIND: Kind = Kind::Float;
+
+    fn to_f32(self) -> f32 {
+        self
+    }
+
+    fn sum_into(out: &mut [Self], work: impl FnOnce(&mut [f32])) {
+        out.fill(0.0);
+        work(out);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load(from: *const Self) -> std::arch::x86_64::__m256 {
+        // SAFETY: the caller's.
+        unsafe { std::arch::x86_64::_mm256_loadu_ps(from) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn store(to: *mut Self, numbers: std::arch::x86_64::__m256) {
+        // SAFETY: the caller's.
+        unsafe { std::arch::x86_64::_mm256_storeu_ps(to, numbers) }
+    }
+}
+
+/// The upper half of an f32.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Bf16(u16);
+
+impl Bf16 {
+    /// Rounded to the nearest, halves to even, as libtorch does it.
+    fn rounded(value: f32) -> Self {
+        let bits = value.to_bits();
+        let up = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+        Self(if value.is_nan() { 0x7fc0 } else { up as u16 })
+    }
+}
+
+impl Number for Bf16 {
+    const KIND: Kind = Kind::BFloat16;
+
+    fn to_f32(self) -> f32 {
+        f32::from_bits(u32::from(self.0) << 16)
+    }
+
+    fn sum_into(out: &mut [Self], work: impl FnOnce(&mut [f32])) {
+        let mut sums = vec![0.0; out.len()];
+        work(&mut sums);
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = Self::rounded(sum);
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load(from: *const Self) -> std::arch::x86_64::__m256 {
+        use std::arch::x86_64::*;
+        // SAFETY: the caller's.
+        unsafe {
+            let halves = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(halves))
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn store(to: *mut Self, numbers: std::arch::x86_64::__m256) {
+        use std::arch::x86_64::*;
+        // SAFETY: the caller's.
+        unsafe {
+            let halves = _mm256_srli_epi32::<16>(_mm256_castps_si256(numbers));
+            let words = _mm_packus_epi32(
+                _mm256_castsi256_si128(halves),
+                _mm256_extracti128_si256::<1>(halves),
+            );
+            _mm_storeu_si128(to.cast(), words);
+        }
+    }
+}
 
 pub mod any {
     use super::*;
 
-    pub fn pool<'a>(
+    pub fn pool<'a, N: Number>(
         mut windows: Windows,
-        x: &[f32],
-        groups: impl Iterator<Item = (&'a mut [f32; LANES], &'a mut [u8; LANES])>,
+        x: &[N],
+        groups: impl Iterator<Item = (&'a mut [N; LANES], &'a mut [u8; LANES])>,
     ) {
         for (y, places) in groups {
-            *y = [f32::NEG_INFINITY; LANES];
             for (number, (at, place)) in windows.next_group().enumerate() {
                 let values = as_lanes(&x[at..at + LANES]);
                 for ((y, winner), value) in y.iter_mut().zip(&mut *places).zip(values) {
-                    // A NaN wins, so that it is seen in the end. The first is the place of minus infinity.
-                    if *value > *y || value.is_nan() || number == 0 {
+                    // A NaN wins, so that it is seen in the end.
+                    let (new, old) = (value.to_f32(), y.to_f32());
+                    if number == 0 || new > old || new.is_nan() {
                         (*y, *winner) = (*value, place);
                     }
                 }
@@ -26,16 +134,16 @@ pub mod any {
         }
     }
 
-    pub fn pool_back<'a>(
+    pub fn pool_back<'a, N: Number>(
         mut windows: Windows,
-        groups: impl Iterator<Item = (&'a [f32; LANES], &'a [u8; LANES])>,
-        x: &mut [f32],
+        groups: impl Iterator<Item = (&'a [N; LANES], &'a [u8; LANES])>,
+        sums: &mut [f32],
     ) {
         for (gradient, places) in groups {
             for (at, place) in windows.next_group() {
-                let sums = as_lanes_mut(&mut x[at..at + LANES]);
+                let sums = as_lanes_mut(&mut sums[at..at + LANES]);
                 for ((sum, g), winner) in sums.iter_mut().zip(gradient).zip(places) {
-                    *sum += if *winner == place { *g } else { 0.0 };
+                    *sum += if *winner == place { g.to_f32() } else { 0.0 };
                 }
             }
         }
@@ -49,10 +157,10 @@ pub mod avx2 {
     use super::*;
 
     #[target_feature(enable = "avx2")]
-    pub fn pool<'a>(
+    pub fn pool<'a, N: Number>(
         mut windows: Windows,
-        x: &[f32],
-        groups: impl Iterator<Item = (&'a mut [f32; LANES], &'a mut [u8; LANES])>,
+        x: &[N],
+        groups: impl Iterator<Item = (&'a mut [N; LANES], &'a mut [u8; LANES])>,
     ) {
         for (y, places) in groups {
             let mut most = _mm256_set1_ps(f32::NEG_INFINITY);
@@ -61,7 +169,7 @@ pub mod avx2 {
                 let values = as_lanes(&x[at..at + LANES]);
                 let place = _mm256_set1_epi32(i32::from(place));
                 // SAFETY: as many numbers as a vector has.
-                let values = unsafe { _mm256_loadu_ps(values.as_ptr()) };
+                let values = unsafe { N::load(values.as_ptr()) };
                 if number == 0 {
                     (most, winner) = (values, place);
                     continue;
@@ -80,28 +188,28 @@ pub mod avx2 {
             let bytes = _mm_packus_epi16(words, words);
             // SAFETY: eight numbers, and eight bytes.
             unsafe {
-                _mm256_storeu_ps(y.as_mut_ptr(), most);
+                N::store(y.as_mut_ptr(), most);
                 _mm_storel_epi64(places.as_mut_ptr().cast(), bytes);
             }
         }
     }
 
     #[target_feature(enable = "avx2")]
-    pub fn pool_back<'a>(
+    pub fn pool_back<'a, N: Number>(
         mut windows: Windows,
-        groups: impl Iterator<Item = (&'a [f32; LANES], &'a [u8; LANES])>,
-        x: &mut [f32],
+        groups: impl Iterator<Item = (&'a [N; LANES], &'a [u8; LANES])>,
+        sums: &mut [f32],
     ) {
         for (gradient, places) in groups {
             // SAFETY: eight numbers, and eight bytes.
             let (gradient, winner) = unsafe {
                 (
-                    _mm256_loadu_ps(gradient.as_ptr()),
+                    N::load(gradient.as_ptr()),
                     _mm256_cvtepu8_epi32(_mm_loadl_epi64(places.as_ptr().cast())),
                 )
             };
             for (at, place) in windows.next_group() {
-                let sums = as_lanes_mut(&mut x[at..at + LANES]).as_mut_ptr();
+                let sums = as_lanes_mut(&mut sums[at..at + LANES]).as_mut_ptr();
                 let is_it = _mm256_cmpeq_epi32(winner, _mm256_set1_epi32(i32::from(place)));
                 let share = _mm256_and_ps(gradient, _mm256_castsi256_ps(is_it));
                 // SAFETY: as many numbers as a vector has.

@@ -1,0 +1,144 @@
+//! Training on a GPU: skipped, aloud, where there is none. `make test-gpu` runs it.
+//!
+//! Two workers share the one GPU, each with a host id of its own: NCCL then takes them for two machines and
+//! sends over sockets. That is right for looking at bits, and says nothing about speed.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use fovea_proto::pb;
+use fovea_proto::pb::run_event::Event;
+use fovea_tests::process::binary;
+use fovea_tests::{Cluster, synthetic_dataset, tensors};
+
+/// What the worker sees here, or None, said aloud, if it sees no GPU that it can use.
+fn devices() -> Option<String> {
+    let output = Command::new(binary("fovea-worker"))
+        .arg("devices")
+        .output()
+        .expect("fovea-worker starts");
+    assert!(output.status.success(), "{output:?}");
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
+    let row = |name: &str| report.lines().find(|line| line.starts_with(name));
+    match row("libtorch_cuda") {
+        Some(row) if row.contains("loaded, sees") => Some(report),
+        row => {
+            eprintln!("skipped: no GPU to train on: {}", row.unwrap_or(&report));
+            None
+        }
+    }
+}
+
+fn spec(
+    name: &str,
+    workers: std::ops::RangeInclusive<u32>,
+    precision: pb::Precision,
+) -> pb::RunSpec {
+    pb::RunSpec {
+        name: name.into(),
+        dataset: "synthetic".into(),
+        seed: Some(11),
+        model: None,
+        train: Some(pb::TrainSpec {
+            epochs: Some(4),
+            virtual_ranks: Some(4),
+            batch: Some(3),
+            learning_rate: Some(0.0005),
+            precision: Some(precision.into()),
+            digest_every: Some(2),
+            ..Default::default()
+        }),
+        workers: Some(pb::WorkersSpec {
+            min: Some(*workers.start()),
+            max: Some(*workers.end()),
+        }),
+        checkpoint: Some(pb::CheckpointSpec {
+            every_epochs: Some(0),
+            every_steps: Some(5),
+            ..Default::default()
+        }),
+    }
+}
+
+/// Trains to the end: the losses of the steps, and the final tensors.
+async fn trained(
+    cluster: &Cluster,
+    spec: pb::RunSpec,
+    mut at: impl FnMut(u64),
+) -> (Vec<f64>, std::collections::BTreeMap<String, Vec<u8>>) {
+    let run = cluster.submit(spec).await;
+    let mut losses = Vec::new();
+    let end = cluster
+        .watch(&run.id, |event| {
+            if let Event::Step(step) = event {
+                losses.push(step.loss);
+                at(step.step);
+            }
+            matches!(event, Event::Run(run) if matches!(
+                run.phase(),
+                pb::Phase::Completed | pb::Phase::Failed | pb::Phase::Cancelled
+            ))
+        })
+        .await;
+    let Event::Run(run) = end else {
+        unreachable!("only a run ends the wait")
+    };
+    assert_eq!(run.phase(), pb::Phase::Completed, "{}", run.reason);
+    let file = cluster.checkpoint(&run.id, run.total_steps).await;
+    (losses, tensors(&file))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bits_losses_and_kills_on_one_gpu() {
+    let Some(report) = devices() else {
+        return;
+    };
+    println!("{report}");
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let dir: PathBuf = dir.path().to_owned();
+    let prepared = synthetic_dataset(&dir, 24, 64);
+    let mut cluster = Cluster::start(&dir, 0);
+    cluster.fovea(&["dataset", "add", prepared.to_str().expect("UTF-8")]);
+    cluster.add_worker_on("cuda:0", &[("NCCL_HOSTID", "first")]);
+
+    for precision in [pb::Precision::Float32, pb::Precision::Bf16] {
+        let (losses, expected) = trained(&cluster, spec("one", 1..=1, precision), |_| {}).await;
+        let (_, again) = trained(&cluster, spec("again", 1..=1, precision), |_| {}).await;
+        assert!(again == expected, "{precision:?}: not the same bits twice");
+        println!("{precision:?}: the same bits twice; losses {losses:?}");
+    }
+
+    // Against the CPU: the first losses, before rounding errors have grown.
+    let float32 = pb::Precision::Float32;
+    let (gpu, expected) = trained(&cluster, spec("gpu", 1..=1, float32), |_| {}).await;
+    let elsewhere = dir.join("cpu");
+    std::fs::create_dir_all(&elsewhere).expect("a folder can be made");
+    let cpu_cluster = Cluster::start(&elsewhere, 1);
+    cpu_cluster.fovea(&["dataset", "add", prepared.to_str().expect("UTF-8")]);
+    let (cpu, _) = trained(&cpu_cluster, spec("cpu", 1..=1, float32), |_| {}).await;
+    drop(cpu_cluster);
+    for (step, (gpu, cpu)) in gpu.iter().zip(&cpu).take(3).enumerate() {
+        let off = (gpu - cpu).abs() / cpu.abs();
+        println!("step {}: loss {gpu} on the GPU, {cpu} on the CPU", step + 1);
+        assert!(off < 0.01, "step {}: {gpu} and {cpu}", step + 1);
+    }
+
+    // Over NCCL: two workers on the one card, and one of them killed.
+    cluster.add_worker_on("cuda:0", &[("NCCL_HOSTID", "second")]);
+    let (_, two) = trained(&cluster, spec("two", 2..=2, float32), |_| {}).await;
+    assert!(two == expected, "two workers end in other bits than one");
+    let log = cluster.workers[1].log();
+    assert!(log.contains("gradients travel over NCCL"), "{log}");
+    let victim = cluster.workers.pop().expect("the second worker");
+    let mut victim = Some(victim);
+    let (_, killed) = trained(&cluster, spec("killed", 1..=2, float32), |step| {
+        if step >= 3
+            && let Some(victim) = victim.take()
+        {
+            victim.signal(libc::SIGKILL);
+        }
+    })
+    .await;
+    assert!(killed == expected, "a killed worker changed the bits");
+    println!("one worker, two over NCCL, and one of two killed: the same bits");
+}

@@ -8,6 +8,7 @@ bf16, without the cache of the frozen layers' activations and with it once it is
 
     make bench
     make bench PEER="python peer_ddp.py --world 2 --batch 16 --steps 8 --channels-last"
+    make bench-gpu PEER="python peer_ddp.py --device cuda --world 1 --batch 256 --steps 50 --channels-last"
 
 With PEER the two run in turn, and a line with the ratio follows: machines are noisy, a ratio of runs in
 the same minute is not. PEER must print a JSON line with "images_per_s", and understand --bf16.
@@ -21,13 +22,12 @@ import statistics
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ROOT / "target" / "release"
 OUT = ROOT / "bench-output"
-BATCH = 16
-VIRTUAL_RANKS = 2
 # Steps before the clock starts: caches, allocators, connections.
 WARM_UP = 3
 # With a warm cache: steps of an epoch, epochs, and the last ones that are counted. By then an image has been
@@ -36,13 +36,11 @@ WARM_STEPS = 4
 WARM_EPOCHS = 16
 WARM_COUNTED = 4
 
-RUN = f"""
+RUN = """
 name = "bench"
 [model]
 frozen = ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"]
 [train]
-virtual_ranks = {VIRTUAL_RANKS}
-batch = {BATCH}
 learning_rate = 0.00001
 threads = 1
 [checkpoint]
@@ -50,30 +48,46 @@ every_epochs = 0
 """
 
 
+@dataclass
+class Setting:
+    """What all measurements of a call have in common."""
+    device: str
+    # Images of each virtual rank in a step.
+    batch: int
+    # Virtual ranks, and workers where several are measured.
+    ranks: int
+    run_file: Path
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer", default="", help="command to run in turn with each measurement")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each two-worker run")
     parser.add_argument("--steps", type=int, default=12, help="steps in each measurement")
+    parser.add_argument("--device", default="cpu", help="cpu, with two workers, or cuda:N, with one")
+    parser.add_argument("--batch", type=int, default=16, help="images of each virtual rank in a step")
     parser.add_argument("--checkpoints", action="store_true",
                         help="compare a checkpoint every 10 steps with none instead")
     arguments = parser.parse_args()
     OUT.mkdir(exist_ok=True)
     run_file = OUT / "run.toml"
     run_file.write_text(RUN)
+    ranks = 2 if arguments.device == "cpu" else 1
+    setting = Setting(arguments.device, arguments.batch, ranks, run_file)
     if arguments.checkpoints:
-        checkpoints(arguments.rounds, run_file)
+        checkpoints(arguments.rounds, setting)
         return
-    dataset = prepare(arguments.steps)
+    dataset = prepare(setting, arguments.steps)
     for precision in ("float32", "bf16"):
-        say(measure(dataset, run_file, workers=1, precision=precision))
+        if ranks > 1:
+            say(measure(setting, dataset, workers=1, precision=precision))
         compare(f"{precision}, no cache", arguments,
-                lambda: measure(dataset, run_file, workers=2, precision=precision), precision)
+                lambda: measure(setting, dataset, workers=ranks, precision=precision), precision)
     # Few images, so that an image's four rotations have come up after some epochs.
-    few = prepare(WARM_STEPS)
+    few = prepare(setting, WARM_STEPS)
     for precision in ("float32", "bf16"):
         compare(f"{precision}, warm cache", arguments,
-                lambda: measure(few, run_file, workers=2, precision=precision, warm=True), precision)
+                lambda: measure(setting, few, workers=ranks, precision=precision, warm=True), precision)
 
 
 def compare(what, arguments, measure_once, precision):
@@ -97,14 +111,15 @@ def compare(what, arguments, measure_once, precision):
         })
 
 
-def checkpoints(rounds, run_file):
+def checkpoints(rounds, setting):
     """What a checkpoint every 10 steps costs: runs with and without in turn."""
-    dataset = prepare(WARM_UP + 30)
+    dataset = prepare(setting, WARM_UP + 30)
     ratios = []
     for _ in range(rounds):
         rates = []
         for every in (0, 10):
-            row = measure(dataset, run_file, workers=2, settings=[f"checkpoint.every_steps={every}"])
+            row = measure(setting, dataset, workers=setting.ranks,
+                          settings=[f"checkpoint.every_steps={every}"])
             say({**row, "checkpoint_every_steps": every})
             rates.append(row["images_per_s"])
         ratios.append(rates[1] / rates[0])
@@ -117,16 +132,17 @@ def checkpoints(rounds, run_file):
     })
 
 
-def prepare(steps):
+def prepare(setting, steps):
     """A prepared dataset with enough training images for `steps` full steps; drawn once."""
     # Two eyes a patient; a tenth of the patients is held out.
-    patients = -(-(steps * BATCH * VIRTUAL_RANKS // 2 + 8) * 10 // 9)
+    patients = -(-(steps * setting.batch * setting.ranks // 2 + 8) * 10 // 9)
     dataset = OUT / f"dataset-{patients}"
     if not (dataset / "manifest.json").exists():
-        photographs = OUT / "photographs"
+        photographs = OUT / f"photographs-{patients}"
         fovea("synthetic", "--out", photographs, "--patients", patients, "--size", 256)
         fovea("prepare", photographs, "--out", dataset, "--name", "bench", "--size", 224,
               "--validation", "0.1")
+        subprocess.run(["rm", "-rf", str(photographs)], check=True)
     return dataset
 
 
@@ -137,14 +153,15 @@ def fovea(*arguments):
         sys.exit(f"{shlex.join(command)} failed:\n{done.stdout}")
 
 
-def measure(dataset, run_file, workers, precision="float32", warm=False, settings=()):
+def measure(setting, dataset, workers, precision="float32", warm=False, settings=()):
     """One run; images/s and mean phases over the full steps after the warm-up."""
     folder = OUT / f"cluster-{os.getpid()}-{time.monotonic_ns()}"
-    settings = [f"workers.max={workers}", f"train.precision={precision}",
+    settings = [f"train.virtual_ranks={setting.ranks}", f"train.batch={setting.batch}",
+                f"workers.max={workers}", f"train.precision={precision}",
                 f"train.epochs={WARM_EPOCHS if warm else 1}", *settings]
     command = [PROGRAMS / "fovea", "--json", "local", "-n", workers, "--dataset", dataset,
-               "--data-dir", folder,
-               *(word for setting in settings for word in ("--set", setting)), run_file]
+               "--data-dir", folder, "--device", setting.device,
+               *(word for one in settings for word in ("--set", one)), setting.run_file]
     environment = dict(os.environ, FOVEA_CACHE_MIB="8192" if warm else "0")
     process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True, env=environment)
@@ -159,7 +176,7 @@ def measure(dataset, run_file, workers, precision="float32", warm=False, setting
         sys.exit(f"the measured run failed:\n{errors}")
     subprocess.run(["rm", "-rf", str(folder)], check=True)
 
-    full = [s for s in steps if s[1]["images"] == BATCH * VIRTUAL_RANKS]
+    full = [s for s in steps if s[1]["images"] == setting.batch * setting.ranks]
     if warm:
         per_epoch = len(full) // WARM_EPOCHS
         # The first step of an epoch waits for the evaluation before it.
@@ -174,11 +191,12 @@ def measure(dataset, run_file, workers, precision="float32", warm=False, setting
               for name in full[0][1]["phases"]}
     step_ms = seconds / len(counted) * 1e3
     return {
-        "name": "cpu-recipe",
+        "name": "recipe",
+        "device": setting.device,
         "workers": workers,
-        "virtual_ranks": VIRTUAL_RANKS,
+        "virtual_ranks": setting.ranks,
         "threads_per_worker": 1,
-        "batch_per_virtual_rank": BATCH,
+        "batch_per_virtual_rank": setting.batch,
         "image_size": 224,
         "precision": precision,
         "cache": "warm" if warm else "none",

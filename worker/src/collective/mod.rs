@@ -13,6 +13,8 @@ mod wire;
 
 use std::time::Duration;
 
+use tch::{Tensor, no_grad};
+
 use crate::device::Buffer;
 
 pub use mesh::{Mesh, MeshKey, probe};
@@ -100,4 +102,17 @@ fn accumulate(sum: &mut [f32], part: &[f32], first: bool) {
             *s += *p;
         }
     }
+}
+
+/// [`accumulate`], of all parts, on the device that they are on.
+fn accumulate_tensors<'a>(sum: &Tensor, parts: impl Iterator<Item = &'a Tensor>) {
+    no_grad(|| {
+        for (number, part) in parts.enumerate() {
+            let mut sum = sum.shallow_clone();
+            match number {
+                0 => sum.copy_(part),
+                _ => drop(sum.g_add_(part)),
+            }
+        }
+    });
 }

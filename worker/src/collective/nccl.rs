@@ -8,18 +8,18 @@
 use std::time::Duration;
 
 use fovea_core::roster::{Roster, slice_of};
-use tch::{Kind, Tensor, no_grad};
+use tch::{Kind, Tensor};
 use tracing::info;
 
 use super::tcp::TcpCollective;
-use super::{Collective, CollectiveError};
+use super::{Collective, CollectiveError, accumulate_tensors};
 use crate::device::Buffer;
-use crate::gpu::nccl::{Api, Call, Communicator, ID_BYTES};
+use crate::gpu::nccl::{Api, Call, Communicator, ID_BYTES, Link};
 
 /// A generation's connections, and its communicator between GPUs.
 pub struct NcclCollective {
     tcp: TcpCollective,
-    communicator: Communicator,
+    link: Box<dyn Link>,
     /// Virtual ranks by rank.
     virtual_ranks: Vec<usize>,
     rank: usize,
@@ -76,18 +76,31 @@ pub fn with_nccl(
             .map_err(CollectiveError::Gpu)?
     };
     info!(nccl = api.version, "gradients travel over NCCL");
-    let virtual_ranks = roster.members.iter().map(|m| m.virtual_ranks as usize);
-    Ok(Box::new(NcclCollective {
-        communicator,
-        virtual_ranks: virtual_ranks.collect(),
-        rank,
-        patience,
-        scratch: None,
-        tcp,
-    }))
+    let link = Box::new(communicator);
+    Ok(Box::new(NcclCollective::new(
+        tcp, link, roster, rank, patience,
+    )))
 }
 
 impl NcclCollective {
+    fn new(
+        tcp: TcpCollective,
+        link: Box<dyn Link>,
+        roster: &Roster,
+        rank: usize,
+        patience: Duration,
+    ) -> Self {
+        let virtual_ranks = roster.members.iter().map(|m| m.virtual_ranks as usize);
+        Self {
+            tcp,
+            link,
+            virtual_ranks: virtual_ranks.collect(),
+            rank,
+            patience,
+            scratch: None,
+        }
+    }
+
     /// As [`Collective::reduce`], of tensors in this GPU's memory.
     fn reduce_tensors(&mut self, parts: &[&Tensor], sum: &Tensor) -> Result<(), String> {
         let ranks = self.virtual_ranks.len();
@@ -128,34 +141,23 @@ impl NcclCollective {
             }
         }
         // SAFETY: all of it is in tensors of this GPU that live until the wait below.
-        unsafe { self.communicator.group(&calls, self.patience)? };
+        unsafe { self.link.group(&calls, self.patience)? };
 
-        // In the order of virtual ranks; the first is copied, as x + 0 is not always x.
-        let owned = sum.narrow(0, own.start as i64, own_len as i64);
-        no_grad(|| {
-            let mut first = true;
-            let mut add = |part: &Tensor| {
-                let mut owned = owned.shallow_clone();
-                if std::mem::take(&mut first) {
-                    owned.copy_(part);
-                } else {
-                    let _ = owned.g_add_(part);
-                }
-            };
-            let mut taken = 0;
-            for (rank, &count) in self.virtual_ranks.iter().enumerate() {
-                if rank == self.rank {
-                    for part in parts {
-                        add(&part.narrow(0, own.start as i64, own_len as i64));
-                    }
-                    continue;
-                }
-                for _ in 0..count {
-                    add(&scratch.narrow(0, (taken * own_len) as i64, own_len as i64));
-                    taken += 1;
-                }
+        // In the order of virtual ranks.
+        let owned = |tensor: &Tensor| tensor.narrow(0, own.start as i64, own_len as i64);
+        let mut in_order = Vec::new();
+        let mut taken = 0;
+        for (rank, &count) in self.virtual_ranks.iter().enumerate() {
+            if rank == self.rank {
+                in_order.extend(parts.iter().map(|part| owned(part)));
+                continue;
             }
-        });
+            for _ in 0..count {
+                in_order.push(scratch.narrow(0, (taken * own_len) as i64, own_len as i64));
+                taken += 1;
+            }
+        }
+        accumulate_tensors(&owned(sum), in_order.iter());
 
         // All-gather.
         let calls: Vec<Call> = (0..ranks)
@@ -169,8 +171,8 @@ impl NcclCollective {
             })
             .collect();
         // SAFETY: as above.
-        unsafe { self.communicator.group(&calls, self.patience)? };
-        self.communicator.wait(self.patience)
+        unsafe { self.link.group(&calls, self.patience)? };
+        self.link.wait(self.patience)
     }
 }
 
@@ -201,3 +203,7 @@ impl Collective for NcclCollective {
         self.tcp.broadcast(source, receivers, state)
     }
 }
+
+#[cfg(test)]
+#[path = "nccl_tests.rs"]
+mod tests;

@@ -18,7 +18,7 @@ use fovea_core::roster::{Roster, slice_of};
 
 use super::waiting::Waiting;
 use super::wire::{GATHER, GATHER_BYTES, Peer, SCATTER, STATE, Tag, exchange};
-use super::{Collective, CollectiveError, accumulate};
+use super::{Collective, CollectiveError, accumulate, accumulate_tensors};
 use crate::device::Buffer;
 use crate::gpu::nccl::Slot;
 
@@ -196,6 +196,12 @@ impl Collective for TcpCollective {
                 let parts: Vec<&[f32]> = parts.iter().filter_map(Buffer::host).collect();
                 self.reduce_host(&parts, sum)
             }
+            // Alone there is nothing to send.
+            Buffer::Tensor(sum) if self.peers.len() == 1 => {
+                let parts = parts.iter().filter_map(Buffer::tensor);
+                accumulate_tensors(sum, parts);
+                Ok(())
+            }
             // By way of the host: correct, and slow.
             Buffer::Tensor(_) => {
                 let parts: Vec<Vec<f32>> = parts.iter().map(|p| p.read(0..p.len())).collect();
@@ -286,4 +292,4 @@ fn to_usize(range: Range<u64>) -> Range<usize> {
 
 #[cfg(test)]
 #[path = "tests.rs"]
-mod tests;
+pub(super) mod tests;

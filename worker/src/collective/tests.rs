@@ -11,13 +11,13 @@ use tch::Tensor;
 
 use super::*;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(in crate::collective) const PATIENCE: Duration = Duration::from_secs(20);
 /// For tests in which nobody but an abort may end a wait: longer than they take the end for, but it ends.
 const FOREVER: Duration = Duration::from_secs(60);
 /// More than the buffers of two sockets hold, in floats.
 const LARGE: usize = 8_000_000;
 
-fn roster(workers: usize, virtual_ranks: u32) -> Roster {
+pub(in crate::collective) fn roster(workers: usize, virtual_ranks: u32) -> Roster {
     let workers: Vec<_> = (0..workers)
         .map(|i| (WorkerId::new(format!("w{i}")).unwrap(), "h:1".to_owned()))
         .collect();
@@ -35,7 +35,7 @@ fn pair() -> (TcpStream, TcpStream) {
 }
 
 /// `collectives[i]` is connected with all others.
-fn meshed(roster: &Roster, patience: Duration) -> Vec<TcpCollective> {
+pub(in crate::collective) fn meshed(roster: &Roster, patience: Duration) -> Vec<TcpCollective> {
     let n = roster.members.len();
     let mut streams: Vec<Vec<Option<TcpStream>>> =
         (0..n).map(|_| (0..n).map(|_| None).collect()).collect();
@@ -88,7 +88,7 @@ fn wait_until(what: &str, happened: impl Fn() -> bool) {
     }
 }
 
-fn bits(values: &[f32]) -> Vec<u32> {
+pub(in crate::collective) fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|x| x.to_bits()).collect()
 }
 
@@ -111,7 +111,7 @@ fn part(virtual_rank: u32, len: usize) -> Vec<f32> {
         .collect()
 }
 
-fn parts(roster: &Roster, rank: usize, len: usize) -> Vec<Buffer> {
+pub(in crate::collective) fn parts(roster: &Roster, rank: usize, len: usize) -> Vec<Buffer> {
     let member = &roster.members[rank];
     (0..member.virtual_ranks)
         .map(|v| part(member.first_virtual_rank + v, len).into())
@@ -119,7 +119,7 @@ fn parts(roster: &Roster, rank: usize, len: usize) -> Vec<Buffer> {
 }
 
 /// The same numbers in a tensor, as a GPU would have them.
-fn in_tensors(parts: &[Buffer]) -> Vec<Buffer> {
+pub(in crate::collective) fn in_tensors(parts: &[Buffer]) -> Vec<Buffer> {
     let tensor = |part: &Buffer| Buffer::Tensor(Tensor::from_slice(part.host().unwrap()));
     parts.iter().map(tensor).collect()
 }
@@ -136,7 +136,11 @@ fn zeros(len: usize) -> Buffer {
     vec![0.0; len].into()
 }
 
-fn reduced(workers: usize, virtual_ranks: u32, len: usize) -> Vec<Vec<f32>> {
+pub(in crate::collective) fn reduced(
+    workers: usize,
+    virtual_ranks: u32,
+    len: usize,
+) -> Vec<Vec<f32>> {
     let roster = roster(workers, virtual_ranks);
     each(meshed(&roster, PATIENCE), |rank, collective| {
         let parts = parts(&roster, rank, len);

@@ -129,6 +129,21 @@ pub fn name(device: tch::Device) -> String {
     }
 }
 
+/// Makes a GPU the one that this thread's calls go to; libtorch says itself which it means, NCCL does not.
+///
+/// # Errors
+/// What the driver says.
+pub fn make_current(device: tch::Device) -> Result<(), String> {
+    let tch::Device::Cuda(number) = device else {
+        return Ok(());
+    };
+    let made = driver::device::get(number as c_int).and_then(|gpu| {
+        // SAFETY: a device that the driver has just named; its context is kept to the end of the process.
+        unsafe { driver::ctx::set_current(driver::primary_ctx::retain(gpu)?) }
+    });
+    made.map_err(|e| format!("cuda:{number} cannot be used: {e}"))
+}
+
 /// NCCL, if `device` is a GPU and the library is there.
 pub fn nccl_for(device: tch::Device) -> Option<&'static nccl::Api> {
     match device {

@@ -229,6 +229,19 @@ pub enum Call {
     },
 }
 
+/// Sends between the GPUs of a generation.
+pub trait Link: Send {
+    /// Queues calls as one group behind the GPU's work. All ranks make the calls that fit together.
+    ///
+    /// # Safety
+    /// The numbers must lie in the memory of the GPU that was connected, and stay there until
+    /// [`Link::wait`] has returned.
+    unsafe fn group(&self, calls: &[Call], deadline: Duration) -> Found<()>;
+
+    /// Waits until the GPU has done all that was queued. A peer that is lost ends the wait, as an abort does.
+    fn wait(&self, deadline: Duration) -> Found<()>;
+}
+
 /// A generation's communicator.
 pub struct Communicator {
     api: Api,
@@ -291,12 +304,35 @@ impl Communicator {
         Ok(communicator)
     }
 
-    /// Queues calls as one group behind the GPU's work.
-    ///
-    /// # Safety
-    /// The numbers must lie in the memory of the GPU that the communicator was connected on, and stay there
-    /// until [`Communicator::wait`] has returned.
-    pub unsafe fn group(&self, calls: &[Call], deadline: Duration) -> Found<()> {
+    /// Waits until NCCL has taken the last call on.
+    fn settle(&self, doing: &str, deadline: Duration) -> Found<()> {
+        let end = Instant::now() + deadline;
+        while self.pending(doing)? {
+            if Instant::now() > end {
+                return Err(format!("NCCL: {doing}: not done within {deadline:?}"));
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    /// Whether a call is still being taken on; an error of any call, of the network, or an abort is one here.
+    fn pending(&self, doing: &str) -> Found<bool> {
+        let state = self.slot.state();
+        let State::Open(Comm { handle, .. }) = *state else {
+            return Err("aborted".into());
+        };
+        let mut code = SUCCESS;
+        // SAFETY: an open communicator, and a place for a number.
+        let asked = unsafe { (self.api.functions.async_error)(handle, &mut code) };
+        self.api.check(doing, asked)?;
+        self.api.check(doing, code)?;
+        Ok(code == IN_PROGRESS)
+    }
+}
+
+impl Link for Communicator {
+    unsafe fn group(&self, calls: &[Call], deadline: Duration) -> Found<()> {
         let f = &self.api.functions;
         {
             let state = self.slot.state();
@@ -333,8 +369,7 @@ impl Communicator {
         self.settle("reducing", deadline)
     }
 
-    /// Waits until the GPU has done all that was queued. A peer that is lost ends the wait, as an abort does.
-    pub fn wait(&self, deadline: Duration) -> Found<()> {
+    fn wait(&self, deadline: Duration) -> Found<()> {
         let end = Instant::now() + deadline;
         loop {
             // SAFETY: asks after the default stream of the context that libtorch made current.
@@ -351,31 +386,5 @@ impl Communicator {
         }
         // What was aborted ends, too.
         self.pending("reducing").map(drop)
-    }
-
-    /// Waits until NCCL has taken the last call on.
-    fn settle(&self, doing: &str, deadline: Duration) -> Found<()> {
-        let end = Instant::now() + deadline;
-        while self.pending(doing)? {
-            if Instant::now() > end {
-                return Err(format!("NCCL: {doing}: not done within {deadline:?}"));
-            }
-            std::thread::sleep(LOOK);
-        }
-        Ok(())
-    }
-
-    /// Whether a call is still being taken on; an error of any call, of the network, or an abort is one here.
-    fn pending(&self, doing: &str) -> Found<bool> {
-        let state = self.slot.state();
-        let State::Open(Comm { handle, .. }) = *state else {
-            return Err("aborted".into());
-        };
-        let mut code = SUCCESS;
-        // SAFETY: an open communicator, and a place for a number.
-        let asked = unsafe { (self.api.functions.async_error)(handle, &mut code) };
-        self.api.check(doing, asked)?;
-        self.api.check(doing, code)?;
-        Ok(code == IN_PROGRESS)
     }
 }

@@ -231,8 +231,13 @@ impl DeviceThread {
                     held: None,
                     shown,
                 };
+                let current = gpu::make_current(place);
                 for (job, reply) in jobs {
-                    let _ = reply.send(owner.guarded(job));
+                    let ended = match &current {
+                        Ok(()) => owner.guarded(job),
+                        Err(problem) => Ended::failed(problem, false),
+                    };
+                    let _ = reply.send(ended);
                 }
             })?;
         Ok(Self { jobs: send, held })

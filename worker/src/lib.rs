@@ -14,6 +14,7 @@ pub mod collective;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod devices;
 pub mod fetch;
 pub mod fingerprint;
 pub mod gpu;

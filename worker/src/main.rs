@@ -11,6 +11,7 @@ use fovea_worker::assignment::Context;
 use fovea_worker::collective::Mesh;
 use fovea_worker::config::{Cli, Command, WorkerConfig};
 use fovea_worker::device::{Device, TorchDevice};
+use fovea_worker::devices::report;
 use fovea_worker::gpu;
 use fovea_worker::job::DeviceThread;
 use fovea_worker::link::{self, Coordinator, random_u32};
@@ -41,7 +42,7 @@ fn start(cli: &Cli) -> Result<(), Failure> {
         return Ok(());
     }
     if let Some(Command::Devices) = cli.command {
-        print!("{}", gpu::report(gpu::libraries()));
+        print!("{}", report(gpu::libraries()));
         return Ok(());
     }
     init_logging(config.log_format, &config.log_level).map_err(|e| Failure(2, e))?;

@@ -2,8 +2,8 @@
 
 use std::fmt::{Display, Write};
 
-use super::{Found, Libraries};
 use crate::fingerprint::{LIBTORCH, cpu};
+use crate::gpu::{Found, Libraries};
 
 /// Everything that was found, and what is missing, for people.
 pub fn report(found: &Libraries) -> String {
@@ -45,5 +45,33 @@ fn or_reason<T>(found: &Found<T>, describe: impl Fn(&T) -> String) -> String {
     match found {
         Ok(there) => describe(there),
         Err(problem) => format!("missing: {problem}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gpu::libraries;
+
+    #[test]
+    fn everything_is_there_or_has_its_reason() {
+        let found = libraries();
+        let report = report(found);
+        for row in [
+            "libtorch ",
+            "cpu ",
+            "driver ",
+            "libtorch_cuda ",
+            "cuDNN ",
+            "NCCL ",
+        ] {
+            assert!(
+                report.lines().any(|line| line.starts_with(row)),
+                "{row}: {report}"
+            );
+        }
+        if let Err(problem) = &found.driver {
+            assert!(report.contains(problem.as_str()), "{report}");
+        }
     }
 }

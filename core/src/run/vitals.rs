@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::ids::WorkerId;
 
-/// A worker may take so many times the longest of the recent steps without a sign of work ...
+/// A worker may take so many times the median of the recent steps without a sign of work ...
 const SLOWER: f64 = 10.0;
 /// ... and this in any case, milliseconds. Machines hiccup.
 const LEAST_PATIENCE_MS: u64 = 5_000;
@@ -153,13 +153,16 @@ impl Vitals {
 
     /// How long a member may show no work.
     fn patience(&self, running: bool) -> u64 {
-        let longest = self.steps_ms.iter().copied().fold(0.0, f64::max);
-        let least = match (running, longest > 0.0) {
+        // Not the longest: that may be one in which somebody was stuck.
+        let mut steps: Vec<f64> = self.steps_ms.iter().copied().collect();
+        steps.sort_by(f64::total_cmp);
+        let usual = steps.get(steps.len() / 2).copied().unwrap_or(0.0);
+        let least = match (running, usual > 0.0) {
             (_, false) => return FIRST_PATIENCE_MS,
             (true, true) => LEAST_PATIENCE_MS,
             (false, true) => FORMING_PATIENCE_MS,
         };
-        ((longest * SLOWER) as u64).max(least)
+        ((usual * SLOWER) as u64).max(least)
     }
 
     /// Who, if anyone, stands still for too long.
@@ -329,6 +332,10 @@ mod tests {
         assert!(v.stuck(true, 5001).is_some());
         assert_eq!(v.stuck(false, 15_000), None);
         assert!(v.stuck(false, 15_001).is_some());
+        // A step in which somebody was stuck does not make the next one's deadline longer.
+        v.step_took(10.0);
+        v.step_took(9_000.0);
+        assert!(v.stuck(true, 5001).is_some());
         let v = vitals(1);
         assert_eq!(v.stuck(true, 60_000), None);
         assert!(v.stuck(true, 60_001).is_some());

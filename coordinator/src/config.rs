@@ -80,7 +80,8 @@ impl Config {
         if self.data_dir.as_os_str().is_empty() {
             return bad("data_dir is empty: name a folder".into());
         }
-        range("heartbeat_ms", self.heartbeat_ms.into(), 10, 60_000)?;
+        // What heartbeats tell of is looked for several times within 5 s (`fovea_core::run`).
+        range("heartbeat_ms", self.heartbeat_ms.into(), 10, 1_000)?;
         range("timeout_ms", self.timeout_ms.into(), 20, 600_000)?;
         range("forming_grace_ms", self.forming_grace_ms, 0, 3_600_000)?;
         range("drain_timeout_s", self.drain_timeout_s, 0, 86_400)?;

@@ -29,8 +29,8 @@ mod vitals;
 mod vocabulary;
 
 pub use vocabulary::{
-    Effect, EpochResult, Event, Extent, Next, Outcome, Phase, RunError, Standing, StepPhases,
-    StepReport, Stopping,
+    Effect, EpochResult, Event, Extent, Next, Outcome, Phase, Pulse, RunError, Standing,
+    StepPhases, StepReport, Stopping,
 };
 
 use std::collections::BTreeMap;

@@ -31,7 +31,7 @@ use fovea_core::ledger::Entry;
 use fovea_core::metrics::Score;
 use fovea_core::plan::ShardPlan;
 use fovea_core::roster::Roster;
-use fovea_core::run::{EpochResult, Outcome, Run, Standing, StepReport};
+use fovea_core::run::{EpochResult, Outcome, Pulse, Run, Standing, StepReport};
 use fovea_core::spec::RunSpec;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -241,10 +241,7 @@ pub(crate) enum AboutRun {
         fingerprint: Fingerprint,
     },
     /// A sign of life.
-    Progress {
-        ticks: u64,
-        waiting_for: Option<u32>,
-    },
+    Progress(Pulse),
     Step {
         report: StepReport,
         samples: Vec<u32>,

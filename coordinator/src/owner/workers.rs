@@ -292,11 +292,10 @@ impl Owner {
                 self.apply(number, event)?;
                 return self.account_for(number);
             }
-            AboutRun::Progress { ticks, waiting_for } => Event::Progress {
+            AboutRun::Progress(pulse) => Event::Progress {
                 worker,
                 generation,
-                ticks,
-                waiting_for,
+                pulse,
             },
             AboutRun::Step { report, samples } => {
                 // A step of a generation that is over is told again in the next.

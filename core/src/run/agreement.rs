@@ -75,7 +75,7 @@ impl Run {
         let (mut roster, stopping) = (roster.clone(), *stopping);
         roster.start_step = standing.step;
         let workers: Vec<WorkerId> = ids(&peers(&roster));
-        self.vitals.connected();
+        self.vitals.all_ready();
         // All that were further are gone: their steps are taken, and told, again.
         self.progress = self.progress.filter(|p| p.step <= standing.step);
         self.enter(Phase::Running { roster, stopping }, out);

@@ -59,11 +59,10 @@ impl Run {
             Event::Progress {
                 worker,
                 generation,
-                ticks,
-                waiting_for,
+                pulse,
             } => {
                 if self.is_expected(&worker, generation) {
-                    self.vitals.progress(worker, ticks, waiting_for, now);
+                    self.vitals.progress(worker, pulse, now);
                 }
             }
             Event::Interrupted {

@@ -27,8 +27,8 @@ impl Run {
                 let Some(roster) = self.roster().cloned() else {
                     return;
                 };
-                self.vitals.connected();
-                self.vitals.dismiss(worker);
+                self.vitals.settle_complaints();
+                self.vitals.forget(worker);
                 let mut pending: BTreeSet<WorkerId> = ids(&peers(&roster)).into_iter().collect();
                 pending.remove(worker);
                 self.enter(
@@ -43,7 +43,7 @@ impl Run {
             }
             Phase::Finishing { pending, .. } => {
                 pending.remove(worker);
-                self.vitals.dismiss(worker);
+                self.vitals.forget(worker);
                 self.settle(out);
             }
             Phase::Queued { .. }
@@ -67,7 +67,7 @@ impl Run {
         if !pending.remove(worker) {
             return;
         }
-        self.vitals.dismiss(worker);
+        self.vitals.forget(worker);
         out.push(Effect::Log {
             warning: true,
             message: reason.clone(),

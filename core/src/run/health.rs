@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::membership::{ids, peers};
-use super::vitals::Stuck;
+use super::vitals::{Doing, Stuck};
 use super::{Effect, Phase, Run};
 use crate::ids::WorkerId;
 
@@ -60,16 +60,17 @@ impl Run {
             self.lost(now, &worker, reason, out);
             self.vitals.awaited.remove(&worker);
         }
-        let running = match &self.phase {
-            Phase::Running { .. } => true,
-            Phase::Forming { .. } | Phase::Finishing { .. } => false,
+        let doing = match &self.phase {
+            Phase::Running { .. } => Doing::Running,
+            Phase::Forming { .. } => Doing::Forming,
+            Phase::Finishing { .. } => Doing::Finishing,
             Phase::Queued { .. }
             | Phase::Paused
             | Phase::Completed
             | Phase::Failed { .. }
             | Phase::Cancelled => return,
         };
-        match self.vitals.stuck(running, now) {
+        match self.vitals.stuck(doing, now) {
             Some(Stuck::Member(worker, still, patience)) => {
                 let reason = format!(
                     "worker {worker} is stuck: its heart beats, but it has done nothing for {still} ms \

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Effect, FUTILE_FAILURES, FUTILE_GENERATIONS, Outcome, Phase, Run, STALE_GENERATIONS, Stopping,
+    Effect, FUTILE_FAILURES, FUTILE_GENERATIONS, Outcome, Phase, Pulse, Run, STALE_GENERATIONS,
+    Stopping,
 };
 use crate::ids::WorkerId;
 use crate::roster::Roster;
@@ -211,6 +212,7 @@ impl Run {
         out: &mut Vec<Effect>,
     ) {
         self.vitals.awaited.remove(worker);
+        self.vitals.forget(worker);
         match &self.phase {
             Phase::Forming { roster, .. } | Phase::Running { roster, .. } => {
                 if roster.rank_of(worker).is_some() {
@@ -304,7 +306,7 @@ impl Run {
         let forming_or_running =
             matches!(self.phase, Phase::Forming { .. } | Phase::Running { .. });
         if serving == Some(self.generation) {
-            self.vitals.progress(worker.clone(), 0, None, now);
+            self.vitals.progress(worker.clone(), Pulse::default(), now);
             if let Some(first) = self.vitals.bereft.first()
                 && forming_or_running
                 && self.present().len() >= self.fewest()

@@ -2,10 +2,12 @@
 //! state differs.
 //!
 //! A stuck worker is told from a dead one by its heartbeats, which go on, and from one that waits for a stuck
-//! peer by what the heartbeats say. How long is too long follows from the run's own step times.
+//! peer by what the heartbeats say: who waits looks up again and again, and who hangs, within a wait or not,
+//! does neither that nor any work. How long is too long follows from the run's own step times.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use super::Pulse;
 use crate::ids::WorkerId;
 
 /// A worker may take so many times the median of the recent steps without a sign of work ...
@@ -14,8 +16,11 @@ const SLOWER: f64 = 10.0;
 const LEAST_PATIENCE_MS: u64 = 5_000;
 /// Before the first steps are known: fetching data takes its time, but every chunk is a sign of work.
 const FIRST_PATIENCE_MS: u64 = 60_000;
-/// While a generation forms in a run whose steps are known.
-const FORMING_PATIENCE_MS: u64 = 15_000;
+/// In a run whose steps are known: for a worker that is new in it, which has a device to set up and a state to
+/// read, and at the end, when a checkpoint goes to the disk.
+const LONG_PATIENCE_MS: u64 = 15_000;
+/// Who waits looks up five times a second, and heartbeats come at least twice.
+const AWAKE_MS: u64 = 2_000;
 /// Ticks come four times a second.
 const OVERSLEPT_MS: u64 = 2_000;
 /// Steps whose times count.
@@ -47,9 +52,31 @@ pub(super) struct Vitals {
 /// A member's signs of work.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Vital {
-    ticks: u64,
-    changed_ms: u64,
-    waiting_for: Option<u32>,
+    pulse: Pulse,
+    worked_ms: u64,
+    looked_ms: u64,
+    /// It has been ready in the generation before, so it has all that it needs.
+    settled: bool,
+}
+
+impl Vital {
+    /// Without work for so long.
+    fn still(&self, now: u64) -> u64 {
+        now.saturating_sub(self.worked_ms)
+    }
+
+    /// It waits for a peer, and not just seemingly.
+    fn waits(&self, now: u64, patience: u64) -> bool {
+        self.pulse.waiting_for.is_some() && now.saturating_sub(self.looked_ms) <= patience
+    }
+}
+
+/// What the members of a generation are at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doing {
+    Forming,
+    Running,
+    Finishing,
 }
 
 /// What a worker has to its account.
@@ -85,9 +112,12 @@ pub(super) enum Stuck {
 impl Vitals {
     /// A generation begins.
     pub fn begin(&mut self, members: impl Iterator<Item = WorkerId>, now: u64) {
+        let before = std::mem::take(&mut self.members);
         let fresh = |worker| {
             let vital = Vital {
-                changed_ms: now,
+                worked_ms: now,
+                looked_ms: now,
+                settled: before.get(&worker).is_some_and(|v| v.settled),
                 ..Vital::default()
             };
             (worker, vital)
@@ -95,35 +125,46 @@ impl Vitals {
         self.members = members.map(fresh).collect();
         self.regroup_at = None;
         self.interrupted.clear();
-        self.connected();
+        self.settle_complaints();
         self.awaited.clear();
         self.bereft.clear();
         self.digests.clear();
         self.ticked_ms = None;
     }
 
-    /// All members reach each other: complaints are settled.
-    pub fn connected(&mut self) {
+    /// All members reach each other and have all that they need.
+    pub fn all_ready(&mut self) {
+        self.settle_complaints();
+        for vital in self.members.values_mut() {
+            vital.settled = true;
+        }
+    }
+
+    /// What was complained of is of no interest any more.
+    pub fn settle_complaints(&mut self) {
         self.unreachable.clear();
         self.unreachable_at = None;
     }
 
-    /// Nothing is expected of `worker` any more.
-    pub fn dismiss(&mut self, worker: &WorkerId) {
+    /// Nothing is expected of `worker` any more; if it comes back, it is new.
+    pub fn forget(&mut self, worker: &WorkerId) {
         self.members.remove(worker);
     }
 
     /// A sign of life.
-    pub fn progress(&mut self, worker: WorkerId, ticks: u64, waiting_for: Option<u32>, now: u64) {
+    pub fn progress(&mut self, worker: WorkerId, pulse: Pulse, now: u64) {
         let vital = self.members.entry(worker).or_insert_with(|| Vital {
-            changed_ms: now,
+            worked_ms: now,
+            looked_ms: now,
             ..Vital::default()
         });
-        if vital.ticks != ticks {
-            vital.changed_ms = now;
+        let before = std::mem::replace(&mut vital.pulse, pulse);
+        if pulse.ticks != before.ticks {
+            vital.worked_ms = now;
         }
-        vital.ticks = ticks;
-        vital.waiting_for = waiting_for;
+        if (pulse.looks, pulse.waiting_for) != (before.looks, before.waiting_for) {
+            vital.looked_ms = now;
+        }
     }
 
     /// Whether so much time has passed since the last look at it that the coordinator itself must have stood
@@ -134,7 +175,8 @@ impl Vitals {
         if let (true, Some(before)) = (asleep, before) {
             let lost = now - before;
             for vital in self.members.values_mut() {
-                vital.changed_ms = now;
+                vital.worked_ms = now;
+                vital.looked_ms = now;
             }
             for until in self.awaited.values_mut() {
                 *until += lost;
@@ -151,38 +193,40 @@ impl Vitals {
         self.steps_ms.push_back(ms);
     }
 
-    /// How long a member may show no work.
-    fn patience(&self, running: bool) -> u64 {
+    /// How long `member` may show no work.
+    fn patience(&self, member: &Vital, doing: Doing) -> u64 {
         // Not the longest: that may be one in which somebody was stuck.
         let mut steps: Vec<f64> = self.steps_ms.iter().copied().collect();
         steps.sort_by(f64::total_cmp);
         let usual = steps.get(steps.len() / 2).copied().unwrap_or(0.0);
-        let least = match (running, usual > 0.0) {
-            (_, false) => return FIRST_PATIENCE_MS,
-            (true, true) => LEAST_PATIENCE_MS,
-            (false, true) => FORMING_PATIENCE_MS,
+        if usual == 0.0 {
+            return FIRST_PATIENCE_MS;
+        }
+        let least = match doing {
+            Doing::Running => LEAST_PATIENCE_MS,
+            Doing::Forming if member.settled => LEAST_PATIENCE_MS,
+            Doing::Forming | Doing::Finishing => LONG_PATIENCE_MS,
         };
         ((usual * SLOWER) as u64).max(least)
     }
 
     /// Who, if anyone, stands still for too long.
-    pub fn stuck(&self, running: bool, now: u64) -> Option<Stuck> {
-        let patience = self.patience(running);
-        let still = |v: &Vital| now.saturating_sub(v.changed_ms);
-        let culprit = self
-            .members
-            .iter()
-            .filter(|(worker, v)| v.waiting_for.is_none() && !self.awaited.contains_key(*worker))
-            .find(|(_, v)| still(v) > patience);
-        if let Some((worker, vital)) = culprit {
-            return Some(Stuck::Member(worker.clone(), still(vital), patience));
+    pub fn stuck(&self, doing: Doing, now: u64) -> Option<Stuck> {
+        let members = || {
+            let judged = |(worker, vital)| (worker, vital, self.patience(vital, doing));
+            self.members.iter().map(judged)
+        };
+        let culprit = members()
+            .filter(|(worker, ..)| !self.awaited.contains_key(*worker))
+            .find(|(_, v, patience)| v.still(now) > *patience && !v.waits(now, *patience));
+        if let Some((worker, vital, patience)) = culprit {
+            return Some(Stuck::Member(worker.clone(), vital.still(now), patience));
         }
+        // Nobody is to blame only if all are awake; of one that is not, it will soon be known.
         let all_wait = !self.members.is_empty()
-            && self
-                .members
-                .values()
-                .all(|v| v.waiting_for.is_some() && still(v) > patience);
-        all_wait.then(|| Stuck::Everybody(self.members.values().map(still).min().unwrap_or(0)))
+            && members().all(|(_, v, patience)| v.still(now) > patience && v.waits(now, AWAKE_MS));
+        let shortest = || members().map(|(_, v, _)| v.still(now)).min();
+        all_wait.then(|| Stuck::Everybody(shortest().unwrap_or(0)))
     }
 
     /// `worker` says that it cannot reach `peers`.
@@ -303,42 +347,100 @@ mod tests {
         vitals
     }
 
+    fn works(ticks: u64) -> Pulse {
+        Pulse {
+            ticks,
+            ..Pulse::default()
+        }
+    }
+
+    fn waits(ticks: u64, rank: u32, looks: u64) -> Pulse {
+        Pulse {
+            ticks,
+            waiting_for: Some(rank),
+            looks,
+        }
+    }
+
     #[test]
     fn a_stuck_worker_is_told_from_one_that_waits_for_it() {
         let mut v = vitals(2);
         v.step_took(800.0);
-        v.progress(worker(0), 5, Some(1), 1000);
-        v.progress(worker(1), 5, None, 1000);
-        assert_eq!(v.stuck(true, 9000), None, "ten steps have not passed");
-        v.progress(worker(0), 5, Some(1), 9001);
-        v.progress(worker(1), 5, None, 9001);
+        v.progress(worker(0), waits(5, 1, 1), 1000);
+        v.progress(worker(1), works(5), 1000);
         assert_eq!(
-            v.stuck(true, 9001),
-            Some(Stuck::Member(worker(1), 8001, 8000))
+            v.stuck(Doing::Running, 9000),
+            None,
+            "ten steps have not passed"
         );
+        v.progress(worker(0), waits(5, 1, 60), 9001);
+        v.progress(worker(1), works(5), 9001);
+        let stuck = Some(Stuck::Member(worker(1), 8001, 8000));
+        assert_eq!(v.stuck(Doing::Running, 9001), stuck);
         // Any work resets it.
-        v.progress(worker(1), 6, None, 9002);
-        assert_eq!(v.stuck(true, 9003), None);
+        v.progress(worker(1), works(6), 9002);
+        assert_eq!(v.stuck(Doing::Running, 9003), None);
         // Nobody works and all wait: the network.
-        v.progress(worker(1), 6, Some(0), 9002);
-        assert_eq!(v.stuck(true, 17_003), Some(Stuck::Everybody(8001)));
+        v.progress(worker(1), waits(6, 0, 1), 9002);
+        v.progress(worker(0), waits(5, 1, 90), 17_000);
+        v.progress(worker(1), waits(6, 0, 30), 17_000);
+        let all = Some(Stuck::Everybody(8001));
+        assert_eq!(v.stuck(Doing::Running, 17_003), all);
+    }
+
+    #[test]
+    fn who_hangs_within_a_wait_does_not_pass_for_one_that_waits() {
+        let mut v = vitals(3);
+        v.step_took(10.0);
+        for now in (0..=6000).step_by(250) {
+            let stuck = v.stuck(Doing::Running, now);
+            match now {
+                ..=5250 => assert_eq!(stuck, None, "at {now}"),
+                // It looked up at 250 for the last time.
+                _ => assert_eq!(stuck, Some(Stuck::Member(worker(1), now, 5000))),
+            }
+            v.progress(worker(0), waits(0, 1, now), now);
+            v.progress(worker(1), waits(0, 2, now.min(250)), now);
+            v.progress(worker(2), waits(0, 1, now), now);
+        }
     }
 
     #[test]
     fn short_steps_leave_time_for_a_hiccup_and_forming_for_data() {
         let mut v = vitals(1);
         v.step_took(10.0);
-        assert_eq!(v.stuck(true, 5000), None);
-        assert!(v.stuck(true, 5001).is_some());
-        assert_eq!(v.stuck(false, 15_000), None);
-        assert!(v.stuck(false, 15_001).is_some());
+        assert_eq!(v.stuck(Doing::Running, 5000), None);
+        assert!(v.stuck(Doing::Running, 5001).is_some());
+        for doing in [Doing::Forming, Doing::Finishing] {
+            assert_eq!(v.stuck(doing, 15_000), None);
+            assert!(v.stuck(doing, 15_001).is_some());
+        }
         // A step in which somebody was stuck does not make the next one's deadline longer.
         v.step_took(10.0);
         v.step_took(9_000.0);
-        assert!(v.stuck(true, 5001).is_some());
+        assert!(v.stuck(Doing::Running, 5001).is_some());
         let v = vitals(1);
-        assert_eq!(v.stuck(true, 60_000), None);
-        assert!(v.stuck(true, 60_001).is_some());
+        assert_eq!(v.stuck(Doing::Running, 60_000), None);
+        assert!(v.stuck(Doing::Running, 60_001).is_some());
+    }
+
+    #[test]
+    fn who_was_ready_before_needs_no_long_patience_when_a_generation_forms() {
+        let mut v = vitals(2);
+        v.step_took(10.0);
+        v.all_ready();
+        v.forget(&worker(1));
+        // One stays, one comes back, and one is new.
+        v.begin((0..3).map(worker), 100);
+        for other in [1, 2] {
+            v.progress(worker(other), works(1), 3000);
+        }
+        assert_eq!(v.stuck(Doing::Forming, 5100), None);
+        let stuck = Some(Stuck::Member(worker(0), 5001, 5000));
+        assert_eq!(v.stuck(Doing::Forming, 5101), stuck);
+        v.forget(&worker(0));
+        assert_eq!(v.stuck(Doing::Forming, 18_000), None);
+        assert!(v.stuck(Doing::Forming, 18_001).is_some());
     }
 
     #[test]

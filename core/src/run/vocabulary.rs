@@ -188,6 +188,17 @@ pub enum Outcome {
     Failed { reason: String, fatal: bool },
 }
 
+/// What a heartbeat says of a worker's part in a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Pulse {
+    /// Counts up with every piece of work done.
+    pub ticks: u64,
+    /// Rank that the worker waits for at this moment, if it does.
+    pub waiting_for: Option<u32>,
+    /// Counts up several times a second while it waits: one that hangs within a wait does not look up.
+    pub looks: u64,
+}
+
 /// What happens to a run. Events of an older generation change nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -227,12 +238,11 @@ pub enum Event {
         generation: u64,
         reason: String,
     },
-    /// A sign of life: pieces of work done, and the rank that the worker waits for, if it does.
+    /// A sign of life.
     Progress {
         worker: WorkerId,
         generation: u64,
-        ticks: u64,
-        waiting_for: Option<u32>,
+        pulse: Pulse,
     },
     /// A worker's peers broke off; it keeps its state and waits for the next generation.
     Interrupted {

@@ -13,6 +13,8 @@ use crate::process::Process;
 const LONG_STOP: Duration = Duration::from_millis(2500);
 /// Shorter than that.
 const BRIEF_STOP: Duration = Duration::from_millis(400);
+/// Longer than a few steps, shorter than what counts as stuck.
+const LATE: Duration = Duration::from_millis(500);
 
 impl Chaos<'_> {
     /// Makes a fault. An error says why it cannot be made now.
@@ -20,7 +22,13 @@ impl Chaos<'_> {
         let running = self.nodes.running();
         let alone = running.len() < 2;
         match kind {
-            Kind::KillWorker | Kind::LeaveWorker | Kind::StallDevice | Kind::Partition if alone => {
+            Kind::KillWorker
+            | Kind::LeaveWorker
+            | Kind::StallDevice
+            | Kind::StallWaiting
+            | Kind::Partition
+                if alone =>
+            {
                 return Err("only one worker is there".into());
             }
             Kind::KillWorker => {
@@ -56,11 +64,21 @@ impl Chaos<'_> {
             Kind::StallDevice => {
                 let pid = self.pick(&running).pid();
                 let stall = Stall::new(pid, "device").map_err(|e| e.to_string())?;
-                let before = self.eyes().now();
-                let seed = self.wanted.seed;
-                // The others go on without it while it stands.
-                self.eyes().beyond(&before, super::PATIENCE, seed).await;
-                self.eyes().moving(super::PATIENCE, &seed).await;
+                self.goes_on_without().await;
+                stall.release();
+            }
+            Kind::StallWaiting => {
+                let at = random::below(&mut self.random, running.len() as u64) as usize;
+                let [late, waiting] = [at, (at + 1) % running.len()].map(|at| {
+                    let worker = self.nodes.workers[running[at]].as_ref();
+                    worker.expect("a running worker has a process").pid()
+                });
+                let late = Stall::new(late, "device").map_err(|e| e.to_string())?;
+                // The fault itself takes this long: some steps' time.
+                tokio::time::sleep(LATE).await;
+                let stall = Stall::new(waiting, "device").map_err(|e| e.to_string())?;
+                late.release();
+                self.goes_on_without().await;
                 stall.release();
             }
             Kind::JoinWorker => {
@@ -82,11 +100,7 @@ impl Chaos<'_> {
                 let net = self.nodes.net().ok_or("there is no network to cut")?;
                 let place = running[random::below(&mut self.random, running.len() as u64) as usize];
                 net.cut(place + 1);
-                let before = self.eyes().now();
-                let seed = self.wanted.seed;
-                // Two steps: one may have been under way when the cable was pulled.
-                self.eyes().beyond(&before, super::PATIENCE, seed).await;
-                self.eyes().moving(super::PATIENCE, &seed).await;
+                self.goes_on_without().await;
                 net.heal(place + 1);
             }
             Kind::FullDisk => {
@@ -148,6 +162,14 @@ impl Chaos<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The others go on while one cannot: two steps, as one may have been under way.
+    async fn goes_on_without(&mut self) {
+        let before = self.eyes().now();
+        let seed = self.wanted.seed;
+        self.eyes().beyond(&before, super::PATIENCE, seed).await;
+        self.eyes().moving(super::PATIENCE, &seed).await;
     }
 
     /// A new watcher of the run under way.

@@ -187,8 +187,10 @@ impl Chaos<'_> {
         }
         let seed = self.wanted.seed;
         let after = self.eyes().beyond(&before, PATIENCE, seed).await;
-        let took = after.at.saturating_duration_since(at);
-        self.report.recovered(kind, took);
+        // A run that the fault found at its end has nothing to recover to.
+        let moved = after.events > before.events;
+        let took = moved.then(|| after.at.saturating_duration_since(at));
+        self.report.made(kind, took);
         self.mend(kind).await;
         self.nodes.measure(&mut self.report);
     }

@@ -19,6 +19,8 @@ pub enum Kind {
     BriefStop,
     /// The thread that computes stands still; the heart goes on beating.
     StallDevice,
+    /// It stands still while it waits for another's, which is late.
+    StallWaiting,
     /// SIGTERM of a worker.
     LeaveWorker,
     /// One more worker, where there is room.
@@ -39,12 +41,13 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::KillWorker,
         Self::KillAllWorkers,
         Self::StopWorker,
         Self::BriefStop,
         Self::StallDevice,
+        Self::StallWaiting,
         Self::LeaveWorker,
         Self::JoinWorker,
         Self::KillCoordinator,
@@ -112,17 +115,19 @@ pub struct Quantiles {
 }
 
 impl Report {
-    /// A fault was made, and so long after it the next step was committed.
-    pub fn recovered(&mut self, kind: Kind, took: Duration) {
+    /// A fault was made, and so long after it the next step was committed, if one was to come.
+    pub fn made(&mut self, kind: Kind, took: Option<Duration>) {
         *self.faults.entry(kind).or_default() += 1;
-        let times = self.times.entry(kind).or_default();
-        times.push(took.as_millis() as u64);
-        times.sort_unstable();
-        let quantiles = Quantiles::of(times);
-        if kind.is_plain_kill() {
-            self.recovery_ms = Quantiles::of(times);
+        if let Some(took) = took {
+            let times = self.times.entry(kind).or_default();
+            times.push(took.as_millis() as u64);
+            times.sort_unstable();
+            let quantiles = Quantiles::of(times);
+            if kind.is_plain_kill() {
+                self.recovery_ms = Quantiles::of(times);
+            }
+            self.by_kind_ms.insert(kind, quantiles);
         }
-        self.by_kind_ms.insert(kind, quantiles);
         if matches!(kind, Kind::KillAllWorkers | Kind::CorruptCheckpoint) {
             // Nobody is left to log it.
             self.steps_retried += 1;

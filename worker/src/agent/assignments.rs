@@ -1,6 +1,6 @@
 //! The assignment under way: taken on, replaced by a newer one, let go of.
 
-use fovea_core::run::Outcome;
+use fovea_core::run::{Outcome, Pulse};
 use fovea_proto::pb;
 use fovea_proto::pb::worker_message::Message;
 use tokio::sync::{mpsc, watch};
@@ -52,14 +52,19 @@ impl Current {
         self.ready.iter().chain(waiting)
     }
 
-    /// Pieces of work, and the rank that is waited for. Who waits for the next generation waits for nobody
-    /// else, and says so, lest it be taken for stuck.
-    pub(super) fn vitals(&self) -> (u64, Option<u32>) {
-        let waiting_for = match &self.stage {
-            Stage::Working { .. } => self.vitals.waiting().on(),
-            Stage::Waiting(_) => self.rank,
+    /// What the heartbeat numbered `sequence` says. Who waits for the next generation waits for nobody else,
+    /// and says so, lest it be taken for stuck.
+    pub(super) fn pulse(&self, sequence: u64) -> Pulse {
+        let waiting = self.vitals.waiting();
+        let (waiting_for, looks) = match &self.stage {
+            Stage::Working { .. } => (waiting.on(), waiting.looks()),
+            Stage::Waiting(_) => (self.rank, sequence),
         };
-        (self.vitals.ticks(), waiting_for)
+        Pulse {
+            ticks: self.vitals.ticks(),
+            waiting_for,
+            looks,
+        }
     }
 
     fn is(&self, run_id: &str, generation: u64) -> bool {

@@ -18,6 +18,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::run::Pulse;
 use fovea_proto::pb;
 use fovea_proto::pb::coordinator_message::Message as FromCoordinator;
 use fovea_proto::pb::worker_message::Message as FromWorker;
@@ -321,7 +322,16 @@ impl<W: Work> Agent<W> {
 
     fn beat(&mut self) {
         let serving = self.serving();
-        let (ticks, mut waiting_for) = self.current.as_ref().map_or((0, None), Current::vitals);
+        self.sequence += 1;
+        let sequence = self.sequence;
+        let Pulse {
+            ticks,
+            mut waiting_for,
+            looks,
+        } = self
+            .current
+            .as_ref()
+            .map_or_else(Pulse::default, |current| current.pulse(sequence));
         // Nobody keeps it from letting go of the old generation but itself: a device that hangs in a
         // collective must not pass for one that waits. On the way to a boundary, however, it needs its peers
         // of the old generation, and one of them may be stuck.
@@ -329,12 +339,12 @@ impl<W: Work> Agent<W> {
             waiting_for = None;
         }
         if let Some(session) = self.session.as_ref().filter(|s| s.is_welcomed()) {
-            self.sequence += 1;
             let heartbeat = FromWorker::Heartbeat(pb::Heartbeat {
-                sequence: self.sequence,
+                sequence,
                 serving,
                 ticks,
                 waiting_for,
+                looks,
             });
             if session.say_now(heartbeat).is_err() {
                 self.hang_up();

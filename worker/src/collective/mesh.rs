@@ -185,6 +185,7 @@ impl Mesh {
         let mut pause = Duration::from_millis(10);
         let mut next_round = Instant::now();
         loop {
+            waits.look();
             // All are called in turn: one that cannot be reached must not hide what becomes of the rest.
             if Instant::now() >= next_round {
                 let below: Vec<usize> = (0..rank).filter(|&r| streams[r].is_none()).collect();

@@ -126,6 +126,8 @@ fn all_that_are_missing_are_listed() {
         // Rank 5's part, as far as it concerns this one.
         let caller = call(&roster.members[3].address, KEY, 5, PATIENCE).unwrap();
         wait_until("waiting for the first", || waiting.on() == Some(0));
+        let before = waiting.looks();
+        wait_until("looking up", || waiting.looks() > before + 1);
         let error = met.join().unwrap().unwrap_err();
         assert_eq!(
             error.to_string(),

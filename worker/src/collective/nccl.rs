@@ -71,8 +71,10 @@ pub fn with_nccl(
     }
     let ranks = roster.members.len();
     let communicator = {
-        let _waits = tcp.waiting().begin((rank + 1) % ranks);
-        Communicator::connect(api, tcp.communicator(), &said[0], ranks, rank, patience)
+        let waiting = tcp.waiting();
+        let _waits = waiting.begin((rank + 1) % ranks);
+        let slot = tcp.communicator();
+        Communicator::connect(api, slot, &said[0], ranks, rank, waiting, patience)
             .map_err(CollectiveError::Gpu)?
     };
     info!(nccl = api.version, "gradients travel over NCCL");

@@ -73,16 +73,7 @@ impl TcpCollective {
         for (rank, (stream, member)) in streams.into_iter().zip(&roster.members).enumerate() {
             peers.push(match stream {
                 None => None,
-                Some(stream) => {
-                    stream.set_read_timeout(Some(patience))?;
-                    stream.set_write_timeout(Some(patience))?;
-                    Some(Peer {
-                        id: member.worker.to_string(),
-                        rank,
-                        stream,
-                        virtual_ranks: member.virtual_ranks as usize,
-                    })
-                }
+                Some(stream) => Some(Peer::new(member, rank, stream, patience)?),
             });
         }
         Ok(Self {
@@ -108,7 +99,7 @@ impl TcpCollective {
 
     /// A handle that ends the connections from another thread.
     pub fn aborter(&self) -> io::Result<Aborter> {
-        let streams = self.peers.iter().flatten().map(|p| p.stream.try_clone());
+        let streams = self.peers.iter().flatten().map(Peer::connection);
         Ok(Aborter {
             streams: Arc::new(streams.collect::<io::Result<_>>()?),
             communicator: Arc::clone(&self.communicator),

@@ -385,11 +385,18 @@ fn abort_frees_the_source_of_a_broadcast() {
         let _unread = b;
         let source = scope.spawn(move || collective.broadcast(0, &[1], &mut vec![1.0; LARGE]));
         wait_until("waiting for the receiver", || waiting.on() == Some(1));
+        looks_up(&waiting);
         aborter.abort();
         wait_until("the end", || source.is_finished());
         assert!(source.join().unwrap().is_err());
     });
     assert_eq!(waiting.on(), None);
+}
+
+/// Who waits is not taken for one that hangs.
+fn looks_up(waiting: &Waiting) {
+    let before = waiting.looks();
+    wait_until("looking up", || waiting.looks() > before + 1);
 }
 
 #[test]
@@ -407,9 +414,11 @@ fn waiting_shows_a_late_peer_until_it_comes() {
             send.send(early.waiting.on()).unwrap();
         });
         wait_until("waiting in gather", || waiting.on() == Some(1));
+        looks_up(&waiting);
         late.gather(&[2]).unwrap();
         assert_eq!(done.recv_timeout(PATIENCE).unwrap(), None);
         wait_until("waiting in reduce", || waiting.on() == Some(1));
+        looks_up(&waiting);
         late.reduce(&ones(), &mut zeros(10)).unwrap();
         assert_eq!(done.recv_timeout(PATIENCE).unwrap(), None);
     });

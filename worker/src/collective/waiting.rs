@@ -1,24 +1,44 @@
 //! Whom this worker waits for, for other threads to see.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// While a thread waits, it looks up at least this often.
+pub(crate) const LOOK: Duration = Duration::from_millis(200);
 
 /// The peer for which this worker's collective waits right now; clones show the same.
 ///
 /// When a generation stands still, most of its workers wait for each other and one has brought them
-/// to a stop. Who follows what everybody shows here finds that one.
+/// to a stop. Who follows what everybody shows here finds that one. A thread that hangs within a wait
+/// shows a peer, too, but does not look up any more.
 #[derive(Debug, Clone, Default)]
-pub struct Waiting(
-    /// The peer's rank plus one; 0 while waiting for nobody.
-    Arc<AtomicU32>,
-);
+pub struct Waiting(Arc<Shown>);
 
+#[derive(Debug, Default)]
+struct Shown {
+    /// The peer's rank plus one; 0 while waiting for nobody.
+    peer: AtomicU32,
+    looks: AtomicU64,
+}
+
+// Nothing else is published with these numbers, so their order with other memory does not matter.
 impl Waiting {
     /// Rank of the peer that is being waited for: that it connects, sends, or takes what is sent to
     /// it. None while no call waits for a peer.
     pub fn on(&self) -> Option<u32> {
-        // Nothing else is published with the number, so its order with other memory does not matter.
-        self.0.load(Ordering::Relaxed).checked_sub(1)
+        self.0.peer.load(Ordering::Relaxed).checked_sub(1)
+    }
+
+    /// How often the waiting thread has looked up so far.
+    pub fn looks(&self) -> u64 {
+        self.0.looks.load(Ordering::Relaxed)
+    }
+
+    /// The waiting thread looks up. It is called at least every [`LOOK`] by whoever shows a peer, and by the
+    /// thread that waits only.
+    pub(crate) fn look(&self) {
+        self.0.looks.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Shows `rank` until the returned value is dropped, so also when an error or a panic ends the
@@ -37,12 +57,18 @@ pub(crate) struct Waits<'a>(&'a Waiting);
 impl Waits<'_> {
     /// Shows another peer.
     pub(crate) fn switch(&self, rank: usize) {
-        self.0.0.store(rank as u32 + 1, Ordering::Relaxed);
+        self.0.0.peer.store(rank as u32 + 1, Ordering::Relaxed);
+        self.look();
+    }
+
+    /// [`Waiting::look`].
+    pub(crate) fn look(&self) {
+        self.0.look();
     }
 }
 
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
-        self.0.0.store(0, Ordering::Relaxed);
+        self.0.0.peer.store(0, Ordering::Relaxed);
     }
 }

@@ -1,17 +1,25 @@
 //! Messages between the workers of a generation, and how they go both ways without blocking everybody.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use fovea_core::roster::Member;
 
 use super::CollectiveError;
-use super::waiting::Waiting;
+use super::waiting::{LOOK, Waiting, Waits};
 
 /// A connected peer.
 pub(super) struct Peer {
     pub(super) id: String,
     pub(super) rank: usize,
-    pub(super) stream: TcpStream,
+    /// Its reads end after [`LOOK`], see [`Peer::new`].
+    stream: TcpStream,
     pub(super) virtual_ranks: usize,
+    /// No single read or write takes longer.
+    patience: Duration,
 }
 
 /// Which message is due: a peer that thinks of another one is out of step.
@@ -40,12 +48,17 @@ pub(super) fn exchange<'a>(
     read: impl FnOnce() -> Result<(), CollectiveError>,
 ) -> Result<(), CollectiveError> {
     std::thread::scope(|scope| {
-        let writers: Vec<_> = peers
-            .iter()
-            .flatten()
-            .filter_map(|peer| what(peer.rank).map(|parts| (peer, parts)))
-            .map(|(peer, parts)| (peer.rank, scope.spawn(move || peer.send(tag, &parts))))
-            .collect();
+        let (tell, told) = mpsc::channel();
+        let mut sending = BTreeSet::new();
+        for peer in peers.iter().flatten() {
+            if let Some(parts) = what(peer.rank) {
+                sending.insert(peer.rank);
+                let tell = tell.clone();
+                // Who is told listens until all have told.
+                scope.spawn(move || drop(tell.send((peer.rank, peer.send(tag, &parts)))));
+            }
+        }
+        drop(tell);
         let result = read();
         if result.is_err() {
             // Writers may be stuck towards a peer that does not read: free them.
@@ -53,19 +66,75 @@ pub(super) fn exchange<'a>(
                 let _ = peer.stream.shutdown(Shutdown::Both);
             }
         }
-        let sent: Result<Vec<()>, _> = writers
-            .into_iter()
-            .map(|(rank, writer)| {
-                let _waits = waiting.begin(rank);
-                writer.join().expect("a writer does not panic")
-            })
-            .collect();
+        let mut sent = BTreeMap::new();
+        while let Some(&slowest) = sending.first() {
+            let waits = waiting.begin(slowest);
+            match told.recv_timeout(LOOK) {
+                Ok((rank, result)) => {
+                    sending.remove(&rank);
+                    sent.insert(rank, result);
+                }
+                Err(RecvTimeoutError::Timeout) => waits.look(),
+                // One has panicked, and so will the scope.
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
         // What was read first names the cause; a writer's error may only follow from it.
-        result.and(sent.map(|_| ()))
+        result.and(sent.into_values().collect())
     })
 }
 
+/// Reads from a peer, looking up again and again.
+struct Listener<'a> {
+    peer: &'a Peer,
+    waits: Waits<'a>,
+}
+
+impl Read for Listener<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let begun = Instant::now();
+        loop {
+            let read = (&self.peer.stream).read(into);
+            self.waits.look();
+            match read {
+                Err(e) if timed_out(&e) && begun.elapsed() < self.peer.patience => {}
+                read => return read,
+            }
+        }
+    }
+}
+
+fn timed_out(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
+    )
+}
+
 impl Peer {
+    /// The peer at the other end of `stream`.
+    pub(super) fn new(
+        member: &Member,
+        rank: usize,
+        stream: TcpStream,
+        patience: Duration,
+    ) -> io::Result<Self> {
+        stream.set_read_timeout(Some(LOOK.min(patience)))?;
+        stream.set_write_timeout(Some(patience))?;
+        Ok(Self {
+            id: member.worker.to_string(),
+            rank,
+            stream,
+            virtual_ranks: member.virtual_ranks as usize,
+            patience,
+        })
+    }
+
+    /// Another handle to its connection.
+    pub(super) fn connection(&self) -> io::Result<TcpStream> {
+        self.stream.try_clone()
+    }
+
     fn send(&self, tag: Tag, parts: &[&[u8]]) -> Result<(), CollectiveError> {
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
         let mut header = [0u8; HEADER];
@@ -90,14 +159,13 @@ impl Peer {
         waiting: &Waiting,
         into: &mut [f32],
     ) -> Result<(), CollectiveError> {
-        let _waits = waiting.begin(self.rank);
-        let bytes = self.receive_header(tag)?;
+        let mut from = self.listen(waiting);
+        let bytes = self.receive_header(tag, &mut from)?;
         let expected = size_of_val(into) as u64;
         if bytes != expected {
             return Err(self.out_of_step(format!("expected {expected} bytes, got {bytes}")));
         }
-        (&self.stream)
-            .read_exact(bytemuck::cast_slice_mut(into))
+        from.read_exact(bytemuck::cast_slice_mut(into))
             .map_err(|e| self.lost(&e))
     }
 
@@ -108,24 +176,27 @@ impl Peer {
         waiting: &Waiting,
         most: u64,
     ) -> Result<Vec<u8>, CollectiveError> {
-        let _waits = waiting.begin(self.rank);
-        let bytes = self.receive_header(tag)?;
+        let mut from = self.listen(waiting);
+        let bytes = self.receive_header(tag, &mut from)?;
         if bytes > most {
             return Err(self.out_of_step(format!("expected at most {most} bytes, got {bytes}")));
         }
         let mut message = vec![0; bytes as usize];
-        (&self.stream)
-            .read_exact(&mut message)
-            .map_err(|e| self.lost(&e))?;
+        from.read_exact(&mut message).map_err(|e| self.lost(&e))?;
         Ok(message)
     }
 
+    fn listen<'a>(&'a self, waiting: &'a Waiting) -> Listener<'a> {
+        Listener {
+            peer: self,
+            waits: waiting.begin(self.rank),
+        }
+    }
+
     /// The length of the message that follows, if it is the one that is due.
-    fn receive_header(&self, due: Tag) -> Result<u64, CollectiveError> {
+    fn receive_header(&self, due: Tag, from: &mut Listener) -> Result<u64, CollectiveError> {
         let mut header = [0u8; HEADER];
-        (&self.stream)
-            .read_exact(&mut header)
-            .map_err(|e| self.lost(&e))?;
+        from.read_exact(&mut header).map_err(|e| self.lost(&e))?;
         let u32_at = |i: usize| u32::from_le_bytes(header[i..i + 4].try_into().expect("4 bytes"));
         let u64_at = |i: usize| u64::from_le_bytes(header[i..i + 8].try_into().expect("8 bytes"));
         let magic = u32_at(0);
@@ -152,9 +223,7 @@ impl Peer {
 
     fn lost(&self, error: &io::Error) -> CollectiveError {
         let problem = match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                "did not answer within the deadline".to_owned()
-            }
+            _ if timed_out(error) => "did not answer within the deadline".to_owned(),
             io::ErrorKind::UnexpectedEof
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::BrokenPipe => "closed the connection".to_owned(),

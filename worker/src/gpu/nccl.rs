@@ -12,6 +12,7 @@ use cudarc::driver::sys::{CUresult, cuStreamQuery};
 use cudarc::nccl::sys::{ncclComm_t, ncclConfig_t, ncclUniqueId};
 
 use super::{Found, open};
+use crate::collective::Waiting;
 
 /// `ncclResult_t`, as a number: a library newer than the list of names must not be undefined behaviour.
 type Code = u32;
@@ -246,6 +247,7 @@ pub trait Link: Send {
 pub struct Communicator {
     api: Api,
     slot: Arc<Slot>,
+    waiting: Waiting,
 }
 
 impl Drop for Communicator {
@@ -256,12 +258,14 @@ impl Drop for Communicator {
 
 impl Communicator {
     /// Connects `rank` of `ranks` under the name `id`, on the GPU that is current. Gives up after `deadline`.
+    /// While it waits, then and later, `waiting` is told that it looks up.
     pub fn connect(
         api: &Api,
         slot: &Arc<Slot>,
         id: &[u8],
         ranks: usize,
         rank: usize,
+        waiting: &Waiting,
         deadline: Duration,
     ) -> Found<Self> {
         let mut name = ncclUniqueId {
@@ -299,6 +303,7 @@ impl Communicator {
         let communicator = Self {
             api: api.clone(),
             slot: Arc::clone(slot),
+            waiting: waiting.clone(),
         };
         communicator.settle("connecting", deadline)?;
         Ok(communicator)
@@ -311,6 +316,7 @@ impl Communicator {
             if Instant::now() > end {
                 return Err(format!("NCCL: {doing}: not done within {deadline:?}"));
             }
+            self.waiting.look();
             std::thread::sleep(LOOK);
         }
         Ok(())
@@ -382,6 +388,7 @@ impl Link for Communicator {
             if Instant::now() > end {
                 return Err(format!("nothing came within {deadline:?}"));
             }
+            self.waiting.look();
             std::thread::sleep(LOOK);
         }
         // What was aborted ends, too.

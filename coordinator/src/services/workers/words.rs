@@ -2,7 +2,7 @@
 
 use fovea_core::ids::RunId;
 use fovea_core::metrics::Score;
-use fovea_core::run::{Outcome, Standing, StepReport};
+use fovea_core::run::{Outcome, Pulse, Standing, StepReport};
 use fovea_proto::pb;
 use fovea_proto::pb::coordinator_message::Message as Down;
 use fovea_proto::pb::worker_message::Message as Up;
@@ -62,11 +62,16 @@ pub(super) fn said(message: pb::WorkerMessage) -> Result<Option<Said>, ApiError>
             serving,
             ticks,
             waiting_for,
+            looks,
         }) => {
             let Some(pb::Serving { run_id, generation }) = serving else {
                 return Ok(None);
             };
-            let what = AboutRun::Progress { ticks, waiting_for };
+            let what = AboutRun::Progress(Pulse {
+                ticks,
+                waiting_for,
+                looks,
+            });
             ("heartbeat.serving", run_id, generation, what)
         }
         Up::Prepared(pb::Prepared { run_id, problem }) => {

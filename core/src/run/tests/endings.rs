@@ -222,8 +222,11 @@ fn a_member_that_cannot_do_its_last_part_is_given_up() {
                 Event::Progress {
                     worker: worker(1),
                     generation: 1,
-                    ticks: 1,
-                    waiting_for,
+                    pulse: Pulse {
+                        ticks: 1,
+                        waiting_for,
+                        looks: now,
+                    },
                 },
             );
             told.extend(aborted(&run.apply(now, Event::Tick)));

@@ -36,14 +36,17 @@ fn any_event() -> impl Strategy<Value = Event> {
             generation,
             peers: workers(&peers),
         }),
-        (who(), generation(), 0u64..3, any::<bool>()).prop_map(|(w, generation, ticks, waits)| {
-            Event::Progress {
+        (who(), generation(), 0u64..3, any::<bool>(), 0u64..3).prop_map(
+            |(w, generation, ticks, waits, looks)| Event::Progress {
                 worker: worker(w),
                 generation,
-                ticks,
-                waiting_for: waits.then_some(0),
+                pulse: Pulse {
+                    ticks,
+                    waiting_for: waits.then_some(0),
+                    looks,
+                },
             }
-        }),
+        ),
         (who(), prop::option::of(generation())).prop_map(|(w, serving)| Event::WorkerBack {
             worker: worker(w),
             serving,

@@ -4,12 +4,15 @@ use std::collections::BTreeSet;
 
 use super::*;
 
-fn progress(i: u8, generation: u64, ticks: u64, waiting_for: Option<u32>) -> Event {
+fn progress(i: u8, generation: u64, ticks: u64, waiting_for: Option<u32>, looks: u64) -> Event {
     Event::Progress {
         worker: worker(i),
         generation,
-        ticks,
-        waiting_for,
+        pulse: Pulse {
+            ticks,
+            waiting_for,
+            looks,
+        },
     }
 }
 
@@ -207,7 +210,7 @@ fn a_stuck_worker_is_put_out_after_ten_steps_time() {
     report.phases.forward_ms = 800.0;
     let generation = 1;
     run.apply(0, Event::StepCommitted { generation, report });
-    let waits = |_| vec![progress(0, 1, 5, Some(1)), progress(1, 1, 5, None)];
+    let waits = |now| vec![progress(0, 1, 5, Some(1), now), progress(1, 1, 5, None, 0)];
     let (now, effects) = watch(&mut run, 0, waits);
     // The first heartbeat, at 250 ms, was a sign of work.
     assert_eq!(now, 8500);
@@ -216,12 +219,35 @@ fn a_stuck_worker_is_put_out_after_ten_steps_time() {
 }
 
 #[test]
+fn a_worker_that_hangs_within_a_wait_is_put_out_as_soon_as_one_that_hangs_elsewhere() {
+    let mut run = running(&[0, 1]);
+    run.apply(0, committed(1, 1));
+    let waits = |now| {
+        vec![
+            progress(0, 1, 5, Some(1), now),
+            progress(1, 1, 5, Some(0), 7),
+        ]
+    };
+    let (now, effects) = watch(&mut run, 0, waits);
+    assert_eq!(now, 5500);
+    assert_eq!(aborted(&effects), [(worker(1), 1)]);
+    // Another one hangs while the next generation forms: it was ready before, and needs no more time.
+    let mut run = running(&[0, 1, 2]);
+    run.apply(0, committed(1, 1));
+    run.apply(0, lost(2));
+    let waits = |now| vec![progress(0, 2, 5, Some(1), now), progress(1, 2, 0, None, 0)];
+    let (now, effects) = watch(&mut run, 0, waits);
+    assert_eq!(now, 5250);
+    assert_eq!(aborted(&effects), [(worker(1), 2)]);
+}
+
+#[test]
 fn nobody_is_put_out_when_all_wait_for_each_other() {
     for forming in [false, true] {
         let mut run = if forming { queued() } else { running(&[0, 1]) };
         run.apply(0, assigned(&[0, 1]));
-        let waits = |_| vec![progress(0, 1, 5, Some(1)), progress(1, 1, 5, Some(0))];
-        let (_, effects) = watch(&mut run, 0, waits);
+        let waits = |now| [(0, 1), (1, 0)].map(|(i, of)| progress(i, 1, 5, Some(of), now));
+        let (_, effects) = watch(&mut run, 0, |now| waits(now).into());
         assert!(aborted(&effects).is_empty());
         assert!(matches!(sent(&effects), Some((_, false, _))), "{forming}");
         assert_eq!(members(&run), workers(&[0, 1]));

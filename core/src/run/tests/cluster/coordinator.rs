@@ -224,8 +224,12 @@ impl Cluster {
             let event = Event::Progress {
                 worker: w.id.clone(),
                 generation: serving.newest(),
-                ticks: w.ticks,
-                waiting_for: (!w.stuck).then_some(0),
+                pulse: Pulse {
+                    ticks: w.ticks,
+                    // Some hang while they work, others within a wait.
+                    waiting_for: (!w.stuck || w.ticks.is_multiple_of(2)).then_some(0),
+                    looks: if w.stuck { 0 } else { self.now },
+                },
             };
             self.apply(event);
         }

@@ -10,7 +10,11 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 /// What tch has no call for.
-const CPP: [&str; 2] = ["src/model/autograd.cpp", "src/device/context.cpp"];
+const CPP: [&str; 3] = [
+    "src/model/autograd.cpp",
+    "src/model/convolution.cpp",
+    "src/device/context.cpp",
+];
 
 fn main() {
     let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");

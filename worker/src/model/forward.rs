@@ -3,8 +3,9 @@
 use fovea_core::googlenet::HEAD;
 use tch::{Device, Kind, Tensor, no_grad};
 
+use super::inception::{self, Layer, Layers};
 use super::lrn::lrn;
-use super::net::{Net, channels_last};
+use super::net::{Net, WeightLayer, channels_last};
 use super::pass::Pass;
 use super::pool::{Moves, max_pool};
 use super::{conv3x3, kernels};
@@ -190,6 +191,28 @@ impl Net {
 
     fn inception(&self, module: &str, x: &Tensor, see: &mut Observer) -> Tensor {
         let name = |part: &str| format!("{module}/{part}");
+        let layer = |part: &str| {
+            let WeightLayer { weight, bias, .. } = &self.weight_layers[&name(part)];
+            Layer { weight, bias }
+        };
+        if see.nothing()
+            && let Some(y) = inception::inception(
+                x,
+                Layers {
+                    one: layer("1x1"),
+                    three_reduce: layer("3x3_reduce"),
+                    three: layer("3x3"),
+                    five_reduce: layer("5x5_reduce"),
+                    five: layer("5x5"),
+                    pool_proj: layer("pool_proj"),
+                },
+            )
+        {
+            return match pooling_after(module) {
+                Some(_) => max_pool(&y, Moves::ByTwo),
+                None => y,
+            };
+        }
         let one = self.conv(&name("1x1"), x, see);
         let three = self.conv(&name("3x3_reduce"), x, see);
         let three = self.conv(&name("3x3"), &three, see);
@@ -200,10 +223,8 @@ impl Net {
         let pool = self.conv(&name("pool_proj"), &pool, see);
         let y = Tensor::cat(&[one, three, five, pool], 1);
         see.layer(&name("output"), &y);
-        let pooled = match module {
-            "inception_3b" => "pool3/3x3_s2",
-            "inception_4e" => "pool4/3x3_s2",
-            _ => return y,
+        let Some(pooled) = pooling_after(module) else {
+            return y;
         };
         let y = max_pool(&y, Moves::ByTwo);
         see.layer(pooled, &y);
@@ -242,6 +263,15 @@ impl Net {
         // Within the graph, so that the gradients come back as f32. Free where the kind is the same.
         let [weight, bias] = [&layer.weight, &layer.bias].map(|p| p.to_kind(self.compute));
         x.conv2d(&weight, Some(&bias), stride, pad, [1, 1], 1)
+    }
+}
+
+/// The pooling that follows a module.
+fn pooling_after(module: &str) -> Option<&'static str> {
+    match module {
+        "inception_3b" => Some("pool3/3x3_s2"),
+        "inception_4e" => Some("pool4/3x3_s2"),
+        _ => None,
     }
 }
 

@@ -5,8 +5,8 @@
 //! reduction and checkpoints work on one array and nothing is copied. Activations are channels-last
 //! (in memory: image, row, column, channel) throughout, which is the fast form on CPUs and GPUs.
 //!
-//! On the CPU the 3x3 convolutions, pooling and normalisation are ours ([`conv3x3`], [`pool`], [`lrn`]), hung
-//! into libtorch's autograd ([`autograd`]); where no gradient flows (the frozen stem, evaluation), ReLU,
+//! On the CPU the 3x3 convolutions, pooling and normalisation are ours ([`conv3x3`], [`pool`], [`lrn`]), and an
+//! inception module is one operation ([`inception`]), hung into libtorch's autograd ([`autograd`]); where no gradient flows (the frozen stem, evaluation), ReLU,
 //! normalisation and pooling run fused ([`kernels`]).
 //!
 //! Convolutions, ReLU, pooling and concatenation are computed in f32 or in bfloat16
@@ -14,14 +14,19 @@
 //! gradients are f32 whichever it is. The casts are written out, as tch's autocast is for CUDA only.
 
 mod autograd;
+mod columns;
 mod conv3x3;
+mod convolution;
 mod forward;
+mod inception;
 pub mod kernels;
 pub mod lrn;
 mod memory;
 mod net;
 mod pass;
+mod pixels;
 mod pool;
+mod product;
 pub(crate) mod raw;
 mod rows;
 mod simd;

@@ -11,7 +11,7 @@ use super::autograd::{self, Backward};
 use super::kernels::{by_pixel, share_out};
 use super::raw::{numbers, numbers_mut};
 use super::rows::Shape;
-use lanes::{Bf16, Number};
+pub use lanes::{Bf16, Number};
 
 /// Channels are taken so many at a time.
 const LANES: usize = 8;
@@ -72,7 +72,8 @@ fn pooled<N: Number>(x: &Tensor, moves: Moves) -> Tensor {
 }
 
 /// What the backward pass needs.
-struct MaxPool<N> {
+#[derive(Debug)]
+pub struct MaxPool<N> {
     from: Shape,
     moves: Moves,
     /// By output: which of the window's nine places was the largest, row by row.
@@ -80,7 +81,8 @@ struct MaxPool<N> {
     number: PhantomData<N>,
 }
 
-fn forward<N: Number>(x: &Tensor, moves: Moves) -> (Tensor, MaxPool<N>) {
+/// As [`max_pool`], without a graph.
+pub fn forward<N: Number>(x: &Tensor, moves: Moves) -> (Tensor, MaxPool<N>) {
     let (images, channels, height, width) = x.size4().expect("a batch of images");
     let from = Shape {
         height: height as usize,
@@ -109,6 +111,22 @@ fn forward<N: Number>(x: &Tensor, moves: Moves) -> (Tensor, MaxPool<N>) {
         number: PhantomData,
     };
     (y.permute([0, 3, 1, 2]), kept)
+}
+
+impl MaxPool<f32> {
+    /// Adds the gradient by x to `sum`. Both are by pixel and contiguous.
+    pub fn add_back(&self, gradient: &Tensor, sum: &Tensor) {
+        let (from, to) = (self.from, self.moves.pooled(self.from));
+        // SAFETY: contiguous f32 tensors on the CPU; nobody else uses `sum` meanwhile.
+        let (gs, sums) = unsafe { (numbers::<f32>(gradient), numbers_mut::<f32>(sum)) };
+        let work = sums
+            .chunks_mut(from.len())
+            .zip(gs.chunks(to.len()))
+            .zip(self.places.chunks(to.len()));
+        share_out(work.collect(), |((sums, gradient), places)| {
+            pool_back(from, self.moves, gradient, places, sums)
+        });
+    }
 }
 
 impl<N: Number> Backward for MaxPool<N> {

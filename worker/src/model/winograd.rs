@@ -10,6 +10,8 @@
 //! Transformed tensors lie as 36 planes of `[tiles, channels]`. Inner loops run along channels, in groups of
 //! [`LANES`].
 
+use super::pixels::{Pixels, PixelsMut};
+use super::pool::{Bf16, Number};
 use super::rows::Shape;
 use super::simd::for_this_processor;
 
@@ -77,37 +79,92 @@ impl Part {
     }
 }
 
-/// Pixels of an image whose channels are part of a wider tensor's: those of a concatenation, say.
-#[derive(Debug, Clone, Copy)]
-pub struct Pixels<'a> {
-    /// From the first channel of the first pixel on.
-    pub values: &'a [f32],
-    /// From a pixel to the next, numbers; rows follow each other without a gap.
-    pub stride: usize,
-}
-
 type Lanes = [f32; LANES];
 type Square = [[Lanes; IN]; IN];
 const ZERO: Lanes = [0.0; LANES];
 
-for_this_processor!(
+/// How images are stored. The arithmetic is in f32 in any case.
+pub trait Stored: Number {
     /// `B^T d B` of every tile of the image `x`.
-    input, input_any, (shape: Shape, x: &[f32], out: Part)
-);
-for_this_processor!(
+    fn input(shape: Shape, x: &[Self], out: Part);
+
     /// `A^T m A` of every tile, the bias and ReLU: the image `out`, whose shape is given.
-    output, output_any, (shape: Shape, m: Part, bias: &[f32], out: &mut [f32])
-);
-for_this_processor!(
+    fn output(shape: Shape, m: Part, bias: &[f32], out: PixelsMut<Self>);
+
     /// `A g A^T` of every tile, `g` being `gradient` where the output `y` is positive: the transposed of
-    /// [`output`]. Adds the gradient of the bias to `bias`.
-    output_back, output_back_any,
-    (shape: Shape, gradient: Pixels, y: &[f32], out: Part, bias: &mut [f32])
+    /// [`Stored::output`]. Adds the gradient of the bias to `bias`.
+    fn output_back(
+        shape: Shape,
+        gradient: Pixels<Self>,
+        y: Pixels<Self>,
+        out: Part,
+        bias: &mut [f32],
+    );
+
+    /// `B v B^T` of every tile, added up where they overlap: the transposed of [`Stored::input`].
+    fn input_back(shape: Shape, v: Part, out: &mut [Self]);
+}
+
+impl Stored for f32 {
+    fn input(shape: Shape, x: &[f32], out: Part) {
+        input_f32(shape, x, out);
+    }
+
+    fn output(shape: Shape, m: Part, bias: &[f32], out: PixelsMut) {
+        output_f32(shape, m, bias, out);
+    }
+
+    fn output_back(shape: Shape, gradient: Pixels, y: Pixels, out: Part, bias: &mut [f32]) {
+        output_back_f32(shape, gradient, y, out, bias);
+    }
+
+    fn input_back(shape: Shape, v: Part, out: &mut [f32]) {
+        input_back_f32(shape, v, out);
+    }
+}
+
+impl Stored for Bf16 {
+    fn input(shape: Shape, x: &[Bf16], out: Part) {
+        input_bf16(shape, x, out);
+    }
+
+    fn output(shape: Shape, m: Part, bias: &[f32], out: PixelsMut<Bf16>) {
+        output_bf16(shape, m, bias, out);
+    }
+
+    fn output_back(
+        shape: Shape,
+        gradient: Pixels<Bf16>,
+        y: Pixels<Bf16>,
+        out: Part,
+        bias: &mut [f32],
+    ) {
+        output_back_bf16(shape, gradient, y, out, bias);
+    }
+
+    fn input_back(shape: Shape, v: Part, out: &mut [Bf16]) {
+        // Rounded once, when all tiles are added up.
+        Bf16::sum_into(out, |sums| f32::input_back(shape, v, sums));
+    }
+}
+
+for_this_processor!(input_f32, input_any, (shape: Shape, x: &[f32], out: Part));
+for_this_processor!(input_bf16, input_any, (shape: Shape, x: &[Bf16], out: Part));
+for_this_processor!(
+    output_f32, output_any, (shape: Shape, m: Part, bias: &[f32], out: PixelsMut)
 );
 for_this_processor!(
-    /// `B v B^T` of every tile, added up where they overlap: the transposed of [`input`].
-    input_back, input_back_any, (shape: Shape, v: Part, out: &mut [f32])
+    output_bf16, output_any, (shape: Shape, m: Part, bias: &[f32], out: PixelsMut<Bf16>)
 );
+for_this_processor!(
+    output_back_f32, output_back_any,
+    (shape: Shape, gradient: Pixels, y: Pixels, out: Part, bias: &mut [f32])
+);
+for_this_processor!(
+    output_back_bf16, output_back_any,
+    (shape: Shape, gradient: Pixels<Bf16>, y: Pixels<Bf16>, out: Part, bias: &mut [f32])
+);
+for_this_processor!(input_back_f32, input_back_any, (shape: Shape, v: Part, out: &mut [f32]));
 for_this_processor!(
     /// `G g G^T` of every filter: `weights` is `[to, from, 3, 3]`, `out` 36 planes of `[from, to]`.
     filter, filter_any, (from: usize, weights: &[f32], out: &mut [f32])
@@ -118,7 +175,7 @@ for_this_processor!(
 );
 
 #[inline(always)]
-fn input_any(shape: Shape, x: &[f32], mut out: Part) {
+fn input_any<N: Number>(shape: Shape, x: &[N], mut out: Part) {
     let (c, row) = (shape.channels, shape.width * shape.channels);
     for tile in 0..tiles(shape) {
         let (top, left) = corner(shape, tile);
@@ -135,7 +192,9 @@ fn input_any(shape: Shape, x: &[f32], mut out: Part) {
                     let x_at = (left + j).wrapping_sub(1);
                     if x_at < shape.width {
                         let at = y * row + x_at * c + channel;
-                        pixel.copy_from_slice(&x[at..at + LANES]);
+                        for (lane, x) in pixel.iter_mut().zip(&x[at..at + LANES]) {
+                            *lane = x.to_f32();
+                        }
                     }
                 }
                 *line = bt(pixels);
@@ -151,8 +210,8 @@ fn input_any(shape: Shape, x: &[f32], mut out: Part) {
 }
 
 #[inline(always)]
-fn output_any(shape: Shape, mut m: Part, bias: &[f32], out: &mut [f32]) {
-    let (c, row) = (shape.channels, shape.width * shape.channels);
+fn output_any<N: Number>(shape: Shape, mut m: Part, bias: &[f32], out: PixelsMut<N>) {
+    let (c, width) = (shape.channels, shape.width);
     for tile in 0..tiles(shape) {
         let (top, left) = corner(shape, tile);
         let (down, across) = inside(shape, top, left);
@@ -166,14 +225,14 @@ fn output_any(shape: Shape, mut m: Part, bias: &[f32], out: &mut [f32]) {
                 }
             }
             for (i, line) in half.into_iter().enumerate().take(down) {
-                for (j, mut lanes) in at(line).into_iter().enumerate().take(across) {
-                    for (value, bias) in lanes.iter_mut().zip(bias) {
+                for (j, lanes) in at(line).into_iter().enumerate().take(across) {
+                    let to = ((top + i) * width + left + j) * out.stride + channel;
+                    let out = &mut out.values[to..to + LANES];
+                    for ((value, bias), out) in lanes.iter().zip(bias).zip(out) {
                         // A NaN stays one.
-                        let sum = *value + bias;
-                        *value = if sum < 0.0 { 0.0 } else { sum };
+                        let sum = value + bias;
+                        *out = N::rounded(if sum < 0.0 { 0.0 } else { sum });
                     }
-                    let to = (top + i) * row + (left + j) * c + channel;
-                    out[to..to + LANES].copy_from_slice(&lanes);
                 }
             }
         }
@@ -181,7 +240,13 @@ fn output_any(shape: Shape, mut m: Part, bias: &[f32], out: &mut [f32]) {
 }
 
 #[inline(always)]
-fn output_back_any(shape: Shape, gradient: Pixels, y: &[f32], mut out: Part, bias: &mut [f32]) {
+fn output_back_any<N: Number>(
+    shape: Shape,
+    gradient: Pixels<N>,
+    y: Pixels<N>,
+    mut out: Part,
+    bias: &mut [f32],
+) {
     let c = shape.channels;
     for tile in 0..tiles(shape) {
         let (top, left) = corner(shape, tile);
@@ -196,9 +261,9 @@ fn output_back_any(shape: Shape, gradient: Pixels, y: &[f32], mut out: Part, bia
                 for (j, lanes) in line.iter_mut().enumerate().take(across) {
                     let pixel = (top + i) * shape.width + left + j;
                     let g = lanes_of(gradient.values, pixel * gradient.stride + channel);
-                    let y = lanes_of(y, pixel * c + channel);
+                    let y = lanes_of(y.values, pixel * y.stride + channel);
                     for (((value, g), y), sum) in lanes.iter_mut().zip(g).zip(y).zip(&mut *sums) {
-                        *value = if *y > 0.0 { *g } else { 0.0 };
+                        *value = g.where_positive(*y).to_f32();
                         *sum += *value;
                     }
                 }
@@ -321,7 +386,7 @@ fn inside(shape: Shape, top: usize, left: usize) -> (usize, usize) {
 }
 
 #[inline(always)]
-fn lanes_of(values: &[f32], at: usize) -> &Lanes {
+fn lanes_of<N>(values: &[N], at: usize) -> &[N; LANES] {
     values[at..at + LANES]
         .try_into()
         .expect("a slice of that length")

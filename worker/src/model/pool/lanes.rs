@@ -13,6 +13,13 @@ pub trait Number: Copy + Send + Sync + 'static {
 
     fn to_f32(self) -> f32;
 
+    /// Itself where `other` is positive, 0 elsewhere; without a branch, so that it is done side by side. An `other`
+    /// that is not a number may count as either.
+    fn where_positive(self, other: Self) -> Self;
+
+    /// The nearest one.
+    fn rounded(value: f32) -> Self;
+
     /// Gives zeros to `work`, which adds to them, and leaves the sums in `out`, rounded.
     fn sum_into(out: &mut [Self], work: impl FnOnce(&mut [f32]));
 
@@ -32,8 +39,19 @@ pub trait Number: Copy + Send + Sync + 'static {
 impl Number for f32 {
     const KIND: Kind = Kind::Float;
 
+    #[inline(always)]
     fn to_f32(self) -> f32 {
         self
+    }
+
+    #[inline(always)]
+    fn where_positive(self, other: Self) -> Self {
+        f32::from_bits(self.to_bits() & 0u32.wrapping_sub(u32::from(other > 0.0)))
+    }
+
+    #[inline(always)]
+    fn rounded(value: f32) -> Self {
+        value
     }
 
     fn sum_into(out: &mut [Self], work: impl FnOnce(&mut [f32])) {
@@ -61,20 +79,25 @@ impl Number for f32 {
 #[repr(transparent)]
 pub struct Bf16(u16);
 
-impl Bf16 {
-    /// Rounded to the nearest, halves to even, as libtorch does it.
+impl Number for Bf16 {
+    const KIND: Kind = Kind::BFloat16;
+
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from_bits(u32::from(self.0) << 16)
+    }
+
+    #[inline(always)]
+    fn where_positive(self, other: Self) -> Self {
+        Self(self.0 & 0u16.wrapping_sub(u16::from(other.0 as i16 > 0)))
+    }
+
+    /// To the nearest, halves to even, as libtorch does it.
+    #[inline(always)]
     fn rounded(value: f32) -> Self {
         let bits = value.to_bits();
         let up = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
         Self(if value.is_nan() { 0x7fc0 } else { up as u16 })
-    }
-}
-
-impl Number for Bf16 {
-    const KIND: Kind = Kind::BFloat16;
-
-    fn to_f32(self) -> f32 {
-        f32::from_bits(u32::from(self.0) << 16)
     }
 
     fn sum_into(out: &mut [Self], work: impl FnOnce(&mut [f32])) {

@@ -17,6 +17,7 @@ the same minute is not. PEER must print a JSON line with "images_per_s", and und
 import argparse
 import json
 import os
+import random
 import shlex
 import statistics
 import subprocess
@@ -35,6 +36,9 @@ WARM_UP = 3
 WARM_STEPS = 4
 WARM_EPOCHS = 16
 WARM_COUNTED = 4
+# With checkpoints: steps of an epoch, and those that pay for a checkpoint, or not.
+CHECKPOINT_STEPS = 33
+TEN = 10
 
 RUN = """
 name = "bench"
@@ -67,7 +71,8 @@ def main():
     parser.add_argument("--device", default="cpu", help="cpu, with two workers, or cuda:N, with one")
     parser.add_argument("--batch", type=int, default=16, help="images of each virtual rank in a step")
     parser.add_argument("--checkpoints", action="store_true",
-                        help="compare a checkpoint every 10 steps with none instead")
+                        help="measure what a checkpoint every 10 steps costs instead")
+    parser.add_argument("--blocks", type=int, default=24, help="checkpoints that are measured")
     arguments = parser.parse_args()
     OUT.mkdir(exist_ok=True)
     run_file = OUT / "run.toml"
@@ -75,7 +80,7 @@ def main():
     ranks = 2 if arguments.device == "cpu" else 1
     setting = Setting(arguments.device, arguments.batch, ranks, run_file)
     if arguments.checkpoints:
-        checkpoints(arguments.rounds, setting)
+        checkpoints(arguments.blocks, setting)
         return
     dataset = prepare(setting, arguments.steps)
     for precision in ("float32", "bf16"):
@@ -111,25 +116,47 @@ def compare(what, arguments, measure_once, precision):
         })
 
 
-def checkpoints(rounds, setting):
-    """What a checkpoint every 10 steps costs: runs with and without in turn."""
-    dataset = prepare(setting, WARM_UP + 30)
-    ratios = []
-    for _ in range(rounds):
-        rates = []
-        for every in (0, 10):
-            row = measure(setting, dataset, workers=setting.ranks,
-                          settings=[f"checkpoint.every_steps={every}"])
-            say({**row, "checkpoint_every_steps": every})
-            rates.append(row["images_per_s"])
-        ratios.append(rates[1] / rates[0])
-    say({
-        "name": "with-checkpoints-to-without",
-        "median": round(statistics.median(ratios), 4),
-        "min": round(min(ratios), 4),
-        "max": round(max(ratios), 4),
-        "rounds": len(ratios),
-    })
+def checkpoints(blocks, setting):
+    """What a checkpoint every 10 steps costs.
+
+    One run takes a checkpoint every 20 steps, so the 10 steps after each pay for it and the 10 that follow do not.
+    Each pair of tens lies within half a minute, in the same processes: what else the machine does is the same for
+    both. Whoever compares whole runs sees their noise, several per cent, and not the checkpoint.
+    """
+    dataset = prepare(setting, CHECKPOINT_STEPS)
+    epochs = -(-(blocks * 2 * TEN + WARM_UP) // CHECKPOINT_STEPS)
+    folder = OUT / f"cluster-{os.getpid()}-{time.monotonic_ns()}"
+    settings = [f"train.virtual_ranks={setting.ranks}", f"train.batch={setting.batch}",
+                f"train.epochs={epochs}", "train.digest_every=0", f"checkpoint.every_steps={2 * TEN}"]
+    process = start(setting, dataset, setting.ranks, folder, settings, cache_mib=0)
+    # By step: when it was committed, and what all processes have computed until then.
+    clock, processor = {}, {}
+    for event in events(process):
+        if event["type"] == "step":
+            clock[event["step"]] = time.monotonic()
+            processor[event["step"]] = sum(map(processor_seconds, children(process.pid, "fovea-")))
+    finish(process, folder)
+
+    wall, cpu = [], []
+    for first in range(2 * TEN, max(clock) - 2 * TEN + 1, 2 * TEN):
+        after = range(first + 1, first + TEN + 1)
+        later = range(first + TEN + 1, first + 2 * TEN + 1)
+        # The first step of an epoch waits for the evaluation before it.
+        rates = [[statistics.mean(of[i] - of[i - 1] for i in ten if (i - 1) % CHECKPOINT_STEPS)
+                  for ten in (after, later)] for of in (clock, processor)]
+        wall.append(rates[0][1] / rates[0][0])
+        cpu.append(rates[1][1] / rates[1][0])
+    for of, ratios in (("throughput", wall), ("processor time", cpu)):
+        say({"name": "with-checkpoints-to-without", "of": of, "mean": round(statistics.mean(ratios), 4),
+             "ci95": [round(bound, 4) for bound in interval(ratios)],
+             "median": round(statistics.median(ratios), 4), "pairs": len(ratios)})
+
+
+def interval(values):
+    """95 % of the means of resampled values: the bootstrap."""
+    draw = random.Random(0)
+    means = sorted(statistics.mean(draw.choices(values, k=len(values))) for _ in range(4000))
+    return means[100], means[-101]
 
 
 def prepare(setting, steps):
@@ -153,28 +180,39 @@ def fovea(*arguments):
         sys.exit(f"{shlex.join(command)} failed:\n{done.stdout}")
 
 
-def measure(setting, dataset, workers, precision="float32", warm=False, settings=()):
-    """One run; images/s and mean phases over the full steps after the warm-up."""
-    folder = OUT / f"cluster-{os.getpid()}-{time.monotonic_ns()}"
-    settings = [f"train.virtual_ranks={setting.ranks}", f"train.batch={setting.batch}",
-                f"workers.max={workers}", f"train.precision={precision}",
-                f"train.epochs={WARM_EPOCHS if warm else 1}", *settings]
+def start(setting, dataset, workers, folder, settings, cache_mib):
+    """A cluster of processes that trains one run, with its data in `folder`."""
     command = [PROGRAMS / "fovea", "--json", "local", "-n", workers, "--dataset", dataset,
                "--data-dir", folder, "--device", setting.device,
                *(word for one in settings for word in ("--set", one)), setting.run_file]
-    environment = dict(os.environ, FOVEA_CACHE_MIB="8192" if warm else "0")
-    process = subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE,
-                               stderr=subprocess.PIPE, text=True, env=environment)
-    steps, rss = [], 0
-    for line in process.stdout:
-        event = json.loads(line)
-        if event["type"] == "step":
-            steps.append((time.monotonic(), event))
-            rss = max([rss, *map(peak_rss_mib, worker_pids(process.pid))])
+    return subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True, env=dict(os.environ, FOVEA_CACHE_MIB=str(cache_mib)))
+
+
+def events(process):
+    return map(json.loads, process.stdout)
+
+
+def finish(process, folder):
     errors = process.stderr.read()
     if process.wait():
         sys.exit(f"the measured run failed:\n{errors}")
     subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+def measure(setting, dataset, workers, precision="float32", warm=False):
+    """One run; images/s and mean phases over the full steps after the warm-up."""
+    folder = OUT / f"cluster-{os.getpid()}-{time.monotonic_ns()}"
+    settings = [f"train.virtual_ranks={setting.ranks}", f"train.batch={setting.batch}",
+                f"workers.max={workers}", f"train.precision={precision}",
+                f"train.epochs={WARM_EPOCHS if warm else 1}"]
+    process = start(setting, dataset, workers, folder, settings, cache_mib=8192 if warm else 0)
+    steps, rss = [], 0
+    for event in events(process):
+        if event["type"] == "step":
+            steps.append((time.monotonic(), event))
+            rss = max([rss, *map(peak_rss_mib, children(process.pid, "fovea-worker"))])
+    finish(process, folder)
 
     full = [s for s in steps if s[1]["images"] == setting.batch * setting.ranks]
     if warm:
@@ -212,18 +250,27 @@ def measure(setting, dataset, workers, precision="float32", warm=False, settings
     }
 
 
-def worker_pids(parent):
-    """The workers among the children of `parent`."""
+def children(parent, name):
+    """The children of `parent` whose names start so."""
     pids = []
     for entry in Path("/proc").iterdir():
         try:
             stat = (entry / "stat").read_text()
         except OSError:
             continue
-        name, rest = stat[stat.index("(") + 1:].rsplit(")", 1)
-        if name.startswith("fovea-worker") and int(rest.split()[1]) == parent:
+        theirs, rest = stat[stat.index("(") + 1:].rsplit(")", 1)
+        if theirs.startswith(name) and int(rest.split()[1]) == parent:
             pids.append(int(entry.name))
     return pids
+
+
+def processor_seconds(pid):
+    try:
+        stat = (Path("/proc") / str(pid) / "stat").read_text()
+    except OSError:
+        return 0
+    user, system = stat.rsplit(")", 1)[1].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_rss_mib(pid):

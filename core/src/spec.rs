@@ -90,6 +90,8 @@ pub struct TrainSpec {
     pub rotate: bool,
     /// Number format of the computation.
     pub precision: Precision,
+    /// How gradients are added up.
+    pub reduction: Reduction,
     /// Threads a worker computes with. Part of the result's bits, hence of the run.
     pub threads: u32,
     /// The workers' states are compared by digest after every so many steps, and at checkpoints; 0 at
@@ -107,6 +109,20 @@ pub enum Precision {
     /// classifier, loss, gradients and their reduction in single precision. Faster where the processor
     /// computes in bfloat16 (AVX-512 BF16, AMX), slow where it has no AVX-512.
     Bf16,
+}
+
+/// How the gradients of a step are added up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reduction {
+    /// One gradient for each virtual rank, added in the order of virtual ranks: the result does not depend on the
+    /// workers by a bit.
+    Ordered,
+    /// One gradient for all virtual ranks of a worker, computed as one batch, and a plain all-reduce. Less is computed
+    /// in small pieces and less is sent where a worker hosts several virtual ranks; where each hosts one there is no
+    /// difference. Every sample is still used exactly once, and all workers still hold the same bits, but these depend
+    /// on how many workers there were in each step.
+    Fast,
 }
 
 /// How many workers a run wants.
@@ -176,6 +192,7 @@ impl Default for TrainSpec {
             head_lr_mult: 10.0,
             rotate: true,
             precision: Precision::Float32,
+            reduction: Reduction::Ordered,
             threads: 1,
             digest_every: 50,
         }

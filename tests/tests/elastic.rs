@@ -149,6 +149,43 @@ async fn the_same_bits_whatever_happens() {
     assert!(tensors(&file) == expected, "the drained run differs");
 }
 
+/// Every sample once, the same state on all workers, and the same result but for the last bits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fast_reduction_is_as_elastic_but_for_the_bits() {
+    let (_keep, dir) = folder();
+    let cluster = cluster(&dir, 2);
+    let ordered = cluster.submit(exactly(2, spec("ordered"))).await;
+    let ordered = tensors(&completed(&cluster, &ordered).await);
+    let mut fast = spec("fast");
+    if let Some(train) = &mut fast.train {
+        train.reduction = Some(pb::Reduction::Fast.into());
+        train.digest_every = Some(1);
+    }
+    fast.workers = Some(pb::WorkersSpec {
+        min: Some(1),
+        max: Some(2),
+    });
+    let run = cluster.submit(fast).await;
+    cluster.wait_step(&run.id, 4).await;
+    cluster.workers[1].signal(libc::SIGKILL);
+    let fast = tensors(&completed(&cluster, &run).await);
+    cluster.fovea(&["runs", "audit", &run.id]);
+    let notes = cluster.coordinator.log();
+    assert!(!notes.contains("differ"), "states differ: {notes}");
+
+    let floats = |bytes: &[u8]| -> Vec<f64> {
+        let float = |four: &[u8]| f64::from(f32::from_le_bytes(four.try_into().expect("four")));
+        bytes.chunks_exact(4).map(float).collect()
+    };
+    for (name, ordered) in ordered.iter().filter(|(name, _)| name.ends_with(".weight")) {
+        let (ordered, fast) = (floats(ordered), floats(&fast[name]));
+        let largest = ordered.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
+        let apart = ordered.iter().zip(&fast).map(|(a, b)| (a - b).abs());
+        let apart = apart.fold(0.0, f64::max);
+        assert!(apart < 1e-3 * largest, "{name}: {apart} of {largest}");
+    }
+}
+
 /// SIGTERM to a worker: it finishes its step, its slice is in the checkpoint, it exits with 0, and the run
 /// goes on with the other one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -40,6 +40,32 @@ pub struct Batch {
     pub dropout: Vec<f32>,
 }
 
+impl Batch {
+    /// All of them, one after the other. They are of the same size.
+    pub fn joined(batches: Vec<Batch>) -> Batch {
+        let mut batches = batches.into_iter();
+        let mut all = batches.next().unwrap_or_default();
+        for batch in batches {
+            let Batch {
+                samples,
+                quarter_turns,
+                labels,
+                size,
+                pixels,
+                dropout,
+            } = batch;
+            // Those without samples may not know.
+            all.size = all.size.max(size);
+            all.samples.extend(samples);
+            all.quarter_turns.extend(quarter_turns);
+            all.labels.extend(labels);
+            all.pixels.extend(pixels);
+            all.dropout.extend(dropout);
+        }
+        all
+    }
+}
+
 /// One virtual rank's part of a step.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MicroBatch {

@@ -164,6 +164,11 @@ async fn runs() {
             "spec.train.precision",
         ),
         (
+            |s| train(s).reduction = Some(3),
+            InvalidArgument,
+            "spec.train.reduction",
+        ),
+        (
             |s| train(s).threads = Some(0),
             InvalidArgument,
             "train.threads",

@@ -4,7 +4,7 @@
 use fovea_core::ids::DatasetName;
 use fovea_core::schedule::Policy;
 use fovea_core::spec::{
-    BestBy, CheckpointSpec, Init, ModelSpec, Precision, RunSpec, TrainSpec, WorkersSpec,
+    BestBy, CheckpointSpec, Init, ModelSpec, Precision, Reduction, RunSpec, TrainSpec, WorkersSpec,
 };
 
 use super::ConvertError;
@@ -137,6 +137,7 @@ impl TryFrom<pb::TrainSpec> for TrainSpec {
             precision,
             threads,
             digest_every,
+            reduction,
         } = wire;
         let default = Self::default();
         Ok(Self {
@@ -162,6 +163,11 @@ impl TryFrom<pb::TrainSpec> for TrainSpec {
             },
             threads: threads.unwrap_or(default.threads),
             digest_every: digest_every.unwrap_or(default.digest_every),
+            reduction: match known(reduction, "spec.train.reduction")? {
+                pb::Reduction::Unspecified => default.reduction,
+                pb::Reduction::Ordered => Reduction::Ordered,
+                pb::Reduction::Fast => Reduction::Fast,
+            },
         })
     }
 }
@@ -183,6 +189,7 @@ impl From<&TrainSpec> for pb::TrainSpec {
             precision,
             threads,
             digest_every,
+            reduction,
         } = spec;
         Self {
             epochs: Some(*epochs),
@@ -205,6 +212,10 @@ impl From<&TrainSpec> for pb::TrainSpec {
             } as i32),
             threads: Some(*threads),
             digest_every: Some(*digest_every),
+            reduction: Some(match reduction {
+                Reduction::Ordered => pb::Reduction::Ordered,
+                Reduction::Fast => pb::Reduction::Fast,
+            } as i32),
         }
     }
 }
@@ -314,6 +325,7 @@ mod tests {
         spec.checkpoint.keep_best = BestBy::Loss;
         spec.train.digest_every = 9;
         spec.train.precision = Precision::Bf16;
+        spec.train.reduction = Reduction::Fast;
         spec.workers.max = 1;
         assert_eq!(RunSpec::try_from(pb::RunSpec::from(&spec)).unwrap(), spec);
     }

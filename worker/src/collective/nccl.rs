@@ -1,13 +1,14 @@
 //! The collective for workers on GPUs: gradients over NCCL, from GPU memory to GPU memory, and everything
 //! else over the connections that the workers have anyway.
 //!
-//! The reduction is that of `tcp.rs`: every virtual rank's part of a slice goes to the slice's owner, which
+//! The ordered reduction is that of `tcp.rs`: every virtual rank's part of a slice goes to the slice's owner, which
 //! adds them in the order of virtual ranks; then the owners broadcast what they have added. A sum of NCCL's
-//! own would depend on the number of workers and on the ring that it chose.
+//! own would depend on the number of workers and on the ring that it chose: that is the `fast` one.
 
 use std::time::Duration;
 
 use fovea_core::roster::{Roster, slice_of};
+use fovea_core::spec::Reduction;
 use tch::{Kind, Tensor};
 use tracing::info;
 
@@ -20,6 +21,7 @@ use crate::gpu::nccl::{Api, Call, Communicator, ID_BYTES, Link};
 pub struct NcclCollective {
     tcp: TcpCollective,
     link: Box<dyn Link>,
+    reduction: Reduction,
     /// Virtual ranks by rank.
     virtual_ranks: Vec<usize>,
     rank: usize,
@@ -33,6 +35,7 @@ pub struct NcclCollective {
 pub fn with_nccl(
     mut tcp: TcpCollective,
     api: Option<&Api>,
+    reduction: Reduction,
     roster: &Roster,
     rank: usize,
     patience: Duration,
@@ -80,7 +83,7 @@ pub fn with_nccl(
     info!(nccl = api.version, "gradients travel over NCCL");
     let link = Box::new(communicator);
     Ok(Box::new(NcclCollective::new(
-        tcp, link, roster, rank, patience,
+        tcp, link, reduction, roster, rank, patience,
     )))
 }
 
@@ -88,6 +91,7 @@ impl NcclCollective {
     fn new(
         tcp: TcpCollective,
         link: Box<dyn Link>,
+        reduction: Reduction,
         roster: &Roster,
         rank: usize,
         patience: Duration,
@@ -96,6 +100,7 @@ impl NcclCollective {
         Self {
             tcp,
             link,
+            reduction,
             virtual_ranks: virtual_ranks.collect(),
             rank,
             patience,
@@ -103,7 +108,19 @@ impl NcclCollective {
         }
     }
 
-    /// As [`Collective::reduce`], of tensors in this GPU's memory.
+    /// As [`Collective::reduce`], of tensors in this GPU's memory, by a plain all-reduce.
+    fn all_reduce(&mut self, parts: &[&Tensor], sum: &Tensor) -> Result<(), String> {
+        accumulate_tensors(sum, parts.iter().copied());
+        let calls = [Call::AllReduce {
+            at: sum.data_ptr().cast(),
+            len: sum.numel(),
+        }];
+        // SAFETY: a tensor of this GPU that lives until the wait below.
+        unsafe { self.link.group(&calls, self.patience)? };
+        self.link.wait(self.patience)
+    }
+
+    /// The same in the order of virtual ranks.
     fn reduce_tensors(&mut self, parts: &[&Tensor], sum: &Tensor) -> Result<(), String> {
         let ranks = self.virtual_ranks.len();
         let slice = |rank: usize| slice_of(sum.numel() as u64, ranks, rank);
@@ -188,8 +205,11 @@ impl Collective for NcclCollective {
         let waiting = self.tcp.waiting().clone();
         let _waits = waiting.begin(next);
         let total = total.shallow_clone();
-        self.reduce_tensors(&tensors, &total)
-            .map_err(CollectiveError::Gpu)
+        let reduced = match self.reduction {
+            Reduction::Ordered => self.reduce_tensors(&tensors, &total),
+            Reduction::Fast => self.all_reduce(&tensors, &total),
+        };
+        reduced.map_err(CollectiveError::Gpu)
     }
 
     fn gather(&mut self, mine: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {

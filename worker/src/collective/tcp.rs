@@ -87,6 +87,14 @@ impl TcpCollective {
         })
     }
 
+    /// Each worker gives one part to a reduction, however many virtual ranks it hosts.
+    pub fn with_one_part_each(mut self) -> Self {
+        for peer in self.peers.iter_mut().flatten() {
+            peer.parts = 1;
+        }
+        self
+    }
+
     /// Where a communicator of this generation belongs, so that an abort ends it.
     pub(super) fn communicator(&self) -> &Arc<Slot> {
         &self.communicator
@@ -146,7 +154,7 @@ impl TcpCollective {
                         }
                         continue;
                     };
-                    let expected = peer.virtual_ranks * owned.len();
+                    let expected = peer.parts * owned.len();
                     scratch.resize(expected.max(scratch.len()), 0.0);
                     let theirs = &mut scratch[..expected];
                     peer.receive(tag(SCATTER), waiting, theirs)?;

@@ -17,7 +17,8 @@ pub(super) struct Peer {
     pub(super) rank: usize,
     /// Its reads end after [`LOOK`], see [`Peer::new`].
     stream: TcpStream,
-    pub(super) virtual_ranks: usize,
+    /// Parts that it gives to a reduction: one for each virtual rank that it hosts.
+    pub(super) parts: usize,
     /// No single read or write takes longer.
     patience: Duration,
 }
@@ -125,7 +126,7 @@ impl Peer {
             id: member.worker.to_string(),
             rank,
             stream,
-            virtual_ranks: member.virtual_ranks as usize,
+            parts: member.virtual_ranks as usize,
             patience,
         })
     }

@@ -20,6 +20,8 @@ const SUCCESS: Code = 0;
 const IN_PROGRESS: Code = 7;
 /// `ncclFloat32`
 const FLOAT32: c_int = 7;
+/// `ncclSum`
+const SUM: c_int = 0;
 /// The stream that libtorch computes in: the legacy default stream.
 const STREAM: *mut c_void = std::ptr::null_mut();
 /// `NCCL_CONFIG_UNDEF_INT`
@@ -46,6 +48,15 @@ struct Functions {
     send: unsafe extern "C" fn(*const c_void, usize, c_int, c_int, ncclComm_t, *mut c_void) -> Code,
     receive:
         unsafe extern "C" fn(*mut c_void, usize, c_int, c_int, ncclComm_t, *mut c_void) -> Code,
+    all_reduce: unsafe extern "C" fn(
+        *const c_void,
+        *mut c_void,
+        usize,
+        c_int,
+        c_int,
+        ncclComm_t,
+        *mut c_void,
+    ) -> Code,
     broadcast: unsafe extern "C" fn(
         *const c_void,
         *mut c_void,
@@ -93,6 +104,7 @@ impl Api {
             group_end: function!(b"ncclGroupEnd"),
             send: function!(b"ncclSend"),
             receive: function!(b"ncclRecv"),
+            all_reduce: function!(b"ncclAllReduce"),
             broadcast: function!(b"ncclBroadcast"),
         };
         let get_version: unsafe extern "C" fn(*mut c_int) -> Code = function!(b"ncclGetVersion");
@@ -227,6 +239,13 @@ pub enum Call {
         len: usize,
         /// The rank.
         root: usize,
+    },
+    /// The sum of all ranks' numbers to all, in place, in an order of NCCL's own.
+    AllReduce {
+        /// First number.
+        at: *mut f32,
+        /// How many.
+        len: usize,
     },
 }
 
@@ -363,6 +382,15 @@ impl Link for Communicator {
                             len,
                             FLOAT32,
                             root as c_int,
+                            handle,
+                            STREAM,
+                        ),
+                        Call::AllReduce { at, len } => (f.all_reduce)(
+                            at.cast_const().cast(),
+                            at.cast(),
+                            len,
+                            FLOAT32,
+                            SUM,
                             handle,
                             STREAM,
                         ),

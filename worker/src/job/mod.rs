@@ -18,7 +18,7 @@ use fovea_core::metrics::Score;
 use fovea_core::plan::ShardPlan;
 use fovea_core::roster::{Member, Roster};
 use fovea_core::run::{Outcome, StepReport};
-use fovea_core::spec::RunSpec;
+use fovea_core::spec::{Reduction, RunSpec};
 use tokio::sync::{oneshot, watch};
 
 pub use first_state::{FirstStateError, first_state};
@@ -347,9 +347,14 @@ impl Owner {
         let streams = mesh.connect(&roster, key, rank, connect_timeout, &given_up, waiting)?;
         vitals.tick();
         let tcp = TcpCollective::new(&roster, rank, streams, peer_timeout, waiting.clone())?;
+        let reduction = spec.train.reduction;
+        let tcp = match reduction {
+            Reduction::Ordered => tcp,
+            Reduction::Fast => tcp.with_one_part_each(),
+        };
         control.connected(tcp.aborter()?);
         let nccl = gpu::nccl_for(self.place);
-        let mut collective = with_nccl(tcp, nccl, &roster, rank, peer_timeout)?;
+        let mut collective = with_nccl(tcp, nccl, reduction, &roster, rank, peer_timeout)?;
         vitals.tick();
         let agreement = Agreement {
             roster: &roster,

@@ -8,6 +8,8 @@
 //! Bits depend on the number of images in a batch no more than libtorch's own do, and on the number of threads
 //! not at all.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::marker::PhantomData;
 
 use tch::{Device, Kind, Tensor, no_grad};
@@ -54,27 +56,71 @@ fn multiplies_tiles() -> bool {
 ///
 /// `x` is f32 or bfloat16 `[batch, from, height, width]`, `weight` f32 `[to, from, 3, 3]`, `bias` `[to]`; the result is
 /// `[batch, to, height, width]`, of the kind of `x`, channels-last in memory.
-pub fn conv_relu(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
+pub fn conv_relu(filters: &Filters, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
     match x.kind() {
-        Kind::BFloat16 => layer::<Bf16>(x, weight, bias),
-        _ => layer::<f32>(x, weight, bias),
+        Kind::BFloat16 => layer::<Bf16>(filters, x, weight, bias),
+        _ => layer::<f32>(filters, x, weight, bias),
     }
 }
 
-fn layer<N: Stored>(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
+fn layer<N: Stored>(filters: &Filters, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
     let inputs = [x, weight, bias];
     let (y, kept) = no_grad(|| {
         let x = by_pixel(x);
         let (batch, height, width, _) = x.size4().expect("a batch of images");
         let size = [batch, height, width, weight.size()[0]];
         let y = Tensor::empty(size, (N::KIND, Device::Cpu));
-        let convolution = Convolution::<N>::forward(&x, weight, bias, &Channels::of(&y));
+        let filter = filters.transformed(weight);
+        let convolution = Convolution::<N>::forward(&x, filter, bias, &Channels::of(&y));
         (y.permute([0, 3, 1, 2]), ConvRelu { convolution, y })
     });
     match autograd::records(&inputs) {
         true => autograd::attach(y, &inputs, kept),
         false => y,
     }
+}
+
+/// Transformed filters. Those that are not trained are kept: frozen layers are computed image by image.
+#[derive(Debug, Default)]
+pub struct Filters(RefCell<HashMap<usize, Kept>>);
+
+/// A transformed filter, and the version of the weight that it was made of.
+#[derive(Debug)]
+struct Kept {
+    version: i64,
+    filter: Tensor,
+}
+
+impl Filters {
+    /// `[from, 36, to]`, of an f32 weight `[to, from, 3, 3]`.
+    pub fn transformed(&self, weight: &Tensor) -> Tensor {
+        if weight.requires_grad() {
+            return transform(weight);
+        }
+        let mut kept = self.0.borrow_mut();
+        let (place, version) = (weight.data_ptr() as usize, weight.internal_version());
+        if let Some(kept) = kept.get(&place).filter(|kept| kept.version == version) {
+            return kept.filter.shallow_clone();
+        }
+        let filter = transform(weight);
+        let fresh = Kept {
+            version,
+            filter: filter.shallow_clone(),
+        };
+        kept.insert(place, fresh);
+        filter
+    }
+}
+
+fn transform(weight: &Tensor) -> Tensor {
+    no_grad(|| {
+        let (to, from, _, _) = weight.size4().expect("a filter has four dimensions");
+        let filter = empty(&[from, PLACES as i64, to]);
+        let weight = weight.detach().contiguous();
+        // SAFETY: contiguous f32 tensors on the CPU; `filter` is new, and every element of it is written.
+        unsafe { winograd::filter(from as usize, values(&weight), values_mut(&filter)) };
+        filter
+    })
 }
 
 /// What the backward pass needs.
@@ -99,19 +145,19 @@ impl<N: Stored> Backward for ConvRelu<N> {
 /// A convolution whose output lies somewhere: transformed inputs and filters, which the backward pass needs.
 #[derive(Debug)]
 pub struct Convolution<N> {
-    /// `[36, tiles, from]`
+    /// `[tiles, 36, from]`
     x: Tensor,
-    /// `[36, from, to]`
+    /// `[from, 36, to]`
     filter: Tensor,
     stored: PhantomData<N>,
 }
 
 impl<N: Stored> Convolution<N> {
     /// Writes `relu(conv2d(x, weight) + bias)` into `y`: `[batch, height, width, to]`. `x` is `[batch, height,
-    /// width, from]`, contiguous.
-    pub fn forward(x: &Tensor, weight: &Tensor, bias: &Tensor, y: &Channels) -> Self {
+    /// width, from]`, contiguous; `filter` is the weight as [`Filters`] gives it.
+    pub fn forward(x: &Tensor, filter: Tensor, bias: &Tensor, y: &Channels) -> Self {
         let (batch, height, width, from) = x.size4().expect("a batch of images");
-        let to = weight.size()[0];
+        let to = filter.size()[2];
         let shape = |channels: i64| Shape {
             height: height as usize,
             width: width as usize,
@@ -119,7 +165,7 @@ impl<N: Stored> Convolution<N> {
         };
         let (images, tiles) = (batch as usize, winograd::tiles(shape(from)));
 
-        let planes = empty(&[PLACES as i64, (images * tiles) as i64, from]);
+        let planes = empty(&[(images * tiles) as i64, PLACES as i64, from]);
         // SAFETY (here and below): contiguous tensors of such numbers on the CPU that live to the end of the function;
         // what is written is new and has no other user, and every element of it is written.
         let (xs, parts) = unsafe {
@@ -132,12 +178,8 @@ impl<N: Stored> Convolution<N> {
             N::input(shape(from), x, part)
         });
 
-        let filter = empty(&[PLACES as i64, from, to]);
-        let weight = weight.detach().contiguous();
-        unsafe { winograd::filter(from as usize, values(&weight), values_mut(&filter)) };
-
-        let outputs = empty(&[PLACES as i64, (images * tiles) as i64, to]);
-        products(&outputs, &planes, &filter);
+        let outputs = empty(&[(images * tiles) as i64, PLACES as i64, to]);
+        products(&by_place(&outputs), &by_place(&planes), &by_place(&filter));
         let bias = bias.detach().contiguous();
         let (bias, parts, ys) = unsafe {
             (
@@ -177,7 +219,7 @@ impl<N: Stored> Convolution<N> {
         };
         let (images, tiles) = (batch as usize, winograd::tiles(shape(to)));
 
-        let planes = empty(&[PLACES as i64, (images * tiles) as i64, to]);
+        let planes = empty(&[(images * tiles) as i64, PLACES as i64, to]);
         let by_image = Tensor::zeros([batch, to], (Kind::Float, Device::Cpu));
         // SAFETY: as in `forward`.
         let (gradients, ys, parts, sums) = unsafe {
@@ -194,8 +236,9 @@ impl<N: Stored> Convolution<N> {
         });
 
         let by_x = needed[0].then(|| {
-            let inputs = empty(&[PLACES as i64, (images * tiles) as i64, from]);
-            products(&inputs, &planes, &self.filter.transpose(1, 2));
+            let inputs = empty(&[(images * tiles) as i64, PLACES as i64, from]);
+            let filter = by_place(&self.filter).transpose(1, 2);
+            products(&by_place(&inputs), &by_place(&planes), &filter);
             let out = Tensor::empty([batch, height, width, from], (N::KIND, Device::Cpu));
             // SAFETY: as above.
             let (outs, parts) = unsafe {
@@ -210,8 +253,9 @@ impl<N: Stored> Convolution<N> {
             out
         });
         let by_weight = needed[1].then(|| {
-            let filters = empty(&[PLACES as i64, from, to]);
-            products(&filters, &self.x.transpose(1, 2), &planes);
+            let filters = empty(&[from, PLACES as i64, to]);
+            let x = by_place(&self.x).transpose(1, 2);
+            products(&by_place(&filters), &x, &by_place(&planes));
             let out = empty(&[to, from, 3, 3]);
             // SAFETY: as above.
             unsafe { winograd::filter_back(from as usize, values(&filters), values_mut(&out)) };
@@ -221,6 +265,11 @@ impl<N: Stored> Convolution<N> {
             needed[2].then(|| by_image.sum_dim_intlist([0i64].as_slice(), false, Kind::Float));
         [by_x, by_weight, by_bias]
     }
+}
+
+/// The matrices of the 36 places: `[36, tiles or from, channels]`.
+fn by_place(transformed: &Tensor) -> Tensor {
+    transformed.transpose(0, 1)
 }
 
 fn empty(shape: &[i64]) -> Tensor {

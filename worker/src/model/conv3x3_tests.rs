@@ -2,9 +2,13 @@
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::conv3x3::{conv_relu, fits};
+use super::conv3x3::{self, Filters, fits};
 use super::pool::{Moves, max_pool};
 use super::tests::{apart, noise};
+
+fn conv_relu(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
+    conv3x3::conv_relu(&Filters::default(), x, weight, bias)
+}
 
 /// Gradients by `inputs` of a sum over `y` with uneven weights.
 fn gradients(y: &Tensor, inputs: &[&Tensor]) -> Vec<Tensor> {
@@ -88,6 +92,54 @@ fn only_what_is_trained_has_a_gradient() {
 }
 
 #[test]
+fn a_frozen_filter_is_transformed_anew_when_it_has_changed() {
+    tch::set_num_threads(1);
+    let filters = Filters::default();
+    let x = noise(&[1, 16, 4, 4], 2.0);
+    let flat = noise(&[2 * 16 * 16 * 9], 1.0);
+    let [weight, _] = [0, 1].map(|i| flat.narrow(0, i * 16 * 16 * 9, 16 * 16 * 9));
+    let weight = weight.view([16, 16, 3, 3]);
+    let bias = noise(&[16], 1.0);
+    let before = conv3x3::conv_relu(&filters, &x, &weight, &bias);
+    assert_eq!(conv3x3::conv_relu(&filters, &x, &weight, &bias), before);
+    // As a state is loaded: into the flat tensor that the weight is a view of.
+    no_grad(|| flat.shallow_clone().copy_(&(&flat * 2.0)));
+    let after = conv3x3::conv_relu(&filters, &x, &weight, &bias);
+    assert_ne!(after, before);
+    assert_eq!(after, conv_relu(&x, &weight, &bias));
+}
+
+#[test]
+fn a_layer_in_bfloat16_is_that_in_single_precision_but_for_rounding() {
+    tch::set_num_threads(1);
+    let x = noise(&[2, 32, 9, 7], 2.0).to_kind(Kind::BFloat16);
+    if !fits(
+        &x,
+        &Tensor::zeros([16, 32, 3, 3], (Kind::Float, Device::Cpu)),
+        1,
+        1,
+    ) {
+        return println!("this processor's own bf16 instructions are faster");
+    }
+    let [weight, bias] = [noise(&[16, 32, 3, 3], 0.5), noise(&[16], 1.0)];
+    let [weight, bias] = [weight, bias].map(|t| wants(&t, Kind::Float));
+    let half = wants(&x, Kind::BFloat16);
+    let single = wants(&x, Kind::Float);
+    let found = conv_relu(&half, &weight, &bias);
+    let expected = conv_relu(&single, &weight, &bias);
+    assert_eq!(found, expected.to_kind(Kind::BFloat16));
+    let found = gradients(&found, &[&half, &weight, &bias]);
+    let expected = gradients(&expected, &[&single, &weight, &bias]);
+    for (name, (found, expected)) in ["x", "weight", "bias"]
+        .iter()
+        .zip(found.iter().zip(&expected))
+    {
+        let off = apart(found, expected);
+        assert!(off < 0.02, "gradient by {name} is off by {off}");
+    }
+}
+
+#[test]
 fn other_convolutions_are_left_to_libtorch() {
     let options = (Kind::Float, Device::Cpu);
     let x = Tensor::zeros([1, 16, 8, 8], options);
@@ -97,7 +149,7 @@ fn other_convolutions_are_left_to_libtorch() {
     assert!(!fits(&x, &filter([16, 16, 3, 3]), 2, 1));
     assert!(!fits(&x, &filter([24, 16, 3, 3]), 1, 1));
     assert!(!fits(
-        &x.to_kind(Kind::BFloat16),
+        &x.to_kind(Kind::Double),
         &filter([16, 16, 3, 3]),
         1,
         1

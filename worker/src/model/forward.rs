@@ -197,6 +197,7 @@ impl Net {
         };
         if see.nothing()
             && let Some(y) = inception::inception(
+                &self.filters,
                 x,
                 Layers {
                     one: layer("1x1"),
@@ -250,7 +251,7 @@ impl Net {
     fn conv(&self, name: &str, x: &Tensor, see: &mut Observer) -> Tensor {
         let layer = &self.weight_layers[name];
         let y = match conv3x3::fits(x, &layer.weight, layer.stride, layer.pad) {
-            true => conv3x3::conv_relu(x, &layer.weight, &layer.bias),
+            true => conv3x3::conv_relu(&self.filters, x, &layer.weight, &layer.bias),
             false => relu(self.conv_only(name, x)),
         };
         see.layer(name, &y);

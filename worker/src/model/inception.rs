@@ -15,7 +15,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use super::autograd::{self, Backward};
 use super::columns::Element;
-use super::conv3x3::{self, Convolution};
+use super::conv3x3::{self, Convolution, Filters};
 use super::convolution;
 use super::kernels::{by_pixel, share_out};
 use super::pixels::Channels;
@@ -50,15 +50,15 @@ pub struct Layers<'a> {
 
 /// The module's output, `[batch, channels, height, width]`, channels-last in memory, of the kind of `x`. None where
 /// this operation is not made for `x`: elsewhere than on the CPU, or in another kind.
-pub fn inception(x: &Tensor, layers: Layers) -> Option<Tensor> {
+pub fn inception(filters: &Filters, x: &Tensor, layers: Layers) -> Option<Tensor> {
     match (x.device(), x.kind()) {
-        (Device::Cpu, Kind::Float) => Some(module::<f32>(x, layers)),
-        (Device::Cpu, Kind::BFloat16) => Some(module::<Bf16>(x, layers)),
+        (Device::Cpu, Kind::Float) => Some(module::<f32>(filters, x, layers)),
+        (Device::Cpu, Kind::BFloat16) => Some(module::<Bf16>(filters, x, layers)),
         _ => None,
     }
 }
 
-fn module<N: Arithmetic>(x: &Tensor, layers: Layers) -> Tensor {
+fn module<N: Arithmetic>(filters: &Filters, x: &Tensor, layers: Layers) -> Tensor {
     let Layers {
         one,
         three_reduce,
@@ -67,7 +67,7 @@ fn module<N: Arithmetic>(x: &Tensor, layers: Layers) -> Tensor {
         five,
         pool_proj,
     } = layers;
-    let (y, kept) = no_grad(|| Module::<N>::forward(x, layers));
+    let (y, kept) = no_grad(|| Module::<N>::forward(filters, x, layers));
     // In the order of `Module::backward`'s results.
     let mut inputs = vec![x];
     for layer in [one, three_reduce, five_reduce, three, five, pool_proj] {
@@ -127,7 +127,7 @@ impl Place {
 }
 
 impl<N: Arithmetic> Module<N> {
-    fn forward(x: &Tensor, layers: Layers) -> (Tensor, Self) {
+    fn forward(filters: &Filters, x: &Tensor, layers: Layers) -> (Tensor, Self) {
         let x = by_pixel(x);
         let (batch, height, width, _) = x.size4().expect("a batch of images");
         let empty = |channels: i64| {
@@ -160,7 +160,7 @@ impl<N: Arithmetic> Module<N> {
             rectify::<N>(&from.of(&outputs), layer.bias, to);
         }
         let branch = |reduced: Tensor, layer: Layer, to: Place| Branch {
-            spatial: Spatial::<N>::forward(&reduced, layer, &to.of(&y)),
+            spatial: Spatial::<N>::forward(filters, &reduced, layer, &to.of(&y)),
             reduced,
         };
         let three = branch(three_reduced, three, in_three);
@@ -273,12 +273,12 @@ impl<N: Arithmetic> Backward for Module<N> {
 }
 
 impl<N: Arithmetic> Spatial<N> {
-    fn forward(x: &Tensor, layer: Layer, y: &Channels) -> Self {
+    fn forward(filters: &Filters, x: &Tensor, layer: Layer, y: &Channels) -> Self {
         let pad = layer.weight.size()[2] / 2;
         let x_by_channel = x.permute([0, 3, 1, 2]);
         if conv3x3::fits(&x_by_channel, layer.weight, 1, pad) {
-            let Layer { weight, bias } = layer;
-            return Self::Winograd(Convolution::forward(x, weight, bias, y));
+            let filter = filters.transformed(layer.weight);
+            return Self::Winograd(Convolution::forward(x, filter, layer.bias, y));
         }
         let weight = N::weight(layer.weight);
         let output = convolution::forward(x, &weight);

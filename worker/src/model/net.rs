@@ -6,6 +6,7 @@ use fovea_core::googlenet::{Entry, FlatLayout, Op, ParamKind, layers};
 use fovea_core::spec::Precision;
 use tch::{Device, Kind, Reduction, Tensor, no_grad};
 
+use super::conv3x3::Filters;
 use super::memory::keep_freed_memory;
 
 /// GoogLeNet with its parameters on one device.
@@ -20,6 +21,7 @@ pub struct Net {
     /// One for each entry of `layout.trainable()`: a view of `params` that autograd takes for a leaf.
     leaves: Vec<Tensor>,
     pub(super) weight_layers: HashMap<String, WeightLayer>,
+    pub(super) filters: Filters,
 }
 
 /// A layer with parameters, ready to be computed. `weight` and `bias` share storage with the flat tensors.
@@ -85,6 +87,7 @@ impl Net {
             frozen,
             leaves,
             weight_layers,
+            filters: Filters::default(),
         }
     }
 

@@ -102,3 +102,42 @@ fn multiply(out: Matrix, a: Matrix, b: Matrix) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{apart, noise};
+    use super::*;
+
+    #[test]
+    fn products_are_those_of_the_definition_for_any_strides_and_threads() {
+        let [a, b] = [noise(&[4, 9, 20], 2.0), noise(&[4, 20, 7], 2.0)];
+        let expected = a.to_kind(Kind::Double).bmm(&b.to_kind(Kind::Double));
+        // Part of a wider matrix, whose other columns must stay.
+        let wide =
+            |columns: i64| Tensor::full([4, 9, columns + 3], 5.0, (Kind::Float, Device::Cpu));
+        for threads in [1, 3] {
+            tch::set_num_threads(threads);
+            let (one, all) = (wide(7), wide(7));
+            products(&all.narrow(2, 2, 7), &a, &b);
+            for i in 0..4 {
+                // The same matrices, stored column by column.
+                let [a, b] = [a.get(i), b.get(i)].map(|t| t.tr().contiguous().tr());
+                product(&one.get(i).narrow(1, 2, 7), &a, &b);
+            }
+            for found in [one, all] {
+                assert!(apart(&found.narrow(2, 2, 7), &expected) < 1e-6);
+                for (at, width) in [(0, 2), (9, 1)] {
+                    let beside = found.narrow(2, at, width);
+                    assert_eq!(beside, beside.full_like(5.0));
+                }
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "sizes of a product")]
+    fn sizes_that_do_not_fit_are_refused() {
+        let [a, b] = [noise(&[3, 4], 1.0), noise(&[5, 2], 1.0)];
+        product(&noise(&[3, 2], 1.0), &a, &b);
+    }
+}

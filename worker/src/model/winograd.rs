@@ -7,8 +7,9 @@
 //! is the transposed of each of these linear maps. Source: A. Lavin, S. Gray, "Fast Algorithms for
 //! Convolutional Neural Networks", 2015, section 4.3.
 //!
-//! Transformed tensors lie as 36 planes of `[tiles, channels]`. Inner loops run along channels, in groups of
-//! [`LANES`].
+//! Transformed tensors lie as `[tiles, 36, channels]`, filters as `[from, 36, to]`: what is made of a tile lies together.
+//! As 36 planes it would be written to, and read from, as many places at a distance of a power of two or nearly so.
+//! Inner loops run along channels, in groups of [`LANES`].
 
 use super::pixels::{Pixels, PixelsMut};
 use super::pool::{Bf16, Number};
@@ -32,8 +33,8 @@ pub fn tiles(shape: Shape) -> usize {
 /// One image's part of a transformed batch. Parts of different images do not overlap.
 #[derive(Debug, Clone, Copy)]
 pub struct Part {
-    /// The 36 planes: `PLACES * tiles * channels` numbers.
-    planes: *mut f32,
+    /// Of the whole batch: `tiles * PLACES * channels` numbers.
+    all: *mut f32,
     /// Tiles in the whole batch.
     tiles: usize,
     channels: usize,
@@ -45,11 +46,11 @@ pub struct Part {
 unsafe impl Send for Part {}
 
 impl Part {
-    /// One for each image, of `planes`: 36 of `[images * tiles of an image, channels]`.
-    pub fn of(planes: &mut [f32], images: usize, tiles: usize, channels: usize) -> Vec<Part> {
-        assert_eq!(planes.len(), PLACES * images * tiles * channels);
+    /// One for each image, of `all`: `[images * tiles of an image, 36, channels]`.
+    pub fn of(all: &mut [f32], images: usize, tiles: usize, channels: usize) -> Vec<Part> {
+        assert_eq!(all.len(), PLACES * images * tiles * channels);
         let part = |image| Part {
-            planes: planes.as_mut_ptr(),
+            all: all.as_mut_ptr(),
             tiles: images * tiles,
             channels,
             first: image * tiles,
@@ -60,12 +61,12 @@ impl Part {
     /// The lanes at a place of a tile of this image.
     #[inline(always)]
     fn lanes(&mut self, place: usize, tile: usize, channel: usize) -> &mut Lanes {
-        let at = (place * self.tiles + self.first + tile) * self.channels + channel;
+        let at = ((self.first + tile) * PLACES + place) * self.channels + channel;
         debug_assert!(place < PLACES && self.first + tile < self.tiles);
         debug_assert!(channel + LANES <= self.channels);
         // SAFETY: in bounds by the line above, which holds as tiles and channels are counted by the same
-        // shapes as the planes; and no other part has this tile.
-        unsafe { &mut *self.planes.add(at).cast::<Lanes>() }
+        // shapes as the whole; and no other part has this tile.
+        unsafe { &mut *self.all.add(at).cast::<Lanes>() }
     }
 
     /// The lanes at column `j` of a tile of this image.
@@ -166,7 +167,7 @@ for_this_processor!(
 );
 for_this_processor!(input_back_f32, input_back_any, (shape: Shape, v: Part, out: &mut [f32]));
 for_this_processor!(
-    /// `G g G^T` of every filter: `weights` is `[to, from, 3, 3]`, `out` 36 planes of `[from, to]`.
+    /// `G g G^T` of every filter: `weights` is `[to, from, 3, 3]`, `out` `[from, 36, to]`.
     filter, filter_any, (from: usize, weights: &[f32], out: &mut [f32])
 );
 for_this_processor!(
@@ -319,8 +320,8 @@ fn input_back_any(shape: Shape, mut v: Part, out: &mut [f32]) {
 #[inline(always)]
 fn filter_any(from: usize, weights: &[f32], out: &mut [f32]) {
     let to = weights.len() / (9 * from);
-    for first in (0..to).step_by(LANES) {
-        for input in 0..from {
+    for input in 0..from {
+        for first in (0..to).step_by(LANES) {
             let mut taps = [[ZERO; 3]; 3];
             for lane in 0..LANES {
                 let at = ((first + lane) * from + input) * 9;
@@ -337,7 +338,7 @@ fn filter_any(from: usize, weights: &[f32], out: &mut [f32]) {
             }
             for (i, line) in half.into_iter().enumerate() {
                 for (j, lanes) in g(line).into_iter().enumerate() {
-                    let at = ((i * IN + j) * from + input) * to + first;
+                    let at = (input * PLACES + i * IN + j) * to + first;
                     out[at..at + LANES].copy_from_slice(&lanes);
                 }
             }
@@ -348,13 +349,13 @@ fn filter_any(from: usize, weights: &[f32], out: &mut [f32]) {
 #[inline(always)]
 fn filter_back_any(from: usize, planes: &[f32], out: &mut [f32]) {
     let to = out.len() / (9 * from);
-    for first in (0..to).step_by(LANES) {
-        for input in 0..from {
+    for input in 0..from {
+        for first in (0..to).step_by(LANES) {
             let mut half = [[ZERO; IN]; 3];
             for j in 0..IN {
                 let mut column = [ZERO; IN];
                 for (i, lanes) in column.iter_mut().enumerate() {
-                    *lanes = *lanes_of(planes, ((i * IN + j) * from + input) * to + first);
+                    *lanes = *lanes_of(planes, (input * PLACES + i * IN + j) * to + first);
                 }
                 let column = gt(column);
                 for (line, lanes) in half.iter_mut().zip(column) {

@@ -18,7 +18,7 @@ use fovea_core::metrics::Score;
 use fovea_core::plan::ShardPlan;
 use fovea_core::roster::slice_of;
 use fovea_core::run::{Outcome, StepPhases, StepReport};
-use fovea_core::spec::RunSpec;
+use fovea_core::spec::{Reduction, RunSpec};
 
 pub use control::Control;
 pub use parts::Parts;
@@ -164,7 +164,17 @@ impl Training<'_> {
         let tail = Tail::new(self.state.device.layout().trainable_len(), self.spec);
         let len = tail.buffer_len();
         let State { device, parts, .. } = &mut *self.state;
-        parts.arrange(self.hosted.clone(), len, &|len| device.buffer(len));
+        match self.spec.train.reduction {
+            Reduction::Ordered => {
+                parts.arrange(self.hosted.clone(), len, &|len| device.buffer(len))
+            }
+            // Of the same virtual ranks only by chance.
+            Reduction::Fast => {
+                let first = self.hosted.start;
+                parts.arrange(first..first + 1, len, &|len| device.buffer(len));
+                parts.forget();
+            }
+        }
         let mut sum = device.buffer(len);
         let mut speed = Speed::default();
         let (per_epoch, total) = (self.plan.steps_per_epoch(), self.total_steps);
@@ -231,7 +241,7 @@ impl Training<'_> {
         for slot in 0..self.state.parts.len() {
             self.go_on()?;
             let waiting = Instant::now();
-            let batch = self.train_batch()?;
+            let batches = self.train_batches()?;
             load += waiting.elapsed();
             let State { device, parts, .. } = &mut *self.state;
             if parts.holds(slot, committed) {
@@ -239,7 +249,9 @@ impl Training<'_> {
             }
             let rank = parts.rank(slot);
             let part = parts.begin(slot);
-            tail.write(part, rank, &batch.samples);
+            let samples: Vec<&[u32]> = batches.iter().map(|b| &b.samples[..]).collect();
+            tail.write(part, rank, &samples);
+            let batch = Batch::joined(batches);
             if batch.samples.is_empty() {
                 part.clear(0..device.layout().trainable_len());
             } else {
@@ -303,11 +315,17 @@ impl Training<'_> {
         }
     }
 
-    fn train_batch(&mut self) -> Result<Batch, DataError> {
-        match self.loader.next_item()? {
+    /// What goes into the next part: a virtual rank's batch, or those of all that are hosted here.
+    fn train_batches(&mut self) -> Result<Vec<Batch>, DataError> {
+        let count = match self.spec.train.reduction {
+            Reduction::Ordered => 1,
+            Reduction::Fast => self.hosted.len(),
+        };
+        let next = |_| match self.loader.next_item()? {
             Item::Train(batch) => Ok(batch),
             Item::Validation(_) | Item::EpochEnd => Err(DataError::Ended),
-        }
+        };
+        (0..count).map(next).collect()
     }
 
     /// Scores the validation split, each worker its part, and tells everybody's.

@@ -2,6 +2,8 @@
 //!
 //! A virtual rank's gradient is a function of the state and the samples alone. When a generation breaks off
 //! in a step, the next one takes the same step from the same state, so what was computed still holds.
+//!
+//! In a `fast` reduction there is one buffer for all of them, under the first one's number.
 
 use std::ops::Range;
 

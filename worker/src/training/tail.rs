@@ -67,13 +67,15 @@ impl Tail {
         self.gradient + LOSS
     }
 
-    /// Writes which samples virtual rank `rank` uses; no loss yet, and no votes.
-    pub fn write(&self, part: &mut Buffer, rank: u32, samples: &[u32]) {
+    /// Writes which samples the virtual ranks from `first` on use, one after the other; no loss yet, and no votes.
+    pub fn write(&self, part: &mut Buffer, first: u32, samples: &[&[u32]]) {
         let mut tail = vec![0.0; self.buffer_len() - self.gradient];
-        tail[SAMPLES] = samples.len() as f32;
-        let places = &mut tail[ORDINALS + rank as usize * self.batch..][..self.batch];
-        for (place, &sample) in places.iter_mut().zip(samples) {
-            *place = (sample + 1) as f32;
+        tail[SAMPLES] = samples.iter().map(|s| s.len()).sum::<usize>() as f32;
+        let places = tail[ORDINALS + first as usize * self.batch..].chunks_mut(self.batch);
+        for (places, samples) in places.zip(samples) {
+            for (place, &sample) in places.iter_mut().zip(*samples) {
+                *place = (sample + 1) as f32;
+            }
         }
         part.write(self.gradient, &tail);
     }
@@ -139,9 +141,9 @@ mod tests {
         let tail = tail();
         let mut parts = [part(&tail, 9.0), part(&tail, 9.0)];
         let last = MOST_SAMPLES as u32 - 1;
-        tail.write(&mut parts[0], 0, &[last, 0, 7]);
+        tail.write(&mut parts[0], 0, &[&[last, 0, 7]]);
         parts[0].write(tail.loss(), &[0.5]);
-        tail.write(&mut parts[1], 1, &[4]);
+        tail.write(&mut parts[1], 1, &[&[4]]);
         parts[1].write(tail.loss(), &[0.25]);
         tail.vote(&mut parts, false, true);
         let told = tail.read(&sum(&parts), MOST_SAMPLES);
@@ -154,7 +156,7 @@ mod tests {
         };
         assert_eq!(told, expected);
         // An empty batch leaves no trace of the one before.
-        tail.write(&mut parts[0], 0, &[]);
+        tail.write(&mut parts[0], 0, &[&[]]);
         tail.vote(&mut parts, true, false);
         let told = tail.read(&sum(&parts), MOST_SAMPLES);
         assert_eq!((told.stop, told.give_way), (true, false));
@@ -162,10 +164,21 @@ mod tests {
     }
 
     #[test]
+    fn one_part_may_hold_the_samples_of_several_virtual_ranks() {
+        let tail = tail();
+        let mut both = part(&tail, 9.0);
+        tail.write(&mut both, 0, &[&[5, 0], &[4]]);
+        both.write(tail.loss(), &[1.5]);
+        tail.vote(std::slice::from_mut(&mut both), false, false);
+        let told = tail.read(&both, 6);
+        assert_eq!((told.images, told.samples), (3, Some(vec![5, 0, 4])));
+    }
+
+    #[test]
     fn what_cannot_be_is_noticed() {
         let tail = tail();
         let mut good = part(&tail, 0.0);
-        tail.write(&mut good, 1, &[4, 5]);
+        tail.write(&mut good, 1, &[&[4, 5]]);
         assert!(tail.read(&good, 6).samples.is_some());
         assert_eq!(tail.read(&good, 5).samples, None, "there is no sample 5");
         for wrong in [0.5, -1.0, f32::NAN, 0.0] {

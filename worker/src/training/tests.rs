@@ -39,6 +39,7 @@ struct Setting {
     stored_step: u64,
     next_epoch: u32,
     more: &'static str,
+    reduction: Reduction,
 }
 
 impl Default for Setting {
@@ -53,6 +54,7 @@ impl Default for Setting {
             stored_step: 0,
             next_epoch: 0,
             more: "",
+            reduction: Reduction::Ordered,
         }
     }
 }
@@ -67,7 +69,8 @@ struct Ran {
 
 impl Setting {
     fn run(self) -> Ran {
-        let spec = spec(self.more);
+        let mut spec = spec(self.more);
+        spec.train.reduction = self.reduction;
         let plan = tiny().plan(&spec);
         let per_epoch = plan.steps_per_epoch();
         let total_steps = per_epoch * 2;
@@ -194,6 +197,32 @@ fn a_whole_run_uses_every_sample_once_an_epoch_and_tells_everything() {
         }
     }
     assert_eq!(steps, (1..=total).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_fast_reduction_computes_all_virtual_ranks_of_a_worker_at_once() {
+    let ordered = Setting::default().run();
+    let fast = Setting {
+        reduction: Reduction::Fast,
+        ..Setting::default()
+    };
+    let fast = fast.run();
+    assert_eq!(fast.told(), ordered.told());
+    let (parts, at_once) = (&ordered.asked.gradients, &fast.asked.gradients);
+    assert_eq!(at_once.concat(), parts.concat());
+    assert_eq!(at_once.len() as u64, fast.plan.steps_per_epoch() * 2);
+    for event in &fast.events {
+        if let TrainingEvent::Step { report, samples } = event {
+            assert_eq!(*samples, planned(&fast.plan, report.step));
+            assert_eq!(*samples, at_once[report.step as usize - 1]);
+        }
+    }
+    assert!(
+        fast.asked
+            .updates
+            .iter()
+            .all(|(g, _)| (g - 3.0).abs() < 1e-6)
+    );
 }
 
 #[test]

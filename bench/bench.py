@@ -36,7 +36,7 @@ WARM_UP = 3
 WARM_STEPS = 4
 WARM_EPOCHS = 16
 WARM_COUNTED = 4
-# With checkpoints: steps of an epoch, and those that pay for a checkpoint, or not.
+# With checkpoints: whole steps of an epoch, and those that pay for a checkpoint, or not.
 CHECKPOINT_STEPS = 33
 TEN = 10
 
@@ -124,25 +124,29 @@ def checkpoints(blocks, setting):
     both. Whoever compares whole runs sees their noise, several per cent, and not the checkpoint.
     """
     dataset = prepare(setting, CHECKPOINT_STEPS)
-    epochs = -(-(blocks * 2 * TEN + WARM_UP) // CHECKPOINT_STEPS)
+    epochs = -(-(blocks + 1) * 2 * TEN // CHECKPOINT_STEPS)
     folder = OUT / f"cluster-{os.getpid()}-{time.monotonic_ns()}"
     settings = [f"train.virtual_ranks={setting.ranks}", f"train.batch={setting.batch}",
                 f"train.epochs={epochs}", "train.digest_every=0", f"checkpoint.every_steps={2 * TEN}"]
     process = start(setting, dataset, setting.ranks, folder, settings, cache_mib=0)
     # By step: when it was committed, and what all processes have computed until then.
-    clock, processor = {}, {}
+    clock, processor, whole = {}, {}, set()
     for event in events(process):
         if event["type"] == "step":
-            clock[event["step"]] = time.monotonic()
-            processor[event["step"]] = sum(map(processor_seconds, children(process.pid, "fovea-")))
+            step = event["step"]
+            clock[step] = time.monotonic()
+            processor[step] = sum(map(processor_seconds, children(process.pid, "fovea-")))
+            if event["images"] == setting.batch * setting.ranks:
+                whole.add(step)
     finish(process, folder)
 
+    # An epoch ends with a step of fewer images; the step after it waits for the evaluation.
+    usual = [step for step in whole if step - 1 in whole]
     wall, cpu = [], []
     for first in range(2 * TEN, max(clock) - 2 * TEN + 1, 2 * TEN):
         after = range(first + 1, first + TEN + 1)
         later = range(first + TEN + 1, first + 2 * TEN + 1)
-        # The first step of an epoch waits for the evaluation before it.
-        rates = [[statistics.mean(of[i] - of[i - 1] for i in ten if (i - 1) % CHECKPOINT_STEPS)
+        rates = [[statistics.mean(of[i] - of[i - 1] for i in ten if i in usual)
                   for ten in (after, later)] for of in (clock, processor)]
         wall.append(rates[0][1] / rates[0][0])
         cpu.append(rates[1][1] / rates[1][0])

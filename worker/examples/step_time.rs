@@ -15,7 +15,7 @@ use std::time::Instant;
 use anyhow::Context;
 use fovea_core::googlenet::{FlatLayout, HEAD_INPUT, fill, param_specs};
 use fovea_core::spec::{Precision, RunSpec};
-use fovea_worker::device::{Batch, Device, TorchDevice};
+use fovea_worker::device::{Batch, Device, Pixels, TorchDevice};
 
 const STEM: [&str; 3] = ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"];
 const BATCH: usize = 16;
@@ -139,7 +139,7 @@ fn batch() -> Batch {
         quarter_turns: vec![0; BATCH],
         labels: (0..BATCH as u32).map(|sample| sample % 2).collect(),
         size: SIZE,
-        pixels: (0..BATCH * SIZE * SIZE * 3).map(|_| byte()).collect(),
+        pixels: Pixels::Turned((0..BATCH * SIZE * SIZE * 3).map(|_| byte()).collect()),
         dropout: vec![1.0; BATCH * HEAD_INPUT],
     }
 }

@@ -26,6 +26,8 @@ pub struct WorkerConfig {
     /// Memory for what the frozen layers make of images, so that they are computed once for each image
     /// of a run, MiB; 0 computes them each time.
     pub cache_mib: u64,
+    /// A GPU's memory for photographs, so that each is sent to it once, MiB; 0 sends them in every step.
+    pub images_mib: u64,
     /// `text` or `json`.
     pub log_format: LogFormat,
     /// A level or filter.
@@ -49,6 +51,7 @@ impl Default for WorkerConfig {
             name: String::new(),
             device: "auto".into(),
             cache_mib: 2048,
+            images_mib: 8192,
             log_format: LogFormat::Text,
             log_level: "info".into(),
             connect_timeout_s: 5,
@@ -140,6 +143,11 @@ impl Cli {
 }
 
 impl WorkerConfig {
+    /// `images_mib` in bytes.
+    pub fn images_bytes(&self) -> u64 {
+        self.images_mib.saturating_mul(1 << 20)
+    }
+
     /// `cache_mib` in bytes.
     pub fn cache_bytes(&self) -> u64 {
         self.cache_mib.saturating_mul(1 << 20)

@@ -78,6 +78,11 @@ impl LocalData {
         self.size
     }
 
+    /// Samples of the training and of the validation split.
+    pub fn samples(&self) -> [usize; 2] {
+        [self.index.train().len(), self.index.validation().len()]
+    }
+
     /// A training sample's description.
     pub fn train(&self, ordinal: u32) -> &Sample {
         &self.index.train()[ordinal as usize]

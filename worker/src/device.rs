@@ -5,9 +5,11 @@
 
 mod buffer;
 mod features;
+mod images;
 mod torch;
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fovea_core::googlenet::FlatLayout;
@@ -16,6 +18,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 pub use buffer::Buffer;
 pub use features::{CacheCounts, FeatureCache, Image, Split};
+pub use images::{HeldImages, ImageStore};
 pub use torch::TorchDevice;
 
 const _: () = assert!(
@@ -34,10 +37,51 @@ pub struct Batch {
     pub labels: Vec<u32>,
     /// Width and height of the images.
     pub size: usize,
-    /// `[samples, size, size, 3]` bytes: rows, pixels, then blue, green, red.
-    pub pixels: Vec<u8>,
+    /// What they look like.
+    pub pixels: Pixels,
     /// `[samples, 1024]` dropout multipliers; empty when nothing is dropped.
     pub dropout: Vec<f32>,
+}
+
+/// The pixels of a batch: bytes of rows, pixels, then blue, green, red.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Pixels {
+    /// `[samples, size, size, 3]`, rotated already.
+    Turned(Vec<u8>),
+    /// Not rotated, and only of those samples that are `given`: the device holds the others.
+    Upright {
+        /// One for each sample.
+        given: Vec<bool>,
+        /// `[given samples, size, size, 3]`
+        bytes: Vec<u8>,
+    },
+}
+
+impl Default for Pixels {
+    fn default() -> Self {
+        Self::Turned(Vec::new())
+    }
+}
+
+impl Pixels {
+    /// Adds those of another batch. What is of the other kind must be empty.
+    fn extend(&mut self, others: Pixels) {
+        match (&mut *self, others) {
+            (Self::Turned(bytes), Self::Turned(others)) => bytes.extend(others),
+            (
+                Self::Upright { given, bytes },
+                Self::Upright {
+                    given: others_given,
+                    bytes: others,
+                },
+            ) => {
+                given.extend(others_given);
+                bytes.extend(others);
+            }
+            (Self::Turned(bytes), others) if bytes.is_empty() => *self = others,
+            (_, others) => assert_eq!(others, Self::default(), "pixels of two kinds"),
+        }
+    }
 }
 
 impl Batch {
@@ -137,6 +181,19 @@ pub trait Device {
 
     /// Scores validation images: softmax probabilities and cross-entropy.
     fn score(&mut self, batch: &Batch) -> Result<Vec<Score>, DeviceError>;
+
+    /// Makes room for the photographs themselves, where the device keeps them: `expected` of `size` px, those `wanted`,
+    /// of a training and a validation split of these numbers of samples. The loader need not give those that are held.
+    fn hold_images(
+        &mut self,
+        size: usize,
+        splits: [usize; 2],
+        expected: usize,
+        wanted: &dyn Fn(&Image) -> bool,
+    ) -> Option<Arc<HeldImages>> {
+        let _ = (size, splits, expected, wanted);
+        None
+    }
 
     /// Forgets what it may have kept of images other than those `wanted`, to make room: when other workers
     /// have taken over virtual ranks, their images do not come here any more.

@@ -6,6 +6,7 @@
 //! so memory stays flat.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
@@ -17,7 +18,7 @@ use fovea_core::spec::RunSpec;
 use fovea_dataset::rotate90;
 
 use crate::data::{DataError, LocalData, hosted};
-use crate::device::Batch;
+use crate::device::{Batch, HeldImages, Pixels, Split};
 
 /// What comes out of the loader.
 #[derive(Debug)]
@@ -41,7 +42,8 @@ pub struct Loader {
 
 impl Loader {
     /// Starts to prepare the batches of `steps` for the virtual ranks of `member`; before them those of
-    /// the validation split if `evaluate`.
+    /// the validation split if `evaluate`. On a device that holds images (`held`) they are given upright, and only
+    /// those that it does not hold.
     pub fn start(
         data: LocalData,
         plan: ShardPlan,
@@ -49,6 +51,7 @@ impl Loader {
         member: &Member,
         steps: Range<u64>,
         evaluate: bool,
+        held: Option<Arc<HeldImages>>,
     ) -> std::io::Result<Self> {
         let (send, items) = sync_channel(AHEAD * member.virtual_ranks as usize);
         let producer = Producer {
@@ -56,6 +59,7 @@ impl Loader {
             plan,
             spec,
             ranks: hosted(member).collect(),
+            held,
             send,
         };
         let thread = std::thread::Builder::new()
@@ -92,6 +96,7 @@ struct Producer {
     plan: ShardPlan,
     spec: RunSpec,
     ranks: Vec<u32>,
+    held: Option<Arc<HeldImages>>,
     send: SyncSender<Result<Item, DataError>>,
 }
 
@@ -149,58 +154,74 @@ impl Producer {
     }
 
     fn train(&self, epoch: u32, draws: &[Draw]) -> Result<Batch, DataError> {
-        let size = self.data.size();
-        let record = size * size * 3;
         let ratio = self.spec.model.dropout;
+        let size = self.data.size();
+        let images: Vec<(u32, u8)> = draws.iter().map(|d| (d.sample, d.quarter_turns)).collect();
         let mut batch = Batch {
             size,
-            pixels: vec![0; record * draws.len()],
-            dropout: vec![
-                0.0;
-                if ratio > 0.0 {
-                    HEAD_INPUT * draws.len()
-                } else {
-                    0
-                }
-            ],
+            pixels: self.pixels(Split::Train, &images)?,
+            dropout: match ratio > 0.0 {
+                true => vec![0.0; HEAD_INPUT * draws.len()],
+                false => Vec::new(),
+            },
             ..Batch::default()
         };
-        let mut upright = vec![0; record];
-        for (draw, turned) in draws.iter().zip(batch.pixels.chunks_exact_mut(record)) {
-            let sample = self.data.train(draw.sample);
-            if draw.quarter_turns == 0 {
-                self.data.read(sample, turned)?;
-            } else {
-                self.data.read(sample, &mut upright)?;
-                rotate90(&upright, size, draw.quarter_turns, turned);
-            }
+        for draw in draws {
             batch.samples.push(draw.sample);
             batch.quarter_turns.push(draw.quarter_turns);
+            let sample = self.data.train(draw.sample);
             batch.labels.push(self.spec.class_of(sample.grade));
         }
-        if ratio > 0.0 {
-            for (draw, mask) in draws.iter().zip(batch.dropout.chunks_exact_mut(HEAD_INPUT)) {
-                dropout_mask(self.spec.seed, epoch, draw.sample, ratio, mask);
-            }
+        for (draw, mask) in draws.iter().zip(batch.dropout.chunks_exact_mut(HEAD_INPUT)) {
+            dropout_mask(self.spec.seed, epoch, draw.sample, ratio, mask);
         }
         Ok(batch)
     }
 
     fn scored(&self, ordinals: Range<u32>) -> Result<Batch, DataError> {
-        let size = self.data.size();
-        let record = size * size * 3;
+        let images: Vec<(u32, u8)> = ordinals.clone().map(|ordinal| (ordinal, 0)).collect();
         let mut batch = Batch {
-            size,
-            pixels: vec![0; record * ordinals.len()],
+            size: self.data.size(),
+            pixels: self.pixels(Split::Validation, &images)?,
             ..Batch::default()
         };
-        for (ordinal, pixels) in ordinals.zip(batch.pixels.chunks_exact_mut(record)) {
+        for ordinal in ordinals {
             let sample = self.data.validation(ordinal);
-            self.data.read(sample, pixels)?;
             batch.samples.push(ordinal);
             batch.quarter_turns.push(0);
             batch.labels.push(self.spec.class_of(sample.grade));
         }
         Ok(batch)
+    }
+
+    /// The pixels of samples with their quarter turns, as the device wants them.
+    fn pixels(&self, split: Split, images: &[(u32, u8)]) -> Result<Pixels, DataError> {
+        let size = self.data.size();
+        let record = size * size * 3;
+        let sample = |ordinal| match split {
+            Split::Train => self.data.train(ordinal),
+            Split::Validation => self.data.validation(ordinal),
+        };
+        if let Some(held) = &self.held {
+            let given: Vec<bool> = images.iter().map(|(s, _)| !held.holds(split, *s)).collect();
+            let missing = images.iter().zip(&given).filter(|(_, given)| **given);
+            let count = given.iter().filter(|given| **given).count();
+            let mut bytes = vec![0; record * count];
+            for (((ordinal, _), _), upright) in missing.zip(bytes.chunks_exact_mut(record)) {
+                self.data.read(sample(*ordinal), upright)?;
+            }
+            return Ok(Pixels::Upright { given, bytes });
+        }
+        let mut bytes = vec![0; record * images.len()];
+        let mut upright = vec![0; record];
+        for (&(ordinal, turns), turned) in images.iter().zip(bytes.chunks_exact_mut(record)) {
+            if turns == 0 {
+                self.data.read(sample(ordinal), turned)?;
+            } else {
+                self.data.read(sample(ordinal), &mut upright)?;
+                rotate90(&upright, size, turns, turned);
+            }
+        }
+        Ok(Pixels::Turned(bytes))
     }
 }

@@ -67,9 +67,15 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         .map_err(|e| Failure(3, format!("cannot listen on {}: {e}", config.listen)))?;
     let mut tasks = JoinSet::new();
     let mesh = Mesh::start(listener, &mut tasks).map_err(|e| Failure(3, e.to_string()))?;
-    let cache = config.cache_bytes();
+    let (cache, images) = (config.cache_bytes(), config.images_bytes());
     let make = Box::new(move |spec: &_, layout: &_| {
-        Box::new(TorchDevice::new(spec, layout, place).with_cache(cache)) as Box<dyn Device>
+        let device = TorchDevice::new(spec, layout, place).with_cache(cache);
+        // The host's memory is a CPU's own; and on a small GPU training needs its part.
+        let images = match place.is_cuda() {
+            true => images.min(gpu::free_bytes().unwrap_or(0) / 2),
+            false => 0,
+        };
+        Box::new(device.with_images(images)) as Box<dyn Device>
     });
     let device = DeviceThread::start(place, make).map_err(|e| Failure(1, e.to_string()))?;
     let identity = identity(&config, &mesh, gpu::name(place))?;

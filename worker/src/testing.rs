@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::collective::Mesh;
 use crate::data::LocalData;
-use crate::device::{Batch, Buffer, Device, DeviceError, MicroBatch, state_digest};
+use crate::device::{Batch, Buffer, Device, DeviceError, MicroBatch, Pixels, state_digest};
 
 /// A prepared synthetic dataset, made once for all tests.
 pub(crate) struct Tiny {
@@ -191,7 +191,10 @@ impl Device for Pretending {
         loss: usize,
     ) -> Result<MicroBatch, DeviceError> {
         let n = batch.samples.len();
-        assert_eq!(batch.pixels.len(), n * batch.size * batch.size * 3);
+        let Pixels::Turned(pixels) = &batch.pixels else {
+            panic!("this device holds no images");
+        };
+        assert_eq!(pixels.len(), n * batch.size * batch.size * 3);
         assert_eq!(batch.dropout.len(), n * 1024);
         let mut asked = self.manner.asked.lock().unwrap();
         if self.manner.fails_at == Some(asked.gradients.len()) {

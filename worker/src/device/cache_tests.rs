@@ -6,7 +6,7 @@ use fovea_core::random::dropout_mask;
 use fovea_core::spec::{Init, Precision, RunSpec};
 use fovea_dataset::rotate90;
 
-use super::{Batch, Buffer, Device, Split, TorchDevice};
+use super::{Batch, Buffer, Device, Pixels, Split, TorchDevice};
 
 /// At this size and with the stem frozen, libtorch gives an image other bits alone than in a batch.
 const SIZE: usize = 32;
@@ -59,11 +59,12 @@ fn batch(split: Split, images: &[(u32, u8)]) -> Batch {
         size: SIZE,
         ..Batch::default()
     };
+    let mut pixels = Vec::new();
     for &(sample, quarter_turns) in images {
         let upright = photograph(sample, split as u32);
         let mut turned = vec![0; upright.len()];
         rotate90(&upright, SIZE, quarter_turns, &mut turned);
-        batch.pixels.extend(turned);
+        pixels.extend(turned);
         batch.samples.push(sample);
         batch.quarter_turns.push(quarter_turns);
         batch.labels.push(sample % 2);
@@ -73,6 +74,7 @@ fn batch(split: Split, images: &[(u32, u8)]) -> Batch {
             batch.dropout.extend(mask);
         }
     }
+    batch.pixels = Pixels::Turned(pixels);
     batch
 }
 
@@ -216,6 +218,49 @@ fn images_of_others_are_forgotten() {
     device.keep_cached(&|image| image.split == Split::Validation);
     assert_eq!(device.cache_counts().images, 4);
     assert!(train(&mut device, &state, 0..3) == before);
+}
+
+/// A GPU's way of having its images, on the CPU: given once, kept upright, turned where they lie.
+#[test]
+fn images_that_the_device_holds_give_the_same_bits() {
+    for spec in [stem(), spec(&[])] {
+        let state = first_state(&spec, 3);
+        let len = FlatLayout::new(2, &spec.model.frozen)
+            .unwrap()
+            .trainable_len();
+        let mut results = Vec::new();
+        for images in [None, Some(3), Some(10)] {
+            let budget = images.unwrap_or(0) * (SIZE * SIZE * 3) as u64;
+            let mut device = device(&spec, 0).with_images(budget);
+            device.load(&state).unwrap();
+            let held = device.hold_images(SIZE, [5, 0], 5, &|_| true);
+            assert_eq!(held.is_some(), images.is_some());
+            let mut part = device.buffer(len + 1);
+            let (mut gradients, mut sent) = (Vec::new(), 0);
+            for step in 0..5 {
+                let mut batch = drawn(step);
+                if let Some(held) = &held {
+                    let missing = |s: &u32| !held.holds(Split::Train, *s);
+                    let given: Vec<bool> = batch.samples.iter().map(missing).collect();
+                    let bytes = batch.samples.iter().filter(|s| missing(s));
+                    let bytes = bytes.flat_map(|&s| photograph(s, Split::Train as u32));
+                    let bytes: Vec<u8> = bytes.collect();
+                    sent += given.iter().filter(|given| **given).count();
+                    batch.pixels = Pixels::Upright { given, bytes };
+                }
+                device.gradient(&batch, &mut part, len).unwrap();
+                gradients.push(bits(&part.read(0..len + 1)));
+            }
+            match images {
+                // All five came once.
+                Some(10) => assert_eq!(sent, 5),
+                Some(_) => assert!(sent > 5, "there was room for three"),
+                None => assert_eq!(sent, 0),
+            }
+            results.push(gradients);
+        }
+        assert!(results.iter().all(|found| *found == results[0]));
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! tensors there, and a step waits for the GPU only where the loop needs a number.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use fovea_core::googlenet::{FlatLayout, HEAD_INPUT};
@@ -12,8 +13,8 @@ use fovea_core::spec::RunSpec;
 use tch::{Kind, Tensor, no_grad};
 
 use super::{
-    Batch, Buffer, CacheCounts, Device, DeviceError, FeatureCache, Image, MicroBatch, Split,
-    digest_of,
+    Batch, Buffer, CacheCounts, Device, DeviceError, FeatureCache, HeldImages, Image, ImageStore,
+    MicroBatch, Pixels, Split, digest_of, images,
 };
 use crate::model::raw::values;
 use crate::model::{Net, loss_sum};
@@ -32,6 +33,7 @@ pub struct TorchDevice {
     optimizer: Sgd,
     means: Tensor,
     cache: FeatureCache,
+    images: Option<ImageStore>,
 }
 
 impl TorchDevice {
@@ -51,7 +53,15 @@ impl TorchDevice {
             optimizer: Sgd::new(layout, device, t.momentum, t.weight_decay, t.head_lr_mult),
             means: Tensor::from_slice(&MEANS).to_device(device),
             cache: FeatureCache::default(),
+            images: None,
         }
+    }
+
+    /// Lets it keep up to `bytes` of photographs in its own memory, which saves sending them and changes no bit. For
+    /// GPUs: a CPU has them at hand anyway.
+    pub fn with_images(mut self, bytes: u64) -> Self {
+        self.images = (bytes > 0).then(|| ImageStore::new(self.net.device(), bytes));
+        self
     }
 
     /// Lets it keep up to `bytes` of the frozen layers' activations, which saves their time and changes
@@ -71,27 +81,13 @@ impl TorchDevice {
     /// that an image's bits are the same whatever comes with it and whatever is kept (see
     /// [`FeatureCache`]).
     fn features(&mut self, split: Split, batch: &Batch) -> Result<Tensor, DeviceError> {
-        let (n, size) = (batch.samples.len(), batch.size);
-        let record = size * size * 3;
-        if batch.quarter_turns.len() != n || batch.pixels.len() != n * record {
-            return Err(DeviceError {
-                doing: "reading a batch",
-                reason: format!(
-                    "{n} images of {size} px with {} rotations and {} bytes",
-                    batch.quarter_turns.len(),
-                    batch.pixels.len()
-                ),
-            });
-        }
+        let n = batch.samples.len();
+        let pixels = self.pixels(split, batch)?;
         let device = self.net.device();
         let means = &self.means;
-        let input = |pixels: &[u8], n: usize| {
-            let shape = [n as i64, size as i64, size as i64, 3];
-            let pixels = Tensor::from_data_size(pixels, &shape, Kind::Uint8).to_device(device);
-            (pixels.to_kind(Kind::Float) - means).permute([0, 3, 1, 2])
-        };
+        let input = |pixels: &Tensor| (pixels.to_kind(Kind::Float) - means).permute([0, 3, 1, 2]);
         if n == 0 || !self.net.has_frozen_prefix() {
-            return Ok(input(&batch.pixels, n));
+            return Ok(input(&pixels));
         }
         let images: Vec<Image> = batch
             .samples
@@ -111,12 +107,18 @@ impl TorchDevice {
             _ => GPU_IMAGES,
         };
         for group in missing.chunks(at_once) {
-            let mut pixels = Vec::with_capacity(at_once * record);
-            for &i in group.iter().cycle().take(at_once) {
-                pixels.extend_from_slice(&batch.pixels[i * record..(i + 1) * record]);
-            }
+            let chosen: Vec<i64> = group
+                .iter()
+                .cycle()
+                .take(at_once)
+                .map(|&i| i as i64)
+                .collect();
+            let chosen = match chosen[..] {
+                [one] => pixels.narrow(0, one, 1),
+                _ => pixels.index_select(0, &Tensor::from_slice(&chosen).to_device(device)),
+            };
             // In the memory's order, so that each image is contiguous for the cache.
-            let computed = self.net.features(&input(&pixels, at_once));
+            let computed = self.net.features(&input(&chosen));
             let computed = computed.permute([0, 2, 3, 1]).contiguous();
             for (at, &i) in group.iter().enumerate() {
                 let one = computed.narrow(0, at as i64, 1);
@@ -128,6 +130,35 @@ impl TorchDevice {
         }
         let features: Vec<Tensor> = features.into_iter().flatten().collect();
         Ok(Tensor::cat(&features, 0).permute([0, 3, 1, 2]))
+    }
+
+    /// The batch's pixels on the device, rotated: `[n, size, size, 3]` bytes.
+    fn pixels(&mut self, split: Split, batch: &Batch) -> Result<Tensor, DeviceError> {
+        let (n, size) = (batch.samples.len(), batch.size);
+        let wrong = |bytes: usize| DeviceError {
+            doing: "reading a batch",
+            reason: format!(
+                "{n} images of {size} px with {} rotations and {bytes} bytes",
+                batch.quarter_turns.len()
+            ),
+        };
+        match (&batch.pixels, &mut self.images) {
+            (Pixels::Turned(bytes), _) => {
+                if batch.quarter_turns.len() != n || bytes.len() != n * size * size * 3 {
+                    return Err(wrong(bytes.len()));
+                }
+                let shape = [n as i64, size as i64, size as i64, 3];
+                Ok(images::to_device(bytes, &shape, self.net.device()))
+            }
+            (Pixels::Upright { given, bytes }, Some(images)) => {
+                if batch.quarter_turns.len() != n {
+                    return Err(wrong(bytes.len()));
+                }
+                let upright = images.upright(split, &batch.samples, size, given, bytes)?;
+                Ok(images::turned(&upright, &batch.quarter_turns))
+            }
+            (Pixels::Upright { bytes, .. }, None) => Err(wrong(bytes.len())),
+        }
     }
 
     /// Whether `state` has the frozen parameters that are loaded, to the bit.
@@ -308,6 +339,24 @@ impl Device for TorchDevice {
                 probabilities: log_p.iter().map(|l| l.exp()).collect(),
             })
             .collect())
+    }
+
+    fn hold_images(
+        &mut self,
+        size: usize,
+        splits: [usize; 2],
+        expected: usize,
+        wanted: &dyn Fn(&Image) -> bool,
+    ) -> Option<Arc<HeldImages>> {
+        let wanted = |split, sample| {
+            wanted(&Image {
+                split,
+                sample,
+                quarter_turns: 0,
+            })
+        };
+        let images = self.images.as_mut()?;
+        Some(images.prepare(size, splits, expected, wanted))
     }
 
     fn keep_cached(&mut self, wanted: &dyn Fn(&Image) -> bool) {

@@ -141,6 +141,11 @@ pub fn make_current(device: tch::Device) -> Result<(), String> {
     made.map_err(|e| format!("cuda:{number} cannot be used: {e}"))
 }
 
+/// Bytes that are free on the GPU that is current, or None where that cannot be said.
+pub fn free_bytes() -> Option<u64> {
+    driver::mem_get_info().ok().map(|(free, _)| free as u64)
+}
+
 /// NCCL, if `device` is a GPU and the library is there.
 pub fn nccl_for(device: tch::Device) -> Option<&'static nccl::Api> {
     match device {

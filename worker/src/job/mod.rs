@@ -8,7 +8,7 @@ mod agreement;
 mod first_state;
 
 use std::collections::HashSet;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use fovea_core::checkpoint::Fingerprint;
@@ -26,7 +26,7 @@ pub use first_state::{FirstStateError, first_state};
 use crate::checkpoint::{self, CheckpointError, digest_text};
 use crate::collective::{CollectiveError, Mesh, MeshKey, TcpCollective, with_nccl};
 use crate::data::{LocalData, hosted};
-use crate::device::{Device, DeviceError, Split};
+use crate::device::{Device, DeviceError, HeldImages, Image, Split};
 use crate::fingerprint::fingerprint;
 use crate::gpu;
 use crate::loader::Loader;
@@ -388,7 +388,7 @@ impl Owner {
         let per_epoch = plan.steps_per_epoch();
         let total_steps = per_epoch * u64::from(spec.train.epochs);
         let evaluate = starts_with_evaluation(state.step, per_epoch, next_epoch);
-        keep_hosted(&mut *state.device, &plan, member);
+        let held = keep_hosted(&mut *state.device, &plan, &data, member);
         let loader = Loader::start(
             data,
             plan.clone(),
@@ -396,6 +396,7 @@ impl Owner {
             member,
             state.step..total_steps,
             evaluate,
+            held,
         )?;
         let training = Training {
             spec: &spec,
@@ -428,16 +429,24 @@ impl Owner {
 #[cfg(test)]
 mod tests;
 
-/// Lets the device forget images of virtual ranks that others host now.
-fn keep_hosted(device: &mut dyn Device, plan: &ShardPlan, member: &Member) {
+/// Lets the device forget images of virtual ranks that others host now, and make room for those that are hosted here.
+fn keep_hosted(
+    device: &mut dyn Device,
+    plan: &ShardPlan,
+    data: &LocalData,
+    member: &Member,
+) -> Option<Arc<HeldImages>> {
     let train: HashSet<u32> = hosted(member)
         .flat_map(|rank| plan.shard(rank).iter().copied())
         .collect();
     let scored: Vec<_> = hosted(member)
         .map(|rank| plan.validation_shard(rank))
         .collect();
-    device.keep_cached(&|image| match image.split {
+    let wanted = |image: &Image| match image.split {
         Split::Train => train.contains(&image.sample),
         Split::Validation => scored.iter().any(|range| range.contains(&image.sample)),
-    });
+    };
+    device.keep_cached(&wanted);
+    let expected = train.len() + scored.iter().map(ExactSizeIterator::len).sum::<usize>();
+    device.hold_images(data.size(), data.samples(), expected, &wanted)
 }

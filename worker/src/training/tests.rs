@@ -88,6 +88,7 @@ impl Setting {
             everything,
             self.start_step..total_steps,
             starts_with_evaluation(self.start_step, per_epoch, self.next_epoch),
+            None,
         )
         .unwrap();
         let mut events = Vec::new();

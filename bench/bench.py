@@ -121,7 +121,9 @@ def checkpoints(blocks, setting):
 
     One run takes a checkpoint every 20 steps, so the 10 steps after each pay for it and the 10 that follow do not.
     Each pair of tens lies within half a minute, in the same processes: what else the machine does is the same for
-    both. Whoever compares whole runs sees their noise, several per cent, and not the checkpoint.
+    both. Whoever compares whole runs sees their noise, several per cent, and not the checkpoint. Computing itself is
+    noisy, too; so what a checkpoint adds is also counted where it arises: in the threads that do not compute, and in
+    the time between two steps.
     """
     dataset = prepare(setting, CHECKPOINT_STEPS)
     epochs = -(-(blocks + 1) * 2 * TEN // CHECKPOINT_STEPS)
@@ -129,31 +131,47 @@ def checkpoints(blocks, setting):
     settings = [f"train.virtual_ranks={setting.ranks}", f"train.batch={setting.batch}",
                 f"train.epochs={epochs}", "train.digest_every=0", f"checkpoint.every_steps={2 * TEN}"]
     process = start(setting, dataset, setting.ranks, folder, settings, cache_mib=0)
-    # By step: when it was committed, and what all processes have computed until then.
-    clock, processor, whole = {}, {}, set()
+    # By step: when it was committed, how long rank 0 computed, waited and reduced, what the threads of all processes
+    # have computed until then, and those of them that do not train.
+    clock, phases, processor, beside, whole = {}, {}, {}, {}, set()
     for event in events(process):
         if event["type"] == "step":
             step = event["step"]
             clock[step] = time.monotonic()
-            processor[step] = sum(map(processor_seconds, children(process.pid, "fovea-")))
+            phases[step] = sum(event["phases"].values()) / 1e3
+            pids = children(process.pid, "fovea-")
+            processor[step] = sum(map(processor_seconds, pids))
+            beside[step] = processor[step] - sum(processor_seconds(pid, "device") for pid in pids)
             if event["images"] == setting.batch * setting.ranks:
                 whole.add(step)
     finish(process, folder)
 
     # An epoch ends with a step of fewer images; the step after it waits for the evaluation.
     usual = [step for step in whole if step - 1 in whole]
-    wall, cpu = [], []
+    took = {
+        "clock": {i: clock[i] - clock[i - 1] for i in usual},
+        "processor": {i: processor[i] - processor[i - 1] for i in usual},
+        "beside": {i: beside[i] - beside[i - 1] for i in usual},
+        "between": {i: clock[i] - clock[i - 1] - phases[i] for i in usual},
+    }
+    ratios = {"throughput": [], "processor time": []}
+    shares = {"threads that do not compute, of all processor time": [], "between steps, of a step": []}
     for first in range(2 * TEN, max(clock) - 2 * TEN + 1, 2 * TEN):
-        after = range(first + 1, first + TEN + 1)
-        later = range(first + TEN + 1, first + 2 * TEN + 1)
-        rates = [[statistics.mean(of[i] - of[i - 1] for i in ten if i in usual)
-                  for ten in (after, later)] for of in (clock, processor)]
-        wall.append(rates[0][1] / rates[0][0])
-        cpu.append(rates[1][1] / rates[1][0])
-    for of, ratios in (("throughput", wall), ("processor time", cpu)):
-        say({"name": "with-checkpoints-to-without", "of": of, "mean": round(statistics.mean(ratios), 4),
-             "ci95": [round(bound, 4) for bound in interval(ratios)],
-             "median": round(statistics.median(ratios), 4), "pairs": len(ratios)})
+        tens = [range(first + 1, first + TEN + 1), range(first + TEN + 1, first + 2 * TEN + 1)]
+        mean = {name: [statistics.mean(of[i] for i in ten if i in of) for ten in tens] for name, of in took.items()}
+        for name, of in zip(ratios, ("clock", "processor")):
+            ratios[name].append(mean[of][1] / mean[of][0])
+        for name, of, whole_of in zip(shares, ("beside", "between"), ("processor", "clock")):
+            shares[name].append((mean[of][0] - mean[of][1]) / mean[whole_of][0])
+    for name, values in ratios.items():
+        say({"name": "with-checkpoints-to-without", "of": name, **summary(values)})
+    for name, values in shares.items():
+        say({"name": "added-by-checkpoints", "in": name, **summary(values)})
+
+
+def summary(values):
+    return {"mean": round(statistics.mean(values), 4), "ci95": [round(bound, 4) for bound in interval(values)],
+            "median": round(statistics.median(values), 4), "pairs": len(values)}
 
 
 def interval(values):
@@ -268,13 +286,21 @@ def children(parent, name):
     return pids
 
 
-def processor_seconds(pid):
-    try:
-        stat = (Path("/proc") / str(pid) / "stat").read_text()
-    except OSError:
-        return 0
-    user, system = stat.rsplit(")", 1)[1].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+def processor_seconds(pid, thread=None):
+    """What a process has computed so far, or those of its threads that have this name."""
+    folder = Path("/proc") / str(pid)
+    stats = [folder / "stat"] if thread is None else [task / "stat" for task in (folder / "task").iterdir()]
+    ticks = 0
+    for path in stats:
+        try:
+            stat = path.read_text()
+        except OSError:
+            continue
+        name, rest = stat[stat.index("(") + 1:].rsplit(")", 1)
+        if thread in (None, name):
+            user, system = rest.split()[11:13]
+            ticks += int(user) + int(system)
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def peak_rss_mib(pid):

@@ -162,7 +162,11 @@ impl ImageStore {
         let mut numbers = 0i64..;
         for (&sample, &given) in samples.iter().zip(given) {
             // Among those that came; of no meaning for others.
-            let number = if given { numbers.next().unwrap_or(0) } else { 0 };
+            let number = if given {
+                numbers.next().unwrap_or(0)
+            } else {
+                0
+            };
             let row = match self.rows.get(&(split, sample)) {
                 Some(row) => Some(*row),
                 None if given => self.free.pop().inspect(|&row| {

@@ -105,9 +105,10 @@ pub struct TrainSpec {
 pub enum Precision {
     /// IEEE single precision throughout.
     Float32,
-    /// Convolutions and what lies between them in bfloat16, half the bits; parameters, normalisation,
-    /// classifier, loss, gradients and their reduction in single precision. Faster where the processor
-    /// computes in bfloat16 (AVX-512 BF16, AMX), slow where it has no AVX-512.
+    /// Activations in bfloat16, half the bits, and convolutions computed in it (on CPUs without AMX those of 3x3 in
+    /// single precision, which is faster there); parameters, normalisation, classifier, loss, gradients and their
+    /// reduction in single precision. Faster where the processor computes in bfloat16 (AVX-512 BF16, AMX), slow
+    /// where it has no AVX-512.
     Bf16,
 }
 

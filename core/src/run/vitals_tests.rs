@@ -1,0 +1,159 @@
+//! Who is stuck, who is unreachable, whose state differs.
+
+use super::*;
+
+fn worker(i: u8) -> WorkerId {
+    WorkerId::new(format!("w{i}")).unwrap()
+}
+
+fn vitals(n: u8) -> Vitals {
+    let mut vitals = Vitals::default();
+    vitals.begin((0..n).map(worker), 0);
+    vitals
+}
+
+fn works(ticks: u64) -> Pulse {
+    Pulse {
+        ticks,
+        ..Pulse::default()
+    }
+}
+
+fn waits(ticks: u64, rank: u32, looks: u64) -> Pulse {
+    Pulse {
+        ticks,
+        waiting_for: Some(rank),
+        looks,
+    }
+}
+
+#[test]
+fn a_stuck_worker_is_told_from_one_that_waits_for_it() {
+    let mut v = vitals(2);
+    v.step_took(800.0);
+    v.progress(worker(0), waits(5, 1, 1), 1000);
+    v.progress(worker(1), works(5), 1000);
+    assert_eq!(
+        v.stuck(Doing::Running, 9000),
+        None,
+        "ten steps have not passed"
+    );
+    v.progress(worker(0), waits(5, 1, 60), 9001);
+    v.progress(worker(1), works(5), 9001);
+    let stuck = Some(Stuck::Member(worker(1), 8001, 8000));
+    assert_eq!(v.stuck(Doing::Running, 9001), stuck);
+    // Any work resets it.
+    v.progress(worker(1), works(6), 9002);
+    assert_eq!(v.stuck(Doing::Running, 9003), None);
+    // Nobody works and all wait: the network.
+    v.progress(worker(1), waits(6, 0, 1), 9002);
+    v.progress(worker(0), waits(5, 1, 90), 17_000);
+    v.progress(worker(1), waits(6, 0, 30), 17_000);
+    let all = Some(Stuck::Everybody(8001));
+    assert_eq!(v.stuck(Doing::Running, 17_003), all);
+}
+
+#[test]
+fn who_hangs_within_a_wait_does_not_pass_for_one_that_waits() {
+    let mut v = vitals(3);
+    v.step_took(10.0);
+    for now in (0..=6000).step_by(250) {
+        let stuck = v.stuck(Doing::Running, now);
+        match now {
+            ..=5250 => assert_eq!(stuck, None, "at {now}"),
+            // It looked up at 250 for the last time.
+            _ => assert_eq!(stuck, Some(Stuck::Member(worker(1), now, 5000))),
+        }
+        v.progress(worker(0), waits(0, 1, now), now);
+        v.progress(worker(1), waits(0, 2, now.min(250)), now);
+        v.progress(worker(2), waits(0, 1, now), now);
+    }
+}
+
+#[test]
+fn short_steps_leave_time_for_a_hiccup_and_forming_for_data() {
+    let mut v = vitals(1);
+    v.step_took(10.0);
+    assert_eq!(v.stuck(Doing::Running, 5000), None);
+    assert!(v.stuck(Doing::Running, 5001).is_some());
+    for doing in [Doing::Forming, Doing::Finishing] {
+        assert_eq!(v.stuck(doing, 15_000), None);
+        assert!(v.stuck(doing, 15_001).is_some());
+    }
+    // A step in which somebody was stuck does not make the next one's deadline longer.
+    v.step_took(10.0);
+    v.step_took(9_000.0);
+    assert!(v.stuck(Doing::Running, 5001).is_some());
+    let v = vitals(1);
+    assert_eq!(v.stuck(Doing::Running, 60_000), None);
+    assert!(v.stuck(Doing::Running, 60_001).is_some());
+}
+
+#[test]
+fn who_was_ready_before_needs_no_long_patience_when_a_generation_forms() {
+    let mut v = vitals(2);
+    v.step_took(10.0);
+    v.all_ready();
+    v.forget(&worker(1));
+    // One stays, one comes back, and one is new.
+    v.begin((0..3).map(worker), 100);
+    for other in [1, 2] {
+        v.progress(worker(other), works(1), 3000);
+    }
+    assert_eq!(v.stuck(Doing::Forming, 5100), None);
+    let stuck = Some(Stuck::Member(worker(0), 5001, 5000));
+    assert_eq!(v.stuck(Doing::Forming, 5101), stuck);
+    v.forget(&worker(0));
+    assert_eq!(v.stuck(Doing::Forming, 18_000), None);
+    assert!(v.stuck(Doing::Forming, 18_001).is_some());
+}
+
+#[test]
+fn who_is_cut_off_is_who_most_cannot_reach() {
+    let ranks = [worker(0), worker(1), worker(2)];
+    let mut v = vitals(3);
+    // The one that is cut off is the first to complain.
+    v.cannot_reach(worker(1), vec![worker(0), worker(2)], 500);
+    assert_eq!(v.cut_off(&ranks, 499), None);
+    v.cannot_reach(worker(0), vec![worker(1)], 600);
+    v.cannot_reach(worker(2), vec![worker(1)], 600);
+    assert_eq!(v.wake(), Some(500));
+    assert_eq!(v.cut_off(&ranks, 500), Some(worker(1)));
+    // Nobody is blamed for one that is not there.
+    assert_eq!(v.cut_off(&[worker(3), worker(4)], 500), None);
+    // Two that cannot reach each other: the first goes on.
+    let mut v = vitals(2);
+    v.cannot_reach(worker(0), vec![worker(1)], 1);
+    v.cannot_reach(worker(1), vec![worker(0)], 1);
+    assert_eq!(v.cut_off(&ranks[..2], 1), Some(worker(1)));
+}
+
+#[test]
+fn digests_are_compared_when_all_are_there() {
+    let members = [worker(0), worker(1), worker(2)];
+    let mut v = vitals(3);
+    let mut say = |i, step, digest: &str| v.compare(&members, worker(i), step, digest.into());
+    assert_eq!(say(0, 5, "a"), Verdict::Incomplete);
+    assert_eq!(say(1, 5, "a"), Verdict::Incomplete);
+    assert_eq!(say(2, 5, "a"), Verdict::Agreed);
+    say(0, 6, "a");
+    say(1, 6, "b");
+    assert_eq!(say(2, 6, "a"), Verdict::Differ([worker(1)].into()));
+    say(0, 7, "a");
+    say(1, 7, "b");
+    assert_eq!(say(2, 7, "c"), Verdict::Disputed);
+}
+
+#[test]
+fn strikes_grow_and_a_second_difference_is_for_good() {
+    let mut v = vitals(1);
+    v.strike(&worker(0), 100);
+    assert_eq!(v.barred_until(&worker(0)), 0);
+    v.strike(&worker(0), 100);
+    assert_eq!(v.barred_until(&worker(0)), 4100);
+    assert!(!v.differed(&worker(0)));
+    assert!(v.differed(&worker(0)));
+    assert_eq!(v.barred_until(&worker(0)), u64::MAX);
+    v.forgive();
+    assert_eq!(v.barred_until(&worker(0)), 0);
+}

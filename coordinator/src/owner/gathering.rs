@@ -26,8 +26,10 @@ pub(super) struct Gathering {
     state_digest: String,
     /// By rank.
     slices: Vec<Slice>,
-    /// All slices are here and the file is being verified and stored.
-    pub finishing: bool,
+    /// All slices are here: it will be stored in its turn.
+    pub whole: bool,
+    /// The file is being verified and stored.
+    storing: bool,
 }
 
 /// One rank's slice.
@@ -183,7 +185,8 @@ impl Owner {
             fingerprint,
             state_digest: state_digest.to_owned(),
             slices,
-            finishing: false,
+            whole: false,
+            storing: false,
         };
         self.gatherings.insert(key, gathering);
         Ok(())
@@ -194,7 +197,7 @@ impl Owner {
         let mut under_way = self
             .gatherings
             .iter()
-            .filter(|(k, g)| k.run == key.run && !g.finishing)
+            .filter(|(k, g)| k.run == key.run && !g.whole)
             .map(|(k, _)| *k);
         let oldest = under_way.next();
         let others = under_way.count();
@@ -226,24 +229,37 @@ impl Owner {
         };
         gathering.slices[rank] = Slice::Here { digest };
         let here = |slice: &Slice| matches!(slice, Slice::Here { .. });
-        if gathering.slices.iter().all(here) && !gathering.finishing {
-            gathering.finishing = true;
-            let file = Arc::clone(&gathering.file);
-            let fingerprint = gathering.fingerprint.clone();
-            let digest = gathering.state_digest.clone();
-            let inbox = self.inbox.clone();
-            self.tasks.spawn_blocking(move || {
-                let finish = || file.finish(&digest, fingerprint, unix_ms());
-                let result = in_idle_time(finish).map_err(|e| e.to_string());
-                // Before anyone hears of it: a file that is not stored is gone by then.
-                drop(file);
-                if let Some(inbox) = inbox.upgrade() {
-                    // Fails only when the owner is gone; the journal then never heard of it.
-                    let _ = inbox.blocking_send(Message::Gathered { key, result });
-                }
-            });
-        }
+        gathering.whole = gathering.slices.iter().all(here);
+        self.store_next(key.run);
         Ok(())
+    }
+
+    /// Stores the run's oldest whole checkpoint, one after the other: who watches is told of them in their order, and
+    /// the last one comes last.
+    fn store_next(&mut self, run: u64) {
+        let mut of_run = self.gatherings.iter_mut().filter(|(k, _)| k.run == run);
+        if of_run.any(|(_, gathering)| gathering.storing) {
+            return;
+        }
+        let mut of_run = self.gatherings.iter_mut().filter(|(k, _)| k.run == run);
+        let Some((&key, gathering)) = of_run.find(|(_, gathering)| gathering.whole) else {
+            return;
+        };
+        gathering.storing = true;
+        let file = Arc::clone(&gathering.file);
+        let fingerprint = gathering.fingerprint.clone();
+        let digest = gathering.state_digest.clone();
+        let inbox = self.inbox.clone();
+        self.tasks.spawn_blocking(move || {
+            let finish = || file.finish(&digest, fingerprint, unix_ms());
+            let result = in_idle_time(finish).map_err(|e| e.to_string());
+            // Before anyone hears of it: a file that is not stored is gone by then.
+            drop(file);
+            if let Some(inbox) = inbox.upgrade() {
+                // Fails only when the owner is gone; the journal then never heard of it.
+                let _ = inbox.blocking_send(Message::Gathered { key, result });
+            }
+        });
     }
 
     /// A gathered file was stored, or could not be.
@@ -253,6 +269,7 @@ impl Owner {
         result: Result<CheckpointInfo, String>,
     ) -> Result<(), OwnerError> {
         self.gatherings.remove(&key);
+        self.store_next(key.run);
         let info = match result {
             Ok(info) => info,
             Err(reason) => {
@@ -271,7 +288,7 @@ impl Owner {
             step,
         };
         match self.gatherings.get(&key) {
-            Some(gathering) if gathering.finishing => None,
+            Some(gathering) if gathering.whole => None,
             Some(gathering) => {
                 let missing: Vec<String> = (0..gathering.slices.len())
                     .filter(|&rank| matches!(gathering.slices[rank], Slice::Missing { .. }))
@@ -293,7 +310,7 @@ impl Owner {
         };
         let alive = entry.run.roster().map(|roster| roster.generation);
         self.gatherings.retain(|key, gathering| {
-            let keep = key.run != run || gathering.finishing || Some(key.generation) == alive;
+            let keep = key.run != run || gathering.whole || Some(key.generation) == alive;
             if !keep {
                 info!(
                     run_id = %entry.run.id,

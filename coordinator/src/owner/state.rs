@@ -366,7 +366,7 @@ impl Owner {
                     || self
                         .gatherings
                         .iter()
-                        .any(|(key, gathering)| key.run == **number && gathering.finishing)
+                        .any(|(key, gathering)| key.run == **number && gathering.whole)
             })
             .count()
     }

@@ -193,8 +193,8 @@ impl Vitals {
         self.steps_ms.push_back(ms);
     }
 
-    /// How long `member` may show no work.
-    fn patience(&self, member: &Vital, doing: Doing) -> u64 {
+    /// How long nobody need show any work; `short` where nothing but computing or waiting is to be done.
+    fn patience(&self, doing: Doing, short: bool) -> u64 {
         // Not the longest: that may be one in which somebody was stuck.
         let mut steps: Vec<f64> = self.steps_ms.iter().copied().collect();
         steps.sort_by(f64::total_cmp);
@@ -204,7 +204,7 @@ impl Vitals {
         }
         let least = match doing {
             Doing::Running => LEAST_PATIENCE_MS,
-            Doing::Forming if member.settled => LEAST_PATIENCE_MS,
+            Doing::Forming if short => LEAST_PATIENCE_MS,
             Doing::Forming | Doing::Finishing => LONG_PATIENCE_MS,
         };
         ((usual * SLOWER) as u64).max(least)
@@ -212,21 +212,22 @@ impl Vitals {
 
     /// Who, if anyone, stands still for too long.
     pub fn stuck(&self, doing: Doing, now: u64) -> Option<Stuck> {
-        let members = || {
-            let judged = |(worker, vital)| (worker, vital, self.patience(vital, doing));
-            self.members.iter().map(judged)
-        };
-        let culprit = members()
-            .filter(|(worker, ..)| !self.awaited.contains_key(*worker))
-            .find(|(_, v, patience)| v.still(now) > *patience && !v.waits(now, *patience));
-        if let Some((worker, vital, patience)) = culprit {
-            return Some(Stuck::Member(worker.clone(), vital.still(now), patience));
+        for (worker, vital) in &self.members {
+            // Who waits, or seems to, has nothing to set up or to read.
+            let short = vital.settled || vital.pulse.waiting_for.is_some();
+            let (still, patience) = (vital.still(now), self.patience(doing, short));
+            let idle = still > patience && !vital.waits(now, patience);
+            if idle && !self.awaited.contains_key(worker) {
+                return Some(Stuck::Member(worker.clone(), still, patience));
+            }
         }
-        // Nobody is to blame only if all are awake; of one that is not, it will soon be known.
-        let all_wait = !self.members.is_empty()
-            && members().all(|(_, v, patience)| v.still(now) > patience && v.waits(now, AWAKE_MS));
-        let shortest = || members().map(|(_, v, _)| v.still(now)).min();
-        all_wait.then(|| Stuck::Everybody(shortest().unwrap_or(0)))
+        // Nobody is to blame only if all are awake; of one that is not, it will soon be known. A state that is handed
+        // over takes its time, and meanwhile all wait.
+        let patience = self.patience(doing, false);
+        let waits = |v: &Vital| v.still(now) > patience && v.waits(now, AWAKE_MS);
+        let shortest = self.members.values().map(|v| v.still(now)).min()?;
+        let all_wait = self.members.values().all(waits);
+        all_wait.then_some(Stuck::Everybody(shortest))
     }
 
     /// `worker` says that it cannot reach `peers`.

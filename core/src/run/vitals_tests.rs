@@ -103,6 +103,13 @@ fn who_was_ready_before_needs_no_long_patience_when_a_generation_forms() {
     assert_eq!(v.stuck(Doing::Forming, 5100), None);
     let stuck = Some(Stuck::Member(worker(0), 5001, 5000));
     assert_eq!(v.stuck(Doing::Forming, 5101), stuck);
+    // One that is new hangs while the state is handed over to it: it has nothing else to do.
+    let mut hangs = v.clone();
+    hangs.forget(&worker(0));
+    hangs.progress(worker(1), waits(1, 2, 3), 3100);
+    assert_eq!(hangs.stuck(Doing::Forming, 8100), None);
+    let stuck = Some(Stuck::Member(worker(1), 5101, 5000));
+    assert_eq!(hangs.stuck(Doing::Forming, 8101), stuck);
     v.forget(&worker(0));
     assert_eq!(v.stuck(Doing::Forming, 18_000), None);
     assert!(v.stuck(Doing::Forming, 18_001).is_some());

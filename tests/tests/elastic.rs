@@ -177,7 +177,9 @@ async fn a_fast_reduction_is_as_elastic_but_for_the_bits() {
         let float = |four: &[u8]| f64::from(f32::from_le_bytes(four.try_into().expect("four")));
         bytes.chunks_exact(4).map(float).collect()
     };
-    for (name, ordered) in ordered.iter().filter(|(name, _)| name.ends_with(".weight")) {
+    // The parameters: velocities are made of gradients, in which rounding errors weigh more.
+    let is_weight = |name: &str| name.ends_with(".weight") && !name.starts_with("optimizer/");
+    for (name, ordered) in ordered.iter().filter(|(name, _)| is_weight(name)) {
         let (ordered, fast) = (floats(ordered), floats(&fast[name]));
         let largest = ordered.iter().fold(0.0, |most: f64, x| most.max(x.abs()));
         let apart = ordered.iter().zip(&fast).map(|(a, b)| (a - b).abs());

@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ use tracing::{debug, warn};
 use fovea_core::roster::Roster;
 
 use super::CollectiveError;
-use super::waiting::Waiting;
+use super::waiting::{Waiting, Waits};
 
 /// What the peers of a generation show each other.
 pub type MeshKey = [u8; 16];
@@ -196,7 +197,8 @@ impl Mesh {
                     waits.switch(peer);
                     let left = end.saturating_duration_since(Instant::now());
                     let wait = CALL.min(left / below.len() as u32);
-                    match call(&roster.members[peer].address, key, rank, wait) {
+                    let address = &roster.members[peer].address;
+                    match looking(&waits, || call(address, key, rank, wait)) {
                         Ok(stream) => {
                             streams[peer] = Some(stream);
                             problems.remove(&peer);
@@ -236,7 +238,8 @@ impl Mesh {
                 drop(arrivals);
                 // Who is there but has not called is busy with a long step: that is no reason to complain.
                 let silent = |&peer: &usize| {
-                    problems.contains_key(&peer) || answers(&roster.members[peer].address).is_err()
+                    problems.contains_key(&peer)
+                        || looking(&waits, || answers(&roster.members[peer].address)).is_err()
                 };
                 let missing: Vec<usize> = missing.into_iter().filter(silent).collect();
                 if missing.is_empty() {
@@ -322,6 +325,25 @@ async fn greeted(
     stream.set_nonblocking(false)?;
     stream.set_nodelay(true)?;
     Ok(Some((key, u32::from_le_bytes(rank), stream)))
+}
+
+/// Does `work` on a thread of its own while this one looks up: a name server may take long to answer.
+fn looking<T: Send>(waits: &Waits, work: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let (tell, told) = mpsc::channel();
+        let worker = scope.spawn(move || {
+            let done = work();
+            // Who is told listens until then.
+            let _ = tell.send(());
+            done
+        });
+        while let Err(RecvTimeoutError::Timeout) = told.recv_timeout(LOOK) {
+            waits.look();
+        }
+        worker
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Calls a peer once, on each address that its name has, and greets it.

@@ -300,3 +300,17 @@ fn many_generations_leave_nothing_behind() {
         assert!(!sockets.contains(&link), "{} is open", link.display());
     }
 }
+
+#[test]
+fn a_slow_call_does_not_pass_for_one_that_hangs() {
+    let waiting = Waiting::default();
+    let waits = waiting.begin(0);
+    let before = waiting.looks();
+    let (go_on, told) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let called = scope.spawn(|| looking(&waits, move || told.recv().is_ok()));
+        wait_until("looking up", || waiting.looks() > before + 1);
+        go_on.send(()).unwrap();
+        assert!(called.join().unwrap());
+    });
+}

@@ -9,8 +9,8 @@
 //! inception module is one operation ([`inception`]), hung into libtorch's autograd ([`autograd`]); where no gradient flows (the frozen stem, evaluation), ReLU,
 //! normalisation and pooling run fused ([`kernels`]).
 //!
-//! Convolutions, ReLU, pooling and concatenation are computed in f32 or in bfloat16
-//! ([`Net::with_precision`]); normalisation, classifier and loss always in f32, and parameters and their
+//! Activations are f32 or bfloat16, and convolutions, ReLU, pooling and concatenation are computed in the same (on most
+//! CPUs 3x3 convolutions in f32, see [`conv3x3`]; [`Net::with_precision`]); normalisation, classifier and loss always in f32, and parameters and their
 //! gradients are f32 whichever it is. The casts are written out, as tch's autocast is for CUDA only.
 
 mod autograd;

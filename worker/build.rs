@@ -10,10 +10,11 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 /// What tch has no call for.
-const CPP: [&str; 3] = [
+const CPP: [&str; 4] = [
     "src/model/autograd.cpp",
     "src/model/convolution.cpp",
     "src/device/context.cpp",
+    "src/gpu/stream.cpp",
 ];
 
 fn main() {

@@ -17,6 +17,7 @@ pub use layers::{
     TRUNK_CLASSES, layers, macs, output_shapes, weight_layer_names,
 };
 pub use layout::{
-    Entry, FlatLayout, Group, GroupKind, LayoutError, StateEntry, VELOCITY_PREFIX, nearest_layers,
+    BUCKET_STARTS, Entry, FlatLayout, Group, GroupKind, LayoutError, StateEntry, VELOCITY_PREFIX,
+    nearest_layers,
 };
 pub use params::{ParamKind, ParamSpec, param_count, param_specs};

@@ -69,13 +69,12 @@ fn main() -> anyhow::Result<()> {
     }
     anyhow::ensure!(!rows.is_empty(), "no row is wanted");
     let batch = batch();
-    let len = rows[0].device.layout().trainable_len();
-    let mut gradient = rows[0].device.buffer(len + 1);
+    let mut gradient = rows[0].device.gradient_buffer(1);
     for round in 0..WARM_UP + rounds {
         for row in &mut rows {
             let device = &mut row.device;
             let step = time(|| {
-                device.gradient(&batch, &mut gradient, len)?;
+                device.gradient(&batch, &mut gradient)?;
                 let finite = device.update(&mut gradient, 1.0 / BATCH as f32, 1e-9)?;
                 anyhow::ensure!(finite, "the gradient is not finite");
                 Ok(())

@@ -5,10 +5,11 @@
 
 mod buffer;
 mod features;
+mod flat;
 mod images;
 mod torch;
 
-use std::ops::Range;
+use std::ops::{AddAssign, Range};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 pub use buffer::Buffer;
 pub use features::{CacheCounts, FeatureCache, Image, Split};
+pub use flat::{Buckets, Flat, Ready};
 pub use images::{HeldImages, ImageStore};
 pub use torch::TorchDevice;
 
@@ -110,7 +112,7 @@ impl Batch {
     }
 }
 
-/// One virtual rank's part of a step.
+/// Where the time of one virtual rank's part of a step went, or of several.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct MicroBatch {
     /// Time to bring the batch to the device.
@@ -119,6 +121,14 @@ pub struct MicroBatch {
     pub forward: Duration,
     /// Time of the backward pass, the flat gradient included.
     pub backward: Duration,
+}
+
+impl AddAssign for MicroBatch {
+    fn add_assign(&mut self, other: Self) {
+        self.load += other.load;
+        self.forward += other.forward;
+        self.backward += other.backward;
+    }
 }
 
 /// XXH3-128 of a state's little-endian floats. It tells apart states that differ by accident, in a
@@ -161,23 +171,22 @@ pub trait Device {
     /// [`state_digest`] of the whole state, without a copy of it where the device allows.
     fn digest(&mut self) -> Result<u128, DeviceError>;
 
-    /// A buffer of `len` zeros in the memory that this device computes in.
-    fn buffer(&self, len: usize) -> Buffer;
+    /// Zeros for a gradient and `behind` more, in the memory that this device computes in.
+    fn gradient_buffer(&self, behind: usize) -> Flat;
 
-    /// Computes the gradient of the *sum* of the losses over `batch` into the first
-    /// `layout().trainable_len()` elements of `into`, and that sum (of the cross-entropy, in nats) into
-    /// element `loss`.
+    /// Computes the gradient of the *sum* of the losses over `batch` into `into`, and that sum (of the cross-entropy, in
+    /// nats) into the element right behind the gradient. Each bucket is finished as early as it can be; a GPU has been
+    /// told then what to compute, and need not have done it.
     fn gradient(
         &mut self,
         batch: &Batch,
-        into: &mut Buffer,
-        loss: usize,
+        into: &mut dyn Buckets,
     ) -> Result<MicroBatch, DeviceError>;
 
     /// Takes one step of Caffe's SGD with learning rate `rate` and the *mean* gradient: `scale` times the
-    /// first `layout().trainable_len()` elements of `sum`, which it may overwrite. If one of them is not
-    /// finite it does nothing and says false.
-    fn update(&mut self, sum: &mut Buffer, scale: f32, rate: f64) -> Result<bool, DeviceError>;
+    /// gradient in `sum`, which it may overwrite. If one of its elements is not finite it does nothing and says
+    /// false.
+    fn update(&mut self, sum: &mut Flat, scale: f32, rate: f64) -> Result<bool, DeviceError>;
 
     /// Scores validation images: softmax probabilities and cross-entropy.
     fn score(&mut self, batch: &Batch) -> Result<Vec<Score>, DeviceError>;

@@ -50,21 +50,29 @@ impl Sgd {
         &self.velocity
     }
 
-    /// One step: changes `params` in place. `gradient` is that of the mean loss over the global batch;
-    /// both are f32 `[layout.trainable_len()]`. `rate` is the schedule's learning rate at this step.
-    pub fn step(&mut self, params: &Tensor, gradient: &Tensor, rate: f64) {
-        let len = self.layout.trainable_len() as i64;
-        assert_eq!(params.size(), [len], "shape of the parameters");
-        assert_eq!(gradient.size(), [len], "shape of the gradient");
-        for group in self.layout.groups().iter().filter(|g| !g.range.is_empty()) {
+    /// One step of the parameters from `at` on for which there is a gradient: changes them in `params`, which are f32
+    /// `[layout.trainable_len()]`. `gradient` is that of the mean loss over the global batch, f32 of one dimension.
+    /// `rate` is the schedule's learning rate at this step.
+    pub fn step(&mut self, params: &Tensor, at: usize, gradient: &Tensor, rate: f64) {
+        let len = self.layout.trainable_len();
+        let end = at + gradient.numel();
+        assert_eq!(params.size(), [len as i64], "shape of the parameters");
+        assert!(end <= len, "gradients of {at} to {end} of {len} parameters");
+        for group in self.layout.groups() {
+            let (from, to) = (group.range.start.max(at), group.range.end.min(end));
+            if from >= to {
+                continue;
+            }
             let factors = Factors {
                 decay: self.weight_decay * group.decay_mult(),
                 momentum: self.momentum,
                 rate: rate * group.lr_mult(self.head_lr_mult),
             };
-            let part =
-                |flat: &Tensor| flat.narrow(0, group.range.start as i64, group.range.len() as i64);
-            let (params, gradient, velocity) = (part(params), part(gradient), part(&self.velocity));
+            let part = |flat: &Tensor, start: usize| {
+                flat.narrow(0, (from - start) as i64, (to - from) as i64)
+            };
+            let gradient = part(gradient, at);
+            let (params, velocity) = (part(params, 0), part(&self.velocity, 0));
             if params.device() == Device::Cpu {
                 // SAFETY: all three are narrowed from contiguous f32 tensors on the CPU that live
                 // through this call; parameters and velocity are changed by nobody else meanwhile, as
@@ -170,18 +178,18 @@ mod tests {
         let layout = FlatLayout::new(2, &["conv1/7x7_s2"]).unwrap();
         let params = filled(&layout, 1.0);
         let mut sgd = Sgd::new(&layout, Device::Cpu, 0.9, 0.1, 10.0);
-        sgd.step(&params, &filled(&layout, 0.5), 0.01);
+        sgd.step(&params, 0, &filled(&layout, 0.5), 0.01);
         close(first_of_each(&layout, &params), [0.994, 0.99, 0.94, 0.9]);
         close(
             first_of_each(&layout, sgd.velocity()),
             [0.006, 0.01, 0.06, 0.1],
         );
-        sgd.step(&params, &filled(&layout, -0.25), 0.01);
+        sgd.step(&params, 0, &filled(&layout, -0.25), 0.01);
         close(
             first_of_each(&layout, &params),
             [0.990106, 0.986, 0.9016, 0.86],
         );
-        sgd.step(&params, &filled(&layout, 1.0), 0.001);
+        sgd.step(&params, 0, &filled(&layout, 1.0), 0.001);
         close(
             first_of_each(&layout, &params),
             [0.985_502_389_4, 0.9804, 0.856_138_4, 0.804],
@@ -197,7 +205,7 @@ mod tests {
         let layout = FlatLayout::new(5, &["conv1/7x7_s2"]).unwrap();
         let params = filled(&layout, 1.0);
         let mut sgd = Sgd::new(&layout, Device::Cpu, 0.9, 0.1, 10.0);
-        sgd.step(&params, &filled(&layout, 0.5), 0.01);
+        sgd.step(&params, 0, &filled(&layout, 0.5), 0.01);
         for group in layout.groups() {
             let part = params.narrow(0, group.range.start as i64, group.range.len() as i64);
             assert_eq!(part.min(), part.max(), "{:?}", group.kind);

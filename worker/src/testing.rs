@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use crate::collective::Mesh;
 use crate::data::LocalData;
-use crate::device::{Batch, Buffer, Device, DeviceError, MicroBatch, Pixels, state_digest};
+use crate::device::{Batch, Buckets, Device, DeviceError, Flat, MicroBatch, Pixels, state_digest};
 
 /// A prepared synthetic dataset, made once for all tests.
 pub(crate) struct Tiny {
@@ -180,15 +180,14 @@ impl Device for Pretending {
         Ok(state_digest(&self.state))
     }
 
-    fn buffer(&self, len: usize) -> Buffer {
-        vec![0.0; len].into()
+    fn gradient_buffer(&self, behind: usize) -> Flat {
+        Flat::new(&self.layout, behind, |len| vec![0.0; len].into())
     }
 
     fn gradient(
         &mut self,
         batch: &Batch,
-        into: &mut Buffer,
-        loss: usize,
+        into: &mut dyn Buckets,
     ) -> Result<MicroBatch, DeviceError> {
         let n = batch.samples.len();
         let Pixels::Turned(pixels) = &batch.pixels else {
@@ -214,12 +213,19 @@ impl Device for Pretending {
                 }
             }
         }
-        into.write(0, &gradient);
-        into.write(loss, &[self.manner.loss * n as f32]);
+        let ranges = self.layout.buckets();
+        let loss = ranges[FlatLayout::OTHERS].len();
+        let place = into.bucket(FlatLayout::OTHERS);
+        place.write(loss, &[self.manner.loss * n as f32]);
+        for bucket in FlatLayout::BUCKET_ORDER {
+            let part = &gradient[ranges[bucket].clone()];
+            into.bucket(bucket).write(0, part);
+            into.finished(bucket, None);
+        }
         Ok(MicroBatch::default())
     }
 
-    fn update(&mut self, sum: &mut Buffer, scale: f32, rate: f64) -> Result<bool, DeviceError> {
+    fn update(&mut self, sum: &mut Flat, scale: f32, rate: f64) -> Result<bool, DeviceError> {
         let mut gradient = sum.read(0..self.layout.trainable_len());
         if gradient.iter().any(|g| !g.is_finite()) {
             return Ok(false);

@@ -20,6 +20,13 @@ use super::params::{ParamKind, ParamSpec, param_specs};
 /// What the names of the velocities in a checkpoint start with.
 pub const VELOCITY_PREFIX: &str = "optimizer/velocity/";
 
+/// The modules with which a new bucket of weights begins, in the order of the forward pass: see
+/// [`FlatLayout::buckets`].
+pub const BUCKET_STARTS: [&str; 3] = ["inception_4a", "inception_4c", "inception_5a"];
+
+/// The buckets of weights.
+const WEIGHT_BUCKETS: usize = BUCKET_STARTS.len() + 1;
+
 /// Where everything lies, for a number of classes and a set of frozen layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlatLayout {
@@ -32,6 +39,12 @@ pub struct FlatLayout {
 }
 
 impl FlatLayout {
+    /// The bucket of everything but weights, see [`FlatLayout::buckets`].
+    pub const OTHERS: usize = WEIGHT_BUCKETS;
+
+    /// The order in which a backward pass fills the buckets: those of weights from the last to the first, then the other.
+    pub const BUCKET_ORDER: [usize; WEIGHT_BUCKETS + 1] = [3, 2, 1, 0, Self::OTHERS];
+
     /// Lays out the parameters for `classes` outputs, with the layers named in `frozen` left untrained.
     pub fn new<S: AsRef<str>>(classes: u32, frozen: &[S]) -> Result<FlatLayout, LayoutError> {
         if classes < 2 {
@@ -127,6 +140,40 @@ impl FlatLayout {
         2 * self.trainable_len..self.state_len()
     }
 
+    /// The buckets of the trainable buffer, which follow each other without a gap: those of weights, cut before
+    /// [`BUCKET_STARTS`], then one of everything else (the biases, and the head's).
+    ///
+    /// A backward pass comes to the weights of the last modules first, and there most of them are; so a bucket of
+    /// gradients can be reduced while those before it are computed, as PyTorch's DistributedDataParallel does. Some may
+    /// be empty, where layers are frozen.
+    pub fn buckets(&self) -> [Range<usize>; WEIGHT_BUCKETS + 1] {
+        let weights = &self.groups[GroupKind::Weights as usize].range;
+        let mut starts = [weights.end; WEIGHT_BUCKETS + 1];
+        for entry in self.trainable.iter().rev() {
+            if entry.group == Some(GroupKind::Weights) {
+                starts[entry.part()] = entry.offset;
+            }
+        }
+        // An empty one starts where the next one does.
+        for i in (0..WEIGHT_BUCKETS).rev() {
+            starts[i] = starts[i].min(starts[i + 1]);
+        }
+        std::array::from_fn(|i| {
+            let end = starts.get(i + 1).copied();
+            starts[i]..end.unwrap_or(self.trainable_len)
+        })
+    }
+
+    /// The number of the bucket that a trainable parameter's gradient is in.
+    pub fn bucket(&self, entry: &Entry) -> usize {
+        match entry.group {
+            Some(GroupKind::Weights) => entry.part(),
+            Some(GroupKind::Biases | GroupKind::HeadWeight | GroupKind::HeadBias) | None => {
+                Self::OTHERS
+            }
+        }
+    }
+
     /// The named tensors of the state in its order. They follow each other without a gap, so they are the
     /// table of a safetensors file whose data is the state.
     pub fn state_entries(&self) -> Vec<StateEntry> {
@@ -163,6 +210,14 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The part of the network that it belongs to, of those that [`BUCKET_STARTS`] cuts it into; the head belongs to the
+    /// last. That is also the bucket of a weight.
+    pub fn part(&self) -> usize {
+        // Modules are named in the order of the computation.
+        let layer = self.spec.layer.as_str();
+        BUCKET_STARTS.partition_point(|start| *start <= layer)
+    }
+
     /// Its elements in its buffer.
     pub fn range(&self) -> Range<usize> {
         self.offset..self.offset + self.spec.len()

@@ -158,3 +158,50 @@ fn edit_distance_counts_edits() {
         assert_eq!(edit_distance(b, a), distance, "{b} {a}");
     }
 }
+
+#[test]
+fn buckets_are_cut_at_modules_and_leave_nothing_out() {
+    let frozen_4 = ["inception_4a/1x1", "inception_4b/1x1"];
+    for layout in [
+        FlatLayout::new(2, &STEM).unwrap(),
+        FlatLayout::new(5, &frozen_4).unwrap(),
+        FlatLayout::new(2, &all_but_the_head()).unwrap(),
+    ] {
+        let buckets = layout.buckets();
+        assert_eq!(buckets[0].start, 0);
+        assert_eq!(buckets[4].end, layout.trainable_len());
+        for pair in buckets.windows(2) {
+            assert_eq!(pair[0].end, pair[1].start);
+        }
+        for entry in layout.trainable() {
+            let bucket = &buckets[layout.bucket(entry)];
+            let range = entry.range();
+            let name = &entry.spec.name;
+            assert!(
+                bucket.start <= range.start && range.end <= bucket.end,
+                "{name}"
+            );
+        }
+    }
+    let layout = FlatLayout::new(2, &STEM).unwrap();
+    let of = |name: &str| {
+        let mut entries = layout.trainable().iter();
+        layout.bucket(entries.find(|entry| entry.spec.name == name).unwrap())
+    };
+    assert_eq!(of("inception_3b/5x5.weight"), 0);
+    assert_eq!(of("inception_4b/1x1.weight"), 1);
+    assert_eq!(of("inception_4e/3x3.weight"), 2);
+    assert_eq!(of("inception_5a/1x1.weight"), 3);
+    assert_eq!(of("inception_5b/1x1.bias"), 4);
+    assert_eq!(of("loss3/classifier.weight"), 4);
+    // All but little of it is there before the backward pass has come to the larger half of its work.
+    let lens = layout.buckets().map(|range| range.len());
+    let late = (lens[0] + lens[4]) as f64 / layout.trainable_len() as f64;
+    assert!(late < 0.12, "{lens:?}");
+}
+
+fn all_but_the_head() -> Vec<String> {
+    let mut names = crate::googlenet::weight_layer_names();
+    names.pop();
+    names
+}

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tch::{Tensor, no_grad};
 
-use crate::device::Buffer;
+use crate::device::{Buffer, Ready};
 
 pub use mesh::{Mesh, MeshKey, probe};
 pub use nccl::with_nccl;
@@ -68,8 +68,14 @@ pub trait Collective: Send {
     /// Adds up the parts of all virtual ranks in their order.
     ///
     /// `parts` holds one buffer for each virtual rank hosted here, in order; `sum` receives the
-    /// total. All have the same length on every worker, and are in the same kind of memory here.
-    fn reduce(&mut self, parts: &[Buffer], sum: &mut Buffer) -> Result<(), CollectiveError>;
+    /// total. All have the same length on every worker, and are in the same kind of memory here. The parts
+    /// hold their numbers by the time that `ready` tells.
+    fn reduce(
+        &mut self,
+        parts: &[Buffer],
+        sum: &mut Buffer,
+        ready: Ready,
+    ) -> Result<(), CollectiveError>;
 
     /// Gives `mine` to all and returns everybody's, by rank, `mine` included. Lengths may differ, and
     /// be zero; over 256 MiB are refused.

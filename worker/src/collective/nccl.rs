@@ -4,6 +4,8 @@
 //! The ordered reduction is that of `tcp.rs`: every virtual rank's part of a slice goes to the slice's owner, which
 //! adds them in the order of virtual ranks; then the owners broadcast what they have added. A sum of NCCL's
 //! own would depend on the number of workers and on the ring that it chose: that is the `fast` one.
+//!
+//! All of it is queued in a stream of its own, so that it goes on beside the rest of the backward pass.
 
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use tracing::info;
 
 use super::tcp::TcpCollective;
 use super::{Collective, CollectiveError, accumulate_tensors};
-use crate::device::Buffer;
+use crate::device::{Buffer, Ready};
 use crate::gpu::nccl::{Api, Call, Communicator, ID_BYTES, Link};
 
 /// A generation's connections, and its communicator between GPUs.
@@ -31,10 +33,10 @@ pub struct NcclCollective {
 }
 
 /// `tcp` with NCCL beneath its reductions, if all workers of the generation have it; else `tcp` itself.
-/// `api` is this worker's NCCL, if its device is a GPU that can use it. All call it at the same point.
+/// `gpu` is this worker's NCCL and its GPU, if it has both. All call it at the same point.
 pub fn with_nccl(
     mut tcp: TcpCollective,
-    api: Option<&Api>,
+    gpu: Option<(&Api, usize)>,
     reduction: Reduction,
     roster: &Roster,
     rank: usize,
@@ -45,8 +47,8 @@ pub fn with_nccl(
         return Ok(Box::new(tcp));
     }
     // Rank 0 says the communicator's name, the others only that they could.
-    let mine = match api {
-        Some(api) if rank == 0 => api.unique_id().map_err(CollectiveError::Gpu)?,
+    let mine = match gpu {
+        Some((api, _)) if rank == 0 => api.unique_id().map_err(CollectiveError::Gpu)?,
         Some(_) => vec![1],
         None => Vec::new(),
     };
@@ -58,8 +60,8 @@ pub fn with_nccl(
         .filter(|(_, said)| said.is_empty())
         .map(|(member, _)| member.worker.as_str())
         .collect();
-    let Some(api) = api.filter(|_| lacking.is_empty()) else {
-        if api.is_some() {
+    let Some((api, device)) = gpu.filter(|_| lacking.is_empty()) else {
+        if gpu.is_some() {
             info!(
                 workers = lacking.join(" "),
                 "gradients travel by way of the host, as not all workers have NCCL"
@@ -77,7 +79,7 @@ pub fn with_nccl(
         let waiting = tcp.waiting();
         let _waits = waiting.begin((rank + 1) % ranks);
         let slot = tcp.communicator();
-        Communicator::connect(api, slot, &said[0], ranks, rank, waiting, patience)
+        Communicator::connect(api, device, slot, &said[0], ranks, rank, waiting, patience)
             .map_err(CollectiveError::Gpu)?
     };
     info!(nccl = api.version, "gradients travel over NCCL");
@@ -110,7 +112,8 @@ impl NcclCollective {
 
     /// As [`Collective::reduce`], of tensors in this GPU's memory, by a plain all-reduce.
     fn all_reduce(&mut self, parts: &[&Tensor], sum: &Tensor) -> Result<(), String> {
-        accumulate_tensors(sum, parts.iter().copied());
+        self.link
+            .compute(&mut || accumulate_tensors(sum, parts.iter().copied()))?;
         let calls = [Call::AllReduce {
             at: sum.data_ptr().cast(),
             len: sum.numel(),
@@ -176,7 +179,9 @@ impl NcclCollective {
                 taken += 1;
             }
         }
-        accumulate_tensors(&owned(sum), in_order.iter());
+        let total = owned(sum);
+        self.link
+            .compute(&mut || accumulate_tensors(&total, in_order.iter()))?;
 
         // All-gather.
         let calls: Vec<Call> = (0..ranks)
@@ -196,19 +201,25 @@ impl NcclCollective {
 }
 
 impl Collective for NcclCollective {
-    fn reduce(&mut self, parts: &[Buffer], sum: &mut Buffer) -> Result<(), CollectiveError> {
+    fn reduce(
+        &mut self,
+        parts: &[Buffer],
+        sum: &mut Buffer,
+        ready: Ready,
+    ) -> Result<(), CollectiveError> {
         let tensors: Vec<&Tensor> = parts.iter().filter_map(Buffer::tensor).collect();
         let Buffer::Tensor(total) = &*sum else {
-            return self.tcp.reduce(parts, sum);
+            return self.tcp.reduce(parts, sum, ready);
         };
         let next = (self.rank + 1) % self.virtual_ranks.len();
         let waiting = self.tcp.waiting().clone();
         let _waits = waiting.begin(next);
         let total = total.shallow_clone();
-        let reduced = match self.reduction {
+        let begun = self.link.begin(ready);
+        let reduced = begun.and_then(|()| match self.reduction {
             Reduction::Ordered => self.reduce_tensors(&tensors, &total),
             Reduction::Fast => self.all_reduce(&tensors, &total),
-        };
+        });
         reduced.map_err(CollectiveError::Gpu)
     }
 

@@ -30,7 +30,16 @@ fn between(ranks: usize) -> Vec<Memory> {
 }
 
 impl Link for Memory {
-    unsafe fn group(&self, calls: &[Call], deadline: Duration) -> Found<()> {
+    fn begin(&mut self, _: Ready) -> Found<()> {
+        Ok(())
+    }
+
+    fn compute(&mut self, work: &mut dyn FnMut()) -> Found<()> {
+        work();
+        Ok(())
+    }
+
+    unsafe fn group(&mut self, calls: &[Call], deadline: Duration) -> Found<()> {
         // SAFETY: the caller's.
         let copy = |at: *const f32, len| unsafe { std::slice::from_raw_parts(at, len).to_vec() };
         for call in calls {
@@ -79,7 +88,7 @@ impl Link for Memory {
         Ok(())
     }
 
-    fn wait(&self, _: Duration) -> Found<()> {
+    fn wait(&mut self, _: Duration) -> Found<()> {
         Ok(())
     }
 }
@@ -110,7 +119,7 @@ fn a_fast_sum_is_that_of_all_parts() {
                 let mut collective = collective(tcp, link, Reduction::Fast, roster, rank);
                 let parts = in_tensors(&parts(roster, rank, len));
                 let mut sum = Buffer::Tensor(Tensor::from_slice(&vec![f32::NAN; len]));
-                collective.reduce(&parts, &mut sum).unwrap();
+                collective.reduce(&parts, &mut sum, None).unwrap();
                 for (i, found) in sum.read(0..len).into_iter().enumerate() {
                     let exact: f64 = all.iter().map(|part| f64::from(part[i])).sum();
                     let size: f64 = all.iter().map(|part| f64::from(part[i].abs())).sum();
@@ -140,7 +149,7 @@ fn the_sum_is_the_same_to_the_bit_for_any_number_of_gpus() {
                     let mut sum = Buffer::Tensor(Tensor::from_slice(&vec![f32::NAN; len]));
                     // The second time with the first one's scratch.
                     for _ in 0..2 {
-                        collective.reduce(&parts, &mut sum).unwrap();
+                        collective.reduce(&parts, &mut sum, None).unwrap();
                         let found = bits(&sum.read(0..len));
                         assert!(found == *expected, "{workers} workers, {len}");
                     }

@@ -19,7 +19,7 @@ use fovea_core::roster::{Roster, slice_of};
 use super::waiting::Waiting;
 use super::wire::{GATHER, GATHER_BYTES, Peer, SCATTER, STATE, Tag, exchange};
 use super::{Collective, CollectiveError, accumulate, accumulate_tensors};
-use crate::device::Buffer;
+use crate::device::{Buffer, Ready};
 use crate::gpu::nccl::Slot;
 
 /// A gathered message may not be longer, in bytes: what a peer says is no reason to run out of memory.
@@ -189,7 +189,12 @@ impl TcpCollective {
 }
 
 impl Collective for TcpCollective {
-    fn reduce(&mut self, parts: &[Buffer], sum: &mut Buffer) -> Result<(), CollectiveError> {
+    fn reduce(
+        &mut self,
+        parts: &[Buffer],
+        sum: &mut Buffer,
+        _: Ready,
+    ) -> Result<(), CollectiveError> {
         match sum {
             Buffer::Host(sum) => {
                 let parts: Vec<&[f32]> = parts.iter().filter_map(Buffer::host).collect();
@@ -201,7 +206,7 @@ impl Collective for TcpCollective {
                 accumulate_tensors(sum, parts);
                 Ok(())
             }
-            // By way of the host: correct, and slow.
+            // By way of the host: correct, and slow. Reading waits for all that the GPU has been told so far.
             Buffer::Tensor(_) => {
                 let parts: Vec<Vec<f32>> = parts.iter().map(|p| p.read(0..p.len())).collect();
                 let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();

@@ -146,11 +146,11 @@ pub(in crate::collective) fn reduced(
         let parts = parts(&roster, rank, len);
         let mut sum = nothing(len);
         // Again and again: the second must not see anything of the first.
-        collective.reduce(&parts, &mut sum).unwrap();
+        collective.reduce(&parts, &mut sum, None).unwrap();
         let mut tensor = Buffer::Tensor(Tensor::from_slice(&vec![f32::NAN; len]));
-        (collective.reduce(&in_tensors(&parts), &mut tensor)).unwrap();
+        (collective.reduce(&in_tensors(&parts), &mut tensor, None)).unwrap();
         let mut again = nothing(len);
-        collective.reduce(&parts, &mut again).unwrap();
+        collective.reduce(&parts, &mut again, None).unwrap();
         let [sum, tensor, again] = [sum, tensor, again].map(|sum| sum.read(0..len));
         assert!(bits(&sum) == bits(&tensor) && bits(&sum) == bits(&again));
         sum
@@ -263,7 +263,7 @@ fn all_calls_mix() {
                     assert_eq!(all, expected);
                 }
                 let mut found = nothing(len);
-                collective.reduce(&parts, &mut found).unwrap();
+                collective.reduce(&parts, &mut found, None).unwrap();
                 assert!(bits(&found.read(0..len)) == bits(sum));
             }
         });
@@ -274,14 +274,14 @@ fn all_calls_mix() {
 fn a_dead_peer_is_named() {
     let (mut collective, b) = first_of_two(PATIENCE);
     drop(b);
-    let error = (collective.reduce(&ones(), &mut zeros(10))).unwrap_err();
+    let error = (collective.reduce(&ones(), &mut zeros(10), None)).unwrap_err();
     assert!(error.to_string().contains("w1"), "{error}");
 }
 
 #[test]
 fn a_silent_peer_runs_into_the_deadline() {
     let (mut collective, _b) = first_of_two(Duration::from_millis(50));
-    let error = (collective.reduce(&ones(), &mut zeros(10))).unwrap_err();
+    let error = (collective.reduce(&ones(), &mut zeros(10), None)).unwrap_err();
     assert!(error.to_string().contains("deadline"), "{error}");
     assert_eq!(collective.waiting.on(), None);
 }
@@ -297,7 +297,7 @@ fn assert_out_of_step(error: &CollectiveError, whose: &str) {
 fn a_peer_out_of_step_is_refused() {
     let (mut collective, mut b) = first_of_two(PATIENCE);
     b.write_all(&header(SCATTER, 9, 20)).unwrap();
-    let error = (collective.reduce(&ones(), &mut zeros(10))).unwrap_err();
+    let error = (collective.reduce(&ones(), &mut zeros(10), None)).unwrap_err();
     assert_out_of_step(&error, "w1");
     assert_eq!(collective.waiting.on(), None);
 
@@ -361,7 +361,7 @@ fn aborted_while(work: impl Fn(usize, &mut TcpCollective) -> Result<(), Collecti
 
 #[test]
 fn abort_frees_a_blocked_reduction() {
-    aborted_while(|_, c| c.reduce(&ones(), &mut zeros(10)));
+    aborted_while(|_, c| c.reduce(&ones(), &mut zeros(10), None));
 }
 
 #[test]
@@ -410,7 +410,7 @@ fn waiting_shows_a_late_peer_until_it_comes() {
         scope.spawn(move || {
             early.gather(&[1]).unwrap();
             send.send(early.waiting.on()).unwrap();
-            early.reduce(&ones(), &mut zeros(10)).unwrap();
+            early.reduce(&ones(), &mut zeros(10), None).unwrap();
             send.send(early.waiting.on()).unwrap();
         });
         wait_until("waiting in gather", || waiting.on() == Some(1));
@@ -419,7 +419,7 @@ fn waiting_shows_a_late_peer_until_it_comes() {
         assert_eq!(done.recv_timeout(PATIENCE).unwrap(), None);
         wait_until("waiting in reduce", || waiting.on() == Some(1));
         looks_up(&waiting);
-        late.reduce(&ones(), &mut zeros(10)).unwrap();
+        late.reduce(&ones(), &mut zeros(10), None).unwrap();
         assert_eq!(done.recv_timeout(PATIENCE).unwrap(), None);
     });
     assert_eq!(late.waiting.on(), None);

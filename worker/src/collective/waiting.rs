@@ -1,7 +1,7 @@
 //! Whom this worker waits for, for other threads to see.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// While a thread waits, it looks up at least this often.
@@ -20,6 +20,8 @@ struct Shown {
     /// The peer's rank plus one; 0 while waiting for nobody.
     peer: AtomicU32,
     looks: AtomicU64,
+    /// The device's thread is at work meanwhile, so nobody is being waited for yet.
+    busy: AtomicBool,
 }
 
 // Nothing else is published with these numbers, so their order with other memory does not matter.
@@ -27,6 +29,9 @@ impl Waiting {
     /// Rank of the peer that is being waited for: that it connects, sends, or takes what is sent to
     /// it. None while no call waits for a peer.
     pub fn on(&self) -> Option<u32> {
+        if self.0.busy.load(Ordering::Relaxed) {
+            return None;
+        }
         self.0.peer.load(Ordering::Relaxed).checked_sub(1)
     }
 
@@ -38,7 +43,17 @@ impl Waiting {
     /// The waiting thread looks up. It is called at least every [`LOOK`] by whoever shows a peer, and by the
     /// thread that waits only.
     pub(crate) fn look(&self) {
+        if self.0.busy.load(Ordering::Relaxed) {
+            return;
+        }
         self.0.looks.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Until the returned value is dropped nothing that waits counts: the device computes meanwhile, and if it hangs,
+    /// that must be seen.
+    pub(crate) fn busy(&self) -> Busy<'_> {
+        self.0.busy.store(true, Ordering::Relaxed);
+        Busy(self)
     }
 
     /// Shows `rank` until the returned value is dropped, so also when an error or a panic ends the
@@ -47,6 +62,16 @@ impl Waiting {
         let waits = Waits(self);
         waits.switch(rank);
         waits
+    }
+}
+
+/// The device is at work.
+#[must_use]
+pub(crate) struct Busy<'a>(&'a Waiting);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.0.busy.store(false, Ordering::Relaxed);
     }
 }
 

@@ -6,7 +6,7 @@ use fovea_core::random::dropout_mask;
 use fovea_core::spec::{Init, Precision, RunSpec};
 use fovea_dataset::rotate90;
 
-use super::{Batch, Buffer, Device, Pixels, Split, TorchDevice};
+use super::{Batch, Buffer, Device, Flat, Pixels, Split, TorchDevice};
 
 /// At this size and with the stem frozen, libtorch gives an image other bits alone than in a batch.
 const SIZE: usize = 32;
@@ -103,11 +103,11 @@ fn bits(values: &[f32]) -> Vec<u32> {
 fn train(device: &mut TorchDevice, state: &[f32], steps: std::ops::Range<u32>) -> Trace {
     device.load(state).unwrap();
     let len = device.layout().trainable_len();
-    let mut part = device.buffer(len + 1);
+    let mut part = device.gradient_buffer(1);
     let (mut gradients, mut scores) = (Vec::new(), Vec::new());
     for step in steps {
         let batch = drawn(step);
-        device.gradient(&batch, &mut part, len).unwrap();
+        device.gradient(&batch, &mut part).unwrap();
         gradients.push(bits(&part.read(0..len)));
         let count = batch.samples.len() as f32;
         assert!(device.update(&mut part, 1.0 / count, 1e-6).unwrap());
@@ -235,7 +235,7 @@ fn images_that_the_device_holds_give_the_same_bits() {
             device.load(&state).unwrap();
             let held = device.hold_images(SIZE, [5, 0], 5, &|_| true);
             assert_eq!(held.is_some(), images.is_some());
-            let mut part = device.buffer(len + 1);
+            let mut part = device.gradient_buffer(1);
             let (mut gradients, mut sent) = (Vec::new(), 0);
             for step in 0..5 {
                 let mut batch = drawn(step);
@@ -248,7 +248,7 @@ fn images_that_the_device_holds_give_the_same_bits() {
                     sent += given.iter().filter(|given| **given).count();
                     batch.pixels = Pixels::Upright { given, bytes };
                 }
-                device.gradient(&batch, &mut part, len).unwrap();
+                device.gradient(&batch, &mut part).unwrap();
                 gradients.push(bits(&part.read(0..len + 1)));
             }
             match images {
@@ -274,11 +274,10 @@ fn with_a_trainable_first_layer_nothing_is_kept() {
 #[test]
 fn a_batch_that_does_not_say_its_rotations_is_refused() {
     let mut device = device(&stem(), 0);
-    let len = device.layout().trainable_len();
-    let mut part: Buffer = vec![0.0; len + 1].into();
+    let mut part = device.gradient_buffer(1);
     let mut batch = drawn(0);
     batch.quarter_turns.pop();
-    let error = device.gradient(&batch, &mut part, len).unwrap_err();
+    let error = device.gradient(&batch, &mut part).unwrap_err();
     assert!(error.to_string().contains("3 rotations"), "{error}");
 }
 
@@ -292,11 +291,13 @@ fn a_step_in_tensors_gives_the_same_bits() {
         let mut device = device(&spec, 0);
         device.load(&state).unwrap();
         let len = device.layout().trainable_len();
+        let tensor =
+            |n: usize| Buffer::Tensor(tch::Tensor::zeros([n as i64], tch::kind::FLOAT_CPU));
         let mut part = match in_tensors {
-            true => Buffer::Tensor(tch::Tensor::zeros([len as i64 + 2], tch::kind::FLOAT_CPU)),
-            false => device.buffer(len + 2),
+            true => Flat::new(device.layout(), 2, tensor),
+            false => device.gradient_buffer(2),
         };
-        device.gradient(&drawn(0), &mut part, len + 1).unwrap();
+        device.gradient(&drawn(0), &mut part).unwrap();
         let gradient = bits(&part.read(0..len + 2));
         assert!(device.update(&mut part, 0.25, 1e-6).unwrap());
         let all = device.layout().state_len();

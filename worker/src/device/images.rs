@@ -6,12 +6,14 @@
 //! generation runs.
 
 use std::collections::HashMap;
+use std::ffi::{c_char, c_int, c_void};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{DeviceError, Split};
+use crate::gpu::stream::said;
 
 /// Which images a device holds, for the loader to see.
 #[derive(Debug)]
@@ -147,7 +149,7 @@ impl ImageStore {
             )));
         }
         let shape = [came as i64, size as i64, size as i64, 3];
-        let fresh = to_device(pixels, &shape, self.device);
+        let fresh = to_device(pixels, &shape, self.device)?;
         if size != self.size {
             // Nothing was prepared for such images.
             return match came == samples.len() {
@@ -236,14 +238,33 @@ pub fn turned(upright: &Tensor, quarter_turns: &[u8]) -> Tensor {
 }
 
 /// Bytes in a tensor on `device`. A GPU takes them from pinned memory, and the host does not wait for it.
-pub fn to_device(bytes: &[u8], shape: &[i64], device: Device) -> Tensor {
-    let host = Tensor::from_data_size(bytes, shape, Kind::Uint8);
-    match device {
-        Device::Cpu => host,
-        _ => host
-            .pin_memory(device)
-            .to_device_(device, Kind::Uint8, true, false),
-    }
+pub fn to_device(bytes: &[u8], shape: &[i64], device: Device) -> Result<Tensor, DeviceError> {
+    let Device::Cuda(number) = device else {
+        return Ok(Tensor::from_data_size(bytes, shape, Kind::Uint8));
+    };
+    assert_eq!(bytes.len() as i64, shape.iter().product::<i64>());
+    let sent = said(|problem| {
+        let (data, dims) = (bytes.as_ptr(), shape.len());
+        // SAFETY: as many bytes as the shape says.
+        unsafe { fovea_bytes_to_gpu(data, shape.as_ptr(), dims, number as c_int, problem) }
+    });
+    let sent = sent.map_err(|reason| DeviceError {
+        doing: "sending photographs",
+        reason,
+    })?;
+    // SAFETY: a fresh tensor, which is ours.
+    Ok(unsafe { Tensor::from_ptr(sent.cast()) })
+}
+
+unsafe extern "C" {
+    /// See `context.cpp`.
+    fn fovea_bytes_to_gpu(
+        bytes: *const u8,
+        size: *const i64,
+        dims: usize,
+        device: c_int,
+        problem: *mut *mut c_char,
+    ) -> *mut c_void;
 }
 
 #[cfg(test)]
@@ -331,7 +352,7 @@ mod tests {
         let turns = [1, 0, 3, 2, 1];
         let upright: Vec<u8> = (0..5).flat_map(photograph).collect();
         let shape = [5, SIZE as i64, SIZE as i64, 3];
-        let found = turned(&to_device(&upright, &shape, Device::Cpu), &turns);
+        let found = turned(&to_device(&upright, &shape, Device::Cpu).unwrap(), &turns);
         let mut expected = vec![0; upright.len()];
         for ((from, to), turns) in upright
             .chunks(RECORD)

@@ -13,11 +13,12 @@ use fovea_core::spec::RunSpec;
 use tch::{Kind, Tensor, no_grad};
 
 use super::{
-    Batch, Buffer, CacheCounts, Device, DeviceError, FeatureCache, HeldImages, Image, ImageStore,
-    MicroBatch, Pixels, Split, digest_of, images,
+    Batch, Buckets, Buffer, CacheCounts, Device, DeviceError, FeatureCache, Flat, HeldImages,
+    Image, ImageStore, MicroBatch, Pixels, Split, digest_of, images,
 };
+use crate::gpu::stream::Event;
 use crate::model::raw::values;
-use crate::model::{Net, loss_sum};
+use crate::model::{Net, Sink, loss_sum};
 use crate::optimizer::Sgd;
 
 /// Means of ImageNet's blue, green and red bytes, which the published weights expect to be subtracted.
@@ -148,7 +149,7 @@ impl TorchDevice {
                     return Err(wrong(bytes.len()));
                 }
                 let shape = [n as i64, size as i64, size as i64, 3];
-                Ok(images::to_device(bytes, &shape, self.net.device()))
+                images::to_device(bytes, &shape, self.net.device())
             }
             (Pixels::Upright { given, bytes }, Some(images)) => {
                 if batch.quarter_turns.len() != n {
@@ -244,19 +245,18 @@ impl Device for TorchDevice {
         Ok(digest_of(parts))
     }
 
-    fn buffer(&self, len: usize) -> Buffer {
-        Buffer::zeros(len, self.net.device())
+    fn gradient_buffer(&self, behind: usize) -> Flat {
+        let device = self.net.device();
+        Flat::new(self.layout(), behind, |len| Buffer::zeros(len, device))
     }
 
     fn gradient(
         &mut self,
         batch: &Batch,
-        into: &mut Buffer,
-        loss: usize,
+        into: &mut dyn Buckets,
     ) -> Result<MicroBatch, DeviceError> {
         let begun = Instant::now();
         let device = self.net.device();
-        let len = self.layout().trainable_len();
         let labels: Vec<i64> = batch.labels.iter().map(|&l| i64::from(l)).collect();
         let labels = Tensor::from_slice(&labels).to_device(device);
         let dropout = (!batch.dropout.is_empty()).then(|| {
@@ -267,25 +267,27 @@ impl Device for TorchDevice {
         let features = self.features(Split::Train, batch)?;
         let pass = self.net.train_features(&features, dropout.as_ref());
         let sum = loss_sum(pass.logits(), &labels);
-        let forward;
-        match into {
+        let loss = self.layout().buckets()[FlatLayout::OTHERS].len();
+        match into.bucket(FlatLayout::OTHERS) {
             Buffer::Host(values) => {
-                let value = sum
-                    .f_double_value(&[])
-                    .map_err(failed("computing the loss"))?;
-                forward = Instant::now();
-                pass.gradient(&self.net, &sum, &borrowed(&mut values[..len]));
-                values[loss] = value as f32;
+                let value = sum.f_double_value(&[]);
+                values[loss] = value.map_err(failed("computing the loss"))? as f32;
             }
-            Buffer::Tensor(tensor) => {
-                forward = Instant::now();
-                pass.gradient(&self.net, &sum, &tensor.narrow(0, 0, len as i64));
-                no_grad(|| {
-                    tensor
-                        .narrow(0, loss as i64, 1)
-                        .copy_(&sum.detach().view(1))
-                });
-            }
+            Buffer::Tensor(tensor) => no_grad(|| {
+                let mut place = tensor.narrow(0, loss as i64, 1);
+                place.copy_(&sum.detach().view(1));
+            }),
+        }
+        let forward = Instant::now();
+        let mut sink = IntoBuckets {
+            buckets: into,
+            device,
+            problem: None,
+        };
+        pass.gradient(&self.net, &sum, &mut sink);
+        if let Some(reason) = sink.problem {
+            let doing = "computing the gradient";
+            return Err(DeviceError { doing, reason });
         }
         Ok(MicroBatch {
             load: loaded - begun,
@@ -294,32 +296,21 @@ impl Device for TorchDevice {
         })
     }
 
-    fn update(&mut self, sum: &mut Buffer, scale: f32, rate: f64) -> Result<bool, DeviceError> {
-        let len = self.layout().trainable_len();
-        let gradient = match sum {
-            Buffer::Host(values) => {
-                let values = &mut values[..len];
-                if !all_finite(values) {
-                    return Ok(false);
-                }
-                for g in values.iter_mut() {
-                    *g *= scale;
-                }
-                borrowed(values)
-            }
-            Buffer::Tensor(tensor) => {
-                let mut gradient = tensor.narrow(0, 0, len as i64);
-                let finite = gradient.isfinite().all();
-                let finite = finite
-                    .f_int64_value(&[])
-                    .map_err(failed("looking for numbers that are not finite"))?;
-                if finite == 0 {
-                    return Ok(false);
-                }
-                no_grad(|| gradient.g_mul_scalar_(f64::from(scale)))
-            }
-        };
-        self.optimizer.step(self.net.flat_params(), &gradient, rate);
+    fn update(&mut self, sum: &mut Flat, scale: f32, rate: f64) -> Result<bool, DeviceError> {
+        let ranges = self.layout().buckets();
+        let buckets = sum.buckets_mut().iter_mut().zip(ranges);
+        let mut gradients: Vec<(usize, Tensor)> = buckets
+            .filter(|(_, range)| !range.is_empty())
+            .map(|(bucket, range)| (range.start, over(bucket, range.len())))
+            .collect();
+        if !all_finite(gradients.iter().map(|(_, gradient)| gradient))? {
+            return Ok(false);
+        }
+        for (at, gradient) in &mut gradients {
+            let gradient = no_grad(|| gradient.g_mul_scalar_(f64::from(scale)));
+            let params = self.net.flat_params();
+            self.optimizer.step(params, *at, &gradient, rate);
+        }
         Ok(true)
     }
 
@@ -369,12 +360,72 @@ unsafe extern "C" {
     fn fovea_deterministic();
 }
 
-/// Whether every number is finite. x * 0 is 0 for finite x and NaN otherwise, and the sum keeps the NaN:
-/// no branch, so the loop is vectorized.
-fn all_finite(values: &[f32]) -> bool {
+/// Puts gradients where the loop wants them.
+struct IntoBuckets<'a> {
+    buckets: &'a mut dyn Buckets,
+    device: tch::Device,
+    problem: Option<String>,
+}
+
+impl Sink for IntoBuckets<'_> {
+    fn put(&mut self, bucket: usize, at: usize, gradient: &Tensor) {
+        let size = gradient.size();
+        let len = gradient.numel();
+        let bucket = over(self.buckets.bucket(bucket), at + len);
+        // The gradient of a convolution's weight may come in channels-last order: copied by index, not by memory.
+        no_grad(|| {
+            let place = bucket.narrow(0, at as i64, len as i64);
+            place.view(&size[..]).copy_(gradient);
+        });
+    }
+
+    fn finished(&mut self, bucket: usize) {
+        let ready = match self.device {
+            tch::Device::Cuda(number) => Event::now(number).map(Some),
+            _ => Ok(None),
+        };
+        let ready = ready.unwrap_or_else(|problem| {
+            self.problem = Some(problem);
+            None
+        });
+        self.buckets.finished(bucket, ready);
+    }
+}
+
+/// Whether every number is finite.
+fn all_finite<'a>(mut tensors: impl Iterator<Item = &'a Tensor>) -> Result<bool, DeviceError> {
+    let mut flags = Vec::new();
+    let on_host = tensors.all(|tensor| match tensor.device() {
+        // SAFETY: contiguous f32, and changed by nobody meanwhile.
+        tch::Device::Cpu => finite(unsafe { values(tensor) }),
+        _ => {
+            flags.push(tensor.isfinite().all());
+            true
+        }
+    });
+    if flags.is_empty() || !on_host {
+        return Ok(on_host);
+    }
+    // One question to the GPU.
+    let all = Tensor::stack(&flags, 0).all().f_int64_value(&[]);
+    all.map(|all| all != 0)
+        .map_err(failed("looking for numbers that are not finite"))
+}
+
+/// x * 0 is 0 for finite x and NaN otherwise, and the sum keeps the NaN: no branch, so the loop is vectorized.
+fn finite(values: &[f32]) -> bool {
     values
         .chunks(4096)
         .all(|chunk| chunk.iter().map(|x| x * 0.0).sum::<f32>() == 0.0)
+}
+
+/// A tensor over the first `len` numbers of a buffer, wherever they are. It may not be used longer than the buffer
+/// is borrowed.
+fn over(buffer: &mut Buffer, len: usize) -> Tensor {
+    match buffer {
+        Buffer::Host(values) => borrowed(&mut values[..len]),
+        Buffer::Tensor(tensor) => tensor.narrow(0, 0, len as i64),
+    }
 }
 
 /// A tensor over memory that Rust owns, so that the reduction and libtorch share one buffer.

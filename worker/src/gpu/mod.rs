@@ -6,6 +6,7 @@
 //! reason, and never a crash.
 
 pub mod nccl;
+pub mod stream;
 
 use std::ffi::c_int;
 use std::path::{Path, PathBuf};
@@ -146,10 +147,10 @@ pub fn free_bytes() -> Option<u64> {
     driver::mem_get_info().ok().map(|(free, _)| free as u64)
 }
 
-/// NCCL, if `device` is a GPU and the library is there.
-pub fn nccl_for(device: tch::Device) -> Option<&'static nccl::Api> {
+/// NCCL and the GPU's number, if `device` is a GPU and the library is there.
+pub fn nccl_for(device: tch::Device) -> Option<(&'static nccl::Api, usize)> {
     match device {
-        tch::Device::Cuda(_) => libraries().nccl.as_ref().ok(),
+        tch::Device::Cuda(number) => libraries().nccl.as_ref().ok().map(|api| (api, number)),
         _ => None,
     }
 }

@@ -8,11 +8,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use cudarc::driver::sys::{CUresult, cuStreamQuery};
 use cudarc::nccl::sys::{ncclComm_t, ncclConfig_t, ncclUniqueId};
 
+use super::stream::{Event, SideStream};
 use super::{Found, open};
 use crate::collective::Waiting;
+use crate::device::Ready;
 
 /// `ncclResult_t`, as a number: a library newer than the list of names must not be undefined behaviour.
 type Code = u32;
@@ -22,8 +23,6 @@ const IN_PROGRESS: Code = 7;
 const FLOAT32: c_int = 7;
 /// `ncclSum`
 const SUM: c_int = 0;
-/// The stream that libtorch computes in: the legacy default stream.
-const STREAM: *mut c_void = std::ptr::null_mut();
 /// `NCCL_CONFIG_UNDEF_INT`
 const UNDEFINED: c_int = c_int::MIN;
 /// Between looks at a call under way.
@@ -249,17 +248,23 @@ pub enum Call {
     },
 }
 
-/// Sends between the GPUs of a generation.
+/// Sends between the GPUs of a generation, in a stream of work beside libtorch's.
 pub trait Link: Send {
-    /// Queues calls as one group behind the GPU's work. All ranks make the calls that fit together.
+    /// What is queued from now on waits for `ready`; without it, for all that this thread has told the GPU so far.
+    fn begin(&mut self, ready: Ready) -> Found<()>;
+
+    /// Queues calls as one group. All ranks make the calls that fit together.
     ///
     /// # Safety
     /// The numbers must lie in the memory of the GPU that was connected, and stay there until
     /// [`Link::wait`] has returned.
-    unsafe fn group(&self, calls: &[Call], deadline: Duration) -> Found<()>;
+    unsafe fn group(&mut self, calls: &[Call], deadline: Duration) -> Found<()>;
+
+    /// Queues what `work` tells libtorch to compute.
+    fn compute(&mut self, work: &mut dyn FnMut()) -> Found<()>;
 
     /// Waits until the GPU has done all that was queued. A peer that is lost ends the wait, as an abort does.
-    fn wait(&self, deadline: Duration) -> Found<()>;
+    fn wait(&mut self, deadline: Duration) -> Found<()>;
 }
 
 /// A generation's communicator.
@@ -267,6 +272,10 @@ pub struct Communicator {
     api: Api,
     slot: Arc<Slot>,
     waiting: Waiting,
+    device: usize,
+    side: SideStream,
+    /// What the reduction under way waits for here, until the GPU has come to it.
+    computing: Option<Event>,
 }
 
 impl Drop for Communicator {
@@ -276,10 +285,13 @@ impl Drop for Communicator {
 }
 
 impl Communicator {
-    /// Connects `rank` of `ranks` under the name `id`, on the GPU that is current. Gives up after `deadline`.
-    /// While it waits, then and later, `waiting` is told that it looks up.
+    /// Connects `rank` of `ranks` under the name `id`, on the GPU `device`, which is current. Gives up after `deadline`.
+    /// While it waits for others, then and later, `waiting` is told that it looks up; not while its own GPU is what
+    /// keeps it waiting.
+    #[allow(clippy::too_many_arguments)] // What a rank is, where, and how long it waits.
     pub fn connect(
         api: &Api,
+        device: usize,
         slot: &Arc<Slot>,
         id: &[u8],
         ranks: usize,
@@ -296,6 +308,7 @@ impl Communicator {
         for (to, from) in name.internal.iter_mut().zip(id) {
             *to = *from as c_char;
         }
+        let side = SideStream::new(device)?;
         let mut config = api.config();
         let mut handle: ncclComm_t = std::ptr::null_mut();
         {
@@ -319,25 +332,40 @@ impl Communicator {
                 functions: api.functions,
             });
         }
-        let communicator = Self {
+        let mut communicator = Self {
             api: api.clone(),
             slot: Arc::clone(slot),
             waiting: waiting.clone(),
+            device,
+            side,
+            computing: None,
         };
         communicator.settle("connecting", deadline)?;
         Ok(communicator)
     }
 
     /// Waits until NCCL has taken the last call on.
-    fn settle(&self, doing: &str, deadline: Duration) -> Found<()> {
+    fn settle(&mut self, doing: &str, deadline: Duration) -> Found<()> {
         let end = Instant::now() + deadline;
         while self.pending(doing)? {
             if Instant::now() > end {
                 return Err(format!("NCCL: {doing}: not done within {deadline:?}"));
             }
-            self.waiting.look();
+            self.look()?;
             std::thread::sleep(LOOK);
         }
+        Ok(())
+    }
+
+    /// Looks up, if it is others who are waited for.
+    fn look(&mut self) -> Found<()> {
+        if let Some(event) = &self.computing {
+            if !event.done()? {
+                return Ok(());
+            }
+            self.computing = None;
+        }
+        self.waiting.look();
         Ok(())
     }
 
@@ -357,8 +385,19 @@ impl Communicator {
 }
 
 impl Link for Communicator {
-    unsafe fn group(&self, calls: &[Call], deadline: Duration) -> Found<()> {
+    fn begin(&mut self, ready: Ready) -> Found<()> {
+        let event = match ready {
+            Some(event) => event,
+            None => Event::now(self.device)?,
+        };
+        self.side.wait_for(&event)?;
+        self.computing = Some(event);
+        Ok(())
+    }
+
+    unsafe fn group(&mut self, calls: &[Call], deadline: Duration) -> Found<()> {
         let f = &self.api.functions;
+        let stream = self.side.handle();
         {
             let state = self.slot.state();
             let State::Open(Comm { handle, .. }) = *state else {
@@ -368,13 +407,14 @@ impl Link for Communicator {
             // SAFETY: an open communicator; and the caller vouches for the numbers.
             unsafe {
                 check((f.group_start)())?;
+                let mut added = Ok(());
                 for call in calls {
                     let code = match *call {
                         Call::Send { at, len, to } => {
-                            (f.send)(at.cast(), len, FLOAT32, to as c_int, handle, STREAM)
+                            (f.send)(at.cast(), len, FLOAT32, to as c_int, handle, stream)
                         }
                         Call::Receive { at, len, from } => {
-                            (f.receive)(at.cast(), len, FLOAT32, from as c_int, handle, STREAM)
+                            (f.receive)(at.cast(), len, FLOAT32, from as c_int, handle, stream)
                         }
                         Call::Broadcast { at, len, root } => (f.broadcast)(
                             at.cast_const().cast(),
@@ -383,7 +423,7 @@ impl Link for Communicator {
                             FLOAT32,
                             root as c_int,
                             handle,
-                            STREAM,
+                            stream,
                         ),
                         Call::AllReduce { at, len } => (f.all_reduce)(
                             at.cast_const().cast(),
@@ -392,31 +432,32 @@ impl Link for Communicator {
                             FLOAT32,
                             SUM,
                             handle,
-                            STREAM,
+                            stream,
                         ),
                     };
-                    check(code)?;
+                    added = added.and(check(code));
                 }
-                check((f.group_end)())?;
+                // Also after an error, or the next group of this thread would be part of this one.
+                let ended = check((f.group_end)());
+                added.and(ended)?;
             }
         }
         self.settle("reducing", deadline)
     }
 
-    fn wait(&self, deadline: Duration) -> Found<()> {
+    fn compute(&mut self, work: &mut dyn FnMut()) -> Found<()> {
+        self.side.compute(work)
+    }
+
+    fn wait(&mut self, deadline: Duration) -> Found<()> {
         let end = Instant::now() + deadline;
-        loop {
-            // SAFETY: asks after the default stream of the context that libtorch made current.
-            match unsafe { cuStreamQuery(STREAM.cast()) } {
-                CUresult::CUDA_SUCCESS => break,
-                CUresult::CUDA_ERROR_NOT_READY => {}
-                error => return Err(format!("the GPU failed: {error:?}")),
-            }
+        let reduced = self.side.event()?;
+        while !reduced.done()? {
             self.pending("reducing")?;
             if Instant::now() > end {
                 return Err(format!("nothing came within {deadline:?}"));
             }
-            self.waiting.look();
+            self.look()?;
             std::thread::sleep(LOOK);
         }
         // What was aborted ends, too.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::device::state_digest;
+use crate::device::{Flat, state_digest};
 use crate::testing::{Manner, Peers, Pretending, closed, peers, planned, spec, tiny};
 use crate::training::Parts;
 
@@ -305,7 +305,7 @@ fn all_take_over_the_state_of_the_most_advanced() {
                         let mut device = fresh();
                         device.load(&vec![value; len]).unwrap();
                         let mut parts = Parts::default();
-                        parts.arrange(0..1, 1, &|len| vec![0.0; len].into());
+                        parts.arrange(0..1, &|| Flat::new(layout, 1, |len| vec![0.0; len].into()));
                         parts.computed(0, 5);
                         State {
                             device,

@@ -1,8 +1,9 @@
-// Hangs functions of Rust's into libtorch's autograd, for which tch has no call.
+// Hangs functions of Rust's into libtorch's autograd, and takes a backward pass in parts: tch has no call for either.
 //
 // Ownership: `op` belongs to the node from `fovea_attach` on. Tensors cross as pointers to heap-allocated
 // at::Tensor, as everywhere in tch's own interface; whoever is given a fresh one deletes it.
 
+#include <cstring>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -10,6 +11,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/edge.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
@@ -112,5 +114,29 @@ at::Tensor *fovea_attach(const at::Tensor *output, const at::Tensor *const *inpu
   auto attached = std::make_unique<at::Tensor>(output->variable_data());
   torch::autograd::set_history(*attached, node);
   return attached.release();
+}
+
+// Gradients of `output` by the inputs, as fresh tensors, given that by `output`, which is null for a scalar. Returns
+// null, or what went wrong as a text to be freed; then there are no results.
+char *fovea_gradients(const at::Tensor *output, const at::Tensor *by_output, const at::Tensor *const *inputs,
+                      size_t count, at::Tensor **results) {
+  try {
+    variable_list wanted;
+    wanted.reserve(count);
+    for (size_t i = 0; i < count; i++) {
+      wanted.push_back(*inputs[i]);
+    }
+    variable_list given;
+    if (by_output != nullptr) {
+      given.push_back(*by_output);
+    }
+    const variable_list found = torch::autograd::grad({*output}, wanted, given);
+    for (size_t i = 0; i < count; i++) {
+      results[i] = new at::Tensor(found.at(i));
+    }
+    return nullptr;
+  } catch (const std::exception &problem) {
+    return strdup(problem.what());
+  }
 }
 }

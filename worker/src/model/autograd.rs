@@ -1,9 +1,9 @@
-//! Functions of our own in libtorch's autograd.
+//! Functions of our own in libtorch's autograd, and backward passes that are taken in parts.
 //!
-//! tch has no call for it, so a little C++ (`autograd.cpp`) makes the node of the graph; forward and
+//! tch has no call for either, so a little C++ (`autograd.cpp`) makes the node of the graph; forward and
 //! backward are computed here.
 
-use std::ffi::c_void;
+use std::ffi::{CStr, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tch::Tensor;
@@ -37,6 +37,34 @@ pub fn attach<B: Backward + 'static>(output: Tensor, inputs: &[&Tensor], backwar
             forget,
         );
         Tensor::from_ptr(attached.cast())
+    }
+}
+
+/// Gradients of `output` by each of `inputs`, given that by `output` itself; without it, `output` is a scalar. The
+/// graph between them is used up.
+///
+/// # Panics
+/// If libtorch says that it cannot: say, because something was changed since the forward pass.
+pub fn gradients(output: &Tensor, by_output: Option<&Tensor>, inputs: &[&Tensor]) -> Vec<Tensor> {
+    let inputs = pointers(inputs);
+    let mut results = vec![std::ptr::null_mut(); inputs.len()];
+    let by_output = by_output.map_or(std::ptr::null(), |tensor| tensor.as_ptr().cast());
+    // SAFETY: valid tensors, and as many places as inputs; what comes back is ours: all of them, or a text.
+    unsafe {
+        let problem = fovea_gradients(
+            output.as_ptr().cast(),
+            by_output,
+            inputs.as_ptr(),
+            inputs.len(),
+            results.as_mut_ptr(),
+        );
+        if !problem.is_null() {
+            let text = CStr::from_ptr(problem).to_string_lossy().into_owned();
+            libc::free(problem.cast());
+            panic!("the backward pass failed: {text}");
+        }
+        let results = results.into_iter();
+        results.map(|at| Tensor::from_ptr(at.cast())).collect()
     }
 }
 
@@ -96,4 +124,11 @@ unsafe extern "C" {
         backward: Run,
         drop: extern "C" fn(*mut c_void),
     ) -> *mut c_void;
+    fn fovea_gradients(
+        output: *const c_void,
+        by_output: *const c_void,
+        inputs: *const *const c_void,
+        count: usize,
+        results: *mut *mut c_void,
+    ) -> *mut c_char;
 }

@@ -1,9 +1,9 @@
 //! Computed in bfloat16, the network stays near to itself in single precision.
 
 use fovea_core::spec::Precision;
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
-use super::tests::{gradient, net, noise};
+use super::tests::{backward, gradient, net, noise};
 use super::{Net, loss_sum};
 
 const STEM: [&str; 3] = ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"];
@@ -87,9 +87,6 @@ fn kept_features_are_of_half_the_size_and_give_the_same_bits() {
         assert_eq!(features.kind(), Kind::BFloat16);
         let direct = gradient(&net, &x, &LABELS, None);
         let pass = net.train_features(&features, None);
-        let loss = loss_sum(pass.logits(), &Tensor::from_slice(&LABELS));
-        let out = Tensor::zeros(direct.size(), (Kind::Float, Device::Cpu));
-        pass.gradient(&net, &loss, &out);
-        assert_eq!(out, direct);
+        assert_eq!(backward(&net, pass, &LABELS), direct);
     }
 }

@@ -1,6 +1,6 @@
 //! The forward pass, layer by layer in Caffe's order and with Caffe's names.
 
-use fovea_core::googlenet::HEAD;
+use fovea_core::googlenet::{BUCKET_STARTS, HEAD};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::inception::{self, Layer, Layers};
@@ -41,6 +41,10 @@ enum Stage {
 }
 
 impl Stage {
+    fn starts_bucket(self) -> bool {
+        matches!(self, Stage::Inception(module) if BUCKET_STARTS.contains(&module))
+    }
+
     fn owns(self, layer: &str) -> bool {
         match self {
             Stage::Conv1 => layer == "conv1/7x7_s2",
@@ -95,7 +99,7 @@ impl Net {
     /// multiplied by, 0 or 1/(1-ratio) (see [`fovea_core::random::dropout_mask`]); without it nothing is
     /// dropped. There is no randomness in here.
     pub fn train(&self, x: &Tensor, dropout: Option<&Tensor>) -> Pass {
-        Pass::new(self.run(x, &STAGES, dropout, &mut Observer::absent()))
+        self.pass(x, &STAGES, dropout)
     }
 
     /// What the stages before the first one with anything to train make of `x`. It stays the same for the
@@ -117,7 +121,7 @@ impl Net {
     /// [`Net::train`] from the output of [`Net::features`].
     pub fn train_features(&self, features: &Tensor, dropout: Option<&Tensor>) -> Pass {
         let stages = &STAGES[self.frozen_stages()..];
-        Pass::new(self.run(features, stages, dropout, &mut Observer::absent()))
+        self.pass(features, stages, dropout)
     }
 
     /// [`Net::forward`] from the output of [`Net::features`].
@@ -138,6 +142,17 @@ impl Net {
             .iter()
             .take_while(|stage| !trained(stage))
             .count()
+    }
+
+    /// Stages of a training pass, with the places where its backward pass pauses.
+    fn pass(&self, x: &Tensor, stages: &[Stage], dropout: Option<&Tensor>) -> Pass {
+        let mut x = x.shallow_clone();
+        let mut inputs = Vec::new();
+        for part in stages.chunk_by(|_, next| !next.starts_bucket()) {
+            inputs.push(x.shallow_clone());
+            x = self.run(&x, part, dropout, &mut Observer::absent());
+        }
+        Pass::new(x, inputs)
     }
 
     fn run(

@@ -33,7 +33,7 @@ mod simd;
 mod winograd;
 
 pub use net::{Net, channels_last, loss_sum};
-pub use pass::Pass;
+pub use pass::{Pass, Sink};
 
 #[cfg(test)]
 mod bf16_tests;

@@ -1,18 +1,33 @@
 //! A training pass that waits for its backward pass.
 
-use tch::{Tensor, no_grad};
+use fovea_core::googlenet::{BUCKET_STARTS, Entry, FlatLayout};
+use tch::Tensor;
 
+use super::autograd;
 use super::net::Net;
+
+/// Where a backward pass puts gradients, bucket by bucket (see [`FlatLayout::buckets`]).
+pub trait Sink {
+    /// The gradient of one parameter, in the parameter's shape, goes to the elements from `at` on of a bucket.
+    fn put(&mut self, bucket: usize, at: usize, gradient: &Tensor);
+
+    /// All of a bucket has been put. Buckets are finished from the last one of weights to the first, and then the one of
+    /// everything else, also those that are empty.
+    fn finished(&mut self, bucket: usize);
+}
 
 /// The logits, with all that the backward pass needs behind them.
 #[derive(Debug)]
 pub struct Pass {
     logits: Tensor,
+    /// Inputs of the parts that the backward pass is taken in, in the order of the forward pass. The last part is
+    /// always there; of those before it, as many as are not frozen.
+    inputs: Vec<Tensor>,
 }
 
 impl Pass {
-    pub(super) fn new(logits: Tensor) -> Pass {
-        Pass { logits }
+    pub(super) fn new(logits: Tensor, inputs: Vec<Tensor>) -> Pass {
+        Pass { logits, inputs }
     }
 
     /// f32 `[batch, classes]`, with the graph attached.
@@ -20,24 +35,37 @@ impl Pass {
         &self.logits
     }
 
-    /// Writes the gradient of `loss` (a scalar computed from the logits) into `out`: f32
-    /// `[layout.trainable_len()]`, laid out as the parameters are. What `out` held is overwritten.
+    /// Puts the gradient of `loss` (a scalar computed from the logits) into `sink`, part by part, so that a bucket can
+    /// be used while the rest is computed.
     ///
     /// # Panics
-    /// If `out` has another length, or the parameters were changed since the forward pass.
-    pub fn gradient(self, net: &Net, loss: &Tensor, out: &Tensor) {
-        let len = net.layout().trainable_len() as i64;
-        assert_eq!(out.size(), [len], "shape of the flat gradient");
-        let (entries, leaves): (Vec<_>, Vec<_>) = net.leaves().unzip();
-        let gradients = Tensor::run_backward(&[loss], &leaves, false, false);
-        no_grad(|| {
-            for (entry, gradient) in entries.iter().zip(gradients) {
-                // The gradient of a convolution's weight may come in channels-last order: copied by
-                // index, not by memory.
-                out.narrow(0, entry.offset as i64, entry.spec.len() as i64)
-                    .view(&gradient.size()[..])
-                    .copy_(&gradient);
+    /// If the parameters were changed since the forward pass.
+    pub fn gradient(self, net: &Net, loss: &Tensor, sink: &mut dyn Sink) {
+        let layout = net.layout();
+        let buckets = layout.buckets();
+        let mut output = loss.shallow_clone();
+        let mut by_output: Option<Tensor> = None;
+        let parts = (0..=BUCKET_STARTS.len()).rev();
+        let mut inputs = self.inputs.into_iter().rev();
+        for part in parts {
+            let leaves = net.leaves().filter(|(entry, _)| entry.part() == part);
+            let (entries, mut wanted): (Vec<&Entry>, Vec<&Tensor>) = leaves.unzip();
+            let before = inputs.next();
+            let goes_on = before.as_ref().filter(|input| input.requires_grad());
+            wanted.extend(goes_on);
+            if !wanted.is_empty() {
+                let gradients = autograd::gradients(&output, by_output.as_ref(), &wanted);
+                for (entry, gradient) in entries.iter().zip(&gradients) {
+                    let bucket = layout.bucket(entry);
+                    sink.put(bucket, entry.offset - buckets[bucket].start, gradient);
+                }
+                by_output = gradients.into_iter().nth(entries.len());
             }
-        });
+            sink.finished(part);
+            if let Some(before) = before {
+                output = before;
+            }
+        }
+        sink.finished(FlatLayout::OTHERS);
     }
 }

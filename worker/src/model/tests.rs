@@ -9,7 +9,7 @@ use fovea_core::googlenet::{
 use fovea_core::spec::Init;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::{Net, channels_last, kernels, loss_sum, lrn};
+use super::{Net, Pass, Sink, channels_last, kernels, loss_sum, lrn};
 use crate::weights;
 
 const STEM: [&str; 3] = ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"];
@@ -66,16 +66,45 @@ pub(super) fn apart(a: &Tensor, b: &Tensor) -> f64 {
     largest(&(a.to_kind(Kind::Double) - b.to_kind(Kind::Double))) / largest(b)
 }
 
-pub(super) fn gradient(net: &Net, x: &Tensor, labels: &[i64], dropout: Option<&Tensor>) -> Tensor {
-    let out = Tensor::full(
-        [net.layout().trainable_len() as i64],
-        f64::NAN,
-        (Kind::Float, Device::Cpu),
-    );
-    let pass = net.train(x, dropout);
+/// Takes gradients into one flat tensor, and sees that no bucket changes once it is finished.
+struct Whole<'a> {
+    layout: &'a FlatLayout,
+    out: Tensor,
+    finished: Vec<usize>,
+}
+
+impl Sink for Whole<'_> {
+    fn put(&mut self, bucket: usize, at: usize, gradient: &Tensor) {
+        assert!(
+            !self.finished.contains(&bucket),
+            "bucket {bucket} is finished"
+        );
+        let at = self.layout.buckets()[bucket].start + at;
+        let place = self.out.narrow(0, at as i64, gradient.numel() as i64);
+        place.view(&gradient.size()[..]).copy_(gradient);
+    }
+
+    fn finished(&mut self, bucket: usize) {
+        self.finished.push(bucket);
+    }
+}
+
+/// The backward pass of a training pass.
+pub(super) fn backward(net: &Net, pass: Pass, labels: &[i64]) -> Tensor {
+    let len = net.layout().trainable_len() as i64;
+    let mut whole = Whole {
+        layout: net.layout(),
+        out: Tensor::full([len], f64::NAN, (Kind::Float, Device::Cpu)),
+        finished: Vec::new(),
+    };
     let loss = loss_sum(pass.logits(), &Tensor::from_slice(labels));
-    pass.gradient(net, &loss, &out);
-    out
+    pass.gradient(net, &loss, &mut whole);
+    assert_eq!(whole.finished, [3, 2, 1, 0, 4]);
+    whole.out
+}
+
+pub(super) fn gradient(net: &Net, x: &Tensor, labels: &[i64], dropout: Option<&Tensor>) -> Tensor {
+    backward(net, net.train(x, dropout), labels)
 }
 
 #[test]
@@ -339,9 +368,7 @@ fn training_from_kept_features_is_training_from_images() {
         let x = noise(&[2, 3, 64, 64], 200.0);
         let direct = gradient(&net, &x, &[0, 1], None);
         let pass = net.train_features(&net.features(&x), None);
-        let loss = loss_sum(pass.logits(), &Tensor::from_slice(&[0i64, 1]));
-        let out = direct.zeros_like();
-        pass.gradient(&net, &loss, &out);
+        let out = backward(&net, pass, &[0, 1]);
         assert_eq!(out, direct);
     }
 }

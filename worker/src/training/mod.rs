@@ -6,6 +6,7 @@
 //! reduction itself (`tail`): the loss, the samples, and the wish of any worker to stop or to yield.
 
 mod control;
+mod overlap;
 mod parts;
 mod scores;
 mod tail;
@@ -14,6 +15,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use fovea_core::googlenet::FlatLayout;
 use fovea_core::metrics::Score;
 use fovea_core::plan::ShardPlan;
 use fovea_core::roster::slice_of;
@@ -26,9 +28,10 @@ pub use tail::MOST_SAMPLES;
 
 use crate::collective::{Collective, CollectiveError};
 use crate::data::DataError;
-use crate::device::{Batch, Buffer, Device, DeviceError};
+use crate::device::{Batch, Buckets, Device, DeviceError, Flat, MicroBatch};
 use crate::loader::{Item, Loader};
 use crate::vitals::Vitals;
+use overlap::reduce_while;
 use tail::Tail;
 
 /// Steps whose times are averaged for the reported speed.
@@ -161,21 +164,20 @@ pub fn starts_with_evaluation(step: u64, steps_per_epoch: u64, next_epoch: u32) 
 impl Training<'_> {
     /// Trains until all steps are done, or a stop or an error.
     pub fn run(mut self, emit: &mut dyn FnMut(TrainingEvent)) -> Result<Outcome, TrainingError> {
-        let tail = Tail::new(self.state.device.layout().trainable_len(), self.spec);
-        let len = tail.buffer_len();
         let State { device, parts, .. } = &mut *self.state;
+        let gradient = device.layout().buckets()[FlatLayout::OTHERS].len();
+        let tail = Tail::new(gradient, self.spec);
+        let make = || device.gradient_buffer(tail.buffer_len() - gradient);
         match self.spec.train.reduction {
-            Reduction::Ordered => {
-                parts.arrange(self.hosted.clone(), len, &|len| device.buffer(len))
-            }
+            Reduction::Ordered => parts.arrange(self.hosted.clone(), &make),
             // Of the same virtual ranks only by chance.
             Reduction::Fast => {
                 let first = self.hosted.start;
-                parts.arrange(first..first + 1, len, &|len| device.buffer(len));
+                parts.arrange(first..first + 1, &make);
                 parts.forget();
             }
         }
-        let mut sum = device.buffer(len);
+        let mut sum = make();
         let mut speed = Speed::default();
         let (per_epoch, total) = (self.plan.steps_per_epoch(), self.total_steps);
         let due = |spec: &RunSpec, step| spec.checkpoint_due(step, per_epoch, total);
@@ -234,47 +236,64 @@ impl Training<'_> {
     }
 
     /// Takes the next step: load, gradient, reduce, update. All of it or nothing.
-    fn step(&mut self, tail: Tail, sum: &mut Buffer) -> Result<Taken, TrainingError> {
+    fn step(&mut self, tail: Tail, sum: &mut Flat) -> Result<Taken, TrainingError> {
         let committed = self.state.step;
-        let (mut load, mut forward, mut backward) =
-            (Duration::ZERO, Duration::ZERO, Duration::ZERO);
-        for slot in 0..self.state.parts.len() {
-            self.go_on()?;
-            let waiting = Instant::now();
-            let batches = self.train_batches()?;
-            load += waiting.elapsed();
+        let mut took = MicroBatch::default();
+        let last = self.state.parts.len() - 1;
+        for slot in 0..last {
+            let batches = self.train_batches(&mut took)?;
             let State { device, parts, .. } = &mut *self.state;
             if parts.holds(slot, committed) {
                 continue;
             }
             let rank = parts.rank(slot);
-            let part = parts.begin(slot);
-            let samples: Vec<&[u32]> = batches.iter().map(|b| &b.samples[..]).collect();
-            tail.write(part, rank, &samples);
-            let batch = Batch::joined(batches);
-            if batch.samples.is_empty() {
-                part.clear(0..device.layout().trainable_len());
-            } else {
-                let micro = device.gradient(&batch, part, tail.loss())?;
-                load += micro.load;
-                forward += micro.forward;
-                backward += micro.backward;
-            }
+            took += gradient(&mut **device, tail, rank, batches, parts.begin(slot))?;
             parts.computed(slot, committed);
             self.vitals.tick();
         }
-        self.go_on()?;
 
-        let reducing = Instant::now();
+        let batches = self.train_batches(&mut took)?;
         let State { device, parts, .. } = &mut *self.state;
-        let parts = parts.buffers();
-        tail.vote(parts, self.control.stopping(), self.control.yielding());
-        self.collective.reduce(parts, sum)?;
+        let (rank, held) = (parts.rank(last), parts.holds(last, committed));
+        if !held {
+            parts.begin(last);
+        }
+        let busy = self.vitals.waiting().busy();
+        let mut reducing = Instant::now();
+        let (computed, reduced) = reduce_while(
+            self.collective,
+            self.ranks > 1,
+            parts.buffers(),
+            sum,
+            &mut |parts| tail.vote(parts, self.control.stopping(), self.control.yielding()),
+            |buckets| {
+                let computed = if held {
+                    for number in FlatLayout::BUCKET_ORDER {
+                        buckets.finished(number, None);
+                    }
+                    Ok(MicroBatch::default())
+                } else {
+                    gradient(&mut **device, tail, rank, batches, buckets)
+                };
+                self.vitals.tick();
+                drop(busy);
+                reducing = Instant::now();
+                computed
+            },
+        );
+        took += computed?;
+        parts.computed(last, committed);
+        // Alone nothing would have blocked.
+        if self.control.aborted() {
+            return Err(CollectiveError::Aborted.into());
+        }
+        reduced?;
         self.vitals.tick();
         let reduce = reducing.elapsed();
 
         let updating = Instant::now();
-        let told = tail.read(sum, self.plan.train_samples());
+        let others = &sum.buckets()[FlatLayout::OTHERS];
+        let told = tail.read(others, self.plan.train_samples());
         let step = committed + 1;
         // All workers hold the same bits here, so all decide the same.
         if !told.loss_sum.is_finite() {
@@ -298,9 +317,9 @@ impl Training<'_> {
             give_way: told.give_way,
             rate,
             phases: StepPhases {
-                load_ms: ms(load),
-                forward_ms: ms(forward),
-                backward_ms: ms(backward),
+                load_ms: ms(took.load),
+                forward_ms: ms(took.forward),
+                backward_ms: ms(took.backward),
                 reduce_ms: ms(reduce),
                 optimizer_ms: ms(updating.elapsed()),
             },
@@ -316,7 +335,9 @@ impl Training<'_> {
     }
 
     /// What goes into the next part: a virtual rank's batch, or those of all that are hosted here.
-    fn train_batches(&mut self) -> Result<Vec<Batch>, DataError> {
+    fn train_batches(&mut self, took: &mut MicroBatch) -> Result<Vec<Batch>, TrainingError> {
+        self.go_on()?;
+        let waiting = Instant::now();
         let count = match self.spec.train.reduction {
             Reduction::Ordered => 1,
             Reduction::Fast => self.hosted.len(),
@@ -325,7 +346,9 @@ impl Training<'_> {
             Item::Train(batch) => Ok(batch),
             Item::Validation(_) | Item::EpochEnd => Err(DataError::Ended),
         };
-        (0..count).map(next).collect()
+        let batches = (0..count).map(next).collect::<Result<_, _>>()?;
+        took.load += waiting.elapsed();
+        Ok(batches)
     }
 
     /// Scores the validation split, each worker its part, and tells everybody's.
@@ -382,6 +405,28 @@ impl Training<'_> {
             digest,
         })
     }
+}
+
+/// Computes a part: the gradient of the batches of virtual ranks from `rank` on.
+fn gradient(
+    device: &mut dyn Device,
+    tail: Tail,
+    rank: u32,
+    batches: Vec<Batch>,
+    into: &mut dyn Buckets,
+) -> Result<MicroBatch, DeviceError> {
+    let samples: Vec<&[u32]> = batches.iter().map(|b| &b.samples[..]).collect();
+    tail.write(into.bucket(FlatLayout::OTHERS), rank, &samples);
+    let batch = Batch::joined(batches);
+    if !batch.samples.is_empty() {
+        return device.gradient(&batch, into);
+    }
+    let lens = device.layout().buckets().map(|range| range.len());
+    for number in FlatLayout::BUCKET_ORDER {
+        into.bucket(number).clear(0..lens[number]);
+        into.finished(number, None);
+    }
+    Ok(MicroBatch::default())
 }
 
 /// What a step did.

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use crate::device::Buffer;
+use crate::device::Flat;
 
 /// Buffers of the hosted virtual ranks and which step each was computed for.
 #[derive(Debug, Default)]
@@ -16,14 +16,14 @@ pub struct Parts {
     first: u32,
     /// For each buffer the committed steps of the state that it was computed with.
     computed: Vec<Option<u64>>,
-    buffers: Vec<Buffer>,
+    buffers: Vec<Flat>,
 }
 
 impl Parts {
-    /// Makes a buffer of `len` elements by `make` for each of `ranks`, and keeps those that are there.
-    pub fn arrange(&mut self, ranks: Range<u32>, len: usize, make: &dyn Fn(usize) -> Buffer) {
+    /// Makes a buffer by `make` for each of `ranks`, and keeps those that are there.
+    pub fn arrange(&mut self, ranks: Range<u32>, make: &dyn Fn() -> Flat) {
         let before = std::mem::take(self);
-        let mut kept: Vec<Option<(Option<u64>, Buffer)>> = before
+        let mut kept: Vec<Option<(Option<u64>, Flat)>> = before
             .computed
             .into_iter()
             .zip(before.buffers)
@@ -33,9 +33,7 @@ impl Parts {
         for rank in ranks {
             let place = rank.checked_sub(before.first).map(|i| i as usize);
             let there = place.and_then(|i| kept.get_mut(i)).and_then(Option::take);
-            let (computed, buffer) = there
-                .filter(|(_, buffer)| buffer.len() == len)
-                .unwrap_or_else(|| (None, make(len)));
+            let (computed, buffer) = there.unwrap_or_else(|| (None, make()));
             self.computed.push(computed);
             self.buffers.push(buffer);
         }
@@ -62,7 +60,7 @@ impl Parts {
     }
 
     /// The `slot`-th buffer, to be overwritten; [`Parts::computed`] makes it count.
-    pub fn begin(&mut self, slot: usize) -> &mut Buffer {
+    pub fn begin(&mut self, slot: usize) -> &mut Flat {
         self.computed[slot] = None;
         &mut self.buffers[slot]
     }
@@ -73,7 +71,7 @@ impl Parts {
     }
 
     /// All buffers, in the order of virtual ranks.
-    pub fn buffers(&mut self) -> &mut [Buffer] {
+    pub fn buffers(&mut self) -> &mut [Flat] {
         &mut self.buffers
     }
 
@@ -87,20 +85,22 @@ impl Parts {
 mod tests {
     use super::*;
 
-    fn zeros(len: usize) -> Buffer {
-        vec![0.0; len].into()
+    fn zero() -> Flat {
+        let mut flat = Flat::default();
+        flat.buckets_mut().push(vec![0.0].into());
+        flat
     }
 
     #[test]
     fn what_was_computed_stays_with_its_virtual_rank() {
         let mut parts = Parts::default();
-        parts.arrange(2..4, 1, &zeros);
+        parts.arrange(2..4, &zero);
         for slot in 0..2 {
             let rank = parts.rank(slot) as f32;
             parts.begin(slot).write(0, &[rank]);
             parts.computed(slot, 7);
         }
-        parts.arrange(1..4, 1, &zeros);
+        parts.arrange(1..4, &zero);
         let held: Vec<bool> = (0..3).map(|slot| parts.holds(slot, 7)).collect();
         assert_eq!(held, [false, true, true]);
         let values: Vec<f32> = parts.buffers().iter().flat_map(|b| b.read(0..1)).collect();
@@ -108,7 +108,7 @@ mod tests {
         assert!(!parts.holds(1, 8));
         parts.begin(1);
         assert!(!parts.holds(1, 7), "half written");
-        parts.arrange(3..5, 1, &zeros);
+        parts.arrange(3..5, &zero);
         assert!(parts.holds(0, 7) && !parts.holds(1, 7));
         parts.forget();
         assert!(!parts.holds(0, 7));

@@ -1,4 +1,4 @@
-//! What travels behind the gradient in the reduction, so that a step needs no other message.
+//! What travels behind the gradient in the reduction's last bucket, so that a step needs no other message.
 //!
 //! ```text
 //! gradient | sum of losses | samples | votes to stop | votes to yield | ordinals of the samples
@@ -16,6 +16,7 @@ use crate::device::Buffer;
 /// More training samples than this cannot be told.
 pub const MOST_SAMPLES: u64 = (1 << 24) - 2;
 
+/// As [`crate::device::Device::gradient`] puts it.
 const LOSS: usize = 0;
 const SAMPLES: usize = 1;
 const STOP: usize = 2;
@@ -48,7 +49,7 @@ pub struct Told {
 }
 
 impl Tail {
-    /// The tail behind a gradient of `gradient` elements.
+    /// The tail behind a bucket's `gradient` elements.
     pub fn new(gradient: usize, spec: &RunSpec) -> Self {
         Self {
             gradient,
@@ -57,14 +58,9 @@ impl Tail {
         }
     }
 
-    /// Elements of the whole buffer.
+    /// Elements of the whole bucket.
     pub fn buffer_len(&self) -> usize {
         self.gradient + ORDINALS + self.virtual_ranks * self.batch
-    }
-
-    /// Where the sum of the losses stands in a buffer.
-    pub fn loss(&self) -> usize {
-        self.gradient + LOSS
     }
 
     /// Writes which samples the virtual ranks from `first` on use, one after the other; no loss yet, and no votes.
@@ -142,9 +138,9 @@ mod tests {
         let mut parts = [part(&tail, 9.0), part(&tail, 9.0)];
         let last = MOST_SAMPLES as u32 - 1;
         tail.write(&mut parts[0], 0, &[&[last, 0, 7]]);
-        parts[0].write(tail.loss(), &[0.5]);
+        parts[0].write(tail.gradient + LOSS, &[0.5]);
         tail.write(&mut parts[1], 1, &[&[4]]);
-        parts[1].write(tail.loss(), &[0.25]);
+        parts[1].write(tail.gradient + LOSS, &[0.25]);
         tail.vote(&mut parts, false, true);
         let told = tail.read(&sum(&parts), MOST_SAMPLES);
         let expected = Told {
@@ -168,7 +164,7 @@ mod tests {
         let tail = tail();
         let mut both = part(&tail, 9.0);
         tail.write(&mut both, 0, &[&[5, 0], &[4]]);
-        both.write(tail.loss(), &[1.5]);
+        both.write(tail.gradient + LOSS, &[1.5]);
         tail.vote(std::slice::from_mut(&mut both), false, false);
         let told = tail.read(&both, 6);
         assert_eq!((told.images, told.samples), (3, Some(vec![5, 0, 4])));

@@ -5,13 +5,19 @@ use std::sync::Arc;
 use fovea_core::googlenet::FlatLayout;
 
 use super::*;
+use crate::device::{Buffer, Ready};
 use crate::testing::{Asked, Manner, Pretending, planned, spec, tiny};
 
 /// One worker alone.
 struct Alone;
 
 impl Collective for Alone {
-    fn reduce(&mut self, parts: &[Buffer], sum: &mut Buffer) -> Result<(), CollectiveError> {
+    fn reduce(
+        &mut self,
+        parts: &[Buffer],
+        sum: &mut Buffer,
+        _: Ready,
+    ) -> Result<(), CollectiveError> {
         let mut total = parts[0].read(0..sum.len());
         for part in &parts[1..] {
             for (s, p) in total.iter_mut().zip(part.read(0..sum.len())) {

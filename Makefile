@@ -15,7 +15,7 @@ test: build ## Run every test
 	$(CARGO) test --release --workspace --locked
 
 test-gpu: build ## Train on a GPU: bits, losses, NCCL, a killed worker; says so where there is none
-	$(CARGO) test --release --locked -p fovea-tests --test gpu -- --nocapture
+	$(CARGO) test --release --locked -p fovea-tests --test gpu -- --nocapture on_one_gpu
 
 soak: build ## Disturb runs at random: FAULTS=n faults (200), SEED=n; prints one JSON line
 	@target/release/fovea-soak $(or $(FAULTS),200) $(or $(SEED),1)

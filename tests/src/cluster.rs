@@ -24,6 +24,7 @@ pub struct Cluster {
     /// The workers in the order of their start.
     pub workers: Vec<Process>,
     started: usize,
+    worker: PathBuf,
 }
 
 impl Cluster {
@@ -37,11 +38,17 @@ impl Cluster {
             coordinator,
             workers: Vec::new(),
             started: 0,
+            worker: binary("fovea-worker"),
         };
         for _ in 0..workers {
             cluster.add_worker();
         }
         cluster
+    }
+
+    /// Workers are started from this program from now on.
+    pub fn set_worker(&mut self, program: &Path) {
+        self.worker = program.to_owned();
     }
 
     /// Starts one more worker.
@@ -54,7 +61,7 @@ impl Cluster {
         let number = self.started;
         self.started += 1;
         let name = format!("w{number}");
-        let mut command = launch::worker_on(device, &self.dir, &self.address, &name);
+        let mut command = launch::worker_on(device, &self.worker, &self.dir, &self.address, &name);
         command.envs(environment.iter().copied());
         let log = self.dir.join(format!("worker-{number}.log"));
         self.workers.push(Process::start(command, log));

@@ -40,12 +40,18 @@ pub fn coordinator(
 
 /// The command that starts a worker on the CPU with its data in `dir`.
 pub fn worker(dir: &Path, coordinator: &str, name: &str) -> Command {
-    worker_on("cpu", dir, coordinator, name)
+    worker_on("cpu", &binary("fovea-worker"), dir, coordinator, name)
 }
 
-/// The same, on a device of the user's choice.
-pub fn worker_on(device: &str, dir: &Path, coordinator: &str, name: &str) -> Command {
-    let mut command = Command::new(binary("fovea-worker"));
+/// The same of this `program`, on a device of the user's choice.
+pub fn worker_on(
+    device: &str,
+    program: &Path,
+    dir: &Path,
+    coordinator: &str,
+    name: &str,
+) -> Command {
+    let mut command = Command::new(program);
     command
         .args(["--coordinator", &format!("http://{coordinator}")])
         .arg("--data-dir")

@@ -9,7 +9,9 @@ pub mod faults;
 mod fixture;
 mod launch;
 pub mod process;
+mod soft_gpu;
 
 pub use cluster::{Cluster, tensors};
 pub use fixture::{shared, synthetic_dataset};
 pub use process::{Process, binary};
+pub use soft_gpu::SoftGpu;

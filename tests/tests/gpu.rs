@@ -1,19 +1,20 @@
-//! Training on a GPU: skipped, aloud, where there is none. `make test-gpu` runs it.
+//! Training on a GPU: a real one, skipped aloud where there is none (`make test-gpu` runs it), and one of software,
+//! which takes the worker the same way through CUDA and NCCL on any machine.
 //!
 //! Two workers share the one GPU, each with a host id of its own: NCCL then takes them for two machines and
 //! sends over sockets. That is right for looking at bits, and says nothing about speed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fovea_proto::pb;
 use fovea_proto::pb::run_event::Event;
 use fovea_tests::process::binary;
-use fovea_tests::{Cluster, synthetic_dataset, tensors};
+use fovea_tests::{Cluster, SoftGpu, synthetic_dataset, tensors};
 
 /// What the worker sees here, or None, said aloud, if it sees no GPU that it can use.
-fn devices() -> Option<String> {
-    let output = Command::new(binary("fovea-worker"))
+fn devices(worker: &Path) -> Option<String> {
+    let output = Command::new(worker)
         .arg("devices")
         .output()
         .expect("fovea-worker starts");
@@ -90,16 +91,33 @@ async fn trained(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bits_losses_and_kills_on_one_gpu() {
-    let Some(report) = devices() else {
-        return;
-    };
+    let worker = binary("fovea-worker");
+    if let Some(report) = devices(&worker) {
+        println!("{report}");
+        bits_losses_and_kills(&worker).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn bits_losses_and_kills_on_a_gpu_of_software() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
+    let worker = SoftGpu::install(dir.path()).worker();
+    let report = devices(&worker).expect("the worker sees the software GPU");
     println!("{report}");
+    assert!(report.contains("cuda:0         Software GPU"), "{report}");
+    bits_losses_and_kills(&worker).await;
+}
+
+async fn bits_losses_and_kills(worker: &Path) {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let dir: PathBuf = dir.path().to_owned();
     let prepared = synthetic_dataset(&dir, 24, 64);
     let mut cluster = Cluster::start(&dir, 0);
     cluster.fovea(&["dataset", "add", prepared.to_str().expect("UTF-8")]);
-    cluster.add_worker_on("cuda:0", &[("NCCL_HOSTID", "first")]);
+    cluster.set_worker(worker);
+    // One thread, for a GPU that is software: a real one has no use for more.
+    let first = [("NCCL_HOSTID", "first"), ("OMP_NUM_THREADS", "1")];
+    cluster.add_worker_on("cuda:0", &first);
 
     for precision in [pb::Precision::Float32, pb::Precision::Bf16] {
         let (losses, expected) = trained(&cluster, spec("one", 1..=1, precision), |_| {}).await;
@@ -124,7 +142,8 @@ async fn bits_losses_and_kills_on_one_gpu() {
     }
 
     // Over NCCL: two workers on the one card, and one of them killed.
-    cluster.add_worker_on("cuda:0", &[("NCCL_HOSTID", "second")]);
+    let second = [("NCCL_HOSTID", "second"), ("OMP_NUM_THREADS", "1")];
+    cluster.add_worker_on("cuda:0", &second);
     let (_, two) = trained(&cluster, spec("two", 2..=2, float32), |_| {}).await;
     assert!(two == expected, "two workers end in other bits than one");
     let log = cluster.workers[1].log();

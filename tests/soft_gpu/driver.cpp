@@ -1,0 +1,372 @@
+// A libcuda.so.1 of software: the driver's functions that are used, for tests on machines without a GPU.
+//
+// A stream is a queue with a thread of its own, which waits a random time before each piece of work, so that
+// synchronisation that is missing shows. Each GPU has a default stream, which is libtorch's. As libtorch's part runs
+// its operations at once, on the calling thread, they are not queued but counted, and a stream has "seen" as many of
+// them as had been made when the last event that it waits for was recorded. That must be all which touched the memory
+// that the stream then uses.
+//
+// Settings, from the environment: SOFT_GPU_COUNT, how many GPUs there are (1); SOFT_GPU_DELAY_US, the longest wait
+// before a piece of work (300); SOFT_GPU_MIB, their memory (see memory.cpp).
+
+#include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "soft_gpu.h"
+
+namespace {
+
+size_t setting(const char *name, size_t otherwise) {
+  const char *value = std::getenv(name);
+  return value ? std::strtoull(value, nullptr, 10) : otherwise;
+}
+
+struct Device;
+
+// A stream's work, and how much of it is done. All of it needs the driver's lock.
+struct Queue {
+  Queue(Device &device, bool side) : device(device), side(side) {}
+
+  Device &device;
+  // Whether it is another stream than libtorch's.
+  const bool side;
+  // How many of libtorch's operations it has seen; unused for libtorch's own stream.
+  uint64_t seen = 0;
+  uint64_t issued = 0;
+  uint64_t finished = 0;
+  // A closed one still does what is queued.
+  bool closed = false;
+  std::deque<std::function<void()>> jobs;
+};
+
+// A GPU. Its address is its primary context.
+struct Device {
+  CUdevice number = 0;
+  // How many operations libtorch has made.
+  uint64_t computed = 0;
+  std::shared_ptr<Queue> stream;
+};
+
+// Where a stream's queue ended at some time. An event is one, with no queue before it is first recorded.
+struct Point {
+  std::shared_ptr<Queue> queue;
+  uint64_t ticket = 0;
+  uint64_t seen = 0;
+
+  bool done() const { return !queue || queue->finished >= ticket; }
+  void wait() const;
+};
+
+struct Driver {
+  std::mutex lock;
+  // Something was queued or is done.
+  std::condition_variable_any changed;
+  // None before cuInit.
+  std::vector<std::unique_ptr<Device>> devices;
+  // Handles are numbers that never come again, so that what was destroyed is not taken for something new.
+  uintptr_t last_handle = 0x1000;
+  std::map<CUstream, std::shared_ptr<Queue>> streams;
+  std::map<CUevent, Point> events;
+
+  template <typename Handle> Handle new_handle() { return reinterpret_cast<Handle>(last_handle += 16); }
+};
+
+// Never ended: streams' threads run until the process is gone.
+Driver &driver() {
+  static Driver *driver = new Driver;
+  return *driver;
+}
+
+// The GPU whose context is this thread's.
+thread_local Device *current = nullptr;
+
+void Point::wait() const {
+  driver().changed.wait(driver().lock, [this] { return done(); });
+}
+
+void add(Queue &queue, std::function<void()> work) {
+  queue.jobs.push_back(std::move(work));
+  ++queue.issued;
+  driver().changed.notify_all();
+}
+
+// What a stream's thread does, until the stream is closed and its queue empty.
+void run(std::shared_ptr<Queue> queue, unsigned seed) {
+  const size_t longest = setting("SOFT_GPU_DELAY_US", 300);
+  std::minstd_rand random(seed);
+  std::unique_lock<std::mutex> held(driver().lock);
+  while (true) {
+    driver().changed.wait(held, [&] { return queue->closed || !queue->jobs.empty(); });
+    if (queue->jobs.empty()) {
+      return;
+    }
+    std::function<void()> work = std::move(queue->jobs.front());
+    queue->jobs.pop_front();
+    held.unlock();
+    std::this_thread::sleep_for(std::chrono::microseconds(random() % (longest + 1)));
+    work();
+    // What it holds is let go before anybody sees it done.
+    work = nullptr;
+    held.lock();
+    ++queue->finished;
+    driver().changed.notify_all();
+  }
+}
+
+std::shared_ptr<Queue> start_queue(Device &device, bool side) {
+  const auto queue = std::make_shared<Queue>(device, side);
+  static unsigned seed = 0;
+  std::thread(run, queue, ++seed).detach();
+  return queue;
+}
+
+// Ends a call early; to be used in `locked` only.
+void require(bool holds, CUresult otherwise) {
+  if (!holds) {
+    throw otherwise;
+  }
+}
+
+// Does a call's work under the driver's lock.
+template <typename Work> CUresult locked(Work work) {
+  std::lock_guard<std::mutex> held(driver().lock);
+  try {
+    work();
+    return CUDA_SUCCESS;
+  } catch (CUresult error) {
+    return error;
+  }
+}
+
+Device &find_device(CUdevice number) {
+  require(!driver().devices.empty(), CUDA_ERROR_NOT_INITIALIZED);
+  require(number >= 0 && static_cast<size_t>(number) < driver().devices.size(), CUDA_ERROR_INVALID_DEVICE);
+  return *driver().devices[static_cast<size_t>(number)];
+}
+
+std::shared_ptr<Queue> find_stream(CUstream handle) {
+  require(current != nullptr, CUDA_ERROR_INVALID_CONTEXT);
+  if (handle == nullptr) {
+    return current->stream;
+  }
+  const auto found = driver().streams.find(handle);
+  require(found != driver().streams.end(), CUDA_ERROR_INVALID_HANDLE);
+  return found->second;
+}
+
+Point &find_event(CUevent handle) {
+  require(current != nullptr, CUDA_ERROR_INVALID_CONTEXT);
+  const auto found = driver().events.find(handle);
+  require(found != driver().events.end(), CUDA_ERROR_INVALID_HANDLE);
+  return found->second;
+}
+
+// The end of a stream's queue as it is now.
+Point end_of(CUstream handle) {
+  const auto queue = find_stream(handle);
+  return {queue, queue->issued, queue->side ? queue->seen : queue->device.computed};
+}
+
+const std::pair<CUresult, const char *> NAMES[] = {
+    {CUDA_SUCCESS, "CUDA_SUCCESS"},
+    {CUDA_ERROR_INVALID_VALUE, "CUDA_ERROR_INVALID_VALUE"},
+    {CUDA_ERROR_NOT_INITIALIZED, "CUDA_ERROR_NOT_INITIALIZED"},
+    {CUDA_ERROR_NO_DEVICE, "CUDA_ERROR_NO_DEVICE"},
+    {CUDA_ERROR_INVALID_DEVICE, "CUDA_ERROR_INVALID_DEVICE"},
+    {CUDA_ERROR_INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT"},
+    {CUDA_ERROR_INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE"},
+    {CUDA_ERROR_NOT_READY, "CUDA_ERROR_NOT_READY"},
+    {CUDA_ERROR_NOT_SUPPORTED, "CUDA_ERROR_NOT_SUPPORTED"},
+};
+
+} // namespace
+
+CUresult cuInit(unsigned) {
+  return locked([&] {
+    auto &devices = driver().devices;
+    while (devices.size() < setting("SOFT_GPU_COUNT", 1)) {
+      auto device = std::make_unique<Device>();
+      device->number = static_cast<CUdevice>(devices.size());
+      device->stream = start_queue(*device, false);
+      devices.push_back(std::move(device));
+    }
+    require(!devices.empty(), CUDA_ERROR_NO_DEVICE);
+  });
+}
+
+CUresult cuDriverGetVersion(int *version) {
+  *version = 13000;
+  return CUDA_SUCCESS;
+}
+
+CUresult cuDeviceGetCount(int *count) {
+  return locked([&] {
+    require(!driver().devices.empty(), CUDA_ERROR_NOT_INITIALIZED);
+    *count = static_cast<int>(driver().devices.size());
+  });
+}
+
+CUresult cuDeviceGet(CUdevice *device, int ordinal) {
+  return locked([&] { *device = find_device(ordinal).number; });
+}
+
+CUresult cuDeviceGetName(char *name, int length, CUdevice device) {
+  return locked([&] {
+    find_device(device);
+    std::snprintf(name, static_cast<size_t>(length), "Software GPU");
+  });
+}
+
+CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice device) {
+  return locked([&] {
+    find_device(device);
+    size_t free;
+    *bytes = soft_gpu_bytes(&free);
+  });
+}
+
+CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
+  return locked([&] { *context = reinterpret_cast<CUcontext>(&find_device(device)); });
+}
+
+// Contexts stay to the end.
+CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
+  return locked([&] { find_device(device); });
+}
+
+CUresult cuCtxSetCurrent(CUcontext context) {
+  current = reinterpret_cast<Device *>(context);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuCtxGetCurrent(CUcontext *context) {
+  *context = reinterpret_cast<CUcontext>(current);
+  return CUDA_SUCCESS;
+}
+
+CUresult cuMemGetInfo_v2(size_t *free, size_t *total) {
+  return locked([&] {
+    require(current != nullptr, CUDA_ERROR_INVALID_CONTEXT);
+    *total = soft_gpu_bytes(free);
+  });
+}
+
+CUresult cuGetErrorName(CUresult error, const char **text) {
+  *text = nullptr;
+  for (const auto &[code, name] : NAMES) {
+    *text = code == error ? name : *text;
+  }
+  return *text ? CUDA_SUCCESS : CUDA_ERROR_INVALID_VALUE;
+}
+
+CUresult cuGetErrorString(CUresult error, const char **text) { return cuGetErrorName(error, text); }
+
+CUresult cuStreamCreate(CUstream *stream, unsigned flags) { return cuStreamCreateWithPriority(stream, flags, 0); }
+
+CUresult cuStreamCreateWithPriority(CUstream *stream, unsigned flags, int) {
+  return locked([&] {
+    require(current != nullptr, CUDA_ERROR_INVALID_CONTEXT);
+    if (flags != CU_STREAM_NON_BLOCKING) {
+      std::fprintf(stderr, "software GPU: a stream that keeps step with the default stream is not supported; "
+                           "create it with CU_STREAM_NON_BLOCKING\n");
+      throw CUresult(CUDA_ERROR_NOT_SUPPORTED);
+    }
+    *stream = driver().new_handle<CUstream>();
+    driver().streams[*stream] = start_queue(*current, true);
+  });
+}
+
+CUresult cuStreamDestroy_v2(CUstream stream) {
+  return locked([&] {
+    const auto queue = find_stream(stream);
+    require(queue->side, CUDA_ERROR_INVALID_HANDLE);
+    queue->closed = true;
+    driver().changed.notify_all();
+    driver().streams.erase(stream);
+  });
+}
+
+CUresult cuStreamQuery(CUstream stream) {
+  return locked([&] { require(end_of(stream).done(), CUDA_ERROR_NOT_READY); });
+}
+
+CUresult cuStreamSynchronize(CUstream stream) {
+  return locked([&] { end_of(stream).wait(); });
+}
+
+CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
+  return locked([&] {
+    const auto queue = find_stream(stream);
+    const Point point = find_event(event);
+    add(*queue, [point] { locked([&] { point.wait(); }); });
+    // Another GPU's operations are counted for themselves.
+    if (point.queue && &point.queue->device == &queue->device) {
+      queue->seen = std::max(queue->seen, point.seen);
+    }
+  });
+}
+
+CUresult cuEventCreate(CUevent *event, unsigned) {
+  return locked([&] {
+    require(current != nullptr, CUDA_ERROR_INVALID_CONTEXT);
+    *event = driver().new_handle<CUevent>();
+    driver().events[*event] = Point();
+  });
+}
+
+CUresult cuEventRecord(CUevent event, CUstream stream) {
+  return locked([&] { find_event(event) = end_of(stream); });
+}
+
+CUresult cuEventQuery(CUevent event) {
+  return locked([&] { require(find_event(event).done(), CUDA_ERROR_NOT_READY); });
+}
+
+// Waits on a copy, as what is recorded meanwhile does not count.
+CUresult cuEventSynchronize(CUevent event) {
+  return locked([&] { Point(find_event(event)).wait(); });
+}
+
+CUresult cuEventDestroy_v2(CUevent event) {
+  return locked([&] {
+    find_event(event);
+    driver().events.erase(event);
+  });
+}
+
+uint64_t soft_gpu_compute() {
+  // As libtorch starts the driver.
+  cuInit(0);
+  std::lock_guard<std::mutex> held(driver().lock);
+  Device &device = current ? *current : *driver().devices.front();
+  Point{device.stream, device.stream->issued}.wait();
+  return ++device.computed;
+}
+
+void soft_gpu_uses(CUstream stream, const void *at, bool writes, const char *what) {
+  const uint64_t last = soft_gpu_last(at, writes);
+  locked([&] {
+    const auto queue = find_stream(stream);
+    if (queue->side && queue->seen < last) {
+      std::fprintf(stderr, "software GPU: %s was queued on a stream that did not wait for ", what);
+      std::fprintf(stderr, "what libtorch did with that memory before\n");
+      std::abort();
+    }
+  });
+}
+
+CUresult soft_gpu_enqueue(CUstream stream, void (*work)(void *), void *argument) {
+  return locked([&] { add(*find_stream(stream), [=] { work(argument); }); });
+}

@@ -1,0 +1,150 @@
+// What the parts of the software GPU share, for tests only: the few types and functions of CUDA's driver and of NCCL
+// that are used, declared here because no CUDA headers are installed, and the parts' own functions for one another.
+
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+extern "C" {
+#pragma GCC visibility push(default)
+
+// CUDA's driver: libcuda.so.1, in driver.cpp.
+
+typedef int CUresult;
+enum : CUresult {
+  CUDA_SUCCESS = 0,
+  CUDA_ERROR_INVALID_VALUE = 1,
+  CUDA_ERROR_NOT_INITIALIZED = 3,
+  CUDA_ERROR_NO_DEVICE = 100,
+  CUDA_ERROR_INVALID_DEVICE = 101,
+  CUDA_ERROR_INVALID_CONTEXT = 201,
+  CUDA_ERROR_INVALID_HANDLE = 400,
+  CUDA_ERROR_NOT_READY = 600,
+  CUDA_ERROR_NOT_SUPPORTED = 801,
+};
+constexpr unsigned CU_STREAM_NON_BLOCKING = 1;
+
+typedef int CUdevice;
+typedef struct CUctx_st *CUcontext;
+typedef struct CUstream_st *CUstream;
+typedef struct CUevent_st *CUevent;
+
+CUresult cuInit(unsigned flags);
+CUresult cuDriverGetVersion(int *version);
+CUresult cuDeviceGetCount(int *count);
+CUresult cuDeviceGet(CUdevice *device, int ordinal);
+CUresult cuDeviceGetName(char *name, int length, CUdevice device);
+CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice device);
+CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device);
+CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device);
+CUresult cuCtxSetCurrent(CUcontext context);
+CUresult cuCtxGetCurrent(CUcontext *context);
+CUresult cuMemGetInfo_v2(size_t *free, size_t *total);
+CUresult cuGetErrorName(CUresult error, const char **name);
+CUresult cuGetErrorString(CUresult error, const char **text);
+CUresult cuStreamCreate(CUstream *stream, unsigned flags);
+CUresult cuStreamCreateWithPriority(CUstream *stream, unsigned flags, int priority);
+CUresult cuStreamDestroy_v2(CUstream stream);
+CUresult cuStreamQuery(CUstream stream);
+CUresult cuStreamSynchronize(CUstream stream);
+CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned flags);
+CUresult cuEventCreate(CUevent *event, unsigned flags);
+CUresult cuEventRecord(CUevent event, CUstream stream);
+CUresult cuEventQuery(CUevent event);
+CUresult cuEventSynchronize(CUevent event);
+CUresult cuEventDestroy_v2(CUevent event);
+
+// Functions of the software driver's own, in driver.cpp.
+
+// Is called before each operation of libtorch in its own stream, which then runs at once on the calling thread: waits
+// until all that is queued on the default stream is done, and gives the operation's number, counted from 1. It means the
+// GPU whose context is current, or the first if none is.
+uint64_t soft_gpu_compute();
+
+// Work on `stream` is going to use what is at `at`; `what` names it. Ends the process if it is another stream than the
+// default one and has not waited for what libtorch did there before.
+void soft_gpu_uses(CUstream stream, const void *at, bool writes, const char *what);
+
+// Queues `work(argument)` on a stream. Unless it returns CUDA_SUCCESS, the work is not run.
+CUresult soft_gpu_enqueue(CUstream stream, void (*work)(void *), void *argument);
+
+// The memory of the software GPUs, in memory.cpp.
+
+// A place in it, at an address that only the software GPU can use; null where there is no room.
+void *soft_gpu_allocate(size_t bytes);
+void soft_gpu_free(void *at);
+// The address where the software GPU reads and writes what is at `at`. Memory of the host stays where it is.
+void *soft_gpu_host(const void *at);
+// Operation `number` of libtorch reads or writes what is at `at`.
+void soft_gpu_note(const void *at, bool writes, uint64_t number);
+// The last of libtorch's operations for which work that reads or writes there has to wait; 0 if there is none.
+uint64_t soft_gpu_last(const void *at, bool writes);
+// How much there is, and how much of it is free.
+size_t soft_gpu_bytes(size_t *free);
+
+// NCCL: libnccl.so.2, in nccl.cpp.
+
+typedef int ncclResult_t;
+enum : ncclResult_t {
+  ncclSuccess = 0,
+  ncclUnhandledCudaError = 1,
+  ncclSystemError = 2,
+  ncclInternalError = 3,
+  ncclInvalidArgument = 4,
+  ncclInvalidUsage = 5,
+  ncclRemoteError = 6,
+  ncclInProgress = 7,
+};
+typedef int ncclDataType_t;
+constexpr ncclDataType_t ncclFloat32 = 7;
+typedef int ncclRedOp_t;
+constexpr ncclRedOp_t ncclSum = 0;
+constexpr int SOFT_NCCL_VERSION = 22809;
+constexpr unsigned NCCL_CONFIG_MAGIC = 0xcafebeef;
+
+typedef struct ncclComm *ncclComm_t;
+
+struct ncclUniqueId {
+  char internal[128];
+};
+
+// As NCCL 2.28 has it.
+struct ncclConfig_t {
+  size_t size;
+  unsigned magic;
+  unsigned version;
+  int blocking;
+  int cgaClusterSize;
+  int minCTAs;
+  int maxCTAs;
+  const char *netName;
+  int splitShare;
+  int trafficClass;
+  const char *commName;
+  int collnetEnable;
+  int CTAPolicy;
+  int shrinkShare;
+  int nvlsCTAs;
+  int nChannelsPerNetPeer;
+  int nvlinkCentricSched;
+};
+
+ncclResult_t ncclGetVersion(int *version);
+const char *ncclGetErrorString(ncclResult_t result);
+ncclResult_t ncclGetUniqueId(ncclUniqueId *id);
+ncclResult_t ncclCommInitRankConfig(ncclComm_t *handle, int ranks, ncclUniqueId id, int rank, ncclConfig_t *config);
+ncclResult_t ncclCommAbort(ncclComm_t handle);
+ncclResult_t ncclCommGetAsyncError(ncclComm_t handle, ncclResult_t *error);
+ncclResult_t ncclGroupStart();
+ncclResult_t ncclGroupEnd();
+ncclResult_t ncclSend(const void *from, size_t count, ncclDataType_t type, int peer, ncclComm_t handle,
+                      CUstream stream);
+ncclResult_t ncclRecv(void *to, size_t count, ncclDataType_t type, int peer, ncclComm_t handle, CUstream stream);
+ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataType_t type, ncclRedOp_t op,
+                           ncclComm_t handle, CUstream stream);
+ncclResult_t ncclBroadcast(const void *from, void *to, size_t count, ncclDataType_t type, int root, ncclComm_t handle,
+                           CUstream stream);
+
+#pragma GCC visibility pop
+}

@@ -1,0 +1,358 @@
+// A libtorch_cuda.so of software, for tests on machines without a GPU.
+//
+// It registers itself for libtorch's CUDA device. A "GPU" tensor lies in memory that the program cannot touch, and
+// every operation is done by the CPU's kernel on that memory's other address (see memory.cpp). So the program under test takes the very paths that
+// it takes on a GPU (placement of tensors, copies, streams, the order of work), with right numbers; what real CUDA
+// kernels do, and how fast, it cannot show.
+//
+// As strict as the real one where mistakes are likely: tensors of both devices in one operation are an error, and an
+// operation waits for what is queued on the default stream, but for no other (see soft_gpu.h).
+
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <ATen/EmptyTensor.h>
+#include <ATen/detail/CUDAHooksInterface.h>
+#include <ATen/ops/_reshape_alias_native.h>
+#include <ATen/ops/as_strided_native.h>
+#include <ATen/ops/view_native.h>
+#include <c10/core/impl/DeviceGuardImplInterface.h>
+#include <torch/library.h>
+
+#include "soft_gpu.h"
+
+namespace {
+
+constexpr c10::DispatchKeySet CUDA_KEY(c10::DispatchKey::CUDA);
+
+c10::Device gpu() { return {c10::kCUDA, 0}; }
+
+struct Memory final : c10::Allocator {
+  c10::DataPtr allocate(size_t bytes) override {
+    void *at = soft_gpu_allocate(bytes);
+    TORCH_CHECK(at != nullptr || bytes == 0, "CUDA out of memory. Tried to allocate ", bytes, " bytes");
+    return {at, at, &soft_gpu_free, gpu()};
+  }
+  void copy_data(void *to, const void *from, size_t bytes) const override {
+    std::memcpy(soft_gpu_host(to), soft_gpu_host(from), bytes);
+  }
+};
+
+Memory memory;
+
+struct Hooks final : at::CUDAHooksInterface {
+  explicit Hooks(at::CUDAHooksArgs) {}
+  void init() const override {}
+  bool hasCUDA() const override { return true; }
+  bool isBuilt() const override { return true; }
+  bool isAvailable() const override { return true; }
+  bool hasPrimaryContext(c10::DeviceIndex) const override { return true; }
+  c10::DeviceIndex deviceCount() const override { return 1; }
+  int getNumGPUs() const override { return 1; }
+  c10::DeviceIndex current_device() const override { return 0; }
+  c10::DeviceIndex getCurrentDevice() const override { return 0; }
+  at::Allocator *getPinnedMemoryAllocator() const override { return at::getCPUAllocator(); }
+  at::Allocator *getCUDADeviceAllocator() const override { return &memory; }
+};
+
+void check(CUresult result, const char *doing) {
+  const char *name = "an unknown error";
+  if (result != CUDA_SUCCESS) {
+    cuGetErrorName(result, &name);
+  }
+  TORCH_CHECK(result == CUDA_SUCCESS, "CUDA error: ", doing, ": ", name);
+}
+
+// As real libtorch does: its calls have the device's context, whatever thread they are made on.
+void take_context() {
+  thread_local bool taken = false;
+  if (!taken) {
+    CUcontext context = nullptr;
+    check(cuDevicePrimaryCtxRetain(&context, 0), "the context");
+    check(cuCtxSetCurrent(context), "the context");
+    taken = true;
+  }
+}
+
+// A stream of libtorch's is one of the driver's: 0 is the default one, others are known by their addresses.
+CUstream driver_stream(const c10::Stream &stream) { return reinterpret_cast<CUstream>(stream.id()); }
+
+// The stream that this thread computes in.
+thread_local c10::StreamId current_stream = 0;
+
+struct Guard final : c10::impl::DeviceGuardImplInterface {
+  c10::DeviceType type() const override { return c10::kCUDA; }
+  c10::Device exchangeDevice(c10::Device) const override { return gpu(); }
+  c10::Device getDevice() const override { return gpu(); }
+  void setDevice(c10::Device) const override {}
+  void uncheckedSetDevice(c10::Device) const noexcept override {}
+  c10::DeviceIndex deviceCount() const noexcept override { return 1; }
+
+  c10::Stream getStream(c10::Device device) const override {
+    return c10::Stream(c10::Stream::UNSAFE, device, current_stream);
+  }
+  c10::Stream getDefaultStream(c10::Device device) const override {
+    return c10::Stream(c10::Stream::DEFAULT, device);
+  }
+  c10::Stream getStreamFromGlobalPool(c10::Device device, bool) const override {
+    take_context();
+    // They are never destroyed, as libtorch's are not.
+    CUstream stream = nullptr;
+    check(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING), "a stream");
+    return c10::Stream(c10::Stream::UNSAFE, device, reinterpret_cast<c10::StreamId>(stream));
+  }
+  c10::Stream exchangeStream(c10::Stream stream) const override {
+    return c10::Stream(c10::Stream::UNSAFE, gpu(), std::exchange(current_stream, stream.id()));
+  }
+  void *getStreamNativeHandle(const c10::Stream stream) const override { return driver_stream(stream); }
+
+  void record(void **event, const c10::Stream &stream, const c10::DeviceIndex,
+              const c10::EventFlag) const override {
+    take_context();
+    CUevent made = static_cast<CUevent>(*event);
+    if (made == nullptr) {
+      check(cuEventCreate(&made, 0), "an event");
+      *event = made;
+    }
+    check(cuEventRecord(made, driver_stream(stream)), "recording an event");
+  }
+  void block(void *event, const c10::Stream &stream) const override {
+    take_context();
+    check(cuStreamWaitEvent(driver_stream(stream), static_cast<CUevent>(event), 0), "waiting for an event");
+  }
+  bool queryEvent(void *event) const override {
+    take_context();
+    const CUresult result = cuEventQuery(static_cast<CUevent>(event));
+    if (result != CUDA_ERROR_NOT_READY) {
+      check(result, "asking for an event");
+    }
+    return result == CUDA_SUCCESS;
+  }
+  void destroyEvent(void *event, const c10::DeviceIndex) const noexcept override {
+    if (event != nullptr) {
+      cuEventDestroy_v2(static_cast<CUevent>(event));
+    }
+  }
+};
+
+// The same memory as a tensor of the CPU; valid as long as `tensor` is.
+at::Tensor on_host(const at::Tensor &tensor) {
+  const auto options = tensor.options().device(c10::kCPU).requires_grad(false);
+  return at::from_blob(soft_gpu_host(tensor.data_ptr()), tensor.sizes(), tensor.strides(), options);
+}
+
+at::Tensor empty_strided(at::IntArrayRef size, at::IntArrayRef stride, std::optional<at::ScalarType> kind,
+                         std::optional<at::Layout>, std::optional<at::Device>, std::optional<bool>) {
+  return at::Tensor(
+      at::detail::empty_strided_generic(size, stride, &memory, CUDA_KEY, c10::dtype_or_default(kind)));
+}
+
+// A copy in the device's memory, with the same strides.
+at::Tensor on_device(const at::Tensor &host) {
+  const auto copy = empty_strided(host.sizes(), host.strides(), host.scalar_type(), {}, {}, {});
+  on_host(copy).copy_(host);
+  return copy;
+}
+
+// The tensors of one call, and what stands for them on the host.
+struct Call {
+  std::string name;
+  CUstream stream;
+  // Of libtorch's own stream.
+  uint64_t number = 0;
+  std::vector<std::pair<at::Tensor, at::Tensor>> pairs = {};
+
+  // Says that the call uses the tensor's memory.
+  void uses(const at::Tensor &tensor, bool writes) const {
+    if (stream == nullptr) {
+      soft_gpu_note(tensor.data_ptr(), writes, number);
+    } else {
+      soft_gpu_uses(stream, tensor.data_ptr(), writes, name.c_str());
+    }
+  }
+
+  at::Tensor to_host(const at::Tensor &tensor, bool writes) {
+    if (!tensor.defined() || !tensor.is_cuda()) {
+      // As with real CUDA: numbers may come from the host, tensors may not.
+      TORCH_CHECK(!tensor.defined() || tensor.dim() == 0, name,
+                  ": Expected all tensors to be on the same device, but found at least two devices, "
+                  "cuda:0 and cpu!");
+      return tensor;
+    }
+    uses(tensor, writes);
+    for (const auto &[device, host] : pairs) {
+      if (device.is_same(tensor)) {
+        return host;
+      }
+    }
+    // Where an operation is to make room for its output, it must be able to.
+    pairs.emplace_back(tensor, tensor.numel() == 0 ? on_host(tensor).clone() : on_host(tensor));
+    return pairs.back().second;
+  }
+
+  at::Tensor to_device(const at::Tensor &tensor) {
+    if (!tensor.defined()) {
+      return tensor;
+    }
+    // What was written in place is the tensor that came.
+    for (const auto &[device, host] : pairs) {
+      if (host.is_same(tensor)) {
+        if (device.sizes() != host.sizes()) {
+          const auto made = on_device(host);
+          device.unsafeGetTensorImpl()->set_storage_keep_dtype(made.storage());
+          device.unsafeGetTensorImpl()->set_sizes_and_strides(host.sizes(), host.strides());
+        }
+        return device;
+      }
+    }
+    const auto made = on_device(tensor);
+    uses(made, true);
+    return made;
+  }
+};
+
+// Whether a result shares memory with an input that it does not write: such an operation needs a kernel of its own.
+bool is_view(const c10::FunctionSchema &schema) {
+  return std::any_of(schema.returns().begin(), schema.returns().end(), [](const c10::Argument &result) {
+    return result.alias_info() != nullptr && !result.alias_info()->isWrite();
+  });
+}
+
+c10::IValue each_tensor(const c10::IValue &value, const std::function<at::Tensor(const at::Tensor &)> &change) {
+  if (value.isTensor()) {
+    return change(value.toTensor());
+  }
+  if (value.isTensorList()) {
+    c10::List<at::Tensor> list;
+    for (const at::Tensor &tensor : value.toTensorVector()) {
+      list.push_back(change(tensor));
+    }
+    return list;
+  }
+  if (value.isOptionalTensorList()) {
+    c10::List<std::optional<at::Tensor>> list;
+    for (const std::optional<at::Tensor> &tensor : value.toOptionalTensorList()) {
+      list.push_back(tensor ? std::make_optional(change(*tensor)) : std::nullopt);
+    }
+    return list;
+  }
+  return value;
+}
+
+// Work that waits in a stream for its turn.
+void queue(CUstream stream, const std::string &name, std::function<void()> work) {
+  struct Queued {
+    static void run(void *work) {
+      const std::unique_ptr<std::function<void()>> owned(static_cast<std::function<void()> *>(work));
+      at::AutoDispatchBelowADInplaceOrView below;
+      (*owned)();
+    }
+  };
+  auto *const kept = new std::function<void()>(std::move(work));
+  check(soft_gpu_enqueue(stream, &Queued::run, kept), name.c_str());
+}
+
+// Any operation, by the CPU's kernel. In libtorch's own stream it is done at once; in any other it is queued, so it may
+// only write in place there, as nothing is known of other results yet.
+void by_host(const c10::OperatorHandle &op, torch::jit::Stack *stack) {
+  take_context();
+  const auto &schema = op.schema();
+  Call call{c10::toString(schema.operator_name()), reinterpret_cast<CUstream>(current_stream)};
+  TORCH_CHECK(!is_view(schema), call.name, ": the software GPU has no such view");
+  TORCH_CHECK(call.stream == nullptr || (schema.is_mutable() && schema.returns().size() == 1), call.name,
+              ": the software GPU does no such thing beside libtorch's own stream");
+  if (call.stream == nullptr) {
+    call.number = soft_gpu_compute();
+  }
+  const auto &expected = schema.arguments();
+  const torch::jit::Stack arguments(stack->end() - expected.size(), stack->end());
+  torch::jit::drop(*stack, arguments.size());
+  torch::jit::Stack hosts;
+  for (size_t i = 0; i < arguments.size(); ++i) {
+    const bool writes = expected[i].alias_info() != nullptr && expected[i].alias_info()->isWrite();
+    const auto to_host = [&](const at::Tensor &tensor) { return call.to_host(tensor, writes); };
+    const bool is_device = arguments[i].isDevice();
+    hosts.push_back(is_device ? c10::IValue(c10::Device(c10::kCPU)) : each_tensor(arguments[i], to_host));
+  }
+  if (call.stream != nullptr) {
+    stack->push_back(arguments.front());
+    // The arguments themselves keep the memory.
+    queue(call.stream, call.name, [op, arguments, hosts]() mutable { op.callBoxed(&hosts); });
+    return;
+  }
+  {
+    at::AutoDispatchBelowADInplaceOrView below;
+    op.callBoxed(&hosts);
+  }
+  for (const c10::IValue &result : hosts) {
+    stack->push_back(each_tensor(result, [&](const at::Tensor &tensor) { return call.to_device(tensor); }));
+  }
+}
+
+at::Tensor empty(at::IntArrayRef size, std::optional<at::ScalarType> kind, std::optional<at::Layout>,
+                 std::optional<at::Device>, std::optional<bool>, std::optional<at::MemoryFormat> format) {
+  return at::Tensor(at::detail::empty_generic(size, &memory, CUDA_KEY, c10::dtype_or_default(kind), format));
+}
+
+// Between the two, in either direction.
+at::Tensor &copy_(at::Tensor &to, const at::Tensor &from, bool) {
+  take_context();
+  Call call{"copy_", reinterpret_cast<CUstream>(current_stream)};
+  const auto copy = [to, from] {
+    const auto host = [](const at::Tensor &tensor) { return tensor.is_cuda() ? on_host(tensor) : tensor; };
+    at::AutoDispatchBelowADInplaceOrView below;
+    host(to).copy_(host(from));
+  };
+  TORCH_CHECK(call.stream == nullptr || (to.is_cuda() && from.is_cuda()),
+              "copy_: the software GPU queues no copies with the host");
+  if (call.stream == nullptr) {
+    call.number = soft_gpu_compute();
+  }
+  for (const auto &[tensor, writes] : {std::pair(to, true), std::pair(from, false)}) {
+    if (tensor.is_cuda()) {
+      call.uses(tensor, writes);
+    }
+  }
+  if (call.stream == nullptr) {
+    copy();
+  } else {
+    queue(call.stream, call.name, copy);
+  }
+  return to;
+}
+
+} // namespace
+
+namespace at {
+using ::Hooks;
+C10_REGISTER_CLASS(CUDAHooksRegistry, CUDAHooks, Hooks)
+} // namespace at
+
+REGISTER_ALLOCATOR(c10::kCUDA, &memory);
+C10_REGISTER_GUARD_IMPL(CUDA, Guard);
+
+TORCH_LIBRARY_IMPL(_, CUDA, m) { m.fallback(torch::CppFunction::makeFromBoxedFunction<&by_host>()); }
+
+TORCH_LIBRARY_IMPL(aten, CUDA, m) {
+  m.impl("empty.memory_format", &empty);
+  m.impl("empty_strided", &empty_strided);
+  m.impl("copy_", &copy_);
+  m.impl("as_strided", [](const at::Tensor &self, at::IntArrayRef size, at::IntArrayRef stride,
+                          std::optional<int64_t> offset) {
+    return at::native::as_strided_tensorimpl(self, size, stride, offset);
+  });
+  m.impl("view", [](const at::Tensor &self, at::IntArrayRef size) { return at::native::view(self, size); });
+  m.impl("_reshape_alias", [](const at::Tensor &self, at::IntArrayRef size, at::IntArrayRef stride) {
+    return at::native::_reshape_alias(self, size, stride);
+  });
+  // Those would choose cuDNN by the device.
+  for (const char *name : {"convolution", "convolution_backward"}) {
+    m.impl(name, torch::CppFunction::makeFromBoxedFunction<&by_host>());
+  }
+}

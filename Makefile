@@ -30,8 +30,8 @@ lint: libtorch ## Check formatting and lints
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets --locked -- -D warnings
 
-bench: build ## Measure images/s of a two-worker CPU run; one JSON object a line
-	@$(PYTHON) bench/bench.py $(if $(PEER),--peer "$(PEER)")
+bench: build ## Measure images/s of a two-worker CPU run; one JSON object a line (MBIT=1000: with a network that slow)
+	@$(PYTHON) bench/bench.py $(if $(PEER),--peer "$(PEER)") $(if $(MBIT),--mbit $(MBIT))
 
 bench-gpu: build ## Measure images/s on a GPU (DEVICE=cuda:0, BATCH=256); one JSON object a line
 	@$(PYTHON) bench/bench.py --device $(or $(DEVICE),cuda:0) --batch $(or $(BATCH),256) $(if $(PEER),--peer "$(PEER)")

@@ -70,10 +70,14 @@ def main():
     parser.add_argument("--steps", type=int, default=12, help="steps in each measurement")
     parser.add_argument("--device", default="cpu", help="cpu, with two workers, or cuda:N, with one")
     parser.add_argument("--batch", type=int, default=16, help="images of each virtual rank in a step")
+    parser.add_argument("--mbit", type=int, default=0,
+                        help="let two workers send each other so many Mbit/s at most, as a network would")
     parser.add_argument("--checkpoints", action="store_true",
                         help="measure what a checkpoint every 10 steps costs instead")
     parser.add_argument("--blocks", type=int, default=24, help="checkpoints that are measured")
     arguments = parser.parse_args()
+    if arguments.mbit:
+        limit_network(arguments.mbit)
     OUT.mkdir(exist_ok=True)
     run_file = OUT / "run.toml"
     run_file.write_text(RUN)
@@ -93,6 +97,22 @@ def main():
     for precision in ("float32", "bf16"):
         compare(f"{precision}, warm cache", arguments,
                 lambda: measure(setting, few, workers=ranks, precision=precision, warm=True), precision)
+
+
+def limit_network(mbit):
+    """Starts this program again in a network namespace of its own, whose loopback device is as slow as a network.
+
+    All that is sent passes it, from both workers: so it lets through twice what each may send.
+    """
+    if os.environ.get("FOVEA_BENCH_MBIT"):
+        return
+    limit = ("ip link set lo up && "
+             f"tc qdisc add dev lo root tbf rate {2 * mbit}mbit burst 256kb limit 256mb && exec \"$@\"")
+    words = ["unshare", "--map-root-user", "--net", "sh", "-c", limit, "sh", sys.executable, *sys.argv]
+    try:
+        os.execvpe(words[0], words, dict(os.environ, FOVEA_BENCH_MBIT=str(mbit)))
+    except OSError as problem:
+        sys.exit(f"--mbit needs unshare of util-linux, and ip and tc of iproute2: {problem}")
 
 
 def compare(what, arguments, measure_once, precision):
@@ -260,6 +280,7 @@ def measure(setting, dataset, workers, precision="float32", warm=False):
         "image_size": 224,
         "precision": precision,
         "cache": "warm" if warm else "none",
+        "mbit": int(os.environ.get("FOVEA_BENCH_MBIT", 0)),
         "images_per_s": round(images / seconds, 2),
         "step_ms": round(step_ms, 1),
         "phases_ms": phases,

@@ -7,7 +7,8 @@
 // that the stream then uses.
 //
 // Settings, from the environment: SOFT_GPU_COUNT, how many GPUs there are (1); SOFT_GPU_DELAY_US, the longest wait
-// before a piece of work (300); SOFT_GPU_MIB, their memory (see memory.cpp).
+// before a piece of work (300); SOFT_GPU_MIB, their memory (see memory.cpp); SOFT_GPU_HANGS_ON, a file: once it is there,
+// what libtorch computes never ends, though it can still be told what to compute.
 
 #include <algorithm>
 #include <chrono>
@@ -23,6 +24,8 @@
 #include <random>
 #include <thread>
 #include <vector>
+
+#include <unistd.h>
 
 #include "soft_gpu.h"
 
@@ -56,6 +59,8 @@ struct Device {
   CUdevice number = 0;
   // How many operations libtorch has made.
   uint64_t computed = 0;
+  // Whether it will never end what it is computing.
+  bool hangs = false;
   std::shared_ptr<Queue> stream;
 };
 
@@ -351,8 +356,25 @@ uint64_t soft_gpu_compute() {
   cuInit(0);
   std::lock_guard<std::mutex> held(driver().lock);
   Device &device = current ? *current : *driver().devices.front();
-  Point{device.stream, device.stream->issued}.wait();
+  static const char *const hangs_on = std::getenv("SOFT_GPU_HANGS_ON");
+  if (hangs_on && !device.hangs && access(hangs_on, F_OK) == 0) {
+    device.hangs = true;
+    add(*device.stream, [] {
+      while (true) {
+        pause();
+      }
+    });
+  }
+  if (!device.hangs) {
+    Point{device.stream, device.stream->issued}.wait();
+  }
   return ++device.computed;
+}
+
+void soft_gpu_finish() {
+  std::lock_guard<std::mutex> held(driver().lock);
+  const Device &device = current ? *current : *driver().devices.front();
+  Point{device.stream, device.stream->issued}.wait();
 }
 
 void soft_gpu_uses(CUstream stream, const void *at, bool writes, const char *what) {

@@ -62,6 +62,9 @@ CUresult cuEventDestroy_v2(CUevent event);
 // GPU whose context is current, or the first if none is.
 uint64_t soft_gpu_compute();
 
+// Waits until all of libtorch's operations are done, as a call that brings their results to the host does.
+void soft_gpu_finish();
+
 // Work on `stream` is going to use what is at `at`; `what` names it. Ends the process if it is another stream than the
 // default one and has not waited for what libtorch did there before.
 void soft_gpu_uses(CUstream stream, const void *at, bool writes, const char *what);

@@ -291,6 +291,10 @@ void by_host(const c10::OperatorHandle &op, torch::jit::Stack *stack) {
     op.callBoxed(&hosts);
   }
   for (const c10::IValue &result : hosts) {
+    // A number that comes to the host is waited for.
+    if (!result.isTensor() && !result.isTensorList()) {
+      soft_gpu_finish();
+    }
     stack->push_back(each_tensor(result, [&](const at::Tensor &tensor) { return call.to_device(tensor); }));
   }
 }
@@ -320,6 +324,9 @@ at::Tensor &copy_(at::Tensor &to, const at::Tensor &from, bool) {
     }
   }
   if (call.stream == nullptr) {
+    if (!to.is_cuda()) {
+      soft_gpu_finish();
+    }
     copy();
   } else {
     queue(call.stream, call.name, copy);

@@ -108,6 +108,43 @@ async fn bits_losses_and_kills_on_a_gpu_of_software() {
     bits_losses_and_kills(&worker).await;
 }
 
+/// A GPU that never ends a kernel can still be told what to compute, and asked whether it has: its worker must not pass
+/// for one that waits for its peer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gpu_that_hangs_is_put_out() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
+    let gpu = SoftGpu::install(&dir.path().join("gpu"));
+    let prepared = synthetic_dataset(dir.path(), 24, 64);
+    let mut cluster = Cluster::start(dir.path(), 0);
+    cluster.fovea(&["dataset", "add", prepared.to_str().expect("UTF-8")]);
+    cluster.set_worker(&gpu.worker());
+    let hangs = dir.path().join("hangs");
+    let environment = [
+        ("OMP_NUM_THREADS", "1"),
+        ("NCCL_HOSTID", "well"),
+        ("SOFT_GPU_HANGS_ON", hangs.to_str().expect("UTF-8")),
+    ];
+    cluster.add_worker_on("cuda:0", &environment[..2]);
+    let mut ill = environment;
+    ill[1].1 = "ill";
+    cluster.add_worker_on("cuda:0", &ill);
+    let float32 = pb::Precision::Float32;
+    let (_, disturbed) = trained(&cluster, spec("disturbed", 1..=2, float32), |step| {
+        if step == 4 {
+            std::fs::write(&hangs, "").expect("a file can be written");
+        }
+    })
+    .await;
+    let log = cluster.coordinator.log();
+    let stuck = log.lines().find(|line| line.contains("stuck"));
+    let stuck = stuck.unwrap_or_else(|| panic!("nobody was put out:\n{log}"));
+    assert!(stuck.contains("w1-"), "{stuck}");
+    let ill = cluster.workers.pop().expect("the second worker");
+    ill.signal(libc::SIGKILL);
+    let (_, expected) = trained(&cluster, spec("well", 1..=1, float32), |_| {}).await;
+    assert!(disturbed == expected, "the bits differ");
+}
+
 async fn bits_losses_and_kills(worker: &Path) {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let dir: PathBuf = dir.path().to_owned();

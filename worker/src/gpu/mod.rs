@@ -204,7 +204,9 @@ fn load_torch(folder: &Path) -> Found<usize> {
             path.display()
         ));
     }
-    open(&path)?;
+    open(&path).map_err(|problem| {
+        format!("{problem} (a PyTorch installed with its CUDA libraries has all that is needed)")
+    })?;
     match tch::Cuda::device_count() {
         count if count > 0 => Ok(count as usize),
         _ => Err(format!(
@@ -219,7 +221,7 @@ fn cudnn_version() -> Found<String> {
     // SAFETY: cuDNN's function of that name takes nothing and returns a size_t.
     let version: usize = unsafe {
         let function = library.get::<unsafe extern "C" fn() -> usize>(b"cudnnGetVersion");
-        function.map_err(|e| e.to_string())?()
+        function.map_err(|e| with_cause(&e))?()
     };
     let (major, rest) = (version / 10_000, version % 10_000);
     Ok(format!("{major}.{}.{}", rest / 100, rest % 100))
@@ -231,7 +233,13 @@ fn open(name: impl AsFilename) -> Found<&'static Library> {
     let library = unsafe { Library::open(Some(name), RTLD_NOW | RTLD_GLOBAL) };
     library
         .map(|library| &*Box::leak(Box::new(library)))
-        .map_err(|e| e.to_string())
+        .map_err(|e| with_cause(&e))
+}
+
+/// What the system says is in an error's cause; the error itself only says that loading failed.
+fn with_cause(error: &libloading::Error) -> String {
+    let cause = std::error::Error::source(error);
+    cause.map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 #[cfg(test)]
@@ -260,6 +268,13 @@ mod tests {
             let problem = choose_from(setting, &|| torch).unwrap_err();
             assert!(problem.contains(said), "{setting}: {problem}");
         }
+    }
+
+    #[test]
+    fn a_library_that_cannot_be_loaded_is_named_with_the_reason() {
+        let problem = open("libfovea-none.so.9").unwrap_err();
+        assert!(problem.contains("libfovea-none.so.9"), "{problem}");
+        assert!(problem.contains("No such file"), "{problem}");
     }
 
     /// On a machine without a GPU every absence has its reason; on one with a GPU everything is there.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use cudarc::nccl::sys::{ncclComm_t, ncclConfig_t, ncclUniqueId};
 
 use super::stream::{Event, SideStream};
-use super::{Found, open};
+use super::{Found, open, with_cause};
 use crate::collective::Waiting;
 use crate::device::Ready;
 
@@ -90,7 +90,7 @@ impl Api {
         macro_rules! function {
             ($name:literal) => {
                 // SAFETY: NCCL's function of that name has this type.
-                unsafe { *library.get($name).map_err(|e| e.to_string())? }
+                unsafe { *library.get($name).map_err(|e| with_cause(&e))? }
             };
         }
         let functions = Functions {

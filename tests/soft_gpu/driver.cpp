@@ -7,8 +7,9 @@
 // that the stream then uses.
 //
 // Settings, from the environment: SOFT_GPU_COUNT, how many GPUs there are (1); SOFT_GPU_DELAY_US, the longest wait
-// before a piece of work (300); SOFT_GPU_MIB, their memory (see memory.cpp); SOFT_GPU_HANGS_ON, a file: once it is there,
-// what libtorch computes never ends, though it can still be told what to compute.
+// before a piece of work (300); SOFT_GPU_MIB, their memory (see memory.cpp); SOFT_GPU_HANGS_ON, a file, and
+// SOFT_GPU_HANGS_IN, an operation of libtorch's: once the file is there that operation never ends, nor what comes after
+// it, though the GPU can still be told what to compute.
 
 #include <algorithm>
 #include <chrono>
@@ -16,6 +17,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <deque>
 #include <functional>
 #include <map>
@@ -351,13 +353,15 @@ CUresult cuEventDestroy_v2(CUevent event) {
   });
 }
 
-uint64_t soft_gpu_compute() {
+uint64_t soft_gpu_compute(const char *what) {
   // As libtorch starts the driver.
   cuInit(0);
   std::lock_guard<std::mutex> held(driver().lock);
   Device &device = current ? *current : *driver().devices.front();
   static const char *const hangs_on = std::getenv("SOFT_GPU_HANGS_ON");
-  if (hangs_on && !device.hangs && access(hangs_on, F_OK) == 0) {
+  static const char *const hangs_in = std::getenv("SOFT_GPU_HANGS_IN");
+  const bool ill = hangs_on && hangs_in && std::strstr(what, hangs_in) != nullptr;
+  if (ill && !device.hangs && access(hangs_on, F_OK) == 0) {
     device.hangs = true;
     add(*device.stream, [] {
       while (true) {

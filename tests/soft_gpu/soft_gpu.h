@@ -58,9 +58,9 @@ CUresult cuEventDestroy_v2(CUevent event);
 // Functions of the software driver's own, in driver.cpp.
 
 // Is called before each operation of libtorch in its own stream, which then runs at once on the calling thread: waits
-// until all that is queued on the default stream is done, and gives the operation's number, counted from 1. It means the
-// GPU whose context is current, or the first if none is.
-uint64_t soft_gpu_compute();
+// until all that is queued on the default stream is done, and gives the operation's number, counted from 1. `what` is
+// its name. It means the GPU whose context is current, or the first if none is.
+uint64_t soft_gpu_compute(const char *what);
 
 // Waits until all of libtorch's operations are done, as a call that brings their results to the host does.
 void soft_gpu_finish();

@@ -268,7 +268,7 @@ void by_host(const c10::OperatorHandle &op, torch::jit::Stack *stack) {
   TORCH_CHECK(call.stream == nullptr || (schema.is_mutable() && schema.returns().size() == 1), call.name,
               ": the software GPU does no such thing beside libtorch's own stream");
   if (call.stream == nullptr) {
-    call.number = soft_gpu_compute();
+    call.number = soft_gpu_compute(call.name.c_str());
   }
   const auto &expected = schema.arguments();
   const torch::jit::Stack arguments(stack->end() - expected.size(), stack->end());
@@ -316,7 +316,7 @@ at::Tensor &copy_(at::Tensor &to, const at::Tensor &from, bool) {
   TORCH_CHECK(call.stream == nullptr || (to.is_cuda() && from.is_cuda()),
               "copy_: the software GPU queues no copies with the host");
   if (call.stream == nullptr) {
-    call.number = soft_gpu_compute();
+    call.number = soft_gpu_compute(call.name.c_str());
   }
   for (const auto &[tensor, writes] : {std::pair(to, true), std::pair(from, false)}) {
     if (tensor.is_cuda()) {

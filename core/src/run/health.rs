@@ -76,6 +76,7 @@ impl Run {
                     "worker {worker} is stuck: its heart beats, but it has done nothing for {still} ms \
                      ({patience} ms are allowed, by the time that steps take)"
                 );
+                self.vitals.strike_stuck(&worker, now);
                 self.put_out(now, &worker, reason, out);
                 return;
             }

@@ -23,6 +23,8 @@ const LONG_PATIENCE_MS: u64 = 15_000;
 const AWAKE_MS: u64 = 2_000;
 /// Ticks come four times a second.
 const OVERSLEPT_MS: u64 = 2_000;
+/// More strikes do not keep a worker away for longer: some 64 seconds.
+const MOST_STRIKES: u32 = 6;
 /// Steps whose times count.
 const STEPS: usize = 16;
 /// Steps whose digests are incomplete, at most.
@@ -308,8 +310,16 @@ impl Vitals {
         let strikes = self.strikes.entry(worker.clone()).or_default();
         strikes.count += 1;
         if strikes.count > 1 {
-            strikes.until_ms = now + (1000 << strikes.count.min(6));
+            strikes.until_ms = now + (1000 << strikes.count.min(MOST_STRIKES));
         }
+    }
+
+    /// A worker was stuck, for which all others had to wait: it is kept away at once, and the second time for as long
+    /// as any.
+    pub fn strike_stuck(&mut self, worker: &WorkerId, now: u64) {
+        let strikes = self.strikes.entry(worker.clone()).or_default();
+        strikes.count += MOST_STRIKES / 2;
+        strikes.until_ms = now + (1000 << strikes.count.min(MOST_STRIKES));
     }
 
     /// A worker's state differed from the majority's. True if it must not serve this run again: one flipped

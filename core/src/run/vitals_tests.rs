@@ -163,4 +163,11 @@ fn strikes_grow_and_a_second_difference_is_for_good() {
     assert_eq!(v.barred_until(&worker(0)), u64::MAX);
     v.forgive();
     assert_eq!(v.barred_until(&worker(0)), 0);
+    // All the others waited for one that is stuck.
+    v.strike_stuck(&worker(0), 100);
+    assert_eq!(v.barred_until(&worker(0)), 8100);
+    v.strike_stuck(&worker(0), 10_000);
+    assert_eq!(v.barred_until(&worker(0)), 74_000);
+    v.strike_stuck(&worker(0), 100_000);
+    assert_eq!(v.barred_until(&worker(0)), 164_000);
 }

@@ -216,6 +216,8 @@ fn a_stuck_worker_is_put_out_after_ten_steps_time() {
     assert_eq!(now, 8500);
     assert_eq!(aborted(&effects), [(worker(1), 1)]);
     assert_eq!(members(&run), workers(&[0]));
+    // It does not come back at once.
+    assert_eq!(run.barred_until(&worker(1)), now + 8000);
 }
 
 #[test]

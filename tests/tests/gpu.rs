@@ -189,6 +189,16 @@ async fn bits_losses_and_kills(worker: &Path) {
     assert!(two == expected, "two workers end in other bits than one");
     let log = cluster.workers[1].log();
     assert!(log.contains("gradients travel over NCCL"), "{log}");
+    // One sum over both, in an order of NCCL's own: the same but for the bits.
+    let mut fast = spec("fast", 2..=2, float32);
+    if let Some(train) = &mut fast.train {
+        train.reduction = Some(pb::Reduction::Fast.into());
+    }
+    let (fast, _) = trained(&cluster, fast, |_| {}).await;
+    for (step, (fast, ordered)) in fast.iter().zip(&gpu).take(3).enumerate() {
+        let off = (fast - ordered).abs() / ordered.abs();
+        assert!(off < 0.01, "step {}: {fast} and {ordered}", step + 1);
+    }
     let victim = cluster.workers.pop().expect("the second worker");
     let mut victim = Some(victim);
     let (_, killed) = trained(&cluster, spec("killed", 1..=2, float32), |step| {

@@ -1,7 +1,7 @@
 //! `fovea-worker`: configuration, listener, device thread, link, agent; ends when asked to.
 
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use clap::Parser;
 use fovea_core::ids::WorkerId;
@@ -68,14 +68,16 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     let mut tasks = JoinSet::new();
     let mesh = Mesh::start(listener, &mut tasks).map_err(|e| Failure(3, e.to_string()))?;
     let (cache, images) = (config.cache_bytes(), config.images_bytes());
+    // What another process does not use when the first run comes; what libtorch has freed since then it keeps.
+    let free = OnceLock::new();
     let make = Box::new(move |spec: &_, layout: &_| {
-        let device = TorchDevice::new(spec, layout, place).with_cache(cache);
-        // The host's memory is a CPU's own; and on a small GPU training needs its part.
-        let images = match place.is_cuda() {
-            true => images.min(gpu::free_bytes().unwrap_or(0) / 2),
-            false => 0,
+        let (cache, images) = match place.is_cuda() {
+            true => gpu::budgets(*free.get_or_init(gpu::free_bytes), cache, images),
+            // The host's memory is a CPU's own.
+            false => (cache, 0),
         };
-        Box::new(device.with_images(images)) as Box<dyn Device>
+        let device = TorchDevice::new(spec, layout, place);
+        Box::new(device.with_cache(cache).with_images(images)) as Box<dyn Device>
     });
     let device = DeviceThread::start(place, make).map_err(|e| Failure(1, e.to_string()))?;
     let identity = identity(&config, &mesh, gpu::name(place))?;

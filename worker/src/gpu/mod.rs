@@ -15,6 +15,7 @@ use std::sync::OnceLock;
 use cudarc::driver::{result as driver, sys};
 use libloading::AsFilename;
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+use tracing::info;
 
 /// Something that was looked for: a description, or why it is not there.
 pub type Found<T> = Result<T, String>;
@@ -147,6 +148,27 @@ pub fn free_bytes() -> Option<u64> {
     driver::mem_get_info().ok().map(|(free, _)| free as u64)
 }
 
+/// How many bytes of a GPU's memory activations and photographs may take, of those that are wanted: a third of what is
+/// free each, as training itself needs its part. Says so where it is less.
+pub fn budgets(free: Option<u64>, activations: u64, photographs: u64) -> (u64, u64) {
+    let most = free.unwrap_or(0) / 3;
+    let within = |what: &str, wanted: u64| {
+        if wanted > most {
+            let mib = |bytes: u64| bytes >> 20;
+            info!(
+                wanted_mib = mib(wanted),
+                mib = mib(most),
+                "the GPU has less memory for {what}; what does not fit is computed or sent again"
+            );
+        }
+        wanted.min(most)
+    };
+    (
+        within("activations (cache_mib)", activations),
+        within("photographs (images_mib)", photographs),
+    )
+}
+
 /// NCCL and the GPU's number, if `device` is a GPU and the library is there.
 pub fn nccl_for(device: tch::Device) -> Option<(&'static nccl::Api, usize)> {
     match device {
@@ -268,6 +290,14 @@ mod tests {
             let problem = choose_from(setting, &|| torch).unwrap_err();
             assert!(problem.contains(said), "{setting}: {problem}");
         }
+    }
+
+    #[test]
+    fn training_has_its_part_of_a_small_gpus_memory() {
+        assert_eq!(budgets(Some(300), 20, 80), (20, 80));
+        assert_eq!(budgets(Some(90), 20, 80), (20, 30));
+        assert_eq!(budgets(Some(30), 20, 80), (10, 10));
+        assert_eq!(budgets(None, 20, 80), (0, 0));
     }
 
     #[test]

@@ -153,7 +153,7 @@ pub struct StepPhases {
     pub forward_ms: f64,
     /// Backward pass and gathering the flat gradient.
     pub backward_ms: f64,
-    /// Ordered reduction over all workers, waiting for the slowest included.
+    /// Reduction over all workers, waiting for the slowest included, as far as it was not done during the backward pass.
     pub reduce_ms: f64,
     /// Optimizer.
     pub optimizer_ms: f64,

@@ -6,6 +6,7 @@
 mod buffer;
 mod features;
 mod flat;
+mod gradients;
 mod images;
 mod torch;
 

@@ -17,7 +17,8 @@ use tracing::info;
 use super::tcp::TcpCollective;
 use super::{Collective, CollectiveError, accumulate_tensors};
 use crate::device::{Buffer, Ready};
-use crate::gpu::nccl::{Api, Call, Communicator, ID_BYTES, Link};
+use crate::gpu::communicator::{Call, Communicator, Link};
+use crate::gpu::nccl::{Api, ID_BYTES};
 
 /// A generation's connections, and its communicator between GPUs.
 pub struct NcclCollective {

@@ -20,7 +20,7 @@ use super::waiting::Waiting;
 use super::wire::{GATHER, GATHER_BYTES, Peer, SCATTER, STATE, Tag, exchange};
 use super::{Collective, CollectiveError, accumulate, accumulate_tensors};
 use crate::device::{Buffer, Ready};
-use crate::gpu::nccl::Slot;
+use crate::gpu::communicator::Slot;
 
 /// A gathered message may not be longer, in bytes: what a peer says is no reason to run out of memory.
 const MOST_GATHERED: u64 = 256 << 20;

@@ -12,13 +12,13 @@ use fovea_core::metrics::Score;
 use fovea_core::spec::RunSpec;
 use tch::{Kind, Tensor, no_grad};
 
+use super::gradients::{IntoBuckets, all_finite, over};
 use super::{
     Batch, Buckets, Buffer, CacheCounts, Device, DeviceError, FeatureCache, Flat, HeldImages,
     Image, ImageStore, MicroBatch, Pixels, Split, digest_of, images,
 };
-use crate::gpu::stream::Event;
 use crate::model::raw::values;
-use crate::model::{Net, Sink, loss_sum};
+use crate::model::{Net, loss_sum};
 use crate::optimizer::Sgd;
 
 /// Means of ImageNet's blue, green and red bytes, which the published weights expect to be subtracted.
@@ -360,90 +360,8 @@ unsafe extern "C" {
     fn fovea_deterministic();
 }
 
-/// Puts gradients where the loop wants them.
-struct IntoBuckets<'a> {
-    buckets: &'a mut dyn Buckets,
-    device: tch::Device,
-    problem: Option<String>,
-}
-
-impl Sink for IntoBuckets<'_> {
-    fn put(&mut self, bucket: usize, at: usize, gradient: &Tensor) {
-        let size = gradient.size();
-        let len = gradient.numel();
-        let bucket = over(self.buckets.bucket(bucket), at + len);
-        // The gradient of a convolution's weight may come in channels-last order: copied by index, not by memory.
-        no_grad(|| {
-            let place = bucket.narrow(0, at as i64, len as i64);
-            place.view(&size[..]).copy_(gradient);
-        });
-    }
-
-    fn finished(&mut self, bucket: usize) {
-        let ready = match self.device {
-            tch::Device::Cuda(number) => Event::now(number).map(Some),
-            _ => Ok(None),
-        };
-        let ready = ready.unwrap_or_else(|problem| {
-            self.problem = Some(problem);
-            None
-        });
-        self.buckets.finished(bucket, ready);
-    }
-}
-
-/// Whether every number is finite.
-fn all_finite<'a>(mut tensors: impl Iterator<Item = &'a Tensor>) -> Result<bool, DeviceError> {
-    let mut flags = Vec::new();
-    let on_host = tensors.all(|tensor| match tensor.device() {
-        // SAFETY: contiguous f32, and changed by nobody meanwhile.
-        tch::Device::Cpu => finite(unsafe { values(tensor) }),
-        _ => {
-            flags.push(tensor.isfinite().all());
-            true
-        }
-    });
-    if flags.is_empty() || !on_host {
-        return Ok(on_host);
-    }
-    // One question to the GPU.
-    let all = Tensor::stack(&flags, 0).all().f_int64_value(&[]);
-    all.map(|all| all != 0)
-        .map_err(failed("looking for numbers that are not finite"))
-}
-
-/// x * 0 is 0 for finite x and NaN otherwise, and the sum keeps the NaN: no branch, so the loop is vectorized.
-fn finite(values: &[f32]) -> bool {
-    values
-        .chunks(4096)
-        .all(|chunk| chunk.iter().map(|x| x * 0.0).sum::<f32>() == 0.0)
-}
-
-/// A tensor over the first `len` numbers of a buffer, wherever they are. It may not be used longer than the buffer
-/// is borrowed.
-fn over(buffer: &mut Buffer, len: usize) -> Tensor {
-    match buffer {
-        Buffer::Host(values) => borrowed(&mut values[..len]),
-        Buffer::Tensor(tensor) => tensor.narrow(0, 0, len as i64),
-    }
-}
-
-/// A tensor over memory that Rust owns, so that the reduction and libtorch share one buffer.
-fn borrowed(values: &mut [f32]) -> Tensor {
-    // Safety: the memory is contiguous f32 of that length, and every tensor made here is dropped before
-    // the borrow ends: callers pass it on by reference to calls that keep nothing of it.
-    unsafe {
-        Tensor::from_blob(
-            values.as_mut_ptr().cast::<u8>(),
-            &[values.len() as i64],
-            &[1],
-            Kind::Float,
-            tch::Device::Cpu,
-        )
-    }
-}
-
-fn failed(doing: &'static str) -> impl Fn(tch::TchError) -> DeviceError {
+/// What libtorch said, and what it was asked.
+pub(super) fn failed(doing: &'static str) -> impl Fn(tch::TchError) -> DeviceError {
     move |error| DeviceError {
         doing,
         reason: error.to_string(),

@@ -5,6 +5,7 @@
 //! GPUs show up; NCCL comes from the wheel beside it, or from the system. What is missing is said, with the
 //! reason, and never a crash.
 
+pub mod communicator;
 pub mod nccl;
 pub mod stream;
 

@@ -9,6 +9,7 @@ mod control;
 mod overlap;
 mod parts;
 mod scores;
+mod step;
 mod tail;
 
 use std::ops::Range;
@@ -19,7 +20,7 @@ use fovea_core::googlenet::FlatLayout;
 use fovea_core::metrics::Score;
 use fovea_core::plan::ShardPlan;
 use fovea_core::roster::slice_of;
-use fovea_core::run::{Outcome, StepPhases, StepReport};
+use fovea_core::run::{Outcome, StepReport};
 use fovea_core::spec::{Reduction, RunSpec};
 
 pub use control::Control;
@@ -28,10 +29,9 @@ pub use tail::MOST_SAMPLES;
 
 use crate::collective::{Collective, CollectiveError};
 use crate::data::DataError;
-use crate::device::{Batch, Buckets, Device, DeviceError, Flat, MicroBatch};
+use crate::device::{Device, DeviceError};
 use crate::loader::{Item, Loader};
 use crate::vitals::Vitals;
-use overlap::reduce_while;
 use tail::Tail;
 
 /// Steps whose times are averaged for the reported speed.
@@ -235,122 +235,6 @@ impl Training<'_> {
         Ok(Outcome::Completed { step })
     }
 
-    /// Takes the next step: load, gradient, reduce, update. All of it or nothing.
-    fn step(&mut self, tail: Tail, sum: &mut Flat) -> Result<Taken, TrainingError> {
-        let committed = self.state.step;
-        let mut took = MicroBatch::default();
-        let last = self.state.parts.len() - 1;
-        for slot in 0..last {
-            let batches = self.train_batches(&mut took)?;
-            let State { device, parts, .. } = &mut *self.state;
-            if parts.holds(slot, committed) {
-                continue;
-            }
-            let rank = parts.rank(slot);
-            took += gradient(&mut **device, tail, rank, batches, parts.begin(slot))?;
-            parts.computed(slot, committed);
-            self.vitals.tick();
-        }
-
-        let batches = self.train_batches(&mut took)?;
-        let State { device, parts, .. } = &mut *self.state;
-        let (rank, held) = (parts.rank(last), parts.holds(last, committed));
-        if !held {
-            parts.begin(last);
-        }
-        let busy = self.vitals.waiting().busy();
-        let mut reducing = Instant::now();
-        let (computed, reduced) = reduce_while(
-            self.collective,
-            self.ranks > 1,
-            parts.buffers(),
-            sum,
-            &mut |parts| tail.vote(parts, self.control.stopping(), self.control.yielding()),
-            |buckets| {
-                let computed = if held {
-                    for number in FlatLayout::BUCKET_ORDER {
-                        buckets.finished(number, None);
-                    }
-                    Ok(MicroBatch::default())
-                } else {
-                    gradient(&mut **device, tail, rank, batches, buckets)
-                };
-                self.vitals.tick();
-                drop(busy);
-                reducing = Instant::now();
-                computed
-            },
-        );
-        took += computed?;
-        parts.computed(last, committed);
-        // Alone nothing would have blocked.
-        if self.control.aborted() {
-            return Err(CollectiveError::Aborted.into());
-        }
-        reduced?;
-        self.vitals.tick();
-        let reduce = reducing.elapsed();
-
-        let updating = Instant::now();
-        let others = &sum.buckets()[FlatLayout::OTHERS];
-        let told = tail.read(others, self.plan.train_samples());
-        let step = committed + 1;
-        // All workers hold the same bits here, so all decide the same.
-        if !told.loss_sum.is_finite() {
-            let what = "loss";
-            return Err(TrainingError::NotFinite { what, step });
-        }
-        let what = "list of samples";
-        let samples = told.samples.ok_or(TrainingError::Garbled { what, step })?;
-        let images = told.images.max(1) as f32;
-        let rate = self.spec.schedule(self.total_steps).rate(committed);
-        if !device.update(sum, 1.0 / images, rate)? {
-            let what = "gradient";
-            return Err(TrainingError::NotFinite { what, step });
-        }
-        self.state.step = step;
-        Ok(Taken {
-            loss: f64::from(told.loss_sum) / f64::from(images),
-            images: told.images,
-            samples,
-            stop: told.stop,
-            give_way: told.give_way,
-            rate,
-            phases: StepPhases {
-                load_ms: ms(took.load),
-                forward_ms: ms(took.forward),
-                backward_ms: ms(took.backward),
-                reduce_ms: ms(reduce),
-                optimizer_ms: ms(updating.elapsed()),
-            },
-        })
-    }
-
-    /// An abort ends a step before it is reduced, also where nothing would block.
-    fn go_on(&self) -> Result<(), CollectiveError> {
-        match self.control.aborted() {
-            true => Err(CollectiveError::Aborted),
-            false => Ok(()),
-        }
-    }
-
-    /// What goes into the next part: a virtual rank's batch, or those of all that are hosted here.
-    fn train_batches(&mut self, took: &mut MicroBatch) -> Result<Vec<Batch>, TrainingError> {
-        self.go_on()?;
-        let waiting = Instant::now();
-        let count = match self.spec.train.reduction {
-            Reduction::Ordered => 1,
-            Reduction::Fast => self.hosted.len(),
-        };
-        let next = |_| match self.loader.next_item()? {
-            Item::Train(batch) => Ok(batch),
-            Item::Validation(_) | Item::EpochEnd => Err(DataError::Ended),
-        };
-        let batches = (0..count).map(next).collect::<Result<_, _>>()?;
-        took.load += waiting.elapsed();
-        Ok(batches)
-    }
-
     /// Scores the validation split, each worker its part, and tells everybody's.
     fn evaluate(&mut self, emit: &mut dyn FnMut(TrainingEvent)) -> Result<(), TrainingError> {
         let step = self.state.step;
@@ -407,39 +291,6 @@ impl Training<'_> {
     }
 }
 
-/// Computes a part: the gradient of the batches of virtual ranks from `rank` on.
-fn gradient(
-    device: &mut dyn Device,
-    tail: Tail,
-    rank: u32,
-    batches: Vec<Batch>,
-    into: &mut dyn Buckets,
-) -> Result<MicroBatch, DeviceError> {
-    let samples: Vec<&[u32]> = batches.iter().map(|b| &b.samples[..]).collect();
-    tail.write(into.bucket(FlatLayout::OTHERS), rank, &samples);
-    let batch = Batch::joined(batches);
-    if !batch.samples.is_empty() {
-        return device.gradient(&batch, into);
-    }
-    let lens = device.layout().buckets().map(|range| range.len());
-    for number in FlatLayout::BUCKET_ORDER {
-        into.bucket(number).clear(0..lens[number]);
-        into.finished(number, None);
-    }
-    Ok(MicroBatch::default())
-}
-
-/// What a step did.
-struct Taken {
-    loss: f64,
-    images: u32,
-    samples: Vec<u32>,
-    stop: bool,
-    give_way: bool,
-    rate: f64,
-    phases: StepPhases,
-}
-
 /// Images a second over the last few steps, exponentially weighted.
 #[derive(Default)]
 struct Speed {
@@ -454,10 +305,6 @@ impl Speed {
         self.seconds = self.seconds * keep + took.as_secs_f64();
         self.images / self.seconds.max(1e-9)
     }
-}
-
-fn ms(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e3
 }
 
 #[cfg(test)]

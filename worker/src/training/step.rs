@@ -1,0 +1,170 @@
+//! One step: load, gradient, reduce, update.
+
+use std::time::{Duration, Instant};
+
+use fovea_core::googlenet::FlatLayout;
+use fovea_core::run::StepPhases;
+use fovea_core::spec::Reduction;
+
+use super::overlap::reduce_while;
+use super::tail::Tail;
+use super::{State, Training, TrainingError};
+use crate::collective::CollectiveError;
+use crate::data::DataError;
+use crate::device::{Batch, Buckets, Device, DeviceError, Flat, MicroBatch};
+use crate::loader::Item;
+
+impl Training<'_> {
+    /// Takes the next step: load, gradient, reduce, update. All of it or nothing.
+    pub(super) fn step(&mut self, tail: Tail, sum: &mut Flat) -> Result<Taken, TrainingError> {
+        let committed = self.state.step;
+        let mut took = MicroBatch::default();
+        let last = self.state.parts.len() - 1;
+        for slot in 0..last {
+            let batches = self.train_batches(&mut took)?;
+            let State { device, parts, .. } = &mut *self.state;
+            if parts.holds(slot, committed) {
+                continue;
+            }
+            let rank = parts.rank(slot);
+            took += gradient(&mut **device, tail, rank, batches, parts.begin(slot))?;
+            parts.computed(slot, committed);
+            self.vitals.tick();
+        }
+
+        let batches = self.train_batches(&mut took)?;
+        let State { device, parts, .. } = &mut *self.state;
+        let (rank, held) = (parts.rank(last), parts.holds(last, committed));
+        if !held {
+            parts.begin(last);
+        }
+        let busy = self.vitals.waiting().busy();
+        let mut reducing = Instant::now();
+        let (computed, reduced) = reduce_while(
+            self.collective,
+            self.ranks > 1,
+            parts.buffers(),
+            sum,
+            &mut |parts| tail.vote(parts, self.control.stopping(), self.control.yielding()),
+            |buckets| {
+                let computed = if held {
+                    for number in FlatLayout::BUCKET_ORDER {
+                        buckets.finished(number, None);
+                    }
+                    Ok(MicroBatch::default())
+                } else {
+                    gradient(&mut **device, tail, rank, batches, buckets)
+                };
+                self.vitals.tick();
+                drop(busy);
+                reducing = Instant::now();
+                computed
+            },
+        );
+        took += computed?;
+        parts.computed(last, committed);
+        // Alone nothing would have blocked.
+        if self.control.aborted() {
+            return Err(CollectiveError::Aborted.into());
+        }
+        reduced?;
+        self.vitals.tick();
+        let reduce = reducing.elapsed();
+
+        let updating = Instant::now();
+        let others = &sum.buckets()[FlatLayout::OTHERS];
+        let told = tail.read(others, self.plan.train_samples());
+        let step = committed + 1;
+        // All workers hold the same bits here, so all decide the same.
+        if !told.loss_sum.is_finite() {
+            let what = "loss";
+            return Err(TrainingError::NotFinite { what, step });
+        }
+        let what = "list of samples";
+        let samples = told.samples.ok_or(TrainingError::Garbled { what, step })?;
+        let images = told.images.max(1) as f32;
+        let rate = self.spec.schedule(self.total_steps).rate(committed);
+        if !device.update(sum, 1.0 / images, rate)? {
+            let what = "gradient";
+            return Err(TrainingError::NotFinite { what, step });
+        }
+        self.state.step = step;
+        Ok(Taken {
+            loss: f64::from(told.loss_sum) / f64::from(images),
+            images: told.images,
+            samples,
+            stop: told.stop,
+            give_way: told.give_way,
+            rate,
+            phases: StepPhases {
+                load_ms: ms(took.load),
+                forward_ms: ms(took.forward),
+                backward_ms: ms(took.backward),
+                reduce_ms: ms(reduce),
+                optimizer_ms: ms(updating.elapsed()),
+            },
+        })
+    }
+
+    /// An abort ends a step before it is reduced, also where nothing would block.
+    pub(super) fn go_on(&self) -> Result<(), CollectiveError> {
+        match self.control.aborted() {
+            true => Err(CollectiveError::Aborted),
+            false => Ok(()),
+        }
+    }
+
+    /// What goes into the next part: a virtual rank's batch, or those of all that are hosted here.
+    fn train_batches(&mut self, took: &mut MicroBatch) -> Result<Vec<Batch>, TrainingError> {
+        self.go_on()?;
+        let waiting = Instant::now();
+        let count = match self.spec.train.reduction {
+            Reduction::Ordered => 1,
+            Reduction::Fast => self.hosted.len(),
+        };
+        let next = |_| match self.loader.next_item()? {
+            Item::Train(batch) => Ok(batch),
+            Item::Validation(_) | Item::EpochEnd => Err(DataError::Ended),
+        };
+        let batches = (0..count).map(next).collect::<Result<_, _>>()?;
+        took.load += waiting.elapsed();
+        Ok(batches)
+    }
+}
+
+/// Computes a part: the gradient of the batches of virtual ranks from `rank` on.
+fn gradient(
+    device: &mut dyn Device,
+    tail: Tail,
+    rank: u32,
+    batches: Vec<Batch>,
+    into: &mut dyn Buckets,
+) -> Result<MicroBatch, DeviceError> {
+    let samples: Vec<&[u32]> = batches.iter().map(|b| &b.samples[..]).collect();
+    tail.write(into.bucket(FlatLayout::OTHERS), rank, &samples);
+    let batch = Batch::joined(batches);
+    if !batch.samples.is_empty() {
+        return device.gradient(&batch, into);
+    }
+    let lens = device.layout().buckets().map(|range| range.len());
+    for number in FlatLayout::BUCKET_ORDER {
+        into.bucket(number).clear(0..lens[number]);
+        into.finished(number, None);
+    }
+    Ok(MicroBatch::default())
+}
+
+/// What a step did.
+pub(super) struct Taken {
+    pub(super) loss: f64,
+    pub(super) images: u32,
+    pub(super) samples: Vec<u32>,
+    pub(super) stop: bool,
+    pub(super) give_way: bool,
+    pub(super) rate: f64,
+    pub(super) phases: StepPhases,
+}
+
+fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}

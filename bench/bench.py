@@ -249,9 +249,12 @@ def measure(setting, dataset, workers, precision="float32", warm=False):
                 f"workers.max={workers}", f"train.precision={precision}",
                 f"train.epochs={WARM_EPOCHS if warm else 1}"]
     process = start(setting, dataset, workers, folder, settings, cache_mib=8192 if warm else 0)
-    steps, rss = [], 0
+    steps, rss, gpu_mib = [], 0, None
     for event in events(process):
         if event["type"] == "step":
+            # Asking takes a while: before the clock starts. By then libtorch has all the memory of a step.
+            if len(steps) == WARM_UP - 1 and setting.device != "cpu":
+                gpu_mib = gpu_memory_mib(children(process.pid, "fovea-worker"))
             steps.append((time.monotonic(), event))
             rss = max([rss, *map(peak_rss_mib, children(process.pid, "fovea-worker"))])
     finish(process, folder)
@@ -289,6 +292,7 @@ def measure(setting, dataset, workers, precision="float32", warm=False):
         # What is neither of the phases: session, ledger, digests, events.
         "other_share": round(1 - sum(phases.values()) / step_ms, 4),
         "worker_peak_rss_mib": rss,
+        "gpu_memory_mib": gpu_mib,
         "steps": len(counted),
     }
 
@@ -322,6 +326,17 @@ def processor_seconds(pid, thread=None):
             user, system = rest.split()[11:13]
             ticks += int(user) + int(system)
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def gpu_memory_mib(pids):
+    """Most memory of a GPU that one of these processes holds, or None where nobody can say."""
+    query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, stdout=subprocess.PIPE, text=True, timeout=20)
+        rows = [row.split(",") for row in done.stdout.splitlines() if row.count(",") == 1]
+        return max((int(mib) for pid, mib in rows if int(pid) in pids), default=None)
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
 
 
 def peak_rss_mib(pid):

@@ -57,16 +57,23 @@ fn link_files(from: &Path, to: &Path) -> io::Result<()> {
     for entry in fs::read_dir(from)? {
         let file = entry?.path();
         if file.is_file() {
-            // Not symbolic: a library finds the others beside where it really lies.
-            let link = to.join(file.file_name().expect("a file has a name"));
-            fs::hard_link(&file, &link).or_else(|_| fs::copy(&file, &link).map(drop))?;
+            link(
+                &file,
+                &to.join(file.file_name().expect("a file has a name")),
+            )?;
         }
     }
     Ok(())
 }
 
 fn replace(from: &Path, to: &Path) {
-    // It may be a link to the real one, which must not be written to.
+    // It may be a link to the real one.
     let _ = fs::remove_file(to);
-    fs::copy(from, to).unwrap_or_else(|e| panic!("{} to {}: {e}", from.display(), to.display()));
+    link(from, to).unwrap_or_else(|e| panic!("{} to {}: {e}", from.display(), to.display()));
+}
+
+/// Not symbolic: a library finds the others beside where it really lies. And rather not a copy: a program that was
+/// being written when another process was started cannot be run for a moment.
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop))
 }

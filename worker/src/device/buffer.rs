@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use tch::kind::Element;
 use tch::{Device, Kind, Tensor, no_grad};
 
 /// 32-bit floats of a fixed number.
@@ -60,9 +61,8 @@ impl Buffer {
         match self {
             Self::Host(own) => own[at..at + values.len()].copy_from_slice(values),
             Self::Tensor(tensor) => no_grad(|| {
-                tensor
-                    .narrow(0, at as i64, values.len() as i64)
-                    .copy_(&Tensor::from_slice(values));
+                let mut place = tensor.narrow(0, at as i64, values.len() as i64);
+                place.copy_(&sent(values, tensor.device()));
             }),
         }
     }
@@ -94,6 +94,17 @@ impl Buffer {
                     .zero_();
             }),
         }
+    }
+}
+
+/// Numbers in a tensor on `device`. The host goes on while a GPU fetches them: libtorch's plain copy would wait until the
+/// GPU has done all that it was told before.
+pub(super) fn sent<T: Element>(values: &[T], device: Device) -> Tensor {
+    let host = Tensor::from_slice(values);
+    match device {
+        Device::Cpu => host,
+        // The driver copies them aside before the call returns.
+        device => host.to_device_(device, T::KIND, true, false),
     }
 }
 

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tch::{Device, Kind, Tensor, no_grad};
 
+use super::buffer::sent;
 use super::{DeviceError, Split};
 use crate::gpu::stream::said;
 
@@ -187,7 +188,7 @@ impl ImageStore {
                 }
             });
         }
-        let indices = |of: &[i64]| Tensor::from_slice(of).to_device(self.device);
+        let indices = |of: &[i64]| sent(of, self.device);
         no_grad(|| {
             if !kept.is_empty() {
                 let rows = fresh.index_select(0, &indices(&kept));
@@ -228,7 +229,7 @@ pub fn turned(upright: &Tensor, quarter_turns: &[u8]) -> Tensor {
     no_grad(|| {
         let mut out = upright.empty_like();
         for (turns, at) in by_turns.iter().enumerate().filter(|(_, at)| !at.is_empty()) {
-            let at = Tensor::from_slice(at).to_device(upright.device());
+            let at = sent(at, upright.device());
             let images = upright.index_select(0, &at);
             let images = images.rot90(turns as i64, [1, 2]);
             let _ = out.index_copy_(0, &at, &images);

@@ -12,6 +12,7 @@ use fovea_core::metrics::Score;
 use fovea_core::spec::RunSpec;
 use tch::{Kind, Tensor, no_grad};
 
+use super::buffer::sent;
 use super::gradients::{IntoBuckets, all_finite, over};
 use super::{
     Batch, Buckets, Buffer, CacheCounts, Device, DeviceError, FeatureCache, Flat, HeldImages,
@@ -52,7 +53,7 @@ impl TorchDevice {
         Self {
             net: Net::new(layout, device).with_precision(t.precision),
             optimizer: Sgd::new(layout, device, t.momentum, t.weight_decay, t.head_lr_mult),
-            means: Tensor::from_slice(&MEANS).to_device(device),
+            means: sent(&MEANS, device),
             cache: FeatureCache::default(),
             images: None,
         }
@@ -116,7 +117,7 @@ impl TorchDevice {
                 .collect();
             let chosen = match chosen[..] {
                 [one] => pixels.narrow(0, one, 1),
-                _ => pixels.index_select(0, &Tensor::from_slice(&chosen).to_device(device)),
+                _ => pixels.index_select(0, &sent(&chosen, device)),
             };
             // In the memory's order, so that each image is contiguous for the cache.
             let computed = self.net.features(&input(&chosen));
@@ -258,11 +259,9 @@ impl Device for TorchDevice {
         let begun = Instant::now();
         let device = self.net.device();
         let labels: Vec<i64> = batch.labels.iter().map(|&l| i64::from(l)).collect();
-        let labels = Tensor::from_slice(&labels).to_device(device);
-        let dropout = (!batch.dropout.is_empty()).then(|| {
-            let mask = Tensor::from_slice(&batch.dropout).view([-1, HEAD_INPUT as i64]);
-            mask.to_device(device)
-        });
+        let labels = sent(&labels, device);
+        let dropout = (!batch.dropout.is_empty())
+            .then(|| sent(&batch.dropout, device).view([-1, HEAD_INPUT as i64]));
         let loaded = Instant::now();
         let features = self.features(Split::Train, batch)?;
         let pass = self.net.train_features(&features, dropout.as_ref());

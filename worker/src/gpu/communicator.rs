@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use cudarc::nccl::sys::{ncclComm_t, ncclUniqueId};
 
-use super::Found;
 use super::nccl::{Api, FLOAT32, Functions, ID_BYTES, IN_PROGRESS, SUCCESS, SUM};
 use super::stream::{Event, SideStream};
+use super::{Context, Found};
 use crate::collective::Waiting;
 use crate::device::Ready;
 
@@ -122,6 +122,7 @@ pub struct Communicator {
     slot: Arc<Slot>,
     waiting: Waiting,
     device: usize,
+    context: Context,
     side: SideStream,
     /// What the reduction under way waits for here, until the GPU has come to it.
     computing: Option<Event>,
@@ -157,6 +158,7 @@ impl Communicator {
         for (to, from) in name.internal.iter_mut().zip(id) {
             *to = *from as c_char;
         }
+        let context = Context::current()?;
         let side = SideStream::new(device)?;
         let mut config = api.config();
         let mut handle: ncclComm_t = std::ptr::null_mut();
@@ -186,6 +188,7 @@ impl Communicator {
             slot: Arc::clone(slot),
             waiting: waiting.clone(),
             device,
+            context,
             side,
             computing: None,
         };
@@ -235,6 +238,8 @@ impl Communicator {
 
 impl Link for Communicator {
     fn begin(&mut self, ready: Ready) -> Found<()> {
+        // Another thread than the one that connected may reduce.
+        self.context.enter()?;
         let event = match ready {
             Some(event) => event,
             None => Event::now(self.device)?,

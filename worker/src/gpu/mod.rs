@@ -144,6 +144,35 @@ pub fn make_current(device: tch::Device) -> Result<(), String> {
     made.map_err(|e| format!("cuda:{number} cannot be used: {e}"))
 }
 
+/// The driver's context of a GPU, for other threads to work in.
+#[derive(Debug, Clone, Copy)]
+pub struct Context(sys::CUcontext);
+
+// SAFETY: a handle of the driver's, which any thread may use; it is kept to the end of the process.
+unsafe impl Send for Context {}
+
+impl Context {
+    /// That of the calling thread, see [`make_current`].
+    ///
+    /// # Errors
+    /// What the driver says, or that there is none.
+    pub fn current() -> Found<Self> {
+        let current = driver::ctx::get_current().map_err(|e| format!("the GPU's context: {e}"))?;
+        current
+            .map(Self)
+            .ok_or_else(|| "this thread works with no GPU".into())
+    }
+
+    /// Makes it that of the calling thread.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn enter(self) -> Found<()> {
+        // SAFETY: a context that stays.
+        unsafe { driver::ctx::set_current(self.0) }.map_err(|e| format!("the GPU's context: {e}"))
+    }
+}
+
 /// Bytes that are free on the GPU that is current, or None where that cannot be said.
 pub fn free_bytes() -> Option<u64> {
     driver::mem_get_info().ok().map(|(free, _)| free as u64)

@@ -134,6 +134,8 @@ impl Cluster {
                 own.into_os_string(),
                 "--name".into(),
                 name.clone().into(),
+                "--local-rank".into(),
+                i.to_string().into(),
             ];
             if let Some(device) = &self.options.device {
                 args.extend(["--device".into(), device.into()]);

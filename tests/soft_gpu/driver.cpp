@@ -244,6 +244,13 @@ CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice device) {
   });
 }
 
+CUresult cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice device) {
+  return locked([&] {
+    *uuid = {};
+    uuid->bytes[0] = static_cast<char>(find_device(device).number);
+  });
+}
+
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
   return locked([&] { *context = reinterpret_cast<CUcontext>(&find_device(device)); });
 }

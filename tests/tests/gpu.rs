@@ -108,6 +108,26 @@ async fn bits_losses_and_kills_on_a_gpu_of_software() {
     bits_losses_and_kills(&worker).await;
 }
 
+/// NCCL would refuse: their gradients go by way of the host.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_workers_may_share_a_gpu() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
+    let gpu = SoftGpu::install(&dir.path().join("gpu"));
+    let prepared = synthetic_dataset(dir.path(), 24, 64);
+    let mut cluster = Cluster::start(dir.path(), 0);
+    cluster.fovea(&["dataset", "add", prepared.to_str().expect("UTF-8")]);
+    cluster.set_worker(&gpu.worker());
+    let environment = [("OMP_NUM_THREADS", "1")];
+    cluster.add_worker_on("auto", &environment);
+    let float32 = pb::Precision::Float32;
+    let (_, one) = trained(&cluster, spec("one", 1..=1, float32), |_| {}).await;
+    cluster.add_worker_on("auto", &environment);
+    let (_, two) = trained(&cluster, spec("two", 2..=2, float32), |_| {}).await;
+    assert!(one == two, "the bits differ");
+    let log = cluster.workers[1].log();
+    assert!(log.contains("share a GPU"), "{log}");
+}
+
 /// A GPU that never ends a kernel can still be told what to compute, and asked whether it has: its worker must not pass
 /// for one that waits for its peer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -23,6 +23,8 @@ pub struct WorkerConfig {
     pub name: String,
     /// What to compute with: `auto` (a GPU if there is one), `cpu` or `cuda:N`.
     pub device: String,
+    /// Which of this machine's workers it is, counted from 0: with `auto` each takes a GPU of its own.
+    pub local_rank: usize,
     /// Memory for what the frozen layers make of images, so that they are computed once for each image
     /// of a run, MiB; 0 computes them each time.
     pub cache_mib: u64,
@@ -50,6 +52,7 @@ impl Default for WorkerConfig {
             advertise: String::new(),
             name: String::new(),
             device: "auto".into(),
+            local_rank: 0,
             cache_mib: 2048,
             images_mib: 8192,
             log_format: LogFormat::Text,
@@ -94,6 +97,9 @@ pub struct Cli {
     /// auto, cpu or cuda:N [default: auto]
     #[arg(long)]
     device: Option<String>,
+    /// Which of this machine's workers it is: with `auto` each takes a GPU of its own [default: 0]
+    #[arg(long, value_name = "N")]
+    local_rank: Option<usize>,
     /// Memory for the frozen layers' activations, MiB [default: 2048]
     #[arg(long, value_name = "MIB")]
     cache_mib: Option<u64>,
@@ -129,6 +135,7 @@ impl Cli {
             ("advertise", self.advertise.clone()),
             ("name", self.name.clone()),
             ("device", self.device.clone()),
+            ("local_rank", self.local_rank.map(|rank| rank.to_string())),
             ("cache_mib", self.cache_mib.map(|mib| mib.to_string())),
             ("log_format", self.log_format.clone()),
             ("log_level", self.log_level.clone()),

@@ -51,7 +51,8 @@ fn start(cli: &Cli) -> Result<(), Failure> {
         Failure(4, format!("data_dir {dir} cannot be used: {e}"))
     })?;
     // Before the first tensor is made.
-    let place = gpu::choose(&config.device).map_err(|problem| Failure(2, problem))?;
+    let place =
+        gpu::choose(&config.device, config.local_rank).map_err(|problem| Failure(2, problem))?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

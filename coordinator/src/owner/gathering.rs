@@ -237,12 +237,12 @@ impl Owner {
     /// Stores the run's oldest whole checkpoint, one after the other: who watches is told of them in their order, and
     /// the last one comes last.
     fn store_next(&mut self, run: u64) {
-        let mut of_run = self.gatherings.iter_mut().filter(|(k, _)| k.run == run);
-        if of_run.any(|(_, gathering)| gathering.storing) {
+        let of_run = self.gatherings.iter().filter(|(k, _)| k.run == run);
+        let next = next_to_store(of_run.map(|(k, g)| (*k, g.whole, g.storing)));
+        let Some(key) = next else {
             return;
-        }
-        let mut of_run = self.gatherings.iter_mut().filter(|(k, _)| k.run == run);
-        let Some((&key, gathering)) = of_run.find(|(_, gathering)| gathering.whole) else {
+        };
+        let Some(gathering) = self.gatherings.get_mut(&key) else {
             return;
         };
         gathering.storing = true;
@@ -362,6 +362,21 @@ impl Gathering {
     }
 }
 
+/// Which of a run's checkpoints is stored next, given in their order: whether each is whole, and whether it is being
+/// stored. One that is not whole may never be, and holds up none.
+fn next_to_store<K>(of_run: impl IntoIterator<Item = (K, bool, bool)>) -> Option<K> {
+    let mut next = None;
+    for (key, whole, storing) in of_run {
+        if storing {
+            return None;
+        }
+        if whole && next.is_none() {
+            next = Some(key);
+        }
+    }
+    next
+}
+
 fn layout(run: &Run) -> Result<FlatLayout, ApiError> {
     FlatLayout::new(run.spec.model.classes, &run.spec.model.frozen)
         .map_err(|e| ApiError::Internal(format!("run {}: {e}", run.id)))
@@ -383,4 +398,28 @@ fn in_idle_time<T: Send>(work: impl FnOnce() -> T + Send) -> T {
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::next_to_store;
+
+    #[test]
+    fn whole_checkpoints_are_stored_one_after_the_other_in_their_order() {
+        let (missing, whole, storing) = ((false, false), (true, false), (true, true));
+        for (checkpoints, next) in [
+            (vec![], None),
+            (vec![missing, missing], None),
+            (vec![whole, whole], Some(0)),
+            (vec![missing, whole, whole], Some(1)),
+            (vec![storing, whole], None),
+            (vec![whole, storing], None),
+        ] {
+            let numbered = checkpoints
+                .iter()
+                .enumerate()
+                .map(|(i, (w, s))| (i, *w, *s));
+            assert_eq!(next_to_store(numbered), next, "{checkpoints:?}");
+        }
+    }
 }

@@ -7,6 +7,7 @@
 //!
 //! All of it is queued in a stream of its own, so that it goes on beside the rest of the backward pass.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fovea_core::roster::{Roster, slice_of};
@@ -17,6 +18,7 @@ use tracing::info;
 use super::tcp::TcpCollective;
 use super::{Collective, CollectiveError, accumulate_tensors};
 use crate::device::{Buffer, Ready};
+use crate::gpu::card;
 use crate::gpu::communicator::{Call, Communicator, Link};
 use crate::gpu::nccl::{Api, ID_BYTES};
 
@@ -47,40 +49,33 @@ pub fn with_nccl(
     if roster.members.len() == 1 {
         return Ok(Box::new(tcp));
     }
-    // Rank 0 says the communicator's name, the others only that they could.
-    let mine = match gpu {
-        Some((api, _)) if rank == 0 => api.unique_id().map_err(CollectiveError::Gpu)?,
-        Some(_) => vec![1],
-        None => Vec::new(),
-    };
-    let said = tcp.gather(&mine)?;
-    let lacking: Vec<&str> = roster
-        .members
-        .iter()
-        .zip(&said)
-        .filter(|(_, said)| said.is_empty())
-        .map(|(member, _)| member.worker.as_str())
-        .collect();
-    let Some((api, device)) = gpu.filter(|_| lacking.is_empty()) else {
-        if gpu.is_some() {
-            info!(
-                workers = lacking.join(" "),
-                "gradients travel by way of the host, as not all workers have NCCL"
-            );
+    // Each says which GPU it has, and rank 0 before that the communicator's name.
+    let mut mine = Vec::new();
+    if let Some((api, device)) = gpu {
+        if rank == 0 {
+            mine = api.unique_id().map_err(CollectiveError::Gpu)?;
         }
+        mine.extend(card(device).map_err(CollectiveError::Gpu)?.into_bytes());
+    }
+    let said = tcp.gather(&mine)?;
+    let Some((api, device)) = gpu else {
         return Ok(Box::new(tcp));
     };
-    if said[0].len() != ID_BYTES {
-        return Err(CollectiveError::Gpu(
-            "rank 0 gave no name of a communicator".into(),
-        ));
-    }
+    let names = roster.members.iter().map(|member| member.worker.as_str());
+    let said_by: Vec<(&str, &[u8])> = names.zip(said.iter().map(Vec::as_slice)).collect();
+    let id = match communicator_name(&said_by) {
+        Ok(id) => id,
+        Err(reason) => {
+            info!(reason, "gradients travel by way of the host");
+            return Ok(Box::new(tcp));
+        }
+    };
     let ranks = roster.members.len();
     let communicator = {
         let waiting = tcp.waiting();
         let _waits = waiting.begin((rank + 1) % ranks);
         let slot = tcp.communicator();
-        Communicator::connect(api, device, slot, &said[0], ranks, rank, waiting, patience)
+        Communicator::connect(api, device, slot, id, ranks, rank, waiting, patience)
             .map_err(CollectiveError::Gpu)?
     };
     info!(nccl = api.version, "gradients travel over NCCL");
@@ -88,6 +83,31 @@ pub fn with_nccl(
     Ok(Box::new(NcclCollective::new(
         tcp, link, reduction, roster, rank, patience,
     )))
+}
+
+/// The communicator's name by what all workers have said, or why there can be none. All decide the same.
+fn communicator_name<'a>(said: &[(&str, &'a [u8])]) -> Result<&'a [u8], String> {
+    let lacking: Vec<&str> = said
+        .iter()
+        .filter(|(_, said)| said.is_empty())
+        .map(|(worker, _)| *worker)
+        .collect();
+    if !lacking.is_empty() {
+        return Err(format!("no NCCL at {}", lacking.join(", ")));
+    }
+    let (id, first) = said[0]
+        .1
+        .split_at_checked(ID_BYTES)
+        .ok_or("rank 0 gave no name of a communicator")?;
+    let mut cards: BTreeMap<&[u8], &str> = BTreeMap::from([(first, said[0].0)]);
+    for (worker, card) in &said[1..] {
+        if let Some(other) = cards.insert(card, worker) {
+            return Err(format!(
+                "{other} and {worker} share a GPU, which NCCL does not allow; give each its own (local_rank)"
+            ));
+        }
+    }
+    Ok(id)
 }
 
 impl NcclCollective {

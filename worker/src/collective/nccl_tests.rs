@@ -6,6 +6,23 @@ use super::super::tcp::tests::{PATIENCE, bits, in_tensors, meshed, parts, reduce
 use super::*;
 use crate::gpu::Found;
 
+#[test]
+fn nccl_needs_a_gpu_for_each_worker() {
+    let id = [7u8; ID_BYTES];
+    let named = [&id[..], b"card-a"].concat();
+    let reason = |said: &[(&str, &[u8])]| communicator_name(said).unwrap_err();
+    assert_eq!(
+        communicator_name(&[("w0", &named), ("w1", b"card-b"), ("w2", b"card-c")]),
+        Ok(&id[..])
+    );
+    let said = reason(&[("w0", &named), ("w1", b""), ("w2", b"")]);
+    assert!(said.contains("no NCCL at w1, w2"), "{said}");
+    let said = reason(&[("w0", &named), ("w1", b"card-b"), ("w2", b"card-a")]);
+    assert!(said.contains("w0 and w2 share a GPU"), "{said}");
+    let said = reason(&[("w0", b"card-a"), ("w1", b"card-b")]);
+    assert!(said.contains("no name"), "{said}");
+}
+
 /// A rank's end of connections that copy memory.
 struct Memory {
     rank: usize,

@@ -75,23 +75,25 @@ pub fn libraries() -> &'static Libraries {
     })
 }
 
-/// The device that a setting names: `auto`, `cpu` or `cuda:N`.
+/// The device that a setting names: `auto`, `cpu` or `cuda:N`. With `auto` the workers of a machine share out its GPUs
+/// by their numbers, `local_rank`.
 ///
 /// # Errors
 /// What is wrong with it, or what it would need, in a sentence.
-pub fn choose(setting: &str) -> Result<tch::Device, String> {
-    choose_from(setting, &|| &libraries().torch)
+pub fn choose(setting: &str, local_rank: usize) -> Result<tch::Device, String> {
+    choose_from(setting, local_rank, &|| &libraries().torch)
 }
 
 fn choose_from<'a>(
     setting: &str,
+    local_rank: usize,
     torch: &dyn Fn() -> &'a Found<usize>,
 ) -> Result<tch::Device, String> {
     let number = match setting {
         "cpu" => return Ok(tch::Device::Cpu),
         "auto" => {
             return Ok(match torch() {
-                Ok(count) if *count > 0 => tch::Device::Cuda(0),
+                Ok(count) if *count > 0 => tch::Device::Cuda(local_rank % count),
                 Ok(_) | Err(_) => tch::Device::Cpu,
             });
         }
@@ -171,6 +173,18 @@ impl Context {
         // SAFETY: a context that stays.
         unsafe { driver::ctx::set_current(self.0) }.map_err(|e| format!("the GPU's context: {e}"))
     }
+}
+
+/// What tells a GPU from all others, for NCCL: two ranks may not share one, unless they pretend to be on two machines.
+///
+/// # Errors
+/// What the driver says.
+pub fn card(device: usize) -> Found<String> {
+    let uuid = driver::device::get(device as c_int).and_then(driver::device::get_uuid);
+    let uuid = uuid.map_err(|e| format!("cuda:{device} does not say which it is: {e}"))?;
+    let machine = std::env::var("NCCL_HOSTID").unwrap_or_default();
+    let bytes = uuid.bytes.map(|byte| byte as u8);
+    Ok(format!("{machine}/{}", hex::encode(bytes)))
 }
 
 /// Bytes that are free on the GPU that is current, or None where that cannot be said.
@@ -302,13 +316,16 @@ mod tests {
     fn settings_name_devices_and_what_is_missing() {
         let two = Ok(2);
         let none: Found<usize> = Err("not loaded, as there is no driver".into());
-        for (setting, torch, device) in [
-            ("cpu", &two, tch::Device::Cpu),
-            ("auto", &two, tch::Device::Cuda(0)),
-            ("auto", &none, tch::Device::Cpu),
-            ("cuda:1", &two, tch::Device::Cuda(1)),
+        for (setting, local_rank, torch, device) in [
+            ("cpu", 0, &two, tch::Device::Cpu),
+            ("auto", 0, &two, tch::Device::Cuda(0)),
+            ("auto", 1, &two, tch::Device::Cuda(1)),
+            ("auto", 2, &two, tch::Device::Cuda(0)),
+            ("auto", 1, &none, tch::Device::Cpu),
+            ("cuda:1", 0, &two, tch::Device::Cuda(1)),
         ] {
-            assert_eq!(choose_from(setting, &|| torch), Ok(device), "{setting}");
+            let chosen = choose_from(setting, local_rank, &|| torch);
+            assert_eq!(chosen, Ok(device), "{setting}, {local_rank}");
         }
         for (setting, torch, said) in [
             ("cuda:2", &two, "sees 2 GPUs"),
@@ -317,7 +334,7 @@ mod tests {
             ("cuda:-1", &two, "cuda:N"),
             ("gpu", &two, "cuda:N"),
         ] {
-            let problem = choose_from(setting, &|| torch).unwrap_err();
+            let problem = choose_from(setting, 0, &|| torch).unwrap_err();
             assert!(problem.contains(said), "{setting}: {problem}");
         }
     }
@@ -352,7 +369,7 @@ mod tests {
         if let Err(problem) = &found.driver {
             assert!(problem.contains("driver"), "{problem}");
             assert!(found.torch.is_err() && found.nccl.is_err());
-            assert_eq!(choose("auto"), Ok(tch::Device::Cpu));
+            assert_eq!(choose("auto", 0), Ok(tch::Device::Cpu));
         }
     }
 }

@@ -34,9 +34,19 @@ fn spec(name: &str, workers: u32) -> pb::RunSpec {
     }
 }
 
-/// Trains with `workers`, flips a bit in the last one's memory after the first checkpoint, and returns the
-/// completed run, the notes that named the difference, and the final checkpoint.
-async fn flipped(cluster: &Cluster, name: &str, workers: u32) -> (pb::Run, Vec<String>, Vec<u8>) {
+/// What came of a run that was disturbed.
+struct Flipped {
+    run: pb::Run,
+    /// The worker in whose memory the bit was flipped.
+    victim: String,
+    /// Those that named the difference.
+    notes: Vec<String>,
+    /// The final checkpoint.
+    file: Vec<u8>,
+}
+
+/// Trains with `workers`, and flips a bit in the last one's memory after the first checkpoint.
+async fn flipped(cluster: &Cluster, name: &str, workers: u32) -> Flipped {
     let run = cluster.submit(spec(name, workers)).await;
     cluster
         .watch(&run.id, |event| matches!(event, Event::Checkpoint(_)))
@@ -44,8 +54,18 @@ async fn flipped(cluster: &Cluster, name: &str, workers: u32) -> (pb::Run, Vec<S
     let file = cluster.checkpoint(&run.id, 4).await;
     // Frozen, so the same in every step: it can be found in memory by its bytes.
     let weights = &tensors(&file)["conv1/7x7_s2.weight"][..256];
-    let victim = &cluster.workers[workers as usize - 1];
-    let places = flip_bit(victim.pid(), weights).expect("its memory can be written");
+    // Whichever have been chosen.
+    let request = pb::GetRunRequest {
+        run_id: run.id.clone(),
+    };
+    let now = cluster.runs().await.get(request).await.expect("the run");
+    let victim = now.into_inner().workers.pop().expect("it has workers");
+    let number = victim[1..].split('-').next().map(str::parse::<usize>);
+    let Some(Ok(number)) = number else {
+        panic!("{victim} is not called w0-, w1- and so on");
+    };
+    let places =
+        flip_bit(cluster.workers[number].pid(), weights).expect("its memory can be written");
     assert!(places > 0, "the parameters were not found");
     let mut notes = Vec::new();
     let end = cluster
@@ -61,7 +81,12 @@ async fn flipped(cluster: &Cluster, name: &str, workers: u32) -> (pb::Run, Vec<S
     };
     notes.retain(|note| note.contains("differ"));
     let file = cluster.checkpoint(&run.id, run.total_steps).await;
-    (run, notes, file)
+    Flipped {
+        run,
+        victim,
+        notes,
+        file,
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -73,14 +98,21 @@ async fn a_flipped_bit_is_outvoted_or_undone() {
     cluster.fovea(&["dataset", "add", prepared.to_str().expect("UTF-8")]);
 
     // Three workers: the one that differs is named, put out, and takes over what the others hold.
-    let (run, notes, _) = flipped(&cluster, "three", 3).await;
+    let Flipped {
+        run, victim, notes, ..
+    } = flipped(&cluster, "three", 3).await;
     assert_eq!(notes.len(), 1, "{notes:?}");
-    let named = notes[0].contains("worker w2-") && notes[0].contains("majority");
+    let named = notes[0].contains(&format!("worker {victim}")) && notes[0].contains("majority");
     assert!(named, "{notes:?}");
     assert_eq!(run.generation, 2, "it was healed within one generation");
 
     // Two workers, no majority: back to the last checkpoint, as if nothing had happened.
-    let (run, notes, disturbed) = flipped(&cluster, "two", 2).await;
+    let Flipped {
+        run,
+        notes,
+        file: disturbed,
+        ..
+    } = flipped(&cluster, "two", 2).await;
     assert_eq!(notes.len(), 1, "{notes:?}");
     assert!(notes[0].contains("none has a majority"), "{notes:?}");
     assert!(run.generation >= 2);

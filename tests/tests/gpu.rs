@@ -61,6 +61,15 @@ fn spec(
     }
 }
 
+/// A coordinator with a small dataset in `dir`; workers are going to be started from the program `worker`.
+fn cluster(dir: &Path, worker: &Path) -> Cluster {
+    let prepared = synthetic_dataset(dir, 24, 64);
+    let mut cluster = Cluster::start(dir, 0);
+    cluster.fovea(&["dataset", "add", prepared.to_str().expect("UTF-8")]);
+    cluster.set_worker(worker);
+    cluster
+}
+
 /// Trains to the end: the losses of the steps, and the final tensors.
 async fn trained(
     cluster: &Cluster,
@@ -113,10 +122,7 @@ async fn bits_losses_and_kills_on_a_gpu_of_software() {
 async fn two_workers_may_share_a_gpu() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
     let gpu = SoftGpu::install(&dir.path().join("gpu"));
-    let prepared = synthetic_dataset(dir.path(), 24, 64);
-    let mut cluster = Cluster::start(dir.path(), 0);
-    cluster.fovea(&["dataset", "add", prepared.to_str().expect("UTF-8")]);
-    cluster.set_worker(&gpu.worker());
+    let mut cluster = cluster(dir.path(), &gpu.worker());
     let environment = [("OMP_NUM_THREADS", "1")];
     cluster.add_worker_on("auto", &environment);
     let float32 = pb::Precision::Float32;
@@ -134,10 +140,7 @@ async fn two_workers_may_share_a_gpu() {
 async fn a_gpu_that_hangs_is_put_out() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
     let gpu = SoftGpu::install(&dir.path().join("gpu"));
-    let prepared = synthetic_dataset(dir.path(), 24, 64);
-    let mut cluster = Cluster::start(dir.path(), 0);
-    cluster.fovea(&["dataset", "add", prepared.to_str().expect("UTF-8")]);
-    cluster.set_worker(&gpu.worker());
+    let mut cluster = cluster(dir.path(), &gpu.worker());
     let hangs = dir.path().join("hangs");
     let environment = [
         ("OMP_NUM_THREADS", "1"),
@@ -175,10 +178,7 @@ async fn a_gpu_that_hangs_is_put_out() {
 async fn bits_losses_and_kills(worker: &Path) {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let dir: PathBuf = dir.path().to_owned();
-    let prepared = synthetic_dataset(&dir, 24, 64);
-    let mut cluster = Cluster::start(&dir, 0);
-    cluster.fovea(&["dataset", "add", prepared.to_str().expect("UTF-8")]);
-    cluster.set_worker(worker);
+    let mut cluster = cluster(&dir, worker);
     // One thread, for a GPU that is software: a real one has no use for more.
     let first = [("NCCL_HOSTID", "first"), ("OMP_NUM_THREADS", "1")];
     cluster.add_worker_on("cuda:0", &first);
@@ -195,8 +195,8 @@ async fn bits_losses_and_kills(worker: &Path) {
     let (gpu, expected) = trained(&cluster, spec("gpu", 1..=1, float32), |_| {}).await;
     let elsewhere = dir.join("cpu");
     std::fs::create_dir_all(&elsewhere).expect("a folder can be made");
-    let cpu_cluster = Cluster::start(&elsewhere, 1);
-    cpu_cluster.fovea(&["dataset", "add", prepared.to_str().expect("UTF-8")]);
+    let mut cpu_cluster = self::cluster(&elsewhere, worker);
+    cpu_cluster.add_worker();
     let (cpu, _) = trained(&cpu_cluster, spec("cpu", 1..=1, float32), |_| {}).await;
     drop(cpu_cluster);
     for (step, (gpu, cpu)) in gpu.iter().zip(&cpu).take(3).enumerate() {
@@ -224,11 +224,16 @@ async fn bits_losses_and_kills(worker: &Path) {
     }
     let victim = cluster.workers.pop().expect("the second worker");
     let mut victim = Some(victim);
+    let mut since: Option<std::time::Instant> = None;
     let (_, killed) = trained(&cluster, spec("killed", 1..=2, float32), |step| {
+        if let Some(since) = since.take() {
+            println!("step {step}: {:?} after the kill", since.elapsed());
+        }
         if step >= 3
             && let Some(victim) = victim.take()
         {
             victim.signal(libc::SIGKILL);
+            since = Some(std::time::Instant::now());
         }
     })
     .await;

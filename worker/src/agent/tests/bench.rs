@@ -1,0 +1,283 @@
+//! A pretended coordinator and pretended work, with a worker's main loop between them.
+
+use fovea_core::checkpoint::Fingerprint;
+use fovea_core::run::{Outcome, StepPhases, StepReport};
+use pb::worker_message::Message;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tonic::transport::Endpoint;
+
+use super::super::*;
+
+pub(super) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// An order that was begun, and how to end it.
+pub(super) struct Begun {
+    pub(super) order: Order,
+    pub(super) end: oneshot::Sender<Ended>,
+}
+
+pub(super) struct Pretended(pub(super) mpsc::Sender<Begun>);
+
+impl Work for Pretended {
+    fn begin(&self, order: Order) -> AbortOnDropHandle<Ended> {
+        let (end, ended) = oneshot::channel();
+        self.0.try_send(Begun { order, end }).unwrap();
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            ended.await.unwrap_or(Ended::Released(Outcome::Aborted))
+        }))
+    }
+
+    fn prepare(&self, request: pb::Prepare) -> AbortOnDropHandle<String> {
+        AbortOnDropHandle::new(tokio::spawn(async move { request.dataset_digest }))
+    }
+
+    fn held_run(&self) -> Option<RunId> {
+        RunId::new("held-1").ok()
+    }
+}
+
+/// The coordinator's end of a session.
+pub(super) struct Talk {
+    pub(super) link: mpsc::Sender<LinkEvent>,
+    pub(super) outbound: mpsc::Receiver<pb::WorkerMessage>,
+    pub(super) hello: pb::Hello,
+}
+
+impl Talk {
+    pub(super) async fn tell(&self, message: FromCoordinator) {
+        let message = pb::CoordinatorMessage {
+            message: Some(message),
+        };
+        self.link
+            .send(LinkEvent::Message(Box::new(message)))
+            .await
+            .unwrap();
+    }
+
+    /// What the worker says next, in a word; heartbeats aside.
+    pub(super) async fn said(&mut self) -> String {
+        loop {
+            let message = timeout(DEADLINE, self.outbound.recv())
+                .await
+                .expect("it says nothing");
+            match message.expect("it ended the session").message.unwrap() {
+                Message::Heartbeat(_) => {}
+                message => return word(&message),
+            }
+        }
+    }
+
+    pub(super) async fn all_said<const N: usize>(&mut self) -> [String; N] {
+        let mut said = [const { String::new() }; N];
+        for word in &mut said {
+            *word = self.said().await;
+        }
+        said
+    }
+
+    /// The next heartbeat for which `wanted` holds.
+    pub(super) async fn heartbeat(
+        &mut self,
+        wanted: impl Fn(&pb::Heartbeat) -> bool,
+    ) -> pb::Heartbeat {
+        loop {
+            let message = timeout(DEADLINE, self.outbound.recv())
+                .await
+                .expect("it says nothing");
+            match message.expect("it ended the session").message.unwrap() {
+                Message::Heartbeat(heartbeat) if wanted(&heartbeat) => return heartbeat,
+                _ => {}
+            }
+        }
+    }
+}
+
+pub(super) fn word(message: &Message) -> String {
+    match message {
+        Message::Hello(_) => "hello".into(),
+        Message::Heartbeat(_) => "heartbeat".into(),
+        Message::Ready(m) => format!("ready {}.{}", m.run_id, m.generation),
+        Message::Step(m) => {
+            let step = m.report.unwrap().step;
+            format!("step {step} {}.{} {:?}", m.run_id, m.generation, m.samples)
+        }
+        Message::Scores(m) => format!("scores {} {}.{}", m.epoch, m.run_id, m.generation),
+        Message::Released(m) => {
+            let outcome = Outcome::from(m.outcome.clone().unwrap());
+            format!("released {}.{} {outcome:?}", m.run_id, m.generation)
+        }
+        Message::Leaving(_) => "leaving".into(),
+        Message::StateDigest(m) => format!("digest {} {}.{}", m.step, m.run_id, m.generation),
+        Message::Interrupted(m) => format!("interrupted {}.{}", m.run_id, m.generation),
+        Message::Unreachable(m) => format!("unreachable {:?}", m.worker_ids),
+        Message::Prepared(m) => format!("prepared {}: {}", m.run_id, m.problem),
+    }
+}
+
+/// A worker whose coordinator and whose work are the test.
+pub(super) struct Bench {
+    pub(super) link: mpsc::Sender<LinkEvent>,
+    pub(super) begun: mpsc::Receiver<Begun>,
+    pub(super) shutdown: Shutdown,
+    pub(super) agent: JoinHandle<()>,
+}
+
+impl Bench {
+    pub(super) fn new() -> Self {
+        let (link, events) = mpsc::channel(16);
+        let (begin, begun) = mpsc::channel(16);
+        let shutdown = Shutdown::default();
+        let identity = Identity {
+            worker: WorkerId::new("w").unwrap(),
+            address: "h:1".into(),
+            host: "h".into(),
+            device: "cpu".into(),
+        };
+        let channels = watch::channel(None).0;
+        let agent = Agent::new(identity, Pretended(begin), channels, shutdown.clone());
+        Self {
+            link,
+            begun,
+            shutdown,
+            agent: tokio::spawn(agent.run(events)),
+        }
+    }
+
+    /// Opens a session.
+    pub(super) async fn open(&self) -> Talk {
+        let (outbound, mut said) = mpsc::channel(16);
+        let opening = Opening {
+            channel: Endpoint::from_static("http://127.0.0.1:1").connect_lazy(),
+            outbound,
+            guard: tokio_util::sync::CancellationToken::new().drop_guard(),
+        };
+        self.link.send(LinkEvent::Opening(opening)).await.unwrap();
+        let Some(Message::Hello(hello)) = said.recv().await.unwrap().message else {
+            panic!("no hello")
+        };
+        let talk = Talk {
+            link: self.link.clone(),
+            outbound: said,
+            hello,
+        };
+        let welcome = pb::Welcome {
+            heartbeat_ms: 20,
+            timeout_ms: 1000,
+        };
+        talk.tell(FromCoordinator::Welcome(welcome)).await;
+        talk
+    }
+
+    /// The session breaks.
+    pub(super) async fn down(&self, talk: Talk) {
+        drop(talk);
+        self.link
+            .send(LinkEvent::Down("a test wants it".into()))
+            .await
+            .unwrap();
+    }
+
+    pub(super) async fn begun(&mut self) -> Begun {
+        timeout(DEADLINE, self.begun.recv())
+            .await
+            .expect("nothing is begun")
+            .unwrap()
+    }
+
+    pub(super) async fn ends(self) {
+        timeout(DEADLINE * 10, self.agent)
+            .await
+            .expect("it does not end")
+            .unwrap();
+    }
+}
+
+impl Begun {
+    pub(super) async fn tell(&self, event: JobEvent) {
+        self.order.events.send(event).await.unwrap();
+    }
+
+    pub(super) async fn is_ready(&self) {
+        self.tell(JobEvent::Ready {
+            step: 0,
+            state_digest: "0".into(),
+            fingerprint: Fingerprint {
+                device: String::new(),
+                cpu: String::new(),
+                libtorch: String::new(),
+                threads: 1,
+                precision: String::new(),
+                fovea: String::new(),
+            },
+        })
+        .await;
+    }
+
+    pub(super) async fn takes(&self, step: u64) {
+        let report = StepReport {
+            step,
+            loss: 0.5,
+            images: 1,
+            images_per_s: 1.0,
+            learning_rate: 0.1,
+            phases: StepPhases::default(),
+        };
+        let samples = vec![step as u32];
+        self.tell(JobEvent::Step { report, samples }).await;
+    }
+
+    pub(super) fn ends(self, ended: Ended) {
+        // In the order in which the work does it: first nothing more happens, then it is over.
+        drop(self.order);
+        self.end.send(ended).unwrap();
+    }
+}
+
+pub(super) fn member(id: &str) -> pb::Member {
+    pb::Member {
+        worker_id: id.into(),
+        address: "h:1".into(),
+        first_virtual_rank: 0,
+        virtual_ranks: 1,
+    }
+}
+
+pub(super) fn assignment(run: &str, generation: u64) -> pb::Assignment {
+    pb::Assignment {
+        run_id: run.into(),
+        generation,
+        members: vec![member("w"), member("v")],
+        ..pb::Assignment::default()
+    }
+}
+
+pub(super) async fn assign(talk: &Talk, assignment: pb::Assignment) {
+    talk.tell(FromCoordinator::Assignment(assignment)).await;
+}
+
+pub(super) async fn abort(talk: &Talk, run: &str, generation: u64) {
+    let abort = pb::Abort {
+        run_id: run.into(),
+        generation,
+        reason: "a test wants it".into(),
+    };
+    talk.tell(FromCoordinator::Abort(abort)).await;
+}
+
+pub(super) async fn ask_to_yield(talk: &Talk, run: &str, generation: u64) {
+    let run_id = run.to_owned();
+    talk.tell(FromCoordinator::Yield(pb::Yield { run_id, generation }))
+        .await;
+}
+
+pub(super) fn interrupted() -> Ended {
+    Ended::Interrupted {
+        reason: "a peer is gone".into(),
+    }
+}
+
+pub(super) fn released(outcome: Outcome) -> Ended {
+    Ended::Released(outcome)
+}

@@ -4,12 +4,13 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "fovea/v1/common.proto",
     "fovea/v1/runs.proto",
     "fovea/v1/datasets.proto",
     "fovea/v1/workers.proto",
     "fovea/v1/checkpoints.proto",
+    "fovea/v1/admin.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -211,7 +211,7 @@ impl Client {
         // An upload takes as long as it takes.
         self.patient(self.datasets_client().create(Request::new(parts)))
             .await
-            .map(Into::into)
+            .map(|answer: pb::CreateDatasetResponse| answer.dataset.unwrap_or_default().into())
     }
 
     /// What a status from this coordinator means.

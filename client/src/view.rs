@@ -236,6 +236,7 @@ impl TryFrom<pb::VerifiedCheckpoint> for VerifiedCheckpoint {
         let pb::VerifiedCheckpoint {
             checkpoint,
             problem,
+            state: _,
         } = wire;
         Ok(Self {
             info: checkpoint
@@ -281,6 +282,7 @@ impl From<pb::Dataset> for DatasetInfo {
             validation_grades,
             packs,
             size_bytes,
+            problem: _,
         } = wire;
         Self {
             name,

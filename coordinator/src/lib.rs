@@ -9,7 +9,7 @@
 //! - `services`: wire messages checked and made domain values; nothing is decided there
 //! - `owner`: the one task that owns all state; `fovea_core::run` decides, it carries out
 //! - `scheduler`: which queued run gets which idle workers, a pure function
-//! - `journal`, `datasets`, `checkpoints`, `data_dir`: what lies on disk
+//! - `legacy_journal`, `datasets`, `checkpoints`, `data_dir`: what lies on disk
 //!
 //! Invariant: whatever is acknowledged (an accepted run, a stored checkpoint, an epoch's result) was
 //! made to last before anyone was told.
@@ -19,7 +19,7 @@ mod config;
 mod data_dir;
 mod datasets;
 mod error;
-mod journal;
+mod legacy_journal;
 mod owner;
 mod scheduler;
 mod server;
@@ -30,6 +30,6 @@ mod torn;
 pub use config::{Config, Tls};
 pub use data_dir::{DataDirError, write_atomically};
 pub use error::ApiError;
-pub use journal::JournalError;
+pub use legacy_journal::JournalError;
 pub use owner::OwnerError;
 pub use server::{Coordinator, ServeError, serve};

@@ -27,7 +27,7 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoints::{self, AssemblyFile};
 use crate::data_dir::{DataDir, TEMPORARY};
-use crate::journal::Journal;
+use crate::legacy_journal::Journal;
 
 /// Names the data folder to the child. Where it is not set, [`child`] has nothing to do.
 const FOLDER: &str = "FOVEA_TORN_FOLDER";
@@ -213,6 +213,7 @@ fn run_of(act: usize, listed: &[(u64, u64)]) -> Run {
             generation,
             bytes: file.len() as u64,
             sha256: hex::encode(Sha256::digest(file)),
+            lineage: 0,
             stored_at_ms: 7,
             fingerprint: fingerprint(),
         });

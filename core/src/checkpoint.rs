@@ -63,4 +63,7 @@ pub struct CheckpointInfo {
     pub stored_at_ms: u64,
     /// What its bits depend on.
     pub fingerprint: Fingerprint,
+    /// How often the run had been sent back to a checkpoint before this one was taken.
+    #[serde(default)]
+    pub lineage: u64,
 }

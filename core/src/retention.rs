@@ -61,6 +61,7 @@ mod tests {
             generation: 1,
             bytes: 1,
             sha256: String::new(),
+            lineage: 0,
             stored_at_ms: 0,
             fingerprint: Fingerprint {
                 device: String::new(),

@@ -29,7 +29,7 @@ mod vitals;
 mod vocabulary;
 
 pub use vocabulary::{
-    Effect, EpochResult, Event, Extent, Next, Outcome, Phase, Pulse, RunError, Standing,
+    Effect, EpochResult, Event, Extent, Heartbeat, Next, Outcome, Phase, RunError, StateId,
     StepPhases, StepReport, Stopping,
 };
 

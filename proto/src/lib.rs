@@ -18,6 +18,9 @@ pub mod pb {
 /// The compiled descriptors, for the reflection service.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/fovea.bin"));
 
+/// Version of the protocol. Version 1 did not name itself.
+pub const PROTOCOL: u32 = 2;
+
 /// The most bytes that a streamed message carries.
 pub const CHUNK_BYTES: usize = 1 << 20;
 

@@ -58,6 +58,7 @@ pub fn checkpoint(step: u64) -> pb::Checkpoint {
         generation: 1,
         size_bytes: 1000,
         sha256: format!("{step:064x}"),
+        lineage: 0,
         stored_at_ms: 1,
         fingerprint: Some(pb::Fingerprint {
             device: "cpu".into(),

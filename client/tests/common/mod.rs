@@ -98,6 +98,10 @@ impl Fake {
 
 #[tonic::async_trait]
 impl Runs for Fake {
+    async fn delete(&self, _: Request<pb::DeleteRunRequest>) -> Reply<pb::DeleteRunResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
     async fn submit(&self, request: Request<pb::SubmitRequest>) -> Reply<pb::SubmitResponse> {
         let spec = request.into_inner().spec.unwrap_or_default();
         let mut state = self.0.lock().unwrap();
@@ -200,6 +204,13 @@ impl Checkpoints for Fake {
         }))
     }
 
+    async fn delete(
+        &self,
+        _: Request<pb::DeleteCheckpointRequest>,
+    ) -> Reply<pb::DeleteCheckpointResponse> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
     type GetStream = Out<pb::CheckpointChunk>;
 
     async fn get(&self, request: Request<pb::GetCheckpointRequest>) -> Reply<Self::GetStream> {
@@ -252,6 +263,7 @@ impl Checkpoints for Fake {
         }
         let state = self.0.lock().unwrap();
         let verified = |checkpoint: pb::Checkpoint| pb::VerifiedCheckpoint {
+            state: pb::FileState::Unspecified.into(),
             problem: state
                 .damaged
                 .get(&checkpoint.step)
@@ -270,7 +282,7 @@ impl Datasets for Fake {
     async fn create(
         &self,
         request: Request<Streaming<pb::CreateDatasetRequest>>,
-    ) -> Reply<pb::Dataset> {
+    ) -> Reply<pb::CreateDatasetResponse> {
         use pb::create_dataset_request::Part;
         let mut parts = request.into_inner();
         let Some(Part::Header(header)) = parts.message().await?.and_then(|m| m.part) else {
@@ -288,7 +300,11 @@ impl Datasets for Fake {
         let created = (header.manifest.to_vec(), header.index.to_vec(), packs);
         let dataset = describe(&created.0);
         self.0.lock().unwrap().created.push(created);
-        Ok(Response::new(dataset))
+        Ok(Response::new(pb::CreateDatasetResponse {
+            dataset: Some(dataset),
+            outcome: pb::create_dataset_response::Outcome::Added.into(),
+            repaired_packs: Vec::new(),
+        }))
     }
 
     async fn list(&self, _: Request<pb::ListDatasetsRequest>) -> Reply<pb::ListDatasetsResponse> {
@@ -299,6 +315,13 @@ impl Datasets for Fake {
     }
 
     async fn get(&self, _: Request<pb::GetDatasetRequest>) -> Reply<pb::DatasetFiles> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
+    async fn delete(
+        &self,
+        _: Request<pb::DeleteDatasetRequest>,
+    ) -> Reply<pb::DeleteDatasetResponse> {
         Err(Status::unimplemented("not scripted"))
     }
 
@@ -321,6 +344,7 @@ fn describe(manifest: &[u8]) -> pb::Dataset {
         validation_grades: manifest.counts.validation.to_vec(),
         packs: manifest.packs.len() as u32,
         size_bytes: manifest.packs.iter().map(|p| p.bytes).sum(),
+        problem: String::new(),
     }
 }
 

@@ -105,6 +105,7 @@ impl AssemblyFile {
             generation: self.generation,
             bytes: self.header_bytes + self.elements * 4,
             sha256,
+            lineage: 0,
             stored_at_ms: now_ms,
             fingerprint,
         };

@@ -66,6 +66,7 @@ mod tests {
             generation,
             bytes: 1,
             sha256: String::new(),
+            lineage: 0,
             stored_at_ms: 0,
             fingerprint: Fingerprint {
                 device: String::new(),

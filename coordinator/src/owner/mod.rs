@@ -31,7 +31,7 @@ use fovea_core::ledger::Entry;
 use fovea_core::metrics::Score;
 use fovea_core::plan::ShardPlan;
 use fovea_core::roster::Roster;
-use fovea_core::run::{EpochResult, Outcome, Pulse, Run, Standing, StepReport};
+use fovea_core::run::{EpochResult, Heartbeat, Outcome, Run, StateId, StepReport};
 use fovea_core::spec::RunSpec;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -237,11 +237,11 @@ pub(crate) enum Said {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum AboutRun {
     Ready {
-        standing: Standing,
+        standing: StateId,
         fingerprint: Fingerprint,
     },
     /// A sign of life.
-    Progress(Pulse),
+    Progress(Heartbeat),
     Step {
         report: StepReport,
         samples: Vec<u32>,

@@ -349,7 +349,7 @@ fn rewind(effects: &[Effect]) -> Option<u64> {
     })
 }
 
-fn not_written(error: &crate::journal::JournalError) -> ApiError {
+fn not_written(error: &crate::legacy_journal::JournalError) -> ApiError {
     error!(%error, "a request could not be journalled and was refused");
     ApiError::Internal(error.to_string())
 }

@@ -20,7 +20,7 @@ use crate::checkpoints;
 use crate::config::Config;
 use crate::data_dir::DataDir;
 use crate::datasets::HeldDataset;
-use crate::journal::{Journal, JournalError};
+use crate::legacy_journal::{Journal, JournalError};
 
 /// Messages that may wait for the owner; senders wait when there are more.
 const INBOX: usize = 256;

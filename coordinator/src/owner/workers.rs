@@ -292,10 +292,10 @@ impl Owner {
                 self.apply(number, event)?;
                 return self.account_for(number);
             }
-            AboutRun::Progress(pulse) => Event::Progress {
+            AboutRun::Progress(heartbeat) => Event::Progress {
                 worker,
                 generation,
-                pulse,
+                heartbeat,
             },
             AboutRun::Step { report, samples } => {
                 // A step of a generation that is over is told again in the next.

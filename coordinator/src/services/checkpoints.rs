@@ -59,6 +59,13 @@ impl Checkpoints for CheckpointsService {
         Ok(Response::new(answers))
     }
 
+    async fn delete(
+        &self,
+        _: Request<pb::DeleteCheckpointRequest>,
+    ) -> Result<Response<pb::DeleteCheckpointResponse>, Status> {
+        Err(Status::unimplemented("Checkpoints.Delete"))
+    }
+
     async fn verify(
         &self,
         request: Request<pb::VerifyCheckpointsRequest>,
@@ -97,6 +104,7 @@ impl Checkpoints for CheckpointsService {
             }
             verified.push(pb::VerifiedCheckpoint {
                 checkpoint: Some((&info).into()),
+                state: pb::FileState::Unspecified.into(),
                 problem: problem.unwrap_or_default(),
             });
         }

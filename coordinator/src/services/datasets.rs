@@ -25,9 +25,13 @@ impl Datasets for DatasetsService {
     async fn create(
         &self,
         request: Request<Streaming<pb::CreateDatasetRequest>>,
-    ) -> Result<Response<pb::Dataset>, Status> {
+    ) -> Result<Response<pb::CreateDatasetResponse>, Status> {
         let held = self.upload(request.into_inner()).await?;
-        Ok(Response::new(wire(&held)))
+        Ok(Response::new(pb::CreateDatasetResponse {
+            dataset: Some(wire(&held)),
+            outcome: pb::create_dataset_response::Outcome::Unspecified.into(),
+            repaired_packs: Vec::new(),
+        }))
     }
 
     async fn list(
@@ -64,6 +68,13 @@ impl Datasets for DatasetsService {
             manifest: read(MANIFEST_FILE).await?,
             index: read(INDEX_FILE).await?,
         }))
+    }
+
+    async fn delete(
+        &self,
+        _: Request<pb::DeleteDatasetRequest>,
+    ) -> Result<Response<pb::DeleteDatasetResponse>, Status> {
+        Err(Status::unimplemented("Datasets.Delete"))
     }
 
     type FetchPackStream = Answers<pb::PackChunk>;
@@ -178,5 +189,6 @@ fn wire(held: &HeldDataset) -> pb::Dataset {
         validation_grades: manifest.counts.validation.to_vec(),
         packs: manifest.packs.len() as u32,
         size_bytes: manifest.packs.iter().map(|p| p.bytes).sum(),
+        problem: String::new(),
     }
 }

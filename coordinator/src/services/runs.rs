@@ -165,6 +165,13 @@ impl Runs for RunsService {
         Ok(Response::new(report))
     }
 
+    async fn delete(
+        &self,
+        _: Request<pb::DeleteRunRequest>,
+    ) -> Result<Response<pb::DeleteRunResponse>, Status> {
+        Err(Status::unimplemented("Runs.Delete"))
+    }
+
     async fn resume(
         &self,
         request: Request<pb::ResumeRequest>,

@@ -155,7 +155,7 @@ impl Server {
             .datasets()
             .create(tokio_stream::iter(parts(dataset)))
             .await?;
-        Ok(reply.into_inner())
+        Ok(reply.into_inner().dataset.unwrap_or_default())
     }
 }
 

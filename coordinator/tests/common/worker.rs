@@ -280,6 +280,7 @@ impl Drop for Worker {
 
 pub fn hello(id: &str) -> Up {
     Up::Hello(pb::Hello {
+        protocol: fovea_proto::PROTOCOL,
         worker_id: id.into(),
         address: "127.0.0.1:4000".into(),
         host: "test".into(),

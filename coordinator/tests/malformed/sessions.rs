@@ -319,7 +319,7 @@ async fn what_nobody_asked_for_changes_nothing() {
             serving: serving(&at.run_id, at.generation),
             ticks: u64::MAX,
             waiting_for: Some(u32::MAX),
-            looks: u64::MAX,
+            polls: u64::MAX,
         }))
         .await;
     worker.step(&at, 1).await;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::membership::{ids, peers};
 use super::vitals::Verdict;
-use super::{Effect, Phase, Rewound, Run, Standing};
+use super::{Effect, Phase, Rewound, Run, StateId};
 use crate::checkpoint::{CheckpointInfo, Fingerprint};
 use crate::ids::WorkerId;
 
@@ -13,7 +13,7 @@ impl Run {
         &mut self,
         now: u64,
         worker: WorkerId,
-        standing: Standing,
+        standing: StateId,
         fingerprint: Fingerprint,
         out: &mut Vec<Effect>,
     ) {

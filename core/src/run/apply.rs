@@ -59,10 +59,10 @@ impl Run {
             Event::Progress {
                 worker,
                 generation,
-                pulse,
+                heartbeat,
             } => {
                 if self.is_expected(&worker, generation) {
-                    self.vitals.progress(worker, pulse, now);
+                    self.vitals.progress(worker, heartbeat, now);
                 }
             }
             Event::Interrupted {

@@ -22,7 +22,10 @@ impl Run {
                             step: Some(step),
                         },
                     },
-                    Outcome::Yielded { .. } | Outcome::Aborted | Outcome::Failed { .. } => return,
+                    Outcome::Yielded { .. }
+                    | Outcome::Aborted
+                    | Outcome::Failed { .. }
+                    | Outcome::Blocked { .. } => return,
                 };
                 let Some(roster) = self.roster().cloned() else {
                     return;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Effect, FUTILE_FAILURES, FUTILE_GENERATIONS, Outcome, Phase, Pulse, Run, STALE_GENERATIONS,
+    Effect, FUTILE_FAILURES, FUTILE_GENERATIONS, Heartbeat, Outcome, Phase, Run, STALE_GENERATIONS,
     Stopping,
 };
 use crate::ids::WorkerId;
@@ -306,7 +306,8 @@ impl Run {
         let forming_or_running =
             matches!(self.phase, Phase::Forming { .. } | Phase::Running { .. });
         if serving == Some(self.generation) {
-            self.vitals.progress(worker.clone(), Pulse::default(), now);
+            self.vitals
+                .progress(worker.clone(), Heartbeat::default(), now);
             if let Some(first) = self.vitals.bereft.first()
                 && forming_or_running
                 && self.present().len() >= self.fewest()
@@ -351,6 +352,10 @@ impl Run {
             }
             Outcome::Yielded { .. } | Outcome::Aborted => {
                 let reason = format!("worker {worker} let go of the run");
+                self.lost(now, worker, reason, out);
+            }
+            Outcome::Blocked { reason } => {
+                let reason = format!("worker {worker}: {reason}");
                 self.lost(now, worker, reason, out);
             }
             Outcome::Failed { reason, fatal } => {

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use super::Pulse;
+use super::Heartbeat;
 use crate::ids::WorkerId;
 
 /// A worker may take so many times the median of the recent steps without a sign of work ...
@@ -54,7 +54,7 @@ pub(super) struct Vitals {
 /// A member's signs of work.
 #[derive(Debug, Clone, PartialEq, Default)]
 struct Vital {
-    pulse: Pulse,
+    heartbeat: Heartbeat,
     worked_ms: u64,
     looked_ms: u64,
     /// It has been ready in the generation before, so it has all that it needs.
@@ -69,7 +69,7 @@ impl Vital {
 
     /// It waits for a peer, and not just seemingly.
     fn waits(&self, now: u64, patience: u64) -> bool {
-        self.pulse.waiting_for.is_some() && now.saturating_sub(self.looked_ms) <= patience
+        self.heartbeat.waiting_for.is_some() && now.saturating_sub(self.looked_ms) <= patience
     }
 }
 
@@ -154,17 +154,17 @@ impl Vitals {
     }
 
     /// A sign of life.
-    pub fn progress(&mut self, worker: WorkerId, pulse: Pulse, now: u64) {
+    pub fn progress(&mut self, worker: WorkerId, heartbeat: Heartbeat, now: u64) {
         let vital = self.members.entry(worker).or_insert_with(|| Vital {
             worked_ms: now,
             looked_ms: now,
             ..Vital::default()
         });
-        let before = std::mem::replace(&mut vital.pulse, pulse);
-        if pulse.ticks != before.ticks {
+        let before = std::mem::replace(&mut vital.heartbeat, heartbeat);
+        if heartbeat.ticks != before.ticks {
             vital.worked_ms = now;
         }
-        if (pulse.looks, pulse.waiting_for) != (before.looks, before.waiting_for) {
+        if (heartbeat.polls, heartbeat.waiting_for) != (before.polls, before.waiting_for) {
             vital.looked_ms = now;
         }
     }
@@ -216,7 +216,7 @@ impl Vitals {
     pub fn stuck(&self, doing: Doing, now: u64) -> Option<Stuck> {
         for (worker, vital) in &self.members {
             // Who waits, or seems to, has nothing to set up or to read.
-            let short = vital.settled || vital.pulse.waiting_for.is_some();
+            let short = vital.settled || vital.heartbeat.waiting_for.is_some();
             let (still, patience) = (vital.still(now), self.patience(doing, short));
             let idle = still > patience && !vital.waits(now, patience);
             if idle && !self.awaited.contains_key(worker) {

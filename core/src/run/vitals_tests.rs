@@ -12,18 +12,18 @@ fn vitals(n: u8) -> Vitals {
     vitals
 }
 
-fn works(ticks: u64) -> Pulse {
-    Pulse {
+fn works(ticks: u64) -> Heartbeat {
+    Heartbeat {
         ticks,
-        ..Pulse::default()
+        ..Heartbeat::default()
     }
 }
 
-fn waits(ticks: u64, rank: u32, looks: u64) -> Pulse {
-    Pulse {
+fn waits(ticks: u64, rank: u32, polls: u64) -> Heartbeat {
+    Heartbeat {
         ticks,
         waiting_for: Some(rank),
-        looks,
+        polls,
     }
 }
 

@@ -33,7 +33,7 @@ pub enum Phase {
     /// it is not the first generation.
     Forming {
         roster: Roster,
-        ready: BTreeMap<WorkerId, Standing>,
+        ready: BTreeMap<WorkerId, StateId>,
         stopping: Option<Stopping>,
         reason: Option<String>,
     },
@@ -82,7 +82,7 @@ impl fmt::Display for Stopping {
 
 /// The state that a ready worker starts from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Standing {
+pub struct StateId {
     /// Committed steps.
     pub step: u64,
     /// Digest of the whole state.
@@ -186,17 +186,19 @@ pub enum Outcome {
     Aborted,
     /// Could not go on. `fatal` means that trying again would not help.
     Failed { reason: String, fatal: bool },
+    /// Cannot go on before something at the coordinator (a pack, a checkpoint) can be read again.
+    Blocked { reason: String },
 }
 
 /// What a heartbeat says of a worker's part in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Pulse {
+pub struct Heartbeat {
     /// Counts up with every piece of work done.
     pub ticks: u64,
     /// Rank that the worker waits for at this moment, if it does.
     pub waiting_for: Option<u32>,
     /// Counts up several times a second while it waits: one that hangs within a wait does not look up.
-    pub looks: u64,
+    pub polls: u64,
 }
 
 /// What happens to a run. Events of an older generation change nothing.
@@ -210,7 +212,7 @@ pub enum Event {
     Ready {
         worker: WorkerId,
         generation: u64,
-        standing: Standing,
+        standing: StateId,
         fingerprint: Fingerprint,
     },
     /// A step was committed.
@@ -242,7 +244,7 @@ pub enum Event {
     Progress {
         worker: WorkerId,
         generation: u64,
-        pulse: Pulse,
+        heartbeat: Heartbeat,
     },
     /// A worker's peers broke off; it keeps its state and waits for the next generation.
     Interrupted {

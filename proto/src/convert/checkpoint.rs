@@ -58,6 +58,7 @@ impl TryFrom<pb::Checkpoint> for CheckpointInfo {
             sha256,
             stored_at_ms,
             fingerprint,
+            lineage,
         } = wire;
         Ok(Self {
             step,
@@ -68,6 +69,7 @@ impl TryFrom<pb::Checkpoint> for CheckpointInfo {
             fingerprint: fingerprint
                 .ok_or_else(|| ConvertError::missing("checkpoint.fingerprint"))?
                 .into(),
+            lineage,
         })
     }
 }
@@ -81,6 +83,7 @@ impl From<&CheckpointInfo> for pb::Checkpoint {
             sha256,
             stored_at_ms,
             fingerprint,
+            lineage,
         } = info;
         Self {
             step: *step,
@@ -89,6 +92,7 @@ impl From<&CheckpointInfo> for pb::Checkpoint {
             sha256: sha256.clone(),
             stored_at_ms: *stored_at_ms,
             fingerprint: Some(fingerprint.into()),
+            lineage: *lineage,
         }
     }
 }

@@ -117,6 +117,9 @@ impl From<&Outcome> for pb::released::Outcome {
                 reason: reason.clone(),
                 fatal: *fatal,
             }),
+            Outcome::Blocked { reason } => Self::Blocked(pb::Blocked {
+                reason: reason.clone(),
+            }),
         }
     }
 }
@@ -131,6 +134,7 @@ impl From<pb::released::Outcome> for Outcome {
             pb::released::Outcome::Failed(pb::Failure { reason, fatal }) => {
                 Self::Failed { reason, fatal }
             }
+            pb::released::Outcome::Blocked(pb::Blocked { reason }) => Self::Blocked { reason },
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The assignment under way: taken on, replaced by a newer one, let go of.
 
-use fovea_core::run::{Outcome, Pulse};
+use fovea_core::run::{Heartbeat, Outcome};
 use fovea_proto::pb;
 use fovea_proto::pb::worker_message::Message;
 use tokio::sync::{mpsc, watch};
@@ -54,16 +54,16 @@ impl Current {
 
     /// What the heartbeat numbered `sequence` says. Who waits for the next generation waits for nobody else,
     /// and says so, lest it be taken for stuck.
-    pub(super) fn pulse(&self, sequence: u64) -> Pulse {
+    pub(super) fn heartbeat(&self, sequence: u64) -> Heartbeat {
         let waiting = self.vitals.waiting();
-        let (waiting_for, looks) = match &self.stage {
-            Stage::Working { .. } => (waiting.on(), waiting.looks()),
+        let (waiting_for, polls) = match &self.stage {
+            Stage::Working { .. } => (waiting.on(), waiting.polls()),
             Stage::Waiting(_) => (self.rank, sequence),
         };
-        Pulse {
+        Heartbeat {
             ticks: self.vitals.ticks(),
             waiting_for,
-            looks,
+            polls,
         }
     }
 

@@ -18,7 +18,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use fovea_core::ids::{RunId, WorkerId};
-use fovea_core::run::Pulse;
+use fovea_core::run::Heartbeat;
 use fovea_proto::pb;
 use fovea_proto::pb::coordinator_message::Message as FromCoordinator;
 use fovea_proto::pb::worker_message::Message as FromWorker;
@@ -229,6 +229,7 @@ impl<W: Work> Agent<W> {
             device,
         } = &self.identity;
         let hello = pb::Hello {
+            protocol: fovea_proto::PROTOCOL,
             worker_id: worker.to_string(),
             address: address.clone(),
             host: host.clone(),
@@ -324,14 +325,14 @@ impl<W: Work> Agent<W> {
         let serving = self.serving();
         self.sequence += 1;
         let sequence = self.sequence;
-        let Pulse {
+        let Heartbeat {
             ticks,
             mut waiting_for,
-            looks,
+            polls,
         } = self
             .current
             .as_ref()
-            .map_or_else(Pulse::default, |current| current.pulse(sequence));
+            .map_or_else(Heartbeat::default, |current| current.heartbeat(sequence));
         // Nobody keeps it from letting go of the old generation but itself: a device that hangs in a
         // collective must not pass for one that waits. On the way to a boundary, however, it needs its peers
         // of the old generation, and one of them may be stuck.
@@ -344,7 +345,7 @@ impl<W: Work> Agent<W> {
                 serving,
                 ticks,
                 waiting_for,
-                looks,
+                polls,
             });
             if session.say_now(heartbeat).is_err() {
                 self.hang_up();

@@ -126,8 +126,8 @@ fn all_that_are_missing_are_listed() {
         // Rank 5's part, as far as it concerns this one.
         let caller = call(&roster.members[3].address, KEY, 5, PATIENCE).unwrap();
         wait_until("waiting for the first", || waiting.on() == Some(0));
-        let before = waiting.looks();
-        wait_until("looking up", || waiting.looks() > before + 1);
+        let before = waiting.polls();
+        wait_until("looking up", || waiting.polls() > before + 1);
         let error = met.join().unwrap().unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -305,11 +305,11 @@ fn many_generations_leave_nothing_behind() {
 fn a_slow_call_does_not_pass_for_one_that_hangs() {
     let waiting = Waiting::default();
     let waits = waiting.begin(0);
-    let before = waiting.looks();
+    let before = waiting.polls();
     let (go_on, told) = std::sync::mpsc::channel::<()>();
     std::thread::scope(|scope| {
         let called = scope.spawn(|| looking(&waits, move || told.recv().is_ok()));
-        wait_until("looking up", || waiting.looks() > before + 1);
+        wait_until("looking up", || waiting.polls() > before + 1);
         go_on.send(()).unwrap();
         assert!(called.join().unwrap());
     });

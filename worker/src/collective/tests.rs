@@ -395,8 +395,8 @@ fn abort_frees_the_source_of_a_broadcast() {
 
 /// Who waits is not taken for one that hangs.
 fn looks_up(waiting: &Waiting) {
-    let before = waiting.looks();
-    wait_until("looking up", || waiting.looks() > before + 1);
+    let before = waiting.polls();
+    wait_until("looking up", || waiting.polls() > before + 1);
 }
 
 #[test]

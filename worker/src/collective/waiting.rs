@@ -19,7 +19,7 @@ pub struct Waiting(Arc<Shown>);
 struct Shown {
     /// The peer's rank plus one; 0 while waiting for nobody.
     peer: AtomicU32,
-    looks: AtomicU64,
+    polls: AtomicU64,
     /// The device's thread is at work meanwhile, so nobody is being waited for yet.
     busy: AtomicBool,
 }
@@ -36,8 +36,8 @@ impl Waiting {
     }
 
     /// How often the waiting thread has looked up so far.
-    pub fn looks(&self) -> u64 {
-        self.0.looks.load(Ordering::Relaxed)
+    pub fn polls(&self) -> u64 {
+        self.0.polls.load(Ordering::Relaxed)
     }
 
     /// The waiting thread looks up. It is called at least every [`LOOK`] by whoever shows a peer, and by the
@@ -46,7 +46,7 @@ impl Waiting {
         if self.0.busy.load(Ordering::Relaxed) {
             return;
         }
-        self.0.looks.fetch_add(1, Ordering::Relaxed);
+        self.0.polls.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Until the returned value is dropped nothing that waits counts: the device computes meanwhile, and if it hangs,

@@ -56,6 +56,7 @@ fn checkpoint(step: u64) -> CheckpointInfo {
         generation: 1,
         bytes: 41_200_000,
         sha256: "ab".into(),
+        lineage: 0,
         stored_at_ms: 0,
         fingerprint: Fingerprint {
             device: "cpu".into(),

@@ -66,6 +66,7 @@ impl Workers for WorkersService {
         let welcome = pb::Welcome {
             heartbeat_ms: self.0.config.heartbeat_ms,
             timeout_ms: self.0.config.timeout_ms,
+            protocol: fovea_proto::PROTOCOL,
         };
         let answers = tokio_stream::once(Ok(down(Down::Welcome(welcome))))
             .chain(ReceiverStream::new(messages).map(wire_message));

@@ -2,7 +2,7 @@
 
 use fovea_core::ids::RunId;
 use fovea_core::metrics::Score;
-use fovea_core::run::{Outcome, Pulse, Standing, StepReport};
+use fovea_core::run::{Heartbeat, Outcome, StateId, StepReport};
 use fovea_proto::pb;
 use fovea_proto::pb::coordinator_message::Message as Down;
 use fovea_proto::pb::worker_message::Message as Up;
@@ -24,6 +24,7 @@ pub(super) fn hello(wire: pb::Hello) -> Result<Hello, ApiError> {
         version,
         serving,
         held_run_id,
+        protocol: _,
     } = wire;
     let held_run = match &*held_run_id {
         "" => None,
@@ -62,15 +63,15 @@ pub(super) fn said(message: pb::WorkerMessage) -> Result<Option<Said>, ApiError>
             serving,
             ticks,
             waiting_for,
-            looks,
+            polls,
         }) => {
             let Some(pb::Serving { run_id, generation }) = serving else {
                 return Ok(None);
             };
-            let what = AboutRun::Progress(Pulse {
+            let what = AboutRun::Progress(Heartbeat {
                 ticks,
                 waiting_for,
-                looks,
+                polls,
             });
             ("heartbeat.serving", run_id, generation, what)
         }
@@ -125,7 +126,7 @@ pub(super) fn said(message: pb::WorkerMessage) -> Result<Option<Said>, ApiError>
         }) => {
             let digest = check::xxh3("ready.state_digest", &state_digest)?;
             let what = AboutRun::Ready {
-                standing: Standing { step, digest },
+                standing: StateId { step, digest },
                 fingerprint: check::fingerprint("ready.fingerprint", fingerprint)?,
             };
             ("ready", run_id, generation, what)
@@ -169,6 +170,9 @@ pub(super) fn said(message: pb::WorkerMessage) -> Result<Option<Said>, ApiError>
                 Outcome::Failed { reason, fatal } => Outcome::Failed {
                     reason: check::reason(&reason),
                     fatal,
+                },
+                Outcome::Blocked { reason } => Outcome::Blocked {
+                    reason: check::reason(&reason),
                 },
                 other => other,
             };

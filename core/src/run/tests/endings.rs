@@ -222,10 +222,10 @@ fn a_member_that_cannot_do_its_last_part_is_given_up() {
                 Event::Progress {
                     worker: worker(1),
                     generation: 1,
-                    pulse: Pulse {
+                    heartbeat: Heartbeat {
                         ticks: 1,
                         waiting_for,
-                        looks: now,
+                        polls: now,
                     },
                 },
             );

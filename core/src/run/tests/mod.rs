@@ -68,7 +68,7 @@ fn ready(i: u8, generation: u64, step: u64, digest: &str) -> Event {
     Event::Ready {
         worker: worker(i),
         generation,
-        standing: Standing {
+        standing: StateId {
             step,
             digest: digest.into(),
         },
@@ -112,6 +112,7 @@ fn info(step: u64, generation: u64) -> CheckpointInfo {
         generation,
         bytes: 1,
         sha256: "0".repeat(64),
+        lineage: 0,
         stored_at_ms: 0,
         fingerprint: fingerprint(),
     }

@@ -37,13 +37,13 @@ fn any_event() -> impl Strategy<Value = Event> {
             peers: workers(&peers),
         }),
         (who(), generation(), 0u64..3, any::<bool>(), 0u64..3).prop_map(
-            |(w, generation, ticks, waits, looks)| Event::Progress {
+            |(w, generation, ticks, waits, polls)| Event::Progress {
                 worker: worker(w),
                 generation,
-                pulse: Pulse {
+                heartbeat: Heartbeat {
                     ticks,
                     waiting_for: waits.then_some(0),
-                    looks,
+                    polls,
                 },
             }
         ),

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use super::*;
 
-fn progress(i: u8, generation: u64, ticks: u64, waiting_for: Option<u32>, looks: u64) -> Event {
+fn progress(i: u8, generation: u64, ticks: u64, waiting_for: Option<u32>, polls: u64) -> Event {
     Event::Progress {
         worker: worker(i),
         generation,
-        pulse: Pulse {
+        heartbeat: Heartbeat {
             ticks,
             waiting_for,
-            looks,
+            polls,
         },
     }
 }

@@ -163,6 +163,7 @@ impl Bench {
             hello,
         };
         let welcome = pb::Welcome {
+            protocol: fovea_proto::PROTOCOL,
             heartbeat_ms: 20,
             timeout_ms: 1000,
         };

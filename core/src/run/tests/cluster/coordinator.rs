@@ -224,11 +224,11 @@ impl Cluster {
             let event = Event::Progress {
                 worker: w.id.clone(),
                 generation: serving.newest(),
-                pulse: Pulse {
+                heartbeat: Heartbeat {
                     ticks: w.ticks,
                     // Some hang while they work, others within a wait.
                     waiting_for: (!w.stuck || w.ticks.is_multiple_of(2)).then_some(0),
-                    looks: if w.stuck { 0 } else { self.now },
+                    polls: if w.stuck { 0 } else { self.now },
                 },
             };
             self.apply(event);

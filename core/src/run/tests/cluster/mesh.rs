@@ -69,7 +69,7 @@ impl Cluster {
                 continue;
             };
             w.held = Some((lineage, held));
-            let standing = Standing {
+            let standing = StateId {
                 step: held.step,
                 digest: held.digest.to_string(),
             };

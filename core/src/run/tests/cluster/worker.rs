@@ -21,7 +21,7 @@ pub(super) enum ToWorker {
 /// What a worker says, of a generation.
 #[derive(Debug, Clone)]
 pub(super) enum Said {
-    Ready(Standing),
+    Ready(StateId),
     Step(u64),
     Digest(u64, String),
     Slice {
@@ -51,7 +51,7 @@ pub(super) struct Serving {
     pub roster: Roster,
     pub lineage: u64,
     pub doing: Doing,
-    pub standing: Option<Standing>,
+    pub standing: Option<StateId>,
     pub stop: bool,
     pub yields: bool,
     /// To be begun at the next boundary.

@@ -1,12 +1,15 @@
-//! Whether what a worker says of its run can be true: the last check before the run hears of it.
+//! Whether a worker's message can be true, given its run: the last check before the run's state machine sees it.
 
 use fovea_core::run::{Outcome, Run};
 
-use super::AboutRun;
 use crate::error::ApiError;
+use crate::messages::RunMessage;
 
-/// Whether what a worker says of its run can be, the run being what it is.
-pub(super) fn possible(run: &Run, what: &AboutRun) -> Result<(), ApiError> {
+/// Checks a message against the run's sizes.
+///
+/// # Errors
+/// Names the field, its value and what was expected.
+pub(super) fn possible(run: &Run, message: &RunMessage) -> Result<(), ApiError> {
     let bad = |field: &str, problem: String| Err(ApiError::invalid(field, problem));
     let total = run.extent.total_steps;
     let is_step = |field: &str, step: u64, first: u64| {
@@ -18,14 +21,14 @@ pub(super) fn possible(run: &Run, what: &AboutRun) -> Result<(), ApiError> {
             format!("{step} is not in {first}..={total}"),
         ))
     };
-    match what {
-        AboutRun::Progress { .. } | AboutRun::Interrupted { .. } | AboutRun::Unreachable { .. } => {
-            Ok(())
-        }
-        AboutRun::Ready { standing, .. } => is_step("ready.step", standing.step, 0),
-        AboutRun::Digest { step, .. } => is_step("state_digest.step", *step, 1),
-        // Any step may be told again.
-        AboutRun::Step { report, samples } => {
+    match message {
+        RunMessage::Heartbeat(_)
+        | RunMessage::Interrupted { .. }
+        | RunMessage::Unreachable { .. } => Ok(()),
+        RunMessage::Ready { state, .. } => is_step("ready.step", state.step, 0),
+        RunMessage::Digest { step, .. } => is_step("state_digest.step", *step, 1),
+        // Any step may be reported again.
+        RunMessage::Step { report, samples } => {
             is_step("step.report.step", report.step, 1)?;
             let train = run.extent.train_samples;
             let batch = run.spec.train.virtual_ranks as usize * run.spec.train.batch as usize;
@@ -43,7 +46,7 @@ pub(super) fn possible(run: &Run, what: &AboutRun) -> Result<(), ApiError> {
             }
             Ok(())
         }
-        AboutRun::Scores { epoch, scores } => {
+        RunMessage::Scores { epoch, scores } => {
             if *epoch >= run.spec.train.epochs {
                 let epochs = run.spec.train.epochs;
                 return bad(
@@ -75,12 +78,12 @@ pub(super) fn possible(run: &Run, what: &AboutRun) -> Result<(), ApiError> {
             }
             Ok(())
         }
-        AboutRun::Released(Outcome::Completed { step }) if *step != total => bad(
+        RunMessage::Released(Outcome::Completed { step }) if *step != total => bad(
             "released.completed_step",
             format!("is {step}, but the run has {total} steps"),
         ),
-        AboutRun::Released(Outcome::Stopped { step }) => is_step("released.stopped_step", *step, 0),
-        AboutRun::Released(Outcome::Yielded { step }) => is_step("released.yielded_step", *step, 0),
-        AboutRun::Released(_) => Ok(()),
+        RunMessage::Released(Outcome::Stopped { step }) => is_step("released.stopped_step", *step, 0),
+        RunMessage::Released(Outcome::Yielded { step }) => is_step("released.yielded_step", *step, 0),
+        RunMessage::Released(_) => Ok(()),
     }
 }

@@ -1,15 +1,17 @@
-//! What workers and coordinator say in a session: from the wire, checked, and onto it.
+//! Session messages: from the wire, checked, and onto it.
 
 use fovea_core::ids::RunId;
 use fovea_core::metrics::Score;
 use fovea_core::run::{Heartbeat, Outcome, StateId, StepReport};
-use fovea_proto::pb;
+use fovea_proto::{PROTOCOL, pb};
 use fovea_proto::pb::coordinator_message::Message as Down;
 use fovea_proto::pb::worker_message::Message as Up;
 use tonic::Status;
 
 use crate::error::ApiError;
-use crate::owner::{AboutRun, Assignment, Hello, Prepare, Said, ToWorker};
+use crate::messages::{
+    Assignment, CoordinatorMessage, Hello, Prepare, RunMessage, WorkerMessage,
+};
 use crate::services::check;
 
 /// Scores in one message, at most.
@@ -24,8 +26,15 @@ pub(super) fn hello(wire: pb::Hello) -> Result<Hello, ApiError> {
         version,
         serving,
         held_run_id,
-        protocol: _,
+        protocol,
     } = wire;
+    if protocol != PROTOCOL {
+        return Err(ApiError::Precondition(format!(
+            "hello.protocol: worker {} speaks protocol {}, this coordinator speaks {PROTOCOL}: use the same version of Fovea for both",
+            check::worker_id("hello.worker_id", &worker_id)?,
+            protocol.max(1)
+        )));
+    }
     let held_run = match &*held_run_id {
         "" => None,
         id => Some(check::run_id("hello.held_run_id", id)?),
@@ -51,8 +60,10 @@ fn serving_of(field: &str, wire: &pb::Serving) -> Result<(RunId, u64), ApiError>
     ))
 }
 
-/// What a worker's message says; None for a mere sign of life.
-pub(super) fn said(message: pb::WorkerMessage) -> Result<Option<Said>, ApiError> {
+/// A worker's message; None for the heartbeat of an idle worker.
+pub(super) fn worker_message(
+    message: pb::WorkerMessage,
+) -> Result<Option<WorkerMessage>, ApiError> {
     let message = message
         .message
         .ok_or_else(|| ApiError::invalid("message", "is missing or of a newer version"))?;
@@ -68,7 +79,7 @@ pub(super) fn said(message: pb::WorkerMessage) -> Result<Option<Said>, ApiError>
             let Some(pb::Serving { run_id, generation }) = serving else {
                 return Ok(None);
             };
-            let what = AboutRun::Progress(Heartbeat {
+            let what = RunMessage::Heartbeat(Heartbeat {
                 ticks,
                 waiting_for,
                 polls,
@@ -81,7 +92,7 @@ pub(super) fn said(message: pb::WorkerMessage) -> Result<Option<Said>, ApiError>
                 "" => String::new(),
                 text => check::reason(text),
             };
-            return Ok(Some(Said::Prepared { run, problem }));
+            return Ok(Some(WorkerMessage::Prepared { run, problem }));
         }
         Up::StateDigest(pb::StateDigest {
             run_id,
@@ -90,7 +101,7 @@ pub(super) fn said(message: pb::WorkerMessage) -> Result<Option<Said>, ApiError>
             digest,
         }) => {
             let digest = check::xxh3("state_digest.digest", &digest)?;
-            let what = AboutRun::Digest { step, digest };
+            let what = RunMessage::Digest { step, digest };
             ("state_digest", run_id, generation, what)
         }
         Up::Interrupted(pb::Interrupted {
@@ -99,7 +110,7 @@ pub(super) fn said(message: pb::WorkerMessage) -> Result<Option<Said>, ApiError>
             reason,
         }) => {
             let reason = check::reason(&reason);
-            let what = AboutRun::Interrupted { reason };
+            let what = RunMessage::Interrupted { reason };
             ("interrupted", run_id, generation, what)
         }
         Up::Unreachable(pb::Unreachable {
@@ -113,10 +124,10 @@ pub(super) fn said(message: pb::WorkerMessage) -> Result<Option<Said>, ApiError>
                 "unreachable",
                 run_id,
                 generation,
-                AboutRun::Unreachable { peers },
+                RunMessage::Unreachable { peers },
             )
         }
-        Up::Leaving(pb::Leaving {}) => return Ok(Some(Said::Leaving)),
+        Up::Leaving(pb::Leaving {}) => return Ok(Some(WorkerMessage::Leaving)),
         Up::Ready(pb::Ready {
             run_id,
             generation,
@@ -125,8 +136,8 @@ pub(super) fn said(message: pb::WorkerMessage) -> Result<Option<Said>, ApiError>
             step,
         }) => {
             let digest = check::xxh3("ready.state_digest", &state_digest)?;
-            let what = AboutRun::Ready {
-                standing: StateId { step, digest },
+            let what = RunMessage::Ready {
+                state: StateId { step, digest },
                 fingerprint: check::fingerprint("ready.fingerprint", fingerprint)?,
             };
             ("ready", run_id, generation, what)
@@ -144,7 +155,7 @@ pub(super) fn said(message: pb::WorkerMessage) -> Result<Option<Said>, ApiError>
                 "step",
                 run_id,
                 generation,
-                AboutRun::Step { report, samples },
+                RunMessage::Step { report, samples },
             )
         }
         Up::Scores(pb::Scores {
@@ -153,7 +164,7 @@ pub(super) fn said(message: pb::WorkerMessage) -> Result<Option<Said>, ApiError>
             epoch,
             scores,
         }) => {
-            let what = AboutRun::Scores {
+            let what = RunMessage::Scores {
                 epoch,
                 scores: checked_scores(scores)?,
             };
@@ -176,15 +187,15 @@ pub(super) fn said(message: pb::WorkerMessage) -> Result<Option<Said>, ApiError>
                 },
                 other => other,
             };
-            ("released", run_id, generation, AboutRun::Released(outcome))
+            ("released", run_id, generation, RunMessage::Released(outcome))
         }
     };
     let run = check::run_id(&format!("{field}.run_id"), &run_id)?;
     let generation = check::generation(&format!("{field}.generation"), generation)?;
-    Ok(Some(Said::About {
+    Ok(Some(WorkerMessage::About {
         run,
         generation,
-        what,
+        message: what,
     }))
 }
 
@@ -240,14 +251,14 @@ pub(super) fn down(message: Down) -> pb::CoordinatorMessage {
     }
 }
 
-pub(super) fn wire_message(message: ToWorker) -> Result<pb::CoordinatorMessage, Status> {
+pub(super) fn wire_message(message: CoordinatorMessage) -> Result<pb::CoordinatorMessage, Status> {
     Ok(down(match message {
-        ToWorker::End(error) => return Err(error.into()),
-        ToWorker::Stop { run, generation } => Down::Stop(pb::Stop {
+        CoordinatorMessage::End(error) => return Err(error.into()),
+        CoordinatorMessage::Stop { run, generation } => Down::Stop(pb::Stop {
             run_id: run.to_string(),
             generation,
         }),
-        ToWorker::Abort {
+        CoordinatorMessage::Abort {
             run,
             generation,
             reason,
@@ -256,7 +267,7 @@ pub(super) fn wire_message(message: ToWorker) -> Result<pb::CoordinatorMessage, 
             generation,
             reason,
         }),
-        ToWorker::Assignment(assignment) => {
+        CoordinatorMessage::Assignment(assignment) => {
             let Assignment {
                 run,
                 spec,
@@ -284,11 +295,11 @@ pub(super) fn wire_message(message: ToWorker) -> Result<pb::CoordinatorMessage, 
                 next_epoch,
             })
         }
-        ToWorker::Yield { run, generation } => Down::Yield(pb::Yield {
+        CoordinatorMessage::Yield { run, generation } => Down::Yield(pb::Yield {
             run_id: run.to_string(),
             generation,
         }),
-        ToWorker::Ack {
+        CoordinatorMessage::Ack {
             run,
             step,
             next_epoch,
@@ -297,7 +308,7 @@ pub(super) fn wire_message(message: ToWorker) -> Result<pb::CoordinatorMessage, 
             step,
             next_epoch,
         }),
-        ToWorker::Prepare(prepare) => {
+        CoordinatorMessage::Prepare(prepare) => {
             let Prepare {
                 run,
                 spec,

@@ -21,16 +21,21 @@
 
 mod agreement;
 mod apply;
+mod availability;
 mod ending;
 mod health;
+mod lineage;
+mod liveness;
 mod membership;
 mod results;
-mod vitals;
-mod vocabulary;
+mod types;
 
-pub use vocabulary::{
-    Effect, EpochResult, Event, Extent, Heartbeat, Next, Outcome, Phase, RunError, StateId,
-    StepPhases, StepReport, Stopping,
+pub use crate::state::StateId;
+pub use availability::Limits;
+pub use lineage::Rewind;
+pub use types::{
+    Effect, EpochResult, Event, Extent, Heartbeat, Next, Outcome, Phase, RunError, StepPhases,
+    StepReport, Stopping,
 };
 
 use std::collections::BTreeMap;
@@ -42,7 +47,8 @@ use crate::ids::{RunId, WorkerId};
 use crate::metrics::Score;
 use crate::roster::Roster;
 use crate::spec::RunSpec;
-use vitals::Vitals;
+use availability::Availability;
+use liveness::Liveness;
 
 /// After so many failures reported by workers that brought the run no further, it fails.
 const FUTILE_FAILURES: u32 = 5;
@@ -52,13 +58,6 @@ const FUTILE_GENERATIONS: u32 = 25;
 const STALE_GENERATIONS: u32 = 250;
 /// How long members may take to come back after the coordinator was restarted.
 const RETURN_MS: u64 = 10_000;
-
-/// A run was sent back: what generations up to this one did after this step is void.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Rewound {
-    generation: u64,
-    step: u64,
-}
 
 /// A run and all that the coordinator knows of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -84,12 +83,16 @@ pub struct Run {
     pub epochs: Vec<EpochResult>,
     /// Checkpoints by step.
     pub checkpoints: Vec<CheckpointInfo>,
-    /// Counts up when the run is sent back to a checkpoint: states of an older lineage are void.
+    /// Counts up with every rewind: states of an older lineage are void.
     #[serde(default)]
     pub lineage: u64,
-    /// Where it was sent back to.
-    #[serde(default)]
-    rewound: Option<Rewound>,
+    /// The rewinds that decide which checkpoints are void, oldest first. Older builds journalled the last one only.
+    #[serde(
+        default,
+        alias = "rewound",
+        deserialize_with = "lineage::read_history"
+    )]
+    pub rewinds: Vec<Rewind>,
     /// Fingerprint of the workers that run it.
     pub fingerprint: Option<Fingerprint>,
     /// Generations in a row that ended at the same step, and how many of them ended by a
@@ -116,7 +119,13 @@ pub struct Run {
     losses: BTreeMap<u64, (f64, u32)>,
     /// What is known of the members' health.
     #[serde(skip)]
-    vitals: Vitals,
+    liveness: Liveness,
+    /// What keeps it from being started.
+    #[serde(skip)]
+    availability: Availability,
+    /// Set by the coordinator from its configuration, after it made or read the run.
+    #[serde(skip)]
+    pub limits: Limits,
 }
 
 impl Run {
@@ -141,7 +150,7 @@ impl Run {
             epochs: Vec::new(),
             checkpoints: Vec::new(),
             lineage: 0,
-            rewound: None,
+            rewinds: Vec::new(),
             fingerprint: None,
             futile: 0,
             ended_at: None,
@@ -151,7 +160,9 @@ impl Run {
             progress: None,
             scores: BTreeMap::new(),
             losses: BTreeMap::new(),
-            vitals: Vitals::default(),
+            liveness: Liveness::default(),
+            availability: Availability::default(),
+            limits: Limits::default(),
         }
     }
 
@@ -160,7 +171,10 @@ impl Run {
     pub fn recovered(mut self, now: u64) -> Self {
         if let Some(roster) = self.roster() {
             let members: Vec<WorkerId> = roster.members.iter().map(|m| m.worker.clone()).collect();
-            self.vitals.awaited = members.into_iter().map(|w| (w, now + RETURN_MS)).collect();
+            self.liveness.awaited = members.into_iter().map(|w| (w, now + RETURN_MS)).collect();
+        }
+        if self.may_need_checkpoint() && self.newest_valid().is_some() {
+            self.availability.probe_soon(now);
         }
         self
     }
@@ -213,28 +227,26 @@ impl Run {
         }
     }
 
-    /// The checkpoint that the next generation starts from, unless its members hold a newer state.
-    pub fn start_checkpoint(&self) -> Option<&CheckpointInfo> {
-        self.checkpoints.iter().rev().find(|c| !self.is_void(c))
-    }
-
-    /// Whether a checkpoint belongs to what the run was sent back from.
-    fn is_void(&self, checkpoint: &CheckpointInfo) -> bool {
-        self.rewound
-            .is_some_and(|to| checkpoint.generation <= to.generation && checkpoint.step > to.step)
-    }
-
     /// The first epoch without a result.
     pub fn next_epoch(&self) -> u32 {
-        let has = |epoch: &u32| self.epochs.iter().any(|e| e.epoch == *epoch);
-        (0..).find(|epoch| !has(epoch)).unwrap_or(u32::MAX)
+        // Epochs are sorted and unique, so those without a gap before them are the ones at their own index.
+        let (mut from, mut to) = (0, self.epochs.len());
+        while from < to {
+            let middle = from.midpoint(to);
+            if self.epochs[middle].epoch as usize == middle {
+                from = middle + 1;
+            } else {
+                to = middle;
+            }
+        }
+        from as u32
     }
 
     /// How many more workers it would take now.
     pub fn vacancies(&self) -> usize {
         match &self.phase {
             // Not before it is known who of its members is still there.
-            Phase::Running { .. } if !self.vitals.awaited.is_empty() => 0,
+            Phase::Running { .. } if !self.liveness.awaited.is_empty() => 0,
             Phase::Running {
                 roster,
                 stopping: None,

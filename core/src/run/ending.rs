@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::membership::{ids, peers};
+use super::membership::{Cause, ids, peers};
 use super::{Effect, Event, Next, Outcome, Phase, Run, Stopping};
 use crate::checkpoint::CheckpointInfo;
 use crate::ids::WorkerId;
@@ -30,8 +30,8 @@ impl Run {
                 let Some(roster) = self.roster().cloned() else {
                     return;
                 };
-                self.vitals.settle_complaints();
-                self.vitals.forget(worker);
+                self.liveness.settle_complaints();
+                self.liveness.forget(worker);
                 let mut pending: BTreeSet<WorkerId> = ids(&peers(&roster)).into_iter().collect();
                 pending.remove(worker);
                 self.enter(
@@ -46,7 +46,7 @@ impl Run {
             }
             Phase::Finishing { pending, .. } => {
                 pending.remove(worker);
-                self.vitals.forget(worker);
+                self.liveness.forget(worker);
                 self.settle(out);
             }
             Phase::Queued { .. }
@@ -61,7 +61,7 @@ impl Run {
     pub(super) fn left_finishing(
         &mut self,
         worker: &WorkerId,
-        reason: String,
+        cause: Cause,
         out: &mut Vec<Effect>,
     ) {
         let Phase::Finishing { pending, .. } = &mut self.phase else {
@@ -70,10 +70,11 @@ impl Run {
         if !pending.remove(worker) {
             return;
         }
-        self.vitals.forget(worker);
+        self.liveness.forget(worker);
+        let Cause { log, reason } = cause;
         out.push(Effect::Log {
             warning: true,
-            message: reason.clone(),
+            message: log,
         });
         if self.awaited_is_stored() {
             self.settle(out);
@@ -150,14 +151,30 @@ impl Run {
         self.enter(phase, out);
     }
 
-    pub(super) fn checkpoint_failed(&mut self, failed: u64, why: &str, out: &mut Vec<Effect>) {
+    /// A checkpoint could not be stored. That of an older generation is of interest to nobody.
+    pub(super) fn checkpoint_failed(
+        &mut self,
+        generation: u64,
+        step: u64,
+        reason: &str,
+        out: &mut Vec<Effect>,
+    ) {
+        out.push(Effect::Log {
+            warning: true,
+            message: format!(
+                "checkpoint.failed: checkpoint {step} of generation {generation} was not stored: {reason}"
+            ),
+        });
+        if generation != self.generation {
+            return;
+        }
         if let Phase::Finishing { next, .. } = &self.phase
-            && next.awaited() == Some(failed)
+            && next.awaited() == Some(step)
             && !self.awaited_is_stored()
         {
-            // Full disks and the like: trying for ever would not help, nor would giving up at once.
+            // A full disk, for instance: more attempts may help, but not any number.
             self.failures += 1;
-            self.spoiled(why, out);
+            self.spoiled(reason, out);
         }
     }
 
@@ -236,7 +253,8 @@ impl Run {
         self.futile = 0;
         self.stale = 0;
         self.failures = 0;
-        self.vitals.forgive();
+        self.liveness.reset_penalties();
+        self.availability.reset_retries();
         self.enter(Phase::Queued { reason: None }, out);
     }
 

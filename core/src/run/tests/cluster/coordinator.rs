@@ -14,9 +14,7 @@ impl Cluster {
             Event::CheckpointStored { info } => {
                 format!("stored {} by {}", info.step, info.generation)
             }
-            Event::Ready {
-                worker, standing, ..
-            } => format!("ready {worker} {standing:?}"),
+            Event::Ready { worker, state, .. } => format!("ready {worker} {state:?}"),
             event => format!("{event:?}"),
         };
         let idle = matches!(event, Event::Tick | Event::Progress { .. });
@@ -73,6 +71,7 @@ impl Cluster {
                 }
                 Effect::Persist
                 | Effect::PublishPhase
+                | Effect::ProbeCheckpoint(_)
                 | Effect::PublishStep(_)
                 | Effect::PublishEpoch(_)
                 | Effect::PublishCheckpoint(_)
@@ -90,8 +89,8 @@ impl Cluster {
             && let Some(step) = next.awaited()
             && !self.storing.iter().any(|(s, _, _)| *s == step)
         {
-            let reason = "slices are missing".into();
-            self.apply(Event::CheckpointFailed { step, reason });
+            let generation = self.run.generation;
+            self.not_stored(generation, step, "slices are missing");
         }
     }
 
@@ -130,10 +129,10 @@ impl Cluster {
             }
             // What is said of an old assignment.
             _ if !on_it => {}
-            Said::Ready(standing) => self.apply(Event::Ready {
+            Said::Ready(state) => self.apply(Event::Ready {
                 worker,
                 generation,
-                standing,
+                state,
                 fingerprint: fingerprint(),
             }),
             Said::Step(step) => {
@@ -189,12 +188,19 @@ impl Cluster {
         let agree = slices.values().all(|d| *d == digest);
         if !agree {
             self.gathering.remove(&(generation, step));
-            let reason = "of different states".into();
-            self.apply(Event::CheckpointFailed { step, reason });
+            self.not_stored(generation, step, "of different states");
         } else if slices.len() == members {
             self.gathering.remove(&(generation, step));
             self.storing.push_back((step, generation, digest));
         }
+    }
+
+    fn not_stored(&mut self, generation: u64, step: u64, reason: &str) {
+        self.apply(Event::CheckpointFailed {
+            generation,
+            step,
+            reason: reason.into(),
+        });
     }
 
     pub fn store(&mut self, fails: bool) {
@@ -202,8 +208,7 @@ impl Cluster {
             return;
         };
         if fails {
-            let reason = "disk full".into();
-            self.apply(Event::CheckpointFailed { step, reason });
+            self.not_stored(generation, step, "disk full");
         } else {
             self.store.insert((step, generation), digest);
             self.apply(stored(step, generation));
@@ -288,8 +293,8 @@ impl Cluster {
         let (worker, serving) = (w.id.clone(), w.assignment);
         if let Some(s) = w.serving.clone() {
             let generation = s.roster.generation;
-            if let Some(standing) = s.standing {
-                w.say(generation, Said::Ready(standing));
+            if let Some(state) = s.state {
+                w.say(generation, Said::Ready(state));
             }
             let untold: Vec<u64> = w.taken.difference(&self.ledger).copied().collect();
             for step in untold {

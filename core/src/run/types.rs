@@ -9,6 +9,7 @@ use crate::checkpoint::{CheckpointInfo, Fingerprint};
 use crate::ids::{RunId, WorkerId};
 use crate::metrics::{Evaluation, Score};
 use crate::roster::Roster;
+use crate::state::StateId;
 
 /// Sizes that follow from the spec and the dataset; fixed when the run is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,15 +79,6 @@ impl fmt::Display for Stopping {
             Self::Drain => "is being checkpointed, to go on later",
         })
     }
-}
-
-/// The state that a ready worker starts from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StateId {
-    /// Committed steps.
-    pub step: u64,
-    /// Digest of the whole state.
-    pub digest: String,
 }
 
 /// What follows once every member has let go.
@@ -212,7 +204,7 @@ pub enum Event {
     Ready {
         worker: WorkerId,
         generation: u64,
-        standing: StateId,
+        state: StateId,
         fingerprint: Fingerprint,
     },
     /// A step was committed.
@@ -222,7 +214,7 @@ pub enum Event {
         worker: WorkerId,
         generation: u64,
         step: u64,
-        digest: String,
+        digest: u128,
     },
     /// The validation split, or a part of it, was scored after `epoch`.
     Scored {
@@ -232,14 +224,31 @@ pub enum Event {
     },
     /// A checkpoint is whole, verified and on disk.
     CheckpointStored { info: CheckpointInfo },
-    /// A checkpoint could not be stored.
-    CheckpointFailed { step: u64, reason: String },
-    /// A stored checkpoint is no longer what it was.
-    CheckpointDamaged {
+    /// A checkpoint that `generation` took could not be stored.
+    CheckpointFailed {
+        generation: u64,
+        step: u64,
+        reason: String,
+    },
+    /// A stored checkpoint was read in full and is not what was written: it is put aside.
+    CheckpointCorrupt {
         step: u64,
         generation: u64,
         reason: String,
     },
+    /// A stored checkpoint cannot be read now: an I/O error, or its file is missing. It stays listed; the store is
+    /// asked again.
+    CheckpointUnreadable {
+        step: u64,
+        generation: u64,
+        reason: String,
+    },
+    /// The store can read this checkpoint, as far as a look at the file tells.
+    CheckpointReadable { step: u64, generation: u64 },
+    /// The coordinator cannot hand out the run's data: a pack there is damaged.
+    DataUnavailable { reason: String },
+    /// It can again.
+    DataAvailable,
     /// A sign of life.
     Progress {
         worker: WorkerId,
@@ -317,8 +326,11 @@ pub enum Effect {
     Rewind { step: u64 },
     /// Remove the file of a checkpoint that is listed no more.
     RemoveCheckpoint(CheckpointInfo),
-    /// Put the file of a damaged checkpoint aside.
+    /// Put the file of a corrupt checkpoint aside.
     QuarantineCheckpoint(CheckpointInfo),
+    /// Look whether the store can read this checkpoint, and answer with `CheckpointReadable`,
+    /// `CheckpointUnreadable` or `CheckpointCorrupt`.
+    ProbeCheckpoint(CheckpointInfo),
     /// Tell watchers of the phase.
     PublishPhase,
     /// Tell watchers of a step.

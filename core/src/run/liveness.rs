@@ -20,11 +20,11 @@ const FIRST_PATIENCE_MS: u64 = 60_000;
 /// read, and at the end, when a checkpoint goes to the disk.
 const LONG_PATIENCE_MS: u64 = 15_000;
 /// Who waits looks up five times a second, and heartbeats come at least twice.
-const AWAKE_MS: u64 = 2_000;
+const POLL_TIMEOUT_MS: u64 = 2_000;
 /// Ticks come four times a second.
 const OVERSLEPT_MS: u64 = 2_000;
-/// More strikes do not keep a worker away for longer: some 64 seconds.
-const MOST_STRIKES: u32 = 6;
+/// More penalties do not keep a worker away for longer: some 64 seconds.
+const MAX_PENALTIES: u32 = 6;
 /// Steps whose times count.
 const STEPS: usize = 16;
 /// Steps whose digests are incomplete, at most.
@@ -32,8 +32,8 @@ const DIGESTS: usize = 8;
 
 /// Health of the members of a generation, and of workers over generations.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub(super) struct Vitals {
-    members: BTreeMap<WorkerId, Vital>,
+pub(super) struct Liveness {
+    members: BTreeMap<WorkerId, Member>,
     steps_ms: VecDeque<f64>,
     /// When to form anew, and why: somebody's peers broke off.
     pub regroup_at: Option<(u64, String)>,
@@ -45,23 +45,23 @@ pub(super) struct Vitals {
     /// Members that may still come back after the coordinator's restart, until then.
     pub awaited: BTreeMap<WorkerId, u64>,
     /// Members that came back without their part of the run, while others are still awaited.
-    pub bereft: BTreeSet<WorkerId>,
-    digests: BTreeMap<u64, BTreeMap<WorkerId, String>>,
-    strikes: BTreeMap<WorkerId, Strikes>,
+    pub stateless: BTreeSet<WorkerId>,
+    digests: BTreeMap<u64, BTreeMap<WorkerId, u128>>,
+    penalties: BTreeMap<WorkerId, Penalty>,
     ticked_ms: Option<u64>,
 }
 
 /// A member's signs of work.
 #[derive(Debug, Clone, PartialEq, Default)]
-struct Vital {
+struct Member {
     heartbeat: Heartbeat,
     worked_ms: u64,
-    looked_ms: u64,
+    polled_ms: u64,
     /// It has been ready in the generation before, so it has all that it needs.
     settled: bool,
 }
 
-impl Vital {
+impl Member {
     /// Without work for so long.
     fn still(&self, now: u64) -> u64 {
         now.saturating_sub(self.worked_ms)
@@ -69,13 +69,13 @@ impl Vital {
 
     /// It waits for a peer, and not just seemingly.
     fn waits(&self, now: u64, patience: u64) -> bool {
-        self.heartbeat.waiting_for.is_some() && now.saturating_sub(self.looked_ms) <= patience
+        self.heartbeat.waiting_for.is_some() && now.saturating_sub(self.polled_ms) <= patience
     }
 }
 
 /// What the members of a generation are at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Doing {
+pub(super) enum Stage {
     Forming,
     Running,
     Finishing,
@@ -83,7 +83,7 @@ pub(super) enum Doing {
 
 /// What a worker has to its account.
 #[derive(Debug, Clone, PartialEq, Default)]
-struct Strikes {
+struct Penalty {
     count: u32,
     until_ms: u64,
     differed: u32,
@@ -108,28 +108,28 @@ pub(super) enum Stuck {
     /// This member does not work, for so long, longer than that.
     Member(WorkerId, u64, u64),
     /// All wait for each other, for so long.
-    Everybody(u64),
+    Deadlock(u64),
 }
 
-impl Vitals {
+impl Liveness {
     /// A generation begins.
     pub fn begin(&mut self, members: impl Iterator<Item = WorkerId>, now: u64) {
         let before = std::mem::take(&mut self.members);
         let fresh = |worker| {
-            let vital = Vital {
+            let member = Member {
                 worked_ms: now,
-                looked_ms: now,
+                polled_ms: now,
                 settled: before.get(&worker).is_some_and(|v| v.settled),
-                ..Vital::default()
+                ..Member::default()
             };
-            (worker, vital)
+            (worker, member)
         };
         self.members = members.map(fresh).collect();
         self.regroup_at = None;
         self.interrupted.clear();
         self.settle_complaints();
         self.awaited.clear();
-        self.bereft.clear();
+        self.stateless.clear();
         self.digests.clear();
         self.ticked_ms = None;
     }
@@ -137,8 +137,8 @@ impl Vitals {
     /// All members reach each other and have all that they need.
     pub fn all_ready(&mut self) {
         self.settle_complaints();
-        for vital in self.members.values_mut() {
-            vital.settled = true;
+        for member in self.members.values_mut() {
+            member.settled = true;
         }
     }
 
@@ -155,17 +155,17 @@ impl Vitals {
 
     /// A sign of life.
     pub fn progress(&mut self, worker: WorkerId, heartbeat: Heartbeat, now: u64) {
-        let vital = self.members.entry(worker).or_insert_with(|| Vital {
+        let member = self.members.entry(worker).or_insert_with(|| Member {
             worked_ms: now,
-            looked_ms: now,
-            ..Vital::default()
+            polled_ms: now,
+            ..Member::default()
         });
-        let before = std::mem::replace(&mut vital.heartbeat, heartbeat);
+        let before = std::mem::replace(&mut member.heartbeat, heartbeat);
         if heartbeat.ticks != before.ticks {
-            vital.worked_ms = now;
+            member.worked_ms = now;
         }
         if (heartbeat.polls, heartbeat.waiting_for) != (before.polls, before.waiting_for) {
-            vital.looked_ms = now;
+            member.polled_ms = now;
         }
     }
 
@@ -176,9 +176,9 @@ impl Vitals {
         let asleep = before.is_some_and(|before| now > before + OVERSLEPT_MS);
         if let (true, Some(before)) = (asleep, before) {
             let lost = now - before;
-            for vital in self.members.values_mut() {
-                vital.worked_ms = now;
-                vital.looked_ms = now;
+            for member in self.members.values_mut() {
+                member.worked_ms = now;
+                member.polled_ms = now;
             }
             for until in self.awaited.values_mut() {
                 *until += lost;
@@ -195,8 +195,15 @@ impl Vitals {
         self.steps_ms.push_back(ms);
     }
 
+    /// The median time of the recent steps in milliseconds; None before any is known.
+    pub fn usual_step_ms(&self) -> Option<f64> {
+        let mut steps: Vec<f64> = self.steps_ms.iter().copied().collect();
+        steps.sort_by(f64::total_cmp);
+        steps.get(steps.len() / 2).copied().filter(|ms| *ms > 0.0)
+    }
+
     /// How long nobody need show any work; `short` where nothing but computing or waiting is to be done.
-    fn patience(&self, doing: Doing, short: bool) -> u64 {
+    fn patience(&self, doing: Stage, short: bool) -> u64 {
         // Not the longest: that may be one in which somebody was stuck.
         let mut steps: Vec<f64> = self.steps_ms.iter().copied().collect();
         steps.sort_by(f64::total_cmp);
@@ -205,20 +212,20 @@ impl Vitals {
             return FIRST_PATIENCE_MS;
         }
         let least = match doing {
-            Doing::Running => LEAST_PATIENCE_MS,
-            Doing::Forming if short => LEAST_PATIENCE_MS,
-            Doing::Forming | Doing::Finishing => LONG_PATIENCE_MS,
+            Stage::Running => LEAST_PATIENCE_MS,
+            Stage::Forming if short => LEAST_PATIENCE_MS,
+            Stage::Forming | Stage::Finishing => LONG_PATIENCE_MS,
         };
         ((usual * SLOWER) as u64).max(least)
     }
 
     /// Who, if anyone, stands still for too long.
-    pub fn stuck(&self, doing: Doing, now: u64) -> Option<Stuck> {
-        for (worker, vital) in &self.members {
+    pub fn stuck(&self, doing: Stage, now: u64) -> Option<Stuck> {
+        for (worker, member) in &self.members {
             // Who waits, or seems to, has nothing to set up or to read.
-            let short = vital.settled || vital.heartbeat.waiting_for.is_some();
-            let (still, patience) = (vital.still(now), self.patience(doing, short));
-            let idle = still > patience && !vital.waits(now, patience);
+            let short = member.settled || member.heartbeat.waiting_for.is_some();
+            let (still, patience) = (member.still(now), self.patience(doing, short));
+            let idle = still > patience && !member.waits(now, patience);
             if idle && !self.awaited.contains_key(worker) {
                 return Some(Stuck::Member(worker.clone(), still, patience));
             }
@@ -226,10 +233,10 @@ impl Vitals {
         // Nobody is to blame only if all are awake; of one that is not, it will soon be known. A state that is handed
         // over takes its time, and meanwhile all wait.
         let patience = self.patience(doing, false);
-        let waits = |v: &Vital| v.still(now) > patience && v.waits(now, AWAKE_MS);
+        let waits = |v: &Member| v.still(now) > patience && v.waits(now, POLL_TIMEOUT_MS);
         let shortest = self.members.values().map(|v| v.still(now)).min()?;
         let all_wait = self.members.values().all(waits);
-        all_wait.then_some(Stuck::Everybody(shortest))
+        all_wait.then_some(Stuck::Deadlock(shortest))
     }
 
     /// `worker` says that it cannot reach `peers`.
@@ -274,7 +281,7 @@ impl Vitals {
         members: &[WorkerId],
         worker: WorkerId,
         step: u64,
-        digest: String,
+        digest: u128,
     ) -> Verdict {
         let here = self.digests.entry(step).or_default();
         here.insert(worker, digest);
@@ -287,9 +294,9 @@ impl Vitals {
         let here = self.digests.remove(&step).unwrap_or_default();
         // Older ones that are not complete by now never will be.
         self.digests.retain(|other, _| *other > step);
-        let mut count: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut count: BTreeMap<u128, usize> = BTreeMap::new();
         for digest in here.values() {
-            *count.entry(digest).or_default() += 1;
+            *count.entry(*digest).or_default() += 1;
         }
         if count.len() == 1 {
             return Verdict::Agreed;
@@ -297,7 +304,7 @@ impl Vitals {
         match count.iter().find(|(_, n)| **n * 2 > here.len()) {
             Some((winner, _)) => Verdict::Differ(
                 here.iter()
-                    .filter(|(_, digest)| digest != winner)
+                    .filter(|(_, digest)| *digest != winner)
                     .map(|(worker, _)| worker.clone())
                     .collect(),
             ),
@@ -306,44 +313,44 @@ impl Vitals {
     }
 
     /// A worker failed: from the second time on it is kept away from the run for a while, each time longer.
-    pub fn strike(&mut self, worker: &WorkerId, now: u64) {
-        let strikes = self.strikes.entry(worker.clone()).or_default();
-        strikes.count += 1;
-        if strikes.count > 1 {
-            strikes.until_ms = now + (1000 << strikes.count.min(MOST_STRIKES));
+    pub fn penalize(&mut self, worker: &WorkerId, now: u64) {
+        let penalties = self.penalties.entry(worker.clone()).or_default();
+        penalties.count += 1;
+        if penalties.count > 1 {
+            penalties.until_ms = now + (1000 << penalties.count.min(MAX_PENALTIES));
         }
     }
 
     /// A worker was stuck, for which all others had to wait: it is kept away at once, and the second time for as long
     /// as any.
-    pub fn strike_stuck(&mut self, worker: &WorkerId, now: u64) {
-        let strikes = self.strikes.entry(worker.clone()).or_default();
-        strikes.count += MOST_STRIKES / 2;
-        strikes.until_ms = now + (1000 << strikes.count.min(MOST_STRIKES));
+    pub fn penalize_stuck(&mut self, worker: &WorkerId, now: u64) {
+        let penalties = self.penalties.entry(worker.clone()).or_default();
+        penalties.count += MAX_PENALTIES / 2;
+        penalties.until_ms = now + (1000 << penalties.count.min(MAX_PENALTIES));
     }
 
     /// A worker's state differed from the majority's. True if it must not serve this run again: one flipped
     /// bit may be chance, a second is a machine to be looked at.
     pub fn differed(&mut self, worker: &WorkerId) -> bool {
-        let strikes = self.strikes.entry(worker.clone()).or_default();
-        strikes.differed += 1;
-        if strikes.differed > 1 {
-            strikes.until_ms = u64::MAX;
+        let penalties = self.penalties.entry(worker.clone()).or_default();
+        penalties.differed += 1;
+        if penalties.differed > 1 {
+            penalties.until_ms = u64::MAX;
         }
-        strikes.differed > 1
+        penalties.differed > 1
     }
 
     /// Until when a worker is kept away from the run.
     pub fn barred_until(&self, worker: &WorkerId) -> u64 {
-        self.strikes.get(worker).map_or(0, |s| s.until_ms)
+        self.penalties.get(worker).map_or(0, |s| s.until_ms)
     }
 
     /// A person tries again.
-    pub fn forgive(&mut self) {
-        self.strikes.clear();
+    pub fn reset_penalties(&mut self) {
+        self.penalties.clear();
     }
 }
 
 #[cfg(test)]
-#[path = "vitals_tests.rs"]
+#[path = "liveness_tests.rs"]
 mod tests;

@@ -44,7 +44,6 @@ pub(super) struct Live {
 /// What the cluster starts with.
 pub(crate) struct Start {
     pub config: Arc<Config>,
-    pub runs: RunContext,
     pub next_run: u64,
     pub recovered: Vec<LiveRun>,
     pub catalogue: watch::Receiver<Arc<Catalogue>>,
@@ -78,20 +77,22 @@ pub(super) struct Actor {
     undrained: BTreeSet<u64>,
 }
 
-/// Starts the cluster with the runs that the journal holds. The task ends when nobody can reach it any more, and
-/// waits for its runs then.
-pub(crate) fn start(start: Start) -> (Cluster, tokio::task::JoinHandle<Result<(), ActorError>>) {
+/// Starts the cluster with the runs that the journal holds; `context` gives what a run actor works with, given the
+/// way to the cluster. The task ends when nobody can reach it any more, and waits for its runs then.
+pub(crate) fn start(
+    start: Start,
+    context: impl FnOnce(mpsc::UnboundedSender<Report>) -> RunContext,
+) -> (Cluster, tokio::task::JoinHandle<Result<(), ActorError>>) {
     let (requests, inbox) = mpsc::channel(INBOX);
     let (reports, reported) = mpsc::unbounded_channel();
     let Start {
         config,
-        runs,
         next_run,
         recovered,
         catalogue,
         room,
     } = start;
-    let context = RunContext { reports, ..runs };
+    let context = context(reports);
     let mut actor = Actor {
         config,
         context,

@@ -35,7 +35,8 @@ use crate::journal::LiveRun;
 use crate::messages::{CoordinatorMessage, Hello, WorkerMessage};
 use crate::run::RunHandle;
 
-pub(crate) use actor::{ActorError, Start, start};
+pub use actor::ActorError;
+pub(crate) use actor::{Start, start};
 
 /// Where an answer goes.
 pub(crate) type Reply<T> = oneshot::Sender<Result<T, ApiError>>;

@@ -42,7 +42,8 @@ use crate::journal::Journal;
 use crate::messages::{RunMessage, SliceClaim};
 use crate::store::CheckpointStore;
 
-pub(crate) use actor::{RunActorError, start};
+pub use actor::RunActorError;
+pub(crate) use actor::start;
 pub(crate) use assembly::{AssemblyKey, SliceTicket};
 pub(crate) use requests::{DeletedRun, PersonRequest};
 pub(crate) use storage::FileReport;

@@ -49,7 +49,9 @@ async fn serve(args: &Args, config: Config, addresses: &[SocketAddr]) -> Result<
         .await
         .map_err(|e| Failure::bind(&listen, &e))?;
     let address = listener.local_addr().map_err(Failure::other)?;
-    let coordinator = Coordinator::open(config).map_err(|e| Failure::serve(&e))?;
+    let coordinator = Coordinator::open(config)
+        .await
+        .map_err(|e| Failure::serve(&e))?;
     if let Some(path) = &args.address_file {
         let text = format!("{address}\n");
         write_atomically(path, text.as_bytes()).map_err(|e| Failure::address_file(path, &e))?;

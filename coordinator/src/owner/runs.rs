@@ -198,6 +198,8 @@ impl Owner {
                         warn!(run_id = %run, step = info.step, %error, "cannot put a checkpoint aside");
                     }
                 }
+                // The stores that are being rebuilt answer it; this one takes every checkpoint for readable.
+                Effect::ProbeCheckpoint(_) => {}
                 Effect::SendStop {
                     workers,
                     generation,
@@ -284,7 +286,12 @@ impl Owner {
             None => return Ok(()),
             Some(reason) => reason,
         };
-        self.apply(number, Event::CheckpointFailed { step, reason })
+        let event = Event::CheckpointFailed {
+            generation: entry.run.generation,
+            step,
+            reason,
+        };
+        self.apply(number, event)
     }
 
     fn log_phase(&self, number: u64) {

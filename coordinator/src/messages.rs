@@ -7,8 +7,9 @@ use fovea_core::checkpoint::{CheckpointInfo, Fingerprint};
 use fovea_core::ids::{RunId, WorkerId};
 use fovea_core::metrics::Score;
 use fovea_core::roster::Roster;
-use fovea_core::run::{Heartbeat, Outcome, StateId, StepReport};
+use fovea_core::run::{Heartbeat, Outcome, StepReport};
 use fovea_core::spec::RunSpec;
+use fovea_core::state::StateId;
 
 use crate::error::ApiError;
 
@@ -55,7 +56,7 @@ pub(crate) enum RunMessage {
     },
     Digest {
         step: u64,
-        digest: String,
+        digest: u128,
     },
     Interrupted {
         reason: String,

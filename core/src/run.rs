@@ -87,11 +87,7 @@ pub struct Run {
     #[serde(default)]
     pub lineage: u64,
     /// The rewinds that decide which checkpoints are void, oldest first. Older builds journalled the last one only.
-    #[serde(
-        default,
-        alias = "rewound",
-        deserialize_with = "lineage::read_history"
-    )]
+    #[serde(default, alias = "rewound", deserialize_with = "lineage::read_history")]
     pub rewinds: Vec<Rewind>,
     /// Fingerprint of the workers that run it.
     pub fingerprint: Option<Fingerprint>,

@@ -263,7 +263,7 @@ impl Actor {
                 self.apply(Event::Ready {
                     worker,
                     generation,
-                    standing: state,
+                    state,
                     fingerprint,
                 })
                 .await?;

@@ -145,9 +145,13 @@ impl Run {
                     seconds(until.saturating_sub(now))
                 )
             }
-            None => "retrying; no older checkpoint can be read, so the run waits for the store".into(),
+            None => {
+                "retrying; no older checkpoint can be read, so the run waits for the store".into()
+            }
         };
-        Some(format!("checkpoint {step} cannot be read ({reason}); {follows}"))
+        Some(format!(
+            "checkpoint {step} cannot be read ({reason}); {follows}"
+        ))
     }
 
     /// The store cannot read a checkpoint now.

@@ -44,7 +44,8 @@ impl Run {
             let reason = "it cannot reach its peers".to_owned();
             self.interrupted(now, worker, generation, reason);
         } else if self.is_member(&worker, generation) {
-            self.liveness.cannot_reach(worker, peers, now + COMPLAINTS_MS);
+            self.liveness
+                .cannot_reach(worker, peers, now + COMPLAINTS_MS);
         }
     }
 
@@ -137,7 +138,10 @@ impl Run {
     ) {
         let (still, limit) = (seconds(still), seconds(patience));
         let limit = match self.liveness.usual_step_ms() {
-            Some(usual) => format!("limit {limit}; the median step takes {}", seconds(usual as u64)),
+            Some(usual) => format!(
+                "limit {limit}; the median step takes {}",
+                seconds(usual as u64)
+            ),
             None => format!("limit {limit}; no step has been taken yet"),
         };
         let reason = format!("worker {worker} made no progress for {still} ({limit})");

@@ -297,7 +297,9 @@ impl Run {
         let enough = others.len() >= self.fewest();
         let reason = format!("worker {worker} leaves");
         let cause = || Cause {
-            log: format!("worker.leaving: worker {worker} shuts down; generation {generation} continues without it"),
+            log: format!(
+                "worker.leaving: worker {worker} shuts down; generation {generation} continues without it"
+            ),
             reason: reason.clone(),
         };
         match &self.phase {

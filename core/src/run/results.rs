@@ -129,9 +129,7 @@ impl Run {
             .into_iter()
             .partition(|c| gone.contains(&c.step));
         self.checkpoints = kept;
-        out.extend(
-            Vec::into_iter(gone).map(Effect::RemoveCheckpoint),
-        );
+        out.extend(Vec::into_iter(gone).map(Effect::RemoveCheckpoint));
     }
 
     /// A stored checkpoint was read in full and is not what was written: it is put aside, and the one before it counts.

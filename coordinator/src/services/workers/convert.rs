@@ -100,7 +100,7 @@ pub(super) fn worker_message(
             step,
             digest,
         }) => {
-            let digest = check::xxh3("state_digest.digest", &digest)?;
+            let digest = check::state_digest("state_digest.digest", &digest)?;
             let what = RunMessage::Digest { step, digest };
             ("state_digest", run_id, generation, what)
         }
@@ -135,7 +135,7 @@ pub(super) fn worker_message(
             fingerprint,
             step,
         }) => {
-            let digest = check::xxh3("ready.state_digest", &state_digest)?;
+            let digest = check::state_digest("ready.state_digest", &state_digest)?;
             let what = RunMessage::Ready {
                 state: StateId { step, digest },
                 fingerprint: check::fingerprint("ready.fingerprint", fingerprint)?,

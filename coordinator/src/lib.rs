@@ -19,6 +19,8 @@ mod config;
 mod data_dir;
 mod datasets;
 mod error;
+#[allow(dead_code)]
+mod journal;
 mod legacy_journal;
 mod owner;
 mod scheduler;

@@ -24,6 +24,8 @@ mod owner;
 mod scheduler;
 mod server;
 mod services;
+#[allow(dead_code)]
+mod store;
 #[cfg(test)]
 mod torn;
 

@@ -24,7 +24,7 @@ mod owner;
 mod scheduler;
 mod server;
 mod services;
-#[allow(dead_code)]
+#[allow(dead_code, unused_imports)]
 mod store;
 #[cfg(test)]
 mod torn;

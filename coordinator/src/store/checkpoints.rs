@@ -26,7 +26,6 @@ use std::time::SystemTime;
 
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::ids::RunId;
-use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
 use super::assembly::AssemblyFile;
@@ -42,9 +41,6 @@ const KIND: Kind = Kind {
     name: "checkpoint store",
     in_use: holds_checkpoints,
 };
-
-/// Bytes read at a time.
-const PIECE: usize = 256 << 10;
 
 /// The checkpoint store. Clones share it. All calls wait for the disk.
 #[derive(Debug, Clone)]
@@ -172,7 +168,7 @@ impl CheckpointStore {
         let failed = |error| self.inner.root.read_error(&path, error);
         let (mut file, _) = disk::open(&path).map_err(failed)?;
         disk::forget_cached(&file);
-        let (bytes, sha256) = hash(&mut file, &mut progress).map_err(failed)?;
+        let (bytes, sha256) = disk::hash(&mut file, &mut progress).map_err(failed)?;
         if bytes == info.bytes && sha256 == info.sha256 {
             return Ok(());
         }
@@ -576,23 +572,6 @@ fn make(path: &Path, header: &[u8], bytes: u64) -> io::Result<File> {
             // The first error is the one to report.
             let _ = disk::remove(path);
             Err(error)
-        }
-    }
-}
-
-/// Reads to the end: the bytes, and their SHA-256 in hex.
-pub(super) fn hash(file: &mut File, progress: &mut impl FnMut(u64)) -> io::Result<(u64, String)> {
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0; PIECE];
-    let mut bytes = 0;
-    loop {
-        match disk::read(file, &mut buffer)? {
-            0 => return Ok((bytes, hex::encode(hash.finalize()))),
-            n => {
-                hash.update(&buffer[..n]);
-                bytes += n as u64;
-                progress(bytes);
-            }
         }
     }
 }

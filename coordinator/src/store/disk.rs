@@ -10,6 +10,11 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
+/// Bytes read at a time.
+const PIECE: usize = 256 << 10;
+
 /// One kind of file operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Operation {
@@ -95,6 +100,23 @@ pub(super) fn read(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
         match file.read(buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             result => return result,
+        }
+    }
+}
+
+/// Reads to the end: the bytes, and their SHA-256 in hex.
+pub(super) fn hash(file: &mut File, progress: &mut impl FnMut(u64)) -> io::Result<(u64, String)> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; PIECE];
+    let mut bytes = 0;
+    loop {
+        match read(file, &mut buffer)? {
+            0 => return Ok((bytes, hex::encode(hash.finalize()))),
+            n => {
+                hash.update(&buffer[..n]);
+                bytes += n as u64;
+                progress(bytes);
+            }
         }
     }
 }

@@ -394,7 +394,7 @@ fn create(dir: &Path, kind: Kind, replace: bool) -> Result<Identity, (PathBuf, i
 
 fn random_id() -> io::Result<String> {
     let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;
     Ok(hex::encode(bytes))
 }
 

@@ -21,6 +21,11 @@
 
 mod assembly;
 mod checkpoints;
+#[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+mod crash_tests;
+#[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+mod crash_trace;
+mod datasets;
 mod disk;
 mod error;
 #[cfg(test)]
@@ -30,16 +35,24 @@ mod identity;
 mod manifest;
 mod names;
 mod priority;
+#[cfg(test)]
+mod test_support;
+#[cfg(test)]
+mod tests;
 mod trash;
+mod upload;
 
 use std::time::Duration;
 
 pub(crate) use assembly::{AssemblyFile, CheckpointRecord};
 pub(crate) use checkpoints::CheckpointStore;
+pub(crate) use datasets::{DatasetStore, HeldDataset};
 pub use error::{OpenError, StoreError};
 pub(crate) use header::{Description, header};
 pub(crate) use manifest::{Manifest, RunRecord};
 pub(crate) use priority::lowest_priority;
+pub use upload::UploadError;
+pub(crate) use upload::{Stored, Upload, Verified};
 
 /// What names of unfinished files and folders begin with. They are removed at start.
 const TEMPORARY: &str = "tmp-";

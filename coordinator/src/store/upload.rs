@@ -93,10 +93,7 @@ impl Upload {
             ("header.index", index.len(), INDEX_BYTES),
         ] {
             if size == 0 || size > most {
-                return invalid(
-                    field,
-                    format!("has {size} bytes; 1 to {most} are taken"),
-                );
+                return invalid(field, format!("has {size} bytes; 1 to {most} are taken"));
             }
         }
         parse(manifest, index).map(|(manifest, _)| manifest)
@@ -246,8 +243,7 @@ impl Upload {
             }
         }
         for path in [folder.path.join(PACKS), folder.path.clone()] {
-            disk::sync_folder(&path)
-                .map_err(|error| store.root().write_error(&path, 0, error))?;
+            disk::sync_folder(&path).map_err(|error| store.root().write_error(&path, 0, error))?;
         }
         Ok(Verified {
             folder,

@@ -298,9 +298,12 @@ impl Task {
     async fn add(&mut self, upload: Verified) -> Result<Added, ApiError> {
         let (name, digest) = upload.name_and_digest();
         self.may_add(&name, &digest)?;
-        let store = self.store.clone();
-        let Stored { held, repaired } =
-            on_files(move || upload.store(&store)).await?.map_err(|e| ApiError::from(&e))?;
+        let Stored {
+            held,
+            added,
+            repaired,
+        } = on_files(move || upload.store()).await??;
+        let repaired = (!added).then_some(repaired);
         self.journal
             .put_dataset(&name, &digest)
             .await

@@ -6,7 +6,7 @@ use fovea_core::spec::SpecError;
 use fovea_proto::ConvertError;
 use tonic::Status;
 
-use crate::store::StoreError;
+use crate::store::{StoreError, UploadError};
 
 /// Why a request is not met. Every message names the thing and says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -102,6 +102,21 @@ impl From<RunError> for ApiError {
             | RunError::NotResumable { .. } => Self::Precondition(error.to_string()),
             RunError::NoCheckpoint { .. } => Self::NotFound(error.to_string()),
         }
+    }
+}
+
+impl From<UploadError> for ApiError {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::Invalid { field, problem } => Self::invalid(field, problem),
+            UploadError::Store(error) => Self::from(&error),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::from(&error)
     }
 }
 

@@ -57,6 +57,9 @@ use thread::{Message, Read, Thread, Write};
 const WRITES: usize = 1024;
 const READS: usize = 64;
 
+/// Steps that are read at a time for their losses.
+const LOSSES: usize = 2_000;
+
 /// How long a write may wait for others to share its commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Urgency {
@@ -259,6 +262,33 @@ impl Journal {
     pub(crate) async fn run(&self, number: u64) -> Result<Option<Run>, JournalError> {
         let json = self.read(|answer| Read::Run { number, answer }).await?;
         json.map(|json| parse(number, &json)).transpose()
+    }
+
+    /// An ended run as its actor needs it, if it is asked for something again.
+    ///
+    /// # Errors
+    /// It cannot be read, or the journal is closed.
+    pub(crate) async fn live_run(&self, number: u64) -> Result<Option<LiveRun>, JournalError> {
+        let Some(run) = self.run(number).await? else {
+            return Ok(None);
+        };
+        let head = self.read(|answer| Read::Head { number, answer }).await?;
+        let epoch = u64::from(run.next_epoch()).saturating_mul(run.extent.steps_per_epoch);
+        let (mut losses, mut from) = (Vec::new(), epoch + 1);
+        loop {
+            let (entries, _) = self
+                .steps(number, run.extent.train_samples, from, LOSSES)
+                .await?;
+            let Some(last) = entries.last() else { break };
+            from = last.step + 1;
+            let loss = |e: &ledger::Entry| (e.step, e.loss, e.samples.len() as u32);
+            losses.extend(entries.iter().map(loss));
+        }
+        Ok(Some(LiveRun {
+            run,
+            ledger_head: head.unwrap_or(0),
+            losses,
+        }))
     }
 
     /// Runs with numbers below `before`, newest first, of all phases, at most `limit`; fewer only when there are

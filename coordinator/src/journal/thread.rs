@@ -76,6 +76,11 @@ pub(super) enum Read {
         number: u64,
         answer: Answer<Option<String>>,
     },
+    /// The ledger's head.
+    Head {
+        number: u64,
+        answer: Answer<Option<u64>>,
+    },
     RunsBefore {
         before: u64,
         limit: usize,
@@ -408,6 +413,9 @@ impl Thread {
         let fail = |e: rusqlite::Error| JournalError::from_sqlite("read", path, 0, &e);
         match read {
             Read::Run { number, answer: to } => answer(to, rows::run(db, number).map_err(fail)),
+            Read::Head { number, answer: to } => {
+                answer(to, rows::head(db, number).map_err(fail));
+            }
             Read::RunsBefore {
                 before,
                 limit,

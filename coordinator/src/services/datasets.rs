@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fovea_core::ids::DatasetName;
-use fovea_dataset::{INDEX_FILE, MANIFEST_FILE, Split};
+use fovea_dataset::Split;
 use fovea_proto::pb::create_dataset_request::Part;
 use fovea_proto::pb::create_dataset_response::Outcome;
 use fovea_proto::pb::datasets_server::Datasets;
@@ -61,13 +61,8 @@ impl Datasets for DatasetsService {
     ) -> Result<Response<pb::DatasetFiles>, Status> {
         let held = self.0.datasets.now().find(&request.into_inner().dataset)?;
         let store = self.0.dataset_files.clone();
-        let files = on_files(move || {
-            let manifest = store.read_file(&held, MANIFEST_FILE)?;
-            let index = store.read_file(&held, INDEX_FILE)?;
-            Ok((manifest, index))
-        })
-        .await?;
-        let (manifest, index) = files.map_err(|e: crate::store::StoreError| ApiError::from(&e))?;
+        let files = on_files(move || store.read_files(&held.manifest.digest)).await?;
+        let (manifest, index) = files.map_err(|e| ApiError::from(&e))?;
         Ok(Response::new(pb::DatasetFiles {
             manifest: Bytes::from(manifest),
             index: Bytes::from(index),
@@ -180,7 +175,7 @@ impl DatasetsService {
         }
         let store = self.0.dataset_files.clone();
         let mut upload =
-            on_files(move || Upload::begin(&store, checked, &manifest, &index)).await??;
+            on_files(move || store.begin_upload(checked, &manifest, &index)).await??;
         while let Some(message) = transfer::next(&mut stream, &self.0).await? {
             let piece = match message.part {
                 Some(Part::Piece(piece)) => piece,

@@ -6,19 +6,22 @@
 //!     ^  ^                |   ^                         |                  | all steps done,
 //!     |  |                |   +-------------------------+                  | Cancel, Pause, Drain
 //!     |  +----------------+     generation + 1: a member lost, stuck,      v
-//!     |   too few are left      leaving, joining, in dispute           Finishing
-//!     |                                                                    | members let go,
+//!     |   too few are left,     leaving, joining, diverged             Finishing
+//!     |   or a member blocked                                              | members let go,
 //!     +--------------------------------------------------------------------+ checkpoint settled
 //!     ^                                                                    v
 //!     +------ Resume ------ Paused | Failed(reason) | Cancelled        Completed
 //! ```
 //!
-//! A generation is fenced, not waited for: its members know each other by a key that no other generation
-//! has, and what they say carries its number. So when one is lost the next begins at once, and the survivors
-//! take their states along. Only an end that leaves a checkpoint (`Finishing`) waits for the members.
+//! A generation is fenced: its members know each other by a key that no other generation has, and their messages carry
+//! its number. So when a member is lost the next generation begins at once, without waiting for the old one to
+//! end, and the survivors keep their states. Only an end that leaves a checkpoint (`Finishing`) waits for the members.
+//!
+//! A queued run may have to wait for a store: see [`Run::start_blocked`].
 //!
 //! `now` is milliseconds on any clock that does not go backwards.
 
+mod adopt;
 mod agreement;
 mod apply;
 mod availability;
@@ -31,6 +34,7 @@ mod results;
 mod types;
 
 pub use crate::state::StateId;
+pub use adopt::{Adopted, FoundCheckpoint};
 pub use availability::Limits;
 pub use lineage::Rewind;
 pub use types::{
@@ -50,13 +54,13 @@ use crate::spec::RunSpec;
 use availability::Availability;
 use liveness::Liveness;
 
-/// After so many failures reported by workers that brought the run no further, it fails.
+/// The run fails after so many failures in a row that workers reported, without progress between them.
 const FUTILE_FAILURES: u32 = 5;
-/// After so many generations in a row that ended at the same step, for whatever reason, it fails.
+/// It fails after so many generations in a row that ended at the same step, for whatever reason.
 const FUTILE_GENERATIONS: u32 = 25;
 /// The same for generations that ended at different steps, none further than before.
 const STALE_GENERATIONS: u32 = 250;
-/// How long members may take to come back after the coordinator was restarted.
+/// How long after the coordinator's restart its members may take to reconnect.
 const RETURN_MS: u64 = 10_000;
 
 /// A run and all that the coordinator knows of it.
@@ -162,8 +166,8 @@ impl Run {
         }
     }
 
-    /// The run as a coordinator finds it in its journal at start. Workers train on without a coordinator, so
-    /// a run that was under way still is; its members have a while to come back.
+    /// The run as a coordinator finds it in its journal at start. Workers go on training without a coordinator, so
+    /// a run that was under way still is; its members have 10 s to reconnect.
     pub fn recovered(mut self, now: u64) -> Self {
         if let Some(roster) = self.roster() {
             let members: Vec<WorkerId> = roster.members.iter().map(|m| m.worker.clone()).collect();
@@ -183,7 +187,7 @@ impl Run {
             .collect();
     }
 
-    /// The phase in a word.
+    /// The phase as one word.
     pub fn phase_name(&self) -> &'static str {
         match self.phase {
             Phase::Queued { .. } => "queued",
@@ -197,7 +201,7 @@ impl Run {
         }
     }
 
-    /// Whether it will not move without a person.
+    /// Whether it has ended: only a person can resume it.
     pub fn is_terminal(&self) -> bool {
         match self.phase {
             Phase::Completed | Phase::Failed { .. } | Phase::Cancelled => true,
@@ -238,10 +242,10 @@ impl Run {
         from as u32
     }
 
-    /// How many more workers it would take now.
+    /// How many more workers could join now.
     pub fn vacancies(&self) -> usize {
         match &self.phase {
-            // Not before it is known who of its members is still there.
+            // Not before it is known which of its members are still there.
             Phase::Running { .. } if !self.liveness.awaited.is_empty() => 0,
             Phase::Running {
                 roster,
@@ -283,7 +287,7 @@ impl Run {
                         phase: self.phase_name(),
                     });
                 }
-                // Of void ones neither the ledger nor the results of epochs are there any more.
+                // The ledger and the results of epochs that belong to void checkpoints are gone.
                 let valid = || self.checkpoints.iter().filter(|c| !self.is_void(c));
                 match checkpoint {
                     Some(step) if !valid().any(|c| c.step == *step) => {

@@ -87,6 +87,8 @@ fn short_steps_leave_time_for_a_hiccup_and_forming_for_data() {
     let v = liveness(1);
     assert_eq!(v.stuck(Stage::Running, 60_000), None);
     assert!(v.stuck(Stage::Running, 60_001).is_some());
+    assert_eq!(v.stuck(Stage::Forming, 30_000), None);
+    assert!(v.stuck(Stage::Forming, 30_001).is_some());
 }
 
 #[test]

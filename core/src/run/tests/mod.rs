@@ -1,7 +1,9 @@
 //! The life of a run: tables of its transitions, random events, and a model of a cluster.
 
+mod availability;
 mod cluster;
 mod endings;
+mod lineages;
 mod random;
 mod tables;
 

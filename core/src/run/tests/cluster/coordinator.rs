@@ -69,9 +69,11 @@ impl Cluster {
                 Effect::RemoveCheckpoint(info) | Effect::QuarantineCheckpoint(info) => {
                     self.store.remove(&(info.step, info.generation));
                 }
+                Effect::ProbeCheckpoint(info) => {
+                    self.probing.push_back((info.step, info.generation));
+                }
                 Effect::Persist
                 | Effect::PublishPhase
-                | Effect::ProbeCheckpoint(_)
                 | Effect::PublishStep(_)
                 | Effect::PublishEpoch(_)
                 | Effect::PublishCheckpoint(_)
@@ -195,6 +197,17 @@ impl Cluster {
         }
     }
 
+    /// The coordinator has looked at a file for the run.
+    pub fn probe(&mut self) {
+        if let Some(file) = self.probing.pop_front() {
+            self.apply(if self.unreadable.contains(&file) {
+                unreadable(file.0, file.1)
+            } else {
+                readable(file.0, file.1)
+            });
+        }
+    }
+
     fn not_stored(&mut self, generation: u64, step: u64, reason: &str) {
         self.apply(Event::CheckpointFailed {
             generation,
@@ -254,7 +267,8 @@ impl Cluster {
             .filter(|w| self.run.barred_until(&w.id) <= self.now)
             .map(|w| (w.id.clone(), "h:1".into()))
             .collect();
-        if matches!(self.run.phase, Phase::Queued { .. }) && idle.len() >= min {
+        let blocked = self.run.start_blocked(self.now).is_some();
+        if matches!(self.run.phase, Phase::Queued { .. }) && idle.len() >= min && !blocked {
             idle.truncate(max);
             self.apply(Event::Assigned { workers: idle });
         } else if self.run.vacancies() > 0 && !idle.is_empty() {
@@ -269,6 +283,8 @@ impl Cluster {
         self.run = serde_json::from_str::<Run>(&json)
             .unwrap()
             .recovered(self.now);
+        self.run.limits.unreadable_patience_ms = super::PATIENCE_MS;
+        self.probing.clear();
         self.gathering.clear();
         self.storing.clear();
         for w in &mut self.workers {

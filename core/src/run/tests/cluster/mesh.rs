@@ -46,6 +46,12 @@ impl Cluster {
             Adoption::Stored | Adoption::Disputed { .. } if from == 0 => {
                 Some(StateId { step: 0, digest: 0 })
             }
+            Adoption::Stored | Adoption::Disputed { .. }
+                if self.unreadable.iter().any(|(step, _)| *step == from) =>
+            {
+                at.iter().for_each(|i| self.workers[*i].let_go(blocked()));
+                return;
+            }
             Adoption::Stored | Adoption::Disputed { .. } => self
                 .store
                 .iter()

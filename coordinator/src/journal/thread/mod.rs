@@ -172,7 +172,7 @@ impl Thread {
 
     async fn sleep(&mut self) {
         let mut wake = self.due_at();
-        if self.sweeping || self.log_pages >= MERGE_PAGES {
+        if self.may_tidy() && (self.sweeping || self.log_pages >= MERGE_PAGES) {
             wake = Some(wake.map_or(self.tidy_at, |at| at.min(self.tidy_at)));
         }
         let room = self.has_room();

@@ -16,9 +16,14 @@ const SWEEP_STEPS: usize = 256;
 const TIDY_PAUSE: Duration = Duration::from_secs(5);
 
 impl Thread {
+    /// Not while the disk refuses: the thread sleeps until the next attempt then.
+    pub(super) fn may_tidy(&self) -> bool {
+        self.fatal.is_none() && self.blocked.is_none()
+    }
+
     /// Does a piece of what can wait. Returns whether it did something.
     pub(super) fn tidy(&mut self) -> bool {
-        if self.fatal.is_some() || self.blocked.is_some() || Instant::now() < self.tidy_at {
+        if !self.may_tidy() || Instant::now() < self.tidy_at {
             return false;
         }
         if self.log_pages >= MERGE_PAGES {

@@ -77,6 +77,40 @@ async fn a_full_disk_refuses_or_delays_and_loses_nothing() {
     assert_eq!(open(&path).1.live[0].ledger_head, 6000);
 }
 
+/// With a removed ledger still to be swept, a blocked journal sleeps between its attempts.
+#[tokio::test]
+async fn a_blocked_journal_takes_no_time() {
+    let (_folder, path) = place();
+    let (journal, _) = open(&path);
+    journal.put(&run(1), OnFull::Wait).await.unwrap();
+    journal.put(&ended(2), OnFull::Wait).await.unwrap();
+    journal.append(2, steps(1, 20_000)).await.unwrap();
+    let mut blocked = journal.blocked();
+    fill(&journal).await;
+    journal.remove_run(2).await.unwrap();
+    let waiting = {
+        let journal = journal.clone();
+        tokio::spawn(async move { journal.append(1, steps(1, 60_000)).await })
+    };
+    within(blocked.wait_for(Option::is_some)).await.unwrap();
+    let before = journal.thread_time().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let used = journal.thread_time().await - before;
+    assert!(used < Duration::from_millis(300), "{used:?} of 1 s");
+    free(&journal).await;
+    assert_eq!(within(waiting).await.unwrap().unwrap(), 60_000);
+}
+
+impl Journal {
+    /// The processor time that the thread has taken.
+    async fn thread_time(&self) -> Duration {
+        let (tell, told) = oneshot::channel();
+        self.with(|_| tell.send(super::thread_time()).unwrap())
+            .await;
+        told.await.unwrap()
+    }
+}
+
 /// A write that is refused does not block those that fit.
 #[tokio::test]
 async fn one_that_is_refused_blocks_nobody() {

@@ -13,41 +13,32 @@
 //!         ──damage─────────-> answer all with it, now and for ever
 //! ```
 
+mod commit;
+mod tidy;
+
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
-use tracing::{error, info, warn};
+use tracing::warn;
 
-use super::error::{Class, class};
-use super::rows::{self, ApplyError, Change, Page, StepRow};
+use super::rows::{self, Change, Page, StepRow};
 use super::{Counters, JournalError, OnFull, Urgency, schema};
 
 /// How long a write that is not urgent waits for others to share its commit.
 const SOON: Duration = Duration::from_millis(10);
-/// Writes in one transaction, at most, and about their bytes. More would make all of them wait longer.
-const BATCH_WRITES: usize = 1024;
-const BATCH_BYTES: u64 = 8 << 20;
 /// Writes that the thread holds, at most, and about their bytes. Beyond, they wait in the channel, and beyond
 /// that the writers wait.
 const HELD_WRITES: usize = 4096;
 const HELD_BYTES: u64 = 32 << 20;
 /// How long a page of a read may take. A commit waits for one page at most.
 const PAGE: Duration = Duration::from_millis(3);
-/// Waits between attempts while the disk refuses.
-const RETRY_FIRST: Duration = Duration::from_millis(100);
-const RETRY_LAST: Duration = Duration::from_secs(2);
 /// The log is merged into the database when it has about so many pages of 4 KiB.
 const MERGE_PAGES: u64 = 1000;
-/// Steps of a removed run's ledger that are deleted in one piece.
-const SWEEP_STEPS: usize = 256;
-/// How long tidying pauses after an error.
-const TIDY_PAUSE: Duration = Duration::from_secs(5);
 
 /// A change, and who waits for it.
 #[derive(Debug)]
@@ -186,7 +177,7 @@ impl Thread {
 
     async fn sleep(&mut self) {
         let mut wake = self.due_at();
-        if self.sweeping || self.log_pages >= MERGE_PAGES {
+        if self.may_tidy() && (self.sweeping || self.log_pages >= MERGE_PAGES) {
             wake = Some(wake.map_or(self.tidy_at, |at| at.min(self.tidy_at)));
         }
         let room = self.has_room();
@@ -262,152 +253,6 @@ impl Thread {
         })
     }
 
-    /// Writes the oldest of the held writes in one transaction and answers them.
-    fn commit(&mut self) {
-        if self.blocked.is_some() {
-            // A log that is merged starts again at its beginning, which needs no room on the disk.
-            self.merge();
-        }
-        loop {
-            let mut bytes = 0;
-            let fits = |write: &&Write| {
-                bytes += write.bytes;
-                bytes <= BATCH_BYTES
-            };
-            // One that is larger than a batch goes alone.
-            let count = self.held.iter().take(BATCH_WRITES).take_while(fits).count();
-            let count = count.max(1).min(self.held.len());
-            if count == 0 {
-                return self.unblock(0);
-            }
-            let begun = Instant::now();
-            match transact(&mut self.db, self.held.iter().take(count)) {
-                Ok(heads) => {
-                    self.committed(heads, begun.elapsed());
-                    return self.unblock(count);
-                }
-                Err(Failure::Refused(index, error)) => {
-                    if let Some(write) = self.release(index) {
-                        answer(write.done, Err(error));
-                    }
-                }
-                Err(Failure::Sqlite(Some(index), error)) if class(&error) == Class::Own => {
-                    let error = JournalError::from_sqlite("write to", &self.path, 0, &error);
-                    if let Some(write) = self.release(index) {
-                        answer(write.done, Err(error));
-                    }
-                }
-                Err(Failure::Sqlite(_, error)) if class(&error) == Class::Damage => {
-                    return self.fail(JournalError::from_sqlite("write to", &self.path, 0, &error));
-                }
-                Err(Failure::Sqlite(_, error)) => {
-                    let pending = self.held_bytes;
-                    let mut error =
-                        JournalError::from_sqlite("write to", &self.path, pending, &error);
-                    if let JournalError::Refused { problem, .. } = error {
-                        // Of the whole transaction, so no write of it is to blame.
-                        error = JournalError::Unavailable {
-                            action: "write to",
-                            path: self.path.clone(),
-                            problem,
-                        };
-                    }
-                    if self.refuse(&error) == 0 {
-                        return self.block(error);
-                    }
-                    // Those that wait may fit now.
-                }
-            }
-        }
-    }
-
-    fn committed(&mut self, heads: Vec<u64>, took: Duration) {
-        let count = heads.len() as u64;
-        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.counters.commits.fetch_add(1, Ordering::Relaxed);
-        self.counters.writes.fetch_add(count, Ordering::Relaxed);
-        self.counters
-            .commit_micros
-            .fetch_add(micros, Ordering::Relaxed);
-        let mut bytes = 0;
-        for head in heads {
-            if let Some(write) = self.release(0) {
-                bytes += write.bytes;
-                self.sweeping |= matches!(write.change, Change::RemoveRun { .. });
-                answer(write.done, Ok(head));
-            }
-        }
-        // A page for each tree that a write touches, and the pages of what it carries.
-        self.log_pages += 4 + 2 * count + bytes / 4096;
-    }
-
-    /// Answers those that do not wait. Returns how many there were.
-    fn refuse(&mut self, error: &JournalError) -> usize {
-        let before = self.held.len();
-        let mut index = 0;
-        while index < self.held.len() {
-            if self.held[index].on_full == OnFull::Refuse {
-                if let Some(write) = self.release(index) {
-                    answer(write.done, Err(error.clone()));
-                }
-            } else {
-                index += 1;
-            }
-        }
-        let refused = before - self.held.len();
-        if refused > 0 {
-            warn!(writes = refused, "journal.write_refused: {error}");
-        }
-        refused
-    }
-
-    fn block(&mut self, error: JournalError) {
-        let now = Instant::now();
-        let pause = match &self.blocked {
-            Some(blocked) => (blocked.pause * 2).min(RETRY_LAST),
-            None => {
-                error!(
-                    writes = self.held.len(),
-                    "journal.blocked: {} writes wait, and so do the runs that they belong to; they are tried \
-                     again until they succeed: {error}",
-                    self.held.len()
-                );
-                RETRY_FIRST
-            }
-        };
-        self.blocked = Some(Blocked {
-            since: self.blocked.as_ref().map_or(now, |blocked| blocked.since),
-            retry_at: now + pause,
-            pause,
-        });
-        self.reason.send_replace(Some(error.to_string()));
-        self.refusal.send_replace(Some(error));
-    }
-
-    fn unblock(&mut self, written: usize) {
-        if let Some(blocked) = self.blocked.take() {
-            let seconds = blocked.since.elapsed().as_secs_f64();
-            info!(
-                "journal.unblocked: writes succeed again after {seconds:.1} s; {written} are written, {} follow",
-                self.held.len()
-            );
-            self.reason.send_replace(None);
-            self.refusal.send_replace(None);
-        }
-    }
-
-    /// The file is damaged: nothing is written any more.
-    fn fail(&mut self, error: JournalError) {
-        error!("journal.corrupt: {error}");
-        while let Some(write) = self.release(0) {
-            answer(write.done, Err(error.clone()));
-        }
-        self.reason.send_replace(Some(error.to_string()));
-        self.refusal.send_replace(Some(error.clone()));
-        self.fatal = Some(error);
-        self.blocked = None;
-    }
-
     fn read(&mut self, read: Read) {
         let (db, path) = (&self.db, &self.path);
         let fail = |e: rusqlite::Error| JournalError::from_sqlite("read", path, 0, &e);
@@ -430,71 +275,6 @@ impl Thread {
             #[cfg(test)]
             Read::Test(act) => act(db),
         }
-    }
-
-    /// Does a piece of what can wait. Returns whether it did something.
-    fn tidy(&mut self) -> bool {
-        if self.fatal.is_some() || self.blocked.is_some() || Instant::now() < self.tidy_at {
-            return false;
-        }
-        if self.log_pages >= MERGE_PAGES {
-            self.merge();
-            return true;
-        }
-        if self.sweeping {
-            match self.sweep() {
-                Ok(more) => self.sweeping = more,
-                // Tried again; the rows are out of reach and harm nobody.
-                Err(_) => self.tidy_at = Instant::now() + TIDY_PAUSE,
-            }
-            return true;
-        }
-        false
-    }
-
-    /// Moves the log into the database. While that fails the log grows, and nothing else is wrong.
-    fn merge(&mut self) {
-        let merged = self
-            .db
-            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-        match merged {
-            Ok(()) => {
-                self.log_pages = 0;
-                if std::mem::take(&mut self.merge_failed) {
-                    info!("journal.merged: the write-ahead log is in the database again");
-                }
-            }
-            Err(error) => {
-                self.tidy_at = Instant::now() + TIDY_PAUSE;
-                if !std::mem::replace(&mut self.merge_failed, true) {
-                    let error = JournalError::from_sqlite(
-                        "merge the write-ahead log into",
-                        &self.path,
-                        self.log_pages * 4096,
-                        &error,
-                    );
-                    warn!(
-                        "journal.merge_failed: nothing is lost, but the write-ahead log grows until this \
-                         succeeds: {error}"
-                    );
-                }
-            }
-        }
-    }
-
-    /// Deletes a piece of a removed run's ledger. Returns whether there is more.
-    fn sweep(&mut self) -> rusqlite::Result<bool> {
-        let Some(number) = rows::next_unswept(&self.db)? else {
-            return Ok(false);
-        };
-        roll_back(&self.db)?;
-        let transaction = self
-            .db
-            .transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let deleted = rows::sweep(&transaction, number, SWEEP_STEPS)?;
-        transaction.commit()?;
-        self.log_pages += 4 + deleted as u64 / 8;
-        Ok(true)
     }
 
     /// Writes what is held, tries no more than once, and closes the file.
@@ -537,35 +317,6 @@ impl Thread {
 /// Whoever asked may have gone away meanwhile; what was written stays written.
 fn answer<T>(to: oneshot::Sender<T>, what: T) {
     let _ = to.send(what);
-}
-
-enum Failure {
-    /// This write is never made.
-    Refused(usize, JournalError),
-    /// SQLite's error, at this write or for the whole transaction.
-    Sqlite(Option<usize>, rusqlite::Error),
-}
-
-/// Makes all changes or none. Returns the heads, one for each write.
-fn transact<'a>(
-    db: &mut Connection,
-    writes: impl Iterator<Item = &'a Write>,
-) -> Result<Vec<u64>, Failure> {
-    let whole = |e| Failure::Sqlite(None, e);
-    roll_back(db).map_err(whole)?;
-    let transaction = db
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(whole)?;
-    let mut heads = Vec::new();
-    for (index, write) in writes.enumerate() {
-        match rows::apply(&transaction, &write.change) {
-            Ok(head) => heads.push(head),
-            Err(ApplyError::Refused(error)) => return Err(Failure::Refused(index, error)),
-            Err(ApplyError::Sqlite(error)) => return Err(Failure::Sqlite(Some(index), error)),
-        }
-    }
-    transaction.commit().map_err(whole)?;
-    Ok(heads)
 }
 
 /// Ends a transaction that an error has left open because it could not be rolled back either.

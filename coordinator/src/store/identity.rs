@@ -253,6 +253,10 @@ impl Root {
         let problem = match read(&self.dir) {
             Ok(identity) if identity.id == self.id => match disk::stat(&self.dir) {
                 Ok((_, key)) => return Ok(key),
+                Err(source) if disk::is_exhausted(&source) => {
+                    let path = self.dir.clone();
+                    return Err(StoreError::Unreadable { path, source });
+                }
                 Err(error) => format!("its folder cannot be read: {error}"),
             },
             Ok(identity) => format!(

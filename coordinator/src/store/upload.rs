@@ -7,6 +7,7 @@
 //! ```
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use fovea_core::ids::DatasetName;
@@ -298,8 +299,9 @@ impl Verified {
             move |error| store.root().write_error(&path, 0, error)
         };
         let packs = place.join(PACKS);
-        if !disk::exists(&packs).map_err(|error| store.root().read_error(&packs, error))? {
-            disk::make_folder(&packs).map_err(failed(&packs))?;
+        match disk::make_folder(&packs) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => result.map_err(failed(&packs))?,
         }
         let (mut repaired, mut unreadable) = (Vec::new(), Vec::new());
         for (number, entry) in self.manifest.packs.iter().enumerate() {
@@ -355,7 +357,7 @@ impl Drop for TemporaryFolder {
         match disk::remove_tree(&self.path) {
             Ok(_) => {}
             // The store went away, with the folder.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => warn!(
                 "store.leftover: {} cannot be removed: {error}; the next start removes it",
                 self.path.display()

@@ -21,7 +21,6 @@ use fovea_core::checkpoint::{CheckpointInfo, Fingerprint};
 use fovea_core::ids::RunId;
 use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
-use tracing::warn;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::checkpoints::Inner;
@@ -304,16 +303,8 @@ impl Drop for AssemblyFile {
         // describe a file that is not there.
         let placed = place.data.with_extension("json");
         for path in place.manifest.iter().chain([&placed, &place.data]) {
-            if place.stored.is_none()
-                && let Err(error) = disk::remove_if_there(path)
-            {
-                warn!(
-                    run_id = %self.run,
-                    step = self.step,
-                    generation = self.generation,
-                    "checkpoint.leftover: {} cannot be removed: {error}; the next start removes it",
-                    path.display()
-                );
+            if place.stored.is_none() {
+                self.store.root.discard_temporary(path);
             }
             self.store.forget(path);
         }

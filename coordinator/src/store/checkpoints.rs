@@ -115,6 +115,7 @@ impl CheckpointStore {
         elements: u64,
     ) -> Result<AssemblyFile, StoreError> {
         self.check()?;
+        self.inner.root.remove_leftovers();
         let folder = self.inner.folder(run);
         self.inner.ensure_folder(&folder)?;
         let header_bytes = header.len() as u64;
@@ -127,7 +128,8 @@ impl CheckpointStore {
         let mut made = make(&path, header, bytes);
         if let Err(error) = &made
             && disk::is_full(error)
-            && self.inner.purge(|_, _| true)? > 0
+            // When the trash cannot be emptied, the full disk is still what people must know.
+            && self.inner.purge(|_, _| true).is_ok_and(|freed| freed > 0)
         {
             made = make(&path, header, bytes);
         }
@@ -384,6 +386,7 @@ impl CheckpointStore {
     /// As the disk reports; call it again then.
     pub(crate) fn empty_trash(&self, now: SystemTime) -> Result<u64, StoreError> {
         self.check()?;
+        self.inner.root.remove_leftovers();
         let options = &self.inner.options;
         let keep_ms = u64::try_from(options.trash_keep.as_millis()).unwrap_or(u64::MAX);
         let now_ms = super::identity::unix_ms(now);

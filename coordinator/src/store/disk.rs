@@ -62,7 +62,7 @@ impl Operation {
 /// Fails when the test that runs on this thread has asked for it.
 #[cfg(test)]
 fn gate(operation: Operation, path: Option<&Path>) -> io::Result<()> {
-    super::fault_tests::gate(operation, path)
+    super::fault::gate(operation, path)
 }
 
 #[cfg(not(test))]

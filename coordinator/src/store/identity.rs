@@ -5,6 +5,7 @@
 //! `store.json` with a random id, the journal holds the same id, and both are compared at start and before
 //! everything that changes the folder.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -61,6 +62,8 @@ pub(super) struct Root {
     seen: Mutex<Seen>,
     /// Makes the names of temporary files unique in this process.
     next: AtomicU64,
+    /// Temporary files and folders that could not be removed yet.
+    leftovers: Mutex<BTreeSet<PathBuf>>,
 }
 
 /// What the last check found.
@@ -197,6 +200,7 @@ impl Root {
                 available: true,
             }),
             next: AtomicU64::new(0),
+            leftovers: Mutex::default(),
         })
     }
 
@@ -253,6 +257,10 @@ impl Root {
         let problem = match read(&self.dir) {
             Ok(identity) if identity.id == self.id => match disk::stat(&self.dir) {
                 Ok((_, key)) => return Ok(key),
+                Err(source) if disk::is_exhausted(&source) => {
+                    let path = self.dir.clone();
+                    return Err(StoreError::Unreadable { path, source });
+                }
                 Err(error) => format!("its folder cannot be read: {error}"),
             },
             Ok(identity) => format!(
@@ -315,12 +323,44 @@ impl Root {
         disk::free_bytes(&self.dir).map_err(|error| self.read_error(&self.dir, error))
     }
 
+    /// Removes a temporary file or folder that nobody needs any more. When the disk or an absent volume prevents it,
+    /// it is removed later, by [`Self::remove_leftovers`] or at the next start.
+    pub(super) fn discard_temporary(&self, path: &Path) {
+        // While the volume is not mounted, the file would seem to be gone.
+        let removed = match self.check() {
+            Ok(()) => remove_tree_if_there(path).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(problem) = removed {
+            warn!(
+                store = self.kind.key,
+                "store.leftover: {} cannot be removed: {problem}. It is tried again later",
+                path.display()
+            );
+            let mut leftovers = self.leftovers.lock().unwrap_or_else(|e| e.into_inner());
+            leftovers.insert(path.to_owned());
+        }
+    }
+
+    /// Removes what [`Self::discard_temporary`] could not remove. The caller has just checked the store.
+    pub(super) fn remove_leftovers(&self) {
+        let mut leftovers = self.leftovers.lock().unwrap_or_else(|e| e.into_inner());
+        leftovers.retain(|path| remove_tree_if_there(path).is_err());
+    }
+
     /// The path of a new temporary file or folder in `folder`.
     pub(super) fn temporary(&self, folder: &Path, about: &str) -> PathBuf {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         // The process id keeps it from what an earlier coordinator left and nobody could remove.
         let process = std::process::id();
         folder.join(format!("{TEMPORARY}{about}-{process}-{number}"))
+    }
+}
+
+fn remove_tree_if_there(path: &Path) -> io::Result<()> {
+    match disk::remove_tree(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 

@@ -25,9 +25,13 @@ mod checkpoints;
 mod crash_tests;
 #[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
 mod crash_trace;
+#[cfg(test)]
+mod dataset_tests;
 mod datasets;
 mod disk;
 mod error;
+#[cfg(test)]
+mod fault;
 #[cfg(test)]
 mod fault_tests;
 mod header;

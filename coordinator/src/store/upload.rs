@@ -7,6 +7,7 @@
 //! ```
 
 use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use fovea_core::ids::DatasetName;
@@ -73,6 +74,13 @@ pub(crate) struct Stored {
     pub unreadable: Vec<(u32, StoreError)>,
 }
 
+/// What comparing a dataset in the store with an upload of it led to.
+#[derive(Debug, Default)]
+struct Repair {
+    replaced: Vec<u32>,
+    unreadable: Vec<(u32, StoreError)>,
+}
+
 /// Removes its folder when dropped.
 #[derive(Debug)]
 struct TemporaryFolder {
@@ -109,6 +117,7 @@ impl Upload {
         store.check()?;
         let packs: u64 = manifest.packs.iter().map(|pack| pack.bytes).sum();
         let bytes = packs + (manifest_bytes.len() + index_bytes.len()) as u64;
+        store.root().remove_leftovers();
         let (free, reserve) = (store.free_bytes()?, store.min_free_bytes());
         if free < bytes.saturating_add(reserve) {
             return Err(StoreError::Full {
@@ -269,9 +278,9 @@ impl Verified {
         store.check()?;
         let place = store.place(&self.manifest.digest);
         let there = disk::exists(&place).map_err(|e| store.root().read_error(&place, e))?;
-        let (mut repaired, mut unreadable) = (Vec::new(), Vec::new());
+        let mut repair = Repair::default();
         if there {
-            (repaired, unreadable) = self.repair(&store, &place)?;
+            repair = self.repair(&store, &place)?;
         } else {
             disk::rename(&self.folder.path, &place)
                 .map_err(|error| store.root().write_error(&place, 0, error))?;
@@ -282,26 +291,23 @@ impl Verified {
         Ok(Stored {
             held: HeldDataset::new(self.manifest.clone(), &self.index),
             added: !there,
-            repaired,
-            unreadable,
+            repaired: repair.replaced,
+            unreadable: repair.unreadable,
         })
     }
 
     /// Compares the dataset in the store with its manifest, and replaces what is missing or corrupt.
-    fn repair(
-        &self,
-        store: &DatasetStore,
-        place: &Path,
-    ) -> Result<(Vec<u32>, Vec<(u32, StoreError)>), StoreError> {
+    fn repair(&self, store: &DatasetStore, place: &Path) -> Result<Repair, StoreError> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |error| store.root().write_error(&path, 0, error)
         };
         let packs = place.join(PACKS);
-        if !disk::exists(&packs).map_err(|error| store.root().read_error(&packs, error))? {
-            disk::make_folder(&packs).map_err(failed(&packs))?;
+        match disk::make_folder(&packs) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => result.map_err(failed(&packs))?,
         }
-        let (mut repaired, mut unreadable) = (Vec::new(), Vec::new());
+        let mut repair = Repair::default();
         for (number, entry) in self.manifest.packs.iter().enumerate() {
             let path = place.join(&entry.file);
             let problem = match store.verify_file(&path, entry, &mut |_| ()) {
@@ -309,7 +315,7 @@ impl Verified {
                 Err(problem @ (StoreError::Missing { .. } | StoreError::Corrupt { .. })) => problem,
                 Err(error @ StoreError::Unavailable { .. }) => return Err(error),
                 Err(error) => {
-                    unreadable.push((number as u32, error));
+                    repair.unreadable.push((number as u32, error));
                     continue;
                 }
             };
@@ -320,7 +326,7 @@ impl Verified {
                 pack = number,
                 "dataset.pack_repaired: replaced pack {number}: {problem}"
             );
-            repaired.push(number as u32);
+            repair.replaced.push(number as u32);
         }
         let described = match store.describe(&self.manifest.digest) {
             Ok(_) => true,
@@ -343,23 +349,14 @@ impl Verified {
         for path in [&packs, place] {
             disk::sync_folder(path).map_err(failed(path))?;
         }
-        Ok((repaired, unreadable))
+        Ok(repair)
     }
 }
 
 impl Drop for TemporaryFolder {
     fn drop(&mut self) {
-        if self.kept {
-            return;
-        }
-        match disk::remove_tree(&self.path) {
-            Ok(_) => {}
-            // The store went away, with the folder.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => warn!(
-                "store.leftover: {} cannot be removed: {error}; the next start removes it",
-                self.path.display()
-            ),
+        if !self.kept {
+            self.store.root().discard_temporary(&self.path);
         }
     }
 }

@@ -22,7 +22,7 @@ pub(crate) mod pace;
 pub(crate) mod quota;
 
 pub(crate) use budget::Budget;
-#[cfg_attr(not(test), expect(unused_imports, reason = "for the services"))]
+#[expect(unused_imports, reason = "for the services")]
 pub(crate) use connection::peer;
 pub(crate) use gate::GateLayer;
 pub(crate) use incoming::{Deadlines, Incoming};

@@ -6,9 +6,9 @@ use std::pin::Pin;
 use fovea_proto::pb;
 use http_body::Body as _;
 use tonic::body::Body;
-use tower::Service;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
+use tower::Service;
 
 use crate::common::*;
 

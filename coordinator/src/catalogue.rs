@@ -302,7 +302,16 @@ impl Task {
             held,
             added,
             repaired,
+            unreadable,
         } = on_files(move || upload.store()).await??;
+        if let Some((pack, error)) = unreadable.first() {
+            // Nothing was put over what cannot be read: it may be right.
+            let pack = *pack;
+            let error = ApiError::from(error);
+            return Err(ApiError::Unavailable(format!(
+                "dataset {name}, pack {pack}, cannot be read now ({error}), so it was not replaced; correct the cause and try again"
+            )));
+        }
         let repaired = (!added).then_some(repaired);
         self.journal
             .put_dataset(&name, &digest)

@@ -63,7 +63,7 @@ pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
         .map_err(ServeError::Journal)?;
     let options = StoreOptions {
         accept: config.accept_store,
-        trash_keep: Duration::from_secs(config.trash_keep_days * 86_400),
+        trash_keep: Duration::from_secs(u64::from(config.trash_keep_days) * 86_400),
         min_free_bytes: config.min_free_mib << 20,
     };
     let known = |kind: &str| recovered.stores.get(kind).cloned();

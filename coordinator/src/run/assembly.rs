@@ -200,7 +200,7 @@ impl Actor {
             step: key.step,
             fingerprint: &fingerprint,
         };
-        let header = header(layout, &about).map_err(ApiError::Internal)?;
+        let header = header(layout, &about).map_err(|e| ApiError::Internal(e.to_string()))?;
         let elements = layout.state_len() as u64;
         let (store, id) = (self.cx.store.clone(), run.id.clone());
         self.on_files(move || {

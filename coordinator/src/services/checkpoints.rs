@@ -1,7 +1,6 @@
 //! `Checkpoints`: what runs leave behind.
 
 use fovea_core::checkpoint::CheckpointInfo;
-use fovea_core::ids::RunId;
 use fovea_proto::pb;
 use fovea_proto::pb::checkpoint_chunk::Part;
 use fovea_proto::pb::checkpoints_server::Checkpoints;
@@ -12,7 +11,6 @@ use super::transfer::{Answers, Stored, send_file};
 use super::{Context, check, on_files, peer};
 use crate::error::ApiError;
 use crate::run::{RunInput, Shown};
-use crate::store::StoreError;
 
 /// The service.
 #[derive(Debug)]

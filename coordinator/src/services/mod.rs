@@ -11,7 +11,6 @@ mod runs;
 mod transfer;
 mod workers;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
@@ -21,7 +20,7 @@ use crate::catalogue::Datasets;
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::error::ApiError;
-use crate::net::Limits;
+use crate::net::{Limits, peer};
 use crate::store::{CheckpointStore, DatasetStore};
 
 pub(crate) use admin::AdminService;
@@ -44,11 +43,6 @@ pub(crate) struct Context {
     pub tasks: TaskTracker,
     /// Streams end when it is cancelled.
     pub closing: CancellationToken,
-}
-
-/// The client's address, if the connection has one.
-fn peer<T>(request: &tonic::Request<T>) -> Option<IpAddr> {
-    request.remote_addr().map(|address| address.ip())
 }
 
 /// Does work on files on a thread that may wait for them.

@@ -3,7 +3,7 @@
 use fovea_core::ids::RunId;
 use fovea_core::ledger::{Audit, Auditor};
 use fovea_core::plan::ShardPlan;
-use fovea_core::run::{Extent, Phase, Run};
+use fovea_core::run::{Extent, Run};
 use fovea_core::spec::RunSpec;
 use fovea_proto::pb;
 use fovea_proto::pb::run_event::Event as Wire;
@@ -99,11 +99,13 @@ impl Runs for RunsService {
         &self,
         request: Request<pb::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        let permit = self.0.limits.watch(peer(&request)).map_err(ApiError::from)?;
         let run = check::run_id("run_id", &request.into_inner().run_id)?;
         let watched = subscribe(&self.0.runs, &run).await?;
         let (sender, receiver) = mpsc::channel(WATCH_AHEAD);
         let Context { runs, closing, .. } = self.0.clone();
         self.0.tasks.spawn(async move {
+            let _permit = permit;
             tokio::select! {
                 // First, so that what happened before the end is sent before the end.
                 biased;

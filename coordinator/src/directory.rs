@@ -23,7 +23,7 @@ impl Directory {
     /// The run as people may see it now.
     pub(crate) async fn shown(&self, id: &RunId) -> Result<Shown, ApiError> {
         match self.cluster.find(id).await? {
-            Some(live) => Ok(live.shown()),
+            Some(live) => Ok(self.with_journal(live.shown())),
             None => Ok(ended(self.written(id).await?)),
         }
     }
@@ -34,7 +34,7 @@ impl Directory {
         let written = self.journal.runs_before(before, limit).await.map_err(unreadable)?;
         let live_one = |number: u64| {
             let at = live.binary_search_by_key(&number, |live| live.number).ok()?;
-            Some(live[at].shown())
+            Some(self.with_journal(live[at].shown()))
         };
         let shown = |run: Run| live_one(run.number).unwrap_or_else(|| ended(run));
         Ok(written.into_iter().map(shown).collect())
@@ -59,6 +59,10 @@ impl Directory {
         id: &RunId,
         input: impl Fn(Reply<T>) -> RunInput,
     ) -> Result<T, ApiError> {
+        if let Some(problem) = self.journal.blocked().borrow().clone() {
+            // The run's actor waits for the journal, too.
+            return Err(ApiError::Unavailable(problem));
+        }
         for _ in 0..ATTEMPTS {
             let actor = self.actor(id).await?;
             if let Some(answer) = actor.ask(&input).await {
@@ -66,6 +70,14 @@ impl Directory {
             }
         }
         Err(ApiError::ShuttingDown)
+    }
+
+    /// While the journal cannot be written, every live run waits for it.
+    fn with_journal(&self, mut shown: Shown) -> Shown {
+        if let Some(problem) = self.journal.blocked().borrow().clone() {
+            shown.waiting = Some(problem);
+        }
+        shown
     }
 
     /// The run as the journal holds it.

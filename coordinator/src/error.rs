@@ -77,14 +77,6 @@ impl ApiError {
         ))
     }
 
-    /// An input or output error on the coordinator's disk.
-    pub(crate) fn disk(what: impl std::fmt::Display, error: &std::io::Error) -> Self {
-        if error.kind() == std::io::ErrorKind::StorageFull {
-            Self::Exhausted(format!("{what}: the coordinator's disk is full"))
-        } else {
-            Self::Internal(format!("{what}: {error}"))
-        }
-    }
 }
 
 impl From<ConvertError> for ApiError {

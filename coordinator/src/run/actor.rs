@@ -208,7 +208,7 @@ impl Actor {
             })),
             RunInput::Flush { reply } => {
                 self.flush().await?;
-                drop(reply.send(()));
+                let _ = reply.send(());
             }
             RunInput::BeginSlice { claim, reply } => self.begin_slice(claim, reply).await?,
             RunInput::Opened { key, result } => self.opened(key, result).await?,

@@ -202,6 +202,7 @@ impl Actor {
         };
         let header = header(layout, &about).map_err(|e| ApiError::Internal(e.to_string()))?;
         let elements = layout.state_len() as u64;
+        let lineage = run.lineage;
         let (store, id) = (self.cx.store.clone(), run.id.clone());
         self.on_files(move || {
             let result = store
@@ -216,7 +217,7 @@ impl Actor {
             file: None,
             waiting: Vec::new(),
             fingerprint,
-            lineage: run.lineage,
+            lineage,
             state_digest: state_digest.to_owned(),
             slices,
             whole: false,

@@ -12,7 +12,7 @@ use prost::bytes::Bytes;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::warn;
 
-use super::transfer::{self, Answers, Stored, send_file};
+use super::transfer::{Answers, Receiving, Stored, send_file};
 use super::{Context, check, on_files, peer};
 use crate::catalogue::name_taken;
 use crate::error::ApiError;
@@ -154,9 +154,14 @@ impl Datasets for DatasetsService {
 impl DatasetsService {
     async fn upload(
         &self,
-        mut stream: Streaming<pb::CreateDatasetRequest>,
+        stream: Streaming<pb::CreateDatasetRequest>,
     ) -> Result<pb::CreateDatasetResponse, ApiError> {
-        let first = transfer::next(&mut stream, &self.0).await?;
+        let mut stream = Receiving::new(stream, |message| match &message.part {
+            Some(Part::Header(files)) => files.manifest.len() + files.index.len(),
+            Some(Part::Piece(piece)) => piece.data.len(),
+            None => 0,
+        });
+        let first = stream.next(&self.0).await?;
         let Some(Part::Header(header)) = first.and_then(|message| message.part) else {
             return Err(ApiError::invalid("header", "must come first"));
         };
@@ -176,7 +181,7 @@ impl DatasetsService {
         let store = self.0.dataset_files.clone();
         let mut upload =
             on_files(move || store.begin_upload(checked, &manifest, &index)).await??;
-        while let Some(message) = transfer::next(&mut stream, &self.0).await? {
+        while let Some(message) = stream.next(&self.0).await? {
             let piece = match message.part {
                 Some(Part::Piece(piece)) => piece,
                 Some(Part::Header(_)) => {

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::Instant;
 
 use fovea_proto::CHUNK_BYTES;
 use prost::bytes::{Bytes, BytesMut};
@@ -14,11 +14,8 @@ use tonic::{Status, Streaming};
 
 use super::Context;
 use crate::error::ApiError;
-use crate::net::Permit;
+use crate::net::{Pace, Permit};
 use crate::store::StoreError;
-
-/// An upload that is silent for so long is given up, so that it does not hold its place for ever.
-const SILENCE: Duration = Duration::from_secs(30);
 
 /// Pieces read ahead of the receiver: enough to keep it busy, and the bound on memory.
 const AHEAD: usize = 4;
@@ -26,21 +23,41 @@ const AHEAD: usize = 4;
 /// What a stream of answers gives the server.
 pub(super) type Answers<T> = tokio_stream::wrappers::ReceiverStream<Result<T, Status>>;
 
-/// The next message of an upload; None at its end.
-pub(super) async fn next<T>(
-    stream: &mut Streaming<T>,
-    context: &Context,
-) -> Result<Option<T>, ApiError> {
-    tokio::select! {
-        () = context.closing.cancelled() => Err(ApiError::ShuttingDown),
-        message = tokio::time::timeout(SILENCE, stream.message()) => match message {
-            Err(_) => Err(ApiError::Silent(format!(
-                "nothing came for {} s; the upload is given up",
-                SILENCE.as_secs()
-            ))),
-            Ok(Ok(message)) => Ok(message),
-            Ok(Err(status)) => Err(broken(&status)),
-        },
+/// An upload under way. It is given up when the client is silent or too slow.
+pub(super) struct Receiving<T> {
+    stream: Streaming<T>,
+    pace: Pace,
+    /// Bytes that a message brings.
+    size: fn(&T) -> usize,
+}
+
+impl<T> Receiving<T> {
+    pub(super) fn new(stream: Streaming<T>, size: fn(&T) -> usize) -> Self {
+        Self {
+            stream,
+            pace: Pace::new(Instant::now()),
+            size,
+        }
+    }
+
+    /// The next message; None at the end.
+    pub(super) async fn next(&mut self, context: &Context) -> Result<Option<T>, ApiError> {
+        self.pace.waiting(Instant::now());
+        let deadline = self.pace.deadline().into();
+        tokio::select! {
+            () = context.closing.cancelled() => Err(ApiError::ShuttingDown),
+            message = tokio::time::timeout_at(deadline, self.stream.message()) => match message {
+                Err(_) => Err(ApiError::Silent(
+                    "nothing came for 30 s, or less than 16 KiB/s for a minute; the upload is given up".into(),
+                )),
+                Ok(Ok(message)) => {
+                    let bytes = message.as_ref().map_or(0, self.size);
+                    self.pace.on_bytes(Instant::now(), bytes as u64);
+                    Ok(message)
+                }
+                Ok(Err(status)) => Err(broken(&status)),
+            },
+        }
     }
 }
 

@@ -10,14 +10,19 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::error::ApiError;
 use crate::messages::SliceClaim;
 use crate::run::{RunInput, SliceTicket};
-use crate::services::{Context, check, on_files, transfer};
+use crate::services::transfer::Receiving;
+use crate::services::{Context, check, on_files};
 
 /// Takes a slice: checked, written at its place, verified, flushed to disk, reported to the run.
 pub(super) async fn take_slice(
     context: &Context,
-    mut stream: Streaming<pb::SliceUpload>,
+    stream: Streaming<pb::SliceUpload>,
 ) -> Result<(), ApiError> {
-    let first = transfer::next(&mut stream, context).await?;
+    let mut stream = Receiving::new(stream, |message| match &message.part {
+        Some(Part::Data(data)) => data.len(),
+        Some(Part::Header(_)) | None => 0,
+    });
+    let first = stream.next(context).await?;
     let Some(Part::Header(header)) = first.and_then(|message| message.part) else {
         return Err(ApiError::invalid("header", "must come first"));
     };
@@ -41,7 +46,7 @@ pub(super) async fn take_slice(
     };
     let mut hash = Xxh3::new();
     let mut written = 0u64;
-    while let Some(message) = transfer::next(&mut stream, context).await? {
+    while let Some(message) = stream.next(context).await? {
         let data = match message.part {
             Some(Part::Data(data)) => data,
             Some(Part::Header(_)) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::ids::RunId;
 use fovea_core::plan::ShardPlan;
-use fovea_core::run::{Effect, Event, Extent, Phase, Run};
+use fovea_core::run::{Effect, Event, Extent, Phase, Run, without_event_name};
 use fovea_core::spec::RunSpec;
 use tracing::{error, info, warn};
 
@@ -263,7 +263,8 @@ impl Owner {
                     } else {
                         info!(run_id = %run, generation, "{message}");
                     }
-                    self.publish(number, RunEvent::Note(message));
+                    let note = without_event_name(&message).to_owned();
+                    self.publish(number, RunEvent::Note(note));
                 }
             }
         }

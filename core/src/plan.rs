@@ -1,4 +1,4 @@
-//! Who trains what, when: the shard plan over virtual ranks.
+//! The shard plan: which virtual rank trains on which samples, and when.
 //!
 //! The training split comes in *plan order*: patients interleaved so that any contiguous range is
 //! about stratified by grade, samples of a patient side by side, packs cut from that order. A shard

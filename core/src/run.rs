@@ -39,7 +39,7 @@ pub use availability::Limits;
 pub use lineage::Rewind;
 pub use types::{
     Effect, EpochResult, Event, Extent, Heartbeat, Next, Outcome, Phase, RunError, StepPhases,
-    StepReport, Stopping,
+    StepReport, Stopping, without_event_name,
 };
 
 use std::collections::BTreeMap;

@@ -165,7 +165,7 @@ async fn a_gpu_that_hangs_is_put_out() {
     assert!(!log.contains("waited for each other"), "{log}");
     let stuck: Vec<&str> = log
         .lines()
-        .filter(|line| line.contains("WARN") && line.contains("is stuck"))
+        .filter(|line| line.contains("WARN") && line.contains("worker.evicted: "))
         .collect();
     let named = |line: &&str| line.contains("worker w1-");
     assert!(!stuck.is_empty() && stuck.iter().all(named), "{log}");

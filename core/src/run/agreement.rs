@@ -54,15 +54,6 @@ impl Run {
         self.liveness.all_ready();
         // Those that were further are gone: their steps are taken, and reported, again.
         self.progress = self.progress.filter(|p| p.step <= state.step);
-        out.push(Effect::Log {
-            warning: false,
-            message: format!(
-                "generation.formed: generation {} runs on {} workers from step {}",
-                self.generation,
-                workers.len(),
-                state.step
-            ),
-        });
         self.enter(Phase::Running { roster, stopping }, out);
         if stopping.is_some() {
             out.push(Effect::SendStop {
@@ -168,7 +159,7 @@ impl Run {
                 self.rewind(None, out);
                 let back = self.newest_valid().map_or(0, |c| c.step);
                 let reason = format!(
-                    "the workers' states differ after step {step} and no state has a majority; rewinding to checkpoint \
+                    "the workers' states differ after step {step} and none has a majority; rewinding to checkpoint \
                      {back}"
                 );
                 let cause = Cause {

@@ -85,7 +85,7 @@ impl Availability {
         self.unreadable.remove(&key(checkpoint));
     }
 
-    /// Asks the store at the next tick.
+    /// Makes the next tick, due at `now`, ask the store.
     pub fn probe_soon(&mut self, now: u64) {
         self.probe_at = Some(now);
     }

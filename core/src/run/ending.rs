@@ -1,4 +1,4 @@
-//! How a run comes to rest: the last checkpoint, and what people ask for.
+//! Ending a run: the last checkpoint, and the requests of people (cancel, pause, resume).
 
 use std::collections::BTreeSet;
 
@@ -57,7 +57,7 @@ impl Run {
         }
     }
 
-    /// `worker` is gone, or failed, while the last checkpoint is gathered: its slice may be missing.
+    /// `worker` was lost, or failed, while the last checkpoint is assembled: its slice may be missing.
     pub(super) fn left_finishing(
         &mut self,
         worker: &WorkerId,
@@ -83,7 +83,7 @@ impl Run {
         }
     }
 
-    /// The checkpoint waited for will not come.
+    /// The checkpoint that the end waits for will not be stored.
     fn spoiled(&mut self, reason: &str, out: &mut Vec<Effect>) {
         let Phase::Finishing { pending, next, .. } = &mut self.phase else {
             return;
@@ -94,7 +94,7 @@ impl Run {
                 out.push(Effect::Persist);
                 self.settle(out);
             }
-            // The steps are done and some hold the final state: they come together once more to store it.
+            // The steps are done and some workers hold the final state: another generation stores it.
             Next::Complete { .. } => {
                 let left: Vec<WorkerId> = std::mem::take(pending).into_iter().collect();
                 let reason = format!("the final checkpoint is missing: {reason}");
@@ -109,8 +109,8 @@ impl Run {
         }
     }
 
-    /// Whether a member's failure changes nothing any more: what is waited for is stored, or a person wants
-    /// the run to end in any case.
+    /// Whether a member's failure changes nothing any more: the awaited checkpoint is stored, or a person asked for the
+    /// end in any case.
     pub(super) fn ends_regardless(&self) -> bool {
         let Phase::Finishing { next, .. } = &self.phase else {
             return false;
@@ -122,8 +122,8 @@ impl Run {
         let Phase::Finishing { roster, next, .. } = &self.phase else {
             return false;
         };
-        // One that an earlier generation left at this step does not count: a run that was resumed from an
-        // older checkpoint takes the step again.
+        // A checkpoint of an earlier generation at this step does not count: a run that was resumed from an older
+        // checkpoint takes the step again.
         let ours = |c: &CheckpointInfo| {
             c.generation == self.generation || c.step == roster.start_step && !self.is_void(c)
         };
@@ -132,7 +132,7 @@ impl Run {
         })
     }
 
-    /// Leaves `Finishing` when nothing is waited for any more.
+    /// Leaves `Finishing` when all members have let go and the awaited checkpoint is stored.
     pub(super) fn settle(&mut self, out: &mut Vec<Effect>) {
         let Phase::Finishing { pending, next, .. } = &self.phase else {
             return;
@@ -178,7 +178,7 @@ impl Run {
         }
     }
 
-    /// The checkpoint of `step` is gone again. It may be the one that the end rests on.
+    /// The checkpoint of `step` turned out corrupt. It may be the one that the end waits for.
     pub(super) fn last_checkpoint_spoiled(&mut self, step: u64, why: &str, out: &mut Vec<Effect>) {
         if let Phase::Finishing { next, .. } = &self.phase
             && next.awaited() == Some(step)
@@ -224,7 +224,7 @@ impl Run {
                 ]);
             }
             Phase::Finishing { next, .. } => {
-                // What is complete stays so; of two wishes the later counts.
+                // What is complete stays so; of two requests the later counts.
                 if let Next::Requeue { step, .. } | Next::Cancel { step } | Next::Pause { step } =
                     next
                 {

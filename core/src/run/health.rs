@@ -146,10 +146,7 @@ impl Run {
         };
         let reason = format!("worker {worker} made no progress for {still} ({limit})");
         let cause = Cause {
-            log: format!(
-                "worker.evicted: {reason}; generation {} continues without it",
-                self.generation
-            ),
+            log: format!("worker.evicted: {reason}"),
             reason,
         };
         self.liveness.penalize_stuck(worker, now);

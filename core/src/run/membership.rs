@@ -108,14 +108,6 @@ impl Run {
         );
         self.liveness
             .begin(roster.members.iter().map(|m| m.worker.clone()), now);
-        out.push(Effect::Log {
-            warning: false,
-            message: format!(
-                "generation.forming: generation {} forms with {} workers; newest checkpoint {start_step}",
-                self.generation,
-                roster.members.len()
-            ),
-        });
         self.enter(
             Phase::Forming {
                 roster: roster.clone(),
@@ -208,10 +200,6 @@ impl Run {
 
     /// The run fails; `members` still serve it and are told to let go.
     pub(super) fn fail(&mut self, reason: String, members: &[WorkerId], out: &mut Vec<Effect>) {
-        out.push(Effect::Log {
-            warning: true,
-            message: format!("run.failed: {reason}"),
-        });
         self.abort(members.to_vec(), &reason, out);
         self.enter(Phase::Failed { reason }, out);
     }
@@ -295,11 +283,9 @@ impl Run {
         }
         let others = self.others(worker);
         let enough = others.len() >= self.fewest();
-        let reason = format!("worker {worker} leaves");
+        let reason = format!("worker {worker} shuts down and leaves");
         let cause = || Cause {
-            log: format!(
-                "worker.leaving: worker {worker} shuts down; generation {generation} continues without it"
-            ),
+            log: format!("worker.leaving: {reason}"),
             reason: reason.clone(),
         };
         match &self.phase {

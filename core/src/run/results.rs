@@ -9,8 +9,8 @@ use crate::metrics::{self, Score};
 use crate::retention;
 
 impl Run {
-    /// A step was committed. The same step may be told again: after a lost acknowledgement, or because a
-    /// lost worker was the only one to have committed it.
+    /// A step was committed. The same step may be reported again: after a lost acknowledgement, or because only a lost
+    /// worker had committed it.
     pub(super) fn step_committed(&mut self, report: StepReport, out: &mut Vec<Effect>) {
         if report.step > self.furthest {
             self.furthest = report.step;

@@ -1,4 +1,4 @@
-//! What can be said of a run: its phases, events, effects and errors.
+//! The types of a run's state machine: phases, events, effects and errors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -28,22 +28,22 @@ pub struct Extent {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "lowercase")]
 pub enum Phase {
-    /// Waits for workers. `reason` says why it was interrupted, if it was.
+    /// Waits for workers, or for a store. `reason` says why it was interrupted, if it was.
     Queued { reason: Option<String> },
-    /// Workers are chosen; they fetch data, connect to each other and agree on a state. `reason` says why
-    /// it is not the first generation.
+    /// Workers are assigned; they fetch data, connect to each other and agree on a state. `reason` says why this is
+    /// not the first generation.
     Forming {
         roster: Roster,
         ready: BTreeMap<WorkerId, StateId>,
         stopping: Option<Stopping>,
         reason: Option<String>,
     },
-    /// Steps are taken.
+    /// The workers take steps.
     Running {
         roster: Roster,
         stopping: Option<Stopping>,
     },
-    /// The generation ends with a checkpoint; `pending` have not let go yet.
+    /// The generation ends with a checkpoint; the workers in `pending` have not let go yet.
     Finishing {
         roster: Roster,
         pending: BTreeSet<WorkerId>,
@@ -53,7 +53,7 @@ pub enum Phase {
     Paused,
     /// Every epoch is done and the last checkpoint is stored.
     Completed,
-    /// Ended by an error that trying again would not mend.
+    /// Ended by an error that another attempt would not resolve.
     Failed { reason: String },
     /// Ended by a person.
     Cancelled,
@@ -91,7 +91,7 @@ pub enum Next {
     Cancel { step: Option<u64> },
     /// The same, to be resumed.
     Pause { step: Option<u64> },
-    /// Wait for workers and go on.
+    /// Queue the run: it goes on when there are workers.
     Requeue { reason: String, step: Option<u64> },
 }
 
@@ -112,7 +112,7 @@ pub struct EpochResult {
     pub epoch: u32,
     /// Committed steps at its end.
     pub step: u64,
-    /// Mean training loss in nats over the samples seen since the epoch began or was resumed.
+    /// Mean training loss in nats over the epoch's samples, as far as the ledger knows them.
     pub train_loss: Option<f64>,
     /// Metrics on the validation split.
     pub validation: Evaluation,
@@ -136,16 +136,16 @@ pub struct StepReport {
     pub phases: StepPhases,
 }
 
-/// Wall-clock time of one step on one worker, in milliseconds.
+/// Wall-clock times of one step on one worker, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct StepPhases {
-    /// Waiting for the loader and bringing the batch to the device.
+    /// Waiting for the loader and copying the batch to the device.
     pub load_ms: f64,
     /// Forward pass and loss.
     pub forward_ms: f64,
     /// Backward pass and gathering the flat gradient.
     pub backward_ms: f64,
-    /// Reduction over all workers, waiting for the slowest included, as far as it was not done during the backward pass.
+    /// Reduction over all workers, including the wait for the slowest, as far as it did not overlap the backward pass.
     pub reduce_ms: f64,
     /// Optimizer.
     pub optimizer_ms: f64,
@@ -172,33 +172,34 @@ pub enum Outcome {
     Completed { step: u64 },
     /// Stopped at a step boundary as asked, its slice of the checkpoint uploaded.
     Stopped { step: u64 },
-    /// Stopped at a step boundary so that others go on.
+    /// Stopped at a step boundary; the other members go on.
     Yielded { step: u64 },
     /// Let go at once as asked.
     Aborted,
-    /// Could not go on. `fatal` means that trying again would not help.
+    /// Could not go on. `fatal` means that another attempt would not help.
     Failed { reason: String, fatal: bool },
-    /// Cannot go on before something at the coordinator (a pack, a checkpoint) can be read again.
+    /// Cannot go on before something at the coordinator (a pack, a checkpoint) can be read again. Nobody's failure: the run
+    /// is queued and tried again later.
     Blocked { reason: String },
 }
 
-/// What a heartbeat says of a worker's part in a run.
+/// What a worker's heartbeat reports about its part in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Heartbeat {
-    /// Counts up with every piece of work done.
+    /// Progress counter: counts up with every piece of work done.
     pub ticks: u64,
-    /// Rank that the worker waits for at this moment, if it does.
+    /// The rank that the worker waits for now, if it waits.
     pub waiting_for: Option<u32>,
-    /// Counts up several times a second while it waits: one that hangs within a wait does not look up.
+    /// Poll counter: counts up 5 times a second while the worker waits. A worker that hangs inside a wait does not poll.
     pub polls: u64,
 }
 
 /// What happens to a run. Events of an older generation change nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// The scheduler gave a queued run workers: id and address.
+    /// The scheduler assigns workers to a queued run: id and address.
     Assigned { workers: Vec<(WorkerId, String)> },
-    /// Workers that have prepared themselves join a running one.
+    /// Workers that are prepared (dataset fetched) join a running one.
     Joined { workers: Vec<(WorkerId, String)> },
     /// A worker has loaded everything, is connected to its peers and agrees with them on a state.
     Ready {
@@ -216,7 +217,7 @@ pub enum Event {
         step: u64,
         digest: u128,
     },
-    /// The validation split, or a part of it, was scored after `epoch`.
+    /// Scores of the validation split, or of a part of it, after `epoch`.
     Scored {
         generation: u64,
         epoch: u32,
@@ -249,13 +250,13 @@ pub enum Event {
     DataUnavailable { reason: String },
     /// It can again.
     DataAvailable,
-    /// A sign of life.
+    /// A heartbeat that names this run.
     Progress {
         worker: WorkerId,
         generation: u64,
         heartbeat: Heartbeat,
     },
-    /// A worker's peers broke off; it keeps its state and waits for the next generation.
+    /// A worker's connections to its peers broke; it keeps its state and waits for the next generation.
     Interrupted {
         worker: WorkerId,
         generation: u64,
@@ -273,17 +274,17 @@ pub enum Event {
         generation: u64,
         outcome: Outcome,
     },
-    /// A worker is gone.
+    /// A worker's session ended, or its heartbeats stopped.
     WorkerLost { worker: WorkerId, reason: String },
-    /// A worker shuts down as soon as it may.
+    /// A worker asks to be let go: it shuts down.
     WorkerLeaving { worker: WorkerId },
-    /// After a restart of the coordinator: a worker is there again, and serves that generation.
+    /// After a restart of the coordinator: a worker reconnected, and serves that generation.
     WorkerBack {
         worker: WorkerId,
         serving: Option<u64>,
     },
-    /// The generation goes on from a state whose steps the ledger does not know beyond `head`: those that
-    /// could tell are gone.
+    /// The generation starts from a state whose steps the ledger knows only up to `head`: no worker is left that could
+    /// report the others.
     Unaccounted { generation: u64, head: u64 },
     /// A person cancels the run.
     Cancel,
@@ -300,10 +301,10 @@ pub enum Event {
 /// What is to be done about it. The owner of the run does it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// Write the run to the journal before anything of it is told to anyone.
+    /// Write the run to the journal before any other effect is carried out.
     Persist,
-    /// Send the roster to each of its members. Those that serve the generation before leave it at the next
-    /// step boundary, or at once. Those in `discard` must forget the state that they hold.
+    /// Send the roster to each of its members. Members of the generation before leave it at the next step boundary, or
+    /// at once. Those in `discard` must discard the state that they hold.
     SendRoster {
         roster: Roster,
         at_boundary: bool,
@@ -331,16 +332,30 @@ pub enum Effect {
     /// Look whether the store can read this checkpoint, and answer with `CheckpointReadable`,
     /// `CheckpointUnreadable` or `CheckpointCorrupt`.
     ProbeCheckpoint(CheckpointInfo),
-    /// Tell watchers of the phase.
+    /// Send the phase to watchers, and log it.
     PublishPhase,
-    /// Tell watchers of a step.
+    /// Send a step to watchers.
     PublishStep(StepReport),
-    /// Tell watchers of an epoch's result.
+    /// Send an epoch's result to watchers.
     PublishEpoch(EpochResult),
-    /// Tell watchers of a checkpoint.
+    /// Send a checkpoint to watchers.
     PublishCheckpoint(CheckpointInfo),
-    /// Say it in the log.
+    /// Log a message. It starts with the event's name ("worker.lost: "), which [`without_event_name`] cuts off for people.
     Log { warning: bool, message: String },
+}
+
+/// A log message without the name of its event.
+pub fn without_event_name(message: &str) -> &str {
+    let is_name = |text: &str| {
+        text.contains('.')
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || matches!(b, b'.' | b'_'))
+    };
+    match message.split_once(": ") {
+        Some((name, rest)) if is_name(name) => rest,
+        Some(_) | None => message,
+    }
 }
 
 /// Why a person's request cannot be met.

@@ -281,3 +281,17 @@ fn a_checkpoint_that_an_older_generation_could_not_store_changes_nothing() {
     run.apply(0, not_stored(10, 2));
     assert_eq!(run.phase_name(), "queued");
 }
+
+#[test]
+fn people_are_shown_messages_without_the_events_name() {
+    for (message, shown) in [
+        (
+            "worker.lost: worker w1 was lost: reset",
+            "worker w1 was lost: reset",
+        ),
+        ("worker w1: no name", "worker w1: no name"),
+        ("no colon", "no colon"),
+    ] {
+        assert_eq!(without_event_name(message), shown);
+    }
+}

@@ -174,7 +174,7 @@ impl Cluster {
                 }
             }
             14 => self.unreadable.clear(),
-            15 if detail % 3 == 0 => self.apply(Event::DataUnavailable {
+            15 if detail.is_multiple_of(3) => self.apply(Event::DataUnavailable {
                 reason: "pack 3 is damaged".into(),
             }),
             15 => self.apply(Event::DataAvailable),

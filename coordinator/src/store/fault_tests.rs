@@ -378,7 +378,10 @@ fn a_dataset_is_stored_whole_or_not_at_all_and_repaired_in_part() {
                         faulted.failed, faulted.result
                     );
                     match &faulted.result {
-                        Ok((_, unreadable)) => {
+                        Ok((repaired, unreadable)) => {
+                            // Only what is missing or corrupt is replaced.
+                            let damaged = repaired.is_empty() || (repair && *repaired == [0]);
+                            assert!(damaged || errno == libc::ENOENT, "{about}");
                             for (_, error) in unreadable {
                                 assert_kind(error, errno, &about);
                             }

@@ -10,9 +10,9 @@ use std::time::SystemTime;
 use fovea_core::ids::RunId;
 use tracing::info;
 
-use super::checkpoints::Inner;
 use super::disk;
 use super::error::StoreError;
+use super::folder::Inner;
 use super::identity::unix_ms;
 use super::names::path_for;
 

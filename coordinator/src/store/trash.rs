@@ -84,7 +84,7 @@ impl Inner {
             Err(error) => return Err(self.root.read_error(&trash, error)),
         };
         let time_of = |name: &str| name.split('-').next()?.parse::<u64>().ok();
-        // What has another name was put there by people, who will take it away.
+        // Entries with other names were put there by people.
         let mut entries: Vec<(u64, String)> = names
             .into_iter()
             .filter_map(|name| Some((time_of(&name)?, name)))

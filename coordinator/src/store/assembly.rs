@@ -23,9 +23,9 @@ use safetensors::SafeTensors;
 use sha2::{Digest, Sha256};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::checkpoints::Inner;
 use super::disk;
 use super::error::StoreError;
+use super::folder::Inner;
 use super::manifest::{Manifest, RunRecord};
 use super::names::path_for;
 

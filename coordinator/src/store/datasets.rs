@@ -162,7 +162,7 @@ impl DatasetStore {
         }
     }
 
-    /// Reads every pack from the disk and compares its size and SHA-256. Returns the problems. `progress` is told the
+    /// Reads every pack from the disk and compares its size and SHA-256. Returns the problems. `progress` is called with the
     /// bytes read so far.
     pub(crate) fn verify(
         &self,

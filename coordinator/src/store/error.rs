@@ -171,7 +171,7 @@ pub enum OpenError {
         /// The newest format that is read.
         supported: u32,
     },
-    /// The identity file makes no sense.
+    /// The identity file is not valid, or belongs to another kind of store.
     #[error(
         "{} is not a store's identity: {problem}. Restore it from a copy, or start with --accept-store to write a new one",
         path.display()

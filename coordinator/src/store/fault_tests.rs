@@ -5,7 +5,6 @@
 //! verifies, the error was of the right kind, and no stray file remains.
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use fovea_core::checkpoint::CheckpointInfo;
@@ -155,6 +154,32 @@ fn a_checkpoint_is_stored_whole_or_not_at_all() {
             }
         }
     }
+}
+
+#[test]
+fn a_full_disk_empties_the_trash_for_a_new_checkpoint() {
+    let mut emptied = 0;
+    for at in 0.. {
+        let shelf = Shelf::new();
+        shelf
+            .store
+            .quarantine(&run_id(), &shelf.infos[0])
+            .expect("quarantine");
+        let faulted = with_fault(libc::ENOSPC, at, false, || assemble(&shelf, 30).map(drop));
+        let failed = faulted.failed.map(|(operation, _)| operation);
+        if failed == Some(Operation::Allocate) {
+            faulted
+                .result
+                .expect("there is room after the trash was emptied");
+            assert_eq!(shelf.trash(), Vec::<String>::new());
+            emptied += 1;
+        }
+        intact(&shelf, &shelf.infos[1..], "full");
+        if faulted.count <= at {
+            break;
+        }
+    }
+    assert_eq!(emptied, 1);
 }
 
 #[test]
@@ -378,7 +403,10 @@ fn a_dataset_is_stored_whole_or_not_at_all_and_repaired_in_part() {
                         faulted.failed, faulted.result
                     );
                     match &faulted.result {
-                        Ok((_, unreadable)) => {
+                        Ok((repaired, unreadable)) => {
+                            // Only what is missing or corrupt is replaced.
+                            let damaged = repaired.is_empty() || (repair && *repaired == [0]);
+                            assert!(damaged || errno == libc::ENOENT, "{about}");
                             for (_, error) in unreadable {
                                 assert_kind(error, errno, &about);
                             }

@@ -276,7 +276,7 @@ impl Root {
             }
             Err(NoIdentity::Io(source)) => format!("its {IDENTITY_FILE} cannot be read: {source}"),
             Err(NoIdentity::Invalid(problem)) => {
-                format!("its {IDENTITY_FILE} makes no sense: {problem}")
+                format!("its {IDENTITY_FILE} is not valid: {problem}")
             }
             Err(NoIdentity::TooNew(format)) => {
                 format!("its {IDENTITY_FILE} has the newer format {format}")

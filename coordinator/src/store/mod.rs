@@ -5,7 +5,7 @@
 //!                       ──calls──> DatasetStore    ──> DATA/datasets/      removes anything in there
 //!
 //!  identity      is the folder the store that the journal knows, or a volume that is not mounted?
-//!  checkpoints   begin, probe, verify, read, remove, quarantine, sweep, find   (assembly, manifest, header, trash)
+//!  checkpoints   begin, probe, verify, read, remove, quarantine, sweep, find   (assembly, folder, manifest, header, trash)
 //!  datasets      open, verify, read, remove                                    (upload: add and repair)
 //!  disk          the single file operations, where tests inject faults
 //! ```
@@ -34,6 +34,7 @@ mod error;
 mod fault;
 #[cfg(test)]
 mod fault_tests;
+mod folder;
 mod header;
 mod identity;
 mod manifest;

@@ -10,9 +10,9 @@ use std::time::SystemTime;
 use fovea_core::ids::RunId;
 use tracing::info;
 
-use super::checkpoints::Inner;
 use super::disk;
 use super::error::StoreError;
+use super::folder::Inner;
 use super::identity::unix_ms;
 use super::names::path_for;
 
@@ -84,7 +84,7 @@ impl Inner {
             Err(error) => return Err(self.root.read_error(&trash, error)),
         };
         let time_of = |name: &str| name.split('-').next()?.parse::<u64>().ok();
-        // What has another name was put there by people, who will take it away.
+        // Entries with other names were put there by people.
         let mut entries: Vec<(u64, String)> = names
             .into_iter()
             .filter_map(|name| Some((time_of(&name)?, name)))

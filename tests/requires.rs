@@ -19,6 +19,7 @@
 //! | `mount`  | a tmpfs can be mounted (root, and not a container without rights) |
 //! | `root`   | the tests run as root, with `setpriv` of util-linux               |
 //! | `gpu`    | an NVIDIA GPU with its driver                                     |
+//! | `avx2`   | a processor with AVX2                                             |
 
 // Each build script uses its own part of this.
 #![allow(dead_code)]
@@ -35,15 +36,17 @@ pub enum Need {
     Mount,
     Root,
     Gpu,
+    Avx2,
 }
 
 impl Need {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Shared,
         Self::Netns,
         Self::Mount,
         Self::Root,
         Self::Gpu,
+        Self::Avx2,
     ];
 
     fn name(self) -> &'static str {
@@ -53,6 +56,7 @@ impl Need {
             Self::Mount => "mount",
             Self::Root => "root",
             Self::Gpu => "gpu",
+            Self::Avx2 => "avx2",
         }
     }
 
@@ -74,6 +78,10 @@ impl Need {
             }
             Self::Root => succeeds("setpriv", &["--reuid", "65534", "--clear-groups", "true"]),
             Self::Gpu => succeeds("nvidia-smi", &["-L"]),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => std::arch::is_x86_feature_detected!("avx2"),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 => false,
         }
     }
 }
@@ -81,7 +89,7 @@ impl Need {
 /// Sets `has_NAME` for each of `needs` that is there or is required.
 ///
 /// # Panics
-/// If `FOVEA_REQUIRE` holds a name that is not known, or a crate asks for it without building here.
+/// If `FOVEA_REQUIRE` holds an unknown name.
 pub fn emit(needs: &[Need]) {
     println!("cargo::rerun-if-changed=../tests/requires.rs");
     println!("cargo::rerun-if-env-changed=FOVEA_REQUIRE");

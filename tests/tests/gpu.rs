@@ -169,7 +169,10 @@ async fn the_worker_of_a_gpu_that_hangs_is_evicted() {
         .filter(is_eviction)
         .collect();
     let named = |line: &&str| line.contains("w1-");
-    assert!(!evictions.is_empty() && evictions.iter().all(named), "{log}");
+    assert!(
+        !evictions.is_empty() && evictions.iter().all(named),
+        "{log}"
+    );
     let ill = cluster.workers.pop().expect("the second worker");
     ill.signal(libc::SIGKILL);
     let (_, expected) = trained(&cluster, spec("well", 1..=1, float32), |_| {}).await;

@@ -178,7 +178,7 @@ impl Chaos<'_> {
         let store = self.nodes.store();
         let mode = fs::metadata(&store).map_err(|e| e.to_string())?;
         let mode = mode.permissions();
-        fs::set_permissions(&store, Permissions::from_mode(0)).map_err(|e| e.to_string())?;
+        fs::set_permissions(&store, Permissions::from_mode(0o000)).map_err(|e| e.to_string())?;
         let since = Instant::now();
         self.kill_all_workers();
         // It waits, and says why.

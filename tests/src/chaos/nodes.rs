@@ -199,8 +199,10 @@ impl<'a> Nodes<'a> {
     pub fn interrupted_generations(&self) -> usize {
         let mut interrupted = BTreeSet::new();
         for line in self.worker_logs().iter().flat_map(|log| log.lines()) {
+            // `assignment.interrupted`, or `assignment.replaced` in the middle of a step.
+            let replaced = ["a new generation", "assignment.replaced: "];
             let is_one = line.contains("interrupted")
-                || line.contains("a new generation") && line.contains("at_boundary=false");
+                || line.contains("at_boundary=false") && replaced.iter().any(|r| line.contains(r));
             let span = line
                 .split_once("run{")
                 .and_then(|(_, rest)| rest.split_once(" rank="));

@@ -3,21 +3,21 @@
 CARGO ?= cargo
 PYTHON ?= python3
 
-.PHONY: help demo test test-gpu soak build libtorch lint bench bench-gpu bench-checkpoints clean
+.PHONY: help demo test test-gpu soak build libtorch lint bench bench-gpu bench-checkpoints bench-coordinator clean
 
 help: ## Show this help
-	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build ## Train on synthetic photographs with two workers; DATA=folder WEIGHTS=file.caffemodel for real ones
 	@DATA="$(DATA)" WEIGHTS="$(WEIGHTS)" scripts/demo.sh
 
-test: build ## Run every test
+test: build ## Run every test; what this machine lacks is reported as ignored (FOVEA_REQUIRE=shared,netns,... fails instead)
 	$(CARGO) test --release --workspace --locked
 
-test-gpu: build ## Train on a GPU: bits, losses, NCCL, a killed worker; says so where there is none
-	$(CARGO) test --release --locked -p fovea-tests --test gpu -- --nocapture on_one_gpu
+test-gpu: build ## Train on a GPU: bits, losses, NCCL, a killed worker; fails where there is none
+	$(CARGO) test --release --locked -p fovea-tests --test gpu -- --nocapture --include-ignored on_one_gpu
 
-soak: build ## Disturb runs at random: FAULTS=n faults (200), SEED=n; prints one JSON line
+soak: build ## Inject faults at random: FAULTS=n faults (200), SEED=n; prints one JSON line; needs root and iproute2
 	@target/release/fovea-soak $(or $(FAULTS),200) $(or $(SEED),1)
 
 build: libtorch ## Build all programs into target/release
@@ -38,6 +38,9 @@ bench-gpu: build ## Measure images/s on a GPU (DEVICE=cuda:0, BATCH=256); one JS
 
 bench-checkpoints: build ## Measure what a checkpoint every 10 steps costs
 	@$(PYTHON) bench/bench.py --checkpoints
+
+bench-coordinator: build ## Measure the coordinator with simulated workers; ARGS="--seconds 60 --idle 200 ...", ARGS=--help lists all
+	@target/release/fovea-bench-coordinator $(ARGS)
 
 clean: ## Remove what was built, and the demo's output (keeps .libtorch)
 	$(CARGO) clean

@@ -1,7 +1,12 @@
 //! Builds the software GPU (`soft_gpu/`): the three libraries that the worker loads at run time where there is a GPU.
+//! Finds out what the tests' machine lets them do (`requires.rs`).
 
 use std::env;
 use std::path::{Path, PathBuf};
+
+mod requires;
+
+use requires::Need;
 
 /// Each library, its sources, and more arguments.
 const LIBRARIES: [(&str, &[&str]); 3] = [
@@ -14,6 +19,13 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=soft_gpu");
     println!("cargo::rerun-if-env-changed=LIBTORCH");
+    requires::emit(&[
+        Need::Shared,
+        Need::Netns,
+        Need::Mount,
+        Need::Root,
+        Need::Gpu,
+    ]);
     let variable = |name: &str| env::var_os(name).map(PathBuf::from);
     let root = variable("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
     let out = variable("OUT_DIR").expect("cargo sets OUT_DIR");

@@ -9,6 +9,9 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
+#[path = "../tests/requires.rs"]
+mod requires;
+
 /// What tch has no call for.
 const CPP: [&str; 4] = [
     "src/model/autograd.cpp",
@@ -25,6 +28,7 @@ fn main() {
     let libraries = root.join(".libtorch/site/torch/lib");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=LIBTORCH");
+    requires::emit(&[requires::Need::Shared]);
 
     println!("cargo::rustc-env=FOVEA_LIBTORCH_VERSION={}", version(root));
 

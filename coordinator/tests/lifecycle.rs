@@ -131,7 +131,7 @@ async fn a_run_from_submit_to_completed() {
     assert_eq!(validation.auc, Some(1.0));
     assert_eq!(run.checkpoints, checkpoints);
 
-    // What was gathered is what was uploaded, in a file that safetensors reads.
+    // The stored file holds what was uploaded, and safetensors reads it.
     let (info, bytes) = download(&server, &run.id, None).await;
     assert_eq!(info, checkpoints[1]);
     assert_eq!(info.size_bytes, bytes.len() as u64);
@@ -159,7 +159,7 @@ impl Server {
                 other => panic!("{other:?}"),
             };
             // After an abort nothing is waited for: the coordinator may be gone.
-            worker.try_say(released(at, outcome)).await;
+            worker.try_send(released(at, outcome)).await;
         }
         self.stopped().await.unwrap();
     }
@@ -183,7 +183,7 @@ async fn a_lost_worker_leads_to_a_new_generation_from_the_checkpoint() {
 
     let [mut survivor, lost] = workers;
     drop(lost);
-    // The next generation begins at once: the survivor leaves the first and takes its state along.
+    // The next generation begins at once: the survivor leaves the first and keeps its state.
     let again = survivor.assignment().await;
     assert_eq!((again.generation, again.start_step), (2, 2));
     assert!(!again.at_boundary && !again.discard_state);
@@ -229,7 +229,7 @@ async fn silence_loses_a_worker_and_a_leaving_one_gets_no_work() {
     .await;
     let tiny = dataset(dir.path(), "tiny", 1);
     server.upload(&tiny).await.unwrap();
-    // A worker whose connection broke is back before that was noticed: the old session is over.
+    // A worker whose connection broke is back before the coordinator noticed: the old session is closed.
     let before = Worker::join(&server, "silent").await;
     let mut silent = Worker::join(&server, "silent").await;
     drop(before);
@@ -241,7 +241,7 @@ async fn silence_loses_a_worker_and_a_leaving_one_gets_no_work() {
     let run = server.submit(spec).await.unwrap();
     let at = silent.assignment().await;
     assert_eq!(at.members[0].worker_id, "silent");
-    silent.fall_silent();
+    silent.stop_heartbeats();
     let end = silent.end().await;
     assert_eq!(end.code(), Code::DeadlineExceeded, "{end:?}");
     let mut watch = server.watch(&run.id).await;
@@ -256,7 +256,7 @@ async fn silence_loses_a_worker_and_a_leaving_one_gets_no_work() {
     assert_eq!(at.generation, 2);
     worker.ready(&at).await;
     watch.until(Phase::Running).await;
-    worker.say(Up::Leaving(pb::Leaving {})).await;
+    worker.send(Up::Leaving(pb::Leaving {})).await;
     assert!(matches!(worker.next().await, Down::Stop(_)));
     worker.upload(&at, 0, 1, &state(1)).await.unwrap();
     worker.released(&at, Outcome::StoppedStep(1)).await;
@@ -449,7 +449,7 @@ async fn a_slow_watcher_misses_no_epoch() {
         worker.step(&at, step).await;
         if step == 1000 || step == 8000 {
             let epoch = (step / 2 - 1) as u32;
-            worker.say(scores(&at, epoch, 0..samples)).await;
+            worker.send(scores(&at, epoch, 0..samples)).await;
         }
     }
     soon("the quick watcher", reader).await.unwrap();

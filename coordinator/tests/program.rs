@@ -1,4 +1,4 @@
-//! The program itself: options, exit codes, SIGTERM, SIGKILL, and what a stranger's client sees.
+//! The program: options, exit codes, SIGTERM, SIGKILL, health and reflection.
 
 mod common;
 
@@ -248,7 +248,7 @@ async fn stuck_worker(process: &Process, dir: &Path) -> tonic::Streaming<pb::Coo
     let Some(pb::coordinator_message::Message::Assignment(at)) = message else {
         panic!("no assignment: {message:?}")
     };
-    // A run that only forms would be let go of at once.
+    // A run that only forms would be released at once.
     let message = Some(ready(&at));
     sender.send(pb::WorkerMessage { message }).await.unwrap();
     let request = pb::WatchRequest {
@@ -256,7 +256,7 @@ async fn stuck_worker(process: &Process, dir: &Path) -> tonic::Streaming<pb::Coo
     };
     let watch = runs.watch(request).await.unwrap().into_inner();
     Watch(watch).until(pb::Phase::Running).await;
-    // It stays connected as long as the test reads `down`; it says nothing more.
+    // It stays connected as long as the test reads `down`, and sends nothing more.
     tokio::spawn(async move { sender.closed().await });
     down
 }

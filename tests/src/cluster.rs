@@ -2,22 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use fovea_proto::pb::run_event::Event;
 use fovea_proto::{MESSAGE_BYTES, connect, pb};
 use tonic::transport::Channel;
 
-use crate::launch;
+use crate::launch::{self, CoordinatorOptions};
 use crate::process::{Process, binary};
 
-/// Nothing in these tests should take longer than this on a slow machine.
+/// Longer than anything in these tests takes on a slow machine.
 const DEADLINE: Duration = Duration::from_secs(240);
 
 /// A running cluster in a folder of its own.
 pub struct Cluster {
     dir: PathBuf,
+    /// How the coordinator is started; its address stays the same.
+    pub options: CoordinatorOptions,
     address: String,
     /// The coordinator; replaced by a restart.
     pub coordinator: Process,
@@ -30,10 +32,16 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a coordinator and `workers` workers below `dir`.
     pub fn start(dir: &Path, workers: usize) -> Self {
-        let (coordinator, address) =
-            launch::coordinator(dir, "127.0.0.1:0", "coordinator.log", &[]);
+        Self::start_with(dir, workers, CoordinatorOptions::new(dir))
+    }
+
+    /// The same with a coordinator that is started with `options`, which must name `dir`.
+    pub fn start_with(dir: &Path, workers: usize, mut options: CoordinatorOptions) -> Self {
+        let (coordinator, address) = options.start("coordinator.log");
+        options.listen.clone_from(&address);
         let mut cluster = Self {
             dir: dir.to_owned(),
+            options,
             address,
             coordinator,
             workers: Vec::new(),
@@ -69,8 +77,26 @@ impl Cluster {
 
     /// Starts the coordinator again, at the same address with the same data.
     pub fn restart_coordinator(&mut self) {
-        let log = "coordinator-again.log";
-        (self.coordinator, _) = launch::coordinator(&self.dir, &self.address, log, &[]);
+        (self.coordinator, _) = self.options.start("coordinator-again.log");
+    }
+
+    /// The folder of the coordinator's checkpoints.
+    pub fn checkpoint_store(&self) -> PathBuf {
+        self.options.data_dir().join("checkpoints")
+    }
+
+    /// The folder of the workers' data.
+    pub fn worker_data(&self) -> PathBuf {
+        self.dir.join("worker-data")
+    }
+
+    /// Runs `fovea` against this cluster, whatever comes of it.
+    pub fn try_fovea(&self, args: &[&str]) -> Output {
+        Command::new(binary("fovea"))
+            .args(["--coordinator", &format!("http://{}", self.address)])
+            .args(args)
+            .output()
+            .expect("fovea starts")
     }
 
     /// Runs `fovea` against this cluster and returns its standard output.
@@ -78,11 +104,7 @@ impl Cluster {
     /// # Panics
     /// If it fails.
     pub fn fovea(&self, args: &[&str]) -> String {
-        let output = Command::new(binary("fovea"))
-            .args(["--coordinator", &format!("http://{}", self.address)])
-            .args(args)
-            .output()
-            .expect("fovea starts");
+        let output = self.try_fovea(args);
         assert!(
             output.status.success(),
             "fovea {args:?}: {}",
@@ -119,6 +141,34 @@ impl Cluster {
             .expect("the response holds the run")
     }
 
+    /// The run as it is now.
+    pub async fn run(&self, run_id: &str) -> pb::Run {
+        let request = pb::GetRunRequest {
+            run_id: run_id.to_owned(),
+        };
+        let reply = self.runs().await.get(request).await;
+        reply.expect("the run is there").into_inner()
+    }
+
+    /// Asks for the run again and again until `holds`.
+    pub async fn run_until(&self, run_id: &str, holds: impl Fn(&pb::Run) -> bool) -> pb::Run {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let run = self.run(run_id).await;
+            if holds(&run) {
+                return run;
+            }
+            assert!(
+                Instant::now() < end,
+                "run {run_id} after {DEADLINE:?}: {:?} {:?} {:?}",
+                run.phase(),
+                run.progress.map(|p| p.step),
+                run.reason
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Follows a run until `done` says that an event was the one waited for.
     pub async fn watch(&self, run_id: &str, mut done: impl FnMut(&Event) -> bool) -> Event {
         let follow = async {
@@ -138,11 +188,13 @@ impl Cluster {
                     return event;
                 }
             }
-            panic!("the stream ended before the event waited for");
+            panic!("the stream ended before the awaited event");
         };
         tokio::time::timeout(DEADLINE, follow)
             .await
-            .unwrap_or_else(|_| panic!("run {run_id}: nothing came within {DEADLINE:?}"))
+            .unwrap_or_else(|_| {
+                panic!("run {run_id}: the awaited event did not come within {DEADLINE:?}")
+            })
     }
 
     /// Waits until `step` steps are committed.

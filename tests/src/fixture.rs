@@ -2,15 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-/// The folder of real photographs and weights beside the project, if it is there. Where it is not, the
-/// reason for skipping is printed and the test must return.
-pub fn shared(test: &str) -> Option<PathBuf> {
+/// The folder of real photographs and weights beside the repository. Tests that need it are ignored where it is absent
+/// (`requires.rs`).
+///
+/// # Panics
+/// If it is absent.
+pub fn shared() -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared");
-    if path.is_dir() {
-        return Some(path);
-    }
-    println!("{test}: skipped, because ../shared with real photographs and weights is not here");
-    None
+    assert!(path.is_dir(), "{} is not a folder", path.display());
+    path
 }
 
 /// Draws and prepares a small synthetic dataset below `dir`: `patients` patients, two eyes each,

@@ -1,13 +1,14 @@
 //! A cluster of real processes for end-to-end tests.
 //!
-//! Nothing here sleeps and hopes: everything waited for is an event (a file, a message of a stream,
-//! the end of a process) with a deadline.
+//! Every wait is for an event (a file, a message of a stream, the end of a process) and has a deadline. A sleep is either
+//! the fault itself (a process that is stopped for 400 ms) or the pause between two polls.
 
 pub mod chaos;
 mod cluster;
+pub mod coordinator_bench;
 pub mod faults;
 mod fixture;
-mod launch;
+pub mod launch;
 pub mod process;
 mod soft_gpu;
 

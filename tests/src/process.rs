@@ -26,7 +26,8 @@ pub fn binary(name: &str) -> PathBuf {
 
 /// A running program; killed when dropped.
 ///
-/// Whatever is asked of it, it may have ended by then: whoever kills at random need not keep count.
+/// Every call is allowed after the program has ended: a test that kills at random need not keep count.
+#[derive(Debug)]
 pub struct Process {
     child: Child,
     log: PathBuf,
@@ -59,7 +60,7 @@ impl Process {
 
     /// Whether it runs, or would if it were not stopped.
     pub fn is_running(&mut self) -> bool {
-        self.try_wait().is_none()
+        self.status().is_none()
     }
 
     /// Sends it a signal. Returns whether there was a process to send it to.
@@ -71,7 +72,7 @@ impl Process {
         unsafe { libc::kill(self.child.id() as i32, signal) == 0 }
     }
 
-    /// Kills it without a word (SIGKILL), also when it is stopped, and waits until it is gone.
+    /// Kills it with SIGKILL, also when it is stopped, and waits until it is gone.
     pub fn kill(&mut self) -> ExitStatus {
         self.signal(libc::SIGKILL);
         let status = self.child.wait().expect("a child can be waited for");
@@ -93,7 +94,7 @@ impl Process {
     pub fn wait(&mut self, deadline: Duration) -> ExitStatus {
         let end = Instant::now() + deadline;
         loop {
-            if let Some(status) = self.try_wait() {
+            if let Some(status) = self.status() {
                 return status;
             }
             assert!(
@@ -101,7 +102,7 @@ impl Process {
                 "still running after {deadline:?}; log:\n{}",
                 self.log()
             );
-            // No event tells of a child's end without a signal handler; this only polls for one.
+            // Only a signal handler would be notified of a child's end; so this polls.
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -111,7 +112,8 @@ impl Process {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    fn try_wait(&mut self) -> Option<ExitStatus> {
+    /// How it ended; None while it runs.
+    pub fn status(&mut self) -> Option<ExitStatus> {
         if self.status.is_none() {
             self.status = self.child.try_wait().expect("a child can be waited for");
         }

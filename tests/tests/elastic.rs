@@ -61,7 +61,7 @@ async fn completed(cluster: &Cluster, run: &pb::Run) -> Vec<u8> {
 
 /// One undisturbed run with a single worker, and against it: 2 and 4 workers; a run that is cancelled
 /// and resumed on the same workers; one whose worker is killed; one whose coordinator is restarted.
-/// In one test, so that the dataset is drawn and the cluster is started once.
+/// One test for all of it, so that the dataset is drawn and the cluster is started once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_same_bits_whatever_happens() {
     let (_keep, dir) = folder();
@@ -149,7 +149,7 @@ async fn the_same_bits_whatever_happens() {
     assert!(tensors(&file) == expected, "the drained run differs");
 }
 
-/// Every sample once, the same state on all workers, and the same result but for the last bits.
+/// Every sample is used once, the states of all workers agree, and the result is the same but for the last bits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fast_reduction_is_as_elastic_but_for_the_bits() {
     let (_keep, dir) = folder();
@@ -177,7 +177,7 @@ async fn a_fast_reduction_is_as_elastic_but_for_the_bits() {
         let float = |four: &[u8]| f64::from(f32::from_le_bytes(four.try_into().expect("four")));
         bytes.chunks_exact(4).map(float).collect()
     };
-    // The parameters: velocities are made of gradients, in which rounding errors weigh more.
+    // Parameters only: velocities are sums of gradients, whose relative rounding errors are larger.
     let is_weight = |name: &str| name.ends_with(".weight") && !name.starts_with("optimizer/");
     for (name, ordered) in ordered.iter().filter(|(name, _)| is_weight(name)) {
         let (ordered, fast) = (floats(ordered), floats(&fast[name]));
@@ -191,7 +191,7 @@ async fn a_fast_reduction_is_as_elastic_but_for_the_bits() {
 /// SIGTERM to a worker: it finishes its step, its slice is in the checkpoint, it exits with 0, and the run
 /// goes on with the other one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_leaves_politely() {
+async fn a_worker_that_is_asked_to_stop_leaves_at_a_step_boundary() {
     let (_keep, dir) = folder();
     let mut cluster = cluster(&dir, 2);
     let mut spec = spec("leaving");

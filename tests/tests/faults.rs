@@ -1,5 +1,4 @@
-//! The faults themselves, tried on plain helper processes: this program again, told by an environment
-//! variable what to be.
+//! The faults themselves, tried on helper processes: this program again, with its role in an environment variable.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -10,15 +9,15 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fovea_tests::Process;
-use fovea_tests::faults::{self, Partition, SmallDisk, Stall, census};
+use fovea_tests::faults::{self, Partition, SmallDisk, Stall, inspect};
 
 const DEADLINE: Duration = Duration::from_secs(30);
-/// What a helper is to be; what it exchanges with its test lies in the folder `FOLDER`.
+/// The role of a helper process. What it exchanges with its test lies in the folder `FOLDER`.
 const ROLE: &str = "FAULTS_HELPER";
 const FOLDER: &str = "FAULTS_FOLDER";
 const PORT: u16 = 4000;
 
-/// No test, but what a helper runs. Without a role it does nothing.
+/// Not a test: what a helper process runs. Without a role it does nothing.
 #[test]
 fn helper() {
     let Ok(role) = std::env::var(ROLE) else {
@@ -220,14 +219,11 @@ fn echo(folder: &Path) {
     }
 }
 
+#[cfg_attr(not(has_netns), ignore = "needs network namespaces: root and iproute2")]
 #[test]
-fn a_cut_loses_packets_in_silence() {
-    if let Err(reason) = Partition::available() {
-        println!("a_cut_loses_packets_in_silence: skipped: {reason}");
-        return;
-    }
+fn a_cut_loses_packets_silently() {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let network = Partition::new(3).expect("it was possible a moment ago");
+    let network = Partition::new(3).expect("a network");
     let command = network.command(0, &command("echo", dir.path()));
     let mut process = Process::start(command, dir.path().join("log"));
     hear(&dir.path().join("ready"));
@@ -280,14 +276,11 @@ fn a_cut_loses_packets_in_silence() {
     assert!(left.is_empty(), "{left:?}");
 }
 
+#[cfg_attr(not(has_mount), ignore = "needs to mount a tmpfs: root")]
 #[test]
 fn a_small_disk_fills_up_and_is_freed() {
-    if let Err(reason) = SmallDisk::available() {
-        println!("a_small_disk_fills_up_and_is_freed: skipped: {reason}");
-        return;
-    }
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let disk = SmallDisk::mount(dir.path(), 1 << 20).expect("it was possible a moment ago");
+    let disk = SmallDisk::mount(dir.path(), 1 << 20).expect("a tmpfs");
     let file = dir.path().join("file");
     fs::write(&file, [1; 10_000]).expect("there is room");
     let taken = disk.fill().expect("only full");
@@ -327,47 +320,47 @@ fn have_a_child(folder: &Path) {
 }
 
 #[test]
-fn the_census_finds_what_is_left() {
+fn processes_are_found_by_parent_and_environment() {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let marker = format!("census-{}", std::process::id());
+    let marker = format!("inspect-{}", std::process::id());
     let mut command = command("parent", dir.path());
     command.env("FAULTS_MARKER", &marker);
     let marker = format!("FAULTS_MARKER={marker}");
     let mut parent = Process::start(command, dir.path().join("log"));
     let child: u32 = hear(&dir.path().join("pid")).parse().expect("a number");
-    assert!(census::children_of(std::process::id()).contains(&parent.pid()));
-    assert_eq!(census::children_of(parent.pid()), [child]);
-    let mut both = census::processes_with_env(&marker);
+    assert!(inspect::children_of(std::process::id()).contains(&parent.pid()));
+    assert_eq!(inspect::children_of(parent.pid()), [child]);
+    let mut both = inspect::processes_with_env(&marker);
     both.sort_unstable();
     let mut expected = [parent.pid(), child];
     expected.sort_unstable();
     assert_eq!(both, expected);
-    assert!(census::rss_kb(child).expect("it runs") > 100);
+    assert!(inspect::rss_kb(child).expect("it runs") > 100);
     let counter = fs::canonicalize(dir.path().join("child/log")).expect("it is there");
     assert!(
-        census::open_files(child)
+        inspect::open_files(child)
             .expect("it runs")
             .contains(&counter)
     );
 
     // The orphan is found, although its parent is gone.
     parent.kill();
-    assert!(census::children_of(parent.pid()).is_empty());
-    assert_eq!(census::processes_with_env(&marker), [child]);
+    assert!(inspect::children_of(parent.pid()).is_empty());
+    assert_eq!(inspect::processes_with_env(&marker), [child]);
     // Safety: a plain system call; the process is a counter that only this test knows of.
     unsafe { libc::kill(child as i32, libc::SIGKILL) };
     wait_until("the orphan ends", || {
-        census::processes_with_env(&marker).is_empty()
+        inspect::processes_with_env(&marker).is_empty()
     });
-    assert_eq!(census::rss_kb(parent.pid()), None);
-    assert_eq!(census::open_files(parent.pid()), None);
+    assert_eq!(inspect::rss_kb(parent.pid()), None);
+    assert_eq!(inspect::open_files(parent.pid()), None);
 }
 
 #[test]
-fn the_census_lists_temporary_files() {
+fn temporary_files_are_found() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let root = dir.path().join("data");
-    assert!(census::temporary_files(&root).is_ok_and(|found| found.is_empty()));
+    assert!(inspect::temporary_files(&root).is_ok_and(|found| found.is_empty()));
     let names = [
         "datasets/tmp-1",
         "checkpoints/r/tmp-2-x",
@@ -381,7 +374,7 @@ fn the_census_lists_temporary_files() {
         fs::create_dir_all(path.parent().expect("it has one")).expect("there is room");
         fs::write(path, "").expect("there is room");
     }
-    let found = census::temporary_files(&root).expect("it can be read");
+    let found = inspect::temporary_files(&root).expect("it can be read");
     let mut expected = names.map(|name| root.join(name));
     expected.sort();
     assert_eq!(found, expected);

@@ -363,6 +363,7 @@ impl Actor {
         while let Some(event) = events.pop_front() {
             let effects = self.run.apply(self.cx.clock.now(), event);
             if effects.is_empty() {
+                events.extend(self.hopeless_assembly());
                 continue;
             }
             self.carry(effects, &mut events).await?;
@@ -388,8 +389,9 @@ impl Actor {
         rewind: Option<u64>,
         on_full: OnFull,
     ) -> Result<(), JournalError> {
-        self.ledger.finish().await?;
+        let mut any = self.ledger.finish().await?;
         let steps = self.ledger.take(rewind);
+        any |= !steps.is_empty();
         let written = self
             .cx
             .journal
@@ -406,7 +408,6 @@ impl Actor {
             .await;
         match written {
             Ok(head) => {
-                let any = !steps.is_empty();
                 self.ledger.wrote(head);
                 if any {
                     self.acknowledge();

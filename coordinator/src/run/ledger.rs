@@ -89,12 +89,13 @@ impl Ledger {
         }
     }
 
-    /// Waits for the write under way, if there is one.
-    pub async fn finish(&mut self) -> Result<(), JournalError> {
-        if self.writing.is_some() {
+    /// Waits for the write under way. False if there is none; otherwise its steps are to be acknowledged.
+    pub async fn finish(&mut self) -> Result<bool, JournalError> {
+        let any = self.writing.is_some();
+        if any {
             self.written().await?;
         }
-        Ok(())
+        Ok(any)
     }
 
     /// Takes what waits, to be written with something else; not what comes after `rewind`.

@@ -71,7 +71,7 @@ impl Actor {
                         .put_run(
                             self.run.number,
                             Some(&self.run),
-                            None,
+                            adopted.rewind,
                             adopted.entries,
                             self.run.extent.train_samples,
                             self.ledger.head(),

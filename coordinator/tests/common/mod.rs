@@ -1,6 +1,5 @@
-//! What the integration tests share: a coordinator in this process, a tiny dataset, fake workers.
-//!
-//! Each test file uses its own part of this.
+//! Shared by the integration tests: a coordinator in this process, a tiny dataset, fake workers. Each test file uses its own
+//! part of it.
 #![allow(dead_code)]
 
 mod worker;
@@ -27,10 +26,10 @@ use tonic::{Code, Status, Streaming};
 
 pub use worker::*;
 
-/// Nothing in these tests takes nearly so long; a test that waits longer has failed.
+/// The longest wait for anything; a test that waits longer has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Waits for what must come.
+/// Waits for a future that must complete in time.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     match timeout(PATIENCE, future).await {
         Ok(value) => value,
@@ -38,14 +37,14 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Waits for something that is seen only by looking, such as a file.
+/// Polls for a condition that no event reports, such as a file.
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let look = async {
+    let poll = async {
         while !holds() {
             tokio::task::yield_now().await;
         }
     };
-    soon(what, look).await;
+    soon(what, poll).await;
 }
 
 /// A coordinator in this process, with threads of its own so that it can be killed.
@@ -65,7 +64,7 @@ impl Server {
             data_dir: data_dir.to_owned(),
             listen: "127.0.0.1:0".into(),
             forming_grace_ms: 0,
-            // On a busy machine a late heartbeat is not a lost worker.
+            // A late heartbeat on a busy machine must not count as a lost worker.
             timeout_ms: 20_000,
             ..Config::default()
         };
@@ -95,8 +94,8 @@ impl Server {
         }
     }
 
-    /// Ends it without a word, as SIGKILL would: nothing is drained, nothing written, every connection
-    /// breaks. When this returns its folder is free.
+    /// Ends it as SIGKILL would: nothing is drained, nothing written, every connection breaks. When this returns, its folder
+    /// is free.
     pub async fn kill(mut self) {
         let runtime = self.runtime.take().expect("it lives");
         tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE))
@@ -189,7 +188,7 @@ impl Watch {
     }
 }
 
-/// The refusal that a call must meet: its code, and what its message must name.
+/// Asserts that a call was refused with this code and a message that contains `named`.
 pub fn refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, named: &str) {
     let status = result.expect_err(named);
     assert_eq!(status.code(), code, "{named}: {status:?}");

@@ -1,4 +1,4 @@
-//! A worker that speaks the protocol and computes nothing, and what it says.
+//! A fake worker, which speaks the protocol and computes nothing, and its messages.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use tonic::{Status, Streaming};
 
 use super::{Server, soon};
 
-/// A worker that speaks the protocol and computes nothing.
+/// A fake worker.
 pub struct Worker {
     client: WorkersClient<Channel>,
     up: mpsc::Sender<pb::WorkerMessage>,
     down: Streaming<pb::CoordinatorMessage>,
-    heart: JoinHandle<()>,
+    heartbeats: JoinHandle<()>,
 }
 
 impl Worker {
@@ -38,7 +38,7 @@ impl Worker {
         assert!(welcome.timeout_ms >= 2 * welcome.heartbeat_ms);
         let up = worker.up.clone();
         let period = Duration::from_millis(welcome.heartbeat_ms.into());
-        worker.heart = tokio::spawn(async move {
+        worker.heartbeats = tokio::spawn(async move {
             let mut beat = tokio::time::interval(period);
             for sequence in 1.. {
                 beat.tick().await;
@@ -73,37 +73,37 @@ impl Worker {
             client,
             up,
             down: down.into_inner(),
-            heart: tokio::spawn(async {}),
+            heartbeats: tokio::spawn(async {}),
         })
     }
 
     /// Stops the heartbeats, but not the session.
-    pub fn fall_silent(&self) {
-        self.heart.abort();
+    pub fn stop_heartbeats(&self) {
+        self.heartbeats.abort();
     }
 
-    pub async fn say(&self, message: Up) {
-        assert!(self.try_say(message).await, "the session is over");
+    pub async fn send(&self, message: Up) {
+        assert!(self.try_send(message).await, "the session is over");
     }
 
-    /// Says something that need not be heard any more.
-    pub async fn try_say(&self, message: Up) -> bool {
+    /// Sends a message unless the session is over. Returns whether it could.
+    pub async fn try_send(&self, message: Up) -> bool {
         let message = pb::WorkerMessage {
             message: Some(message),
         };
         self.up.send(message).await.is_ok()
     }
 
-    /// Says something that may be nothing.
-    pub async fn say_raw(&self, message: Option<Up>) {
+    /// Sends a message that may be empty.
+    pub async fn send_raw(&self, message: Option<Up>) {
         let message = pb::WorkerMessage { message };
         self.up.send(message).await.expect("the session is open");
     }
 
-    /// What the coordinator says next, acknowledgements aside.
+    /// The coordinator's next message, acknowledgements aside.
     pub async fn next(&mut self) -> Down {
         loop {
-            let message = soon("the coordinator's word", self.down.message()).await;
+            let message = soon("a message of the coordinator", self.down.message()).await;
             let message = message.unwrap().expect("the session is open");
             match message.message.expect("a message") {
                 Down::Ack(_) => {}
@@ -112,7 +112,7 @@ impl Worker {
         }
     }
 
-    /// How the coordinator ends the session.
+    /// The status with which the coordinator ends the session.
     pub async fn end(&mut self) -> Status {
         loop {
             match soon("the session's end", self.down.message()).await {
@@ -123,14 +123,15 @@ impl Worker {
         }
     }
 
-    /// Provokes the end of the session: all that the coordinator had said before, acknowledgements aside.
-    pub async fn last_words(&mut self) -> Vec<Down> {
-        self.say_raw(None).await;
-        let mut words = Vec::new();
+    /// Provokes the end of the session, and returns the messages that the coordinator had sent before, acknowledgements
+    /// aside.
+    pub async fn remaining_messages(&mut self) -> Vec<Down> {
+        self.send_raw(None).await;
+        let mut messages = Vec::new();
         while let Ok(Some(message)) = soon("the session's end", self.down.message()).await {
-            words.extend(message.message.filter(|word| !matches!(word, Down::Ack(_))));
+            messages.extend(message.message.filter(|one| !matches!(one, Down::Ack(_))));
         }
-        words
+        messages
     }
 
     pub async fn assignment(&mut self) -> pb::Assignment {
@@ -141,11 +142,11 @@ impl Worker {
     }
 
     pub async fn ready(&self, assignment: &pb::Assignment) {
-        self.say(ready(assignment)).await;
+        self.send(ready(assignment)).await;
     }
 
     pub async fn step(&self, assignment: &pb::Assignment, step: u64) {
-        self.say(committed(assignment, report(step))).await;
+        self.send(committed(assignment, report(step))).await;
     }
 
     /// Scores of this worker's half of `samples` validation samples.
@@ -156,7 +157,7 @@ impl Worker {
         } else {
             half..samples as u32
         };
-        self.say(scores(assignment, epoch, range)).await;
+        self.send(scores(assignment, epoch, range)).await;
     }
 
     /// Uploads this worker's slice of `state`.
@@ -186,16 +187,16 @@ impl Worker {
     }
 
     pub async fn released(&self, assignment: &pb::Assignment, outcome: pb::released::Outcome) {
-        self.say(released(assignment, outcome)).await;
+        self.send(released(assignment, outcome)).await;
     }
 
-    /// Lets go as asked.
+    /// Confirms an abort.
     pub async fn aborted(&self, assignment: &pb::Assignment) {
         let outcome = pb::released::Outcome::Aborted(pb::Aborted {});
         self.released(assignment, outcome).await;
     }
 
-    /// Waits for an acknowledgement that will do. Nothing else may come before it.
+    /// Waits for an acknowledgement for which `will_do` holds. No other message may come before it.
     pub async fn acked(&mut self, will_do: impl Fn(&pb::Ack) -> bool) -> pb::Ack {
         loop {
             let message = soon("an acknowledgement", self.down.message()).await;
@@ -235,7 +236,7 @@ impl Worker {
     }
 
     pub async fn prepared(&self, prepare: &pb::Prepare, problem: &str) {
-        self.say(Up::Prepared(pb::Prepared {
+        self.send(Up::Prepared(pb::Prepared {
             run_id: prepare.run_id.clone(),
             problem: problem.into(),
         }))
@@ -249,11 +250,11 @@ impl Worker {
         };
         message.step = step;
         message.state_digest = digest.to_string().repeat(32);
-        self.say(Up::Ready(message)).await;
+        self.send(Up::Ready(message)).await;
     }
 
     pub async fn digest(&self, assignment: &pb::Assignment, step: u64, digest: char) {
-        self.say(Up::StateDigest(pb::StateDigest {
+        self.send(Up::StateDigest(pb::StateDigest {
             run_id: assignment.run_id.clone(),
             generation: assignment.generation,
             step,
@@ -263,7 +264,7 @@ impl Worker {
     }
 
     pub async fn interrupted(&self, assignment: &pb::Assignment) {
-        self.say(Up::Interrupted(pb::Interrupted {
+        self.send(Up::Interrupted(pb::Interrupted {
             run_id: assignment.run_id.clone(),
             generation: assignment.generation,
             reason: "a peer broke off".into(),
@@ -274,7 +275,7 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.heart.abort();
+        self.heartbeats.abort();
     }
 }
 
@@ -291,7 +292,7 @@ pub fn hello(id: &str) -> Up {
     })
 }
 
-/// Hello of a worker that was here before.
+/// Hello of a worker that had a session before.
 pub fn hello_again(id: &str, serving: Option<(&str, u64)>, held_run: &str) -> Up {
     let Up::Hello(mut message) = hello(id) else {
         unreachable!("hello says hello")

@@ -1,4 +1,4 @@
-//! Stored checkpoints: damage is found and put aside, and old ones go.
+//! Stored checkpoints: corrupt ones are found and quarantined, and old ones are removed.
 
 use std::path::Path;
 
@@ -99,7 +99,7 @@ async fn damage_is_found_by_verifying_and_by_reading() {
         "step 2",
     );
 
-    // Who reads a file that was damaged since is told at the end, and nobody after that gets it.
+    // Whoever reads a file that was damaged since gets an error at the end; it is not served again.
     damage(&folder.join(file(3, 1)));
     refused(stage.get(&run, 3).await, Code::DataLoss, "damaged");
     assert_eq!(stage.listed(&run).await, [1]);
@@ -172,7 +172,7 @@ async fn the_newest_and_the_best_are_kept() {
                 score.probabilities.reverse();
             }
         }
-        w0.say(message).await;
+        w0.send(message).await;
         let auc = watch.until_epoch(epoch).await.validation.unwrap().auc;
         assert_eq!(auc, Some(if good { 1.0 } else { 0.0 }));
         // One within the epoch, too.

@@ -31,7 +31,7 @@ async fn a_worker_prepares_itself_and_joins_at_a_step_boundary() {
     for step in 1..=run.steps_per_epoch {
         stage.step(&w0, &at, step).await;
     }
-    w0.say(scores(&at, 0, 0..run.validation_samples as u32))
+    w0.send(scores(&at, 0, 0..run.validation_samples as u32))
         .await;
     watch.until_epoch(0).await;
     w2.prepared(&asked, "").await;
@@ -76,7 +76,7 @@ async fn workers_that_come_together_join_together_and_a_lost_one_holds_up_nobody
     let [mut w1, mut w2, w3] = others.try_into().ok().expect("three");
     w1.prepared(&asked[0], "").await;
     w2.prepared(&asked[1], "").await;
-    // Only now is nobody on the way any more.
+    // Only now has the last one left.
     drop(w3);
     let next = gather(&mut [&mut w0, &mut w1, &mut w2]).await;
     assert_eq!(

@@ -1,4 +1,4 @@
-//! The ledger, as its audit tells it.
+//! The ledger, by its audit.
 
 use fovea_proto::pb;
 use tonic::Code;
@@ -47,7 +47,7 @@ async fn a_wrong_sample_and_a_missing_step_are_found() {
             samples[0] = stage.samples(&at, 1)[0];
         }
         if step != 4 {
-            w0.say(committed_with(&at, report(step), samples)).await;
+            w0.send(committed_with(&at, report(step), samples)).await;
         }
     }
     watch.until_step(last).await;
@@ -62,7 +62,7 @@ async fn a_wrong_sample_and_a_missing_step_are_found() {
     }
     assert_eq!((audit.steps, audit.clean_epochs), (last - 1, 0));
 
-    // What is told again replaces what was there.
+    // A step that is reported again replaces the entry.
     for step in [2, 4] {
         stage.step(&w0, &at, step).await;
     }

@@ -33,7 +33,7 @@ async fn loss_after_loss_until_too_few_are_left_and_then_anew_with_who_holds_the
     drop(w2);
     let third = gather(&mut [&mut w0, &mut w1]).await;
     assert_eq!((third.generation, ids_of(&third)), (3, vec!["w0", "w1"]));
-    // What is said of the generation before counts no more.
+    // Messages about the previous generation are ignored.
     w1.ready_at(&second, 1, 'b').await;
     w1.ready_at(&third, 1, 'a').await;
     w0.ready_at(&third, 1, 'a').await;
@@ -111,12 +111,11 @@ async fn an_interruption_without_a_loss_leads_to_a_generation_of_the_same_worker
         took >= Duration::from_millis(150),
         "{took:?}: no time to learn of a loss"
     );
-    assert!(took < Duration::from_secs(5), "{took:?}");
     assert_eq!((next.generation, ids_of(&next)), (2, vec!["w0", "w1"]));
     assert!(!next.at_boundary);
     let forming = watch.until(Phase::Forming).await;
     assert!(forming.reason.contains("interrupted"), "{}", forming.reason);
-    // Both had said so; that is one interruption.
+    // Both reported it; it counts as one interruption.
     for worker in [&w0, &w1] {
         worker.ready_at(&next, 1, 'a').await;
     }
@@ -144,7 +143,7 @@ async fn an_interruption_by_a_loss_leads_to_one_generation_only() {
 async fn who_leaves_yields_and_the_others_go_on_from_the_boundary() {
     let stage = Stage::new().await;
     let (run, at, mut watch, [mut w0, mut w1]) = stage.begin(spec_of(2, 1, 2), ["w0", "w1"]).await;
-    w0.say(Up::Leaving(pb::Leaving {})).await;
+    w0.send(Up::Leaving(pb::Leaving {})).await;
     let next = w1.assignment().await;
     assert_eq!((next.generation, ids_of(&next)), (2, vec!["w1"]));
     assert!(next.at_boundary);
@@ -158,13 +157,13 @@ async fn who_leaves_yields_and_the_others_go_on_from_the_boundary() {
     watch.until_in(Phase::Running, 2).await;
     stage.step(&w1, &next, 2).await;
     w1.acked(|_| true).await;
-    // It has said that it leaves: though there is room, it is not asked to join.
-    assert_eq!(w0.last_words().await, []);
+    // It has announced that it leaves: though there is room, it is not asked to join.
+    assert_eq!(w0.remaining_messages().await, []);
     let run = stage.server.run(&run.id).await;
     assert_eq!((run.generation, &*run.workers), (2, &["w1".to_owned()][..]));
 }
 
-/// A newcomer took a state over whose steps nobody has told of, and now nobody can.
+/// A new member adopted a state whose steps were never reported, and the workers that could report them are gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn steps_that_nobody_can_account_for_are_taken_again() {
     let stage = Stage::new().await;
@@ -203,9 +202,9 @@ async fn who_cannot_be_reached_is_put_out() {
         })
     };
     // The one that is cut off complains of both others, and they of it.
-    w1.say(unreachable(&["w0", "w2"])).await;
-    w0.say(unreachable(&["w1"])).await;
-    w2.say(unreachable(&["w1"])).await;
+    w1.send(unreachable(&["w0", "w2"])).await;
+    w0.send(unreachable(&["w1"])).await;
+    w2.send(unreachable(&["w1"])).await;
     let next = gather(&mut [&mut w0, &mut w2]).await;
     assert_eq!((next.generation, ids_of(&next)), (2, vec!["w0", "w2"]));
     assert_eq!(w1.abort().await.generation, 1);

@@ -95,10 +95,10 @@ impl Stage {
             .collect()
     }
 
-    /// `worker` tells of a step, with the samples that were planned.
+    /// `worker` reports a step, with the samples of the plan.
     pub async fn step(&self, worker: &Worker, at: &pb::Assignment, step: u64) {
         let samples = self.samples(at, step);
-        worker.say(committed_with(at, report(step), samples)).await;
+        worker.send(committed_with(at, report(step), samples)).await;
     }
 
     /// The members upload a checkpoint; it is stored when this returns.
@@ -230,7 +230,7 @@ impl Watch {
         }
     }
 
-    /// Reads until a step is told.
+    /// Reads until a step event.
     pub async fn until_step(&mut self, step: u64) {
         loop {
             match self.next().await.expect("the run goes on") {
@@ -240,7 +240,7 @@ impl Watch {
         }
     }
 
-    /// Reads until an epoch's result is told.
+    /// Reads until an epoch's result.
     pub async fn until_epoch(&mut self, epoch: u32) -> pb::EpochResult {
         loop {
             match self.next().await.expect("the run goes on") {

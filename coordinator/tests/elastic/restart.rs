@@ -1,4 +1,4 @@
-//! The coordinator dies without a word while workers train, and another takes its place.
+//! The coordinator is killed while workers train, and another one takes its place.
 
 use fovea_proto::pb;
 use pb::released::Outcome;
@@ -14,12 +14,12 @@ async fn workers_that_trained_on_are_adopted_and_no_step_is_lost_or_there_twice(
         stage.step(&w0, &at, step).await;
     }
     w0.acked_step(2).await;
-    // The coordinator hears of a third and dies; two more are taken while nobody listens.
+    // The coordinator receives a third step and is killed; two more are taken while it is away.
     stage.step(&w0, &at, 3).await;
     watch.until_step(3).await;
     let stage = stage.restart().await;
     assert!(
-        !w0.try_say(committed(&at, report(4))).await || w0.end().await.code() != tonic::Code::Ok
+        !w0.try_send(committed(&at, report(4))).await || w0.end().await.code() != tonic::Code::Ok
     );
     drop((w0, w1));
     let found = stage.server.run(&run.id).await;
@@ -129,7 +129,7 @@ async fn a_generation_that_formed_goes_on_forming() {
     let w1 = Worker::rejoin(&stage.server, "w1", &at).await;
     let mut watch = stage.server.watch(&run.id).await;
     watch.until_in(Phase::Forming, 1).await;
-    // Nobody knows any more who was ready: both say it again.
+    // Who was ready is not in the journal: both report it again.
     w1.ready(&at).await;
     w0.ready(&at).await;
     watch.until_in(Phase::Running, 1).await;

@@ -1,6 +1,4 @@
-//! Workers whose connection breaks and who are back before that is noticed, and what they are told.
-
-use std::time::{Duration, Instant};
+//! Workers whose connection breaks and who are back before that is noticed, and the messages that they get.
 
 use fovea_proto::pb;
 
@@ -15,7 +13,7 @@ async fn a_new_session_that_serves_the_same_is_no_loss() {
     drop(w1);
     stage.step(&w0, &at, 1).await;
     w0.acked_step(1).await;
-    // It is told what the members are told.
+    // It gets the messages that the members get.
     again.acked_step(1).await;
     let run = stage.server.run(&run.id).await;
     assert_eq!((run.generation, run.phase()), (1, Phase::Running));
@@ -33,7 +31,7 @@ async fn a_new_session_that_serves_something_else_is_a_loss() {
     assert_eq!((&*abort.run_id, abort.generation), (&*run.id, 7));
     let next = form(&mut [&mut w0]).await;
     assert_eq!((next.generation, ids_of(&next)), (2, vec!["w0"]));
-    // It gets no work before it has let go of what it served; then it may join.
+    // It gets no work before it has released what it served; then it may join.
     stage.step(&w0, &next, 1).await;
     w0.acked_step(1).await;
     again
@@ -48,7 +46,7 @@ async fn a_new_session_that_serves_something_else_is_a_loss() {
     let third = gather(&mut [&mut w0, &mut again]).await;
     assert_eq!((third.generation, ids_of(&third)), (3, vec!["w0", "w1"]));
 
-    // A run that nobody knows.
+    // An unknown run.
     let serving = Some(("lost-9", 1));
     let mut stray = Worker::begin(&stage.server, hello_again("stray", serving, "lost-9")).await;
     let abort = stray.abort().await;
@@ -79,15 +77,10 @@ async fn a_stop_that_got_lost_with_the_session_is_told_again() {
 async fn what_is_in_the_journal_is_acknowledged_to_all() {
     let stage = Stage::new().await;
     let (run, at, mut watch, [mut w0, mut w1]) = stage.begin(spec_of(2, 1, 2), ["w0", "w1"]).await;
-    let begun = Instant::now();
     stage.step(&w0, &at, 1).await;
+    // Without another message that would bring it about.
     let ack = w0.acked(|_| true).await;
     assert_eq!((&*ack.run_id, ack.step, ack.next_epoch), (&*run.id, 1, 0));
-    assert!(
-        begun.elapsed() < Duration::from_secs(2),
-        "{:?}",
-        begun.elapsed()
-    );
     w1.acked_step(1).await;
 
     // With a gap only what comes before it.
@@ -101,11 +94,11 @@ async fn what_is_in_the_journal_is_acknowledged_to_all() {
     }
     // Two halves of the scores, one of them twice, are one result.
     let half = run.validation_samples as u32 / 2;
-    w0.say(scores(&at, 0, 0..half)).await;
-    w0.say(scores(&at, 0, 0..half)).await;
+    w0.send(scores(&at, 0, 0..half)).await;
+    w0.send(scores(&at, 0, 0..half)).await;
     w0.acked_step(run.steps_per_epoch).await;
     assert!(stage.server.run(&run.id).await.epochs.is_empty());
-    w1.say(scores(&at, 0, half..run.validation_samples as u32))
+    w1.send(scores(&at, 0, half..run.validation_samples as u32))
         .await;
     let result = watch.until_epoch(0).await;
     assert_eq!(result.validation.unwrap().samples, run.validation_samples);
@@ -113,8 +106,8 @@ async fn what_is_in_the_journal_is_acknowledged_to_all() {
         let ack = worker.acked(|ack| ack.next_epoch == 1).await;
         assert_eq!(ack.step, run.steps_per_epoch);
     }
-    // Told again, it is acknowledged again with the next step.
-    w1.say(scores(&at, 0, half..run.validation_samples as u32))
+    // Scores that are sent again are acknowledged again, with the next step.
+    w1.send(scores(&at, 0, half..run.validation_samples as u32))
         .await;
     stage.step(&w0, &at, run.steps_per_epoch + 1).await;
     assert_eq!(w1.acked_step(run.steps_per_epoch + 1).await.next_epoch, 1);

@@ -1,4 +1,4 @@
-//! Workers whose states differ: one is outvoted, two go back to a checkpoint, and no file is made of both.
+//! Workers whose states differ: one is outvoted, two rewind to a checkpoint, and no checkpoint is made of both states.
 
 use fovea_proto::pb;
 use fovea_proto::pb::slice_upload::Part;
@@ -58,7 +58,7 @@ async fn one_that_differs_takes_the_state_of_the_others_and_the_second_time_it_g
     stage.step(&w0, &third, 4).await;
     w0.acked_step(4).await;
     // There is room, but not for that one.
-    assert_eq!(w1.last_words().await, []);
+    assert_eq!(w1.remaining_messages().await, []);
     let audit = stage.audit(&run).await;
     assert_eq!((audit.steps, &*audit.problems), (4, &[][..]));
 }
@@ -129,7 +129,7 @@ async fn slices_of_different_states_make_no_checkpoint() {
         Code::FailedPrecondition,
         "header.state_digest",
     );
-    // What was gathered is given up: the same step can be begun anew, by all.
+    // The assembly is abandoned: the same step can be started again by all.
     let mut watch = stage.server.watch(&run.id).await;
     w1.upload(&at, 1, 1, &state(1)).await.unwrap();
     assert!(stage.server.run(&run.id).await.checkpoints.is_empty());

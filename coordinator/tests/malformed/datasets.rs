@@ -180,7 +180,7 @@ async fn datasets() {
         assert_eq!(status.code(), InvalidArgument, "{what}: {status:?}");
         assert!(status.message().contains(named), "{what}: {status:?}");
     }
-    // A broken stream: the client goes away in the middle.
+    // A broken stream: the client disconnects in the middle.
     let (sender, receiver) = tokio::sync::mpsc::channel(8);
     sender.send(good[0].clone()).await.unwrap();
     sender.send(good[1].clone()).await.unwrap();
@@ -212,7 +212,7 @@ async fn datasets() {
         .datasets;
     assert_eq!(left, held, "nothing bad was taken");
 
-    // The same again is accepted; the name for another one is taken.
+    // The same dataset again is accepted; another one under this name is refused.
     let again = server.upload(&dir.path().join("tiny")).await.unwrap();
     assert_eq!(again, held[0]);
     let elsewhere = tempfile::tempdir().unwrap();

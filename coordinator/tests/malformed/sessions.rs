@@ -258,7 +258,7 @@ async fn sessions() {
         let run = server.submit(spec()).await.unwrap();
         let at = worker.assignment().await;
         assert_eq!(at.run_id, run.id);
-        // What is said of other runs or generations is void, not an error.
+        // Messages about other runs or generations are ignored, and no error.
         worker
             .step(
                 &pb::Assignment {
@@ -277,7 +277,7 @@ async fn sessions() {
                 1,
             )
             .await;
-        worker.say_raw(say(&at)).await;
+        worker.send_raw(say(&at)).await;
         let status = worker.end().await;
         assert_eq!(status.code(), InvalidArgument, "{named}: {status:?}");
         assert!(status.message().contains(named), "{named}: {status:?}");
@@ -307,14 +307,14 @@ async fn what_nobody_asked_for_changes_nothing() {
     // It is a member; it was not asked to prepare itself.
     for run_id in [&*run.id, "other-1"] {
         worker
-            .say(Up::Prepared(pb::Prepared {
+            .send(Up::Prepared(pb::Prepared {
                 run_id: run_id.into(),
                 problem: "\u{1b}[31m".repeat(10_000),
             }))
             .await;
     }
     worker
-        .say(Up::Heartbeat(pb::Heartbeat {
+        .send(Up::Heartbeat(pb::Heartbeat {
             sequence: 0,
             serving: serving(&at.run_id, at.generation),
             ticks: u64::MAX,
@@ -327,9 +327,9 @@ async fn what_nobody_asked_for_changes_nothing() {
     let run = server.run(&run.id).await;
     assert_eq!((run.phase(), run.generation), (pb::Phase::Running, 1));
 
-    // Strangers that it cannot reach are put out of nothing: it is where it was, in another generation.
+    // Unknown peers that it cannot reach are no members: it stays, in another generation.
     worker
-        .say(Up::Unreachable(pb::Unreachable {
+        .send(Up::Unreachable(pb::Unreachable {
             run_id: at.run_id.clone(),
             generation: at.generation,
             worker_ids: (0..10_000).map(|i| format!("w{i}")).collect(),
@@ -338,7 +338,7 @@ async fn what_nobody_asked_for_changes_nothing() {
     let next = worker.assignment().await;
     assert_eq!((next.generation, &next.members), (2, &at.members));
 
-    // A worker that says that it holds what nobody knows is one like any other.
+    // A worker that reports the state of an unknown run is treated as one without a state.
     let stray = Worker::begin(&server, hello_again("stray", None, "nobody-1")).await;
     drop((worker, stray));
     server
@@ -355,7 +355,7 @@ async fn a_worker_that_reads_nothing_does_not_stop_the_others() {
     let dir = tempfile::tempdir().unwrap();
     let server = server(&dir).await;
     let deaf = Worker::join(&server, "deaf").await;
-    // Whatever it is told waits for it, until it counts as lost.
+    // Messages to it are queued until it counts as lost.
     for _ in 0..3 {
         let run = server.submit(spec()).await.unwrap();
         let cancel = pb::CancelRequest { run_id: run.id };

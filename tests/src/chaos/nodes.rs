@@ -1,19 +1,25 @@
-//! The processes: one coordinator, and places for workers.
+//! The processes of a chaos test: one coordinator, and a fixed number of places for workers.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use fovea_client::Client;
+use fovea_proto::pb;
+use fovea_proto::pb::checkpoints_client::CheckpointsClient;
+use fovea_proto::pb::runs_client::RunsClient;
+use tonic::Code;
+use tonic::transport::Channel;
 
 use super::Report;
-use crate::faults::{Partition, census};
-use crate::launch;
+use crate::faults::{Partition, inspect, packs_below};
+use crate::launch::{self, CoordinatorOptions, Started};
 use crate::process::{Process, binary};
 
-/// The environment variable by which our processes are known, wherever they are.
+/// The environment variable that all processes of a test carry, by which they are found wherever they are.
 const MARK: &str = "FOVEA_TEST_MARK";
 
 /// A coordinator and workers, each on a host of its own where there is a network to cut.
@@ -21,7 +27,8 @@ pub struct Nodes<'a> {
     dir: PathBuf,
     net: Option<&'a Partition>,
     mark: String,
-    listen: String,
+    options: CoordinatorOptions,
+    /// The coordinator; replaced by a restart.
     pub coordinator: Process,
     /// By place.
     pub workers: Vec<Option<Process>>,
@@ -29,17 +36,29 @@ pub struct Nodes<'a> {
 }
 
 impl<'a> Nodes<'a> {
-    /// Starts all of them below `dir`.
-    pub fn start(dir: &Path, workers: usize, net: Option<&'a Partition>) -> Self {
+    /// Starts all of them below `dir`, the coordinator as `nobody` if it is to be `unprivileged`.
+    pub fn start(
+        dir: &Path,
+        workers: usize,
+        net: Option<&'a Partition>,
+        unprivileged: bool,
+    ) -> Self {
         let mark = format!("{}-{}", std::process::id(), dir.display());
         let host = net.map_or(Ipv4Addr::LOCALHOST, |net| net.address(0));
-        let listen = format!("{host}:0");
-        let (coordinator, listen) = coordinator(dir, &listen, &mark, 0);
+        let mut options = CoordinatorOptions::new(dir);
+        options.listen = format!("{host}:0");
+        options.unprivileged = unprivileged;
+        options.environment = vec![
+            ("FOVEA_ALLOW_INSECURE".into(), "true".into()),
+            (MARK.into(), mark.clone()),
+        ];
+        let (coordinator, address) = options.start("coordinator-0.log");
+        options.listen = address;
         let mut nodes = Self {
             dir: dir.to_owned(),
             net,
             mark,
-            listen,
+            options,
             coordinator,
             workers: (0..workers).map(|_| None).collect(),
             started: 0,
@@ -50,16 +69,17 @@ impl<'a> Nodes<'a> {
         nodes
     }
 
-    /// "NAME=value" of the environment of all our processes.
+    /// "NAME=value" in the environment of all processes of this test.
     pub fn marker(&self) -> String {
         format!("{MARK}={}", self.mark)
     }
 
-    /// Starts a worker at a place where none is.
+    /// Starts a worker in a place that has none.
     pub fn start_worker(&mut self, place: usize) {
         self.started += 1;
         let number = self.started;
-        let mut command = launch::worker(&self.dir, &self.listen, &format!("w{place}"));
+        let name = format!("w{place}");
+        let mut command = launch::worker(&self.dir, &self.options.listen, &name);
         command.env(MARK, &self.mark);
         if let Some(net) = self.net {
             let listen = format!("{}:0", net.address(place + 1));
@@ -73,7 +93,15 @@ impl<'a> Nodes<'a> {
     /// Starts the coordinator again, at its address.
     pub fn restart_coordinator(&mut self) {
         self.started += 1;
-        (self.coordinator, _) = coordinator(&self.dir, &self.listen, &self.mark, self.started);
+        let log = format!("coordinator-{}.log", self.started);
+        (self.coordinator, _) = self.options.start(&log);
+    }
+
+    /// Tries to start the coordinator again.
+    pub fn try_restart_coordinator(&mut self) -> Started {
+        self.started += 1;
+        let log = format!("coordinator-{}.log", self.started);
+        self.options.try_start(&log)
     }
 
     /// The network that can be cut, if there is one.
@@ -83,7 +111,12 @@ impl<'a> Nodes<'a> {
 
     /// The folder of the coordinator's checkpoints.
     pub fn store(&self) -> PathBuf {
-        self.dir.join("coordinator-data/checkpoints")
+        self.options.data_dir().join("checkpoints")
+    }
+
+    /// The packs that the workers have cached.
+    pub fn cached_packs(&self) -> Vec<PathBuf> {
+        packs_below(&self.dir.join("worker-data"))
     }
 
     /// Places where a worker runs.
@@ -97,11 +130,11 @@ impl<'a> Nodes<'a> {
             .collect()
     }
 
-    /// Connects, waiting for the coordinator to answer.
+    /// Connects, and waits for the coordinator to answer.
     pub async fn client(&self) -> Client {
         let end = Instant::now() + Duration::from_secs(30);
         loop {
-            let address = format!("http://{}", self.listen);
+            let address = format!("http://{}", self.options.listen);
             match Client::connect(&address, Duration::from_secs(5)).await {
                 Ok(client) => return client,
                 Err(error) => assert!(Instant::now() < end, "{error}\n{}", self.coordinator.log()),
@@ -110,58 +143,104 @@ impl<'a> Nodes<'a> {
         }
     }
 
+    async fn channel(&self) -> Channel {
+        let connected = fovea_proto::connect(&self.options.listen, Duration::from_secs(30)).await;
+        connected.unwrap_or_else(|e| panic!("{e}\n{}", self.coordinator.log()))
+    }
+
+    /// Reads the stored checkpoints of a run again: the step of each, and what is wrong with it.
+    pub async fn verify_checkpoints(&self, run: &str) -> Vec<(u64, String)> {
+        let request = pb::VerifyCheckpointsRequest {
+            run_id: run.into(),
+            step: None,
+        };
+        let mut client = CheckpointsClient::new(self.channel().await);
+        let reply = client.verify(request).await.expect("a verification");
+        let verified = reply.into_inner().checkpoints.into_iter();
+        verified
+            .map(|one| (one.checkpoint.map_or(0, |c| c.step), one.problem))
+            .collect()
+    }
+
+    /// Deletes an ended run with its checkpoints.
+    pub async fn delete_run(&self, run: &str) {
+        let request = pb::DeleteRunRequest {
+            run_id: run.into(),
+            with_checkpoints: true,
+        };
+        match RunsClient::new(self.channel().await).delete(request).await {
+            Ok(_) => {}
+            // A coordinator that does not know how to.
+            Err(status) if status.code() == Code::Unimplemented => {
+                fs::remove_dir_all(self.store().join(run)).expect("the folder can be removed");
+            }
+            Err(status) => panic!("run {run} cannot be deleted: {status}"),
+        }
+    }
+
+    /// Uploads a prepared dataset.
     pub fn add_dataset(&self, folder: &Path) {
         let output = Command::new(binary("fovea"))
-            .args(["--coordinator", &format!("http://{}", self.listen)])
+            .args(["--coordinator", &format!("http://{}", self.options.listen)])
             .args(["dataset", "add"])
             .arg(folder)
             .output()
             .expect("fovea starts");
-        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{complaint}");
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{errors}");
     }
 
     /// Unfinished files below all data folders.
     pub fn temporary_files(&self) -> Vec<PathBuf> {
-        census::temporary_files(&self.dir).expect("the folders can be read")
+        inspect::temporary_files(&self.dir).expect("the folders can be read")
     }
 
-    /// Generations that broke off in the middle of things, by what the workers logged.
-    pub fn broken_generations(&self) -> usize {
-        let mut broken = BTreeSet::new();
-        let files = std::fs::read_dir(&self.dir).expect("the folder can be read");
-        for file in files.flatten() {
-            let name = file.file_name();
-            if !name.to_string_lossy().starts_with("worker-") || !file.path().is_file() {
-                continue;
-            }
-            let log = std::fs::read_to_string(file.path()).expect("a log can be read");
-            for line in log.lines() {
-                let broke = line.contains("interrupted, keeping the state")
-                    || line.contains("a new generation") && line.contains("at_boundary=false");
-                let span = line
-                    .split_once("run{")
-                    .and_then(|(_, rest)| rest.split_once(" rank="));
-                if let (true, Some((generation, _))) = (broke, span) {
-                    broken.insert(generation.to_owned());
-                }
+    /// Generations that were interrupted in the middle of a step, by the workers' logs.
+    pub fn interrupted_generations(&self) -> usize {
+        let mut interrupted = BTreeSet::new();
+        for line in self.worker_logs().iter().flat_map(|log| log.lines()) {
+            // `assignment.interrupted`, or `assignment.replaced` in the middle of a step.
+            let replaced = ["a new generation", "assignment.replaced: "];
+            let is_one = line.contains("interrupted")
+                || line.contains("at_boundary=false") && replaced.iter().any(|r| line.contains(r));
+            let span = line
+                .split_once("run{")
+                .and_then(|(_, rest)| rest.split_once(" rank="));
+            if let (true, Some((generation, _))) = (is_one, span) {
+                interrupted.insert(generation.to_owned());
             }
         }
-        broken.len()
+        interrupted.len()
+    }
+
+    /// Lines of the workers' logs that hold `text`.
+    pub fn log_lines(&self, text: &str) -> usize {
+        let logs = self.worker_logs();
+        let lines = logs.iter().flat_map(|log| log.lines());
+        lines.filter(|line| line.contains(text)).count()
+    }
+
+    fn worker_logs(&self) -> Vec<String> {
+        let files = fs::read_dir(&self.dir).expect("the folder can be read");
+        let logs = files.flatten().filter(|file| {
+            file.file_name().to_string_lossy().starts_with("worker-") && file.path().is_file()
+        });
+        logs.map(|file| fs::read_to_string(file.path()).expect("a log can be read"))
+            .collect()
     }
 
     /// Notes memory and open files.
     pub fn measure(&mut self, report: &mut Report) {
-        let files = |pid| census::open_files(pid).map_or(0, |files| files.len());
+        let files = |pid| inspect::open_files(pid).map_or(0, |files| files.len());
         let pid = self.coordinator.pid();
-        report.measured(true, census::rss_kb(pid).unwrap_or(0), files(pid));
+        report.measured(true, inspect::rss_kb(pid).unwrap_or(0), files(pid));
         for worker in self.workers.iter().flatten() {
             let pid = worker.pid();
-            report.measured(false, census::rss_kb(pid).unwrap_or(0), files(pid));
+            report.measured(false, inspect::rss_kb(pid).unwrap_or(0), files(pid));
         }
     }
 
-    /// Asks everybody to stop, and sees them stop.
+    /// Asks all processes to stop, and waits for their end.
     pub fn stop_all(&mut self) {
         for worker in self.workers.iter_mut().flatten() {
             worker.signal(libc::SIGTERM);
@@ -174,17 +253,8 @@ impl<'a> Nodes<'a> {
         assert!(status.success(), "{status}:\n{}", self.coordinator.log());
     }
 
+    /// The same for nodes that are not needed any more.
     pub fn stop(mut self) {
         self.stop_all();
     }
-}
-
-fn coordinator(dir: &Path, listen: &str, mark: &str, number: usize) -> (Process, String) {
-    let environment = [("FOVEA_ALLOW_INSECURE", "true"), (MARK, mark)];
-    launch::coordinator(
-        dir,
-        listen,
-        &format!("coordinator-{number}.log"),
-        &environment,
-    )
 }

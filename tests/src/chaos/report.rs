@@ -1,95 +1,47 @@
-//! What a rampage saw, as one JSON line.
+//! The result of a chaos test, as one JSON line. Every verdict in it is computed from what was compared.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// A kind of fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// SIGKILL of a worker; another one takes its place later.
-    KillWorker,
-    /// SIGKILL of all workers; others take their places.
-    KillAllWorkers,
-    /// SIGSTOP of a worker, longer than its heartbeat may stay away, then SIGCONT.
-    StopWorker,
-    /// SIGSTOP and SIGCONT so fast that nobody need notice.
-    BriefStop,
-    /// The thread that computes stands still; the heart goes on beating.
-    StallDevice,
-    /// It stands still while it waits for another's, which is late.
-    StallWaiting,
-    /// SIGTERM of a worker.
-    LeaveWorker,
-    /// One more worker, where there is room.
-    JoinWorker,
-    /// SIGKILL of the coordinator, which returns.
-    KillCoordinator,
-    /// SIGKILL of the coordinator and of a worker.
-    KillBoth,
-    /// The cable of a worker is pulled: nothing breaks, nothing arrives.
-    Partition,
-    /// No room for checkpoints for a while.
-    FullDisk,
-    /// The newest checkpoint is damaged and all workers die, so that it would be needed.
-    CorruptCheckpoint,
-    /// A person pauses the run and resumes it.
-    PauseResume,
-}
+use super::Kind;
 
-impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 14] = [
-        Self::KillWorker,
-        Self::KillAllWorkers,
-        Self::StopWorker,
-        Self::BriefStop,
-        Self::StallDevice,
-        Self::StallWaiting,
-        Self::LeaveWorker,
-        Self::JoinWorker,
-        Self::KillCoordinator,
-        Self::KillBoth,
-        Self::Partition,
-        Self::FullDisk,
-        Self::CorruptCheckpoint,
-        Self::PauseResume,
-    ];
-
-    /// The field's comparison: a worker dies at once and others are there to go on.
-    fn is_plain_kill(self) -> bool {
-        self == Self::KillWorker
-    }
-}
-
-/// What was seen.
+/// What was measured and compared.
 #[derive(Debug, Default, Serialize)]
 pub struct Report {
-    /// Faults by kind.
+    /// Injected faults by kind.
     pub faults: BTreeMap<Kind, u32>,
-    /// Faults that could not be made, by reason.
+    /// Faults that could not be injected at that moment, by reason.
     pub skipped: BTreeMap<String, u32>,
+    /// Wanted kinds that were never injected; empty after a complete test.
+    pub missing: Vec<Kind>,
     /// From a worker's SIGKILL to the next committed step, with survivors: ms.
     pub recovery_ms: Quantiles,
-    /// From each kind of fault to the next committed step: ms.
+    /// From each kind of fault to the next committed step: ms. For a fault that lasts (a full disk, an unreadable
+    /// store), its duration is part of it.
     pub by_kind_ms: BTreeMap<Kind, Quantiles>,
-    /// Runs completed and compared.
+    /// Runs that ended and were compared.
     pub runs: u32,
     /// Their committed steps.
     pub steps: u64,
     /// Their generations: each change of workers costs at most the step in flight.
     pub generations: u64,
-    /// Steps that were broken off and taken again: one for each generation that its workers logged as broken
-    /// off, and one for each time that all workers were killed.
+    /// Steps that were interrupted and taken again: one for each generation whose workers logged an interruption, and
+    /// one for each time that all workers were killed.
     pub steps_retried: u64,
-    /// Committed steps that were committed again, because all that had committed them died.
+    /// Committed steps that were committed again, because all workers that had them were killed.
     pub steps_repeated: u64,
-    /// Whether every ledger equals its plan.
-    pub audit: &'static str,
-    /// Whether every run ended in the undisturbed one's bits.
+    /// `clean` if the ledger of every run in `runs` was audited without a problem; else what was found.
+    pub audit: String,
+    /// Whether the final tensors of every run in `runs` equal the undisturbed run's. False if none was compared.
     pub bit_identical: bool,
+    /// Stored checkpoints that could not be read whole when their run had ended, those excepted that a fault damaged.
+    pub checkpoints_lost: u32,
+    /// Checkpoint files that were read again and compared with their digest.
+    pub checkpoints_verified: u32,
+    /// Corrupt packs that workers reported in their logs.
+    pub corrupt_packs_detected: usize,
     /// Processes left over.
     pub orphans: usize,
     /// Temporary files left over.
@@ -99,10 +51,24 @@ pub struct Report {
     pub peak_open_files: [usize; 2],
     /// Wall time.
     pub seconds: u64,
+    /// What is wrong; empty if the test has passed.
+    pub failures: Vec<String>,
     #[serde(skip)]
     times: BTreeMap<Kind, Vec<u64>>,
     #[serde(skip)]
-    coordinator_rss: Vec<u64>,
+    compared: Vec<Comparison>,
+}
+
+/// What was compared when a run had ended.
+#[derive(Debug)]
+pub(super) struct Comparison {
+    pub run: String,
+    /// Names of tensors that differ from the undisturbed run's, missing ones included.
+    pub differing: Vec<String>,
+    /// What the audit found.
+    pub audit_problems: Vec<String>,
+    pub clean_epochs: u32,
+    pub epochs: u32,
 }
 
 /// Of a number of times.
@@ -115,56 +81,122 @@ pub struct Quantiles {
 }
 
 impl Report {
-    /// A fault was made, and so long after it the next step was committed, if one was to come.
-    pub fn made(&mut self, kind: Kind, took: Option<Duration>) {
+    /// A fault was injected, and so long after it the next step was committed, if one was to come.
+    pub(super) fn injected(&mut self, kind: Kind, took: Option<Duration>) {
         *self.faults.entry(kind).or_default() += 1;
         if let Some(took) = took {
             let times = self.times.entry(kind).or_default();
             times.push(took.as_millis() as u64);
             times.sort_unstable();
-            let quantiles = Quantiles::of(times);
-            if kind.is_plain_kill() {
+            if kind == Kind::KillWorker {
                 self.recovery_ms = Quantiles::of(times);
             }
-            self.by_kind_ms.insert(kind, quantiles);
+            self.by_kind_ms.insert(kind, Quantiles::of(times));
         }
-        if matches!(kind, Kind::KillAllWorkers | Kind::CorruptCheckpoint) {
-            // Nobody is left to log it.
+        if kind.kills_all_workers() {
+            // No worker is left to log the interruption.
             self.steps_retried += 1;
         }
     }
 
-    /// Times of plain kills, sorted.
-    pub fn kills_ms(&self) -> &[u64] {
-        self.times.get(&Kind::KillWorker).map_or(&[], Vec::as_slice)
+    pub(super) fn skipped(&mut self, kind: Kind, reason: &str) {
+        let entry = self.skipped.entry(format!("{kind:?}: {reason}"));
+        *entry.or_default() += 1;
+    }
+
+    /// A run has ended and was compared.
+    pub(super) fn compared(&mut self, comparison: Comparison) {
+        let Comparison {
+            run,
+            differing,
+            audit_problems,
+            clean_epochs,
+            epochs,
+        } = &comparison;
+        self.runs += 1;
+        if !differing.is_empty() {
+            let some = &differing[..differing.len().min(3)];
+            self.failures.push(format!(
+                "run {run}: {} tensors differ from the undisturbed run's, such as {some:?}",
+                differing.len()
+            ));
+        }
+        if !audit_problems.is_empty() {
+            self.failures
+                .push(format!("run {run}: audit: {}", audit_problems.join("; ")));
+        }
+        if clean_epochs != epochs {
+            self.failures.push(format!(
+                "run {run}: audit: {clean_epochs} of {epochs} epochs are clean"
+            ));
+        }
+        self.compared.push(comparison);
+    }
+
+    /// Computes the verdicts.
+    pub(super) fn finish(&mut self, wanted: &[Kind]) {
+        let is_missing = |kind: &&Kind| !self.faults.contains_key(kind);
+        self.missing = wanted.iter().filter(is_missing).copied().collect();
+        if !self.missing.is_empty() {
+            let text = format!(
+                "never injected: {:?}; refused: {:?}",
+                self.missing, self.skipped
+            );
+            self.failures.push(text);
+        }
+        self.bit_identical =
+            !self.compared.is_empty() && self.compared.iter().all(|c| c.differing.is_empty());
+        let problems: usize = self.compared.iter().map(|c| c.audit_problems.len()).sum();
+        let unclean = self.compared.iter().map(|c| c.epochs - c.clean_epochs);
+        let unclean: u32 = unclean.sum();
+        self.audit = match (self.compared.len(), problems, unclean) {
+            (0, ..) => "no run was audited".into(),
+            (_, 0, 0) => "clean".into(),
+            (runs, problems, unclean) => {
+                format!("{problems} problems and {unclean} unclean epochs in {runs} runs")
+            }
+        };
+        if self.compared.is_empty() {
+            self.failures.push("no run was compared".into());
+        }
+        for (what, count) in [
+            ("checkpoints are lost", self.checkpoints_lost as usize),
+            ("processes are left over", self.orphans),
+            ("temporary files are left over", self.temporary_files),
+        ] {
+            if count > 0 {
+                self.failures.push(format!("{count} {what}"));
+            }
+        }
+        self.check_memory();
     }
 
     pub(super) fn measured(&mut self, coordinator: bool, rss_kb: u64, files: usize) {
         let at = usize::from(!coordinator);
         self.peak_rss_kb[at] = self.peak_rss_kb[at].max(rss_kb);
         self.peak_open_files[at] = self.peak_open_files[at].max(files);
-        if coordinator {
-            self.coordinator_rss.push(rss_kb);
-        }
     }
 
     /// Memory must not grow with the number of faults.
-    pub(super) fn check_memory(&self) {
+    fn check_memory(&mut self) {
         const COORDINATOR_KB: u64 = 600_000;
         const WORKER_KB: u64 = 2_500_000;
         const FILES: usize = 500;
         let [coordinator, worker] = self.peak_rss_kb;
-        assert!(
-            coordinator < COORDINATOR_KB,
-            "the coordinator took {coordinator} kB"
-        );
-        assert!(worker < WORKER_KB, "a worker took {worker} kB");
-        let most = self.peak_open_files.iter().max();
-        assert!(
-            most.is_some_and(|n| *n < FILES),
-            "open files: {:?}",
-            self.peak_open_files
-        );
+        for (who, kb, most) in [
+            ("the coordinator", coordinator, COORDINATOR_KB),
+            ("a worker", worker, WORKER_KB),
+        ] {
+            if kb > most {
+                self.failures
+                    .push(format!("{who} took {kb} kB; {most} kB are allowed"));
+            }
+        }
+        if self.peak_open_files.iter().any(|files| *files > FILES) {
+            let files = self.peak_open_files;
+            self.failures
+                .push(format!("open files: {files:?}; {FILES} are allowed"));
+        }
     }
 }
 
@@ -180,5 +212,68 @@ impl Quantiles {
             p99: at(0.99),
             max: at(1.0),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn comparison() -> Comparison {
+        Comparison {
+            run: "chaos-1".into(),
+            differing: Vec::new(),
+            audit_problems: Vec::new(),
+            clean_epochs: 3,
+            epochs: 3,
+        }
+    }
+
+    fn finished(compared: Vec<Comparison>) -> Report {
+        let mut report = Report::default();
+        report.injected(Kind::KillWorker, None);
+        for comparison in compared {
+            report.compared(comparison);
+        }
+        report.finish(&[Kind::KillWorker]);
+        report
+    }
+
+    #[test]
+    fn verdicts_follow_from_the_comparisons() {
+        let report = finished(vec![comparison(), comparison()]);
+        assert!(report.bit_identical && report.failures.is_empty());
+        assert_eq!(report.audit, "clean");
+
+        let report = finished(Vec::new());
+        assert!(!report.bit_identical && !report.failures.is_empty());
+        assert_eq!(report.audit, "no run was audited");
+
+        let mut other = comparison();
+        other.differing.push("conv1/7x7_s2.weight".into());
+        let report = finished(vec![comparison(), other]);
+        assert!(!report.bit_identical && report.audit == "clean");
+        assert!(report.failures[0].contains("conv1/7x7_s2.weight"));
+
+        let mut other = comparison();
+        other.audit_problems.push("step 3 is there twice".into());
+        let report = finished(vec![other]);
+        assert!(report.bit_identical && report.audit.starts_with("1 problems"));
+        assert!(!report.failures.is_empty());
+
+        let mut other = comparison();
+        other.clean_epochs = 2;
+        let report = finished(vec![other]);
+        assert!(report.audit.contains("1 unclean") && !report.failures.is_empty());
+    }
+
+    #[test]
+    fn a_kind_that_was_never_injected_is_a_failure() {
+        let mut report = finished(vec![comparison()]);
+        report.skipped(Kind::FullDisk, "there is no checkpoint yet");
+        report.failures.clear();
+        report.finish(&[Kind::KillWorker, Kind::FullDisk]);
+        assert_eq!(report.missing, [Kind::FullDisk]);
+        assert!(report.failures[0].contains("no checkpoint yet"));
     }
 }

@@ -1,4 +1,4 @@
-//! A disk that is soon full.
+//! A small disk, which can be filled up.
 
 use std::ffi::CString;
 use std::fs::{self, OpenOptions};
@@ -41,20 +41,8 @@ impl SmallDisk {
         })
     }
 
-    /// Whether this machine lets the test mount, found out by doing it.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn available() -> Result<(), String> {
-        let folder = tempfile::tempdir().map_err(|e| format!("no temporary folder: {e}"))?;
-        match Self::mount(folder.path(), 4096) {
-            Ok(_) => Ok(()),
-            Err(e) => Err(format!("a tmpfs cannot be mounted: {e}")),
-        }
-    }
-
-    /// Takes all the space that is left, and returns how many bytes that was. Again, it takes what has
-    /// been freed in the meantime.
+    /// Takes all the space that is left, and returns how many bytes that was. A second call takes what has been freed
+    /// since.
     ///
     /// # Errors
     /// What the system says, other than that the disk is full.
@@ -86,7 +74,7 @@ impl SmallDisk {
         }
     }
 
-    /// Not a name that any program takes for its own, least of all for a temporary file to be removed.
+    /// Not a name that a program would take for one of its own temporary files and remove.
     fn filler(&self) -> PathBuf {
         self.folder.join("taken-by-the-test")
     }

@@ -1,4 +1,4 @@
-//! A bit that tips over in the memory of another process.
+//! Flipping a bit in the memory of another process.
 
 use std::fs::{self, OpenOptions};
 use std::io;
@@ -10,15 +10,14 @@ use memchr::memmem::Finder;
 /// Shorter patterns could be found where they only happen to be.
 const SHORTEST: usize = 32;
 const CHUNK: usize = 16 << 20;
-/// Small enough for every machine: what cannot be read is stepped over by this much.
+/// The smallest page size: memory that cannot be read is skipped in steps of this size.
 const PAGE: u64 = 4096;
 
-/// Flips the lowest bit of the first byte wherever `pattern` (at least 32 bytes) stands in the writable
-/// private memory of a process, and returns in how many places.
+/// Flips the lowest bit of the first byte wherever `pattern` (at least 32 bytes) occurs in the writable private memory of a
+/// process, and returns in how many places.
 ///
-/// The process goes on meanwhile. A place whose bytes have changed since they were found is left alone and
-/// not counted; what the process copies during the search can be missed. Stop the process before if
-/// that matters.
+/// The process runs meanwhile. A place whose bytes have changed since they were found is not changed and not counted; what
+/// the process copies during the search can be missed. Stop the process before if that matters.
 ///
 /// # Errors
 /// If the process is not there, may not be touched, or ends meanwhile.
@@ -156,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_is_stepped_over() {
+    fn memory_that_cannot_be_read_is_skipped() {
         let pattern = [7; SHORTEST];
         let read = |buffer: &mut [u8], at: u64| {
             if at < 2 * PAGE {

@@ -1,17 +1,17 @@
-//! Faults for end-to-end tests, made from outside the process they hit: no production code knows of them.
+//! Faults for end-to-end tests, injected from outside the process that they hit: production code has no hooks for them.
 //!
-//! What needs more rights than a machine may give says so in `available()`, with the reason, so that a
-//! test can print it and go on without.
+//! A fault that a machine may refuse (network namespaces, mounts) fails with the reason. `requires.rs` finds out before,
+//! so that the tests that inject it are reported as ignored.
 
-pub mod census;
 mod disk;
 mod file;
+pub mod inspect;
 mod memory;
 mod partition;
 mod stall;
 
 pub use disk::SmallDisk;
-pub use file::corrupt_file;
+pub use file::{corrupt_file, packs_below};
 pub use memory::flip_bit;
 pub use partition::Partition;
 pub use stall::Stall;

@@ -8,11 +8,11 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::{io, thread};
 
-/// Hosts (network namespaces) on one switch (a bridge in a namespace of its own). Nothing of it shows outside,
-/// and everything is deleted when this is dropped; end the processes in it before.
+/// Hosts (network namespaces) on one switch (a bridge in a namespace of its own). It is invisible outside and deleted when
+/// this is dropped; end the processes in it before.
 ///
-/// A cut loses packets without a word to either side: no reset, no "unreachable". For that, every host knows
-/// the others' hardware addresses by heart; asking for one in vain would be an error within seconds.
+/// A cut loses packets silently: no reset, no "unreachable". For that, every host has the others' hardware addresses in
+/// its neighbour table: an unanswered ARP request would be an error within seconds.
 #[derive(Debug)]
 pub struct Partition {
     /// Holds the bridge and one end of every cable, and is dropped first: the cables go with it, even
@@ -62,14 +62,6 @@ impl Partition {
             network.hosts.push(namespace);
         }
         Ok(network)
-    }
-
-    /// Whether this machine lets the test make such a network, found out by making one.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn available() -> Result<(), String> {
-        Self::new(1).map(drop)
     }
 
     /// The address of a host, which only the others can reach.

@@ -1,32 +1,32 @@
-//! One thread of another process that does not get on, while the others do.
+//! Holding one thread of another process, while its other threads run.
 
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use std::{fs, io, ptr, thread};
 
-/// A thread held still, as if it hung in a driver or on a dead file system; goes on when this is dropped.
+/// A thread that is held, as if it hung in a driver or on a dead file system. It continues when this is dropped.
 ///
-/// It may be killed while it is held, with its process. If the test itself ends, the system lets it go.
+/// Its process may be killed meanwhile. If the test itself ends, the system releases the thread.
 #[derive(Debug)]
 pub struct Stall {
-    /// Dropping the sender tells the tracer to let go; the join waits until it has.
+    /// Dropping the sender makes the tracer release the thread; the join waits until it has.
     tracer: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Stall {
-    /// Stops the thread of process `pid` that is called `name` (the first, if there are several), and returns
-    /// once it stands. The system keeps 15 bytes of a thread's name; so much of `name` is compared.
+    /// Stops the thread of process `pid` that is called `name` (the first, if there are several), and returns when it has
+    /// stopped. The system keeps 15 bytes of a thread's name; only these are compared.
     ///
-    /// The main thread is refused: its stops would be taken for the process's end by whoever waits for it.
+    /// The main thread is refused: whoever waits for the process would take its stops for the process's end.
     ///
     /// # Errors
     /// If there is no such thread, or it may not be traced.
     pub fn new(pid: u32, name: &str) -> io::Result<Self> {
         let tid = find(pid, name)?;
-        let (let_go, told) = mpsc::channel();
+        let (release, released) = mpsc::channel();
         let (report, reported) = mpsc::channel();
-        // A traced thread listens to the one thread that has seized it, so that thread does everything.
+        // Only the thread that has seized a thread may control it, so the tracer does everything.
         let tracer = thread::Builder::new()
             .name("tracer".into())
             .spawn(move || {
@@ -34,18 +34,18 @@ impl Stall {
                 let holds = stopped.is_ok();
                 let _ = report.send(stopped);
                 if holds {
-                    hold(tid, &told);
+                    hold(tid, &released);
                 }
-                // Whatever is still traced is let go by the system when this thread ends.
+                // The system releases whatever is still traced when this thread ends.
             })?;
         let stall = Self {
-            tracer: Some((let_go, tracer)),
+            tracer: Some((release, tracer)),
         };
         reported.recv().expect("the tracer reports")?;
         Ok(stall)
     }
 
-    /// Lets the thread go on.
+    /// Lets the thread continue.
     pub fn release(self) {
         drop(self);
     }
@@ -53,8 +53,8 @@ impl Stall {
 
 impl Drop for Stall {
     fn drop(&mut self) {
-        if let Some((let_go, tracer)) = self.tracer.take() {
-            drop(let_go);
+        if let Some((release, tracer)) = self.tracer.take() {
+            drop(release);
             let _ = tracer.join();
         }
     }
@@ -62,9 +62,9 @@ impl Drop for Stall {
 
 /// How long a thread may take to stop: it can be deep in a system call.
 const STOPS_WITHIN: Duration = Duration::from_secs(10);
-/// The system tells of a traced thread's stop or end by a signal to the whole test or by a blocking wait,
-/// and the tracer has to listen to its own side as well. So it looks this often.
-const LOOK: Duration = Duration::from_millis(5);
+/// The system reports a traced thread's stop or end by a signal to the whole test or by a blocking wait, and the tracer also
+/// has to notice a release. So it polls at this interval.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 fn find(pid: u32, name: &str) -> io::Result<i32> {
     let kept = &name.as_bytes()[..name.len().min(15)];
@@ -96,53 +96,53 @@ fn seize(tid: i32) -> io::Result<()> {
     ptrace(libc::PTRACE_INTERRUPT, tid, 0)?;
     let end = Instant::now() + STOPS_WITHIN;
     loop {
-        match look(tid) {
-            Seen::Stopped => return Ok(()),
-            // A signal was on its way; it is passed on, and the stop asked for comes next.
-            Seen::Signal(signal) => ptrace(libc::PTRACE_CONT, tid, signal)?,
-            Seen::Ended => return Err(io::Error::from_raw_os_error(libc::ESRCH)),
-            Seen::Nothing if Instant::now() > end => {
+        match poll(tid) {
+            ThreadState::Stopped => return Ok(()),
+            // A signal came first; it is passed on, and the requested stop comes next.
+            ThreadState::Signal(signal) => ptrace(libc::PTRACE_CONT, tid, signal)?,
+            ThreadState::Ended => return Err(io::Error::from_raw_os_error(libc::ESRCH)),
+            ThreadState::Unchanged if Instant::now() > end => {
                 let problem = format!("thread {tid} did not stop within {STOPS_WITHIN:?}");
                 return Err(io::Error::new(io::ErrorKind::TimedOut, problem));
             }
-            Seen::Nothing => thread::sleep(LOOK),
+            ThreadState::Unchanged => thread::sleep(POLL_INTERVAL),
         }
     }
 }
 
-/// Holds the thread until told to let go, or until it has ended.
-fn hold(tid: i32, told: &Receiver<()>) {
-    while let Err(RecvTimeoutError::Timeout) = told.recv_timeout(LOOK) {
-        // Its end must be taken note of: before that, the process would not end for anyone.
-        if let Seen::Ended = look(tid) {
+/// Holds the thread until its release, or until it has ended.
+fn hold(tid: i32, released: &Receiver<()>) {
+    while let Err(RecvTimeoutError::Timeout) = released.recv_timeout(POLL_INTERVAL) {
+        // A traced thread's end must be collected: before that, its process does not end for anybody.
+        if let ThreadState::Ended = poll(tid) {
             return;
         }
     }
-    // This fails if it was killed a moment ago; then the end of the tracer does what is left to do.
+    // This fails if it was killed a moment ago; then the end of the tracer's thread releases it.
     let _ = ptrace(libc::PTRACE_DETACH, tid, 0);
 }
 
-enum Seen {
-    Nothing,
+enum ThreadState {
+    Unchanged,
     Stopped,
     Signal(i32),
     Ended,
 }
 
-fn look(tid: i32) -> Seen {
+fn poll(tid: i32) -> ThreadState {
     let mut status = 0;
     // Safety: `status` is a valid place for the result.
     let seen = unsafe { libc::waitpid(tid, &raw mut status, libc::__WALL | libc::WNOHANG) };
     match seen {
-        0 => Seen::Nothing,
+        0 => ThreadState::Unchanged,
         id if id == tid && libc::WIFSTOPPED(status) => {
             if status >> 16 == libc::PTRACE_EVENT_STOP {
-                Seen::Stopped
+                ThreadState::Stopped
             } else {
-                Seen::Signal(libc::WSTOPSIG(status))
+                ThreadState::Signal(libc::WSTOPSIG(status))
             }
         }
-        _ => Seen::Ended,
+        _ => ThreadState::Ended,
     }
 }
 

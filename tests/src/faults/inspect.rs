@@ -1,4 +1,4 @@
-//! What is left over: processes, temporary files, memory and open files.
+//! Looking at processes and folders from outside: children, temporary files, memory, open files.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};

@@ -1,0 +1,143 @@
+//! What a test needs from the machine, found out when the test is built. Every crate's `build.rs` that has such tests
+//! includes this file (`#[path = "../tests/requires.rs"] mod requires;`).
+//!
+//! A test that needs something says so, and is reported as ignored with the reason where it is absent:
+//!
+//! ```text
+//! #[cfg_attr(not(has_shared), ignore = "needs ../shared: real photographs and weights")]
+//! #[test]
+//! fn the_published_weights_are_read() { ... }
+//! ```
+//!
+//! `FOVEA_REQUIRE=shared,netns` (a list of names) says what must be there: such tests are then never ignored, and fail
+//! where what they need is absent. A test must therefore not return early: whatever is missing makes it panic.
+//!
+//! | name     | what it means                                                     |
+//! |----------|-------------------------------------------------------------------|
+//! | `shared` | the folder ../shared beside the repository                        |
+//! | `netns`  | network namespaces and bridges can be made (root, iproute2)       |
+//! | `mount`  | a tmpfs can be mounted (root, and not a container without rights) |
+//! | `root`   | the tests run as root, with `setpriv` of util-linux               |
+//! | `gpu`    | an NVIDIA GPU with its driver                                     |
+//! | `avx2`   | a processor with AVX2                                             |
+
+// Each build script uses its own part of this.
+#![allow(dead_code)]
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// Something that tests need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    Shared,
+    Netns,
+    Mount,
+    Root,
+    Gpu,
+    Avx2,
+}
+
+impl Need {
+    const ALL: [Self; 6] = [
+        Self::Shared,
+        Self::Netns,
+        Self::Mount,
+        Self::Root,
+        Self::Gpu,
+        Self::Avx2,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Netns => "netns",
+            Self::Mount => "mount",
+            Self::Root => "root",
+            Self::Gpu => "gpu",
+            Self::Avx2 => "avx2",
+        }
+    }
+
+    fn is_there(self) -> bool {
+        match self {
+            Self::Shared => shared().is_dir(),
+            Self::Netns => {
+                let name = format!("fovea-probe-{}", std::process::id());
+                // In a mount namespace of its own: the list of namespaces of the machine does not change.
+                let script = format!(
+                    "ip netns add {name} && ip -n {name} link add probe type bridge; code=$?; \
+                     ip netns delete {name}; exit $code"
+                );
+                succeeds("unshare", &["--mount", "--net", "sh", "-c", &script])
+            }
+            Self::Mount => {
+                let script = "mount -t tmpfs -o size=64k fovea-probe /tmp";
+                succeeds("unshare", &["--mount", "sh", "-c", script])
+            }
+            Self::Root => succeeds("setpriv", &["--reuid", "65534", "--clear-groups", "true"]),
+            Self::Gpu => succeeds("nvidia-smi", &["-L"]),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2 => std::arch::is_x86_feature_detected!("avx2"),
+            #[cfg(not(target_arch = "x86_64"))]
+            Self::Avx2 => false,
+        }
+    }
+}
+
+/// Sets `has_NAME` for each of `needs` that is there or is required.
+///
+/// # Panics
+/// If `FOVEA_REQUIRE` holds an unknown name.
+pub fn emit(needs: &[Need]) {
+    println!("cargo::rerun-if-changed=../tests/requires.rs");
+    println!("cargo::rerun-if-env-changed=FOVEA_REQUIRE");
+    // Root's build is not taken for a user's.
+    println!("cargo::rerun-if-env-changed=USER");
+    let required = env::var("FOVEA_REQUIRE").unwrap_or_default();
+    let required: Vec<&str> = required
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .collect();
+    for name in &required {
+        assert!(
+            Need::ALL.iter().any(|need| need.name() == *name),
+            "FOVEA_REQUIRE names {name:?}; use {}",
+            Need::ALL.map(Need::name).join(", ")
+        );
+    }
+    for need in needs {
+        let name = need.name();
+        println!("cargo::rustc-check-cfg=cfg(has_{name})");
+        let there = need.is_there();
+        if there || required.contains(&name) {
+            println!("cargo::rustc-cfg=has_{name}");
+        }
+        // A path that is absent would make cargo build the crate anew each time. So a folder that comes later is not
+        // noticed before something else changes; the ignored test says what it looked for.
+        if there && *need == Need::Shared {
+            println!(
+                "cargo::rerun-if-changed={}",
+                shared().join("weights").display()
+            );
+        }
+    }
+}
+
+/// The folder beside the repository; build scripts run in their crate's folder, one below the repository's.
+fn shared() -> PathBuf {
+    let crate_folder = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    Path::new(&crate_folder).join("../../shared")
+}
+
+fn succeeds(program: &str, arguments: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}

@@ -6,6 +6,7 @@
 //!                               └─ datasets, slices ──┴─> data folder
 //! ```
 //!
+//! - `net`: the accept loop, limits and deadlines of connections, checks before every request
 //! - `services`: wire messages checked and made domain values; nothing is decided there
 //! - `owner`: the one task that owns all state; `fovea_core::run` decides, it carries out
 //! - `scheduler`: which queued run gets which idle workers, a pure function
@@ -20,6 +21,7 @@ mod data_dir;
 mod datasets;
 mod error;
 mod legacy_journal;
+mod net;
 mod owner;
 mod scheduler;
 mod server;

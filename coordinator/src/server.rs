@@ -15,20 +15,31 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
-use tonic::transport::server::{Router, TcpIncoming};
+use tonic::transport::server::Router;
 use tonic_health::server::HealthReporter;
+use tower::layer::util::{Identity, Stack};
 use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::data_dir::{DataDir, DataDirError};
+use crate::net::{Budget, GateLayer, Incoming, Limits};
 use crate::owner::{Handle, Message, Owner, OwnerError};
 use crate::services::{CheckpointsService, Context, DatasetsService, RunsService, WorkersService};
 
 /// How long connections may take to end once the drain is over.
 const GOODBYE: Duration = Duration::from_secs(5);
 
-/// Requests of one connection that are worked on at the same time.
+/// Requests of one connection that may be open at the same time.
 const CONCURRENT_STREAMS: u32 = 1024;
+
+/// The most bytes of a request's headers. Ours have a few hundred.
+const HEADER_BYTES: u32 = 16 << 10;
+
+/// Requests that a client took back before they were begun, and errors of its own making, after
+/// which its connection is closed. These are the HTTP/2 library's defaults, named because they end
+/// floods of resets.
+const PENDING_RESETS: usize = 20;
+const ERROR_RESETS: usize = 1024;
 
 /// Why the coordinator stopped, or did not begin.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +86,7 @@ pub struct Coordinator {
     owner: Owner,
     inbox: mpsc::Receiver<Message>,
     context: Context,
+    limits: Limits,
 }
 
 /// Opens the data folder and serves on `listener` until `shutdown` asks for a stop and the runs are
@@ -105,10 +117,13 @@ impl Coordinator {
             closing: CancellationToken::new(),
             uploads,
         };
+        // The journal and the stores have their files open by now.
+        let limits = Limits::new(&context.config, &Budget::of_this_process(&context.config));
         Ok(Self {
             owner,
             inbox,
             context,
+            limits,
         })
     }
 
@@ -119,6 +134,7 @@ impl Coordinator {
             owner,
             inbox,
             context,
+            limits,
         } = self;
         let Context {
             owner: handle,
@@ -128,7 +144,7 @@ impl Coordinator {
             ..
         } = context.clone();
         let (router, health) = router(context).await?;
-        let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        let incoming = Incoming::new(listener, limits, config.deadlines());
         let stop = closing.clone();
         let mut server = tokio::spawn(async move {
             let stopped = async move { stop.cancelled().await };
@@ -153,12 +169,18 @@ impl Coordinator {
         };
         closing.cancel();
         if !server.is_finished() && timeout(GOODBYE, &mut server).await.is_err() {
-            warn!("some connections did not end in time; cutting them");
+            warn!(
+                "shutdown.connections_cut: some connections did not end within {} s; closing them",
+                GOODBYE.as_secs()
+            );
             server.abort();
         }
         tasks.close();
         if timeout(GOODBYE, tasks.wait()).await.is_err() {
-            warn!("some streams did not end in time");
+            warn!(
+                "shutdown.streams_cut: some transfers did not end within {} s; abandoning them",
+                GOODBYE.as_secs()
+            );
         }
         drop(handle);
         // It ends when nobody can reach it any more; its journal is closed then.
@@ -166,15 +188,18 @@ impl Coordinator {
             owner.abort();
         }
         match &outcome {
-            Ok(()) => info!("stopped"),
-            Err(error) => error!(%error, "stopped"),
+            Ok(()) => info!("coordinator.stopped: all runs are stored; exiting"),
+            Err(error) => error!("coordinator.failed: {error}"),
         }
         outcome
     }
 }
 
+/// The services behind the gate.
+type Gated = Router<Stack<GateLayer, Identity>>;
+
 /// Every service, with health and reflection.
-async fn router(context: Context) -> Result<(Router, HealthReporter), ServeError> {
+async fn router(context: Context) -> Result<(Gated, HealthReporter), ServeError> {
     let broken = |e: tonic_reflection::server::Error| ServeError::Server(e.to_string());
     let runs = RunsServer::new(RunsService(context.clone()));
     let workers = WorkersServer::new(WorkersService(context.clone()));
@@ -205,6 +230,10 @@ async fn router(context: Context) -> Result<(Router, HealthReporter), ServeError
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(Some(FRAME))
         .max_concurrent_streams(CONCURRENT_STREAMS)
+        .http2_max_header_list_size(HEADER_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
+        .http2_max_local_error_reset_streams(Some(ERROR_RESETS))
+        .layer(GateLayer)
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(broken)?)
         .add_service(reflection().build_v1alpha().map_err(broken)?)

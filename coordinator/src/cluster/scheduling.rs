@@ -211,7 +211,11 @@ impl Actor {
                     continue;
                 };
                 let from = session.joins_from.max(self.barred_until(number, id));
-                if session.preparing.is_some() || room == 0 {
+                let is_member = self
+                    .members
+                    .get(&session.hello.id)
+                    .is_some_and(|runs| runs.contains(&number));
+                if session.preparing.is_some() || is_member || room == 0 {
                     continue;
                 }
                 if from > now {

@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 
-use super::SessionId;
+use super::{Reply, SessionId};
 use super::actor::Actor;
 use crate::error::ApiError;
 use crate::messages::{CoordinatorMessage, Hello, RunMessage, WorkerMessage};
@@ -22,7 +22,7 @@ pub(super) struct Session {
     pub assignment: Option<Served>,
     /// The run whose state it holds.
     pub held_run: Option<RunId>,
-    /// The run (by number) that it was offered to with a ticket, until that run has handled the offer.
+    /// The run (by number) that it was offered to or has released, with a ticket, until that run has handled it.
     pub offered: Option<(u64, u64)>,
     /// The run that it prepares for.
     pub preparing: Option<Preparing>,
@@ -87,7 +87,7 @@ impl Actor {
                 replaced = self.sessions.remove(&old);
                 self.by_worker.remove(&worker);
             } else {
-                self.session_ended(old, "it opened another session");
+                self.session_ended(old, "it opened another session", None);
             }
         }
         let session = SessionId(self.next_session);
@@ -152,9 +152,17 @@ impl Actor {
         }
     }
 
-    /// A session is over, whoever ended it.
-    pub(super) fn session_ended(&mut self, id: SessionId, reason: &str) {
+    /// A session is over, whoever ended it. `done` is answered when its run has gone on without the worker.
+    pub(super) fn session_ended(
+        &mut self,
+        id: SessionId,
+        reason: &str,
+        mut done: Option<Reply<()>>,
+    ) {
         let Some(session) = self.sessions.remove(&id) else {
+            if let Some(done) = done {
+                drop(done.send(Ok(())));
+            }
             return;
         };
         let worker = session.hello.id.clone();
@@ -175,8 +183,12 @@ impl Actor {
                 live.handle.send(RunInput::WorkerLost {
                     worker: worker.clone(),
                     reason: reason.to_owned(),
+                    done: done.take(),
                 });
             }
+        }
+        if let Some(done) = done {
+            drop(done.send(Ok(())));
         }
     }
 
@@ -213,18 +225,29 @@ impl Actor {
                     debug!(%worker, run_id = %about.run, generation, "ignoring a message about an old assignment");
                     return;
                 }
-                if let RunMessage::Released(outcome) = &message {
+                let released = match &message {
+                    RunMessage::Released(outcome) => {
+                        log_released(&worker, &about, outcome);
+                        true
+                    }
+                    _ => false,
+                };
+                let number = self.number(&about.run);
+                let ticket = self.next_ticket;
+                if released && let Some(session) = self.sessions.get_mut(&id) {
                     session.assignment = None;
+                    // What is known of the run may still count on this worker.
+                    session.offered = number.map(|number| (number, ticket));
+                    self.next_ticket += 1;
                     self.changed = true;
-                    log_released(&worker, &about, outcome);
                 }
-                let live = self.number(&about.run).and_then(|n| self.runs.get(&n));
-                if let Some(live) = live {
+                if let Some(live) = number.and_then(|n| self.runs.get(&n)) {
                     live.handle.send(RunInput::Worker {
                         worker,
                         generation,
                         message,
                         permit,
+                        ticket: released.then_some(ticket),
                     });
                 }
             }

@@ -274,5 +274,7 @@ pub(super) async fn report_file(
             result,
             asked: false,
         }));
+        // Who asks next sees what follows from it. None: the actor has closed, and has handled it.
+        let _ = actor.query(|reply| RunInput::Flush { reply }).await;
     }
 }

@@ -59,7 +59,9 @@ impl Datasets for DatasetsService {
         &self,
         request: Request<pb::GetDatasetRequest>,
     ) -> Result<Response<pb::DatasetFiles>, Status> {
-        let held = self.0.datasets.now().find(&request.into_inner().dataset)?;
+        let wanted = request.into_inner().dataset;
+        named(&wanted)?;
+        let held = self.0.datasets.now().find(&wanted)?;
         let store = self.0.dataset_files.clone();
         let files = on_files(move || store.read_files(&held.manifest.digest)).await?;
         let (manifest, index) = files.map_err(|e| ApiError::from(&e))?;
@@ -123,6 +125,7 @@ impl Datasets for DatasetsService {
         request: Request<pb::DeleteDatasetRequest>,
     ) -> Result<Response<pb::DeleteDatasetResponse>, Status> {
         let wanted = request.into_inner().dataset;
+        named(&wanted)?;
         let catalogue = self.0.datasets.now();
         let found = catalogue
             .names()
@@ -229,6 +232,14 @@ impl DatasetsService {
         }
         Ok(None)
     }
+}
+
+/// Whether a text can name a dataset: its name, or its digest.
+fn named(text: &str) -> Result<(), ApiError> {
+    if check::sha256("dataset", text).is_err() {
+        DatasetName::new(text).map_err(|e| ApiError::invalid("dataset", e))?;
+    }
+    Ok(())
 }
 
 /// A pack's error with the name that people know, and the cure.

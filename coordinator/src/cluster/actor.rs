@@ -10,8 +10,8 @@ use tracing::{info, warn};
 
 use super::sessions::Session;
 use super::{Cluster, Demand, INBOX, Report, Request, RunStatus, SessionId};
-use crate::config::Config;
 use crate::catalogue::Catalogue;
+use crate::config::Config;
 use crate::error::ApiError;
 use crate::housekeeping::Room;
 use crate::journal::LiveRun;

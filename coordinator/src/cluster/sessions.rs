@@ -7,8 +7,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 
-use super::{Reply, SessionId};
 use super::actor::Actor;
+use super::{Reply, SessionId};
 use crate::error::ApiError;
 use crate::messages::{CoordinatorMessage, Hello, RunMessage, WorkerMessage};
 use crate::run::RunInput;
@@ -76,12 +76,18 @@ impl Actor {
             return Err(ApiError::ShuttingDown);
         }
         let worker = hello.id.clone();
-        let serving = hello.serving.clone().map(|(run, generation)| Served { run, generation });
+        let serving = hello
+            .serving
+            .clone()
+            .map(|(run, generation)| Served { run, generation });
         let mut replaced = None;
         if let Some(old) = self.by_worker.get(&worker).copied() {
             // The old connection broke and nobody has noticed yet. If the worker serves what it served, its run
             // need not know.
-            let same = self.sessions.get(&old).is_some_and(|s| s.assignment == serving);
+            let same = self
+                .sessions
+                .get(&old)
+                .is_some_and(|s| s.assignment == serving);
             if same {
                 info!(%worker, "worker.reconnected: {worker} is back before its old session was missed");
                 replaced = self.sessions.remove(&old);
@@ -176,7 +182,9 @@ impl Actor {
         } else {
             warn!(%worker, workers, reason, "worker.lost: {worker}: {reason}");
         }
-        let served = session.assignment.and_then(|served| self.number(&served.run));
+        let served = session
+            .assignment
+            .and_then(|served| self.number(&served.run));
         let offered = session.offered.map(|(number, _)| number);
         for number in [served, offered].into_iter().flatten() {
             if let Some(live) = self.runs.get(&number) {
@@ -210,7 +218,10 @@ impl Actor {
                 let served = session.assignment.clone();
                 info!(%worker, busy = served.is_some(), "worker.leaving: {worker} will shut down");
                 // Its run goes on without it from the next step boundary.
-                if let Some(live) = served.and_then(|s| self.number(&s.run)).and_then(|n| self.runs.get(&n)) {
+                if let Some(live) = served
+                    .and_then(|s| self.number(&s.run))
+                    .and_then(|n| self.runs.get(&n))
+                {
                     live.handle.send(RunInput::WorkerLeaving { worker });
                 }
             }
@@ -297,7 +308,8 @@ impl Actor {
         match session.outbox.try_send(message) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
-                self.failing.push((id, "it does not read its messages".to_owned()));
+                self.failing
+                    .push((id, "it does not read its messages".to_owned()));
             }
             // Its listener is about to report the end, after what the worker sent before: that may be that it
             // released the run.

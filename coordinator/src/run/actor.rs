@@ -478,7 +478,8 @@ impl Actor {
                     self.publish(RunEvent::Run(shown));
                 }
                 Effect::PublishStep(report) => {
-                    self.shown.send_modify(|shown| shown.progress = Some(report));
+                    self.shown
+                        .send_modify(|shown| shown.progress = Some(report));
                     self.publish(RunEvent::Step(report));
                 }
                 Effect::PublishEpoch(result) => {
@@ -606,7 +607,10 @@ impl Actor {
     /// When to act without an input.
     fn wake(&self) -> Option<u64> {
         let now = self.cx.clock.now();
-        let refresh = self.blocked().is_some().then_some(self.refreshed + REFRESH_MS);
+        let refresh = self
+            .blocked()
+            .is_some()
+            .then_some(self.refreshed + REFRESH_MS);
         let linger = (self.has_ended() && !self.reported_end).then_some(self.used + LINGER_MS);
         [self.due(), refresh, linger, self.assemblies.retry_at()]
             .into_iter()
@@ -645,7 +649,8 @@ impl Actor {
             });
         }
         let now = self.cx.clock.now();
-        if self.has_ended() && !self.reported_end && (self.deleted || now >= self.used + LINGER_MS) {
+        if self.has_ended() && !self.reported_end && (self.deleted || now >= self.used + LINGER_MS)
+        {
             self.reported_end = true;
             self.tell_cluster(Report::Ended {
                 number: self.run.number,

@@ -215,7 +215,10 @@ async fn bits_losses_and_kills(worker: &Path) {
     let (_, two) = trained(&cluster, spec("two", 2..=2, float32), |_| {}).await;
     assert!(two == expected, "two workers end in other bits than one");
     let log = cluster.workers[1].log();
-    let texts = ["gradients travel over NCCL", "gradients are reduced by NCCL"];
+    let texts = [
+        "gradients travel over NCCL",
+        "gradients are reduced by NCCL",
+    ];
     assert!(texts.iter().any(|text| log.contains(text)), "{log}");
     // One sum over both, in an order of NCCL's own: the same but for the bits.
     let mut fast = spec("fast", 2..=2, float32);

@@ -5,14 +5,7 @@
 
 use std::collections::BTreeMap;
 
-/// The state of a run that a member holds in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
-    /// Committed steps.
-    pub step: u64,
-    /// Digest of the state.
-    pub digest: u128,
-}
+use crate::state::StateId;
 
 /// Where the members' common state comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,7 +27,7 @@ pub enum Adoption {
 /// Decides by rank what the members adopt. `stored` is the step of the newest checkpoint, 0 without one.
 /// A state no newer than that is not worth more than the checkpoint, except that it is in memory: it is
 /// preferred when it is exactly as new.
-pub fn adopt(offers: &[Option<Held>], stored: u64) -> Adoption {
+pub fn adopt(offers: &[Option<StateId>], stored: u64) -> Adoption {
     let Some(step) = offers.iter().flatten().map(|held| held.step).max() else {
         return Adoption::Stored;
     };
@@ -70,13 +63,13 @@ mod tests {
 
     #[test]
     fn table() {
-        let held = |step, digest| Some(Held { step, digest });
+        let held = |step, digest| Some(StateId { step, digest });
         let member = |source, receivers: &[usize], differing: &[usize]| Adoption::Member {
             source,
             receivers: receivers.to_vec(),
             differing: differing.to_vec(),
         };
-        type Case = (&'static str, Vec<Option<Held>>, u64, Adoption);
+        type Case = (&'static str, Vec<Option<StateId>>, u64, Adoption);
         let table: Vec<Case> = vec![
             (
                 "nobody holds anything",

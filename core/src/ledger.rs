@@ -79,72 +79,106 @@ pub struct Audit {
     pub problems: Vec<String>,
 }
 
-/// Compares the ledger, in order of steps, with the plan: no step is missing or there twice, each whole
-/// epoch's multiset of samples is the training split, a begun epoch uses no sample twice, and each step used
-/// what the plan says. `committed` is the run's newest committed step.
-pub fn audit(entries: impl IntoIterator<Item = Entry>, plan: &ShardPlan, committed: u64) -> Audit {
-    let per_epoch = plan.steps_per_epoch().max(1);
-    let mut audit = Audit::default();
-    let mut uses = vec![0u32; plan.train_samples() as usize];
-    let mut orders = Vec::new();
-    let mut next = 1;
-    let mut broken = false;
-    for entry in entries {
+/// Compares a ledger with the plan, entry by entry, in memory that does not depend on the number of steps: no step is
+/// missing or there twice, each whole epoch's multiset of samples is the training split, a begun epoch uses no sample
+/// twice, and each step used what the plan says.
+#[derive(Debug, Clone)]
+pub struct Auditor {
+    plan: ShardPlan,
+    audit: Audit,
+    /// How often the epoch under way used each sample.
+    uses: Vec<u32>,
+    /// The epoch whose order `orders` holds: each virtual rank's samples.
+    epoch: Option<u32>,
+    orders: Vec<Vec<u32>>,
+    /// The step expected next.
+    next: u64,
+    /// A step of the epoch under way is missing or there twice.
+    broken: bool,
+}
+
+impl Auditor {
+    /// Expects step 1 first.
+    pub fn new(plan: ShardPlan) -> Self {
+        Self {
+            uses: vec![0; plan.train_samples() as usize],
+            plan,
+            audit: Audit::default(),
+            epoch: None,
+            orders: Vec::new(),
+            next: 1,
+            broken: false,
+        }
+    }
+
+    /// Takes the next entry, in order of steps.
+    pub fn push(&mut self, entry: Entry) {
         let Entry { step, samples, .. } = entry;
-        audit.steps += 1;
-        audit.samples_used += samples.len() as u64;
-        if step != next {
-            let what = if step < next {
+        self.audit.steps += 1;
+        self.audit.samples_used += samples.len() as u64;
+        if step != self.next {
+            let what = if step < self.next {
                 format!("step {step} is there twice")
             } else {
-                format!("steps {next} to {} are missing", step - 1)
+                format!("steps {} to {} are missing", self.next, step - 1)
             };
-            audit.problem(what);
-            broken = true;
+            self.audit.problem(what);
+            self.broken = true;
         }
-        next = step + 1;
-        let position = plan.position(step.saturating_sub(1));
-        let epoch = position.epoch;
-        if position.step_in_epoch == 0 || orders.is_empty() {
-            let ranks = 0..plan.virtual_ranks();
-            orders = ranks.map(|rank| plan.epoch_order(rank, epoch)).collect();
+        self.next = step + 1;
+        let position = self.plan.position(step.saturating_sub(1));
+        if self.epoch != Some(position.epoch) {
+            let order = |rank| self.plan.epoch_order(rank, position.epoch).into_samples();
+            self.orders = (0..self.plan.virtual_ranks()).map(order).collect();
+            self.epoch = Some(position.epoch);
         }
-        let planned: Vec<u32> = orders
-            .iter()
-            .flat_map(|order| order.batch(position.step_in_epoch))
-            .map(|draw| draw.sample)
-            .collect();
-        if samples != planned {
-            audit.problem(format!(
+        let planned = self.orders.iter().flat_map(|order| {
+            let range = self.plan.range(order.len(), position.step_in_epoch);
+            &order[range]
+        });
+        if !planned.eq(&samples) {
+            self.audit.problem(format!(
                 "step {step} did not use the samples that were planned"
             ));
         }
         for sample in samples {
-            match uses.get_mut(sample as usize) {
+            match self.uses.get_mut(sample as usize) {
                 Some(count) => *count += 1,
-                None => audit.problem(format!(
+                None => self.audit.problem(format!(
                     "step {step} used sample {sample}, which is not there"
                 )),
             }
         }
-        if step.is_multiple_of(per_epoch) {
-            if audit.epoch_is_clean(epoch, &uses) && !broken {
-                audit.clean_epochs += 1;
+        if step.is_multiple_of(self.plan.steps_per_epoch().max(1)) {
+            if self.audit.epoch_is_clean(position.epoch, &self.uses) && !self.broken {
+                self.audit.clean_epochs += 1;
             }
-            uses.fill(0);
-            broken = false;
+            self.uses.fill(0);
+            self.broken = false;
         }
     }
-    if let Some(sample) = uses.iter().position(|&count| count > 1) {
-        let times = uses[sample];
-        audit.problem(format!(
-            "the begun epoch used sample {sample} {times} times"
-        ));
+
+    /// What was found; `committed` is the run's newest committed step.
+    pub fn finish(mut self, committed: u64) -> Audit {
+        if let Some(sample) = self.uses.iter().position(|&count| count > 1) {
+            let times = self.uses[sample];
+            self.audit.problem(format!(
+                "the begun epoch used sample {sample} {times} times"
+            ));
+        }
+        if self.next <= committed {
+            self.audit
+                .problem(format!("steps {} to {committed} are missing", self.next));
+        }
+        self.audit
     }
-    if next <= committed {
-        audit.problem(format!("steps {next} to {committed} are missing"));
-    }
-    audit
+}
+
+/// Audits a whole ledger that is in memory.
+pub fn audit(entries: impl IntoIterator<Item = Entry>, plan: &ShardPlan, committed: u64) -> Audit {
+    let mut auditor = Auditor::new(plan.clone());
+    entries.into_iter().for_each(|entry| auditor.push(entry));
+    auditor.finish(committed)
 }
 
 impl Audit {

@@ -17,3 +17,4 @@ pub mod roster;
 pub mod run;
 pub mod schedule;
 pub mod spec;
+pub mod state;

@@ -1,4 +1,4 @@
-//! Who trains what, when: the shard plan over virtual ranks.
+//! The shard plan: which virtual rank trains on which samples, and when.
 //!
 //! The training split comes in *plan order*: patients interleaved so that any contiguous range is
 //! about stratified by grade, samples of a patient side by side, packs cut from that order. A shard
@@ -162,7 +162,8 @@ impl ShardPlan {
             .sum()
     }
 
-    fn range(&self, len: usize, step_in_epoch: u64) -> Range<usize> {
+    /// Which part of a shard of `len` samples, in an epoch's order, step `step_in_epoch` uses.
+    pub(crate) fn range(&self, len: usize, step_in_epoch: u64) -> Range<usize> {
         let batch = u64::from(self.batch);
         let cut = |s: u64| (s * batch).min(len as u64) as usize;
         cut(step_in_epoch)..cut(step_in_epoch + 1)
@@ -190,6 +191,11 @@ pub struct EpochOrder<'a> {
 }
 
 impl EpochOrder<'_> {
+    /// The shard's samples in the order of the epoch.
+    pub(crate) fn into_samples(self) -> Vec<u32> {
+        self.order
+    }
+
     /// What the virtual rank uses in step `step_in_epoch`: at most `batch` draws, fewer (even none)
     /// at the end of an epoch.
     pub fn batch(&self, step_in_epoch: u64) -> Vec<Draw> {

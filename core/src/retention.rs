@@ -27,7 +27,7 @@ pub fn expired(
         .collect()
 }
 
-/// The step of the best stored checkpoint, if any has a metric.
+/// The step of the best stored checkpoint, if any has a metric; `epochs` are in order.
 pub fn best(stored: &[CheckpointInfo], epochs: &[EpochResult], by: BestBy) -> Option<u64> {
     // Higher is better.
     let merit = |e: &Evaluation| match by {
@@ -38,9 +38,11 @@ pub fn best(stored: &[CheckpointInfo], epochs: &[EpochResult], by: BestBy) -> Op
     };
     let mut best: Option<(u64, f64)> = None;
     for checkpoint in stored {
-        let Some(epoch) = epochs.iter().find(|e| e.step == checkpoint.step) else {
+        // Epochs are sorted, and so are the steps that they end at.
+        let Ok(at) = epochs.binary_search_by_key(&checkpoint.step, |e| e.step) else {
             continue;
         };
+        let epoch = &epochs[at];
         if let Some(merit) = merit(&epoch.validation)
             && best.is_none_or(|(_, most)| merit > most)
         {

@@ -1,4 +1,4 @@
-//! Who takes part in one generation of a run, and which virtual ranks each hosts.
+//! The members of one generation of a run, and which virtual ranks each hosts.
 
 use serde::{Deserialize, Serialize};
 

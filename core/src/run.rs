@@ -6,31 +6,40 @@
 //!     ^  ^                |   ^                         |                  | all steps done,
 //!     |  |                |   +-------------------------+                  | Cancel, Pause, Drain
 //!     |  +----------------+     generation + 1: a member lost, stuck,      v
-//!     |   too few are left      leaving, joining, in dispute           Finishing
-//!     |                                                                    | members let go,
+//!     |   too few are left,     leaving, joining, diverged             Finishing
+//!     |   or a member blocked                                              | members let go,
 //!     +--------------------------------------------------------------------+ checkpoint settled
 //!     ^                                                                    v
 //!     +------ Resume ------ Paused | Failed(reason) | Cancelled        Completed
 //! ```
 //!
-//! A generation is fenced, not waited for: its members know each other by a key that no other generation
-//! has, and what they say carries its number. So when one is lost the next begins at once, and the survivors
-//! take their states along. Only an end that leaves a checkpoint (`Finishing`) waits for the members.
+//! A generation is fenced: its members know each other by a key that no other generation has, and their messages carry
+//! its number. So when a member is lost the next generation begins at once, without waiting for the old one to
+//! end, and the survivors keep their states. Only an end that leaves a checkpoint (`Finishing`) waits for the members.
+//!
+//! A queued run may have to wait for a store: see [`Run::start_blocked`].
 //!
 //! `now` is milliseconds on any clock that does not go backwards.
 
+mod adopt;
 mod agreement;
 mod apply;
+mod availability;
 mod ending;
 mod health;
+mod lineage;
+mod liveness;
 mod membership;
 mod results;
-mod vitals;
-mod vocabulary;
+mod types;
 
-pub use vocabulary::{
-    Effect, EpochResult, Event, Extent, Heartbeat, Next, Outcome, Phase, RunError, StateId,
-    StepPhases, StepReport, Stopping,
+pub use crate::state::StateId;
+pub use adopt::{Adopted, FoundCheckpoint};
+pub use availability::Limits;
+pub use lineage::Rewind;
+pub use types::{
+    Effect, EpochResult, Event, Extent, Heartbeat, Next, Outcome, Phase, RunError, StepPhases,
+    StepReport, Stopping, without_event_name,
 };
 
 use std::collections::BTreeMap;
@@ -42,23 +51,17 @@ use crate::ids::{RunId, WorkerId};
 use crate::metrics::Score;
 use crate::roster::Roster;
 use crate::spec::RunSpec;
-use vitals::Vitals;
+use availability::Availability;
+use liveness::Liveness;
 
-/// After so many failures reported by workers that brought the run no further, it fails.
+/// The run fails after so many failures in a row that workers reported, without progress between them.
 const FUTILE_FAILURES: u32 = 5;
-/// After so many generations in a row that ended at the same step, for whatever reason, it fails.
+/// It fails after so many generations in a row that ended at the same step, for whatever reason.
 const FUTILE_GENERATIONS: u32 = 25;
 /// The same for generations that ended at different steps, none further than before.
 const STALE_GENERATIONS: u32 = 250;
-/// How long members may take to come back after the coordinator was restarted.
+/// How long after the coordinator's restart its members may take to reconnect.
 const RETURN_MS: u64 = 10_000;
-
-/// A run was sent back: what generations up to this one did after this step is void.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Rewound {
-    generation: u64,
-    step: u64,
-}
 
 /// A run and all that the coordinator knows of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -84,12 +87,12 @@ pub struct Run {
     pub epochs: Vec<EpochResult>,
     /// Checkpoints by step.
     pub checkpoints: Vec<CheckpointInfo>,
-    /// Counts up when the run is sent back to a checkpoint: states of an older lineage are void.
+    /// Counts up with every rewind: states of an older lineage are void.
     #[serde(default)]
     pub lineage: u64,
-    /// Where it was sent back to.
-    #[serde(default)]
-    rewound: Option<Rewound>,
+    /// The rewinds that decide which checkpoints are void, oldest first. Older builds journalled the last one only.
+    #[serde(default, alias = "rewound", deserialize_with = "lineage::read_history")]
+    pub rewinds: Vec<Rewind>,
     /// Fingerprint of the workers that run it.
     pub fingerprint: Option<Fingerprint>,
     /// Generations in a row that ended at the same step, and how many of them ended by a
@@ -116,7 +119,13 @@ pub struct Run {
     losses: BTreeMap<u64, (f64, u32)>,
     /// What is known of the members' health.
     #[serde(skip)]
-    vitals: Vitals,
+    liveness: Liveness,
+    /// What keeps it from being started.
+    #[serde(skip)]
+    availability: Availability,
+    /// Set by the coordinator from its configuration, after it made or read the run.
+    #[serde(skip)]
+    pub limits: Limits,
 }
 
 impl Run {
@@ -141,7 +150,7 @@ impl Run {
             epochs: Vec::new(),
             checkpoints: Vec::new(),
             lineage: 0,
-            rewound: None,
+            rewinds: Vec::new(),
             fingerprint: None,
             futile: 0,
             ended_at: None,
@@ -151,16 +160,21 @@ impl Run {
             progress: None,
             scores: BTreeMap::new(),
             losses: BTreeMap::new(),
-            vitals: Vitals::default(),
+            liveness: Liveness::default(),
+            availability: Availability::default(),
+            limits: Limits::default(),
         }
     }
 
-    /// The run as a coordinator finds it in its journal at start. Workers train on without a coordinator, so
-    /// a run that was under way still is; its members have a while to come back.
+    /// The run as a coordinator finds it in its journal at start. Workers go on training without a coordinator, so
+    /// a run that was under way still is; its members have 10 s to reconnect.
     pub fn recovered(mut self, now: u64) -> Self {
         if let Some(roster) = self.roster() {
             let members: Vec<WorkerId> = roster.members.iter().map(|m| m.worker.clone()).collect();
-            self.vitals.awaited = members.into_iter().map(|w| (w, now + RETURN_MS)).collect();
+            self.liveness.awaited = members.into_iter().map(|w| (w, now + RETURN_MS)).collect();
+        }
+        if self.may_need_checkpoint() && self.newest_valid().is_some() {
+            self.availability.probe_soon(now);
         }
         self
     }
@@ -173,7 +187,7 @@ impl Run {
             .collect();
     }
 
-    /// The phase in a word.
+    /// The phase as one word.
     pub fn phase_name(&self) -> &'static str {
         match self.phase {
             Phase::Queued { .. } => "queued",
@@ -187,7 +201,7 @@ impl Run {
         }
     }
 
-    /// Whether it will not move without a person.
+    /// Whether it has ended: only a person can resume it.
     pub fn is_terminal(&self) -> bool {
         match self.phase {
             Phase::Completed | Phase::Failed { .. } | Phase::Cancelled => true,
@@ -213,28 +227,26 @@ impl Run {
         }
     }
 
-    /// The checkpoint that the next generation starts from, unless its members hold a newer state.
-    pub fn start_checkpoint(&self) -> Option<&CheckpointInfo> {
-        self.checkpoints.iter().rev().find(|c| !self.is_void(c))
-    }
-
-    /// Whether a checkpoint belongs to what the run was sent back from.
-    fn is_void(&self, checkpoint: &CheckpointInfo) -> bool {
-        self.rewound
-            .is_some_and(|to| checkpoint.generation <= to.generation && checkpoint.step > to.step)
-    }
-
     /// The first epoch without a result.
     pub fn next_epoch(&self) -> u32 {
-        let has = |epoch: &u32| self.epochs.iter().any(|e| e.epoch == *epoch);
-        (0..).find(|epoch| !has(epoch)).unwrap_or(u32::MAX)
+        // Epochs are sorted and unique, so those without a gap before them are the ones at their own index.
+        let (mut from, mut to) = (0, self.epochs.len());
+        while from < to {
+            let middle = from.midpoint(to);
+            if self.epochs[middle].epoch as usize == middle {
+                from = middle + 1;
+            } else {
+                to = middle;
+            }
+        }
+        from as u32
     }
 
-    /// How many more workers it would take now.
+    /// How many more workers could join now.
     pub fn vacancies(&self) -> usize {
         match &self.phase {
-            // Not before it is known who of its members is still there.
-            Phase::Running { .. } if !self.vitals.awaited.is_empty() => 0,
+            // Not before it is known which of its members are still there.
+            Phase::Running { .. } if !self.liveness.awaited.is_empty() => 0,
             Phase::Running {
                 roster,
                 stopping: None,
@@ -275,7 +287,7 @@ impl Run {
                         phase: self.phase_name(),
                     });
                 }
-                // Of void ones neither the ledger nor the results of epochs are there any more.
+                // The ledger and the results of epochs that belong to void checkpoints are gone.
                 let valid = || self.checkpoints.iter().filter(|c| !self.is_void(c));
                 match checkpoint {
                     Some(step) if !valid().any(|c| c.step == *step) => {

@@ -76,7 +76,13 @@ impl Owner {
             self.gatherings.remove(&key);
             let step = key.step;
             let error = ApiError::Precondition(format!("header.state_digest: {reason}"));
-            self.apply(key.run, Event::CheckpointFailed { step, reason })?;
+            let generation = key.generation;
+            let event = Event::CheckpointFailed {
+                generation,
+                step,
+                reason,
+            };
+            self.apply(key.run, event)?;
             return Ok(Err(error));
         }
         Ok(gathering.claim(key, rank, claim))
@@ -206,6 +212,7 @@ impl Owner {
         {
             self.gatherings.remove(&oldest);
             let event = Event::CheckpointFailed {
+                generation: oldest.generation,
                 step: oldest.step,
                 reason: "newer ones were begun before all its slices came".into(),
             };
@@ -274,7 +281,13 @@ impl Owner {
             Ok(info) => info,
             Err(reason) => {
                 let step = key.step;
-                return self.apply(key.run, Event::CheckpointFailed { step, reason });
+                let generation = key.generation;
+                let event = Event::CheckpointFailed {
+                    generation,
+                    step,
+                    reason,
+                };
+                return self.apply(key.run, event);
             }
         };
         self.apply(key.run, Event::CheckpointStored { info })

@@ -248,7 +248,7 @@ pub(crate) enum AboutRun {
     },
     Digest {
         step: u64,
-        digest: String,
+        digest: u128,
     },
     Interrupted {
         reason: String,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::ids::RunId;
 use fovea_core::plan::ShardPlan;
-use fovea_core::run::{Effect, Event, Extent, Phase, Run};
+use fovea_core::run::{Effect, Event, Extent, Phase, Run, without_event_name};
 use fovea_core::spec::RunSpec;
 use tracing::{error, info, warn};
 
@@ -198,6 +198,8 @@ impl Owner {
                         warn!(run_id = %run, step = info.step, %error, "cannot put a checkpoint aside");
                     }
                 }
+                // The stores that are being rebuilt answer it; this one takes every checkpoint for readable.
+                Effect::ProbeCheckpoint(_) => {}
                 Effect::SendStop {
                     workers,
                     generation,
@@ -261,7 +263,8 @@ impl Owner {
                     } else {
                         info!(run_id = %run, generation, "{message}");
                     }
-                    self.publish(number, RunEvent::Note(message));
+                    let note = without_event_name(&message).to_owned();
+                    self.publish(number, RunEvent::Note(note));
                 }
             }
         }
@@ -284,7 +287,12 @@ impl Owner {
             None => return Ok(()),
             Some(reason) => reason,
         };
-        self.apply(number, Event::CheckpointFailed { step, reason })
+        let event = Event::CheckpointFailed {
+            generation: entry.run.generation,
+            step,
+            reason,
+        };
+        self.apply(number, event)
     }
 
     fn log_phase(&self, number: u64) {

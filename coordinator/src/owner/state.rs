@@ -162,7 +162,7 @@ impl Owner {
         entry.ticked = self.now();
         self.runs.insert(number, entry);
         for (step, generation, reason) in bad {
-            let event = Event::CheckpointDamaged {
+            let event = Event::CheckpointCorrupt {
                 step,
                 generation,
                 reason,
@@ -247,7 +247,7 @@ impl Owner {
                 reason,
             } => {
                 if let Ok(number) = self.number(&run) {
-                    let event = Event::CheckpointDamaged {
+                    let event = Event::CheckpointCorrupt {
                         step,
                         generation,
                         reason,

@@ -76,13 +76,14 @@ impl Owner {
     /// the same, whoever could tell of them handed its state on and died.
     pub(super) fn account_for(&mut self, number: u64) -> Result<(), OwnerError> {
         self.write_steps_of(number)?;
+        let now = self.now();
         let Some(entry) = self.runs.get(&number) else {
             return Ok(());
         };
         let Phase::Running { roster, .. } = &entry.run.phase else {
             return Ok(());
         };
-        let stored = entry.run.start_checkpoint().map_or(0, |c| c.step);
+        let stored = entry.run.start_checkpoint(now).map_or(0, |c| c.step);
         let head = entry.ledger_head;
         if roster.start_step <= head.max(stored) {
             return Ok(());

@@ -286,7 +286,7 @@ impl Owner {
                 let event = Event::Ready {
                     worker,
                     generation,
-                    standing,
+                    state: standing,
                     fingerprint,
                 };
                 self.apply(number, event)?;

@@ -88,6 +88,13 @@ pub(super) fn xxh3(field: &str, text: &str) -> Result<String, ApiError> {
     ))
 }
 
+/// The digest of a state on the wire.
+pub(super) fn state_digest(field: &str, text: &str) -> Result<u128, ApiError> {
+    fovea_core::state::digest_from_hex(text).ok_or_else(|| {
+        ApiError::invalid(field, "is not a digest of 32 lower-case hexadecimal digits")
+    })
+}
+
 pub(super) fn finite(field: &str, value: f64) -> Result<(), ApiError> {
     if value.is_finite() {
         return Ok(());

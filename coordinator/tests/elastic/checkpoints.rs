@@ -143,7 +143,7 @@ async fn a_run_that_forms_from_a_damaged_one_forms_anew_from_the_one_before() {
     assert_eq!(again.checkpoint.unwrap().step, 2);
     let forming = watch.until_in(Phase::Forming, 3).await;
     assert!(
-        forming.reason.contains("step 4 is damaged"),
+        forming.reason.contains("checkpoint 4 is corrupt"),
         "{}",
         forming.reason
     );

@@ -177,7 +177,11 @@ async fn steps_that_nobody_can_account_for_are_taken_again() {
         (3, 1, 0)
     );
     let forming = watch.until_in(Phase::Forming, 3).await;
-    assert!(forming.reason.contains("are gone"), "{}", forming.reason);
+    assert!(
+        forming.reason.contains("can account for steps"),
+        "{}",
+        forming.reason
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,27 +1,44 @@
-//! How a run takes events in: each goes to the part that is responsible for it.
+//! Dispatch: each event goes to the part of the run that is responsible for it, unless it is of an older generation.
 
+use super::membership::Cause;
 use super::{Effect, Event, Phase, Run};
 
 impl Run {
-    /// Takes an event in. Events of an older generation change nothing.
+    /// Applies an event and returns what is to be done about it. Events of an older generation change nothing.
     pub fn apply(&mut self, now: u64, event: Event) -> Vec<Effect> {
         let mut out = Vec::new();
+        let was_queued = matches!(self.phase, Phase::Queued { .. });
+        let needed_checkpoints = self.may_need_checkpoint();
+        self.dispatch(now, event, &mut out);
+        if self.may_need_checkpoint() && !needed_checkpoints {
+            self.needs_checkpoints(now);
+        }
+        if matches!(self.phase, Phase::Queued { .. })
+            && !was_queued
+            && let Some(start) = self.start_checkpoint(now)
+        {
+            out.push(Effect::ProbeCheckpoint(start.clone()));
+        }
+        out
+    }
+
+    fn dispatch(&mut self, now: u64, event: Event, out: &mut Vec<Effect>) {
         match event {
-            Event::Assigned { workers } => self.assigned(now, workers, &mut out),
-            Event::Joined { workers } => self.joined(now, workers, &mut out),
+            Event::Assigned { workers } => self.assigned(now, workers, out),
+            Event::Joined { workers } => self.joined(now, workers, out),
             Event::Ready {
                 worker,
                 generation,
-                standing,
+                state,
                 fingerprint,
             } => {
                 if generation == self.generation {
-                    self.ready(now, worker, standing, fingerprint, &mut out);
+                    self.ready(now, worker, state, fingerprint, out);
                 }
             }
             Event::StepCommitted { generation, report } => {
                 if self.is_under_way(generation) {
-                    self.step_committed(report, &mut out);
+                    self.step_committed(report, out);
                 }
             }
             Event::Digest {
@@ -31,7 +48,7 @@ impl Run {
                 digest,
             } => {
                 if self.is_member(&worker, generation) {
-                    self.digest(now, worker, step, digest, &mut out);
+                    self.digest(now, worker, step, digest, out);
                 }
             }
             Event::Scored {
@@ -40,29 +57,37 @@ impl Run {
                 scores,
             } => {
                 if self.is_under_way(generation) {
-                    self.scored(epoch, scores, &mut out);
+                    self.scored(epoch, scores, out);
                 }
             }
-            Event::CheckpointStored { info } => self.checkpoint_stored(info, &mut out),
-            Event::CheckpointFailed { step, reason } => {
-                out.push(Effect::Log {
-                    warning: true,
-                    message: format!("checkpoint of step {step} was not stored: {reason}"),
-                });
-                self.checkpoint_failed(step, &reason, &mut out);
-            }
-            Event::CheckpointDamaged {
+            Event::CheckpointStored { info } => self.checkpoint_stored(info, out),
+            Event::CheckpointFailed {
+                generation,
+                step,
+                reason,
+            } => self.checkpoint_failed(generation, step, &reason, out),
+            Event::CheckpointCorrupt {
                 step,
                 generation,
                 reason,
-            } => self.checkpoint_damaged(now, step, generation, &reason, &mut out),
+            } => self.checkpoint_corrupt(now, step, generation, &reason, out),
+            Event::CheckpointUnreadable {
+                step,
+                generation,
+                reason,
+            } => self.checkpoint_unreadable(now, step, generation, reason, out),
+            Event::CheckpointReadable { step, generation } => {
+                self.checkpoint_readable(now, step, generation, out);
+            }
+            Event::DataUnavailable { reason } => self.data_unavailable(reason, out),
+            Event::DataAvailable => self.data_available(out),
             Event::Progress {
                 worker,
                 generation,
                 heartbeat,
             } => {
                 if self.is_expected(&worker, generation) {
-                    self.vitals.progress(worker, heartbeat, now);
+                    self.liveness.progress(worker, heartbeat, now);
                 }
             }
             Event::Interrupted {
@@ -81,39 +106,49 @@ impl Run {
                 outcome,
             } => {
                 if self.is_member(&worker, generation) {
-                    self.released(now, &worker, outcome, &mut out);
+                    self.released(now, &worker, outcome, out);
                 }
             }
             Event::WorkerLost { worker, reason } => {
                 let reason = format!("worker {worker} was lost: {reason}");
-                self.lost(now, &worker, reason, &mut out);
+                let cause = Cause {
+                    log: format!("worker.lost: {reason}"),
+                    reason,
+                };
+                self.lost(now, &worker, cause, out);
             }
-            Event::WorkerLeaving { worker } => self.leaving(now, &worker, &mut out),
-            Event::WorkerBack { worker, serving } => self.back(now, worker, serving, &mut out),
+            Event::WorkerLeaving { worker } => self.leaving(now, &worker, out),
+            Event::WorkerBack { worker, serving } => self.back(now, worker, serving, out),
             Event::Unaccounted { generation, head } => {
                 if generation == self.generation {
-                    self.unaccounted(now, head, &mut out);
+                    self.unaccounted(now, head, out);
                 }
             }
-            Event::Cancel => self.cancel(&mut out),
-            Event::Pause => self.pause(&mut out),
-            Event::Resume { checkpoint } => self.resume(checkpoint, &mut out),
-            Event::Drain => self.drain(&mut out),
-            Event::Tick => self.tick(now, &mut out),
+            Event::Cancel => self.cancel(out),
+            Event::Pause => self.pause(out),
+            Event::Resume { checkpoint } => self.resume(checkpoint, out),
+            Event::Drain => self.drain(out),
+            Event::Tick => self.tick(now, out),
         }
-        out
     }
 
-    /// When [`Event::Tick`] is due at the latest, beside its regular pace.
+    /// When [`Event::Tick`] is due at the latest, beside the regular pace of a run that has workers. A queued run that
+    /// waits for a store has no regular pace: it gets its ticks from here, and [`Run::start_blocked`] is worth asking
+    /// after each.
     pub fn wake(&self) -> Option<u64> {
-        self.roster().and_then(|_| self.vitals.wake())
+        let liveness = self.roster().and_then(|_| self.liveness.wake());
+        [liveness, self.availability_wake()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
-    /// Until when the run does not want this worker.
+    /// Until when a worker is barred from this run: `u64::MAX` is for good.
     pub fn barred_until(&self, worker: &crate::ids::WorkerId) -> u64 {
-        self.vitals.barred_until(worker)
+        self.liveness.barred_until(worker)
     }
 
+    /// Goes over to `phase`, journals it and tells watchers.
     pub(super) fn enter(&mut self, phase: Phase, out: &mut Vec<Effect>) {
         self.phase = phase;
         out.extend([Effect::Persist, Effect::PublishPhase]);

@@ -1,8 +1,8 @@
-//! How a run comes to rest: the last checkpoint, and what people ask for.
+//! Ending a run: the last checkpoint, and the requests of people (cancel, pause, resume).
 
 use std::collections::BTreeSet;
 
-use super::membership::{ids, peers};
+use super::membership::{Cause, ids, peers};
 use super::{Effect, Event, Next, Outcome, Phase, Run, Stopping};
 use crate::checkpoint::CheckpointInfo;
 use crate::ids::WorkerId;
@@ -30,8 +30,8 @@ impl Run {
                 let Some(roster) = self.roster().cloned() else {
                     return;
                 };
-                self.vitals.settle_complaints();
-                self.vitals.forget(worker);
+                self.liveness.settle_complaints();
+                self.liveness.forget(worker);
                 let mut pending: BTreeSet<WorkerId> = ids(&peers(&roster)).into_iter().collect();
                 pending.remove(worker);
                 self.enter(
@@ -46,7 +46,7 @@ impl Run {
             }
             Phase::Finishing { pending, .. } => {
                 pending.remove(worker);
-                self.vitals.forget(worker);
+                self.liveness.forget(worker);
                 self.settle(out);
             }
             Phase::Queued { .. }
@@ -57,11 +57,11 @@ impl Run {
         }
     }
 
-    /// `worker` is gone, or failed, while the last checkpoint is gathered: its slice may be missing.
+    /// `worker` was lost, or failed, while the last checkpoint is assembled: its slice may be missing.
     pub(super) fn left_finishing(
         &mut self,
         worker: &WorkerId,
-        reason: String,
+        cause: Cause,
         out: &mut Vec<Effect>,
     ) {
         let Phase::Finishing { pending, .. } = &mut self.phase else {
@@ -70,10 +70,11 @@ impl Run {
         if !pending.remove(worker) {
             return;
         }
-        self.vitals.forget(worker);
+        self.liveness.forget(worker);
+        let Cause { log, reason } = cause;
         out.push(Effect::Log {
             warning: true,
-            message: reason.clone(),
+            message: log,
         });
         if self.awaited_is_stored() {
             self.settle(out);
@@ -82,7 +83,7 @@ impl Run {
         }
     }
 
-    /// The checkpoint waited for will not come.
+    /// The checkpoint that the end waits for will not be stored.
     fn spoiled(&mut self, reason: &str, out: &mut Vec<Effect>) {
         let Phase::Finishing { pending, next, .. } = &mut self.phase else {
             return;
@@ -93,7 +94,7 @@ impl Run {
                 out.push(Effect::Persist);
                 self.settle(out);
             }
-            // The steps are done and some hold the final state: they come together once more to store it.
+            // The steps are done and some workers hold the final state: another generation stores it.
             Next::Complete { .. } => {
                 let left: Vec<WorkerId> = std::mem::take(pending).into_iter().collect();
                 let reason = format!("the final checkpoint is missing: {reason}");
@@ -108,8 +109,8 @@ impl Run {
         }
     }
 
-    /// Whether a member's failure changes nothing any more: what is waited for is stored, or a person wants
-    /// the run to end in any case.
+    /// Whether a member's failure changes nothing any more: the awaited checkpoint is stored, or a person asked for the
+    /// end in any case.
     pub(super) fn ends_regardless(&self) -> bool {
         let Phase::Finishing { next, .. } = &self.phase else {
             return false;
@@ -121,8 +122,8 @@ impl Run {
         let Phase::Finishing { roster, next, .. } = &self.phase else {
             return false;
         };
-        // One that an earlier generation left at this step does not count: a run that was resumed from an
-        // older checkpoint takes the step again.
+        // A checkpoint of an earlier generation at this step does not count: a run that was resumed from an older
+        // checkpoint takes the step again.
         let ours = |c: &CheckpointInfo| {
             c.generation == self.generation || c.step == roster.start_step && !self.is_void(c)
         };
@@ -131,7 +132,7 @@ impl Run {
         })
     }
 
-    /// Leaves `Finishing` when nothing is waited for any more.
+    /// Leaves `Finishing` when all members have let go and the awaited checkpoint is stored.
     pub(super) fn settle(&mut self, out: &mut Vec<Effect>) {
         let Phase::Finishing { pending, next, .. } = &self.phase else {
             return;
@@ -150,18 +151,34 @@ impl Run {
         self.enter(phase, out);
     }
 
-    pub(super) fn checkpoint_failed(&mut self, failed: u64, why: &str, out: &mut Vec<Effect>) {
+    /// A checkpoint could not be stored. That of an older generation is of interest to nobody.
+    pub(super) fn checkpoint_failed(
+        &mut self,
+        generation: u64,
+        step: u64,
+        reason: &str,
+        out: &mut Vec<Effect>,
+    ) {
+        out.push(Effect::Log {
+            warning: true,
+            message: format!(
+                "checkpoint.failed: checkpoint {step} of generation {generation} was not stored: {reason}"
+            ),
+        });
+        if generation != self.generation {
+            return;
+        }
         if let Phase::Finishing { next, .. } = &self.phase
-            && next.awaited() == Some(failed)
+            && next.awaited() == Some(step)
             && !self.awaited_is_stored()
         {
-            // Full disks and the like: trying for ever would not help, nor would giving up at once.
+            // A full disk, for instance: more attempts may help, but not any number.
             self.failures += 1;
-            self.spoiled(why, out);
+            self.spoiled(reason, out);
         }
     }
 
-    /// The checkpoint of `step` is gone again. It may be the one that the end rests on.
+    /// The checkpoint of `step` turned out corrupt. It may be the one that the end waits for.
     pub(super) fn last_checkpoint_spoiled(&mut self, step: u64, why: &str, out: &mut Vec<Effect>) {
         if let Phase::Finishing { next, .. } = &self.phase
             && next.awaited() == Some(step)
@@ -207,7 +224,7 @@ impl Run {
                 ]);
             }
             Phase::Finishing { next, .. } => {
-                // What is complete stays so; of two wishes the later counts.
+                // What is complete stays so; of two requests the later counts.
                 if let Next::Requeue { step, .. } | Next::Cancel { step } | Next::Pause { step } =
                     next
                 {
@@ -236,7 +253,8 @@ impl Run {
         self.futile = 0;
         self.stale = 0;
         self.failures = 0;
-        self.vitals.forgive();
+        self.liveness.reset_penalties();
+        self.availability.reset_retries();
         self.enter(Phase::Queued { reason: None }, out);
     }
 

@@ -1,19 +1,19 @@
-//! What follows from the members' health: who is put out, when to form anew, whose state is wrong.
+//! What follows from the members' health: which is evicted, and when the next generation forms.
 
 use std::collections::BTreeSet;
 
-use super::membership::{ids, peers};
-use super::vitals::{Doing, Stuck};
+use super::liveness::{Stage, Stuck};
+use super::membership::{Cause, ids, peers};
 use super::{Effect, Phase, Run};
 use crate::ids::WorkerId;
 
-/// When peers break off without a worker being lost, the loss may just not be known yet.
+/// How long after an interruption the run waits for the news of a lost worker.
 const SETTLE_MS: u64 = 200;
-/// How long other complaints about unreachable peers are waited for.
+/// How long after the first complaint about an unreachable peer the run waits for others, to see which peer is cut off.
 const COMPLAINTS_MS: u64 = 500;
 
 impl Run {
-    /// A member's peers broke off. Most often one of them is lost, which will be known in a moment.
+    /// A member's connections to its peers broke. Most often a peer is lost, which will be known in a moment.
     pub(super) fn interrupted(
         &mut self,
         now: u64,
@@ -23,13 +23,14 @@ impl Run {
     ) {
         if self.is_expected(&worker, generation) {
             let reason = format!("worker {worker} was interrupted: {reason}");
-            self.vitals
+            self.liveness
                 .regroup_at
                 .get_or_insert((now + SETTLE_MS, reason));
-            self.vitals.interrupted.insert(worker);
+            self.liveness.interrupted.insert(worker);
         }
     }
 
+    /// A member of a forming generation cannot reach `peers`.
     pub(super) fn unreachable(
         &mut self,
         now: u64,
@@ -39,85 +40,131 @@ impl Run {
     ) {
         peers.retain(|peer| *peer != worker && self.is_member(peer, generation));
         if peers.is_empty() || !matches!(self.phase, Phase::Forming { .. }) {
-            // Nobody to blame, but it does not go on either.
+            // No member is cut off, but this one does not go on either.
             let reason = "it cannot reach its peers".to_owned();
             self.interrupted(now, worker, generation, reason);
         } else if self.is_member(&worker, generation) {
-            self.vitals.cannot_reach(worker, peers, now + COMPLAINTS_MS);
+            self.liveness
+                .cannot_reach(worker, peers, now + COMPLAINTS_MS);
         }
     }
 
-    /// Time has passed: draws the consequences of what did not happen.
+    /// Time has passed: finds what did not happen in time.
     pub(super) fn tick(&mut self, now: u64, out: &mut Vec<Effect>) {
-        if self.vitals.overslept(now) {
+        self.tick_availability(now, out);
+        if self.roster().is_none() || self.liveness.overslept(now) {
+            return;
+        }
+        if self.forming_falls_back(now, out) {
             return;
         }
         let overdue = |(_, until): &(&WorkerId, &u64)| **until <= now;
-        while let Some((worker, _)) = self.vitals.awaited.iter().find(overdue) {
+        while let Some((worker, _)) = self.liveness.awaited.iter().find(overdue) {
             let worker = worker.clone();
             let reason =
                 format!("worker {worker} did not come back after the coordinator's restart");
-            self.lost(now, &worker, reason, out);
-            self.vitals.awaited.remove(&worker);
+            let cause = Cause {
+                log: format!("worker.lost: {reason}"),
+                reason,
+            };
+            self.lost(now, &worker, cause, out);
+            self.liveness.awaited.remove(&worker);
         }
-        let doing = match &self.phase {
-            Phase::Running { .. } => Doing::Running,
-            Phase::Forming { .. } => Doing::Forming,
-            Phase::Finishing { .. } => Doing::Finishing,
+        let stage = match &self.phase {
+            Phase::Running { .. } => Stage::Running,
+            Phase::Forming { .. } => Stage::Forming,
+            Phase::Finishing { .. } => Stage::Finishing,
             Phase::Queued { .. }
             | Phase::Paused
             | Phase::Completed
             | Phase::Failed { .. }
             | Phase::Cancelled => return,
         };
-        match self.vitals.stuck(doing, now) {
+        match self.liveness.stuck(stage, now) {
             Some(Stuck::Member(worker, still, patience)) => {
-                let reason = format!(
-                    "worker {worker} is stuck: its heart beats, but it has done nothing for {still} ms \
-                     ({patience} ms are allowed, by the time that steps take)"
-                );
-                self.vitals.strike_stuck(&worker, now);
-                self.put_out(now, &worker, reason, out);
+                self.evict_stuck(now, &worker, still, patience, out);
                 return;
             }
-            Some(Stuck::Everybody(still)) => {
-                let reason = format!("all workers have waited for each other for {still} ms");
-                self.break_up(now, None, reason, out);
+            Some(Stuck::Deadlock(still)) => {
+                let reason = format!(
+                    "all workers have waited for each other for {}",
+                    seconds(still)
+                );
+                let cause = Cause {
+                    log: format!("generation.deadlocked: {reason}"),
+                    reason,
+                };
+                self.break_up(now, None, cause, out);
                 return;
             }
             None => {}
         }
-        // One that has not come back may be the one that is complained of.
+        // A member that has not reconnected may be the one that is complained of.
         let ranks = self.roster().map(|r| ids(&peers(r))).unwrap_or_default();
-        if let Some(worker) = self.vitals.cut_off(&ranks, now) {
+        if let Some(worker) = self.liveness.cut_off(&ranks, now) {
             let reason = format!("worker {worker} cannot be reached by its peers");
-            self.vitals.strike(&worker, now);
-            self.put_out(now, &worker, reason, out);
+            let cause = Cause {
+                log: format!("worker.evicted: {reason}"),
+                reason,
+            };
+            self.liveness.penalize(&worker, now);
+            self.evict(now, &worker, cause, out);
             return;
         }
-        // Who cannot reach a peer lets go of the others, too: what they say of it is not the cause.
-        if let Some((at, reason)) = self.vitals.regroup_at.clone()
+        // A member that cannot reach a peer drops its other connections, too: an interruption that follows from a
+        // complaint is not the cause.
+        if let Some((at, reason)) = self.liveness.regroup_at.clone()
             && at <= now
-            && !self.vitals.has_complaints()
+            && !self.liveness.has_complaints()
         {
-            self.vitals.regroup_at = None;
-            let interrupted = std::mem::take(&mut self.vitals.interrupted);
-            self.break_up(now, Some(interrupted), reason, out);
+            self.liveness.regroup_at = None;
+            let interrupted = std::mem::take(&mut self.liveness.interrupted);
+            let cause = Cause {
+                log: format!("generation.interrupted: {reason}"),
+                reason,
+            };
+            self.break_up(now, Some(interrupted), cause, out);
         }
     }
 
-    /// The members' connections are of no use: they form anew. At the end of a generation some have done their
-    /// part already, so only `waiting` ones (None is all) are given up.
+    /// A member makes no progress, though its heartbeats come.
+    fn evict_stuck(
+        &mut self,
+        now: u64,
+        worker: &WorkerId,
+        still: u64,
+        patience: u64,
+        out: &mut Vec<Effect>,
+    ) {
+        let (still, limit) = (seconds(still), seconds(patience));
+        let limit = match self.liveness.usual_step_ms() {
+            Some(usual) => format!(
+                "limit {limit}; the median step takes {}",
+                seconds(usual as u64)
+            ),
+            None => format!("limit {limit}; no step has been taken yet"),
+        };
+        let reason = format!("worker {worker} made no progress for {still} ({limit})");
+        let cause = Cause {
+            log: format!("worker.evicted: {reason}"),
+            reason,
+        };
+        self.liveness.penalize_stuck(worker, now);
+        self.evict(now, worker, cause, out);
+    }
+
+    /// The members cannot go on over their present connections: the next generation forms. At the end of a run
+    /// some have done their part already, so only those in `waiting` (None: all that are pending) are evicted.
     fn break_up(
         &mut self,
         now: u64,
         waiting: Option<BTreeSet<WorkerId>>,
-        reason: String,
+        cause: Cause,
         out: &mut Vec<Effect>,
     ) {
         let Phase::Finishing { pending, .. } = &self.phase else {
             let members = self.present();
-            self.regroup(now, members, false, BTreeSet::new(), reason, out);
+            self.regroup(now, members, false, BTreeSet::new(), cause, out);
             return;
         };
         let given_up = |worker: &&WorkerId| waiting.as_ref().is_none_or(|w| w.contains(*worker));
@@ -125,14 +172,24 @@ impl Run {
         for worker in given_up {
             if matches!(&self.phase, Phase::Finishing { pending, .. } if pending.contains(&worker))
             {
-                self.put_out(now, &worker, reason.clone(), out);
+                let Cause { log, reason } = &cause;
+                let cause = Cause {
+                    log: log.clone(),
+                    reason: reason.clone(),
+                };
+                self.evict(now, &worker, cause, out);
             }
         }
     }
 
-    /// A member that is there, but of no use: it is told to let go, and goes on without.
-    fn put_out(&mut self, now: u64, worker: &WorkerId, reason: String, out: &mut Vec<Effect>) {
-        self.abort(vec![worker.clone()], &reason, out);
-        self.lost(now, worker, reason, out);
+    /// A member is connected, but does not do its part: it is told to let go, and the others go on without it.
+    fn evict(&mut self, now: u64, worker: &WorkerId, cause: Cause, out: &mut Vec<Effect>) {
+        self.abort(vec![worker.clone()], &cause.reason, out);
+        self.lost(now, worker, cause, out);
     }
+}
+
+/// A duration for people: "5.04 s".
+fn seconds(ms: u64) -> String {
+    format!("{:.2} s", ms as f64 / 1000.0)
 }

@@ -1,4 +1,4 @@
-//! Who takes part: generations begin, lose members, gain some, and are put together anew.
+//! Membership: a generation begins, loses members, gains some, and is followed by the next.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,16 @@ use crate::roster::Roster;
 /// A worker's id and address.
 pub(super) type Peer = (WorkerId, String);
 
+/// Why a generation changes or ends.
+pub(super) struct Cause {
+    /// The line in the coordinator's log; it starts with the event's name.
+    pub log: String,
+    /// What people are shown as the reason for the phase that follows.
+    pub reason: String,
+}
+
 impl Run {
+    /// A queued run is given workers. It takes none while it is blocked ([`Run::start_blocked`]), nor fewer than it needs.
     pub(super) fn assigned(&mut self, now: u64, workers: Vec<Peer>, out: &mut Vec<Effect>) {
         if let Phase::Queued { reason } = &self.phase {
             let reason = reason.clone();
@@ -20,13 +29,15 @@ impl Run {
                 .into_iter()
                 .take(self.spec.max_workers() as usize)
                 .collect();
-            if workers.len() < self.fewest() {
+            if workers.len() < self.fewest() || self.start_blocked(now).is_some() {
                 return;
             }
+            self.fall_back(now, out);
             self.begin(now, workers, false, BTreeSet::new(), reason, None, out);
         }
     }
 
+    /// Workers join a running generation at its next step boundary.
     pub(super) fn joined(&mut self, now: u64, workers: Vec<Peer>, out: &mut Vec<Effect>) {
         let vacancies = self.vacancies();
         let Phase::Running { roster, .. } = &self.phase else {
@@ -39,28 +50,28 @@ impl Run {
             return;
         }
         let names: Vec<&str> = joining.iter().map(|(w, _)| w.as_str()).collect();
-        let message = format!("worker {} joins", names.join(" "));
+        let reason = format!("worker {} joins", names.join(" "));
         members.extend(joining);
         out.push(Effect::Log {
             warning: false,
-            message: message.clone(),
+            message: format!("generation.joined: {reason}"),
         });
-        // Not a setback.
+        // Not a failed attempt.
         self.futile = self.futile.saturating_sub(1);
-        // Those whose peers broke off would never come to the next boundary.
-        let at_boundary = self.vitals.regroup_at.is_none();
+        // Members whose connections broke never reach the next boundary.
+        let at_boundary = self.liveness.regroup_at.is_none();
         self.begin(
             now,
             members,
             at_boundary,
             BTreeSet::new(),
-            Some(message),
+            Some(reason),
             None,
             out,
         );
     }
 
-    /// With fewer workers it does not go on.
+    /// The fewest workers that the run runs on.
     fn fewest(&self) -> usize {
         self.spec.workers.min.max(1) as usize
     }
@@ -78,7 +89,7 @@ impl Run {
         out: &mut Vec<Effect>,
     ) {
         self.generation += 1;
-        // Dying at the same step again and again has a cause there; dying at one step or another is bad luck.
+        // Generations that end at the same step again and again have a cause there; at changing steps it is bad luck.
         let here = self.progress.map_or(0, |p| p.step);
         self.futile = if self.ended_at == Some(here) {
             self.futile + 1
@@ -88,14 +99,14 @@ impl Run {
         self.ended_at = Some(here);
         self.stale += 1;
         self.scores.clear();
-        let start_step = self.start_checkpoint().map_or(0, |c| c.step);
+        let start_step = self.newest_valid().map_or(0, |c| c.step);
         let roster = Roster::deal(
             self.generation,
             &members,
             self.spec.train.virtual_ranks,
             start_step,
         );
-        self.vitals
+        self.liveness
             .begin(roster.members.iter().map(|m| m.worker.clone()), now);
         self.enter(
             Phase::Forming {
@@ -120,12 +131,13 @@ impl Run {
         members: Vec<Peer>,
         at_boundary: bool,
         discard: BTreeSet<WorkerId>,
-        reason: String,
+        cause: Cause,
         out: &mut Vec<Effect>,
     ) {
+        let Cause { log, reason } = cause;
         out.push(Effect::Log {
             warning: true,
-            message: reason.clone(),
+            message: log,
         });
         if let Some(hopeless) = self.hopeless(&reason) {
             self.fail(hopeless, &ids(&members), out);
@@ -158,7 +170,7 @@ impl Run {
         self.enter(phase, out);
     }
 
-    /// Why it is no use to try again, if it is not; `last` is what went wrong last.
+    /// Why another attempt would not help, after too many without progress; `last` is what went wrong last.
     pub(super) fn hopeless(&self, last: &str) -> Option<String> {
         let attempts = if self.failures >= FUTILE_FAILURES {
             self.failures
@@ -175,6 +187,7 @@ impl Run {
         ))
     }
 
+    /// Tells `workers` to let go of the present generation at once.
     pub(super) fn abort(&self, workers: Vec<WorkerId>, reason: &str, out: &mut Vec<Effect>) {
         if !workers.is_empty() {
             out.push(Effect::SendAbort {
@@ -185,7 +198,7 @@ impl Run {
         }
     }
 
-    /// Ends for good; `members` are still at it.
+    /// The run fails; `members` still serve it and are told to let go.
     pub(super) fn fail(&mut self, reason: String, members: &[WorkerId], out: &mut Vec<Effect>) {
         self.abort(members.to_vec(), &reason, out);
         self.enter(Phase::Failed { reason }, out);
@@ -208,19 +221,19 @@ impl Run {
         &mut self,
         now: u64,
         worker: &WorkerId,
-        reason: String,
+        cause: Cause,
         out: &mut Vec<Effect>,
     ) {
-        self.vitals.awaited.remove(worker);
-        self.vitals.forget(worker);
+        self.liveness.awaited.remove(worker);
+        self.liveness.forget(worker);
         match &self.phase {
             Phase::Forming { roster, .. } | Phase::Running { roster, .. } => {
                 if roster.rank_of(worker).is_some() {
                     let others = self.others(worker);
-                    self.regroup(now, others, false, BTreeSet::new(), reason, out);
+                    self.regroup(now, others, false, BTreeSet::new(), cause, out);
                 }
             }
-            Phase::Finishing { .. } => self.left_finishing(worker, reason, out),
+            Phase::Finishing { .. } => self.left_finishing(worker, cause, out),
             Phase::Queued { .. }
             | Phase::Paused
             | Phase::Completed
@@ -240,12 +253,12 @@ impl Run {
     pub(super) fn present(&self) -> Vec<Peer> {
         let mut members = self.roster().map(peers).unwrap_or_default();
         members.retain(|(worker, _)| {
-            !self.vitals.awaited.contains_key(worker) && !self.vitals.bereft.contains(worker)
+            !self.liveness.awaited.contains_key(worker) && !self.liveness.stateless.contains(worker)
         });
         members
     }
 
-    /// A member reported that it could not go on, though trying again may help.
+    /// A member reported an error after which another attempt may succeed.
     pub(super) fn failed(
         &mut self,
         now: u64,
@@ -254,8 +267,12 @@ impl Run {
         out: &mut Vec<Effect>,
     ) {
         self.failures += 1;
-        self.vitals.strike(worker, now);
-        self.lost(now, worker, reason, out);
+        self.liveness.penalize(worker, now);
+        let cause = Cause {
+            log: format!("worker.failed: {reason}"),
+            reason,
+        };
+        self.lost(now, worker, cause, out);
     }
 
     /// A worker shuts down: the others go on from the next step boundary.
@@ -266,23 +283,27 @@ impl Run {
         }
         let others = self.others(worker);
         let enough = others.len() >= self.fewest();
-        let reason = format!("worker {worker} leaves");
+        let reason = format!("worker {worker} shuts down and leaves");
+        let cause = || Cause {
+            log: format!("worker.leaving: {reason}"),
+            reason: reason.clone(),
+        };
         match &self.phase {
             Phase::Running { .. } if enough => {
-                // Not a setback.
+                // Not a failed attempt.
                 self.futile = self.futile.saturating_sub(1);
-                let at_boundary = self.vitals.regroup_at.is_none();
-                self.regroup(now, others, at_boundary, BTreeSet::new(), reason, out);
+                let at_boundary = self.liveness.regroup_at.is_none();
+                self.regroup(now, others, at_boundary, BTreeSet::new(), cause(), out);
                 let worker = worker.clone();
                 out.push(Effect::SendYield { worker, generation });
             }
-            // Nobody is left to take its state over: it goes into a checkpoint.
+            // No other worker can take over its state: it is stored in a checkpoint.
             Phase::Running { .. } => self.drain(out),
             Phase::Forming { .. } => {
                 self.abort(vec![worker.clone()], &reason, out);
-                self.regroup(now, others, false, BTreeSet::new(), reason, out);
+                self.regroup(now, others, false, BTreeSet::new(), cause(), out);
             }
-            // It will be done with its part in a moment.
+            // It will have done its part in a moment.
             Phase::Finishing { .. }
             | Phase::Queued { .. }
             | Phase::Paused
@@ -300,24 +321,24 @@ impl Run {
         serving: Option<u64>,
         out: &mut Vec<Effect>,
     ) {
-        if self.vitals.awaited.remove(&worker).is_none() {
+        if self.liveness.awaited.remove(&worker).is_none() {
             return;
         }
         let forming_or_running =
             matches!(self.phase, Phase::Forming { .. } | Phase::Running { .. });
         if serving == Some(self.generation) {
-            self.vitals
+            self.liveness
                 .progress(worker.clone(), Heartbeat::default(), now);
-            if let Some(first) = self.vitals.bereft.first()
+            if let Some(first) = self.liveness.stateless.first()
                 && forming_or_running
                 && self.present().len() >= self.fewest()
             {
-                let reason = came_without(first);
+                let cause = returned_without(first);
                 let members = self.present();
-                self.regroup(now, members, false, BTreeSet::new(), reason, out);
+                self.regroup(now, members, false, BTreeSet::new(), cause, out);
                 return;
             }
-            // The word to stop may not have reached it.
+            // The request to stop may not have reached it.
             if let Phase::Running {
                 stopping: Some(_), ..
             } = &self.phase
@@ -329,16 +350,17 @@ impl Run {
             }
         } else {
             let too_few = self.others(&worker).len() < self.fewest();
-            if forming_or_running && too_few && !self.vitals.awaited.is_empty() {
-                // Those who are yet to come may hold the state: the run is not given up before.
-                self.vitals.bereft.insert(worker);
+            if forming_or_running && too_few && !self.liveness.awaited.is_empty() {
+                // Members that are still awaited may hold the state: the generation is not given up before.
+                self.liveness.stateless.insert(worker);
                 return;
             }
-            let reason = came_without(&worker);
-            self.lost(now, &worker, reason, out);
+            let cause = returned_without(&worker);
+            self.lost(now, &worker, cause, out);
         }
     }
 
+    /// A worker let go of the run.
     pub(super) fn released(
         &mut self,
         now: u64,
@@ -352,12 +374,13 @@ impl Run {
             }
             Outcome::Yielded { .. } | Outcome::Aborted => {
                 let reason = format!("worker {worker} let go of the run");
-                self.lost(now, worker, reason, out);
+                let cause = Cause {
+                    log: format!("worker.released: {reason}"),
+                    reason,
+                };
+                self.lost(now, worker, cause, out);
             }
-            Outcome::Blocked { reason } => {
-                let reason = format!("worker {worker}: {reason}");
-                self.lost(now, worker, reason, out);
-            }
+            Outcome::Blocked { reason } => self.blocked(now, worker, reason, out),
             Outcome::Failed { reason, fatal } => {
                 let reason = format!("worker {worker}: {reason}");
                 if fatal && !self.ends_regardless() {
@@ -376,8 +399,12 @@ pub(super) fn peers(roster: &Roster) -> Vec<Peer> {
     roster.members.iter().map(peer).collect()
 }
 
-fn came_without(worker: &WorkerId) -> String {
-    format!("worker {worker} came back without its part of the run")
+fn returned_without(worker: &WorkerId) -> Cause {
+    let reason = format!("worker {worker} came back without its part of the run");
+    Cause {
+        log: format!("worker.lost: {reason}"),
+        reason,
+    }
 }
 
 pub(super) fn ids(peers: &[Peer]) -> Vec<WorkerId> {

@@ -1,28 +1,30 @@
-//! What a run brings forth: committed steps, epochs' results, checkpoints.
+//! A run's results: committed steps, evaluated epochs, checkpoints.
 
 use std::collections::BTreeSet;
 
+use super::membership::Cause;
 use super::{Effect, EpochResult, Phase, Run, StepReport};
 use crate::checkpoint::CheckpointInfo;
 use crate::metrics::{self, Score};
 use crate::retention;
 
 impl Run {
-    /// A step was committed. The same step may be told again: after a lost acknowledgement, or because a
-    /// lost worker was the only one to have committed it.
+    /// A step was committed. The same step may be reported again: after a lost acknowledgement, or because only a lost
+    /// worker had committed it.
     pub(super) fn step_committed(&mut self, report: StepReport, out: &mut Vec<Effect>) {
         if report.step > self.furthest {
             self.furthest = report.step;
             self.futile = 0;
             self.stale = 0;
             self.failures = 0;
+            self.availability.reset_retries();
         }
         if self.epoch_of(report.step) >= self.next_epoch() {
             self.losses
                 .insert(report.step, (report.loss, report.images));
         }
         if self.progress.is_none_or(|p| report.step >= p.step) {
-            self.vitals.step_took(report.phases.total_ms());
+            self.liveness.step_took(report.phases.total_ms());
             self.progress = Some(report);
             out.push(Effect::PublishStep(report));
         }
@@ -34,9 +36,9 @@ impl Run {
     }
 
     pub(super) fn scored(&mut self, epoch: u32, scores: Vec<Score>, out: &mut Vec<Effect>) {
-        if self.epochs.iter().any(|e| e.epoch == epoch) {
+        let Err(at) = self.epochs.binary_search_by_key(&epoch, |e| e.epoch) else {
             return;
-        }
+        };
         let classes = self.spec.model.classes;
         let valid = |s: &Score| {
             s.label < classes
@@ -67,64 +69,71 @@ impl Run {
             train_loss: (samples > 0).then(|| sum / samples as f64),
             validation: metrics::evaluate(&all, classes as usize, self.spec.positive_class()),
         };
-        self.epochs.push(result.clone());
-        self.epochs.sort_by_key(|e| e.epoch);
+        self.epochs.insert(at, result.clone());
         self.expire(out);
         out.extend([Effect::Persist, Effect::PublishEpoch(result)]);
     }
 
+    /// A checkpoint is on disk.
     pub(super) fn checkpoint_stored(&mut self, info: CheckpointInfo, out: &mut Vec<Effect>) {
         if self.is_void(&info) {
-            // It was still being written when the run was sent back.
+            // It was still being written when the run was rewound.
             if !self.checkpoints.contains(&info) {
                 out.push(Effect::RemoveCheckpoint(info));
             }
             return;
         }
+        self.availability.forget(&info);
         let same_step = self.checkpoints.iter().find(|c| c.step == info.step);
         if let Some(there) = same_step.filter(|c| c.generation != info.generation) {
             if there.generation > info.generation {
-                // It was long in the making, and the step was taken again meanwhile.
+                // It took long to store, and meanwhile the step was taken again.
                 out.push(Effect::RemoveCheckpoint(info));
                 return;
             }
             out.push(Effect::RemoveCheckpoint(there.clone()));
         }
         self.checkpoints.retain(|c| c.step != info.step);
-        self.checkpoints.push(info.clone());
-        self.checkpoints.sort_by_key(|c| c.step);
+        let at = self.checkpoints.partition_point(|c| c.step < info.step);
+        self.checkpoints.insert(at, info.clone());
         self.expire(out);
         out.extend([Effect::Persist, Effect::PublishCheckpoint(info)]);
         self.settle(out);
     }
 
-    /// Lets go of checkpoints that need not be kept.
+    /// Removes the checkpoints that need not be kept. One that cannot be read now is neither removed nor does it count as
+    /// one for whose sake older ones may go.
     fn expire(&mut self, out: &mut Vec<Effect>) {
+        let readable = |c: &&CheckpointInfo| self.availability.is_readable(c);
         let (void, valid): (Vec<_>, Vec<_>) = self
             .checkpoints
             .iter()
+            .filter(readable)
             .cloned()
             .partition(|c| self.is_void(c));
-        let wanted = self.rewound.map(|to| to.step);
-        let mut gone = retention::expired(&valid, &self.epochs, &self.spec.checkpoint, wanted);
-        // What the run was sent back from stays until there is something newer than where it was sent.
+        let wanted = self.rewinds.last().map(|to| to.step);
+        let mut gone: BTreeSet<u64> =
+            retention::expired(&valid, &self.epochs, &self.spec.checkpoint, wanted)
+                .into_iter()
+                .collect();
+        // Void checkpoints stay until there is a checkpoint newer than the one that the run was rewound to.
         let overtaken = valid.last().map(|c| c.step) > wanted;
         if overtaken && self.spec.checkpoint.keep_last > 0 {
             gone.extend(void.iter().map(|c| c.step));
         }
-        // Somebody may be reading what a generation is about to start from.
+        // Workers may be reading the one that a forming generation starts from.
         if let Phase::Forming { roster, .. } = &self.phase {
-            gone.retain(|step| *step != roster.start_step);
+            gone.remove(&roster.start_step);
         }
-        for step in gone {
-            if let Some(at) = self.checkpoints.iter().position(|c| c.step == step) {
-                out.push(Effect::RemoveCheckpoint(self.checkpoints.remove(at)));
-            }
-        }
+        let (gone, kept) = std::mem::take(&mut self.checkpoints)
+            .into_iter()
+            .partition(|c| gone.contains(&c.step));
+        self.checkpoints = kept;
+        out.extend(Vec::into_iter(gone).map(Effect::RemoveCheckpoint));
     }
 
-    /// A stored checkpoint is no longer what it was: the one before it counts.
-    pub(super) fn checkpoint_damaged(
+    /// A stored checkpoint was read in full and is not what was written: it is put aside, and the one before it counts.
+    pub(super) fn checkpoint_corrupt(
         &mut self,
         now: u64,
         step: u64,
@@ -137,23 +146,26 @@ impl Run {
             return;
         };
         let info = self.checkpoints.remove(at);
-        let before = self.start_checkpoint().map_or(0, |c| c.step);
-        let message = format!(
-            "the checkpoint of step {step} is damaged ({reason}) and was put aside; step {before} counts"
+        self.availability.forget(&info);
+        let before = self.newest_valid().map_or(0, |c| c.step);
+        let why = format!(
+            "checkpoint {step} is corrupt ({reason}) and was put aside; checkpoint {before} is now the newest"
         );
+        let log = format!("checkpoint.corrupt: {why}");
         out.extend([Effect::Persist, Effect::QuarantineCheckpoint(info)]);
-        // Whoever was about to start from it cannot.
+        // A generation that was about to start from it cannot.
         if let Phase::Forming { roster, .. } = &self.phase
             && roster.start_step == step
         {
             let members = self.present();
-            self.regroup(now, members, false, BTreeSet::new(), message, out);
+            let cause = Cause { log, reason: why };
+            self.regroup(now, members, false, BTreeSet::new(), cause, out);
             return;
         }
         out.push(Effect::Log {
             warning: true,
-            message: message.clone(),
+            message: log,
         });
-        self.last_checkpoint_spoiled(step, &message, out);
+        self.last_checkpoint_spoiled(step, &why, out);
     }
 }

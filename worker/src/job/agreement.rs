@@ -3,8 +3,9 @@
 //! Each says what it holds, all decide the same by [`adopt`], and who holds the state gives it to those
 //! who lack it.
 
-use fovea_core::adoption::{Adoption, Held, adopt};
+use fovea_core::adoption::{Adoption, adopt};
 use fovea_core::roster::Roster;
+use fovea_core::state::StateId;
 use tracing::{info, warn};
 
 use super::JobError;
@@ -134,16 +135,16 @@ fn load(
     Ok(())
 }
 
-fn offer(state: &mut State) -> Result<Held, JobError> {
-    Ok(Held {
+fn offer(state: &mut State) -> Result<StateId, JobError> {
+    Ok(StateId {
         step: state.step,
         digest: state.device.digest()?,
     })
 }
 
-fn encode(offer: Option<Held>) -> [u8; OFFER] {
+fn encode(offer: Option<StateId>) -> [u8; OFFER] {
     let mut bytes = [0; OFFER];
-    if let Some(Held { step, digest }) = offer {
+    if let Some(StateId { step, digest }) = offer {
         bytes[0] = 1;
         bytes[1..9].copy_from_slice(&step.to_le_bytes());
         bytes[9..].copy_from_slice(&digest.to_le_bytes());
@@ -152,9 +153,9 @@ fn encode(offer: Option<Held>) -> [u8; OFFER] {
 }
 
 /// What a member holds; the outer None if `bytes` are something else.
-fn decode(bytes: &[u8]) -> Option<Option<Held>> {
+fn decode(bytes: &[u8]) -> Option<Option<StateId>> {
     let bytes: &[u8; OFFER] = bytes.try_into().ok()?;
-    let held = Held {
+    let held = StateId {
         step: u64::from_le_bytes(bytes[1..9].try_into().ok()?),
         digest: u128::from_le_bytes(bytes[9..].try_into().ok()?),
     };
@@ -171,7 +172,7 @@ mod tests {
 
     #[test]
     fn offers_survive_and_rubbish_is_refused() {
-        let held = Held {
+        let held = StateId {
             step: u64::MAX - 1,
             digest: u128::MAX / 3,
         };

@@ -89,7 +89,7 @@ pub(super) fn said(message: pb::WorkerMessage) -> Result<Option<Said>, ApiError>
             step,
             digest,
         }) => {
-            let digest = check::xxh3("state_digest.digest", &digest)?;
+            let digest = check::state_digest("state_digest.digest", &digest)?;
             let what = AboutRun::Digest { step, digest };
             ("state_digest", run_id, generation, what)
         }
@@ -124,7 +124,7 @@ pub(super) fn said(message: pb::WorkerMessage) -> Result<Option<Said>, ApiError>
             fingerprint,
             step,
         }) => {
-            let digest = check::xxh3("ready.state_digest", &state_digest)?;
+            let digest = check::state_digest("ready.state_digest", &state_digest)?;
             let what = AboutRun::Ready {
                 standing: StateId { step, digest },
                 fingerprint: check::fingerprint("ready.fingerprint", fingerprint)?,

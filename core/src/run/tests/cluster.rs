@@ -14,6 +14,8 @@ use worker::{Said, Worker};
 
 const CASES: u32 = 2000;
 const TOTAL: u64 = 10;
+/// How long the run waits for a checkpoint that cannot be read.
+const PATIENCE_MS: u64 = 20_000;
 /// Steps between checkpoints.
 const EVERY: u64 = 3;
 
@@ -25,6 +27,10 @@ struct Cluster {
     ledger: BTreeSet<u64>,
     /// Files: (step, generation) -> digest of the state.
     store: BTreeMap<(u64, u64), u128>,
+    /// Files that cannot be read now: (step, generation).
+    unreadable: BTreeSet<(u64, u64)>,
+    /// Files that the coordinator is looking at, for the run.
+    probing: VecDeque<(u64, u64)>,
     /// Slices: (generation, step) -> by whom, of which state.
     gathering: BTreeMap<(u64, u64), BTreeMap<WorkerId, u128>>,
     /// Whole, but not yet stored.
@@ -39,12 +45,15 @@ impl Cluster {
         let mut run = queued();
         run.spec.workers.min = min;
         run.spec.checkpoint.keep_last = keep_last;
+        run.limits.unreadable_patience_ms = PATIENCE_MS;
         let mut cluster = Self {
             now: 0,
             run,
             workers: Vec::new(),
             ledger: BTreeSet::new(),
             store: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
+            probing: VecDeque::new(),
             gathering: BTreeMap::new(),
             storing: VecDeque::new(),
             failed_for: None,
@@ -108,6 +117,7 @@ impl Cluster {
                 }
             }
             6 => {
+                self.probe();
                 self.store(false);
                 self.schedule();
             }
@@ -125,7 +135,7 @@ impl Cluster {
     fn fault(&mut self, choice: u32) {
         let i = (choice >> 8) as usize % self.workers.len();
         let detail = choice >> 16;
-        match choice % 14 {
+        match choice % 17 {
             0 => self.kill(i, detail as usize % 4),
             1 => {
                 // In the middle of a step.
@@ -156,6 +166,18 @@ impl Cluster {
             }
             11 => self.store(true),
             12 => self.break_off(i),
+            13 => {
+                let at = detail as usize % self.run.checkpoints.len().max(1);
+                if let Some(c) = self.run.checkpoints.get(at).cloned() {
+                    self.unreadable.insert((c.step, c.generation));
+                    self.apply(unreadable(c.step, c.generation));
+                }
+            }
+            14 => self.unreadable.clear(),
+            15 if detail.is_multiple_of(3) => self.apply(Event::DataUnavailable {
+                reason: "pack 3 is damaged".into(),
+            }),
+            15 => self.apply(Event::DataAvailable),
             _ => {
                 // A bit flips.
                 if let Some((_, held)) = &mut self.workers[i].held
@@ -185,7 +207,12 @@ impl Cluster {
         for _ in 0..self.run.spec.workers.min {
             self.spawn();
         }
+        self.apply(Event::DataAvailable);
         for round in 0..400 {
+            // A store that comes back late: the run may have gone on from an older checkpoint by then.
+            if round == 100 * (seed % 3) {
+                self.unreadable.clear();
+            }
             for _ in 0..20 * self.workers.len() {
                 self.ordinary(next());
             }

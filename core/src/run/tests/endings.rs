@@ -180,10 +180,10 @@ fn a_loss_spoils_the_last_checkpoint() {
         let mut run = run;
         assert!(run.apply(1, lost(0)).is_empty());
         let mut refused = run.clone();
-        refused.apply(1, not_stored(step + 1));
+        refused.apply(1, not_stored(step + 1, 1));
         assert_eq!(refused.phase_name(), "finishing");
         run.apply(1, stored(step, 1));
-        run.apply(2, not_stored(step));
+        run.apply(2, not_stored(step, 1));
         assert_eq!(run.phase_name(), "finishing");
         run.apply(2, released(1, 1, failure(true)));
         let end = if step == 10 { "completed" } else { end };
@@ -238,7 +238,7 @@ fn a_member_that_cannot_do_its_last_part_is_given_up() {
 
 #[test]
 fn a_last_checkpoint_that_cannot_be_stored_fails_the_run_in_the_end() {
-    for event in [not_stored(10), released(1, 0, failure(false))] {
+    for event in [not_stored(10, 0), released(1, 0, failure(false))] {
         let mut run = queued();
         let mut attempts = 0;
         while run.phase_name() != "failed" {
@@ -250,6 +250,7 @@ fn a_last_checkpoint_that_cannot_be_stored_fails_the_run_in_the_end() {
             assert_eq!(run.phase_name(), "finishing");
             let event = match event.clone() {
                 Event::Released { outcome, .. } => released(1, generation, outcome),
+                Event::CheckpointFailed { step, .. } => not_stored(step, generation),
                 other => other,
             };
             run.apply(0, event);
@@ -278,7 +279,7 @@ fn a_damaged_checkpoint_counts_no_more() {
     run.apply(0, ready(0, 3, 7, "a"));
     assert!(sent(&run.apply(0, damaged(3, 1))).is_none());
     assert_eq!(
-        (run.phase_name(), run.start_checkpoint()),
+        (run.phase_name(), run.start_checkpoint(0)),
         ("running", None)
     );
     // The one that an end waits for.
@@ -334,7 +335,7 @@ fn a_resume_from_an_older_checkpoint_voids_what_came_after() {
     let effects = run.apply(0, resume(Some(4)));
     assert!(effects.contains(&Effect::Rewind { step: 4 }));
     assert_eq!((run.lineage, steps(&run)), (1, vec![4, 5, 8]));
-    assert_eq!(run.start_checkpoint(), Some(&info(4, 1)));
+    assert_eq!(run.start_checkpoint(0), Some(&info(4, 1)));
     assert!(run.epochs.is_empty());
     // One that was still being written is of no use, nor are the others to start from.
     run.apply(0, stored(7, 1));

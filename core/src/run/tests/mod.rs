@@ -1,7 +1,9 @@
 //! The life of a run: tables of its transitions, random events, and a model of a cluster.
 
+mod availability;
 mod cluster;
 mod endings;
+mod lineages;
 mod random;
 mod tables;
 
@@ -64,13 +66,18 @@ fn joined(of: &[u8]) -> Event {
     }
 }
 
+/// A digest from a short name for it.
+fn number(name: &str) -> u128 {
+    name.bytes().fold(0, |n, b| n << 8 | u128::from(b))
+}
+
 fn ready(i: u8, generation: u64, step: u64, digest: &str) -> Event {
     Event::Ready {
         worker: worker(i),
         generation,
-        standing: StateId {
+        state: StateId {
             step,
-            digest: digest.into(),
+            digest: number(digest),
         },
         fingerprint: fingerprint(),
     }
@@ -124,18 +131,37 @@ fn stored(step: u64, generation: u64) -> Event {
     }
 }
 
-fn not_stored(step: u64) -> Event {
+fn not_stored(step: u64, generation: u64) -> Event {
     Event::CheckpointFailed {
+        generation,
         step,
         reason: "disk".into(),
     }
 }
 
 fn damaged(step: u64, generation: u64) -> Event {
-    Event::CheckpointDamaged {
+    Event::CheckpointCorrupt {
         step,
         generation,
         reason: "sha256".into(),
+    }
+}
+
+fn unreadable(step: u64, generation: u64) -> Event {
+    Event::CheckpointUnreadable {
+        step,
+        generation,
+        reason: "Permission denied".into(),
+    }
+}
+
+fn readable(step: u64, generation: u64) -> Event {
+    Event::CheckpointReadable { step, generation }
+}
+
+fn blocked() -> Outcome {
+    Outcome::Blocked {
+        reason: "pack 3 cannot be read".into(),
     }
 }
 
@@ -165,7 +191,7 @@ fn digest(i: u8, generation: u64, step: u64, digest: &str) -> Event {
         worker: worker(i),
         generation,
         step,
-        digest: digest.into(),
+        digest: number(digest),
     }
 }
 

@@ -16,6 +16,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(Outcome::Aborted),
         Just(failure(false)),
         Just(failure(true)),
+        Just(blocked()),
     ];
     let who = || 0u8..6;
     let generation = || 0u64..8;
@@ -60,8 +61,14 @@ fn any_event() -> impl Strategy<Value = Event> {
         8 => of_one,
         2 => (step(), generation()).prop_map(|(s, g)| committed(s, g)),
         2 => (step(), generation()).prop_map(|(s, g)| stored(s, g)),
-        1 => step().prop_map(not_stored),
+        1 => (step(), generation()).prop_map(|(s, g)| not_stored(s, g)),
         1 => (step(), generation()).prop_map(|(s, g)| damaged(s, g)),
+        2 => (step(), generation()).prop_map(|(s, g)| unreadable(s, g)),
+        1 => (step(), generation()).prop_map(|(s, g)| readable(s, g)),
+        1 => prop_oneof![
+            1 => Just(Event::DataUnavailable { reason: "pack 3 is damaged".into() }),
+            3 => Just(Event::DataAvailable),
+        ],
         1 => (generation(), 0u32..2, 0u32..2).prop_map(|(generation, epoch, sample)| {
             Event::Scored {
                 generation,
@@ -107,6 +114,7 @@ fn journalled(phase: &Phase) -> Phase {
 }
 
 fn check(
+    now: u64,
     run: &Run,
     before: &Run,
     event: &Event,
@@ -153,13 +161,28 @@ fn check(
             _ => {}
         }
     }
-    if let Some(start) = run.start_checkpoint() {
+    if let Some(start) = run.start_checkpoint(now) {
         prop_assert!(!run.is_void(start));
+    }
+    // Nothing about a checkpoint that merely cannot be read takes it off the list, or has its file removed.
+    let about_reading = matches!(
+        event,
+        Event::CheckpointUnreadable { .. } | Event::CheckpointReadable { .. } | Event::Tick
+    );
+    if about_reading {
+        prop_assert_eq!(&run.checkpoints, &before.checkpoints);
+        prop_assert!(!effects.iter().any(|e| matches!(
+            e,
+            Effect::RemoveCheckpoint(_) | Effect::QuarantineCheckpoint(_)
+        )));
+    }
+    if before.start_blocked(now).is_some() && matches!(before.phase, Phase::Queued { .. }) {
+        prop_assert!(run.roster().is_none(), "it started although it was blocked");
     }
     let json = serde_json::to_string(run).unwrap();
     let back: Run = serde_json::from_str(&json).unwrap();
     prop_assert_eq!(&back.phase, &run.phase);
-    prop_assert_eq!(back.start_checkpoint(), run.start_checkpoint());
+    prop_assert_eq!(back.newest_valid(), run.newest_valid());
     Ok(())
 }
 
@@ -171,6 +194,7 @@ fn sequence(
     run.spec.workers.min = min;
     run.spec.workers.max = if max == 0 { 0 } else { max.max(min) };
     run.spec.checkpoint.keep_last = keep_last;
+    run.limits.unreadable_patience_ms = 2500;
     let mut now = 0;
     let mut away: BTreeSet<WorkerId> = BTreeSet::new();
     for (mut event, present, ms) in turns {
@@ -200,11 +224,11 @@ fn sequence(
         {
             prop_assert!(effects.is_empty() && run == before, "it heeds the past");
         }
-        check(&run, &before, &event, &effects, &away)?;
+        check(now, &run, &before, &event, &effects, &away)?;
         // Ticks at the time that it asks for leave nothing overdue: each deals with one worker at least.
         if let Some(wake) = run.wake() {
             let (mut later, at) = (run.clone(), wake.max(now));
-            later.vitals.overslept(at);
+            later.liveness.overslept(at);
             for _ in 0..6 {
                 later.apply(at, Event::Tick);
             }

@@ -257,6 +257,36 @@ fn nobody_is_put_out_when_all_wait_for_each_other() {
 }
 
 #[test]
+fn a_worker_that_is_stuck_while_the_first_generation_forms_is_evicted() {
+    // Its heartbeats name the run but it does no work, or they do not name it: it has not begun its assignment.
+    for names_the_run in [true, false] {
+        let mut run = queued();
+        run.apply(0, assigned(&[0, 1]));
+        let says = |now| {
+            let mut says = vec![progress(0, 1, 7, Some(1), now)];
+            says.extend(names_the_run.then(|| progress(1, 1, 0, None, 0)));
+            says
+        };
+        let (now, effects) = watch(&mut run, 0, says);
+        assert_eq!(now, 30_250, "{names_the_run}");
+        assert_eq!(aborted(&effects), [(worker(1), 1)]);
+        assert_eq!(members(&run), workers(&[0]));
+        assert!(run.barred_until(&worker(1)) > now);
+    }
+    // Every tick resets it.
+    let mut run = queued();
+    run.apply(0, assigned(&[0]));
+    for now in (0..300_000).step_by(250) {
+        run.apply(now, progress(0, 1, now / 29_000, None, 0));
+        assert!(run.apply(now, Event::Tick).is_empty(), "at {now}");
+    }
+    // And a person does not have to wait for that: all are told to let go at once.
+    let effects = run.apply(300_000, Event::Cancel);
+    assert_eq!(aborted(&effects), [(worker(0), 1)]);
+    assert_eq!(run.phase, Phase::Cancelled);
+}
+
+#[test]
 fn a_coordinator_that_stood_still_blames_nobody() {
     let mut run = running(&[0, 1]);
     run.apply(0, committed(1, 1));

@@ -14,9 +14,7 @@ impl Cluster {
             Event::CheckpointStored { info } => {
                 format!("stored {} by {}", info.step, info.generation)
             }
-            Event::Ready {
-                worker, standing, ..
-            } => format!("ready {worker} {standing:?}"),
+            Event::Ready { worker, state, .. } => format!("ready {worker} {state:?}"),
             event => format!("{event:?}"),
         };
         let idle = matches!(event, Event::Tick | Event::Progress { .. });
@@ -71,6 +69,9 @@ impl Cluster {
                 Effect::RemoveCheckpoint(info) | Effect::QuarantineCheckpoint(info) => {
                     self.store.remove(&(info.step, info.generation));
                 }
+                Effect::ProbeCheckpoint(info) => {
+                    self.probing.push_back((info.step, info.generation));
+                }
                 Effect::Persist
                 | Effect::PublishPhase
                 | Effect::PublishStep(_)
@@ -90,8 +91,8 @@ impl Cluster {
             && let Some(step) = next.awaited()
             && !self.storing.iter().any(|(s, _, _)| *s == step)
         {
-            let reason = "slices are missing".into();
-            self.apply(Event::CheckpointFailed { step, reason });
+            let generation = self.run.generation;
+            self.not_stored(generation, step, "slices are missing");
         }
     }
 
@@ -130,10 +131,10 @@ impl Cluster {
             }
             // What is said of an old assignment.
             _ if !on_it => {}
-            Said::Ready(standing) => self.apply(Event::Ready {
+            Said::Ready(state) => self.apply(Event::Ready {
                 worker,
                 generation,
-                standing,
+                state,
                 fingerprint: fingerprint(),
             }),
             Said::Step(step) => {
@@ -189,12 +190,30 @@ impl Cluster {
         let agree = slices.values().all(|d| *d == digest);
         if !agree {
             self.gathering.remove(&(generation, step));
-            let reason = "of different states".into();
-            self.apply(Event::CheckpointFailed { step, reason });
+            self.not_stored(generation, step, "of different states");
         } else if slices.len() == members {
             self.gathering.remove(&(generation, step));
             self.storing.push_back((step, generation, digest));
         }
+    }
+
+    /// The coordinator has looked at a file for the run.
+    pub fn probe(&mut self) {
+        if let Some(file) = self.probing.pop_front() {
+            self.apply(if self.unreadable.contains(&file) {
+                unreadable(file.0, file.1)
+            } else {
+                readable(file.0, file.1)
+            });
+        }
+    }
+
+    fn not_stored(&mut self, generation: u64, step: u64, reason: &str) {
+        self.apply(Event::CheckpointFailed {
+            generation,
+            step,
+            reason: reason.into(),
+        });
     }
 
     pub fn store(&mut self, fails: bool) {
@@ -202,8 +221,7 @@ impl Cluster {
             return;
         };
         if fails {
-            let reason = "disk full".into();
-            self.apply(Event::CheckpointFailed { step, reason });
+            self.not_stored(generation, step, "disk full");
         } else {
             self.store.insert((step, generation), digest);
             self.apply(stored(step, generation));
@@ -249,7 +267,8 @@ impl Cluster {
             .filter(|w| self.run.barred_until(&w.id) <= self.now)
             .map(|w| (w.id.clone(), "h:1".into()))
             .collect();
-        if matches!(self.run.phase, Phase::Queued { .. }) && idle.len() >= min {
+        let blocked = self.run.start_blocked(self.now).is_some();
+        if matches!(self.run.phase, Phase::Queued { .. }) && idle.len() >= min && !blocked {
             idle.truncate(max);
             self.apply(Event::Assigned { workers: idle });
         } else if self.run.vacancies() > 0 && !idle.is_empty() {
@@ -264,6 +283,8 @@ impl Cluster {
         self.run = serde_json::from_str::<Run>(&json)
             .unwrap()
             .recovered(self.now);
+        self.run.limits.unreadable_patience_ms = super::PATIENCE_MS;
+        self.probing.clear();
         self.gathering.clear();
         self.storing.clear();
         for w in &mut self.workers {
@@ -288,8 +309,8 @@ impl Cluster {
         let (worker, serving) = (w.id.clone(), w.assignment);
         if let Some(s) = w.serving.clone() {
             let generation = s.roster.generation;
-            if let Some(standing) = s.standing {
-                w.say(generation, Said::Ready(standing));
+            if let Some(state) = s.state {
+                w.say(generation, Said::Ready(state));
             }
             let untold: Vec<u64> = w.taken.difference(&self.ledger).copied().collect();
             for step in untold {

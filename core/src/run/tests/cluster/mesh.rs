@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::super::*;
 use super::Cluster;
 use super::worker::{Doing, Said, Serving, ToWorker};
-use crate::adoption::{Adoption, Held, adopt};
+use crate::adoption::{Adoption, adopt};
 
 impl Cluster {
     /// A generation goes on by as much as it can at once: all its members meet, or take a step.
@@ -35,7 +35,7 @@ impl Cluster {
 
     pub fn meet(&mut self, at: &[usize], roster: &Roster, lineage: u64) {
         let generation = roster.generation;
-        let offers: Vec<Option<Held>> = at
+        let offers: Vec<Option<StateId>> = at
             .iter()
             .map(|i| self.workers[*i].held.filter(|(of, _)| *of == lineage))
             .map(|held| held.map(|(_, held)| held))
@@ -44,13 +44,19 @@ impl Cluster {
         let state = match adopt(&offers, from) {
             Adoption::Member { source, .. } => offers[source],
             Adoption::Stored | Adoption::Disputed { .. } if from == 0 => {
-                Some(Held { step: 0, digest: 0 })
+                Some(StateId { step: 0, digest: 0 })
+            }
+            Adoption::Stored | Adoption::Disputed { .. }
+                if self.unreadable.iter().any(|(step, _)| *step == from) =>
+            {
+                at.iter().for_each(|i| self.workers[*i].let_go(blocked()));
+                return;
             }
             Adoption::Stored | Adoption::Disputed { .. } => self
                 .store
                 .iter()
                 .rfind(|((step, _), _)| *step == from)
-                .map(|(_, digest)| Held {
+                .map(|(_, digest)| StateId {
                     step: from,
                     digest: *digest,
                 }),
@@ -69,15 +75,11 @@ impl Cluster {
                 continue;
             };
             w.held = Some((lineage, held));
-            let standing = StateId {
-                step: held.step,
-                digest: held.digest.to_string(),
-            };
             if let Some(serving) = &mut w.serving {
                 serving.doing = Doing::Running;
-                serving.standing = Some(standing.clone());
+                serving.state = Some(held);
             }
-            w.say(generation, Said::Ready(standing));
+            w.say(generation, Said::Ready(held));
             let untold: Vec<u64> = w.taken.difference(&self.ledger).copied().collect();
             for step in untold {
                 w.say(generation, Said::Step(step));
@@ -109,14 +111,14 @@ impl Cluster {
                 held.step += 1;
                 // Not by the step alone: a wrong state stays wrong.
                 held.digest += 1000;
-                let Held { step, digest } = *held;
-                w.held = Some((lineage, Held { step, digest }));
+                let StateId { step, digest } = *held;
+                w.held = Some((lineage, StateId { step, digest }));
                 w.taken.insert(step);
                 w.ticks += 1;
                 if rank == 0 {
                     w.say(generation, Said::Step(step));
                 }
-                w.say(generation, Said::Digest(step, digest.to_string()));
+                w.say(generation, Said::Digest(step, digest));
                 if step == super::TOTAL {
                     w.finish(Outcome::Completed { step });
                 } else if step % super::EVERY == 0 {

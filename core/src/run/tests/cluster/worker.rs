@@ -3,7 +3,6 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::super::*;
-use crate::adoption::Held;
 
 #[derive(Debug, Clone)]
 pub(super) enum ToWorker {
@@ -23,7 +22,7 @@ pub(super) enum ToWorker {
 pub(super) enum Said {
     Ready(StateId),
     Step(u64),
-    Digest(u64, String),
+    Digest(u64, u128),
     Slice {
         step: u64,
         digest: u128,
@@ -51,7 +50,7 @@ pub(super) struct Serving {
     pub roster: Roster,
     pub lineage: u64,
     pub doing: Doing,
-    pub standing: Option<StateId>,
+    pub state: Option<StateId>,
     pub stop: bool,
     pub yields: bool,
     /// To be begun at the next boundary.
@@ -73,7 +72,7 @@ pub(super) struct Worker {
     pub stuck: bool,
     pub leaving: bool,
     /// Lineage and state.
-    pub held: Option<(u64, Held)>,
+    pub held: Option<(u64, StateId)>,
     /// Steps that it took, of this lineage.
     pub taken: BTreeSet<u64>,
     pub serving: Option<Serving>,
@@ -110,7 +109,7 @@ impl Worker {
             roster,
             lineage,
             doing: Doing::Forming,
-            standing: None,
+            state: None,
             stop: false,
             yields: false,
             next: None,

@@ -6,10 +6,10 @@ fn worker(i: u8) -> WorkerId {
     WorkerId::new(format!("w{i}")).unwrap()
 }
 
-fn vitals(n: u8) -> Vitals {
-    let mut vitals = Vitals::default();
-    vitals.begin((0..n).map(worker), 0);
-    vitals
+fn liveness(n: u8) -> Liveness {
+    let mut liveness = Liveness::default();
+    liveness.begin((0..n).map(worker), 0);
+    liveness
 }
 
 fn works(ticks: u64) -> Heartbeat {
@@ -29,36 +29,36 @@ fn waits(ticks: u64, rank: u32, polls: u64) -> Heartbeat {
 
 #[test]
 fn a_stuck_worker_is_told_from_one_that_waits_for_it() {
-    let mut v = vitals(2);
+    let mut v = liveness(2);
     v.step_took(800.0);
     v.progress(worker(0), waits(5, 1, 1), 1000);
     v.progress(worker(1), works(5), 1000);
     assert_eq!(
-        v.stuck(Doing::Running, 9000),
+        v.stuck(Stage::Running, 9000),
         None,
         "ten steps have not passed"
     );
     v.progress(worker(0), waits(5, 1, 60), 9001);
     v.progress(worker(1), works(5), 9001);
     let stuck = Some(Stuck::Member(worker(1), 8001, 8000));
-    assert_eq!(v.stuck(Doing::Running, 9001), stuck);
+    assert_eq!(v.stuck(Stage::Running, 9001), stuck);
     // Any work resets it.
     v.progress(worker(1), works(6), 9002);
-    assert_eq!(v.stuck(Doing::Running, 9003), None);
+    assert_eq!(v.stuck(Stage::Running, 9003), None);
     // Nobody works and all wait: the network.
     v.progress(worker(1), waits(6, 0, 1), 9002);
     v.progress(worker(0), waits(5, 1, 90), 17_000);
     v.progress(worker(1), waits(6, 0, 30), 17_000);
-    let all = Some(Stuck::Everybody(8001));
-    assert_eq!(v.stuck(Doing::Running, 17_003), all);
+    let all = Some(Stuck::Deadlock(8001));
+    assert_eq!(v.stuck(Stage::Running, 17_003), all);
 }
 
 #[test]
 fn who_hangs_within_a_wait_does_not_pass_for_one_that_waits() {
-    let mut v = vitals(3);
+    let mut v = liveness(3);
     v.step_took(10.0);
     for now in (0..=6000).step_by(250) {
-        let stuck = v.stuck(Doing::Running, now);
+        let stuck = v.stuck(Stage::Running, now);
         match now {
             ..=5250 => assert_eq!(stuck, None, "at {now}"),
             // It looked up at 250 for the last time.
@@ -72,26 +72,28 @@ fn who_hangs_within_a_wait_does_not_pass_for_one_that_waits() {
 
 #[test]
 fn short_steps_leave_time_for_a_hiccup_and_forming_for_data() {
-    let mut v = vitals(1);
+    let mut v = liveness(1);
     v.step_took(10.0);
-    assert_eq!(v.stuck(Doing::Running, 5000), None);
-    assert!(v.stuck(Doing::Running, 5001).is_some());
-    for doing in [Doing::Forming, Doing::Finishing] {
+    assert_eq!(v.stuck(Stage::Running, 5000), None);
+    assert!(v.stuck(Stage::Running, 5001).is_some());
+    for doing in [Stage::Forming, Stage::Finishing] {
         assert_eq!(v.stuck(doing, 15_000), None);
         assert!(v.stuck(doing, 15_001).is_some());
     }
     // A step in which somebody was stuck does not make the next one's deadline longer.
     v.step_took(10.0);
     v.step_took(9_000.0);
-    assert!(v.stuck(Doing::Running, 5001).is_some());
-    let v = vitals(1);
-    assert_eq!(v.stuck(Doing::Running, 60_000), None);
-    assert!(v.stuck(Doing::Running, 60_001).is_some());
+    assert!(v.stuck(Stage::Running, 5001).is_some());
+    let v = liveness(1);
+    assert_eq!(v.stuck(Stage::Running, 60_000), None);
+    assert!(v.stuck(Stage::Running, 60_001).is_some());
+    assert_eq!(v.stuck(Stage::Forming, 30_000), None);
+    assert!(v.stuck(Stage::Forming, 30_001).is_some());
 }
 
 #[test]
 fn who_was_ready_before_needs_no_long_patience_when_a_generation_forms() {
-    let mut v = vitals(2);
+    let mut v = liveness(2);
     v.step_took(10.0);
     v.all_ready();
     v.forget(&worker(1));
@@ -100,25 +102,25 @@ fn who_was_ready_before_needs_no_long_patience_when_a_generation_forms() {
     for other in [1, 2] {
         v.progress(worker(other), works(1), 3000);
     }
-    assert_eq!(v.stuck(Doing::Forming, 5100), None);
+    assert_eq!(v.stuck(Stage::Forming, 5100), None);
     let stuck = Some(Stuck::Member(worker(0), 5001, 5000));
-    assert_eq!(v.stuck(Doing::Forming, 5101), stuck);
+    assert_eq!(v.stuck(Stage::Forming, 5101), stuck);
     // One that is new hangs while the state is handed over to it: it has nothing else to do.
     let mut hangs = v.clone();
     hangs.forget(&worker(0));
     hangs.progress(worker(1), waits(1, 2, 3), 3100);
-    assert_eq!(hangs.stuck(Doing::Forming, 8100), None);
+    assert_eq!(hangs.stuck(Stage::Forming, 8100), None);
     let stuck = Some(Stuck::Member(worker(1), 5101, 5000));
-    assert_eq!(hangs.stuck(Doing::Forming, 8101), stuck);
+    assert_eq!(hangs.stuck(Stage::Forming, 8101), stuck);
     v.forget(&worker(0));
-    assert_eq!(v.stuck(Doing::Forming, 18_000), None);
-    assert!(v.stuck(Doing::Forming, 18_001).is_some());
+    assert_eq!(v.stuck(Stage::Forming, 18_000), None);
+    assert!(v.stuck(Stage::Forming, 18_001).is_some());
 }
 
 #[test]
 fn who_is_cut_off_is_who_most_cannot_reach() {
     let ranks = [worker(0), worker(1), worker(2)];
-    let mut v = vitals(3);
+    let mut v = liveness(3);
     // The one that is cut off is the first to complain.
     v.cannot_reach(worker(1), vec![worker(0), worker(2)], 500);
     assert_eq!(v.cut_off(&ranks, 499), None);
@@ -129,7 +131,7 @@ fn who_is_cut_off_is_who_most_cannot_reach() {
     // Nobody is blamed for one that is not there.
     assert_eq!(v.cut_off(&[worker(3), worker(4)], 500), None);
     // Two that cannot reach each other: the first goes on.
-    let mut v = vitals(2);
+    let mut v = liveness(2);
     v.cannot_reach(worker(0), vec![worker(1)], 1);
     v.cannot_reach(worker(1), vec![worker(0)], 1);
     assert_eq!(v.cut_off(&ranks[..2], 1), Some(worker(1)));
@@ -138,36 +140,36 @@ fn who_is_cut_off_is_who_most_cannot_reach() {
 #[test]
 fn digests_are_compared_when_all_are_there() {
     let members = [worker(0), worker(1), worker(2)];
-    let mut v = vitals(3);
-    let mut say = |i, step, digest: &str| v.compare(&members, worker(i), step, digest.into());
-    assert_eq!(say(0, 5, "a"), Verdict::Incomplete);
-    assert_eq!(say(1, 5, "a"), Verdict::Incomplete);
-    assert_eq!(say(2, 5, "a"), Verdict::Agreed);
-    say(0, 6, "a");
-    say(1, 6, "b");
-    assert_eq!(say(2, 6, "a"), Verdict::Differ([worker(1)].into()));
-    say(0, 7, "a");
-    say(1, 7, "b");
-    assert_eq!(say(2, 7, "c"), Verdict::Disputed);
+    let mut v = liveness(3);
+    let mut say = |i, step, digest: u128| v.compare(&members, worker(i), step, digest);
+    assert_eq!(say(0, 5, 1), Verdict::Incomplete);
+    assert_eq!(say(1, 5, 1), Verdict::Incomplete);
+    assert_eq!(say(2, 5, 1), Verdict::Agreed);
+    say(0, 6, 1);
+    say(1, 6, 2);
+    assert_eq!(say(2, 6, 1), Verdict::Differ([worker(1)].into()));
+    say(0, 7, 1);
+    say(1, 7, 2);
+    assert_eq!(say(2, 7, 3), Verdict::Disputed);
 }
 
 #[test]
 fn strikes_grow_and_a_second_difference_is_for_good() {
-    let mut v = vitals(1);
-    v.strike(&worker(0), 100);
+    let mut v = liveness(1);
+    v.penalize(&worker(0), 100);
     assert_eq!(v.barred_until(&worker(0)), 0);
-    v.strike(&worker(0), 100);
+    v.penalize(&worker(0), 100);
     assert_eq!(v.barred_until(&worker(0)), 4100);
     assert!(!v.differed(&worker(0)));
     assert!(v.differed(&worker(0)));
     assert_eq!(v.barred_until(&worker(0)), u64::MAX);
-    v.forgive();
+    v.reset_penalties();
     assert_eq!(v.barred_until(&worker(0)), 0);
     // All the others waited for one that is stuck.
-    v.strike_stuck(&worker(0), 100);
+    v.penalize_stuck(&worker(0), 100);
     assert_eq!(v.barred_until(&worker(0)), 8100);
-    v.strike_stuck(&worker(0), 10_000);
+    v.penalize_stuck(&worker(0), 10_000);
     assert_eq!(v.barred_until(&worker(0)), 74_000);
-    v.strike_stuck(&worker(0), 100_000);
+    v.penalize_stuck(&worker(0), 100_000);
     assert_eq!(v.barred_until(&worker(0)), 164_000);
 }

@@ -1,4 +1,4 @@
-//! What can be said of a run: its phases, events, effects and errors.
+//! The types of a run's state machine: phases, events, effects and errors.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,6 +9,7 @@ use crate::checkpoint::{CheckpointInfo, Fingerprint};
 use crate::ids::{RunId, WorkerId};
 use crate::metrics::{Evaluation, Score};
 use crate::roster::Roster;
+use crate::state::StateId;
 
 /// Sizes that follow from the spec and the dataset; fixed when the run is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,22 +28,22 @@ pub struct Extent {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "phase", rename_all = "lowercase")]
 pub enum Phase {
-    /// Waits for workers. `reason` says why it was interrupted, if it was.
+    /// Waits for workers, or for a store. `reason` says why it was interrupted, if it was.
     Queued { reason: Option<String> },
-    /// Workers are chosen; they fetch data, connect to each other and agree on a state. `reason` says why
-    /// it is not the first generation.
+    /// Workers are assigned; they fetch data, connect to each other and agree on a state. `reason` says why this is
+    /// not the first generation.
     Forming {
         roster: Roster,
         ready: BTreeMap<WorkerId, StateId>,
         stopping: Option<Stopping>,
         reason: Option<String>,
     },
-    /// Steps are taken.
+    /// The workers take steps.
     Running {
         roster: Roster,
         stopping: Option<Stopping>,
     },
-    /// The generation ends with a checkpoint; `pending` have not let go yet.
+    /// The generation ends with a checkpoint; the workers in `pending` have not let go yet.
     Finishing {
         roster: Roster,
         pending: BTreeSet<WorkerId>,
@@ -52,7 +53,7 @@ pub enum Phase {
     Paused,
     /// Every epoch is done and the last checkpoint is stored.
     Completed,
-    /// Ended by an error that trying again would not mend.
+    /// Ended by an error that another attempt would not resolve.
     Failed { reason: String },
     /// Ended by a person.
     Cancelled,
@@ -80,15 +81,6 @@ impl fmt::Display for Stopping {
     }
 }
 
-/// The state that a ready worker starts from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StateId {
-    /// Committed steps.
-    pub step: u64,
-    /// Digest of the whole state.
-    pub digest: String,
-}
-
 /// What follows once every member has let go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -99,7 +91,7 @@ pub enum Next {
     Cancel { step: Option<u64> },
     /// The same, to be resumed.
     Pause { step: Option<u64> },
-    /// Wait for workers and go on.
+    /// Queue the run: it goes on when there are workers.
     Requeue { reason: String, step: Option<u64> },
 }
 
@@ -120,7 +112,7 @@ pub struct EpochResult {
     pub epoch: u32,
     /// Committed steps at its end.
     pub step: u64,
-    /// Mean training loss in nats over the samples seen since the epoch began or was resumed.
+    /// Mean training loss in nats over the epoch's samples, as far as the ledger knows them.
     pub train_loss: Option<f64>,
     /// Metrics on the validation split.
     pub validation: Evaluation,
@@ -144,16 +136,16 @@ pub struct StepReport {
     pub phases: StepPhases,
 }
 
-/// Wall-clock time of one step on one worker, in milliseconds.
+/// Wall-clock times of one step on one worker, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct StepPhases {
-    /// Waiting for the loader and bringing the batch to the device.
+    /// Waiting for the loader and copying the batch to the device.
     pub load_ms: f64,
     /// Forward pass and loss.
     pub forward_ms: f64,
     /// Backward pass and gathering the flat gradient.
     pub backward_ms: f64,
-    /// Reduction over all workers, waiting for the slowest included, as far as it was not done during the backward pass.
+    /// Reduction over all workers, including the wait for the slowest, as far as it did not overlap the backward pass.
     pub reduce_ms: f64,
     /// Optimizer.
     pub optimizer_ms: f64,
@@ -180,39 +172,40 @@ pub enum Outcome {
     Completed { step: u64 },
     /// Stopped at a step boundary as asked, its slice of the checkpoint uploaded.
     Stopped { step: u64 },
-    /// Stopped at a step boundary so that others go on.
+    /// Stopped at a step boundary; the other members go on.
     Yielded { step: u64 },
     /// Let go at once as asked.
     Aborted,
-    /// Could not go on. `fatal` means that trying again would not help.
+    /// Could not go on. `fatal` means that another attempt would not help.
     Failed { reason: String, fatal: bool },
-    /// Cannot go on before something at the coordinator (a pack, a checkpoint) can be read again.
+    /// Cannot go on before something at the coordinator (a pack, a checkpoint) can be read again. Nobody's failure: the run
+    /// is queued and tried again later.
     Blocked { reason: String },
 }
 
-/// What a heartbeat says of a worker's part in a run.
+/// What a worker's heartbeat reports about its part in a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Heartbeat {
-    /// Counts up with every piece of work done.
+    /// Progress counter: counts up with every piece of work done.
     pub ticks: u64,
-    /// Rank that the worker waits for at this moment, if it does.
+    /// The rank that the worker waits for now, if it waits.
     pub waiting_for: Option<u32>,
-    /// Counts up several times a second while it waits: one that hangs within a wait does not look up.
+    /// Poll counter: counts up 5 times a second while the worker waits. A worker that hangs inside a wait does not poll.
     pub polls: u64,
 }
 
 /// What happens to a run. Events of an older generation change nothing.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
-    /// The scheduler gave a queued run workers: id and address.
+    /// The scheduler assigns workers to a queued run: id and address.
     Assigned { workers: Vec<(WorkerId, String)> },
-    /// Workers that have prepared themselves join a running one.
+    /// Workers that are prepared (dataset fetched) join a running one.
     Joined { workers: Vec<(WorkerId, String)> },
     /// A worker has loaded everything, is connected to its peers and agrees with them on a state.
     Ready {
         worker: WorkerId,
         generation: u64,
-        standing: StateId,
+        state: StateId,
         fingerprint: Fingerprint,
     },
     /// A step was committed.
@@ -222,9 +215,9 @@ pub enum Event {
         worker: WorkerId,
         generation: u64,
         step: u64,
-        digest: String,
+        digest: u128,
     },
-    /// The validation split, or a part of it, was scored after `epoch`.
+    /// Scores of the validation split, or of a part of it, after `epoch`.
     Scored {
         generation: u64,
         epoch: u32,
@@ -232,21 +225,38 @@ pub enum Event {
     },
     /// A checkpoint is whole, verified and on disk.
     CheckpointStored { info: CheckpointInfo },
-    /// A checkpoint could not be stored.
-    CheckpointFailed { step: u64, reason: String },
-    /// A stored checkpoint is no longer what it was.
-    CheckpointDamaged {
+    /// A checkpoint that `generation` took could not be stored.
+    CheckpointFailed {
+        generation: u64,
+        step: u64,
+        reason: String,
+    },
+    /// A stored checkpoint was read in full and is not what was written: it is put aside.
+    CheckpointCorrupt {
         step: u64,
         generation: u64,
         reason: String,
     },
-    /// A sign of life.
+    /// A stored checkpoint cannot be read now: an I/O error, or its file is missing. It stays listed; the store is
+    /// asked again.
+    CheckpointUnreadable {
+        step: u64,
+        generation: u64,
+        reason: String,
+    },
+    /// The store can read this checkpoint, as far as a look at the file tells.
+    CheckpointReadable { step: u64, generation: u64 },
+    /// The coordinator cannot hand out the run's data: a pack there is damaged.
+    DataUnavailable { reason: String },
+    /// It can again.
+    DataAvailable,
+    /// A heartbeat that names this run.
     Progress {
         worker: WorkerId,
         generation: u64,
         heartbeat: Heartbeat,
     },
-    /// A worker's peers broke off; it keeps its state and waits for the next generation.
+    /// A worker's connections to its peers broke; it keeps its state and waits for the next generation.
     Interrupted {
         worker: WorkerId,
         generation: u64,
@@ -264,17 +274,17 @@ pub enum Event {
         generation: u64,
         outcome: Outcome,
     },
-    /// A worker is gone.
+    /// A worker's session ended, or its heartbeats stopped.
     WorkerLost { worker: WorkerId, reason: String },
-    /// A worker shuts down as soon as it may.
+    /// A worker asks to be let go: it shuts down.
     WorkerLeaving { worker: WorkerId },
-    /// After a restart of the coordinator: a worker is there again, and serves that generation.
+    /// After a restart of the coordinator: a worker reconnected, and serves that generation.
     WorkerBack {
         worker: WorkerId,
         serving: Option<u64>,
     },
-    /// The generation goes on from a state whose steps the ledger does not know beyond `head`: those that
-    /// could tell are gone.
+    /// The generation starts from a state whose steps the ledger knows only up to `head`: no worker is left that could
+    /// report the others.
     Unaccounted { generation: u64, head: u64 },
     /// A person cancels the run.
     Cancel,
@@ -291,10 +301,10 @@ pub enum Event {
 /// What is to be done about it. The owner of the run does it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// Write the run to the journal before anything of it is told to anyone.
+    /// Write the run to the journal before any other effect is carried out.
     Persist,
-    /// Send the roster to each of its members. Those that serve the generation before leave it at the next
-    /// step boundary, or at once. Those in `discard` must forget the state that they hold.
+    /// Send the roster to each of its members. Members of the generation before leave it at the next step boundary, or
+    /// at once. Those in `discard` must discard the state that they hold.
     SendRoster {
         roster: Roster,
         at_boundary: bool,
@@ -317,18 +327,35 @@ pub enum Effect {
     Rewind { step: u64 },
     /// Remove the file of a checkpoint that is listed no more.
     RemoveCheckpoint(CheckpointInfo),
-    /// Put the file of a damaged checkpoint aside.
+    /// Put the file of a corrupt checkpoint aside.
     QuarantineCheckpoint(CheckpointInfo),
-    /// Tell watchers of the phase.
+    /// Look whether the store can read this checkpoint, and answer with `CheckpointReadable`,
+    /// `CheckpointUnreadable` or `CheckpointCorrupt`.
+    ProbeCheckpoint(CheckpointInfo),
+    /// Send the phase to watchers, and log it.
     PublishPhase,
-    /// Tell watchers of a step.
+    /// Send a step to watchers.
     PublishStep(StepReport),
-    /// Tell watchers of an epoch's result.
+    /// Send an epoch's result to watchers.
     PublishEpoch(EpochResult),
-    /// Tell watchers of a checkpoint.
+    /// Send a checkpoint to watchers.
     PublishCheckpoint(CheckpointInfo),
-    /// Say it in the log.
+    /// Log a message. It starts with the event's name ("worker.lost: "), which [`without_event_name`] cuts off for people.
     Log { warning: bool, message: String },
+}
+
+/// A log message without the name of its event.
+pub fn without_event_name(message: &str) -> &str {
+    let is_name = |text: &str| {
+        text.contains('.')
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || matches!(b, b'.' | b'_'))
+    };
+    match message.split_once(": ") {
+        Some((name, rest)) if is_name(name) => rest,
+        Some(_) | None => message,
+    }
 }
 
 /// Why a person's request cannot be met.

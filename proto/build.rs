@@ -18,8 +18,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let descriptors = protox::compile(FILES, ["."])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("fovea.bin"), descriptors.encode_to_vec())?;
+    // Messages and clients, then the servers, which have a codec of their own.
     tonic_prost_build::configure()
         .bytes(".fovea.v1")
+        .build_server(false)
+        .compile_fds(descriptors.clone())?;
+    let servers = out.join("servers");
+    std::fs::create_dir_all(&servers)?;
+    tonic_prost_build::configure()
+        .build_client(false)
+        .extern_path(".fovea.v1", "crate::pb")
+        .codec_path("crate::codec::ServerCodec")
+        .out_dir(servers)
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -7,9 +7,10 @@ use clap::Parser;
 use fovea_coordinator::ServeError;
 use fovea_service::{LogFormat, VERSION};
 
-/// Exit codes: 0 stopped as asked; 1 other failures; 2 the command line or the configuration;
-/// 3 the address cannot be listened on; 4 the data folder cannot be used, or another coordinator
-/// has it; 5 stopped by force: by a second signal, or because draining took too long.
+/// Options of the program. Exit codes: 0 stopped as asked; 1 other failures; 2 the command line or
+/// the configuration; 3 the address cannot be listened on; 4 the data folder cannot be used, or
+/// another coordinator has it; 5 stopped by force: by a second signal, or because draining took too
+/// long.
 #[derive(Debug, Parser)]
 #[command(
     name = "fovea-coordinator",
@@ -37,6 +38,10 @@ pub struct Args {
     /// Write the address that is listened on to this file once it serves
     #[arg(long, value_name = "FILE")]
     pub address_file: Option<PathBuf>,
+    /// Accept a checkpoint store that is not the one that the journal knows (it was replaced on
+    /// purpose)
+    #[arg(long)]
+    accept_store: bool,
     /// Print the configuration that holds, and exit
     #[arg(long)]
     pub dump_config: bool,
@@ -44,7 +49,8 @@ pub struct Args {
 
 const AFTER_HELP: &str = "\
 Configuration, weakest first: defaults, --config, FOVEA_* variables (FOVEA_DATA_DIR), flags.
-SIGTERM or SIGINT checkpoints the runs and stops; a second one quits at once.
+SIGTERM, SIGINT, SIGHUP, SIGUSR1 or SIGUSR2 checkpoints the runs and stops; a second one quits at
+once. Under nohup, SIGHUP is ignored.
 
 Exit codes:
   0  stopped as asked
@@ -66,6 +72,7 @@ impl Args {
             ("data_dir", self.data_dir.clone()),
             ("log_format", format),
             ("log_level", self.log_level.clone()),
+            ("accept_store", self.accept_store.then(|| "true".to_owned())),
         ]
         .into_iter()
         .filter_map(|(key, value)| Some((key, value?)))

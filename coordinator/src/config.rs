@@ -7,6 +7,8 @@ use std::time::Duration;
 use fovea_service::{ConfigError, LogFormat};
 use serde::{Deserialize, Serialize};
 
+use crate::net::Deadlines;
+
 /// All that can be configured. Layers: defaults < file < FOVEA_* < flags.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -29,8 +31,41 @@ pub struct Config {
     pub forming_grace_ms: u64,
     /// How long a stop waits for runs to be checkpointed, seconds.
     pub drain_timeout_s: u64,
+    /// How many connections may be open. The limit of file descriptors may allow fewer.
+    pub max_connections: u32,
+    /// How many of them one client address may have (for IPv6: one /64 network).
+    pub max_connections_per_client: u32,
+    /// How long a new connection may take for the HTTP/2 handshake, seconds.
+    pub handshake_timeout_s: u64,
+    /// How long a connection may have no open request before it is closed, seconds.
+    pub idle_timeout_s: u64,
+    /// How many streams of runs' events may be open.
+    pub max_watches: u32,
+    /// How many of them one client address may have.
+    pub max_watches_per_client: u32,
     /// How many datasets may be uploaded at the same time.
     pub max_uploads: u32,
+    /// How many of them one client address may upload.
+    pub max_uploads_per_client: u32,
+    /// How many slices of checkpoints may be uploaded at the same time.
+    pub max_slice_uploads: u32,
+    /// How many of them the workers of one address may upload.
+    pub max_slice_uploads_per_client: u32,
+    /// How many downloads (checkpoints, packs) there may be at the same time.
+    pub max_downloads: u32,
+    /// How many of them one client address may have.
+    pub max_downloads_per_client: u32,
+    /// How long files stay in the trash before they are deleted, days.
+    pub trash_keep_days: u32,
+    /// Free disk space below which no run starts and uploads are refused, MiB; 0 never does.
+    pub min_free_mib: u64,
+    /// How long a run waits for a checkpoint that cannot be read before it goes on from the one
+    /// before, seconds.
+    pub unreadable_patience_s: u64,
+    /// Accepts a checkpoint store that is not the one that the journal knows.
+    pub accept_store: bool,
+    /// Allows a data folder on a network file system.
+    pub allow_network_data_dir: bool,
     /// A place for TLS; not supported yet.
     pub tls: Tls,
 }
@@ -57,7 +92,23 @@ impl Default for Config {
             timeout_ms: 1500,
             forming_grace_ms: 1500,
             drain_timeout_s: 60,
+            max_connections: 4096,
+            max_connections_per_client: 512,
+            handshake_timeout_s: 10,
+            idle_timeout_s: 300,
+            max_watches: 2000,
+            max_watches_per_client: 200,
             max_uploads: 4,
+            max_uploads_per_client: 4,
+            max_slice_uploads: 1024,
+            max_slice_uploads_per_client: 256,
+            max_downloads: 64,
+            max_downloads_per_client: 32,
+            trash_keep_days: 7,
+            min_free_mib: 1024,
+            unreadable_patience_s: 600,
+            accept_store: false,
+            allow_network_data_dir: false,
             tls: Tls::default(),
         }
     }
@@ -80,12 +131,24 @@ impl Config {
         if self.data_dir.as_os_str().is_empty() {
             return bad("data_dir is empty: name a folder".into());
         }
-        // What heartbeats tell of is looked for several times within 5 s (`fovea_core::run`).
+        // `fovea_core::run` detects a stuck worker within 5 s, by the progress that several
+        // heartbeats report.
         range("heartbeat_ms", self.heartbeat_ms.into(), 10, 1_000)?;
         range("timeout_ms", self.timeout_ms.into(), 20, 600_000)?;
         range("forming_grace_ms", self.forming_grace_ms, 0, 3_600_000)?;
         range("drain_timeout_s", self.drain_timeout_s, 0, 86_400)?;
-        range("max_uploads", self.max_uploads.into(), 1, 256)?;
+        range("handshake_timeout_s", self.handshake_timeout_s, 1, 600)?;
+        // Clients come back to a connection between two commands of a person.
+        range("idle_timeout_s", self.idle_timeout_s, 1, 86_400)?;
+        self.validate_counts()?;
+        range("trash_keep_days", self.trash_keep_days.into(), 0, 36_500)?;
+        range("min_free_mib", self.min_free_mib, 0, 1 << 40)?;
+        range(
+            "unreadable_patience_s",
+            self.unreadable_patience_s,
+            1,
+            604_800,
+        )?;
         if self.timeout_ms < self.heartbeat_ms.saturating_mul(2) {
             return bad(format!(
                 "timeout_ms is {}, but must be at least twice heartbeat_ms ({}): else one late \
@@ -116,6 +179,54 @@ impl Config {
         Ok(addresses)
     }
 
+    /// The limits of clients: in all, and for each.
+    fn validate_counts(&self) -> Result<(), ConfigError> {
+        for (key, all, each, most) in [
+            (
+                "max_connections",
+                self.max_connections,
+                self.max_connections_per_client,
+                1 << 20,
+            ),
+            (
+                "max_watches",
+                self.max_watches,
+                self.max_watches_per_client,
+                1 << 20,
+            ),
+            (
+                "max_uploads",
+                self.max_uploads,
+                self.max_uploads_per_client,
+                256,
+            ),
+            (
+                "max_slice_uploads",
+                self.max_slice_uploads,
+                self.max_slice_uploads_per_client,
+                1 << 16,
+            ),
+            (
+                "max_downloads",
+                self.max_downloads,
+                self.max_downloads_per_client,
+                1 << 16,
+            ),
+        ] {
+            range(key, all.into(), 1, most)?;
+            range(&format!("{key}_per_client"), each.into(), 1, most)?;
+        }
+        Ok(())
+    }
+
+    /// When connections are closed.
+    pub(crate) fn deadlines(&self) -> Deadlines {
+        Deadlines {
+            handshake: Duration::from_secs(self.handshake_timeout_s),
+            idle: Duration::from_secs(self.idle_timeout_s),
+        }
+    }
+
     pub(crate) fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms.into())
     }
@@ -137,13 +248,21 @@ mod tests {
     #[test]
     fn impossible_values_are_refused_by_name() {
         type Change = fn(&mut Config);
-        let cases: [(Change, &str); 7] = [
+        let cases: [(Change, &str); 12] = [
             (|c| c.listen = "nowhere".into(), "listen"),
             (|c| c.listen = "0.0.0.0:7070".into(), "allow_insecure"),
             (|c| c.tls.key = "k.pem".into(), "tls is not supported yet"),
             (|c| c.heartbeat_ms = 0, "heartbeat_ms"),
             (|c| c.timeout_ms = 599, "timeout_ms"),
-            (|c| c.max_uploads = 0, "max_uploads"),
+            (|c| c.max_uploads = 0, "max_uploads is 0"),
+            (|c| c.max_connections = 0, "max_connections is 0"),
+            (
+                |c| c.max_watches_per_client = 0,
+                "max_watches_per_client is 0",
+            ),
+            (|c| c.handshake_timeout_s = 0, "handshake_timeout_s"),
+            (|c| c.idle_timeout_s = 0, "idle_timeout_s"),
+            (|c| c.unreadable_patience_s = 0, "unreadable_patience_s"),
             (|c| c.data_dir = "".into(), "data_dir"),
         ];
         for (change, named) in cases {
@@ -170,10 +289,12 @@ mod tests {
         let text = include_str!("../../deploy/coordinator.toml");
         let example: Config = toml::from_str(text).unwrap();
         assert_eq!(example, Config::default());
-        // Every key is explained there.
+        // Every key is in the file, not only in the defaults that fill it up.
+        let written: toml::Table = text.parse().unwrap();
         let defaults = toml::Table::try_from(Config::default()).unwrap();
         for key in defaults.keys() {
-            assert!(text.contains(key.as_str()), "{key} is not in the example");
+            let there = written.contains_key(key) || text.contains(&format!("# [{key}]"));
+            assert!(there, "{key} is not in the example");
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The coordinator's folder: who owns it, what lies where, and writing so that it lasts.
+//! The coordinator's folder: its lock, and what lies where.
 //!
 //! ```text
-//! DIR/lock                                          held by the one coordinator that uses DIR
-//! DIR/journal.db                                    runs and datasets (SQLite)
-//! DIR/datasets/<digest>/                            prepared datasets; tmp-* are uploads under way
-//! DIR/checkpoints/<run>/step-0000000010.safetensors and .json; tmp-* are being gathered
+//! DIR/lock             held by the one coordinator that uses DIR
+//! DIR/journal.db       runs, datasets, ledger (`journal`)
+//! DIR/datasets/        prepared datasets, by digest (`store`)
+//! DIR/checkpoints/     checkpoints, by run (`store`)
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -12,8 +12,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// What names of unfinished things start with. They are removed at start.
-pub(crate) const TEMPORARY: &str = "tmp-";
+/// What the name of a file that is being written begins with.
+const TEMPORARY: &str = "tmp-";
 
 /// The coordinator's folder, locked for as long as this value lives.
 #[derive(Debug)]
@@ -49,8 +49,7 @@ pub enum DataDirError {
 }
 
 impl DataDir {
-    /// Makes the folder where it is missing, locks it, and removes what an earlier coordinator
-    /// left unfinished.
+    /// Creates the folder where it is missing, and locks it.
     pub(crate) fn open(root: &Path) -> Result<Self, DataDirError> {
         let fail = |action, path: &Path| {
             let path = path.to_owned();
@@ -77,21 +76,10 @@ impl DataDir {
             }
             Err(TryLockError::Error(source)) => return Err(fail("lock", &path)(source)),
         }
-        let dir = Self {
+        Ok(Self {
             root: root.to_owned(),
             _lock: lock,
-        };
-        for folder in [dir.datasets(), dir.checkpoints()] {
-            fs::create_dir_all(&folder).map_err(fail("make", &folder))?;
-        }
-        remove_temporaries(&dir.datasets()).map_err(fail("clean", &dir.datasets()))?;
-        for run in fs::read_dir(dir.checkpoints()).map_err(fail("list", &dir.checkpoints()))? {
-            let run = run.map_err(fail("list", &dir.checkpoints()))?.path();
-            if run.is_dir() {
-                remove_temporaries(&run).map_err(fail("clean", &run))?;
-            }
-        }
-        Ok(dir)
+        })
     }
 
     pub(crate) fn journal(&self) -> PathBuf {
@@ -126,25 +114,9 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_folder(folder)
 }
 
-/// Makes renames and new files in a folder last.
-pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+/// Flushes a folder, so that new files and renames in it survive a power failure.
+fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
-}
-
-fn remove_temporaries(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if !entry.file_name().to_string_lossy().starts_with(TEMPORARY) {
-            continue;
-        }
-        tracing::info!(path = %entry.path().display(), "removing what was left unfinished");
-        if entry.file_type()?.is_dir() {
-            fs::remove_dir_all(entry.path())?;
-        } else {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -152,21 +124,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_coordinator_at_a_time_and_nothing_unfinished_stays() {
+    fn one_coordinator_at_a_time() {
         let root = tempfile::tempdir().unwrap();
         let first = DataDir::open(root.path()).unwrap();
         let error = DataDir::open(root.path()).unwrap_err();
         assert!(matches!(error, DataDirError::Locked { .. }), "{error}");
-        let upload = first.datasets().join("tmp-1");
-        fs::create_dir(&upload).unwrap();
-        let run = first.checkpoints().join("r-1");
-        fs::create_dir(&run).unwrap();
-        fs::write(run.join("tmp-x"), "half").unwrap();
-        fs::write(run.join("step-0000000001.safetensors"), "whole").unwrap();
         drop(first);
         DataDir::open(root.path()).unwrap();
-        assert!(!upload.exists() && !run.join("tmp-x").exists());
-        assert!(run.join("step-0000000001.safetensors").exists());
     }
 
     #[test]

@@ -6,6 +6,8 @@ use fovea_core::spec::SpecError;
 use fovea_proto::ConvertError;
 use tonic::Status;
 
+use crate::store::{StoreError, UploadError};
+
 /// Why a request is not met. Every message names the thing and says what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ApiError {
@@ -48,6 +50,9 @@ pub enum ApiError {
     /// A worker's session was ended; the reason is for the worker.
     #[error("{0}")]
     Ended(String),
+    /// It cannot be done now: the same request may succeed later.
+    #[error("{0}")]
+    Unavailable(String),
     /// The coordinator's own trouble.
     #[error("the coordinator could not do it: {0}")]
     Internal(String),
@@ -72,14 +77,6 @@ impl ApiError {
         ))
     }
 
-    /// An input or output error on the coordinator's disk.
-    pub(crate) fn disk(what: impl std::fmt::Display, error: &std::io::Error) -> Self {
-        if error.kind() == std::io::ErrorKind::StorageFull {
-            Self::Exhausted(format!("{what}: the coordinator's disk is full"))
-        } else {
-            Self::Internal(format!("{what}: {error}"))
-        }
-    }
 }
 
 impl From<ConvertError> for ApiError {
@@ -100,6 +97,36 @@ impl From<RunError> for ApiError {
     }
 }
 
+impl From<UploadError> for ApiError {
+    fn from(error: UploadError) -> Self {
+        match error {
+            UploadError::Invalid { field, problem } => Self::invalid(field, problem),
+            UploadError::Store(error) => Self::from(&error),
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<&StoreError> for ApiError {
+    fn from(error: &StoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            StoreError::Corrupt { .. } => Self::Damaged(message),
+            StoreError::Full { .. } => Self::Exhausted(message),
+            StoreError::TooNew { .. } => Self::Precondition(message),
+            StoreError::Unavailable { .. }
+            | StoreError::Missing { .. }
+            | StoreError::Unreadable { .. }
+            | StoreError::Write { .. } => Self::Unavailable(message),
+        }
+    }
+}
+
 impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
         let message = error.to_string();
@@ -115,7 +142,7 @@ impl From<ApiError> for Status {
             ApiError::Silent(_) => Self::deadline_exceeded(message),
             ApiError::Damaged(_) => Self::data_loss(message),
             ApiError::BrokenOff(_) => Self::cancelled(message),
-            ApiError::ShuttingDown => Self::unavailable(message),
+            ApiError::ShuttingDown | ApiError::Unavailable(_) => Self::unavailable(message),
             ApiError::Internal(_) => Self::internal(message),
         }
     }

@@ -1,35 +1,48 @@
 //! Fovea's coordinator: it owns all runs, the workers' membership, datasets and checkpoints.
 //!
 //! ```text
-//!  people, workers ──gRPC──> services ──messages──> owner ──> journal, then answers and orders
-//!                               │                     │
-//!                               └─ datasets, slices ──┴─> data folder
+//!  sessions ──> cluster (who is connected, who is free, scheduling on change)
+//!                  │ workers, messages            ^ status
+//!                  v                              │
+//!  people ────> run actors: pure Run::apply(event) -> effects
+//!                  │ writes                       │ files
+//!                  v                              v
+//!               journal (SQLite)               store (checkpoints, packs)
 //! ```
 //!
 //! - `services`: wire messages checked and made domain values; nothing is decided there
-//! - `owner`: the one task that owns all state; `fovea_core::run` decides, it carries out
-//! - `scheduler`: which queued run gets which idle workers, a pure function
-//! - `legacy_journal`, `datasets`, `checkpoints`, `data_dir`: what lies on disk
+//! - `net`: connections, limits
+//! - `cluster`: sessions and scheduling, one actor
+//! - `run`: one actor for each live run; `fovea_core::run` decides, it carries out
+//! - `catalogue`: the datasets, one actor; `directory`: finding a run, live or ended
+//! - `journal`: what was promised, one thread; `store`: the only code that touches checkpoint and dataset files
+//! - `startup`, `server`: the coordinator's life; `housekeeping`: free room, trash
 //!
-//! Invariant: whatever is acknowledged (an accepted run, a stored checkpoint, an epoch's result) was
-//! made to last before anyone was told.
+//! Small actors, each owning its state; none waits for another within a turn. Whatever is acknowledged (an
+//! accepted run, a stored checkpoint, an epoch's result) was on disk before anyone was told.
 
-mod checkpoints;
+mod catalogue;
+mod clock;
+mod cluster;
 mod config;
 mod data_dir;
-mod datasets;
+mod directory;
 mod error;
-mod legacy_journal;
-mod owner;
-mod scheduler;
+mod housekeeping;
+mod journal;
+mod messages;
+mod net;
+mod run;
 mod server;
 mod services;
-#[cfg(test)]
-mod torn;
+mod startup;
+mod store;
 
+pub use cluster::ActorError;
 pub use config::{Config, Tls};
 pub use data_dir::{DataDirError, write_atomically};
 pub use error::ApiError;
-pub use legacy_journal::JournalError;
-pub use owner::OwnerError;
+pub use journal::JournalError;
+pub use run::RunActorError;
 pub use server::{Coordinator, ServeError, serve};
+pub use store::OpenError;

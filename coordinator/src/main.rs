@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use fovea_coordinator::{Config, Coordinator, write_atomically};
-use fovea_service::{Shutdown, VERSION, init_logging, layered};
+use fovea_service::{Shutdown, VERSION, init_logging, layered, raise_descriptor_limit};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
@@ -34,6 +34,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     }
     let addresses = config.validate().map_err(Failure::config)?;
     init_logging(config.log_format, &config.log_level).map_err(Failure::config)?;
+    raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -49,16 +50,24 @@ async fn serve(args: &Args, config: Config, addresses: &[SocketAddr]) -> Result<
         .await
         .map_err(|e| Failure::bind(&listen, &e))?;
     let address = listener.local_addr().map_err(Failure::other)?;
-    let coordinator = Coordinator::open(config).map_err(|e| Failure::serve(&e))?;
+    let coordinator = Coordinator::open(config)
+        .await
+        .map_err(|e| Failure::serve(&e))?;
     if let Some(path) = &args.address_file {
         let text = format!("{address}\n");
         write_atomically(path, text.as_bytes()).map_err(|e| Failure::address_file(path, &e))?;
     }
-    info!(%address, data_dir = %data_dir.display(), version = VERSION, "listening");
-    if address.ip().is_loopback() {
-        info!("without TLS, only this machine can connect");
-    } else if insecure {
-        warn!("listening beyond this machine without TLS (allow_insecure): trust the network");
+    info!(
+        %address,
+        data_dir = %data_dir.display(),
+        version = VERSION,
+        "coordinator.listening: listening on {address}"
+    );
+    if !address.ip().is_loopback() && insecure {
+        warn!(
+            "coordinator.insecure: listening on {address} without TLS (allow_insecure); whoever \
+             reaches this address commands the coordinator"
+        );
     }
     coordinator
         .serve(listener, shutdown)

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
 
+use crate::PROTOCOL;
+
 /// Why no channel could be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
@@ -18,20 +20,50 @@ pub enum ChannelError {
     Unreachable { address: String, reason: String },
 }
 
-/// Bytes that may be under way to one reader of a stream.
+/// HTTP/2 flow control: the most bytes of one stream that its reader has not taken yet.
 pub const STREAM_WINDOW: u32 = 1 << 20;
 
-/// Bytes that may be under way on a connection: room for many streams that nobody reads.
+/// HTTP/2 flow control: the most bytes of one connection that are not taken yet. There is room for
+/// many streams that nobody reads.
 pub const CONNECTION_WINDOW: u32 = 64 << 20;
 
-/// Bytes that are sent in one piece. Of HTTP/2's default, 16 KiB, a checkpoint takes thousands, each with
-/// its own overhead.
+/// The largest HTTP/2 frame, bytes. With the default of 16 KiB a checkpoint takes thousands of
+/// frames, each with its own overhead.
 pub const FRAME: u32 = 256 << 10;
+
+/// What a client of Fovea calls itself: `fovea/VERSION protocol/NUMBER`. tonic appends its own name.
+pub fn user_agent() -> String {
+    format!("fovea/{} protocol/{PROTOCOL}", env!("CARGO_PKG_VERSION"))
+}
+
+/// A client of Fovea, as its user agent names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserAgent<'a> {
+    /// The program and its version: `fovea/0.1.0`.
+    pub program: &'a str,
+    /// The version of the protocol that it speaks.
+    pub protocol: u32,
+}
+
+impl<'a> UserAgent<'a> {
+    /// Reads what [`user_agent`] writes. None for other programs (grpcurl, health probes) and for
+    /// clients from before version 2, which named neither themselves nor a version.
+    pub fn parse(text: &'a str) -> Option<Self> {
+        let mut words = text.split(' ');
+        let program = words.next().filter(|word| word.starts_with("fovea/"))?;
+        let protocol = words.find_map(|word| word.strip_prefix("protocol/"))?;
+        Some(Self {
+            program,
+            protocol: protocol.parse().ok()?,
+        })
+    }
+}
 
 /// Connects to the coordinator at `address` (`http://host:port`, or just `host:port`), waiting at
 /// most `timeout`.
 ///
-/// Keep-alive pings find a dead peer even when nothing is being sent. TLS will be configured here.
+/// The channel names Fovea's version and the protocol's in every request ([`user_agent`]).
+/// Keep-alive pings detect a dead peer even when nothing is being sent. TLS will be configured here.
 pub async fn connect(address: &str, timeout: Duration) -> Result<Channel, ChannelError> {
     let bad = || ChannelError::Address {
         address: address.to_owned(),
@@ -51,6 +83,8 @@ pub async fn connect(address: &str, timeout: Duration) -> Result<Channel, Channe
         return Err(bad());
     }
     endpoint
+        .user_agent(user_agent())
+        .map_err(|_| bad())?
         .connect_timeout(timeout)
         .tcp_nodelay(true)
         // A stream that is read slowly (a download, a watch) must not use up the connection's
@@ -76,4 +110,27 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         last = source;
     }
     last.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_agent_names_the_protocol() {
+        let ours = format!("{} tonic/0.14.9", user_agent());
+        let parsed = UserAgent::parse(&ours).unwrap();
+        assert_eq!(parsed.protocol, PROTOCOL);
+        assert_eq!(parsed.program, concat!("fovea/", env!("CARGO_PKG_VERSION")));
+        for other in [
+            "",
+            "tonic/0.14.9",
+            "grpcurl/1.9 protocol/7",
+            "fovea/0.1.0",
+            "fovea/0.1.0 protocol/two",
+            "fovea/0.1.0 protocol/-1",
+        ] {
+            assert_eq!(UserAgent::parse(other), None, "{other:?}");
+        }
+    }
 }

@@ -4,21 +4,26 @@
 //! worker's session and the client see them.
 
 mod channel;
+mod codec;
 mod convert;
 
-pub use channel::{CONNECTION_WINDOW, ChannelError, FRAME, STREAM_WINDOW, connect};
+pub use channel::{
+    CONNECTION_WINDOW, ChannelError, FRAME, STREAM_WINDOW, UserAgent, connect, user_agent,
+};
 pub use convert::ConvertError;
 
 /// Generated from `proto/fovea/v1/*.proto`, where every message and field is documented.
 #[allow(missing_docs, clippy::all)]
 pub mod pb {
     tonic::include_proto!("fovea.v1");
+    include!(concat!(env!("OUT_DIR"), "/servers/fovea.v1.rs"));
 }
 
 /// The compiled descriptors, for the reflection service.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/fovea.bin"));
 
-/// Version of the protocol. Version 1 did not name itself.
+/// Version of the protocol. Clients name it in their user agent, workers also in Hello, and the
+/// coordinator refuses another. Version 1 did not name itself.
 pub const PROTOCOL: u32 = 2;
 
 /// The most bytes that a streamed message carries.

@@ -1,11 +1,16 @@
-//! What Fovea's programs share: layered configuration, logs, signals and the version.
+//! What Fovea's programs share: layered configuration, logs, requests to stop, limits of the
+//! process, random bytes and the version.
 
 mod config;
+mod descriptors;
 mod logging;
+mod random;
 mod shutdown;
 
 pub use config::{ConfigError, layered};
+pub use descriptors::{descriptor_limit, open_descriptors, raise_descriptor_limit};
 pub use logging::{LogFormat, init_logging};
+pub use random::random_bytes;
 pub use shutdown::{FORCED, Shutdown};
 
 /// Fovea's version with the commit that it was built from.

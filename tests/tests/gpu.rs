@@ -162,9 +162,11 @@ async fn the_worker_of_a_gpu_that_hangs_is_evicted() {
     // At once: it was not mistaken for one that waits for its peer.
     assert!(!log.contains("waited for each other"), "{log}");
     assert!(!log.contains("generation.deadlocked: "), "{log}");
+    let is_eviction = |line: &&str| line.contains("worker.evicted: ");
     let evictions: Vec<&str> = log
         .lines()
-        .filter(|line| line.contains("WARN") && line.contains("worker.evicted: "))
+        .filter(|line| line.contains("WARN"))
+        .filter(is_eviction)
         .collect();
     let named = |line: &&str| line.contains("w1-");
     assert!(
@@ -213,11 +215,7 @@ async fn bits_losses_and_kills(worker: &Path) {
     let (_, two) = trained(&cluster, spec("two", 2..=2, float32), |_| {}).await;
     assert!(two == expected, "two workers end in other bits than one");
     let log = cluster.workers[1].log();
-    let texts = [
-        "gradients travel over NCCL",
-        "gradients are reduced by NCCL",
-    ];
-    assert!(texts.iter().any(|text| log.contains(text)), "{log}");
+    assert!(log.contains("gradients travel over NCCL"), "{log}");
     // One sum over both, in an order of NCCL's own: the same but for the bits.
     let mut fast = spec("fast", 2..=2, float32);
     if let Some(train) = &mut fast.train {

@@ -1,17 +1,16 @@
 //! `Checkpoints`: what runs leave behind.
 
 use fovea_core::checkpoint::CheckpointInfo;
-use fovea_core::ids::RunId;
 use fovea_proto::pb;
 use fovea_proto::pb::checkpoint_chunk::Part;
 use fovea_proto::pb::checkpoints_server::Checkpoints;
 use tonic::{Request, Response, Status};
 
-use super::transfer::{Answers, Verify, send_file};
-use super::{Context, check};
-use crate::checkpoints::{self, path_for};
+use super::admin::{file_state, report_file};
+use super::transfer::{Answers, Stored, send_file};
+use super::{Context, check, on_files, peer};
 use crate::error::ApiError;
-use crate::owner::Message;
+use crate::run::{RunInput, Shown};
 
 /// The service.
 #[derive(Debug)]
@@ -24,13 +23,9 @@ impl Checkpoints for CheckpointsService {
         request: Request<pb::ListCheckpointsRequest>,
     ) -> Result<Response<pb::ListCheckpointsResponse>, Status> {
         let run = check::run_id("run_id", &request.into_inner().run_id)?;
-        let view = self
-            .0
-            .owner
-            .ask(|reply| Message::GetRun { run, reply })
-            .await?;
+        let shown = self.0.runs.shown(&run).await?;
         Ok(Response::new(pb::ListCheckpointsResponse {
-            checkpoints: view.run.checkpoints.iter().map(Into::into).collect(),
+            checkpoints: shown.run.checkpoints.iter().map(Into::into).collect(),
         }))
     }
 
@@ -40,87 +35,95 @@ impl Checkpoints for CheckpointsService {
         &self,
         request: Request<pb::GetCheckpointRequest>,
     ) -> Result<Response<Self::GetStream>, Status> {
+        let permit = self.0.limits.download(peer(&request)).map_err(ApiError::from)?;
         let pb::GetCheckpointRequest { run_id, step } = request.into_inner();
         let run = check::run_id("run_id", &run_id)?;
-        let (info, path) = {
-            let run = run.clone();
-            let find = |reply| Message::FindCheckpoint { run, step, reply };
-            self.0.owner.ask(find).await?
+        let info = find(&self.0.runs.shown(&run).await?, step)?;
+        let (store, id, wanted) = (self.0.checkpoints.clone(), run.clone(), info.clone());
+        let opened = on_files(move || store.open_file(&id, &wanted)).await?;
+        let file = match opened {
+            Ok(file) => file,
+            Err(error) => {
+                let answer = ApiError::from(&error);
+                report_file(&self.0, &run, info, Err(error)).await;
+                return Err(answer.into());
+            }
         };
         let chunk = |part| pb::CheckpointChunk { part: Some(part) };
         let first = chunk(Part::Info((&info).into()));
         let piece = move |data| chunk(Part::Data(data));
-        let verify = Verify {
+        let stored = Stored {
+            file,
+            what: format!("checkpoint {} of run {run}", info.step),
+            bytes: info.bytes,
             sha256: info.sha256.clone(),
-            damage: Box::new(damage(&run, &info)),
         };
-        let answers =
-            send_file(&self.0, path, info.bytes, Some(first), piece, Some(verify)).await?;
-        Ok(Response::new(answers))
-    }
-
-    async fn delete(
-        &self,
-        _: Request<pb::DeleteCheckpointRequest>,
-    ) -> Result<Response<pb::DeleteCheckpointResponse>, Status> {
-        Err(Status::unimplemented("Checkpoints.Delete"))
+        let context = self.0.clone();
+        let read = move |result| async move {
+            report_file(&context, &run, info, result).await;
+            None
+        };
+        Ok(Response::new(send_file(
+            &self.0,
+            stored,
+            Some(first),
+            piece,
+            permit,
+            read,
+        )))
     }
 
     async fn verify(
         &self,
         request: Request<pb::VerifyCheckpointsRequest>,
     ) -> Result<Response<pb::VerifyCheckpointsResponse>, Status> {
+        let _permit = self.0.limits.download(peer(&request)).map_err(ApiError::from)?;
         let pb::VerifyCheckpointsRequest { run_id, step } = request.into_inner();
-        let id = check::run_id("run_id", &run_id)?;
-        let view = {
-            let run = id.clone();
-            self.0
-                .owner
-                .ask(|reply| Message::GetRun { run, reply })
-                .await?
+        let run = check::run_id("run_id", &run_id)?;
+        let shown = self.0.runs.shown(&run).await?;
+        let wanted = match step {
+            Some(_) => vec![find(&shown, step)?],
+            None => shown.run.checkpoints.clone(),
         };
-        let mut wanted = view.run.checkpoints;
-        if let Some(step) = step {
-            wanted.retain(|c| c.step == step);
-            if wanted.is_empty() {
-                return Err(ApiError::NotFound(format!(
-                    "run {id} has no checkpoint at step {step}; `fovea checkpoints {id}` lists those there are"
-                ))
-                .into());
-            }
-        }
-        let folder = self.0.dir.checkpoints().join(id.as_str());
         let mut verified = Vec::with_capacity(wanted.len());
         for info in wanted {
-            let path = path_for(&folder, info.step, info.generation);
-            let (info, problem) = tokio::task::spawn_blocking(move || {
-                let problem = checkpoints::verify(&path, &info);
-                (info, problem)
-            })
-            .await
-            .map_err(|e| ApiError::Internal(e.to_string()))?;
-            if let Some(reason) = &problem {
-                self.0.owner.tell(damage(&id, &info)(reason.clone())).await;
-            }
+            let (store, id, reading) = (self.0.checkpoints.clone(), run.clone(), info.clone());
+            let result = on_files(move || store.verify(&id, &reading, |_| {})).await?;
             verified.push(pb::VerifiedCheckpoint {
                 checkpoint: Some((&info).into()),
-                state: pb::FileState::Unspecified.into(),
-                problem: problem.unwrap_or_default(),
+                state: file_state(&result).into(),
+                problem: result.as_ref().err().map(ToString::to_string).unwrap_or_default(),
             });
+            report_file(&self.0, &run, info, result).await;
         }
         Ok(Response::new(pb::VerifyCheckpointsResponse {
             checkpoints: verified,
         }))
     }
+
+    async fn delete(
+        &self,
+        request: Request<pb::DeleteCheckpointRequest>,
+    ) -> Result<Response<pb::DeleteCheckpointResponse>, Status> {
+        let pb::DeleteCheckpointRequest { run_id, step } = request.into_inner();
+        let run = check::run_id("run_id", &run_id)?;
+        let delete = |reply| RunInput::DeleteCheckpoint { step, reply };
+        let freed_bytes = self.0.runs.ask(&run, delete).await?;
+        Ok(Response::new(pb::DeleteCheckpointResponse { freed_bytes }))
+    }
 }
 
-/// Tells the owner that a stored file is damaged, given the reason.
-fn damage(run: &RunId, info: &CheckpointInfo) -> impl FnOnce(String) -> Message + Send + 'static {
-    let (run, step, generation) = (run.clone(), info.step, info.generation);
-    move |reason| Message::CheckpointDamaged {
-        run,
-        step,
-        generation,
-        reason,
-    }
+/// The checkpoint of `step`, or the newest.
+fn find(shown: &Shown, step: Option<u64>) -> Result<CheckpointInfo, ApiError> {
+    let run = &shown.run;
+    let found = match step {
+        Some(step) => run.checkpoints.iter().find(|c| c.step == step),
+        None => run.checkpoints.last(),
+    };
+    found.cloned().ok_or_else(|| {
+        let (id, which) = (&run.id, step.map_or("yet".to_owned(), |step| format!("at step {step}")));
+        ApiError::NotFound(format!(
+            "run {id} has no checkpoint {which}; `fovea checkpoints {id}` lists them"
+        ))
+    })
 }

@@ -3,18 +3,20 @@
 use std::sync::Arc;
 
 use fovea_core::ids::DatasetName;
-use fovea_dataset::{INDEX_FILE, MANIFEST_FILE, Split};
+use fovea_dataset::Split;
 use fovea_proto::pb::create_dataset_request::Part;
+use fovea_proto::pb::create_dataset_response::Outcome;
 use fovea_proto::pb::datasets_server::Datasets;
 use fovea_proto::{CHUNK_BYTES, pb};
 use prost::bytes::Bytes;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::warn;
 
-use super::transfer::{self, Answers, send_file};
-use super::{Context, check};
-use crate::datasets::{HeldDataset, Upload};
+use super::transfer::{Answers, Receiving, Stored, send_file};
+use super::{Context, check, on_files, peer};
+use crate::catalogue::name_taken;
 use crate::error::ApiError;
-use crate::owner::Message;
+use crate::store::{HeldDataset, Upload};
 
 /// The service.
 #[derive(Debug)]
@@ -26,55 +28,45 @@ impl Datasets for DatasetsService {
         &self,
         request: Request<Streaming<pb::CreateDatasetRequest>>,
     ) -> Result<Response<pb::CreateDatasetResponse>, Status> {
-        let held = self.upload(request.into_inner()).await?;
-        Ok(Response::new(pb::CreateDatasetResponse {
-            dataset: Some(wire(&held)),
-            outcome: pb::create_dataset_response::Outcome::Unspecified.into(),
-            repaired_packs: Vec::new(),
-        }))
+        let _place = self.0.limits.dataset_upload(peer(&request)).map_err(ApiError::from)?;
+        let answer = self.upload(request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 
     async fn list(
         &self,
         _: Request<pb::ListDatasetsRequest>,
     ) -> Result<Response<pb::ListDatasetsResponse>, Status> {
-        let held = self
-            .0
-            .owner
-            .ask(|reply| Message::ListDatasets { reply })
-            .await?;
-        Ok(Response::new(pb::ListDatasetsResponse {
-            datasets: held.iter().map(|d| wire(d)).collect(),
-        }))
+        let catalogue = self.0.datasets.now();
+        let mut datasets: Vec<pb::Dataset> = catalogue
+            .names()
+            .map(|(name, digest)| match catalogue.named(name) {
+                Some(held) => wire(held, catalogue.problem(digest)),
+                // Its files cannot be read: all that is known is in the journal.
+                None => pb::Dataset {
+                    name: name.to_string(),
+                    digest: digest.to_owned(),
+                    problem: catalogue.problem(digest).unwrap_or_default(),
+                    ..pb::Dataset::default()
+                },
+            })
+            .collect();
+        datasets.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Response::new(pb::ListDatasetsResponse { datasets }))
     }
 
     async fn get(
         &self,
         request: Request<pb::GetDatasetRequest>,
     ) -> Result<Response<pb::DatasetFiles>, Status> {
-        let held = self.find(request.into_inner().dataset).await?;
-        let read = |file: &str| {
-            let path = held.dir.join(file);
-            async move {
-                tokio::fs::read(&path).await.map(Bytes::from).map_err(|e| {
-                    ApiError::Damaged(format!(
-                        "the dataset's {} cannot be read: {e}",
-                        path.display()
-                    ))
-                })
-            }
-        };
+        let held = self.0.datasets.now().find(&request.into_inner().dataset)?;
+        let store = self.0.dataset_files.clone();
+        let files = on_files(move || store.read_files(&held.manifest.digest)).await?;
+        let (manifest, index) = files.map_err(|e| ApiError::from(&e))?;
         Ok(Response::new(pb::DatasetFiles {
-            manifest: read(MANIFEST_FILE).await?,
-            index: read(INDEX_FILE).await?,
+            manifest: Bytes::from(manifest),
+            index: Bytes::from(index),
         }))
-    }
-
-    async fn delete(
-        &self,
-        _: Request<pb::DeleteDatasetRequest>,
-    ) -> Result<Response<pb::DeleteDatasetResponse>, Status> {
-        Err(Status::unimplemented("Datasets.Delete"))
     }
 
     type FetchPackStream = Answers<pb::PackChunk>;
@@ -83,49 +75,113 @@ impl Datasets for DatasetsService {
         &self,
         request: Request<pb::FetchPackRequest>,
     ) -> Result<Response<Self::FetchPackStream>, Status> {
+        let permit = self.0.limits.download(peer(&request)).map_err(ApiError::from)?;
         let pb::FetchPackRequest { digest, pack } = request.into_inner();
-        let held = self.find(check::sha256("digest", &digest)?).await?;
+        let digest = check::sha256("digest", &digest)?;
+        let held = self.0.datasets.now().find(&digest)?;
         let packs = &held.manifest.packs;
-        let (Some(entry), Some(path)) = (packs.get(pack as usize), held.pack(pack)) else {
+        let Some(entry) = packs.get(pack as usize).cloned() else {
             let problem = format!("{pack} is not below {}, the dataset's packs", packs.len());
             return Err(ApiError::invalid("pack", problem).into());
         };
+        let name = held.manifest.name.clone();
+        let store = self.0.dataset_files.clone();
+        let file = match on_files(move || store.open_pack(&held, pack)).await? {
+            Ok(file) => file,
+            Err(error) => {
+                let datasets = &self.0.datasets;
+                datasets.report(&digest, pack, Err(&error)).await;
+                return Err(explained(&name, pack, &ApiError::from(&error)).into());
+            }
+        };
+        let stored = Stored {
+            file,
+            what: format!("dataset {name}, pack {pack}"),
+            bytes: entry.bytes,
+            sha256: entry.sha256,
+        };
+        let datasets = self.0.datasets.clone();
+        let read = move |result: Result<(), crate::store::StoreError>| async move {
+            let text = result
+                .as_ref()
+                .err()
+                .map(|error| explained(&name, pack, &ApiError::from(error)).to_string());
+            // A right reading says nothing new, but for a pack that was reported before.
+            if result.is_err() || datasets.now().problem(&digest).is_some() {
+                datasets.report(&digest, pack, result.as_ref().map(|()| ())).await;
+            }
+            text
+        };
         let piece = |data| pb::PackChunk { data };
-        let answers = send_file(&self.0, path, entry.bytes, None, piece, None).await?;
-        Ok(Response::new(answers))
+        Ok(Response::new(send_file(
+            &self.0, stored, None, piece, permit, read,
+        )))
+    }
+
+    async fn delete(
+        &self,
+        request: Request<pb::DeleteDatasetRequest>,
+    ) -> Result<Response<pb::DeleteDatasetResponse>, Status> {
+        let wanted = request.into_inner().dataset;
+        let catalogue = self.0.datasets.now();
+        let found = catalogue
+            .names()
+            .find(|(name, digest)| name.as_str() == wanted || *digest == wanted)
+            .map(|(name, digest)| (name.clone(), digest.to_owned()));
+        let (name, digest) = found.ok_or_else(|| ApiError::no_dataset(&wanted))?;
+        let needing: Vec<String> = self
+            .0
+            .runs
+            .cluster
+            .live()
+            .await?
+            .iter()
+            .filter(|run| *run.dataset_digest == *digest && !run.shown().run.is_terminal())
+            .map(|run| run.id.to_string())
+            .collect();
+        if !needing.is_empty() {
+            return Err(ApiError::Precondition(format!(
+                "dataset {name} is needed by {}; cancel them first (`fovea cancel RUN`)",
+                needing.join(", ")
+            ))
+            .into());
+        }
+        let freed_bytes = self.0.datasets.remove(name).await?;
+        Ok(Response::new(pb::DeleteDatasetResponse { freed_bytes }))
     }
 }
 
 impl DatasetsService {
     async fn upload(
         &self,
-        mut stream: Streaming<pb::CreateDatasetRequest>,
-    ) -> Result<Arc<HeldDataset>, ApiError> {
-        let _place = self.0.uploads.try_acquire().map_err(|_| {
-            ApiError::Exhausted(format!(
-                "{} datasets are being uploaded already (max_uploads); try again later",
-                self.0.config.max_uploads
-            ))
-        })?;
-        let first = transfer::next(&mut stream, &self.0).await?;
+        stream: Streaming<pb::CreateDatasetRequest>,
+    ) -> Result<pb::CreateDatasetResponse, ApiError> {
+        let mut stream = Receiving::new(stream, |message| match &message.part {
+            Some(Part::Header(files)) => files.manifest.len() + files.index.len(),
+            Some(Part::Piece(piece)) => piece.data.len(),
+            None => 0,
+        });
+        let first = stream.next(&self.0).await?;
         let Some(Part::Header(header)) = first.and_then(|message| message.part) else {
             return Err(ApiError::invalid("header", "must come first"));
         };
         let pb::DatasetFiles { manifest, index } = header;
         let checking = (manifest.clone(), index.clone());
-        let checked = on_disk_thread(move || Upload::check(&checking.0, &checking.1)).await?;
-        let offer = |reply| Message::OfferDataset {
-            name: checked.name.clone(),
-            digest: checked.digest.clone(),
-            reply,
-        };
-        if let Some(held) = self.0.owner.ask(offer).await? {
-            return Ok(held);
+        let checked = on_files(move || Upload::check(&checking.0, &checking.1)).await??;
+        let catalogue = self.0.datasets.now();
+        let same_name = catalogue.names().find(|(name, _)| **name == checked.name);
+        if let Some((name, digest)) = same_name {
+            if digest != checked.digest {
+                return Err(name_taken(name, digest));
+            }
+            if let Some(held) = self.sound(name, digest).await? {
+                return Ok(answer(&held, Outcome::Unchanged, Vec::new()));
+            }
         }
-        let folder = self.0.dir.datasets();
+        let store = self.0.dataset_files.clone();
         let mut upload =
-            on_disk_thread(move || Upload::begin(&folder, checked, &manifest, &index)).await?;
-        while let Some(message) = transfer::next(&mut stream, &self.0).await? {
+            on_files(move || store.begin_upload(checked, &manifest, &index)).await??;
+        while let Some(message) = stream.next(&self.0).await? {
             let piece = match message.part {
                 Some(Part::Piece(piece)) => piece,
                 Some(Part::Header(_)) => {
@@ -140,44 +196,62 @@ impl DatasetsService {
                     format!("has {} bytes; at most {CHUNK_BYTES} are taken", data.len()),
                 ));
             }
-            upload = on_disk_thread(move || {
-                upload.piece(pack, &data)?;
-                Ok(upload)
-            })
-            .await?;
+            upload = on_files(move || upload.piece(pack, &data).map(|()| upload)).await??;
         }
-        let verified = Box::new(on_disk_thread(move || upload.verify()).await?);
-        self.0
-            .owner
-            .ask(|reply| Message::AddDataset {
-                upload: verified,
-                reply,
-            })
-            .await
+        let verified = on_files(move || upload.verify()).await??;
+        let added = self.0.datasets.add(verified).await?;
+        Ok(match added.repaired {
+            None => answer(&added.held, Outcome::Added, Vec::new()),
+            Some(packs) if packs.is_empty() => answer(&added.held, Outcome::Unchanged, packs),
+            Some(packs) => answer(&added.held, Outcome::Repaired, packs),
+        })
     }
 
-    async fn find(&self, dataset: String) -> Result<Arc<HeldDataset>, ApiError> {
-        let is_digest = check::sha256("dataset", &dataset).is_ok();
-        if !is_digest {
-            DatasetName::new(&*dataset).map_err(|e| ApiError::invalid("dataset", e))?;
+    /// The dataset that is held under this name, if every file of it is read and is right. What is missing or corrupt
+    /// is to be replaced by the upload; what cannot be read now is no reason to replace anything.
+    async fn sound(
+        &self,
+        name: &DatasetName,
+        digest: &str,
+    ) -> Result<Option<Arc<HeldDataset>>, ApiError> {
+        let Some(held) = self.0.datasets.now().named(name).cloned() else {
+            return Ok(None);
+        };
+        let (store, reading) = (self.0.dataset_files.clone(), Arc::clone(&held));
+        let problems = on_files(move || store.verify(&reading, |_| {})).await?;
+        if problems.is_empty() {
+            self.0.datasets.sound(digest).await;
+            return Ok(Some(held));
         }
-        self.0
-            .owner
-            .ask(|reply| Message::FindDataset { dataset, reply })
-            .await
+        for (pack, error) in &problems {
+            warn!(dataset = %name, pack, %error, "pack.corrupt: dataset {name}, pack {pack}: {error}");
+            self.0.datasets.report(digest, *pack, Err(error)).await;
+        }
+        Ok(None)
     }
 }
 
-/// Runs what waits for the disk where it holds up nobody.
-pub(super) async fn on_disk_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| ApiError::Internal(format!("a task on the disk died: {e}")))?
+/// A pack's error with the name that people know, and the cure.
+fn explained(name: &DatasetName, pack: u32, error: &ApiError) -> ApiError {
+    let text = format!(
+        "the coordinator's copy of dataset {name}, pack {pack}, cannot be used ({error}); `fovea dataset add DIR` with \
+         the prepared dataset repairs it"
+    );
+    match error {
+        ApiError::Damaged(_) => ApiError::Damaged(text),
+        _ => ApiError::Precondition(text),
+    }
 }
 
-fn wire(held: &HeldDataset) -> pb::Dataset {
+fn answer(held: &HeldDataset, outcome: Outcome, repaired: Vec<u32>) -> pb::CreateDatasetResponse {
+    pb::CreateDatasetResponse {
+        dataset: Some(wire(held, None)),
+        outcome: outcome.into(),
+        repaired_packs: repaired,
+    }
+}
+
+fn wire(held: &HeldDataset, problem: Option<String>) -> pb::Dataset {
     let manifest = &held.manifest;
     pb::Dataset {
         name: manifest.name.to_string(),
@@ -189,6 +263,6 @@ fn wire(held: &HeldDataset) -> pb::Dataset {
         validation_grades: manifest.counts.validation.to_vec(),
         packs: manifest.packs.len() as u32,
         size_bytes: manifest.packs.iter().map(|p| p.bytes).sum(),
-        problem: String::new(),
+        problem: problem.unwrap_or_default(),
     }
 }

@@ -1,8 +1,9 @@
-//! The gRPC services: wire messages in, checked; the owner asked; answers out.
+//! The gRPC services: wire messages in, checked; actors and stores asked; answers out.
 //!
 //! Nothing is decided here. Each method turns what came over the wire into domain values (or
 //! refuses it, naming the field), and `pb::` types go no further.
 
+mod admin;
 mod check;
 mod checkpoints;
 mod datasets;
@@ -12,14 +13,17 @@ mod workers;
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::catalogue::Datasets;
 use crate::config::Config;
-use crate::data_dir::DataDir;
-use crate::owner::Handle;
+use crate::directory::Directory;
+use crate::error::ApiError;
+use crate::net::{Limits, peer};
+use crate::store::{CheckpointStore, DatasetStore};
 
+pub(crate) use admin::AdminService;
 pub(crate) use checkpoints::CheckpointsService;
 pub(crate) use datasets::DatasetsService;
 pub(crate) use runs::RunsService;
@@ -29,12 +33,23 @@ pub(crate) use workers::WorkersService;
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub config: Arc<Config>,
-    pub dir: Arc<DataDir>,
-    pub owner: Handle,
+    pub runs: Directory,
+    pub datasets: Datasets,
+    pub dataset_files: DatasetStore,
+    pub checkpoints: CheckpointStore,
+    /// How much clients may have under way.
+    pub limits: Limits,
     /// Streams under way; the server waits for them when it stops.
     pub tasks: TaskTracker,
     /// Streams end when it is cancelled.
     pub closing: CancellationToken,
-    /// Room for uploads of datasets.
-    pub uploads: Arc<Semaphore>,
+}
+
+/// Does work on files on a thread that may wait for them.
+async fn on_files<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| ApiError::Internal(e.to_string()))
 }

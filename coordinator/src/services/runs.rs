@@ -1,24 +1,34 @@
 //! `Runs`: what people start, watch and stop.
 
 use fovea_core::ids::RunId;
-use fovea_core::ledger::{Audit, audit};
-use fovea_core::run::Phase;
+use fovea_core::ledger::{Audit, Auditor};
+use fovea_core::plan::ShardPlan;
+use fovea_core::run::{Extent, Run};
 use fovea_core::spec::RunSpec;
 use fovea_proto::pb;
 use fovea_proto::pb::run_event::Event as Wire;
 use fovea_proto::pb::runs_server::Runs;
 use tokio::sync::{broadcast, mpsc};
 use tonic::{Request, Response, Status};
+use tracing::info;
 
 use super::transfer::Answers;
-use super::{Context, check};
+use super::{Context, check, peer};
+use crate::clock::unix_ms;
+use crate::cluster::Request as ClusterRequest;
+use crate::directory::Directory;
 use crate::error::ApiError;
-use crate::owner::{Handle, Ledger, Message, RunEvent, RunView, Watched};
+use crate::journal::{LiveRun, OnFull, Urgency};
+use crate::run::{DeletedRun, PersonRequest, RunEvent, RunInput, Shown, Watched};
+use crate::store::HeldDataset;
 
 /// Most runs in a page, and how many there are unless the client says.
 const PAGE: (u32, u32) = (1000, 100);
 
-/// Events that a watcher's stream holds before the owner's channel takes over.
+/// Steps of a ledger that an audit reads at a time.
+const LEDGER_PAGE: usize = 2_000;
+
+/// Events that a watcher's stream holds before the run's channel takes over.
 const WATCH_AHEAD: usize = 16;
 
 /// The service.
@@ -35,25 +45,15 @@ impl Runs for RunsService {
         let spec = spec.ok_or_else(|| ApiError::invalid("spec", "is missing"))?;
         let spec = RunSpec::try_from(spec).map_err(ApiError::from)?;
         spec.validate().map_err(ApiError::from)?;
-        let spec = Box::new(spec);
-        let view = self
-            .0
-            .owner
-            .ask(|reply| Message::Submit { spec, reply })
-            .await?;
+        let shown = self.accept(spec).await?;
         Ok(Response::new(pb::SubmitResponse {
-            run: Some(wire(&view)),
+            run: Some(wire(&shown)),
         }))
     }
 
     async fn get(&self, request: Request<pb::GetRunRequest>) -> Result<Response<pb::Run>, Status> {
         let run = check::run_id("run_id", &request.into_inner().run_id)?;
-        let view = self
-            .0
-            .owner
-            .ask(|reply| Message::GetRun { run, reply })
-            .await?;
-        Ok(Response::new(wire(&view)))
+        Ok(Response::new(wire(&self.0.runs.shown(&run).await?)))
     }
 
     async fn list(
@@ -80,15 +80,7 @@ impl Runs for RunsService {
             })?,
         };
         // One more than asked for tells whether there is a next page.
-        let mut runs = self
-            .0
-            .owner
-            .ask(|reply| Message::ListRuns {
-                before,
-                limit: limit + 1,
-                reply,
-            })
-            .await?;
+        let mut runs = self.0.runs.list(before, limit + 1).await?;
         let more = runs.len() > limit;
         runs.truncate(limit);
         let next_page_token = match runs.last() {
@@ -107,15 +99,17 @@ impl Runs for RunsService {
         &self,
         request: Request<pb::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        let permit = self.0.limits.watch(peer(&request)).map_err(ApiError::from)?;
         let run = check::run_id("run_id", &request.into_inner().run_id)?;
-        let watched = subscribe(&self.0.owner, &run).await?;
+        let watched = subscribe(&self.0.runs, &run).await?;
         let (sender, receiver) = mpsc::channel(WATCH_AHEAD);
-        let Context { owner, closing, .. } = self.0.clone();
+        let Context { runs, closing, .. } = self.0.clone();
         self.0.tasks.spawn(async move {
+            let _permit = permit;
             tokio::select! {
-                // First, so that what happened before the end is told before the end.
+                // First, so that what happened before the end is sent before the end.
                 biased;
-                () = tell(&sender, watched, &owner, &run) => {}
+                () = follow(&sender, watched, &runs, &run) => {}
                 () = sender.closed() => {}
                 () = closing.cancelled() => {
                     let _ = sender.try_send(Err(ApiError::ShuttingDown.into()));
@@ -130,22 +124,12 @@ impl Runs for RunsService {
         request: Request<pb::CancelRequest>,
     ) -> Result<Response<pb::Run>, Status> {
         let run = check::run_id("run_id", &request.into_inner().run_id)?;
-        let view = self
-            .0
-            .owner
-            .ask(|reply| Message::Cancel { run, reply })
-            .await?;
-        Ok(Response::new(wire(&view)))
+        Ok(Response::new(self.ask(&run, PersonRequest::Cancel).await?))
     }
 
     async fn pause(&self, request: Request<pb::PauseRequest>) -> Result<Response<pb::Run>, Status> {
         let run = check::run_id("run_id", &request.into_inner().run_id)?;
-        let view = self
-            .0
-            .owner
-            .ask(|reply| Message::Pause { run, reply })
-            .await?;
-        Ok(Response::new(wire(&view)))
+        Ok(Response::new(self.ask(&run, PersonRequest::Pause).await?))
     }
 
     async fn audit(
@@ -153,23 +137,27 @@ impl Runs for RunsService {
         request: Request<pb::AuditRequest>,
     ) -> Result<Response<pb::AuditReport>, Status> {
         let run = check::run_id("run_id", &request.into_inner().run_id)?;
-        let ledger = self
-            .0
-            .owner
-            .ask(|reply| Message::ReadLedger { run, reply })
-            .await?;
-        // A long run's ledger takes a while to go through.
-        let report = tokio::task::spawn_blocking(move || audited(ledger))
-            .await
-            .map_err(|e| ApiError::Internal(e.to_string()))?;
-        Ok(Response::new(report))
+        Ok(Response::new(self.audited(&run).await?))
     }
 
     async fn delete(
         &self,
-        _: Request<pb::DeleteRunRequest>,
+        request: Request<pb::DeleteRunRequest>,
     ) -> Result<Response<pb::DeleteRunResponse>, Status> {
-        Err(Status::unimplemented("Runs.Delete"))
+        let pb::DeleteRunRequest {
+            run_id,
+            with_checkpoints,
+        } = request.into_inner();
+        let run = check::run_id("run_id", &run_id)?;
+        let delete = |reply| RunInput::Delete {
+            with_checkpoints,
+            reply,
+        };
+        let DeletedRun { checkpoints, bytes } = self.0.runs.ask(&run, delete).await?;
+        Ok(Response::new(pb::DeleteRunResponse {
+            checkpoints,
+            freed_bytes: bytes,
+        }))
     }
 
     async fn resume(
@@ -181,51 +169,130 @@ impl Runs for RunsService {
             checkpoint_step: checkpoint,
         } = request.into_inner();
         let run = check::run_id("run_id", &run_id)?;
-        let view = self
-            .0
-            .owner
-            .ask(|reply| Message::Resume {
-                run,
-                checkpoint,
-                reply,
+        let request = PersonRequest::Resume { checkpoint };
+        Ok(Response::new(self.ask(&run, request).await?))
+    }
+}
+
+impl RunsService {
+    /// Accepts a valid spec: meets its dataset, gets a number, is journalled, starts.
+    async fn accept(&self, spec: RunSpec) -> Result<Shown, ApiError> {
+        let dataset = self.0.datasets.now().find(spec.dataset.as_str())?;
+        let plan = plan(&dataset, &spec)?;
+        let steps_per_epoch = plan.steps_per_epoch();
+        let extent = Extent {
+            steps_per_epoch,
+            total_steps: steps_per_epoch * u64::from(spec.train.epochs),
+            train_samples: plan.train_samples(),
+            validation_samples: dataset.validation.into(),
+        };
+        let number = |reply| ClusterRequest::NextNumber { reply };
+        let number = self.0.runs.cluster.ask(number).await?;
+        let id = RunId::new(format!("{}-{number}", spec.name))
+            .map_err(|e| ApiError::invalid("spec.name", e))?;
+        let digest = dataset.manifest.digest.clone();
+        let run = Run::new(id, number, spec, digest, extent, unix_ms());
+        let written = self.0.runs.journal.put_run(
+            number,
+            Some(&run),
+            None,
+            Vec::new(),
+            extent.train_samples,
+            0,
+            Urgency::Now,
+            OnFull::Refuse,
+        );
+        written
+            .await
+            .map_err(|e| ApiError::Unavailable(e.to_string()))?;
+        info!(
+            run_id = %run.id,
+            dataset = %run.spec.dataset,
+            total_steps = extent.total_steps,
+            "run.accepted: {}: {} steps on {}", run.id, extent.total_steps, run.spec.dataset
+        );
+        let live = LiveRun {
+            run,
+            ledger_head: 0,
+            losses: Vec::new(),
+        };
+        Ok(self.0.runs.cluster.open(live).await?.shown())
+    }
+
+    async fn ask(&self, run: &RunId, request: PersonRequest) -> Result<pb::Run, ApiError> {
+        let ask = |reply| RunInput::Request {
+            request: request.clone(),
+            reply,
+        };
+        Ok(wire(&self.0.runs.ask(run, ask).await?))
+    }
+
+    /// Compares a run's ledger with its plan, a page at a time.
+    async fn audited(&self, id: &RunId) -> Result<pb::AuditReport, ApiError> {
+        let runs = &self.0.runs;
+        if let Some(live) = runs.cluster.find(id).await? {
+            // None: it has just ended, and is written out.
+            let _ = live.query(|reply| RunInput::Flush { reply }).await;
+        }
+        let Shown { run, progress, .. } = runs.shown(id).await?;
+        let dataset = self.0.datasets.now().find(&run.dataset_digest)?;
+        let mut auditor = Auditor::new(plan(&dataset, &run.spec)?);
+        let (mut from, mut ledger_bytes) = (0, 0);
+        loop {
+            let (entries, bytes) = runs
+                .journal
+                .steps(run.number, run.extent.train_samples, from, LEDGER_PAGE)
+                .await
+                .map_err(|e| ApiError::Unavailable(e.to_string()))?;
+            ledger_bytes += bytes;
+            let Some(last) = entries.last() else { break };
+            from = last.step + 1;
+            // Some milliseconds of computation, off the threads that serve.
+            auditor = tokio::task::spawn_blocking(move || {
+                for entry in entries {
+                    auditor.push(entry);
+                }
+                auditor
             })
-            .await?;
-        Ok(Response::new(wire(&view)))
+            .await
+            .map_err(|e| ApiError::Internal(e.to_string()))?;
+        }
+        let Audit {
+            steps,
+            clean_epochs,
+            samples_used,
+            problems,
+        } = auditor.finish(progress.map_or(0, |p| p.step));
+        Ok(pb::AuditReport {
+            run_id: run.id.to_string(),
+            train_samples: run.extent.train_samples,
+            steps,
+            total_steps: run.extent.total_steps,
+            clean_epochs,
+            samples_used,
+            problems,
+            ledger_bytes,
+        })
     }
 }
 
-fn audited(ledger: Ledger) -> pb::AuditReport {
-    let Ledger {
-        run,
-        plan,
-        entries,
-        bytes,
-    } = ledger;
-    let committed = run.progress.map_or(0, |p| p.step);
-    let Audit {
-        steps,
-        clean_epochs,
-        samples_used,
-        problems,
-    } = audit(entries, &plan, committed);
-    pb::AuditReport {
-        run_id: run.id.to_string(),
-        train_samples: run.extent.train_samples,
-        steps,
-        total_steps: run.extent.total_steps,
-        clean_epochs,
-        samples_used,
-        problems,
-        ledger_bytes: bytes,
-    }
+fn plan(dataset: &HeldDataset, spec: &RunSpec) -> Result<ShardPlan, ApiError> {
+    Ok(ShardPlan::new(
+        &dataset.patients,
+        dataset.validation,
+        spec.train.virtual_ranks,
+        spec.train.batch,
+        spec.seed,
+        spec.train.rotate,
+    )?)
 }
 
-/// Tells a watcher what happens until the run ends or the watcher is gone. A watcher that is too
+/// Sends a watcher what happens until the run ends or the watcher is gone. A watcher that is too
 /// slow gets the run as it is, every epoch included, and goes on from there.
-async fn tell(
+async fn follow(
     sender: &mpsc::Sender<Result<pb::RunEvent, Status>>,
     mut watched: Watched,
-    owner: &Handle,
+    runs: &Directory,
     run: &RunId,
 ) {
     loop {
@@ -234,14 +301,14 @@ async fn tell(
         }
         loop {
             match watched.events.recv().await {
-                Ok(RunEvent::Run(view)) => {
-                    if !send_run(sender, &view).await {
+                Ok(RunEvent::Run(shown)) => {
+                    if !send_run(sender, &shown).await {
                         return;
                     }
                 }
                 Ok(event) => {
                     let event = match event {
-                        RunEvent::Run(view) => Wire::Run(wire(&view)),
+                        RunEvent::Run(shown) => Wire::Run(wire(&shown)),
                         RunEvent::Step(report) => Wire::Step((&report).into()),
                         RunEvent::Epoch(result) => Wire::Epoch((&*result).into()),
                         RunEvent::Checkpoint(info) => Wire::Checkpoint((&*info).into()),
@@ -253,10 +320,11 @@ async fn tell(
                     }
                 }
                 Err(broadcast::error::RecvError::Lagged(_)) => break,
-                Err(broadcast::error::RecvError::Closed) => return,
+                // The actor has closed: the run has ended.
+                Err(broadcast::error::RecvError::Closed) => break,
             }
         }
-        match subscribe(owner, run).await {
+        match subscribe(runs, run).await {
             Ok(fresh) => watched = fresh,
             Err(error) => {
                 let _ = sender.send(Err(error.into())).await;
@@ -266,23 +334,32 @@ async fn tell(
     }
 }
 
-async fn subscribe(owner: &Handle, run: &RunId) -> Result<Watched, ApiError> {
-    let run = run.clone();
-    owner.ask(|reply| Message::Watch { run, reply }).await
+async fn subscribe(runs: &Directory, run: &RunId) -> Result<Watched, ApiError> {
+    if let Some(live) = runs.cluster.find(run).await?
+        && let Some(watched) = live.query(|reply| RunInput::Watch { reply }).await
+    {
+        return Ok(watched);
+    }
+    // It has ended: nothing follows.
+    Ok(Watched {
+        now: runs.shown(run).await?,
+        events: broadcast::Sender::new(1).subscribe(),
+    })
 }
 
-/// Sends the run as it is. False when nothing more is to be told.
-async fn send_run(sender: &mpsc::Sender<Result<pb::RunEvent, Status>>, view: &RunView) -> bool {
+/// Sends the run as it is. False when nothing more is to be sent.
+async fn send_run(sender: &mpsc::Sender<Result<pb::RunEvent, Status>>, shown: &Shown) -> bool {
     let event = pb::RunEvent {
-        event: Some(Wire::Run(wire(view))),
+        event: Some(Wire::Run(wire(shown))),
     };
-    sender.send(Ok(event)).await.is_ok() && !view.run.is_terminal()
+    sender.send(Ok(event)).await.is_ok() && !shown.run.is_terminal()
 }
 
-/// A run on the wire. What a queued run waits for is said where nothing weightier is.
-fn wire(view: &RunView) -> pb::Run {
-    let mut run = pb::Run::from(&view.run);
-    if let (Phase::Queued { .. }, Some(waiting)) = (&view.run.phase, &view.waiting) {
+/// A run on the wire. What it waits for follows the reason of its phase.
+fn wire(shown: &Shown) -> pb::Run {
+    let mut run = pb::Run::from(&*shown.run);
+    run.progress = shown.progress.as_ref().map(Into::into);
+    if let Some(waiting) = &shown.waiting {
         run.reason = if run.reason.is_empty() {
             waiting.clone()
         } else {

@@ -1,8 +1,8 @@
 //! Moving bytes: reading files out in pieces, and taking streams in with a deadline on silence.
 
 use std::io;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
+use std::time::Instant;
 
 use fovea_proto::CHUNK_BYTES;
 use prost::bytes::{Bytes, BytesMut};
@@ -14,10 +14,8 @@ use tonic::{Status, Streaming};
 
 use super::Context;
 use crate::error::ApiError;
-use crate::owner::Message;
-
-/// An upload that is silent for so long is given up, so that it does not hold its place for ever.
-const SILENCE: Duration = Duration::from_secs(30);
+use crate::net::{Pace, Permit};
+use crate::store::StoreError;
 
 /// Pieces read ahead of the receiver: enough to keep it busy, and the bound on memory.
 const AHEAD: usize = 4;
@@ -25,21 +23,41 @@ const AHEAD: usize = 4;
 /// What a stream of answers gives the server.
 pub(super) type Answers<T> = tokio_stream::wrappers::ReceiverStream<Result<T, Status>>;
 
-/// The next message of an upload; None at its end.
-pub(super) async fn next<T>(
-    stream: &mut Streaming<T>,
-    context: &Context,
-) -> Result<Option<T>, ApiError> {
-    tokio::select! {
-        () = context.closing.cancelled() => Err(ApiError::ShuttingDown),
-        message = tokio::time::timeout(SILENCE, stream.message()) => match message {
-            Err(_) => Err(ApiError::Silent(format!(
-                "nothing came for {} s; the upload is given up",
-                SILENCE.as_secs()
-            ))),
-            Ok(Ok(message)) => Ok(message),
-            Ok(Err(status)) => Err(broken(&status)),
-        },
+/// An upload under way. It is given up when the client is silent or too slow.
+pub(super) struct Receiving<T> {
+    stream: Streaming<T>,
+    pace: Pace,
+    /// Bytes that a message brings.
+    size: fn(&T) -> usize,
+}
+
+impl<T> Receiving<T> {
+    pub(super) fn new(stream: Streaming<T>, size: fn(&T) -> usize) -> Self {
+        Self {
+            stream,
+            pace: Pace::new(Instant::now()),
+            size,
+        }
+    }
+
+    /// The next message; None at the end.
+    pub(super) async fn next(&mut self, context: &Context) -> Result<Option<T>, ApiError> {
+        self.pace.waiting(Instant::now());
+        let deadline = self.pace.deadline().into();
+        tokio::select! {
+            () = context.closing.cancelled() => Err(ApiError::ShuttingDown),
+            message = tokio::time::timeout_at(deadline, self.stream.message()) => match message {
+                Err(_) => Err(ApiError::Silent(
+                    "nothing came for 30 s, or less than 16 KiB/s for a minute; the upload is given up".into(),
+                )),
+                Ok(Ok(message)) => {
+                    let bytes = message.as_ref().map_or(0, self.size);
+                    self.pace.on_bytes(Instant::now(), bytes as u64);
+                    Ok(message)
+                }
+                Ok(Err(status)) => Err(broken(&status)),
+            },
+        }
     }
 }
 
@@ -57,113 +75,111 @@ pub(super) fn broken(status: &Status) -> ApiError {
     }
 }
 
-/// The digest that a file must have, and what to tell the owner if it has another.
-pub(super) struct Verify {
+/// A stored file that is to be sent.
+pub(super) struct Stored {
+    pub file: std::fs::File,
+    /// What it is, for people.
+    pub what: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its digest.
     pub sha256: String,
-    pub damage: Box<dyn FnOnce(String) -> Message + Send>,
 }
 
-/// Streams `first`, then the file in pieces of at most [`CHUNK_BYTES`]. It must have exactly `bytes`
-/// bytes and the digest in `verify`; otherwise the stream ends with an error. The receiver's pace is the
-/// reader's.
-pub(super) async fn send_file<T: Send + 'static>(
+/// Streams `first`, then the file in pieces of at most [`CHUNK_BYTES`], at the receiver's pace. It must have the size
+/// and the digest that were stored; otherwise the stream ends with an error. `read` hears what the reading showed,
+/// before the receiver does, and may replace the error's text; it is not called when the receiver breaks off.
+pub(super) fn send_file<T, F>(
     context: &Context,
-    path: PathBuf,
-    bytes: u64,
+    stored: Stored,
     first: Option<T>,
     piece: impl Fn(Bytes) -> T + Send + 'static,
-    verify: Option<Verify>,
-) -> Result<Answers<T>, ApiError> {
+    permit: Permit,
+    read: impl FnOnce(Result<(), StoreError>) -> F + Send + 'static,
+) -> Answers<T>
+where
+    T: Send + 'static,
+    F: Future<Output = Option<String>> + Send,
+{
     let (sender, receiver) = mpsc::channel(AHEAD);
     let closing = context.closing.clone();
-    let owner = context.owner.clone();
     context.tasks.spawn(async move {
-        let mut hash = verify.as_ref().map(|_| Sha256::new());
+        let _permit = permit;
         let sent = tokio::select! {
             () = closing.cancelled() => return,
             // None says that the receiver is gone.
-            sent = send_pieces(&sender, &path, bytes, first, piece, &mut hash) => sent,
+            sent = send_pieces(&sender, stored, first, piece) => sent,
         };
-        let result = match sent {
-            None => return,
-            Some(Err(problem)) => Err(problem),
-            Some(Ok(())) => {
-                let found = hash.map(|hash| hex::encode(hash.finalize()));
-                match (&verify, found) {
-                    (Some(verify), Some(found)) if found != verify.sha256 => Err(format!(
-                        "its SHA-256 is {found}, but {} was stored",
-                        verify.sha256
-                    )),
-                    _ => Ok(()),
-                }
-            }
-        };
-        if let Err(problem) = result {
-            let what = format!(
-                "the coordinator's file {} is damaged: {problem}",
-                name(&path)
-            );
-            if let Some(verify) = verify {
-                owner.tell((verify.damage)(problem)).await;
-            }
-            let _ = sender.send(Err(ApiError::Damaged(what).into())).await;
+        let Some(result) = sent else { return };
+        let error = result.as_ref().err().map(ApiError::from);
+        let text = read(result).await;
+        if let Some(error) = error {
+            let error = match (error, text) {
+                (ApiError::Damaged(_), Some(text)) => ApiError::Damaged(text),
+                (ApiError::Unavailable(_), Some(text)) => ApiError::Unavailable(text),
+                (error, _) => error,
+            };
+            let _ = sender.send(Err(error.into())).await;
         }
     });
-    Ok(Answers::new(receiver))
+    Answers::new(receiver)
 }
 
 async fn send_pieces<T>(
     sender: &mpsc::Sender<Result<T, Status>>,
-    path: &Path,
-    bytes: u64,
+    stored: Stored,
     first: Option<T>,
     piece: impl Fn(Bytes) -> T,
-    hash: &mut Option<Sha256>,
-) -> Option<Result<(), String>> {
-    let opened = async {
-        let file = File::open(path).await?;
-        let size = file.metadata().await?.len();
-        io::Result::Ok((file, size))
-    };
-    let (mut file, size) = match opened.await {
-        Ok(opened) => opened,
-        Err(error) => return Some(Err(format!("it cannot be read: {error}"))),
-    };
-    if size != bytes {
-        return Some(Err(format!("it has {size} bytes instead of {bytes}")));
-    }
+) -> Option<Result<(), StoreError>> {
+    let Stored {
+        file,
+        what,
+        bytes,
+        sha256,
+    } = stored;
+    let path = PathBuf::from(&what);
+    let mut file = File::from_std(file);
+    let mut hash = Sha256::new();
     if let Some(first) = first {
         sender.send(Ok(first)).await.ok()?;
     }
-    let mut left = bytes;
-    while left > 0 {
-        let data = match read(&mut file, left).await {
+    let mut sent = 0;
+    loop {
+        let data = match read(&mut file).await {
             Ok(data) => data,
-            Err(error) => return Some(Err(format!("it cannot be read: {error}"))),
+            Err(source) => return Some(Err(StoreError::Unreadable { path, source })),
         };
-        left -= data.len() as u64;
-        if let Some(hash) = hash {
-            hash.update(&data);
+        if data.is_empty() {
+            break;
         }
+        sent += data.len() as u64;
+        if sent > bytes {
+            let problem = format!("it is longer than the {bytes} bytes that were stored");
+            return Some(Err(StoreError::Corrupt { path, problem }));
+        }
+        hash.update(&data);
         sender.send(Ok(piece(data))).await.ok()?;
+    }
+    if sent != bytes {
+        let problem = format!("it has {sent} bytes, {bytes} were stored");
+        return Some(Err(StoreError::Corrupt { path, problem }));
+    }
+    let found = hex::encode(hash.finalize());
+    if found != sha256 {
+        let problem = format!("its SHA-256 is {found}, {sha256} was stored");
+        return Some(Err(StoreError::Corrupt { path, problem }));
     }
     Some(Ok(()))
 }
 
-async fn read(file: &mut File, left: u64) -> io::Result<Bytes> {
-    let want = left.min(CHUNK_BYTES as u64) as usize;
-    let mut buffer = BytesMut::with_capacity(want);
-    while buffer.len() < want {
-        let mut rest = (&mut *file).take((want - buffer.len()) as u64);
+/// The next piece of a file; empty at its end.
+async fn read(file: &mut File) -> io::Result<Bytes> {
+    let mut buffer = BytesMut::with_capacity(CHUNK_BYTES);
+    while buffer.len() < CHUNK_BYTES {
+        let mut rest = (&mut *file).take((CHUNK_BYTES - buffer.len()) as u64);
         if rest.read_buf(&mut buffer).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+            break;
         }
     }
     Ok(buffer.freeze())
-}
-
-/// A file's name without the coordinator's folders, which are not the client's business.
-fn name(path: &std::path::Path) -> String {
-    path.file_name()
-        .map_or_else(String::new, |n| n.to_string_lossy().into_owned())
 }

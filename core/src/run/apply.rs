@@ -143,6 +143,11 @@ impl Run {
             .min()
     }
 
+    /// Workers that the run does not want, and until when, in milliseconds on the caller's clock.
+    pub fn barred(&self) -> std::collections::BTreeMap<crate::ids::WorkerId, u64> {
+        self.liveness.barred()
+    }
+
     /// Until when a worker is barred from this run: `u64::MAX` is for good.
     pub fn barred_until(&self, worker: &crate::ids::WorkerId) -> u64 {
         self.liveness.barred_until(worker)

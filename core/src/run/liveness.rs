@@ -353,6 +353,12 @@ impl Liveness {
         penalties.differed > 1
     }
 
+    /// Workers that have ever been barred, and until when.
+    pub fn barred(&self) -> BTreeMap<WorkerId, u64> {
+        let barred = self.penalties.iter().filter(|(_, p)| p.until_ms > 0);
+        barred.map(|(worker, p)| (worker.clone(), p.until_ms)).collect()
+    }
+
     /// Until when a worker is barred from the run.
     pub fn barred_until(&self, worker: &WorkerId) -> u64 {
         self.penalties.get(worker).map_or(0, |s| s.until_ms)

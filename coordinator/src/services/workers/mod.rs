@@ -1,16 +1,17 @@
 //! `Workers`: the sessions of worker processes, and the slices that they upload.
 
+mod convert;
 mod slices;
-mod words;
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fovea_proto::pb;
 use fovea_proto::pb::coordinator_message::Message as Down;
 use fovea_proto::pb::worker_message::Message as Up;
 use fovea_proto::pb::workers_server::Workers;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
@@ -18,14 +19,18 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 
-use super::{Context, transfer};
+use super::{Context, peer, transfer};
 use crate::error::ApiError;
-use crate::owner::{Hello, Message, SessionId, ToWorker};
-use words::{down, hello, said, wire_message};
+use crate::cluster::{Request as ClusterRequest, SessionId};
+use crate::messages::{CoordinatorMessage, Hello};
+use convert::{down, hello, wire_message, worker_message};
 
 /// Messages that wait for a worker. It gets a handful for each generation; one that lets so many
 /// wait is stuck, and lost.
 const OUTBOX: usize = 64;
+
+/// Messages of a worker that may be on their way to its run.
+const IN_FLIGHT: usize = 64;
 
 /// A deadline that is noticed so much later says more of this program than of the worker.
 const OVERSLEPT: Duration = Duration::from_millis(500);
@@ -58,7 +63,7 @@ impl Workers for WorkersService {
         let (joined, joining) = oneshot::channel();
         let context = self.0.clone();
         // From here on a task of its own: this call may be dropped at any point, and a session
-        // that the owner knows must have somebody who reports its end.
+        // that the cluster knows must have somebody who reports its end.
         self.0
             .tasks
             .spawn(listen(context, hello, stream, outbox, joined));
@@ -77,27 +82,29 @@ impl Workers for WorkersService {
         &self,
         request: Request<Streaming<pb::SliceUpload>>,
     ) -> Result<Response<pb::SliceAck>, Status> {
+        let permit = self.0.limits.slice_upload(peer(&request)).map_err(ApiError::from)?;
         slices::take_slice(&self.0, request.into_inner()).await?;
+        drop(permit);
         Ok(Response::new(pb::SliceAck {}))
     }
 }
 
-/// Lets a worker join, listens to it until its session ends, and says so.
+/// Lets a worker join, listens to it until its session ends, and reports the end.
 async fn listen(
     context: Context,
     hello: Hello,
     stream: Streaming<pb::WorkerMessage>,
-    outbox: mpsc::Sender<ToWorker>,
+    outbox: mpsc::Sender<CoordinatorMessage>,
     joined: oneshot::Sender<Result<(), ApiError>>,
 ) {
     let over = CancellationToken::new();
-    let join = |reply| Message::Hello {
-        hello,
+    let join = |reply| ClusterRequest::Hello {
+        hello: Box::new(hello),
         outbox: outbox.clone(),
         over: over.clone(),
         reply,
     };
-    let session = match context.owner.ask(join).await {
+    let session = match context.runs.cluster.ask(join).await {
         Ok(session) => {
             // A caller that is gone shows as a closed outbox.
             let _ = joined.send(Ok(()));
@@ -109,32 +116,33 @@ async fn listen(
         }
     };
     let end = tokio::select! {
-        // The owner ended it and has said why.
+        // The cluster ended it and has sent the reason.
         () = over.cancelled() => return,
         end = relay(&context, session, stream, &outbox) => end,
     };
-    // The owner first, so that its reason is this one and not what the worker does about it.
+    // The cluster first, so that its reason is this one and not what the worker does about it.
     let reason = end.to_string();
-    let ended = |reply| Message::SessionEnded {
+    let ended = |reply| ClusterRequest::SessionEnded {
         session,
         reason,
         reply,
     };
-    if context.owner.ask(ended).await.is_err() {
-        debug!(%end, "the owner is gone");
+    if context.runs.cluster.ask(ended).await.is_err() {
+        debug!(%end, "the cluster is gone");
     }
     // Best effort: a worker that still listens learns why.
-    let _ = outbox.try_send(ToWorker::End(end));
+    let _ = outbox.try_send(CoordinatorMessage::End(end));
 }
 
-/// Passes on what a worker says, until its session cannot go on. Returns why.
+/// Passes a worker's messages on, until its session cannot go on. Returns why.
 async fn relay(
     context: &Context,
     session: SessionId,
     mut stream: Streaming<pb::WorkerMessage>,
-    outbox: &mpsc::Sender<ToWorker>,
+    outbox: &mpsc::Sender<CoordinatorMessage>,
 ) -> ApiError {
     let patience = context.config.timeout();
+    let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
     loop {
         let begun = Instant::now();
         let message = tokio::select! {
@@ -155,12 +163,26 @@ async fn relay(
             Ok(Ok(None)) => return ApiError::BrokenOff("it closed its session".into()),
             Ok(Ok(Some(message))) => message,
         };
-        let said = match said(message) {
-            Ok(Some(said)) => said,
+        let message = match worker_message(message) {
+            Ok(Some(message)) => message,
             Ok(None) => continue,
             Err(error) => return error,
         };
-        if !context.owner.tell(Message::Said { session, said }).await {
+        // The run's pace is the worker's: a message holds its permit until it has been handled.
+        let permit = tokio::select! {
+            () = context.closing.cancelled() => return ApiError::ShuttingDown,
+            () = outbox.closed() => return ApiError::BrokenOff("its session broke".into()),
+            permit = Arc::clone(&in_flight).acquire_owned() => permit,
+        };
+        let Ok(permit) = permit else {
+            return ApiError::ShuttingDown;
+        };
+        let request = ClusterRequest::Worker {
+            session,
+            message,
+            permit,
+        };
+        if !context.runs.cluster.send(request).await {
             return ApiError::ShuttingDown;
         }
     }

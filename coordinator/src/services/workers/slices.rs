@@ -8,23 +8,32 @@ use tonic::Streaming;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::error::ApiError;
-use crate::owner::{Message, SliceClaim, SliceTicket};
-use crate::services::datasets::on_disk_thread;
-use crate::services::{Context, check, transfer};
+use crate::messages::SliceClaim;
+use crate::run::{RunInput, SliceTicket};
+use crate::services::transfer::Receiving;
+use crate::services::{Context, check, on_files};
 
-/// Takes a slice: checked, written at its place, verified, made to last, reported to the owner.
+/// Takes a slice: checked, written at its place, verified, flushed to disk, reported to the run.
 pub(super) async fn take_slice(
     context: &Context,
-    mut stream: Streaming<pb::SliceUpload>,
+    stream: Streaming<pb::SliceUpload>,
 ) -> Result<(), ApiError> {
-    let first = transfer::next(&mut stream, context).await?;
+    let mut stream = Receiving::new(stream, |message| match &message.part {
+        Some(Part::Data(data)) => data.len(),
+        Some(Part::Header(_)) | None => 0,
+    });
+    let first = stream.next(context).await?;
     let Some(Part::Header(header)) = first.and_then(|message| message.part) else {
         return Err(ApiError::invalid("header", "must come first"));
     };
     let slice = claim(header)?;
     let digest = slice.digest.clone();
-    let begin = |reply| Message::BeginSlice { slice, reply };
-    let (key, rank, file, byte, bytes, claim) = match context.owner.ask(begin).await? {
+    let actor = context.runs.cluster.find(&slice.run).await?;
+    let actor = actor.ok_or_else(|| ApiError::no_run(&slice.run))?;
+    let begin = |reply| RunInput::BeginSlice { claim: slice, reply };
+    let gone = || ApiError::Precondition("header.run_id: the run has ended".into());
+    let ticket = actor.ask(begin).await.ok_or_else(gone)??;
+    let (key, rank, file, byte, bytes, claim) = match ticket {
         SliceTicket::Here => return Ok(()),
         SliceTicket::Write {
             key,
@@ -35,10 +44,9 @@ pub(super) async fn take_slice(
             claim,
         } => (key, rank, file, byte, bytes, claim),
     };
-    let disk = |e: std::io::Error| ApiError::disk("cannot store the slice", &e);
     let mut hash = Xxh3::new();
     let mut written = 0u64;
-    while let Some(message) = transfer::next(&mut stream, context).await? {
+    while let Some(message) = stream.next(context).await? {
         let data = match message.part {
             Some(Part::Data(data)) => data,
             Some(Part::Header(_)) => {
@@ -64,13 +72,13 @@ pub(super) async fn take_slice(
         // This call may be dropped while the bytes are being written; the slice is not free for
         // another try before they are.
         let writing = Arc::clone(&claim);
-        hash = on_disk_thread(move || {
+        hash = on_files(move || {
             let _writing = writing;
-            file.write_at(&data, at).map_err(disk)?;
+            file.write_at(&data, at).map_err(|e| ApiError::from(&e))?;
             hash.update(&data);
-            Ok(hash)
+            Ok::<_, ApiError>(hash)
         })
-        .await?;
+        .await??;
     }
     if written != bytes {
         return Err(ApiError::invalid(
@@ -85,17 +93,17 @@ pub(super) async fn take_slice(
             format!("says {digest}, but the bytes that came have {found}"),
         ));
     }
-    on_disk_thread(move || file.sync().map_err(disk)).await?;
-    let stored = |reply| Message::SliceStored {
+    on_files(move || file.sync().map_err(|e| ApiError::from(&e))).await??;
+    let stored = |reply| RunInput::SliceStored {
         key,
         rank,
         digest,
         reply,
     };
-    let answer = context.owner.ask(stored).await;
-    // Held until the owner knows, so that nobody else began in between.
+    let answer = actor.ask(stored).await;
+    // Held until the run knows, so that nobody else began in between.
     drop(claim);
-    answer
+    answer.ok_or_else(gone)?
 }
 
 fn claim(header: pb::SliceHeader) -> Result<SliceClaim, ApiError> {

@@ -1,0 +1,410 @@
+//! The cluster's task: one message at a time, then whatever follows from it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use fovea_core::ids::{RunId, WorkerId};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::sessions::Session;
+use super::{Cluster, Demand, INBOX, Report, Request, RunStatus, SessionId};
+use crate::config::Config;
+use crate::catalogue::Catalogue;
+use crate::error::ApiError;
+use crate::housekeeping::Room;
+use crate::journal::LiveRun;
+use crate::run::{self, RunActorError, RunContext, RunHandle, RunInput};
+
+/// Why the coordinator cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ActorError {
+    /// A run's actor.
+    #[error(transparent)]
+    Run(#[from] RunActorError),
+    /// A task panicked.
+    #[error("an actor ended unexpectedly: {0}")]
+    Panicked(String),
+}
+
+/// A live run, as the cluster sees it.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub handle: RunHandle,
+    pub status: RunStatus,
+    /// Since when it could start, on the coordinator's clock.
+    pub startable_since: Option<u64>,
+    /// Why it waits, as last told.
+    pub waiting: Option<String>,
+    /// What is wrong with its dataset, as last told.
+    pub data_problem: Option<String>,
+}
+
+/// What the cluster starts with.
+pub(crate) struct Start {
+    pub config: Arc<Config>,
+    pub next_run: u64,
+    pub recovered: Vec<LiveRun>,
+    pub catalogue: watch::Receiver<Arc<Catalogue>>,
+    pub room: watch::Receiver<Room>,
+}
+
+/// All state, with one owner.
+pub(super) struct Actor {
+    pub config: Arc<Config>,
+    pub context: RunContext,
+    actors: JoinSet<(u64, Result<(), RunActorError>)>,
+    pub runs: BTreeMap<u64, Live>,
+    numbers: HashMap<RunId, u64>,
+    /// Live runs whose roster holds a worker.
+    pub members: HashMap<WorkerId, BTreeSet<u64>>,
+    next_run: u64,
+    pub sessions: BTreeMap<SessionId, Session>,
+    pub by_worker: HashMap<WorkerId, SessionId>,
+    pub next_session: u64,
+    pub next_ticket: u64,
+    /// Sessions that do not take their messages: to be ended in this turn.
+    pub failing: Vec<(SessionId, String)>,
+    /// Something changed that scheduling depends on.
+    pub changed: bool,
+    /// When to schedule again at the latest, on the coordinator's clock.
+    wake: Option<u64>,
+    catalogue: watch::Receiver<Arc<Catalogue>>,
+    pub room: watch::Receiver<Room>,
+    pub draining: Option<Vec<oneshot::Sender<()>>>,
+    /// Runs that have not handled the request to drain yet.
+    undrained: BTreeSet<u64>,
+}
+
+/// Starts the cluster with the runs that the journal holds; `context` gives what a run actor works with, given the
+/// way to the cluster. The task ends when nobody can reach it any more, and waits for its runs then.
+pub(crate) fn start(
+    start: Start,
+    context: impl FnOnce(mpsc::UnboundedSender<Report>) -> RunContext,
+) -> (Cluster, tokio::task::JoinHandle<Result<(), ActorError>>) {
+    let (requests, inbox) = mpsc::channel(INBOX);
+    let (reports, reported) = mpsc::unbounded_channel();
+    let Start {
+        config,
+        next_run,
+        recovered,
+        catalogue,
+        room,
+    } = start;
+    let context = context(reports);
+    let mut actor = Actor {
+        config,
+        context,
+        actors: JoinSet::new(),
+        runs: BTreeMap::new(),
+        numbers: HashMap::new(),
+        members: HashMap::new(),
+        next_run,
+        sessions: BTreeMap::new(),
+        by_worker: HashMap::new(),
+        next_session: 1,
+        next_ticket: 1,
+        failing: Vec::new(),
+        changed: true,
+        wake: None,
+        catalogue,
+        room,
+        draining: None,
+        undrained: BTreeSet::new(),
+    };
+    for run in recovered {
+        actor.open(run);
+    }
+    actor.tell_data_problems();
+    (
+        Cluster { requests },
+        tokio::spawn(actor.run(inbox, reported)),
+    )
+}
+
+impl Actor {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Request>,
+        mut reported: mpsc::UnboundedReceiver<Report>,
+    ) -> Result<(), ActorError> {
+        let clock = self.context.clock;
+        loop {
+            tokio::select! {
+                // Reports first: what runs say of themselves is older than what is asked now.
+                biased;
+                Some(report) = reported.recv() => self.report(report),
+                Some(ended) = self.actors.join_next() => self.actor_ended(ended)?,
+                Ok(()) = self.catalogue.changed() => self.tell_data_problems(),
+                Ok(()) = self.room.changed() => self.changed = true,
+                request = inbox.recv() => match request {
+                    Some(request) => self.request(request),
+                    None => break,
+                },
+                () = clock.sleep_until(self.wake) => self.changed = true,
+            }
+            self.settle();
+        }
+        for live in self.runs.values() {
+            live.handle.send(RunInput::Close);
+        }
+        while let Some(ended) = self.actors.join_next().await {
+            self.actor_ended(ended)?;
+        }
+        Ok(())
+    }
+
+    /// All that follows from the messages taken so far.
+    fn settle(&mut self) {
+        while let Some((session, reason)) = self.failing.pop() {
+            self.session_ended(session, &reason);
+        }
+        if std::mem::take(&mut self.changed) {
+            self.wake = self.schedule();
+        }
+        if self.undrained.is_empty()
+            && self.active() == 0
+            && let Some(waiting) = &mut self.draining
+        {
+            for reply in waiting.drain(..) {
+                let _ = reply.send(());
+            }
+        }
+    }
+
+    fn request(&mut self, request: Request) {
+        // Who asked may be gone; then nobody misses the answer.
+        match request {
+            Request::Hello {
+                hello,
+                outbox,
+                over,
+                reply,
+            } => drop(reply.send(self.hello(*hello, outbox, over))),
+            Request::Worker {
+                session,
+                message,
+                permit,
+            } => self.worker_message(session, message, permit),
+            Request::SessionEnded {
+                session,
+                reason,
+                reply,
+            } => {
+                self.session_ended(session, &reason);
+                drop(reply.send(Ok(())));
+            }
+            Request::Find { run, reply } => {
+                let live = self.number(&run).and_then(|n| self.runs.get(&n));
+                drop(reply.send(live.map(|live| live.handle.clone())));
+            }
+            Request::Live { reply } => {
+                let live = self.runs.values().map(|live| live.handle.clone());
+                drop(reply.send(live.collect()));
+            }
+            Request::NextNumber { reply } => drop(reply.send(self.next_number())),
+            Request::Open { run, reply } => drop(reply.send(self.open(*run))),
+            Request::Drain { reply } => self.drain(reply),
+            Request::CountActive { reply } => drop(reply.send(self.active())),
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        match report {
+            Report::Status { number, status } => self.status(number, *status),
+            Report::Send {
+                number,
+                worker,
+                message,
+            } => self.deliver(number, &worker, message),
+            Report::EndSession { worker, error } => self.end_session(&worker, error),
+            Report::Handled { number, ticket } => self.handled(number, ticket),
+            Report::Ended { number } => {
+                if let Some(live) = self.runs.get(&number) {
+                    // What was sent to it before this is still handled.
+                    live.handle.send(RunInput::Close);
+                }
+                self.forget(number);
+            }
+            Report::Drained { number } => {
+                self.undrained.remove(&number);
+            }
+        }
+    }
+
+    fn next_number(&mut self) -> Result<u64, ApiError> {
+        if self.draining.is_some() {
+            return Err(ApiError::ShuttingDown);
+        }
+        let number = self.next_run;
+        self.next_run += 1;
+        Ok(number)
+    }
+
+    fn open(&mut self, run: LiveRun) -> RunHandle {
+        let number = run.run.number;
+        if let Some(live) = self.runs.get(&number) {
+            return live.handle.clone();
+        }
+        self.next_run = self.next_run.max(number + 1);
+        let roster = run.run.roster().cloned();
+        let generation = run.run.generation;
+        let (handle, actor) = run::start(run, self.context.clone());
+        self.actors.spawn(async move { (number, actor.await) });
+        self.numbers.insert(handle.id.clone(), number);
+        let mut live = Live {
+            handle: handle.clone(),
+            // Until it reports: it may have members, and wants nothing yet.
+            status: RunStatus {
+                demand: Demand::Nothing,
+                generation,
+                roster: None,
+                barred: BTreeMap::new(),
+                storing: false,
+            },
+            startable_since: None,
+            waiting: None,
+            data_problem: None,
+        };
+        live.data_problem = self.data_problem(&live.handle.dataset_digest);
+        if live.data_problem.is_some() {
+            handle.send(RunInput::DataState(live.data_problem.clone()));
+        }
+        let status = RunStatus {
+            roster,
+            ..live.status.clone()
+        };
+        self.runs.insert(number, live);
+        self.status(number, status);
+        if self.draining.is_some() {
+            self.undrained.insert(number);
+            handle.send(RunInput::Drain);
+        }
+        handle
+    }
+
+    fn status(&mut self, number: u64, status: RunStatus) {
+        let Some(live) = self.runs.get_mut(&number) else {
+            return;
+        };
+        let workers = |roster: &Option<fovea_core::roster::Roster>| -> Vec<WorkerId> {
+            let members = roster.iter().flat_map(|r| r.members.iter());
+            members.map(|m| m.worker.clone()).collect()
+        };
+        if live.status.roster != status.roster {
+            for worker in workers(&live.status.roster) {
+                if let Some(of) = self.members.get_mut(&worker) {
+                    of.remove(&number);
+                    if of.is_empty() {
+                        self.members.remove(&worker);
+                    }
+                }
+            }
+            for worker in workers(&status.roster) {
+                self.members.entry(worker).or_default().insert(number);
+            }
+        }
+        if status.demand != live.status.demand {
+            live.startable_since = None;
+            live.waiting = None;
+        }
+        live.status = status;
+        self.changed = true;
+    }
+
+    fn forget(&mut self, number: u64) {
+        if let Some(live) = self.runs.get(&number) {
+            self.numbers.remove(&live.handle.id);
+            let status = RunStatus {
+                roster: None,
+                ..live.status.clone()
+            };
+            self.status(number, status);
+            self.runs.remove(&number);
+        }
+        self.undrained.remove(&number);
+    }
+
+    fn actor_ended(
+        &mut self,
+        ended: Result<(u64, Result<(), RunActorError>), tokio::task::JoinError>,
+    ) -> Result<(), ActorError> {
+        match ended {
+            Ok((_, Ok(()))) => Ok(()),
+            Ok((_, Err(error))) => Err(error.into()),
+            Err(error) => Err(ActorError::Panicked(error.to_string())),
+        }
+    }
+
+    /// What is wrong with a dataset, if anything is known to be.
+    fn data_problem(&self, digest: &str) -> Option<String> {
+        self.catalogue.borrow().problem(digest)
+    }
+
+    /// Tells runs whether their datasets can be read, where that has changed.
+    fn tell_data_problems(&mut self) {
+        let catalogue = Arc::clone(&self.catalogue.borrow_and_update());
+        for live in self.runs.values_mut() {
+            let problem = catalogue.problem(&live.handle.dataset_digest);
+            if problem != live.data_problem {
+                live.data_problem.clone_from(&problem);
+                live.handle.send(RunInput::DataState(problem));
+            }
+        }
+    }
+
+    fn drain(&mut self, reply: oneshot::Sender<()>) {
+        info!(
+            active_runs = self.active(),
+            "shutdown.draining: checkpointing the runs under way and queueing them again; no run is started"
+        );
+        if self.draining.is_none() {
+            for (number, live) in &self.runs {
+                self.undrained.insert(*number);
+                live.handle.send(RunInput::Drain);
+            }
+        }
+        self.draining.get_or_insert_default().push(reply);
+    }
+
+    /// Runs that have workers, or a checkpoint that is being stored.
+    fn active(&self) -> usize {
+        let active = |live: &&Live| live.status.roster.is_some() || live.status.storing;
+        self.runs.values().filter(active).count()
+    }
+
+    pub(super) fn number(&self, run: &RunId) -> Option<u64> {
+        self.numbers.get(run).copied()
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.context.clock.now()
+    }
+
+    /// Tells a run's actor why the run waits, and logs it, when that is news.
+    pub(super) fn waits(&mut self, number: u64, reason: Option<String>) {
+        let Some(live) = self.runs.get_mut(&number) else {
+            return;
+        };
+        if live.waiting == reason {
+            return;
+        }
+        if let Some(reason) = &reason {
+            info!(run_id = %live.handle.id, "run.waiting: {}: {reason}", live.handle.id);
+        }
+        live.waiting.clone_from(&reason);
+        live.handle.send(RunInput::Waits(reason));
+    }
+
+    pub(super) fn end_session(&mut self, worker: &WorkerId, error: ApiError) {
+        let Some(id) = self.by_worker.get(worker).copied() else {
+            return;
+        };
+        warn!(%worker, %error, "session.closed: protocol violation by {worker}: {error}");
+        if let Some(session) = self.sessions.get(&id) {
+            session.end(error.clone());
+        }
+        self.session_ended(id, &format!("protocol violation: {error}"));
+    }
+}

@@ -1,0 +1,209 @@
+//! The cluster actor: which workers are connected, which are free, and which run gets them.
+//!
+//! ```text
+//!  sessions, services ──Request (bounded)──> Cluster ──RunInput──> run actors
+//!                                               ^                      │
+//!                                               └──────── Report ──────┘
+//! ```
+//!
+//! It owns the sessions and the table of live runs. It does not know what a run does: each run actor reports a
+//! [`RunStatus`] when it changes, and the cluster schedules only when a status, a session or a store changed. It
+//! never waits for a run, a file or the journal.
+//!
+//! `Report` and `RunInput` are unbounded channels, but bounded by construction: a message of a worker holds one
+//! of its session's permits (`services/workers`) until the run has handled it, and everything else follows from
+//! such a message, a person's request, or a timer.
+//!
+//! - `actor`: the task and its turn
+//! - `sessions`: workers that join, come back, leave, and their messages
+//! - `scheduling`: giving idle workers to runs; `scheduler` is the pure decision
+
+mod actor;
+mod scheduler;
+mod scheduling;
+mod sessions;
+
+use std::collections::BTreeMap;
+
+use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::roster::Roster;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::error::ApiError;
+use crate::journal::LiveRun;
+use crate::messages::{CoordinatorMessage, Hello, WorkerMessage};
+use crate::run::RunHandle;
+
+pub use actor::ActorError;
+pub(crate) use actor::{Start, start};
+
+/// Where an answer goes.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
+
+/// Requests that may wait for the cluster; senders wait when there are more.
+const INBOX: usize = 1024;
+
+/// Number of a session: the order of joining.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SessionId(pub u64);
+
+/// What sessions and services ask of the cluster.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// A worker opens its session.
+    Hello {
+        hello: Box<Hello>,
+        outbox: mpsc::Sender<CoordinatorMessage>,
+        /// Cancelled when the cluster ends the session.
+        over: CancellationToken,
+        reply: Reply<SessionId>,
+    },
+    /// A worker's message.
+    Worker {
+        session: SessionId,
+        message: WorkerMessage,
+        /// Dropped when the message has been handled.
+        permit: OwnedSemaphorePermit,
+    },
+    /// A session is over.
+    SessionEnded {
+        session: SessionId,
+        reason: String,
+        reply: Reply<()>,
+    },
+    /// The actor of a live run, if the run is live.
+    Find {
+        run: RunId,
+        reply: oneshot::Sender<Option<RunHandle>>,
+    },
+    /// The actors of all live runs, by number.
+    Live {
+        reply: oneshot::Sender<Vec<RunHandle>>,
+    },
+    /// The number of the next run. Refused while the coordinator shuts down.
+    NextNumber { reply: Reply<u64> },
+    /// Starts the actor of a run, unless it has one: a new run, or an ended one that is asked for.
+    Open {
+        run: Box<LiveRun>,
+        reply: oneshot::Sender<RunHandle>,
+    },
+    /// Checkpoint and requeue every run; answered when none is under way.
+    Drain { reply: oneshot::Sender<()> },
+    /// How many runs are under way.
+    CountActive { reply: oneshot::Sender<usize> },
+}
+
+/// What a run actor reports.
+#[derive(Debug)]
+pub(crate) enum Report {
+    /// What scheduling needs to know of it has changed.
+    Status { number: u64, status: Box<RunStatus> },
+    /// A message for a worker.
+    Send {
+        number: u64,
+        worker: WorkerId,
+        message: CoordinatorMessage,
+    },
+    /// A worker broke the protocol: its session is to be ended.
+    EndSession { worker: WorkerId, error: ApiError },
+    /// Workers offered with this ticket were taken, or not: a roster that holds them was sent before.
+    Handled { number: u64, ticket: u64 },
+    /// The run has ended, everything of it is in the journal, and nothing is being stored.
+    Ended { number: u64 },
+    /// The request to drain was handled.
+    Drained { number: u64 },
+}
+
+/// What scheduling needs to know of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RunStatus {
+    pub demand: Demand,
+    /// The newest generation; 0 for a run that never started.
+    pub generation: u64,
+    /// The members of the generation under way.
+    pub roster: Option<Roster>,
+    /// Workers that the run does not want before that time, on the coordinator's clock.
+    pub barred: BTreeMap<WorkerId, u64>,
+    /// A whole checkpoint is being stored.
+    pub storing: bool,
+}
+
+/// What a run wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Demand {
+    /// Nothing.
+    Nothing,
+    /// Workers to start with.
+    Start { min: usize, max: usize },
+    /// So many more, while it is under way.
+    Join { room: usize },
+}
+
+/// The way to the cluster.
+#[derive(Debug, Clone)]
+pub(crate) struct Cluster {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Cluster {
+    /// Asks, and waits for the answer.
+    pub(crate) async fn ask<T>(
+        &self,
+        request: impl FnOnce(Reply<T>) -> Request,
+    ) -> Result<T, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests
+            .send(request(reply))
+            .await
+            .map_err(|_| ApiError::ShuttingDown)?;
+        answer.await.map_err(|_| ApiError::ShuttingDown)?
+    }
+
+    async fn query<T>(
+        &self,
+        request: impl FnOnce(oneshot::Sender<T>) -> Request,
+    ) -> Result<T, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests
+            .send(request(reply))
+            .await
+            .map_err(|_| ApiError::ShuttingDown)?;
+        answer.await.map_err(|_| ApiError::ShuttingDown)
+    }
+
+    /// Sends something that has no answer. False when the cluster is gone.
+    pub(crate) async fn send(&self, request: Request) -> bool {
+        self.requests.send(request).await.is_ok()
+    }
+
+    /// The actor of a live run, if the run is live.
+    pub(crate) async fn find(&self, run: &RunId) -> Result<Option<RunHandle>, ApiError> {
+        let run = run.clone();
+        self.query(|reply| Request::Find { run, reply }).await
+    }
+
+    /// The actors of all live runs, by number.
+    pub(crate) async fn live(&self) -> Result<Vec<RunHandle>, ApiError> {
+        self.query(|reply| Request::Live { reply }).await
+    }
+
+    /// Starts the actor of a run, unless it has one.
+    pub(crate) async fn open(&self, run: LiveRun) -> Result<RunHandle, ApiError> {
+        let run = Box::new(run);
+        self.query(|reply| Request::Open { run, reply }).await
+    }
+
+    /// Checkpoints and requeues every run; ends when none is under way.
+    pub(crate) async fn drain(&self) {
+        // An error says that the cluster is gone, and its runs with it.
+        let _ = self.query(|reply| Request::Drain { reply }).await;
+    }
+
+    /// How many runs are under way.
+    pub(crate) async fn active_runs(&self) -> usize {
+        self.query(|reply| Request::CountActive { reply })
+            .await
+            .unwrap_or(0)
+    }
+}

@@ -1,0 +1,333 @@
+//! Giving workers to runs: queued runs start, runs under way gain workers.
+//!
+//! A worker that is to join a run under way prepares first (it fetches its part of the data and connects to the
+//! members), so that the run is interrupted for no longer than a step and the transfer of the state.
+
+use std::collections::HashMap;
+
+use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::roster::Roster;
+use tracing::{info, warn};
+
+use super::actor::Actor;
+use super::scheduler::{Verdict, Waiting, schedule};
+use super::sessions::Preparing;
+use super::{Demand, SessionId};
+use crate::messages::{CoordinatorMessage, Prepare};
+use crate::run::RunInput;
+
+/// A worker that could not prepare is not asked again for so long, milliseconds.
+const PREPARE_AGAIN_MS: u64 = 5_000;
+/// Workers that prepare at the same time wait so long for each other, milliseconds.
+const JOIN_TOGETHER_MS: u64 = 3_000;
+
+impl Actor {
+    /// Starts what can start and lets join who can join. Returns when to schedule again.
+    pub(super) fn schedule(&mut self) -> Option<u64> {
+        if self.draining.is_some() {
+            return None;
+        }
+        let starts = self.start_queued();
+        let joins = self.let_join();
+        [starts, joins].into_iter().flatten().min()
+    }
+
+    fn start_queued(&mut self) -> Option<u64> {
+        let now = self.now();
+        let mut wake: Option<u64> = None;
+        let mut idle = self.idle_workers();
+        let room = self.room.borrow().clone();
+        let mut queued = Vec::new();
+        let mut held_back = Vec::new();
+        for (number, live) in &self.runs {
+            let Demand::Start { min, max } = live.status.demand else {
+                continue;
+            };
+            // A run that has started keeps its newest checkpoint whatever the disk; a new one does not begin.
+            if live.status.generation == 0
+                && let Some(reason) = room.too_little()
+            {
+                held_back.push((*number, reason));
+                continue;
+            }
+            let mut suitable = idle.len();
+            for (worker, until) in &live.status.barred {
+                let barred = *until > now;
+                // Looked at again when the bar ends.
+                if barred && *until < u64::MAX {
+                    wake = Some(wake.map_or(*until, |wake| wake.min(*until)));
+                }
+                let is_idle = self.by_worker.get(worker).is_some_and(|id| idle.contains(id));
+                if barred && is_idle {
+                    suitable -= 1;
+                }
+            }
+            queued.push(Waiting {
+                number: *number,
+                min,
+                max,
+                startable_since: live.startable_since,
+                suitable,
+            });
+        }
+        for (number, reason) in held_back {
+            self.waits(number, Some(reason));
+        }
+        let limits: HashMap<u64, (usize, usize)> =
+            queued.iter().map(|w| (w.number, (w.min, w.max))).collect();
+        for (number, verdict) in schedule(now, self.config.forming_grace_ms, &queued, idle.len()) {
+            let (min, max) = limits[&number];
+            match verdict {
+                Verdict::Start { workers } => {
+                    let chosen = self.choose(number, &mut idle, workers);
+                    if chosen.len() >= min {
+                        self.offer(number, &chosen, max);
+                    }
+                }
+                Verdict::Grace { since, until, free } => {
+                    if let Some(live) = self.runs.get_mut(&number) {
+                        live.startable_since = Some(since);
+                    }
+                    wake = Some(wake.map_or(until, |wake| wake.min(until)));
+                    self.waits(
+                        number,
+                        Some(format!(
+                            "could start with {free} workers; waiting a moment for up to {max}"
+                        )),
+                    );
+                }
+                Verdict::TooFew { free } => {
+                    if let Some(live) = self.runs.get_mut(&number) {
+                        live.startable_since = None;
+                    }
+                    let reason = format!("needs {min} workers, {free} are idle");
+                    self.waits(number, Some(reason));
+                }
+            }
+        }
+        wake
+    }
+
+    /// Offers workers to a queued run. They are not idle until it has handled the offer.
+    fn offer(&mut self, number: u64, chosen: &[SessionId], max: usize) {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let mut workers = Vec::with_capacity(chosen.len());
+        for id in chosen {
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.offered = Some((number, ticket));
+                workers.push((session.hello.id.clone(), session.hello.address.clone()));
+            }
+        }
+        let Some(live) = self.runs.get_mut(&number) else {
+            return;
+        };
+        live.startable_since = None;
+        // Until it reports: it is about to have what it wants.
+        live.status.demand = Demand::Nothing;
+        let names: Vec<&str> = workers.iter().map(|(id, _)| id.as_str()).collect();
+        info!(
+            run_id = %live.handle.id,
+            generation = live.status.generation + 1,
+            workers = names.join(" "),
+            "run.starting: {} with {} of at most {max} workers", live.handle.id, names.len()
+        );
+        live.handle.send(RunInput::Assigned { workers, ticket });
+    }
+
+    /// Takes `count` workers for a run out of `idle`: first those that hold its state, then by order of joining.
+    fn choose(&self, number: u64, idle: &mut Vec<SessionId>, count: usize) -> Vec<SessionId> {
+        let now = self.now();
+        let Some(live) = self.runs.get(&number) else {
+            return Vec::new();
+        };
+        let mut suitable: Vec<SessionId> = idle
+            .iter()
+            .copied()
+            .filter(|id| self.barred_until(number, *id) <= now)
+            .collect();
+        suitable.sort_by_key(|id| {
+            let held = self.sessions.get(id).and_then(|s| s.held_run.as_ref());
+            (held != Some(&live.handle.id), *id)
+        });
+        suitable.truncate(count);
+        idle.retain(|id| !suitable.contains(id));
+        suitable
+    }
+
+    /// Asks idle workers to prepare for runs that have room, and lets in those that are prepared.
+    fn let_join(&mut self) -> Option<u64> {
+        let now = self.now();
+        let mut wake: Option<u64> = None;
+        // Who prepares for a run that is no longer under way is free for others.
+        for session in self.sessions.values_mut() {
+            let under_way = |p: &Preparing| {
+                let live = self.runs.get(&p.run);
+                live.is_some_and(|live| live.status.roster.is_some())
+            };
+            session.preparing = session
+                .preparing
+                .filter(under_way)
+                .filter(|_| !session.leaving);
+        }
+        let with_room: Vec<(u64, usize)> = self
+            .runs
+            .iter()
+            .filter_map(|(number, live)| match live.status.demand {
+                Demand::Join { room } if room > 0 => Some((*number, room)),
+                Demand::Join { .. } | Demand::Start { .. } | Demand::Nothing => None,
+            })
+            .collect();
+        if with_room.is_empty() {
+            return None;
+        }
+        let mut coming: HashMap<u64, Vec<(SessionId, Preparing)>> = HashMap::new();
+        for (id, session) in &self.sessions {
+            if let Some(preparing) = session.preparing {
+                coming.entry(preparing.run).or_default().push((*id, preparing));
+            }
+        }
+        for (number, room) in with_room {
+            let coming = coming.remove(&number).unwrap_or_default();
+            let ready = coming.iter().any(|(_, p)| p.done);
+            // Together, so that the run is interrupted once; but not for one that does not get ready.
+            let waited_for = |p: &Preparing| !p.done && now < p.since + JOIN_TOGETHER_MS;
+            if ready && !coming.iter().any(|(_, p)| waited_for(p)) {
+                let done: Vec<SessionId> =
+                    coming.iter().filter(|(_, p)| p.done).map(|(id, _)| *id).collect();
+                self.let_in(number, &done);
+                continue;
+            }
+            if ready {
+                let until = coming
+                    .iter()
+                    .filter(|(_, p)| !p.done)
+                    .map(|(_, p)| p.since + JOIN_TOGETHER_MS);
+                wake = wake.into_iter().chain(until).min();
+            }
+            let mut room = room.saturating_sub(coming.len());
+            for id in self.idle_workers() {
+                let Some(session) = self.sessions.get(&id) else {
+                    continue;
+                };
+                let from = session.joins_from.max(self.barred_until(number, id));
+                if session.preparing.is_some() || room == 0 {
+                    continue;
+                }
+                if from > now {
+                    if from < u64::MAX {
+                        wake = Some(wake.map_or(from, |wake| wake.min(from)));
+                    }
+                    continue;
+                }
+                self.ask_to_prepare(number, id);
+                room -= 1;
+            }
+        }
+        wake
+    }
+
+    fn let_in(&mut self, number: u64, done: &[SessionId]) {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let mut workers = Vec::with_capacity(done.len());
+        for id in done {
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.preparing = None;
+                session.offered = Some((number, ticket));
+                workers.push((session.hello.id.clone(), session.hello.address.clone()));
+            }
+        }
+        if let Some(live) = self.runs.get_mut(&number) {
+            // Until it reports.
+            live.status.demand = Demand::Nothing;
+            live.handle.send(RunInput::Joined { workers, ticket });
+        }
+    }
+
+    fn ask_to_prepare(&mut self, number: u64, id: SessionId) {
+        let now = self.now();
+        let (Some(live), Some(session)) = (self.runs.get(&number), self.sessions.get_mut(&id))
+        else {
+            return;
+        };
+        let Some(roster) = &live.status.roster else {
+            return;
+        };
+        let mut members: Vec<(WorkerId, String)> = roster
+            .members
+            .iter()
+            .map(|m| (m.worker.clone(), m.address.clone()))
+            .collect();
+        members.push((session.hello.id.clone(), session.hello.address.clone()));
+        session.preparing = Some(Preparing {
+            run: number,
+            since: now,
+            done: false,
+        });
+        let worker = session.hello.id.clone();
+        let run = &live.handle;
+        info!(%worker, run_id = %run.id, "worker.preparing: {worker} prepares to join {}", run.id);
+        let prepare = Prepare {
+            run: run.id.clone(),
+            spec: (*run.spec).clone(),
+            dataset_digest: run.dataset_digest.to_string(),
+            roster: Roster::deal(
+                roster.generation + 1,
+                &members,
+                run.spec.train.virtual_ranks,
+                roster.start_step,
+            ),
+        };
+        self.send(&worker, CoordinatorMessage::Prepare(Box::new(prepare)));
+    }
+
+    /// A worker has prepared, or could not.
+    pub(super) fn prepared(
+        &mut self,
+        id: SessionId,
+        worker: &WorkerId,
+        run: &RunId,
+        problem: &str,
+    ) {
+        let number = self.number(run);
+        let now = self.now();
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let Some(preparing) = &mut session.preparing else {
+            return;
+        };
+        if Some(preparing.run) != number {
+            return;
+        }
+        self.changed = true;
+        if problem.is_empty() {
+            preparing.done = true;
+        } else {
+            warn!(%worker, run_id = %run, problem, "worker.not_prepared: {worker} cannot join {run}: {problem}");
+            session.preparing = None;
+            session.joins_from = now + PREPARE_AGAIN_MS;
+        }
+    }
+
+    /// Workers that can be given work, by order of joining.
+    fn idle_workers(&self) -> Vec<SessionId> {
+        self.sessions
+            .iter()
+            .filter(|(_, s)| s.is_idle())
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// Until when a run does not want a worker.
+    fn barred_until(&self, number: u64, id: SessionId) -> u64 {
+        match (self.runs.get(&number), self.sessions.get(&id)) {
+            (Some(live), Some(session)) => {
+                let until = live.status.barred.get(&session.hello.id);
+                until.copied().unwrap_or(0)
+            }
+            _ => 0,
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! Worker sessions: who is connected, and where their messages go.
+
+use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::run::Outcome;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{debug, info, warn};
+
+use super::SessionId;
+use super::actor::Actor;
+use crate::error::ApiError;
+use crate::messages::{CoordinatorMessage, Hello, RunMessage, WorkerMessage};
+use crate::run::RunInput;
+
+/// A connected worker.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub hello: Hello,
+    outbox: mpsc::Sender<CoordinatorMessage>,
+    /// What it has not released; None if it is idle.
+    pub assignment: Option<Served>,
+    /// The run whose state it holds.
+    pub held_run: Option<RunId>,
+    /// The run (by number) that it was offered to with a ticket, until that run has handled the offer.
+    pub offered: Option<(u64, u64)>,
+    /// The run that it prepares for.
+    pub preparing: Option<Preparing>,
+    /// It is not asked to prepare before that time, on the coordinator's clock.
+    pub joins_from: u64,
+    /// It will shut down: it gets no more work.
+    pub leaving: bool,
+    /// Tells the session's listener, when dropped, that the session is over.
+    _over: DropGuard,
+}
+
+/// An assignment that a worker serves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Served {
+    pub run: RunId,
+    pub generation: u64,
+}
+
+/// A worker that prepares to join a run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Preparing {
+    /// The run's number.
+    pub run: u64,
+    /// When it was asked, on the coordinator's clock.
+    pub since: u64,
+    /// It may be let in.
+    pub done: bool,
+}
+
+impl Session {
+    /// It can be given work.
+    pub fn is_idle(&self) -> bool {
+        self.assignment.is_none() && self.offered.is_none() && !self.leaving
+    }
+
+    /// Tells the worker why its session ends, if it still listens.
+    pub fn end(&self, error: ApiError) {
+        let _ = self.outbox.try_send(CoordinatorMessage::End(error));
+    }
+}
+
+impl Actor {
+    /// A worker joins, or comes back.
+    pub(super) fn hello(
+        &mut self,
+        hello: Hello,
+        outbox: mpsc::Sender<CoordinatorMessage>,
+        over: CancellationToken,
+    ) -> Result<SessionId, ApiError> {
+        if self.draining.is_some() {
+            return Err(ApiError::ShuttingDown);
+        }
+        let worker = hello.id.clone();
+        let serving = hello.serving.clone().map(|(run, generation)| Served { run, generation });
+        let mut replaced = None;
+        if let Some(old) = self.by_worker.get(&worker).copied() {
+            // The old connection broke and nobody has noticed yet. If the worker serves what it served, its run
+            // need not know.
+            let same = self.sessions.get(&old).is_some_and(|s| s.assignment == serving);
+            if same {
+                info!(%worker, "worker.reconnected: {worker} is back before its old session was missed");
+                replaced = self.sessions.remove(&old);
+                self.by_worker.remove(&worker);
+            } else {
+                self.session_ended(old, "it opened another session");
+            }
+        }
+        let session = SessionId(self.next_session);
+        self.next_session += 1;
+        info!(
+            %worker,
+            address = hello.address,
+            host = hello.host,
+            device = hello.device,
+            version = hello.version,
+            serving = ?hello.serving,
+            workers = self.sessions.len() + 1,
+            "worker.joined: {worker} on {}", hello.host
+        );
+        let held_run = hello.held_run.clone();
+        self.sessions.insert(
+            session,
+            Session {
+                hello,
+                outbox,
+                assignment: serving.clone(),
+                held_run,
+                offered: replaced.as_ref().and_then(|s| s.offered),
+                preparing: None,
+                joins_from: 0,
+                leaving: false,
+                _over: over.drop_guard(),
+            },
+        );
+        self.by_worker.insert(worker.clone(), session);
+        self.changed = true;
+        self.returned(&worker, serving, replaced.is_some());
+        Ok(session)
+    }
+
+    /// Tells the runs that count on `worker`, and the one that it says it serves, that it is there.
+    fn returned(&mut self, worker: &WorkerId, serving: Option<Served>, replaced: bool) {
+        let mut told = self.members.get(worker).cloned().unwrap_or_default();
+        let served = serving.as_ref().and_then(|s| self.number(&s.run));
+        told.extend(served);
+        for number in told {
+            if let Some(live) = self.runs.get(&number) {
+                let generation = serving
+                    .as_ref()
+                    .filter(|s| s.run == live.handle.id)
+                    .map(|s| s.generation);
+                live.handle.send(RunInput::WorkerBack {
+                    worker: worker.clone(),
+                    serving: generation,
+                    replaced,
+                });
+            }
+        }
+        if let (None, Some(Served { run, generation })) = (served, serving) {
+            let reason = format!("run {run} is not under way");
+            let message = CoordinatorMessage::Abort {
+                run,
+                generation,
+                reason,
+            };
+            self.send(worker, message);
+        }
+    }
+
+    /// A session is over, whoever ended it.
+    pub(super) fn session_ended(&mut self, id: SessionId, reason: &str) {
+        let Some(session) = self.sessions.remove(&id) else {
+            return;
+        };
+        let worker = session.hello.id.clone();
+        if self.by_worker.get(&worker) == Some(&id) {
+            self.by_worker.remove(&worker);
+        }
+        self.changed = true;
+        let workers = self.sessions.len();
+        if session.leaving && session.assignment.is_none() {
+            info!(%worker, workers, "worker.left: {worker} has shut down as announced");
+        } else {
+            warn!(%worker, workers, reason, "worker.lost: {worker}: {reason}");
+        }
+        let served = session.assignment.and_then(|served| self.number(&served.run));
+        let offered = session.offered.map(|(number, _)| number);
+        for number in [served, offered].into_iter().flatten() {
+            if let Some(live) = self.runs.get(&number) {
+                live.handle.send(RunInput::WorkerLost {
+                    worker: worker.clone(),
+                    reason: reason.to_owned(),
+                });
+            }
+        }
+    }
+
+    /// A worker's message: about itself, or for its run.
+    pub(super) fn worker_message(
+        &mut self,
+        id: SessionId,
+        message: WorkerMessage,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let Some(session) = self.sessions.get_mut(&id) else {
+            return;
+        };
+        let worker = session.hello.id.clone();
+        match message {
+            WorkerMessage::Leaving => {
+                session.leaving = true;
+                self.changed = true;
+                let served = session.assignment.clone();
+                info!(%worker, busy = served.is_some(), "worker.leaving: {worker} will shut down");
+                // Its run goes on without it from the next step boundary.
+                if let Some(live) = served.and_then(|s| self.number(&s.run)).and_then(|n| self.runs.get(&n)) {
+                    live.handle.send(RunInput::WorkerLeaving { worker });
+                }
+            }
+            WorkerMessage::Prepared { run, problem } => self.prepared(id, &worker, &run, &problem),
+            WorkerMessage::About {
+                run,
+                generation,
+                message,
+            } => {
+                let about = Served { run, generation };
+                if session.assignment.as_ref() != Some(&about) {
+                    debug!(%worker, run_id = %about.run, generation, "ignoring a message about an old assignment");
+                    return;
+                }
+                if let RunMessage::Released(outcome) = &message {
+                    session.assignment = None;
+                    self.changed = true;
+                    log_released(&worker, &about, outcome);
+                }
+                let live = self.number(&about.run).and_then(|n| self.runs.get(&n));
+                if let Some(live) = live {
+                    live.handle.send(RunInput::Worker {
+                        worker,
+                        generation,
+                        message,
+                        permit,
+                    });
+                }
+            }
+        }
+    }
+
+    /// A run's message to one of its workers. An assignment makes the worker busy.
+    pub(super) fn deliver(&mut self, number: u64, worker: &WorkerId, message: CoordinatorMessage) {
+        if let CoordinatorMessage::Assignment(assignment) = &message
+            && let Some(session) = self
+                .by_worker
+                .get(worker)
+                .and_then(|id| self.sessions.get_mut(id))
+        {
+            session.assignment = Some(Served {
+                run: assignment.run.clone(),
+                generation: assignment.roster.generation,
+            });
+            session.held_run = Some(assignment.run.clone());
+            session.preparing = None;
+            if session.offered.is_some_and(|(to, _)| to == number) {
+                session.offered = None;
+            }
+            self.changed = true;
+        }
+        self.send(worker, message);
+    }
+
+    /// The run has handled an offer: who is not in its roster is free again.
+    pub(super) fn handled(&mut self, number: u64, ticket: u64) {
+        for session in self.sessions.values_mut() {
+            if session.offered == Some((number, ticket)) {
+                session.offered = None;
+                self.changed = true;
+            }
+        }
+    }
+
+    /// Sends a worker something. One that does not take its messages is disconnected in this turn.
+    pub(super) fn send(&mut self, worker: &WorkerId, message: CoordinatorMessage) {
+        let Some(id) = self.by_worker.get(worker).copied() else {
+            return;
+        };
+        let Some(session) = self.sessions.get(&id) else {
+            return;
+        };
+        match session.outbox.try_send(message) {
+            Ok(()) => {}
+            Err(TrySendError::Full(_)) => {
+                self.failing.push((id, "it does not read its messages".to_owned()));
+            }
+            // Its listener is about to report the end, after what the worker sent before: that may be that it
+            // released the run.
+            Err(TrySendError::Closed(_)) => debug!(%worker, "its session is closing"),
+        }
+    }
+}
+
+fn log_released(worker: &WorkerId, served: &Served, outcome: &Outcome) {
+    let Served { run, generation } = served;
+    info!(%worker, run_id = %run, generation, ?outcome, "worker.released: {worker} released {run}");
+}

@@ -1,0 +1,107 @@
+//! Finding a run, live or ended: a live one has an actor, an ended one is in the journal.
+
+use fovea_core::ids::RunId;
+use fovea_core::run::Run;
+use std::sync::Arc;
+
+use crate::cluster::{Cluster, Reply};
+use crate::error::ApiError;
+use crate::journal::Journal;
+use crate::run::{RunHandle, RunInput, Shown};
+
+/// An ended run's actor may close while it is being asked; then it is opened again, at most so often.
+const ATTEMPTS: usize = 5;
+
+/// The way to all runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Directory {
+    pub cluster: Cluster,
+    pub journal: Journal,
+}
+
+impl Directory {
+    /// The run as people may see it now.
+    pub(crate) async fn shown(&self, id: &RunId) -> Result<Shown, ApiError> {
+        match self.cluster.find(id).await? {
+            Some(live) => Ok(self.with_journal(live.shown())),
+            None => Ok(ended(self.written(id).await?)),
+        }
+    }
+
+    /// Newest first: runs with a number below `before`, at most `limit`.
+    pub(crate) async fn list(&self, before: u64, limit: usize) -> Result<Vec<Shown>, ApiError> {
+        let live = self.cluster.live().await?;
+        let written = self.journal.runs_before(before, limit).await.map_err(unreadable)?;
+        let live_one = |number: u64| {
+            let at = live.binary_search_by_key(&number, |live| live.number).ok()?;
+            Some(self.with_journal(live[at].shown()))
+        };
+        let shown = |run: Run| live_one(run.number).unwrap_or_else(|| ended(run));
+        Ok(written.into_iter().map(shown).collect())
+    }
+
+    /// The run's actor, which is started for an ended run.
+    pub(crate) async fn actor(&self, id: &RunId) -> Result<RunHandle, ApiError> {
+        if let Some(live) = self.cluster.find(id).await? {
+            return Ok(live);
+        }
+        let number = number(id).ok_or_else(|| ApiError::no_run(id))?;
+        let stored = self.journal.live_run(number).await.map_err(unreadable)?;
+        let stored = stored
+            .filter(|stored| stored.run.id == *id)
+            .ok_or_else(|| ApiError::no_run(id))?;
+        self.cluster.open(stored).await
+    }
+
+    /// Asks the run's actor.
+    pub(crate) async fn ask<T>(
+        &self,
+        id: &RunId,
+        input: impl Fn(Reply<T>) -> RunInput,
+    ) -> Result<T, ApiError> {
+        if let Some(problem) = self.journal.blocked().borrow().clone() {
+            // The run's actor waits for the journal, too.
+            return Err(ApiError::Unavailable(problem));
+        }
+        for _ in 0..ATTEMPTS {
+            let actor = self.actor(id).await?;
+            if let Some(answer) = actor.ask(&input).await {
+                return answer;
+            }
+        }
+        Err(ApiError::ShuttingDown)
+    }
+
+    /// While the journal cannot be written, every live run waits for it.
+    fn with_journal(&self, mut shown: Shown) -> Shown {
+        if let Some(problem) = self.journal.blocked().borrow().clone() {
+            shown.waiting = Some(problem);
+        }
+        shown
+    }
+
+    /// The run as the journal holds it.
+    async fn written(&self, id: &RunId) -> Result<Run, ApiError> {
+        let number = number(id).ok_or_else(|| ApiError::no_run(id))?;
+        let run = self.journal.run(number).await.map_err(unreadable)?;
+        run.filter(|run| run.id == *id).ok_or_else(|| ApiError::no_run(id))
+    }
+}
+
+/// A run's number is the last part of its id.
+fn number(id: &RunId) -> Option<u64> {
+    let (_, number) = id.as_str().rsplit_once('-')?;
+    number.parse().ok()
+}
+
+fn ended(run: Run) -> Shown {
+    Shown {
+        progress: run.progress,
+        run: Arc::new(run),
+        waiting: None,
+    }
+}
+
+fn unreadable(error: crate::journal::JournalError) -> ApiError {
+    ApiError::Unavailable(error.to_string())
+}

@@ -1,0 +1,187 @@
+//! What the journal does when the disk is full or the file is damaged.
+
+use std::fs;
+
+use super::*;
+
+fn steps(from: u64, to: u64) -> Vec<Entry> {
+    (from..=to).map(|n| step(n, &[1, 2, 3, 4])).collect()
+}
+
+/// The database may not grow from now on, which SQLite reports as it reports a full disk.
+async fn fill(journal: &Journal) {
+    journal
+        .with(|db| {
+            let pages: i64 = db
+                .query_row("PRAGMA page_count", [], |row| row.get(0))
+                .unwrap();
+            limit(db, pages);
+        })
+        .await;
+}
+
+async fn free(journal: &Journal) {
+    journal.with(|db| limit(db, 1 << 30)).await;
+}
+
+fn limit(db: &rusqlite::Connection, pages: i64) {
+    db.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_or_delays_and_loses_nothing() {
+    let (_folder, path) = place();
+    let (journal, _) = open(&path);
+    journal.put(&run(1), OnFull::Wait).await.unwrap();
+    let mut blocked = journal.blocked();
+    fill(&journal).await;
+    let waiting: Vec<_> = [steps(1, 3000), steps(3001, 6000)]
+        .into_iter()
+        .map(|steps| {
+            let journal = journal.clone();
+            tokio::spawn(async move { journal.append(1, steps).await })
+        })
+        .collect();
+    let reason = within(blocked.wait_for(Option::is_some))
+        .await
+        .unwrap()
+        .clone()
+        .unwrap();
+    assert!(
+        reason.contains("the disk is full: free at least"),
+        "{reason}"
+    );
+    // Who does not wait is told at once what to do, also many at a time.
+    for number in 2..3000 {
+        let error = within(journal.put(&run(number), OnFull::Refuse))
+            .await
+            .unwrap_err();
+        assert!(matches!(error, JournalError::Full { .. }), "{error}");
+        assert!(!error.is_fatal());
+    }
+    // Reads go on, and nothing of the batch is there.
+    assert_eq!(journal.run(1).await.unwrap(), Some(run(1)));
+    assert_eq!(journal.steps(1, SPLIT, 0, 10).await.unwrap().0, []);
+    free(&journal).await;
+    within(blocked.wait_for(Option::is_none)).await.unwrap();
+    let mut heads = Vec::new();
+    for write in waiting {
+        heads.push(within(write).await.unwrap().unwrap());
+    }
+    assert_eq!(heads.iter().max(), Some(&6000));
+    journal.put(&run(2), OnFull::Refuse).await.unwrap();
+    let (entries, _) = journal.steps(1, SPLIT, 0, usize::MAX).await.unwrap();
+    assert_eq!(entries, steps(1, 6000));
+    journal.close().await;
+    assert_eq!(open(&path).1.live[0].ledger_head, 6000);
+}
+
+/// With a removed ledger still to be swept, a blocked journal sleeps between its attempts.
+#[tokio::test]
+async fn a_blocked_journal_takes_no_time() {
+    let (_folder, path) = place();
+    let (journal, _) = open(&path);
+    journal.put(&run(1), OnFull::Wait).await.unwrap();
+    journal.put(&ended(2), OnFull::Wait).await.unwrap();
+    journal.append(2, steps(1, 20_000)).await.unwrap();
+    let mut blocked = journal.blocked();
+    fill(&journal).await;
+    journal.remove_run(2).await.unwrap();
+    let waiting = {
+        let journal = journal.clone();
+        tokio::spawn(async move { journal.append(1, steps(1, 60_000)).await })
+    };
+    within(blocked.wait_for(Option::is_some)).await.unwrap();
+    let before = journal.thread_time().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let used = journal.thread_time().await - before;
+    assert!(used < Duration::from_millis(300), "{used:?} of 1 s");
+    free(&journal).await;
+    assert_eq!(within(waiting).await.unwrap().unwrap(), 60_000);
+}
+
+impl Journal {
+    /// The processor time that the thread has taken.
+    async fn thread_time(&self) -> Duration {
+        let (tell, told) = oneshot::channel();
+        self.with(|_| tell.send(super::thread_time()).unwrap())
+            .await;
+        told.await.unwrap()
+    }
+}
+
+/// A write that is refused does not block those that fit.
+#[tokio::test]
+async fn one_that_is_refused_blocks_nobody() {
+    let (_folder, path) = place();
+    let (journal, _) = open(&path);
+    journal.put(&run(1), OnFull::Wait).await.unwrap();
+    fill(&journal).await;
+    let large = journal.put_run(
+        1,
+        None,
+        None,
+        steps(1, 3000),
+        SPLIT,
+        0,
+        Urgency::Now,
+        OnFull::Refuse,
+    );
+    let small = journal.append(1, vec![]);
+    let (large, small) = within(async { tokio::join!(large, small) }).await;
+    let error = large.unwrap_err();
+    assert!(matches!(error, JournalError::Full { .. }), "{error}");
+    assert_eq!(small.unwrap(), 0);
+    assert_eq!(*journal.blocked().borrow(), None);
+}
+
+/// To close does not wait for a disk that stays full, and who waited is told.
+#[tokio::test]
+async fn a_full_disk_does_not_keep_the_journal_open() {
+    let (_folder, path) = place();
+    let (journal, _) = open(&path);
+    journal.put(&run(1), OnFull::Wait).await.unwrap();
+    let mut blocked = journal.blocked();
+    fill(&journal).await;
+    let waiting = {
+        let journal = journal.clone();
+        tokio::spawn(async move { journal.append(1, steps(1, 3000)).await })
+    };
+    within(blocked.wait_for(Option::is_some)).await.unwrap();
+    within(journal.close()).await;
+    let error = within(waiting).await.unwrap().unwrap_err();
+    assert!(matches!(error, JournalError::Full { .. }), "{error}");
+    assert_eq!(open(&path).1.live[0].run, run(1));
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_fatal_and_stays_as_it_is() {
+    let (_folder, path) = place();
+    fs::write(&path, "this is no database. ".repeat(1000)).unwrap();
+    let error = Journal::open(&path, true).unwrap_err();
+    assert!(matches!(error, JournalError::Corrupt { .. }), "{error}");
+    assert!(error.is_fatal());
+    assert!(fs::read_to_string(&path).unwrap().starts_with("this is no"));
+
+    let (_folder, path) = place();
+    let (journal, _) = open(&path);
+    // Of an ended run a start reads no ledger.
+    journal.put(&ended(1), OnFull::Wait).await.unwrap();
+    journal.append(1, steps(1, 5000)).await.unwrap();
+    journal.close().await;
+    let mut bytes = fs::read(&path).unwrap();
+    // Page 1 stays, and the first pages of the tables that a start reads.
+    let kept = 16 * 4096;
+    assert!(bytes.len() > 2 * kept);
+    bytes[kept..].fill(0xA5);
+    fs::write(&path, bytes).unwrap();
+    let (journal, _) = open(&path);
+    let error = journal.append(1, steps(4990, 5001)).await.unwrap_err();
+    assert!(matches!(error, JournalError::Corrupt { .. }), "{error}");
+    assert!(error.is_fatal());
+    let error = journal.put(&run(2), OnFull::Wait).await.unwrap_err();
+    assert!(error.is_fatal(), "{error}");
+    assert!(journal.blocked().borrow().is_some());
+    within(journal.close()).await;
+}

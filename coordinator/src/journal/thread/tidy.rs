@@ -1,0 +1,88 @@
+//! What can wait: the log is merged into the database, and ledgers of removed runs are swept.
+
+use std::time::Duration;
+
+use rusqlite::TransactionBehavior;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::super::error::JournalError;
+use super::super::rows;
+use super::{MERGE_PAGES, Thread, roll_back};
+
+/// Steps of a removed run's ledger that are deleted in one piece.
+const SWEEP_STEPS: usize = 256;
+/// How long tidying pauses after an error.
+const TIDY_PAUSE: Duration = Duration::from_secs(5);
+
+impl Thread {
+    /// Not while the disk refuses: the thread sleeps until the next attempt then.
+    pub(super) fn may_tidy(&self) -> bool {
+        self.fatal.is_none() && self.blocked.is_none()
+    }
+
+    /// Does a piece of what can wait. Returns whether it did something.
+    pub(super) fn tidy(&mut self) -> bool {
+        if !self.may_tidy() || Instant::now() < self.tidy_at {
+            return false;
+        }
+        if self.log_pages >= MERGE_PAGES {
+            self.merge();
+            return true;
+        }
+        if self.sweeping {
+            match self.sweep() {
+                Ok(more) => self.sweeping = more,
+                // Tried again; the rows are out of reach and harm nobody.
+                Err(_) => self.tidy_at = Instant::now() + TIDY_PAUSE,
+            }
+            return true;
+        }
+        false
+    }
+
+    /// Moves the log into the database. While that fails the log grows, and nothing else is wrong.
+    pub(super) fn merge(&mut self) {
+        let merged = self
+            .db
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        match merged {
+            Ok(()) => {
+                self.log_pages = 0;
+                if std::mem::take(&mut self.merge_failed) {
+                    info!("journal.merged: the write-ahead log is in the database again");
+                }
+            }
+            Err(error) => {
+                self.tidy_at = Instant::now() + TIDY_PAUSE;
+                if !std::mem::replace(&mut self.merge_failed, true) {
+                    let error = JournalError::from_sqlite(
+                        "merge the write-ahead log into",
+                        &self.path,
+                        self.log_pages * 4096,
+                        &error,
+                    );
+                    warn!(
+                        "journal.merge_failed: nothing is lost, but the write-ahead log grows until this \
+                         succeeds: {error}"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Deletes a piece of a removed run's ledger. Returns whether there is more.
+    fn sweep(&mut self) -> rusqlite::Result<bool> {
+        let Some(number) = rows::next_unswept(&self.db)? else {
+            return Ok(false);
+        };
+        roll_back(&self.db)?;
+        let transaction = self
+            .db
+            .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let deleted = rows::sweep(&transaction, number, SWEEP_STEPS)?;
+        transaction.commit()?;
+        self.log_pages += 4 + deleted as u64 / 8;
+        Ok(true)
+    }
+}

@@ -1,0 +1,141 @@
+//! What workers and the coordinator send each other in a session, as domain values.
+//!
+//! `services/workers` converts them from and to the wire; the cluster routes them; run actors handle and send
+//! them.
+
+use fovea_core::checkpoint::{CheckpointInfo, Fingerprint};
+use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::metrics::Score;
+use fovea_core::roster::Roster;
+use fovea_core::run::{Heartbeat, Outcome, StepReport};
+use fovea_core::spec::RunSpec;
+use fovea_core::state::StateId;
+
+use crate::error::ApiError;
+
+/// Who a worker is.
+#[derive(Debug, Clone)]
+pub(crate) struct Hello {
+    pub id: WorkerId,
+    pub address: String,
+    pub host: String,
+    pub device: String,
+    pub version: String,
+    /// The run and generation that it has not left yet.
+    pub serving: Option<(RunId, u64)>,
+    /// The run whose state it holds.
+    pub held_run: Option<RunId>,
+}
+
+/// From a worker.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum WorkerMessage {
+    /// About its assignment.
+    About {
+        run: RunId,
+        generation: u64,
+        message: RunMessage,
+    },
+    /// It will shut down after its assignment.
+    Leaving,
+    /// It is ready to join a run, or cannot (`problem` is not empty).
+    Prepared { run: RunId, problem: String },
+}
+
+/// From a worker, about its assignment.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum RunMessage {
+    Ready {
+        state: StateId,
+        fingerprint: Fingerprint,
+    },
+    Heartbeat(Heartbeat),
+    Step {
+        report: StepReport,
+        samples: Vec<u32>,
+    },
+    Digest {
+        step: u64,
+        digest: u128,
+    },
+    Interrupted {
+        reason: String,
+    },
+    Unreachable {
+        peers: Vec<WorkerId>,
+    },
+    Scores {
+        epoch: u32,
+        scores: Vec<Score>,
+    },
+    Released(Outcome),
+}
+
+/// To a worker.
+#[derive(Debug)]
+pub(crate) enum CoordinatorMessage {
+    Assignment(Box<Assignment>),
+    Stop {
+        run: RunId,
+        generation: u64,
+    },
+    Abort {
+        run: RunId,
+        generation: u64,
+        reason: String,
+    },
+    Yield {
+        run: RunId,
+        generation: u64,
+    },
+    Prepare(Box<Prepare>),
+    /// What is in the journal and need not be sent again.
+    Ack {
+        run: RunId,
+        step: u64,
+        next_epoch: u32,
+    },
+    /// The session is over; nothing follows.
+    End(ApiError),
+}
+
+/// A worker's part in a generation.
+#[derive(Debug, Clone)]
+pub(crate) struct Assignment {
+    pub run: RunId,
+    pub spec: RunSpec,
+    pub dataset_digest: String,
+    pub roster: Roster,
+    pub checkpoint: Option<CheckpointInfo>,
+    pub mesh_key: [u8; 16],
+    pub lineage: u64,
+    pub at_boundary: bool,
+    pub discard_state: bool,
+    pub next_epoch: u32,
+}
+
+/// What a worker needs to prepare for a run.
+#[derive(Debug, Clone)]
+pub(crate) struct Prepare {
+    pub run: RunId,
+    pub spec: RunSpec,
+    pub dataset_digest: String,
+    /// As it would be with the worker.
+    pub roster: Roster,
+}
+
+/// Which slice of a checkpoint a worker wants to upload.
+#[derive(Debug, Clone)]
+pub(crate) struct SliceClaim {
+    pub run: RunId,
+    pub generation: u64,
+    pub worker: WorkerId,
+    pub step: u64,
+    /// First element.
+    pub offset: u64,
+    pub elements: u64,
+    /// XXH3-128 of the slice.
+    pub digest: String,
+    /// XXH3-128 of the whole state.
+    pub state_digest: String,
+}

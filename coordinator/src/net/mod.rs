@@ -1,0 +1,29 @@
+//! The network's door: who may connect, how much each client may use, and for how long.
+//!
+//! ```text
+//! TcpListener ─> Incoming ─> Connection ──> hyper, tonic ─> Gate ─────> services
+//!                (limits,    (handshake and                 (protocol   (watches, uploads
+//!                 back-off)   idle deadlines)                version,    and downloads take
+//!                                                            framing)    a Permit of Limits)
+//! ```
+//!
+//! Invariants: no client can end the accept loop, keep a connection without using it, or take the
+//! file descriptors that the journal and the stores need.
+
+mod budget;
+mod connection;
+mod framing;
+mod gate;
+mod handshake;
+mod incoming;
+mod limits;
+mod pace;
+mod quota;
+
+pub(crate) use budget::Budget;
+pub(crate) use connection::peer;
+pub(crate) use gate::GateLayer;
+pub(crate) use incoming::{Deadlines, Incoming};
+pub(crate) use limits::Limits;
+pub(crate) use pace::Pace;
+pub(crate) use quota::Permit;

@@ -1,0 +1,647 @@
+//! Checkpoint assembly: slices from all ranks become one file, and the file becomes a checkpoint.
+//!
+//! ```text
+//!   first slice ──> opening ──> slices come ──> whole ──> storing ──> stored
+//!                      │ store refuses             ^          │ store cannot be written now
+//!                      v                           └──────────┘ (retried)
+//!                   dropped
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use fovea_core::checkpoint::{CheckpointInfo, Fingerprint};
+use fovea_core::googlenet::FlatLayout;
+use fovea_core::roster::slice_of;
+use fovea_core::run::{Event, Phase, Run};
+use tracing::{debug, info, warn};
+
+use super::RunInput;
+use super::actor::{Actor, RunActorError};
+use crate::clock::unix_ms;
+use crate::cluster::Reply;
+use crate::error::ApiError;
+use crate::journal::Journal;
+use crate::messages::SliceClaim;
+use crate::store::{
+    AssemblyFile, CheckpointRecord, Description, RunRecord, StoreError, header, lowest_priority,
+};
+
+/// Checkpoints of one run that may be assembled at the same time. Workers upload in the order of steps, so more
+/// means that one of them has given up on an older one.
+const AT_ONCE: usize = 3;
+/// Waits between attempts to store a checkpoint, milliseconds: the first and the longest.
+const RETRY_MS: (u64, u64) = (500, 10_000);
+/// Steps of the ledger that are read at a time for a manifest.
+const PAGE: usize = 2_000;
+
+/// Names an assembly: generation, then step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct AssemblyKey {
+    pub generation: u64,
+    pub step: u64,
+}
+
+/// The right to write one slice, or the news that it is there.
+#[derive(Debug)]
+pub(crate) enum SliceTicket {
+    /// The same bytes arrived before: the worker missed the answer.
+    Here,
+    /// Write it.
+    Write {
+        key: AssemblyKey,
+        rank: usize,
+        file: Arc<AssemblyFile>,
+        /// First byte of the state.
+        byte: u64,
+        bytes: u64,
+        /// While it lives, nobody else may write this slice.
+        claim: Arc<()>,
+    },
+}
+
+/// The checkpoints being assembled for a run.
+#[derive(Debug, Default)]
+pub(super) struct Assemblies(BTreeMap<AssemblyKey, Assembly>);
+
+/// One of them.
+#[derive(Debug)]
+struct Assembly {
+    /// None while it is being opened.
+    file: Option<Arc<AssemblyFile>>,
+    /// Who waits for that.
+    waiting: Vec<(SliceClaim, usize, Reply<SliceTicket>)>,
+    fingerprint: Fingerprint,
+    lineage: u64,
+    /// Of the state that all slices are parts of.
+    state_digest: String,
+    /// By rank.
+    slices: Vec<Slice>,
+    /// All slices are here: it will be stored in its turn.
+    whole: bool,
+    /// The file is being verified and stored.
+    storing: bool,
+    /// When to try again to store it, on the coordinator's clock.
+    retry_at: Option<u64>,
+    attempts: u32,
+}
+
+/// One rank's slice.
+#[derive(Debug)]
+enum Slice {
+    /// Not here; the claim lives while somebody is writing it.
+    Missing { claim: Weak<()> },
+    /// Verified and on disk.
+    Here { digest: String },
+}
+
+impl Assemblies {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn any_whole(&self) -> bool {
+        self.0.values().any(|a| a.whole)
+    }
+
+    pub fn retry_at(&self) -> Option<u64> {
+        self.0.values().filter_map(|a| a.retry_at).min()
+    }
+
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Why the checkpoint will never be whole; None while it can still come.
+    fn hopeless(&self, key: AssemblyKey) -> Option<String> {
+        match self.0.get(&key) {
+            Some(assembly) if assembly.whole => None,
+            Some(assembly) => {
+                let missing: Vec<String> = (0..assembly.slices.len())
+                    .filter(|&rank| matches!(assembly.slices[rank], Slice::Missing { .. }))
+                    .map(|rank| rank.to_string())
+                    .collect();
+                Some(format!(
+                    "its workers released the run without uploading the slices of ranks {}",
+                    missing.join(", ")
+                ))
+            }
+            None => Some("its workers released the run without uploading their slices".into()),
+        }
+    }
+}
+
+impl Actor {
+    /// A worker wants to upload its slice.
+    pub(super) async fn begin_slice(
+        &mut self,
+        claim: SliceClaim,
+        reply: Reply<SliceTicket>,
+    ) -> Result<(), RunActorError> {
+        let (key, rank, layout) = match check_claim(&self.run, &claim) {
+            Ok(checked) => checked,
+            Err(error) => {
+                drop(reply.send(Err(error)));
+                return Ok(());
+            }
+        };
+        let stored = |c: &CheckpointInfo| (c.step, c.generation) == (key.step, key.generation);
+        if self.run.checkpoints.iter().any(stored) {
+            // Within a generation a step has one state: these are bytes that are there.
+            debug!(run_id = %self.run.id, rank, step = key.step, "checkpoint is stored already");
+            drop(reply.send(Ok(SliceTicket::Here)));
+            return Ok(());
+        }
+        if !self.assemblies.0.contains_key(&key) {
+            self.make_room().await?;
+            if let Err(error) = self.open_assembly(key, &layout, &claim.state_digest) {
+                drop(reply.send(Err(error)));
+                return Ok(());
+            }
+        }
+        let Some(assembly) = self.assemblies.0.get_mut(&key) else {
+            drop(reply.send(Err(ApiError::Internal("no assembly".into()))));
+            return Ok(());
+        };
+        if assembly.state_digest != claim.state_digest {
+            // Which of them is right, the comparison of states decides. A file made of both would be wrong.
+            let reason = format!(
+                "the state of worker {} has digest {}, that of others {}",
+                claim.worker, claim.state_digest, assembly.state_digest
+            );
+            self.assemblies.0.remove(&key);
+            let error = ApiError::Precondition(format!("header.state_digest: {reason}"));
+            drop(reply.send(Err(error)));
+            return self.assembly_failed(key, reason).await;
+        }
+        if assembly.file.is_none() {
+            assembly.waiting.push((claim, rank, reply));
+            return Ok(());
+        }
+        drop(reply.send(assembly.claim(key, rank, &claim)));
+        Ok(())
+    }
+
+    /// Begins an assembly: its file is opened on a thread for files, and [`opened`](Self::opened) follows.
+    fn open_assembly(
+        &mut self,
+        key: AssemblyKey,
+        layout: &FlatLayout,
+        state_digest: &str,
+    ) -> Result<(), ApiError> {
+        let run = &self.run;
+        let ranks = run.roster().map_or(0, |roster| roster.members.len());
+        let fingerprint = run.fingerprint.clone().ok_or_else(|| {
+            ApiError::Precondition("header.step: no worker of the run has been ready yet".into())
+        })?;
+        let about = Description {
+            run,
+            generation: key.generation,
+            step: key.step,
+            fingerprint: &fingerprint,
+        };
+        let header = header(layout, &about).map_err(|e| ApiError::Internal(e.to_string()))?;
+        let elements = layout.state_len() as u64;
+        let lineage = run.lineage;
+        let (store, id) = (self.cx.store.clone(), run.id.clone());
+        self.on_files(move || {
+            let result = store
+                .begin(&id, key.step, key.generation, &header, elements)
+                .map(Box::new);
+            RunInput::Opened { key, result }
+        });
+        let slices = (0..ranks)
+            .map(|_| Slice::Missing { claim: Weak::new() })
+            .collect();
+        let assembly = Assembly {
+            file: None,
+            waiting: Vec::new(),
+            fingerprint,
+            lineage,
+            state_digest: state_digest.to_owned(),
+            slices,
+            whole: false,
+            storing: false,
+            retry_at: None,
+            attempts: 0,
+        };
+        self.assemblies.0.insert(key, assembly);
+        Ok(())
+    }
+
+    /// The file of an assembly was opened, or could not be.
+    pub(super) async fn opened(
+        &mut self,
+        key: AssemblyKey,
+        result: Result<Box<AssemblyFile>, StoreError>,
+    ) -> Result<(), RunActorError> {
+        self.files_busy -= 1;
+        let Some(assembly) = self.assemblies.0.get_mut(&key) else {
+            // Dropped meanwhile: so is the file.
+            return Ok(());
+        };
+        match result {
+            Ok(file) => {
+                info!(
+                    run_id = %self.run.id,
+                    generation = key.generation,
+                    step = key.step,
+                    slices = assembly.slices.len(),
+                    "checkpoint.assembling: {} step {}", self.run.id, key.step
+                );
+                assembly.file = Some(Arc::new(*file));
+                for (claim, rank, reply) in std::mem::take(&mut assembly.waiting) {
+                    drop(reply.send(assembly.claim(key, rank, &claim)));
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let waiting = std::mem::take(&mut assembly.waiting);
+                self.assemblies.0.remove(&key);
+                self.storage_trouble(key, &error);
+                for (_, _, reply) in waiting {
+                    drop(reply.send(Err(ApiError::from(&error))));
+                }
+                // While the store has trouble the workers of an ending run try again.
+                if error.is_transient() {
+                    return Ok(());
+                }
+                self.assembly_failed(key, error.to_string()).await
+            }
+        }
+    }
+
+    /// Notes and logs that a checkpoint cannot be stored now.
+    fn storage_trouble(&mut self, key: AssemblyKey, error: &StoreError) {
+        let problem = format!("checkpoint {} cannot be stored: {error}", key.step);
+        if self.storage_problem.as_ref() != Some(&problem) {
+            warn!(
+                run_id = %self.run.id,
+                generation = key.generation,
+                step = key.step,
+                "checkpoint.delayed: {}: {problem}", self.run.id
+            );
+            self.publish(super::RunEvent::Note(format!("checkpoint.delayed: {problem}")));
+            self.storage_problem = Some(problem);
+        }
+        self.show();
+    }
+
+    async fn assembly_failed(
+        &mut self,
+        key: AssemblyKey,
+        reason: String,
+    ) -> Result<(), RunActorError> {
+        let AssemblyKey { generation, step } = key;
+        self.apply(Event::CheckpointFailed {
+            generation,
+            step,
+            reason,
+        })
+        .await
+    }
+
+    /// Gives up the oldest assembly when there are too many.
+    async fn make_room(&mut self) -> Result<(), RunActorError> {
+        let mut under_way = self.assemblies.0.iter().filter(|(_, a)| !a.whole);
+        let oldest = under_way.next().map(|(key, _)| *key);
+        let others = under_way.count();
+        if let Some(oldest) = oldest
+            && others + 2 > AT_ONCE
+        {
+            self.assemblies.0.remove(&oldest);
+            let reason = "newer ones were begun before all its slices came".to_owned();
+            self.assembly_failed(oldest, reason).await?;
+        }
+        Ok(())
+    }
+
+    /// A slice is verified and on disk.
+    pub(super) async fn slice_stored(
+        &mut self,
+        key: AssemblyKey,
+        rank: usize,
+        digest: String,
+    ) -> Result<Result<(), ApiError>, RunActorError> {
+        let Some(assembly) = self.assemblies.0.get_mut(&key) else {
+            return Ok(Err(ApiError::Precondition(format!(
+                "header.generation: generation {} ended while the slice came",
+                key.generation
+            ))));
+        };
+        if let Some(slice) = assembly.slices.get_mut(rank) {
+            *slice = Slice::Here { digest };
+        }
+        let here = |slice: &Slice| matches!(slice, Slice::Here { .. });
+        assembly.whole = assembly.slices.iter().all(here);
+        self.store_next().await?;
+        Ok(Ok(()))
+    }
+
+    /// Stores the run's oldest whole checkpoint, one after the other: watchers see them in their order, and the last
+    /// one comes last.
+    pub(super) async fn store_next(&mut self) -> Result<(), RunActorError> {
+        let now = self.cx.clock.now();
+        let of_run = self.assemblies.0.iter();
+        let next = next_to_store(of_run.map(|(k, a)| {
+            let waits = a.retry_at.is_some_and(|at| at > now);
+            (*k, a.whole && a.file.is_some(), a.storing || waits)
+        }));
+        let Some(key) = next else {
+            return Ok(());
+        };
+        // Its manifest carries the ledger up to its step.
+        self.flush().await?;
+        let Some(assembly) = self.assemblies.0.get_mut(&key) else {
+            return Ok(());
+        };
+        let Some(file) = assembly.file.clone() else {
+            return Ok(());
+        };
+        assembly.storing = true;
+        assembly.retry_at = None;
+        let info = Unfinished {
+            digest: assembly.state_digest.clone(),
+            fingerprint: assembly.fingerprint.clone(),
+            lineage: assembly.lineage,
+            step: key.step,
+        };
+        let (journal, run) = (self.cx.journal.clone(), self.run.clone());
+        let Some(me) = self.me.upgrade() else {
+            return Ok(());
+        };
+        self.files_busy += 1;
+        self.cx.tasks.spawn(async move {
+            let result = info.store(file, &journal, &run).await;
+            // Fails only when the actor is gone; the journal then never heard of it.
+            let _ = me.send(RunInput::Assembled { key, result });
+        });
+        Ok(())
+    }
+
+    /// A checkpoint was stored, or could not be.
+    pub(super) async fn assembled(
+        &mut self,
+        key: AssemblyKey,
+        result: Result<CheckpointInfo, StoreError>,
+    ) -> Result<(), RunActorError> {
+        self.files_busy -= 1;
+        match result {
+            Ok(info) => {
+                self.assemblies.0.remove(&key);
+                if self.storage_problem.take().is_some() {
+                    info!(run_id = %self.run.id, "checkpoint.delay_ended: {} can store checkpoints again", self.run.id);
+                }
+                self.apply(Event::CheckpointStored { info }).await?;
+            }
+            Err(error) if error.is_transient() && self.assemblies.0.contains_key(&key) => {
+                self.storage_trouble(key, &error);
+                let newest = self.assemblies.0.iter().rev().find(|(_, a)| a.whole);
+                let superseded = newest.is_some_and(|(newest, _)| *newest != key);
+                let now = self.cx.clock.now();
+                if superseded {
+                    // What has a successor need not be kept until the store is back.
+                    self.assemblies.0.remove(&key);
+                    self.assembly_failed(key, error.to_string()).await?;
+                } else if let Some(assembly) = self.assemblies.0.get_mut(&key) {
+                    assembly.storing = false;
+                    let (first, longest) = RETRY_MS;
+                    let wait = (first << assembly.attempts.min(10)).min(longest);
+                    assembly.attempts += 1;
+                    assembly.retry_at = Some(now + wait);
+                }
+            }
+            Err(error) => {
+                self.assemblies.0.remove(&key);
+                self.assembly_failed(key, error.to_string()).await?;
+            }
+        }
+        self.store_next().await
+    }
+
+    /// Removes what was begun in generations that are over.
+    pub(super) fn drop_dead_assemblies(&mut self) {
+        let alive = self.run.roster().map(|roster| roster.generation);
+        let id = &self.run.id;
+        self.assemblies.0.retain(|key, assembly| {
+            let keep = assembly.whole || Some(key.generation) == alive;
+            if !keep {
+                info!(
+                    run_id = %id,
+                    generation = key.generation,
+                    step = key.step,
+                    "checkpoint.dropped: {id} step {}: its generation is over", key.step
+                );
+            }
+            keep
+        });
+    }
+
+    /// A run that waits for a checkpoint whose slices can no longer come must not wait for ever.
+    pub(super) fn hopeless_assembly(&self) -> Option<Event> {
+        let Phase::Finishing { pending, next, .. } = &self.run.phase else {
+            return None;
+        };
+        let step = next.awaited().filter(|_| pending.is_empty())?;
+        let generation = self.run.generation;
+        let reason = self.assemblies.hopeless(AssemblyKey { generation, step })?;
+        Some(Event::CheckpointFailed {
+            generation,
+            step,
+            reason,
+        })
+    }
+}
+
+/// A whole checkpoint on its way into the store.
+struct Unfinished {
+    digest: String,
+    fingerprint: Fingerprint,
+    lineage: u64,
+    step: u64,
+}
+
+impl Unfinished {
+    async fn store(
+        self,
+        file: Arc<AssemblyFile>,
+        journal: &Journal,
+        run: &Run,
+    ) -> Result<CheckpointInfo, StoreError> {
+        let before = run
+            .checkpoints
+            .iter()
+            .filter(|c| c.step < self.step)
+            .map(|c| c.step)
+            .max();
+        let mut ledger = Vec::new();
+        let mut from = before.unwrap_or(0) + 1;
+        while from <= self.step {
+            let page = journal
+                .steps(run.number, run.extent.train_samples, from, PAGE)
+                .await;
+            let Ok((entries, _)) = page else {
+                // A manifest without it is worth less after the loss of a journal, but no reason not to store.
+                break;
+            };
+            let Some(last) = entries.last() else { break };
+            from = last.step + 1;
+            ledger.extend(entries.into_iter().filter(|e| e.step <= self.step));
+        }
+        let record = CheckpointRecord {
+            fingerprint: self.fingerprint,
+            lineage: self.lineage,
+            stored_at_ms: unix_ms(),
+            run: RunRecord {
+                number: run.number,
+                id: run.id.clone(),
+                name: run.spec.name.clone(),
+                epochs: run.epochs.iter().filter(|e| e.step <= self.step).cloned().collect(),
+                train_samples: run.extent.train_samples,
+                ledger,
+            },
+        };
+        let digest = self.digest;
+        let finish = move || lowest_priority(|| file.finish(&digest, &record));
+        match tokio::task::spawn_blocking(finish).await {
+            Ok(result) => result,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        }
+    }
+}
+
+impl Assembly {
+    fn claim(
+        &mut self,
+        key: AssemblyKey,
+        rank: usize,
+        wanted: &SliceClaim,
+    ) -> Result<SliceTicket, ApiError> {
+        let Some(file) = &self.file else {
+            return Err(ApiError::Internal("the checkpoint's file is not open".into()));
+        };
+        match &mut self.slices[rank] {
+            Slice::Here { digest } if *digest == wanted.digest => {
+                debug!(rank, step = key.step, "slice is here already");
+                Ok(SliceTicket::Here)
+            }
+            Slice::Here { .. } => Err(ApiError::Precondition(format!(
+                "header.digest: rank {rank} has uploaded other bytes for step {} before",
+                key.step
+            ))),
+            Slice::Missing { claim } if claim.strong_count() > 0 => {
+                Err(ApiError::Conflict(format!(
+                    "header.step: rank {rank}'s slice of step {} is being uploaded already",
+                    key.step
+                )))
+            }
+            Slice::Missing { claim } => {
+                let mine = Arc::new(());
+                *claim = Arc::downgrade(&mine);
+                Ok(SliceTicket::Write {
+                    key,
+                    rank,
+                    file: Arc::clone(file),
+                    byte: wanted.offset * 4,
+                    bytes: wanted.elements * 4,
+                    claim: mine,
+                })
+            }
+        }
+    }
+}
+
+fn check_claim(
+    run: &Run,
+    claim: &SliceClaim,
+) -> Result<(AssemblyKey, usize, FlatLayout), ApiError> {
+    let over = |why: String| {
+        Err(ApiError::Precondition(format!(
+            "header.generation: generation {} of run {} {why}",
+            claim.generation, claim.run
+        )))
+    };
+    let Some(roster) = run.roster().filter(|r| r.generation == claim.generation) else {
+        return over(format!(
+            "is not under way; the run is {} in generation {}",
+            run.phase_name(),
+            run.generation
+        ));
+    };
+    let Some(rank) = roster.rank_of(&claim.worker) else {
+        return Err(ApiError::Precondition(format!(
+            "header.worker_id: worker {} does not serve generation {} of run {}",
+            claim.worker, claim.generation, claim.run
+        )));
+    };
+    let first = roster.start_step.max(1);
+    if claim.step < first || claim.step > run.extent.total_steps {
+        return Err(ApiError::invalid(
+            "header.step",
+            format!(
+                "{} is not in {first}..={}",
+                claim.step, run.extent.total_steps
+            ),
+        ));
+    }
+    let layout = FlatLayout::new(run.spec.model.classes, &run.spec.model.frozen)
+        .map_err(|e| ApiError::Internal(format!("run {}: {e}", run.id)))?;
+    let expected = slice_of(layout.state_len() as u64, roster.members.len(), rank);
+    if claim.offset != expected.start || claim.elements != expected.end - expected.start {
+        return Err(ApiError::invalid(
+            "header.offset",
+            format!(
+                "rank {rank} of {} has the elements {}..{}, not {} from {}",
+                roster.members.len(),
+                expected.start,
+                expected.end,
+                claim.elements,
+                claim.offset
+            ),
+        ));
+    }
+    let key = AssemblyKey {
+        generation: claim.generation,
+        step: claim.step,
+    };
+    Ok((key, rank, layout))
+}
+
+/// Which of a run's checkpoints is stored next, given in their order: whether each is whole, and whether it is being
+/// stored or waits to be tried again. One that is not whole may never be, and holds up none.
+fn next_to_store<K>(of_run: impl IntoIterator<Item = (K, bool, bool)>) -> Option<K> {
+    let mut next = None;
+    for (key, whole, busy) in of_run {
+        if busy {
+            return None;
+        }
+        if whole && next.is_none() {
+            next = Some(key);
+        }
+    }
+    next
+}
+
+#[cfg(test)]
+mod tests {
+    use super::next_to_store;
+
+    #[test]
+    fn whole_checkpoints_are_stored_one_after_the_other_in_their_order() {
+        let (missing, whole, storing) = ((false, false), (true, false), (true, true));
+        for (checkpoints, next) in [
+            (vec![], None),
+            (vec![missing, missing], None),
+            (vec![whole, whole], Some(0)),
+            (vec![missing, whole, whole], Some(1)),
+            (vec![storing, whole], None),
+            (vec![whole, storing], None),
+        ] {
+            let numbered = checkpoints
+                .iter()
+                .enumerate()
+                .map(|(i, (w, s))| (i, *w, *s));
+            assert_eq!(next_to_store(numbered), next, "{checkpoints:?}");
+        }
+    }
+}

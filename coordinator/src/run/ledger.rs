@@ -1,0 +1,176 @@
+//! Committed steps on their way into the journal, and their acknowledgement.
+//!
+//! A step is shown to watchers at once and acknowledged to the workers when it is on disk. Until then the workers
+//! keep it, so that a coordinator that dies in between hears of it again. One write is under way at a time; steps
+//! that come meanwhile share the next one.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+
+use fovea_core::ledger::Entry;
+use fovea_core::run::{Event, Phase, Run, StepReport};
+
+use super::actor::{Actor, RunActorError};
+use crate::journal::{Journal, JournalError, OnFull, Urgency};
+use crate::messages::CoordinatorMessage;
+
+type Writing = Pin<Box<dyn Future<Output = Result<u64, JournalError>> + Send>>;
+
+/// The end of a run's ledger.
+pub(super) struct Ledger {
+    /// Steps that are not on their way to the journal yet.
+    unwritten: BTreeMap<u64, Entry>,
+    /// The journal's ledger has no gap up to this step.
+    head: u64,
+    writing: Option<Writing>,
+}
+
+impl Ledger {
+    pub fn new(head: u64) -> Self {
+        Self {
+            unwritten: BTreeMap::new(),
+            head,
+            writing: None,
+        }
+    }
+
+    pub fn head(&self) -> u64 {
+        self.head
+    }
+
+    /// A step was committed, or is reported again.
+    pub fn add(&mut self, report: &StepReport, samples: Vec<u32>) {
+        let entry = Entry {
+            step: report.step,
+            loss: report.loss,
+            samples,
+        };
+        self.unwritten.insert(report.step, entry);
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.unwritten.is_empty() && self.writing.is_none()
+    }
+
+    /// Begins to write what waits, unless a write is under way.
+    pub fn write(&mut self, journal: &Journal, run: &Run) {
+        if self.writing.is_some() || self.unwritten.is_empty() {
+            return;
+        }
+        let steps: Vec<Entry> = std::mem::take(&mut self.unwritten).into_values().collect();
+        let (journal, number, head) = (journal.clone(), run.number, self.head);
+        let train_samples = run.extent.train_samples;
+        self.writing = Some(Box::pin(async move {
+            journal
+                .put_run(
+                    number,
+                    None,
+                    None,
+                    steps,
+                    train_samples,
+                    head,
+                    Urgency::Soon,
+                    OnFull::Wait,
+                )
+                .await
+        }));
+    }
+
+    /// Ends when the write under way is on disk; never, if there is none.
+    pub async fn written(&mut self) -> Result<(), JournalError> {
+        match &mut self.writing {
+            Some(writing) => {
+                let head = writing.await;
+                self.writing = None;
+                self.wrote(head?);
+                Ok(())
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Waits for the write under way. False if there is none; otherwise its steps are to be acknowledged.
+    pub async fn finish(&mut self) -> Result<bool, JournalError> {
+        let any = self.writing.is_some();
+        if any {
+            self.written().await?;
+        }
+        Ok(any)
+    }
+
+    /// Takes what waits, to be written with something else; not what comes after `rewind`.
+    pub fn take(&mut self, rewind: Option<u64>) -> Vec<Entry> {
+        let mut steps = std::mem::take(&mut self.unwritten);
+        if let Some(step) = rewind {
+            steps.retain(|s, _| *s <= step);
+        }
+        steps.into_values().collect()
+    }
+
+    /// What was taken could not be written.
+    pub fn put_back(&mut self, steps: Vec<Entry>) {
+        for entry in steps {
+            self.unwritten.entry(entry.step).or_insert(entry);
+        }
+    }
+
+    pub fn wrote(&mut self, head: u64) {
+        self.head = head;
+    }
+
+    /// The run was sent back to `step`.
+    pub fn rewound(&mut self, step: u64) {
+        self.head = self.head.min(step);
+        self.unwritten.clear();
+    }
+}
+
+impl Actor {
+    /// Writes all steps that wait, and acknowledges them.
+    pub(super) async fn flush(&mut self) -> Result<(), RunActorError> {
+        let waits = !self.ledger.is_idle();
+        while !self.ledger.is_idle() {
+            self.ledger.write(&self.cx.journal, &self.run);
+            self.ledger.finish().await?;
+        }
+        if waits {
+            self.acknowledge();
+        }
+        Ok(())
+    }
+
+    /// A generation that has just formed reports all its steps before it is ready. If some are missing all the same,
+    /// whoever could report them handed its state on and died.
+    pub(super) async fn account_for(&mut self) -> Result<(), RunActorError> {
+        if !matches!(self.run.phase, Phase::Running { .. }) {
+            return Ok(());
+        }
+        self.flush().await?;
+        let Phase::Running { roster, .. } = &self.run.phase else {
+            return Ok(());
+        };
+        let now = self.cx.clock.now();
+        let stored = self.run.start_checkpoint(now).map_or(0, |c| c.step);
+        let head = self.ledger.head();
+        if roster.start_step <= head.max(stored) {
+            return Ok(());
+        }
+        let generation = roster.generation;
+        self.apply(Event::Unaccounted { generation, head }).await
+    }
+
+    /// Tells the run's workers what they need not report again.
+    pub(super) fn acknowledge(&self) {
+        let Some(roster) = self.run.roster() else {
+            return;
+        };
+        for member in &roster.members {
+            let message = CoordinatorMessage::Ack {
+                run: self.run.id.clone(),
+                step: self.ledger.head(),
+                next_epoch: self.run.next_epoch(),
+            };
+            self.send(&member.worker, message);
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! A run's actor: the one owner of a live run.
+//!
+//! ```text
+//!   cluster ──RunInput──> actor ── pure Run::apply(event) -> effects ──> journal, then workers and watchers
+//!   services ───┘           │
+//!                           ├── ledger: committed steps on their way into the journal
+//!                           ├── assemblies: checkpoints being put together from slices
+//!                           └── storage: what the checkpoint store says
+//! ```
+//!
+//! `fovea_core::run` decides, the actor carries out. Whatever an effect tells anyone is in the journal before. Ended
+//! runs have no actor: they live in the journal until somebody asks for one of them again.
+//!
+//! - `actor`: the task, its turn, the effects
+//! - `requests`: what people ask of a run
+//! - `ledger`: steps, their acknowledgement
+//! - `assembly`: checkpoints from slices
+//! - `storage`: probing, quarantine, removal, adoption
+//! - `validate`: whether a worker's message can be true
+
+mod actor;
+mod assembly;
+mod ledger;
+mod requests;
+mod storage;
+mod validate;
+
+use std::sync::Arc;
+
+use fovea_core::checkpoint::CheckpointInfo;
+use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::run::{EpochResult, Run, StepReport};
+use fovea_core::spec::RunSpec;
+use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Clock;
+use crate::cluster::{Reply, Report};
+use crate::config::Config;
+use crate::error::ApiError;
+use crate::journal::Journal;
+use crate::messages::{RunMessage, SliceClaim};
+use crate::store::CheckpointStore;
+
+pub use actor::RunActorError;
+pub(crate) use actor::start;
+pub(crate) use assembly::{AssemblyKey, SliceTicket};
+pub(crate) use requests::{DeletedRun, PersonRequest};
+pub(crate) use storage::FileReport;
+
+/// What every run actor works with.
+#[derive(Debug, Clone)]
+pub(crate) struct RunContext {
+    pub config: Arc<Config>,
+    pub clock: Clock,
+    pub journal: Journal,
+    pub store: CheckpointStore,
+    /// To the cluster.
+    pub reports: mpsc::UnboundedSender<Report>,
+    /// Work on files that answers with a message.
+    pub tasks: TaskTracker,
+}
+
+/// What a run's actor takes.
+#[derive(Debug)]
+pub(crate) enum RunInput {
+    /// Workers for a queued run.
+    Assigned {
+        workers: Vec<(WorkerId, String)>,
+        ticket: u64,
+    },
+    /// Prepared workers for a run under way.
+    Joined {
+        workers: Vec<(WorkerId, String)>,
+        ticket: u64,
+    },
+    /// A member's message.
+    Worker {
+        worker: WorkerId,
+        generation: u64,
+        message: RunMessage,
+        permit: OwnedSemaphorePermit,
+    },
+    WorkerLost {
+        worker: WorkerId,
+        reason: String,
+    },
+    WorkerLeaving {
+        worker: WorkerId,
+    },
+    /// A worker opened a session; `serving` is the generation of this run that it has not released.
+    /// `replaced`: its session before was not missed.
+    WorkerBack {
+        worker: WorkerId,
+        serving: Option<u64>,
+        replaced: bool,
+    },
+    /// Why the run waits for workers; None if it does not.
+    Waits(Option<String>),
+    /// What is wrong with the dataset at the coordinator; None if nothing is.
+    DataState(Option<String>),
+    /// A person's request.
+    Request {
+        request: PersonRequest,
+        reply: Reply<Shown>,
+    },
+    /// Follow the run.
+    Watch {
+        reply: oneshot::Sender<Watched>,
+    },
+    /// Write the ledger out: it is about to be read.
+    Flush {
+        reply: oneshot::Sender<()>,
+    },
+    /// A member begins to upload a slice.
+    BeginSlice {
+        claim: SliceClaim,
+        reply: Reply<SliceTicket>,
+    },
+    /// The file of a checkpoint was opened, or could not be.
+    Opened {
+        key: AssemblyKey,
+        result: Result<Box<crate::store::AssemblyFile>, crate::store::StoreError>,
+    },
+    /// A slice is verified and on disk.
+    SliceStored {
+        key: AssemblyKey,
+        rank: usize,
+        digest: String,
+        reply: Reply<()>,
+    },
+    /// A checkpoint was stored, or not.
+    Assembled {
+        key: AssemblyKey,
+        result: Result<CheckpointInfo, crate::store::StoreError>,
+    },
+    /// What reading a stored checkpoint showed.
+    File(FileReport),
+    /// Remove a checkpoint.
+    DeleteCheckpoint {
+        step: u64,
+        reply: Reply<u64>,
+    },
+    /// Remove the run, which has ended.
+    Delete {
+        with_checkpoints: bool,
+        reply: Reply<DeletedRun>,
+    },
+    /// The coordinator shuts down.
+    Drain,
+    /// Nothing follows: write out and end.
+    Close,
+}
+
+/// The way to a run's actor, and what is known of its run.
+#[derive(Debug, Clone)]
+pub(crate) struct RunHandle {
+    pub id: RunId,
+    pub number: u64,
+    pub spec: Arc<RunSpec>,
+    pub dataset_digest: Arc<str>,
+    inbox: mpsc::UnboundedSender<RunInput>,
+    shown: watch::Receiver<Shown>,
+}
+
+/// A run as people see it: what is in the journal, the newest step, and why it waits.
+#[derive(Debug, Clone)]
+pub(crate) struct Shown {
+    pub run: Arc<Run>,
+    pub progress: Option<StepReport>,
+    pub waiting: Option<String>,
+}
+
+/// A run as it is, and what happens to it from now on: nothing lies between.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    pub now: Shown,
+    pub events: broadcast::Receiver<RunEvent>,
+}
+
+/// What watchers are sent.
+#[derive(Debug, Clone)]
+pub(crate) enum RunEvent {
+    Run(Arc<Shown>),
+    Step(StepReport),
+    Epoch(Arc<EpochResult>),
+    Checkpoint(Arc<CheckpointInfo>),
+    Note(String),
+}
+
+impl RunHandle {
+    /// Sends the actor something. One that has closed meanwhile does not miss it: its run has ended.
+    pub(crate) fn send(&self, input: RunInput) {
+        let _ = self.inbox.send(input);
+    }
+
+    /// Asks, and waits for the answer. None: the actor has closed, as its run has ended.
+    pub(crate) async fn ask<T>(
+        &self,
+        input: impl FnOnce(Reply<T>) -> RunInput,
+    ) -> Option<Result<T, ApiError>> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(input(reply)).ok()?;
+        answer.await.ok()
+    }
+
+    /// As [`ask`](Self::ask), for what cannot fail.
+    pub(crate) async fn query<T>(
+        &self,
+        input: impl FnOnce(oneshot::Sender<T>) -> RunInput,
+    ) -> Option<T> {
+        let (reply, answer) = oneshot::channel();
+        self.inbox.send(input(reply)).ok()?;
+        answer.await.ok()
+    }
+
+    /// The run as people may see it now.
+    pub(crate) fn shown(&self) -> Shown {
+        self.shown.borrow().clone()
+    }
+}

@@ -1,0 +1,106 @@
+//! What people ask of a run.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use fovea_core::run::{Effect, Event, Phase};
+use tracing::info;
+
+use super::actor::{Actor, RunActorError, not_written, rewind};
+use super::{RunEvent, Shown};
+use crate::error::ApiError;
+use crate::journal::OnFull;
+
+/// A person's request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum PersonRequest {
+    Cancel,
+    Pause,
+    /// From the checkpoint of that step, or the newest.
+    Resume { checkpoint: Option<u64> },
+}
+
+/// What was removed with a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DeletedRun {
+    pub checkpoints: u32,
+    pub bytes: u64,
+}
+
+impl From<PersonRequest> for Event {
+    fn from(request: PersonRequest) -> Self {
+        match request {
+            PersonRequest::Cancel => Self::Cancel,
+            PersonRequest::Pause => Self::Pause,
+            PersonRequest::Resume { checkpoint } => Self::Resume { checkpoint },
+        }
+    }
+}
+
+impl Actor {
+    /// A person's request: admitted, journalled, applied, answered. The outer error is fatal.
+    pub(super) async fn request(
+        &mut self,
+        request: PersonRequest,
+    ) -> Result<Result<Shown, ApiError>, RunActorError> {
+        let event = Event::from(request.clone());
+        if self.deleted {
+            return Ok(Err(ApiError::no_run(&self.run.id)));
+        }
+        if let Err(refused) = self.run.admit(&event) {
+            return Ok(Err(refused.into()));
+        }
+        info!(run_id = %self.run.id, ?request, "request.accepted: {} {request:?}", self.run.id);
+        // On a copy first: a request that cannot be written has not happened.
+        let before = self.run.clone();
+        let effects = self.run.apply(self.cx.clock.now(), event);
+        if let Err(error) = self.persist(rewind(&effects), OnFull::Refuse).await {
+            if error.is_fatal() {
+                return Err(error.into());
+            }
+            self.run = before;
+            return Ok(Err(not_written(&error)));
+        }
+        self.forget_waiting();
+        let phase_follows = effects.contains(&Effect::PublishPhase);
+        let mut events = VecDeque::new();
+        self.carry_out(effects, &mut events)?;
+        for event in events {
+            self.apply(event).await?;
+        }
+        if request == PersonRequest::Cancel && self.storage_problem.is_some() {
+            self.give_up_storing().await?;
+        }
+        self.show();
+        if !phase_follows {
+            // "Is being cancelled" is worth knowing, too.
+            self.publish(RunEvent::Run(Arc::new(self.shown())));
+        }
+        Ok(Ok(self.shown()))
+    }
+
+    /// A cancelled run does not wait for a checkpoint that cannot be stored.
+    async fn give_up_storing(&mut self) -> Result<(), RunActorError> {
+        let reason = "the run was cancelled while its checkpoint could not be stored";
+        let generation = self.run.generation;
+        self.assemblies.clear();
+        if let Phase::Finishing { pending, next, .. } = &self.run.phase {
+            let pending = pending.iter().cloned().collect();
+            let awaited = next.awaited();
+            self.abort(pending, generation, reason);
+            if let Some(step) = awaited {
+                self.apply(Event::CheckpointFailed {
+                    generation,
+                    step,
+                    reason: reason.into(),
+                })
+                .await?;
+            }
+        } else if let Some(roster) = self.run.roster() {
+            let members = roster.members.iter().map(|m| m.worker.clone()).collect();
+            self.abort(members, generation, reason);
+        }
+        self.storage_problem = None;
+        Ok(())
+    }
+}

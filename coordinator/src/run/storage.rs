@@ -1,0 +1,268 @@
+//! What the actor asks of the checkpoint store, and what the store's answers mean for the run.
+//!
+//! Only a complete read that differs is corruption. A file that is missing or cannot be read stays listed; the run
+//! waits for it (`fovea_core::run`).
+
+use std::time::Duration;
+
+use fovea_core::checkpoint::CheckpointInfo;
+use fovea_core::run::{Event, FoundCheckpoint};
+use tracing::{info, warn};
+
+use super::actor::{Actor, RunActorError, not_written};
+use super::{DeletedRun, RunInput};
+use crate::error::ApiError;
+use crate::journal::{OnFull, Urgency};
+use crate::store::StoreError;
+
+/// How long a run waits at its start for the store to list its folder.
+const TIDY: Duration = Duration::from_secs(10);
+
+/// What reading a stored checkpoint showed.
+#[derive(Debug)]
+pub(crate) struct FileReport {
+    pub info: CheckpointInfo,
+    pub result: Result<(), StoreError>,
+    /// Whether the actor asked for it.
+    pub asked: bool,
+}
+
+impl Actor {
+    /// Does work on files on a thread for that; its answer comes as an input.
+    pub(super) fn on_files(&mut self, work: impl FnOnce() -> RunInput + Send + 'static) {
+        let Some(me) = self.me.upgrade() else {
+            return;
+        };
+        self.files_busy += 1;
+        self.cx.tasks.spawn_blocking(move || {
+            // Fails only when the actor is gone.
+            let _ = me.send(work());
+        });
+    }
+
+    /// At the start: takes up checkpoints that the journal does not know (it may have been restored from a backup, or
+    /// the coordinator died before it was written), then sweeps what is left over.
+    pub(super) async fn tidy(&mut self) -> Result<(), RunActorError> {
+        let (store, id) = (self.cx.store.clone(), self.run.id.clone());
+        let listed = self.run.checkpoints.clone();
+        let found = {
+            let (store, id, listed) = (store.clone(), id.clone(), listed.clone());
+            tokio::task::spawn_blocking(move || store.found(&id, &listed))
+        };
+        match tokio::time::timeout(TIDY, found).await {
+            Ok(Ok(Ok(found))) if !found.is_empty() && !self.run.is_terminal() => {
+                // What an older version stored has no record, and cannot be adopted.
+                let found = found.into_iter().filter_map(|(info, manifest)| {
+                    let record = manifest.record?;
+                    Some(FoundCheckpoint {
+                        info,
+                        epochs: record.epochs,
+                        ledger: record.ledger,
+                    })
+                });
+                let adopted = self.run.adopt(found.collect(), self.ledger.head());
+                for info in &adopted.infos {
+                    info!(run_id = %id, step = info.step, "checkpoint.adopted: {id} step {}: it is in the store and was not in the journal", info.step);
+                }
+                if !adopted.infos.is_empty() {
+                    let head = self
+                        .cx
+                        .journal
+                        .put_run(
+                            self.run.number,
+                            Some(&self.run),
+                            adopted.rewind,
+                            adopted.entries,
+                            self.run.extent.train_samples,
+                            self.ledger.head(),
+                            Urgency::Now,
+                            OnFull::Wait,
+                        )
+                        .await?;
+                    self.ledger.wrote(head);
+                }
+            }
+            Ok(Ok(Ok(_))) => {}
+            Ok(Ok(Err(error))) => {
+                warn!(run_id = %id, %error, "store.unlisted: the folder of {id} cannot be listed: {error}");
+            }
+            Ok(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => {
+                warn!(run_id = %id, "store.slow: the folder of {id} could not be listed within {TIDY:?}");
+                return Ok(());
+            }
+        }
+        let listed = self.run.checkpoints.clone();
+        let name = id.clone();
+        let sweep = tokio::task::spawn_blocking(move || store.sweep(&id, &listed));
+        match tokio::time::timeout(TIDY, sweep).await {
+            Ok(Ok(Ok(moved))) if !moved.is_empty() => {
+                info!(run_id = %name, files = moved.len(), "store.swept: {} unlisted files of {name} were moved to the trash", moved.len());
+            }
+            Ok(Ok(Err(error))) => {
+                warn!(run_id = %name, %error, "store.unswept: the folder of {name} cannot be swept: {error}");
+            }
+            _ => {}
+        }
+        if let Some(info) = self.run.start_checkpoint(self.cx.clock.now()).cloned() {
+            self.probe_file(info);
+        }
+        Ok(())
+    }
+
+    pub(super) fn probe_file(&mut self, info: CheckpointInfo) {
+        let (store, id) = (self.cx.store.clone(), self.run.id.clone());
+        self.on_files(move || {
+            let result = store.probe(&id, &info);
+            RunInput::File(FileReport {
+                info,
+                result,
+                asked: true,
+            })
+        });
+    }
+
+    /// What reading a stored checkpoint showed, whoever read it.
+    pub(super) async fn file_report(&mut self, report: FileReport) -> Result<(), RunActorError> {
+        let FileReport {
+            info,
+            result,
+            asked,
+        } = report;
+        if asked {
+            self.files_busy -= 1;
+        }
+        let CheckpointInfo {
+            step, generation, ..
+        } = info;
+        let event = match result {
+            Ok(()) => Event::CheckpointReadable { step, generation },
+            Err(error @ StoreError::Corrupt { .. }) => Event::CheckpointCorrupt {
+                step,
+                generation,
+                reason: error.to_string(),
+            },
+            Err(error) => Event::CheckpointUnreadable {
+                step,
+                generation,
+                reason: error.to_string(),
+            },
+        };
+        self.apply(event).await
+    }
+
+    /// Removes the file of a checkpoint that retention has let go of.
+    pub(super) fn remove_file(&mut self, info: CheckpointInfo) {
+        let (store, id) = (self.cx.store.clone(), self.run.id.clone());
+        info!(run_id = %id, step = info.step, "checkpoint.removed: {id} step {}: retention", info.step);
+        self.cx.tasks.spawn_blocking(move || {
+            if let Err(error) = store.remove(&id, &info) {
+                // The next start's sweep moves it to the trash.
+                warn!(run_id = %id, step = info.step, %error, "checkpoint.not_removed: {id} step {}: {error}", info.step);
+            }
+        });
+    }
+
+    /// Puts the file of a corrupt checkpoint into the trash.
+    pub(super) fn quarantine_file(&mut self, info: CheckpointInfo) {
+        let (store, id) = (self.cx.store.clone(), self.run.id.clone());
+        self.cx.tasks.spawn_blocking(move || match store.quarantine(&id, &info) {
+            Ok(place) => {
+                let place = place.display();
+                warn!(run_id = %id, step = info.step, "checkpoint.quarantined: {id} step {}: its file is now {place}", info.step);
+            }
+            Err(error) => {
+                warn!(run_id = %id, step = info.step, %error, "checkpoint.not_quarantined: {id} step {}: {error}", info.step);
+            }
+        });
+    }
+
+    /// A person removes a checkpoint. Returns the bytes given back.
+    pub(super) async fn delete_checkpoint(
+        &mut self,
+        step: u64,
+    ) -> Result<Result<u64, ApiError>, RunActorError> {
+        let id = self.run.id.clone();
+        let Some(at) = self.run.checkpoints.iter().position(|c| c.step == step) else {
+            return Ok(Err(ApiError::NotFound(format!(
+                "run {id} has no checkpoint at step {step}; `fovea checkpoints {id}` lists them"
+            ))));
+        };
+        let start = self.run.start_checkpoint(self.cx.clock.now());
+        if !self.run.is_terminal() && start.is_some_and(|c| c.step == step) {
+            return Ok(Err(ApiError::Precondition(format!(
+                "run {id} is {} and would resume from checkpoint {step}; cancel the run first, or remove an older one",
+                self.run.phase_name()
+            ))));
+        }
+        let before = self.run.clone();
+        let info = self.run.checkpoints.remove(at);
+        if let Err(error) = self.persist(None, OnFull::Refuse).await {
+            if error.is_fatal() {
+                return Err(error.into());
+            }
+            self.run = before;
+            return Ok(Err(not_written(&error)));
+        }
+        self.show();
+        let store = self.cx.store.clone();
+        let name = id.clone();
+        let removed = blocking(move || match store.remove(&name, &info) {
+            // It is not listed any more, which is what was asked for.
+            Err(StoreError::Missing { .. }) => Ok(0),
+            removed => removed,
+        })
+        .await;
+        Ok(match removed {
+            Ok(bytes) => {
+                info!(run_id = %id, step, bytes, "checkpoint.deleted: {id} step {step}: on request");
+                Ok(bytes)
+            }
+            Err(error) => Err(ApiError::from(&error)),
+        })
+    }
+
+    /// A person removes the run, which has ended.
+    pub(super) async fn delete(
+        &mut self,
+        with_checkpoints: bool,
+    ) -> Result<Result<DeletedRun, ApiError>, RunActorError> {
+        let id = self.run.id.clone();
+        if !self.run.is_terminal() || !self.assemblies.is_empty() {
+            return Ok(Err(ApiError::Precondition(format!(
+                "run {id} is {}; cancel it first (`fovea cancel {id}`)",
+                self.run.phase_name()
+            ))));
+        }
+        let checkpoints = self.run.checkpoints.len() as u32;
+        if checkpoints > 0 && !with_checkpoints {
+            return Ok(Err(ApiError::Precondition(format!(
+                "run {id} has {checkpoints} checkpoints; --with-checkpoints removes them, too"
+            ))));
+        }
+        // Files first: a removal that is cut off can be repeated as long as the run is listed.
+        let (store, name) = (self.cx.store.clone(), id.clone());
+        let bytes = match blocking(move || store.remove_run(&name)).await {
+            Ok(bytes) => bytes,
+            Err(error) => return Ok(Err(ApiError::from(&error))),
+        };
+        self.flush().await?;
+        if let Err(error) = self.cx.journal.remove_run(self.run.number).await {
+            if error.is_fatal() {
+                return Err(error.into());
+            }
+            return Ok(Err(not_written(&error)));
+        }
+        info!(run_id = %id, checkpoints, bytes, "run.deleted: {id}: on request");
+        self.deleted = true;
+        Ok(Ok(DeletedRun { checkpoints, bytes }))
+    }
+}
+
+/// Does work on files on a thread for that.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

@@ -1,0 +1,89 @@
+//! Whether a worker's message can be true, given its run: the last check before the run's state machine sees it.
+
+use fovea_core::run::{Outcome, Run};
+
+use crate::error::ApiError;
+use crate::messages::RunMessage;
+
+/// Checks a message against the run's sizes.
+///
+/// # Errors
+/// Names the field, its value and what was expected.
+pub(super) fn possible(run: &Run, message: &RunMessage) -> Result<(), ApiError> {
+    let bad = |field: &str, problem: String| Err(ApiError::invalid(field, problem));
+    let total = run.extent.total_steps;
+    let is_step = |field: &str, step: u64, first: u64| {
+        if (first..=total).contains(&step) {
+            return Ok(());
+        }
+        Err(ApiError::invalid(
+            field,
+            format!("{step} is not in {first}..={total}"),
+        ))
+    };
+    match message {
+        RunMessage::Heartbeat(_)
+        | RunMessage::Interrupted { .. }
+        | RunMessage::Unreachable { .. } => Ok(()),
+        RunMessage::Ready { state, .. } => is_step("ready.step", state.step, 0),
+        RunMessage::Digest { step, .. } => is_step("state_digest.step", *step, 1),
+        // Any step may be reported again.
+        RunMessage::Step { report, samples } => {
+            is_step("step.report.step", report.step, 1)?;
+            let train = run.extent.train_samples;
+            let batch = run.spec.train.virtual_ranks as usize * run.spec.train.batch as usize;
+            if samples.len() > batch {
+                return bad(
+                    "step.samples",
+                    format!("has {} entries; a step uses at most {batch}", samples.len()),
+                );
+            }
+            if let Some(sample) = samples.iter().find(|s| u64::from(**s) >= train) {
+                return bad(
+                    "step.samples",
+                    format!("{sample} is not below {train}, the training samples"),
+                );
+            }
+            Ok(())
+        }
+        RunMessage::Scores { epoch, scores } => {
+            if *epoch >= run.spec.train.epochs {
+                let epochs = run.spec.train.epochs;
+                return bad(
+                    "scores.epoch",
+                    format!("{epoch} is not below {epochs}, the run's epochs"),
+                );
+            }
+            let classes = run.spec.model.classes;
+            for (i, score) in scores.iter().enumerate() {
+                if u64::from(score.sample) >= run.extent.validation_samples {
+                    return bad(
+                        &format!("scores.scores[{i}].sample"),
+                        format!(
+                            "{} is not below {}, the validation samples",
+                            score.sample, run.extent.validation_samples
+                        ),
+                    );
+                }
+                if score.label >= classes || score.probabilities.len() != classes as usize {
+                    return bad(
+                        &format!("scores.scores[{i}]"),
+                        format!(
+                            "label {} and {} probabilities do not fit {classes} classes",
+                            score.label,
+                            score.probabilities.len()
+                        ),
+                    );
+                }
+            }
+            Ok(())
+        }
+        RunMessage::Released(Outcome::Completed { step }) if *step != total => bad(
+            "released.completed_step",
+            format!("is {step}, but the run has {total} steps"),
+        ),
+        RunMessage::Released(Outcome::Stopped { step }) => is_step("released.stopped_step", *step, 0),
+        RunMessage::Released(Outcome::Yielded { step }) => is_step("released.yielded_step", *step, 0),
+        RunMessage::Released(_) => Ok(()),
+    }
+}

@@ -1,0 +1,220 @@
+//! Opening the data folder: lock, journal, stores; then starting the actors on what they hold.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::catalogue;
+use crate::clock::Clock;
+use crate::cluster::{self, ActorError};
+use crate::config::Config;
+use crate::data_dir::DataDir;
+use crate::directory::Directory;
+use crate::housekeeping;
+use crate::journal::{Journal, JournalError, Recovered};
+use crate::net::Limits;
+use crate::run::RunContext;
+use crate::server::ServeError;
+use crate::services::Context;
+use crate::store::{CheckpointStore, DatasetStore, StoreOptions};
+
+/// Names of the stores in the journal.
+const CHECKPOINTS: &str = "checkpoints";
+const DATASETS: &str = "datasets";
+
+/// Runs that are read from the journal at a time.
+const PAGE: usize = 200;
+/// How long the folders of ended runs may be swept for before the coordinator serves.
+const SWEEP: Duration = Duration::from_secs(1);
+/// How long a write to the journal may take before the coordinator serves.
+const FIRST_WRITES: Duration = Duration::from_secs(30);
+
+/// An open data folder.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    config: Arc<Config>,
+    journal: Journal,
+    recovered: Recovered,
+    checkpoints: CheckpointStore,
+    datasets: DatasetStore,
+    dir: DataDir,
+}
+
+/// The actors and what they share.
+pub(crate) struct Running {
+    pub context: Context,
+    pub cluster: JoinHandle<Result<(), ActorError>>,
+    pub tasks: Vec<JoinHandle<()>>,
+    pub journal: Journal,
+    /// Locked until everything has ended.
+    pub dir: DataDir,
+}
+
+/// Locks the data folder, opens the journal (an older one is brought to this version) and the stores.
+pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
+    let dir = DataDir::open(&config.data_dir)?;
+    let (path, network) = (dir.journal(), config.allow_network_data_dir);
+    let (journal, recovered) = on_files(move || Journal::open(&path, network))
+        .await?
+        .map_err(ServeError::Journal)?;
+    let options = StoreOptions {
+        accept: config.accept_store,
+        trash_keep: Duration::from_secs(u64::from(config.trash_keep_days) * 86_400),
+        min_free_bytes: config.min_free_mib << 20,
+    };
+    let known = |kind: &str| recovered.stores.get(kind).cloned();
+    let listed = match known(CHECKPOINTS) {
+        Some(_) => 0,
+        None => listed_checkpoints(&journal).await.map_err(ServeError::Journal)?,
+    };
+    let (folder, id, with) = (dir.checkpoints(), known(CHECKPOINTS), options.clone());
+    let (checkpoints, checkpoints_id) =
+        on_files(move || CheckpointStore::open(&folder, id.as_deref(), listed, with)).await??;
+    let (folder, id, named) = (dir.datasets(), known(DATASETS), recovered.datasets.len());
+    let (datasets, datasets_id) =
+        on_files(move || DatasetStore::open(&folder, id.as_deref(), named, options)).await??;
+    for (kind, id) in [(CHECKPOINTS, checkpoints_id), (DATASETS, datasets_id)] {
+        if known(kind).as_ref() != Some(&id) {
+            info!(kind, id, "store.registered: the journal knows the store of {kind} as {id} from now on");
+            let written = tokio::time::timeout(FIRST_WRITES, journal.put_store(kind, &id)).await;
+            match written {
+                Ok(result) => result.map_err(ServeError::Journal)?,
+                Err(_) => return Err(ServeError::Slow),
+            }
+        }
+    }
+    sweep_ended(&journal, &checkpoints).await;
+    Ok(Opened {
+        config,
+        journal,
+        recovered,
+        checkpoints,
+        datasets,
+        dir,
+    })
+}
+
+impl Opened {
+    /// Starts the actors. Workers of runs that were under way have a while to come back from now on.
+    pub(crate) fn start(self, limits: Limits) -> Running {
+        let Self {
+            config,
+            journal,
+            recovered,
+            checkpoints,
+            datasets: dataset_files,
+            dir,
+        } = self;
+        let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
+        let (datasets, catalogue_task) =
+            catalogue::start(dataset_files.clone(), journal.clone(), recovered.datasets);
+        let (room, housekeeping_task) = housekeeping::start(
+            checkpoints.clone(),
+            config.min_free_mib << 20,
+            closing.clone(),
+        );
+        let runs = |reports| RunContext {
+            config: Arc::clone(&config),
+            clock: Clock::start(),
+            journal: journal.clone(),
+            store: checkpoints.clone(),
+            reports,
+            tasks: tasks.clone(),
+        };
+        let (cluster, cluster_task) = cluster::start(
+            cluster::Start {
+                config: Arc::clone(&config),
+                next_run: recovered.next_run,
+                recovered: recovered.live,
+                catalogue: datasets.watch(),
+                room,
+            },
+            runs,
+        );
+        let context = Context {
+            config,
+            runs: Directory {
+                cluster,
+                journal: journal.clone(),
+            },
+            datasets,
+            dataset_files,
+            checkpoints,
+            limits,
+            tasks,
+            closing,
+        };
+        Running {
+            context,
+            cluster: cluster_task,
+            tasks: vec![catalogue_task, housekeeping_task],
+            journal,
+            dir,
+        }
+    }
+}
+
+/// How many checkpoints the runs in the journal list.
+async fn listed_checkpoints(journal: &Journal) -> Result<usize, JournalError> {
+    let (mut listed, mut before) = (0, u64::MAX);
+    loop {
+        let page = journal.runs_before(before, PAGE).await?;
+        let Some(last) = page.last() else {
+            return Ok(listed);
+        };
+        before = last.number;
+        listed += page.iter().map(|run| run.checkpoints.len()).sum::<usize>();
+    }
+}
+
+/// Sweeps the folders of ended runs, as far as there is time: a removal may have been cut off by a kill. Nobody else
+/// touches them yet.
+async fn sweep_ended(journal: &Journal, store: &CheckpointStore) {
+    let (begun, mut before) = (Instant::now(), u64::MAX);
+    while begun.elapsed() < SWEEP {
+        let page = match journal.runs_before(before, PAGE).await {
+            Ok(page) => page,
+            Err(error) => {
+                warn!(%error, "store.unswept: the journal's runs cannot be read: {error}");
+                return;
+            }
+        };
+        let Some(last) = page.last() else { return };
+        before = last.number;
+        let store = store.clone();
+        let swept = on_files(move || {
+            for run in page.iter().filter(|run| run.is_terminal()) {
+                if begun.elapsed() >= SWEEP {
+                    return;
+                }
+                match store.sweep(&run.id, &run.checkpoints) {
+                    Ok(moved) if moved.is_empty() => {}
+                    Ok(moved) => {
+                        let (id, files) = (&run.id, moved.len());
+                        info!(run_id = %id, files, "store.swept: {files} unlisted files of {id} were moved to the trash");
+                    }
+                    Err(error) => {
+                        let id = &run.id;
+                        warn!(run_id = %id, %error, "store.unswept: the folder of {id} cannot be swept: {error}");
+                    }
+                }
+            }
+        })
+        .await;
+        if swept.is_err() {
+            return;
+        }
+    }
+}
+
+async fn on_files<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ServeError> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| ServeError::Server(e.to_string()))
+}

@@ -1,0 +1,335 @@
+//! The dataset store: the only code that opens, renames or removes files in `datasets/`.
+//!
+//! ```text
+//! datasets/store.json                    identity, see `identity`
+//! datasets/<digest>/manifest.json, index.csv, packs/*.pack
+//! datasets/tmp-*                         uploads under way, datasets being removed; removed at start when left behind
+//! ```
+//!
+//! A dataset is named by the digest of its manifest, which covers the index and every pack. So what lies in a dataset's
+//! folder can be checked without the journal, and a second upload of it can repair it (see `upload`).
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fovea_dataset::{
+    INDEX_FILE, Index, MANIFEST_FILE, MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, Manifest, PackEntry,
+};
+use tracing::{info, warn};
+
+use super::error::{OpenError, StoreError};
+use super::identity::{Kind, Root};
+use super::upload::{Upload, UploadError};
+use super::{StoreOptions, TEMPORARY, disk};
+
+const KIND: Kind = Kind {
+    key: "datasets",
+    name: "dataset store",
+    in_use: holds_datasets,
+};
+
+/// The dataset store. Clones share it. All calls wait for the disk.
+#[derive(Debug, Clone)]
+pub(crate) struct DatasetStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    root: Root,
+    options: StoreOptions,
+}
+
+/// A dataset in the store.
+#[derive(Debug, Clone)]
+pub(crate) struct HeldDataset {
+    /// Its manifest.
+    pub manifest: Manifest,
+    /// The patient of every training sample, in plan order.
+    pub patients: Vec<u32>,
+    /// Validation samples.
+    pub validation: u32,
+}
+
+/// The manifest and the index of a dataset, as bytes and parsed.
+#[derive(Debug)]
+pub(super) struct Description {
+    manifest_bytes: Vec<u8>,
+    index_bytes: Vec<u8>,
+    manifest: Manifest,
+    index: Index,
+}
+
+impl HeldDataset {
+    pub(super) fn new(manifest: Manifest, index: &Index) -> Self {
+        Self {
+            patients: index.train().iter().map(|sample| sample.patient).collect(),
+            validation: index.validation().len() as u32,
+            manifest,
+        }
+    }
+}
+
+impl DatasetStore {
+    /// Opens the store in `dir`, as `CheckpointStore::open` does. `expected_datasets`: how many datasets a journal without
+    /// an identity lists.
+    ///
+    /// # Errors
+    /// When the folder is not the store that the journal knows; then nothing was created in it.
+    pub(crate) fn open(
+        dir: &Path,
+        known: Option<&str>,
+        expected_datasets: usize,
+        options: StoreOptions,
+    ) -> Result<(Self, String), OpenError> {
+        let root = Root::open(dir, KIND, known, expected_datasets, &options)?;
+        let id = root.id().to_owned();
+        let store = Self {
+            inner: Arc::new(Inner { root, options }),
+        };
+        if let Err(error) = store.remove_temporaries() {
+            warn!("store.leftover: temporary files could not be removed: {error}");
+        }
+        Ok((store, id))
+    }
+
+    /// Whether the store is still there and the same. Cheap: reads the identity file.
+    ///
+    /// # Errors
+    /// `Unavailable` when it is not; `Unreadable` when the process lacks descriptors to tell.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        self.inner.root.check()
+    }
+
+    /// Opens a dataset: manifest and index are read and checked against the digest, packs are not touched.
+    ///
+    /// # Errors
+    /// Any of the reading kinds of [`StoreError`].
+    pub(crate) fn open_dataset(&self, digest: &str) -> Result<HeldDataset, StoreError> {
+        let description = self.describe(digest)?;
+        Ok(HeldDataset::new(description.manifest, &description.index))
+    }
+
+    /// The bytes of a dataset's manifest and index, checked against its digest.
+    ///
+    /// # Errors
+    /// As [`Self::open_dataset`].
+    pub(crate) fn read_files(&self, digest: &str) -> Result<(Vec<u8>, Vec<u8>), StoreError> {
+        let description = self.describe(digest)?;
+        Ok((description.manifest_bytes, description.index_bytes))
+    }
+
+    /// Opens each pack and compares its size. Returns the problems; `Corrupt` only after a full read.
+    pub(crate) fn probe(&self, dataset: &HeldDataset) -> Vec<(u32, StoreError)> {
+        let packs = 0..dataset.manifest.packs.len() as u32;
+        packs
+            .filter_map(|pack| Some((pack, self.open_pack(dataset, pack).err()?)))
+            .collect()
+    }
+
+    /// Opens a pack of the right size to read it. Its content is checked by whoever reads it, or by [`Self::verify`].
+    ///
+    /// # Errors
+    /// Any of the reading kinds of [`StoreError`]; `Missing` when the dataset has no such pack.
+    pub(crate) fn open_pack(&self, dataset: &HeldDataset, pack: u32) -> Result<File, StoreError> {
+        let place = self.place(&dataset.manifest.digest);
+        let Some(entry) = dataset.manifest.packs.get(pack as usize) else {
+            let path = place.join(format!("pack {pack}"));
+            return Err(StoreError::Missing { path });
+        };
+        let path = place.join(&entry.file);
+        let (file, size) =
+            disk::open(&path).map_err(|error| self.inner.root.read_error(&path, error))?;
+        if size != entry.bytes {
+            self.verify_file(&path, entry, &mut |_| ())?;
+        }
+        Ok(file)
+    }
+
+    /// Reads one pack from the disk and compares its size and SHA-256.
+    ///
+    /// # Errors
+    /// Any of the reading kinds of [`StoreError`]; `Missing` when the dataset has no such pack.
+    pub(crate) fn verify_pack(&self, dataset: &HeldDataset, pack: u32) -> Result<(), StoreError> {
+        let place = self.place(&dataset.manifest.digest);
+        match dataset.manifest.packs.get(pack as usize) {
+            Some(entry) => self.verify_file(&place.join(&entry.file), entry, &mut |_| ()),
+            None => Err(StoreError::Missing {
+                path: place.join(format!("pack {pack}")),
+            }),
+        }
+    }
+
+    /// Reads every pack from the disk and compares its size and SHA-256. Returns the problems. `progress` is called with the
+    /// bytes read so far.
+    pub(crate) fn verify(
+        &self,
+        dataset: &HeldDataset,
+        mut progress: impl FnMut(u64),
+    ) -> Vec<(u32, StoreError)> {
+        let place = self.place(&dataset.manifest.digest);
+        let mut problems = Vec::new();
+        let mut before = 0;
+        for (pack, entry) in dataset.manifest.packs.iter().enumerate() {
+            let mut progress = |bytes| progress(before + bytes);
+            if let Err(error) = self.verify_file(&place.join(&entry.file), entry, &mut progress) {
+                problems.push((pack as u32, error));
+            }
+            before += entry.bytes;
+        }
+        problems
+    }
+
+    /// Begins an upload whose header [`Upload::check`] accepted.
+    ///
+    /// # Errors
+    /// `Full` when less than `min_free_bytes` would stay free. Otherwise as the disk reports; then nothing is left behind.
+    pub(crate) fn begin_upload(
+        &self,
+        manifest: Manifest,
+        manifest_bytes: &[u8],
+        index: &[u8],
+    ) -> Result<Upload, UploadError> {
+        Upload::begin(self, manifest, manifest_bytes, index)
+    }
+
+    /// Removes a dataset that the journal no longer lists. Returns the bytes that became free: 0 when it is gone already.
+    ///
+    /// # Errors
+    /// As the disk reports. When the dataset was renamed already, the next start removes the rest.
+    pub(crate) fn remove(&self, digest: &str) -> Result<u64, StoreError> {
+        self.check()?;
+        let place = self.place(digest);
+        let failed = |error| self.inner.root.write_error(&place, 0, error);
+        // Under its name a dataset is complete, until the last moment.
+        let aside = self.inner.root.temporary(self.dir(), "removed");
+        match disk::rename(&place, &aside) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            result => result.map_err(failed)?,
+        }
+        disk::sync_folder(self.dir()).map_err(failed)?;
+        disk::remove_tree(&aside).map_err(|error| self.inner.root.write_error(&aside, 0, error))
+    }
+
+    /// Bytes that are free on the store's disk.
+    ///
+    /// # Errors
+    /// As the disk reports.
+    pub(crate) fn free_bytes(&self) -> Result<u64, StoreError> {
+        self.inner.root.free_bytes()
+    }
+
+    pub(super) fn root(&self) -> &Root {
+        &self.inner.root
+    }
+
+    pub(super) fn min_free_bytes(&self) -> u64 {
+        self.inner.options.min_free_bytes
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        self.inner.root.dir()
+    }
+
+    /// The folder of a dataset.
+    pub(super) fn place(&self, digest: &str) -> PathBuf {
+        let is_digest = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit());
+        // Digests come from checked manifests and from the journal. Should another text come here, it must not lead
+        // out of the folder.
+        self.dir()
+            .join(if is_digest { digest } else { "not-a-digest" })
+    }
+
+    /// Reads and checks the manifest and the index in a dataset's folder.
+    pub(super) fn describe(&self, digest: &str) -> Result<Description, StoreError> {
+        let place = self.place(digest);
+        let read = |file: &str, most: u64| {
+            let path = place.join(file);
+            match disk::read_whole(&path, most) {
+                Ok(bytes) => Ok((path, bytes)),
+                Err(error) => Err(self.inner.root.read_error(&path, error)),
+            }
+        };
+        let corrupt = |path: PathBuf, problem: String| match self.check() {
+            Ok(()) => StoreError::Corrupt { path, problem },
+            Err(error) => error,
+        };
+        let (path, manifest_bytes) = read(MANIFEST_FILE, MAX_MANIFEST_BYTES)?;
+        let manifest =
+            Manifest::parse(&manifest_bytes).map_err(|e| corrupt(path.clone(), e.to_string()))?;
+        if manifest.digest != digest {
+            let problem = format!("it is that of dataset {}", manifest.digest);
+            return Err(corrupt(path, problem));
+        }
+        let (path, index_bytes) = read(INDEX_FILE, MAX_INDEX_BYTES)?;
+        let index =
+            Index::parse(&index_bytes, &manifest).map_err(|e| corrupt(path, e.to_string()))?;
+        Ok(Description {
+            manifest_bytes,
+            index_bytes,
+            manifest,
+            index,
+        })
+    }
+
+    /// Reads a pack's file to its end and compares.
+    pub(super) fn verify_file(
+        &self,
+        path: &Path,
+        entry: &PackEntry,
+        progress: &mut impl FnMut(u64),
+    ) -> Result<(), StoreError> {
+        let failed = |error| self.inner.root.read_error(path, error);
+        let (mut file, _) = disk::open(path).map_err(failed)?;
+        disk::forget_cached(&file);
+        let (bytes, sha256) = disk::hash(&mut file, progress).map_err(failed)?;
+        if bytes == entry.bytes && sha256 == entry.sha256 {
+            return Ok(());
+        }
+        // The volume may have been replaced while it was read.
+        self.check()?;
+        let problem = if bytes == entry.bytes {
+            format!(
+                "its SHA-256 is {sha256}, but the manifest says {}",
+                entry.sha256
+            )
+        } else {
+            format!(
+                "it has {bytes} bytes, but the manifest says {}",
+                entry.bytes
+            )
+        };
+        Err(StoreError::Corrupt {
+            path: path.to_owned(),
+            problem,
+        })
+    }
+
+    fn remove_temporaries(&self) -> Result<(), StoreError> {
+        let dir = self.dir();
+        let names = disk::list(dir).map_err(|error| self.inner.root.read_error(dir, error))?;
+        for name in names.iter().filter(|name| name.starts_with(TEMPORARY)) {
+            let path = dir.join(name);
+            disk::remove_tree(&path)
+                .map_err(|error| self.inner.root.write_error(&path, 0, error))?;
+            info!(
+                "store.temporary_removed: {} was left by an interrupted write",
+                path.display()
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Whether a folder holds at least one dataset.
+fn holds_datasets(dir: &Path) -> io::Result<bool> {
+    for name in disk::list(dir)? {
+        let is_digest = name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
+        if is_digest && disk::exists(&dir.join(name).join(MANIFEST_FILE))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,74 @@
+//! The coordinator's stores: each is the one authority over the files in its folder.
+//!
+//! ```text
+//!  run actors, services ──calls──> CheckpointStore ──> DATA/checkpoints/   nobody else opens, renames or
+//!                       ──calls──> DatasetStore    ──> DATA/datasets/      removes anything in there
+//!
+//!  identity      is the folder the store that the journal knows, or a volume that is not mounted?
+//!  checkpoints   begin, probe, verify, read, remove, quarantine, sweep, find   (assembly, folder, manifest, header, trash)
+//!  datasets      open, verify, read, remove                                    (upload: add and repair)
+//!  disk          the single file operations, where tests inject faults
+//! ```
+//!
+//! Invariants:
+//! - An I/O error is not corruption. Only a complete read with another size or SHA-256 is ([`StoreError::Corrupt`]).
+//! - Nothing is deleted because something else is absent. When the folder as a whole is not the store that was opened,
+//!   every call returns [`StoreError::Unavailable`] and changes nothing.
+//! - A write that fails at any point leaves nothing behind, and what was stored before stays.
+//! - Whatever has its name is complete and on the disk: content is flushed before the rename, the folder after it.
+//!
+//! All calls wait for the disk: actors make them on a thread for blocking work.
+
+mod assembly;
+mod checkpoints;
+#[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+mod crash_tests;
+#[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+mod crash_trace;
+#[cfg(test)]
+mod dataset_tests;
+mod datasets;
+mod disk;
+mod error;
+#[cfg(test)]
+mod fault;
+#[cfg(test)]
+mod fault_tests;
+mod folder;
+mod header;
+mod identity;
+mod manifest;
+mod names;
+mod priority;
+#[cfg(test)]
+mod test_support;
+#[cfg(test)]
+mod tests;
+mod trash;
+mod upload;
+
+use std::time::Duration;
+
+pub(crate) use assembly::{AssemblyFile, CheckpointRecord};
+pub(crate) use checkpoints::CheckpointStore;
+pub(crate) use datasets::{DatasetStore, HeldDataset};
+pub use error::{OpenError, StoreError};
+pub(crate) use header::{Description, header};
+pub(crate) use manifest::{Manifest, RunRecord};
+pub(crate) use priority::lowest_priority;
+pub use upload::UploadError;
+pub(crate) use upload::{Stored, Upload, Verified};
+
+/// What names of unfinished files and folders begin with. They are removed at start.
+const TEMPORARY: &str = "tmp-";
+
+/// How a store is used.
+#[derive(Debug, Clone)]
+pub(crate) struct StoreOptions {
+    /// Use the folder as it is, even if the journal knows another store (`--accept-store`).
+    pub accept: bool,
+    /// How long what was put aside is kept in the trash.
+    pub trash_keep: Duration,
+    /// With fewer bytes free, uploads are refused and the trash is emptied early.
+    pub min_free_bytes: u64,
+}

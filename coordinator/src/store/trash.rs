@@ -1,0 +1,106 @@
+//! The trash: checkpoints that were put aside, each in a folder whose name begins with the time.
+//!
+//! A sweep or a quarantine may be wrong about what it moves (a journal restored from a backup that is too old, a disk
+//! controller that returns wrong bytes for a while). So nothing is deleted for days, and people can move it back.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use fovea_core::ids::RunId;
+use tracing::info;
+
+use super::disk;
+use super::error::StoreError;
+use super::folder::Inner;
+use super::identity::unix_ms;
+use super::names::path_for;
+
+/// Name of the trash folder. It is not the id of a run: these begin with a letter or a digit.
+pub(super) const TRASH: &str = ".trash";
+
+impl Inner {
+    /// Moves the files at a checkpoint's place into a new folder of the trash, which it returns. `Missing` when there
+    /// are none.
+    pub(super) fn discard(
+        &self,
+        run: &RunId,
+        step: u64,
+        generation: u64,
+    ) -> Result<PathBuf, StoreError> {
+        let folder = self.folder(run);
+        let path = path_for(&folder, step, generation);
+        let mut files = Vec::new();
+        // The manifest first: at no moment does one describe a file that is not there.
+        for path in [path.with_extension("json"), path.clone()] {
+            if disk::exists(&path).map_err(|error| self.root.read_error(&path, error))? {
+                files.push(path);
+            }
+        }
+        if files.is_empty() {
+            return Err(self.root.read_error(&path, io::ErrorKind::NotFound.into()));
+        }
+        let entry = self.new_entry(run)?;
+        let failed = |error| self.root.write_error(&entry, 0, error);
+        for path in &files {
+            let name = path.file_name().unwrap_or_default();
+            disk::rename(path, &entry.join(name)).map_err(failed)?;
+        }
+        disk::sync_folder(&entry).map_err(failed)?;
+        disk::sync_folder(&folder).map_err(failed)?;
+        Ok(entry)
+    }
+
+    fn new_entry(&self, run: &RunId) -> Result<PathBuf, StoreError> {
+        let trash = self.root.dir().join(TRASH);
+        self.ensure_folder(&trash)?;
+        let now_ms = unix_ms(SystemTime::now());
+        let mut number = 0;
+        loop {
+            let entry = trash.join(format!("{now_ms}-{number}-{run}"));
+            match disk::make_folder(&entry) {
+                Ok(()) => {
+                    disk::sync_folder(&trash)
+                        .map_err(|error| self.root.write_error(&trash, 0, error))?;
+                    return Ok(entry);
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                Err(error) => return Err(self.root.write_error(&entry, 0, error)),
+            }
+        }
+    }
+
+    /// Goes through the trash, oldest first, and removes entries as long as `wanted` says so. It is given the time of the
+    /// entry in milliseconds since the Unix epoch, and the bytes that became free with the entry before. Returns the
+    /// bytes that became free.
+    pub(super) fn purge(
+        &self,
+        mut wanted: impl FnMut(u64, u64) -> bool,
+    ) -> Result<u64, StoreError> {
+        let trash = self.root.dir().join(TRASH);
+        let names = match disk::list(&trash) {
+            Ok(names) => names,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(self.root.read_error(&trash, error)),
+        };
+        let time_of = |name: &str| name.split('-').next()?.parse::<u64>().ok();
+        // Entries with other names were put there by people.
+        let mut entries: Vec<(u64, String)> = names
+            .into_iter()
+            .filter_map(|name| Some((time_of(&name)?, name)))
+            .collect();
+        entries.sort();
+        let (mut total, mut freed) = (0, 0);
+        for (since_ms, name) in entries {
+            if !wanted(since_ms, freed) {
+                break;
+            }
+            let path = trash.join(&name);
+            freed =
+                disk::remove_tree(&path).map_err(|error| self.root.write_error(&path, 0, error))?;
+            total += freed;
+            info!("trash.removed: {} ({freed} bytes)", path.display());
+        }
+        Ok(total)
+    }
+}

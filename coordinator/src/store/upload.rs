@@ -1,0 +1,377 @@
+//! Uploading a dataset: into a temporary folder, verified before anything of it is used.
+//!
+//! ```text
+//!  check ──> begin ──piece──> verify ──> Verified ──store──> added     no such dataset was there
+//!                                                       ├──> repaired  packs that were missing or corrupt were replaced
+//!                                                       └──> unchanged
+//! ```
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fovea_core::ids::DatasetName;
+use fovea_dataset::{INDEX_FILE, Index, MANIFEST_FILE, Manifest};
+use tracing::{info, warn};
+
+use super::datasets::{DatasetStore, HeldDataset};
+use super::disk;
+use super::error::StoreError;
+
+/// The largest manifest that is taken, in bytes, as the protocol says.
+const MANIFEST_BYTES: usize = 16 << 20;
+/// The largest index that is taken, in bytes, as the protocol says.
+const INDEX_BYTES: usize = 256 << 20;
+/// The folder of a dataset's packs.
+const PACKS: &str = "packs";
+
+/// Why an upload is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// What was sent is not a dataset.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// The field of the request.
+        field: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The store could not take it.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// An upload under way. Dropping it removes what has arrived so far.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    folder: TemporaryFolder,
+    manifest: Manifest,
+    index: Index,
+    /// The pack that is being written, and the bytes of it that have arrived.
+    pack: usize,
+    file: Option<File>,
+    written: u64,
+}
+
+/// A whole upload: every digest was recomputed from what is on disk. Dropping it removes it.
+#[derive(Debug)]
+pub(crate) struct Verified {
+    folder: TemporaryFolder,
+    manifest: Manifest,
+    index: Index,
+}
+
+/// What storing a verified upload did.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    /// The dataset in the store.
+    pub held: HeldDataset,
+    /// There was no such dataset before.
+    pub added: bool,
+    /// Packs that were missing or corrupt and were replaced, by index.
+    pub repaired: Vec<u32>,
+    /// Packs of the dataset in the store that could not be read. They were left alone: an I/O error is not damage.
+    pub unreadable: Vec<(u32, StoreError)>,
+}
+
+/// What comparing a dataset in the store with an upload of it led to.
+#[derive(Debug, Default)]
+struct Repair {
+    replaced: Vec<u32>,
+    unreadable: Vec<(u32, StoreError)>,
+}
+
+/// Removes its folder when dropped.
+#[derive(Debug)]
+struct TemporaryFolder {
+    store: DatasetStore,
+    path: PathBuf,
+    /// It became the dataset's folder.
+    kept: bool,
+}
+
+impl Upload {
+    /// Checks the header's manifest and index, both untrusted, without writing anything.
+    ///
+    /// # Errors
+    /// `Invalid` with the field.
+    pub(crate) fn check(manifest: &[u8], index: &[u8]) -> Result<Manifest, UploadError> {
+        for (field, size, most) in [
+            ("header.manifest", manifest.len(), MANIFEST_BYTES),
+            ("header.index", index.len(), INDEX_BYTES),
+        ] {
+            if size == 0 || size > most {
+                return invalid(field, format!("has {size} bytes; 1 to {most} are taken"));
+            }
+        }
+        parse(manifest, index).map(|(manifest, _)| manifest)
+    }
+
+    pub(super) fn begin(
+        store: &DatasetStore,
+        manifest: Manifest,
+        manifest_bytes: &[u8],
+        index_bytes: &[u8],
+    ) -> Result<Self, UploadError> {
+        let (_, index) = parse(manifest_bytes, index_bytes)?;
+        store.check()?;
+        let packs: u64 = manifest.packs.iter().map(|pack| pack.bytes).sum();
+        let bytes = packs + (manifest_bytes.len() + index_bytes.len()) as u64;
+        store.root().remove_leftovers();
+        let (free, reserve) = (store.free_bytes()?, store.min_free_bytes());
+        if free < bytes.saturating_add(reserve) {
+            return Err(StoreError::Full {
+                what: format!(
+                    "dataset {} is not taken: it has {:.1} MiB, and {:.1} MiB must stay free (min_free_mib)",
+                    manifest.name,
+                    bytes as f64 / f64::from(1 << 20),
+                    reserve as f64 / f64::from(1 << 20),
+                ),
+                needed: bytes.saturating_add(reserve),
+                free,
+            }
+            .into());
+        }
+        let path = store.root().temporary(store.dir(), "upload");
+        let failed = |path: &Path, bytes: usize| {
+            let path = path.to_owned();
+            move |error| store.root().write_error(&path, bytes as u64, error)
+        };
+        disk::make_folder(&path).map_err(failed(&path, 0))?;
+        let folder = TemporaryFolder {
+            store: store.clone(),
+            path,
+            kept: false,
+        };
+        let packs = folder.path.join(PACKS);
+        disk::make_folder(&packs).map_err(failed(&packs, 0))?;
+        for (file, bytes) in [(MANIFEST_FILE, manifest_bytes), (INDEX_FILE, index_bytes)] {
+            let path = folder.path.join(file);
+            disk::write_new(&path, bytes).map_err(failed(&path, bytes.len()))?;
+        }
+        Ok(Self {
+            folder,
+            manifest,
+            index,
+            pack: 0,
+            file: None,
+            written: 0,
+        })
+    }
+
+    /// Takes the next bytes of pack `pack`. Packs come in order and whole.
+    ///
+    /// # Errors
+    /// `Invalid` when these are not the next bytes; otherwise as the disk reports. The upload has failed then.
+    pub(crate) fn piece(&mut self, pack: u32, data: &[u8]) -> Result<(), UploadError> {
+        let packs = self.manifest.packs.len();
+        if pack as usize != self.pack {
+            let expected = match self.manifest.packs.get(self.pack) {
+                Some(entry) => format!(
+                    "pack {} comes next; {} of its {} bytes are here",
+                    self.pack, self.written, entry.bytes
+                ),
+                None => format!("all {packs} packs are here already"),
+            };
+            return invalid("piece.pack", format!("{pack} is not expected: {expected}"));
+        }
+        let Some(entry) = self.manifest.packs.get(self.pack) else {
+            return invalid(
+                "piece.pack",
+                format!("{pack} is not one of the {packs} packs"),
+            );
+        };
+        if data.is_empty() || data.len() as u64 > entry.bytes - self.written {
+            return invalid(
+                "piece.data",
+                format!(
+                    "has {} bytes; pack {pack} has {} bytes, {} of them are here",
+                    data.len(),
+                    entry.bytes,
+                    self.written
+                ),
+            );
+        }
+        let path = self.folder.path.join(&entry.file);
+        let root = self.folder.store.root();
+        let failed = |error| root.write_error(&path, entry.bytes, error);
+        let file = match &mut self.file {
+            Some(file) => file,
+            none => {
+                let file = disk::create(&path).map_err(failed)?;
+                disk::allocate(&file, entry.bytes).map_err(failed)?;
+                none.insert(file)
+            }
+        };
+        disk::write_all_at(file, data, self.written).map_err(failed)?;
+        self.written += data.len() as u64;
+        if self.written == entry.bytes {
+            disk::sync(file).map_err(failed)?;
+            self.file = None;
+            self.written = 0;
+            self.pack += 1;
+        }
+        Ok(())
+    }
+
+    /// Checks that everything has arrived, and every digest against what is on disk.
+    ///
+    /// # Errors
+    /// `Invalid` when a pack is not what the manifest says; otherwise as the disk reports.
+    pub(crate) fn verify(self) -> Result<Verified, UploadError> {
+        if let Some(entry) = self.manifest.packs.get(self.pack) {
+            return invalid(
+                "piece",
+                format!(
+                    "the stream ended early: {} of the {} bytes of pack {} came, and {} packs in all are needed",
+                    self.written,
+                    entry.bytes,
+                    self.pack,
+                    self.manifest.packs.len()
+                ),
+            );
+        }
+        let Self {
+            folder,
+            manifest,
+            index,
+            ..
+        } = self;
+        let store = folder.store.clone();
+        for (pack, entry) in manifest.packs.iter().enumerate() {
+            let path = folder.path.join(&entry.file);
+            match store.verify_file(&path, entry, &mut |_| ()) {
+                Ok(()) => {}
+                Err(StoreError::Corrupt { problem, .. }) => {
+                    return invalid(
+                        "piece.data",
+                        format!("pack {pack} ({}) is damaged: {problem}", entry.file),
+                    );
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        for path in [folder.path.join(PACKS), folder.path.clone()] {
+            disk::sync_folder(&path).map_err(|error| store.root().write_error(&path, 0, error))?;
+        }
+        Ok(Verified {
+            folder,
+            manifest,
+            index,
+        })
+    }
+}
+
+impl Verified {
+    /// The dataset's name and digest.
+    pub(crate) fn name_and_digest(&self) -> (DatasetName, String) {
+        (self.manifest.name.clone(), self.manifest.digest.clone())
+    }
+
+    /// Stores the dataset under its digest. One that is there is verified, and only what is missing or corrupt of it is
+    /// replaced.
+    ///
+    /// # Errors
+    /// As the disk reports. What was replaced until then stays replaced; the upload can be repeated.
+    pub(crate) fn store(mut self) -> Result<Stored, StoreError> {
+        let store = self.folder.store.clone();
+        store.check()?;
+        let place = store.place(&self.manifest.digest);
+        let there = disk::exists(&place).map_err(|e| store.root().read_error(&place, e))?;
+        let mut repair = Repair::default();
+        if there {
+            repair = self.repair(&store, &place)?;
+        } else {
+            disk::rename(&self.folder.path, &place)
+                .map_err(|error| store.root().write_error(&place, 0, error))?;
+            self.folder.kept = true;
+            let dir = store.dir();
+            disk::sync_folder(dir).map_err(|error| store.root().write_error(dir, 0, error))?;
+        }
+        Ok(Stored {
+            held: HeldDataset::new(self.manifest.clone(), &self.index),
+            added: !there,
+            repaired: repair.replaced,
+            unreadable: repair.unreadable,
+        })
+    }
+
+    /// Compares the dataset in the store with its manifest, and replaces what is missing or corrupt.
+    fn repair(&self, store: &DatasetStore, place: &Path) -> Result<Repair, StoreError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |error| store.root().write_error(&path, 0, error)
+        };
+        let packs = place.join(PACKS);
+        match disk::make_folder(&packs) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            result => result.map_err(failed(&packs))?,
+        }
+        let mut repair = Repair::default();
+        for (number, entry) in self.manifest.packs.iter().enumerate() {
+            let path = place.join(&entry.file);
+            let problem = match store.verify_file(&path, entry, &mut |_| ()) {
+                Ok(()) => continue,
+                Err(problem @ (StoreError::Missing { .. } | StoreError::Corrupt { .. })) => problem,
+                Err(error @ StoreError::Unavailable { .. }) => return Err(error),
+                Err(error) => {
+                    repair.unreadable.push((number as u32, error));
+                    continue;
+                }
+            };
+            store.check()?;
+            disk::rename(&self.folder.path.join(&entry.file), &path).map_err(failed(&path))?;
+            warn!(
+                dataset = %self.manifest.name,
+                pack = number,
+                "dataset.pack_repaired: replaced pack {number}: {problem}"
+            );
+            repair.replaced.push(number as u32);
+        }
+        let described = match store.describe(&self.manifest.digest) {
+            Ok(_) => true,
+            Err(StoreError::Missing { .. } | StoreError::Corrupt { .. }) => false,
+            Err(error) => return Err(error),
+        };
+        if !described {
+            store.check()?;
+            // Both are known to be right, and belong together.
+            for file in [INDEX_FILE, MANIFEST_FILE] {
+                let path = place.join(file);
+                disk::rename(&self.folder.path.join(file), &path).map_err(failed(&path))?;
+            }
+            info!(
+                dataset = %self.manifest.name,
+                "dataset.manifest_repaired: replaced manifest and index in {}",
+                place.display()
+            );
+        }
+        for path in [&packs, place] {
+            disk::sync_folder(path).map_err(failed(path))?;
+        }
+        Ok(repair)
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.store.root().discard_temporary(&self.path);
+        }
+    }
+}
+
+fn parse(manifest: &[u8], index: &[u8]) -> Result<(Manifest, Index), UploadError> {
+    let manifest = match Manifest::parse(manifest) {
+        Ok(manifest) => manifest,
+        Err(error) => return invalid("header.manifest", error.to_string()),
+    };
+    match Index::parse(index, &manifest) {
+        Ok(index) => Ok((manifest, index)),
+        Err(error) => invalid("header.index", error.to_string()),
+    }
+}
+
+fn invalid<T>(field: &'static str, problem: String) -> Result<T, UploadError> {
+    Err(UploadError::Invalid { field, problem })
+}

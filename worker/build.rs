@@ -9,9 +9,6 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-#[path = "../tests/requires.rs"]
-mod requires;
-
 /// What tch has no call for.
 const CPP: [&str; 4] = [
     "src/model/autograd.cpp",
@@ -84,3 +81,7 @@ fn version(root: &Path) -> String {
     let parts = ["MAJOR", "MINOR", "PATCH"].map(number);
     parts.join(".")
 }
+
+/// What the tests need from the machine.
+#[path = "../tests/requires.rs"]
+mod requires;

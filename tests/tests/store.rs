@@ -207,9 +207,10 @@ async fn few_file_descriptors_cost_watchers_and_nothing_else() {
     let mut options = CoordinatorOptions::new(dir.path());
     options.open_files = Some(64);
     let (mut cluster, _) = cluster(dir.path(), 2, options);
-    // Connected before the watchers take what there is.
+    // Workers and this client are connected before the watchers take what there is.
     let mut runs = cluster.runs().await;
     let run = cluster.submit(spec("watched")).await;
+    cluster.wait_step(&run.id, 1).await;
     let address = cluster.options.listen.clone();
     let mut watchers = Vec::new();
     for _ in 0..60 {

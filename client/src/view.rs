@@ -1,6 +1,6 @@
-//! Runs and datasets as the client shows them: the wire's messages, checked, in the domain's types.
+//! What the coordinator reports, converted from the wire and checked: runs, datasets, verifications.
 //!
-//! Their serde forms are the `--json` output, so their field names are kept stable.
+//! The serde forms are the `--json` output, so field names are kept stable.
 
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::run::{EpochResult, StepReport};
@@ -16,24 +16,24 @@ use crate::error::Error;
 pub enum Phase {
     /// Waits for workers.
     Queued,
-    /// Workers fetch data and connect.
+    /// Workers fetch data and connect to each other.
     Forming,
-    /// Steps are taken.
+    /// Steps are committed.
     Running,
-    /// A generation of workers ends.
+    /// The last checkpoint is being stored.
     Finishing,
-    /// Stopped by a person, to be resumed.
+    /// Stopped on request; `fovea resume` continues it.
     Paused,
-    /// Done.
+    /// All steps are committed.
     Completed,
     /// Ended by an error.
     Failed,
-    /// Ended by a person.
+    /// Ended on request.
     Cancelled,
 }
 
 impl Phase {
-    /// The phase in a word.
+    /// The phase in lower case.
     pub fn as_str(self) -> &'static str {
         match self {
             Phase::Queued => "queued",
@@ -47,7 +47,7 @@ impl Phase {
         }
     }
 
-    /// Whether the run will not move without a person: a watch ends here.
+    /// Whether only a request of a person can continue the run. A watch ends here.
     pub fn is_terminal(self) -> bool {
         match self {
             Phase::Paused | Phase::Completed | Phase::Failed | Phase::Cancelled => true,
@@ -56,16 +56,16 @@ impl Phase {
     }
 }
 
-/// A run as the coordinator tells of it.
+/// A run as the coordinator reports it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunInfo {
     /// Its id.
     pub id: String,
     /// Where it is.
     pub phase: Phase,
-    /// Why it failed or waits; empty if there is nothing to say.
+    /// Why it failed or waits; else empty. It may begin with an event name.
     pub reason: String,
-    /// Counts up with every change of its workers.
+    /// Incremented with every change of its workers.
     pub generation: u64,
     /// Ids of the workers that host it now, by rank.
     pub workers: Vec<String>,
@@ -87,12 +87,12 @@ pub struct RunInfo {
     pub epochs: Vec<EpochResult>,
     /// Stored checkpoints by step.
     pub checkpoints: Vec<CheckpointInfo>,
-    /// What it is, with every default filled in.
+    /// The run's specification with every default filled in.
     pub spec: RunSpec,
 }
 
 impl RunInfo {
-    /// Committed steps, as far as is known.
+    /// Committed steps, by the newest report.
     pub fn step(&self) -> u64 {
         let reported = self.progress.map_or(0, |p| p.step);
         if self.phase == Phase::Completed {
@@ -138,7 +138,9 @@ impl TryFrom<pb::Run> for RunInfo {
             Ok(pb::Phase::Failed) => Phase::Failed,
             Ok(pb::Phase::Cancelled) => Phase::Cancelled,
             Ok(pb::Phase::Unspecified) | Err(_) => {
-                return Err(Error::Protocol(format!("run {id} is in phase {phase}")));
+                return Err(Error::Protocol(format!(
+                    "phase of run {id} is {phase}, expected 1 to 8"
+                )));
             }
         };
         Ok(Self {
@@ -163,13 +165,13 @@ impl TryFrom<pb::Run> for RunInfo {
                 .map(CheckpointInfo::try_from)
                 .collect::<Result<_, _>>()?,
             spec: spec
-                .ok_or_else(|| Error::Protocol("a run without a spec".into()))?
+                .ok_or_else(|| Error::Protocol("a run lacks its spec".into()))?
                 .try_into()?,
         })
     }
 }
 
-/// What the coordinator's ledger says of a run.
+/// The result of a run's audit: its ledger compared with the shard plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AuditInfo {
     /// The run's id.
@@ -186,12 +188,12 @@ pub struct AuditInfo {
     pub samples_used: u64,
     /// Bytes that the ledger takes for this run.
     pub ledger_bytes: u64,
-    /// What is wrong, in order of steps; at most [`AuditInfo::PROBLEMS`].
+    /// Differences, in order of steps; at most [`AuditInfo::PROBLEMS`].
     pub problems: Vec<String>,
 }
 
 impl AuditInfo {
-    /// The coordinator lists no more problems than these.
+    /// Most problems that the coordinator lists.
     pub const PROBLEMS: usize = 100;
 }
 
@@ -220,13 +222,56 @@ impl From<pb::AuditReport> for AuditInfo {
     }
 }
 
-/// A stored checkpoint that was read again.
+/// The state in which a stored file was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileState {
+    /// Read to the end; size and digest are as stored.
+    Ok,
+    /// There is no such file, while its store is there.
+    Missing,
+    /// The file or its store cannot be read now. That says nothing about the content.
+    Unreadable,
+    /// Read to the end, and size or digest differ.
+    Corrupt,
+}
+
+impl FileState {
+    /// The state in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FileState::Ok => "ok",
+            FileState::Missing => "missing",
+            FileState::Unreadable => "unreadable",
+            FileState::Corrupt => "corrupt",
+        }
+    }
+
+    /// Converts the wire's state. A coordinator that sends none gives only a problem, or none.
+    fn from_wire(state: i32, problem: &str) -> Result<Self, Error> {
+        match pb::FileState::try_from(state) {
+            Ok(pb::FileState::Ok) => Ok(FileState::Ok),
+            Ok(pb::FileState::Missing) => Ok(FileState::Missing),
+            Ok(pb::FileState::Unreadable) => Ok(FileState::Unreadable),
+            Ok(pb::FileState::Corrupt) => Ok(FileState::Corrupt),
+            Ok(pb::FileState::Unspecified) if problem.is_empty() => Ok(FileState::Ok),
+            Ok(pb::FileState::Unspecified) => Ok(FileState::Corrupt),
+            Err(_) => Err(Error::Protocol(format!(
+                "state of a file is {state}, expected 1 to 4"
+            ))),
+        }
+    }
+}
+
+/// A stored checkpoint that was verified.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerifiedCheckpoint {
-    /// What was stored.
+    /// The checkpoint as it was stored.
     pub info: CheckpointInfo,
-    /// What is wrong with the file now; None if nothing is.
-    pub problem: Option<String>,
+    /// The state of its file.
+    pub state: FileState,
+    /// What was found; empty if the file is whole.
+    pub problem: String,
 }
 
 impl TryFrom<pb::VerifiedCheckpoint> for VerifiedCheckpoint {
@@ -236,14 +281,115 @@ impl TryFrom<pb::VerifiedCheckpoint> for VerifiedCheckpoint {
         let pb::VerifiedCheckpoint {
             checkpoint,
             problem,
-            state: _,
+            state,
         } = wire;
         Ok(Self {
             info: checkpoint
-                .ok_or_else(|| Error::Protocol("a verified checkpoint without its step".into()))?
+                .ok_or_else(|| Error::Protocol("a verified checkpoint lacks its step".into()))?
                 .try_into()?,
-            problem: (!problem.is_empty()).then_some(problem),
+            state: FileState::from_wire(state, &problem)?,
+            problem,
         })
+    }
+}
+
+/// What was given back by a removal.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Removed {
+    /// Checkpoints removed with it.
+    pub checkpoints: u32,
+    /// Bytes of files removed.
+    pub freed_bytes: u64,
+}
+
+/// A report of a verification of the coordinator's whole store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreReport {
+    /// Progress.
+    Progress(StoreProgress),
+    /// A file that is not as it was stored.
+    Problem(StoreProblem),
+    /// The end.
+    Summary(StoreSummary),
+}
+
+/// Progress of a verification.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct StoreProgress {
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes to read in all.
+    pub total_bytes: u64,
+    /// The file being read, such as `run dr-3, checkpoint 120`.
+    pub what: String,
+}
+
+/// A file that is not as it was stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StoreProblem {
+    /// The file, such as `dataset eyepacs, pack 4`.
+    pub what: String,
+    /// Its state.
+    pub state: FileState,
+    /// What was found.
+    pub problem: String,
+    /// What to do about it.
+    pub action: String,
+}
+
+/// The result of a verification.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct StoreSummary {
+    /// Checkpoint files verified.
+    pub checkpoints: u32,
+    /// Pack files verified.
+    pub packs: u32,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Files with a problem.
+    pub problems: u32,
+}
+
+impl StoreReport {
+    /// Converts an event; None for one of a newer coordinator that this client does not know.
+    pub(crate) fn from_wire(wire: pb::VerifyStoreEvent) -> Result<Option<Self>, Error> {
+        use pb::verify_store_event::Event;
+        let Some(event) = wire.event else {
+            return Ok(None);
+        };
+        Ok(Some(match event {
+            Event::Progress(pb::VerifyProgress {
+                read_bytes,
+                total_bytes,
+                what,
+            }) => StoreReport::Progress(StoreProgress {
+                read_bytes,
+                total_bytes,
+                what,
+            }),
+            Event::Problem(pb::VerifyProblem {
+                what,
+                state,
+                problem,
+                action,
+            }) => StoreReport::Problem(StoreProblem {
+                what,
+                state: FileState::from_wire(state, &problem)?,
+                problem,
+                action,
+            }),
+            Event::Summary(pb::VerifySummary {
+                checkpoints,
+                packs,
+                read_bytes,
+                problems,
+            }) => StoreReport::Summary(StoreSummary {
+                checkpoints,
+                packs,
+                read_bytes,
+                problems,
+            }),
+        }))
     }
 }
 
@@ -268,6 +414,8 @@ pub struct DatasetInfo {
     pub packs: u32,
     /// Bytes of all packs.
     pub size_bytes: u64,
+    /// What is wrong with its files at the coordinator, and what to do; else empty.
+    pub problem: String,
 }
 
 impl From<pb::Dataset> for DatasetInfo {
@@ -282,7 +430,7 @@ impl From<pb::Dataset> for DatasetInfo {
             validation_grades,
             packs,
             size_bytes,
-            problem: _,
+            problem,
         } = wire;
         Self {
             name,
@@ -294,6 +442,7 @@ impl From<pb::Dataset> for DatasetInfo {
             validation_grades,
             packs,
             size_bytes,
+            problem,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The built program: exit codes, what it says, and its JSON.
+//! The built program: exit codes, text and JSON.
 
 mod common;
 
@@ -55,7 +55,7 @@ async fn the_end_of_a_run_is_the_exit_code() {
             Phase::Paused,
             "",
             0,
-            "dr-1 is paused at step 0/36; go on with: fovea resume dr-1",
+            "dr-1 is paused at step 0/36; continue it with: fovea resume dr-1",
         ),
     ];
     for (phase, reason, code, words) in cases {
@@ -141,7 +141,7 @@ async fn refusals_are_one_clear_sentence() {
 }
 
 #[tokio::test]
-async fn nobody_there_is_exit_3_and_a_wrong_address_is_2() {
+async fn an_unreachable_coordinator_is_exit_3_and_a_wrong_address_is_2() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", free.local_addr().unwrap());
     drop(free);
@@ -158,7 +158,7 @@ async fn nobody_there_is_exit_3_and_a_wrong_address_is_2() {
 }
 
 #[tokio::test]
-async fn a_bad_run_file_is_exit_2_before_anybody_is_asked() {
+async fn a_bad_run_file_is_exit_2_without_a_coordinator() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("run.toml");
     std::fs::write(
@@ -273,12 +273,12 @@ async fn ctrl_c_leaves_a_watch_with_130_and_the_run_alone() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // The first line means that it watches.
+        // It watches once it has printed the first line.
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap())
             .read_line(&mut line)
             .unwrap();
-        assert!(line.contains("training 357 images"), "{line}");
+        assert!(line.contains("training on 357 images"), "{line}");
         // SAFETY: a signal to our own child.
         unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
         child.wait_with_output().unwrap()
@@ -287,7 +287,7 @@ async fn ctrl_c_leaves_a_watch_with_130_and_the_run_alone() {
     .unwrap();
     assert_eq!(output.status.code(), Some(130));
     assert!(
-        stderr(&output).contains("run dr-1 goes on"),
+        stderr(&output).contains("run dr-1 continues"),
         "{}",
         stderr(&output)
     );
@@ -312,11 +312,13 @@ fn version_and_help() {
     let help = say(&["--help"]);
     for words in [
         "Exit codes:",
-        "130  interrupted",
+        "130  stopped by a signal",
         "reconnecting run, reason",
-        "  7    what is stored is not right",
+        "  7    stored data are wrong",
+        "  8    stored data cannot be read now",
         "  audit        run, clean,",
-        "  verified     run, ok, problem",
+        "  verified     run, ok, state",
+        "  not_removed  kind, name, exit_code, message",
         "Examples:",
     ] {
         assert!(help.contains(words), "{words:?} is not in the help");

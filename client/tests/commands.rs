@@ -61,12 +61,12 @@ async fn the_end_of_a_run_is_the_exit_code() {
     for (phase, reason, code, words) in cases {
         let address = watched(ended(phase, reason)).serve().await;
         let output = fovea(&address, &["watch", "dr-1"]).await;
-        let said = stdout(&output) + &stderr(&output);
-        assert_eq!(output.status.code(), Some(code), "{said}");
-        assert!(said.contains(words), "{said}");
+        let printed = stdout(&output) + &stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{printed}");
+        assert!(printed.contains(words), "{printed}");
         // Every epoch is in the table, once.
         for epoch in ["    1/3 ", "    2/3 ", "    3/3 "] {
-            assert_eq!(said.matches(epoch).count(), 1, "{said}");
+            assert_eq!(printed.matches(epoch).count(), 1, "{printed}");
         }
     }
 }
@@ -126,16 +126,16 @@ async fn refusals_are_one_clear_sentence() {
         &["resume", "dr-1"],
     ] {
         let output = fovea(&address, args).await;
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(4), "{args:?}: {said}");
+        let printed = stderr(&output);
+        assert_eq!(output.status.code(), Some(4), "{args:?}: {printed}");
         assert!(
-            said.starts_with("fovea: the coordinator refused: "),
-            "{said}"
+            printed.starts_with("fovea: the coordinator refused: "),
+            "{printed}"
         );
-        assert_eq!(said.lines().count(), 1, "{said}");
+        assert_eq!(printed.lines().count(), 1, "{printed}");
         assert!(
-            !said.contains("Status") && !said.contains("metadata"),
-            "a debug dump: {said}"
+            !printed.contains("Status") && !printed.contains("metadata"),
+            "a debug dump: {printed}"
         );
     }
 }
@@ -169,10 +169,10 @@ async fn a_bad_run_file_is_exit_2_without_a_coordinator() {
     let file = file.to_str().unwrap();
     // Nobody listens at this address.
     let output = fovea("http://127.0.0.1:9", &["submit", file]).await;
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(2), "{said}");
+    let printed = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{printed}");
     assert_eq!(
-        said.trim_end(),
+        printed.trim_end(),
         format!("{file}:4: train.epoch: there is no such key; did you mean train.epochs?")
     );
     let output = fovea("http://127.0.0.1:9", &["submit", "nowhere.toml"]).await;
@@ -204,12 +204,12 @@ async fn a_submission_carries_file_overrides_and_weights() {
     ];
     let output = fovea(&address, &args).await;
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let said = stdout(&output);
+    let printed = stdout(&output);
     assert!(
-        said.contains("run x-1 accepted: 7 epochs of 12 steps, dataset d"),
-        "{said}"
+        printed.contains("run x-1 accepted: 7 epochs of 12 steps, dataset d"),
+        "{printed}"
     );
-    assert!(said.contains("fovea watch x-1"), "{said}");
+    assert!(printed.contains("fovea watch x-1"), "{printed}");
     let state = fake.0.lock().unwrap();
     let spec = &state.submitted[0];
     assert_eq!(spec.name, "x");

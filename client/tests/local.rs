@@ -89,8 +89,13 @@ async fn from_a_run_file_to_model_and_metrics() {
         file.to_str().unwrap(),
     ];
     let output = local(dir, &bin, &args).await;
-    let said = stdout(&output);
-    assert_eq!(output.status.code(), Some(0), "{said}{}", stderr(&output));
+    let printed = stdout(&output);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{printed}{}",
+        stderr(&output)
+    );
     let home = dir.join("data/dr-1");
     assert_eq!(fs::read(home.join("model.safetensors")).unwrap(), model);
     let metrics: serde_json::Value =
@@ -104,7 +109,7 @@ async fn from_a_run_file_to_model_and_metrics() {
     );
     assert_eq!(metrics["spec"]["train"]["epochs"], 3);
     for words in ["validation AUC 0.920", "model.safetensors", "metrics.json"] {
-        assert!(said.contains(words), "{words:?} is not in\n{said}");
+        assert!(printed.contains(words), "{words:?} is not in\n{printed}");
     }
     let state = fake.0.lock().unwrap();
     assert_eq!(state.created.len(), 1, "the dataset was not added");
@@ -113,7 +118,7 @@ async fn from_a_run_file_to_model_and_metrics() {
     assert_eq!(state.submitted[0].dataset, "set");
 }
 
-/// Somebody else pauses the run: nothing has gone wrong, and nothing is finished.
+/// Another client pauses the run: that is no error, and there are no results.
 #[tokio::test]
 async fn a_paused_run_leaves_no_model_and_says_how_to_go_on() {
     let dir = tempfile::tempdir().unwrap();
@@ -128,13 +133,18 @@ async fn a_paused_run_leaves_no_model_and_says_how_to_go_on() {
     });
     let bin = programs(dir, &pretends_to_serve(&fake.serve().await), WAITS);
     let output = local(dir, &bin, &[run_file(dir).to_str().unwrap()]).await;
-    let said = stdout(&output);
-    assert_eq!(output.status.code(), Some(0), "{said}{}", stderr(&output));
+    let printed = stdout(&output);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{printed}{}",
+        stderr(&output)
+    );
     let hint = format!(
         "continue it with: fovea local --data-dir {} --resume dr-1",
         dir.join("data").display()
     );
-    assert!(said.contains(&hint), "{hint:?} is not in\n{said}");
+    assert!(printed.contains(&hint), "{hint:?} is not in\n{printed}");
     assert!(!dir.join("data/dr-1").exists(), "it left results");
 }
 
@@ -145,14 +155,17 @@ async fn a_coordinator_that_does_not_start_shows_its_log() {
     let bin = programs(dir.path(), coordinator, WAITS);
     let file = run_file(dir.path());
     let output = local(dir.path(), &bin, &[file.to_str().unwrap()]).await;
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let printed = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
     assert!(
-        said.contains("coordinator ended early (exit status: 4)"),
-        "{said}"
+        printed.contains("coordinator ended early (exit status: 4)"),
+        "{printed}"
     );
-    assert!(said.contains("  the folder is locked by another"), "{said}");
-    assert!(said.contains("coordinator.log"), "{said}");
+    assert!(
+        printed.contains("  the folder is locked by another"),
+        "{printed}"
+    );
+    assert!(printed.contains("coordinator.log"), "{printed}");
 }
 
 fn never_ending() -> Fake {
@@ -172,14 +185,20 @@ async fn a_worker_that_dies_ends_the_command_with_its_log() {
     let bin = programs(dir.path(), &coordinator, worker);
     let file = run_file(dir.path());
     let output = local(dir.path(), &bin, &[file.to_str().unwrap()]).await;
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("ended early (exit status: 127)"), "{said}");
-    assert!(said.contains("  libtorch_cpu.so: cannot open"), "{said}");
+    let printed = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(
+        printed.contains("ended early (exit status: 127)"),
+        "{printed}"
+    );
+    assert!(
+        printed.contains("  libtorch_cpu.so: cannot open"),
+        "{printed}"
+    );
 }
 
 #[tokio::test]
-async fn what_cannot_be_done_is_said_before_anything_starts() {
+async fn impossible_requests_are_refused_before_anything_starts() {
     let dir = tempfile::tempdir().unwrap();
     let file = run_file(dir.path());
     let file = file.to_str().unwrap();
@@ -230,10 +249,13 @@ async fn what_cannot_be_done_is_said_before_anything_starts() {
     ];
     for (bin, args, code, words) in cases {
         let output = local(dir.path(), bin, args).await;
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
-        assert!(said.contains(words), "{args:?}: {words:?} is not in {said}");
-        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+        let printed = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {printed}");
+        assert!(
+            printed.contains(words),
+            "{args:?}: {words:?} is not in {printed}"
+        );
+        assert_eq!(printed.trim_end().lines().count(), 1, "{printed}");
     }
 }
 
@@ -289,7 +311,7 @@ fn started(
     (child, ids)
 }
 
-/// Whether a process is there and is more than an entry that nobody has collected.
+/// Whether a process is alive: it exists and is not a zombie.
 fn lives(id: i32) -> bool {
     fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| {
         !stat
@@ -435,7 +457,7 @@ async fn without_a_run_file_old_runs_are_listed() {
     fs::create_dir_all(dir.path().join("data/coordinator")).unwrap();
     let output = local(dir.path(), &bin, &[]).await;
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let said = stdout(&output);
-    assert!(said.contains("dr-1  cancelled"), "{said}");
-    assert!(said.contains("--resume RUN"), "{said}");
+    let printed = stdout(&output);
+    assert!(printed.contains("dr-1  cancelled"), "{printed}");
+    assert!(printed.contains("--resume RUN"), "{printed}");
 }

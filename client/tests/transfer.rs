@@ -128,10 +128,10 @@ async fn a_corrupt_checkpoint_names_the_previous_one() {
             target.to_str().unwrap(),
         ];
         let output = fovea(&address, &args).await;
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(7), "{said}");
-        assert!(said.contains(words), "{words:?} is not in {said}");
-        assert!(said.contains(before), "{said}");
+        let printed = stderr(&output);
+        assert_eq!(output.status.code(), Some(7), "{printed}");
+        assert!(printed.contains(words), "{words:?} is not in {printed}");
+        assert!(printed.contains(before), "{printed}");
         assert!(files(dir.path()).is_empty(), "{:?}", files(dir.path()));
     }
 
@@ -152,9 +152,12 @@ async fn a_corrupt_checkpoint_names_the_previous_one() {
         target.to_str().unwrap(),
     ];
     let output = fovea(&fake.serve().await, &args).await;
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(7), "{said}");
-    assert!(said.contains("`fovea checkpoints dr-1` lists"), "{said}");
+    let printed = stderr(&output);
+    assert_eq!(output.status.code(), Some(7), "{printed}");
+    assert!(
+        printed.contains("`fovea checkpoints dr-1` lists"),
+        "{printed}"
+    );
     assert_eq!(std::fs::read(&target).unwrap(), b"older");
     assert_eq!(files(dir.path()), ["m.safetensors"]);
 }

@@ -34,10 +34,10 @@ async fn a_run_is_paused_and_resumed() {
     // One that waits for workers is paused at once.
     fake.0.lock().unwrap().run = Some(run("dr-1", Phase::Queued));
     let output = fovea(&address, &["--json", "pause", "dr-1"]).await;
-    let said = json(&output);
-    assert_eq!(said.len(), 1);
+    let printed = json(&output);
+    assert_eq!(printed.len(), 1);
     assert_eq!(
-        (said[0]["type"].as_str(), said[0]["phase"].as_str()),
+        (printed[0]["type"].as_str(), printed[0]["phase"].as_str()),
         (Some("run"), Some("paused"))
     );
 
@@ -77,14 +77,19 @@ async fn a_watch_ends_with_the_pause() {
     }
     let address = fake.serve().await;
     let output = fovea(&address, &["watch", "dr-1"]).await;
-    let said = stdout(&output);
-    assert_eq!(output.status.code(), Some(0), "{said}{}", stderr(&output));
-    assert!(said.contains("    1/3 "), "{said}");
-    assert!(
-        said.contains("continue it with: fovea resume dr-1"),
-        "{said}"
+    let printed = stdout(&output);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{printed}{}",
+        stderr(&output)
     );
-    assert!(!said.contains("completed"), "{said}");
+    assert!(printed.contains("    1/3 "), "{printed}");
+    assert!(
+        printed.contains("continue it with: fovea resume dr-1"),
+        "{printed}"
+    );
+    assert!(!printed.contains("completed"), "{printed}");
 
     let output = fovea(&address, &["--json", "watch", "dr-1"]).await;
     assert_eq!(output.status.code(), Some(0));
@@ -157,24 +162,24 @@ async fn an_audit_with_problems_lists_them_and_is_exit_7() {
     let address = audited(1, &problems).serve().await;
     let output = fovea(&address, &["runs", "audit", "dr-1"]).await;
     assert_eq!(output.status.code(), Some(7));
-    let said = stdout(&output);
+    let printed = stdout(&output);
     assert!(
-        said.ends_with(
+        printed.ends_with(
             "problems    2 problems\n  steps 4 to 5 are missing\n  step 9 is there twice\n"
         ),
-        "{said}"
+        "{printed}"
     );
     assert_eq!(
         stderr(&output),
         "fovea: the audit of run dr-1 found 2 problems\n"
     );
 
-    let said = json(&fovea(&address, &["--json", "runs", "audit", "dr-1"]).await);
-    assert_eq!(said.len(), 2);
-    assert_eq!(said[0]["clean"], false);
-    assert_eq!(said[0]["problems"][1], "step 9 is there twice");
-    assert_eq!(said[1]["type"], "error");
-    assert_eq!(said[1]["exit_code"], 7);
+    let printed = json(&fovea(&address, &["--json", "runs", "audit", "dr-1"]).await);
+    assert_eq!(printed.len(), 2);
+    assert_eq!(printed[0]["clean"], false);
+    assert_eq!(printed[0]["problems"][1], "step 9 is there twice");
+    assert_eq!(printed[1]["type"], "error");
+    assert_eq!(printed[1]["exit_code"], 7);
 
     // The coordinator stops counting at 100.
     let many: Vec<String> = (0..100).map(|n| format!("problem {n}")).collect();
@@ -196,23 +201,29 @@ async fn whole_checkpoints_are_exit_0() {
     ] {
         let output = fovea(&address, args).await;
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-        let said = stdout(&output);
-        let lines: Vec<&str> = said.lines().collect();
-        assert_eq!(lines.len(), steps.len() + 1, "{said}");
+        let printed = stdout(&output);
+        let lines: Vec<&str> = printed.lines().collect();
+        assert_eq!(lines.len(), steps.len() + 1, "{printed}");
         for (line, step) in lines[1..].iter().zip(steps) {
-            assert!(line.trim_start().starts_with(&step.to_string()), "{said}");
-            assert!(line.ends_with("  ok"), "{said}");
+            assert!(
+                line.trim_start().starts_with(&step.to_string()),
+                "{printed}"
+            );
+            assert!(line.ends_with("  ok"), "{printed}");
         }
         let output = fovea(&address, &[&["--json"], args].concat()).await;
-        let said = json(&output);
-        let found: Vec<u64> = said.iter().map(|l| l["step"].as_u64().unwrap()).collect();
+        let printed = json(&output);
+        let found: Vec<u64> = printed
+            .iter()
+            .map(|l| l["step"].as_u64().unwrap())
+            .collect();
         assert_eq!(found, steps);
         assert!(
-            said.iter().all(|l| l["type"] == "verified"
+            printed.iter().all(|l| l["type"] == "verified"
                 && l["ok"] == true
                 && l["state"] == "ok"
                 && l["problem"] == ""),
-            "{said:?}"
+            "{printed:?}"
         );
     }
 }

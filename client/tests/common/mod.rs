@@ -207,7 +207,7 @@ impl Runs for Fake {
         let id = request.into_inner().run_id;
         let mut run = self.known(&id)?;
         match run.phase() {
-            // As the real one: what waits is paused at once, what runs goes on to its next step.
+            // As the real one: a waiting run is paused at once, another one at its next step.
             pb::Phase::Queued => run.set_phase(pb::Phase::Paused),
             pb::Phase::Running => run.reason = "is being paused".into(),
             phase => {

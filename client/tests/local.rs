@@ -6,6 +6,7 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -286,6 +287,14 @@ fn started(
             command
         }
     };
+    // The tests themselves may run under nohup.
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed, and signal is one.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
+            Ok(())
+        });
+    }
     let child = command
         .args(["local", "-n", "2", "--bin-dir"])
         .arg(&bin)

@@ -110,12 +110,13 @@ fn added(reply: pb::CreateDatasetResponse) -> Result<Added, Error> {
             .ok_or_else(|| Error::Protocol("the reply to an upload lacks the dataset".into()))?
             .into(),
         outcome: match Wire::try_from(outcome) {
-            Ok(Wire::Added) => Outcome::Added,
+            // One that does not name an outcome answers only once it has stored everything.
+            Ok(Wire::Added | Wire::Unspecified) => Outcome::Added,
             Ok(Wire::Unchanged) => Outcome::Unchanged,
             Ok(Wire::Repaired) => Outcome::Repaired(repaired_packs),
-            Ok(Wire::Unspecified) | Err(_) => {
+            Err(_) => {
                 return Err(Error::Protocol(format!(
-                    "outcome of an upload is {outcome}, expected 1 to 3"
+                    "outcome of an upload is {outcome}, expected 0 to 3"
                 )));
             }
         },

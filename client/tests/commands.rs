@@ -313,7 +313,7 @@ fn version_and_help() {
     for words in [
         "Exit codes:",
         "130  stopped by a signal",
-        "reconnecting run, reason",
+        "reconnecting run, cause (away, limit), reason",
         "  7    stored data are wrong",
         "  8    stored data cannot be read now",
         "  audit        run, clean,",

@@ -12,7 +12,7 @@ use fovea_dataset::MaxBad;
 
 /// Fine-tune GoogLeNet on diabetic-retinopathy images over a cluster of workers.
 #[derive(Debug, Parser)]
-#[command(name = "fovea", version = VERSION, about, after_help = EXAMPLES)]
+#[command(name = "fovea", version = VERSION, after_help = EXAMPLES)]
 #[command(after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}\n\n{JSON_HELP}"))]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct Args {
@@ -26,7 +26,7 @@ pub struct Args {
     )]
     pub coordinator: String,
 
-    /// Print one JSON object a line, for scripts (`fovea --help` lists their fields)
+    /// Print one JSON object per line, for scripts (`fovea --help` lists their fields)
     #[arg(long, global = true)]
     pub json: bool,
 
@@ -319,7 +319,7 @@ Example:
 
 Each problem is printed with its state (missing, unreadable, corrupt) and what to do about it. Corrupt
 checkpoints are put aside; nothing else is changed. Exit code 0 if there are no problems, 7 if a file
-is corrupt or missing, 8 if some could only not be read now.")]
+is corrupt or missing, 8 if some merely cannot be read now.")]
     Verify {
         /// Leave out the checkpoints
         #[arg(long)]

@@ -1,14 +1,15 @@
 //! The forward pass, layer by layer in Caffe's order and with Caffe's names.
 
 use fovea_core::googlenet::{BUCKET_STARTS, HEAD};
+use fovea_kernels::pool::Stride;
 use tch::{Device, Kind, Tensor, no_grad};
 
+use super::conv3x3;
 use super::inception::{self, Layer, Layers};
-use super::lrn::lrn;
+use super::lrn::{lrn, relu_lrn_pool, relu_pool_lrn};
 use super::net::{Net, WeightLayer, channels_last};
 use super::pass::Pass;
-use super::pool::{Moves, max_pool};
-use super::{conv3x3, kernels};
+use super::pool::max_pool;
 
 /// The chain of stages. What passes from one to the next has the kind that convolutions are computed in;
 /// normalisation takes and gives f32 in between, as squares and their sums need the bits.
@@ -179,11 +180,11 @@ impl Net {
     fn conv1(&self, x: &Tensor, see: &mut Observer) -> Tensor {
         let y = self.conv_only("conv1/7x7_s2", x).to_kind(Kind::Float);
         if see.nothing() && fusible(&y) {
-            return kernels::relu_pool_lrn(&y).to_kind(self.compute);
+            return relu_pool_lrn(&y).to_kind(self.compute);
         }
         let y = relu(y);
         see.layer("conv1/7x7_s2", &y);
-        let y = max_pool(&y, Moves::ByTwo);
+        let y = max_pool(&y, Stride::Two);
         see.layer("pool1/3x3_s2", &y);
         let y = lrn(&y);
         see.layer("pool1/norm1", &y);
@@ -195,11 +196,11 @@ impl Net {
         let y = self.conv("conv2/3x3", x, see).to_kind(Kind::Float);
         if see.nothing() && fusible(&y) {
             // Rectified it is already, and stays so.
-            return kernels::relu_lrn_pool(&y).to_kind(self.compute);
+            return relu_lrn_pool(&y).to_kind(self.compute);
         }
         let y = lrn(&y);
         see.layer("conv2/norm2", &y);
-        let y = max_pool(&y.to_kind(self.compute), Moves::ByTwo);
+        let y = max_pool(&y.to_kind(self.compute), Stride::Two);
         see.layer("pool2/3x3_s2", &y);
         y
     }
@@ -225,7 +226,7 @@ impl Net {
             )
         {
             return match pooling_after(module) {
-                Some(_) => max_pool(&y, Moves::ByTwo),
+                Some(_) => max_pool(&y, Stride::Two),
                 None => y,
             };
         }
@@ -234,7 +235,7 @@ impl Net {
         let three = self.conv(&name("3x3"), &three, see);
         let five = self.conv(&name("5x5_reduce"), x, see);
         let five = self.conv(&name("5x5"), &five, see);
-        let pool = max_pool(x, Moves::ByOne);
+        let pool = max_pool(x, Stride::One);
         see.layer(&name("pool"), &pool);
         let pool = self.conv(&name("pool_proj"), &pool, see);
         let y = Tensor::cat(&[one, three, five, pool], 1);
@@ -242,7 +243,7 @@ impl Net {
         let Some(pooled) = pooling_after(module) else {
             return y;
         };
-        let y = max_pool(&y, Moves::ByTwo);
+        let y = max_pool(&y, Stride::Two);
         see.layer(pooled, &y);
         y
     }

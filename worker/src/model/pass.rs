@@ -5,6 +5,7 @@ use tch::Tensor;
 
 use super::autograd;
 use super::net::Net;
+use crate::shim::ShimError;
 
 /// Where a backward pass puts gradients, bucket by bucket (see [`FlatLayout::buckets`]).
 pub trait Sink {
@@ -38,9 +39,9 @@ impl Pass {
     /// Puts the gradient of `loss` (a scalar computed from the logits) into `sink`, part by part, so that a bucket can
     /// be used while the rest is computed.
     ///
-    /// # Panics
-    /// If the parameters were changed since the forward pass.
-    pub fn gradient(self, net: &Net, loss: &Tensor, sink: &mut dyn Sink) {
+    /// # Errors
+    /// If libtorch cannot compute it: because the parameters were changed since the forward pass, say, or a GPU failed.
+    pub fn gradient(self, net: &Net, loss: &Tensor, sink: &mut dyn Sink) -> Result<(), ShimError> {
         let layout = net.layout();
         let buckets = layout.buckets();
         let mut output = loss.shallow_clone();
@@ -54,7 +55,7 @@ impl Pass {
             let goes_on = before.as_ref().filter(|input| input.requires_grad());
             wanted.extend(goes_on);
             if !wanted.is_empty() {
-                let gradients = autograd::gradients(&output, by_output.as_ref(), &wanted);
+                let gradients = autograd::gradients(&output, by_output.as_ref(), &wanted)?;
                 for (entry, gradient) in entries.iter().zip(&gradients) {
                     let bucket = layout.bucket(entry);
                     sink.put(bucket, entry.offset - buckets[bucket].start, gradient);
@@ -67,5 +68,6 @@ impl Pass {
             }
         }
         sink.finished(FlatLayout::OTHERS);
+        Ok(())
     }
 }

@@ -1,61 +1,126 @@
-//! The arithmetic of the fused kernels, on plain slices of one image: `[height, width, channels]`.
+//! Local response normalisation across channels, its gradient, and its fusions with the ReLU and the pooling before or
+//! after it: one pass over the data where libtorch takes many.
 //!
-//! Inner loops run along channels, which lie next to each other, and vectorise.
+//! `y = x / s^beta` with `s = k + alpha/size * (sum of x^2 over size neighbouring channels)`. Source: BVLC/caffe
+//! `lrn_layer.cpp`, ACROSS_CHANNELS. The parameters are GoogLeNet's and fixed: [`SIZE`], [`ALPHA`], [`BETA`], [`K`].
+//!
+//! All functions take dense f32 batches `[images, height, width, channels]`. Inner loops run along channels, which lie next
+//! to each other, and vectorise.
 
-use fovea_core::googlenet::{LRN_ALPHA, LRN_K, LRN_SIZE};
+use crate::simd::for_this_processor;
+use crate::threads::share_out;
+use crate::{Shape, Threads, check};
 
-use super::simd::for_this_processor;
+/// Channels in the window over which squares are summed.
+pub const SIZE: usize = 5;
+/// Factor of the mean square.
+pub const ALPHA: f64 = 1e-4;
+/// Exponent of the scale. The kernels compute with 3/4 whatever stands here; a test compares the two.
+pub const BETA: f64 = 0.75;
+/// What is added to the mean square.
+pub const K: f64 = 1.0;
 
-/// Of one image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shape {
-    pub height: usize,
-    pub width: usize,
-    pub channels: usize,
+/// `out = lrn(x)`. `x` and `out` are batches of images of `shape`.
+///
+/// # Panics
+/// If a length is not that of whole images of `shape`, or the numbers of images differ.
+#[track_caller]
+pub fn lrn(threads: Threads, shape: Shape, x: &[f32], out: &mut [f32]) {
+    map("lrn", threads, shape, shape, x, out, lrn_image);
 }
 
-impl Shape {
-    /// Numbers in it.
-    #[allow(clippy::len_without_is_empty)] // No image is empty.
-    pub fn len(self) -> usize {
-        self.height * self.width * self.channels
-    }
-
-    /// After a pooling of 3x3 with stride 2, rounding up.
-    pub fn pooled(self) -> Shape {
-        Shape {
-            height: pooled(self.height),
-            width: pooled(self.width),
-            channels: self.channels,
-        }
-    }
+/// `out = lrn(max_pool(relu(x)))`, as after conv1. `x` holds images of `shape`, `out` of [`shape.pooled()`](Shape::pooled):
+/// the window is 3x3 with stride 2, rounding up. NaN stays NaN.
+///
+/// # Panics
+/// As [`lrn`], and if an image is below 2x2 pixels.
+#[track_caller]
+pub fn relu_pool_lrn(threads: Threads, shape: Shape, x: &[f32], out: &mut [f32]) {
+    let to = shape.pooled();
+    map(
+        "relu_pool_lrn",
+        threads,
+        shape,
+        to,
+        x,
+        out,
+        relu_pool_lrn_image,
+    );
 }
 
-/// ceil((n - 3) / 2) + 1
-fn pooled(n: usize) -> usize {
-    assert!(n >= 2, "a map of {n} px is too small to be pooled 3x3");
-    n / 2
+/// `out = max_pool(lrn(relu(x)))`, as after conv2. Shapes and pooling as in [`relu_pool_lrn`].
+///
+/// # Panics
+/// As [`relu_pool_lrn`].
+#[track_caller]
+pub fn relu_lrn_pool(threads: Threads, shape: Shape, x: &[f32], out: &mut [f32]) {
+    let to = shape.pooled();
+    map(
+        "relu_lrn_pool",
+        threads,
+        shape,
+        to,
+        x,
+        out,
+        relu_lrn_pool_image,
+    );
 }
 
-const RATE: f32 = (LRN_ALPHA / LRN_SIZE as f64) as f32;
-const BASE: f32 = LRN_K as f32;
-const REACH: usize = LRN_SIZE / 2;
+/// `out` becomes the gradient by `x` of a loss whose gradient by `lrn(x)` is `gradient`:
+///
+/// `g s^-b - 2 b alpha/size x * (sum over the window of g x s^(-b-1))`, with `s` the scale that `x` is divided by to
+/// the power `b`.
+///
+/// # Panics
+/// As [`lrn`].
+#[track_caller]
+pub fn lrn_backward(threads: Threads, shape: Shape, x: &[f32], gradient: &[f32], out: &mut [f32]) {
+    const NAME: &str = "lrn_backward";
+    let images = check::images(NAME, "x", x.len(), shape);
+    check::dense(NAME, "gradient", gradient.len(), images, shape);
+    check::dense(NAME, "out", out.len(), images, shape);
+    let len = shape.len();
+    let work = x
+        .chunks(len)
+        .zip(gradient.chunks(len))
+        .zip(out.chunks_mut(len));
+    share_out(threads, work, |((x, gradient), out)| {
+        lrn_backward_image(shape, x, gradient, out)
+    });
+}
+
+/// Applies `image` to every image of `x`, which has the shape `from`, giving images of the shape `to`.
+#[track_caller]
+fn map(
+    name: &str,
+    threads: Threads,
+    from: Shape,
+    to: Shape,
+    x: &[f32],
+    out: &mut [f32],
+    image: fn(Shape, &[f32], &mut [f32]),
+) {
+    let images = check::images(name, "x", x.len(), from);
+    check::dense(name, "out", out.len(), images, to);
+    let work = x.chunks(from.len()).zip(out.chunks_mut(to.len()));
+    share_out(threads, work, |(x, out)| image(from, x, out));
+}
+
+const RATE: f32 = (ALPHA / SIZE as f64) as f32;
+const BASE: f32 = K as f32;
+const REACH: usize = SIZE / 2;
 
 for_this_processor!(
-    /// Normalises the pixels of `x` into `out`.
-    lrn, lrn_any, (shape: Shape, x: &[f32], out: &mut [f32])
+    lrn_image, lrn_any, (shape: Shape, x: &[f32], out: &mut [f32])
 );
 for_this_processor!(
-    /// See [`super::kernels::lrn_backward`].
-    lrn_backward, lrn_backward_any, (shape: Shape, x: &[f32], gradient: &[f32], out: &mut [f32])
+    lrn_backward_image, lrn_backward_any, (shape: Shape, x: &[f32], gradient: &[f32], out: &mut [f32])
 );
 for_this_processor!(
-    /// ReLU, pooling, normalisation; `out` has the shape `shape.pooled()`.
-    relu_pool_lrn, relu_pool_lrn_any, (shape: Shape, x: &[f32], out: &mut [f32])
+    relu_pool_lrn_image, relu_pool_lrn_any, (shape: Shape, x: &[f32], out: &mut [f32])
 );
 for_this_processor!(
-    /// ReLU, normalisation, pooling; `out` has the shape `shape.pooled()`.
-    relu_lrn_pool, relu_lrn_pool_any, (shape: Shape, x: &[f32], out: &mut [f32])
+    relu_lrn_pool_image, relu_lrn_pool_any, (shape: Shape, x: &[f32], out: &mut [f32])
 );
 
 #[inline(always)]
@@ -108,7 +173,7 @@ fn relu_pool_lrn_any(shape: Shape, x: &[f32], out: &mut [f32]) {
     let mut tallest = vec![0.0; row];
     let mut pooled = vec![0.0; out.len() / shape.pooled().height];
     for (y, out) in out.chunks_exact_mut(pooled.len()).enumerate() {
-        // Max over three rows, then over three columns. ReLU comes last: it commutes with max.
+        // The maximum of three rows, then of three columns. ReLU comes last, because it commutes with the maximum.
         let rows = &x[2 * y * row..((2 * y + 3) * row).min(x.len())];
         tallest.copy_from_slice(&rows[..row]);
         for more in rows[row..].chunks_exact(row) {
@@ -133,7 +198,7 @@ fn relu_lrn_pool_any(shape: Shape, x: &[f32], out: &mut [f32]) {
     let mut rectified_pixel = vec![0.0; c];
     let mut normalised = vec![0.0; row];
     let mut tallest = vec![0.0; row];
-    // The last row of one window is the first row of the next: what is carried over.
+    // The last row of one window is the first row of the next one.
     let mut last = vec![0.0; row];
     for (y, x) in x.chunks_exact(row).enumerate() {
         for (x, out) in x.chunks_exact(c).zip(normalised.chunks_exact_mut(c)) {
@@ -158,7 +223,7 @@ fn relu_lrn_pool_any(shape: Shape, x: &[f32], out: &mut [f32]) {
     }
 }
 
-/// Max over three neighbouring pixels, every second one.
+/// The maximum of three neighbouring pixels, for every second pixel.
 #[inline(always)]
 fn pool_columns(row: &[f32], c: usize, out: &mut [f32]) {
     for (x, out) in out.chunks_exact_mut(c).enumerate() {
@@ -172,8 +237,8 @@ fn pool_columns(row: &[f32], c: usize, out: &mut [f32]) {
 
 #[inline(always)]
 fn raise(most: &mut [f32], more: &[f32]) {
-    // Groups are stored as a whole: a store under a condition becomes a masked one, which takes many times as
-    // long on some processors.
+    // Groups are stored as a whole: the compiler turns a conditional store into a masked one, which takes many times
+    // as long on some processors.
     const GROUP: usize = 8;
     let (groups, rest) = most.as_chunks_mut::<GROUP>();
     let (more_groups, more_rest) = more.as_chunks::<GROUP>();
@@ -189,13 +254,13 @@ fn raise(most: &mut [f32], more: &[f32]) {
     }
 }
 
-/// A NaN wins, so that it is seen in the end.
+/// NaN wins, so that it reaches the result.
 #[inline(always)]
 fn larger_of(a: f32, b: f32) -> f32 {
     if b > a || b.is_nan() { b } else { a }
 }
 
-/// A NaN stays one.
+/// NaN stays NaN.
 #[inline(always)]
 fn rectified(x: f32) -> f32 {
     if x < 0.0 { 0.0 } else { x }
@@ -210,12 +275,12 @@ fn normalise(x: &[f32], window: &mut Window, out: &mut [f32]) {
     }
 }
 
-/// `s^(-1/4)` for `s` from 1 on, to about 1e-7 of it, by multiplications and additions alone: divisions and
-/// roots take several times as long. A first guess from the bits of the number (its logarithm, about, times
-/// -1/4; within 4 %), then Newton's steps for `r^-4 = s`, each of which squares the error. A NaN stays one.
+/// `s^(-1/4)` for `s >= 1`, with a relative error of about 1e-7, by multiplications and additions alone: divisions and
+/// roots take several times as long. The first guess comes from the bits of the number (about its logarithm, times
+/// -1/4; within 4 %). Each of Newton's steps for `r^-4 = s` squares the error. NaN stays NaN.
 #[inline(always)]
 fn inverse_fourth_root(s: f32) -> f32 {
-    // 5/4 of the bits of 1, less what makes the guess's error as small as it can be on both sides.
+    // 5/4 of the bits of 1, less an offset that makes the largest error of the guess equal on both sides.
     const GUESS: u32 = 0x4f58_cae4;
     let mut r = f32::from_bits(GUESS - (s.to_bits() >> 2));
     for _ in 0..3 {
@@ -225,7 +290,7 @@ fn inverse_fourth_root(s: f32) -> f32 {
     r
 }
 
-/// One value for each channel, with zeros beyond both ends.
+/// One value for each channel of a pixel, with zeros beyond both ends.
 struct Window {
     values: Vec<f32>,
 }
@@ -245,8 +310,8 @@ impl Window {
         }
     }
 
-    /// Over the window around each channel. An iterator over slices of one length: indexing would be
-    /// checked element by element, and not vectorise.
+    /// The sum over the window around each channel. It iterates over slices of one length, because indexing would be
+    /// checked element by element and not vectorise.
     #[inline(always)]
     fn sums(&self, channels: usize) -> impl Iterator<Item = f32> {
         let [a, b, c, d, e] = [0, 1, 2, 3, 4].map(|shift| &self.values[shift..shift + channels]);
@@ -264,7 +329,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_root_is_the_root() {
+    fn the_fourth_root_is_within_2e_7() {
         let mut worst: f64 = 0.0;
         for i in 0..400_000 {
             let s = 1.0f32 + (i as f32 / 1000.0).exp2() * 1e-6;

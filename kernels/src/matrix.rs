@@ -272,3 +272,169 @@ fn reach(matrix: Matrix) -> Option<usize> {
     let across = (matrix.columns - 1).checked_mul(matrix.column_stride)?;
     down.checked_add(across)?.checked_add(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{close, exact, noise, refused};
+
+    /// By the definition, in f64. Matrices are dense.
+    fn defined(a: &[f32], b: &[f32], [rows, inner, columns]: [usize; 3]) -> Vec<f64> {
+        let (a, b) = (exact(a), exact(b));
+        let value = |at: usize| {
+            let (row, column) = (at / columns, at % columns);
+            let terms = (0..inner).map(|i| a[row * inner + i] * b[i * columns + column]);
+            terms.sum()
+        };
+        (0..rows * columns).map(value).collect()
+    }
+
+    fn transposed(x: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+        let at = |i: usize| x[i % rows * columns + i / rows];
+        (0..rows * columns).map(at).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn a_product_is_that_of_the_definition(
+            rows in 1usize..40, inner in 1usize..40, columns in 1usize..40,
+            threads in 1usize..5, seed in 0u64..1000,
+        ) {
+            let (a, b) = (noise(rows * inner, seed), noise(inner * columns, seed + 1));
+            let expected = defined(&a, &b, [rows, inner, columns]);
+            let (left, right) = (Matrix::dense(&a, rows, inner), Matrix::dense(&b, inner, columns));
+            let by_column = [transposed(&a, rows, inner), transposed(&b, inner, columns)];
+            let turned = [
+                Matrix::dense(&by_column[0], inner, rows).transposed(),
+                Matrix::dense(&by_column[1], columns, inner).transposed(),
+            ];
+            for (a, b) in [(left, right), (turned[0], turned[1]), (left, turned[1])] {
+                let mut out = vec![f32::NAN; rows * columns];
+                let into = MatrixMut::dense(&mut out, rows, columns);
+                product(Threads::new(threads), into, a, b);
+                close(&out, &expected, 1e-5);
+            }
+        }
+
+        /// The layout of Winograd's places: matrices that interleave in memory, written by several threads.
+        #[test]
+        fn products_side_by_side_write_their_own_columns(
+            count in 1usize..6, rows in 1usize..12, inner in 1usize..12, columns in 1usize..12,
+            threads in 1usize..5, seed in 0u64..1000,
+        ) {
+            let a = noise(rows * count * inner, seed);
+            let b = noise(inner * count * columns, seed + 1);
+            let (all_a, all_b) = (
+                Matrix::dense(&a, rows, count * inner),
+                Matrix::dense(&b, inner, count * columns),
+            );
+            let pairs = || (0..count).map(|i| {
+                (all_a.columns(i * inner, inner), all_b.columns(i * columns, columns))
+            });
+            let mut out = vec![f32::NAN; rows * count * columns];
+            let parts = MatrixMut::dense(&mut out, rows, count * columns).split_columns(columns);
+            let each = parts.zip(pairs()).map(|(out, (a, b))| (out, a, b));
+            products(Threads::new(threads), each);
+            for (i, (a, b)) in pairs().enumerate() {
+                let mut alone = vec![0.0; rows * columns];
+                product(Threads::ONE, MatrixMut::dense(&mut alone, rows, columns), a, b);
+                let found = out.chunks(count * columns).flat_map(|row| &row[i * columns..][..columns]);
+                prop_assert!(found.eq(alone.iter()), "matrix {i}");
+            }
+        }
+
+        /// Whatever is split and split again, the parts have all places, and none twice.
+        #[test]
+        fn parts_of_a_matrix_are_disjoint_and_complete(
+            rows in 0usize..9, groups in 1usize..5, width in 1usize..5, share in 0usize..5,
+        ) {
+            let mut values = vec![0.0; rows * groups * width];
+            let start = values.as_ptr() as usize;
+            let all = MatrixMut::dense(&mut values, rows, groups * width);
+            let mut seen: Vec<usize> = Vec::new();
+            for part in all.split_columns(width).flat_map(|part| part.split_rows(share)) {
+                for row in 0..part.rows {
+                    for column in 0..part.columns {
+                        let at = part.first as usize - start + 4 * (row * part.stride + column);
+                        seen.push(at / 4);
+                    }
+                }
+            }
+            seen.sort_unstable();
+            prop_assert!(seen.into_iter().eq(0..rows * groups * width));
+        }
+    }
+
+    #[test]
+    fn a_product_of_nothing_is_zero_or_empty() {
+        let mut out = vec![f32::NAN; 6];
+        let (a, b) = (Matrix::dense(&[], 2, 0), Matrix::dense(&[], 0, 3));
+        product(Threads::ONE, MatrixMut::dense(&mut out, 2, 3), a, b);
+        assert_eq!(out, [0.0; 6]);
+        let values = [1.0; 6];
+        let wide = Matrix::dense(&values, 2, 3);
+        product(
+            Threads::new(2),
+            MatrixMut::dense(&mut [], 0, 3),
+            wide.rows(2, 0).columns(0, 2),
+            wide,
+        );
+    }
+
+    #[test]
+    fn sizes_that_do_not_fit_are_refused() {
+        let values = [1.0; 24];
+        let matrix = |rows, columns| Matrix::dense(&values[..rows * columns], rows, columns);
+        let multiply = |rows, columns, a, b| {
+            let mut out = vec![0.0; rows * columns];
+            product(
+                Threads::new(2),
+                MatrixMut::dense(&mut out, rows, columns),
+                a,
+                b,
+            );
+        };
+        refused(
+            || multiply(3, 2, matrix(3, 4), matrix(5, 2)),
+            "3x4 times 5x2 does not give 3x2",
+        );
+        refused(
+            || multiply(2, 2, matrix(3, 4), matrix(4, 2)),
+            "does not give 2x2",
+        );
+        refused(
+            || multiply(3, 3, matrix(3, 4), matrix(4, 2)),
+            "does not give 3x3",
+        );
+        refused(
+            || drop(Matrix::dense(&values, 5, 5)),
+            "24 values for a matrix of 5x5",
+        );
+        refused(
+            || drop(Matrix::dense(&values, usize::MAX, 2)),
+            "24 values for a matrix",
+        );
+        refused(
+            || drop(MatrixMut::dense(&mut [0.0; 3], 2, 2)),
+            "3 values for a matrix of 2x2",
+        );
+        refused(
+            || drop(matrix(3, 4).rows(2, 2)),
+            "rows 2..2+2 of a matrix with 3",
+        );
+        refused(
+            || drop(matrix(3, 4).columns(usize::MAX, 2)),
+            "of a matrix with 4",
+        );
+        let mut out = [0.0; 12];
+        let whole = MatrixMut::dense(&mut out, 3, 4);
+        refused(
+            || drop(whole.split_columns(3)),
+            "4 columns cannot be divided into groups of 3",
+        );
+    }
+}

@@ -123,3 +123,97 @@ fn pixels(
     );
     pixels
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{close, exact, noise, refused};
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn outputs_and_gradients_are_those_of_the_definition(
+            pixels in 1usize..30, from in 1usize..20, to in 1usize..20,
+            threads in 1usize..4, seed in 0u64..1000,
+        ) {
+            let threads = Threads::new(threads);
+            let (x, weight, gradient) = (
+                noise(pixels * from, seed),
+                noise(to * from, seed + 1),
+                noise(pixels * to, seed + 2),
+            );
+            let (x64, weight64, gradient64) = (exact(&x), exact(&weight), exact(&gradient));
+            let mut expected = [vec![0.0; pixels * to], vec![0.0; pixels * from], vec![0.0; to * from]];
+            for pixel in 0..pixels {
+                for o in 0..to {
+                    for i in 0..from {
+                        let (out, input, tap) = (pixel * to + o, pixel * from + i, o * from + i);
+                        expected[0][out] += x64[input] * weight64[tap];
+                        expected[1][input] += gradient64[out] * weight64[tap];
+                        expected[2][tap] += gradient64[out] * x64[input];
+                    }
+                }
+            }
+            let mut found = [vec![f32::NAN; pixels * to], vec![f32::NAN; pixels * from], vec![f32::NAN; to * from]];
+            forward(threads, from, to, &x, &weight, &mut found[0]);
+            input_gradient(threads, from, to, &gradient, &weight, &mut found[1]);
+            weight_gradient(threads, from, to, &gradient, &x, &mut found[2]);
+            for (found, expected) in found.iter().zip(&expected) {
+                close(found, expected, 1e-5);
+            }
+        }
+    }
+
+    #[test]
+    fn lengths_that_do_not_fit_are_refused() {
+        let values = [1.0; 60];
+        let call = |x: usize, weight: usize, out: usize| {
+            let mut out = vec![0.0; out];
+            forward(
+                Threads::ONE,
+                4,
+                3,
+                &values[..x],
+                &values[..weight],
+                &mut out,
+            );
+        };
+        call(20, 12, 15);
+        refused(
+            || call(20, 11, 15),
+            "pointwise::forward: the filter holds 11 values, expected 12 (3x4)",
+        );
+        refused(|| call(20, 12, 14), "x holds 20 values and out holds 14");
+        refused(|| call(21, 12, 15), "x holds 21 values");
+        let zero = || forward(Threads::ONE, 0, 3, &[], &[], &mut []);
+        refused(zero, "a filter of 3x0 is empty");
+        let wrong = || {
+            input_gradient(
+                Threads::ONE,
+                4,
+                3,
+                &values[..15],
+                &values[..12],
+                &mut [0.0; 24],
+            )
+        };
+        refused(
+            wrong,
+            "pointwise::input_gradient: out holds 24 values and gradient holds 15",
+        );
+        let wrong = || {
+            weight_gradient(
+                Threads::ONE,
+                4,
+                3,
+                &values[..15],
+                &values[..16],
+                &mut [0.0; 12],
+            )
+        };
+        refused(wrong, "pointwise::weight_gradient: x holds 16 values");
+    }
+}

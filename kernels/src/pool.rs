@@ -261,3 +261,175 @@ impl Windows {
         window.iter().map(move |(at, place)| (at + channel, *place))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Bf16;
+    use crate::testing::{bits, close, exact, noise, refused, rounding, shape, stored};
+
+    /// The windows of every output value, as indices of input values in the order of the window's places.
+    fn windows(stride: Stride, shape: Shape, images: usize) -> Vec<Vec<(usize, u8)>> {
+        let to = stride.pooled(shape);
+        let window = |at: usize| {
+            let (image, at) = (at / to.len(), at % to.len());
+            let (pixel, channel) = (at / to.channels, at % to.channels);
+            let corner = |at: usize| (at * stride.pixels()) as isize - stride.padding() as isize;
+            let (top, left) = (corner(pixel / to.width), corner(pixel % to.width));
+            let places = (0..9u8).filter_map(|place| {
+                let y = usize::try_from(top + isize::from(place) / 3).ok()?;
+                let x = usize::try_from(left + isize::from(place) % 3).ok()?;
+                let inside = y < shape.height && x < shape.width;
+                let pixel = image * shape.pixels() + y * shape.width + x;
+                inside.then_some((pixel * shape.channels + channel, place))
+            });
+            places.collect()
+        };
+        (0..images * to.len()).map(window).collect()
+    }
+
+    fn compare<N: Number>(threads: usize, stride: Stride, count: usize, shape: Shape, seed: u64) {
+        let threads = Threads::new(threads);
+        // Few different values, so that most windows have equal ones.
+        let x: Vec<f32> = noise(count * shape.len(), seed);
+        let x: Vec<N> = stored(&x.iter().map(|x| (x * 2.0).round()).collect::<Vec<_>>());
+        let windows = windows(stride, shape, count);
+        let mut y = stored::<N>(&vec![f32::NAN; windows.len()]);
+        let mut places = vec![255; windows.len()];
+        max_pool(threads, stride, shape, &x, &mut y, &mut places);
+        let gradient = stored::<N>(&noise(windows.len(), seed + 1));
+        let mut expected = vec![0.0; x.len()];
+        for (at, window) in windows.iter().enumerate() {
+            let mut best = window[0];
+            for next in window {
+                if x[next.0].to_f32() > x[best.0].to_f32() {
+                    best = *next;
+                }
+            }
+            assert_eq!((y[at], places[at]), (x[best.0], best.1));
+            expected[best.0] += f64::from(gradient[at].to_f32());
+        }
+        let mut back = stored::<N>(&vec![f32::NAN; x.len()]);
+        max_pool_backward(threads, stride, shape, &gradient, &places, &mut back);
+        close(&back, &expected, 1e-6 + rounding::<N>());
+
+        let gradient: Vec<f32> = gradient.iter().map(|g| g.to_f32()).collect();
+        let mut sum = noise(x.len(), seed + 2);
+        let added: Vec<f64> = exact(&sum)
+            .iter()
+            .zip(&expected)
+            .map(|(a, b)| a + b)
+            .collect();
+        max_pool_add_backward(threads, stride, shape, &gradient, &places, &mut sum);
+        close(&sum, &added, 1e-6);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn maxima_places_and_gradients_are_those_of_the_definition(
+            threads in 1usize..4, count in 1usize..3, height in 1usize..8, width in 1usize..8,
+            groups in 1usize..4, seed in 0u64..1000,
+        ) {
+            let shape = shape(height, width, groups * LANES);
+            for stride in [Stride::One, Stride::Two] {
+                if stride == Stride::Two && (height < 2 || width < 2) {
+                    continue;
+                }
+                compare::<f32>(threads, stride, count, shape, seed);
+                compare::<Bf16>(threads, stride, count, shape, seed);
+            }
+        }
+    }
+
+    #[test]
+    fn nan_wins() {
+        let shape = shape(3, 3, 8);
+        let mut x = noise(shape.len(), 1);
+        x[4 * 8 + 2] = f32::NAN;
+        let (mut y, mut places) = (vec![0.0; 8], vec![0; 8]);
+        max_pool(Threads::ONE, Stride::Two, shape, &x, &mut y, &mut places);
+        assert!(y[2].is_nan() && places[2] == 4);
+        assert_eq!(y.iter().filter(|y| y.is_nan()).count(), 1);
+        assert_eq!(
+            bits(&y[..1]),
+            bits(&[(0..9).map(|i| x[i * 8]).fold(-1.0, f32::max)])
+        );
+    }
+
+    /// A wrong place is a wrong gradient, and never a wrong memory access.
+    #[test]
+    fn places_that_no_window_has_are_no_ones_gradient() {
+        let shape = shape(3, 3, 8);
+        let mut out = vec![f32::NAN; shape.len()];
+        max_pool_backward(
+            Threads::ONE,
+            Stride::Two,
+            shape,
+            &[1.0; 8],
+            &[200; 8],
+            &mut out,
+        );
+        assert_eq!(out, vec![0.0; shape.len()]);
+    }
+
+    #[test]
+    fn lengths_that_do_not_fit_are_refused() {
+        let shape = shape(4, 4, 8);
+        let call = |stride, shape, x: usize, y: usize, places: usize| {
+            let (x, mut y, mut places) = (vec![1.0f32; x], vec![0.0; y], vec![0; places]);
+            move || max_pool(Threads::ONE, stride, shape, &x, &mut y, &mut places)
+        };
+        call(Stride::Two, shape, 256, 64, 64)();
+        call(Stride::One, shape, 256, 256, 256)();
+        refused(
+            call(Stride::Two, shape, 250, 64, 64),
+            "max_pool: x holds 250 values",
+        );
+        refused(
+            call(Stride::Two, shape, 256, 256, 256),
+            "max_pool: y holds 256 values, expected 2 images of 2x2x8",
+        );
+        refused(
+            call(Stride::Two, shape, 256, 64, 63),
+            "max_pool: places holds 63 values",
+        );
+        let odd = shape.with_channels(12);
+        refused(
+            call(Stride::One, odd, 192, 192, 192),
+            "4x4x12, but the channels must be a multiple of 8",
+        );
+        let flat = Shape { width: 1, ..shape };
+        refused(call(Stride::Two, flat, 32, 16, 16), "4x1x8 is too small");
+        let mut out = vec![0.0f32; 128];
+        refused(
+            || {
+                max_pool_backward(
+                    Threads::ONE,
+                    Stride::Two,
+                    shape,
+                    &[1.0; 40],
+                    &[0; 32],
+                    &mut out,
+                )
+            },
+            "max_pool_backward: gradient holds 40 values, expected 1 images of 2x2x8",
+        );
+        refused(
+            || {
+                max_pool_add_backward(
+                    Threads::ONE,
+                    Stride::Two,
+                    shape,
+                    &[1.0; 32],
+                    &[0; 40],
+                    &mut out,
+                )
+            },
+            "max_pool_add_backward: places holds 40 values",
+        );
+    }
+}

@@ -1,9 +1,9 @@
-//! Times a training step and the scoring of a batch with and without the cache of the frozen layers'
-//! activations, in float32 and in bfloat16: in turn, so that a noisy machine is noisy to all four.
+//! Times a training step and the scoring of a batch with and without the cache of the frozen layers' activations, in
+//! float32 and in bfloat16. The four take turns, so that other load on the machine slows all of them alike.
 //!
 //! ```text
 //! cargo run --release -p fovea-worker --example step_time -- \
-//!     [rounds=7] [frozen layers of the stem=3] [threads=1] [rows=1111: which of the four, 0 or 1 each]
+//!     [rounds=7] [frozen layers of the stem=3] [threads=1] [rows=1111, which of the four: 0 or 1 each]
 //! ```
 //!
 //! It prints wall-clock and processor time: the latter hardly depends on what else runs on the machine.

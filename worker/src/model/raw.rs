@@ -69,18 +69,7 @@ impl<N: TensorNumber> Fresh<N> {
         size.try_into().expect("the number of dimensions is known")
     }
 
-    /// As a batch of images: it is `[images, height, width, channels]`.
-    pub fn images(&self) -> Images<'_, N> {
-        let [count, height, width, channels] = self.size();
-        let shape = Shape {
-            height,
-            width,
-            channels,
-        };
-        Images::dense(self.values(), count, shape)
-    }
-
-    /// As a batch of images to be written.
+    /// As a batch of images to be written: it is `[images, height, width, channels]`.
     pub fn images_mut(&mut self) -> ImagesMut<'_, N> {
         let [count, height, width, channels] = self.size();
         let shape = Shape {
@@ -114,11 +103,6 @@ impl ByPixel {
             true => Self(by_pixel),
             false => Self(by_pixel.contiguous()),
         }
-    }
-
-    /// As a tensor.
-    pub fn tensor(&self) -> &Tensor {
-        &self.0
     }
 
     /// The images, to be read.
@@ -271,14 +255,14 @@ mod tests {
     fn a_view_of_channels_borrows_the_tensor_itself() {
         let x = counted(&[2, 2, 3, 8]);
         let part = ByPixel::of(&x.narrow(3, 2, 4));
-        assert_eq!(part.tensor().data_ptr(), x.narrow(3, 2, 4).data_ptr());
+        assert_eq!(part.0.data_ptr(), x.narrow(3, 2, 4).data_ptr());
         // SAFETY: nobody else uses the tensor.
         let images = unsafe { part.images::<f32>() };
         assert_eq!((images.count(), images.shape().channels), (2, 4));
         // Another order in memory is copied.
         let turned = ByPixel::of(&x.permute([0, 2, 1, 3]));
-        assert!(turned.tensor().is_contiguous());
-        assert_eq!(turned.tensor(), &x.permute([0, 2, 1, 3]));
+        assert!(turned.0.is_contiguous());
+        assert_eq!(turned.0, x.permute([0, 2, 1, 3]));
     }
 
     #[test]

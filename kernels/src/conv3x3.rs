@@ -484,21 +484,18 @@ mod tests {
         assert!(fits(16, 32) && !fits(0, 16) && !fits(16, 24) && !fits(8, 16));
         let input = shape(5, 6, 16);
         refused(
-            || drop(Conv3x3::new(2, input, 24)),
+            || Conv3x3::new(2, input, 24),
             "conv3x3: from 16 to 24 channels",
         );
         refused(
-            || drop(Conv3x3::new(2, shape(5, 6, 8), 16)),
+            || Conv3x3::new(2, shape(5, 6, 8), 16),
             "conv3x3: from 8 to 16 channels",
         );
         refused(
-            || drop(Conv3x3::new(2, shape(0, 6, 16), 16)),
+            || Conv3x3::new(2, shape(0, 6, 16), 16),
             "an image of 0x6x16 is empty",
         );
-        refused(
-            || drop(Conv3x3::new(usize::MAX, input, 16)),
-            "larger than memory",
-        );
+        refused(|| Conv3x3::new(usize::MAX, input, 16), "larger than memory");
         let weight = vec![0.0; 16 * 16 * 9];
         refused(
             || transform_filter(16, 16, &weight, &mut [0.0; 100]),

@@ -411,29 +411,23 @@ mod tests {
             "does not give 3x3",
         );
         refused(
-            || drop(Matrix::dense(&values, 5, 5)),
+            || Matrix::dense(&values, 5, 5),
             "24 values for a matrix of 5x5",
         );
         refused(
-            || drop(Matrix::dense(&values, usize::MAX, 2)),
+            || Matrix::dense(&values, usize::MAX, 2),
             "24 values for a matrix",
         );
         refused(
-            || drop(MatrixMut::dense(&mut [0.0; 3], 2, 2)),
+            || MatrixMut::dense(&mut [0.0; 3], 2, 2),
             "3 values for a matrix of 2x2",
         );
-        refused(
-            || drop(matrix(3, 4).rows(2, 2)),
-            "rows 2..2+2 of a matrix with 3",
-        );
-        refused(
-            || drop(matrix(3, 4).columns(usize::MAX, 2)),
-            "of a matrix with 4",
-        );
+        refused(|| matrix(3, 4).rows(2, 2), "rows 2..2+2 of a matrix with 3");
+        refused(|| matrix(3, 4).columns(usize::MAX, 2), "of a matrix with 4");
         let mut out = [0.0; 12];
         let whole = MatrixMut::dense(&mut out, 3, 4);
         refused(
-            || drop(whole.split_columns(3)),
+            || whole.split_columns(3),
             "4 columns cannot be divided into groups of 3",
         );
     }

@@ -142,8 +142,8 @@ mod tests {
             (1.0, 1.0),
             (1.0 + 0.00390625, 1.0), // half a step above 1.0, which is even
             (1.0 + 3.0 * 0.00390625, 1.015625), // half a step above an odd one
-            (1.0 + 0.0039063, 1.0078125),
-            (-1.0 - 0.0039063, -1.0078125),
+            (f32::from_bits(0x3f80_8001), 1.0078125), // just above half a step
+            (f32::from_bits(0xbf80_8001), -1.0078125),
             (3.4e38, f32::from_bits(0x7f80_0000)),
             (f32::NEG_INFINITY, f32::NEG_INFINITY),
         ] {

@@ -49,8 +49,9 @@ pub fn bits(values: &[f32]) -> Vec<u32> {
 
 /// Panics unless `call` panics with a message that contains `message`.
 #[track_caller]
-pub fn refused(call: impl FnOnce(), message: &str) {
-    let error = catch_unwind(AssertUnwindSafe(call)).expect_err("it was not refused");
+pub fn refused<T>(call: impl FnOnce() -> T, message: &str) {
+    let result = catch_unwind(AssertUnwindSafe(|| drop(call())));
+    let error = result.expect_err("it was not refused");
     let text = error.downcast_ref::<String>().map(String::as_str);
     let text = text.or(error.downcast_ref::<&str>().copied());
     let text = text.expect("a panic has a message");

@@ -115,7 +115,7 @@ impl Batch {
 
 /// Where the time of one virtual rank's part of a step went, or of several.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct MicroBatch {
+pub struct PhaseTimes {
     /// Time to bring the batch to the device.
     pub load: Duration,
     /// Time of the forward pass, from bytes on, and the loss.
@@ -124,7 +124,7 @@ pub struct MicroBatch {
     pub backward: Duration,
 }
 
-impl AddAssign for MicroBatch {
+impl AddAssign for PhaseTimes {
     fn add_assign(&mut self, other: Self) {
         self.load += other.load;
         self.forward += other.forward;
@@ -182,7 +182,7 @@ pub trait Device {
         &mut self,
         batch: &Batch,
         into: &mut dyn Buckets,
-    ) -> Result<MicroBatch, DeviceError>;
+    ) -> Result<PhaseTimes, DeviceError>;
 
     /// Takes one step of Caffe's SGD with learning rate `rate` and the *mean* gradient: `scale` times the
     /// gradient in `sum`, which it may overwrite. If one of its elements is not finite it does nothing and says

@@ -45,7 +45,7 @@ const MOST_UNCLAIMED: usize = 512;
 /// No call takes longer, so that a peer whose packets vanish does not keep the others from being called.
 const CALL: Duration = Duration::from_secs(1);
 /// Between looks at whether the generation was aborted.
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// This worker's end of all connections with peers.
 #[derive(Clone)]
@@ -186,7 +186,7 @@ impl Mesh {
         let mut pause = Duration::from_millis(10);
         let mut next_round = Instant::now();
         loop {
-            waits.look();
+            waits.poll();
             // All are called in turn: one that cannot be reached must not hide what becomes of the rest.
             if Instant::now() >= next_round {
                 let below: Vec<usize> = (0..rank).filter(|&r| streams[r].is_none()).collect();
@@ -249,7 +249,7 @@ impl Mesh {
                 return Err(incomplete(roster, &missing, &problems, deadline));
             }
             // Woken by an arrival; in between, a look at `aborted` and another round of calls.
-            let mut wait = LOOK.min(end - now);
+            let mut wait = POLL_INTERVAL.min(end - now);
             if first < rank {
                 wait = wait.min(next_round.saturating_duration_since(now));
             }
@@ -327,7 +327,7 @@ async fn greeted(
     Ok(Some((key, u32::from_le_bytes(rank), stream)))
 }
 
-/// Does `work` on a thread of its own while this one looks up: a name server may take long to answer.
+/// Does `work` on a thread of its own while this one polls: a name server may take long to answer.
 fn looking<T: Send>(waits: &Waits, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let (tell, told) = mpsc::channel();
@@ -337,8 +337,8 @@ fn looking<T: Send>(waits: &Waits, work: impl FnOnce() -> T + Send) -> T {
             let _ = tell.send(());
             done
         });
-        while let Err(RecvTimeoutError::Timeout) = told.recv_timeout(LOOK) {
-            waits.look();
+        while let Err(RecvTimeoutError::Timeout) = told.recv_timeout(POLL_INTERVAL) {
+            waits.poll();
         }
         worker
             .join()

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-/// While a thread waits, it looks up at least this often.
-pub(crate) const LOOK: Duration = Duration::from_millis(200);
+/// While a thread waits, it polls at least this often.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// The peer for which this worker's collective waits right now; clones show the same.
 ///
 /// When a generation stands still, most of its workers wait for each other and one has brought them
 /// to a stop. Who follows what everybody shows here finds that one. A thread that hangs within a wait
-/// shows a peer, too, but does not look up any more.
+/// shows a peer, too, but does not poll any more.
 #[derive(Debug, Clone, Default)]
 pub struct Waiting(Arc<Shown>);
 
@@ -35,14 +35,14 @@ impl Waiting {
         self.0.peer.load(Ordering::Relaxed).checked_sub(1)
     }
 
-    /// How often the waiting thread has looked up so far.
+    /// How often the waiting thread has polled so far.
     pub fn polls(&self) -> u64 {
         self.0.polls.load(Ordering::Relaxed)
     }
 
-    /// The waiting thread looks up. It is called at least every [`LOOK`] by whoever shows a peer, and by the
+    /// The waiting thread polls. It is called at least every [`POLL_INTERVAL`] by whoever shows a peer, and by the
     /// thread that waits only.
-    pub(crate) fn look(&self) {
+    pub(crate) fn poll(&self) {
         if self.0.busy.load(Ordering::Relaxed) {
             return;
         }
@@ -83,12 +83,12 @@ impl Waits<'_> {
     /// Shows another peer.
     pub(crate) fn switch(&self, rank: usize) {
         self.0.0.peer.store(rank as u32 + 1, Ordering::Relaxed);
-        self.look();
+        self.poll();
     }
 
-    /// [`Waiting::look`].
-    pub(crate) fn look(&self) {
-        self.0.look();
+    /// [`Waiting::poll`].
+    pub(crate) fn poll(&self) {
+        self.0.poll();
     }
 }
 

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use fovea_core::roster::Member;
 
 use super::CollectiveError;
-use super::waiting::{LOOK, Waiting, Waits};
+use super::waiting::{POLL_INTERVAL, Waiting, Waits};
 
 /// A connected peer.
 pub(super) struct Peer {
     pub(super) id: String,
     pub(super) rank: usize,
-    /// Its reads end after [`LOOK`], see [`Peer::new`].
+    /// Its reads end after [`POLL_INTERVAL`], see [`Peer::new`].
     stream: TcpStream,
     /// Parts that it gives to a reduction: one for each virtual rank that it hosts.
     pub(super) parts: usize,
@@ -70,12 +70,12 @@ pub(super) fn exchange<'a>(
         let mut sent = BTreeMap::new();
         while let Some(&slowest) = sending.first() {
             let waits = waiting.begin(slowest);
-            match told.recv_timeout(LOOK) {
+            match told.recv_timeout(POLL_INTERVAL) {
                 Ok((rank, result)) => {
                     sending.remove(&rank);
                     sent.insert(rank, result);
                 }
-                Err(RecvTimeoutError::Timeout) => waits.look(),
+                Err(RecvTimeoutError::Timeout) => waits.poll(),
                 // One has panicked, and so will the scope.
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -96,7 +96,7 @@ impl Read for Listener<'_> {
         let begun = Instant::now();
         loop {
             let read = (&self.peer.stream).read(into);
-            self.waits.look();
+            self.waits.poll();
             match read {
                 Err(e) if timed_out(&e) && begun.elapsed() < self.peer.patience => {}
                 read => return read,
@@ -120,7 +120,7 @@ impl Peer {
         stream: TcpStream,
         patience: Duration,
     ) -> io::Result<Self> {
-        stream.set_read_timeout(Some(LOOK.min(patience)))?;
+        stream.set_read_timeout(Some(POLL_INTERVAL.min(patience)))?;
         stream.set_write_timeout(Some(patience))?;
         Ok(Self {
             id: member.worker.to_string(),

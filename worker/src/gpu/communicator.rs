@@ -13,7 +13,7 @@ use crate::collective::Waiting;
 use crate::device::Ready;
 
 /// Between looks at a call under way.
-const LOOK: Duration = Duration::from_micros(20);
+const POLL_INTERVAL: Duration = Duration::from_micros(20);
 
 /// The place of a generation's communicator: empty, open, or aborted for good. Calls are made under its lock,
 /// and none of them blocks, so an abort from another thread gets in between and nobody uses what is gone.
@@ -136,7 +136,7 @@ impl Drop for Communicator {
 
 impl Communicator {
     /// Connects `rank` of `ranks` under the name `id`, on the GPU `device`, which is current. Gives up after `deadline`.
-    /// While it waits for others, then and later, `waiting` is told that it looks up; not while its own GPU is what
+    /// While it waits for others, then and later, `waiting` is told that it polls; not while its own GPU is what
     /// keeps it waiting.
     #[allow(clippy::too_many_arguments)] // What a rank is, where, and how long it waits.
     pub fn connect(
@@ -203,21 +203,21 @@ impl Communicator {
             if Instant::now() > end {
                 return Err(format!("NCCL: {doing}: not done within {deadline:?}"));
             }
-            self.look()?;
-            std::thread::sleep(LOOK);
+            self.poll()?;
+            std::thread::sleep(POLL_INTERVAL);
         }
         Ok(())
     }
 
     /// Looks up, if it is others who are waited for.
-    fn look(&mut self) -> Found<()> {
+    fn poll(&mut self) -> Found<()> {
         if let Some(event) = &self.computing {
             if !event.done()? {
                 return Ok(());
             }
             self.computing = None;
         }
-        self.waiting.look();
+        self.waiting.poll();
         Ok(())
     }
 
@@ -311,8 +311,8 @@ impl Link for Communicator {
             if Instant::now() > end {
                 return Err(format!("nothing came within {deadline:?}"));
             }
-            self.look()?;
-            std::thread::sleep(LOOK);
+            self.poll()?;
+            std::thread::sleep(POLL_INTERVAL);
         }
         // What was aborted ends, too.
         self.pending("reducing").map(drop)

@@ -1,6 +1,6 @@
 //! NCCL's functions, loaded from its library.
 //!
-//! The types are cudarc's; the functions are looked up here, because NCCL's library is called
+//! The types are cudarc's; the functions are polled here, because NCCL's library is called
 //! `libnccl.so.2` where it comes as a wheel, and cudarc does not look for that name.
 
 use std::ffi::{CStr, c_char, c_int, c_void};

@@ -10,8 +10,8 @@ use tracing::{info, warn};
 use super::JobError;
 use crate::collective::{Collective, CollectiveError};
 use crate::device::Device;
+use crate::progress::Progress;
 use crate::training::{Parts, State};
-use crate::vitals::Vitals;
 
 /// Flag, step, digest.
 const OFFER: usize = 25;
@@ -21,7 +21,7 @@ pub(super) struct Agreement<'a> {
     pub(super) roster: &'a Roster,
     pub(super) rank: usize,
     pub(super) collective: &'a mut dyn Collective,
-    pub(super) vitals: &'a Vitals,
+    pub(super) progress: &'a Progress,
     /// Elements of a state.
     pub(super) state_len: usize,
     /// Makes a device without a state.
@@ -40,13 +40,13 @@ impl Agreement<'_> {
             roster,
             rank,
             collective,
-            vitals,
+            progress,
             state_len,
             fresh,
         } = self;
         let mine = held.as_mut().map(offer).transpose()?;
         let said = collective.gather(&encode(mine))?;
-        vitals.tick();
+        progress.tick();
         let offers = said
             .iter()
             .enumerate()
@@ -95,7 +95,7 @@ impl Agreement<'_> {
                     state = held.device.read(0..state_len)?;
                 }
                 collective.broadcast(source, &receivers, &mut state)?;
-                vitals.tick();
+                progress.tick();
                 if receivers.contains(&rank) {
                     load(held, fresh, step, &state)?;
                 }

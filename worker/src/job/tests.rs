@@ -1,6 +1,7 @@
 //! Generations on pretending devices, with peers over loopback.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::task::JoinHandle;
 
@@ -92,7 +93,7 @@ impl<'a> Part<'a> {
             next_epoch: 0,
             data: tiny().data(),
             control: self.control,
-            vitals: Vitals::default(),
+            progress: Progress::default(),
             connect_timeout: self.connect_timeout,
             peer_timeout: Duration::from_secs(60),
             began: oneshot::channel().0,
@@ -275,7 +276,7 @@ fn peers_that_do_not_come_are_named_and_the_state_stays() {
 
 #[test]
 fn a_checkpoint_that_cannot_be_had_interrupts() {
-    let failing = JobError::Fetch("it arrived damaged".into());
+    let failing = JobError::Fetch(FetchError::Failed("it arrived damaged".into()));
     let ended = failing.ended(&Control::default());
     assert!(matches!(ended, Ended::Interrupted { reason } if reason.contains("damaged")));
 }
@@ -313,10 +314,10 @@ fn all_take_over_the_state_of_the_most_advanced() {
                             parts,
                         }
                     });
-                    let vitals = Vitals::default();
+                    let progress = Progress::default();
                     let limit = Duration::from_secs(60);
                     let streams = mesh
-                        .connect(roster, [1; 16], rank, limit, &|| false, vitals.waiting())
+                        .connect(roster, [1; 16], rank, limit, &|| false, progress.waiting())
                         .unwrap();
                     let mut collective =
                         TcpCollective::new(roster, rank, streams, limit, Default::default())
@@ -325,7 +326,7 @@ fn all_take_over_the_state_of_the_most_advanced() {
                         roster,
                         rank,
                         collective: &mut collective,
-                        vitals: &vitals,
+                        progress: &progress,
                         state_len: len,
                         fresh: &fresh,
                     };
@@ -345,4 +346,75 @@ fn all_take_over_the_state_of_the_most_advanced() {
         results,
         [(5, digest, false), (5, digest, false), (5, digest, true)]
     );
+}
+
+/// Whether [`hangs_once`] was called.
+static HUNG: AtomicBool = AtomicBool::new(false);
+
+/// Hangs when it is called for the first time, as if the weights lay on a mount that is gone.
+fn hangs_once(spec: &RunSpec, layout: &FlatLayout) -> Result<Vec<f32>, FirstStateError> {
+    if !HUNG.swap(true, Ordering::SeqCst) {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        // Nobody ever writes, and the pipe is never closed.
+        std::mem::forget(writer);
+        std::io::Read::read_exact(&mut reader, &mut [0]).unwrap();
+    }
+    first_state(spec, layout)
+}
+
+#[test]
+fn weights_that_hang_hold_neither_an_abort_nor_the_next_assignment() {
+    let peers = peers(1);
+    let mut worker = Worker::new(Manner::default());
+    let copy = worker.manner.clone();
+    let make: MakeDevice = Box::new(move |_, layout| Box::new(Pretending::new(layout, &copy)));
+    worker.device = DeviceThread::start_with(tch::Device::Cpu, make, hangs_once).unwrap();
+    let part = Part::new(&peers, 1, &[0], 0);
+    let control = part.control.clone();
+    let told = part.start(&worker);
+    while !HUNG.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    control.abort();
+    let told = wait(&peers, told);
+    assert_eq!(told.ended, Ended::Released(Outcome::Aborted));
+    assert!(told.events.is_empty());
+    // The device's thread is free, and reads the weights on another thread.
+    let told = wait(&peers, Part::new(&peers, 2, &[0], 0).start(&worker));
+    assert!(matches!(
+        told.ended,
+        Ended::Released(Outcome::Completed { .. })
+    ));
+}
+
+#[test]
+fn a_stop_withdraws_what_has_not_begun() {
+    let control = Control::default();
+    assert!(!control.withdrawn());
+    control.stop();
+    assert!(control.stopping() && !control.given_up());
+    let begun = std::time::Instant::now();
+    while !control.withdrawn() {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let control = Control::default();
+    control.yield_();
+    assert!(control.withdrawn());
+}
+
+#[test]
+fn what_only_a_repair_at_the_coordinator_helps_blocks_the_run() {
+    let control = Control::default();
+    let reason = "checkpoint 3 of run r: it is corrupt".to_owned();
+    let blocked = JobError::Fetch(FetchError::Blocked(reason.clone())).ended(&control);
+    assert!(matches!(
+        blocked,
+        Ended::Released(Outcome::Blocked { reason: r }) if r.contains(&reason)
+    ));
+    let data = DataError::Blocked { reason };
+    let blocked = JobError::Training(TrainingError::Data(data)).ended(&control);
+    assert!(matches!(blocked, Ended::Released(Outcome::Blocked { .. })));
+    let cancelled = JobError::Fetch(FetchError::Cancelled).ended(&control);
+    assert_eq!(cancelled, Ended::Released(Outcome::Aborted));
 }

@@ -3,14 +3,14 @@
 //! It decides nothing about membership and knows neither gRPC nor tensors. It draws batches, has the
 //! device compute a gradient for each hosted virtual rank, reduces them over all workers in the order
 //! of the virtual ranks, and updates. Everything that the workers must agree on in a step travels in the
-//! reduction itself (`tail`): the loss, the samples, and the wish of any worker to stop or to yield.
+//! reduction itself (`trailer`): the loss, the samples, and the wish of any worker to stop or to yield.
 
 mod control;
 mod overlap;
 mod parts;
 mod scores;
 mod step;
-mod tail;
+mod trailer;
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -25,14 +25,14 @@ use fovea_core::spec::{Reduction, RunSpec};
 
 pub use control::Control;
 pub use parts::Parts;
-pub use tail::MOST_SAMPLES;
+pub use trailer::MOST_SAMPLES;
 
 use crate::collective::{Collective, CollectiveError};
 use crate::data::DataError;
 use crate::device::{Device, DeviceError};
 use crate::loader::{Item, Loader};
-use crate::vitals::Vitals;
-use tail::Tail;
+use crate::progress::Progress;
+use trailer::Trailer;
 
 /// Steps whose times are averaged for the reported speed.
 const SPEED_WINDOW: f64 = 8.0;
@@ -150,7 +150,7 @@ pub struct Training<'a> {
     /// Orders from outside.
     pub control: &'a Control,
     /// Where work is shown.
-    pub vitals: &'a Vitals,
+    pub progress: &'a Progress,
 }
 
 /// Whether a generation that starts after `step` steps begins with the evaluation of the epoch that ended
@@ -166,8 +166,8 @@ impl Training<'_> {
     pub fn run(mut self, emit: &mut dyn FnMut(TrainingEvent)) -> Result<Outcome, TrainingError> {
         let State { device, parts, .. } = &mut *self.state;
         let gradient = device.layout().buckets()[FlatLayout::OTHERS].len();
-        let tail = Tail::new(gradient, self.spec);
-        let make = || device.gradient_buffer(tail.buffer_len() - gradient);
+        let trailer = Trailer::new(gradient, self.spec);
+        let make = || device.gradient_buffer(trailer.buffer_len() - gradient);
         match self.spec.train.reduction {
             Reduction::Ordered => parts.arrange(self.hosted.clone(), &make),
             // Of the same virtual ranks only by chance.
@@ -193,7 +193,7 @@ impl Training<'_> {
         }
         while self.state.step < total {
             let begun = Instant::now();
-            let taken = self.step(tail, &mut sum)?;
+            let taken = self.step(trailer, &mut sum)?;
             let step = self.state.step;
             let report = StepReport {
                 step,
@@ -240,7 +240,7 @@ impl Training<'_> {
         let step = self.state.step;
         let mine = scores::encode(&self.score()?);
         let all = self.collective.gather(&mine)?;
-        self.vitals.tick();
+        self.progress.tick();
         let what = "scores";
         let mut scores = Vec::new();
         for theirs in all {
@@ -267,7 +267,7 @@ impl Training<'_> {
                 Item::EpochEnd => return Ok(scores),
                 Item::Train(_) => return Err(DataError::Ended.into()),
             }
-            self.vitals.tick();
+            self.progress.tick();
         }
     }
 

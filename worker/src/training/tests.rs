@@ -111,7 +111,7 @@ impl Setting {
             collective: &mut Alone,
             loader,
             control: &self.control,
-            vitals: &Vitals::default(),
+            progress: &Progress::default(),
         };
         let outcome = training.run(&mut |event| events.push(event));
         drop(state);

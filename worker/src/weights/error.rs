@@ -1,4 +1,4 @@
-//! What can be wrong with a file of weights.
+//! Errors of a file of weights.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 pub enum WeightsError {
     #[error("cannot read the weights {}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
+    #[error("weights file {} is {kind}, not a regular file; name a .caffemodel or .safetensors file", path.display())]
+    NotRegular { path: PathBuf, kind: &'static str },
     #[error(
         "{} is not a file of weights: {reason}; give a .caffemodel (binary, not .prototxt) or a .safetensors file",
         path.display()

@@ -1,0 +1,52 @@
+//! Requests to stop, and a limit on how long the stop may take.
+//!
+//! Signals are handled on a thread and a runtime of their own: however many other threads hang, a signal is seen, and
+//! the process exits in time.
+
+use std::io;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+
+use fovea_service::Shutdown;
+use tracing::error;
+
+use crate::threads::EXIT_HUNG;
+
+/// Starts to listen for signals that ask this process to stop. It exits with [`EXIT_HUNG`] if it still runs `limit`
+/// after the first one.
+///
+/// # Errors
+/// If the thread, its runtime or the signal handlers cannot be set up.
+pub fn on_signals(limit: Duration) -> io::Result<Shutdown> {
+    let (send, started) = channel();
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+            {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(send.send(Err(error))),
+            };
+            runtime.block_on(async {
+                let shutdown = match Shutdown::on_signals() {
+                    Ok(shutdown) => shutdown,
+                    Err(error) => return drop(send.send(Err(error))),
+                };
+                let _ = send.send(Ok(shutdown.clone()));
+                shutdown.wait().await;
+                tokio::time::sleep(limit).await;
+                error!(
+                    "shutdown.forced: still running {} s after the request to stop, because a thread hangs or a step \
+                     takes longer; exiting without waiting for it. The coordinator continues without this worker. \
+                     See stop_timeout_s",
+                    limit.as_secs()
+                );
+                std::process::exit(EXIT_HUNG);
+            });
+        })?;
+    started
+        .recv()
+        .unwrap_or_else(|_| Err(io::Error::other("the thread for signals ended early")))
+}

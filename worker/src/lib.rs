@@ -24,7 +24,6 @@ pub mod loader;
 pub mod model;
 pub mod optimizer;
 pub mod progress;
-pub mod progress;
 pub mod reports;
 pub mod stop;
 #[cfg(test)]

@@ -50,3 +50,43 @@ pub fn on_signals(limit: Duration) -> io::Result<Shutdown> {
         .recv()
         .unwrap_or_else(|_| Err(io::Error::other("the thread for signals ended early")))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    /// Set in the child process of the test below.
+    const CHILD: &str = "FOVEA_TEST_STOP_CHILD";
+
+    /// Runs in a child process: every thread but that of the signals hangs in a read that never returns.
+    #[test]
+    fn a_process_whose_threads_hang_ends_in_time() {
+        if std::env::var_os(CHILD).is_some() {
+            on_signals(Duration::from_millis(300)).unwrap();
+            println!("child is ready");
+            let (mut reader, writer) = io::pipe().unwrap();
+            std::mem::forget(writer);
+            io::Read::read_exact(&mut reader, &mut [0]).unwrap();
+            unreachable!("nobody writes");
+        }
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "stop::tests::a_process_whose_threads_hang_ends_in_time",
+                "--nocapture",
+            ])
+            .env(CHILD, "1")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        let mut lines = output.lines().map(Result::unwrap);
+        assert!(lines.any(|line| line.contains("child is ready")));
+        // SAFETY: a signal to a child that has not been waited for.
+        assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
+        assert_eq!(child.wait().unwrap().code(), Some(EXIT_HUNG));
+    }
+}

@@ -83,7 +83,7 @@ impl Work for Context {
             let prepared = fetch::prepare(&context, request).await;
             prepared
                 .err()
-                .map_or_else(String::new, |refusal| refusal.reason)
+                .map_or_else(String::new, |refusal| refusal.to_string())
         }))
     }
 

@@ -308,7 +308,7 @@ fn a_slow_call_does_not_pass_for_one_that_hangs() {
     let before = waiting.polls();
     let (go_on, told) = std::sync::mpsc::channel::<()>();
     std::thread::scope(|scope| {
-        let called = scope.spawn(|| looking(&waits, move || told.recv().is_ok()));
+        let called = scope.spawn(|| polling(&waits, move || told.recv().is_ok()));
         wait_until("looking up", || waiting.polls() > before + 1);
         go_on.send(()).unwrap();
         assert!(called.join().unwrap());

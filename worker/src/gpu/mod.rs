@@ -202,7 +202,9 @@ pub fn budgets(free: Option<u64>, activations: u64, photographs: u64) -> (u64, u
             info!(
                 wanted_mib = mib(wanted),
                 mib = mib(most),
-                "the GPU has less memory for {what}; what does not fit is computed or sent again"
+                "gpu.memory_limited: {what} get {} MiB of the {} MiB wanted; what does not fit is computed or sent again",
+                mib(most),
+                mib(wanted)
             );
         }
         wanted.min(most)

@@ -392,6 +392,8 @@ impl Owner {
             snapshots,
         } = job;
         let layout = FlatLayout::new(spec.model.classes, &spec.model.frozen)?;
+        // A stop that came earlier takes effect after the first step, as there is a state to start from.
+        let stop_requested = control.stopping();
         let given_up = || control.given_up();
         let waiting = progress.waiting();
         let streams = mesh.connect(&roster, key, rank, connect_timeout, &given_up, waiting)?;
@@ -418,8 +420,12 @@ impl Owner {
             Some(fetch) => Ok(checkpoint::read_state(&layout, &fetch()?)?),
             None => {
                 let (make, spec, layout) = (self.first_state, spec.clone(), layout.clone());
-                let made = supervise("reading the first weights", &|| control.withdrawn(), {
-                    move || make(&spec, &layout)
+                let given_up = || match stop_requested {
+                    true => control.given_up(),
+                    false => control.withdrawn(),
+                };
+                let made = supervise("reading the first weights", &given_up, move || {
+                    make(&spec, &layout)
                 })?;
                 Ok(made?)
             }

@@ -67,7 +67,7 @@ impl Training<'_> {
         );
         took += computed?;
         parts.computed(last, committed);
-        // Alone nothing would have blocked.
+        // With a single worker the collective does not notice an abort.
         if self.control.aborted() {
             return Err(CollectiveError::Aborted.into());
         }
@@ -77,16 +77,18 @@ impl Training<'_> {
 
         let updating = Instant::now();
         let others = &sum.buckets()[FlatLayout::OTHERS];
-        let told = trailer.read(others, self.plan.train_samples());
+        let summary = trailer.read(others, self.plan.train_samples());
         let step = committed + 1;
         // All workers hold the same bits here, so all decide the same.
-        if !told.loss_sum.is_finite() {
+        if !summary.loss_sum.is_finite() {
             let what = "loss";
             return Err(TrainingError::NotFinite { what, step });
         }
         let what = "list of samples";
-        let samples = told.samples.ok_or(TrainingError::Garbled { what, step })?;
-        let images = told.images.max(1) as f32;
+        let samples = summary
+            .samples
+            .ok_or(TrainingError::Garbled { what, step })?;
+        let images = summary.images.max(1) as f32;
         let rate = self.spec.schedule(self.total_steps).rate(committed);
         if !device.update(sum, 1.0 / images, rate)? {
             let what = "gradient";
@@ -94,11 +96,11 @@ impl Training<'_> {
         }
         self.state.step = step;
         Ok(StepOutcome {
-            loss: f64::from(told.loss_sum) / f64::from(images),
-            images: told.images,
+            loss: f64::from(summary.loss_sum) / f64::from(images),
+            images: summary.images,
             samples,
-            stop: told.stop,
-            give_way: told.give_way,
+            stop: summary.stop,
+            give_way: summary.give_way,
             rate,
             phases: StepPhases {
                 load_ms: ms(took.load),
@@ -110,7 +112,7 @@ impl Training<'_> {
         })
     }
 
-    /// An abort ends a step before it is reduced, also where nothing would block.
+    /// An abort ends a step before it is reduced, also with a single worker.
     pub(super) fn go_on(&self) -> Result<(), CollectiveError> {
         match self.control.aborted() {
             true => Err(CollectiveError::Aborted),
@@ -118,7 +120,7 @@ impl Training<'_> {
         }
     }
 
-    /// What goes into the next part: a virtual rank's batch, or those of all that are hosted here.
+    /// The batches of the next part: that of one virtual rank, or those of all that are hosted here.
     fn train_batches(&mut self, took: &mut PhaseTimes) -> Result<Vec<Batch>, TrainingError> {
         self.go_on()?;
         let waiting = Instant::now();
@@ -158,7 +160,7 @@ fn gradient(
     Ok(PhaseTimes::default())
 }
 
-/// What a step did.
+/// The results of a step.
 pub(super) struct StepOutcome {
     pub(super) loss: f64,
     pub(super) images: u32,

@@ -95,6 +95,7 @@ impl Setting {
             self.start_step..total_steps,
             starts_with_evaluation(self.start_step, per_epoch, self.next_epoch),
             None,
+            self.control.clone(),
         )
         .unwrap();
         let mut events = Vec::new();

@@ -1,4 +1,5 @@
-//! What travels behind the gradient in the reduction's last bucket, so that a step needs no other message.
+//! The trailer of the reduction's last bucket: everything that the workers agree on in a step, so that a step needs no
+//! other message.
 //!
 //! ```text
 //! gradient | sum of losses | samples | votes to stop | votes to yield | ordinals of the samples
@@ -13,18 +14,18 @@ use fovea_core::spec::RunSpec;
 
 use crate::device::Buffer;
 
-/// More training samples than this cannot be told.
+/// Most training samples of a dataset: their ordinals must be exact in 32-bit floats.
 pub const MOST_SAMPLES: u64 = (1 << 24) - 2;
 
-/// As [`crate::device::Device::gradient`] puts it.
+/// Where [`crate::device::Device::gradient`] puts it.
 const LOSS: usize = 0;
 const SAMPLES: usize = 1;
 const STOP: usize = 2;
-/// Behind the other vote.
+/// After the other vote.
 const YIELD: usize = STOP + 1;
 const ORDINALS: usize = 4;
 
-/// Where everything lies behind a gradient.
+/// The layout of a trailer.
 #[derive(Debug, Clone, Copy)]
 pub struct Trailer {
     gradient: usize,
@@ -32,18 +33,18 @@ pub struct Trailer {
     virtual_ranks: usize,
 }
 
-/// What all workers know after a reduction.
+/// A trailer after the reduction: the same on all workers.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Told {
+pub struct StepSummary {
     /// Sum of the losses, in nats.
     pub loss_sum: f32,
     /// Number of samples.
     pub images: u32,
-    /// Whether anyone wants to stop.
+    /// Whether any worker votes to stop.
     pub stop: bool,
-    /// Whether anyone wants to yield.
+    /// Whether any worker votes to yield.
     pub give_way: bool,
-    /// Ordinals of the samples, virtual rank by virtual rank. None if they make no sense: then the
+    /// Ordinals of the samples, virtual rank by virtual rank. None if they are impossible: then the
     /// numbers did not arrive as they were sent.
     pub samples: Option<Vec<u32>>,
 }
@@ -85,21 +86,21 @@ impl Trailer {
     }
 
     /// Reads the sum of all parts, over a training split of `train_samples`.
-    pub fn read(&self, sum: &Buffer, train_samples: u64) -> Told {
+    pub fn read(&self, sum: &Buffer, train_samples: u64) -> StepSummary {
         let trailer = sum.read(self.gradient..self.buffer_len());
-        let told = trailer[ORDINALS..].iter().filter(|&&place| place != 0.0);
+        let places = trailer[ORDINALS..].iter().filter(|&&place| place != 0.0);
         let ordinal = |&place: &f32| {
             let whole =
                 place.fract() == 0.0 && place >= 1.0 && f64::from(place) <= train_samples as f64;
             whole.then(|| place as u32 - 1)
         };
         let images = trailer[SAMPLES] as u32;
-        Told {
+        StepSummary {
             loss_sum: trailer[LOSS],
             images,
             stop: trailer[STOP] > 0.0,
             give_way: trailer[YIELD] > 0.0,
-            samples: told
+            samples: places
                 .map(ordinal)
                 .collect::<Option<Vec<u32>>>()
                 .filter(|samples| samples.len() == images as usize),
@@ -142,21 +143,21 @@ mod tests {
         trailer.write(&mut parts[1], 1, &[&[4]]);
         parts[1].write(trailer.gradient + LOSS, &[0.25]);
         trailer.vote(&mut parts, false, true);
-        let told = trailer.read(&sum(&parts), MOST_SAMPLES);
-        let expected = Told {
+        let summary = trailer.read(&sum(&parts), MOST_SAMPLES);
+        let expected = StepSummary {
             loss_sum: 0.75,
             images: 4,
             stop: false,
             give_way: true,
             samples: Some(vec![last, 0, 7, 4]),
         };
-        assert_eq!(told, expected);
+        assert_eq!(summary, expected);
         // An empty batch leaves no trace of the one before.
         trailer.write(&mut parts[0], 0, &[&[]]);
         trailer.vote(&mut parts, true, false);
-        let told = trailer.read(&sum(&parts), MOST_SAMPLES);
-        assert_eq!((told.stop, told.give_way), (true, false));
-        assert_eq!(told.samples, Some(vec![4]));
+        let summary = trailer.read(&sum(&parts), MOST_SAMPLES);
+        assert_eq!((summary.stop, summary.give_way), (true, false));
+        assert_eq!(summary.samples, Some(vec![4]));
     }
 
     #[test]
@@ -166,8 +167,8 @@ mod tests {
         trailer.write(&mut both, 0, &[&[5, 0], &[4]]);
         both.write(trailer.gradient + LOSS, &[1.5]);
         trailer.vote(std::slice::from_mut(&mut both), false, false);
-        let told = trailer.read(&both, 6);
-        assert_eq!((told.images, told.samples), (3, Some(vec![5, 0, 4])));
+        let summary = trailer.read(&both, 6);
+        assert_eq!((summary.images, summary.samples), (3, Some(vec![5, 0, 4])));
     }
 
     #[test]

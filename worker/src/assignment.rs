@@ -291,3 +291,7 @@ fn fetcher(
         })
     })
 }
+
+#[cfg(test)]
+#[path = "assignment_tests.rs"]
+mod tests;

@@ -176,8 +176,8 @@ pub trait Device {
     fn gradient_buffer(&self, behind: usize) -> Flat;
 
     /// Computes the gradient of the *sum* of the losses over `batch` into `into`, and that sum (of the cross-entropy, in
-    /// nats) into the element right behind the gradient. Each bucket is finished as early as it can be; a GPU has been
-    /// told then what to compute, and need not have done it.
+    /// nats) into the element right behind the gradient. Each bucket is finished as early as it can be; on a GPU the
+    /// computation is queued by then, and need not be done.
     fn gradient(
         &mut self,
         batch: &Batch,
@@ -206,7 +206,7 @@ pub trait Device {
     }
 
     /// Forgets what it may have kept of images other than those `wanted`, to make room: when other workers
-    /// have taken over virtual ranks, their images do not come here any more.
+    /// host virtual ranks now, their images are not used here any more.
     fn keep_cached(&mut self, wanted: &dyn Fn(&Image) -> bool) {
         let _ = wanted;
     }

@@ -139,7 +139,7 @@ impl Coordinator {
     pub async fn channel(&mut self) -> Channel {
         match self.0.wait_for(Option::is_some).await.map(|c| c.clone()) {
             Ok(Some(channel)) => channel,
-            // The worker shuts down, and with it whoever waits here.
+            // The worker shuts down, and this task with it.
             Ok(None) | Err(_) => std::future::pending().await,
         }
     }
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_told_from_an_absence() {
+    fn an_answer_is_distinguished_from_an_absence() {
         let broken = Status::from_error(Box::new(std::io::Error::other("reset by peer")));
         for (status, meaning) in [
             (broken, Refused::Away),
@@ -279,8 +279,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_there_is_said_and_tried_again() {
-        // Bound and closed: nobody listens there.
+    async fn an_absent_coordinator_is_reported_and_tried_again() {
+        // Bound and closed: without a listener.
         let free = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()

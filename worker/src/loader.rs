@@ -5,8 +5,8 @@
 //! [`Item::EpochEnd`]. It can begin with validation batches, too. A bounded channel holds a few batches,
 //! so memory stays flat.
 //!
-//! A read may hang in the kernel. Whoever waits for a batch polls for an abort meanwhile, and a thread that does not
-//! end soon after the loader was dropped is abandoned (`threads`).
+//! A read may hang in the kernel. The thread that waits for a batch checks for an abort meanwhile, and a loader thread that
+//! does not end soon after the loader was dropped is abandoned (`threads`).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,21 +26,21 @@ use crate::device::{Batch, HeldImages, Pixels, Split};
 use crate::threads::Abandoned;
 use crate::training::Control;
 
-/// What comes out of the loader.
+/// An output of the loader.
 #[derive(Debug)]
 pub enum Item {
     /// One virtual rank's batch of a step; empty when its shard is used up in this epoch.
     Train(Batch),
     /// Some validation images.
     Validation(Batch),
-    /// The epoch's validation images are all through.
+    /// All validation images of the epoch have been given out.
     EpochEnd,
 }
 
 /// Batches ahead of the device for each hosted virtual rank.
 const AHEAD: usize = 2;
 
-/// How often whoever waits for a batch polls for an abort.
+/// How often the thread that waits for a batch checks for an abort.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 /// How long the thread may take to end when the loader is dropped.
 const ENDING: Duration = Duration::from_millis(700);
@@ -230,7 +230,7 @@ impl Producer {
         Ok(batch)
     }
 
-    /// The pixels of samples with their quarter turns, as the device wants them.
+    /// The pixels of samples with their quarter turns, in the form that the device takes.
     fn pixels(&self, split: Split, images: &[(u32, u8)]) -> Result<Pixels, DataError> {
         let size = self.data.size();
         let record = size * size * 3;

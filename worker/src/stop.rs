@@ -70,7 +70,7 @@ mod tests {
             let (mut reader, writer) = io::pipe().unwrap();
             std::mem::forget(writer);
             io::Read::read_exact(&mut reader, &mut [0]).unwrap();
-            unreachable!("nobody writes");
+            unreachable!("the pipe is never written to");
         }
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([

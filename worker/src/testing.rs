@@ -276,7 +276,7 @@ impl Device for Pretending {
     }
 }
 
-/// An address at which nobody listens. A port that was just let go might be another test's by now.
+/// An address without a listener. A port that was just closed might be another test's by now.
 pub(crate) fn closed() -> String {
     "127.0.0.1:1".to_owned()
 }
@@ -332,7 +332,7 @@ pub(crate) fn logged(text: &str) -> bool {
 fn log() -> &'static Mutex<Vec<String>> {
     static LOG: OnceLock<Mutex<Vec<String>>> = OnceLock::new();
     LOG.get_or_init(|| {
-        tracing::subscriber::set_global_default(Collector).expect("nobody else collects");
+        tracing::subscriber::set_global_default(Collector).expect("this is the only collector");
         Mutex::default()
     })
 }

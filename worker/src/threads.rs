@@ -1,7 +1,7 @@
 //! Work that may hang in the kernel: a read from a network mount that is gone does not return, and no signal ends it.
 //!
-//! Such work runs on a thread of its own. Whoever waits for it can stop waiting: the thread is then abandoned, and
-//! the worker goes on without it. An abandoned thread counts until its call returns. With more than
+//! Such work runs on a thread of its own. The thread that waits for it can stop waiting: the other is then abandoned,
+//! and the worker continues without it. An abandoned thread counts until its call returns. With more than
 //! [`Abandoned::LIMIT`] of them the process ends, because the machine needs attention.
 
 use std::sync::Arc;
@@ -23,7 +23,7 @@ const RUNNING: u8 = 0;
 const DONE: u8 = 1;
 const LEFT: u8 = 2;
 
-/// One piece of work that can be abandoned. The thread holds one half, whoever waits the other.
+/// One piece of work that can be abandoned. The thread holds one half, the one that waits the other.
 #[derive(Debug)]
 struct Shared {
     what: String,
@@ -34,7 +34,7 @@ struct Shared {
 #[derive(Debug)]
 pub(crate) struct Abandoned(Arc<Shared>);
 
-/// The working half. Dropping it says that the work is done.
+/// The working half. Dropping it marks the work as done.
 #[derive(Debug)]
 pub(crate) struct Working(Arc<Shared>);
 
@@ -113,7 +113,7 @@ pub(crate) fn supervise<T: Send + 'static>(
         .spawn(move || {
             let result = work();
             drop(working);
-            // With nobody left to take it, it is not needed.
+            // Without a receiver the result is not needed.
             let _ = send.send(result);
         })?;
     let result = loop {

@@ -150,7 +150,7 @@ where
     let step = snapshot.step;
     // Epochs that ended before it; one that ends at it can be evaluated again from it.
     let ended = step.saturating_sub(1) / steps_per_epoch.max(1);
-    // If nobody acknowledges any more, the generation is over.
+    // If there are no more acknowledgements, the generation is over.
     let _ = next_epoch.wait_for(|next| u64::from(*next) >= ended).await;
     let mut soon = backoff().build();
     let mut later = delays(REFUSED.0, REFUSED.1).build();
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_of_the_coordinator_are_told_apart() {
+    fn answers_of_the_coordinator_are_distinguished() {
         use tonic::Status;
         for (status, retry) in [
             (

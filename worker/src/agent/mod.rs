@@ -1,4 +1,4 @@
-//! The worker's main loop. It outlives any session: when the coordinator is away, training goes on.
+//! The worker's main loop. It outlives any session: when the coordinator is away, training continues.
 //!
 //! ```text
 //!          Assignment                    device: ended, interrupted

@@ -9,7 +9,7 @@ use super::*;
 use bench::*;
 
 #[tokio::test]
-async fn training_outlives_a_session_and_what_happened_is_told_in_the_next() {
+async fn training_outlives_a_session_and_events_are_reported_in_the_next() {
     let mut bench = Bench::new();
     let mut talk = bench.open().await;
     assert_eq!(
@@ -45,7 +45,7 @@ async fn training_outlives_a_session_and_what_happened_is_told_in_the_next() {
     let said: [String; 3] = talk.all_said().await;
     assert_eq!(said, ["step 2 r.1 [2]", "step 3 r.1 [3]", "ready r.1"]);
 
-    // Interrupted while nobody listens.
+    // Interrupted without a session.
     bench.down(talk).await;
     begun.ends(interrupted());
     let mut talk = bench.open().await;
@@ -125,12 +125,12 @@ async fn a_newer_assignment_replaces_the_one_under_way_when_the_device_is_free()
     assign(&talk, assignment("r", 2)).await;
     first.handle.control.wait_aborted().await;
     let beat = talk.heartbeat(serves(3)).await;
-    assert_eq!(beat.waiting_for, None, "for nobody but its own device");
+    assert_eq!(beat.waiting_for, None, "for its own device only");
     first.ends(released(Outcome::Aborted));
     let third = bench.begun().await;
     assert_eq!(third.handle.assignment.generation, 3);
 
-    // Another run: at a boundary or not, nobody else waits for one.
+    // Another run: no peer waits for this worker's step boundary.
     let mut other = assignment("q", 1);
     other.at_boundary = true;
     assign(&talk, other).await;
@@ -139,7 +139,7 @@ async fn a_newer_assignment_replaces_the_one_under_way_when_the_device_is_free()
     third.ends(Ended::failed(reason, true));
     let other = bench.begun().await;
     assert_eq!(other.handle.assignment.run_id, "q");
-    // Of all that was replaced only what nobody else can know is told.
+    // Of the replaced assignments only a fatal failure is reported: no other worker may know of it.
     assert!(talk.said().await.starts_with("released r.3 Failed"));
     other.ends(released(Outcome::Stopped { step: 4 }));
     assert_eq!(talk.said().await, "released q.1 Stopped { step: 4 }");
@@ -180,7 +180,7 @@ async fn an_abort_ends_what_it_names() {
             format!("released r.{generation} Aborted")
         );
     }
-    // Nobody forms anything anew with one that was to yield.
+    // No new generation is formed with a worker that was to yield.
     assign(&talk, assignment("r", 6)).await;
     let begun = bench.begun().await;
     ask_to_yield(&talk, "r", 6).await;
@@ -267,7 +267,7 @@ async fn a_worker_that_shuts_down_does_not_wait_for_ever_for_its_coordinator() {
     begun.ends(released(Outcome::Aborted));
     bench.ends().await;
 
-    // Nor for a device that does not let go, nor for what only waits for another generation.
+    // Nor for a device that does not end, nor for an assignment that only waits for another generation.
     for waits in [false, true] {
         let mut bench = Bench::new();
         let mut talk = bench.open().await;
@@ -287,9 +287,9 @@ async fn a_worker_that_shuts_down_does_not_wait_for_ever_for_its_coordinator() {
     }
 }
 
-/// Many reports are told at the pace at which they are taken.
+/// Many reports are sent at the pace at which they are taken.
 #[tokio::test]
-async fn a_long_absence_is_told_in_full() {
+async fn after_a_long_absence_all_reports_are_sent() {
     const STEPS: u64 = 3000;
     let mut bench = Bench::new();
     let talk = bench.open().await;
@@ -361,7 +361,7 @@ async fn full_reports_pause_training_until_they_are_acknowledged() {
     talk.heartbeat(|beat| beat.ticks > ticks + 2).await;
     let far = *steps.borrow();
     assert!(far < 60, "it does not pause");
-    // Each acknowledgement lets it go on; no step is left out.
+    // After each acknowledgement it continues; no step is left out.
     bench.down(talk).await;
     let mut talk = bench.open().await;
     for step in 1..=60 {

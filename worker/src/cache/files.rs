@@ -81,7 +81,7 @@ pub(super) fn sync_folder_of(path: &Path) -> Result<(), CacheError> {
         .map_err(CacheError::io(folder))
 }
 
-/// Whether an error says that this process or machine is short of something, and nothing about the file.
+/// Whether an error comes from a limit of this process or machine, and says nothing about the file.
 pub(super) fn is_shortage(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

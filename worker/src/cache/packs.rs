@@ -332,7 +332,7 @@ fn admit(place: &Place, temporary: Temporary) -> Result<PackFile, CacheError> {
     let record_bytes = place.dataset.manifest.record_bytes;
     let blocks = match Blocks::of_pack(temporary.path(), record_bytes, place.entry()) {
         Ok(blocks) => blocks,
-        // Not the temporary file is to blame, of which nobody has heard.
+        // The error must not name the temporary file: it means nothing to the reader.
         Err(PackError::Digest {
             found, expected, ..
         }) => {

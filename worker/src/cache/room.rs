@@ -65,7 +65,7 @@ pub(super) fn make_room(dir: &Path, limit: u64, needed: u64) -> io::Result<bool>
     Ok(total <= limit)
 }
 
-/// Removes a file that nobody uses. Returns whether it did.
+/// Removes a file that is not in use. Returns whether it did.
 fn evict(candidate: &Candidate) -> io::Result<bool> {
     let Candidate {
         path, bytes, aside, ..
@@ -73,7 +73,7 @@ fn evict(candidate: &Candidate) -> io::Result<bool> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        // It cannot be told whether somebody uses it.
+        // Whether it is in use is not known.
         Err(_) if !aside => return Ok(false),
         Err(_) => {
             std::fs::remove_file(path)?;

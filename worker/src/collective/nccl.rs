@@ -56,13 +56,13 @@ pub fn with_nccl(
         }
         mine.extend(card(device).map_err(CollectiveError::Gpu)?.into_bytes());
     }
-    let said = tcp.gather(&mine)?;
+    let messages = tcp.gather(&mine)?;
     let Some((api, device)) = gpu else {
         return Ok(Box::new(tcp));
     };
     let names = roster.members.iter().map(|member| member.worker.as_str());
-    let said_by: Vec<(&str, &[u8])> = names.zip(said.iter().map(Vec::as_slice)).collect();
-    let id = match communicator_name(&said_by) {
+    let by_worker: Vec<(&str, &[u8])> = names.zip(messages.iter().map(Vec::as_slice)).collect();
+    let id = match communicator_name(&by_worker) {
         Ok(id) => id,
         Err(reason) => {
             info!(
@@ -91,21 +91,21 @@ pub fn with_nccl(
 }
 
 /// The communicator's name from the messages of all workers, or why there can be none. All decide the same.
-fn communicator_name<'a>(said: &[(&str, &'a [u8])]) -> Result<&'a [u8], String> {
-    let lacking: Vec<&str> = said
+fn communicator_name<'a>(messages: &[(&str, &'a [u8])]) -> Result<&'a [u8], String> {
+    let lacking: Vec<&str> = messages
         .iter()
-        .filter(|(_, said)| said.is_empty())
+        .filter(|(_, message)| message.is_empty())
         .map(|(worker, _)| *worker)
         .collect();
     if !lacking.is_empty() {
         return Err(format!("no NCCL at {}", lacking.join(", ")));
     }
-    let (id, first) = said[0]
+    let (id, first) = messages[0]
         .1
         .split_at_checked(ID_BYTES)
         .ok_or("rank 0 sent no name of a communicator")?;
-    let mut cards: BTreeMap<&[u8], &str> = BTreeMap::from([(first, said[0].0)]);
-    for (worker, card) in &said[1..] {
+    let mut cards: BTreeMap<&[u8], &str> = BTreeMap::from([(first, messages[0].0)]);
+    for (worker, card) in &messages[1..] {
         if let Some(other) = cards.insert(card, worker) {
             return Err(format!(
                 "{other} and {worker} share a GPU, which NCCL does not allow; give each its own (local_rank)"

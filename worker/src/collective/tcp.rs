@@ -6,7 +6,7 @@
 //! one virtual rank per worker each worker sends 2 (N-1)/N of the buffer, as a ring all-reduce does.
 //!
 //! While this thread reads from its peers in the order of their ranks, one thread per peer writes,
-//! so that full socket buffers cannot block everybody.
+//! so that full socket buffers cannot block all workers.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};

@@ -16,7 +16,7 @@ pub struct Waiting(Arc<Shown>);
 
 #[derive(Debug, Default)]
 struct Shown {
-    /// The peer's rank plus one; 0 while waiting for nobody.
+    /// The peer's rank plus one; 0 while waiting for no peer.
     peer: AtomicU32,
     polls: AtomicU64,
     /// The device's thread computes meanwhile, so this worker does not wait for a peer yet.

@@ -70,7 +70,7 @@ pub struct Api {
     pub(super) functions: Functions,
 }
 
-/// What names a communicator: made by one rank, shown to all.
+/// Bytes of a communicator's name, which one rank makes and sends to all.
 pub const ID_BYTES: usize = size_of::<ncclUniqueId>();
 
 impl Api {
@@ -103,9 +103,9 @@ impl Api {
         let get_version: unsafe extern "C" fn(*mut c_int) -> Code = function!(b"ncclGetVersion");
         let mut code = 0;
         // SAFETY: writes one number.
-        let said = unsafe { get_version(&mut code) };
-        if said != SUCCESS {
-            return Err(format!("it does not say its version (error {said})"));
+        let status = unsafe { get_version(&mut code) };
+        if status != SUCCESS {
+            return Err(format!("it does not give its version (error {status})"));
         }
         Ok(Api {
             version: format!("{}.{}.{}", code / 10_000, code % 10_000 / 100, code % 100),

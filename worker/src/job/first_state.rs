@@ -47,11 +47,11 @@ pub fn first_state(spec: &RunSpec, layout: &FlatLayout) -> Result<Vec<f32>, Firs
 #[derive(Debug, thiserror::Error)]
 pub enum FirstStateError {
     /// The weights file.
-    #[error("model.weights: {0}")]
+    #[error("the run's model.weights: {0}")]
     Weights(#[from] WeightsError),
     /// Another file than the one meant.
     #[error(
-        "model.weights: {} has SHA-256 {found}, but model.weights_sha256 is {expected}: copy the right \
+        "the run's model.weights: {} has SHA-256 {found}, but model.weights_sha256 is {expected}: copy the right \
          file to this worker", path.display()
     )]
     OtherFile {

@@ -480,7 +480,7 @@ impl Owner {
                 step,
                 digest: digest_text(digest),
             }),
-            // Received at once, or by nobody when the generation is over for this worker.
+            // Received at once, or dropped when the generation is over for this worker.
             TrainingEvent::Snapshot(snapshot) => drop(snapshots.blocking_send(snapshot)),
         })?)
     }

@@ -32,14 +32,14 @@ impl Worker {
     }
 }
 
-/// What a worker told, and how it ended.
-struct Told {
+/// A worker's events, and how its generation ended.
+struct Ran {
     ended: Ended,
     events: Vec<JobEvent>,
     snapshots: Vec<Snapshot>,
 }
 
-impl Told {
+impl Ran {
     fn ready(&self) -> (u64, &str) {
         match self.events.first() {
             Some(JobEvent::Ready {
@@ -74,7 +74,7 @@ impl<'a> Part<'a> {
         }
     }
 
-    fn start(self, worker: &Worker) -> JoinHandle<Told> {
+    fn start(self, worker: &Worker) -> JoinHandle<Ran> {
         let (events, mut happening) = tokio::sync::mpsc::channel(4);
         let (snapshots, mut slices) = tokio::sync::mpsc::channel(1);
         let member = &self.roster.members[self.rank];
@@ -117,7 +117,7 @@ impl<'a> Part<'a> {
                 all
             };
             let (ended, events, snapshots) = tokio::join!(device.run(job), events, snapshots);
-            Told {
+            Ran {
                 ended,
                 events,
                 snapshots,
@@ -126,9 +126,9 @@ impl<'a> Part<'a> {
     }
 }
 
-fn wait(peers: &Peers, told: JoinHandle<Told>) -> Told {
+fn wait(peers: &Peers, ran: JoinHandle<Ran>) -> Ran {
     let limit = Duration::from_secs(120);
-    let waiting = async { tokio::time::timeout(limit, told).await.unwrap().unwrap() };
+    let waiting = async { tokio::time::timeout(limit, ran).await.unwrap().unwrap() };
     peers.runtime.block_on(waiting)
 }
 
@@ -138,16 +138,16 @@ fn two_workers_tell_the_same_and_do_what_one_would() {
     let workers: Vec<Worker> = (0..3).map(|_| Worker::new(Manner::default())).collect();
     let alone = Part::new(&peers, 1, &[2], 0).start(&workers[2]);
     let both = [0, 1].map(|rank| Part::new(&peers, 2, &[0, 1], rank).start(&workers[rank]));
-    let [a, b] = both.map(|told| wait(&peers, told));
+    let [a, b] = both.map(|ran| wait(&peers, ran));
     let c = wait(&peers, alone);
     let plan = tiny().plan(&spec(""));
     let step = plan.steps_per_epoch() * 2;
     let mut scored = Vec::new();
-    for told in [&a, &b, &c] {
-        assert_eq!(told.ended, Ended::Released(Outcome::Completed { step }));
-        assert_eq!(told.ready(), c.ready());
+    for ran in [&a, &b, &c] {
+        assert_eq!(ran.ended, Ended::Released(Outcome::Completed { step }));
+        assert_eq!(ran.ready(), c.ready());
         let mut steps = 0;
-        for event in &told.events {
+        for event in &ran.events {
             match event {
                 JobEvent::Step { report, samples } => {
                     steps += 1;
@@ -175,7 +175,7 @@ fn two_workers_tell_the_same_and_do_what_one_would() {
     // The slices are one state.
     let halves = [&a.snapshots[0].bytes[..], &b.snapshots[0].bytes[..]].concat();
     assert_eq!(halves, c.snapshots[0].bytes[..]);
-    let digests = [&a, &b, &c].map(|told| told.snapshots[0].digest);
+    let digests = [&a, &b, &c].map(|ran| ran.snapshots[0].digest);
     assert_eq!(digests, [state_digest(bytemuck::cast_slice(&halves)); 3]);
 }
 
@@ -249,10 +249,10 @@ fn a_state_of_another_lineage_is_forgotten() {
         part
     };
     for (generation, lineage, start) in [(1, 0, 0), (2, 0, 1), (3, 1, 0), (4, 1, 1), (5, 0, 0)] {
-        let told = wait(&peers, part(generation, lineage).start(&worker));
-        assert_eq!(told.ready().0, start, "generation {generation}");
+        let ran = wait(&peers, part(generation, lineage).start(&worker));
+        assert_eq!(ran.ready().0, start, "generation {generation}");
         let step = start + 1;
-        assert_eq!(told.ended, Ended::Released(Outcome::Stopped { step }));
+        assert_eq!(ran.ended, Ended::Released(Outcome::Stopped { step }));
     }
 }
 
@@ -264,13 +264,13 @@ fn peers_that_do_not_come_are_named_and_the_state_stays() {
     part.control.stop();
     wait(&peers, part.start(&worker));
     let mut part = Part::new(&peers, 2, &[0, 1], 0);
-    // One that answers there would be waited for: it may be busy. Nobody answers at a port that is closed.
+    // A peer that answers would be waited for, as it may be busy. At a closed port none answers.
     part.roster.members[1].address = closed();
     part.connect_timeout = Duration::from_millis(100);
-    let told = wait(&peers, part.start(&worker));
+    let ran = wait(&peers, part.start(&worker));
     let missing = vec!["w1".to_owned()];
-    assert_eq!(told.ended, Ended::Unreachable { missing });
-    assert!(told.events.is_empty());
+    assert_eq!(ran.ended, Ended::Unreachable { missing });
+    assert!(ran.events.is_empty());
     assert!(worker.device.held_run().is_some());
 }
 
@@ -355,7 +355,7 @@ static HUNG: AtomicBool = AtomicBool::new(false);
 fn hangs_once(spec: &RunSpec, layout: &FlatLayout) -> Result<Vec<f32>, FirstStateError> {
     if !HUNG.swap(true, Ordering::SeqCst) {
         let (mut reader, writer) = std::io::pipe().unwrap();
-        // Nobody ever writes, and the pipe is never closed.
+        // The pipe is never written to and never closed.
         std::mem::forget(writer);
         std::io::Read::read_exact(&mut reader, &mut [0]).unwrap();
     }
@@ -371,18 +371,18 @@ fn weights_that_hang_hold_neither_an_abort_nor_the_next_assignment() {
     worker.device = DeviceThread::start_with(tch::Device::Cpu, make, hangs_once).unwrap();
     let part = Part::new(&peers, 1, &[0], 0);
     let control = part.control.clone();
-    let told = part.start(&worker);
+    let ran = part.start(&worker);
     while !HUNG.load(Ordering::SeqCst) {
         std::thread::sleep(Duration::from_millis(1));
     }
     control.abort();
-    let told = wait(&peers, told);
-    assert_eq!(told.ended, Ended::Released(Outcome::Aborted));
-    assert!(told.events.is_empty());
+    let ran = wait(&peers, ran);
+    assert_eq!(ran.ended, Ended::Released(Outcome::Aborted));
+    assert!(ran.events.is_empty());
     // The device's thread is free, and reads the weights on another thread.
-    let told = wait(&peers, Part::new(&peers, 2, &[0], 0).start(&worker));
+    let ran = wait(&peers, Part::new(&peers, 2, &[0], 0).start(&worker));
     assert!(matches!(
-        told.ended,
+        ran.ended,
         Ended::Released(Outcome::Completed { .. })
     ));
 }

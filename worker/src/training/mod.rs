@@ -61,7 +61,7 @@ pub enum TrainingEvent {
         /// [`crate::device::state_digest`].
         digest: u128,
     },
-    /// This worker's slice of a checkpoint, copied aside. Training goes on.
+    /// This worker's slice of a checkpoint, a copy. Training continues.
     Snapshot(Snapshot),
 }
 

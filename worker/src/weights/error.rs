@@ -58,12 +58,10 @@ pub enum LayerProblem {
     #[error("its {kind} is in the file twice")]
     Repeated { kind: &'static str },
     #[error(
-        "it says it is {declared} bytes long, and the file has {left} left; the file is cut off or damaged"
+        "it declares {declared} bytes, and the file has {left} left; the file is cut off or damaged"
     )]
     Truncated { declared: u64, left: u64 },
-    #[error(
-        "it says it is {declared} bytes long, and {limit} is the most that is read; the file is damaged"
-    )]
+    #[error("it declares {declared} bytes, and at most {limit} are read; the file is damaged")]
     TooLong { declared: u64, limit: u64 },
     #[error("its bytes cannot be decoded ({reason}); the file is damaged")]
     Malformed { reason: String },

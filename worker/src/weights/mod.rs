@@ -112,7 +112,7 @@ pub struct Blob<'a> {
 }
 
 /// Streams every array of numbers in the file `path` to `visit`, in the order of the file. The format is
-/// told by the first bytes.
+/// recognized by the first bytes.
 pub fn read(
     path: &Path,
     visit: &mut dyn FnMut(Blob) -> Result<(), LayerProblem>,

@@ -78,26 +78,34 @@ impl Cache {
         packs: &BTreeSet<u32>,
     ) -> Result<BTreeMap<u32, PackFile>, CacheError> {
         let mut open = BTreeMap::new();
+        let mut absent = Vec::new();
+        // All that are here are opened first, so that none of them is evicted for another.
         for &pack in packs {
             let place = Place::new(dataset, pack);
-            let file = match cached(&place).await? {
-                Cached::Open(file) => file,
-                Cached::Absent => self.fetch(&place).await?,
-                Cached::PutAside => self.fetch_again(&place).await?,
+            match cached(&place).await? {
+                Cached::Open(file) => drop(open.insert(pack, file)),
+                Cached::Absent => absent.push((place, false)),
+                Cached::PutAside => absent.push((place, true)),
+            }
+        }
+        for (place, was_put_aside) in absent {
+            let file = match was_put_aside {
+                true => self.fetch_again(&place).await?,
+                false => self.fetch(&place).await?,
             };
-            open.insert(pack, file);
+            open.insert(place.pack, file);
         }
         Ok(open)
     }
 
-    /// Fetches a pack if it is not in the cache and fits without evicting what this assignment uses. Returns
-    /// whether it is in the cache now.
+    /// Fetches a pack if it is not in the cache and fits without evicting packs of the same dataset. Returns whether
+    /// it is in the cache now.
     pub async fn prefetch(&self, dataset: &CachedDataset, pack: u32) -> Result<bool, CacheError> {
         let place = Place::new(dataset, pack);
         if let Cached::Open(_) = cached(&place).await? {
             return Ok(true);
         }
-        if !self.make_room(&place).await? {
+        if !self.make_room(&place, Some(dataset.dir.clone())).await? {
             return Ok(false);
         }
         self.fetch(&place).await.map(|_| true)
@@ -151,18 +159,18 @@ impl Cache {
         Ok(file)
     }
 
-    /// Evicts packs until this one fits. Returns whether it does.
-    async fn make_room(&self, place: &Place) -> Result<bool, CacheError> {
+    /// Evicts packs until this one fits, but none below `keep`. Returns whether it does.
+    async fn make_room(&self, place: &Place, keep: Option<PathBuf>) -> Result<bool, CacheError> {
         let (dir, limit, needed) = (self.dir.clone(), self.limit, place.entry().bytes);
         blocking("evicting packs", move || {
-            make_room(&dir, limit, needed).map_err(CacheError::io(dir))
+            make_room(&dir, limit, needed, keep.as_deref()).map_err(CacheError::io(dir))
         })
         .await
     }
 
     /// Fetches a pack, verifies it, and opens it.
     async fn fetch(&self, place: &Place) -> Result<PackFile, CacheError> {
-        if !self.make_room(place).await? {
+        if !self.make_room(place, None).await? {
             warn!(
                 limit_mib = self.limit >> 20,
                 "cache.full: the packs in use need more than cache_disk_mib; exceeding it for {}. Raise \

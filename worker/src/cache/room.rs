@@ -27,8 +27,14 @@ struct Candidate {
     used: SystemTime,
 }
 
-/// Evicts packs below `dir` until `needed` more bytes fit below `limit` bytes (0: no limit). Returns whether they fit.
-pub(super) fn make_room(dir: &Path, limit: u64, needed: u64) -> io::Result<bool> {
+/// Evicts packs below `dir` until `needed` more bytes fit below `limit` bytes (0: no limit), but none below `keep`.
+/// Returns whether they fit.
+pub(super) fn make_room(
+    dir: &Path,
+    limit: u64,
+    needed: u64,
+    keep: Option<&Path>,
+) -> io::Result<bool> {
     if limit == 0 {
         return Ok(true);
     }
@@ -44,7 +50,8 @@ pub(super) fn make_room(dir: &Path, limit: u64, needed: u64) -> io::Result<bool>
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().into_owned();
         let aside = name.ends_with(ASIDE);
-        if aside || name.ends_with(".pack") {
+        let kept = keep.is_some_and(|keep| path.starts_with(keep));
+        if aside || name.ends_with(".pack") && !kept {
             candidates.push(Candidate {
                 path,
                 bytes: metadata.len(),
@@ -213,13 +220,16 @@ mod tests {
         folder.file("2.pack", 100, 20);
         folder.file("3.pack", 100, 10);
         folder.file("4.pack.corrupt", 100, 0);
-        let room = |limit, needed| make_room(folder.0.path(), limit, needed).unwrap();
+        let room = |limit, needed| make_room(folder.0.path(), limit, needed, None).unwrap();
         assert!(room(0, 1 << 40), "no limit");
         assert!(room(501, 0));
         assert_eq!(folder.names().len(), 6);
         assert!(room(501, 100));
         let names = ["0.pack", "0.pack.blocks", "1.pack", "2.pack", "3.pack"];
         assert_eq!(folder.names(), names, "what was put aside goes first");
+        let keep = folder.path("");
+        assert!(!make_room(folder.0.path(), 401, 50, Some(&keep)).unwrap());
+        assert_eq!(folder.names(), names, "packs of this dataset are kept");
         assert!(room(401, 50));
         assert_eq!(folder.names(), ["1.pack", "2.pack", "3.pack"]);
         assert!(room(250, 0));

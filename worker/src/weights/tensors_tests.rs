@@ -103,7 +103,7 @@ fn damage_is_named() {
         ),
         (
             file(&head("F32", 4), &[0; 8000]),
-            "layer loss3/classifier: it says it is 8192 bytes",
+            "layer loss3/classifier: it declares 8192 bytes",
         ),
         (
             file(&head("F32", 4).replace("[2,1024]", "[2,1023]"), &[0; 8200]),
@@ -137,7 +137,7 @@ fn damage_is_named() {
     lying.write_all(&u64::MAX.to_le_bytes()).unwrap();
     lying.write_all(b"{}").unwrap();
     let error = loaded(&lying).unwrap_err();
-    assert!(error.contains("table of contents is said to be"), "{error}");
+    assert!(error.contains("table of contents declares"), "{error}");
 }
 
 #[test]

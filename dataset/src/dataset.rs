@@ -33,7 +33,7 @@ pub enum DatasetError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// What the system reported.
         source: io::Error,
     },
     /// The manifest is not accepted.
@@ -52,7 +52,7 @@ pub enum DatasetError {
         /// Why.
         source: IndexError,
     },
-    /// A pack is missing, has another size or is damaged.
+    /// A pack is missing, has another size or is corrupt.
     #[error(transparent)]
     Pack(#[from] PackError),
 }

@@ -12,6 +12,7 @@
 //! - the manifest's digest covers the digests of the index and of every pack, so it identifies
 //!   the dataset: same photographs, labels and options, same digest.
 
+mod blocks;
 pub mod crop;
 mod dataset;
 mod decode;
@@ -26,6 +27,7 @@ mod rotate;
 pub mod split;
 pub mod synthetic;
 
+pub use blocks::{Blocks, BlocksError, BlocksId};
 pub use dataset::{Dataset, DatasetError};
 pub use decode::{DecodeError, decode};
 pub use eye::Eye;

@@ -1,4 +1,7 @@
 //! Packs: raw records of one size, one after the other, read by position.
+//!
+//! A pack is verified as a whole by the SHA-256 in the manifest ([`verify_pack`]). With the digests of its records
+//! ([`Blocks`]) every single read is verified, too.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -7,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::PackEntry;
+use crate::{Blocks, PackEntry};
 
 /// An open pack. Reading takes `&self` and moves no cursor, so threads can share it.
 #[derive(Debug)]
@@ -16,17 +19,18 @@ pub struct PackFile {
     file: File,
     record_bytes: u64,
     records: u32,
+    blocks: Option<Blocks>,
 }
 
 /// Why a pack cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PackError {
-    /// The file cannot be opened or read.
+    /// The file cannot be opened or read now. Says nothing about its content.
     #[error("pack {}: {source}", path.display())]
     Io {
         /// The pack.
         path: PathBuf,
-        /// What the system said.
+        /// What the system reported.
         source: io::Error,
     },
     /// The file has another size than the manifest says.
@@ -49,6 +53,14 @@ pub enum PackError {
         /// The SHA-256 that the manifest says.
         expected: String,
     },
+    /// A record's content is not what it was when the whole pack was verified.
+    #[error("pack {} is damaged: record {record} does not match its digest; fetch or prepare it again", path.display())]
+    Record {
+        /// The pack.
+        path: PathBuf,
+        /// The record.
+        record: u32,
+    },
     /// A record beyond the last, or a buffer of another size than a record.
     #[error("pack {} has {records} records of {record_bytes} bytes; record {record} was asked for into {buffer} bytes", path.display())]
     Request {
@@ -65,8 +77,19 @@ pub enum PackError {
     },
 }
 
+impl PackError {
+    /// Whether a complete read, or the file's size, differs from the manifest. An I/O error is not that.
+    pub fn is_corrupt(&self) -> bool {
+        match self {
+            Self::Size { .. } | Self::Digest { .. } | Self::Record { .. } => true,
+            Self::Io { .. } | Self::Request { .. } => false,
+        }
+    }
+}
+
 impl PackFile {
-    /// Opens the pack at `path` and checks its size. Its content is [`verify_pack`]'s business.
+    /// Opens the pack at `path` and checks its size. Its content is not checked: [`verify_pack`] does that for the
+    /// whole pack, and [`PackFile::with_blocks`] for every read.
     pub fn open(path: &Path, record_bytes: u64, entry: &PackEntry) -> Result<Self, PackError> {
         let file = open(path, entry)?;
         Ok(Self {
@@ -74,7 +97,27 @@ impl PackFile {
             file,
             record_bytes,
             records: entry.records,
+            blocks: None,
         })
+    }
+
+    /// Compares every record that is read with its digest in `blocks`.
+    #[must_use]
+    pub fn with_blocks(self, blocks: Blocks) -> Self {
+        Self {
+            blocks: Some(blocks),
+            ..self
+        }
+    }
+
+    /// The open file, for locks and times.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Where it was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Reads one record: `image_size` × `image_size` pixels, HWC, B, G, R. `buffer` must have the
@@ -94,7 +137,14 @@ impl PackFile {
             .map_err(|source| PackError::Io {
                 path: self.path.clone(),
                 source,
-            })
+            })?;
+        match &self.blocks {
+            Some(blocks) if !blocks.matches(record, buffer) => Err(PackError::Record {
+                path: self.path.clone(),
+                record,
+            }),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Number of records.
@@ -105,21 +155,30 @@ impl PackFile {
 
 /// Reads the pack at `path` once through and compares its size and SHA-256 with the manifest's.
 pub fn verify_pack(path: &Path, entry: &PackEntry) -> Result<(), PackError> {
+    read_whole(path, entry, 256 << 10, &mut |_| {})
+}
+
+/// Does what [`verify_pack`] does, and passes the content to `visit` in pieces of `piece` bytes; the last may be
+/// shorter.
+pub(crate) fn read_whole(
+    path: &Path,
+    entry: &PackEntry,
+    piece: usize,
+    visit: &mut dyn FnMut(&[u8]),
+) -> Result<(), PackError> {
     let mut file = open(path, entry)?;
     let mut hash = Sha256::new();
-    let mut buffer = vec![0; 256 << 10];
+    let mut buffer = vec![0; piece.max(1)];
     loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => hash.update(&buffer[..n]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(source) => {
-                return Err(PackError::Io {
-                    path: path.to_owned(),
-                    source,
-                });
-            }
+        let read = read_full(&mut file, &mut buffer).map_err(|source| PackError::Io {
+            path: path.to_owned(),
+            source,
+        })?;
+        if read == 0 {
+            break;
         }
+        hash.update(&buffer[..read]);
+        visit(&buffer[..read]);
     }
     let found = hex::encode(hash.finalize());
     if found != entry.sha256 {
@@ -130,6 +189,20 @@ pub fn verify_pack(path: &Path, entry: &PackEntry) -> Result<(), PackError> {
         });
     }
     Ok(())
+}
+
+/// Fills `buffer` as far as the file goes.
+fn read_full(file: &mut File, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 fn open(path: &Path, entry: &PackEntry) -> Result<File, PackError> {
@@ -185,6 +258,31 @@ mod tests {
             pack.read(0, &mut [0; 9]),
             Err(PackError::Request { .. })
         ));
+    }
+
+    #[test]
+    fn a_flipped_bit_is_found_by_the_read_of_its_record_only() {
+        let (file, entry) = pack();
+        let blocks = Blocks::of_pack(file.path(), 10, &entry).expect("whole");
+        let mut bytes = std::fs::read(file.path()).expect("read");
+        let pack = PackFile::open(file.path(), 10, &entry)
+            .expect("open")
+            .with_blocks(blocks);
+        let mut record = [0; 10];
+        for bit in 0..80 {
+            bytes[10 + bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(file.path(), &bytes).expect("write");
+            let error = pack.read(1, &mut record).expect_err("changed");
+            assert!(matches!(error, PackError::Record { record: 1, .. }));
+            assert!(error.is_corrupt());
+            pack.read(0, &mut record).expect("unchanged");
+            pack.read(2, &mut record).expect("unchanged");
+            bytes[10 + bit / 8] ^= 1 << (bit % 8);
+        }
+        std::fs::write(file.path(), &bytes[..25]).expect("write");
+        let error = pack.read(2, &mut record).expect_err("truncated");
+        assert!(matches!(error, PackError::Io { .. }), "{error}");
+        assert!(Blocks::of_pack(file.path(), 10, &entry).is_err());
     }
 
     #[test]

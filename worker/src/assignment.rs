@@ -1,4 +1,4 @@
-//! One assignment from beginning to end: fetch, hand to the device, upload.
+//! One assignment from beginning to end: fetch its data, train on the device, upload checkpoints.
 
 use std::future::pending;
 use std::pin::pin;
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use backon::Retryable;
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::googlenet::FlatLayout;
 use fovea_core::ids::{RunId, WorkerId};
@@ -13,18 +14,19 @@ use fovea_core::run::Outcome;
 use fovea_proto::pb;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
-use tracing::info;
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{info, warn};
 
-use crate::cache::{Cache, CacheError};
+use crate::cache::CacheError;
 use crate::checkpoint;
 use crate::collective::Mesh;
 use crate::config::WorkerConfig;
-use crate::fetch::{Fetched, Refusal, rank_of, spec_of};
-use crate::job::{DeviceThread, Ended, FetchCheckpoint, Job, JobEvent};
-use crate::link::Coordinator;
+use crate::fetch::{Fetched, Refusal, Rest, rank_of, spec_of};
+use crate::job::{DeviceThread, Ended, FetchCheckpoint, FetchError, Job, JobEvent};
+use crate::link::{Coordinator, Refused, delays};
+use crate::progress::Progress;
 use crate::training::{Control, Snapshot};
 use crate::uploads::upload_all;
-use crate::vitals::Vitals;
 
 /// What every assignment uses.
 #[derive(Clone)]
@@ -41,52 +43,55 @@ pub struct Context {
     pub coordinator: Coordinator,
 }
 
-/// An assignment, and how it is in touch with the agent.
-pub struct Order {
+/// How often a worker that only waits for the coordinator shows that it is not stuck.
+const TICK: Duration = Duration::from_millis(500);
+
+/// An assignment, and its connection with the agent.
+pub struct AssignmentHandle {
     /// What to do.
     pub assignment: pb::Assignment,
-    /// Orders on the way.
+    /// Requests to stop, yield or abort.
     pub control: Control,
-    /// Where work is shown.
-    pub vitals: Vitals,
-    /// Where to tell what happens. It is closed before the end is told.
+    /// Where work is counted.
+    pub progress: Progress,
+    /// Where events are sent. It is closed before the assignment ends.
     pub events: mpsc::Sender<JobEvent>,
     /// The first epoch whose result is not acknowledged.
     pub next_epoch: watch::Receiver<u32>,
 }
 
-/// Does an assignment and says how it ended.
-pub async fn run(context: Context, order: Order) -> Ended {
-    let control = order.control.clone();
-    let taken_on = tokio::select! {
+/// Executes an assignment. Returns how it ended.
+pub async fn run(context: Context, handle: AssignmentHandle) -> Ended {
+    let control = handle.control.clone();
+    let prepared = tokio::select! {
         biased;
-        () = control.wait_given_up() => return Ended::Released(Outcome::Aborted),
-        taken_on = TakenOn::new(&context, order) => taken_on,
+        () = control.wait_withdrawn() => return Ended::Released(Outcome::Aborted),
+        prepared = Prepared::new(&context, handle) => prepared,
     };
-    match taken_on {
-        Ok(taken_on) => taken_on.carry_out(&context).await,
-        Err(Refusal { reason, fatal }) => Ended::failed(reason, fatal),
+    match prepared {
+        Ok(prepared) => prepared.execute(&context).await,
+        Err(refusal) => Ended::Released(refusal.outcome()),
     }
 }
 
-/// An assignment for which all is there.
-struct TakenOn {
-    fetched: Fetched,
+/// An assignment whose data are in the cache and open.
+struct Prepared {
+    rest: Rest,
     job: Job,
     began: oneshot::Receiver<()>,
     slices: mpsc::Receiver<Snapshot>,
     next_epoch: watch::Receiver<u32>,
 }
 
-impl TakenOn {
-    async fn new(context: &Context, order: Order) -> Result<Self, Refusal> {
-        let Order {
+impl Prepared {
+    async fn new(context: &Context, handle: AssignmentHandle) -> Result<Self, Refusal> {
+        let AssignmentHandle {
             assignment,
             control,
-            vitals,
+            progress,
             events,
             next_epoch,
-        } = order;
+        } = handle;
         let roster = assignment.roster().map_err(Refusal::fatal)?;
         let pb::Assignment {
             run_id,
@@ -121,14 +126,16 @@ impl TakenOn {
                     run.clone(),
                     info,
                     control.clone(),
-                    vitals.clone(),
+                    progress.clone(),
                 ))
             }
         };
-        // Judged here already, so that the device's thread need not be bothered.
+        // Checked before anything is fetched.
         FlatLayout::new(spec.model.classes, &spec.model.frozen).map_err(Refusal::fatal)?;
-        let fetched = Fetched::new(context, &spec, &dataset_digest, &roster, rank, &vitals).await?;
-        let data = fetched.open().map_err(Refusal::passing)?;
+        let fetched =
+            Fetched::new(context, &spec, &dataset_digest, &roster, rank, &progress).await?;
+        let plan = fetched.plan.clone();
+        let (data, rest) = fetched.open(context, &progress);
         let (start, began) = oneshot::channel();
         let (snapshots, slices) = mpsc::channel(1);
         let seconds = Duration::from_secs;
@@ -137,7 +144,7 @@ impl TakenOn {
             lineage,
             discard_state,
             spec,
-            plan: fetched.plan.clone(),
+            plan,
             roster,
             rank,
             key,
@@ -146,7 +153,7 @@ impl TakenOn {
             next_epoch: first_epoch,
             data,
             control,
-            vitals,
+            progress,
             connect_timeout: seconds(context.config.connect_timeout_s),
             peer_timeout: seconds(context.config.peer_timeout_s),
             began: start,
@@ -154,7 +161,7 @@ impl TakenOn {
             snapshots,
         };
         Ok(Self {
-            fetched,
+            rest,
             job,
             began,
             slices,
@@ -162,9 +169,9 @@ impl TakenOn {
         })
     }
 
-    async fn carry_out(self, context: &Context) -> Ended {
+    async fn execute(self, context: &Context) -> Ended {
         let Self {
-            fetched,
+            rest,
             job,
             began,
             slices,
@@ -172,28 +179,27 @@ impl TakenOn {
         } = self;
         let control = job.control.clone();
         let (run, generation) = (job.run.to_string(), job.roster.generation);
-        let (vitals, per_epoch) = (job.vitals.clone(), job.plan.steps_per_epoch());
+        let (progress, per_epoch) = (job.progress.clone(), job.plan.steps_per_epoch());
         let trained = AtomicBool::new(false);
         let send = |snapshot| {
             let (run, worker) = (run.clone(), context.worker.to_string());
             let mut coordinator = context.coordinator.clone();
-            // Who tries again is not stuck, once there is nothing else to do; before, it must not hide that
-            // the device is.
-            let vitals = match trained.load(Ordering::Relaxed) {
-                true => vitals.clone(),
-                false => Vitals::default(),
+            // While the device works, an upload must not hide that the device hangs.
+            let progress = match trained.load(Ordering::Relaxed) {
+                true => progress.clone(),
+                false => Progress::default(),
             };
             async move {
-                vitals.tick();
+                progress.tick();
                 let channel = coordinator.channel().await;
-                checkpoint::upload(channel, run, worker, generation, snapshot, vitals).await
+                checkpoint::upload(channel, run, worker, generation, snapshot, progress).await
             }
         };
         let mut uploading = pin!(upload_all(slices, next_epoch, per_epoch, send));
         let mut uploaded = None;
         let mut prefetching = pin!(async {
             if began.await.is_ok() && context.config.prefetch {
-                fetched.rest(context).await;
+                rest.prefetch(context).await;
             }
             pending::<()>().await
         });
@@ -206,15 +212,21 @@ impl TakenOn {
             }
         };
         trained.store(true, Ordering::Relaxed);
-        // Slices of a generation that others leave behind are of no use to anyone.
+        // Slices of a generation that others continue without are of no use.
         let (Ended::Released(Outcome::Completed { step })
         | Ended::Released(Outcome::Stopped { step })) = ended
         else {
             return ended;
         };
-        let result = match uploaded {
-            Some(result) => result,
-            None => tokio::select! {
+        // The last checkpoint is uploaded until the coordinator takes it, or ends the assignment. Stalled calls time
+        // out, so waiting is not a sign of a stuck worker.
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let result = loop {
+            if let Some(result) = uploaded {
+                break result;
+            }
+            tokio::select! {
                 biased;
                 () = control.wait_given_up() => {
                     return Ended::Released(match control.aborted() {
@@ -222,45 +234,64 @@ impl TakenOn {
                         false => Outcome::Yielded { step },
                     });
                 }
-                result = uploading => result,
-            },
+                result = &mut uploading => uploaded = Some(result),
+                _ = ticks.tick() => progress.tick(),
+            }
         };
         match result {
             Ok(()) => ended,
-            Err(reason) => Ended::failed(reason, false),
+            Err(error) => Ended::failed(error, false),
         }
     }
 }
 
-/// Fetches a checkpoint for the device's thread, which blocks on it; an abort ends that.
+/// Fetches a checkpoint for the device's thread, which blocks on it. A checkpoint that the coordinator cannot read now
+/// is asked for again, until the coordinator ends the generation.
 fn fetcher(
     context: &Context,
     run: RunId,
     info: CheckpointInfo,
     control: Control,
-    vitals: Vitals,
+    progress: Progress,
 ) -> FetchCheckpoint {
     let runtime = Handle::current();
-    let dir = context.config.data_dir.clone();
-    let mut coordinator = context.coordinator.clone();
+    let context = context.clone();
     Box::new(move || {
         info!(
             step = info.step,
             bytes = info.bytes,
-            "fetching the checkpoint"
+            "checkpoint.fetching: step {} of run {run}",
+            info.step
         );
-        let fetch =
-            coordinator.patiently("fetching the checkpoint", CacheError::is_away, |channel| {
-                let cache = Cache::new(dir.clone(), channel, vitals.clone());
+        let attempt = || {
+            context.with_cache("fetching the checkpoint", &progress, |cache| {
                 let (run, info) = (&run, &info);
                 async move { cache.checkpoint(run, info).await }
+            })
+        };
+        let fetch = attempt
+            .retry(delays(Duration::from_millis(250), Duration::from_millis(750)))
+            .when(|error: &CacheError| error.refusal() == Some(Refused::Unreadable))
+            .notify(|error, delay| {
+                progress.tick();
+                warn!(
+                    step = info.step,
+                    "checkpoint.unreadable: the coordinator cannot read it now: {error}; asking again in {delay:.1?}"
+                );
             });
         runtime.block_on(async {
             tokio::select! {
                 biased;
-                () = control.wait_aborted() => Err("it is not needed any more".into()),
-                fetched = fetch => fetched.map_err(|e| e.to_string()),
+                () = control.wait_withdrawn() => Err(FetchError::Cancelled),
+                fetched = fetch => fetched.map_err(|error| match error.refusal() {
+                    Some(Refused::Corrupt) => FetchError::Blocked(error.to_string()),
+                    _ => FetchError::Failed(error.to_string()),
+                }),
             }
         })
     })
 }
+
+#[cfg(test)]
+#[path = "assignment_tests.rs"]
+mod tests;

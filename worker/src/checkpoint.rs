@@ -1,14 +1,19 @@
-//! Checkpoints as a worker sees them: reading one into a state, and uploading a slice.
+//! Checkpoints as a worker uses them: reading one into a state, and uploading a slice.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use fovea_core::googlenet::FlatLayout;
 use fovea_proto::{CHUNK_BYTES, pb};
 use safetensors::{Dtype, SafeTensors};
+use tokio::time::sleep;
 use tokio_stream::iter;
 use tonic::transport::Channel;
 use xxhash_rust::xxh3::xxh3_128;
 
+use crate::progress::Progress;
 use crate::training::Snapshot;
-use crate::vitals::Vitals;
 
 /// A checkpoint file that does not fit the run.
 #[derive(Debug, thiserror::Error)]
@@ -57,14 +62,18 @@ pub fn read_state(layout: &FlatLayout, bytes: &[u8]) -> Result<Vec<f32>, Checkpo
     Ok(state)
 }
 
-/// Streams one slice of a checkpoint to the coordinator. The state is not copied again on the way.
+/// An upload of which nothing was taken, or whose answer has not come, for so long is broken off.
+const STALLED: Duration = Duration::from_secs(60);
+
+/// Streams one slice of a checkpoint to the coordinator. The state is not copied again on the way. An upload that
+/// stalls for a minute ends with DEADLINE_EXCEEDED.
 pub async fn upload(
     channel: Channel,
     run_id: String,
     worker_id: String,
     generation: u64,
     snapshot: Snapshot,
-    vitals: Vitals,
+    progress: Progress,
 ) -> Result<(), tonic::Status> {
     let Snapshot {
         step,
@@ -84,15 +93,37 @@ pub async fn upload(
         digest: digest_text(xxh3_128(&bytes)),
         state_digest: digest_text(digest),
     }));
+    let taken = Arc::new(AtomicU64::new(0));
+    let count = taken.clone();
     let pieces = (0..bytes.len())
         .step_by(CHUNK_BYTES)
         .map(move |from| bytes.slice(from..bytes.len().min(from + CHUNK_BYTES)))
-        .inspect(move |_| vitals.tick())
+        .inspect(move |_| {
+            progress.tick();
+            count.fetch_add(1, Ordering::Relaxed);
+        })
         .map(move |piece| part(pb::slice_upload::Part::Data(piece)));
-    pb::workers_client::WorkersClient::new(channel)
-        .upload_slice(iter(std::iter::once(header).chain(pieces)))
-        .await?;
-    Ok(())
+    let mut client = pb::workers_client::WorkersClient::new(channel);
+    let upload = client.upload_slice(iter(std::iter::once(header).chain(pieces)));
+    tokio::select! {
+        uploaded = upload => uploaded.map(|_| ()),
+        () = stalled(&taken, STALLED) => Err(tonic::Status::deadline_exceeded(format!(
+            "the coordinator has taken nothing of the slice for {} s", STALLED.as_secs()
+        ))),
+    }
+}
+
+/// Ends when `count` has not changed for `limit`.
+async fn stalled(count: &AtomicU64, limit: Duration) {
+    let mut before = None;
+    loop {
+        let now = count.load(Ordering::Relaxed);
+        if before == Some(now) {
+            return;
+        }
+        before = Some(now);
+        sleep(limit).await;
+    }
 }
 
 /// A state's digest as messages carry it: 32 lower-case hexadecimal digits.

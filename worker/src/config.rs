@@ -21,12 +21,12 @@ pub struct WorkerConfig {
     pub advertise: String,
     /// First part of the worker's id; empty means the machine's name.
     pub name: String,
-    /// What to compute with: `auto` (a GPU if there is one), `cpu` or `cuda:N`.
+    /// Device: `auto` (a GPU if there is one), `cpu` or `cuda:N`.
     pub device: String,
-    /// Which of this machine's workers it is, counted from 0: with `auto` each takes a GPU of its own.
+    /// Number of this worker on its machine, from 0: with `auto` each takes a GPU of its own.
     pub local_rank: usize,
-    /// Memory for what the frozen layers make of images, so that they are computed once for each image
-    /// of a run, MiB; 0 computes them each time.
+    /// Memory for the frozen layers' activations, MiB, so that they are computed once for each image of a run; 0
+    /// computes them each time.
     pub cache_mib: u64,
     /// A GPU's memory for photographs, so that each is sent to it once, MiB; 0 sends them in every step.
     pub images_mib: u64,
@@ -36,11 +36,16 @@ pub struct WorkerConfig {
     pub log_level: String,
     /// How long peers may take to connect when a generation forms, seconds.
     pub connect_timeout_s: u64,
-    /// How long a peer may keep this worker waiting in a reduction, seconds. A last resort: the coordinator
-    /// notices much earlier.
+    /// How long this worker waits for a peer in a reduction, seconds. A last resort: the coordinator detects a lost
+    /// or stuck peer much earlier.
     pub peer_timeout_s: u64,
     /// Fetch the packs that other workers of a run use, too, while it trains.
     pub prefetch: bool,
+    /// Disk space for fetched packs in `data_dir`, MiB; 0 is no limit. Packs that no worker uses are evicted by their
+    /// last use.
+    pub cache_disk_mib: u64,
+    /// A worker that was asked to stop exits after so many seconds at most, whatever its threads wait for.
+    pub stop_timeout_s: u64,
 }
 
 impl Default for WorkerConfig {
@@ -60,6 +65,8 @@ impl Default for WorkerConfig {
             connect_timeout_s: 5,
             peer_timeout_s: 300,
             prefetch: true,
+            cache_disk_mib: 20480,
+            stop_timeout_s: 10,
         }
     }
 }
@@ -73,7 +80,9 @@ impl Default for WorkerConfig {
     after_help = "Every setting can also be given in a TOML file (--config) or as FOVEA_<KEY>; flags win \
                   over the environment, the environment over the file.\n\n\
                   Exit codes: 0 stopped cleanly, 1 other errors, 2 wrong usage or configuration, \
-                  3 cannot listen, 4 data folder unusable, 5 told twice to stop."
+                  3 cannot listen, 4 data folder unusable, 5 a second signal to stop, 6 threads hung: the worker \
+                  could not stop within stop_timeout_s, or too many reads do not return.\n\
+                  Exit code 2 is also that of a worker whose coordinator speaks another version of the protocol."
 )]
 pub struct Cli {
     /// TOML file with settings
@@ -97,12 +106,15 @@ pub struct Cli {
     /// auto, cpu or cuda:N [default: auto]
     #[arg(long)]
     device: Option<String>,
-    /// Which of this machine's workers it is: with `auto` each takes a GPU of its own [default: 0]
+    /// Number of this worker on its machine: with `auto` each takes a GPU of its own [default: 0]
     #[arg(long, value_name = "N")]
     local_rank: Option<usize>,
     /// Memory for the frozen layers' activations, MiB [default: 2048]
     #[arg(long, value_name = "MIB")]
     cache_mib: Option<u64>,
+    /// Disk space for fetched packs, MiB; 0 is no limit [default: 20480]
+    #[arg(long, value_name = "MIB")]
+    cache_disk_mib: Option<u64>,
     /// text or json
     #[arg(long)]
     log_format: Option<String>,
@@ -112,15 +124,15 @@ pub struct Cli {
     /// Print the effective configuration as TOML and exit
     #[arg(long)]
     pub dump_config: bool,
-    /// What to do instead of working
+    /// Command to run instead of a worker
     #[command(subcommand)]
     pub command: Option<Command>,
 }
 
-/// What to do instead of working.
+/// A command to run instead of a worker.
 #[derive(Debug, Clone, Copy, clap::Subcommand)]
 pub enum Command {
-    /// Print what this machine can compute with, and what is missing
+    /// Print the devices and libraries of this machine, and what is missing
     Devices,
 }
 
@@ -137,6 +149,10 @@ impl Cli {
             ("device", self.device.clone()),
             ("local_rank", self.local_rank.map(|rank| rank.to_string())),
             ("cache_mib", self.cache_mib.map(|mib| mib.to_string())),
+            (
+                "cache_disk_mib",
+                self.cache_disk_mib.map(|mib| mib.to_string()),
+            ),
             ("log_format", self.log_format.clone()),
             ("log_level", self.log_level.clone()),
         ]
@@ -153,6 +169,11 @@ impl WorkerConfig {
     /// `images_mib` in bytes.
     pub fn images_bytes(&self) -> u64 {
         self.images_mib.saturating_mul(1 << 20)
+    }
+
+    /// `cache_disk_mib` in bytes; 0 is no limit.
+    pub fn cache_disk_bytes(&self) -> u64 {
+        self.cache_disk_mib.saturating_mul(1 << 20)
     }
 
     /// `cache_mib` in bytes.
@@ -172,9 +193,10 @@ impl WorkerConfig {
         for (key, value) in [
             ("connect_timeout_s", self.connect_timeout_s),
             ("peer_timeout_s", self.peer_timeout_s),
+            ("stop_timeout_s", self.stop_timeout_s),
         ] {
             if value == 0 {
-                return bad(format!("{key}: 0 seconds leave no time for anything"));
+                return bad(format!("{key}: is 0; give at least 1 second"));
             }
         }
         Ok(())

@@ -1,16 +1,20 @@
-//! The part of a dataset that this worker holds: its packs, opened.
+//! The part of a dataset that this worker holds: its packs, opened, every read of which is verified.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use fovea_core::plan::ShardPlan;
 use fovea_core::roster::Member;
-use fovea_dataset::{Index, Manifest, PackError, PackFile, Sample};
+use fovea_dataset::{Index, PackError, PackFile, Sample};
+use tokio_util::sync::CancellationToken;
+
+/// A record that cannot be read is read again from a replaced pack so many times.
+const REPLACEMENTS: u32 = 2;
 
 /// A record could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// From the pack.
+    /// From the pack, and replacing the pack did not help.
     #[error("image {image:?}: {source}")]
     Record {
         /// Name of the image.
@@ -18,12 +22,53 @@ pub enum DataError {
         /// What is wrong with the pack.
         source: PackError,
     },
-    /// A pack cannot be opened.
-    #[error(transparent)]
-    Pack(#[from] PackError),
+    /// The pack cannot be replaced before something at the coordinator is repaired.
+    #[error("{reason}")]
+    Blocked {
+        /// What, and the cure.
+        reason: String,
+    },
+    /// The pack could not be replaced.
+    #[error("image {image:?}: its pack could not be replaced: {reason}")]
+    NotReplaced {
+        /// Name of the image.
+        image: String,
+        /// Why not.
+        reason: String,
+    },
+    /// The batch is not needed any more.
+    #[error("the batch is not needed any more")]
+    Cancelled,
     /// The loader ended without saying why.
     #[error("the loader ended early")]
     Ended,
+}
+
+/// Why a pack was not replaced.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplaceError {
+    /// Something at the coordinator must be repaired first.
+    #[error("{0}")]
+    Blocked(String),
+    /// It is not needed any more.
+    #[error("it is not needed any more")]
+    Cancelled,
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Brings another copy of a pack that cannot be read.
+pub trait ReplacePack: Send {
+    /// An open pack in place of `pack`, in which `record` could not be read because of `problem`. Blocks; cancelling
+    /// `cancel` ends that.
+    fn replace(
+        &self,
+        pack: u32,
+        record: u32,
+        problem: &PackError,
+        cancel: &CancellationToken,
+    ) -> Result<PackFile, ReplaceError>;
 }
 
 /// The packs that `member`'s virtual ranks touch: those of their training shards and of their parts of
@@ -49,28 +94,32 @@ pub fn hosted(member: &Member) -> std::ops::Range<u32> {
 pub struct LocalData {
     index: Index,
     size: usize,
-    packs: BTreeMap<u32, PackFile>,
+    packs: RefCell<BTreeMap<u32, PackFile>>,
+    source: Box<dyn ReplacePack>,
+    cancel: CancellationToken,
 }
 
 impl LocalData {
-    /// Opens `packs` below `dir`, a folder in the layout of a prepared dataset.
-    pub fn open(
-        dir: &Path,
-        manifest: &Manifest,
+    /// The samples of `index` in the open `packs`; their images are `size` pixels wide and high. A pack that cannot
+    /// be read is replaced from `source`.
+    pub fn new(
         index: Index,
-        packs: &BTreeSet<u32>,
-    ) -> Result<Self, DataError> {
-        let mut open = BTreeMap::new();
-        for &pack in packs {
-            let entry = &manifest.packs[pack as usize];
-            let file = PackFile::open(&dir.join(&entry.file), manifest.record_bytes, entry)?;
-            open.insert(pack, file);
-        }
-        Ok(Self {
+        size: usize,
+        packs: BTreeMap<u32, PackFile>,
+        source: Box<dyn ReplacePack>,
+    ) -> Self {
+        Self {
             index,
-            size: manifest.image_size as usize,
-            packs: open,
-        })
+            size,
+            packs: RefCell::new(packs),
+            source,
+            cancel: CancellationToken::new(),
+        }
+    }
+
+    /// Cancelling it ends the replacement of a pack.
+    pub fn canceller(&self) -> CancellationToken {
+        self.cancel.clone()
     }
 
     /// Width and height of the images.
@@ -93,15 +142,46 @@ impl LocalData {
         &self.index.validation()[ordinal as usize]
     }
 
-    /// Reads a sample's pixels: `size * size * 3` bytes.
+    /// Reads a sample's pixels: `size * size * 3` bytes, compared with their digest. If they cannot be read or
+    /// differ, the pack is replaced and they are read again.
     ///
     /// # Panics
     /// If its pack is not among those opened.
     pub fn read(&self, sample: &Sample, pixels: &mut [u8]) -> Result<(), DataError> {
-        self.packs[&sample.pack]
+        let image = || sample.image.clone();
+        let mut packs = self.packs.borrow_mut();
+        for _ in 0..REPLACEMENTS {
+            let problem = match packs[&sample.pack].read(sample.record, pixels) {
+                Ok(()) => return Ok(()),
+                Err(
+                    source @ (PackError::Request { .. }
+                    | PackError::Size { .. }
+                    | PackError::Digest { .. }),
+                ) => {
+                    return Err(DataError::Record {
+                        image: image(),
+                        source,
+                    });
+                }
+                Err(problem @ (PackError::Io { .. } | PackError::Record { .. })) => problem,
+            };
+            let replaced = self
+                .source
+                .replace(sample.pack, sample.record, &problem, &self.cancel);
+            let file = replaced.map_err(|error| match error {
+                ReplaceError::Blocked(reason) => DataError::Blocked { reason },
+                ReplaceError::Cancelled => DataError::Cancelled,
+                ReplaceError::Failed(reason) => DataError::NotReplaced {
+                    image: image(),
+                    reason,
+                },
+            })?;
+            packs.insert(sample.pack, file);
+        }
+        packs[&sample.pack]
             .read(sample.record, pixels)
             .map_err(|source| DataError::Record {
-                image: sample.image.clone(),
+                image: image(),
                 source,
             })
     }

@@ -1,7 +1,7 @@
-//! What a training loop asks of a device, in plain types.
+//! The interface of a device to the training loop, in plain types.
 //!
-//! The loop (`training`) knows no tensors, and an implementation knows no run: it computes what it is
-//! told to. One OS thread owns the device; nothing here is shared.
+//! The loop (`training`) knows no tensors, and an implementation knows no run. One OS thread owns the device; nothing
+//! here is shared.
 
 mod buffer;
 mod features;
@@ -29,7 +29,7 @@ const _: () = assert!(
     "digests are of little-endian floats, and taken of the memory as it is"
 );
 
-/// Some images with what belongs to them.
+/// Some images with their labels and dropout.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Batch {
     /// Ordinals of the samples in their split.
@@ -40,7 +40,7 @@ pub struct Batch {
     pub labels: Vec<u32>,
     /// Width and height of the images.
     pub size: usize,
-    /// What they look like.
+    /// Their pixels.
     pub pixels: Pixels,
     /// `[samples, 1024]` dropout multipliers; empty when nothing is dropped.
     pub dropout: Vec<f32>,
@@ -113,9 +113,9 @@ impl Batch {
     }
 }
 
-/// Where the time of one virtual rank's part of a step went, or of several.
+/// Times of the phases of one virtual rank's part of a step, or of several.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct MicroBatch {
+pub struct PhaseTimes {
     /// Time to bring the batch to the device.
     pub load: Duration,
     /// Time of the forward pass, from bytes on, and the loss.
@@ -124,7 +124,7 @@ pub struct MicroBatch {
     pub backward: Duration,
 }
 
-impl AddAssign for MicroBatch {
+impl AddAssign for PhaseTimes {
     fn add_assign(&mut self, other: Self) {
         self.load += other.load;
         self.forward += other.forward;
@@ -151,9 +151,9 @@ fn digest_of<'a>(parts: impl IntoIterator<Item = &'a [f32]>) -> u128 {
 #[derive(Debug, thiserror::Error)]
 #[error("the device failed while {doing}: {reason}")]
 pub struct DeviceError {
-    /// What was being done.
+    /// The operation.
     pub doing: &'static str,
-    /// What the library said.
+    /// The library's message.
     pub reason: String,
 }
 
@@ -176,17 +176,17 @@ pub trait Device {
     fn gradient_buffer(&self, behind: usize) -> Flat;
 
     /// Computes the gradient of the *sum* of the losses over `batch` into `into`, and that sum (of the cross-entropy, in
-    /// nats) into the element right behind the gradient. Each bucket is finished as early as it can be; a GPU has been
-    /// told then what to compute, and need not have done it.
+    /// nats) into the element right behind the gradient. Each bucket is finished as early as it can be; on a GPU the
+    /// computation is queued by then, and need not be done.
     fn gradient(
         &mut self,
         batch: &Batch,
         into: &mut dyn Buckets,
-    ) -> Result<MicroBatch, DeviceError>;
+    ) -> Result<PhaseTimes, DeviceError>;
 
     /// Takes one step of Caffe's SGD with learning rate `rate` and the *mean* gradient: `scale` times the
-    /// gradient in `sum`, which it may overwrite. If one of its elements is not finite it does nothing and says
-    /// false.
+    /// gradient in `sum`, which it may overwrite. If one of its elements is not finite it does nothing and
+    /// returns false.
     fn update(&mut self, sum: &mut Flat, scale: f32, rate: f64) -> Result<bool, DeviceError>;
 
     /// Scores validation images: softmax probabilities and cross-entropy.
@@ -206,7 +206,7 @@ pub trait Device {
     }
 
     /// Forgets what it may have kept of images other than those `wanted`, to make room: when other workers
-    /// have taken over virtual ranks, their images do not come here any more.
+    /// host virtual ranks now, their images are not used here any more.
     fn keep_cached(&mut self, wanted: &dyn Fn(&Image) -> bool) {
         let _ = wanted;
     }

@@ -1,11 +1,11 @@
-//! What `fovea-worker devices` prints.
+//! The report of `fovea-worker devices`.
 
 use std::fmt::{Display, Write};
 
 use crate::fingerprint::{LIBTORCH, cpu};
 use crate::gpu::{Found, Libraries};
 
-/// Everything that was found, and what is missing, for people.
+/// The libraries and devices that were found, and what is missing, for people.
 pub fn report(found: &Libraries) -> String {
     let mut text = String::new();
     let mut row = |name: &str, what: &dyn Display| {

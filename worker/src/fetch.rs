@@ -1,51 +1,78 @@
-//! What a worker needs of a dataset to serve a run, in memory and on its disk.
+//! Fetching what a worker needs of a dataset to serve a run.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use fovea_core::ids::WorkerId;
 use fovea_core::plan::ShardPlan;
 use fovea_core::roster::Roster;
+use fovea_core::run::Outcome;
 use fovea_core::spec::RunSpec;
-use fovea_dataset::{Index, Manifest};
+use fovea_dataset::{Index, PackError, PackFile};
 use fovea_proto::pb;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::assignment::Context;
-use crate::cache::{Cache, CacheError};
+use crate::cache::{Cache, CacheError, CachedDataset};
 use crate::collective::probe;
-use crate::data::{DataError, LocalData, packs_of};
+use crate::data::{LocalData, ReplaceError, ReplacePack, packs_of};
+use crate::link::Coordinator;
+use crate::progress::Progress;
 use crate::training::MOST_SAMPLES;
-use crate::vitals::Vitals;
 
 /// How long a peer may take to answer a probe.
 const PROBE: Duration = Duration::from_secs(2);
 
-/// Why something cannot begin.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
-    /// For people.
-    pub reason: String,
-    /// Another attempt would meet the same.
-    pub fatal: bool,
+/// Why an assignment cannot begin. The text is for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Another attempt would meet the same error.
+    #[error("{0}")]
+    Fatal(String),
+    /// Another attempt may succeed.
+    #[error("{0}")]
+    Passing(String),
+    /// Something at the coordinator must be repaired first.
+    #[error("{0}")]
+    Blocked(String),
 }
 
 impl Refusal {
-    /// What was asked makes no sense.
+    /// Another attempt would meet the same error.
     pub fn fatal(error: impl ToString) -> Self {
-        Self {
-            reason: error.to_string(),
-            fatal: true,
-        }
+        Self::Fatal(error.to_string())
     }
 
     /// Another attempt may succeed.
     pub fn passing(error: impl ToString) -> Self {
-        Self {
-            reason: error.to_string(),
-            fatal: false,
+        Self::Passing(error.to_string())
+    }
+
+    /// How the assignment ends.
+    pub fn outcome(self) -> Outcome {
+        match self {
+            Self::Fatal(reason) => Outcome::Failed {
+                reason,
+                fatal: true,
+            },
+            Self::Passing(reason) => Outcome::Failed {
+                reason,
+                fatal: false,
+            },
+            Self::Blocked(reason) => Outcome::Blocked { reason },
+        }
+    }
+}
+
+impl From<CacheError> for Refusal {
+    fn from(error: CacheError) -> Self {
+        match error.is_blocked() {
+            true => Self::Blocked(error.to_string()),
+            false => Self::Passing(error.to_string()),
         }
     }
 }
@@ -58,14 +85,13 @@ pub fn spec_of(wire: Option<pb::RunSpec>) -> Result<RunSpec, Refusal> {
     Ok(spec)
 }
 
-/// A dataset of which this worker's part is on its disk.
+/// A dataset of which this worker's packs are on its disk, and open.
 pub struct Fetched {
     /// The run's data order.
     pub plan: ShardPlan,
-    manifest: Manifest,
+    dataset: CachedDataset,
     index: Index,
-    dir: PathBuf,
-    packs: BTreeSet<u32>,
+    packs: BTreeMap<u32, PackFile>,
 }
 
 impl Fetched {
@@ -76,21 +102,15 @@ impl Fetched {
         digest: &str,
         roster: &Roster,
         rank: usize,
-        vitals: &Vitals,
+        progress: &Progress,
     ) -> Result<Self, Refusal> {
-        let mut coordinator = context.coordinator.clone();
-        let (manifest, index, dir) = coordinator
-            .patiently(
+        let (dataset, index) = context
+            .with_cache(
                 "fetching the dataset's index",
-                CacheError::is_away,
-                |channel| {
-                    let cache =
-                        Cache::new(context.config.data_dir.clone(), channel, vitals.clone());
-                    async move { cache.dataset(digest).await }
-                },
+                progress,
+                |cache| async move { cache.dataset(digest).await },
             )
-            .await
-            .map_err(Refusal::passing)?;
+            .await?;
         let samples = index.train().len() as u64;
         if samples > MOST_SAMPLES {
             return Err(Refusal::fatal(format!(
@@ -107,58 +127,169 @@ impl Fetched {
             spec.train.rotate,
         )
         .map_err(Refusal::fatal)?;
-        let packs = packs_of(&plan, &index, &roster.members[rank]);
-        let fetched = Self {
+        let needed = packs_of(&plan, &index, &roster.members[rank]);
+        let packs = context
+            .with_cache("fetching packs", progress, |cache| {
+                let (dataset, needed) = (&dataset, &needed);
+                async move { cache.packs(dataset, needed).await }
+            })
+            .await?;
+        Ok(Self {
             plan,
-            manifest,
+            dataset,
             index,
-            dir,
             packs,
+        })
+    }
+
+    /// Hands out this worker's part, and what is needed to fetch the rest. Must be called inside a tokio runtime.
+    pub fn open(self, context: &Context, progress: &Progress) -> (LocalData, Rest) {
+        let Self {
+            plan: _,
+            dataset,
+            index,
+            packs,
+        } = self;
+        let rest = Rest {
+            dataset: dataset.clone(),
+            held: packs.keys().copied().collect(),
         };
-        fetched
-            .packs(context, &fetched.packs, vitals)
-            .await
-            .map_err(Refusal::passing)?;
-        Ok(fetched)
+        let size = dataset.manifest.image_size as usize;
+        let source = Refetch {
+            runtime: Handle::current(),
+            cache: context.cache(),
+            dataset,
+            progress: progress.clone(),
+        };
+        (LocalData::new(index, size, packs, Box::new(source)), rest)
     }
+}
 
-    /// Opens this worker's part.
-    pub fn open(&self) -> Result<LocalData, DataError> {
-        LocalData::open(&self.dir, &self.manifest, self.index.clone(), &self.packs)
-    }
+/// The packs of a dataset that other workers of the run use.
+pub struct Rest {
+    dataset: CachedDataset,
+    held: BTreeSet<u32>,
+}
 
-    /// Fetches what other workers need, one pack after the other: then this one can take over from any of
-    /// them without a download.
-    pub async fn rest(&self, context: &Context) {
-        for pack in (0..self.manifest.packs.len() as u32).filter(|pack| !self.packs.contains(pack))
-        {
+impl Rest {
+    /// Fetches them, one pack after the other, as far as they fit in the cache: then this worker can serve any
+    /// virtual rank without a download.
+    pub async fn prefetch(&self, context: &Context) {
+        let packs = 0..self.dataset.manifest.packs.len() as u32;
+        for pack in packs.filter(|pack| !self.held.contains(pack)) {
             // Not a sign of the assignment's work.
-            let vitals = Vitals::default();
-            if let Err(error) = self.packs(context, &BTreeSet::from([pack]), &vitals).await {
-                warn!("packs of other workers are not fetched ahead: {error}");
-                return;
+            let progress = Progress::default();
+            let fetched = context
+                .with_cache("fetching packs ahead", &progress, |cache| {
+                    let dataset = &self.dataset;
+                    async move { cache.prefetch(dataset, pack).await }
+                })
+                .await;
+            match fetched {
+                Ok(true) => {}
+                Ok(false) => {
+                    info!(
+                        "prefetch.stopped: the other packs of the dataset do not fit within cache_disk_mib"
+                    );
+                    return;
+                }
+                Err(error) => {
+                    warn!("prefetch.failed: packs of other workers are not fetched ahead: {error}");
+                    return;
+                }
             }
         }
-        info!("all packs of the dataset are here");
+        info!("prefetch.completed: all packs of the dataset are in the cache");
+    }
+}
+
+/// Replaces packs by fetching them again.
+pub(crate) struct Refetch {
+    pub(crate) runtime: Handle,
+    pub(crate) cache: CacheHandle,
+    pub(crate) dataset: CachedDataset,
+    pub(crate) progress: Progress,
+}
+
+impl ReplacePack for Refetch {
+    fn replace(
+        &self,
+        pack: u32,
+        record: u32,
+        problem: &PackError,
+        cancel: &CancellationToken,
+    ) -> Result<PackFile, ReplaceError> {
+        let replacing = self
+            .cache
+            .call("fetching a pack again", &self.progress, |cache| {
+                let dataset = &self.dataset;
+                async move { cache.replace(dataset, pack, record, problem).await }
+            });
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => Err(ReplaceError::Cancelled),
+                replaced = replacing => replaced.map_err(|error| match error.is_blocked() {
+                    true => ReplaceError::Blocked(error.to_string()),
+                    false => ReplaceError::Failed(error.to_string()),
+                }),
+            }
+        })
+    }
+}
+
+impl Context {
+    fn cache(&self) -> CacheHandle {
+        CacheHandle {
+            dir: self.config.data_dir.clone(),
+            limit: self.config.cache_disk_bytes(),
+            coordinator: self.coordinator.clone(),
+        }
     }
 
-    async fn packs(
+    /// [`CacheHandle::call`].
+    pub(crate) async fn with_cache<T, F>(
         &self,
-        context: &Context,
-        packs: &BTreeSet<u32>,
-        vitals: &Vitals,
-    ) -> Result<(), CacheError> {
-        let mut coordinator = context.coordinator.clone();
-        coordinator
-            .patiently("fetching packs", CacheError::is_away, |channel| {
-                let cache = Cache::new(context.config.data_dir.clone(), channel, vitals.clone());
-                async move { cache.packs(&self.manifest, &self.dir, packs).await }
+        what: &str,
+        progress: &Progress,
+        attempt: impl Fn(Cache) -> F,
+    ) -> Result<T, CacheError>
+    where
+        F: Future<Output = Result<T, CacheError>>,
+    {
+        self.cache().call(what, progress, attempt).await
+    }
+}
+
+/// What a cache needs apart from a channel, which may change between attempts.
+#[derive(Clone)]
+pub(crate) struct CacheHandle {
+    pub(crate) dir: PathBuf,
+    pub(crate) limit: u64,
+    pub(crate) coordinator: Coordinator,
+}
+
+impl CacheHandle {
+    /// Calls `attempt` with the cache over the newest channel, again while the coordinator is away.
+    pub(crate) async fn call<T, F>(
+        &self,
+        what: &str,
+        progress: &Progress,
+        attempt: impl Fn(Cache) -> F,
+    ) -> Result<T, CacheError>
+    where
+        F: Future<Output = Result<T, CacheError>>,
+    {
+        self.coordinator
+            .retry_while_away(what, CacheError::is_away, |channel| {
+                let dir = self.dir.clone();
+                attempt(Cache::new(dir, self.limit, channel, progress.clone()))
             })
             .await
     }
 }
 
-/// Gets ready to join a run: fetches its data and tries to reach the other members.
+/// Prepares to join a run: fetches its data and tries to reach the other members.
 pub async fn prepare(context: &Context, request: pb::Prepare) -> Result<(), Refusal> {
     let pb::Prepare {
         run_id: _,
@@ -179,23 +310,23 @@ pub async fn prepare(context: &Context, request: pb::Prepare) -> Result<(), Refu
         &dataset_digest,
         &roster,
         rank,
-        &Vitals::default(),
+        &Progress::default(),
     )
     .await?;
     let others = roster.members.iter().filter(|m| m.worker != context.worker);
-    let mut probes: JoinSet<Result<(), String>> = others
+    let mut probes: JoinSet<Result<(), Refusal>> = others
         .cloned()
         .map(|member| async move {
             let (worker, address) = (member.worker, member.address);
-            probe(&address, PROBE)
-                .await
-                .map_err(|e| format!("worker {worker} cannot be reached at {address}: {e}"))
+            probe(&address, PROBE).await.map_err(|e| {
+                Refusal::passing(format!(
+                    "worker {worker} cannot be reached at {address}: {e}"
+                ))
+            })
         })
         .collect();
     while let Some(probed) = probes.join_next().await {
-        probed
-            .map_err(Refusal::passing)?
-            .map_err(Refusal::passing)?;
+        probed.map_err(Refusal::passing)??;
     }
     Ok(())
 }

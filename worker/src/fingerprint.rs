@@ -1,4 +1,4 @@
-//! What the bits of a run depend on, on this machine.
+//! The fingerprint: everything on this machine that the bits of a run depend on.
 
 use fovea_core::checkpoint::Fingerprint;
 use fovea_core::spec::{Precision, RunSpec};

@@ -1,10 +1,10 @@
 //! Fovea's worker: hosts virtual ranks of runs and trains GoogLeNet on its local device.
 //!
-//! From the outside in: `link` keeps a connection with the coordinator, `agent` is the main loop, which
-//! outlives any session, `assignment` and `fetch` bring what a generation needs, `job` is done on the
-//! device's one thread, which keeps a run's state between generations, `training` is the loop, and
-//! `device`, `collective` and `loader` are what the loop is made of. What comes out goes through `reports`
-//! and `uploads`. `model`, `weights` and `optimizer` are GoogLeNet in libtorch.
+//! From the outside in: `link` keeps a connection with the coordinator. `agent` is the main loop, which outlives any
+//! session. `assignment`, `fetch` and `cache` bring what a generation needs to this machine. `job` is executed on the
+//! device's one thread, which keeps a run's state between generations. `training` is the loop, and `device`,
+//! `collective` and `loader` are its parts. Results leave through `reports` and `uploads`. `model`, `weights` and
+//! `optimizer` are GoogLeNet in libtorch. `threads` runs what may hang.
 
 pub mod agent;
 pub mod assignment;
@@ -23,11 +23,13 @@ pub mod link;
 pub mod loader;
 pub mod model;
 pub mod optimizer;
+pub mod progress;
 pub mod reports;
 pub mod shim;
+pub mod stop;
 #[cfg(test)]
 mod testing;
+pub mod threads;
 pub mod training;
 pub mod uploads;
-pub mod vitals;
 pub mod weights;

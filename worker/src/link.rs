@@ -1,37 +1,41 @@
 //! The connection with the coordinator: opened again and again, for as long as the worker lives.
 //!
 //! ```text
-//! connecting ──> Opening ──> Message, Message, ... ──> Down ──> (a jittered wait) ──> connecting
+//! connecting ──> Opening ──> Message, Message, ... ──> Down ──> (a jittered delay) ──> connecting
 //! ```
 //!
-//! What is said over it is not decided here: the agent gets one end of each session.
+//! Messages are neither made nor interpreted here: the agent gets one end of each session.
 
 use std::time::Duration;
 
-use fovea_proto::{connect, pb};
-use rand_chacha::rand_core::RngCore;
+use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
+use fovea_proto::{ChannelError, connect, pb};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::Channel;
-use tonic::{Code, Status, Streaming};
+use tonic::{Code, Status};
 use tracing::warn;
 
-/// Messages to the coordinator that may be under way in a session.
+/// Messages to the coordinator that a session buffers.
 const OUTBOUND: usize = 64;
-/// Events that the agent has not taken yet.
+/// Events that are buffered for the agent.
 const EVENTS: usize = 64;
 /// How long a connection attempt, and the answer to a hello, may take.
 const CONNECT: Duration = Duration::from_secs(5);
+/// Longest delay between attempts to reach the coordinator, without its random part. A session that lasted longer
+/// starts the delays anew.
+const LONGEST_DELAY: Duration = Duration::from_millis(500);
 
-/// What becomes of the connection.
+/// A change of the connection.
 #[derive(Debug)]
 pub enum LinkEvent {
     /// A session is being opened. The coordinator answers when Hello is in `outbound`.
     Opening(Opening),
-    /// The coordinator said something in the session opened last.
+    /// A message of the coordinator in the session opened last.
     Message(Box<pb::CoordinatorMessage>),
     /// The session is over, or could not be opened.
     Down(String),
@@ -42,7 +46,7 @@ pub enum LinkEvent {
 pub struct Opening {
     /// For other calls.
     pub channel: Channel,
-    /// What is said in the session.
+    /// Messages to the coordinator.
     pub outbound: mpsc::Sender<pb::WorkerMessage>,
     /// Dropping it ends the session at once.
     pub guard: DropGuard,
@@ -52,55 +56,64 @@ pub struct Opening {
 pub fn start(address: String, tasks: &mut JoinSet<()>) -> mpsc::Receiver<LinkEvent> {
     let (events, receive) = mpsc::channel(EVENTS);
     tasks.spawn(async move {
-        let mut backoff = Backoff::default();
+        let mut delays = backoff().build();
         loop {
             let begun = Instant::now();
             let reason = match session(&address, &events).await {
                 Ok(()) => "the coordinator closed the session".to_owned(),
-                Err(reason) => reason,
+                Err(error) => error.to_string(),
             };
-            if begun.elapsed() > Backoff::LONGEST {
-                backoff = Backoff::default();
+            if begun.elapsed() > LONGEST_DELAY {
+                delays = backoff().build();
             }
             if events.send(LinkEvent::Down(reason)).await.is_err() {
                 return;
             }
-            backoff.wait().await;
+            sleep(delays.next().unwrap_or(LONGEST_DELAY)).await;
         }
     });
     receive
 }
 
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+enum SessionError {
+    #[error(transparent)]
+    Connect(#[from] ChannelError),
+    #[error("the coordinator did not welcome this worker within {CONNECT:?}")]
+    NoWelcome(#[from] Elapsed),
+    #[error("{}", .0.message())]
+    Status(#[from] Status),
+    #[error("this worker closed the session")]
+    Closed,
+    #[error("this worker is shutting down")]
+    ShuttingDown,
+}
+
 /// One session from beginning to end.
-async fn session(address: &str, events: &mpsc::Sender<LinkEvent>) -> Result<(), String> {
-    let said = |status: Status| status.message().to_owned();
-    let channel = connect(address, CONNECT).await.map_err(|e| e.to_string())?;
+async fn session(address: &str, events: &mpsc::Sender<LinkEvent>) -> Result<(), SessionError> {
+    let channel = connect(address, CONNECT).await?;
     let (outbound, messages) = mpsc::channel(OUTBOUND);
-    let hung_up = CancellationToken::new();
+    let closed = CancellationToken::new();
     let opening = Opening {
         channel: channel.clone(),
         outbound,
-        guard: hung_up.clone().drop_guard(),
+        guard: closed.clone().drop_guard(),
     };
-    let gone = |_| "the worker shuts down".to_owned();
+    let gone = |_| SessionError::ShuttingDown;
     events
         .send(LinkEvent::Opening(opening))
         .await
         .map_err(gone)?;
-    let talking = async {
+    let session = async {
         let mut client = pb::workers_client::WorkersClient::new(channel);
-        let late = |_| format!("no welcome came within {CONNECT:?}");
         let session = client.session(ReceiverStream::new(messages));
-        let mut inbound = timeout(CONNECT, session)
-            .await
-            .map_err(late)?
-            .map_err(said)?
-            .into_inner();
-        let mut welcome = Some(timeout(CONNECT, next(&mut inbound)).await.map_err(late)??);
+        let mut inbound = timeout(CONNECT, session).await??.into_inner();
+        let mut welcome = Some(timeout(CONNECT, inbound.message()).await??);
         loop {
             let message = match welcome.take() {
                 Some(message) => message,
-                None => next(&mut inbound).await?,
+                None => inbound.message().await?,
             };
             let Some(message) = message else {
                 return Ok(());
@@ -112,18 +125,9 @@ async fn session(address: &str, events: &mpsc::Sender<LinkEvent>) -> Result<(), 
         }
     };
     tokio::select! {
-        ended = talking => ended,
-        () = hung_up.cancelled() => Err("this worker hung up".into()),
+        ended = session => ended,
+        () = closed.cancelled() => Err(SessionError::Closed),
     }
-}
-
-async fn next(
-    inbound: &mut Streaming<pb::CoordinatorMessage>,
-) -> Result<Option<pb::CoordinatorMessage>, String> {
-    inbound
-        .message()
-        .await
-        .map_err(|status| status.message().to_owned())
 }
 
 /// The newest channel to the coordinator, for work that outlives a session.
@@ -135,15 +139,15 @@ impl Coordinator {
     pub async fn channel(&mut self) -> Channel {
         match self.0.wait_for(Option::is_some).await.map(|c| c.clone()) {
             Ok(Some(channel)) => channel,
-            // The worker shuts down, and with it whoever waits here.
+            // The worker shuts down, and this task with it.
             Ok(None) | Err(_) => std::future::pending().await,
         }
     }
 
-    /// Tries `attempt` over the newest channel until it succeeds or fails for another reason than that
-    /// the coordinator is away.
-    pub async fn patiently<T, E, F>(
-        &mut self,
+    /// Calls `attempt` with the newest channel until it succeeds, or fails with an error for which `is_away` does
+    /// not hold.
+    pub async fn retry_while_away<T, E, F>(
+        &self,
         what: &str,
         is_away: impl Fn(&E) -> bool,
         attempt: impl Fn(Channel) -> F,
@@ -152,61 +156,85 @@ impl Coordinator {
         E: std::fmt::Display,
         F: Future<Output = Result<T, E>>,
     {
-        let mut backoff = Backoff::default();
-        loop {
-            match attempt(self.channel().await).await {
-                Err(error) if is_away(&error) => {
-                    warn!("{what}: {error}; trying again");
-                    backoff.wait().await;
-                }
-                result => return result,
+        let attempt = || {
+            let mut coordinator = self.clone();
+            let attempt = &attempt;
+            async move { attempt(coordinator.channel().await).await }
+        };
+        attempt
+            .retry(backoff())
+            .when(is_away)
+            .notify(|error: &E, delay| {
+                warn!("coordinator.unavailable: {what}: {error}; trying again in {delay:.1?}");
+            })
+            .await
+    }
+}
+
+/// What it means that a call to the coordinator failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// It is away, shutting down, or the connection broke. Its answer is not known.
+    Away,
+    /// It cannot read the file now.
+    Unreadable,
+    /// Its copy of the file is corrupt.
+    Corrupt,
+    /// It has no room, or is at a limit.
+    Exhausted,
+    /// Something must be done at the coordinator first.
+    Precondition,
+    /// Anything else: the same call would meet the same answer.
+    Other,
+}
+
+/// What `status` means.
+///
+/// A status that this end made because the connection broke has a source; one that the coordinator sent has none. An
+/// UNAVAILABLE of the coordinator's own says that it cannot read what was asked for, unless it is shutting down, or a
+/// proxy before it has no connection with it.
+pub fn refusal(status: &Status) -> Refused {
+    let from_this_end = std::error::Error::source(status).is_some();
+    match status.code() {
+        Code::Unavailable => {
+            let text = status.message();
+            let passing = text.contains("shutting down") || text.contains("mapped from HTTP");
+            match from_this_end || passing || text.is_empty() {
+                true => Refused::Away,
+                false => Refused::Unreadable,
             }
         }
+        Code::Cancelled | Code::Unknown | Code::DeadlineExceeded => Refused::Away,
+        Code::Internal if from_this_end => Refused::Away,
+        Code::DataLoss => Refused::Corrupt,
+        Code::ResourceExhausted => Refused::Exhausted,
+        Code::FailedPrecondition => Refused::Precondition,
+        _ => Refused::Other,
     }
 }
 
-/// Whether a call failed because the coordinator is away, rather than because of what it said.
-pub fn is_away(status: &Status) -> bool {
-    match status.code() {
-        Code::Unavailable | Code::Cancelled | Code::Unknown | Code::DeadlineExceeded => true,
-        // With a source it comes from this end: the connection broke.
-        Code::Internal => std::error::Error::source(status).is_some(),
-        _ => false,
-    }
+/// Delays between attempts to reach the coordinator: 25 ms, doubled up to 500 ms. Each is lengthened at random, by up
+/// to its own length, so that many workers do not come back at once. Without end.
+pub fn backoff() -> ExponentialBuilder {
+    delays(Duration::from_millis(25), LONGEST_DELAY)
 }
 
-/// Waits between attempts: growing, half fixed and half random, so that many workers do not come back at
-/// once.
-pub struct Backoff(Duration);
-
-impl Default for Backoff {
-    fn default() -> Self {
-        Self(Duration::from_millis(50))
-    }
+/// Delays from `shortest` to `longest`, doubled each time, and lengthened at random by up to their own length. Without
+/// end.
+pub fn delays(shortest: Duration, longest: Duration) -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(shortest)
+        .with_max_delay(longest)
+        .with_jitter()
+        .without_max_times()
 }
 
-impl Backoff {
-    const LONGEST: Duration = Duration::from_secs(1);
-
-    /// How long to wait now.
-    fn next(&mut self) -> Duration {
-        let pause = self.0;
-        self.0 = (pause * 2).min(Self::LONGEST);
-        let random = f64::from(random_u32()) / f64::from(u32::MAX);
-        pause.mul_f64(0.5 + random / 2.0)
-    }
-
-    /// Waits.
-    pub async fn wait(&mut self) {
-        sleep(self.next()).await;
-    }
-}
-
-/// Randomness that no run depends on: ids and waits.
+/// A random number on which no run depends: for ids and names.
+///
+/// # Panics
+/// If the operating system has no randomness to give.
 pub fn random_u32() -> u32 {
-    use std::hash::{BuildHasher, Hasher};
-    let seed = std::hash::RandomState::new().build_hasher().finish();
-    fovea_core::random::stream("process", &[seed, u64::from(std::process::id())]).next_u32()
+    getrandom::u32().expect("the operating system gives random bytes")
 }
 
 #[cfg(test)]
@@ -214,30 +242,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_a_second_and_are_half_random() {
-        let mut backoff = Backoff::default();
-        for full in [50, 100, 200, 400, 800, 1000, 1000] {
+    fn delays_double_up_to_half_a_second_with_a_random_part_and_never_end() {
+        let mut delays = backoff().build();
+        for full in [25, 50, 100, 200, 400, 500, 500] {
             let full = Duration::from_millis(full);
-            let wait = backoff.next();
-            assert!(full / 2 <= wait && wait <= full, "{wait:?} of {full:?}");
+            let delay = delays.next().unwrap();
+            assert!(full <= delay && delay <= full * 2, "{delay:?} of {full:?}");
         }
+        assert!(delays.take(1000).count() == 1000);
     }
 
     #[test]
-    fn a_refusal_is_told_from_an_absence() {
-        assert!(is_away(&Status::unavailable("gone")));
-        assert!(is_away(&Status::cancelled("gone")));
-        for said in [
-            Status::internal("a full disk"),
-            Status::failed_precondition("over"),
+    fn an_answer_is_distinguished_from_an_absence() {
+        let broken = Status::from_error(Box::new(std::io::Error::other("reset by peer")));
+        for (status, meaning) in [
+            (broken, Refused::Away),
+            (Status::cancelled("gone"), Refused::Away),
+            (
+                Status::unavailable("the coordinator is shutting down; try again when it is back"),
+                Refused::Away,
+            ),
+            (
+                Status::unavailable("packs/0.pack cannot be read: EIO"),
+                Refused::Unreadable,
+            ),
+            (
+                Status::data_loss("packs/0.pack is corrupt"),
+                Refused::Corrupt,
+            ),
+            (Status::resource_exhausted("3 MiB free"), Refused::Exhausted),
+            (Status::failed_precondition("over"), Refused::Precondition),
+            (Status::internal("a bug"), Refused::Other),
         ] {
-            assert!(!is_away(&said), "{said}");
+            assert_eq!(refusal(&status), meaning, "{status}");
         }
     }
 
     #[tokio::test]
-    async fn nobody_there_is_said_and_tried_again() {
-        // Bound and closed: nobody listens there.
+    async fn an_absent_coordinator_is_reported_and_tried_again() {
+        // Bound and closed: without a listener.
         let free = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()

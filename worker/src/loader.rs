@@ -4,11 +4,14 @@
 //! and after the last step of an epoch the validation batches of each hosted virtual rank, then
 //! [`Item::EpochEnd`]. It can begin with validation batches, too. A bounded channel holds a few batches,
 //! so memory stays flat.
+//!
+//! A read may hang in the kernel. The thread that waits for a batch checks for an abort meanwhile, and a loader thread that
+//! does not end soon after the loader was dropped is abandoned (`threads`).
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
+use std::time::Duration;
 
 use fovea_core::googlenet::HEAD_INPUT;
 use fovea_core::plan::{Draw, ShardPlan};
@@ -16,34 +19,46 @@ use fovea_core::random::dropout_mask;
 use fovea_core::roster::Member;
 use fovea_core::spec::RunSpec;
 use fovea_dataset::rotate90;
+use tokio_util::sync::CancellationToken;
 
 use crate::data::{DataError, LocalData, hosted};
 use crate::device::{Batch, HeldImages, Pixels, Split};
+use crate::threads::Abandoned;
+use crate::training::Control;
 
-/// What comes out of the loader.
+/// An output of the loader.
 #[derive(Debug)]
 pub enum Item {
     /// One virtual rank's batch of a step; empty when its shard is used up in this epoch.
     Train(Batch),
     /// Some validation images.
     Validation(Batch),
-    /// The epoch's validation images are all through.
+    /// All validation images of the epoch have been given out.
     EpochEnd,
 }
 
 /// Batches ahead of the device for each hosted virtual rank.
 const AHEAD: usize = 2;
 
+/// How often the thread that waits for a batch checks for an abort.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+/// How long the thread may take to end when the loader is dropped.
+const ENDING: Duration = Duration::from_millis(700);
+
 /// A running loader. Dropping it ends its thread.
 pub struct Loader {
     items: Option<Receiver<Result<Item, DataError>>>,
-    thread: Option<JoinHandle<()>>,
+    control: Control,
+    cancel: CancellationToken,
+    /// Closed when the thread has ended.
+    ended: Receiver<()>,
+    thread: Option<Abandoned>,
 }
 
 impl Loader {
     /// Starts to prepare the batches of `steps` for the virtual ranks of `member`; before them those of
     /// the validation split if `evaluate`. On a device that holds images (`held`) they are given upright, and only
-    /// those that it does not hold.
+    /// those that it does not hold. An abort by `control` ends a wait for a batch.
     pub fn start(
         data: LocalData,
         plan: ShardPlan,
@@ -52,7 +67,9 @@ impl Loader {
         steps: Range<u64>,
         evaluate: bool,
         held: Option<Arc<HeldImages>>,
+        control: Control,
     ) -> std::io::Result<Self> {
+        let cancel = data.canceller();
         let (send, items) = sync_channel(AHEAD * member.virtual_ranks as usize);
         let producer = Producer {
             data,
@@ -62,11 +79,20 @@ impl Loader {
             held,
             send,
         };
-        let thread = std::thread::Builder::new()
+        let (thread, working) = Abandoned::new("reading a pack");
+        let (end, ended) = channel();
+        std::thread::Builder::new()
             .name("loader".into())
-            .spawn(move || producer.run(steps, evaluate))?;
+            .spawn(move || {
+                producer.run(steps, evaluate);
+                drop(working);
+                drop::<std::sync::mpsc::Sender<()>>(end);
+            })?;
         Ok(Self {
             items: Some(items),
+            control,
+            cancel,
+            ended,
             thread: Some(thread),
         })
     }
@@ -74,7 +100,16 @@ impl Loader {
     /// The next item, waiting for it.
     pub fn next_item(&mut self) -> Result<Item, DataError> {
         let items = self.items.as_ref().ok_or(DataError::Ended)?;
-        items.recv().unwrap_or(Err(DataError::Ended))
+        loop {
+            match items.recv_timeout(POLL_INTERVAL) {
+                Ok(item) => return item,
+                Err(RecvTimeoutError::Timeout) if self.control.aborted() => {
+                    return Err(DataError::Cancelled);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return Err(DataError::Ended),
+            }
+        }
     }
 }
 
@@ -82,13 +117,14 @@ impl Drop for Loader {
     fn drop(&mut self) {
         // Closing the channel ends the thread at its next send.
         self.items = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.cancel.cancel();
+        // It never sends: this returns when the thread has ended, or when that takes too long.
+        let _ = self.ended.recv_timeout(ENDING);
+        self.thread = None;
     }
 }
 
-/// The receiver is gone: nothing more is wanted.
+/// The receiver is gone: no more items are needed.
 struct Unwanted;
 
 struct Producer {
@@ -194,7 +230,7 @@ impl Producer {
         Ok(batch)
     }
 
-    /// The pixels of samples with their quarter turns, as the device wants them.
+    /// The pixels of samples with their quarter turns, in the form that the device takes.
     fn pixels(&self, split: Split, images: &[(u32, u8)]) -> Result<Pixels, DataError> {
         let size = self.data.size();
         let record = size * size * 3;

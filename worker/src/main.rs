@@ -1,27 +1,32 @@
-//! `fovea-worker`: configuration, listener, device thread, link, agent; ends when asked to.
+//! `fovea-worker`: configuration, signals, listener, device thread, link, agent; ends when asked to.
 
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use clap::Parser;
 use fovea_core::ids::WorkerId;
-use fovea_service::{Shutdown, VERSION, init_logging};
+use fovea_service::{VERSION, init_logging};
 use fovea_worker::agent::{Agent, Identity};
 use fovea_worker::assignment::Context;
+use fovea_worker::cache;
 use fovea_worker::collective::Mesh;
 use fovea_worker::config::{Cli, Command, WorkerConfig};
 use fovea_worker::device::{Device, TorchDevice};
 use fovea_worker::devices::report;
-use fovea_worker::gpu;
 use fovea_worker::job::DeviceThread;
 use fovea_worker::link::{self, Coordinator, random_u32};
+use fovea_worker::{gpu, stop};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::info;
 
-/// A reason to end, with the exit code that --help promises.
+/// Why the worker ends, with the exit code that --help documents.
 struct Failure(u8, String);
+
+/// How long blocking calls may take when the worker ends.
+const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -53,28 +58,32 @@ fn start(cli: &Cli) -> Result<(), Failure> {
     // Before the first tensor is made.
     let place =
         gpu::choose(&config.device, config.local_rank).map_err(|problem| Failure(2, problem))?;
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .map_err(|e| Failure(1, e.to_string()))?
-        .block_on(run(config, place))
+        .map_err(|e| Failure(1, e.to_string()))?;
+    let ended = runtime.block_on(run(config, place));
+    // A blocking call that hangs must not keep the process.
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
+    ended
 }
 
 async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
-    let shutdown = Shutdown::on_signals().map_err(|e| Failure(1, e.to_string()))?;
+    let shutdown = stop::on_signals(Duration::from_secs(config.stop_timeout_s))
+        .map_err(|e| Failure(1, format!("cannot listen for signals: {e}")))?;
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|e| Failure(3, format!("cannot listen on {}: {e}", config.listen)))?;
     let mut tasks = JoinSet::new();
     let mesh = Mesh::start(listener, &mut tasks).map_err(|e| Failure(3, e.to_string()))?;
     let (cache, images) = (config.cache_bytes(), config.images_bytes());
-    // What another process does not use when the first run comes; what libtorch has freed since then it keeps.
+    // Measured when the first run begins: later, memory that libtorch keeps for reuse would count as used.
     let free = OnceLock::new();
     let make = Box::new(move |spec: &_, layout: &_| {
         let (cache, images) = match place.is_cuda() {
             true => gpu::budgets(*free.get_or_init(gpu::free_bytes), cache, images),
-            // The host's memory is a CPU's own.
+            // A CPU reads images from the host's memory.
             false => (cache, 0),
         };
         let device = TorchDevice::new(spec, layout, place);
@@ -88,8 +97,13 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         device = identity.device,
         listen = %mesh.address(),
         coordinator = config.coordinator,
-        "fovea-worker starts"
+        "worker.started: fovea-worker {VERSION} computes on {}, coordinator {}",
+        identity.device,
+        config.coordinator
     );
+    // Looking at a folder on a slow mount must not delay the start.
+    let data_dir = config.data_dir.clone();
+    tasks.spawn_blocking(move || drop(cache::sweep(&data_dir)));
     let link = link::start(config.coordinator.clone(), &mut tasks);
     let (channels, newest) = watch::channel(None);
     let context = Context {
@@ -99,11 +113,11 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         device,
         coordinator: Coordinator(newest),
     };
-    Agent::new(identity, context, channels, shutdown)
+    let ended = Agent::new(identity, context, channels, shutdown)
         .run(link)
         .await;
-    info!("fovea-worker has stopped");
-    Ok(())
+    info!("worker.stopped: fovea-worker has stopped");
+    ended.map_err(|e| Failure(2, e.to_string()))
 }
 
 fn identity(config: &WorkerConfig, mesh: &Mesh, device: String) -> Result<Identity, Failure> {
@@ -114,7 +128,7 @@ fn identity(config: &WorkerConfig, mesh: &Mesh, device: String) -> Result<Identi
     } else {
         &config.name
     };
-    // Another id for each process: what an old process said can never count for a new one.
+    // A new id for each process: messages of an old process can never count for a new one.
     let short: String = name.chars().take(40).collect();
     let id = format!(
         "{short}-{}-{:04x}",

@@ -75,7 +75,7 @@ impl Sgd {
             let (params, velocity) = (part(params, 0), part(&self.velocity, 0));
             if params.device() == Device::Cpu {
                 // SAFETY: all three are narrowed from contiguous f32 tensors on the CPU that live
-                // through this call; parameters and velocity are changed by nobody else meanwhile, as
+                // through this call; nothing else changes parameters and velocity meanwhile, as
                 // one thread owns the device.
                 unsafe {
                     step_cpu(

@@ -1,7 +1,6 @@
 //! What several tests need: a small dataset, a device that only pretends to compute, and peers.
 
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use fovea_core::googlenet::{FlatLayout, HEAD, param_specs};
@@ -11,18 +10,18 @@ use fovea_core::plan::ShardPlan;
 use fovea_core::roster::Roster;
 use fovea_core::spec::RunSpec;
 use fovea_dataset::synthetic::{self, SyntheticOptions};
-use fovea_dataset::{Dataset, PrepareOptions, prepare};
+use fovea_dataset::{Blocks, Dataset, PackError, PackFile, PrepareOptions, prepare};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use crate::collective::Mesh;
-use crate::data::LocalData;
-use crate::device::{Batch, Buckets, Device, DeviceError, Flat, MicroBatch, Pixels, state_digest};
+use crate::data::{LocalData, ReplaceError, ReplacePack};
+use crate::device::{Batch, Buckets, Device, DeviceError, Flat, PhaseTimes, Pixels, state_digest};
 
 /// A prepared synthetic dataset, made once for all tests.
 pub(crate) struct Tiny {
-    prepared: PathBuf,
     dataset: Dataset,
     _dir: tempfile::TempDir,
 }
@@ -51,7 +50,6 @@ pub(crate) fn tiny() -> &'static Tiny {
         prepare(&options, &()).unwrap();
         Tiny {
             dataset: Dataset::open(&prepared).unwrap(),
-            prepared,
             _dir: dir,
         }
     })
@@ -74,17 +72,41 @@ impl Tiny {
         .unwrap()
     }
 
-    /// All packs.
+    /// All packs, verified at every read. A pack that cannot be read is not replaced.
     pub(crate) fn data(&self) -> LocalData {
         let manifest = self.dataset.manifest();
-        let packs = (0..manifest.packs.len() as u32).collect();
-        LocalData::open(
-            &self.prepared,
-            manifest,
+        let packs = manifest.packs.iter().enumerate().map(|(pack, entry)| {
+            let path = self.dataset.pack_path(pack);
+            let blocks = Blocks::of_pack(&path, manifest.record_bytes, entry).unwrap();
+            let file = self.dataset.open_pack(pack).unwrap();
+            (pack as u32, file.with_blocks(blocks))
+        });
+        LocalData::new(
             self.dataset.index().clone(),
-            &packs,
+            manifest.image_size as usize,
+            packs.collect(),
+            Box::new(NoSource),
         )
-        .unwrap()
+    }
+
+    /// The dataset itself.
+    pub(crate) fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+}
+
+/// Replaces no pack.
+struct NoSource;
+
+impl ReplacePack for NoSource {
+    fn replace(
+        &self,
+        _: u32,
+        _: u32,
+        problem: &PackError,
+        _: &CancellationToken,
+    ) -> Result<PackFile, ReplaceError> {
+        Err(ReplaceError::Failed(problem.to_string()))
     }
 }
 
@@ -188,7 +210,7 @@ impl Device for Pretending {
         &mut self,
         batch: &Batch,
         into: &mut dyn Buckets,
-    ) -> Result<MicroBatch, DeviceError> {
+    ) -> Result<PhaseTimes, DeviceError> {
         let n = batch.samples.len();
         let Pixels::Turned(pixels) = &batch.pixels else {
             panic!("this device holds no images");
@@ -222,7 +244,7 @@ impl Device for Pretending {
             into.bucket(bucket).write(0, part);
             into.finished(bucket, None);
         }
-        Ok(MicroBatch::default())
+        Ok(PhaseTimes::default())
     }
 
     fn update(&mut self, sum: &mut Flat, scale: f32, rate: f64) -> Result<bool, DeviceError> {
@@ -254,7 +276,7 @@ impl Device for Pretending {
     }
 }
 
-/// An address at which nobody listens. A port that was just let go might be another test's by now.
+/// An address without a listener. A port that was just closed might be another test's by now.
 pub(crate) fn closed() -> String {
     "127.0.0.1:1".to_owned()
 }
@@ -298,4 +320,58 @@ impl Peers {
         let peers: Vec<_> = members.iter().map(peer).collect();
         Roster::deal(generation, &peers, 4, start_step)
     }
+}
+
+/// Whether a message that contains `text` was logged by any test of this process so far.
+pub(crate) fn logged(text: &str) -> bool {
+    let log = log().lock().unwrap();
+    log.iter().any(|message| message.contains(text))
+}
+
+/// The messages of this process. The first call starts to collect them.
+fn log() -> &'static Mutex<Vec<String>> {
+    static LOG: OnceLock<Mutex<Vec<String>>> = OnceLock::new();
+    LOG.get_or_init(|| {
+        tracing::subscriber::set_global_default(Collector).expect("this is the only collector");
+        Mutex::default()
+    })
+}
+
+/// Starts to collect messages, for [`logged`].
+pub(crate) fn collect_log() {
+    log();
+}
+
+struct Collector;
+
+impl tracing::Subscriber for Collector {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("fovea") && *metadata.level() <= tracing::Level::INFO
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Message(String);
+        impl tracing::field::Visit for Message {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                if field.name() == "message" {
+                    self.0 = format!("{value:?}");
+                }
+            }
+        }
+        let mut message = Message(String::new());
+        event.record(&mut message);
+        log().lock().unwrap().push(message.0);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
 }

@@ -1,43 +1,72 @@
-//! Uploads of checkpoint slices: one travels, at most one waits, and training waits for neither.
+//! Uploads of checkpoint slices: at most one is in progress and at most one waits. Training does not wait for them.
 
 use std::fmt::Display;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use backon::BackoffBuilder;
 use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::link::Backoff;
+use crate::link::{Refused, backoff, delays, refusal};
 use crate::training::Snapshot;
 
-/// Whether it is worth to send a slice again after an error.
-pub trait Passing {
-    /// The coordinator is away, or has no room at the moment: a full disk can be mended, and a week of
-    /// training must not be lost to it.
-    fn may_pass(&self) -> bool;
+/// Shortest and longest delay before a slice that the coordinator refused is sent again.
+const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+
+/// Whether and when a slice is sent again after an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// The coordinator is away: soon.
+    Soon,
+    /// It has no room, or its store is not available now: a full disk can be cleared, and days of training must not be
+    /// lost to it. After 1 s, and up to 10 s later on.
+    Later,
+    /// It would be refused again.
+    Never,
 }
 
-impl Passing for tonic::Status {
-    fn may_pass(&self) -> bool {
-        crate::link::is_away(self) || self.code() == tonic::Code::ResourceExhausted
+/// An error of an upload.
+pub trait UploadFailure: Display {
+    /// Whether and when to send the slice again.
+    fn retry(&self) -> Retry;
+}
+
+impl UploadFailure for tonic::Status {
+    fn retry(&self) -> Retry {
+        match refusal(self) {
+            Refused::Away => Retry::Soon,
+            Refused::Exhausted | Refused::Unreadable => Retry::Later,
+            Refused::Corrupt | Refused::Precondition | Refused::Other => Retry::Never,
+        }
     }
 }
 
-/// Sends the snapshots of a generation until `snapshots` is closed and all are through. A newer one
-/// replaces one that waits, so the last one is never dropped. Returns what became of the last.
+/// The last slice was not stored.
+#[derive(Debug, thiserror::Error)]
+#[error("the coordinator refused this worker's slice of checkpoint {step}: {reason}")]
+pub struct UploadError {
+    step: u64,
+    reason: String,
+}
+
+/// Sends the snapshots of a generation until `snapshots` is closed and all are through. A newer one replaces one that
+/// waits, so the last one is never dropped. Returns what became of the last.
 ///
-/// A snapshot is held back until the results of all epochs that ended before it are acknowledged
-/// (`next_epoch` is the first without): a coordinator that loses a result goes back to a checkpoint
-/// from which it can be had again. While the coordinator is away a slice is sent again and again; the
-/// caller drops all of this when the generation is over.
+/// A snapshot is held back until the results of all epochs that ended before it are acknowledged (`next_epoch` is the
+/// first without): a coordinator that loses a result rewinds to a checkpoint from which the result can be computed
+/// again. While the coordinator is away, or has no room, a slice is sent again and again; the caller drops this future
+/// when the generation is over.
 pub async fn upload_all<E, F>(
     mut snapshots: mpsc::Receiver<Snapshot>,
     next_epoch: watch::Receiver<u32>,
     steps_per_epoch: u64,
     send: impl Fn(Snapshot) -> F,
-) -> Result<(), String>
+) -> Result<(), UploadError>
 where
-    E: Passing + Display,
+    E: UploadFailure,
     F: Future<Output = Result<(), E>>,
 {
     let mut last = Ok(());
@@ -77,14 +106,14 @@ where
                 }
             }
             if let Some(newer) = &waiting
-                && !signals.travels.load(Ordering::Relaxed)
+                && !signals.sending.load(Ordering::Relaxed)
             {
                 replaced(step, newer.step);
                 break Ok(());
             }
         };
-        if let Err(reason) = &last {
-            warn!(step, "{reason}");
+        if let Err(error) = &last {
+            warn!(step, "checkpoint.upload_failed: {error}");
         }
     }
 }
@@ -92,15 +121,16 @@ where
 fn replaced(step: u64, newer: u64) {
     warn!(
         step,
-        newer, "a slice that could not be sent is replaced by a newer one"
+        "checkpoint.upload_failed: the slice of checkpoint {step} could not be sent in time; sending that of checkpoint \
+         {newer} instead"
     );
 }
 
-/// Between a delivery and the loop around it, which are one task.
+/// Shared by a delivery and the loop around it, which are one task.
 #[derive(Default)]
 struct Signals {
-    /// The slice is under way at the moment.
-    travels: AtomicBool,
+    /// The slice is being sent at the moment.
+    sending: AtomicBool,
     /// A newer one waits, so this one need not be sent again.
     newer: AtomicBool,
 }
@@ -112,43 +142,52 @@ async fn deliver<E, F>(
     steps_per_epoch: u64,
     send: &impl Fn(Snapshot) -> F,
     signals: &Signals,
-) -> Result<(), String>
+) -> Result<(), UploadError>
 where
-    E: Passing + Display,
+    E: UploadFailure,
     F: Future<Output = Result<(), E>>,
 {
     let step = snapshot.step;
     // Epochs that ended before it; one that ends at it can be evaluated again from it.
     let ended = step.saturating_sub(1) / steps_per_epoch.max(1);
-    // If nobody acknowledges any more, the generation is over.
+    // If there are no more acknowledgements, the generation is over.
     let _ = next_epoch.wait_for(|next| u64::from(*next) >= ended).await;
-    let mut backoff = Backoff::default();
+    let mut soon = backoff().build();
+    let mut later = delays(REFUSED.0, REFUSED.1).build();
     loop {
-        signals.travels.store(true, Ordering::Relaxed);
+        signals.sending.store(true, Ordering::Relaxed);
         let sent = send(snapshot.clone()).await;
-        signals.travels.store(false, Ordering::Relaxed);
-        match sent {
+        signals.sending.store(false, Ordering::Relaxed);
+        let error = match sent {
             Ok(()) => {
-                info!(step, "uploaded a slice of the checkpoint");
-                return Ok(());
-            }
-            Err(error) if error.may_pass() && signals.newer.load(Ordering::Relaxed) => {
-                warn!(step, "a slice was not taken: {error}; a newer one follows");
-                return Ok(());
-            }
-            Err(error) if error.may_pass() => {
-                warn!(
+                info!(
                     step,
-                    "a slice of the checkpoint was not taken: {error}; trying again"
+                    "checkpoint.slice_uploaded: this worker's slice of checkpoint {step} is stored"
                 );
-                backoff.wait().await;
+                return Ok(());
             }
-            Err(error) => {
-                return Err(format!(
-                    "the slice of checkpoint {step} was not taken: {error}"
-                ));
+            Err(error) => error,
+        };
+        let delay = match error.retry() {
+            Retry::Soon => soon.next().unwrap_or(REFUSED.0),
+            Retry::Later => later.next().unwrap_or(REFUSED.1).min(REFUSED.1),
+            Retry::Never => {
+                let reason = error.to_string();
+                return Err(UploadError { step, reason });
             }
+        };
+        if signals.newer.load(Ordering::Relaxed) {
+            warn!(
+                step,
+                "checkpoint.upload_failed: {error}; giving up checkpoint {step}, a newer one follows"
+            );
+            return Ok(());
         }
+        warn!(
+            step,
+            "checkpoint.upload_failed: {error}; sending the slice of checkpoint {step} again in {delay:.1?}"
+        );
+        sleep(delay).await;
     }
 }
 
@@ -162,11 +201,11 @@ mod tests {
     use super::*;
 
     #[derive(Debug, thiserror::Error)]
-    #[error("away: {0}")]
-    struct Answer(bool);
+    #[error("a test wants it: {0:?}")]
+    struct Answer(Retry);
 
-    impl Passing for Answer {
-        fn may_pass(&self) -> bool {
+    impl UploadFailure for Answer {
+        fn retry(&self) -> Retry {
             self.0
         }
     }
@@ -178,7 +217,7 @@ mod tests {
         snapshots: Option<mpsc::Sender<Snapshot>>,
         next_epoch: watch::Sender<u32>,
         calls: mpsc::Receiver<Call>,
-        result: tokio::task::JoinHandle<Result<(), String>>,
+        result: tokio::task::JoinHandle<Result<(), UploadError>>,
     }
 
     impl Bench {
@@ -227,7 +266,7 @@ mod tests {
                 .unwrap()
         }
 
-        async fn end(mut self) -> Result<(), String> {
+        async fn end(mut self) -> Result<(), UploadError> {
             self.snapshots = None;
             timeout(Duration::from_secs(20), self.result)
                 .await
@@ -258,21 +297,81 @@ mod tests {
         let mut bench = Bench::new();
         bench.offer(1).await;
         for _ in 0..3 {
-            bench.call().await.1.send(Err(Answer(true))).unwrap();
+            bench.call().await.1.send(Err(Answer(Retry::Soon))).unwrap();
         }
-        bench.call().await.1.send(Err(Answer(false))).unwrap();
+        bench
+            .call()
+            .await
+            .1
+            .send(Err(Answer(Retry::Never)))
+            .unwrap();
         bench.offer(2).await;
         let (step, answer) = bench.call().await;
         assert_eq!(step, 2);
         bench.offer(3).await;
-        answer.send(Err(Answer(true))).unwrap();
+        answer.send(Err(Answer(Retry::Soon))).unwrap();
         let (step, answer) = bench.call().await;
         assert_eq!(step, 3, "the newer one instead");
         answer.send(Ok(())).unwrap();
         bench.offer(4).await;
-        bench.call().await.1.send(Err(Answer(false))).unwrap();
-        let reason = bench.end().await.unwrap_err();
+        bench
+            .call()
+            .await
+            .1
+            .send(Err(Answer(Retry::Never)))
+            .unwrap();
+        let reason = bench.end().await.unwrap_err().to_string();
         assert!(reason.contains("checkpoint 4"), "{reason}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_one_is_sent_until_there_is_room_again() {
+        let mut bench = Bench::new();
+        bench.offer(1).await;
+        bench.snapshots = None;
+        let mut delays = Vec::new();
+        for _ in 0..8 {
+            bench
+                .call()
+                .await
+                .1
+                .send(Err(Answer(Retry::Later)))
+                .unwrap();
+            let refused = tokio::time::Instant::now();
+            // Not through `call`: its deadline would move the paused clock.
+            let (step, answer) = bench.calls.recv().await.unwrap();
+            assert_eq!(step, 1);
+            delays.push(refused.elapsed());
+            answer.send(Err(Answer(Retry::Later))).unwrap();
+        }
+        let (shortest, longest) = REFUSED;
+        let within = |delay: &Duration| *delay >= shortest && *delay <= longest + shortest / 100;
+        assert!(delays.iter().all(within), "{delays:?}");
+        bench.call().await.1.send(Ok(())).unwrap();
+        bench.end().await.unwrap();
+    }
+
+    #[test]
+    fn answers_of_the_coordinator_are_distinguished() {
+        use tonic::Status;
+        for (status, retry) in [
+            (
+                Status::unavailable("the coordinator is shutting down"),
+                Retry::Soon,
+            ),
+            (
+                Status::unavailable("the checkpoint store is not mounted"),
+                Retry::Later,
+            ),
+            (Status::resource_exhausted("only 12 MiB free"), Retry::Later),
+            (Status::deadline_exceeded("stalled"), Retry::Soon),
+            (
+                Status::failed_precondition("the generation is over"),
+                Retry::Never,
+            ),
+        ] {
+            assert_eq!(status.retry(), retry, "{status}");
+        }
     }
 
     #[tokio::test]

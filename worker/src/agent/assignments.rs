@@ -1,4 +1,4 @@
-//! The assignment under way: taken on, replaced by a newer one, let go of.
+//! The assignment in progress: begun, replaced by a newer one, ended.
 
 use fovea_core::run::{Heartbeat, Outcome};
 use fovea_proto::pb;
@@ -7,23 +7,23 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{Span, debug, info, info_span, warn};
 
-use super::{Agent, Work, words};
-use crate::assignment::Order;
+use super::{Agent, Work, convert};
+use crate::assignment::AssignmentHandle;
 use crate::job::{Ended, JobEvent};
+use crate::progress::Progress;
 use crate::training::Control;
-use crate::vitals::Vitals;
 
 /// Events that may wait between the device and the agent.
 const EVENTS: usize = 16;
 
-/// The assignment under way.
+/// The assignment in progress.
 pub(super) struct Current {
     run_id: String,
     generation: u64,
     rank: Option<u32>,
     pub(super) control: Control,
-    vitals: Vitals,
-    /// Said once the members have agreed on a state.
+    pub(super) progress: Progress,
+    /// Set once the members have agreed on a state.
     ready: Option<Message>,
     /// The first epoch whose result is not acknowledged, for the uploads.
     pub(super) acknowledged: watch::Sender<u32>,
@@ -31,20 +31,20 @@ pub(super) struct Current {
     span: Span,
 }
 
-/// How far it is.
+/// How far the assignment is.
 pub(super) enum Stage {
-    /// A task does it.
+    /// A task executes it.
     Working {
         events: mpsc::Receiver<JobEvent>,
         task: AbortOnDropHandle<Ended>,
     },
-    /// Peers broke off, which this message says. The state stays on the device for the next generation.
+    /// Peers disconnected, which this message reports. The state stays on the device for the next generation.
     Waiting(Message),
 }
 
 impl Current {
-    /// What a new session must hear of it.
-    pub(super) fn news(&self) -> impl Iterator<Item = &Message> {
+    /// The messages that must be sent again in a new session.
+    pub(super) fn unconfirmed(&self) -> impl Iterator<Item = &Message> {
         let waiting = match &self.stage {
             Stage::Working { .. } => None,
             Stage::Waiting(message) => Some(message),
@@ -52,16 +52,16 @@ impl Current {
         self.ready.iter().chain(waiting)
     }
 
-    /// What the heartbeat numbered `sequence` says. Who waits for the next generation waits for nobody else,
-    /// and says so, lest it be taken for stuck.
+    /// The heartbeat with this sequence number. A worker that waits for the next generation waits for no peer: it
+    /// names itself and counts polls, so that it is not taken for stuck.
     pub(super) fn heartbeat(&self, sequence: u64) -> Heartbeat {
-        let waiting = self.vitals.waiting();
+        let waiting = self.progress.waiting();
         let (waiting_for, polls) = match &self.stage {
             Stage::Working { .. } => (waiting.on(), waiting.polls()),
             Stage::Waiting(_) => (self.rank, sequence),
         };
         Heartbeat {
-            ticks: self.vitals.ticks(),
+            ticks: self.progress.ticks(),
             waiting_for,
             polls,
         }
@@ -73,7 +73,7 @@ impl Current {
 }
 
 impl<W: Work> Agent<W> {
-    /// The newest assignment that this worker has not let go of.
+    /// The newest assignment that this worker has not released.
     pub(super) fn serving(&self) -> Option<pb::Serving> {
         let next = self
             .next
@@ -87,7 +87,7 @@ impl<W: Work> Agent<W> {
         })
     }
 
-    /// The assignment under way, if it is that one.
+    /// The assignment in progress, if it is that one.
     pub(super) fn serves(&self, run_id: &str, generation: u64) -> Option<&Current> {
         self.current
             .as_ref()
@@ -100,27 +100,34 @@ impl<W: Work> Agent<W> {
             .serving()
             .is_some_and(|s| s.run_id == *run_id && s.generation >= generation)
         {
-            debug!(run_id, generation, "ignoring an assignment that is not new");
+            debug!(
+                run_id,
+                generation, "ignoring an assignment that is not newer"
+            );
             return;
         }
         self.preparing = None;
         match &self.current {
             Some(current) if matches!(current.stage, Stage::Working { .. }) => {
                 let at_boundary = assignment.at_boundary && current.run_id == *run_id;
-                current
-                    .span
-                    .in_scope(|| info!(next = generation, at_boundary, "a new generation"));
+                current.span.in_scope(|| {
+                    info!(
+                        next = generation,
+                        at_boundary,
+                        "assignment.replaced: ending this generation for generation {generation}"
+                    )
+                });
                 match at_boundary {
                     true => current.control.yield_(),
                     false => current.control.abort(),
                 }
                 self.next = Some(assignment);
             }
-            Some(_) | None => self.take_on(assignment),
+            Some(_) | None => self.begin_assignment(assignment),
         }
     }
 
-    fn take_on(&mut self, assignment: pb::Assignment) {
+    fn begin_assignment(&mut self, assignment: pb::Assignment) {
         let (run_id, generation) = (assignment.run_id.clone(), assignment.generation);
         let worker = self.identity.worker.as_str();
         let place = assignment
@@ -136,19 +143,19 @@ impl<W: Work> Agent<W> {
             assignment.next_epoch,
         );
         let (acknowledged, next_epoch) = watch::channel(self.reports.next_epoch());
-        let (tell, events) = mpsc::channel(EVENTS);
-        let (control, vitals) = (Control::default(), Vitals::default());
+        let (send, events) = mpsc::channel(EVENTS);
+        let (control, progress) = (Control::default(), Progress::default());
         let task = span.in_scope(|| {
             info!(
                 workers = assignment.members.len(),
                 start_step = assignment.start_step,
-                "took on an assignment"
+                "assignment.begun: preparing generation {generation} of run {run_id}"
             );
-            self.work.begin(Order {
+            self.work.begin(AssignmentHandle {
                 assignment,
                 control: control.clone(),
-                vitals: vitals.clone(),
-                events: tell,
+                progress: progress.clone(),
+                events: send,
                 next_epoch,
             })
         });
@@ -157,7 +164,7 @@ impl<W: Work> Agent<W> {
             generation,
             rank,
             control,
-            vitals,
+            progress,
             ready: None,
             acknowledged,
             stage: Stage::Working { events, task },
@@ -165,20 +172,26 @@ impl<W: Work> Agent<W> {
         });
     }
 
-    /// Something happened on the device.
-    pub(super) fn happened(&mut self, event: JobEvent) {
+    /// An event on the device.
+    pub(super) fn handle_job_event(&mut self, event: JobEvent) {
         let Some(current) = &mut self.current else {
             return;
         };
         let (run_id, generation) = (current.run_id.clone(), current.generation);
-        let others_tell = current.rank != Some(0);
+        let rank_0 = current.rank == Some(0);
         match event {
             JobEvent::Ready {
                 step,
                 state_digest,
                 fingerprint,
             } => {
-                current.span.in_scope(|| info!(step, state_digest, "ready"));
+                current.span.in_scope(|| {
+                    info!(
+                        step,
+                        state_digest,
+                        "assignment.ready: the members agree on the state of step {step}"
+                    )
+                });
                 let ready = Message::Ready(pb::Ready {
                     run_id,
                     generation,
@@ -187,11 +200,11 @@ impl<W: Work> Agent<W> {
                     step,
                 });
                 current.ready = Some(ready.clone());
-                self.say(ready);
+                self.send(ready);
             }
-            JobEvent::Step { report, samples } => self.reports.step(report, samples, others_tell),
-            JobEvent::Scores { epoch, scores } => self.reports.scores(epoch, scores, others_tell),
-            JobEvent::Digest { step, digest } => self.say(Message::StateDigest(pb::StateDigest {
+            JobEvent::Step { report, samples } => self.reports.step(report, samples, rank_0),
+            JobEvent::Scores { epoch, scores } => self.reports.scores(epoch, scores, rank_0),
+            JobEvent::Digest { step, digest } => self.send(Message::StateDigest(pb::StateDigest {
                 run_id,
                 generation,
                 step,
@@ -200,14 +213,14 @@ impl<W: Work> Agent<W> {
         }
     }
 
-    /// The task under way has ended.
+    /// The assignment's task has ended.
     pub(super) fn ended(&mut self, ended: Ended) {
         let Some(mut current) = self.current.take() else {
             return;
         };
         let next = self.next.take();
         let ended = match ended {
-            // Others go on already, without waiting for this worker: there is no next generation for it.
+            // The others continue without this worker: there is no next generation for it.
             Ended::Interrupted { .. } | Ended::Unreachable { .. }
                 if next.is_none() && current.control.yielding() =>
             {
@@ -217,77 +230,90 @@ impl<W: Work> Agent<W> {
         };
         current.span.in_scope(|| match &ended {
             Ended::Released(Outcome::Failed { reason, fatal }) => {
-                warn!(fatal, "let go of the run: {reason}");
+                warn!(fatal, "assignment.failed: {reason}");
             }
-            Ended::Released(outcome) => info!(?outcome, "let go of the run"),
-            Ended::Interrupted { reason } => warn!("interrupted, keeping the state: {reason}"),
+            Ended::Released(Outcome::Blocked { reason }) => warn!("assignment.blocked: {reason}"),
+            Ended::Released(outcome) => info!(?outcome, "assignment.released: {outcome:?}"),
+            Ended::Interrupted { reason } => {
+                warn!("assignment.interrupted: {reason}; keeping the state for the next generation");
+            }
             Ended::Unreachable { missing } => {
-                warn!("cannot reach {}, keeping the state", missing.join(" "));
+                warn!(
+                    "assignment.unreachable: cannot reach {}; keeping the state for the next generation",
+                    missing.join(" ")
+                );
             }
         });
-        let message = words::ended(&current.run_id, current.generation, &ended);
+        let message = convert::ended(&current.run_id, current.generation, &ended);
         match (next, &ended) {
             (Some(next), Ended::Released(Outcome::Failed { fatal: true, .. })) => {
-                self.say(message);
-                self.take_on(next);
+                self.send(message);
+                self.begin_assignment(next);
             }
-            // The coordinator is not interested in the old generation any more.
-            (Some(next), _) => self.take_on(next),
-            (None, Ended::Released(_)) => self.say(message),
+            // The coordinator needs to know nothing more about the old generation.
+            (Some(next), _) => self.begin_assignment(next),
+            (None, Ended::Released(_)) => self.send(message),
             (None, Ended::Interrupted { .. } | Ended::Unreachable { .. }) => {
-                self.say(message.clone());
+                self.send(message.clone());
                 current.stage = Stage::Waiting(message);
                 self.current = Some(current);
             }
         }
     }
 
-    /// Lets go at the next step boundary.
+    /// Ends the assignment at the next step boundary.
     pub(super) fn yield_(&mut self, run_id: &str, generation: u64) {
         let Some(current) = self.serves(run_id, generation) else {
             return;
         };
-        info!(run_id, generation, "yielding at the next step boundary");
+        info!(
+            run_id,
+            generation, "assignment.yielding: yielding at the next step boundary"
+        );
         match current.stage {
             Stage::Working { .. } => current.control.yield_(),
-            Stage::Waiting(_) => self.let_go(),
+            Stage::Waiting(_) => self.release(),
         }
     }
 
-    /// Lets go at once of generations up to `generation`.
+    /// Aborts generations up to `generation`.
     pub(super) fn abort(&mut self, run_id: &str, generation: u64, reason: &str) {
-        let meant = |run: &str, g: u64| run == run_id && g <= generation;
+        let named = |run: &str, g: u64| run == run_id && g <= generation;
         let next = self
             .next
-            .take_if(|next| meant(&next.run_id, next.generation));
+            .take_if(|next| named(&next.run_id, next.generation));
         if let Some(next) = next {
             info!(
                 run_id,
                 generation = next.generation,
-                "will not begin: {reason}"
+                "assignment.aborted: not beginning it: {reason}"
             );
-            self.say(words::released(run_id, next.generation, &Outcome::Aborted));
+            self.send(convert::released(
+                run_id,
+                next.generation,
+                &Outcome::Aborted,
+            ));
         }
         if let Some(current) = &self.current
-            && meant(&current.run_id, current.generation)
+            && named(&current.run_id, current.generation)
         {
             info!(
                 run_id,
                 generation = current.generation,
-                "letting go: {reason}"
+                "assignment.aborted: {reason}"
             );
             match current.stage {
                 Stage::Working { .. } => current.control.abort(),
-                Stage::Waiting(_) => self.let_go(),
+                Stage::Waiting(_) => self.release(),
             }
         }
     }
 
-    /// Lets go of an assignment that no task works at.
-    fn let_go(&mut self) {
+    /// Releases an assignment that has no task.
+    fn release(&mut self) {
         if let Some(current) = self.current.take() {
             let outcome = Outcome::Aborted;
-            self.say(words::released(
+            self.send(convert::released(
                 &current.run_id,
                 current.generation,
                 &outcome,

@@ -1,4 +1,4 @@
-//! The worker's main loop. It outlives any session: when the coordinator is away, training goes on.
+//! The worker's main loop. It outlives any session: when the coordinator is away, training continues.
 //!
 //! ```text
 //!          Assignment                    device: ended, interrupted
@@ -7,12 +7,15 @@
 //!    └── Released ───────┘   └──────────────── Assignment ──────────────────┘
 //! ```
 //!
-//! All state is here and changes in one place, [`Agent::apply`], which never waits. Whatever a lost message
-//! would have told is told again in the next session.
+//! All state is here and changes in one place, [`Agent::apply`], which never waits. Reports that a lost session may not
+//! have delivered are sent again in the next one.
+//!
+//! While the coordinator is away, reports accumulate ([`Reports`]). When they reach their limit, the agent takes no
+//! more events from the device, which pauses training at a step boundary; no step is dropped.
 
 mod assignments;
+mod convert;
 mod session;
-mod words;
 
 use std::future::pending;
 use std::time::Duration;
@@ -29,7 +32,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
 use tracing::{Instrument, info, warn};
 
-use crate::assignment::{self, Context, Order};
+use crate::assignment::{self, AssignmentHandle, Context};
 use crate::fetch;
 use crate::job::{Ended, JobEvent};
 use crate::link::{LinkEvent, Opening};
@@ -37,12 +40,12 @@ use crate::reports::Reports;
 use assignments::{Current, Stage};
 use session::{Session, room, wire};
 
-/// A worker that shuts down lets training go on for so long while the coordinator is away.
-const ALONE: Duration = Duration::from_secs(10);
-/// How long an aborted assignment may take to let go of the device.
-const LET_GO: Duration = Duration::from_secs(60);
-/// How long the last words may take.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// A worker that shuts down while the coordinator is away trains on for so long.
+const ALONE: Duration = Duration::from_secs(5);
+/// How long an aborted assignment may take to end when the worker shuts down.
+const ABORTING: Duration = Duration::from_secs(3);
+/// How long delivering the last messages may take.
+const CLOSING: Duration = Duration::from_secs(1);
 
 /// Who this worker is.
 pub struct Identity {
@@ -56,12 +59,12 @@ pub struct Identity {
     pub device: String,
 }
 
-/// What is done on behalf of the agent, in tasks that it owns.
+/// The work that the agent starts, in tasks that it owns.
 pub trait Work {
     /// Begins an assignment.
-    fn begin(&self, order: Order) -> AbortOnDropHandle<Ended>;
+    fn begin(&self, handle: AssignmentHandle) -> AbortOnDropHandle<Ended>;
 
-    /// Gets ready to join a run; returns what stands in the way, or nothing.
+    /// Prepares to join a run. Returns why that failed, or an empty text.
     fn prepare(&self, request: pb::Prepare) -> AbortOnDropHandle<String>;
 
     /// The run whose state the device holds.
@@ -69,8 +72,8 @@ pub trait Work {
 }
 
 impl Work for Context {
-    fn begin(&self, order: Order) -> AbortOnDropHandle<Ended> {
-        let task = assignment::run(self.clone(), order).in_current_span();
+    fn begin(&self, handle: AssignmentHandle) -> AbortOnDropHandle<Ended> {
+        let task = assignment::run(self.clone(), handle).in_current_span();
         AbortOnDropHandle::new(tokio::spawn(task))
     }
 
@@ -80,7 +83,7 @@ impl Work for Context {
             let prepared = fetch::prepare(&context, request).await;
             prepared
                 .err()
-                .map_or_else(String::new, |refusal| refusal.reason)
+                .map_or_else(String::new, |refusal| refusal.to_string())
         }))
     }
 
@@ -106,8 +109,27 @@ pub struct Agent<W> {
     /// Heartbeats so far.
     sequence: u64,
     leaving: bool,
-    /// When a worker that is leaving waits no longer.
-    patience_ends: Option<Instant>,
+    /// When a worker that is leaving stops waiting.
+    give_up_at: Option<Instant>,
+    /// Whether the pause because of full reports was logged.
+    paused: bool,
+    /// Why the worker cannot serve this coordinator.
+    failure: Option<AgentError>,
+}
+
+/// Why an agent cannot serve its coordinator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AgentError {
+    /// The two have different versions.
+    #[error(
+        "the coordinator speaks version {coordinator} of the protocol, and this worker ({VERSION}) version {}: run \
+         the same release of both",
+        fovea_proto::PROTOCOL
+    )]
+    Protocol {
+        /// The coordinator's version of the protocol.
+        coordinator: u32,
+    },
 }
 
 struct Preparing {
@@ -115,16 +137,16 @@ struct Preparing {
     task: AbortOnDropHandle<String>,
 }
 
-/// Something that the agent takes in.
-enum Happening {
+/// Everything that the agent reacts to.
+enum Event {
     Link(LinkEvent),
     Room(Option<mpsc::OwnedPermit<pb::WorkerMessage>>),
-    Beat,
+    Heartbeat,
     Job(JobEvent),
     Ended(Ended),
     Prepared(String),
     Shutdown,
-    PatienceEnds,
+    GiveUp,
 }
 
 impl<W: Work> Agent<W> {
@@ -148,76 +170,89 @@ impl<W: Work> Agent<W> {
             beat: every(Duration::from_secs(1)),
             sequence: 0,
             leaving: false,
-            patience_ends: None,
+            give_up_at: None,
+            paused: false,
+            failure: None,
         }
     }
 
-    /// Serves the coordinator that `link` leads to until asked to stop.
-    pub async fn run(mut self, mut link: mpsc::Receiver<LinkEvent>) {
+    /// Serves the coordinator that `link` connects to until asked to stop.
+    ///
+    /// # Errors
+    /// If the coordinator speaks another version of the protocol.
+    pub async fn run(mut self, mut link: mpsc::Receiver<LinkEvent>) -> Result<(), AgentError> {
         while !self.is_done() {
-            let talks =
-                self.reports.is_due() || self.session.as_ref().is_some_and(Session::has_words);
-            let happening = tokio::select! {
-                event = heard(&mut link) => Happening::Link(event),
-                permit = room(&self.session), if talks => Happening::Room(permit),
-                _ = self.beat.tick() => Happening::Beat,
-                happening = progress(&mut self.current) => happening,
-                problem = prepared(&mut self.preparing) => Happening::Prepared(problem),
-                () = self.shutdown.wait(), if !self.leaving => Happening::Shutdown,
-                () = until(self.patience_ends) => Happening::PatienceEnds,
+            let sends =
+                self.reports.is_due() || self.session.as_ref().is_some_and(Session::has_queued);
+            let takes = self.takes_events();
+            let event = tokio::select! {
+                event = link_event(&mut link) => Event::Link(event),
+                permit = room(&self.session), if sends => Event::Room(permit),
+                _ = self.beat.tick() => Event::Heartbeat,
+                event = job_event(&mut self.current), if takes => event,
+                problem = prepared(&mut self.preparing) => Event::Prepared(problem),
+                () = self.shutdown.wait(), if !self.leaving => Event::Shutdown,
+                () = until(self.give_up_at) => Event::GiveUp,
             };
-            self.apply(happening);
+            self.apply(event);
         }
-        // What was said goes out; the coordinator then ends the session.
+        // What was sent is delivered; the coordinator then ends the session.
         if let Some(guard) = self.session.take().map(Session::close) {
-            let deadline = Instant::now() + LAST_WORDS;
-            while let Ok(event) = timeout_at(deadline, heard(&mut link)).await {
+            let deadline = Instant::now() + CLOSING;
+            while let Ok(event) = timeout_at(deadline, link_event(&mut link)).await {
                 if matches!(event, LinkEvent::Down(_)) {
                     break;
                 }
             }
             drop(guard);
         }
+        self.failure.map_or(Ok(()), Err)
     }
 
-    fn apply(&mut self, happening: Happening) {
-        match happening {
-            Happening::Link(LinkEvent::Opening(opening)) => self.opened(opening),
-            Happening::Link(LinkEvent::Message(message)) => {
-                // Of a session that this end has given up already.
+    fn apply(&mut self, event: Event) {
+        match event {
+            Event::Link(LinkEvent::Opening(opening)) => self.opened(opening),
+            Event::Link(LinkEvent::Message(message)) => {
+                // Otherwise it is of a session that this end has closed.
                 if self.session.is_some() {
                     self.received(message.message);
                 }
             }
-            Happening::Link(LinkEvent::Down(reason)) => {
-                warn!("no session with the coordinator: {reason}; trying again");
-                self.hang_up();
+            Event::Link(LinkEvent::Down(reason)) => {
+                warn!("session.lost: no session with the coordinator: {reason}; connecting again");
+                self.close_session();
             }
-            Happening::Room(Some(permit)) => {
-                if let Some(message) = self.next_word() {
+            Event::Room(Some(permit)) => {
+                if let Some(message) = self.next_message() {
                     permit.send(wire(message));
                 }
             }
-            Happening::Room(None) => self.hang_up(),
-            Happening::Beat => self.beat(),
-            Happening::Job(event) => self.happened(event),
-            Happening::Ended(ended) => self.ended(ended),
-            Happening::Prepared(problem) => {
+            Event::Room(None) => self.close_session(),
+            Event::Heartbeat => self.send_heartbeat(),
+            Event::Job(event) => self.handle_job_event(event),
+            Event::Ended(ended) => self.ended(ended),
+            Event::Prepared(problem) => {
                 if let Some(Preparing { run_id, .. }) = self.preparing.take() {
-                    info!(run_id, problem, "prepared to join a run");
-                    self.say(FromWorker::Prepared(pb::Prepared { run_id, problem }));
+                    match problem.is_empty() {
+                        true => info!(run_id, "join.prepared: ready to join run {run_id}"),
+                        false => warn!(run_id, "join.failed: cannot join run {run_id}: {problem}"),
+                    }
+                    self.send(FromWorker::Prepared(pb::Prepared { run_id, problem }));
                 }
             }
-            Happening::Shutdown => {
+            Event::Shutdown => {
                 self.leaving = true;
                 if self.current.is_some() {
-                    info!("leaving at the next step boundary");
+                    info!(
+                        "worker.leaving: asked to stop; leaving the run at the next step boundary"
+                    );
                 }
-                self.say(FromWorker::Leaving(pb::Leaving {}));
+                self.send(FromWorker::Leaving(pb::Leaving {}));
             }
-            Happening::PatienceEnds => self.lose_patience(),
+            Event::GiveUp => self.give_up_waiting(),
         }
-        self.watch_the_time();
+        self.update_deadline();
+        self.note_pause();
     }
 
     fn opened(&mut self, opening: Opening) {
@@ -242,14 +277,14 @@ impl<W: Work> Agent<W> {
                 .map_or_else(String::new, |run| run.to_string()),
         };
         self.session = Session::open(opening, hello).ok();
-        // What the session before may not have delivered. It waits for the welcome.
+        // The session before may not have delivered it. It is queued until the welcome.
         if let Some(current) = &self.current {
-            let again: Vec<FromWorker> = current.news().cloned().collect();
-            self.reports.tell_again();
-            again.into_iter().for_each(|message| self.say(message));
+            let again: Vec<FromWorker> = current.unconfirmed().cloned().collect();
+            self.reports.send_again();
+            again.into_iter().for_each(|message| self.send(message));
         }
         if self.leaving {
-            self.say(FromWorker::Leaving(pb::Leaving {}));
+            self.send(FromWorker::Leaving(pb::Leaving {}));
         }
     }
 
@@ -259,7 +294,14 @@ impl<W: Work> Agent<W> {
                 let Identity {
                     worker, address, ..
                 } = &self.identity;
-                info!(%worker, address, "joined the coordinator");
+                if welcome.protocol != fovea_proto::PROTOCOL {
+                    self.failure = Some(AgentError::Protocol {
+                        // Version 1 did not name itself.
+                        coordinator: welcome.protocol.max(1),
+                    });
+                    return;
+                }
+                info!(%worker, address, "session.opened: joined the coordinator");
                 self.beat = every(Duration::from_millis(u64::from(
                     welcome.heartbeat_ms.max(10),
                 )));
@@ -270,7 +312,11 @@ impl<W: Work> Agent<W> {
             Some(FromCoordinator::Assignment(assignment)) => self.assigned(assignment),
             Some(FromCoordinator::Stop(pb::Stop { run_id, generation })) => {
                 if let Some(current) = self.serves(&run_id, generation) {
-                    info!(run_id, generation, "stopping at the next step boundary");
+                    info!(
+                        run_id,
+                        generation,
+                        "assignment.stopping: stopping at the next step boundary, with a checkpoint"
+                    );
                     current.control.stop();
                 }
             }
@@ -284,7 +330,7 @@ impl<W: Work> Agent<W> {
             })) => self.abort(&run_id, generation, &reason),
             Some(FromCoordinator::Prepare(request)) => {
                 let run_id = request.run_id.clone();
-                info!(run_id, "preparing to join a run");
+                info!(run_id, "join.preparing: preparing to join run {run_id}");
                 let task = self.work.prepare(request);
                 self.preparing = Some(Preparing { run_id, task });
             }
@@ -298,33 +344,43 @@ impl<W: Work> Agent<W> {
                     current.acknowledged.send_replace(self.reports.next_epoch());
                 }
             }
-            None => warn!("the coordinator sent a message that this version does not know"),
+            None => warn!(
+                "message.unknown: the coordinator sent a message that this version does not know; ignoring it"
+            ),
         }
     }
 
-    /// Says something in the session, if there is one.
-    fn say(&mut self, message: FromWorker) {
+    /// Queues a message in the session, if there is one.
+    fn send(&mut self, message: FromWorker) {
         if let Some(session) = &mut self.session
-            && session.say(message).is_err()
+            && session.send(message).is_err()
         {
-            warn!("the coordinator does not take what is said: ending the session");
-            self.hang_up();
+            warn!(
+                "session.closed: the coordinator does not read this worker's messages; connecting again"
+            );
+            self.close_session();
         }
     }
 
-    /// What is to be said next: reports before all else, so that they come before what follows from them.
-    fn next_word(&mut self) -> Option<FromWorker> {
+    /// The next message: reports first, so that they arrive before what follows from them.
+    fn next_message(&mut self) -> Option<FromWorker> {
         let session = self.session.as_mut()?;
         if let Some((run, generation, report)) = self.reports.take_due() {
-            session.first(words::report(run, generation, report));
+            session.send_first(convert::report(run, generation, report));
         }
-        session.next_word()
+        session.next_queued()
     }
 
-    fn beat(&mut self) {
+    fn send_heartbeat(&mut self) {
         let serving = self.serving();
         self.sequence += 1;
         let sequence = self.sequence;
+        // A pause until the coordinator acknowledges is not a stuck device.
+        if self.paused
+            && let Some(current) = &self.current
+        {
+            current.progress.tick();
+        }
         let Heartbeat {
             ticks,
             mut waiting_for,
@@ -333,9 +389,9 @@ impl<W: Work> Agent<W> {
             .current
             .as_ref()
             .map_or_else(Heartbeat::default, |current| current.heartbeat(sequence));
-        // Nobody keeps it from letting go of the old generation but itself: a device that hangs in a
-        // collective must not pass for one that waits. On the way to a boundary, however, it needs its peers
-        // of the old generation, and one of them may be stuck.
+        // An aborted generation waits for no peer: a device that hangs in a collective must not pass for one that
+        // waits. On the way to a step boundary, however, it needs its peers of the old generation, and one of them may
+        // be stuck.
         if self.next.as_ref().is_some_and(|next| !next.at_boundary) {
             waiting_for = None;
         }
@@ -347,34 +403,61 @@ impl<W: Work> Agent<W> {
                 waiting_for,
                 polls,
             });
-            if session.say_now(heartbeat).is_err() {
-                self.hang_up();
+            if session.send_now(heartbeat).is_err() {
+                self.close_session();
             }
         }
     }
 
-    fn hang_up(&mut self) {
+    fn close_session(&mut self) {
         self.session = None;
         self.channels.send_replace(None);
-        // Who asked for it does not know any more that it did.
+        // The coordinator does not remember across sessions that it asked for it.
         self.preparing = None;
     }
 
-    /// A worker that leaves ends when it has nothing to do and nothing to say.
+    /// Whether the device's events are taken. Not while the reports are full, so that training pauses; always when the
+    /// generation is to end, because the device's thread must not block then.
+    fn takes_events(&self) -> bool {
+        let ending = |c: &Current| c.control.given_up();
+        !self.reports.is_full() || self.current.as_ref().is_none_or(ending)
+    }
+
+    /// Logs that training pauses because the reports are full, or that it continues.
+    fn note_pause(&mut self) {
+        let full = self.current.is_some() && self.reports.is_full();
+        if full && !self.paused {
+            warn!(
+                steps = self.reports.steps(),
+                mib = self.reports.bytes() >> 20,
+                "reports.full: the coordinator has not acknowledged {} steps; training pauses until it does. Check \
+                 the coordinator and the network",
+                self.reports.steps()
+            );
+        } else if !full && self.paused {
+            info!("reports.drained: the coordinator acknowledges steps again; training continues");
+        }
+        self.paused = full;
+    }
+
+    /// A worker that leaves ends when it has nothing to do and nothing to send.
     fn is_done(&self) -> bool {
-        let silent = |s: &Session| !s.has_words() && !self.reports.is_due();
+        if self.failure.is_some() {
+            return true;
+        }
+        let silent = |s: &Session| !s.has_queued() && !self.reports.is_due();
         self.leaving
             && self.current.is_none()
             && self.next.is_none()
             && self.session.as_ref().is_none_or(silent)
     }
 
-    /// The coordinator's answer to Leaving is waited for, but not for ever.
-    fn watch_the_time(&mut self) {
+    /// Limits how long a leaving worker waits for the coordinator's answer.
+    fn update_deadline(&mut self) {
         if !self.leaving || self.session.as_ref().is_some_and(Session::is_welcomed) {
-            self.patience_ends = None;
-        } else if self.patience_ends.is_none() {
-            self.patience_ends = Some(Instant::now() + ALONE);
+            self.give_up_at = None;
+        } else if self.give_up_at.is_none() {
+            self.give_up_at = Some(Instant::now() + ALONE);
         }
         let waits = |c: &Current| matches!(c.stage, Stage::Waiting(_));
         if self.leaving && self.session.is_none() && self.current.as_ref().is_some_and(waits) {
@@ -382,16 +465,20 @@ impl<W: Work> Agent<W> {
         }
     }
 
-    fn lose_patience(&mut self) {
+    fn give_up_waiting(&mut self) {
         self.next = None;
         match &self.current {
             Some(current) if !current.control.aborted() => {
-                warn!("the coordinator is away for too long: letting go of the run");
+                warn!(
+                    "assignment.abandoned: the coordinator is away while this worker shuts down; aborting the assignment"
+                );
                 current.control.abort();
-                self.patience_ends = Some(Instant::now() + LET_GO);
+                self.give_up_at = Some(Instant::now() + ABORTING);
             }
             Some(_) | None => {
-                warn!("the device does not let go");
+                warn!(
+                    "assignment.hung: the aborted assignment has not ended within {ABORTING:?}; exiting without it"
+                );
                 self.current = None;
                 self.session = None;
             }
@@ -400,21 +487,21 @@ impl<W: Work> Agent<W> {
 }
 
 /// The next event of the link.
-async fn heard(link: &mut mpsc::Receiver<LinkEvent>) -> LinkEvent {
+async fn link_event(link: &mut mpsc::Receiver<LinkEvent>) -> LinkEvent {
     match link.recv().await {
         Some(event) => event,
-        // Its task lives as long as the program; without it nothing is ever heard.
+        // Its task lives as long as the program; without it there are no events.
         None => pending().await,
     }
 }
 
-/// What the assignment under way comes to; never, if there is none.
-async fn progress(current: &mut Option<Current>) -> Happening {
+/// The next event of the assignment in progress; never, if there is none.
+async fn job_event(current: &mut Option<Current>) -> Event {
     match current.as_mut().map(|current| &mut current.stage) {
         Some(Stage::Working { events, task }) => match events.recv().await {
-            Some(event) => Happening::Job(event),
-            // All is told; the end is near.
-            None => Happening::Ended(task.await.unwrap_or_else(|e| {
+            Some(event) => Event::Job(event),
+            // All events are taken; its task is about to end.
+            None => Event::Ended(task.await.unwrap_or_else(|e| {
                 Ended::failed(format!("the assignment's task ended early: {e}"), false)
             })),
         },

@@ -1,4 +1,4 @@
-//! The agent's end of a session: what is to be said waits here until the link takes it.
+//! The agent's end of a session: outgoing messages are queued here until the link takes them.
 
 use std::collections::VecDeque;
 
@@ -9,25 +9,26 @@ use tokio_util::sync::DropGuard;
 
 use crate::link::Opening;
 
-/// More words than this do not wait: who lets so many pile up does not listen.
-const WORDS: usize = 1024;
+/// Longest queue. A coordinator that lets it grow longer does not read.
+const QUEUE: usize = 1024;
 
-/// A session that is open, or about to be.
+/// A session that is open, or being opened.
 pub(super) struct Session {
     outbound: mpsc::Sender<pb::WorkerMessage>,
-    words: VecDeque<Message>,
+    queue: VecDeque<Message>,
     welcomed: bool,
     /// Dropped with the session, which the link then ends.
     guard: DropGuard,
 }
 
-/// Nobody listens any more.
-#[derive(Debug)]
-pub(super) struct Deaf;
+/// The session's other end is closed, or does not read.
+#[derive(Debug, thiserror::Error)]
+#[error("the session is disconnected")]
+pub(super) struct Disconnected;
 
 impl Session {
     /// Begins a session with `hello`.
-    pub(super) fn open(opening: Opening, hello: pb::Hello) -> Result<Self, Deaf> {
+    pub(super) fn open(opening: Opening, hello: pb::Hello) -> Result<Self, Disconnected> {
         let Opening {
             channel: _,
             outbound,
@@ -35,66 +36,66 @@ impl Session {
         } = opening;
         let session = Self {
             outbound,
-            words: VecDeque::new(),
+            queue: VecDeque::new(),
             welcomed: false,
             guard,
         };
-        session.say_now(Message::Hello(hello))?;
+        session.send_now(Message::Hello(hello))?;
         Ok(session)
     }
 
-    /// The coordinator has answered: from now on words are passed on.
+    /// The coordinator has answered the hello: from now on the queue is sent.
     pub(super) fn welcome(&mut self) {
         self.welcomed = true;
     }
 
-    /// Whether the coordinator has answered.
+    /// Whether the coordinator has answered the hello.
     pub(super) fn is_welcomed(&self) -> bool {
         self.welcomed
     }
 
-    /// Says something when its turn comes.
-    pub(super) fn say(&mut self, message: Message) -> Result<(), Deaf> {
-        if self.words.len() >= WORDS {
-            return Err(Deaf);
+    /// Queues a message.
+    pub(super) fn send(&mut self, message: Message) -> Result<(), Disconnected> {
+        if self.queue.len() >= QUEUE {
+            return Err(Disconnected);
         }
-        self.words.push_back(message);
+        self.queue.push_back(message);
         Ok(())
     }
 
-    /// Says something at once, before all that waits; not at all if there is no room.
-    pub(super) fn say_now(&self, message: Message) -> Result<(), Deaf> {
+    /// Sends a message before all that are queued; drops it if the link has no room.
+    pub(super) fn send_now(&self, message: Message) -> Result<(), Disconnected> {
         match self.outbound.try_send(wire(message)) {
-            // What is there keeps the session alive as well.
+            // The messages that fill the link keep the session alive as well.
             Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
-            Err(mpsc::error::TrySendError::Closed(_)) => Err(Deaf),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(Disconnected),
         }
     }
 
-    /// Whether words wait.
-    pub(super) fn has_words(&self) -> bool {
-        !self.words.is_empty()
+    /// Whether messages are queued.
+    pub(super) fn has_queued(&self) -> bool {
+        !self.queue.is_empty()
     }
 
-    /// The next word that waits.
-    pub(super) fn next_word(&mut self) -> Option<Message> {
-        self.words.pop_front()
+    /// The next queued message.
+    pub(super) fn next_queued(&mut self) -> Option<Message> {
+        self.queue.pop_front()
     }
 
-    /// Words that go before those that wait.
-    pub(super) fn first(&mut self, messages: Vec<Message>) {
+    /// Queues messages before all others.
+    pub(super) fn send_first(&mut self, messages: Vec<Message>) {
         for message in messages.into_iter().rev() {
-            self.words.push_front(message);
+            self.queue.push_front(message);
         }
     }
 
-    /// Says no more, but lets what was said go out while the returned value is kept.
+    /// Sends nothing more; what was sent is still delivered while the returned value is kept.
     pub(super) fn close(self) -> DropGuard {
         self.guard
     }
 }
 
-/// Room for one message in the session, once it is welcomed and there is some; None if nobody listens.
+/// Room for one message in the session, once it is welcomed and there is some; None if it is disconnected.
 pub(super) async fn room(
     session: &Option<Session>,
 ) -> Option<mpsc::OwnedPermit<pb::WorkerMessage>> {

@@ -2,13 +2,14 @@
 
 mod bench;
 
-use fovea_core::run::Outcome;
+use fovea_core::run::{Outcome, StepPhases, StepReport};
+use tokio::time::timeout;
 
 use super::*;
 use bench::*;
 
 #[tokio::test]
-async fn training_outlives_a_session_and_what_happened_is_told_in_the_next() {
+async fn training_outlives_a_session_and_events_are_reported_in_the_next() {
     let mut bench = Bench::new();
     let mut talk = bench.open().await;
     assert_eq!(
@@ -30,7 +31,7 @@ async fn training_outlives_a_session_and_what_happened_is_told_in_the_next() {
         next_epoch: 3,
     };
     talk.tell(FromCoordinator::Ack(ack)).await;
-    let mut acknowledged = begun.order.next_epoch.clone();
+    let mut acknowledged = begun.handle.next_epoch.clone();
     acknowledged.wait_for(|next| *next == 3).await.unwrap();
 
     bench.down(talk).await;
@@ -38,13 +39,13 @@ async fn training_outlives_a_session_and_what_happened_is_told_in_the_next() {
     let digest = String::new();
     begun.tell(JobEvent::Digest { step: 3, digest }).await;
     let mut talk = bench.open().await;
-    assert!(!begun.order.control.aborted());
+    assert!(!begun.handle.control.aborted());
     let serving = talk.hello.serving.clone().unwrap();
     assert_eq!((&*serving.run_id, serving.generation), ("r", 1));
     let said: [String; 3] = talk.all_said().await;
     assert_eq!(said, ["step 2 r.1 [2]", "step 3 r.1 [3]", "ready r.1"]);
 
-    // Interrupted while nobody listens.
+    // Interrupted without a session.
     bench.down(talk).await;
     begun.ends(interrupted());
     let mut talk = bench.open().await;
@@ -67,7 +68,7 @@ async fn training_outlives_a_session_and_what_happened_is_told_in_the_next() {
     let begun = bench.begun().await;
     let said: [String; 2] = talk.all_said().await;
     assert_eq!(said, ["step 2 r.2 [2]", "step 3 r.2 [3]"]);
-    assert_eq!(*begun.order.next_epoch.borrow(), 3);
+    assert_eq!(*begun.handle.next_epoch.borrow(), 3);
 }
 
 #[tokio::test]
@@ -97,15 +98,15 @@ async fn a_newer_assignment_replaces_the_one_under_way_when_the_device_is_free()
     let mut talk = bench.open().await;
     assign(&talk, assignment("r", 1)).await;
     let first = bench.begun().await;
-    let vitals = first.order.vitals.clone();
-    let _waits = vitals.waiting().begin(1);
+    let progress = first.handle.progress.clone();
+    let _waits = progress.waiting().begin(1);
     let beat = talk.heartbeat(|beat| beat.waiting_for.is_some()).await;
     assert_eq!(beat.waiting_for, Some(1));
     let mut second = assignment("r", 2);
     second.at_boundary = true;
     assign(&talk, second).await;
-    first.order.control.wait_given_up().await;
-    assert!(first.order.control.yielding() && !first.order.control.aborted());
+    first.handle.control.wait_given_up().await;
+    assert!(first.handle.control.yielding() && !first.handle.control.aborted());
     let serves = |generation| {
         move |beat: &pb::Heartbeat| {
             beat.serving
@@ -122,23 +123,23 @@ async fn a_newer_assignment_replaces_the_one_under_way_when_the_device_is_free()
     // An even newer one that cannot wait; older ones change nothing.
     assign(&talk, assignment("r", 3)).await;
     assign(&talk, assignment("r", 2)).await;
-    first.order.control.wait_aborted().await;
+    first.handle.control.wait_aborted().await;
     let beat = talk.heartbeat(serves(3)).await;
-    assert_eq!(beat.waiting_for, None, "for nobody but its own device");
+    assert_eq!(beat.waiting_for, None, "for its own device only");
     first.ends(released(Outcome::Aborted));
     let third = bench.begun().await;
-    assert_eq!(third.order.assignment.generation, 3);
+    assert_eq!(third.handle.assignment.generation, 3);
 
-    // Another run: at a boundary or not, nobody else waits for one.
+    // Another run: no peer waits for this worker's step boundary.
     let mut other = assignment("q", 1);
     other.at_boundary = true;
     assign(&talk, other).await;
-    third.order.control.wait_aborted().await;
+    third.handle.control.wait_aborted().await;
     let reason = "the weights file is not there";
     third.ends(Ended::failed(reason, true));
     let other = bench.begun().await;
-    assert_eq!(other.order.assignment.run_id, "q");
-    // Of all that was replaced only what nobody else can know is told.
+    assert_eq!(other.handle.assignment.run_id, "q");
+    // Of the replaced assignments only a fatal failure is reported: no other worker may know of it.
     assert!(talk.said().await.starts_with("released r.3 Failed"));
     other.ends(released(Outcome::Stopped { step: 4 }));
     assert_eq!(talk.said().await, "released q.1 Stopped { step: 4 }");
@@ -153,7 +154,7 @@ async fn an_abort_ends_what_it_names() {
     abort(&talk, "r", 1).await;
     abort(&talk, "q", 9).await;
     assign(&talk, assignment("r", 3)).await;
-    first.order.control.wait_aborted().await;
+    first.handle.control.wait_aborted().await;
     abort(&talk, "r", 3).await;
     assert_eq!(
         talk.said().await,
@@ -179,11 +180,11 @@ async fn an_abort_ends_what_it_names() {
             format!("released r.{generation} Aborted")
         );
     }
-    // Nobody forms anything anew with one that was to yield.
+    // No new generation is formed with a worker that was to yield.
     assign(&talk, assignment("r", 6)).await;
     let begun = bench.begun().await;
     ask_to_yield(&talk, "r", 6).await;
-    begun.order.control.wait_given_up().await;
+    begun.handle.control.wait_given_up().await;
     begun.ends(interrupted());
     assert_eq!(talk.said().await, "released r.6 Aborted");
 }
@@ -236,9 +237,9 @@ async fn a_busy_worker_that_shuts_down_waits_for_its_run_to_go_on_without_it() {
     bench.down(talk).await;
     let mut talk = bench.open().await;
     assert_eq!(talk.said().await, "leaving");
-    assert!(!begun.order.control.given_up());
+    assert!(!begun.handle.control.given_up());
     ask_to_yield(&talk, "r", 1).await;
-    begun.order.control.wait_given_up().await;
+    begun.handle.control.wait_given_up().await;
     begun.takes(1).await;
     begun.ends(released(Outcome::Yielded { step: 1 }));
     let said: [String; 2] = talk.all_said().await;
@@ -261,12 +262,12 @@ async fn a_worker_that_shuts_down_does_not_wait_for_ever_for_its_coordinator() {
     bench.down(talk).await;
     bench.shutdown.request();
     let asked = Instant::now();
-    begun.order.control.wait_aborted().await;
+    begun.handle.control.wait_aborted().await;
     assert_eq!(asked.elapsed().as_secs(), ALONE.as_secs());
     begun.ends(released(Outcome::Aborted));
     bench.ends().await;
 
-    // Nor for a device that does not let go, nor for what only waits for another generation.
+    // Nor for a device that does not end, nor for an assignment that only waits for another generation.
     for waits in [false, true] {
         let mut bench = Bench::new();
         let mut talk = bench.open().await;
@@ -286,9 +287,9 @@ async fn a_worker_that_shuts_down_does_not_wait_for_ever_for_its_coordinator() {
     }
 }
 
-/// Many reports are told at the pace at which they are taken.
+/// Many reports are sent at the pace at which they are taken.
 #[tokio::test]
-async fn a_long_absence_is_told_in_full() {
+async fn after_a_long_absence_all_reports_are_sent() {
     const STEPS: u64 = 3000;
     let mut bench = Bench::new();
     let talk = bench.open().await;
@@ -303,4 +304,105 @@ async fn a_long_absence_is_told_in_full() {
         assert_eq!(talk.said().await, format!("step {step} r.1 [{step}]"));
     }
     drop(begun);
+}
+
+#[tokio::test]
+async fn another_protocol_ends_the_worker_with_both_versions() {
+    let bench = Bench::new();
+    let talk = bench.open_with(fovea_proto::PROTOCOL + 1).await;
+    let error = bench.result().await.unwrap_err();
+    let expected = AgentError::Protocol {
+        coordinator: fovea_proto::PROTOCOL + 1,
+    };
+    assert_eq!(error, expected);
+    let text = error.to_string();
+    for version in [fovea_proto::PROTOCOL, fovea_proto::PROTOCOL + 1] {
+        assert!(text.contains(&format!("version {version}")), "{text}");
+    }
+    drop(talk);
+}
+
+/// The coordinator is away for so long that the reports are full: training pauses, and nothing is lost.
+#[tokio::test]
+async fn full_reports_pause_training_until_they_are_acknowledged() {
+    /// 4 MiB each, so that 16 of them are the limit.
+    const SAMPLES: usize = 1 << 20;
+    let mut bench = Bench::new();
+    let talk = bench.open().await;
+    assign(&talk, assignment("r", 1)).await;
+    let begun = bench.begun().await;
+    bench.down(talk).await;
+    let events = begun.handle.events.clone();
+    // The device's thread: a step after the other, as fast as they are taken.
+    let (taken, mut steps) = watch::channel(0);
+    let device = tokio::spawn(async move {
+        for step in 1..=60 {
+            let report = StepReport {
+                step,
+                loss: 0.5,
+                images: 1,
+                images_per_s: 1.0,
+                learning_rate: 0.1,
+                phases: StepPhases::default(),
+            };
+            let samples = vec![0; SAMPLES];
+            events
+                .send(JobEvent::Step { report, samples })
+                .await
+                .unwrap();
+            taken.send_replace(step);
+        }
+    });
+    let paused = steps.wait_for(|step| *step >= 16);
+    timeout(DEADLINE, paused).await.unwrap().unwrap();
+    let mut talk = bench.open().await;
+    // It waits for the coordinator and shows that it is not stuck.
+    let ticks = talk.heartbeat(|_| true).await.ticks;
+    talk.heartbeat(|beat| beat.ticks > ticks + 2).await;
+    let far = *steps.borrow();
+    assert!(far < 60, "it does not pause");
+    // After each acknowledgement it continues; no step is left out.
+    bench.down(talk).await;
+    let mut talk = bench.open().await;
+    for step in 1..=60 {
+        assert!(talk.said().await.starts_with(&format!("step {step} r.1")));
+        let ack = pb::Ack {
+            run_id: "r".into(),
+            step,
+            next_epoch: 0,
+        };
+        talk.tell(FromCoordinator::Ack(ack)).await;
+    }
+    timeout(DEADLINE, device).await.unwrap().unwrap();
+    drop(begun);
+}
+
+#[tokio::test]
+async fn full_reports_do_not_hold_an_abort() {
+    const SAMPLES: usize = 1 << 20;
+    let mut bench = Bench::new();
+    let talk = bench.open().await;
+    assign(&talk, assignment("r", 1)).await;
+    let begun = bench.begun().await;
+    let events = begun.handle.events.clone();
+    let device = tokio::spawn(async move {
+        for step in 1..=60 {
+            let report = StepReport {
+                step,
+                loss: 0.5,
+                images: 1,
+                images_per_s: 1.0,
+                learning_rate: 0.1,
+                phases: StepPhases::default(),
+            };
+            let samples = vec![0; SAMPLES];
+            events
+                .send(JobEvent::Step { report, samples })
+                .await
+                .unwrap();
+        }
+    });
+    abort(&talk, "r", 1).await;
+    timeout(DEADLINE, device).await.unwrap().unwrap();
+    drop((begun, talk));
 }

@@ -1,11 +1,11 @@
-//! How the workers of a generation connect to each other.
+//! Connections between the workers of a generation.
 //!
 //! Every worker listens on one port for its whole life. A worker of rank i connects to all ranks
-//! below it and shows the generation's key (16 random bytes from the coordinator) and its own rank;
-//! it is called by all ranks above. A connection that shows a key nobody asks for is dropped after a
-//! while: the peer may simply have heard of the generation before this worker did.
+//! below it and sends the generation's key (16 random bytes from the coordinator) and its own rank;
+//! all ranks above connect to it. A connection whose key no generation of this worker has is dropped after 120 s: the
+//! peer may have received the generation before this worker did.
 //!
-//! A probe is a call that belongs to no generation. It is answered at once, which shows that this
+//! A probe is a connection that belongs to no generation. It is answered at once, which shows that this
 //! worker can be reached.
 
 use std::collections::HashMap;
@@ -25,10 +25,10 @@ use fovea_core::roster::Roster;
 use super::CollectiveError;
 use super::waiting::{Waiting, Waits};
 
-/// What the peers of a generation show each other.
+/// The secret by which the peers of a generation recognize each other.
 pub type MeshKey = [u8; 16];
 
-/// What the greeting of a peer starts with.
+/// Start of a peer's greeting.
 const MAGIC: [u8; 8] = *b"fovea-m1";
 /// The whole greeting of a probe, and the answer to it.
 const PROBE: [u8; 8] = *b"fovea-p1";
@@ -36,16 +36,16 @@ const PROBE: [u8; 8] = *b"fovea-p1";
 const GREETING: usize = 8 + 16 + 4;
 /// A greeting must come within this.
 const GREETING_DEADLINE: Duration = Duration::from_secs(5);
-/// More connections than this are not listened to at a time; others wait in the system's queue.
+/// Connections whose greeting is awaited at a time; others wait in the system's queue.
 const MOST_GREETINGS: usize = 256;
-/// A connection that nobody asks for is dropped after this, or a little later.
+/// A connection that no generation claims is dropped after this, or a little later.
 const UNCLAIMED: Duration = Duration::from_secs(120);
 /// Of more unclaimed connections than this, the oldest are dropped.
 const MOST_UNCLAIMED: usize = 512;
-/// No call takes longer, so that a peer whose packets vanish does not keep the others from being called.
+/// Longest time of one attempt to connect, so that a peer whose packets are lost does not delay the others.
 const CALL: Duration = Duration::from_secs(1);
-/// Between looks at whether the generation was aborted.
-const LOOK: Duration = Duration::from_millis(50);
+/// Time between two checks whether the generation was aborted.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// This worker's end of all connections with peers.
 #[derive(Clone)]
@@ -74,7 +74,7 @@ pub async fn probe(address: &str, deadline: Duration) -> io::Result<()> {
         if answer != PROBE {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
-                "what answers there is not a worker",
+                "the program that answers there is not a worker",
             ));
         }
         Ok(())
@@ -116,7 +116,7 @@ impl Mesh {
 
     async fn accept(self, listener: TcpListener) {
         let mut greetings = JoinSet::new();
-        // Dropping them must not depend on further arrivals: with no file descriptor left there are none.
+        // Dropping them must not depend on further arrivals: without a free file descriptor there are none.
         let mut sweep = tokio::time::interval(self.unclaimed / 4);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -130,13 +130,13 @@ impl Mesh {
                                 Ok(Ok(Some((key, rank, stream)))) => mesh.arrived(key, rank, stream),
                                 Ok(Ok(None)) => debug!(%from, "answered a probe"),
                                 Ok(Err(e)) => debug!(%from, "not a peer: {e}"),
-                                Err(_) => debug!(%from, "a connection said nothing"),
+                                Err(_) => debug!(%from, "a connection sent no greeting"),
                             }
                         });
                     }
                     Err(e) => {
-                        // Out of file descriptors, say: do not spin.
-                        warn!("cannot accept a peer: {e}");
+                        // For example without a free file descriptor: do not spin.
+                        warn!("peer.not_accepted: cannot accept a connection of a peer: {e}");
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 },
@@ -148,7 +148,7 @@ impl Mesh {
 
     fn arrived(&self, key: MeshKey, rank: u32, stream: TcpStream) {
         let mut arrivals = self.arrivals();
-        // The newest belong to the generation that is about to form, the oldest to dead ones.
+        // The newest belong to the generation that is forming, the oldest to ended ones.
         let excess = (arrivals.len() + 1).saturating_sub(MOST_UNCLAIMED);
         arrivals.drain(..excess);
         arrivals.push(Arrival {
@@ -165,8 +165,8 @@ impl Mesh {
     }
 
     /// Connects the worker of rank `rank` with all its peers, by rank; its own place stays empty.
-    /// Blocks for about `deadline` at most, and gives up as soon as `aborted` says so. `waiting` shows
-    /// one of the peers that are missing.
+    /// Blocks for about `deadline` at most, and gives up as soon as `aborted` holds. `waiting` publishes one of the
+    /// missing peers.
     pub fn connect(
         &self,
         roster: &Roster,
@@ -186,8 +186,8 @@ impl Mesh {
         let mut pause = Duration::from_millis(10);
         let mut next_round = Instant::now();
         loop {
-            waits.look();
-            // All are called in turn: one that cannot be reached must not hide what becomes of the rest.
+            waits.poll();
+            // All are tried in turn: one that cannot be reached must not delay the others.
             if Instant::now() >= next_round {
                 let below: Vec<usize> = (0..rank).filter(|&r| streams[r].is_none()).collect();
                 for &peer in &below {
@@ -198,7 +198,7 @@ impl Mesh {
                     let left = end.saturating_duration_since(Instant::now());
                     let wait = CALL.min(left / below.len() as u32);
                     let address = &roster.members[peer].address;
-                    match looking(&waits, || call(address, key, rank, wait)) {
+                    match polling(&waits, || call(address, key, rank, wait)) {
                         Ok(stream) => {
                             streams[peer] = Some(stream);
                             problems.remove(&peer);
@@ -219,9 +219,9 @@ impl Mesh {
                     streams[from] = Some(arrival.stream);
                 }
             }
-            // A peer may have left again while others were waited for.
+            // A peer may have disconnected while this worker waited for others.
             for stream in &mut streams {
-                stream.take_if(|stream| hung_up(stream));
+                stream.take_if(|stream| disconnected(stream));
             }
             let missing: Vec<usize> = (0..streams.len())
                 .filter(|&r| r != rank && streams[r].is_none())
@@ -236,10 +236,10 @@ impl Mesh {
             let now = Instant::now();
             if now >= end {
                 drop(arrivals);
-                // Who is there but has not called is busy with a long step: that is no reason to complain.
+                // A peer that answers but has not connected is busy with a long step, and not missing.
                 let silent = |&peer: &usize| {
                     problems.contains_key(&peer)
-                        || looking(&waits, || answers(&roster.members[peer].address)).is_err()
+                        || polling(&waits, || answers(&roster.members[peer].address)).is_err()
                 };
                 let missing: Vec<usize> = missing.into_iter().filter(silent).collect();
                 if missing.is_empty() {
@@ -248,8 +248,8 @@ impl Mesh {
                 }
                 return Err(incomplete(roster, &missing, &problems, deadline));
             }
-            // Woken by an arrival; in between, a look at `aborted` and another round of calls.
-            let mut wait = LOOK.min(end - now);
+            // Woken by an arrival; in between `aborted` is checked and the others are tried again.
+            let mut wait = POLL_INTERVAL.min(end - now);
             if first < rank {
                 wait = wait.min(next_round.saturating_duration_since(now));
             }
@@ -276,7 +276,9 @@ fn answers(address: &str) -> io::Result<()> {
     if answer == PROBE {
         Ok(())
     } else {
-        Err(io::Error::other("what answers there is not a worker"))
+        Err(io::Error::other(
+            "the program that answers there is not a worker",
+        ))
     }
 }
 
@@ -290,8 +292,13 @@ fn incomplete(
         let member = &roster.members[*peer];
         let (worker, address) = (&member.worker, &member.address);
         match problems.get(peer) {
-            Some(problem) => warn!(%worker, %address, "the peer cannot be reached: {problem}"),
-            None => warn!(%worker, "the peer did not call, or hung up"),
+            Some(problem) => warn!(
+                %worker,
+                "peer.unreachable: cannot connect to {worker} at {address}: {problem}. Check the network and `advertise`"
+            ),
+            None => {
+                warn!(%worker, "peer.unreachable: {worker} has not connected, or has disconnected")
+            }
         }
     }
     let id = |&rank: &usize| roster.members[rank].worker.to_string();
@@ -301,7 +308,7 @@ fn incomplete(
     }
 }
 
-/// Hears a peer's greeting, or answers a probe.
+/// Reads a peer's greeting, or answers a probe.
 async fn greeted(
     mut stream: tokio::net::TcpStream,
 ) -> io::Result<Option<(MeshKey, u32, TcpStream)>> {
@@ -314,7 +321,7 @@ async fn greeted(
     if magic != MAGIC {
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
-            "it does not greet as a peer does",
+            "its greeting is not that of a peer",
         ));
     }
     let mut key = [0; 16];
@@ -327,18 +334,18 @@ async fn greeted(
     Ok(Some((key, u32::from_le_bytes(rank), stream)))
 }
 
-/// Does `work` on a thread of its own while this one looks up: a name server may take long to answer.
-fn looking<T: Send>(waits: &Waits, work: impl FnOnce() -> T + Send) -> T {
+/// Runs `work` on a thread of its own while this one polls: a name server may take long to answer.
+fn polling<T: Send>(waits: &Waits, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
-        let (tell, told) = mpsc::channel();
+        let (done, finished) = mpsc::channel();
         let worker = scope.spawn(move || {
-            let done = work();
-            // Who is told listens until then.
-            let _ = tell.send(());
-            done
+            let result = work();
+            // The receiver lives until then.
+            let _ = done.send(());
+            result
         });
-        while let Err(RecvTimeoutError::Timeout) = told.recv_timeout(LOOK) {
-            waits.look();
+        while let Err(RecvTimeoutError::Timeout) = finished.recv_timeout(POLL_INTERVAL) {
+            waits.poll();
         }
         worker
             .join()
@@ -369,7 +376,7 @@ fn call(address: &str, key: MeshKey, rank: usize, wait: Duration) -> io::Result<
 }
 
 /// Whether the peer has closed the connection. Nothing is read: its first message may be there already.
-fn hung_up(stream: &TcpStream) -> bool {
+fn disconnected(stream: &TcpStream) -> bool {
     let peeked = stream
         .set_nonblocking(true)
         .and_then(|()| stream.peek(&mut [0]));

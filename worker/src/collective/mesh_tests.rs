@@ -189,7 +189,7 @@ fn an_abort_ends_the_wait() {
 }
 
 #[test]
-fn a_worker_alone_waits_for_nobody() {
+fn a_single_worker_waits_for_no_peer() {
     let port = Port::open(UNCLAIMED);
     let roster = roster(&[port.address()]);
     let met = port.connect(&roster, KEY, 0, Duration::ZERO, &Waiting::default());
@@ -229,7 +229,7 @@ fn probes_tell_open_ports_from_others() {
 
 /// Even when no other connection arrives that would give a reason to look.
 #[test]
-fn what_nobody_asks_for_is_dropped() {
+fn unclaimed_connections_are_dropped() {
     let port = Port::open(Duration::from_millis(100));
     let stream = call(&port.address(), KEY, 1, PATIENCE).unwrap();
     closed_by_peer(&stream).unwrap();
@@ -306,9 +306,9 @@ fn a_slow_call_does_not_pass_for_one_that_hangs() {
     let waiting = Waiting::default();
     let waits = waiting.begin(0);
     let before = waiting.polls();
-    let (go_on, told) = std::sync::mpsc::channel::<()>();
+    let (go_on, released) = std::sync::mpsc::channel::<()>();
     std::thread::scope(|scope| {
-        let called = scope.spawn(|| looking(&waits, move || told.recv().is_ok()));
+        let called = scope.spawn(|| polling(&waits, move || released.recv().is_ok()));
         wait_until("looking up", || waiting.polls() > before + 1);
         go_on.send(()).unwrap();
         assert!(called.join().unwrap());

@@ -1,5 +1,5 @@
-//! What the workers of one generation do together: add up gradients, tell each other small things,
-//! and hand over the state.
+//! Collective operations of the workers of one generation: reduction of gradients, gathering of small messages, and
+//! broadcast of the state.
 //!
 //! A run is defined over virtual ranks, so the sum must not depend on who hosts them: every element
 //! is added in the order of the virtual ranks, 0 to V-1, in 32-bit floats. That is what makes the
@@ -22,11 +22,11 @@ pub use nccl::with_nccl;
 pub use tcp::{Aborter, TcpCollective};
 pub use waiting::Waiting;
 
-/// Why the workers did not come together. No step is left half applied, as its caller has not touched
-/// its parameters yet; a receiver's state in [`Collective::broadcast`] may be.
+/// Why a collective operation failed. No step is left half applied, because its caller has not changed its parameters
+/// yet; a receiver's state in [`Collective::broadcast`] may be partly overwritten.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectiveError {
-    /// A peer went away or stopped answering.
+    /// A peer disconnected or stopped answering.
     #[error("peer {peer} (rank {rank}) {problem}")]
     Peer {
         /// Worker id of the peer.
@@ -36,14 +36,14 @@ pub enum CollectiveError {
         /// What happened.
         problem: String,
     },
-    /// A peer said something that does not belong here.
+    /// A peer sent a message that is not expected here.
     #[error("peer {peer} (rank {rank}) is out of step: {problem}")]
     OutOfStep {
         /// Worker id of the peer.
         peer: String,
         /// Its rank.
         rank: usize,
-        /// What was expected and what came.
+        /// What was expected and what arrived.
         problem: String,
     },
     /// Not all peers connected in time.
@@ -51,7 +51,7 @@ pub enum CollectiveError {
     Incomplete {
         /// Worker ids of all those missing, by rank.
         missing: Vec<String>,
-        /// How long was waited.
+        /// How long this worker waited.
         waited: Duration,
     },
     /// Between GPUs.
@@ -62,14 +62,14 @@ pub enum CollectiveError {
     Aborted,
 }
 
-/// What the workers of one generation do together. All make the same calls in the same order; after
-/// an error there is nothing to do but to drop it.
+/// Collective operations of one generation. All workers make the same calls in the same order. After an error only
+/// dropping it is allowed.
 pub trait Collective: Send {
     /// Adds up the parts of all virtual ranks in their order.
     ///
     /// `parts` holds one buffer for each virtual rank hosted here, in order; `sum` receives the
     /// total. All have the same length on every worker, and are in the same kind of memory here. The parts
-    /// hold their numbers by the time that `ready` tells.
+    /// are complete when `ready` says so.
     fn reduce(
         &mut self,
         parts: &[Buffer],
@@ -77,14 +77,14 @@ pub trait Collective: Send {
         ready: Ready,
     ) -> Result<(), CollectiveError>;
 
-    /// Gives `mine` to all and returns everybody's, by rank, `mine` included. Lengths may differ, and
-    /// be zero; over 256 MiB are refused.
+    /// Sends `mine` to all ranks and returns all ranks' messages, by rank, `mine` included. Lengths may differ, and be
+    /// zero; over 256 MiB are refused.
     fn gather(&mut self, mine: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError>;
 
     /// Overwrites `state` on each rank in `receivers` with that of rank `source`, to the bit. All
     /// ranks call it with the same `source` and `receivers`; those that are neither return at once.
     ///
-    /// After an error a receiver's `state` is good for nothing: it may hold some of both.
+    /// After an error a receiver's `state` is invalid: it may hold some of both.
     ///
     /// # Panics
     /// If a rank is not in the generation.

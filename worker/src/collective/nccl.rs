@@ -1,11 +1,10 @@
-//! The collective for workers on GPUs: gradients over NCCL, from GPU memory to GPU memory, and everything
-//! else over the connections that the workers have anyway.
+//! The collective for workers on GPUs: gradients over NCCL, from GPU memory to GPU memory, and everything else over TCP.
 //!
 //! The ordered reduction is that of `tcp.rs`: every virtual rank's part of a slice goes to the slice's owner, which
-//! adds them in the order of virtual ranks; then the owners broadcast what they have added. A sum of NCCL's
-//! own would depend on the number of workers and on the ring that it chose: that is the `fast` one.
+//! adds them in the order of virtual ranks; then the owners broadcast their sums. NCCL's own sum depends on the number
+//! of workers and on the ring that NCCL chooses: that is the `fast` reduction.
 //!
-//! All of it is queued in a stream of its own, so that it goes on beside the rest of the backward pass.
+//! It is queued in a stream of its own, so that it overlaps the rest of the backward pass.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,12 +30,12 @@ pub struct NcclCollective {
     virtual_ranks: Vec<usize>,
     rank: usize,
     patience: Duration,
-    /// What the others send, kept from step to step.
+    /// Memory for the parts that the other ranks send, kept from step to step.
     scratch: Option<Tensor>,
 }
 
-/// `tcp` with NCCL beneath its reductions, if all workers of the generation have it; else `tcp` itself.
-/// `gpu` is this worker's NCCL and its GPU, if it has both. All call it at the same point.
+/// `tcp` with NCCL for its reductions, if all workers of the generation have NCCL; otherwise `tcp` itself.
+/// `gpu` is this worker's NCCL and its GPU, if it has both. All workers call it at the same point.
 pub fn with_nccl(
     mut tcp: TcpCollective,
     gpu: Option<(&Api, usize)>,
@@ -45,11 +44,11 @@ pub fn with_nccl(
     rank: usize,
     patience: Duration,
 ) -> Result<Box<dyn Collective>, CollectiveError> {
-    // Alone there is nobody to send anything to.
+    // A single worker sends nothing.
     if roster.members.len() == 1 {
         return Ok(Box::new(tcp));
     }
-    // Each says which GPU it has, and rank 0 before that the communicator's name.
+    // Each rank sends which GPU it has, and rank 0 before that the communicator's name.
     let mut mine = Vec::new();
     if let Some((api, device)) = gpu {
         if rank == 0 {
@@ -57,16 +56,19 @@ pub fn with_nccl(
         }
         mine.extend(card(device).map_err(CollectiveError::Gpu)?.into_bytes());
     }
-    let said = tcp.gather(&mine)?;
+    let messages = tcp.gather(&mine)?;
     let Some((api, device)) = gpu else {
         return Ok(Box::new(tcp));
     };
     let names = roster.members.iter().map(|member| member.worker.as_str());
-    let said_by: Vec<(&str, &[u8])> = names.zip(said.iter().map(Vec::as_slice)).collect();
-    let id = match communicator_name(&said_by) {
+    let by_worker: Vec<(&str, &[u8])> = names.zip(messages.iter().map(Vec::as_slice)).collect();
+    let id = match communicator_name(&by_worker) {
         Ok(id) => id,
         Err(reason) => {
-            info!(reason, "gradients travel by way of the host");
+            info!(
+                reason,
+                "reduction.selected: gradients are reduced through the host's memory: {reason}"
+            );
             return Ok(Box::new(tcp));
         }
     };
@@ -78,29 +80,32 @@ pub fn with_nccl(
         Communicator::connect(api, device, slot, id, ranks, rank, waiting, patience)
             .map_err(CollectiveError::Gpu)?
     };
-    info!(nccl = api.version, "gradients travel over NCCL");
+    info!(
+        nccl = api.version,
+        "reduction.selected: gradients are reduced by NCCL {}", api.version
+    );
     let link = Box::new(communicator);
     Ok(Box::new(NcclCollective::new(
         tcp, link, reduction, roster, rank, patience,
     )))
 }
 
-/// The communicator's name by what all workers have said, or why there can be none. All decide the same.
-fn communicator_name<'a>(said: &[(&str, &'a [u8])]) -> Result<&'a [u8], String> {
-    let lacking: Vec<&str> = said
+/// The communicator's name from the messages of all workers, or why there can be none. All decide the same.
+fn communicator_name<'a>(messages: &[(&str, &'a [u8])]) -> Result<&'a [u8], String> {
+    let lacking: Vec<&str> = messages
         .iter()
-        .filter(|(_, said)| said.is_empty())
+        .filter(|(_, message)| message.is_empty())
         .map(|(worker, _)| *worker)
         .collect();
     if !lacking.is_empty() {
         return Err(format!("no NCCL at {}", lacking.join(", ")));
     }
-    let (id, first) = said[0]
+    let (id, first) = messages[0]
         .1
         .split_at_checked(ID_BYTES)
-        .ok_or("rank 0 gave no name of a communicator")?;
-    let mut cards: BTreeMap<&[u8], &str> = BTreeMap::from([(first, said[0].0)]);
-    for (worker, card) in &said[1..] {
+        .ok_or("rank 0 sent no name of a communicator")?;
+    let mut cards: BTreeMap<&[u8], &str> = BTreeMap::from([(first, messages[0].0)]);
+    for (worker, card) in &messages[1..] {
         if let Some(other) = cards.insert(card, worker) {
             return Err(format!(
                 "{other} and {worker} share a GPU, which NCCL does not allow; give each its own (local_rank)"

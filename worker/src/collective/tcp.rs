@@ -6,7 +6,7 @@
 //! one virtual rank per worker each worker sends 2 (N-1)/N of the buffer, as a ring all-reduce does.
 //!
 //! While this thread reads from its peers in the order of their ranks, one thread per peer writes,
-//! so that full socket buffers cannot block everybody.
+//! so that full socket buffers cannot block all workers.
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
@@ -22,7 +22,7 @@ use super::{Collective, CollectiveError, accumulate, accumulate_tensors};
 use crate::device::{Buffer, Ready};
 use crate::gpu::communicator::Slot;
 
-/// A gathered message may not be longer, in bytes: what a peer says is no reason to run out of memory.
+/// Longest gathered message in bytes. A peer must not make this worker run out of memory.
 const MOST_GATHERED: u64 = 256 << 20;
 
 /// The collective of one generation over TCP connections.
@@ -32,7 +32,7 @@ pub struct TcpCollective {
     rank: usize,
     /// By rank; this worker's own place is empty.
     peers: Vec<Option<Peer>>,
-    /// Calls so far. Every call counts on every rank, also on those that have nothing to do in it.
+    /// Calls so far. Every call counts on every rank, also on those that do nothing in it.
     sequence: u64,
     scratch: Vec<f32>,
     waiting: Waiting,
@@ -48,12 +48,11 @@ pub struct Aborter {
 }
 
 impl Aborter {
-    /// Shuts the connections down: a blocked read or write returns at once, and so does what the GPU waits
-    /// for.
+    /// Shuts the connections down: a blocked read or write returns at once, and so does a wait for the GPU.
     pub fn abort(&self) {
         self.communicator.abort();
         for stream in self.streams.iter() {
-            // Already closed is as good.
+            // It may be closed already.
             let _ = stream.shutdown(Shutdown::Both);
         }
     }
@@ -61,19 +60,19 @@ impl Aborter {
 
 impl TcpCollective {
     /// Takes the connected streams of `roster` (by rank, own place empty). No single read or write
-    /// may take longer than `patience`; `waiting` shows whom a call waits for.
+    /// may take longer than `timeout`; `waiting` publishes for which peer a call waits.
     pub fn new(
         roster: &Roster,
         rank: usize,
         streams: Vec<Option<TcpStream>>,
-        patience: Duration,
+        timeout: Duration,
         waiting: Waiting,
     ) -> io::Result<Self> {
         let mut peers = Vec::with_capacity(streams.len());
         for (rank, (stream, member)) in streams.into_iter().zip(&roster.members).enumerate() {
             peers.push(match stream {
                 None => None,
-                Some(stream) => Some(Peer::new(member, rank, stream, patience)?),
+                Some(stream) => Some(Peer::new(member, rank, stream, timeout)?),
             });
         }
         Ok(Self {
@@ -87,7 +86,7 @@ impl TcpCollective {
         })
     }
 
-    /// Each worker gives one part to a reduction, however many virtual ranks it hosts.
+    /// Each worker contributes one part to a reduction, however many virtual ranks it hosts.
     pub fn with_one_part_each(mut self) -> Self {
         for peer in self.peers.iter_mut().flatten() {
             peer.parts = 1;
@@ -100,7 +99,7 @@ impl TcpCollective {
         &self.communicator
     }
 
-    /// Where whom it waits for is shown.
+    /// Where the awaited peer is published.
     pub(super) fn waiting(&self) -> &Waiting {
         &self.waiting
     }
@@ -206,7 +205,7 @@ impl Collective for TcpCollective {
                 accumulate_tensors(sum, parts);
                 Ok(())
             }
-            // By way of the host: correct, and slow. Reading waits for all that the GPU has been told so far.
+            // Through the host's memory: correct, and slow. Reading waits for all work queued on the GPU so far.
             Buffer::Tensor(_) => {
                 let parts: Vec<Vec<f32>> = parts.iter().map(|p| p.read(0..p.len())).collect();
                 let parts: Vec<&[f32]> = parts.iter().map(Vec::as_slice).collect();
@@ -225,12 +224,12 @@ impl Collective for TcpCollective {
             sequence: self.sequence,
         };
         if mine.len() as u64 > MOST_GATHERED {
-            // The peers would refuse it; here it is known before so much has been sent.
+            // The peers would refuse it; this is known before it has been sent.
             return Err(CollectiveError::OutOfStep {
                 peer: self.id.clone(),
                 rank: self.rank,
                 problem: format!(
-                    "it gives {} bytes, at most {MOST_GATHERED} are allowed",
+                    "its message has {} bytes, and at most {MOST_GATHERED} are allowed",
                     mine.len()
                 ),
             });

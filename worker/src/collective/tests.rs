@@ -12,7 +12,7 @@ use tch::Tensor;
 use super::*;
 
 pub(in crate::collective) const PATIENCE: Duration = Duration::from_secs(20);
-/// For tests in which nobody but an abort may end a wait: longer than they take the end for, but it ends.
+/// For tests in which only an abort may end a wait: longer than the test waits, but finite.
 const FOREVER: Duration = Duration::from_secs(60);
 /// More than the buffers of two sockets hold, in floats.
 const LARGE: usize = 8_000_000;
@@ -191,7 +191,7 @@ fn message(rank: usize, round: usize) -> Vec<u8> {
 }
 
 #[test]
-fn all_get_what_everybody_gives() {
+fn every_rank_gets_the_messages_of_all() {
     for workers in 1..=4 {
         let collectives = meshed(&roster(workers, 4), PATIENCE);
         each(collectives, |rank, collective| {

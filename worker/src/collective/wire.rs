@@ -1,4 +1,5 @@
-//! Messages between the workers of a generation, and how they go both ways without blocking everybody.
+//! Messages between the workers of a generation, sent and received at the same time so that full socket buffers do not
+//! block all of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
@@ -9,21 +10,21 @@ use std::time::{Duration, Instant};
 use fovea_core::roster::Member;
 
 use super::CollectiveError;
-use super::waiting::{LOOK, Waiting, Waits};
+use super::waiting::{POLL_INTERVAL, Waiting, Waits};
 
 /// A connected peer.
 pub(super) struct Peer {
     pub(super) id: String,
     pub(super) rank: usize,
-    /// Its reads end after [`LOOK`], see [`Peer::new`].
+    /// Its reads end after [`POLL_INTERVAL`], see [`Peer::new`].
     stream: TcpStream,
-    /// Parts that it gives to a reduction: one for each virtual rank that it hosts.
+    /// Parts that it contributes to a reduction: one for each virtual rank that it hosts.
     pub(super) parts: usize,
-    /// No single read or write takes longer.
-    patience: Duration,
+    /// Longest time of a single read or write.
+    timeout: Duration,
 }
 
-/// Which message is due: a peer that thinks of another one is out of step.
+/// Identifies the message that is due: a peer that sends another one is out of step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tag {
     pub(super) kind: u32,
@@ -39,8 +40,8 @@ pub(super) const STATE: u32 = 4;
 /// magic, kind, sequence, length in bytes.
 const HEADER: usize = 24;
 
-/// Sends `what(rank)` to every peer for which there is something, each on a thread of its own, while
-/// this thread runs `read`.
+/// Sends `what(rank)`, if there is a message for that rank, to every peer on a thread of its own, while this thread runs
+/// `read`.
 pub(super) fn exchange<'a>(
     peers: &[Option<Peer>],
     tag: Tag,
@@ -49,20 +50,20 @@ pub(super) fn exchange<'a>(
     read: impl FnOnce() -> Result<(), CollectiveError>,
 ) -> Result<(), CollectiveError> {
     std::thread::scope(|scope| {
-        let (tell, told) = mpsc::channel();
+        let (done, finished) = mpsc::channel();
         let mut sending = BTreeSet::new();
         for peer in peers.iter().flatten() {
             if let Some(parts) = what(peer.rank) {
                 sending.insert(peer.rank);
-                let tell = tell.clone();
-                // Who is told listens until all have told.
-                scope.spawn(move || drop(tell.send((peer.rank, peer.send(tag, &parts)))));
+                let done = done.clone();
+                // The receiver lives until all writers have finished.
+                scope.spawn(move || drop(done.send((peer.rank, peer.send(tag, &parts)))));
             }
         }
-        drop(tell);
+        drop(done);
         let result = read();
         if result.is_err() {
-            // Writers may be stuck towards a peer that does not read: free them.
+            // Writers may block on a peer that does not read. This ends them.
             for peer in peers.iter().flatten() {
                 let _ = peer.stream.shutdown(Shutdown::Both);
             }
@@ -70,22 +71,22 @@ pub(super) fn exchange<'a>(
         let mut sent = BTreeMap::new();
         while let Some(&slowest) = sending.first() {
             let waits = waiting.begin(slowest);
-            match told.recv_timeout(LOOK) {
+            match finished.recv_timeout(POLL_INTERVAL) {
                 Ok((rank, result)) => {
                     sending.remove(&rank);
                     sent.insert(rank, result);
                 }
-                Err(RecvTimeoutError::Timeout) => waits.look(),
-                // One has panicked, and so will the scope.
+                Err(RecvTimeoutError::Timeout) => waits.poll(),
+                // A writer has panicked, and so will the scope.
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        // What was read first names the cause; a writer's error may only follow from it.
+        // The reader's error names the cause; a writer's error may only follow from it.
         result.and(sent.into_values().collect())
     })
 }
 
-/// Reads from a peer, looking up again and again.
+/// Reads from a peer, and counts polls while it waits.
 struct Listener<'a> {
     peer: &'a Peer,
     waits: Waits<'a>,
@@ -96,9 +97,9 @@ impl Read for Listener<'_> {
         let begun = Instant::now();
         loop {
             let read = (&self.peer.stream).read(into);
-            self.waits.look();
+            self.waits.poll();
             match read {
-                Err(e) if timed_out(&e) && begun.elapsed() < self.peer.patience => {}
+                Err(e) if timed_out(&e) && begun.elapsed() < self.peer.timeout => {}
                 read => return read,
             }
         }
@@ -118,16 +119,16 @@ impl Peer {
         member: &Member,
         rank: usize,
         stream: TcpStream,
-        patience: Duration,
+        timeout: Duration,
     ) -> io::Result<Self> {
-        stream.set_read_timeout(Some(LOOK.min(patience)))?;
-        stream.set_write_timeout(Some(patience))?;
+        stream.set_read_timeout(Some(POLL_INTERVAL.min(timeout)))?;
+        stream.set_write_timeout(Some(timeout))?;
         Ok(Self {
             id: member.worker.to_string(),
             rank,
             stream,
             parts: member.virtual_ranks as usize,
-            patience,
+            timeout,
         })
     }
 
@@ -228,7 +229,7 @@ impl Peer {
             io::ErrorKind::UnexpectedEof
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::BrokenPipe => "closed the connection".to_owned(),
-            _ => format!("cannot be heard: {error}"),
+            _ => format!("cannot be read from: {error}"),
         };
         CollectiveError::Peer {
             peer: self.id.clone(),

@@ -1,4 +1,4 @@
-//! The memory that gradients are computed into and added up in: where the device that computes them has it.
+//! Memory for gradients, on the device that computes them.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ pub enum Buffer {
     /// In the process's memory.
     Host(Vec<f32>),
     /// In a tensor: contiguous f32 of one dimension, usually in a GPU's memory. Writing to it is queued
-    /// behind what the GPU has been told to do before; reading from it waits for that.
+    /// behind the work queued on the GPU before; reading from it waits for that work.
     Tensor(Tensor),
 }
 
@@ -24,7 +24,7 @@ impl Buffer {
         }
     }
 
-    /// How many there are.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         match self {
             Self::Host(values) => values.len(),
@@ -32,7 +32,7 @@ impl Buffer {
         }
     }
 
-    /// Whether there are none.
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -53,7 +53,7 @@ impl Buffer {
         }
     }
 
-    /// Overwrites those from `at` on.
+    /// Overwrites the elements from `at` on.
     ///
     /// # Panics
     /// If they reach beyond the end.
@@ -67,7 +67,7 @@ impl Buffer {
         }
     }
 
-    /// A copy of some.
+    /// A copy of a range.
     ///
     /// # Panics
     /// If the range reaches beyond the end.
@@ -84,7 +84,7 @@ impl Buffer {
         }
     }
 
-    /// Makes those of `range` zero.
+    /// Sets the elements of `range` to zero.
     pub fn clear(&mut self, range: Range<usize>) {
         match self {
             Self::Host(own) => own[range].fill(0.0),
@@ -97,13 +97,13 @@ impl Buffer {
     }
 }
 
-/// Numbers in a tensor on `device`. The host goes on while a GPU fetches them: libtorch's plain copy would wait until the
-/// GPU has done all that it was told before.
+/// Numbers in a tensor on `device`. The host continues while the GPU fetches them: libtorch's plain copy would wait until
+/// the GPU has done all work queued before.
 pub(super) fn sent<T: Element>(values: &[T], device: Device) -> Tensor {
     let host = Tensor::from_slice(values);
     match device {
         Device::Cpu => host,
-        // The driver copies them aside before the call returns.
+        // The driver copies them before the call returns.
         device => host.to_device_(device, T::KIND, true, false),
     }
 }

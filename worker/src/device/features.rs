@@ -157,8 +157,9 @@ impl FeatureCache {
             info!(
                 images = self.counts.images,
                 mib = mib(self.counts.bytes),
-                "the cache of the frozen layers' activations is full; the rest is computed each time \
-                 (a larger cache_mib holds more)"
+                "activations.full: the cache of the frozen layers' activations is full at {} images; the others are \
+                 computed in every step (a larger cache_mib holds more)",
+                self.counts.images
             );
         }
     }
@@ -172,7 +173,7 @@ impl Drop for FeatureCache {
                 images = counts.images,
                 mib = mib(counts.bytes),
                 hit_rate = format!("{:.3}", counts.hit_rate()),
-                "the frozen layers' activations are let go"
+                "activations.dropped: dropping the cache of the frozen layers' activations"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! A gradient with what travels behind it, cut into buckets.
+//! A gradient and its trailer, cut into buckets.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use fovea_core::googlenet::FlatLayout;
 use super::Buffer;
 use crate::gpu::stream::Event;
 
-/// 32-bit floats in one row, cut into the buckets of [`FlatLayout::buckets`]: the last one goes on behind the gradient.
+/// 32-bit floats in one row, cut into the buckets of [`FlatLayout::buckets`]: the last one continues with the trailer.
 #[derive(Debug, Default)]
 pub struct Flat(Vec<Buffer>);
 
@@ -23,12 +23,12 @@ impl Flat {
         Self(lens.map(make).collect())
     }
 
-    /// How many there are.
+    /// Number of elements.
     pub fn len(&self) -> usize {
         self.0.iter().map(Buffer::len).sum()
     }
 
-    /// Whether there are none.
+    /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -43,7 +43,7 @@ impl Flat {
         &mut self.0
     }
 
-    /// A copy of some.
+    /// A copy of a range.
     ///
     /// # Panics
     /// If the range reaches beyond the end.
@@ -61,7 +61,7 @@ impl Flat {
         values
     }
 
-    /// Overwrites those from `at` on.
+    /// Overwrites the elements from `at` on.
     ///
     /// # Panics
     /// If they reach beyond the end.
@@ -79,7 +79,7 @@ impl Flat {
         }
     }
 
-    /// Makes those of `range` zero.
+    /// Sets the elements of `range` to zero.
     pub fn clear(&mut self, range: Range<usize>) {
         let mut start = 0;
         for bucket in &mut self.0 {
@@ -100,11 +100,11 @@ impl Buckets for Flat {
     fn finished(&mut self, _: usize, _: Ready) {}
 }
 
-/// When the numbers of a finished bucket are there: once a GPU has come to that point. None: once it has done all that
-/// it has been told by then, and on the CPU at once.
+/// When a finished bucket is complete: once the GPU has reached that point. None: once it has done all work queued by
+/// then; on the CPU at once.
 pub type Ready = Option<Event>;
 
-/// Where a gradient goes.
+/// Receives a gradient.
 pub trait Buckets {
     /// A bucket that is not finished.
     fn bucket(&mut self, number: usize) -> &mut Buffer;

@@ -1,4 +1,4 @@
-//! Gradients on their way from libtorch into the loop's buckets, and what is asked of them there.
+//! Copies gradients from libtorch into the training loop's buckets, and checks that they are finite.
 
 use tch::{Kind, Tensor, no_grad};
 
@@ -8,7 +8,7 @@ use crate::gpu::stream::Event;
 use crate::model::Sink;
 use crate::model::raw::values;
 
-/// Puts gradients where the loop wants them.
+/// Puts gradients into the loop's buckets.
 pub(super) struct IntoBuckets<'a> {
     pub(super) buckets: &'a mut dyn Buckets,
     pub(super) device: tch::Device,
@@ -56,7 +56,7 @@ pub(super) fn all_finite<'a>(
     if flags.is_empty() || !on_host {
         return Ok(on_host);
     }
-    // One question to the GPU.
+    // One synchronization with the GPU.
     let all = Tensor::stack(&flags, 0).all().f_int64_value(&[]);
     all.map(|all| all != 0)
         .map_err(failed("looking for numbers that are not finite"))

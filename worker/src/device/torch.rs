@@ -17,7 +17,7 @@ use super::buffer::sent;
 use super::gradients::{IntoBuckets, all_finite, over};
 use super::{
     Batch, Buckets, Buffer, CacheCounts, Device, DeviceError, FeatureCache, Flat, HeldImages,
-    Image, ImageStore, MicroBatch, Pixels, Split, digest_of, images,
+    Image, ImageStore, PhaseTimes, Pixels, Split, digest_of, images,
 };
 use crate::model::raw::values;
 use crate::model::{Net, loss_sum};
@@ -258,7 +258,7 @@ impl Device for TorchDevice {
         &mut self,
         batch: &Batch,
         into: &mut dyn Buckets,
-    ) -> Result<MicroBatch, DeviceError> {
+    ) -> Result<PhaseTimes, DeviceError> {
         let begun = Instant::now();
         let device = self.net.device();
         let labels: Vec<i64> = batch.labels.iter().map(|&l| i64::from(l)).collect();
@@ -295,7 +295,7 @@ impl Device for TorchDevice {
             let doing = "computing the gradient";
             return Err(DeviceError { doing, reason });
         }
-        Ok(MicroBatch {
+        Ok(PhaseTimes {
             load: loaded - begun,
             forward: forward - loaded,
             backward: forward.elapsed(),

@@ -13,10 +13,10 @@ use crate::collective::Waiting;
 use crate::device::Ready;
 
 /// Between looks at a call under way.
-const LOOK: Duration = Duration::from_micros(20);
+const POLL_INTERVAL: Duration = Duration::from_micros(20);
 
 /// The place of a generation's communicator: empty, open, or aborted for good. Calls are made under its lock,
-/// and none of them blocks, so an abort from another thread gets in between and nobody uses what is gone.
+/// and none of them blocks, so an abort from another thread gets in between, and nothing is used after it is freed.
 #[derive(Debug, Default)]
 pub struct Slot(Mutex<State>);
 
@@ -99,7 +99,7 @@ pub enum Call {
 
 /// Sends between the GPUs of a generation, in a stream of work beside libtorch's.
 pub trait Link: Send {
-    /// What is queued from now on waits for `ready`; without it, for all that this thread has told the GPU so far.
+    /// Work queued from now on waits for `ready`; without it, for all that this thread has queued on the GPU so far.
     fn begin(&mut self, ready: Ready) -> Found<()>;
 
     /// Queues calls as one group. All ranks make the calls that fit together.
@@ -109,7 +109,7 @@ pub trait Link: Send {
     /// [`Link::wait`] has returned.
     unsafe fn group(&mut self, calls: &[Call], deadline: Duration) -> Found<()>;
 
-    /// Queues what `work` tells libtorch to compute.
+    /// Queues the computations that `work` starts.
     fn compute(&mut self, work: &mut dyn FnMut()) -> Found<()>;
 
     /// Waits until the GPU has done all that was queued. A peer that is lost ends the wait, as an abort does.
@@ -124,7 +124,7 @@ pub struct Communicator {
     device: usize,
     context: Context,
     side: SideStream,
-    /// What the reduction under way waits for here, until the GPU has come to it.
+    /// What the current reduction waits for here, until the GPU has reached it.
     computing: Option<Event>,
 }
 
@@ -136,8 +136,7 @@ impl Drop for Communicator {
 
 impl Communicator {
     /// Connects `rank` of `ranks` under the name `id`, on the GPU `device`, which is current. Gives up after `deadline`.
-    /// While it waits for others, then and later, `waiting` is told that it looks up; not while its own GPU is what
-    /// keeps it waiting.
+    /// While it waits for its peers, then and later, it counts polls in `waiting`; not while it waits for its own GPU.
     #[allow(clippy::too_many_arguments)] // What a rank is, where, and how long it waits.
     pub fn connect(
         api: &Api,
@@ -196,32 +195,32 @@ impl Communicator {
         Ok(communicator)
     }
 
-    /// Waits until NCCL has taken the last call on.
+    /// Waits until NCCL has accepted the last call.
     fn settle(&mut self, doing: &str, deadline: Duration) -> Found<()> {
         let end = Instant::now() + deadline;
         while self.pending(doing)? {
             if Instant::now() > end {
                 return Err(format!("NCCL: {doing}: not done within {deadline:?}"));
             }
-            self.look()?;
-            std::thread::sleep(LOOK);
+            self.poll()?;
+            std::thread::sleep(POLL_INTERVAL);
         }
         Ok(())
     }
 
-    /// Looks up, if it is others who are waited for.
-    fn look(&mut self) -> Found<()> {
+    /// Counts a poll, if it waits for its peers.
+    fn poll(&mut self) -> Found<()> {
         if let Some(event) = &self.computing {
             if !event.done()? {
                 return Ok(());
             }
             self.computing = None;
         }
-        self.waiting.look();
+        self.waiting.poll();
         Ok(())
     }
 
-    /// Whether a call is still being taken on; an error of any call, of the network, or an abort is one here.
+    /// Whether a call is still being accepted. Returns an error of any call, of the network, or an abort.
     fn pending(&self, doing: &str) -> Found<bool> {
         let state = self.slot.state();
         let State::Open(Comm { handle, .. }) = *state else {
@@ -311,8 +310,8 @@ impl Link for Communicator {
             if Instant::now() > end {
                 return Err(format!("nothing came within {deadline:?}"));
             }
-            self.look()?;
-            std::thread::sleep(LOOK);
+            self.poll()?;
+            std::thread::sleep(POLL_INTERVAL);
         }
         // What was aborted ends, too.
         self.pending("reducing").map(drop)

@@ -1,8 +1,8 @@
-//! What this machine has of CUDA, found and loaded when the worker starts.
+//! CUDA on this machine, found and loaded when the worker starts.
 //!
 //! The program is linked against libtorch's CPU part only, so that one binary runs everywhere. Where there is
 //! a driver, `libtorch_cuda.so` is loaded from libtorch's own folder before the first tensor is made, and its
-//! GPUs show up; NCCL comes from the wheel beside it, or from the system. What is missing is said, with the
+//! GPUs show up; NCCL comes from the wheel beside it, or from the system. What is missing is reported with the
 //! reason, and never a crash.
 
 pub mod communicator;
@@ -30,7 +30,7 @@ pub struct Gpu {
     pub bytes: usize,
 }
 
-/// What was found.
+/// The libraries of this machine.
 #[derive(Debug)]
 pub struct Libraries {
     /// Folder of libtorch's libraries.
@@ -45,7 +45,7 @@ pub struct Libraries {
     pub nccl: Found<nccl::Api>,
 }
 
-/// Looks for everything, once, and loads it. Call it before the first tensor is made.
+/// Finds and loads the libraries, once. Call it before the first tensor is made.
 pub fn libraries() -> &'static Libraries {
     static LIBRARIES: OnceLock<Libraries> = OnceLock::new();
     LIBRARIES.get_or_init(|| {
@@ -111,7 +111,7 @@ fn choose_from<'a>(
         )),
         Err(problem) => Err(format!(
             "device: {setting:?} cannot be used: libtorch's CUDA library: {problem} (fovea-worker devices \
-             says more)"
+             gives details)"
         )),
     }
 }
@@ -131,10 +131,10 @@ pub fn name(device: tch::Device) -> String {
     }
 }
 
-/// Makes a GPU the one that this thread's calls go to; libtorch says itself which it means, NCCL does not.
+/// Makes a GPU the current one of this thread. NCCL needs that; libtorch names the device in every call.
 ///
 /// # Errors
-/// What the driver says.
+/// The driver's error.
 pub fn make_current(device: tch::Device) -> Result<(), String> {
     let tch::Device::Cuda(number) = device else {
         return Ok(());
@@ -157,7 +157,7 @@ impl Context {
     /// That of the calling thread, see [`make_current`].
     ///
     /// # Errors
-    /// What the driver says, or that there is none.
+    /// The driver's error, or that there is none.
     pub fn current() -> Found<Self> {
         let current = driver::ctx::get_current().map_err(|e| format!("the GPU's context: {e}"))?;
         current
@@ -168,26 +168,26 @@ impl Context {
     /// Makes it that of the calling thread.
     ///
     /// # Errors
-    /// What the driver says.
+    /// The driver's error.
     pub fn enter(self) -> Found<()> {
         // SAFETY: a context that stays.
         unsafe { driver::ctx::set_current(self.0) }.map_err(|e| format!("the GPU's context: {e}"))
     }
 }
 
-/// What tells a GPU from all others, for NCCL: two ranks may not share one, unless they pretend to be on two machines.
+/// A GPU's unique name, for NCCL: two ranks may not share a GPU, unless NCCL_HOSTID puts them on two machines.
 ///
 /// # Errors
-/// What the driver says.
+/// The driver's error.
 pub fn card(device: usize) -> Found<String> {
     let uuid = driver::device::get(device as c_int).and_then(driver::device::get_uuid);
-    let uuid = uuid.map_err(|e| format!("cuda:{device} does not say which it is: {e}"))?;
+    let uuid = uuid.map_err(|e| format!("cuda:{device} does not give its UUID: {e}"))?;
     let machine = std::env::var("NCCL_HOSTID").unwrap_or_default();
     let bytes = uuid.bytes.map(|byte| byte as u8);
     Ok(format!("{machine}/{}", hex::encode(bytes)))
 }
 
-/// Bytes that are free on the GPU that is current, or None where that cannot be said.
+/// Bytes that are free on the GPU that is current, or None if it is not known.
 pub fn free_bytes() -> Option<u64> {
     driver::mem_get_info().ok().map(|(free, _)| free as u64)
 }
@@ -202,7 +202,9 @@ pub fn budgets(free: Option<u64>, activations: u64, photographs: u64) -> (u64, u
             info!(
                 wanted_mib = mib(wanted),
                 mib = mib(most),
-                "the GPU has less memory for {what}; what does not fit is computed or sent again"
+                "gpu.memory_limited: {what} get {} MiB of the {} MiB wanted; what does not fit is computed or sent again",
+                mib(most),
+                mib(wanted)
             );
         }
         wanted.min(most)
@@ -242,20 +244,21 @@ fn find_driver() -> Found<(String, Vec<Gpu>)> {
     if !unsafe { sys::is_culib_present() } {
         return Err("libcuda.so.1 is there, but cannot be used".into());
     }
-    let said = |doing: &'static str| move |e: driver::DriverError| format!("{doing}: {e}");
-    driver::init().map_err(said("the driver does not start"))?;
+    let failed = |doing: &'static str| move |e: driver::DriverError| format!("{doing}: {e}");
+    driver::init().map_err(failed("the driver does not start"))?;
     let mut version: c_int = 0;
     // SAFETY: writes one number.
     unsafe { sys::cuDriverGetVersion(&mut version) }
         .result()
-        .map_err(said("the driver's version"))?;
-    let count = driver::device::get_count().map_err(said("the number of GPUs"))?;
+        .map_err(failed("the driver's version"))?;
+    let count = driver::device::get_count().map_err(failed("the number of GPUs"))?;
     let gpus = (0..count).map(|number| {
-        let device = driver::device::get(number).map_err(said("a GPU"))?;
+        let device = driver::device::get(number).map_err(failed("a GPU"))?;
         Ok(Gpu {
-            name: driver::device::get_name(device).map_err(said("a GPU's name"))?,
+            name: driver::device::get_name(device).map_err(failed("a GPU's name"))?,
             // SAFETY: a device that the driver has just named.
-            bytes: unsafe { driver::device::total_mem(device) }.map_err(said("a GPU's memory"))?,
+            bytes: unsafe { driver::device::total_mem(device) }
+                .map_err(failed("a GPU's memory"))?,
         })
     });
     let gpus: Vec<Gpu> = gpus.collect::<Result<_, String>>()?;
@@ -302,7 +305,7 @@ fn open(name: impl AsFilename) -> Found<&'static Library> {
         .map_err(|e| with_cause(&e))
 }
 
-/// What the system says is in an error's cause; the error itself only says that loading failed.
+/// The reason is in the error's cause; the error itself only says that loading failed.
 fn with_cause(error: &libloading::Error) -> String {
     let cause = std::error::Error::source(error);
     cause.map_or_else(|| error.to_string(), ToString::to_string)

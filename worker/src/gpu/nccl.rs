@@ -1,6 +1,6 @@
 //! NCCL's functions, loaded from its library.
 //!
-//! The types are cudarc's; the functions are looked up here, because NCCL's library is called
+//! The types are cudarc's; the functions are polled here, because NCCL's library is called
 //! `libnccl.so.2` where it comes as a wheel, and cudarc does not look for that name.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -70,7 +70,7 @@ pub struct Api {
     pub(super) functions: Functions,
 }
 
-/// What names a communicator: made by one rank, shown to all.
+/// Bytes of a communicator's name, which one rank makes and sends to all.
 pub const ID_BYTES: usize = size_of::<ncclUniqueId>();
 
 impl Api {
@@ -103,9 +103,9 @@ impl Api {
         let get_version: unsafe extern "C" fn(*mut c_int) -> Code = function!(b"ncclGetVersion");
         let mut code = 0;
         // SAFETY: writes one number.
-        let said = unsafe { get_version(&mut code) };
-        if said != SUCCESS {
-            return Err(format!("it does not say its version (error {said})"));
+        let status = unsafe { get_version(&mut code) };
+        if status != SUCCESS {
+            return Err(format!("it does not give its version (error {status})"));
         }
         Ok(Api {
             version: format!("{}.{}.{}", code / 10_000, code % 10_000 / 100, code % 100),

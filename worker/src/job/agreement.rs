@@ -1,7 +1,7 @@
-//! The members of a generation agree on the state to start from, without asking anybody else.
+//! Agreement of a generation's members on the state to start from, without the coordinator.
 //!
-//! Each says what it holds, all decide the same by [`adopt`], and who holds the state gives it to those
-//! who lack it.
+//! Each member sends which state it holds, all decide the same by [`adopt`], and a holder of the state broadcasts it to
+//! the members that lack it.
 
 use fovea_core::adoption::{Adoption, adopt};
 use fovea_core::roster::Roster;
@@ -11,18 +11,18 @@ use tracing::{info, warn};
 use super::JobError;
 use crate::collective::{Collective, CollectiveError};
 use crate::device::Device;
+use crate::progress::Progress;
 use crate::training::{Parts, State};
-use crate::vitals::Vitals;
 
 /// Flag, step, digest.
 const OFFER: usize = 25;
 
-/// What is needed to agree.
+/// What is needed for the agreement.
 pub(super) struct Agreement<'a> {
     pub(super) roster: &'a Roster,
     pub(super) rank: usize,
     pub(super) collective: &'a mut dyn Collective,
-    pub(super) vitals: &'a Vitals,
+    pub(super) progress: &'a Progress,
     /// Elements of a state.
     pub(super) state_len: usize,
     /// Makes a device without a state.
@@ -30,8 +30,8 @@ pub(super) struct Agreement<'a> {
 }
 
 impl Agreement<'_> {
-    /// Brings `held`, the state in this worker's memory, to what all start from. `stored` reads the newest
-    /// checkpoint, or makes the first state. After an error `held` is as it was, unless the device failed.
+    /// Brings `held`, the state in this worker's memory, to the state from which all start. `stored` reads the newest
+    /// checkpoint, or makes the first state. After an error `held` is unchanged, unless the device failed.
     pub(super) fn reach(
         self,
         held: &mut Option<State>,
@@ -41,21 +41,21 @@ impl Agreement<'_> {
             roster,
             rank,
             collective,
-            vitals,
+            progress,
             state_len,
             fresh,
         } = self;
         let mine = held.as_mut().map(offer).transpose()?;
-        let said = collective.gather(&encode(mine))?;
-        vitals.tick();
-        let offers = said
+        let offered = collective.gather(&encode(mine))?;
+        progress.tick();
+        let offers = offered
             .iter()
             .enumerate()
             .map(|(rank, bytes)| {
                 decode(bytes).ok_or_else(|| CollectiveError::OutOfStep {
                     peer: roster.members[rank].worker.to_string(),
                     rank,
-                    problem: "what it says of its state makes no sense".into(),
+                    problem: "its message about its state cannot be decoded".into(),
                 })
             })
             .collect::<Result<Vec<_>, _>>()?;
@@ -74,18 +74,24 @@ impl Agreement<'_> {
                     warn!(
                         step,
                         workers = names(&differing),
-                        "states differ from that of the majority and are replaced"
+                        "state.replaced: the states of {} at step {step} differ from that of the majority; replacing them",
+                        names(&differing)
                     );
                 }
                 if receivers.is_empty() {
-                    info!(step, "all hold the state");
+                    info!(
+                        step,
+                        "state.agreed: all members hold the state of step {step}"
+                    );
                     return Ok(());
                 }
                 info!(
                     step,
                     from = names(&[source]),
                     to = names(&receivers),
-                    "handing the state over"
+                    "state.broadcast: sending the state of step {step} from {} to {}",
+                    names(&[source]),
+                    names(&receivers)
                 );
                 let mut state = Vec::new();
                 if receivers.contains(&rank) {
@@ -96,7 +102,7 @@ impl Agreement<'_> {
                     state = held.device.read(0..state_len)?;
                 }
                 collective.broadcast(source, &receivers, &mut state)?;
-                vitals.tick();
+                progress.tick();
                 if receivers.contains(&rank) {
                     load(held, fresh, step, &state)?;
                 }
@@ -107,7 +113,9 @@ impl Agreement<'_> {
                     warn!(
                         step,
                         workers = names(&holders),
-                        "their states differ and none has a majority: starting from what is stored"
+                        "state.disputed: the states of {} differ and none has a majority; starting from the checkpoint of \
+                         step {step}",
+                        names(&holders)
                     );
                 }
                 load(held, fresh, step, &stored()?)?;

@@ -37,7 +37,7 @@ pub fn first_state(spec: &RunSpec, layout: &FlatLayout) -> Result<Vec<f32>, Firs
     info!(
         layers = loaded.copied.len(),
         ignored = loaded.ignored.join(" "),
-        "read the first weights from {}",
+        "weights.loaded: read the first weights from {}",
         path.display()
     );
     Ok(state)
@@ -47,11 +47,11 @@ pub fn first_state(spec: &RunSpec, layout: &FlatLayout) -> Result<Vec<f32>, Firs
 #[derive(Debug, thiserror::Error)]
 pub enum FirstStateError {
     /// The weights file.
-    #[error("model.weights: {0}")]
+    #[error("the run's model.weights: {0}")]
     Weights(#[from] WeightsError),
     /// Another file than the one meant.
     #[error(
-        "model.weights: {} has SHA-256 {found}, but model.weights_sha256 is {expected}: copy the right \
+        "the run's model.weights: {} has SHA-256 {found}, but model.weights_sha256 is {expected}: copy the right \
          file to this worker", path.display()
     )]
     OtherFile {
@@ -76,7 +76,7 @@ fn check_digest(path: &Path, expected: &str) -> Result<(), FirstStateError> {
         })
     };
     let mut hash = Sha256::new();
-    let mut file = std::fs::File::open(path).map_err(io)?;
+    let mut file = weights::open(path)?;
     std::io::copy(&mut file, &mut hash).map_err(io)?;
     let found = hex::encode(hash.finalize());
     if found == expected {

@@ -1,8 +1,10 @@
-//! The device's thread: keeps a run's state, and does one generation after the other with it.
+//! The device's thread: keeps a run's state, and executes one generation after the other with it.
 //!
 //! ```text
 //! connect to the peers ──> agree on a state ──> Ready ──> train ──> Ended; the state stays
 //! ```
+//!
+//! The thread itself reads no file that a person names: such reads may hang, and run on threads that can be abandoned.
 
 mod agreement;
 mod first_state;
@@ -25,21 +27,39 @@ pub use first_state::{FirstStateError, first_state};
 
 use crate::checkpoint::{self, CheckpointError, digest_text};
 use crate::collective::{CollectiveError, Mesh, MeshKey, TcpCollective, with_nccl};
-use crate::data::{LocalData, hosted};
+use crate::data::{DataError, LocalData, hosted};
 use crate::device::{Device, DeviceError, HeldImages, Image, Split};
 use crate::fingerprint::fingerprint;
 use crate::gpu;
 use crate::loader::Loader;
+use crate::progress::Progress;
+use crate::threads::{SuperviseError, supervise};
 use crate::training::{
     Control, Snapshot, State, Training, TrainingError, TrainingEvent, starts_with_evaluation,
 };
-use crate::vitals::Vitals;
 use agreement::Agreement;
 
-/// Fetches the checkpoint's bytes, and blocks for it. An error says why it cannot be had.
-pub type FetchCheckpoint = Box<dyn FnMut() -> Result<Vec<u8>, String> + Send>;
+/// Fetches the checkpoint's bytes, and blocks until they are there.
+pub type FetchCheckpoint = Box<dyn FnMut() -> Result<Vec<u8>, FetchError> + Send>;
 /// Makes a device for a run, without a state yet.
 pub type MakeDevice = Box<dyn Fn(&RunSpec, &FlatLayout) -> Box<dyn Device> + Send>;
+/// Makes the state that a run starts from. It reads files that may lie on a mount that hangs, so it runs on a thread
+/// that can be abandoned.
+type MakeFirstState = fn(&RunSpec, &FlatLayout) -> Result<Vec<f32>, FirstStateError>;
+
+/// Why a checkpoint could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The coordinator's copy is corrupt.
+    #[error("{0}")]
+    Blocked(String),
+    /// It is not needed any more.
+    #[error("the checkpoint is not needed any more")]
+    Cancelled,
+    /// Anything else.
+    #[error("{0}")]
+    Failed(String),
+}
 
 /// All that one generation needs, fetched and checked.
 pub struct Job {
@@ -57,7 +77,7 @@ pub struct Job {
     pub roster: Roster,
     /// This worker's rank in it.
     pub rank: usize,
-    /// What its peers show each other.
+    /// The secret that its peers show each other.
     pub key: MeshKey,
     /// Connections with peers.
     pub mesh: Mesh,
@@ -67,26 +87,26 @@ pub struct Job {
     pub next_epoch: u32,
     /// The packs.
     pub data: LocalData,
-    /// Orders from outside.
+    /// Requests to stop, yield or abort.
     pub control: Control,
-    /// Where work is shown.
-    pub vitals: Vitals,
+    /// Where work is counted.
+    pub progress: Progress,
     /// How long peers may take to connect.
     pub connect_timeout: Duration,
     /// How long a peer may keep this worker waiting.
     pub peer_timeout: Duration,
-    /// Told when the first step, or the evaluation before it, begins.
+    /// Sent to when the first step, or the evaluation before it, begins.
     pub began: oneshot::Sender<()>,
-    /// Where to tell what happens. Bounded: a slow listener slows training, and memory stays flat.
+    /// Where events are sent. Bounded: a slow receiver slows training, and memory stays flat.
     pub events: tokio::sync::mpsc::Sender<JobEvent>,
     /// Where slices of checkpoints go.
     pub snapshots: tokio::sync::mpsc::Sender<Snapshot>,
 }
 
-/// What happens on the device's thread.
+/// An event on the device's thread.
 #[derive(Debug)]
 pub enum JobEvent {
-    /// Peers connected and a state agreed on.
+    /// The peers are connected and agree on a state.
     Ready {
         /// Committed steps.
         step: u64,
@@ -123,7 +143,7 @@ pub enum JobEvent {
 pub enum Ended {
     /// It is over for this worker.
     Released(Outcome),
-    /// Peers broke off, or something is missing for now: another generation may go on.
+    /// Peers disconnected, or something is missing now: another generation may continue.
     Interrupted {
         /// What happened.
         reason: String,
@@ -136,7 +156,7 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// It cannot go on.
+    /// It cannot continue.
     pub fn failed(reason: impl ToString, fatal: bool) -> Self {
         Self::Released(Outcome::Failed {
             reason: reason.to_string(),
@@ -145,7 +165,7 @@ impl Ended {
     }
 }
 
-/// Why a job could not be done.
+/// Why a job could not be completed.
 #[derive(Debug, thiserror::Error)]
 enum JobError {
     #[error(transparent)]
@@ -154,8 +174,12 @@ enum JobError {
     FirstState(#[from] FirstStateError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    #[error("the checkpoint cannot be had: {0}")]
-    Fetch(String),
+    #[error("the checkpoint cannot be fetched: {0}")]
+    Fetch(#[from] FetchError),
+    #[error("the members agreed on no state")]
+    NoState,
+    #[error("reading the first weights: {0}")]
+    Supervise(#[from] SuperviseError),
     #[error(transparent)]
     Device(#[from] DeviceError),
     #[error(transparent)]
@@ -185,25 +209,41 @@ impl JobError {
         }
         let reason = self.to_string();
         match self {
-            // Asked for, or given up before it began.
+            // Requested, or given up before it began.
             Self::Collective(CollectiveError::Aborted) => Ended::Released(Outcome::Aborted),
             Self::Collective(CollectiveError::Incomplete { missing, .. }) => {
                 Ended::Unreachable { missing }
             }
-            // The coordinator puts a damaged checkpoint aside and forms the run anew.
+            Self::Fetch(FetchError::Cancelled) | Self::Supervise(SuperviseError::GivenUp) => {
+                Ended::Released(Outcome::Aborted)
+            }
+            Self::Training(TrainingError::Data(DataError::Cancelled)) => {
+                Ended::Released(Outcome::Aborted)
+            }
+            // Only a repair at the coordinator helps.
+            Self::Fetch(FetchError::Blocked(_))
+            | Self::Training(TrainingError::Data(DataError::Blocked { .. })) => {
+                Ended::Released(Outcome::Blocked { reason })
+            }
             Self::Collective(
                 CollectiveError::Peer { .. }
                 | CollectiveError::OutOfStep { .. }
                 | CollectiveError::Gpu(_),
             )
-            | Self::Fetch(_) => Ended::Interrupted { reason },
+            | Self::Fetch(FetchError::Failed(_))
+            | Self::NoState => Ended::Interrupted { reason },
             // The same file or spec would meet the same error.
             Self::Layout(_) | Self::FirstState(_) | Self::Checkpoint(_) => {
                 Ended::failed(reason, true)
             }
             // Every worker sees the same numbers, and would again.
             Self::Training(TrainingError::NotFinite { .. }) => Ended::failed(reason, true),
-            Self::Training(_) | Self::Device(_) | Self::Io(_) => Ended::failed(reason, false),
+            Self::Training(_)
+            | Self::Device(_)
+            | Self::Io(_)
+            | Self::Supervise(SuperviseError::Spawn(_) | SuperviseError::Panicked(_)) => {
+                Ended::failed(reason, false)
+            }
         }
     }
 }
@@ -219,7 +259,15 @@ impl DeviceThread {
     /// Starts the thread for the device at `place`, which `make` makes; it ends when the last handle is
     /// dropped.
     pub fn start(place: tch::Device, make: MakeDevice) -> std::io::Result<Self> {
-        // Its callers wait for one job before they give another.
+        Self::start_with(place, make, first_state)
+    }
+
+    fn start_with(
+        place: tch::Device,
+        make: MakeDevice,
+        first_state: MakeFirstState,
+    ) -> std::io::Result<Self> {
+        // Callers wait for one job before they send another.
         let (send, jobs) = mpsc::sync_channel::<(Job, oneshot::Sender<Ended>)>(1);
         let (shown, held) = watch::channel(None);
         std::thread::Builder::new()
@@ -228,6 +276,7 @@ impl DeviceThread {
                 let mut owner = Owner {
                     place,
                     make,
+                    first_state,
                     held: None,
                     shown,
                 };
@@ -243,7 +292,7 @@ impl DeviceThread {
         Ok(Self { jobs: send, held })
     }
 
-    /// Does a job and says how it ended.
+    /// Executes a job. Returns how it ended.
     pub async fn run(&self, job: Job) -> Ended {
         let (reply, ended) = oneshot::channel();
         let gone = || Ended::failed("the device's thread has ended; restart the worker", false);
@@ -272,12 +321,13 @@ struct Held {
 struct Owner {
     place: tch::Device,
     make: MakeDevice,
+    first_state: MakeFirstState,
     held: Option<Held>,
     shown: watch::Sender<Option<RunId>>,
 }
 
 impl Owner {
-    /// Does a job; a panic (libtorch out of memory, say) ends the job and its state, not the worker.
+    /// Executes a job. A panic (libtorch out of memory, for example) ends the job and drops its state, not the worker.
     fn guarded(&mut self, job: Job) -> Ended {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.execute(job)));
         self.shown
@@ -292,19 +342,19 @@ impl Owner {
         })
     }
 
-    /// Does a job with the state that is held, if it is of the same run, and holds what comes out of it.
+    /// Executes a job with the held state, if that is of the same run, and holds the state that results.
     fn execute(&mut self, job: Job) -> Ended {
         let fits = |held: &Held| {
             let same = held.run == job.run && held.lineage == job.lineage && held.spec == job.spec;
             same && !job.discard_state
         };
-        // Out of its place: if there is a panic, it goes with it.
+        // Taken out: a panic drops it.
         let mut state = self.held.take().filter(fits).map(|held| held.state);
         let (run, lineage, spec) = (job.run.clone(), job.lineage, job.spec.clone());
         let control = job.control.clone();
         let done = self.generation(job, &mut state);
-        // A step is applied as a whole or not at all, so a state is good however its generation ended;
-        // only a device that failed may have left it in between.
+        // A step is applied as a whole or not at all, so a state is valid however its generation ended. Only a device
+        // that failed may have applied part of a step.
         if !matches!(done, Err(JobError::Device(_))) {
             self.held = state.map(|state| Held {
                 run,
@@ -334,7 +384,7 @@ impl Owner {
             next_epoch,
             data,
             control,
-            vitals,
+            progress,
             connect_timeout,
             peer_timeout,
             began,
@@ -342,10 +392,12 @@ impl Owner {
             snapshots,
         } = job;
         let layout = FlatLayout::new(spec.model.classes, &spec.model.frozen)?;
+        // A stop that came earlier takes effect after the first step, as there is a state to start from.
+        let stop_requested = control.stopping();
         let given_up = || control.given_up();
-        let waiting = vitals.waiting();
+        let waiting = progress.waiting();
         let streams = mesh.connect(&roster, key, rank, connect_timeout, &given_up, waiting)?;
-        vitals.tick();
+        progress.tick();
         let tcp = TcpCollective::new(&roster, rank, streams, peer_timeout, waiting.clone())?;
         let reduction = spec.train.reduction;
         let tcp = match reduction {
@@ -355,30 +407,37 @@ impl Owner {
         control.connected(tcp.aborter()?);
         let nccl = gpu::nccl_for(self.place);
         let mut collective = with_nccl(tcp, nccl, reduction, &roster, rank, peer_timeout)?;
-        vitals.tick();
+        progress.tick();
         let agreement = Agreement {
             roster: &roster,
             rank,
             collective: &mut *collective,
-            vitals: &vitals,
+            progress: &progress,
             state_len: layout.state_len(),
             fresh: &|| (self.make)(&spec, &layout),
         };
         agreement.reach(state, &mut || match &mut checkpoint {
-            Some(fetch) => Ok(checkpoint::read_state(
-                &layout,
-                &fetch().map_err(JobError::Fetch)?,
-            )?),
-            None => Ok(first_state(&spec, &layout)?),
+            Some(fetch) => Ok(checkpoint::read_state(&layout, &fetch()?)?),
+            None => {
+                let (make, spec, layout) = (self.first_state, spec.clone(), layout.clone());
+                let given_up = || match stop_requested {
+                    true => control.given_up(),
+                    false => control.withdrawn(),
+                };
+                let made = supervise("reading the first weights", &given_up, move || {
+                    make(&spec, &layout)
+                })?;
+                Ok(made?)
+            }
         })?;
         let Some(state) = state else {
-            return Err(JobError::Fetch("no state was agreed on".into()));
+            return Err(JobError::NoState);
         };
         self.shown.send_replace(Some(run));
 
-        // With no listener the worker is shutting down, and an abort is on its way.
-        let tell = |event| drop(events.blocking_send(event));
-        tell(JobEvent::Ready {
+        // Without a receiver the worker is shutting down, and an abort follows.
+        let send = |event| drop(events.blocking_send(event));
+        send(JobEvent::Ready {
             step: state.step,
             state_digest: digest_text(state.device.digest()?),
             fingerprint: fingerprint(&spec, self.place),
@@ -397,6 +456,7 @@ impl Owner {
             state.step..total_steps,
             evaluate,
             held,
+            control.clone(),
         )?;
         let training = Training {
             spec: &spec,
@@ -411,16 +471,16 @@ impl Owner {
             collective: &mut *collective,
             loader,
             control: &control,
-            vitals: &vitals,
+            progress: &progress,
         };
         Ok(training.run(&mut |event| match event {
-            TrainingEvent::Step { report, samples } => tell(JobEvent::Step { report, samples }),
-            TrainingEvent::Scores { epoch, scores } => tell(JobEvent::Scores { epoch, scores }),
-            TrainingEvent::Digest { step, digest } => tell(JobEvent::Digest {
+            TrainingEvent::Step { report, samples } => send(JobEvent::Step { report, samples }),
+            TrainingEvent::Scores { epoch, scores } => send(JobEvent::Scores { epoch, scores }),
+            TrainingEvent::Digest { step, digest } => send(JobEvent::Digest {
                 step,
                 digest: digest_text(digest),
             }),
-            // Taken at once; nobody takes it when the generation is over for this worker.
+            // Received at once, or dropped when the generation is over for this worker.
             TrainingEvent::Snapshot(snapshot) => drop(snapshots.blocking_send(snapshot)),
         })?)
     }
@@ -429,7 +489,7 @@ impl Owner {
 #[cfg(test)]
 mod tests;
 
-/// Lets the device forget images of virtual ranks that others host now, and make room for those that are hosted here.
+/// Has the device drop the images of virtual ranks that others host now, and make room for those hosted here.
 fn keep_hosted(
     device: &mut dyn Device,
     plan: &ShardPlan,

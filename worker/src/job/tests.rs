@@ -1,6 +1,7 @@
 //! Generations on pretending devices, with peers over loopback.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::task::JoinHandle;
 
@@ -31,14 +32,14 @@ impl Worker {
     }
 }
 
-/// What a worker told, and how it ended.
-struct Told {
+/// A worker's events, and how its generation ended.
+struct Ran {
     ended: Ended,
     events: Vec<JobEvent>,
     snapshots: Vec<Snapshot>,
 }
 
-impl Told {
+impl Ran {
     fn ready(&self) -> (u64, &str) {
         match self.events.first() {
             Some(JobEvent::Ready {
@@ -73,7 +74,7 @@ impl<'a> Part<'a> {
         }
     }
 
-    fn start(self, worker: &Worker) -> JoinHandle<Told> {
+    fn start(self, worker: &Worker) -> JoinHandle<Ran> {
         let (events, mut happening) = tokio::sync::mpsc::channel(4);
         let (snapshots, mut slices) = tokio::sync::mpsc::channel(1);
         let member = &self.roster.members[self.rank];
@@ -92,7 +93,7 @@ impl<'a> Part<'a> {
             next_epoch: 0,
             data: tiny().data(),
             control: self.control,
-            vitals: Vitals::default(),
+            progress: Progress::default(),
             connect_timeout: self.connect_timeout,
             peer_timeout: Duration::from_secs(60),
             began: oneshot::channel().0,
@@ -116,7 +117,7 @@ impl<'a> Part<'a> {
                 all
             };
             let (ended, events, snapshots) = tokio::join!(device.run(job), events, snapshots);
-            Told {
+            Ran {
                 ended,
                 events,
                 snapshots,
@@ -125,9 +126,9 @@ impl<'a> Part<'a> {
     }
 }
 
-fn wait(peers: &Peers, told: JoinHandle<Told>) -> Told {
+fn wait(peers: &Peers, ran: JoinHandle<Ran>) -> Ran {
     let limit = Duration::from_secs(120);
-    let waiting = async { tokio::time::timeout(limit, told).await.unwrap().unwrap() };
+    let waiting = async { tokio::time::timeout(limit, ran).await.unwrap().unwrap() };
     peers.runtime.block_on(waiting)
 }
 
@@ -137,16 +138,16 @@ fn two_workers_tell_the_same_and_do_what_one_would() {
     let workers: Vec<Worker> = (0..3).map(|_| Worker::new(Manner::default())).collect();
     let alone = Part::new(&peers, 1, &[2], 0).start(&workers[2]);
     let both = [0, 1].map(|rank| Part::new(&peers, 2, &[0, 1], rank).start(&workers[rank]));
-    let [a, b] = both.map(|told| wait(&peers, told));
+    let [a, b] = both.map(|ran| wait(&peers, ran));
     let c = wait(&peers, alone);
     let plan = tiny().plan(&spec(""));
     let step = plan.steps_per_epoch() * 2;
     let mut scored = Vec::new();
-    for told in [&a, &b, &c] {
-        assert_eq!(told.ended, Ended::Released(Outcome::Completed { step }));
-        assert_eq!(told.ready(), c.ready());
+    for ran in [&a, &b, &c] {
+        assert_eq!(ran.ended, Ended::Released(Outcome::Completed { step }));
+        assert_eq!(ran.ready(), c.ready());
         let mut steps = 0;
-        for event in &told.events {
+        for event in &ran.events {
             match event {
                 JobEvent::Step { report, samples } => {
                     steps += 1;
@@ -174,7 +175,7 @@ fn two_workers_tell_the_same_and_do_what_one_would() {
     // The slices are one state.
     let halves = [&a.snapshots[0].bytes[..], &b.snapshots[0].bytes[..]].concat();
     assert_eq!(halves, c.snapshots[0].bytes[..]);
-    let digests = [&a, &b, &c].map(|told| told.snapshots[0].digest);
+    let digests = [&a, &b, &c].map(|ran| ran.snapshots[0].digest);
     assert_eq!(digests, [state_digest(bytemuck::cast_slice(&halves)); 3]);
 }
 
@@ -248,10 +249,10 @@ fn a_state_of_another_lineage_is_forgotten() {
         part
     };
     for (generation, lineage, start) in [(1, 0, 0), (2, 0, 1), (3, 1, 0), (4, 1, 1), (5, 0, 0)] {
-        let told = wait(&peers, part(generation, lineage).start(&worker));
-        assert_eq!(told.ready().0, start, "generation {generation}");
+        let ran = wait(&peers, part(generation, lineage).start(&worker));
+        assert_eq!(ran.ready().0, start, "generation {generation}");
         let step = start + 1;
-        assert_eq!(told.ended, Ended::Released(Outcome::Stopped { step }));
+        assert_eq!(ran.ended, Ended::Released(Outcome::Stopped { step }));
     }
 }
 
@@ -263,19 +264,19 @@ fn peers_that_do_not_come_are_named_and_the_state_stays() {
     part.control.stop();
     wait(&peers, part.start(&worker));
     let mut part = Part::new(&peers, 2, &[0, 1], 0);
-    // One that answers there would be waited for: it may be busy. Nobody answers at a port that is closed.
+    // A peer that answers would be waited for, as it may be busy. At a closed port none answers.
     part.roster.members[1].address = closed();
     part.connect_timeout = Duration::from_millis(100);
-    let told = wait(&peers, part.start(&worker));
+    let ran = wait(&peers, part.start(&worker));
     let missing = vec!["w1".to_owned()];
-    assert_eq!(told.ended, Ended::Unreachable { missing });
-    assert!(told.events.is_empty());
+    assert_eq!(ran.ended, Ended::Unreachable { missing });
+    assert!(ran.events.is_empty());
     assert!(worker.device.held_run().is_some());
 }
 
 #[test]
 fn a_checkpoint_that_cannot_be_had_interrupts() {
-    let failing = JobError::Fetch("it arrived damaged".into());
+    let failing = JobError::Fetch(FetchError::Failed("it arrived damaged".into()));
     let ended = failing.ended(&Control::default());
     assert!(matches!(ended, Ended::Interrupted { reason } if reason.contains("damaged")));
 }
@@ -313,10 +314,10 @@ fn all_take_over_the_state_of_the_most_advanced() {
                             parts,
                         }
                     });
-                    let vitals = Vitals::default();
+                    let progress = Progress::default();
                     let limit = Duration::from_secs(60);
                     let streams = mesh
-                        .connect(roster, [1; 16], rank, limit, &|| false, vitals.waiting())
+                        .connect(roster, [1; 16], rank, limit, &|| false, progress.waiting())
                         .unwrap();
                     let mut collective =
                         TcpCollective::new(roster, rank, streams, limit, Default::default())
@@ -325,7 +326,7 @@ fn all_take_over_the_state_of_the_most_advanced() {
                         roster,
                         rank,
                         collective: &mut collective,
-                        vitals: &vitals,
+                        progress: &progress,
                         state_len: len,
                         fresh: &fresh,
                     };
@@ -345,4 +346,75 @@ fn all_take_over_the_state_of_the_most_advanced() {
         results,
         [(5, digest, false), (5, digest, false), (5, digest, true)]
     );
+}
+
+/// Whether [`hangs_once`] was called.
+static HUNG: AtomicBool = AtomicBool::new(false);
+
+/// Hangs when it is called for the first time, as if the weights lay on a mount that is gone.
+fn hangs_once(spec: &RunSpec, layout: &FlatLayout) -> Result<Vec<f32>, FirstStateError> {
+    if !HUNG.swap(true, Ordering::SeqCst) {
+        let (mut reader, writer) = std::io::pipe().unwrap();
+        // The pipe is never written to and never closed.
+        std::mem::forget(writer);
+        std::io::Read::read_exact(&mut reader, &mut [0]).unwrap();
+    }
+    first_state(spec, layout)
+}
+
+#[test]
+fn weights_that_hang_hold_neither_an_abort_nor_the_next_assignment() {
+    let peers = peers(1);
+    let mut worker = Worker::new(Manner::default());
+    let copy = worker.manner.clone();
+    let make: MakeDevice = Box::new(move |_, layout| Box::new(Pretending::new(layout, &copy)));
+    worker.device = DeviceThread::start_with(tch::Device::Cpu, make, hangs_once).unwrap();
+    let part = Part::new(&peers, 1, &[0], 0);
+    let control = part.control.clone();
+    let ran = part.start(&worker);
+    while !HUNG.load(Ordering::SeqCst) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    control.abort();
+    let ran = wait(&peers, ran);
+    assert_eq!(ran.ended, Ended::Released(Outcome::Aborted));
+    assert!(ran.events.is_empty());
+    // The device's thread is free, and reads the weights on another thread.
+    let ran = wait(&peers, Part::new(&peers, 2, &[0], 0).start(&worker));
+    assert!(matches!(
+        ran.ended,
+        Ended::Released(Outcome::Completed { .. })
+    ));
+}
+
+#[test]
+fn a_stop_withdraws_what_has_not_begun() {
+    let control = Control::default();
+    assert!(!control.withdrawn());
+    control.stop();
+    assert!(control.stopping() && !control.given_up());
+    let begun = std::time::Instant::now();
+    while !control.withdrawn() {
+        assert!(begun.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let control = Control::default();
+    control.yield_();
+    assert!(control.withdrawn());
+}
+
+#[test]
+fn what_only_a_repair_at_the_coordinator_helps_blocks_the_run() {
+    let control = Control::default();
+    let reason = "checkpoint 3 of run r: it is corrupt".to_owned();
+    let blocked = JobError::Fetch(FetchError::Blocked(reason.clone())).ended(&control);
+    assert!(matches!(
+        blocked,
+        Ended::Released(Outcome::Blocked { reason: r }) if r.contains(&reason)
+    ));
+    let data = DataError::Blocked { reason };
+    let blocked = JobError::Training(TrainingError::Data(data)).ended(&control);
+    assert!(matches!(blocked, Ended::Released(Outcome::Blocked { .. })));
+    let cancelled = JobError::Fetch(FetchError::Cancelled).ended(&control);
+    assert_eq!(cancelled, Ended::Released(Outcome::Aborted));
 }

@@ -1,16 +1,20 @@
-//! Orders to a generation under way, from another thread.
+//! Requests to a generation in progress, from another thread: stop, yield, abort.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use crate::collective::Aborter;
 
-/// Stop or give way at a step boundary, or let go at once. Cheap to clone; all clones are one.
+/// A generation that is still being prepared has so long to reach its first step after a stop was requested.
+const STOP_GRACE: Duration = Duration::from_millis(500);
+
+/// Stop or yield at a step boundary, or abort at once. Cheap to clone; all clones are one.
 #[derive(Clone, Default)]
 pub struct Control {
-    stop: Arc<AtomicBool>,
+    stop: CancellationToken,
+    stopped_at: Arc<OnceLock<Instant>>,
     give_way: CancellationToken,
     abort: CancellationToken,
     connections: Arc<OnceLock<Aborter>>,
@@ -19,15 +23,16 @@ pub struct Control {
 impl Control {
     /// Asks for a stop at the next step boundary, with a checkpoint.
     pub fn stop(&self) {
-        self.stop.store(true, Ordering::SeqCst);
+        self.stopped_at.get_or_init(Instant::now);
+        self.stop.cancel();
     }
 
     /// Whether a stop was asked for.
     pub fn stopping(&self) -> bool {
-        self.stop.load(Ordering::SeqCst)
+        self.stop.is_cancelled()
     }
 
-    /// Asks to let go at the next step boundary, so that the next generation takes over there.
+    /// Asks to end at the next step boundary, so that the next generation continues there.
     pub fn yield_(&self) {
         self.give_way.cancel();
     }
@@ -37,7 +42,7 @@ impl Control {
         self.give_way.is_cancelled()
     }
 
-    /// Asks to let go at once: connections with peers are shut down, so that nothing blocks.
+    /// Asks to end at once: connections with peers are shut down, so that nothing blocks.
     pub fn abort(&self) {
         self.abort.cancel();
         if let Some(connections) = self.connections.get() {
@@ -68,7 +73,26 @@ impl Control {
         }
     }
 
-    /// Tells what an abort must shut down.
+    /// Whether a generation without its first step need not be prepared any further: it was given up, or a stop was
+    /// requested more than half a second ago, when there is nothing to be saved.
+    pub fn withdrawn(&self) -> bool {
+        let stopped = self.stopped_at.get();
+        self.given_up() || stopped.is_some_and(|at| at.elapsed() > STOP_GRACE)
+    }
+
+    /// Ends when [`Control::withdrawn`] holds.
+    pub async fn wait_withdrawn(&self) {
+        let stopped = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(STOP_GRACE).await;
+        };
+        tokio::select! {
+            () = self.wait_given_up() => {}
+            () = stopped => {}
+        }
+    }
+
+    /// Registers what an abort must shut down.
     pub fn connected(&self, connections: Aborter) {
         let _ = self.connections.set(connections);
         // An abort that came just before must not be lost.

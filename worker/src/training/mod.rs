@@ -1,16 +1,16 @@
 //! The training loop: one generation of a run on this worker's virtual ranks.
 //!
-//! It decides nothing about membership and knows neither gRPC nor tensors. It draws batches, has the
-//! device compute a gradient for each hosted virtual rank, reduces them over all workers in the order
-//! of the virtual ranks, and updates. Everything that the workers must agree on in a step travels in the
-//! reduction itself (`tail`): the loss, the samples, and the wish of any worker to stop or to yield.
+//! It decides nothing about membership and knows neither gRPC nor tensors. It draws batches, has the device compute a
+//! gradient for each hosted virtual rank, reduces them over all workers in the order of the virtual ranks, and updates
+//! the parameters. Everything that the workers must agree on in a step is part of the reduction itself (`trailer`): the
+//! loss, the samples, and any worker's vote to stop or to yield.
 
 mod control;
 mod overlap;
 mod parts;
 mod scores;
 mod step;
-mod tail;
+mod trailer;
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -25,24 +25,24 @@ use fovea_core::spec::{Reduction, RunSpec};
 
 pub use control::Control;
 pub use parts::Parts;
-pub use tail::MOST_SAMPLES;
+pub use trailer::MOST_SAMPLES;
 
 use crate::collective::{Collective, CollectiveError};
 use crate::data::DataError;
 use crate::device::{Device, DeviceError};
 use crate::loader::{Item, Loader};
-use crate::vitals::Vitals;
-use tail::Tail;
+use crate::progress::Progress;
+use trailer::Trailer;
 
 /// Steps whose times are averaged for the reported speed.
 const SPEED_WINDOW: f64 = 8.0;
 
-/// What happens during training. All workers of a generation tell the same, but for their own slices.
+/// An event of training. All workers of a generation emit the same events, except for their own slices.
 #[derive(Debug)]
 pub enum TrainingEvent {
     /// A step is committed.
     Step {
-        /// What it did.
+        /// Its figures.
         report: StepReport,
         /// Ordinals of the training samples that it used, virtual rank by virtual rank.
         samples: Vec<u32>,
@@ -61,7 +61,7 @@ pub enum TrainingEvent {
         /// [`crate::device::state_digest`].
         digest: u128,
     },
-    /// This worker's slice of a checkpoint, copied aside. Training goes on.
+    /// This worker's slice of a checkpoint, a copy. Training continues.
     Snapshot(Snapshot),
 }
 
@@ -97,7 +97,7 @@ pub enum TrainingError {
     /// The data.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The device: its state may be anything.
+    /// The device. Its state is undefined afterwards.
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// Infinity or not-a-number.
@@ -111,7 +111,7 @@ pub enum TrainingError {
         /// Step, 1-based.
         step: u64,
     },
-    /// What came out of the reduction, or of a peer, is not what was put in.
+    /// The result of the reduction, or a peer's message, is impossible.
     #[error(
         "the {what} of step {step} arrived garbled: is the memory or the network of a worker faulty?"
     )]
@@ -141,16 +141,16 @@ pub struct Training<'a> {
     pub stored_step: u64,
     /// Steps in the whole run.
     pub total_steps: u64,
-    /// The state to go on from.
+    /// The state to continue from.
     pub state: &'a mut State,
     /// The reduction, connected.
     pub collective: &'a mut dyn Collective,
-    /// Batches from the state's step on.
+    /// Batches from the state's step onwards.
     pub loader: Loader,
-    /// Orders from outside.
+    /// Requests to stop, yield or abort.
     pub control: &'a Control,
-    /// Where work is shown.
-    pub vitals: &'a Vitals,
+    /// Where work is counted.
+    pub progress: &'a Progress,
 }
 
 /// Whether a generation that starts after `step` steps begins with the evaluation of the epoch that ended
@@ -166,8 +166,8 @@ impl Training<'_> {
     pub fn run(mut self, emit: &mut dyn FnMut(TrainingEvent)) -> Result<Outcome, TrainingError> {
         let State { device, parts, .. } = &mut *self.state;
         let gradient = device.layout().buckets()[FlatLayout::OTHERS].len();
-        let tail = Tail::new(gradient, self.spec);
-        let make = || device.gradient_buffer(tail.buffer_len() - gradient);
+        let trailer = Trailer::new(gradient, self.spec);
+        let make = || device.gradient_buffer(trailer.buffer_len() - gradient);
         match self.spec.train.reduction {
             Reduction::Ordered => parts.arrange(self.hosted.clone(), &make),
             // Of the same virtual ranks only by chance.
@@ -182,7 +182,7 @@ impl Training<'_> {
         let (per_epoch, total) = (self.plan.steps_per_epoch(), self.total_steps);
         let due = |spec: &RunSpec, step| spec.checkpoint_due(step, per_epoch, total);
 
-        // What the generation before did not come to, at the boundary where it ended.
+        // What the generation before had not done at the boundary where it ended.
         let start = self.state.step;
         if starts_with_evaluation(start, per_epoch, self.next_epoch) {
             self.evaluate(emit)?;
@@ -193,7 +193,7 @@ impl Training<'_> {
         }
         while self.state.step < total {
             let begun = Instant::now();
-            let taken = self.step(tail, &mut sum)?;
+            let taken = self.step(trailer, &mut sum)?;
             let step = self.state.step;
             let report = StepReport {
                 step,
@@ -207,7 +207,7 @@ impl Training<'_> {
             emit(TrainingEvent::Step { report, samples });
 
             let done = step == total;
-            // What is due at this boundary is then left to the next generation, which starts at it.
+            // What is due at this boundary is then done by the next generation, which starts at it.
             let give_way = taken.give_way && !taken.stop && !done;
             let checkpoint = !give_way && (taken.stop || done || due(self.spec, step));
             let compare = self.spec.digest_due(step, per_epoch, total);
@@ -235,19 +235,19 @@ impl Training<'_> {
         Ok(Outcome::Completed { step })
     }
 
-    /// Scores the validation split, each worker its part, and tells everybody's.
+    /// Scores the validation split, each worker its part, and emits the scores of all.
     fn evaluate(&mut self, emit: &mut dyn FnMut(TrainingEvent)) -> Result<(), TrainingError> {
         let step = self.state.step;
         let mine = scores::encode(&self.score()?);
         let all = self.collective.gather(&mine)?;
-        self.vitals.tick();
+        self.progress.tick();
         let what = "scores";
         let mut scores = Vec::new();
         for theirs in all {
             scores.extend(scores::decode(&theirs).ok_or(TrainingError::Garbled { what, step })?);
         }
         scores.sort_by_key(|score| score.sample);
-        // Judged on all of them, so that all workers decide the same.
+        // Checked on all scores, so that all workers decide the same.
         if scores.iter().any(|score| !score.loss.is_finite()) {
             let what = "validation loss";
             return Err(TrainingError::NotFinite { what, step });
@@ -267,7 +267,7 @@ impl Training<'_> {
                 Item::EpochEnd => return Ok(scores),
                 Item::Train(_) => return Err(DataError::Ended.into()),
             }
-            self.vitals.tick();
+            self.progress.tick();
         }
     }
 

@@ -1,8 +1,8 @@
-//! The reduction of a step, bucket by bucket, while the last part's backward pass goes on.
+//! The reduction of a step, bucket by bucket, during the last part's backward pass.
 //!
-//! A backward pass comes to the last layers first, where most of the parameters are. Their gradients travel while the
+//! A backward pass starts at the last layers, where most of the parameters are. Their gradients are reduced while the
 //! device computes the rest, as in PyTorch's DistributedDataParallel. All workers reduce the same buckets in the same
-//! order, whoever has computed what, and each element is added as it would be without buckets: no bit depends on it.
+//! order, whichever worker computed them, and each element is added as it would be without buckets: no bit depends on it.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
@@ -22,10 +22,10 @@ struct Column {
 }
 
 /// Reduces `parts` into `sum`. `compute` fills the last of them, and finishes its buckets; those of the others must be
-/// full. Right before the bucket of everything but weights goes, `vote` may write into it, that of all parts.
+/// full. Right before the bucket of everything but weights is reduced, `vote` may write into it, that of all parts.
 ///
-/// With `overlap` each bucket goes as soon as it is finished, else all go afterwards. Whatever fails, the buffers are
-/// in their places again.
+/// With `overlap` each bucket is reduced as soon as it is finished, otherwise all are reduced afterwards. The buffers are
+/// returned to their places, also after an error.
 pub fn reduce_while<T>(
     collective: &mut dyn Collective,
     overlap: bool,
@@ -59,7 +59,7 @@ pub fn reduce_while<T>(
     (computed, reduced)
 }
 
-/// Reduces what is ready until no more comes; after an error only takes it.
+/// Reduces what is ready until no more arrives; after an error only receives it.
 fn reduce_all(
     collective: &mut dyn Collective,
     columns: Receiver<Column>,
@@ -153,7 +153,7 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    /// Adds up, and says of which length each call was.
+    /// Adds up, and records the length of each call.
     struct Adding {
         calls: Sender<usize>,
         fails_at: Option<usize>,
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_panic_of_the_device_does_not_hang() {
-        let (told, tell) = sync_channel::<()>(1);
+        let (unwound, ended) = sync_channel::<()>(1);
         let (calls, _called) = channel();
         let mut collective = Adding {
             calls,
@@ -286,7 +286,7 @@ mod tests {
         };
         let compute = std::thread::spawn(move || {
             let (mut parts, mut sum) = ([flat(1.0)], flat(0.0));
-            let _told = told;
+            let _unwound = unwound;
             reduce_while(
                 &mut collective,
                 true,
@@ -297,7 +297,7 @@ mod tests {
             )
         });
         // Closed when the thread has unwound.
-        assert!(tell.recv_timeout(PATIENCE).is_err());
+        assert!(ended.recv_timeout(PATIENCE).is_err());
         assert!(compute.join().is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! The gradients of the hosted virtual ranks, kept so that an interrupted step's are not computed again.
 //!
-//! A virtual rank's gradient is a function of the state and the samples alone. When a generation breaks off
-//! in a step, the next one takes the same step from the same state, so what was computed still holds.
+//! A virtual rank's gradient is a function of the state and the samples alone. When a generation is interrupted in a
+//! step, the next one takes the same step from the same state, so its gradients are still valid.
 //!
 //! In a `fast` reduction there is one buffer for all of them, under the first one's number.
 
@@ -59,7 +59,7 @@ impl Parts {
         self.computed[slot] == Some(committed)
     }
 
-    /// The `slot`-th buffer, to be overwritten; [`Parts::computed`] makes it count.
+    /// The `slot`-th buffer, to be overwritten; [`Parts::computed`] makes it valid.
     pub fn begin(&mut self, slot: usize) -> &mut Flat {
         self.computed[slot] = None;
         &mut self.buffers[slot]
@@ -75,7 +75,7 @@ impl Parts {
         &mut self.buffers
     }
 
-    /// The state was replaced: nothing that was computed with the old one counts.
+    /// The state was replaced: gradients of the old one are invalid.
     pub fn forget(&mut self) {
         self.computed.fill(None);
     }

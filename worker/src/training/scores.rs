@@ -1,4 +1,4 @@
-//! Scores on their way between workers: a few little-endian numbers each.
+//! Scores as messages between workers: a few little-endian numbers each.
 
 use fovea_core::metrics::Score;
 

@@ -7,18 +7,22 @@ use fovea_core::run::StepPhases;
 use fovea_core::spec::Reduction;
 
 use super::overlap::reduce_while;
-use super::tail::Tail;
+use super::trailer::Trailer;
 use super::{State, Training, TrainingError};
 use crate::collective::CollectiveError;
 use crate::data::DataError;
-use crate::device::{Batch, Buckets, Device, DeviceError, Flat, MicroBatch};
+use crate::device::{Batch, Buckets, Device, DeviceError, Flat, PhaseTimes};
 use crate::loader::Item;
 
 impl Training<'_> {
     /// Takes the next step: load, gradient, reduce, update. All of it or nothing.
-    pub(super) fn step(&mut self, tail: Tail, sum: &mut Flat) -> Result<Taken, TrainingError> {
+    pub(super) fn step(
+        &mut self,
+        trailer: Trailer,
+        sum: &mut Flat,
+    ) -> Result<StepOutcome, TrainingError> {
         let committed = self.state.step;
-        let mut took = MicroBatch::default();
+        let mut took = PhaseTimes::default();
         let last = self.state.parts.len() - 1;
         for slot in 0..last {
             let batches = self.train_batches(&mut took)?;
@@ -27,9 +31,9 @@ impl Training<'_> {
                 continue;
             }
             let rank = parts.rank(slot);
-            took += gradient(&mut **device, tail, rank, batches, parts.begin(slot))?;
+            took += gradient(&mut **device, trailer, rank, batches, parts.begin(slot))?;
             parts.computed(slot, committed);
-            self.vitals.tick();
+            self.progress.tick();
         }
 
         let batches = self.train_batches(&mut took)?;
@@ -38,24 +42,24 @@ impl Training<'_> {
         if !held {
             parts.begin(last);
         }
-        let busy = self.vitals.waiting().busy();
+        let busy = self.progress.waiting().busy();
         let mut reducing = Instant::now();
         let (computed, reduced) = reduce_while(
             self.collective,
             self.ranks > 1,
             parts.buffers(),
             sum,
-            &mut |parts| tail.vote(parts, self.control.stopping(), self.control.yielding()),
+            &mut |parts| trailer.vote(parts, self.control.stopping(), self.control.yielding()),
             |buckets| {
                 let computed = if held {
                     for number in FlatLayout::BUCKET_ORDER {
                         buckets.finished(number, None);
                     }
-                    Ok(MicroBatch::default())
+                    Ok(PhaseTimes::default())
                 } else {
-                    gradient(&mut **device, tail, rank, batches, buckets)
+                    gradient(&mut **device, trailer, rank, batches, buckets)
                 };
-                self.vitals.tick();
+                self.progress.tick();
                 drop(busy);
                 reducing = Instant::now();
                 computed
@@ -63,38 +67,40 @@ impl Training<'_> {
         );
         took += computed?;
         parts.computed(last, committed);
-        // Alone nothing would have blocked.
+        // With a single worker the collective does not notice an abort.
         if self.control.aborted() {
             return Err(CollectiveError::Aborted.into());
         }
         reduced?;
-        self.vitals.tick();
+        self.progress.tick();
         let reduce = reducing.elapsed();
 
         let updating = Instant::now();
         let others = &sum.buckets()[FlatLayout::OTHERS];
-        let told = tail.read(others, self.plan.train_samples());
+        let summary = trailer.read(others, self.plan.train_samples());
         let step = committed + 1;
         // All workers hold the same bits here, so all decide the same.
-        if !told.loss_sum.is_finite() {
+        if !summary.loss_sum.is_finite() {
             let what = "loss";
             return Err(TrainingError::NotFinite { what, step });
         }
         let what = "list of samples";
-        let samples = told.samples.ok_or(TrainingError::Garbled { what, step })?;
-        let images = told.images.max(1) as f32;
+        let samples = summary
+            .samples
+            .ok_or(TrainingError::Garbled { what, step })?;
+        let images = summary.images.max(1) as f32;
         let rate = self.spec.schedule(self.total_steps).rate(committed);
         if !device.update(sum, 1.0 / images, rate)? {
             let what = "gradient";
             return Err(TrainingError::NotFinite { what, step });
         }
         self.state.step = step;
-        Ok(Taken {
-            loss: f64::from(told.loss_sum) / f64::from(images),
-            images: told.images,
+        Ok(StepOutcome {
+            loss: f64::from(summary.loss_sum) / f64::from(images),
+            images: summary.images,
             samples,
-            stop: told.stop,
-            give_way: told.give_way,
+            stop: summary.stop,
+            give_way: summary.give_way,
             rate,
             phases: StepPhases {
                 load_ms: ms(took.load),
@@ -106,7 +112,7 @@ impl Training<'_> {
         })
     }
 
-    /// An abort ends a step before it is reduced, also where nothing would block.
+    /// An abort ends a step before it is reduced, also with a single worker.
     pub(super) fn go_on(&self) -> Result<(), CollectiveError> {
         match self.control.aborted() {
             true => Err(CollectiveError::Aborted),
@@ -114,8 +120,8 @@ impl Training<'_> {
         }
     }
 
-    /// What goes into the next part: a virtual rank's batch, or those of all that are hosted here.
-    fn train_batches(&mut self, took: &mut MicroBatch) -> Result<Vec<Batch>, TrainingError> {
+    /// The batches of the next part: that of one virtual rank, or those of all that are hosted here.
+    fn train_batches(&mut self, took: &mut PhaseTimes) -> Result<Vec<Batch>, TrainingError> {
         self.go_on()?;
         let waiting = Instant::now();
         let count = match self.spec.train.reduction {
@@ -135,13 +141,13 @@ impl Training<'_> {
 /// Computes a part: the gradient of the batches of virtual ranks from `rank` on.
 fn gradient(
     device: &mut dyn Device,
-    tail: Tail,
+    trailer: Trailer,
     rank: u32,
     batches: Vec<Batch>,
     into: &mut dyn Buckets,
-) -> Result<MicroBatch, DeviceError> {
+) -> Result<PhaseTimes, DeviceError> {
     let samples: Vec<&[u32]> = batches.iter().map(|b| &b.samples[..]).collect();
-    tail.write(into.bucket(FlatLayout::OTHERS), rank, &samples);
+    trailer.write(into.bucket(FlatLayout::OTHERS), rank, &samples);
     let batch = Batch::joined(batches);
     if !batch.samples.is_empty() {
         return device.gradient(&batch, into);
@@ -151,11 +157,11 @@ fn gradient(
         into.bucket(number).clear(0..lens[number]);
         into.finished(number, None);
     }
-    Ok(MicroBatch::default())
+    Ok(PhaseTimes::default())
 }
 
-/// What a step did.
-pub(super) struct Taken {
+/// The results of a step.
+pub(super) struct StepOutcome {
     pub(super) loss: f64,
     pub(super) images: u32,
     pub(super) samples: Vec<u32>,

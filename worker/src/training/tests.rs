@@ -95,6 +95,7 @@ impl Setting {
             self.start_step..total_steps,
             starts_with_evaluation(self.start_step, per_epoch, self.next_epoch),
             None,
+            self.control.clone(),
         )
         .unwrap();
         let mut events = Vec::new();
@@ -111,7 +112,7 @@ impl Setting {
             collective: &mut Alone,
             loader,
             control: &self.control,
-            vitals: &Vitals::default(),
+            progress: &Progress::default(),
         };
         let outcome = training.run(&mut |event| events.push(event));
         drop(state);
@@ -135,14 +136,14 @@ impl Setting {
 
 impl Ran {
     /// The events in a word each, runs of steps abridged.
-    fn told(&self) -> Vec<String> {
-        let mut told: Vec<String> = Vec::new();
+    fn summary(&self) -> Vec<String> {
+        let mut summary: Vec<String> = Vec::new();
         for event in &self.events {
             let word = match event {
                 TrainingEvent::Step { report, .. } => {
                     let word = format!("steps to {}", report.step);
-                    if told.last().is_some_and(|last| last.starts_with("steps")) {
-                        told.pop();
+                    if summary.last().is_some_and(|last| last.starts_with("steps")) {
+                        summary.pop();
                     }
                     word
                 }
@@ -150,9 +151,9 @@ impl Ran {
                 TrainingEvent::Digest { step, .. } => format!("digest {step}"),
                 TrainingEvent::Snapshot(snapshot) => format!("snapshot {}", snapshot.step),
             };
-            told.push(word);
+            summary.push(word);
         }
-        told
+        summary
     }
 }
 
@@ -185,7 +186,7 @@ fn a_whole_run_uses_every_sample_once_an_epoch_and_tells_everything() {
         "scores 1".into(),
         format!("snapshot {total}"),
     ];
-    assert_eq!(ran.told(), expected);
+    assert_eq!(ran.summary(), expected);
     let mut steps = Vec::new();
     for event in &ran.events {
         match event {
@@ -214,7 +215,7 @@ fn a_fast_reduction_computes_all_virtual_ranks_of_a_worker_at_once() {
         ..Setting::default()
     };
     let fast = fast.run();
-    assert_eq!(fast.told(), ordered.told());
+    assert_eq!(fast.summary(), ordered.summary());
     let (parts, at_once) = (&ordered.asked.gradients, &fast.asked.gradients);
     assert_eq!(at_once.concat(), parts.concat());
     assert_eq!(at_once.len() as u64, fast.plan.steps_per_epoch() * 2);
@@ -241,7 +242,7 @@ fn a_stop_is_taken_at_the_next_boundary_with_a_snapshot_and_wins_over_a_yield() 
             setting.control.yield_();
         }
         let ran = setting.run();
-        assert_eq!(ran.told(), ["steps to 1", "snapshot 1"]);
+        assert_eq!(ran.summary(), ["steps to 1", "snapshot 1"]);
         let Some(TrainingEvent::Snapshot(snapshot)) = ran.events.last() else {
             panic!("no snapshot")
         };
@@ -265,7 +266,7 @@ fn a_yield_leaves_what_is_due_at_the_boundary_to_the_next_generation() {
     setting.control.yield_();
     let ran = setting.run();
     assert_eq!(
-        ran.told(),
+        ran.summary(),
         [
             format!("steps to {per_epoch}"),
             format!("digest {per_epoch}")
@@ -281,7 +282,7 @@ fn a_yield_leaves_what_is_due_at_the_boundary_to_the_next_generation() {
     next.control.yield_();
     let ran = Setting { more, ..next }.run();
     let expected = ["scores 0".into(), format!("snapshot {per_epoch}")];
-    assert_eq!(ran.told()[..2], expected);
+    assert_eq!(ran.summary()[..2], expected);
 }
 
 #[test]
@@ -302,7 +303,7 @@ fn a_start_at_the_end_completes_with_what_is_missing() {
             ..Setting::default()
         }
         .run();
-        assert_eq!(ran.told(), expected, "{stored_step} {next_epoch}");
+        assert_eq!(ran.summary(), expected, "{stored_step} {next_epoch}");
         assert_eq!(ran.outcome.unwrap(), Outcome::Completed { step: total });
         assert!(ran.asked.gradients.is_empty());
     }

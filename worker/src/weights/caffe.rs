@@ -150,9 +150,7 @@ fn next_field<'a>(rest: &mut &'a [u8]) -> Result<Option<Field<'a>>, LayerProblem
     let left = rest.len() as u64;
     if declared > left {
         return Err(LayerProblem::Malformed {
-            reason: format!(
-                "field {field} is said to be {declared} bytes long, and {left} are left"
-            ),
+            reason: format!("field {field} declares {declared} bytes, and {left} are left"),
         });
     }
     let (value, after) = rest.split_at(declared as usize);

@@ -325,7 +325,7 @@ fn declared_lengths_are_not_believed() {
     for declared in [1 << 62, u64::MAX, 4 << 30, 100] {
         let error = message(&huge(declared));
         assert!(
-            error.contains(&format!("layer fc: it says it is {declared} bytes long")),
+            error.contains(&format!("layer fc: it declares {declared} bytes")),
             "{error}"
         );
     }

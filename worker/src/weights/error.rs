@@ -1,4 +1,4 @@
-//! What can be wrong with a file of weights.
+//! Errors of a file of weights.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 pub enum WeightsError {
     #[error("cannot read the weights {}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
+    #[error("weights file {} is {kind}, not a regular file; name a .caffemodel or .safetensors file", path.display())]
+    NotRegular { path: PathBuf, kind: &'static str },
     #[error(
         "{} is not a file of weights: {reason}; give a .caffemodel (binary, not .prototxt) or a .safetensors file",
         path.display()
@@ -56,12 +58,10 @@ pub enum LayerProblem {
     #[error("its {kind} is in the file twice")]
     Repeated { kind: &'static str },
     #[error(
-        "it says it is {declared} bytes long, and the file has {left} left; the file is cut off or damaged"
+        "it declares {declared} bytes, and the file has {left} left; the file is cut off or damaged"
     )]
     Truncated { declared: u64, left: u64 },
-    #[error(
-        "it says it is {declared} bytes long, and {limit} is the most that is read; the file is damaged"
-    )]
+    #[error("it declares {declared} bytes, and at most {limit} are read; the file is damaged")]
     TooLong { declared: u64, limit: u64 },
     #[error("its bytes cannot be decoded ({reason}); the file is damaged")]
     Malformed { reason: String },

@@ -2,9 +2,9 @@
 //!
 //! Weights are copied **by layer name**, as Caffe's fine-tuning does: layers that the network does not
 //! have are ignored, a layer that the network has must be in the file with the same shape, and the
-//! replaced layer (the classifier) is left out of it. Files are streamed one layer at a time and nothing
-//! is allocated on the word of a length that the file only declares, so a damaged or hostile file gives
-//! an error that names the layer, in bounded memory.
+//! replaced layer (the classifier) is left out of it. Files are streamed one layer at a time, and no memory is allocated
+//! for a length that a file only declares, so a damaged or hostile file gives an error that names the layer, in bounded
+//! memory.
 
 mod caffe;
 mod error;
@@ -13,6 +13,7 @@ mod tensors;
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
 use fovea_core::googlenet::{ParamKind, ParamSpec};
@@ -111,7 +112,7 @@ pub struct Blob<'a> {
 }
 
 /// Streams every array of numbers in the file `path` to `visit`, in the order of the file. The format is
-/// told by the first bytes.
+/// recognized by the first bytes.
 pub fn read(
     path: &Path,
     visit: &mut dyn FnMut(Blob) -> Result<(), LayerProblem>,
@@ -120,7 +121,7 @@ pub fn read(
         path: path.to_path_buf(),
         source,
     };
-    let file = File::open(path).map_err(in_file)?;
+    let file = open(path)?;
     let size = file.metadata().map_err(in_file)?.len();
     let mut reader = BufReader::with_capacity(1 << 16, file);
     let mut start = Vec::new();
@@ -135,6 +136,37 @@ pub fn read(
         caffe::read(&mut reader, size, visit)
     };
     result.map_err(|problem| problem.of(path))
+}
+
+/// Opens a file of weights. Anything but a regular file is refused at once: opening or reading a FIFO, a socket or a
+/// device could block for ever.
+pub fn open(path: &Path) -> Result<File, WeightsError> {
+    let in_file = |source| WeightsError::Io {
+        path: path.to_path_buf(),
+        source,
+    };
+    // Without O_NONBLOCK the open of a FIFO blocks until somebody writes to it. It has no effect on regular files.
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(in_file)?;
+    let kind = file.metadata().map_err(in_file)?.file_type();
+    let kind = if kind.is_file() {
+        return Ok(file);
+    } else if kind.is_fifo() {
+        "a FIFO"
+    } else if kind.is_dir() {
+        "a folder"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    };
+    Err(WeightsError::NotRegular {
+        path: path.to_path_buf(),
+        kind,
+    })
 }
 
 fn blob_of(kind: ParamKind) -> usize {

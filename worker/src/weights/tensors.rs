@@ -25,7 +25,7 @@ pub(super) fn read<R: Read + Seek>(
     let length = u64::from_le_bytes(length);
     if length > LONGEST_HEADER || length > size - 8 {
         return Err(Problem::Format(format!(
-            "its table of contents is said to be {length} bytes long, in a file of {size}"
+            "its table of contents declares {length} bytes, in a file of {size}"
         )));
     }
     let mut header = Vec::new();

@@ -103,7 +103,7 @@ fn damage_is_named() {
         ),
         (
             file(&head("F32", 4), &[0; 8000]),
-            "layer loss3/classifier: it says it is 8192 bytes",
+            "layer loss3/classifier: it declares 8192 bytes",
         ),
         (
             file(&head("F32", 4).replace("[2,1024]", "[2,1023]"), &[0; 8200]),
@@ -137,5 +137,32 @@ fn damage_is_named() {
     lying.write_all(&u64::MAX.to_le_bytes()).unwrap();
     lying.write_all(b"{}").unwrap();
     let error = loaded(&lying).unwrap_err();
-    assert!(error.contains("table of contents is said to be"), "{error}");
+    assert!(error.contains("table of contents declares"), "{error}");
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_by_name_and_never_waited_for() {
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("fifo.safetensors");
+    let name = std::ffi::CString::new(fifo.as_os_str().as_bytes()).unwrap();
+    // SAFETY: a C string that lives.
+    assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+    let socket = dir.path().join("socket");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for (path, said) in [
+        (fifo.as_path(), "is a FIFO, not a regular file"),
+        (dir.path(), "is a folder"),
+        (Path::new("/dev/null"), "is a device"),
+    ] {
+        let error = load(path, &specs(), &[], &mut |_, _| {}).unwrap_err();
+        assert!(matches!(error, WeightsError::NotRegular { .. }), "{error}");
+        let text = error.to_string();
+        assert!(
+            text.contains(said) && text.contains(path.to_str().unwrap()),
+            "{text}"
+        );
+    }
+    // The system itself does not open a socket.
+    assert!(load(&socket, &specs(), &[], &mut |_, _| {}).is_err());
 }

@@ -12,18 +12,18 @@ use super::super::*;
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 
-/// An order that was begun, and how to end it.
+/// An handle that was begun, and how to end it.
 pub(super) struct Begun {
-    pub(super) order: Order,
+    pub(super) handle: AssignmentHandle,
     pub(super) end: oneshot::Sender<Ended>,
 }
 
 pub(super) struct Pretended(pub(super) mpsc::Sender<Begun>);
 
 impl Work for Pretended {
-    fn begin(&self, order: Order) -> AbortOnDropHandle<Ended> {
+    fn begin(&self, handle: AssignmentHandle) -> AbortOnDropHandle<Ended> {
         let (end, ended) = oneshot::channel();
-        self.0.try_send(Begun { order, end }).unwrap();
+        self.0.try_send(Begun { handle, end }).unwrap();
         AbortOnDropHandle::new(tokio::spawn(async move {
             ended.await.unwrap_or(Ended::Released(Outcome::Aborted))
         }))
@@ -121,7 +121,7 @@ pub(super) struct Bench {
     pub(super) link: mpsc::Sender<LinkEvent>,
     pub(super) begun: mpsc::Receiver<Begun>,
     pub(super) shutdown: Shutdown,
-    pub(super) agent: JoinHandle<()>,
+    pub(super) agent: JoinHandle<Result<(), AgentError>>,
 }
 
 impl Bench {
@@ -147,6 +147,11 @@ impl Bench {
 
     /// Opens a session.
     pub(super) async fn open(&self) -> Talk {
+        self.open_with(fovea_proto::PROTOCOL).await
+    }
+
+    /// Opens a session with a coordinator of that version of the protocol.
+    pub(super) async fn open_with(&self, protocol: u32) -> Talk {
         let (outbound, mut said) = mpsc::channel(16);
         let opening = Opening {
             channel: Endpoint::from_static("http://127.0.0.1:1").connect_lazy(),
@@ -163,7 +168,7 @@ impl Bench {
             hello,
         };
         let welcome = pb::Welcome {
-            protocol: fovea_proto::PROTOCOL,
+            protocol,
             heartbeat_ms: 20,
             timeout_ms: 1000,
         };
@@ -188,16 +193,20 @@ impl Bench {
     }
 
     pub(super) async fn ends(self) {
+        self.result().await.unwrap();
+    }
+
+    pub(super) async fn result(self) -> Result<(), AgentError> {
         timeout(DEADLINE * 10, self.agent)
             .await
             .expect("it does not end")
-            .unwrap();
+            .unwrap()
     }
 }
 
 impl Begun {
     pub(super) async fn tell(&self, event: JobEvent) {
-        self.order.events.send(event).await.unwrap();
+        self.handle.events.send(event).await.unwrap();
     }
 
     pub(super) async fn is_ready(&self) {
@@ -230,8 +239,8 @@ impl Begun {
     }
 
     pub(super) fn ends(self, ended: Ended) {
-        // In the order in which the work does it: first nothing more happens, then it is over.
-        drop(self.order);
+        // In the handle in which the work does it: first nothing more happens, then it is over.
+        drop(self.handle);
         self.end.send(ended).unwrap();
     }
 }

@@ -1,20 +1,19 @@
-//! Signs of work, for the coordinator to tell a worker that works from one that is stuck.
+//! Progress of an assignment, by which the coordinator tells a working worker from a stuck one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::collective::Waiting;
 
-/// What an assignment's heartbeats say of its work. It is shown, never decided upon here; all clones show
-/// the same.
+/// Counters that the assignment's heartbeats carry. The worker decides nothing by them. All clones share them.
 #[derive(Debug, Clone, Default)]
-pub struct Vitals {
+pub struct Progress {
     ticks: Arc<AtomicU64>,
     waiting: Waiting,
 }
 
-impl Vitals {
-    /// A piece of work is done: a micro-batch, a chunk fetched or sent, a call of the collective.
+impl Progress {
+    /// Counts a completed piece of work: a micro-batch, a chunk received or sent, a call of the collective.
     pub fn tick(&self) {
         // Nothing else is published with the number, so its order with other memory does not matter.
         self.ticks.fetch_add(1, Ordering::Relaxed);
@@ -25,7 +24,7 @@ impl Vitals {
         self.ticks.load(Ordering::Relaxed)
     }
 
-    /// Where the collective shows whom it waits for.
+    /// Where the collective records for which peer it waits.
     pub fn waiting(&self) -> &Waiting {
         &self.waiting
     }

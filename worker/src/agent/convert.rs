@@ -1,4 +1,4 @@
-//! What the agent says, on the wire.
+//! Conversions of the agent's messages to the wire's types.
 
 use fovea_core::run::Outcome;
 use fovea_proto::pb;
@@ -28,7 +28,7 @@ pub(super) fn ended(run_id: &str, generation: u64, ended: &Ended) -> Message {
     }
 }
 
-/// This worker let go of an assignment.
+/// This worker has released an assignment.
 pub(super) fn released(run_id: &str, generation: u64, outcome: &Outcome) -> Message {
     Message::Released(pb::Released {
         run_id: run_id.to_owned(),

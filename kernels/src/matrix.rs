@@ -419,7 +419,7 @@ mod tests {
             "24 values for a matrix",
         );
         refused(
-            || MatrixMut::dense(&mut [0.0; 3], 2, 2),
+            || drop(MatrixMut::dense(&mut [0.0; 3], 2, 2)),
             "3 values for a matrix of 2x2",
         );
         refused(|| matrix(3, 4).rows(2, 2), "rows 2..2+2 of a matrix with 3");

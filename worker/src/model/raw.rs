@@ -89,7 +89,12 @@ impl<N: TensorNumber> Fresh<N> {
 /// A batch of images by pixel, `[images, height, width, channels]`, whose pixels lie at one distance from each other: a
 /// contiguous tensor, or some channels of one.
 #[derive(Debug)]
-pub struct ByPixel(Tensor);
+pub struct ByPixel {
+    tensor: Tensor,
+    /// Numbers from a pixel to the next. It is kept here because libtorch gives any stride to a dimension of size 1, also
+    /// in a contiguous tensor.
+    stride: usize,
+}
 
 impl ByPixel {
     /// `by_pixel` itself where it is regular in this way, and a contiguous copy elsewhere.
@@ -99,9 +104,13 @@ impl ByPixel {
         let strides = by_pixel.stride();
         let stride = strides[2];
         let regular = strides == [height * width * stride, width * stride, stride, 1];
-        match regular && stride >= channels {
-            true => Self(by_pixel),
-            false => Self(by_pixel.contiguous()),
+        let (tensor, stride) = match regular && stride >= channels {
+            true => (by_pixel, stride),
+            false => (by_pixel.contiguous(), channels),
+        };
+        Self {
+            tensor,
+            stride: stride as usize,
         }
     }
 
@@ -113,24 +122,22 @@ impl ByPixel {
     /// # Panics
     /// If the tensor is not of the kind `N` on the CPU.
     pub unsafe fn images<N: TensorNumber>(&self) -> Images<'_, N> {
-        check::<N>(&self.0);
-        let size = self.0.size();
+        check::<N>(&self.tensor);
+        let (tensor, stride) = (&self.tensor, self.stride);
+        let size = tensor.size();
         let [count, height, width, channels] = [0, 1, 2, 3].map(|i| size[i] as usize);
         let shape = Shape {
             height,
             width,
             channels,
         };
-        // A regular tensor, and a contiguous one too, has this distance of pixels. libtorch may give any stride where
-        // a dimension is 1; `of` has compared all of them.
-        let stride = self.0.stride()[2] as usize;
         let len = match count * shape.pixels() {
             0 => 0,
             pixels => (pixels - 1) * stride + channels,
         };
         // SAFETY: the last pixel begins at (pixels - 1) * stride, so `len` numbers lie in the tensor's storage, which
         // `self` keeps alive; their type was checked, and nobody changes them (the caller's promise).
-        let values = unsafe { borrow(self.0.data_ptr().cast(), len) };
+        let values = unsafe { borrow(tensor.data_ptr().cast(), len) };
         Images::strided(values, count, shape, stride)
     }
 }
@@ -255,14 +262,24 @@ mod tests {
     fn a_view_of_channels_borrows_the_tensor_itself() {
         let x = counted(&[2, 2, 3, 8]);
         let part = ByPixel::of(&x.narrow(3, 2, 4));
-        assert_eq!(part.0.data_ptr(), x.narrow(3, 2, 4).data_ptr());
+        assert_eq!(part.tensor.data_ptr(), x.narrow(3, 2, 4).data_ptr());
         // SAFETY: nobody else uses the tensor.
         let images = unsafe { part.images::<f32>() };
         assert_eq!((images.count(), images.shape().channels), (2, 4));
         // Another order in memory is copied.
         let turned = ByPixel::of(&x.permute([0, 2, 1, 3]));
-        assert!(turned.0.is_contiguous());
-        assert_eq!(turned.0, x.permute([0, 2, 1, 3]));
+        assert!(turned.tensor.is_contiguous());
+        assert_eq!(turned.tensor, x.permute([0, 2, 1, 3]));
+    }
+
+    /// As the gradient of a mean over images of one pixel is: contiguous, with strides that say nothing.
+    #[test]
+    fn strides_of_dimensions_of_one_are_ignored() {
+        let x = counted(&[2, 8]).as_strided([2, 1, 1, 8], [8, 1, 1, 1], 0);
+        let pixels = ByPixel::of(&x);
+        // SAFETY: nobody else uses the tensor.
+        let images = unsafe { pixels.images::<f32>() };
+        assert_eq!((images.count(), images.shape().channels), (2, 8));
     }
 
     #[test]

@@ -133,8 +133,8 @@ impl Bench {
         let _inside = self.peers.runtime.enter();
         let run = RunId::new("r-1").unwrap();
         let (control, progress) = (self.control.clone(), self.progress.clone());
-        let mut fetch = fetcher(&self.context, run, info, control, progress);
-        std::thread::spawn(move || fetch()).join().unwrap()
+        let fetch = fetcher(&self.context, run, info, control, progress);
+        std::thread::spawn(fetch).join().unwrap()
     }
 }
 

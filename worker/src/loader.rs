@@ -58,7 +58,7 @@ pub struct Loader {
 impl Loader {
     /// Starts to prepare the batches of `steps` for the virtual ranks of `member`; before them those of
     /// the validation split if `evaluate`. On a device that holds images (`held`) they are given upright, and only
-    /// those that it does not hold. An abort by `control` ends a wait for a batch.
+    /// those that it does not hold.
     pub fn start(
         data: LocalData,
         plan: ShardPlan,
@@ -67,7 +67,6 @@ impl Loader {
         steps: Range<u64>,
         evaluate: bool,
         held: Option<Arc<HeldImages>>,
-        control: Control,
     ) -> std::io::Result<Self> {
         let cancel = data.canceller();
         let (send, items) = sync_channel(AHEAD * member.virtual_ranks as usize);
@@ -90,11 +89,19 @@ impl Loader {
             })?;
         Ok(Self {
             items: Some(items),
-            control,
+            control: Control::default(),
             cancel,
             ended,
             thread: Some(thread),
         })
+    }
+
+    /// An abort by `control` ends a wait for an item.
+    #[must_use]
+    pub fn abortable_by(self, control: &Control) -> Self {
+        let mut loader = self;
+        loader.control = control.clone();
+        loader
     }
 
     /// The next item, waiting for it.

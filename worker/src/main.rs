@@ -103,7 +103,9 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     );
     // Looking at a folder on a slow mount must not delay the start.
     let data_dir = config.data_dir.clone();
-    tasks.spawn_blocking(move || drop(cache::sweep(&data_dir)));
+    tasks.spawn_blocking(move || {
+        cache::sweep(&data_dir);
+    });
     let link = link::start(config.coordinator.clone(), &mut tasks);
     let (channels, newest) = watch::channel(None);
     let context = Context {

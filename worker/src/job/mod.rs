@@ -456,8 +456,8 @@ impl Owner {
             state.step..total_steps,
             evaluate,
             held,
-            control.clone(),
-        )?;
+        )?
+        .abortable_by(&control);
         let training = Training {
             spec: &spec,
             plan: &plan,

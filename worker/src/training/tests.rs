@@ -95,9 +95,9 @@ impl Setting {
             self.start_step..total_steps,
             starts_with_evaluation(self.start_step, per_epoch, self.next_epoch),
             None,
-            self.control.clone(),
         )
-        .unwrap();
+        .unwrap()
+        .abortable_by(&self.control);
         let mut events = Vec::new();
         let training = Training {
             spec: &spec,

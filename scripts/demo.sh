@@ -6,8 +6,8 @@
 #                                                FILE is BVLC GoogLeNet (.caffemodel or .safetensors)
 # Optional: SIZE (pixels), EPOCHS, SEED, PATIENTS (synthetic), MAX_BAD (real; default 1%).
 #
-# Everything goes to demo-output/ and is made anew by each demo of the same kind. The exit code is 0
-# only if there is a validation AUC and, on synthetic photographs, if it is at least 0.90.
+# All files go to demo-output/; each demo replaces those of the last one of its kind. The exit code
+# is 0 only if there is a validation AUC and, on synthetic photographs, if it is at least 0.90.
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -28,7 +28,7 @@ fail() {
 
 heading() { printf '\n== %s\n' "$1"; }
 
-# A path as the caller wrote it, absolute, for after the cd below.
+# Makes a path of the caller absolute, because of the cd below.
 absolute() { case $1 in /*) printf '%s' "$1" ;; *) printf '%s/%s' "$HERE" "$1" ;; esac; }
 
 for program in fovea fovea-coordinator fovea-worker; do
@@ -49,7 +49,7 @@ if [[ -n $DATA ]]; then
   [[ -n $WEIGHTS ]] ||
     fail "WEIGHTS is missing: real photographs need ImageNet weights to start from" \
       "make demo DATA=... WEIGHTS=bvlc_googlenet.caffemodel" \
-      "WEIGHTS=none trains from scratch, which few photographs are not enough for."
+      "WEIGHTS=none trains from scratch, which needs many photographs."
   if [[ $WEIGHTS != none ]]; then
     WEIGHTS=$(absolute "$WEIGHTS")
     [[ -f $WEIGHTS ]] || fail "WEIGHTS=$WEIGHTS is not a file" \
@@ -91,14 +91,14 @@ options=(--set "seed=$SEED")
 [[ -z $WEIGHTS || $WEIGHTS == none ]] || options+=(--set "model.weights=$WEIGHTS")
 fovea local -n "$WORKERS" --dataset "$DATASET" --data-dir "$CLUSTER" "${options[@]}" "$RUN_FILE"
 
-# The figures come from the file that the run left, so that what is judged is what is kept.
+# The figures come from the file that the run wrote.
 exec python3 - "$KIND" "$CLUSTER" <<'PYTHON'
 import json, pathlib, sys
 
 kind, cluster = sys.argv[1], pathlib.Path(sys.argv[2])
 files = sorted(cluster.glob("*/metrics.json"))
 if not files:
-    sys.exit(f"demo: {cluster} holds no metrics.json; the run left nothing")
+    sys.exit(f"demo: {cluster} holds no metrics.json; the run wrote no results")
 metrics = json.loads(files[-1].read_text())
 run, validation = metrics["run"], metrics["validation"] or {}
 auc = validation.get("auc")
@@ -107,7 +107,7 @@ print("\n== Result")
 if kind == "synthetic":
     print("The photographs are SYNTHETIC: drawings, not patients. The model knows nothing about real eyes.")
 if auc is None:
-    sys.exit("demo: there is no validation AUC: the held-out images are all of one kind")
+    sys.exit("demo: there is no validation AUC: all held-out images are of one kind")
 print(f"validation AUC  {auc:.4f}  on {validation['samples']} images of held-out patients, {validation['positives']} of them positive")
 print(f"checkpoint      {metrics['model']}")
 print(f"metrics         {files[-1]}")
@@ -116,11 +116,11 @@ weights = f"--set model.weights={weights} " if weights else ""
 print(f"""
 Try next (with target/release in PATH):
   fovea local --data-dir {cluster}
-      lists the runs kept there
+      lists the runs there
   fovea local -n 2 --dataset {cluster.parent}/{kind}-dataset --data-dir {cluster} {weights}--set train.epochs=20 deploy/demo-{kind}.toml
-      trains longer; Ctrl-C stops it with a checkpoint, --resume RUN goes on
+      trains longer; Ctrl-C stops it with a checkpoint, --resume RUN continues it
   fovea --help
-      prepare, submit, watch and resume against a coordinator of your own""")
+      prepare, submit, watch and resume with your own coordinator""")
 if kind == "synthetic" and auc < 0.90:
     sys.exit(f"\ndemo: the AUC is {auc:.4f}, and at least 0.90 is expected of the synthetic photographs")
 PYTHON

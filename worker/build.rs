@@ -1,5 +1,5 @@
-//! Compiles the little C++ for what tch has no call for, and tells the linker where the
-//! worker finds libtorch when it runs.
+//! Compiles the C++ shims for what tch has no call for, and tells the linker where the worker finds libtorch
+//! when it runs.
 //!
 //! Two places are searched, in this order: `../lib/fovea` beside the program's own folder (a deployment
 //! puts the libraries there), and the `.libtorch/site` of the checkout that built it. Both must hold the
@@ -9,13 +9,15 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-/// What tch has no call for.
-const CPP: [&str; 4] = [
+/// The shims, and the header with their error convention.
+const CPP: [&str; 5] = [
+    "src/shim.cpp",
     "src/model/autograd.cpp",
     "src/model/convolution.cpp",
     "src/device/context.cpp",
     "src/gpu/stream.cpp",
 ];
+const HEADER: &str = "src/shim.h";
 
 fn main() {
     let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
@@ -35,7 +37,7 @@ fn main() {
     // LIBTORCH names `.libtorch/link` (.cargo/config.toml), whose real libraries lie in `site`, or a
     // libtorch of the user's own.
     match env::var_os("LIBTORCH") {
-        Some(own) if Path::new(&own) != root.join(".libtorch/link") => {
+        Some(own) if !same(Path::new(&own), &root.join(".libtorch/link")) => {
             println!(
                 "cargo::rustc-link-arg=-Wl,-rpath,{}/lib",
                 Path::new(&own).display()
@@ -45,14 +47,20 @@ fn main() {
     }
 }
 
+/// Whether two paths name one folder, through links or not.
+fn same(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    real(one) == real(other)
+}
+
 /// The libtorch to build against.
 fn libtorch(root: &Path) -> PathBuf {
     env::var_os("LIBTORCH").map_or_else(|| root.join(".libtorch/link"), Into::into)
 }
 
-/// As torch-sys compiles its own C++: the two pass tensors to each other.
+/// Compiles them as torch-sys compiles its own C++, because the two pass tensors to each other.
 fn compile(include: &Path) {
-    for file in CPP {
+    for file in CPP.into_iter().chain([HEADER]) {
         println!("cargo::rerun-if-changed={file}");
     }
     cc::Build::new()

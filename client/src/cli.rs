@@ -1,8 +1,9 @@
 //! The `fovea` command line.
 //!
-//! Results go to standard output, bars and complaints to standard error. With `--json`, standard
-//! output carries one JSON object a line and nothing else; see [`output::Record`].
+//! Results go to standard output; bars, remarks and errors to standard error. With `--json`, standard
+//! output carries one JSON object per line and nothing else; see [`output::Record`].
 
+mod admin;
 mod args;
 mod audit;
 mod checkpoints;
@@ -14,6 +15,7 @@ mod local;
 mod narrate;
 mod output;
 mod prepare;
+mod remove;
 mod runs;
 mod synthetic;
 mod table;
@@ -25,18 +27,18 @@ use clap::Parser;
 
 use crate::client::Client;
 use crate::error::Error;
-use args::{Args, CheckpointCommand, Command, DatasetCommand, RunsCommand};
+use args::{AdminCommand, Args, CheckpointCommand, Command, DatasetCommand, RunsCommand};
 use output::Output;
 
-/// How long the first attempt to reach the coordinator may take.
+/// Longest time for connecting to the coordinator.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Reads the command line, does what it asks, and says how it went.
+/// Runs the command line and returns its exit code.
 pub fn main() -> ExitCode {
     let args = Args::parse();
     let output = Output::new(args.json);
-    // The runtime's worker threads only move bytes; the command itself runs on this thread, which
-    // also is the one that starts child processes (they are told to die with their parent *thread*).
+    // The runtime's worker threads only move bytes. The command itself runs on this thread, which
+    // must be the one that starts child processes: they die with the *thread* that started them.
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -49,7 +51,7 @@ pub fn main() -> ExitCode {
         }
     };
     let outcome = runtime.block_on(run(args, &output));
-    // A blocking read of a dying disk must not keep the program.
+    // A blocking read of a failing disk must not delay the exit.
     runtime.shutdown_timeout(Duration::from_millis(200));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -66,13 +68,16 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
     match args.command {
         Command::Prepare(command) => prepare::run(command, output).await,
         Command::Synthetic(command) => synthetic::run(command, output),
-        Command::Local(command) => local::run(command, output).await,
+        Command::Local(command) => local::run(command, &output.outliving_reader()).await,
         Command::Dataset(DatasetCommand::Add { dir }) => {
             datasets::add(&connect().await?, &dir, output).await
         }
+        Command::Dataset(DatasetCommand::Rm { names, yes }) => {
+            remove::datasets(&connect().await?, &names, yes, output).await
+        }
         Command::Dataset(DatasetCommand::List) => datasets::list(&connect().await?, output).await,
         Command::Submit(command) => {
-            // A file that is no run is told before a coordinator that is not there.
+            // Mistakes in the file are reported before an unreachable coordinator.
             let spec = runs::read_spec(&command, output)?;
             runs::submit(&connect().await?, &command, spec, output).await
         }
@@ -80,7 +85,18 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Runs {
             command: Some(RunsCommand::Audit { run }),
         } => audit::run(&connect().await?, &run, output).await,
-        Command::Run { run } => runs::show(&connect().await?, &run, output).await,
+        Command::Runs {
+            command:
+                Some(RunsCommand::Rm {
+                    runs,
+                    with_checkpoints,
+                    yes,
+                }),
+        } => remove::runs(&connect().await?, &runs, with_checkpoints, yes, output).await,
+        Command::Run { run }
+        | Command::Runs {
+            command: Some(RunsCommand::Show { run }),
+        } => runs::show(&connect().await?, &run, output).await,
         Command::Watch { run, patience } => {
             follow::follow(&connect().await?, &run, patience, output).await
         }
@@ -94,5 +110,12 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Checkpoint(CheckpointCommand::Verify { run, step }) => {
             checkpoints::verify(&connect().await?, &run, step, output).await
         }
+        Command::Checkpoint(CheckpointCommand::Rm { run, steps, yes }) => {
+            remove::checkpoints(&connect().await?, &run, &steps, yes, output).await
+        }
+        Command::Admin(AdminCommand::Verify {
+            skip_checkpoints,
+            skip_datasets,
+        }) => admin::verify(&connect().await?, skip_checkpoints, skip_datasets, output).await,
     }
 }

@@ -1,10 +1,11 @@
-//! The typed client: one method for each thing that the coordinator does for people.
+//! The typed client: one method for each request that people make of the coordinator.
 
 use std::future::Future;
 use std::time::Duration;
 
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::spec::RunSpec;
+use fovea_proto::pb::admin_client::AdminClient;
 use fovea_proto::pb::checkpoints_client::CheckpointsClient;
 use fovea_proto::pb::datasets_client::DatasetsClient;
 use fovea_proto::pb::runs_client::RunsClient;
@@ -13,12 +14,12 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::error::Error;
-use crate::view::{AuditInfo, DatasetInfo, RunInfo, VerifiedCheckpoint};
+use crate::view::{AuditInfo, DatasetInfo, Removed, RunInfo, StoreReport, VerifiedCheckpoint};
 
-/// How long one answer may take. Streams are not bound by it: keep-alive pings find a dead peer.
+/// Longest time for one answer. Streams are not bound by it: keep-alive pings detect a dead peer.
 const ANSWER: Duration = Duration::from_secs(60);
 
-/// Runs asked for at a time.
+/// Runs requested at a time.
 const PAGE: u32 = 200;
 
 /// A connection to a coordinator. Cheap to clone.
@@ -38,7 +39,7 @@ impl Client {
         })
     }
 
-    /// The address that it was connected to.
+    /// The coordinator's address.
     pub fn address(&self) -> &str {
         &self.address
     }
@@ -51,7 +52,7 @@ impl Client {
         let reply = self.answer(self.runs_client().submit(request)).await?;
         reply
             .run
-            .ok_or_else(|| Error::Protocol("an accepted run without the run".into()))?
+            .ok_or_else(|| Error::Protocol("the reply to a submission lacks the run".into()))?
             .try_into()
     }
 
@@ -85,7 +86,7 @@ impl Client {
         }
     }
 
-    /// Asks a run to stop at the next step boundary, with a checkpoint.
+    /// Cancels a run at its next step boundary, with a checkpoint.
     pub async fn cancel(&self, run_id: &str) -> Result<RunInfo, Error> {
         let request = pb::CancelRequest {
             run_id: run_id.into(),
@@ -95,7 +96,7 @@ impl Client {
             .try_into()
     }
 
-    /// Stops a run at the next step boundary, with a checkpoint, to be resumed.
+    /// Pauses a run at its next step boundary, with a checkpoint.
     pub async fn pause(&self, run_id: &str) -> Result<RunInfo, Error> {
         let request = pb::PauseRequest {
             run_id: run_id.into(),
@@ -125,8 +126,8 @@ impl Client {
         let request = pb::AuditRequest {
             run_id: run_id.into(),
         };
-        // A long run's ledger takes as long to go through as it takes.
-        self.patient(self.runs_client().audit(request))
+        // Reading a long run's ledger may take minutes.
+        self.unbounded(self.runs_client().audit(request))
             .await
             .map(Into::into)
     }
@@ -146,7 +147,7 @@ impl Client {
         Ok(checkpoints)
     }
 
-    /// Reads the stored checkpoint of that step, or all, again; by step.
+    /// Has the coordinator verify the checkpoint of that step, or all of the run; by step.
     pub async fn verify_checkpoints(
         &self,
         run_id: &str,
@@ -156,9 +157,9 @@ impl Client {
             run_id: run_id.into(),
             step,
         };
-        // Many large files on a slow disk take as long to read as they take.
+        // Reading many large files from a slow disk may take minutes.
         let reply = self
-            .patient(self.checkpoints_client().verify(request))
+            .unbounded(self.checkpoints_client().verify(request))
             .await?;
         let mut verified = reply
             .checkpoints
@@ -167,6 +168,71 @@ impl Client {
             .collect::<Result<Vec<_>, _>>()?;
         verified.sort_by_key(|v| v.info.step);
         Ok(verified)
+    }
+
+    /// Removes an ended run, and its checkpoints if `with_checkpoints`. Without that, a run that has
+    /// checkpoints is refused.
+    pub async fn remove_run(&self, run_id: &str, with_checkpoints: bool) -> Result<Removed, Error> {
+        let request = pb::DeleteRunRequest {
+            run_id: run_id.into(),
+            with_checkpoints,
+        };
+        let pb::DeleteRunResponse {
+            checkpoints,
+            freed_bytes,
+        } = self.unbounded(self.runs_client().delete(request)).await?;
+        Ok(Removed {
+            checkpoints,
+            freed_bytes,
+        })
+    }
+
+    /// Removes one checkpoint.
+    pub async fn remove_checkpoint(&self, run_id: &str, step: u64) -> Result<Removed, Error> {
+        let request = pb::DeleteCheckpointRequest {
+            run_id: run_id.into(),
+            step,
+        };
+        let pb::DeleteCheckpointResponse { freed_bytes } = self
+            .unbounded(self.checkpoints_client().delete(request))
+            .await?;
+        Ok(Removed {
+            checkpoints: 1,
+            freed_bytes,
+        })
+    }
+
+    /// Removes a dataset, given by name or digest.
+    pub async fn remove_dataset(&self, dataset: &str) -> Result<Removed, Error> {
+        let request = pb::DeleteDatasetRequest {
+            dataset: dataset.into(),
+        };
+        let pb::DeleteDatasetResponse { freed_bytes } = self
+            .unbounded(self.datasets_client().delete(request))
+            .await?;
+        Ok(Removed {
+            checkpoints: 0,
+            freed_bytes,
+        })
+    }
+
+    /// Has the coordinator read every pack and checkpoint of its store and compare digests.
+    pub async fn verify_store(
+        &self,
+        skip_checkpoints: bool,
+        skip_datasets: bool,
+    ) -> Result<StoreVerification, Error> {
+        let request = pb::VerifyStoreRequest {
+            skip_checkpoints,
+            skip_datasets,
+        };
+        let stream = self
+            .answer(AdminClient::new(self.channel.clone()).verify(request))
+            .await?;
+        Ok(StoreVerification {
+            stream,
+            address: self.address.clone(),
+        })
     }
 
     /// All datasets, by name.
@@ -190,37 +256,44 @@ impl Client {
             .map(Response::into_inner)
     }
 
-    /// The raw stream of one checkpoint; [`crate::download`] checks and stores it.
+    /// The raw stream of one checkpoint; [`crate::download`] verifies and stores it.
     pub(crate) async fn checkpoint_stream(
         &self,
         run_id: &str,
         step: Option<u64>,
-    ) -> Result<Streaming<pb::CheckpointChunk>, Error> {
+    ) -> Result<Streaming<pb::CheckpointChunk>, Status> {
         let request = pb::GetCheckpointRequest {
             run_id: run_id.into(),
             step,
         };
-        self.answer(self.checkpoints_client().get(request)).await
+        match tokio::time::timeout(ANSWER, self.checkpoints_client().get(request)).await {
+            Ok(reply) => reply.map(Response::into_inner),
+            Err(_) => Err(Status::unavailable(format!(
+                "no answer in {} s",
+                ANSWER.as_secs()
+            ))),
+        }
     }
 
-    /// The raw upload of a dataset; [`crate::upload`] feeds it.
-    pub(crate) async fn create_dataset<S>(&self, parts: S) -> Result<DatasetInfo, Error>
+    /// The raw upload of a dataset; [`crate::upload`] feeds it and converts the reply.
+    pub(crate) async fn create_dataset<S>(
+        &self,
+        parts: S,
+    ) -> Result<pb::CreateDatasetResponse, Error>
     where
         S: tokio_stream::Stream<Item = pb::CreateDatasetRequest> + Send + 'static,
     {
-        // An upload takes as long as it takes.
-        self.patient(self.datasets_client().create(Request::new(parts)))
+        self.unbounded(self.datasets_client().create(Request::new(parts)))
             .await
-            .map(|answer: pb::CreateDatasetResponse| answer.dataset.unwrap_or_default().into())
     }
 
-    /// What a status from this coordinator means.
+    /// The error for a status from this coordinator.
     pub(crate) fn error(&self, status: &Status) -> Error {
         Error::from_status(status, &self.address)
     }
 
-    /// An answer that may take any time: only the connection's pings bound it.
-    async fn patient<T>(
+    /// Waits for an answer without a limit: the connection's pings detect a dead peer.
+    async fn unbounded<T>(
         &self,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Error> {
@@ -238,7 +311,7 @@ impl Client {
             Ok(Err(status)) => Err(self.error(&status)),
             Err(_) => Err(Error::Lost {
                 address: self.address.clone(),
-                reason: format!("no answer within {} s", ANSWER.as_secs()),
+                reason: format!("no answer in {} s", ANSWER.as_secs()),
             }),
         }
     }
@@ -253,5 +326,30 @@ impl Client {
 
     fn checkpoints_client(&self) -> CheckpointsClient<Channel> {
         CheckpointsClient::new(self.channel.clone())
+    }
+}
+
+/// A verification of the coordinator's store that is under way.
+pub struct StoreVerification {
+    stream: Streaming<pb::VerifyStoreEvent>,
+    address: String,
+}
+
+impl StoreVerification {
+    /// The next report; None after the end of the stream. Safe to drop and call again.
+    pub async fn next(&mut self) -> Result<Option<StoreReport>, Error> {
+        loop {
+            let message = self
+                .stream
+                .message()
+                .await
+                .map_err(|status| Error::from_status(&status, &self.address))?;
+            let Some(event) = message else {
+                return Ok(None);
+            };
+            if let Some(report) = StoreReport::from_wire(event)? {
+                return Ok(Some(report));
+            }
+        }
     }
 }

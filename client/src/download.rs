@@ -1,4 +1,4 @@
-//! Fetching a checkpoint: into a temporary file beside the target, checked, and only then renamed.
+//! Fetching a checkpoint: into a temporary file beside the target, verified, and only then renamed.
 
 use std::io::Write;
 use std::path::Path;
@@ -9,14 +9,15 @@ use sha2::{Digest, Sha256};
 use tonic::{Code, Status};
 
 use crate::client::Client;
-use crate::error::{Error, is_transient};
+use crate::error::Error;
 
 impl Client {
     /// Fetches the checkpoint of `step`, or the newest, to `target`.
     ///
-    /// `progress` is told (bytes so far, bytes in all). The SHA-256 and the size that the coordinator
-    /// announced are checked; when they do not fit, or the coordinator finds at the end of the stream that
-    /// its own file is damaged, nothing is left behind and `target` stays as it was.
+    /// `progress` is called with (bytes received, bytes in all). Size and SHA-256 are compared with
+    /// those announced. On any error nothing is left behind, and `target` stays as it was:
+    /// [`Error::Damaged`] if the bytes differ, [`Error::Corrupt`] if the coordinator found its own
+    /// file to be corrupt, [`Error::Unreadable`] if it cannot read it now.
     pub async fn fetch_checkpoint(
         &self,
         run_id: &str,
@@ -24,15 +25,18 @@ impl Client {
         target: &Path,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<CheckpointInfo, Error> {
-        let mut stream = self.checkpoint_stream(run_id, step).await?;
-        // A file that is missing or too short is found damaged before anything of it is sent.
-        let first = match stream.message().await {
-            Ok(first) => first.and_then(|m| m.part),
+        // A file that is missing or too short is noticed before anything of it is sent.
+        let begun = match self.checkpoint_stream(run_id, step).await {
+            Ok(mut stream) => stream.message().await.map(|first| (first, stream)),
+            Err(status) => Err(status),
+        };
+        let (first, mut stream) = match begun {
+            Ok((first, stream)) => (first.and_then(|m| m.part), stream),
             Err(status) => return Err(self.broken_off(&status, run_id, step).await),
         };
         let Some(Part::Info(info)) = first else {
             return Err(Error::Protocol(
-                "a checkpoint that does not begin with what is known of it".into(),
+                "the stream of a checkpoint does not begin with its description".into(),
             ));
         };
         let info = CheckpointInfo::try_from(info)?;
@@ -58,7 +62,9 @@ impl Client {
                 }
             };
             let Some(Part::Data(data)) = message.part else {
-                return Err(Error::Protocol("a checkpoint with two beginnings".into()));
+                return Err(Error::Protocol(
+                    "the stream of a checkpoint has a second description".into(),
+                ));
             };
             received += data.len() as u64;
             if received > info.bytes {
@@ -74,14 +80,14 @@ impl Client {
         };
         if received != info.bytes {
             return Err(damaged(format!(
-                "{received} bytes came, {} were announced",
+                "received {received} bytes, {} were announced",
                 info.bytes
             )));
         }
         let digest = hex::encode(state.finalize());
         if !digest.eq_ignore_ascii_case(&info.sha256) {
             return Err(damaged(format!(
-                "its SHA-256 is {digest}, announced was {}",
+                "its SHA-256 is {digest}, {} was announced",
                 info.sha256
             )));
         }
@@ -97,35 +103,41 @@ impl Client {
         Ok(info)
     }
 
-    /// What it means that the stream of a checkpoint ended with `status`. DATA_LOSS is the coordinator's
-    /// word that its file is damaged: trying again is no use, but there may be an older one.
+    /// The error for a checkpoint's stream that ended with `status`. DATA_LOSS means that the
+    /// coordinator read its whole file and found it corrupt: fetching again is no use, but there may
+    /// be an older one. UNAVAILABLE means that the file cannot be read now.
     async fn broken_off(&self, status: &Status, run_id: &str, step: Option<u64>) -> Error {
-        if status.code() != Code::DataLoss || is_transient(status) {
-            return self.error(status);
-        }
-        let before = self.checkpoints(run_id).await.ok().and_then(|listed| {
-            listed
-                .iter()
-                .map(|c| c.step)
-                .rfind(|s| step.is_none_or(|damaged| *s < damaged))
-        });
-        Error::PutAside {
-            what: match step {
-                Some(step) => format!("the checkpoint of run {run_id} at step {step}"),
-                None => format!("the newest checkpoint of run {run_id}"),
-            },
-            problem: status.message().trim().to_owned(),
-            next: match before {
-                Some(before) => {
-                    format!("`fovea checkpoint get {run_id} {before}` fetches the one before")
+        let what = match step {
+            Some(step) => format!("the checkpoint of run {run_id} at step {step}"),
+            None => format!("the newest checkpoint of run {run_id}"),
+        };
+        let problem = status.message().trim().trim_end_matches('.').to_owned();
+        match self.error(status) {
+            Error::Unavailable { .. } => Error::Unreadable { what, problem },
+            Error::Coordinator { .. } if status.code() == Code::DataLoss => {
+                let older = self.checkpoints(run_id).await.ok().and_then(|listed| {
+                    listed
+                        .iter()
+                        .map(|c| c.step)
+                        .rfind(|s| step.is_none_or(|corrupt| *s < corrupt))
+                });
+                Error::Corrupt {
+                    what,
+                    problem,
+                    next: match older {
+                        Some(older) => format!(
+                            "`fovea checkpoint get {run_id} {older}` fetches the previous one"
+                        ),
+                        None => format!("`fovea checkpoints {run_id}` lists the remaining ones"),
+                    },
                 }
-                None => format!("`fovea checkpoints {run_id}` lists those that are left"),
-            },
+            }
+            other => other,
         }
     }
 }
 
-/// A temporary file is private to its owner; a result is not.
+/// A temporary file is private to its owner; the fetched checkpoint is not.
 #[cfg(unix)]
 fn readable_by_all(file: &std::fs::File) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;

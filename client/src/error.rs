@@ -1,4 +1,4 @@
-//! What can go wrong in the client, in one clear sentence each, and the exit code that it means.
+//! The client's errors: one sentence each, and an exit code.
 
 use std::path::{Path, PathBuf};
 
@@ -7,109 +7,265 @@ use tonic::Code;
 
 use crate::runfile::RunFileError;
 
-/// Why a command did not do what was asked.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The command line asks for something impossible.
+    /// A mistake on the command line.
     #[error("{0}")]
     Usage(String),
-    /// run.toml, or a `--set`, is not a run.
+    /// A mistake in run.toml or in a `--set`.
     #[error(transparent)]
     RunFile(#[from] RunFileError),
     /// No channel could be opened.
     #[error(transparent)]
     Channel(#[from] ChannelError),
-    /// The coordinator answered once and is gone.
-    #[error("the coordinator at {address} cannot be reached any more: {reason}")]
-    Lost { address: String, reason: String },
-    /// The coordinator understood and said no.
+    /// The connection to the coordinator broke.
+    #[error("lost the connection to the coordinator at {address}: {reason}")]
+    Lost {
+        /// The coordinator's address.
+        address: String,
+        /// The cause, as the transport reports it.
+        reason: String,
+    },
+    /// The coordinator answered, and cannot do it now: it is starting or draining, or a store that
+    /// it needs cannot be read.
+    #[error("the coordinator at {address} cannot do this now: {message}. Try again in a moment")]
+    Unavailable {
+        /// The coordinator's address.
+        address: String,
+        /// The coordinator's reason.
+        message: String,
+    },
+    /// A limit of the coordinator is reached: watches, uploads, free disk space.
+    #[error(
+        "the coordinator is at a limit: {0}. Try again later, or have the limit raised in the \
+         coordinator's configuration"
+    )]
+    LimitReached(String),
+    /// The coordinator refused the request.
     #[error("the coordinator refused: {0}")]
     Refused(String),
-    /// The coordinator failed on its own.
-    #[error("the coordinator failed ({code}): {message}; its log says more")]
-    Coordinator { code: &'static str, message: String },
-    /// What it sent makes no sense.
+    /// The coordinator refused the request because of the state of what it is about.
+    #[error("the coordinator refused: {message}{}", hint(hint_text))]
+    Precondition {
+        /// The coordinator's reason.
+        message: String,
+        /// What to do about it; empty if the reason says so already.
+        hint_text: String,
+    },
+    /// The coordinator failed.
+    #[error("the coordinator failed ({code}): {message}; its log has the details")]
+    Coordinator {
+        /// The gRPC status code.
+        code: &'static str,
+        /// The coordinator's message.
+        message: String,
+    },
+    /// A message of the coordinator that this client cannot interpret.
     #[error(
-        "the coordinator sent something that this client does not understand ({0}); are both of one version?"
+        "protocol violation by the coordinator: {0}. Check with --version that coordinator and \
+         client have the same version"
     )]
     Protocol(String),
-    /// A file that was received is not what was announced.
-    #[error("{what} arrived damaged: {problem}; nothing was written, try again")]
-    Damaged { what: String, problem: String },
-    /// The coordinator found that a stored checkpoint is not what was stored.
-    #[error("{what} was damaged and has been put aside: {problem}; nothing was written. {next}")]
-    PutAside {
+    /// A file that was received differs from what was announced.
+    #[error("{what} was damaged in transfer: {problem}. Nothing was written; try again")]
+    Damaged {
+        /// What was fetched.
         what: String,
+        /// The difference.
         problem: String,
+    },
+    /// The coordinator read the whole checkpoint, and its digest differs from the stored one.
+    #[error(
+        "{what} is corrupt and was put aside by the coordinator: {problem}. Nothing was written. {next}"
+    )]
+    Corrupt {
+        /// Which checkpoint.
+        what: String,
+        /// The difference.
+        problem: String,
+        /// What to do now.
         next: String,
     },
-    /// The audit of a run did not come out clean. The report was printed before.
-    #[error("the audit of run {run} found {problems}")]
-    Audit { run: String, problems: String },
-    /// Stored checkpoints are damaged. Which, was printed before.
+    /// The coordinator cannot read the checkpoint now. That says nothing about its content.
     #[error(
-        "run {run}: {damaged} of {of} checkpoints {} damaged and put aside; `fovea checkpoints {run}` lists the others",
-        if *damaged == 1 { "is" } else { "are" }
+        "{what} cannot be read now: {problem}. It stays listed and nothing was written; try again, \
+         and if this goes on, see to the coordinator's checkpoint store"
     )]
-    Verification {
+    Unreadable {
+        /// Which checkpoint.
+        what: String,
+        /// The coordinator's reason.
+        problem: String,
+    },
+    /// The audit of a run found problems. The report was printed before.
+    #[error("the audit of run {run} found {problems}")]
+    Audit {
+        /// The run's id.
         run: String,
-        damaged: usize,
+        /// Their number, for people.
+        problems: String,
+    },
+    /// Stored files are not as they were stored. Which, was printed before.
+    #[error("{0}")]
+    Verification(VerifiedCounts),
+    /// The question before a removal was not answered with yes.
+    #[error("not confirmed; nothing was removed")]
+    NotConfirmed,
+    /// Some of several removals failed. Each reason was printed before.
+    #[error("{failed} of {of} were not removed")]
+    Remove {
+        /// Number of failures.
+        failed: usize,
+        /// Number of things to remove.
         of: usize,
+        /// Exit code of the first failure.
+        exit_code: u8,
     },
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     Io {
+        /// The file.
         path: PathBuf,
+        /// The error of the operating system.
         source: std::io::Error,
     },
     /// A prepared dataset could not be made or read.
     #[error("{0}")]
     Dataset(String),
-    /// A process of the embedded cluster did not do its part.
+    /// A process of the embedded cluster failed.
     #[error("{0}")]
     Cluster(String),
-    /// The watched run ended by an error.
+    /// The watched run failed.
     #[error("run {run} failed: {reason}")]
-    RunFailed { run: String, reason: String },
+    RunFailed {
+        /// The run's id.
+        run: String,
+        /// The coordinator's reason.
+        reason: String,
+    },
     /// The watched run was cancelled.
-    #[error("run {run} was cancelled; `fovea resume {run}` goes on from its newest checkpoint")]
-    RunCancelled { run: String },
-    /// Ctrl-C or SIGTERM. The text says what goes on and what does not.
+    #[error(
+        "run {run} was cancelled; `fovea resume {run}` continues it from its newest checkpoint"
+    )]
+    RunCancelled {
+        /// The run's id.
+        run: String,
+    },
+    /// A signal (Ctrl-C, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2) ended the command. The text names what
+    /// continues and what was stopped.
     #[error("interrupted: {0}")]
     Interrupted(String),
+}
+
+/// Stored files by the state in which a verification found them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedCounts {
+    /// What was verified, such as `run dr-1`.
+    pub what: String,
+    /// Files verified.
+    pub of: usize,
+    /// Read to the end, and size or digest differ.
+    pub corrupt: usize,
+    /// Not there, while their store is.
+    pub missing: usize,
+    /// Could not be read now.
+    pub unreadable: usize,
+}
+
+impl VerifiedCounts {
+    fn only_unreadable(&self) -> bool {
+        self.unreadable > 0 && self.corrupt + self.missing == 0
+    }
+}
+
+impl std::fmt::Display for VerifiedCounts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let states = [
+            (self.corrupt, "corrupt"),
+            (self.missing, "missing"),
+            (self.unreadable, "unreadable now (try again)"),
+        ];
+        let found: Vec<String> = states
+            .iter()
+            .filter(|(n, _)| *n > 0)
+            .map(|(n, state)| format!("{n} {state}"))
+            .collect();
+        let files = if self.of == 1 { "file" } else { "files" };
+        write!(
+            f,
+            "{}: of {} {files}, {}",
+            self.what,
+            self.of,
+            found.join(", ")
+        )
+    }
+}
+
+fn hint(text: &str) -> String {
+    if text.is_empty() {
+        String::new()
+    } else {
+        format!(". {text}")
+    }
 }
 
 /// The table of exit codes, as the help prints it.
 pub const EXIT_CODES: &str = "\
 Exit codes:
   0    done; the watched run completed or was paused
-  1    another error (a file, a broken answer)
-  2    wrong usage, or a run.toml that is not a run
-  3    the coordinator cannot be reached
+  1    another error (a file, a process, a broken answer)
+  2    wrong usage, or a run.toml with mistakes
+  3    the coordinator cannot be reached, is at a limit, or cannot do it now: try again
   4    the coordinator refused
   5    the run failed
   6    the run was cancelled
-  7    what is stored is not right: an audit found problems, a checkpoint is damaged
-  130  interrupted by Ctrl-C or SIGTERM";
+  7    stored data are wrong: an audit found problems, a checkpoint or pack is corrupt or missing
+  8    stored data cannot be read now, and none that could be read are wrong: try again
+  130  stopped by a signal (Ctrl-C, TERM, HUP, USR1, USR2)
+  141  standard output was closed";
 
 impl Error {
-    /// The exit code that this error means; see [`EXIT_CODES`].
+    /// The exit code of this error; see [`EXIT_CODES`].
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage(_) | Error::RunFile(_) => 2,
             Error::Channel(ChannelError::Address { .. } | ChannelError::Tls { .. }) => 2,
-            Error::Channel(ChannelError::Unreachable { .. }) | Error::Lost { .. } => 3,
-            Error::Refused(_) => 4,
+            Error::Channel(ChannelError::Unreachable { .. })
+            | Error::Lost { .. }
+            | Error::Unavailable { .. }
+            | Error::LimitReached(_) => 3,
+            Error::Refused(_) | Error::Precondition { .. } => 4,
             Error::RunFailed { .. } => 5,
             Error::RunCancelled { .. } => 6,
-            Error::PutAside { .. } | Error::Audit { .. } | Error::Verification { .. } => 7,
+            Error::Corrupt { .. } | Error::Audit { .. } => 7,
+            Error::Verification(counts) if counts.only_unreadable() => 8,
+            Error::Verification(_) => 7,
+            Error::Unreadable { .. } => 8,
             Error::Interrupted(_) => 130,
+            Error::Remove { exit_code, .. } => *exit_code,
             Error::Coordinator { .. }
             | Error::Protocol(_)
+            | Error::NotConfirmed
             | Error::Damaged { .. }
             | Error::Io { .. }
             | Error::Dataset(_)
             | Error::Cluster(_) => 1,
+        }
+    }
+
+    /// Adds what to do to an error about the state of something, unless its text names a command.
+    pub fn with_hint(self, hint: impl FnOnce() -> String) -> Self {
+        match self {
+            Error::Precondition { message, .. } => Error::Precondition {
+                hint_text: if message.contains("fovea ") || message.contains("--") {
+                    String::new()
+                } else {
+                    hint()
+                },
+                message,
+            },
+            other => other,
         }
     }
 
@@ -121,36 +277,49 @@ impl Error {
         }
     }
 
-    /// What a gRPC status from the coordinator at `address` means to a person.
+    /// The error for a gRPC status from the coordinator at `address`. The coordinator's text is kept.
     pub fn from_status(status: &tonic::Status, address: &str) -> Self {
         let message = || {
-            let text = status.message().trim();
+            let text = status.message().trim().trim_end_matches('.');
             if text.is_empty() {
                 status.code().description().to_owned()
             } else {
                 text.to_owned()
             }
         };
-        if is_transient(status) {
+        if let Some(reason) = transport_reason(status) {
             return Error::Lost {
                 address: address.to_owned(),
-                reason: transport_reason(status).unwrap_or_else(message),
+                reason,
             };
         }
         match status.code() {
+            Code::Unavailable => Error::Unavailable {
+                address: address.to_owned(),
+                message: message(),
+            },
+            Code::ResourceExhausted => Error::LimitReached(message()),
+            Code::FailedPrecondition => Error::Precondition {
+                message: message(),
+                hint_text: String::new(),
+            },
             Code::Internal | Code::DataLoss | Code::Unknown => Error::Coordinator {
                 code: code_name(status.code()),
                 message: message(),
             },
-            Code::Unimplemented => Error::Refused(
-                "it does not know this request; are coordinator and client of one version?".into(),
-            ),
+            Code::Unimplemented => Error::Refused(match status.message().trim() {
+                "" => "it does not know this request. Check with --version that coordinator and \
+                       client have the same version"
+                    .into(),
+                text => text.to_owned(),
+            }),
             _ => Error::Refused(message()),
         }
     }
 }
 
-/// Whether trying again may help: the coordinator is away, not unwilling.
+/// Whether the same request may succeed later: the connection broke, or the coordinator is
+/// unavailable.
 ///
 /// tonic reports a broken connection under several codes; what they have in common is a source error
 /// below the status, which a status sent by the other side never has.
@@ -158,7 +327,7 @@ pub(crate) fn is_transient(status: &tonic::Status) -> bool {
     matches!(status.code(), Code::Unavailable) || std::error::Error::source(status).is_some()
 }
 
-/// The innermost cause of a transport error; tonic's own words say only "transport error".
+/// The innermost cause of a transport error; tonic's own text is only "transport error".
 fn transport_reason(status: &tonic::Status) -> Option<String> {
     let mut last = std::error::Error::source(status)?;
     while let Some(source) = last.source() {
@@ -182,42 +351,4 @@ impl From<ConvertError> for Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use tonic::Status;
-
-    #[test]
-    fn a_status_becomes_one_sentence_and_an_exit_code() {
-        let cases = [
-            (
-                Status::not_found("no run \"x\""),
-                4,
-                "refused: no run \"x\"",
-            ),
-            (Status::invalid_argument("train.batch: 0"), 4, "train.batch"),
-            (Status::failed_precondition("is running"), 4, "is running"),
-            (Status::already_exists("taken"), 4, "taken"),
-            (Status::unimplemented(""), 4, "one version"),
-            (Status::unavailable("draining"), 3, "draining"),
-            (Status::internal("disk"), 1, "failed (INTERNAL): disk"),
-        ];
-        for (status, exit, part) in cases {
-            let error = Error::from_status(&status, "http://h:1");
-            let text = error.to_string();
-            assert_eq!(error.exit_code(), exit, "{text}");
-            assert!(text.contains(part), "{text}");
-            assert!(!text.contains("Status {"), "a debug dump: {text}");
-        }
-    }
-
-    #[test]
-    fn a_broken_connection_names_the_address() {
-        let broken = std::io::Error::new(std::io::ErrorKind::ConnectionReset, "reset by peer");
-        let error = Error::from_status(&Status::from_error(Box::new(broken)), "http://h:1");
-        assert_eq!(error.exit_code(), 3);
-        assert_eq!(
-            error.to_string(),
-            "the coordinator at http://h:1 cannot be reached any more: reset by peer"
-        );
-    }
-}
+mod tests;

@@ -1,11 +1,11 @@
-//! The embedded cluster: a coordinator and workers on this machine, as separate processes that this
-//! one owns, watches and stops.
+//! The embedded cluster: a coordinator and workers on this machine, as child processes that this
+//! process starts, watches and stops.
 //!
 //! ```text
-//! DATA_DIR/coordinator/   the coordinator's own: journal, datasets, central checkpoints
-//! DATA_DIR/workers/N/     a worker's own: cached packs
-//! DATA_DIR/logs/*.log     what they say
-//! DATA_DIR/RUN/           what a run leaves: model.safetensors, metrics.json
+//! DATA_DIR/coordinator/   the coordinator's files: journal, datasets, central checkpoints
+//! DATA_DIR/workers/N/     a worker's files: cached packs
+//! DATA_DIR/logs/*.log     their logs
+//! DATA_DIR/RUN/           a run's results: model.safetensors, metrics.json
 //! ```
 
 mod process;
@@ -19,30 +19,30 @@ use crate::error::Error;
 use process::Process;
 pub use signals::Signals;
 
-/// The coordinator must tell its address within so long.
+/// Longest time until the coordinator has written its address.
 const START: Duration = Duration::from_secs(30);
 
-/// How often a new file is looked for. There is no portable event for it.
-const LOOK: Duration = Duration::from_millis(20);
+/// Time between two polls for the address file. There is no portable event for a new file.
+const POLL: Duration = Duration::from_millis(20);
 
-/// A worker told to stop must be gone within so long, or is killed.
+/// Longest time for a worker to stop on request; then it is killed.
 const WORKER_STOP: Duration = Duration::from_secs(15);
 
-/// The same for the coordinator, which may have checkpoints to finish.
+/// Longest time for the coordinator to stop on request, with checkpoints to finish.
 const COORDINATOR_STOP: Duration = Duration::from_secs(30);
 
 /// What to start, and where.
 #[derive(Debug, Clone)]
 pub struct ClusterOptions {
-    /// Where everything is kept.
+    /// The folder for all files.
     pub data_dir: PathBuf,
-    /// Device of the workers; None for their own choice.
+    /// Device of the workers; None for the default.
     pub device: Option<String>,
-    /// Folder with the programs; None for beside this one, then PATH.
+    /// Folder with the programs; None for this program's folder, then PATH.
     pub bin_dir: Option<PathBuf>,
 }
 
-/// A running cluster. Its processes die with it, whatever happens.
+/// A running cluster. Its processes die with this one, even if it is killed.
 pub struct Cluster {
     options: ClusterOptions,
     worker_program: PathBuf,
@@ -51,13 +51,18 @@ pub struct Cluster {
     workers: Vec<Process>,
 }
 
-/// A process ended that should not have.
+/// The unexpected end of a process.
 #[derive(Debug)]
 pub enum Death {
-    /// Nothing goes without it.
+    /// The coordinator, without which nothing can continue.
     Coordinator(Error),
-    /// A worker; so many are left.
-    Worker { left: usize, error: Error },
+    /// A worker.
+    Worker {
+        /// Number of remaining workers.
+        left: usize,
+        /// What happened.
+        error: Error,
+    },
 }
 
 impl Cluster {
@@ -71,7 +76,7 @@ impl Cluster {
         for dir in [&own, &logs] {
             std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
         }
-        // A file of its own for each start: an old one would name a port that is long gone.
+        // A new file for each start: an old one names a port that is no longer used.
         let start = tempfile::Builder::new()
             .prefix(".start-")
             .tempdir_in(&options.data_dir)
@@ -92,7 +97,7 @@ impl Cluster {
             status = coordinator.exited() => return Err(coordinator.ended(&status)),
             () = tokio::time::sleep(START) => {
                 return Err(coordinator.complaint(&format!(
-                    "did not tell its address within {} s", START.as_secs()
+                    "did not write its address in {} s", START.as_secs()
                 )));
             }
         };
@@ -110,18 +115,18 @@ impl Cluster {
         Ok((cluster, client))
     }
 
-    /// Where the coordinator listens.
+    /// The coordinator's address.
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// Where the coordinator keeps the checkpoints of a run.
+    /// The folder in which the coordinator stores the checkpoints of a run.
     pub fn central_checkpoints(&self, run_id: &str) -> PathBuf {
         let own = self.options.data_dir.join("coordinator");
         own.join("checkpoints").join(run_id)
     }
 
-    /// Starts so many workers.
+    /// Starts `count` workers.
     pub fn start_workers(&mut self, count: u32) -> Result<(), Error> {
         for i in 0..count {
             let name = format!("worker-{i}");
@@ -147,7 +152,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until a process ends by itself. Can be dropped and asked again.
+    /// Waits until a process ends by itself. Safe to drop and call again.
     pub async fn death(&mut self) -> Death {
         let worker = {
             let exits = self
@@ -163,7 +168,7 @@ impl Cluster {
             }
         };
         let (i, status) = worker;
-        // Workers leave when the coordinator does; then that is the cause to tell.
+        // Workers end when the coordinator does; then its end is the cause to report.
         if let Some(status) = self.coordinator.has_exited() {
             return Death::Coordinator(self.coordinator.ended(&status));
         }
@@ -174,7 +179,7 @@ impl Cluster {
         }
     }
 
-    /// Stops the workers, then the coordinator: SIGTERM, and SIGKILL for who does not mind it.
+    /// Stops the workers, then the coordinator, with SIGTERM; kills those that do not stop in time.
     pub async fn stop(mut self) -> Result<(), Error> {
         let mut late = Vec::new();
         for worker in &self.workers {
@@ -191,7 +196,7 @@ impl Cluster {
     }
 }
 
-/// Waits for the file in which the coordinator tells its address.
+/// Waits for the file in which the coordinator writes its address.
 async fn address_in(file: &Path) -> Result<String, Error> {
     loop {
         match std::fs::read_to_string(file) {
@@ -207,7 +212,7 @@ async fn address_in(file: &Path) -> Result<String, Error> {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
             Err(e) => return Err(Error::io(file, e)),
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL).await;
     }
 }
 

@@ -1,7 +1,6 @@
-//! Reading run.toml and `--set key=value`: every problem named with file, line and key.
+//! Reading run.toml and `--set key=value`. Every problem is reported with file, line and key.
 //!
-//! The keys that exist are taken from [`RunSpec`] itself, so a new field of the spec is known here
-//! without anybody telling.
+//! The known keys are taken from [`RunSpec`] itself, so a new field of the spec is known here at once.
 
 mod schema;
 mod suggest;
@@ -17,28 +16,28 @@ use toml::de::{DeTable, DeValue};
 use schema::Schema;
 pub use weights::Weights;
 
-/// One thing that is wrong.
+/// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Where: `run.toml:7` or `--set train.batch=x`.
     pub place: String,
-    /// What, beginning with the key, and what would be right.
+    /// The mistake, beginning with the key, and what would be right.
     pub message: String,
 }
 
-/// All that is wrong with a run file.
+/// All mistakes of a run file.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(|p| format!("{}: {}", p.place, p.message)).collect::<Vec<_>>().join("\n"))]
 pub struct RunFileError(pub Vec<Problem>);
 
-/// A run file with its overrides, not yet judged as a whole.
+/// A run file with its overrides, not yet validated as a whole.
 #[derive(Debug, Clone)]
 pub struct RunFile {
-    /// The file as the user wrote its path.
+    /// The file's path as the user gave it.
     name: String,
     /// Folder that a relative path in the file starts from.
     folder: PathBuf,
-    /// What is given, by dotted key.
+    /// The given values by dotted key.
     given: BTreeMap<String, Given>,
     problems: Vec<Problem>,
     schema: Schema,
@@ -56,13 +55,13 @@ enum Origin {
     File(usize),
     /// `--set`, or another flag of the command line.
     Flag(String),
-    /// What the command does where the user said nothing.
+    /// The command's own default.
     Default(String),
 }
 
 impl RunFile {
-    /// Reads a file. Only a file that cannot be read or is not TOML fails here; other problems wait
-    /// for [`RunFile::spec`], to be told all at once.
+    /// Reads a file. Only a file that cannot be read or is not TOML fails here; other problems are
+    /// reported by [`RunFile::spec`], all at once.
     pub fn read(path: &Path) -> Result<Self, RunFileError> {
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|e| {
@@ -104,7 +103,7 @@ impl RunFile {
         Ok(file)
     }
 
-    /// Takes a `key=value` of the command line over what the file says.
+    /// Overrides the file with a `key=value` of the command line.
     pub fn set(&mut self, assignment: &str) {
         let place = format!("--set {assignment}");
         let Some((key, text)) = assignment.split_once('=') else {
@@ -128,7 +127,7 @@ impl RunFile {
             self.problem(place, message);
             return;
         };
-        // A text needs no quotes here: the shell has eaten them.
+        // A text needs no quotes here, because the shell removes them.
         let parsed = toml::from_str::<toml::Table>(&format!("value = {text}"))
             .ok()
             .and_then(|mut t| t.remove("value"));
@@ -140,12 +139,12 @@ impl RunFile {
         self.give(key, value, Origin::Flag(place));
     }
 
-    /// A value that follows from another flag, named in messages as `flag`.
+    /// Sets a value that follows from another flag, named `flag` in messages.
     pub fn set_by_flag(&mut self, key: &str, value: impl Into<Value>, flag: &str) {
         self.give(key, value.into(), Origin::Flag(flag.to_owned()));
     }
 
-    /// A value for a key that neither file nor `--set` gives; `why` is named in messages.
+    /// Sets a value unless file or `--set` give one; `why` names it in messages.
     pub fn set_default(&mut self, key: &str, value: impl Into<Value>, why: &str) {
         if !self.gives(key) {
             self.give(key, value.into(), Origin::Default(why.to_owned()));
@@ -162,7 +161,7 @@ impl RunFile {
         self.given.get(key).and_then(|g| g.value.as_str())
     }
 
-    /// The run, if nothing is wrong with it; else everything that is.
+    /// The run, or all mistakes.
     pub fn spec(&self) -> Result<RunSpec, RunFileError> {
         let mut problems = self.problems.clone();
         let mut table = toml::Table::new();
@@ -173,7 +172,7 @@ impl RunFile {
             ("name", "give the run a name, such as name = \"dr\""),
             (
                 "dataset",
-                "name a dataset; `fovea dataset list` shows what the coordinator holds",
+                "name a dataset; `fovea dataset list` shows those of the coordinator",
             ),
         ] {
             if !self.gives(key) {
@@ -221,15 +220,15 @@ impl RunFile {
         self.problems.push(Problem { place, message });
     }
 
-    /// Checks one value by itself, so that a wrong type is told with its key, and keeps it.
+    /// Checks one value alone, so that a wrong type is reported with its key, and stores it.
     fn give(&mut self, key: &str, value: Value, origin: Origin) {
-        let judged = self.schema.judge(key, &value);
+        let checked = self.schema.check(key, &value);
         self.given.insert(key.to_owned(), Given { value, origin });
-        if let Err(message) = judged {
+        if let Err(message) = checked {
             let place = self.place(key);
             self.problem(place, format!("{key}: {message}"));
             self.given.remove(key);
-            // So that it is not called missing as well.
+            // A stand-in, so that the key is not reported as missing as well.
             let stand_in = self.schema.leaf(key).cloned();
             if let Some(value) = stand_in {
                 let origin = Origin::Default(self.name.clone());

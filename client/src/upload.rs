@@ -16,22 +16,35 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::view::DatasetInfo;
 
-/// Pieces read ahead of the network: enough to keep it busy, little enough to hold in memory.
-const AHEAD: usize = 8;
+/// Pieces read ahead of the network: enough to keep it busy, few enough to hold in memory.
+const READ_AHEAD: usize = 8;
 
-/// What became of a dataset that was offered.
+/// The result of offering a dataset to the coordinator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Added {
-    /// The dataset as the coordinator holds it.
+    /// The dataset as the coordinator holds it now.
     pub dataset: DatasetInfo,
-    /// Whether it was there before, so that nothing had to be sent.
-    pub already_there: bool,
+    /// What the coordinator did.
+    pub outcome: Outcome,
+}
+
+/// What the coordinator did with a dataset that was offered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Stored it: there was none of this digest.
+    Added,
+    /// Verified it: it was there, and every digest is right.
+    Unchanged,
+    /// Replaced the packs with these indices, which were missing or corrupt.
+    Repaired(Vec<u32>),
 }
 
 impl Client {
-    /// Gives the prepared dataset in `dir` to the coordinator; nothing is sent when it is there.
+    /// Offers the prepared dataset in `dir` to the coordinator, which stores it, or verifies and
+    /// repairs what it has.
     ///
-    /// `sent` counts the packs' bytes as they are handed to the network, out of `total`'s.
+    /// `sent` counts the bytes of packs handed to the network, out of those given to `total`. The
+    /// coordinator may answer before everything is sent.
     pub async fn add_dataset(
         &self,
         dir: &Path,
@@ -44,25 +57,16 @@ impl Client {
             .map_err(|e| Error::Dataset(format!("opening {} failed: {e}", dir.display())))?
             .map_err(|e| Error::Dataset(e.to_string()))?;
         let manifest = dataset.manifest();
-        let held = self.datasets().await?;
-        if let Some(same) = held
-            .into_iter()
-            .find(|d| d.digest == manifest.digest && d.name == manifest.name.as_str())
-        {
-            return Ok(Added {
-                dataset: same,
-                already_there: true,
-            });
-        }
         let files = pb::DatasetFiles {
             manifest: read(&dir.join(MANIFEST_FILE))?.into(),
             index: read(&dir.join(INDEX_FILE))?.into(),
         };
         if files.manifest.len() + files.index.len() > MESSAGE_BYTES {
             return Err(Error::Dataset(format!(
-                "{}: manifest and index together are more than the {} MiB that one message holds; \
+                "{}: manifest and index together have {} MiB, more than the {} MiB of one message; \
                  split the dataset",
                 dir.display(),
+                (files.manifest.len() + files.index.len()).div_ceil(1 << 20),
                 MESSAGE_BYTES >> 20
             )));
         }
@@ -71,21 +75,52 @@ impl Client {
             .collect();
         total(manifest.packs.iter().map(|p| p.bytes).sum());
 
-        let (parts, stream) = mpsc::channel(AHEAD);
+        let (parts, stream) = mpsc::channel(READ_AHEAD);
         let reader = tokio::task::spawn_blocking(move || send_all(files, &packs, &parts, &sent));
-        let outcome = self.create_dataset(ReceiverStream::new(stream)).await;
-        // The stream is gone now, so the reader ends too, if only because nobody takes its pieces.
+        let reply = self.create_dataset(ReceiverStream::new(stream)).await;
+        // The stream is dropped by now, so the reader ends too.
         let read = reader
             .await
             .map_err(|e| Error::Dataset(format!("reading {} failed: {e}", dir.display())))?;
-        // A file that could not be read cuts the stream short; the coordinator's complaint about
-        // that would hide the cause.
-        read?;
-        Ok(Added {
-            dataset: outcome?,
-            already_there: false,
-        })
+        match (reply, read) {
+            (Ok(reply), _) => added(reply),
+            // A pack that could not be read cuts the stream short; that cause comes first, because the
+            // coordinator only sees an incomplete upload.
+            (Err(_), Err(unreadable)) => Err(unreadable),
+            (Err(refused), Ok(())) => Err(refused.with_hint(|| {
+                format!(
+                    "`fovea dataset list` shows what is there; prepare with another --name to add {} \
+                     beside it",
+                    dir.display()
+                )
+            })),
+        }
     }
+}
+
+fn added(reply: pb::CreateDatasetResponse) -> Result<Added, Error> {
+    use pb::create_dataset_response::Outcome as Wire;
+    let pb::CreateDatasetResponse {
+        dataset,
+        outcome,
+        repaired_packs,
+    } = reply;
+    Ok(Added {
+        dataset: dataset
+            .ok_or_else(|| Error::Protocol("the reply to an upload lacks the dataset".into()))?
+            .into(),
+        outcome: match Wire::try_from(outcome) {
+            // One that does not name an outcome answers only once it has stored everything.
+            Ok(Wire::Added | Wire::Unspecified) => Outcome::Added,
+            Ok(Wire::Unchanged) => Outcome::Unchanged,
+            Ok(Wire::Repaired) => Outcome::Repaired(repaired_packs),
+            Err(_) => {
+                return Err(Error::Protocol(format!(
+                    "outcome of an upload is {outcome}, expected 0 to 3"
+                )));
+            }
+        },
+    })
 }
 
 fn send_all(
@@ -94,7 +129,7 @@ fn send_all(
     parts: &mpsc::Sender<pb::CreateDatasetRequest>,
     sent: &AtomicU64,
 ) -> Result<(), Error> {
-    // A send fails when the coordinator ended the call; its answer says why.
+    // Sending fails once the coordinator has ended the call; its reply has the reason.
     let send = |part| {
         parts
             .blocking_send(pb::CreateDatasetRequest { part: Some(part) })

@@ -1,6 +1,8 @@
-//! Runs and datasets as the client shows them: the wire's messages, checked, in the domain's types.
+//! What the coordinator reports, converted from the wire and checked: runs, datasets, verifications.
 //!
-//! Their serde forms are the `--json` output, so their field names are kept stable.
+//! The serde forms are the `--json` output, so field names are kept stable.
+
+mod store;
 
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::run::{EpochResult, StepReport};
@@ -9,6 +11,9 @@ use fovea_proto::pb;
 use serde::Serialize;
 
 use crate::error::Error;
+pub use store::{
+    FileState, Removed, StoreProblem, StoreProgress, StoreReport, StoreSummary, VerifiedCheckpoint,
+};
 
 /// Where a run is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -16,24 +21,24 @@ use crate::error::Error;
 pub enum Phase {
     /// Waits for workers.
     Queued,
-    /// Workers fetch data and connect.
+    /// Workers fetch data and connect to each other.
     Forming,
-    /// Steps are taken.
+    /// Steps are committed.
     Running,
-    /// A generation of workers ends.
+    /// The last checkpoint is being stored.
     Finishing,
-    /// Stopped by a person, to be resumed.
+    /// Stopped on request; `fovea resume` continues it.
     Paused,
-    /// Done.
+    /// All steps are committed.
     Completed,
     /// Ended by an error.
     Failed,
-    /// Ended by a person.
+    /// Ended on request.
     Cancelled,
 }
 
 impl Phase {
-    /// The phase in a word.
+    /// The phase in lower case.
     pub fn as_str(self) -> &'static str {
         match self {
             Phase::Queued => "queued",
@@ -47,7 +52,7 @@ impl Phase {
         }
     }
 
-    /// Whether the run will not move without a person: a watch ends here.
+    /// Whether only a request of a person can continue the run. A watch ends here.
     pub fn is_terminal(self) -> bool {
         match self {
             Phase::Paused | Phase::Completed | Phase::Failed | Phase::Cancelled => true,
@@ -56,16 +61,16 @@ impl Phase {
     }
 }
 
-/// A run as the coordinator tells of it.
+/// A run as the coordinator reports it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunInfo {
     /// Its id.
     pub id: String,
     /// Where it is.
     pub phase: Phase,
-    /// Why it failed or waits; empty if there is nothing to say.
+    /// Why it failed or waits; else empty. It may begin with an event name.
     pub reason: String,
-    /// Counts up with every change of its workers.
+    /// Incremented with every change of its workers.
     pub generation: u64,
     /// Ids of the workers that host it now, by rank.
     pub workers: Vec<String>,
@@ -87,12 +92,12 @@ pub struct RunInfo {
     pub epochs: Vec<EpochResult>,
     /// Stored checkpoints by step.
     pub checkpoints: Vec<CheckpointInfo>,
-    /// What it is, with every default filled in.
+    /// The run's specification with every default filled in.
     pub spec: RunSpec,
 }
 
 impl RunInfo {
-    /// Committed steps, as far as is known.
+    /// Committed steps, by the newest report.
     pub fn step(&self) -> u64 {
         let reported = self.progress.map_or(0, |p| p.step);
         if self.phase == Phase::Completed {
@@ -138,7 +143,9 @@ impl TryFrom<pb::Run> for RunInfo {
             Ok(pb::Phase::Failed) => Phase::Failed,
             Ok(pb::Phase::Cancelled) => Phase::Cancelled,
             Ok(pb::Phase::Unspecified) | Err(_) => {
-                return Err(Error::Protocol(format!("run {id} is in phase {phase}")));
+                return Err(Error::Protocol(format!(
+                    "phase of run {id} is {phase}, expected 1 to 8"
+                )));
             }
         };
         Ok(Self {
@@ -163,13 +170,13 @@ impl TryFrom<pb::Run> for RunInfo {
                 .map(CheckpointInfo::try_from)
                 .collect::<Result<_, _>>()?,
             spec: spec
-                .ok_or_else(|| Error::Protocol("a run without a spec".into()))?
+                .ok_or_else(|| Error::Protocol("a run lacks its spec".into()))?
                 .try_into()?,
         })
     }
 }
 
-/// What the coordinator's ledger says of a run.
+/// The result of a run's audit: its ledger compared with the shard plan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct AuditInfo {
     /// The run's id.
@@ -186,12 +193,12 @@ pub struct AuditInfo {
     pub samples_used: u64,
     /// Bytes that the ledger takes for this run.
     pub ledger_bytes: u64,
-    /// What is wrong, in order of steps; at most [`AuditInfo::PROBLEMS`].
+    /// Differences, in order of steps; at most [`AuditInfo::PROBLEMS`].
     pub problems: Vec<String>,
 }
 
 impl AuditInfo {
-    /// The coordinator lists no more problems than these.
+    /// Most problems that the coordinator lists.
     pub const PROBLEMS: usize = 100;
 }
 
@@ -220,34 +227,7 @@ impl From<pb::AuditReport> for AuditInfo {
     }
 }
 
-/// A stored checkpoint that was read again.
-#[derive(Debug, Clone, PartialEq)]
-pub struct VerifiedCheckpoint {
-    /// What was stored.
-    pub info: CheckpointInfo,
-    /// What is wrong with the file now; None if nothing is.
-    pub problem: Option<String>,
-}
-
-impl TryFrom<pb::VerifiedCheckpoint> for VerifiedCheckpoint {
-    type Error = Error;
-
-    fn try_from(wire: pb::VerifiedCheckpoint) -> Result<Self, Error> {
-        let pb::VerifiedCheckpoint {
-            checkpoint,
-            problem,
-            state: _,
-        } = wire;
-        Ok(Self {
-            info: checkpoint
-                .ok_or_else(|| Error::Protocol("a verified checkpoint without its step".into()))?
-                .try_into()?,
-            problem: (!problem.is_empty()).then_some(problem),
-        })
-    }
-}
-
-/// A dataset that the coordinator holds.
+/// A dataset of the coordinator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct DatasetInfo {
     /// Its name, unique at one coordinator.
@@ -268,6 +248,8 @@ pub struct DatasetInfo {
     pub packs: u32,
     /// Bytes of all packs.
     pub size_bytes: u64,
+    /// What is wrong with its files at the coordinator, and what to do; else empty.
+    pub problem: String,
 }
 
 impl From<pb::Dataset> for DatasetInfo {
@@ -282,7 +264,7 @@ impl From<pb::Dataset> for DatasetInfo {
             validation_grades,
             packs,
             size_bytes,
-            problem: _,
+            problem,
         } = wire;
         Self {
             name,
@@ -294,6 +276,7 @@ impl From<pb::Dataset> for DatasetInfo {
             validation_grades,
             packs,
             size_bytes,
+            problem,
         }
     }
 }

@@ -1,19 +1,20 @@
 //! Following a run until it ends or is paused, across broken connections and restarts of the coordinator.
 //!
-//! Invariant: every epoch's result and every checkpoint is told once, whatever breaks. Each
-//! connection begins with the run as it is, all epochs included, so what happened while nobody
-//! listened is made up from there; what was told before is left out.
+//! Invariant: every epoch's result and every checkpoint is reported once, whatever breaks. Each
+//! connection begins with a snapshot of the run, all epochs included; what happened while the
+//! connection was broken is taken from there, and what was reported before is left out.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::run::{EpochResult, StepReport};
 use fovea_proto::pb;
 use fovea_proto::pb::run_event::Event as Wire;
-use tonic::Streaming;
+use tonic::{Code, Status, Streaming};
 
 use crate::client::Client;
 use crate::error::{self, Error};
@@ -30,26 +31,43 @@ pub enum Update {
     Epoch(EpochResult),
     /// A checkpoint was stored.
     Checkpoint(CheckpointInfo),
-    /// Something worth saying, such as a lost worker.
+    /// An event of the run, such as a lost worker; it may begin with an event name.
     Note(String),
-    /// The connection broke; it is tried again after `wait`.
+    /// There is no stream now; it is requested again after `wait`.
     Reconnecting {
+        /// Whether the coordinator is away or at a limit.
+        cause: Cause,
+        /// What happened.
         reason: String,
+        /// Number of the attempt to come, from 1.
         attempt: u32,
+        /// Time until that attempt.
         wait: Duration,
     },
 }
 
-/// How hard to try.
+/// Why there is no stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The connection broke, or the coordinator is unavailable.
+    Away,
+    /// The coordinator is at its limit of watches.
+    Limit,
+}
+
+/// When to try again, and when to give up.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// Wait before the first new attempt; doubled for each further one.
+    /// Wait before the first new attempt, doubled for each further one. To each wait a random part of
+    /// itself is added.
     pub first_wait: Duration,
-    /// The longest wait between two attempts.
+    /// The longest wait between two attempts while the coordinator is away, without the random part.
     pub longest_wait: Duration,
-    /// Give up when nothing was heard for so long.
+    /// First and longest wait after a refusal for the limit of watches, without the random part.
+    pub limit_waits: (Duration, Duration),
+    /// Give up when nothing was received for so long.
     pub give_up: Duration,
-    /// How long one attempt to connect may take.
+    /// Longest time for one attempt to connect.
     pub connect: Duration,
 }
 
@@ -57,12 +75,31 @@ impl Default for Patience {
     fn default() -> Self {
         Self {
             first_wait: Duration::from_millis(200),
-            // A coordinator that restarts is back within a second or two, and a refused connection costs
+            // A coordinator that restarts is back in a second or two, and a refused connection costs
             // next to nothing, so waiting longer would only show the run late.
-            longest_wait: Duration::from_secs(1),
+            longest_wait: Duration::from_millis(500),
+            // A coordinator at its limit is busy: many watchers that ask every second would keep it so.
+            limit_waits: (Duration::from_secs(2), Duration::from_secs(15)),
             give_up: Duration::from_secs(300),
             connect: Duration::from_secs(5),
         }
+    }
+}
+
+impl Patience {
+    fn backoff(&self, cause: Cause) -> ExponentialBackoff {
+        let (first, longest) = match cause {
+            Cause::Away => (self.first_wait, self.longest_wait),
+            Cause::Limit => self.limit_waits,
+        };
+        // Jitter keeps the watchers of a restarted coordinator from returning all at once.
+        ExponentialBuilder::new()
+            .with_min_delay(first)
+            .with_max_delay(longest)
+            .with_factor(2.0)
+            .without_max_times()
+            .with_jitter()
+            .build()
     }
 }
 
@@ -72,48 +109,57 @@ pub struct Watcher {
     run_id: String,
     patience: Patience,
     stream: Option<Streaming<pb::RunEvent>>,
-    told: Told,
+    reported: Reported,
     queue: VecDeque<Update>,
     ended: bool,
+    /// Attempts since the last message, the waits between them, and their cause.
     attempt: u32,
-    heard: Instant,
-    /// The attempt under way, kept here so that a dropped `next` does not begin it anew.
+    backoff: Option<(Cause, ExponentialBackoff)>,
+    last_message: Instant,
+    /// The attempt under way, kept here so that a dropped `next` does not restart it.
     connecting: Option<Connecting>,
 }
 
-/// Waits, connects and asks for the stream.
+/// Waits, connects and requests the stream.
 type Connecting = Pin<Box<dyn Future<Output = Result<Streaming<pb::RunEvent>, Failure>> + Send>>;
 
-/// Why an attempt did not bring a stream.
+/// Why an attempt brought no stream.
 enum Failure {
-    /// The next may.
-    Passing(String),
-    /// None will.
-    Final(Error),
+    /// A later attempt may succeed.
+    Temporary(Cause, String),
+    /// No attempt will succeed.
+    Permanent(Error),
 }
 
 impl Watcher {
-    /// Begins to follow a run. Fails if there is no such run or nobody answers.
+    /// Begins to follow a run. Fails if there is no such run or the coordinator cannot be reached; a
+    /// refusal for the limit of watches is retried by [`Watcher::next`].
     pub async fn new(client: &Client, run_id: &str, patience: Patience) -> Result<Self, Error> {
-        let stream = client
-            .watch(run_id)
-            .await
-            .map_err(|status| client.error(&status))?;
-        Ok(Self {
+        let mut watcher = Self {
             address: client.address().to_owned(),
             run_id: run_id.to_owned(),
             patience,
-            stream: Some(stream),
-            told: Told::default(),
+            stream: None,
+            reported: Reported::default(),
             queue: VecDeque::new(),
             ended: false,
             attempt: 0,
-            heard: Instant::now(),
+            backoff: None,
+            last_message: Instant::now(),
             connecting: None,
-        })
+        };
+        match client.watch(run_id).await {
+            Ok(stream) => watcher.stream = Some(stream),
+            Err(status) if cause_of(&status) == Cause::Limit => {
+                let reason = reason_of(client.error(&status));
+                watcher.broken(Cause::Limit, reason)?;
+            }
+            Err(status) => return Err(client.error(&status)),
+        }
+        Ok(watcher)
     }
 
-    /// What happens next; None after the run's end was told. Can be dropped and asked again at any
+    /// The next update; None after the run's end was reported. Can be dropped and called again at any
     /// time without losing an update.
     pub async fn next(&mut self) -> Result<Option<Update>, Error> {
         loop {
@@ -130,16 +176,17 @@ impl Watcher {
             match stream.message().await {
                 Ok(Some(message)) => {
                     self.attempt = 0;
-                    self.heard = Instant::now();
+                    self.backoff = None;
+                    self.last_message = Instant::now();
                     self.take(message)?;
                 }
-                Ok(None) => self.broken("the stream ended before the run".into())?,
+                Ok(None) => self.broken(Cause::Away, "the stream ended before the run".into())?,
                 Err(status) => {
                     let error = Error::from_status(&status, &self.address);
-                    if !may_pass(&status) {
+                    if !is_temporary(&status) {
                         return Err(error);
                     }
-                    self.broken(reason_of(error))?;
+                    self.broken(cause_of(&status), reason_of(error))?;
                 }
             }
         }
@@ -147,38 +194,46 @@ impl Watcher {
 
     fn take(&mut self, message: pb::RunEvent) -> Result<(), Error> {
         let Some(event) = message.event else {
-            // An event of a newer coordinator, which this client does not know.
+            // An event of a newer coordinator that this client does not know.
             return Ok(());
         };
         match event {
             Wire::Run(run) => {
                 let run = RunInfo::try_from(run)?;
                 self.ended = run.phase.is_terminal();
-                self.queue.extend(self.told.run(run));
+                self.queue.extend(self.reported.run(run));
             }
             Wire::Step(step) => self.queue.push_back(Update::Step(step.into())),
-            Wire::Epoch(epoch) => self.queue.extend(self.told.epoch(epoch.try_into()?)),
-            Wire::Checkpoint(c) => self.queue.extend(self.told.checkpoint(c.try_into()?)),
+            Wire::Epoch(epoch) => self.queue.extend(self.reported.epoch(epoch.try_into()?)),
+            Wire::Checkpoint(c) => self.queue.extend(self.reported.checkpoint(c.try_into()?)),
             Wire::Note(text) => self.queue.push_back(Update::Note(text)),
         }
         Ok(())
     }
 
-    /// Plans the next attempt, or gives up.
-    fn broken(&mut self, reason: String) -> Result<(), Error> {
+    /// Schedules the next attempt, or gives up.
+    fn broken(&mut self, cause: Cause, reason: String) -> Result<(), Error> {
         self.stream = None;
-        if self.heard.elapsed() >= self.patience.give_up {
-            return Err(Error::Lost {
-                address: self.address.clone(),
-                reason: format!(
-                    "{reason}; tried for {} s. The run may well go on: `fovea watch {}` looks again",
-                    self.patience.give_up.as_secs(),
-                    self.run_id
-                ),
+        if self.last_message.elapsed() >= self.patience.give_up {
+            let reason = format!(
+                "{reason}; gave up after {} s. The run may well continue: `fovea watch {}` follows it again",
+                self.patience.give_up.as_secs(),
+                self.run_id
+            );
+            return Err(match cause {
+                Cause::Away => Error::Lost {
+                    address: self.address.clone(),
+                    reason,
+                },
+                Cause::Limit => Error::LimitReached(reason),
             });
         }
-        let doubled = self.patience.first_wait * 2u32.saturating_pow(self.attempt.min(16));
-        let wait = doubled.min(self.patience.longest_wait);
+        let backoff = match &mut self.backoff {
+            Some((same, backoff)) if *same == cause => backoff,
+            other => &mut other.insert((cause, self.patience.backoff(cause))).1,
+        };
+        let longest = self.patience.limit_waits.1.max(self.patience.longest_wait);
+        let wait = backoff.next().unwrap_or(longest);
         self.attempt += 1;
         self.connecting = Some(Box::pin(attempt(
             self.address.clone(),
@@ -187,6 +242,7 @@ impl Watcher {
             self.patience.connect,
         )));
         self.queue.push_back(Update::Reconnecting {
+            cause,
             reason,
             attempt: self.attempt,
             wait,
@@ -196,7 +252,7 @@ impl Watcher {
 
     async fn reconnect(&mut self) -> Result<(), Error> {
         let Some(connecting) = &mut self.connecting else {
-            return self.broken("there is no stream".into());
+            return self.broken(Cause::Away, "there is no stream".into());
         };
         let outcome = connecting.await;
         self.connecting = None;
@@ -205,8 +261,8 @@ impl Watcher {
                 self.stream = Some(stream);
                 Ok(())
             }
-            Err(Failure::Passing(reason)) => self.broken(reason),
-            Err(Failure::Final(error)) => Err(error),
+            Err(Failure::Temporary(cause, reason)) => self.broken(cause, reason),
+            Err(Failure::Permanent(error)) => Err(error),
         }
     }
 }
@@ -220,22 +276,24 @@ async fn attempt(
     tokio::time::sleep(wait).await;
     let client = match Client::connect(&address, connect).await {
         Ok(client) => client,
-        Err(error) if error.exit_code() == 3 => return Err(Failure::Passing(reason_of(error))),
-        Err(error) => return Err(Failure::Final(error)),
+        Err(error) if error.exit_code() == 3 => {
+            return Err(Failure::Temporary(Cause::Away, reason_of(error)));
+        }
+        Err(error) => return Err(Failure::Permanent(error)),
     };
     client.watch(&run_id).await.map_err(|status| {
         let error = client.error(&status);
-        if may_pass(&status) {
-            Failure::Passing(reason_of(error))
+        if is_temporary(&status) {
+            Failure::Temporary(cause_of(&status), reason_of(error))
         } else {
-            Failure::Final(error)
+            Failure::Permanent(error)
         }
     })
 }
 
-/// Whether a status is worth another attempt.
-fn may_pass(status: &tonic::Status) -> bool {
-    use tonic::Code::*;
+/// Whether another attempt may succeed.
+fn is_temporary(status: &Status) -> bool {
+    use Code::*;
     error::is_transient(status)
         || matches!(
             status.code(),
@@ -243,26 +301,36 @@ fn may_pass(status: &tonic::Status) -> bool {
         )
 }
 
+fn cause_of(status: &Status) -> Cause {
+    if status.code() == Code::ResourceExhausted && !error::is_transient(status) {
+        Cause::Limit
+    } else {
+        Cause::Away
+    }
+}
+
+/// The reason alone, without the address and what to do.
 fn reason_of(error: Error) -> String {
     match error {
         Error::Lost { reason, .. } => reason,
+        Error::Unavailable { message, .. } | Error::LimitReached(message) => message,
         other => other.to_string(),
     }
 }
 
-/// What the user has been told already.
+/// What was reported before.
 #[derive(Default)]
-struct Told {
+struct Reported {
     any: bool,
-    /// By epoch. A resume from an older checkpoint takes epochs again; those are told again if they
-    /// came out differently.
+    /// By epoch. A resume from an older checkpoint repeats epochs; those are reported again if their
+    /// results differ.
     epochs: BTreeMap<u32, EpochResult>,
-    /// By step; the digest tells a checkpoint that was taken again.
+    /// Digest by step: a checkpoint that was taken again has another one.
     checkpoints: BTreeMap<u64, String>,
 }
 
-impl Told {
-    /// The updates that a snapshot brings: the run, and what of its epochs and checkpoints is news.
+impl Reported {
+    /// The updates of a snapshot: the run, and those epochs and checkpoints that were not reported yet.
     fn run(&mut self, run: RunInfo) -> Vec<Update> {
         let mut news: Vec<Update> = Vec::new();
         for epoch in &run.epochs {
@@ -278,7 +346,7 @@ impl Told {
         if self.any {
             news.push(run);
         } else {
-            // The sizes come before what is measured in them.
+            // The run comes first: its sizes are needed to show the epochs.
             news.insert(0, run);
         }
         self.any = true;

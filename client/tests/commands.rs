@@ -1,4 +1,4 @@
-//! The built program: exit codes, what it says, and its JSON.
+//! The built program: exit codes, text and JSON.
 
 mod common;
 
@@ -55,18 +55,18 @@ async fn the_end_of_a_run_is_the_exit_code() {
             Phase::Paused,
             "",
             0,
-            "dr-1 is paused at step 0/36; go on with: fovea resume dr-1",
+            "dr-1 is paused at step 0/36; continue it with: fovea resume dr-1",
         ),
     ];
     for (phase, reason, code, words) in cases {
         let address = watched(ended(phase, reason)).serve().await;
         let output = fovea(&address, &["watch", "dr-1"]).await;
-        let said = stdout(&output) + &stderr(&output);
-        assert_eq!(output.status.code(), Some(code), "{said}");
-        assert!(said.contains(words), "{said}");
+        let printed = stdout(&output) + &stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{printed}");
+        assert!(printed.contains(words), "{printed}");
         // Every epoch is in the table, once.
         for epoch in ["    1/3 ", "    2/3 ", "    3/3 "] {
-            assert_eq!(said.matches(epoch).count(), 1, "{said}");
+            assert_eq!(printed.matches(epoch).count(), 1, "{printed}");
         }
     }
 }
@@ -126,22 +126,22 @@ async fn refusals_are_one_clear_sentence() {
         &["resume", "dr-1"],
     ] {
         let output = fovea(&address, args).await;
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(4), "{args:?}: {said}");
+        let printed = stderr(&output);
+        assert_eq!(output.status.code(), Some(4), "{args:?}: {printed}");
         assert!(
-            said.starts_with("fovea: the coordinator refused: "),
-            "{said}"
+            printed.starts_with("fovea: the coordinator refused: "),
+            "{printed}"
         );
-        assert_eq!(said.lines().count(), 1, "{said}");
+        assert_eq!(printed.lines().count(), 1, "{printed}");
         assert!(
-            !said.contains("Status") && !said.contains("metadata"),
-            "a debug dump: {said}"
+            !printed.contains("Status") && !printed.contains("metadata"),
+            "a debug dump: {printed}"
         );
     }
 }
 
 #[tokio::test]
-async fn nobody_there_is_exit_3_and_a_wrong_address_is_2() {
+async fn an_unreachable_coordinator_is_exit_3_and_a_wrong_address_is_2() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", free.local_addr().unwrap());
     drop(free);
@@ -158,7 +158,7 @@ async fn nobody_there_is_exit_3_and_a_wrong_address_is_2() {
 }
 
 #[tokio::test]
-async fn a_bad_run_file_is_exit_2_before_anybody_is_asked() {
+async fn a_bad_run_file_is_exit_2_without_a_coordinator() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("run.toml");
     std::fs::write(
@@ -169,10 +169,10 @@ async fn a_bad_run_file_is_exit_2_before_anybody_is_asked() {
     let file = file.to_str().unwrap();
     // Nobody listens at this address.
     let output = fovea("http://127.0.0.1:9", &["submit", file]).await;
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(2), "{said}");
+    let printed = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{printed}");
     assert_eq!(
-        said.trim_end(),
+        printed.trim_end(),
         format!("{file}:4: train.epoch: there is no such key; did you mean train.epochs?")
     );
     let output = fovea("http://127.0.0.1:9", &["submit", "nowhere.toml"]).await;
@@ -204,12 +204,12 @@ async fn a_submission_carries_file_overrides_and_weights() {
     ];
     let output = fovea(&address, &args).await;
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let said = stdout(&output);
+    let printed = stdout(&output);
     assert!(
-        said.contains("run x-1 accepted: 7 epochs of 12 steps, dataset d"),
-        "{said}"
+        printed.contains("run x-1 accepted: 7 epochs of 12 steps, dataset d"),
+        "{printed}"
     );
-    assert!(said.contains("fovea watch x-1"), "{said}");
+    assert!(printed.contains("fovea watch x-1"), "{printed}");
     let state = fake.0.lock().unwrap();
     let spec = &state.submitted[0];
     assert_eq!(spec.name, "x");
@@ -273,12 +273,12 @@ async fn ctrl_c_leaves_a_watch_with_130_and_the_run_alone() {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // The first line means that it watches.
+        // It watches once it has printed the first line.
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap())
             .read_line(&mut line)
             .unwrap();
-        assert!(line.contains("training 357 images"), "{line}");
+        assert!(line.contains("training on 357 images"), "{line}");
         // SAFETY: a signal to our own child.
         unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
         child.wait_with_output().unwrap()
@@ -287,7 +287,7 @@ async fn ctrl_c_leaves_a_watch_with_130_and_the_run_alone() {
     .unwrap();
     assert_eq!(output.status.code(), Some(130));
     assert!(
-        stderr(&output).contains("run dr-1 goes on"),
+        stderr(&output).contains("run dr-1 continues"),
         "{}",
         stderr(&output)
     );
@@ -312,11 +312,13 @@ fn version_and_help() {
     let help = say(&["--help"]);
     for words in [
         "Exit codes:",
-        "130  interrupted",
-        "reconnecting run, reason",
-        "  7    what is stored is not right",
+        "130  stopped by a signal",
+        "reconnecting run, cause (away, limit), reason",
+        "  7    stored data are wrong",
+        "  8    stored data cannot be read now",
         "  audit        run, clean,",
-        "  verified     run, ok, problem",
+        "  verified     run, ok, state",
+        "  not_removed  kind, name, exit_code, message",
         "Examples:",
     ] {
         assert!(help.contains(words), "{words:?} is not in the help");

@@ -1,4 +1,4 @@
-//! The embedded cluster around stand-in programs: what happens when its processes misbehave.
+//! The embedded cluster with stand-in programs: signals, and processes that fail.
 //!
 //! The real programs are started by the workspace's end-to-end tests.
 
@@ -6,6 +6,7 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use common::{Fake, State, event, fovea, prepared, run, run_after, sha256, stderr, stdout};
 use fovea_proto::pb::{self, Phase};
 
-/// A coordinator that tells the address of the test's own server, and waits for the signal.
+/// A coordinator that writes the address of the test's own server and waits for the signal.
 fn pretends_to_serve(address: &str) -> String {
     format!(
         "while [ $# -gt 0 ]; do case $1 in --address-file) file=$2;; esac; shift; done\n\
@@ -89,8 +90,13 @@ async fn from_a_run_file_to_model_and_metrics() {
         file.to_str().unwrap(),
     ];
     let output = local(dir, &bin, &args).await;
-    let said = stdout(&output);
-    assert_eq!(output.status.code(), Some(0), "{said}{}", stderr(&output));
+    let printed = stdout(&output);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{printed}{}",
+        stderr(&output)
+    );
     let home = dir.join("data/dr-1");
     assert_eq!(fs::read(home.join("model.safetensors")).unwrap(), model);
     let metrics: serde_json::Value =
@@ -104,7 +110,7 @@ async fn from_a_run_file_to_model_and_metrics() {
     );
     assert_eq!(metrics["spec"]["train"]["epochs"], 3);
     for words in ["validation AUC 0.920", "model.safetensors", "metrics.json"] {
-        assert!(said.contains(words), "{words:?} is not in\n{said}");
+        assert!(printed.contains(words), "{words:?} is not in\n{printed}");
     }
     let state = fake.0.lock().unwrap();
     assert_eq!(state.created.len(), 1, "the dataset was not added");
@@ -113,7 +119,7 @@ async fn from_a_run_file_to_model_and_metrics() {
     assert_eq!(state.submitted[0].dataset, "set");
 }
 
-/// Somebody else pauses the run: nothing has gone wrong, and nothing is finished.
+/// Another client pauses the run: that is no error, and there are no results.
 #[tokio::test]
 async fn a_paused_run_leaves_no_model_and_says_how_to_go_on() {
     let dir = tempfile::tempdir().unwrap();
@@ -128,13 +134,18 @@ async fn a_paused_run_leaves_no_model_and_says_how_to_go_on() {
     });
     let bin = programs(dir, &pretends_to_serve(&fake.serve().await), WAITS);
     let output = local(dir, &bin, &[run_file(dir).to_str().unwrap()]).await;
-    let said = stdout(&output);
-    assert_eq!(output.status.code(), Some(0), "{said}{}", stderr(&output));
+    let printed = stdout(&output);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{printed}{}",
+        stderr(&output)
+    );
     let hint = format!(
-        "go on with: fovea local --data-dir {} --resume dr-1",
+        "continue it with: fovea local --data-dir {} --resume dr-1",
         dir.join("data").display()
     );
-    assert!(said.contains(&hint), "{hint:?} is not in\n{said}");
+    assert!(printed.contains(&hint), "{hint:?} is not in\n{printed}");
     assert!(!dir.join("data/dr-1").exists(), "it left results");
 }
 
@@ -145,14 +156,17 @@ async fn a_coordinator_that_does_not_start_shows_its_log() {
     let bin = programs(dir.path(), coordinator, WAITS);
     let file = run_file(dir.path());
     let output = local(dir.path(), &bin, &[file.to_str().unwrap()]).await;
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
+    let printed = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
     assert!(
-        said.contains("coordinator ended early (exit status: 4)"),
-        "{said}"
+        printed.contains("coordinator ended early (exit status: 4)"),
+        "{printed}"
     );
-    assert!(said.contains("  the folder is locked by another"), "{said}");
-    assert!(said.contains("coordinator.log"), "{said}");
+    assert!(
+        printed.contains("  the folder is locked by another"),
+        "{printed}"
+    );
+    assert!(printed.contains("coordinator.log"), "{printed}");
 }
 
 fn never_ending() -> Fake {
@@ -172,14 +186,20 @@ async fn a_worker_that_dies_ends_the_command_with_its_log() {
     let bin = programs(dir.path(), &coordinator, worker);
     let file = run_file(dir.path());
     let output = local(dir.path(), &bin, &[file.to_str().unwrap()]).await;
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("ended early (exit status: 127)"), "{said}");
-    assert!(said.contains("  libtorch_cpu.so: cannot open"), "{said}");
+    let printed = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    assert!(
+        printed.contains("ended early (exit status: 127)"),
+        "{printed}"
+    );
+    assert!(
+        printed.contains("  libtorch_cpu.so: cannot open"),
+        "{printed}"
+    );
 }
 
 #[tokio::test]
-async fn what_cannot_be_done_is_said_before_anything_starts() {
+async fn impossible_requests_are_refused_before_anything_starts() {
     let dir = tempfile::tempdir().unwrap();
     let file = run_file(dir.path());
     let file = file.to_str().unwrap();
@@ -212,7 +232,7 @@ async fn what_cannot_be_done_is_said_before_anything_starts() {
                 file,
             ],
             2,
-            "--set workers.min=2: the run waits for 2 workers, and only 1 are started; say -n 2",
+            "--set workers.min=2: the run waits for 2 workers, and only 1 are started; give -n 2",
         ),
         (
             &bin,
@@ -220,7 +240,7 @@ async fn what_cannot_be_done_is_said_before_anything_starts() {
             2,
             "model.weights cannot be read",
         ),
-        (&bin, &["--resume", "dr-1"], 2, "holds no runs yet"),
+        (&bin, &["--resume", "dr-1"], 2, "has no runs yet"),
         (
             &bin,
             &["--dataset", "nowhere", file],
@@ -230,10 +250,13 @@ async fn what_cannot_be_done_is_said_before_anything_starts() {
     ];
     for (bin, args, code, words) in cases {
         let output = local(dir.path(), bin, args).await;
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
-        assert!(said.contains(words), "{args:?}: {words:?} is not in {said}");
-        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+        let printed = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {printed}");
+        assert!(
+            printed.contains(words),
+            "{args:?}: {words:?} is not in {printed}"
+        );
+        assert_eq!(printed.trim_end().lines().count(), 1, "{printed}");
     }
 }
 
@@ -246,17 +269,39 @@ fn eventually(what: &str, mut is: impl FnMut() -> bool) {
     }
 }
 
-/// Starts `fovea local` on a run that never ends; returns it once its workers have told their ids.
-fn started(dir: &Path, address: &str) -> (std::process::Child, Vec<i32>) {
+/// Starts `fovea local` on a run that never ends, by `launcher` if given; returns it once its workers
+/// have written their ids.
+fn started(
+    dir: &Path,
+    address: &str,
+    launcher: Option<&str>,
+    stdout: Stdio,
+) -> (std::process::Child, Vec<i32>) {
     let worker = format!("echo $$ > {}/$$.pid\n{WAITS}", dir.display());
     let bin = programs(dir, &pretends_to_serve(address), &worker);
-    let child = Command::new(env!("CARGO_BIN_EXE_fovea"))
+    let mut command = match launcher {
+        None => Command::new(env!("CARGO_BIN_EXE_fovea")),
+        Some(launcher) => {
+            let mut command = Command::new(launcher);
+            command.arg(env!("CARGO_BIN_EXE_fovea"));
+            command
+        }
+    };
+    // The tests themselves may run under nohup.
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed, and signal is one.
+    unsafe {
+        command.pre_exec(|| {
+            libc::signal(libc::SIGHUP, libc::SIG_DFL);
+            Ok(())
+        });
+    }
+    let child = command
         .args(["local", "-n", "2", "--bin-dir"])
         .arg(&bin)
         .arg("--data-dir")
         .arg(dir.join("data"))
         .arg(run_file(dir))
-        .stdout(Stdio::null())
+        .stdout(stdout)
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
@@ -275,7 +320,7 @@ fn started(dir: &Path, address: &str) -> (std::process::Child, Vec<i32>) {
     (child, ids)
 }
 
-/// Whether a process is there and is more than an entry that nobody has collected.
+/// Whether a process is alive: it exists and is not a zombie.
 fn lives(id: i32) -> bool {
     fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| {
         !stat
@@ -292,7 +337,7 @@ async fn workers_do_not_outlive_a_killed_client() {
     let address = never_ending().serve().await;
     tokio::task::spawn_blocking(move || {
         let dir = tempfile::tempdir().unwrap();
-        let (mut child, workers) = started(dir.path(), &address);
+        let (mut child, workers) = started(dir.path(), &address, None, Stdio::null());
         assert!(workers.iter().all(|id| lives(*id)));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -304,33 +349,104 @@ async fn workers_do_not_outlive_a_killed_client() {
     .unwrap();
 }
 
+fn send(child: &std::process::Child, signal: i32) {
+    // SAFETY: a signal to our own child, which has not been waited for.
+    unsafe { libc::kill(child.id() as libc::pid_t, signal) };
+}
+
+/// The first signal cancels the run, which takes a checkpoint; the second stops the processes.
 #[tokio::test(flavor = "multi_thread")]
-async fn ctrl_c_cancels_the_run_and_stops_the_processes() {
-    // After the cancellation the coordinator tells of the end.
+async fn each_signal_that_asks_to_stop_cancels_the_run_and_stops_the_processes() {
+    for signal in [
+        libc::SIGINT,
+        libc::SIGTERM,
+        libc::SIGHUP,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+    ] {
+        let fake = never_ending();
+        let address = fake.serve().await;
+        tokio::task::spawn_blocking(move || {
+            let dir = tempfile::tempdir().unwrap();
+            let (child, workers) = started(dir.path(), &address, None, Stdio::null());
+            send(&child, signal);
+            eventually("the run is cancelled", || {
+                fake.0.lock().unwrap().cancelled == ["dr-1"]
+            });
+            assert!(
+                workers.iter().all(|id| lives(*id)),
+                "no time for a checkpoint"
+            );
+            // The stand-in never ends the run, so a second signal is needed.
+            send(&child, signal);
+            let output = child.wait_with_output().unwrap();
+            let text = stderr(&output);
+            assert_eq!(output.status.code(), Some(130), "signal {signal}: {text}");
+            assert!(text.contains("run dr-1 was stopped at once"), "{text}");
+            assert!(!workers.iter().any(|id| lives(*id)), "a worker is left");
+        })
+        .await
+        .unwrap();
+    }
+}
+
+/// The signals that a process ignores, as a bit mask.
+fn ignored(id: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+    let mask = status
+        .lines()
+        .find_map(|l| l.strip_prefix("SigIgn:"))
+        .unwrap();
+    u64::from_str_radix(mask.trim(), 16).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hangup_that_was_ignored_at_the_start_stays_ignored() {
+    let hangup = 1 << (libc::SIGHUP - 1);
+    for (launcher, ignores) in [(Some("nohup"), true), (None, false)] {
+        let fake = never_ending();
+        let address = fake.serve().await;
+        tokio::task::spawn_blocking(move || {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut child, workers) = started(dir.path(), &address, launcher, Stdio::null());
+            assert_eq!(ignored(child.id()) & hangup != 0, ignores);
+            // Its processes inherit that.
+            assert_eq!(ignored(workers[0] as u32) & hangup != 0, ignores);
+            child.kill().unwrap();
+            child.wait().unwrap();
+        })
+        .await
+        .unwrap();
+    }
+}
+
+/// A closed terminal or pipe must not end the command by itself: that would kill the processes
+/// without a checkpoint.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_output_does_not_end_the_run() {
     let fake = never_ending();
+    fake.0.lock().unwrap().watches = [vec![
+        event::run(run("dr-1", Phase::Running)),
+        event::step(1),
+        event::epoch(0),
+        event::epoch(1),
+    ]]
+    .into();
     let address = fake.serve().await;
-    let cancelled = fake.clone();
     tokio::task::spawn_blocking(move || {
         let dir = tempfile::tempdir().unwrap();
-        let (child, workers) = started(dir.path(), &address);
-        let interrupt = || {
-            // SAFETY: a signal to our own child.
-            unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
-        };
-        interrupt();
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let (child, workers) = started(dir.path(), &address, None, writer.into());
+        eventually("the run is watched", || fake.0.lock().unwrap().watched == 1);
+        assert!(workers.iter().all(|id| lives(*id)));
+        send(&child, libc::SIGTERM);
         eventually("the run is cancelled", || {
-            cancelled.0.lock().unwrap().cancelled == ["dr-1"]
+            fake.0.lock().unwrap().cancelled == ["dr-1"]
         });
-        // The stand-in never ends the run, so a second interrupt gives up on it.
-        interrupt();
+        send(&child, libc::SIGTERM);
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
-        assert!(
-            stderr(&output).contains("run dr-1 was left where it was"),
-            "{}",
-            stderr(&output)
-        );
-        assert!(!workers.iter().any(|id| lives(*id)), "a worker is left");
     })
     .await
     .unwrap();
@@ -350,7 +466,7 @@ async fn without_a_run_file_old_runs_are_listed() {
     fs::create_dir_all(dir.path().join("data/coordinator")).unwrap();
     let output = local(dir.path(), &bin, &[]).await;
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let said = stdout(&output);
-    assert!(said.contains("dr-1  cancelled"), "{said}");
-    assert!(said.contains("--resume RUN"), "{said}");
+    let printed = stdout(&output);
+    assert!(printed.contains("dr-1  cancelled"), "{printed}");
+    assert!(printed.contains("--resume RUN"), "{printed}");
 }

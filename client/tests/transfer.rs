@@ -1,11 +1,13 @@
-//! Checkpoints down, datasets up: whole and checked, or not at all.
+//! Checkpoints down, datasets up: whole and verified, or not at all.
 
 mod common;
 
 use std::path::Path;
 
-use common::{Fake, State, fovea, prepared, run_after, sha256, stderr, stdout};
-use fovea_proto::pb::Phase;
+use common::{Fake, State, fovea, prepared, prepared_of, run_after, sha256, stderr, stdout};
+use fovea_proto::pb::create_dataset_response::Outcome;
+use fovea_proto::pb::{self, Phase};
+use tonic::Status;
 
 fn with_checkpoint(bytes: &[u8], digest: String) -> Fake {
     Fake::new(State {
@@ -48,7 +50,7 @@ async fn a_checkpoint_arrives_whole() {
     assert_eq!(std::fs::read(&target).unwrap(), bytes);
     assert_eq!(files(dir.path()), ["m.safetensors"]);
     assert!(
-        stdout(&output).contains("at step 24, 10.5 kB"),
+        stdout(&output).contains("at step 24, 10.50 kB"),
         "{}",
         stdout(&output)
     );
@@ -62,7 +64,7 @@ async fn a_damaged_checkpoint_leaves_no_file() {
     short.0.lock().unwrap().cut_checkpoint_at = Some(9_999);
     for (fake, word) in [
         (wrong, "SHA-256"),
-        (short, "9999 bytes came, 10500 were announced"),
+        (short, "received 9999 bytes, 10500 were announced"),
     ] {
         let address = fake.serve().await;
         let dir = tempfile::tempdir().unwrap();
@@ -89,29 +91,29 @@ async fn a_damaged_checkpoint_leaves_no_file() {
 }
 
 #[tokio::test]
-async fn a_checkpoint_that_was_put_aside_names_the_one_before() {
+async fn a_corrupt_checkpoint_names_the_previous_one() {
     let bytes = some_bytes();
     let lost = |step: &'static str, lost_at_once, words: &'static str| {
-        // What is sent may look whole: the coordinator's word at the end decides.
+        // What is sent may look whole: the coordinator's status at the end decides.
         let fake = with_checkpoint(&bytes, sha256(&bytes));
         let mut state = fake.0.lock().unwrap();
-        state.checkpoint_lost = Some("its SHA-256 is not what was stored".into());
+        state.checkpoint_lost = Some(Status::data_loss("its SHA-256 is not what was stored"));
         state.lost_at_once = lost_at_once;
         drop(state);
         (fake, step, words)
     };
-    let before = "`fovea checkpoint get dr-1 12` fetches the one before";
+    let before = "`fovea checkpoint get dr-1 12` fetches the previous one";
     for (fake, step, words) in [
         lost(
             "24",
             false,
-            "run dr-1 at step 24 was damaged and has been put aside: its SHA-256",
+            "run dr-1 at step 24 is corrupt and was put aside by the coordinator: its SHA-256",
         ),
-        lost("24", true, "run dr-1 at step 24 was damaged"),
+        lost("24", true, "run dr-1 at step 24 is corrupt"),
         lost(
             "newest",
             true,
-            "the newest checkpoint of run dr-1 was damaged",
+            "the newest checkpoint of run dr-1 is corrupt",
         ),
     ] {
         let address = fake.serve().await;
@@ -126,10 +128,10 @@ async fn a_checkpoint_that_was_put_aside_names_the_one_before() {
             target.to_str().unwrap(),
         ];
         let output = fovea(&address, &args).await;
-        let said = stderr(&output);
-        assert_eq!(output.status.code(), Some(7), "{said}");
-        assert!(said.contains(words), "{words:?} is not in {said}");
-        assert!(said.contains(before), "{said}");
+        let printed = stderr(&output);
+        assert_eq!(output.status.code(), Some(7), "{printed}");
+        assert!(printed.contains(words), "{words:?} is not in {printed}");
+        assert!(printed.contains(before), "{printed}");
         assert!(files(dir.path()).is_empty(), "{:?}", files(dir.path()));
     }
 
@@ -150,15 +152,53 @@ async fn a_checkpoint_that_was_put_aside_names_the_one_before() {
         target.to_str().unwrap(),
     ];
     let output = fovea(&fake.serve().await, &args).await;
-    let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(7), "{said}");
-    assert!(said.contains("`fovea checkpoints dr-1` lists"), "{said}");
+    let printed = stderr(&output);
+    assert_eq!(output.status.code(), Some(7), "{printed}");
+    assert!(
+        printed.contains("`fovea checkpoints dr-1` lists"),
+        "{printed}"
+    );
     assert_eq!(std::fs::read(&target).unwrap(), b"older");
     assert_eq!(files(dir.path()), ["m.safetensors"]);
 }
 
 #[tokio::test]
-async fn a_dataset_is_sent_byte_for_byte_and_only_once() {
+async fn a_checkpoint_that_cannot_be_read_now_is_not_called_corrupt() {
+    let bytes = some_bytes();
+    for at_once in [true, false] {
+        let fake = with_checkpoint(&bytes, sha256(&bytes));
+        {
+            let mut state = fake.0.lock().unwrap();
+            state.checkpoint_lost = Some(Status::unavailable("the store is not mounted"));
+            state.lost_at_once = at_once;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("m.safetensors");
+        let args = [
+            "checkpoint",
+            "get",
+            "dr-1",
+            "24",
+            "-o",
+            target.to_str().unwrap(),
+        ];
+        let output = fovea(&fake.serve().await, &args).await;
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(8), "{text}");
+        assert!(
+            text.contains(
+                "the checkpoint of run dr-1 at step 24 cannot be read now: the store is not mounted. \
+                 It stays listed"
+            ),
+            "{text}"
+        );
+        assert!(!text.contains("corrupt"), "{text}");
+        assert!(files(dir.path()).is_empty(), "{:?}", files(dir.path()));
+    }
+}
+
+#[tokio::test]
+async fn a_dataset_is_sent_byte_for_byte_even_if_it_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let set = prepared(dir.path());
     let fake = Fake::default();
@@ -167,10 +207,11 @@ async fn a_dataset_is_sent_byte_for_byte_and_only_once() {
 
     let output = fovea(&address, &["--json", "dataset", "add", set_text]).await;
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let said: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
-    assert_eq!(said["type"], "dataset");
-    assert_eq!(said["already_there"], false);
-    assert_eq!(said["name"], "set");
+    let added: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!(added["type"], "dataset");
+    assert_eq!(added["already_there"], false);
+    assert_eq!(added["outcome"], "added");
+    assert_eq!(added["name"], "set");
     {
         let state = fake.0.lock().unwrap();
         let (manifest, index, packs) = &state.created[0];
@@ -183,19 +224,90 @@ async fn a_dataset_is_sent_byte_for_byte_and_only_once() {
         }
     }
 
+    // Whether it is there, and whole there, only the coordinator can judge.
     let output = fovea(&address, &["dataset", "add", set_text]).await;
     assert_eq!(output.status.code(), Some(0));
-    assert!(
-        stdout(&output).contains("dataset set was there already"),
-        "{}",
-        stdout(&output)
-    );
-    assert_eq!(fake.0.lock().unwrap().created.len(), 1, "it was sent again");
+    assert_eq!(fake.0.lock().unwrap().created.len(), 2, "it was not sent");
 
     let output = fovea(&address, &["dataset", "list"]).await;
     let listed = stdout(&output);
     assert!(listed.starts_with("dataset  "), "{listed}");
     assert!(listed.contains("32 px"), "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_early_reply_ends_an_upload() {
+    let dir = tempfile::tempdir().unwrap();
+    // More than the windows of stream and connection hold: it cannot all be on its way.
+    let set = prepared_of(dir.path(), 16, 320);
+    let set_text = set.to_str().unwrap();
+    let manifest = std::fs::read(set.join("manifest.json")).unwrap();
+    let reply = |outcome: Outcome, repaired: &[u32]| pb::CreateDatasetResponse {
+        dataset: Some(common::describe(&manifest)),
+        outcome: outcome.into(),
+        repaired_packs: repaired.to_vec(),
+    };
+    let cases = [
+        (
+            reply(Outcome::Unchanged, &[]),
+            "dataset set is unchanged, all digests are right: ",
+            serde_json::json!(["unchanged", [], true]),
+        ),
+        (
+            reply(Outcome::Repaired, &[1]),
+            "packs was damaged and has been replaced (pack 1): ",
+            serde_json::json!(["repaired", [1], true]),
+        ),
+        (
+            reply(Outcome::Repaired, &[0, 3]),
+            "packs were damaged and have been replaced (pack 0, 3): ",
+            serde_json::json!(["repaired", [0, 3], true]),
+        ),
+    ];
+    for (reply, text, json) in cases {
+        let fake = Fake::default();
+        fake.0.lock().unwrap().early_reply = Some(Ok(reply));
+        let address = fake.serve().await;
+        let output = fovea(&address, &["dataset", "add", set_text]).await;
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(stdout(&output).contains(text), "{}", stdout(&output));
+        let output = fovea(&address, &["--json", "dataset", "add", set_text]).await;
+        let d: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+        assert_eq!(
+            serde_json::json!([d["outcome"], d["repaired_packs"], d["already_there"]]),
+            json
+        );
+    }
+
+    let fake = Fake::default();
+    fake.0.lock().unwrap().early_reply = Some(Err(Status::resource_exhausted(
+        "only 12 MiB are free (min_free_mib = 512)",
+    )));
+    let output = fovea(&fake.serve().await, &["dataset", "add", set_text]).await;
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("at a limit: only 12 MiB are free (min_free_mib = 512). Try"),
+        "{}",
+        stderr(&output)
+    );
+}
+
+#[tokio::test]
+async fn a_dataset_list_shows_problems() {
+    let dir = tempfile::tempdir().unwrap();
+    let set = prepared(dir.path());
+    let fake = Fake::default();
+    let address = fake.serve().await;
+    fovea(&address, &["dataset", "add", set.to_str().unwrap()]).await;
+    let problem = "pack 2 is corrupt; repair it with `fovea dataset add DIR`";
+    fake.0.lock().unwrap().dataset_problem = format!("pack.corrupt: {problem}");
+    let listed = stdout(&fovea(&address, &["dataset", "list"]).await);
+    let lines: Vec<&str> = listed.lines().collect();
+    assert!(lines[0].ends_with("  problem"), "{listed}");
+    assert!(lines[1].ends_with(&format!("  {problem}")), "{listed}");
+    let json = stdout(&fovea(&address, &["--json", "dataset", "list"]).await);
+    let d: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(d["problem"], format!("pack.corrupt: {problem}"));
 }
 
 #[tokio::test]

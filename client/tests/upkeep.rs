@@ -1,4 +1,4 @@
-//! Pausing, auditing and verifying: what is said of a run, in words, in JSON and by the exit code.
+//! Pausing, auditing and verifying: text, JSON and exit codes.
 
 mod common;
 
@@ -27,17 +27,17 @@ async fn a_run_is_paused_and_resumed() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(
         stdout(&output),
-        "run dr-1 pauses at its next step, with a checkpoint\ngo on with: fovea resume dr-1\n"
+        "run dr-1 will pause at its next step, with a checkpoint\ncontinue it with: fovea resume dr-1\n"
     );
     assert_eq!(fake.0.lock().unwrap().paused, ["dr-1"]);
 
     // One that waits for workers is paused at once.
     fake.0.lock().unwrap().run = Some(run("dr-1", Phase::Queued));
     let output = fovea(&address, &["--json", "pause", "dr-1"]).await;
-    let said = json(&output);
-    assert_eq!(said.len(), 1);
+    let printed = json(&output);
+    assert_eq!(printed.len(), 1);
     assert_eq!(
-        (said[0]["type"].as_str(), said[0]["phase"].as_str()),
+        (printed[0]["type"].as_str(), printed[0]["phase"].as_str()),
         (Some("run"), Some("paused"))
     );
 
@@ -77,11 +77,19 @@ async fn a_watch_ends_with_the_pause() {
     }
     let address = fake.serve().await;
     let output = fovea(&address, &["watch", "dr-1"]).await;
-    let said = stdout(&output);
-    assert_eq!(output.status.code(), Some(0), "{said}{}", stderr(&output));
-    assert!(said.contains("    1/3 "), "{said}");
-    assert!(said.contains("go on with: fovea resume dr-1"), "{said}");
-    assert!(!said.contains("completed"), "{said}");
+    let printed = stdout(&output);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{printed}{}",
+        stderr(&output)
+    );
+    assert!(printed.contains("    1/3 "), "{printed}");
+    assert!(
+        printed.contains("continue it with: fovea resume dr-1"),
+        "{printed}"
+    );
+    assert!(!printed.contains("completed"), "{printed}");
 
     let output = fovea(&address, &["--json", "watch", "dr-1"]).await;
     assert_eq!(output.status.code(), Some(0));
@@ -129,10 +137,10 @@ async fn a_clean_audit_is_exit_0() {
     assert_eq!(
         stdout(&output),
         "run         dr-1\n\
-         epochs      2 clean of 3 begun, of which the last is not whole yet, 3 in the whole run\n\
+         epochs      2 clean of 3 begun, the last of them incomplete, 3 in the whole run\n\
          steps       30/36\n\
          samples     906 used; 357 in the training split\n\
-         ledger      3.1 kB\n\
+         ledger      3.10 kB\n\
          problems    none\n"
     );
 
@@ -154,24 +162,24 @@ async fn an_audit_with_problems_lists_them_and_is_exit_7() {
     let address = audited(1, &problems).serve().await;
     let output = fovea(&address, &["runs", "audit", "dr-1"]).await;
     assert_eq!(output.status.code(), Some(7));
-    let said = stdout(&output);
+    let printed = stdout(&output);
     assert!(
-        said.ends_with(
+        printed.ends_with(
             "problems    2 problems\n  steps 4 to 5 are missing\n  step 9 is there twice\n"
         ),
-        "{said}"
+        "{printed}"
     );
     assert_eq!(
         stderr(&output),
         "fovea: the audit of run dr-1 found 2 problems\n"
     );
 
-    let said = json(&fovea(&address, &["--json", "runs", "audit", "dr-1"]).await);
-    assert_eq!(said.len(), 2);
-    assert_eq!(said[0]["clean"], false);
-    assert_eq!(said[0]["problems"][1], "step 9 is there twice");
-    assert_eq!(said[1]["type"], "error");
-    assert_eq!(said[1]["exit_code"], 7);
+    let printed = json(&fovea(&address, &["--json", "runs", "audit", "dr-1"]).await);
+    assert_eq!(printed.len(), 2);
+    assert_eq!(printed[0]["clean"], false);
+    assert_eq!(printed[0]["problems"][1], "step 9 is there twice");
+    assert_eq!(printed[1]["type"], "error");
+    assert_eq!(printed[1]["exit_code"], 7);
 
     // The coordinator stops counting at 100.
     let many: Vec<String> = (0..100).map(|n| format!("problem {n}")).collect();
@@ -193,50 +201,92 @@ async fn whole_checkpoints_are_exit_0() {
     ] {
         let output = fovea(&address, args).await;
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-        let said = stdout(&output);
-        let lines: Vec<&str> = said.lines().collect();
-        assert_eq!(lines.len(), steps.len() + 1, "{said}");
+        let printed = stdout(&output);
+        let lines: Vec<&str> = printed.lines().collect();
+        assert_eq!(lines.len(), steps.len() + 1, "{printed}");
         for (line, step) in lines[1..].iter().zip(steps) {
-            assert!(line.trim_start().starts_with(&step.to_string()), "{said}");
-            assert!(line.ends_with("  ok"), "{said}");
+            assert!(
+                line.trim_start().starts_with(&step.to_string()),
+                "{printed}"
+            );
+            assert!(line.ends_with("  ok"), "{printed}");
         }
         let output = fovea(&address, &[&["--json"], args].concat()).await;
-        let said = json(&output);
-        let found: Vec<u64> = said.iter().map(|l| l["step"].as_u64().unwrap()).collect();
+        let printed = json(&output);
+        let found: Vec<u64> = printed
+            .iter()
+            .map(|l| l["step"].as_u64().unwrap())
+            .collect();
         assert_eq!(found, steps);
         assert!(
-            said.iter()
-                .all(|l| l["type"] == "verified" && l["ok"] == true && l["problem"] == ""),
-            "{said:?}"
+            printed.iter().all(|l| l["type"] == "verified"
+                && l["ok"] == true
+                && l["state"] == "ok"
+                && l["problem"] == ""),
+            "{printed:?}"
         );
     }
 }
 
 #[tokio::test]
-async fn a_damaged_checkpoint_is_named_and_is_exit_7() {
-    let fake = with(run_after("dr-1", Phase::Completed, 3));
-    let problem = "it has 5 bytes instead of 1000";
-    fake.0.lock().unwrap().damaged = [(24, problem.to_owned())].into();
-    let address = fake.serve().await;
-    let output = fovea(&address, &["checkpoint", "verify", "dr-1"]).await;
-    assert_eq!(output.status.code(), Some(7));
-    let said = stdout(&output);
-    let lines: Vec<&str> = said.lines().collect();
-    assert!(lines[1].ends_with("  ok"), "{said}");
-    assert!(lines[2].ends_with(&format!("DAMAGED: {problem}")), "{said}");
-    assert!(lines[3].ends_with("  ok"), "{said}");
-    assert_eq!(
-        stderr(&output),
-        "fovea: run dr-1: 1 of 3 checkpoints is damaged and put aside; \
-         `fovea checkpoints dr-1` lists the others\n"
-    );
+async fn the_state_of_each_checkpoint_is_shown_and_decides_the_exit_code() {
+    use pb::FileState::{Corrupt, Missing, Unreadable};
+    let damaged = [
+        (12, (Unreadable, "Input/output error (os error 5)")),
+        (24, (Corrupt, "it has 5 bytes instead of 1000")),
+        (36, (Missing, "there is no such file")),
+    ];
+    let cases = [
+        (
+            &damaged[..],
+            7,
+            "1 corrupt, 1 missing, 1 unreadable now (try again)",
+        ),
+        (&damaged[..1], 8, "1 unreadable now (try again)"),
+        (&damaged[1..2], 7, "1 corrupt"),
+        (&damaged[2..], 7, "1 missing"),
+    ];
+    for (damaged, code, found) in cases {
+        let fake = with(run_after("dr-1", Phase::Completed, 3));
+        fake.0.lock().unwrap().damaged = damaged
+            .iter()
+            .map(|(step, (state, problem))| (*step, (*state, (*problem).to_owned())))
+            .collect();
+        let address = fake.serve().await;
+        let output = fovea(&address, &["checkpoint", "verify", "dr-1"]).await;
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        let text = stdout(&output);
+        let lines: Vec<&str> = text.lines().collect();
+        for step in [12u64, 24, 36] {
+            let file = match damaged.iter().find(|(s, _)| *s == step) {
+                None => "  ok".to_owned(),
+                Some((_, (Corrupt, problem))) => format!("  CORRUPT: {problem}"),
+                Some((_, (Missing, problem))) => format!("  MISSING: {problem}"),
+                Some((_, (_, problem))) => format!("  UNREADABLE: {problem}"),
+            };
+            assert!(
+                lines[(step / 12) as usize].ends_with(&file),
+                "{file}: {text}"
+            );
+        }
+        let error = stderr(&output);
+        assert!(
+            error.ends_with(&format!("fovea: run dr-1: of 3 files, {found}\n")),
+            "{error}"
+        );
+        assert_eq!(error.contains("were put aside"), found.contains("corrupt"));
+    }
 
-    let said = json(&fovea(&address, &["--json", "checkpoint", "verify", "dr-1"]).await);
-    let ok: Vec<Option<bool>> = said.iter().map(|l| l["ok"].as_bool()).collect();
-    assert_eq!(ok, [Some(true), Some(false), Some(true), None]);
-    assert_eq!(said[1]["problem"], problem);
-    assert_eq!(said[1]["run"], "dr-1");
-    assert_eq!(said[3]["exit_code"], 7);
+    let fake = with(run_after("dr-1", Phase::Completed, 3));
+    fake.0.lock().unwrap().damaged = [(24, (Corrupt, "it has 5 bytes".into()))].into();
+    let address = fake.serve().await;
+    let lines = json(&fovea(&address, &["--json", "checkpoint", "verify", "dr-1"]).await);
+    let states: Vec<Option<&str>> = lines.iter().map(|l| l["state"].as_str()).collect();
+    assert_eq!(states, [Some("ok"), Some("corrupt"), Some("ok"), None]);
+    assert_eq!(lines[1]["ok"], false);
+    assert_eq!(lines[1]["problem"], "it has 5 bytes");
+    assert_eq!(lines[1]["run"], "dr-1");
+    assert_eq!(lines[3]["exit_code"], 7);
 
     // Another one is not judged by it.
     let output = fovea(&address, &["checkpoint", "verify", "dr-1", "36"]).await;

@@ -1,11 +1,11 @@
-//! Watching across broken connections: no epoch missed, none told twice.
+//! Watching across broken connections: no epoch missed, none reported twice.
 
 mod common;
 
 use std::time::Duration;
 
 use common::{Fake, State, event, run, run_after};
-use fovea_client::watch::{Patience, Update, Watcher};
+use fovea_client::watch::{Cause, Patience, Update, Watcher};
 use fovea_client::{Client, Error};
 use fovea_proto::pb::Phase;
 use tonic::Status;
@@ -14,6 +14,7 @@ fn quick() -> Patience {
     Patience {
         first_wait: Duration::from_millis(1),
         longest_wait: Duration::from_millis(5),
+        limit_waits: (Duration::from_millis(1), Duration::from_millis(5)),
         give_up: Duration::from_secs(30),
         connect: Duration::from_secs(5),
     }
@@ -29,22 +30,30 @@ async fn watcher(fake: &Fake, patience: Patience) -> Watcher {
 
 /// All updates to the end, in short.
 async fn all(watcher: &mut Watcher) -> Result<Vec<String>, Error> {
-    let mut told = Vec::new();
+    let mut reported = Vec::new();
     while let Some(update) = watcher.next().await? {
-        told.push(match update {
+        reported.push(match update {
             Update::Run(run) => format!("run {}", run.phase.as_str()),
             Update::Step(step) => format!("step {}", step.step),
             Update::Epoch(epoch) => format!("epoch {}", epoch.epoch),
             Update::Checkpoint(info) => format!("checkpoint {}", info.step),
             Update::Note(text) => format!("note {text}"),
-            Update::Reconnecting { .. } => "reconnecting".into(),
+            Update::Reconnecting {
+                cause: Cause::Away, ..
+            } => "reconnecting".into(),
+            Update::Reconnecting {
+                cause: Cause::Limit,
+                reason,
+                attempt,
+                ..
+            } => format!("limit {attempt}: {reason}"),
         });
     }
-    Ok(told)
+    Ok(reported)
 }
 
 #[tokio::test]
-async fn what_happened_while_nobody_listened_is_made_up() {
+async fn what_happened_while_disconnected_is_reported() {
     let fake = Fake::new(State {
         run: Some(run("dr-1", Phase::Running)),
         watches: [
@@ -56,12 +65,12 @@ async fn what_happened_while_nobody_listened_is_made_up() {
                 event::checkpoint(12),
                 Err(Status::unavailable("going down")),
             ],
-            // ... and once more, silently, after a second epoch that only the snapshot tells of ...
+            // ... and once more, without a status, after a second epoch that only the snapshot has ...
             vec![
                 event::run(run_after("dr-1", Phase::Running, 2)),
                 event::step(25),
             ],
-            // ... and the last epoch comes with the end, on top of what is known.
+            // ... and the last epoch comes with the end.
             vec![
                 event::run(run_after("dr-1", Phase::Running, 2)),
                 event::epoch(2),
@@ -104,9 +113,9 @@ async fn a_late_watcher_sees_the_sizes_first_then_every_epoch() {
         watches: [vec![event::run(run_after("dr-1", Phase::Completed, 3))]].into(),
         ..State::default()
     });
-    let told = all(&mut watcher(&fake, quick()).await).await.unwrap();
+    let reported = all(&mut watcher(&fake, quick()).await).await.unwrap();
     assert_eq!(
-        told,
+        reported,
         [
             "run completed",
             "epoch 0",
@@ -119,7 +128,7 @@ async fn a_late_watcher_sees_the_sizes_first_then_every_epoch() {
     );
 }
 
-/// A pause while watching, after a reconnect that skipped an epoch; what would come after is not waited for.
+/// A pause while watching, after a reconnect that skipped an epoch. The watch does not wait for more.
 #[tokio::test]
 async fn a_pause_ends_the_watch_and_loses_no_epoch() {
     let fake = Fake::new(State {
@@ -135,9 +144,9 @@ async fn a_pause_ends_the_watch_and_loses_no_epoch() {
         hang: false,
         ..State::default()
     });
-    let told = all(&mut watcher(&fake, quick()).await).await.unwrap();
+    let reported = all(&mut watcher(&fake, quick()).await).await.unwrap();
     assert_eq!(
-        told,
+        reported,
         [
             "run running",
             "epoch 0",
@@ -152,16 +161,72 @@ async fn a_pause_ends_the_watch_and_loses_no_epoch() {
     assert_eq!(fake.0.lock().unwrap().watched, 2, "it watched on");
 }
 
-/// However long the coordinator was away, its return is noticed within a second.
+/// However long the coordinator was away, its return is noticed within a second: the random part at
+/// most doubles a wait.
 #[test]
 fn attempts_are_never_far_apart() {
     let patience = Patience::default();
-    assert!(patience.longest_wait <= Duration::from_secs(1));
+    assert!(2 * patience.longest_wait <= Duration::from_secs(1));
     assert!(patience.first_wait < patience.longest_wait);
 }
 
 #[tokio::test]
-async fn an_epoch_that_was_taken_again_is_told_again() {
+async fn a_refusal_for_the_limit_of_watches_is_retried_with_longer_waits() {
+    let refusal = || Status::resource_exhausted("200 watches (max_watches_per_client)");
+    let fake = Fake::new(State {
+        run: Some(run("dr-1", Phase::Running)),
+        watch_refusals: [refusal(), refusal(), refusal()].into(),
+        watches: [vec![event::run(run_after("dr-1", Phase::Paused, 0))]].into(),
+        ..State::default()
+    });
+    let mut follower = watcher(&fake, quick()).await;
+    assert_eq!(
+        all(&mut follower).await.unwrap(),
+        [
+            "limit 1: 200 watches (max_watches_per_client)",
+            "limit 2: 200 watches (max_watches_per_client)",
+            "limit 3: 200 watches (max_watches_per_client)",
+            "run paused",
+        ]
+    );
+    assert_eq!(fake.0.lock().unwrap().watched, 4);
+
+    // By default the waits grow from 2 s to 15 s, each with a random part of at most itself.
+    let fake = Fake::new(State {
+        run: Some(run("dr-1", Phase::Running)),
+        watch_refusals: [refusal()].into(),
+        ..State::default()
+    });
+    let mut follower = watcher(&fake, Patience::default()).await;
+    match follower.next().await.unwrap().unwrap() {
+        Update::Reconnecting { cause, wait, .. } => {
+            assert_eq!(cause, Cause::Limit);
+            assert!((2.0..=4.0).contains(&wait.as_secs_f64()), "{wait:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+
+    // Patience ends here, too, with the limit as the reason.
+    let fake = Fake::new(State {
+        run: Some(run("dr-1", Phase::Running)),
+        watch_refusals: vec![refusal(); 10_000].into(),
+        ..State::default()
+    });
+    let impatient = Patience {
+        give_up: Duration::from_millis(20),
+        ..quick()
+    };
+    let error = all(&mut watcher(&fake, impatient).await).await.unwrap_err();
+    assert_eq!(error.exit_code(), 3);
+    let text = error.to_string();
+    assert!(
+        text.contains("at a limit: 200 watches (max_watches_per_client); gave up"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn an_epoch_that_was_repeated_is_reported_again() {
     let mut other = common::epoch(0);
     other.train_loss = Some(0.25);
     let mut snapshot = run("dr-1", Phase::Completed);
@@ -177,8 +242,11 @@ async fn an_epoch_that_was_taken_again_is_told_again() {
         .into(),
         ..State::default()
     });
-    let told = all(&mut watcher(&fake, quick()).await).await.unwrap();
-    assert_eq!(told, ["run running", "epoch 0", "epoch 0", "run completed"]);
+    let reported = all(&mut watcher(&fake, quick()).await).await.unwrap();
+    assert_eq!(
+        reported,
+        ["run running", "epoch 0", "epoch 0", "run completed"]
+    );
 }
 
 /// The process is gone, connections and all, and comes back at the same address.
@@ -225,18 +293,18 @@ fn a_restarted_coordinator_is_found_again() {
         let after = state(vec![event::run(run_after("dr-1", Phase::Completed, 3))]);
         Fake::new(after).serve_on(listener).await;
     });
-    let told = here.block_on(all(&mut watcher)).unwrap();
-    let told: Vec<&str> = told
+    let reported = here.block_on(all(&mut watcher)).unwrap();
+    let reported: Vec<&str> = reported
         .iter()
         .map(String::as_str)
         .filter(|t| *t != "reconnecting" && !t.starts_with("checkpoint"))
         .collect();
-    assert_eq!(told, ["epoch 1", "epoch 2", "run completed"]);
+    assert_eq!(reported, ["epoch 1", "epoch 2", "run completed"]);
     second.abort();
 }
 
 #[tokio::test]
-async fn patience_ends_with_a_clear_word() {
+async fn patience_ends_with_an_error() {
     let fake = Fake::new(State {
         run: Some(run("dr-1", Phase::Running)),
         watches: [vec![event::run(run("dr-1", Phase::Running))]].into(),
@@ -266,7 +334,7 @@ async fn a_run_that_is_not_there_is_not_waited_for() {
     );
 }
 
-/// `next` is asked inside `select!`: dropping it at any moment must lose nothing.
+/// `next` is called inside `select!`: dropping it at any moment must lose nothing.
 #[tokio::test]
 async fn a_dropped_next_loses_nothing() {
     let fake = Fake::new(State {

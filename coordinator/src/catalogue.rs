@@ -3,7 +3,7 @@
 //! A dataset whose files are missing or cannot be read stays in the catalogue with the reason, and its runs wait. One
 //! that cannot be read is tried again every few seconds; one that is corrupt waits for `fovea dataset add`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,7 +98,9 @@ impl Catalogue {
 
     /// Names and digests of all datasets, readable or not.
     pub(crate) fn names(&self) -> impl Iterator<Item = (&DatasetName, &str)> {
-        self.entries.iter().map(|(name, e)| (name, e.digest.as_str()))
+        self.entries
+            .iter()
+            .map(|(name, e)| (name, e.digest.as_str()))
     }
 }
 
@@ -230,12 +232,22 @@ pub(crate) fn start(
     let mut catalogue = Catalogue::default();
     for (name, digest) in named {
         let Ok(name) = DatasetName::new(name.clone()) else {
-            warn!(dataset = name, "dataset.ignored: {name:?} is not a dataset's name");
+            warn!(
+                dataset = name,
+                "dataset.ignored: {name:?} is not a dataset's name"
+            );
             continue;
         };
         let mut problems = Problems::default();
         let held = match store.open_dataset(&digest) {
-            Ok(held) => Some(Arc::new(held)),
+            Ok(held) => {
+                let found = store.probe(&held);
+                problems.packs = found
+                    .iter()
+                    .map(|(pack, e)| (*pack, Problem::of(e)))
+                    .collect();
+                Some(Arc::new(held))
+            }
             Err(error) => {
                 problems.whole = Some(Problem::of(&error));
                 None
@@ -325,7 +337,9 @@ impl Task {
                 validation = held.validation,
                 "dataset.added: {name}"
             ),
-            Some(packs) => info!(dataset = %name, digest, ?packs, "dataset.repaired: {name}: {} packs replaced", packs.len()),
+            Some(packs) => {
+                info!(dataset = %name, digest, ?packs, "dataset.repaired: {name}: {} packs replaced", packs.len())
+            }
         }
         let held = Arc::new(held);
         let entry = Entry {
@@ -356,7 +370,12 @@ impl Task {
         self.edit(|catalogue| {
             catalogue.entries.remove(&name);
         });
-        let shared = self.shown.borrow().entries.values().any(|e| e.digest == entry.digest);
+        let shared = self
+            .shown
+            .borrow()
+            .entries
+            .values()
+            .any(|e| e.digest == entry.digest);
         if shared {
             return Ok(0);
         }
@@ -374,7 +393,10 @@ impl Task {
     fn pack_state(&self, digest: &str, pack: u32, problem: Option<Problem>) {
         if let Some(problem) = &problem {
             let text = &problem.text;
-            warn!(digest, pack, "pack.unusable: dataset {digest}, pack {pack}: {text}");
+            warn!(
+                digest,
+                pack, "pack.unusable: dataset {digest}, pack {pack}: {text}"
+            );
         }
         self.change(digest, |entry| match problem {
             Some(problem) => drop(entry.problems.packs.insert(pack, problem)),
@@ -402,12 +424,19 @@ impl Task {
         tokio::task::spawn_blocking(move || {
             let result = store.open_dataset(&digest);
             let packs = match &result {
-                Ok(held) => problems
-                    .packs
-                    .iter()
-                    .filter(|(_, problem)| problem.transient)
-                    .map(|(pack, _)| (*pack, store.open_pack(held, *pack).err().map(|e| Problem::of(&e))))
-                    .collect(),
+                Ok(held) => {
+                    let found: BTreeMap<u32, StoreError> = store.probe(held).into_iter().collect();
+                    let was = problems
+                        .packs
+                        .iter()
+                        .filter(|(_, problem)| problem.transient);
+                    let known: BTreeSet<u32> = was
+                        .map(|(pack, _)| *pack)
+                        .chain(found.keys().copied())
+                        .collect();
+                    let now = |pack: u32| (pack, found.get(&pack).map(Problem::of));
+                    known.into_iter().map(now).collect()
+                }
                 Err(_) => Vec::new(),
             };
             if let Some(me) = me.upgrade() {
@@ -451,7 +480,11 @@ impl Task {
     fn change(&self, digest: &str, change: impl FnOnce(&mut Entry)) {
         let entry = {
             let catalogue = self.shown.borrow();
-            catalogue.entries.iter().find(|(_, e)| e.digest == digest).map(|(n, e)| (n.clone(), e.clone()))
+            catalogue
+                .entries
+                .iter()
+                .find(|(_, e)| e.digest == digest)
+                .map(|(n, e)| (n.clone(), e.clone()))
         };
         let Some((name, mut entry)) = entry else {
             return;

@@ -31,9 +31,15 @@ impl Directory {
     /// Newest first: runs with a number below `before`, at most `limit`.
     pub(crate) async fn list(&self, before: u64, limit: usize) -> Result<Vec<Shown>, ApiError> {
         let live = self.cluster.live().await?;
-        let written = self.journal.runs_before(before, limit).await.map_err(unreadable)?;
+        let written = self
+            .journal
+            .runs_before(before, limit)
+            .await
+            .map_err(unreadable)?;
         let live_one = |number: u64| {
-            let at = live.binary_search_by_key(&number, |live| live.number).ok()?;
+            let at = live
+                .binary_search_by_key(&number, |live| live.number)
+                .ok()?;
             Some(self.with_journal(live[at].shown()))
         };
         let shown = |run: Run| live_one(run.number).unwrap_or_else(|| ended(run));
@@ -84,7 +90,8 @@ impl Directory {
     async fn written(&self, id: &RunId) -> Result<Run, ApiError> {
         let number = number(id).ok_or_else(|| ApiError::no_run(id))?;
         let run = self.journal.run(number).await.map_err(unreadable)?;
-        run.filter(|run| run.id == *id).ok_or_else(|| ApiError::no_run(id))
+        run.filter(|run| run.id == *id)
+            .ok_or_else(|| ApiError::no_run(id))
     }
 }
 

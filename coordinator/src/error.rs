@@ -76,7 +76,6 @@ impl ApiError {
              dataset add` adds one"
         ))
     }
-
 }
 
 impl From<ConvertError> for ApiError {

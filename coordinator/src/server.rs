@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 use crate::cluster::{ActorError, Cluster};
 use crate::config::Config;
 use crate::data_dir::DataDirError;
-use crate::journal::JournalError;
+use crate::journal::{JournalError, Stats};
 use crate::net::{Budget, GateLayer, Incoming, Limits};
 use crate::services::{
     AdminService, CheckpointsService, Context, DatasetsService, RunsService, WorkersService,
@@ -106,7 +106,10 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: Shutdown,
 ) -> Result<(), ServeError> {
-    Coordinator::open(config).await?.serve(listener, shutdown).await
+    Coordinator::open(config)
+        .await?
+        .serve(listener, shutdown)
+        .await
 }
 
 impl Coordinator {
@@ -187,8 +190,22 @@ impl Coordinator {
         for task in others {
             task.abort();
         }
+        let Stats {
+            commits,
+            writes,
+            commit_time,
+        } = journal.stats();
+        let mean_ms = commit_time.as_secs_f64() * 1000.0 / commits.max(1) as f64;
+        info!(
+            commits,
+            writes,
+            mean_ms,
+            "journal.closing: {writes} writes in {commits} commits of {mean_ms:.1} ms"
+        );
         if timeout(GOODBYE, journal.close()).await.is_err() {
-            warn!("journal.slow: it was not closed within {GOODBYE:?}; the next start finishes what it holds");
+            warn!(
+                "journal.slow: it was not closed within {GOODBYE:?}; the next start finishes what it holds"
+            );
         }
         drop(dir);
         match &outcome {
@@ -251,11 +268,7 @@ async fn router(context: Context) -> Result<(Gated, HealthReporter), ServeError>
     Ok((router, health))
 }
 
-async fn drain(
-    actors: &Cluster,
-    health: &HealthReporter,
-    seconds: u64,
-) -> Result<(), ServeError> {
+async fn drain(actors: &Cluster, health: &HealthReporter, seconds: u64) -> Result<(), ServeError> {
     health.set_not_serving::<RunsServer<RunsService>>().await;
     health
         .set_not_serving::<WorkersServer<WorkersService>>()
@@ -276,6 +289,8 @@ fn cluster_ended(
 ) -> Result<(), ServeError> {
     match ended {
         Ok(result) => Ok(result?),
-        Err(error) => Err(ServeError::Server(format!("the cluster's task ended: {error}"))),
+        Err(error) => Err(ServeError::Server(format!(
+            "the cluster's task ended: {error}"
+        ))),
     }
 }

@@ -69,7 +69,9 @@ pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
     let known = |kind: &str| recovered.stores.get(kind).cloned();
     let listed = match known(CHECKPOINTS) {
         Some(_) => 0,
-        None => listed_checkpoints(&journal).await.map_err(ServeError::Journal)?,
+        None => listed_checkpoints(&journal)
+            .await
+            .map_err(ServeError::Journal)?,
     };
     let (folder, id, with) = (dir.checkpoints(), known(CHECKPOINTS), options.clone());
     let (checkpoints, checkpoints_id) =
@@ -79,7 +81,10 @@ pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
         on_files(move || DatasetStore::open(&folder, id.as_deref(), named, options)).await??;
     for (kind, id) in [(CHECKPOINTS, checkpoints_id), (DATASETS, datasets_id)] {
         if known(kind).as_ref() != Some(&id) {
-            info!(kind, id, "store.registered: the journal knows the store of {kind} as {id} from now on");
+            info!(
+                kind,
+                id, "store.registered: the journal knows the store of {kind} as {id} from now on"
+            );
             let written = tokio::time::timeout(FIRST_WRITES, journal.put_store(kind, &id)).await;
             match written {
                 Ok(result) => result.map_err(ServeError::Journal)?,

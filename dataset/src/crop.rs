@@ -5,7 +5,7 @@
 //! circle is fitted to the parts of it that are not the frame, and the square around the circle is
 //! cut out. Where the frame cuts the disc, the square is narrowed to what the frame shows
 //! ([`Crop::within`]): black bars would only make the lesions smaller. So every eye is centred,
-//! whatever the camera's frame, and a rotation by 90 degrees is a plausible picture.
+//! whatever the camera's frame, and a rotation by 90 degrees gives a possible picture.
 
 mod circle;
 
@@ -72,7 +72,7 @@ pub enum CropMethod {
 /// Why no fundus can be cut out.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum CropError {
-    /// Too few pixels to look for anything.
+    /// Too few pixels to find an outline.
     #[error("the picture has only {width} x {height} pixels; at least 32 x 32 are needed")]
     TooSmall {
         /// Width in pixels.
@@ -94,7 +94,7 @@ pub enum CropError {
         /// The 99th percentile.
         high: u8,
     },
-    /// What is bright is no disc.
+    /// The bright area is no disc.
     #[error(
         "no fundus found: the largest bright area covers {percent:.0} % of the picture and is no disc"
     )]
@@ -111,14 +111,14 @@ pub const CROP_VERSION: u32 = 2;
 const MIN_SIDE: u32 = 32;
 /// Levels (of 255) below which a picture is dark or flat.
 const MIN_LEVEL: u8 = 20;
-/// The outline is looked for in a reduced picture: this many pixels at most on the longer side
-/// place the circle within one part in a thousand.
+/// Longest side, in pixels, of the reduced picture in which the outline is sought: enough to place
+/// the circle within one part in a thousand.
 const OUTLINE_SIDE: u32 = 768;
-/// The fundus begins at this part of the way from the background's to the retina's level.
+/// Threshold of the fundus, as a fraction of the way from the background's level to the retina's.
 const THRESHOLD: f64 = 0.1;
-/// ... but at least this many levels above the background, where JPEG noise ends.
+/// Least distance of that threshold from the background's level: above JPEG noise.
 const MIN_THRESHOLD: f64 = 6.0;
-/// A background above this part of the retina's level is retina too: there is no border.
+/// A background brighter than this fraction of the retina's level is retina: there is no border.
 const MAX_BACKGROUND: f64 = 0.5;
 /// Least share of the picture that a fundus covers.
 const MIN_AREA: f64 = 0.05;

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use image::{ImageFormat, ImageReader, Limits, RgbImage};
 
-/// Decodes the photograph at `path` (JPEG, PNG, TIFF or BMP, told by content) to 8-bit RGB.
+/// Decodes the photograph at `path` (JPEG, PNG, TIFF or BMP, recognized by content) to 8-bit RGB.
 ///
-/// An incomplete file is an error even where a decoder would fill the rest with grey: a photograph
-/// that half shows the retina must not pass as one that does. EXIF orientation is not applied, as
+/// An incomplete file is an error even where a decoder would fill the rest with grey: half a retina
+/// must not be used as a whole one. EXIF orientation is not applied, as
 /// the published pipelines do not either.
 pub fn decode(path: &Path) -> Result<RgbImage, DecodeError> {
     let mut bytes = Vec::new();
@@ -23,14 +23,14 @@ pub fn decode(path: &Path) -> Result<RgbImage, DecodeError> {
     decode_bytes(&bytes)
 }
 
-/// Largest file that is taken, in bytes.
+/// Largest file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 512 << 20;
-/// Largest width or height that is taken, in pixels.
+/// Largest width or height that is accepted, in pixels.
 const MAX_SIDE: u32 = 20_000;
-/// Most memory a decoder may ask for, in bytes.
+/// Most memory that a decoder may use, in bytes.
 const MAX_DECODED_BYTES: u64 = 1 << 30;
 
-/// Why a photograph cannot be used. The messages leave out the path: who calls knows it.
+/// Why a photograph cannot be used. The messages leave out the path, which the caller adds.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// The file cannot be read.
@@ -39,16 +39,16 @@ pub enum DecodeError {
     /// The file is larger than any photograph.
     #[error("the file is larger than 512 MiB")]
     TooLarge,
-    /// There is nothing in it.
+    /// The file is empty.
     #[error("the file is empty")]
     Empty,
     /// A JPEG without its end.
     #[error("the JPEG is truncated: the file ends before the picture does")]
     Truncated,
-    /// The decoder gave up.
+    /// The decoder reported an error.
     #[error("cannot be decoded: {0}")]
     Image(#[from] image::ImageError),
-    /// The decoder crashed on it.
+    /// The decoder panicked.
     #[error("cannot be decoded: the file is malformed")]
     Malformed,
 }
@@ -66,7 +66,7 @@ fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
     limits.max_image_height = Some(MAX_SIDE);
     limits.max_alloc = Some(MAX_DECODED_BYTES);
     reader.limits(limits);
-    // A decoder that panics on a malformed file must cost one picture, not hours of preparing.
+    // A decoder that panics on a malformed file must not end the whole preparation.
     let decoded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| reader.decode()));
     Ok(decoded.map_err(|_| DecodeError::Malformed)??.into_rgb8())
 }
@@ -84,7 +84,7 @@ fn jpeg_is_complete(bytes: &[u8]) -> bool {
         match (lead, marker) {
             (0xff, END_OF_IMAGE) => return true,
             // Fill bytes before a marker; 0x00 is an escaped 0xff inside a scan; restarts and the
-            // other markers without a length go on.
+            // other markers without a length are skipped.
             (0xff, 0xff) => at += 1,
             (0xff, 0x00 | 0x01 | 0xd0..=0xd7 | START_OF_IMAGE) => at += 2,
             (0xff, _) => {
@@ -98,7 +98,7 @@ fn jpeg_is_complete(bytes: &[u8]) -> bool {
             _ => at += 1,
         }
     }
-    // Without any scan the walk proves nothing; the decoder will say what is missing.
+    // Without any scan the walk proves nothing; the decoder reports what is missing.
     !in_scan
 }
 
@@ -214,7 +214,7 @@ mod tests {
         assert!(decode_bytes(&padded).is_ok());
     }
 
-    /// A thumbnail inside EXIF data is a whole JPEG: its end must not pass for the picture's.
+    /// A thumbnail inside EXIF data is a whole JPEG: its end must not be taken for the picture's.
     #[test]
     fn the_end_of_a_thumbnail_is_not_the_end_of_the_picture() {
         let whole = jpeg();

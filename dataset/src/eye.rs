@@ -1,4 +1,4 @@
-//! What an image's name tells: whose eye it is, and which one.
+//! Patient and eye from an image's name.
 
 /// Which eye of the patient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -7,12 +7,12 @@ pub enum Eye {
     Left,
     /// Right eye (OD).
     Right,
-    /// The name does not say.
+    /// Unknown: the name does not contain it.
     Unknown,
 }
 
 impl Eye {
-    /// The word used in `index.csv`: `left`, `right`, or nothing.
+    /// The name used in `index.csv`: `left`, `right`, or nothing.
     pub fn as_str(self) -> &'static str {
         match self {
             Eye::Left => "left",
@@ -21,7 +21,7 @@ impl Eye {
         }
     }
 
-    /// Reads that word.
+    /// Parses that name.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "left" => Some(Eye::Left),
@@ -50,11 +50,11 @@ pub fn patient_and_eye(name: &str) -> (&str, Eye) {
     (name, Eye::Unknown)
 }
 
-/// The longest image or patient name that is taken, in bytes.
+/// The longest image or patient name that is accepted, in bytes.
 pub(crate) const MAX_NAME: usize = 200;
 
 /// Why `name` cannot name an image or a patient; `None` if it can. Names become file names and CSV
-/// cells, so they must not wander through folders or break a line.
+/// cells, so they must not contain path separators or line breaks.
 pub(crate) fn name_problem(name: &str) -> Option<&'static str> {
     if name.is_empty() {
         Some("the name is empty")

@@ -1,4 +1,4 @@
-//! `index.csv`: every sample, its side, grade and place. This is the split as it lies on disk.
+//! `index.csv`: every sample with its side of the split, grade and position in the packs.
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::eye::{Eye, name_problem};
 use crate::{Counts, GRADES, Manifest, Split};
 
-/// A dataset's samples. One that exists was checked: see [`Index::parse`].
+/// A dataset's samples, validated by [`Index::parse`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Index {
     train: Vec<Sample>,
@@ -15,7 +15,7 @@ pub struct Index {
     patients: Vec<String>,
 }
 
-/// A sample and where it lies.
+/// A sample and its position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
     /// Position in its split, from 0: the plan's order.
@@ -54,7 +54,7 @@ const HEADER: [&str; 7] = [
 /// Why an index is not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexError {
-    /// Not the bytes that the manifest names.
+    /// Size or digest differ from the manifest.
     #[error(
         "index.csv is not the one of this manifest: {found}, expected {expected}; prepare or copy \
          the dataset again"
@@ -68,7 +68,7 @@ pub enum IndexError {
     /// Other columns.
     #[error("index.csv has the columns {found:?}; expected \"{}\"", HEADER.join(","))]
     Header {
-        /// The header as it stands.
+        /// The header of the file.
         found: String,
     },
     /// A line that cannot be read.
@@ -84,7 +84,7 @@ pub enum IndexError {
         /// What is wrong.
         problem: String,
     },
-    /// A patient is both trained on and evaluated on.
+    /// A patient is on both sides of the split.
     #[error(
         "index.csv: patient {patient:?} is in both the training and the validation split, which \
          would make the evaluation worthless; prepare the dataset again with a split by patient"
@@ -93,12 +93,12 @@ pub enum IndexError {
         /// The patient.
         patient: String,
     },
-    /// The rows are not those that the manifest counts.
+    /// The rows do not match the counts of the manifest.
     #[error("index.csv has {found}, but manifest.json says {expected}")]
     Counts {
         /// What the rows add up to.
         found: String,
-        /// What the manifest says.
+        /// What the manifest states.
         expected: String,
     },
 }

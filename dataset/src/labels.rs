@@ -3,8 +3,8 @@
 //! The columns are found by their header: EyePACS (`image,level`), APTOS (`id_code,diagnosis`),
 //! IDRiD (`Image name,Retinopathy grade`) and the adjudicated Messidor-2 grades
 //! (`image_id,adjudicated_dr_grade`); spaces and case of the header do not matter, other columns
-//! are ignored. A `patient` column, where there is one, says who the patient is; else the image's
-//! name does ([`crate::eye::patient_and_eye`]).
+//! are ignored. The patient is taken from a column `patient` if there is one, else from the image's
+//! name ([`crate::eye::patient_and_eye`]).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::lines::Lines;
 /// Reads the label file at `path`.
 ///
 /// Rows that cannot be used do not fail the file: they are returned as [`Problem`]s, each naming
-/// its row, and whoever prepares a dataset decides how many are too many. An error means that the
+/// its row, and the caller decides how many are too many. An error means that the
 /// file as a whole cannot be read.
 pub fn read(path: &Path, options: &LabelOptions) -> Result<Labels, LabelsError> {
     let at = |source| LabelsError::Io {
@@ -70,7 +70,7 @@ pub struct LabelRow {
     pub image: String,
     /// Whose eye it is.
     pub patient: String,
-    /// Which eye, if the name tells.
+    /// Which eye, if the name contains it.
     pub eye: Eye,
     /// 0 to 4.
     pub grade: u8,

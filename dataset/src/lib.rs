@@ -4,13 +4,13 @@
 //! pieces are described where they are read: [`Manifest`], [`Index`], [`PackFile`]. [`prepare()`]
 //! makes one from a label file and a folder of photographs; [`Dataset`] opens one and checks it.
 //!
-//! Invariants, made by [`prepare()`] and checked again by everybody who reads:
+//! Invariants, established by [`prepare()`] and checked by every reader:
 //!
 //! - no patient is on both sides of the split, and the samples of a patient are neighbours;
 //! - the samples stand in an order in which every contiguous range is about stratified by grade
 //!   ([`split::interleave`]), and packs are cut from that order at patients' boundaries;
-//! - the manifest's digest covers the digests of the index and of every pack, so it names the
-//!   dataset: same photographs, labels and options, same digest.
+//! - the manifest's digest covers the digests of the index and of every pack, so it identifies
+//!   the dataset: same photographs, labels and options, same digest.
 
 pub mod crop;
 mod dataset;
@@ -50,14 +50,14 @@ pub const GRADES: usize = 5;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
-    /// Trained on.
+    /// For training.
     Train,
-    /// Held out, to evaluate on.
+    /// Held out, for evaluation.
     Validation,
 }
 
 impl Split {
-    /// The word used in files: `train` or `validation`.
+    /// The name used in files: `train` or `validation`.
     pub fn as_str(self) -> &'static str {
         match self {
             Split::Train => "train",
@@ -65,7 +65,7 @@ impl Split {
         }
     }
 
-    /// Reads that word.
+    /// Parses that name.
     pub fn parse(text: &str) -> Option<Self> {
         match text {
             "train" => Some(Split::Train),

@@ -1,4 +1,4 @@
-//! Which line of a text a record stands on, for messages.
+//! Line numbers of CSV records, for messages.
 
 /// Counts lines up to ever later positions.
 ///

@@ -21,17 +21,20 @@ pub const MIN_IMAGE_SIZE: u32 = 32;
 /// Largest side of a record, in pixels.
 pub const MAX_IMAGE_SIZE: u32 = 2048;
 
-const FORMAT: &str = "fovea-dataset-1";
+/// `format` is this and the version.
+const FORMAT: &str = "fovea-dataset-";
+/// The version that is written, and the newest that is read. All older ones are read.
+const VERSION: u32 = 1;
 const LAYOUT: &str = "HWC";
 const CHANNELS: &str = "BGR";
-/// Largest pack that is taken, in bytes.
+/// Largest pack that is accepted, in bytes.
 const MAX_PACK_BYTES: u64 = 16 << 30;
 
-/// A dataset's manifest. One that exists was checked: see [`Manifest::parse`].
+/// A dataset's manifest, validated by [`Manifest::parse`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// `fovea-dataset-1`.
+    /// `fovea-dataset-1`: the format and its version.
     pub format: String,
     /// The dataset's name.
     pub name: DatasetName,
@@ -158,7 +161,16 @@ pub enum ManifestError {
         /// Its size.
         bytes: u64,
     },
-    /// Not JSON, or not these fields.
+    /// A version that this program does not know.
+    #[error(
+        "manifest.json has format version {version}, and this Fovea reads versions up to {VERSION}: \
+         use a newer Fovea, or prepare the dataset again with this one"
+    )]
+    Newer {
+        /// The version in the file.
+        version: u32,
+    },
+    /// Not JSON, or other fields.
     #[error("manifest.json is not a Fovea dataset's manifest: {0}")]
     Json(#[from] serde_json::Error),
     /// A field has an impossible value.
@@ -169,10 +181,10 @@ pub enum ManifestError {
         /// What is wrong with it.
         problem: String,
     },
-    /// The content is not what the digest says.
+    /// The content does not match the digest.
     #[error(
-        "manifest.json was changed after it was written: its digest is {stated}, its content's \
-         {actual}; prepare or copy the dataset again"
+        "manifest.json was changed after it was written: it states the digest {stated}, its content \
+         has {actual}; prepare or copy the dataset again"
     )]
     Digest {
         /// The digest in the file.
@@ -190,6 +202,21 @@ impl Manifest {
             return Err(ManifestError::TooLarge {
                 bytes: bytes.len() as u64,
             });
+        }
+        // First of all: a newer version has fields that are unknown here, which says nothing useful.
+        let format: Format = serde_json::from_slice(bytes)?;
+        match version_of(&format.format) {
+            Some(version) if version > VERSION => return Err(ManifestError::Newer { version }),
+            Some(_) => {}
+            None => {
+                return Err(ManifestError::Field {
+                    field: "format".into(),
+                    problem: format!(
+                        "is {:?}; expected {FORMAT}{VERSION}",
+                        shortened(&format.format)
+                    ),
+                });
+            }
         }
         let manifest: Manifest = serde_json::from_slice(bytes)?;
         manifest.check()?;
@@ -214,7 +241,11 @@ impl Manifest {
 
     /// The constant fields of a new manifest.
     pub(crate) fn constants() -> [String; 3] {
-        [FORMAT, LAYOUT, CHANNELS].map(str::to_owned)
+        [
+            format!("{FORMAT}{VERSION}"),
+            LAYOUT.to_owned(),
+            CHANNELS.to_owned(),
+        ]
     }
 
     /// Samples of one side.
@@ -228,7 +259,6 @@ impl Manifest {
                 format!("is {value:?}; this version reads only {wanted:?}")
             })
         };
-        constant("format", &self.format, FORMAT)?;
         constant("layout", &self.layout, LAYOUT)?;
         constant("channels", &self.channels, CHANNELS)?;
         constant("index.file", &self.index.file, INDEX_FILE)?;
@@ -271,7 +301,7 @@ impl Manifest {
     }
 
     fn check_counts(&self) -> Result<(), ManifestError> {
-        // Summed with care: the numbers may be anything.
+        // The numbers are not validated yet: their sum may overflow.
         let all = self.counts.train.iter().chain(&self.counts.validation);
         let total = all.fold(0u64, |sum, n| sum.saturating_add(*n));
         ensure(total == self.index.rows, "counts", || {
@@ -288,7 +318,7 @@ impl Manifest {
         for (i, pack) in self.packs.iter().enumerate() {
             let field = |name: &str| format!("packs[{i}].{name}");
             ensure(is_pack_name(&pack.file), &field("file"), || {
-                let file: String = pack.file.chars().take(80).collect();
+                let file = shortened(&pack.file);
                 format!("{file:?} is not of the form packs/train-00000.pack")
             })?;
             ensure(names.insert(&pack.file), &field("file"), || {
@@ -318,6 +348,26 @@ impl Manifest {
     }
 }
 
+/// The one field that every version has.
+#[derive(Deserialize)]
+struct Format {
+    format: String,
+}
+
+/// The version in `fovea-dataset-N`, from 1.
+fn version_of(format: &str) -> Option<u32> {
+    let digits = format.strip_prefix(FORMAT)?;
+    let plain = digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
+    // More digits than a number holds: newer than anything.
+    plain
+        .then(|| digits.parse().unwrap_or(u32::MAX))
+        .filter(|_| !digits.is_empty())
+}
+
+fn shortened(text: &str) -> String {
+    text.chars().take(80).collect()
+}
+
 fn ensure(good: bool, field: &str, problem: impl FnOnce() -> String) -> Result<(), ManifestError> {
     if good {
         return Ok(());
@@ -335,7 +385,7 @@ fn is_sha256(field: &str, text: &str) -> Result<(), ManifestError> {
     })
 }
 
-/// Whether a name is `packs/[a-z0-9-]+.pack`: nothing that could leave the folder.
+/// Whether a name is `packs/[a-z0-9-]+.pack`, which cannot leave the folder.
 fn is_pack_name(file: &str) -> bool {
     file.strip_prefix("packs/")
         .and_then(|name| name.strip_suffix(".pack"))
@@ -358,8 +408,8 @@ fn digest(bytes: &[u8]) -> Result<String, serde_json::Error> {
     Ok(crate::sha256_hex(canonical.as_bytes()))
 }
 
-/// Written here because the order in which serde_json keeps keys is a compile-time feature that
-/// any crate of a build can turn on.
+/// Written here because the order in which serde_json keeps keys depends on a compile-time feature,
+/// which any crate of a build can turn on.
 fn write_canonical(value: &serde_json::Value, out: &mut String) {
     match value {
         serde_json::Value::Object(fields) => {

@@ -1,11 +1,12 @@
 //! From a label file and a folder of photographs to a prepared dataset.
 //!
-//! The way through: labels → every photograph decoded, cropped and resized by all threads into a
-//! *spool* of raw records (so memory holds one photograph a thread, however many there are) → the
-//! split and the order, which depend on which photographs were good → packs, index and manifest
-//! cut from the spool → renamed into place. Everything is written into a temporary folder beside
-//! the destination; whoever sees the destination sees a whole dataset.
+//! Steps: labels → all threads decode, crop and resize the photographs into a *spool* of raw records
+//! (memory holds one photograph per thread) → split and order of the usable ones → packs, index and
+//! manifest, cut from the spool → rename into place. Everything is written to a temporary folder
+//! beside the destination, so the destination is a complete dataset or absent. Temporary folders of
+//! killed processes are swept by the next call for the same destination ([`leftovers`]).
 
+mod leftovers;
 mod options;
 mod output;
 mod report;
@@ -31,8 +32,10 @@ use spool::Spool;
 /// Deterministic: the same photographs, labels and options give the same bytes, whatever the number
 /// of threads or the order in which the folder is listed.
 ///
-/// Every row or photograph that cannot be used is collected by name; more than
-/// [`PrepareOptions::max_bad`] of them and the call fails with the list, having written nothing.
+/// # Errors
+/// Rows and photographs that cannot be used are collected; if there are more than
+/// [`PrepareOptions::max_bad`], the call fails with the list. After any error nothing is left at the
+/// destination.
 pub fn prepare(
     options: &PrepareOptions,
     progress: &dyn Progress,
@@ -45,9 +48,9 @@ pub fn prepare(
         Some(path) => Some(split_file::read(path)?),
         None => None,
     };
-    let output = Output::begin(&options.out, options.overwrite)?;
+    let (output, swept) = Output::begin(&options.out, options.overwrite)?;
 
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<Warning> = swept.into_iter().map(Warning::from).collect();
     warnings.extend(unlabelled(&labels, &folder));
     let spool = Spool::fill(&output, options, &labels.rows, &folder, progress)?;
     let excluded = excluded(&labels, &spool);
@@ -155,8 +158,8 @@ impl Patients {
         })
     }
 
-    /// Says so when nothing tells which images belong together: then a split by patient is one by
-    /// image, and two eyes of a patient may be on both sides.
+    /// A warning if neither names nor a column identify patients: then the split is by image, and two
+    /// eyes of a patient may be on different sides.
     fn warning(&self, rows: &[LabelRow], good: &[usize]) -> Option<Warning> {
         let own = |&row: &usize| rows[row].patient == rows[row].image;
         let nothing_known = self.known.len() == good.len() && good.iter().all(own);
@@ -182,7 +185,7 @@ fn held_out_counts(held_out: &[bool]) -> [usize; 2] {
     [held_out.len() - validation, validation]
 }
 
-/// What is left out: bad rows and bad photographs, in the order of the label file.
+/// Unusable rows and photographs, in the order of the label file.
 fn excluded(labels: &Labels, spool: &Spool) -> Vec<Excluded> {
     let rows = labels.problems.iter().map(|problem| Excluded {
         line: problem.line,

@@ -19,9 +19,11 @@ pub fn rotate90(src: &[u8], size: usize, quarter_turns: u8, dst: &mut [u8]) {
     // dst[y][x] = src[f(y, x)]; the start and the step in `src` along a row of `dst`.
     match quarter_turns % 4 {
         0 => dst.copy_from_slice(src),
-        1 => fill(dst, row, |y| gather(src, (0, last - y), 1, 0, size)),
-        2 => fill(dst, row, |y| gather(src, (last - y, last), 0, -1, size)),
-        _ => fill(dst, row, |y| gather(src, (last, y), -1, 0, size)),
+        1 => fill(dst, row, |y| pixels_along(src, (0, last - y), 1, 0, size)),
+        2 => fill(dst, row, |y| {
+            pixels_along(src, (last - y, last), 0, -1, size)
+        }),
+        _ => fill(dst, row, |y| pixels_along(src, (last, y), -1, 0, size)),
     }
 }
 
@@ -34,7 +36,7 @@ fn fill<'a, I: Iterator<Item = &'a [u8]>>(dst: &mut [u8], row: usize, pixels: im
 }
 
 /// `size` pixels of `src`, from (row, column) on, stepping by (`down`, `right`).
-fn gather(
+fn pixels_along(
     src: &[u8],
     (y, x): (usize, usize),
     down: isize,

@@ -1,7 +1,7 @@
 //! SYNTHETIC fundus photographs: drawn by this module, not taken from patients.
 //!
-//! They let anybody try Fovea without data that may not be shared: a demo that learns to tell
-//! referable eyes (grade 2 and above) from others, and tests. A network trained on them knows
+//! They let anybody try Fovea without data that may not be shared: for tests, and for a demo that learns
+//! to distinguish referable eyes (grade 2 and above) from others. A network trained on them knows
 //! nothing about real eyes.
 //!
 //! A drawing is a pure function of (seed, patient, eye, grade, size), with the same bytes on every

@@ -1,4 +1,4 @@
-//! Preparing real photographs, where they are at hand.
+//! Preparing real photographs, where they are available.
 
 use std::collections::BTreeSet;
 use std::path::Path;

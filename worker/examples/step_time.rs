@@ -1,13 +1,16 @@
-//! Times a training step and the scoring of a batch with and without the cache of the frozen layers'
-//! activations, in float32 and in bfloat16: in turn, so that a noisy machine is noisy to all four.
+//! Times a training step and the scoring of a batch with and without the cache of the frozen layers' activations, in
+//! float32 and in bfloat16. The four take turns, so that other load on the machine slows all of them alike.
 //!
 //! ```text
 //! cargo run --release -p fovea-worker --example step_time -- \
-//!     [rounds=7] [frozen layers of the stem=3] [threads=1] [rows=1111: which of the four, 0 or 1 each]
+//!     [rounds=7] [frozen layers of the stem=3] [threads=1] [rows=1111, which of the four: 0 or 1 each]
 //! ```
 //!
-//! Wall-clock and processor time are both given: the latter hardly sees what else runs on the machine.
-//! Ratios are of processor times of one round.
+//! It prints wall-clock and processor time: the latter hardly depends on what else runs on the machine.
+//! Ratios are ratios of processor times of one round.
+//!
+//! Each row ends with digests (XXH3) of all gradients and losses, of all scores, and of the state after the
+//! last step. Two builds whose digests are equal compute the same bits.
 
 use std::time::Duration;
 use std::time::Instant;
@@ -16,6 +19,7 @@ use anyhow::Context;
 use fovea_core::googlenet::{FlatLayout, HEAD_INPUT, fill, param_specs};
 use fovea_core::spec::{Precision, RunSpec};
 use fovea_worker::device::{Batch, Device, Pixels, TorchDevice};
+use xxhash_rust::xxh3::Xxh3;
 
 const STEM: [&str; 3] = ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"];
 const BATCH: usize = 16;
@@ -27,12 +31,24 @@ struct Row {
     device: TorchDevice,
     steps: Vec<Took>,
     scores: Vec<Took>,
+    gradients_digest: Xxh3,
+    scores_digest: Xxh3,
 }
 
 #[derive(Clone, Copy)]
 struct Took {
     wall: f64,
     processor: f64,
+}
+
+impl Took {
+    /// Both, one after the other.
+    fn and(self, other: Took) -> Took {
+        Took {
+            wall: self.wall + other.wall,
+            processor: self.processor + other.processor,
+        }
+    }
 }
 
 fn main() -> anyhow::Result<()> {
@@ -64,6 +80,8 @@ fn main() -> anyhow::Result<()> {
                 device: device(&spec, cache)?,
                 steps: Vec::new(),
                 scores: Vec::new(),
+                gradients_digest: Xxh3::new(),
+                scores_digest: Xxh3::new(),
             });
         }
     }
@@ -73,13 +91,20 @@ fn main() -> anyhow::Result<()> {
     for round in 0..WARM_UP + rounds {
         for row in &mut rows {
             let device = &mut row.device;
-            let step = time(|| {
-                device.gradient(&batch, &mut gradient)?;
+            let computed = time(|| device.gradient(&batch, &mut gradient).map(drop))?;
+            // The gradient, and the sum of the losses behind it.
+            let bits = gradient.read(0..device.layout().trainable_len() + 1);
+            bits.iter()
+                .for_each(|value| row.gradients_digest.update(&value.to_le_bytes()));
+            let updated = time(|| {
                 let finite = device.update(&mut gradient, 1.0 / BATCH as f32, 1e-9)?;
                 anyhow::ensure!(finite, "the gradient is not finite");
                 Ok(())
             })?;
-            let score = time(|| device.score(&batch).map(drop))?;
+            let step = computed.and(updated);
+            let mut scores = Vec::new();
+            let score = time(|| device.score(&batch).map(|found| scores = found))?;
+            row.scores_digest.update(format!("{scores:?}").as_bytes());
             if round >= WARM_UP {
                 row.steps.push(step);
                 row.scores.push(score);
@@ -89,6 +114,15 @@ fn main() -> anyhow::Result<()> {
     println!(
         "batch {BATCH}, {SIZE} px, {frozen} layers frozen, {threads} threads, {rounds} rounds"
     );
+    for row in &mut rows {
+        println!(
+            "{:16} digests: gradients {:016x}, scores {:016x}, state {:032x}",
+            row.name,
+            row.gradients_digest.digest(),
+            row.scores_digest.digest(),
+            row.device.digest()?,
+        );
+    }
     for row in &rows {
         let [wall, processor] = [
             median(row.steps.iter().map(|t| t.wall)),
@@ -153,13 +187,13 @@ fn time<E>(work: impl FnOnce() -> Result<(), E>) -> Result<Took, E> {
     })
 }
 
-/// Of all of the process's threads.
+/// Processor time of all threads of this process so far.
 fn processor_time() -> Duration {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: it writes to `time`, which outlives the call.
+    // SAFETY: `clock_gettime` writes to `time` only, and `time` outlives the call.
     unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }

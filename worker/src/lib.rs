@@ -24,6 +24,7 @@ pub mod loader;
 pub mod model;
 pub mod optimizer;
 pub mod reports;
+pub mod shim;
 #[cfg(test)]
 mod testing;
 pub mod training;

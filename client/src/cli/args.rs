@@ -1,4 +1,4 @@
-//! What can be written after `fovea`.
+//! The command line: commands, options and their help.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use fovea_dataset::MaxBad;
 
 /// Fine-tune GoogLeNet on diabetic-retinopathy images over a cluster of workers.
 #[derive(Debug, Parser)]
-#[command(name = "fovea", version = VERSION, about, after_help = EXAMPLES)]
+#[command(name = "fovea", version = VERSION, after_help = EXAMPLES)]
 #[command(after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}\n\n{JSON_HELP}"))]
 #[command(subcommand_required = true, arg_required_else_help = true)]
 pub struct Args {
@@ -26,7 +26,7 @@ pub struct Args {
     )]
     pub coordinator: String,
 
-    /// Print one JSON object a line, for scripts (`fovea --help` lists their fields)
+    /// Print one JSON object per line, for scripts (`fovea --help` lists their fields)
     #[arg(long, global = true)]
     pub json: bool,
 
@@ -38,14 +38,14 @@ pub struct Args {
 pub enum Command {
     /// Make a dataset from photographs and their labels
     Prepare(Prepare),
-    /// Draw SYNTHETIC photographs to try things with; they show no patient
+    /// Draw SYNTHETIC photographs to try Fovea with; they show no patient
     Synthetic(Synthetic),
-    /// Give datasets to the coordinator, and see which it holds
+    /// Add, repair, list and remove the coordinator's datasets
     #[command(subcommand)]
     Dataset(DatasetCommand),
     /// Submit a run
     Submit(Submit),
-    /// List all runs, newest first; `fovea runs audit` checks one
+    /// List all runs, newest first; show, audit or remove some
     Runs {
         #[command(subcommand)]
         command: Option<RunsCommand>,
@@ -59,7 +59,7 @@ pub enum Command {
     Watch {
         /// The run's id, such as dr-1
         run: String,
-        /// Give up when the coordinator was silent for so many seconds
+        /// Give up when nothing was received from the coordinator for so many seconds
         #[arg(long, value_name = "SECONDS", default_value_t = 300)]
         patience: u64,
     },
@@ -68,21 +68,24 @@ pub enum Command {
         /// The run's id, such as dr-1
         run: String,
     },
-    /// Stop a run at its next step, with a checkpoint, to go on later with `fovea resume`
+    /// Stop a run at its next step, with a checkpoint, to continue later with `fovea resume`
     Pause {
         /// The run's id, such as dr-1
         run: String,
     },
-    /// Go on with a paused, failed or cancelled run from a checkpoint
+    /// Continue a paused, failed or cancelled run from a checkpoint
     Resume(Resume),
     /// List the checkpoints of a run
     Checkpoints {
         /// The run's id, such as dr-1
         run: String,
     },
-    /// Fetch a checkpoint, or check those that are stored
+    /// Fetch, verify and remove checkpoints
     #[command(subcommand)]
     Checkpoint(CheckpointCommand),
+    /// Look after the coordinator's store
+    #[command(subcommand)]
+    Admin(AdminCommand),
     /// Train on this machine: starts a coordinator and workers, runs, and stops them
     Local(Local),
 }
@@ -95,8 +98,8 @@ Examples:
   fovea prepare eyepacs --out eyepacs-224 --max-bad 1% leave out up to 1 % unusable images
 
 The label file has a header: image,level (EyePACS), id_code,diagnosis (APTOS) or Image name,
-Retinopathy grade (IDRiD). All images of a patient stay on one side of the split; patients are
-told from names such as 10_left or P003_L, or from a column `patient`.")]
+Retinopathy grade (IDRiD). All images of a patient stay on one side of the split; the patient is
+taken from names such as 10_left or P003_L, or from a column `patient`.")]
 pub struct Prepare {
     /// A folder with trainLabels.csv and images/, instead of --labels and --images
     #[arg(value_name = "FOLDER", required_unless_present_all = ["labels", "images"])]
@@ -116,19 +119,19 @@ pub struct Prepare {
     /// Width and height of the prepared images in pixels
     #[arg(long, value_name = "PIXELS", default_value_t = 224)]
     pub size: u32,
-    /// Share of the patients that is held out for validation
+    /// Share of the patients to hold out for validation
     #[arg(long, value_name = "SHARE", default_value_t = 0.25)]
     pub validation: f64,
     /// Seed of the split
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// A CSV file image,split (train or validation) that imposes the split
+    /// A CSV file image,split (train or validation) with the split to use
     #[arg(long, value_name = "FILE", conflicts_with = "validation")]
     pub split: Option<PathBuf>,
-    /// Leave out so many unusable images at most: a number, or a share such as 1%
+    /// Leave out at most so many unusable images: a number, or a share such as 1%
     #[arg(long, value_name = "N|x%", default_value = "0")]
     pub max_bad: MaxBad,
-    /// Threads [default: one a core]
+    /// Threads [default: one per core]
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     pub threads: usize,
     /// Replace the dataset that --out holds already
@@ -160,13 +163,28 @@ pub struct Synthetic {
 
 #[derive(Debug, Subcommand)]
 pub enum DatasetCommand {
-    /// Send a prepared dataset; does nothing when the coordinator has it
+    /// Send a prepared dataset; verifies and repairs one that the coordinator has
+    #[command(after_help = "\
+Example:
+  fovea dataset add eyepacs-224
+
+A dataset that the coordinator has already is compared with its digests on the coordinator's disk,
+and packs that are missing or corrupt are replaced: this is the cure for a damaged dataset.")]
     Add {
         /// The folder that `fovea prepare` made
         dir: PathBuf,
     },
-    /// List the datasets that the coordinator holds
+    /// List the coordinator's datasets, and known problems with their files
     List,
+    /// Remove datasets from the coordinator; refused while a run needs one
+    Rm {
+        /// Names of datasets
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -191,6 +209,32 @@ pub struct Submit {
 
 #[derive(Debug, Subcommand)]
 pub enum RunsCommand {
+    /// Show one run, as `fovea run` does
+    #[command(visible_alias = "get")]
+    Show {
+        /// The run's id, such as dr-1
+        run: String,
+    },
+    /// Remove ended runs from the list, and their checkpoints with --with-checkpoints
+    #[command(after_help = "\
+Examples:
+  fovea runs rm dr-1                             a run without checkpoints
+  fovea runs rm dr-1 dr-2 --with-checkpoints     and all checkpoints of these runs
+  fovea runs rm dr-1 --with-checkpoints --yes    in a script
+
+A run that has not ended is refused; so is one that has checkpoints, without --with-checkpoints.
+After a failure the other runs are still removed, and the exit code is that of the first failure.")]
+    Rm {
+        /// Ids of runs, such as dr-1
+        #[arg(required = true, value_name = "RUN")]
+        runs: Vec<String>,
+        /// Remove their checkpoints, too
+        #[arg(long)]
+        with_checkpoints: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
     /// Check that each epoch of a run used every training image, once
     #[command(after_help = "\
 Example:
@@ -198,7 +242,7 @@ Example:
 
 The coordinator keeps a ledger of the training images that each committed step used. The audit
 compares it with the plan: no step missing, none taken twice, no image left out or used twice in an
-epoch, whatever workers came and went. Exit code 0 when all is right, 7 when there are problems.")]
+epoch, whatever workers came and went. Exit code 0 if there are no problems, 7 if there are.")]
     Audit {
         /// The run's id, such as dr-1
         run: String,
@@ -209,11 +253,11 @@ epoch, whatever workers came and went. Exit code 0 when all is right, 7 when the
 #[command(after_help = "\
 Examples:
   fovea resume dr-1 --watch            from the newest checkpoint
-  fovea resume dr-1 --checkpoint 240   from an older one; what came after is taken again")]
+  fovea resume dr-1 --checkpoint 240   from an older one; the steps after it are repeated")]
 pub struct Resume {
     /// The run's id, such as dr-1
     pub run: String,
-    /// Go on from the checkpoint of this step [default: the newest]
+    /// Continue from the checkpoint of this step [default: the newest]
     #[arg(long, value_name = "STEP")]
     pub checkpoint: Option<u64>,
     /// Follow the run until it ends
@@ -223,7 +267,7 @@ pub struct Resume {
 
 #[derive(Debug, Subcommand)]
 pub enum CheckpointCommand {
-    /// Fetch a checkpoint to a safetensors file, checked by its SHA-256
+    /// Fetch a checkpoint to a safetensors file and verify its SHA-256
     Get {
         /// The run's id, such as dr-1
         run: String,
@@ -240,13 +284,49 @@ Examples:
   fovea checkpoint verify dr-1          all of the run
   fovea checkpoint verify dr-1 newest   only that
 
-The files are read where the coordinator keeps them. A damaged one is put aside there and listed no
-more. Exit code 0 when all are whole, 7 when one is damaged.")]
+The coordinator reads its files. The state of each is ok, missing (its store is there, the file is
+not), unreadable (it cannot be read now, which says nothing about its content) or corrupt (read to the
+end, and size or digest differ). A corrupt file is put aside and no longer listed; nothing else is
+changed. Exit code 0 if all are ok, 7 if one is corrupt or missing, 8 if some are only unreadable.")]
     Verify {
         /// The run's id, such as dr-1
         run: String,
         /// The checkpoint's step, or `newest` [default: all]
         step: Option<Step>,
+    },
+    /// Remove checkpoints; refused for one that a run under way would resume from
+    #[command(after_help = "\
+Example:
+  fovea checkpoint rm dr-1 120 240")]
+    Rm {
+        /// The run's id, such as dr-1
+        run: String,
+        /// Steps of checkpoints
+        #[arg(required = true, value_name = "STEP")]
+        steps: Vec<u64>,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// Read every pack and checkpoint of the coordinator and compare digests
+    #[command(after_help = "\
+Example:
+  fovea admin verify
+
+Each problem is printed with its state (missing, unreadable, corrupt) and what to do about it. Corrupt
+checkpoints are put aside; nothing else is changed. Exit code 0 if there are no problems, 7 if a file
+is corrupt or missing, 8 if some merely cannot be read now.")]
+    Verify {
+        /// Leave out the checkpoints
+        #[arg(long)]
+        skip_checkpoints: bool,
+        /// Leave out the datasets
+        #[arg(long)]
+        skip_datasets: bool,
     },
 }
 
@@ -255,13 +335,13 @@ more. Exit code 0 when all are whole, 7 when one is damaged.")]
 Examples:
   fovea local -n 2 --dataset eyepacs-224 run.toml
   fovea local --dataset eyepacs-224 --set train.epochs=2 run.toml
-  fovea local --data-dir fovea-local                list what was run there
-  fovea local --data-dir fovea-local --resume dr-1  go on with a run that was stopped
+  fovea local --data-dir fovea-local                list the runs there
+  fovea local --data-dir fovea-local --resume dr-1  continue a run that was stopped
 
-Ctrl-C stops the run with a checkpoint; a second one stops at once. Everything lies in --data-dir:
-logs/*.log, coordinator/ with the central checkpoints, and for each run RUN/model.safetensors and
-RUN/metrics.json. workers.min and workers.max become the number of workers, and train.threads the
-cores for each, unless run.toml or --set gives them.")]
+Ctrl-C, TERM, HUP, USR1 or USR2 stops the run with a checkpoint; a second signal stops at once. A HUP
+that is ignored at the start (nohup) stays ignored. All files are in --data-dir: logs/*.log,
+coordinator/ with the central checkpoints, and for each run RUN/model.safetensors and workers.min and workers.max become the number of workers, and train.threads the cores for each, unless
+run.toml or --set gives them.")]
 pub struct Local {
     /// The run file; deploy/run.toml is an example
     #[arg(value_name = "RUN.TOML", conflicts_with = "resume")]
@@ -272,19 +352,19 @@ pub struct Local {
     /// The prepared dataset to train on [default: the one that run.toml names and --data-dir holds]
     #[arg(long, value_name = "DIR")]
     pub dataset: Option<PathBuf>,
-    /// Where everything is kept
+    /// The folder for all files
     #[arg(long, value_name = "DIR", default_value = "fovea-local")]
     pub data_dir: PathBuf,
     /// Override a key of the run file
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
-    /// Go on with a run of --data-dir
+    /// Continue a run of --data-dir
     #[arg(long, value_name = "RUN")]
     pub resume: Option<String>,
     /// With --resume: from the checkpoint of this step [default: the newest]
     #[arg(long, value_name = "STEP", conflicts_with = "file")]
     pub checkpoint: Option<u64>,
-    /// Device of the workers, as fovea-worker knows them [default: its own choice]
+    /// Device of the workers, as in `fovea-worker --device` [default: the worker's choice]
     #[arg(long)]
     pub device: Option<String>,
     /// Folder with fovea-coordinator and fovea-worker [default: beside fovea, then PATH]
@@ -295,14 +375,14 @@ pub struct Local {
 /// Which checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// That of the most steps.
+    /// That of the highest step.
     Newest,
-    /// That of so many steps.
+    /// That of this step.
     At(u64),
 }
 
 impl Step {
-    /// As the wire has it: None for the newest.
+    /// As in requests: None for the newest.
     pub fn number(self) -> Option<u64> {
         match self {
             Step::Newest => None,
@@ -326,57 +406,4 @@ impl FromStr for Step {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use clap::CommandFactory;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        Args::command().debug_assert();
-    }
-
-    #[test]
-    fn what_is_written_is_understood() {
-        let parse = |line: &str| Args::try_parse_from(line.split(' '));
-        for good in [
-            "fovea prepare folder --out d",
-            "fovea prepare --labels l.csv --images i --out d --max-bad 2%",
-            "fovea submit run.toml --watch --set a=b --set c=d",
-            "fovea --json runs",
-            "fovea runs --json --coordinator http://h:1",
-            "fovea runs audit dr-1",
-            "fovea --json runs audit dr-1",
-            "fovea pause dr-1",
-            "fovea resume dr-1 --checkpoint 40",
-            "fovea checkpoint get dr-1 newest -o f",
-            "fovea checkpoint get dr-1 40",
-            "fovea checkpoint verify dr-1",
-            "fovea checkpoint verify dr-1 40",
-            "fovea checkpoint verify dr-1 newest",
-            "fovea local -n 2 --dataset d run.toml",
-            "fovea local --resume dr-1 --checkpoint 3",
-        ] {
-            assert!(parse(good).is_ok(), "{good}: {}", parse(good).unwrap_err());
-        }
-        for bad in [
-            "fovea",
-            "fovea prepare --out d",
-            "fovea prepare --labels l.csv --out d",
-            "fovea prepare f --out d --max-bad lots",
-            "fovea pause",
-            "fovea runs audit",
-            "fovea runs dr-1",
-            "fovea checkpoint get dr-1 oldest",
-            "fovea checkpoint verify",
-            "fovea checkpoint verify dr-1 oldest",
-            "fovea local -n 0 run.toml",
-            "fovea local --resume dr-1 run.toml",
-        ] {
-            assert_eq!(
-                parse(bad).map_err(|e| e.exit_code()).unwrap_err(),
-                2,
-                "{bad}"
-            );
-        }
-    }
-}
+mod tests;

@@ -1,4 +1,4 @@
-//! `fovea runs audit`: whether each epoch used every training image, once.
+//! `fovea runs audit`: whether each epoch used every training image exactly once.
 
 use super::format::{bytes, count};
 use super::output::{Output, Record};
@@ -9,7 +9,7 @@ use crate::view::{AuditInfo, RunInfo};
 /// Audits a run, and fails if there are problems.
 pub async fn run(client: &Client, run_id: &str, output: &Output) -> Result<(), Error> {
     let audit = client.audit(run_id).await?;
-    // The report does not say how long an epoch is.
+    // The report lacks the number of steps in an epoch.
     let run = client.run(run_id).await?;
     let clean = audit.problems.is_empty();
     output.record(&Record::Audit {
@@ -32,7 +32,7 @@ fn begun_epochs(audit: &AuditInfo, run: &RunInfo) -> u64 {
     audit.steps.div_ceil(run.steps_per_epoch.max(1))
 }
 
-/// How many there are, as far as they were counted.
+/// Their number; the coordinator stops counting at [`AuditInfo::PROBLEMS`].
 fn problems(audit: &AuditInfo) -> String {
     let n = audit.problems.len();
     let text = count(n as u64, "problem", "problems");
@@ -45,36 +45,36 @@ fn problems(audit: &AuditInfo) -> String {
 
 fn report(audit: &AuditInfo, run: &RunInfo) -> Vec<String> {
     let mut lines = Vec::new();
-    let mut say = |what: &str, text: String| lines.push(format!("{what:<12}{text}"));
-    say("run", audit.run.clone());
+    let mut field = |what: &str, text: String| lines.push(format!("{what:<12}{text}"));
+    field("run", audit.run.clone());
     let begun = begun_epochs(audit, run);
     let under_way = !audit.steps.is_multiple_of(run.steps_per_epoch.max(1));
-    say(
+    field(
         "epochs",
         format!(
             "{} clean of {begun} begun{}, {} in the whole run",
             audit.clean_epochs,
             if under_way {
-                ", of which the last is not whole yet"
+                ", the last of them incomplete"
             } else {
                 ""
             },
             run.spec.train.epochs,
         ),
     );
-    say("steps", format!("{}/{}", audit.steps, audit.total_steps));
-    say(
+    field("steps", format!("{}/{}", audit.steps, audit.total_steps));
+    field(
         "samples",
         format!(
             "{} used; {} in the training split",
             audit.samples_used, audit.train_samples
         ),
     );
-    say("ledger", bytes(audit.ledger_bytes));
+    field("ledger", bytes(audit.ledger_bytes));
     if audit.problems.is_empty() {
-        say("problems", "none".into());
+        field("problems", "none".into());
     } else {
-        say("problems", problems(audit));
+        field("problems", problems(audit));
         lines.extend(audit.problems.iter().map(|p| format!("  {p}")));
     }
     lines

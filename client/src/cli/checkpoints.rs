@@ -1,4 +1,5 @@
-//! `fovea checkpoints`, `fovea checkpoint get` and `fovea checkpoint verify`.
+//! `fovea checkpoints`, `fovea checkpoint get` and `fovea checkpoint verify`; `rm` is in
+//! [`super::remove`].
 
 use std::path::{Path, PathBuf};
 
@@ -9,8 +10,8 @@ use super::format::{ago, bytes, now_ms};
 use super::output::{Output, Record};
 use super::table::Table;
 use crate::client::Client;
-use crate::error::Error;
-use crate::view::VerifiedCheckpoint;
+use crate::error::{Error, VerifiedCounts};
+use crate::view::{FileState, VerifiedCheckpoint};
 
 /// Lists the checkpoints of a run.
 pub async fn list(client: &Client, run: &str, output: &Output) -> Result<(), Error> {
@@ -54,7 +55,7 @@ pub async fn get(
     out: Option<PathBuf>,
     output: &Output,
 ) -> Result<(), Error> {
-    // The default name says the step, which for `newest` only the coordinator knows.
+    // The default name contains the step, which for `newest` only the coordinator knows.
     let (step, target) = match (step, out) {
         (step, Some(out)) => (step.number(), out),
         (Step::At(step), None) => (Some(step), default_name(run, step)),
@@ -70,7 +71,7 @@ pub async fn get(
         path: Some(&target),
     });
     output.line(format!(
-        "{}: checkpoint of run {run} at step {}, {}, sha256 {} (checked)",
+        "{}: checkpoint of run {run} at step {}, {}, sha256 {} (verified)",
         target.display(),
         info.step,
         bytes(info.bytes),
@@ -79,7 +80,7 @@ pub async fn get(
     Ok(())
 }
 
-/// Has stored checkpoints read again, and fails if one of them is damaged.
+/// Has the coordinator verify stored checkpoints, and fails unless all are whole.
 pub async fn verify(
     client: &Client,
     run: &str,
@@ -93,39 +94,60 @@ pub async fn verify(
     };
     let verified = client.verify_checkpoints(run, step).await?;
     if verified.is_empty() {
-        // Not a success: who relies on a checkpoint must not take silence for one.
+        // Not a success: a script that relies on a checkpoint must not take silence for one.
         return Err(none_yet(run));
     }
-    for VerifiedCheckpoint { info, problem } in &verified {
+    for VerifiedCheckpoint {
+        info,
+        state,
+        problem,
+    } in &verified
+    {
         output.record(&Record::Verified {
             run,
             info,
-            ok: problem.is_none(),
-            problem: problem.as_deref().unwrap_or_default(),
+            ok: *state == FileState::Ok,
+            state: *state,
+            problem,
         });
     }
     output.lines(verified_table(&verified, now_ms()).lines());
-    match verified.iter().filter(|v| v.problem.is_some()).count() {
-        0 => Ok(()),
-        damaged => Err(Error::Verification {
-            run: run.to_owned(),
-            damaged,
-            of: verified.len(),
-        }),
+    let in_state = |state| verified.iter().filter(|v| v.state == state).count();
+    if in_state(FileState::Ok) == verified.len() {
+        return Ok(());
     }
+    if in_state(FileState::Corrupt) > 0 {
+        output.remark(format!(
+            "corrupt checkpoints were put aside; `fovea checkpoints {run}` lists the remaining ones"
+        ));
+    }
+    Err(Error::Verification(VerifiedCounts {
+        what: format!("run {run}"),
+        of: verified.len(),
+        corrupt: in_state(FileState::Corrupt),
+        missing: in_state(FileState::Missing),
+        unreadable: in_state(FileState::Unreadable),
+    }))
 }
 
 fn verified_table(verified: &[VerifiedCheckpoint], now_ms: u64) -> Table {
     let mut table = Table::new(&[">step", ">size", "stored", "sha256", "file"]);
-    for VerifiedCheckpoint { info, problem } in verified {
+    for VerifiedCheckpoint {
+        info,
+        state,
+        problem,
+    } in verified
+    {
         table.row([
             info.step.to_string(),
             bytes(info.bytes),
             ago(info.stored_at_ms, now_ms),
             info.sha256.chars().take(16).collect(),
-            match problem {
-                None => "ok".into(),
-                Some(problem) => format!("DAMAGED: {problem}"),
+            match state {
+                FileState::Ok => state.as_str().to_owned(),
+                FileState::Missing | FileState::Unreadable | FileState::Corrupt => {
+                    format!("{}: {problem}", state.as_str().to_uppercase())
+                }
             },
         ]);
     }
@@ -145,7 +167,7 @@ fn none_yet(run: &str) -> Error {
     Error::Refused(format!("run {run} has no checkpoint yet"))
 }
 
-/// Fetches a checkpoint, with a bar where somebody looks.
+/// Fetches a checkpoint, with a bar in a terminal.
 pub async fn fetch_with_bar(
     client: &Client,
     run: &str,
@@ -165,8 +187,8 @@ pub async fn fetch_with_bar(
 }
 
 fn default_name(run: &str, step: u64) -> PathBuf {
-    // A run's id is checked by the coordinator before anything is written; a wild one must not
-    // choose a folder here either.
+    // The coordinator validates a run's id before anything is written; an invalid one must not name
+    // a folder here either.
     let run: String = run
         .chars()
         .map(|c| {

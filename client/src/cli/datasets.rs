@@ -1,39 +1,61 @@
-//! `fovea dataset add` and `fovea dataset list`.
+//! `fovea dataset add` and `fovea dataset list`; `rm` is in [`super::remove`].
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::format::{bytes, count};
+use super::format::{bytes, count, without_event};
 use super::output::{Output, Record};
 use super::table::Table;
 use crate::client::Client;
 use crate::error::Error;
-use crate::upload::Added;
+use crate::upload::{Added, Outcome};
 
-/// Gives a prepared dataset to the coordinator and says what came of it.
+/// Offers a prepared dataset to the coordinator and prints what the coordinator did.
 pub async fn add(client: &Client, dir: &Path, output: &Output) -> Result<(), Error> {
     let added = add_with_bar(client, dir, output).await?;
-    output.record(&Record::Dataset {
-        dataset: &added.dataset,
-        already_there: Some(added.already_there),
-    });
+    output.record(&record(&added));
     output.line(added_line(&added));
     Ok(())
 }
 
-/// What came of it, in a line.
+/// The JSON form of an addition.
+pub fn record(added: &Added) -> Record<'_> {
+    let (outcome, repaired): (_, &[u32]) = match &added.outcome {
+        Outcome::Added => ("added", &[]),
+        Outcome::Unchanged => ("unchanged", &[]),
+        Outcome::Repaired(packs) => ("repaired", packs),
+    };
+    Record::Dataset {
+        dataset: &added.dataset,
+        already_there: Some(added.outcome != Outcome::Added),
+        outcome: Some(outcome),
+        repaired_packs: Some(repaired),
+    }
+}
+
+/// What the coordinator did, in a line.
 pub fn added_line(added: &Added) -> String {
     let d = &added.dataset;
+    let done = match &added.outcome {
+        Outcome::Added => "was added".into(),
+        Outcome::Unchanged => "is unchanged, all digests are right".into(),
+        Outcome::Repaired(packs) => {
+            let listed: Vec<String> = packs.iter().map(u32::to_string).collect();
+            format!(
+                "was repaired, {} of {} {} damaged and {} been replaced (pack {})",
+                packs.len(),
+                count(u64::from(d.packs), "pack", "packs"),
+                if packs.len() == 1 { "was" } else { "were" },
+                if packs.len() == 1 { "has" } else { "have" },
+                listed.join(", ")
+            )
+        }
+    };
     format!(
-        "dataset {} {}: {} to train on, {} held out, {} px, {}",
+        "dataset {} {done}: {} to train on, {} held out, {} px, {}",
         d.name,
-        if added.already_there {
-            "was there already"
-        } else {
-            "is at the coordinator"
-        },
         count(d.train_samples, "image", "images"),
         d.validation_samples,
         d.image_size,
@@ -41,7 +63,7 @@ pub fn added_line(added: &Added) -> String {
     )
 }
 
-/// Sends a dataset, with a bar where somebody looks.
+/// Offers a dataset, with a bar in a terminal.
 pub async fn add_with_bar(client: &Client, dir: &Path, output: &Output) -> Result<Added, Error> {
     let bar = output.byte_bar(0, "sending");
     let sent = Arc::new(AtomicU64::new(0));
@@ -51,7 +73,7 @@ pub async fn add_with_bar(client: &Client, dir: &Path, output: &Output) -> Resul
     let added = loop {
         tokio::select! {
             added = &mut upload => break added,
-            // Not before there is a length: a bar of nothing would look full.
+            // Only once there is a length: a bar without one looks full.
             _ = tick.tick() => match sent.load(Ordering::Relaxed) {
                 0 => {}
                 bytes => bar.set_position(bytes),
@@ -62,7 +84,7 @@ pub async fn add_with_bar(client: &Client, dir: &Path, output: &Output) -> Resul
     added
 }
 
-/// Lists the datasets that the coordinator holds.
+/// Lists the coordinator's datasets.
 pub async fn list(client: &Client, output: &Output) -> Result<(), Error> {
     let datasets = client.datasets().await?;
     let mut table = Table::new(&[
@@ -74,11 +96,14 @@ pub async fn list(client: &Client, output: &Output) -> Result<(), Error> {
         "held out by grade",
         ">bytes",
         "digest",
+        "problem",
     ]);
     for dataset in &datasets {
         output.record(&Record::Dataset {
             dataset,
             already_there: None,
+            outcome: None,
+            repaired_packs: None,
         });
         table.row([
             dataset.name.clone(),
@@ -89,10 +114,11 @@ pub async fn list(client: &Client, output: &Output) -> Result<(), Error> {
             grades(&dataset.validation_grades),
             bytes(dataset.size_bytes),
             dataset.digest.chars().take(12).collect(),
+            without_event(&dataset.problem).to_owned(),
         ]);
     }
     if datasets.is_empty() {
-        output.line("the coordinator holds no dataset; `fovea dataset add DIR` gives it one");
+        output.line("the coordinator has no dataset; `fovea dataset add DIR` adds one");
     } else {
         output.lines(table.lines());
     }

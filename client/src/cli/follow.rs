@@ -1,16 +1,17 @@
-//! Following a run on the screen, or as lines, or as JSON.
+//! Following a run: with a bar, as lines, or as JSON.
 
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::format::{split_event, without_event};
 use super::narrate::{Narrator, summary};
 use super::output::{Output, Record};
 use crate::client::Client;
 use crate::error::Error;
 use crate::local::Signals;
 use crate::view::{Phase, RunInfo};
-use crate::watch::{Patience, Update, Watcher};
+use crate::watch::{Cause, Patience, Update, Watcher};
 
 /// Follows a run until it ends or is paused, and fails if the run did.
 pub async fn follow(
@@ -31,7 +32,7 @@ pub async fn follow(
         () = signals.next() => {
             screen.close();
             return Err(Error::Interrupted(format!(
-                "run {run_id} goes on; `fovea watch {run_id}` looks again, `fovea cancel {run_id}` stops it"
+                "run {run_id} continues; `fovea watch {run_id}` follows it again, `fovea cancel {run_id}` stops it"
             )));
         }
     };
@@ -41,12 +42,12 @@ pub async fn follow(
     Ok(())
 }
 
-/// Whether an ended run ended well.
+/// The error of a run that failed or was cancelled.
 pub fn verdict(run: &RunInfo) -> Result<(), Error> {
     match run.phase {
         Phase::Failed => Err(Error::RunFailed {
             run: run.id.clone(),
-            reason: run.reason.clone(),
+            reason: without_event(&run.reason).to_owned(),
         }),
         Phase::Cancelled => Err(Error::RunCancelled {
             run: run.id.clone(),
@@ -93,10 +94,10 @@ impl Screen {
         self.narrator
             .run()
             .cloned()
-            .ok_or_else(|| Error::Protocol("a run ended before it was told of".into()))
+            .ok_or_else(|| Error::Protocol("the stream of a watch lacks the run".into()))
     }
 
-    /// Says what is left to say and removes the bar.
+    /// Prints pending lines and removes the bar.
     pub fn close(&mut self) {
         let lines = self.narrator.flush();
         if let Some(bar) = self.bar.take() {
@@ -105,7 +106,7 @@ impl Screen {
         self.output.lines(lines);
     }
 
-    /// Says something beside the run, without tearing the bar.
+    /// Prints a remark beside the run, without tearing the bar.
     pub fn remark(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| self.output.remark(text)),
@@ -124,13 +125,22 @@ impl Screen {
                 info,
                 path: None,
             },
-            Update::Note(text) => Record::Note { run, text },
+            Update::Note(text) => Record::Note {
+                run,
+                event: split_event(text).0,
+                text,
+            },
             Update::Reconnecting {
+                cause,
                 reason,
                 attempt,
                 wait,
             } => Record::Reconnecting {
                 run,
+                cause: match cause {
+                    Cause::Away => "away",
+                    Cause::Limit => "limit",
+                },
                 reason,
                 attempt: *attempt,
                 wait_ms: wait.as_millis() as u64,
@@ -148,7 +158,7 @@ impl Screen {
         bar.set_length(total);
         bar.set_position(position);
         bar.set_message(text);
-        // From the first update on: an empty bar without a length would look like a full one.
+        // Only from the first update on: a bar without a length looks full.
         if matches!(update, Update::Run(_)) {
             bar.enable_steady_tick(Duration::from_millis(120));
         }

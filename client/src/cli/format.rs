@@ -1,43 +1,24 @@
-//! Numbers as people read them.
+//! Numbers as people read them. Sizes and durations come from indicatif, so that they look the same
+//! in tables as in progress bars.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Bytes in decimal units: `41.2 MB`.
+use indicatif::{DecimalBytes, FormattedDuration, HumanDuration};
+
+/// Bytes in decimal units: `41.20 MB`.
 pub fn bytes(n: u64) -> String {
-    let units = ["B", "kB", "MB", "GB", "TB", "PB"];
-    let mut value = n as f64;
-    let mut unit = 0;
-    // 999.95 would round to 1000.0, which belongs to the next unit.
-    while value >= 999.95 && unit + 1 < units.len() {
-        value /= 1000.0;
-        unit += 1;
-    }
-    if unit == 0 {
-        format!("{n} B")
-    } else {
-        format!("{value:.1} {}", units[unit])
-    }
+    DecimalBytes(n).to_string()
 }
 
-/// A span of time as `0:07`, `12:34` or `1:02:03`.
+/// A duration as `00:12:34`, with days in front where there are any.
 pub fn clock(span: Duration) -> String {
-    let s = span.as_secs();
-    if s < 3600 {
-        format!("{}:{:02}", s / 60, s % 60)
-    } else {
-        format!("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60)
-    }
+    FormattedDuration(span).to_string()
 }
 
-/// How long ago a moment was, given in milliseconds since the Unix epoch: `3 min ago`.
+/// The age of a moment given in milliseconds since the Unix epoch: `3 minutes ago`.
 pub fn ago(then_ms: u64, now_ms: u64) -> String {
-    let s = now_ms.saturating_sub(then_ms) / 1000;
-    match s {
-        0..=59 => format!("{s} s ago"),
-        60..=3599 => format!("{} min ago", s / 60),
-        3600..=172_799 => format!("{} h ago", s / 3600),
-        _ => format!("{} days ago", s / 86_400),
-    }
+    let age = Duration::from_millis(now_ms.saturating_sub(then_ms));
+    format!("{} ago", HumanDuration(age))
 }
 
 /// Now, in milliseconds since the Unix epoch.
@@ -47,7 +28,7 @@ pub fn now_ms() -> u64 {
         .map_or(0, |d| d.as_millis() as u64)
 }
 
-/// Images a second: two digits that mean something.
+/// Images per second, with one decimal below 10.
 pub fn rate(images_per_s: f64) -> String {
     if images_per_s < 10.0 {
         format!("{images_per_s:.1} images/s")
@@ -66,6 +47,31 @@ pub fn count(n: u64, one: &str, many: &str) -> String {
     format!("{n} {}", if n == 1 { one } else { many })
 }
 
+/// Splits a message that begins with an event name, such as `worker.evicted: w1 made no progress`,
+/// into the name and the text. A message without one is all text; so is one that begins with the
+/// name of a file, such as `index.csv: line 3: ...`.
+pub fn split_event(message: &str) -> (Option<&str>, &str) {
+    const FILES: [&str; 6] = ["csv", "json", "toml", "pack", "safetensors", "caffemodel"];
+    let is_event = |name: &str| {
+        let parts: Vec<&str> = name.split('.').collect();
+        let valid = |part: &&str| {
+            !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+        };
+        parts.len() > 1
+            && parts.iter().all(valid)
+            && !parts.last().is_some_and(|last| FILES.contains(last))
+    };
+    match message.split_once(": ") {
+        Some((name, text)) if is_event(name) => (Some(name), text),
+        _ => (None, message),
+    }
+}
+
+/// A message without its event name, for the middle of a sentence.
+pub fn without_event(message: &str) -> &str {
+    split_event(message).1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,23 +81,46 @@ mod tests {
         for (n, text) in [
             (0, "0 B"),
             (999, "999 B"),
-            (1000, "1.0 kB"),
-            (41_234_567, "41.2 MB"),
-            (999_960_000, "1.0 GB"),
+            (1000, "1.00 kB"),
+            (41_234_567, "41.23 MB"),
         ] {
             assert_eq!(bytes(n), text);
         }
-        for (s, text) in [(7, "0:07"), (754, "12:34"), (3723, "1:02:03")] {
+        for (s, text) in [(7, "00:00:07"), (754, "00:12:34"), (90_061, "1d 01:01:01")] {
             assert_eq!(clock(Duration::from_secs(s)), text);
         }
         for (s, text) in [
-            (5, "5 s ago"),
-            (185, "3 min ago"),
-            (90_000, "25 h ago"),
+            (5, "5 seconds ago"),
+            (185, "3 minutes ago"),
+            (90_000, "25 hours ago"),
             (200_000, "2 days ago"),
         ] {
             assert_eq!(ago(1000, 1000 + s * 1000), text);
         }
-        assert_eq!(ago(5000, 1000), "0 s ago", "a clock that is behind");
+        assert_eq!(ago(5000, 1000), "0 seconds ago", "a clock that is behind");
+    }
+
+    #[test]
+    fn event_names_are_recognized() {
+        for (message, event, text) in [
+            (
+                "worker.evicted: w1 stopped",
+                Some("worker.evicted"),
+                "w1 stopped",
+            ),
+            ("a.b_c.d: x: y", Some("a.b_c.d"), "x: y"),
+            (
+                "worker a: the loss is not finite",
+                None,
+                "worker a: the loss is not finite",
+            ),
+            ("http://h.x: refused", None, "http://h.x: refused"),
+            ("index.csv: line 3", None, "index.csv: line 3"),
+            ("plain", None, "plain"),
+            ("a..b: x", None, "a..b: x"),
+            ("conv1.x: y", None, "conv1.x: y"),
+        ] {
+            assert_eq!(split_event(message), (event, text));
+        }
     }
 }

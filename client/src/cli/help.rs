@@ -1,22 +1,24 @@
-//! What `fovea --help` says beside the list of commands.
+//! The texts of `fovea --help` after the list of commands.
 
-/// Also at the end of `fovea -h`.
+/// Examples, which `fovea -h` shows, too.
 pub const EXAMPLES: &str = "\
 Examples:
   fovea prepare eyepacs --out eyepacs-224      photographs and labels to a dataset
-  fovea dataset add eyepacs-224                give it to the coordinator
+  fovea dataset add eyepacs-224                send it to the coordinator, or repair it there
   fovea submit run.toml --watch                train
   fovea pause dr-1                             stop for now, with a checkpoint
-  fovea resume dr-1 --watch                    go on where a run stopped
+  fovea resume dr-1 --watch                    continue where a run stopped
   fovea runs audit dr-1                        did each epoch use every image once?
   fovea checkpoint verify dr-1                 are the stored checkpoints whole?
+  fovea admin verify                           is everything that the coordinator stores whole?
+  fovea runs rm dr-1 --with-checkpoints        remove a run and its checkpoints
   fovea checkpoint get dr-1 newest -o dr.safetensors
   fovea local -n 2 --dataset eyepacs-224 run.toml
-                                               all of it on this machine, no coordinator needed";
+                                               train on this machine, no coordinator needed";
 
-/// The fields of [`super::output::Record`], for who reads them with a program.
+/// The fields of [`super::output::Record`], for scripts.
 pub const JSON_HELP: &str = "\
-With --json, each line of standard output is one JSON object; its \"type\" says what it is:
+With --json, each line of standard output is one JSON object; \"type\" is its kind:
   run          a run: id, phase (queued, forming, running, finishing, paused, completed, failed,
                cancelled), reason, generation, workers, steps_per_epoch, total_steps,
                train_samples, validation_samples, dataset_digest, submitted_at_ms, progress,
@@ -25,15 +27,23 @@ With --json, each line of standard output is one JSON object; its \"type\" says 
   epoch        run, epoch (from 0), step, train_loss, validation {samples, positives, loss,
                accuracy, auc, sensitivity, specificity, quadratic_kappa, confusion}
   checkpoint   run, step, generation, bytes, sha256, stored_at_ms, fingerprint, path (when fetched)
-  verified     run, ok, problem (empty when ok), and the fields of a checkpoint
+  verified     run, ok, state (ok, missing, unreadable, corrupt), problem (empty when ok), and the
+               fields of a checkpoint
+  verify_progress   read_bytes, total_bytes, what (every 30 s)
+  verify_problem    what, state, problem, action
+  verify_summary    checkpoints, packs, read_bytes, problems
+  removed      kind (run, checkpoint, dataset), name (of a checkpoint RUN/STEP), checkpoints,
+               freed_bytes
+  not_removed  kind, name, exit_code, message
   audit        run, clean, clean_epochs, begun_epochs, epochs (in the whole run), train_samples,
                samples_used, steps, total_steps, ledger_bytes, problems (at most 100)
   dataset      name, digest, image_size, train_samples, validation_samples, train_grades,
-               validation_grades, packs, size_bytes, already_there (after add)
+               validation_grades, packs, size_bytes, problem (empty when none is known), and after
+               add outcome (added, unchanged, repaired), repaired_packs, already_there
   prepared     dir, digest, train, validation, patients, packs, excluded, warnings
   synthetic    dir, patients, images
-  note         run, text
-  reconnecting run, reason, attempt, wait_ms
+  note         run, event (its name, such as worker.evicted, or null), text
+  reconnecting run, cause (away, limit), reason, attempt, wait_ms
   result       run, phase, reason, step, total_steps, epochs, validation (of the last epoch),
                checkpoint (the newest), and after `local` model and metrics (paths)
   error        exit_code, message";

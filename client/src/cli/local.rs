@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::args::Local;
 use super::checkpoints::fetch_with_bar;
-use super::datasets::{add_with_bar, added_line};
+use super::datasets::{self, add_with_bar, added_line};
 use super::follow::{Screen, verdict};
 use super::format::{bytes, count, now_ms};
 use super::narrate::{paused_line, summary};
@@ -25,30 +25,30 @@ use crate::runfile::{RunFile, Weights};
 use crate::view::{Phase, RunInfo};
 use crate::watch::{Patience, Watcher};
 
-/// Workers when nothing says how many.
+/// Number of workers by default.
 const WORKERS: u32 = 2;
 
-/// What the user asks for.
-enum Wish {
+/// The task of one call.
+enum Task {
     /// Train this.
     Train { spec: Box<RunSpec>, workers: u32 },
-    /// Go on with an old run.
+    /// Continue an earlier run.
     Resume { run: String },
-    /// Only look at what was run.
-    Look,
+    /// List the earlier runs.
+    List,
 }
 
-/// Starts the cluster, does what is asked, and stops the cluster whatever came of it.
+/// Starts the cluster, performs the task, and stops the cluster whatever the result.
 pub async fn run(command: Local, output: &Output) -> Result<(), Error> {
-    let wish = wish(&command)?;
+    let task = task_of(&command)?;
     let data_dir = command.data_dir.clone();
-    if matches!(wish, Wish::Look | Wish::Resume { .. }) && !data_dir.join("coordinator").is_dir() {
+    if matches!(task, Task::List | Task::Resume { .. }) && !data_dir.join("coordinator").is_dir() {
         return Err(Error::Usage(format!(
-            "{} holds no runs yet; give a run file to start one",
+            "{} has no runs yet; give a run file to start one",
             data_dir.display()
         )));
     }
-    // From here on Ctrl-C is an event, so that no process is left behind.
+    // From here on signals are events, so that no process is left behind.
     let mut signals = Signals::listen()?;
     let options = ClusterOptions {
         data_dir: data_dir.clone(),
@@ -59,7 +59,7 @@ pub async fn run(command: Local, output: &Output) -> Result<(), Error> {
         started = Cluster::start(options) => started?,
         () = signals.next() => return Err(Error::Interrupted("nothing was started".into())),
     };
-    let outcome = drive(&mut cluster, &client, &mut signals, &command, wish, output).await;
+    let outcome = drive(&mut cluster, &client, &mut signals, &command, task, output).await;
     let stopped = tokio::select! {
         stopped = cluster.stop() => stopped,
         // Dropping the cluster kills what is left of it.
@@ -69,24 +69,23 @@ pub async fn run(command: Local, output: &Output) -> Result<(), Error> {
     stopped
 }
 
-fn wish(command: &Local) -> Result<Wish, Error> {
+fn task_of(command: &Local) -> Result<Task, Error> {
     if let Some(run) = &command.resume {
         if !command.overrides.is_empty() {
             return Err(Error::Usage(
                 "--set cannot change a run that is resumed; submit a new one".into(),
             ));
         }
-        return Ok(Wish::Resume { run: run.clone() });
+        return Ok(Task::Resume { run: run.clone() });
     }
     let Some(path) = &command.file else {
         let meant_to_train = command.dataset.is_some() || !command.overrides.is_empty();
         if meant_to_train || command.checkpoint.is_some() {
             return Err(Error::Usage(
-                "say what to run: a run file (deploy/run.toml is an example) or --resume RUN"
-                    .into(),
+                "give a run file (deploy/run.toml is an example) or --resume RUN".into(),
             ));
         }
-        return Ok(Wish::Look);
+        return Ok(Task::List);
     };
     let mut file = RunFile::read(path)?;
     let workers = command.workers.unwrap_or(WORKERS);
@@ -108,7 +107,7 @@ fn wish(command: &Local) -> Result<Wish, Error> {
     if spec.workers.min > workers {
         let min = spec.workers.min;
         return Err(Error::Usage(format!(
-            "{}: the run waits for {min} workers, and only {workers} are started; say -n {min}",
+            "{}: the run waits for {min} workers, and only {workers} are started; give -n {min}",
             file.place("workers.min"),
         )));
     }
@@ -121,7 +120,7 @@ fn wish(command: &Local) -> Result<Wish, Error> {
         }
         Weights::Pinned | Weights::None => {}
     }
-    Ok(Wish::Train {
+    Ok(Task::Train {
         spec: Box::new(spec),
         workers,
     })
@@ -132,12 +131,12 @@ async fn drive(
     client: &Client,
     signals: &mut Signals,
     command: &Local,
-    wish: Wish,
+    task: Task,
     output: &Output,
 ) -> Result<(), Error> {
     let before = client.runs().await?;
     let (run, workers) = tokio::select! {
-        begun = begin(client, command, wish, &before, output) => match begun? {
+        begun = begin(client, command, task, &before, output) => match begun? {
             Some(begun) => begun,
             None => return Ok(()),
         },
@@ -151,8 +150,9 @@ async fn drive(
         .filter(|r| !r.phase.is_terminal() && r.id != run.id)
     {
         output.remark(format!(
-            "note: run {} was interrupted earlier and goes on first; `fovea cancel` would stop it",
-            other.id
+            "note: run {} was interrupted earlier and continues first; `fovea cancel {0} --coordinator {1}` stops it",
+            other.id,
+            cluster.address()
         ));
     }
     cluster.start_workers(workers)?;
@@ -167,7 +167,7 @@ async fn drive(
         output.record(&Record::result(&run));
         return Err(match error {
             Error::RunCancelled { run } => Error::Interrupted(format!(
-                "run {run} stopped with a checkpoint; go on with: fovea local --data-dir {} --resume {run}",
+                "run {run} stopped with a checkpoint; continue it with: fovea local --data-dir {} --resume {run}",
                 command.data_dir.display()
             )),
             other => other,
@@ -205,41 +205,41 @@ async fn drive(
     Ok(())
 }
 
-/// Brings the run to be followed about: submitted or resumed. None when there is only to look.
+/// Submits or resumes the run to be followed. None if the task was to list runs.
 async fn begin(
     client: &Client,
     command: &Local,
-    wish: Wish,
+    task: Task,
     before: &[RunInfo],
     output: &Output,
 ) -> Result<Option<(RunInfo, u32)>, Error> {
-    match wish {
-        Wish::Look => {
+    match task {
+        Task::List => {
             for run in before {
                 output.record(&Record::Run(run));
             }
             let dir = command.data_dir.display();
             if before.is_empty() {
-                output.line(format!("{dir} holds no runs yet"));
+                output.line(format!("{dir} has no runs yet"));
             } else {
                 output.lines(runs::table(before, now_ms()).lines());
                 output.line(format!(
-                    "\ngo on with one: fovea local --data-dir {dir} --resume RUN"
+                    "\ncontinue one with: fovea local --data-dir {dir} --resume RUN"
                 ));
             }
             Ok(None)
         }
-        Wish::Resume { run } => {
+        Task::Resume { run } => {
             let run = client.run(&run).await?;
             let min = run.spec.workers.min;
             let workers = command.workers.unwrap_or(min);
             if workers < min {
                 return Err(Error::Usage(format!(
-                    "run {} waits for {min} workers: say -n {min}",
+                    "run {} waits for {min} workers: give -n {min}",
                     run.id
                 )));
             }
-            // A run that the end of its coordinator interrupted goes on by itself.
+            // A run that was interrupted by the end of its coordinator continues by itself.
             let run = if run.phase.is_terminal() || command.checkpoint.is_some() {
                 client.resume(&run.id, command.checkpoint).await?
             } else {
@@ -248,20 +248,17 @@ async fn begin(
             output.line(runs::resumed(&run, command.checkpoint));
             Ok(Some((run, workers)))
         }
-        Wish::Train { spec, workers } => {
+        Task::Train { spec, workers } => {
             if !before.is_empty() {
                 output.remark(format!(
-                    "note: {dir} holds {} already; `fovea local --data-dir {dir}` lists them",
+                    "note: {dir} has {} already; `fovea local --data-dir {dir}` lists them",
                     count(before.len() as u64, "run", "runs"),
                     dir = command.data_dir.display(),
                 ));
             }
             if let Some(dir) = &command.dataset {
                 let added = add_with_bar(client, dir, output).await?;
-                output.record(&Record::Dataset {
-                    dataset: &added.dataset,
-                    already_there: Some(added.already_there),
-                });
+                output.record(&datasets::record(&added));
                 output.line(added_line(&added));
             }
             if spec.model.weights.is_empty() {
@@ -275,8 +272,8 @@ async fn begin(
     }
 }
 
-/// Follows the run to its end while the processes are watched. The first interrupt cancels the run,
-/// the second gives up on it.
+/// Follows the run to its end and watches the processes. The first signal cancels the run, which
+/// takes a checkpoint; the second abandons it.
 async fn follow(
     cluster: &mut Cluster,
     client: &Client,
@@ -292,7 +289,10 @@ async fn follow(
             ended = screen.follow(&mut watcher) => return ended,
             death = cluster.death() => match death {
                 Death::Worker { left, error } if left >= run.spec.workers.min as usize => {
-                    screen.remark(&format!("{error}\n{left} workers go on"));
+                    screen.remark(&format!(
+                        "{error}\n{} left; the run continues",
+                        count(left as u64, "worker is", "workers are")
+                    ));
                 }
                 death => {
                     screen.close();
@@ -303,14 +303,14 @@ async fn follow(
                 if cancelling {
                     screen.close();
                     return Err(Error::Interrupted(format!(
-                        "run {} was left where it was; its newest checkpoint is kept", run.id
+                        "run {} was stopped at once; its newest checkpoint is kept", run.id
                     )));
                 }
                 cancelling = true;
-                screen.remark("stopping at the next step, with a checkpoint; Ctrl-C again stops at once");
+                screen.remark("stopping at the next step, with a checkpoint; a second signal stops at once");
                 match client.cancel(&run.id).await {
-                    // Refused: it ended by itself just now, which the watch is about to tell.
-                    Ok(_) | Err(Error::Refused(_)) => {}
+                    // Refused: the run has just ended, which the watch is about to report.
+                    Ok(_) | Err(Error::Refused(_) | Error::Precondition { .. }) => {}
                     Err(error) => return Err(error),
                 }
             }
@@ -324,7 +324,7 @@ fn error_of(death: Death) -> Error {
     }
 }
 
-/// What a run leaves in the data folder.
+/// The files of a run in the data folder.
 struct Left {
     model: Option<PathBuf>,
     metrics: PathBuf,
@@ -341,7 +341,7 @@ struct Metrics<'a> {
     total_steps: u64,
     spec: &'a RunSpec,
     epochs: &'a [EpochResult],
-    /// The last epoch's metrics: those of the checkpoint.
+    /// Metrics of the last epoch, which are those of the checkpoint.
     validation: Option<&'a Evaluation>,
     checkpoint: Option<&'a CheckpointInfo>,
     /// The checkpoint's copy beside this file.
@@ -380,7 +380,7 @@ async fn leave(
     };
     let json = serde_json::to_vec_pretty(&content)
         .map_err(|e| Error::io(&metrics, std::io::Error::other(e)))?;
-    // Renamed into place, so that nobody reads half of it.
+    // Renamed into place, so that no reader sees half of it.
     let partial = dir.join(".metrics.json.part");
     std::fs::write(&partial, json).map_err(|e| Error::io(&partial, e))?;
     std::fs::rename(&partial, &metrics).map_err(|e| Error::io(&metrics, e))?;

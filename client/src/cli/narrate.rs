@@ -1,27 +1,27 @@
-//! What is said of a run while it is followed: pure, from updates to lines.
+//! The lines shown for a run while it is followed: pure, from updates to text.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use fovea_core::run::{EpochResult, StepReport};
 
-use super::format::{bytes, clock, count, rate, share};
+use super::format::{bytes, clock, count, rate, share, split_event, without_event};
 use crate::view::{Phase, RunInfo};
-use crate::watch::Update;
+use crate::watch::{Cause, Update};
 
-/// Without a terminal, the step under way is told so often at most.
+/// Shortest time between two progress lines where no bar is shown.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 
-/// An epoch's line waits so many steps for word of its checkpoint.
+/// Steps that an epoch's line waits for its checkpoint to be stored.
 const STEPS_TO_WAIT: u32 = 20;
 
-/// Turns what happens to a run into lines.
+/// Turns the updates of a run into lines.
 pub struct Narrator {
-    /// Whether steps are told as lines, because no bar shows them.
+    /// Whether steps are shown as lines, because there is no bar.
     steps_as_lines: bool,
     run: Option<RunInfo>,
     progress: Option<StepReport>,
-    said_phase: Option<(Phase, u64, String)>,
+    shown_phase: Option<(Phase, u64, String)>,
     last_note: String,
     heading: bool,
     stored: BTreeSet<u64>,
@@ -36,7 +36,7 @@ impl Narrator {
             steps_as_lines,
             run: None,
             progress: None,
-            said_phase: None,
+            shown_phase: None,
             last_note: String::new(),
             heading: false,
             stored: BTreeSet::new(),
@@ -45,7 +45,7 @@ impl Narrator {
         }
     }
 
-    /// The run as it was told last.
+    /// The run as it was reported last.
     pub fn run(&self) -> Option<&RunInfo> {
         self.run.as_ref()
     }
@@ -76,7 +76,7 @@ impl Narrator {
                 {
                     self.flush()
                 } else if !news || self.run.as_ref().is_some_and(|r| at_epoch(r, info.step)) {
-                    // Old, or told with its epoch, or soon to be.
+                    // Old, or shown with its epoch, now or soon.
                     Vec::new()
                 } else {
                     vec![format!(
@@ -89,27 +89,32 @@ impl Narrator {
             Update::Note(text) => {
                 let mut lines = self.flush();
                 self.last_note.clone_from(text);
-                lines.push(format!("note: {text}"));
+                lines.push(note_line(text));
                 lines
             }
             Update::Reconnecting {
+                cause,
                 reason,
                 attempt,
                 wait,
             } => {
-                // The first attempt usually succeeds, and then nobody needs to know.
-                if *attempt == 1 {
-                    return Vec::new();
+                let wait = wait.as_secs_f64();
+                match cause {
+                    // The first attempt usually succeeds.
+                    Cause::Away if *attempt == 1 => Vec::new(),
+                    Cause::Away => vec![format!(
+                        "the coordinator is away ({reason}); attempt {attempt} in {wait:.1} s"
+                    )],
+                    Cause::Limit => vec![format!(
+                        "the coordinator refused this watch, it is at a limit: {reason}; attempt \
+                         {attempt} in {wait:.1} s"
+                    )],
                 }
-                vec![format!(
-                    "the coordinator is away ({reason}); attempt {attempt} in {:.1} s",
-                    wait.as_secs_f64()
-                )]
             }
         }
     }
 
-    /// The line of an epoch that still waits for its checkpoint.
+    /// The line of an epoch that waits for its checkpoint, shown without it.
     pub fn flush(&mut self) -> Vec<String> {
         let Some((epoch, _)) = self.waiting.take() else {
             return Vec::new();
@@ -128,7 +133,7 @@ impl Narrator {
         lines
     }
 
-    /// What a bar shows: (steps done, steps in all, text).
+    /// The bar's content: (committed steps, steps in all, text).
     pub fn bar(&self) -> (u64, u64, String) {
         let Some(run) = &self.run else {
             return (0, 0, String::new());
@@ -137,6 +142,9 @@ impl Narrator {
         let text = match (run.phase, &self.progress) {
             (Phase::Running | Phase::Finishing, Some(p)) => progress_text(run, p),
             (Phase::Running, None) => "the first step".into(),
+            (Phase::Queued, _) if !run.reason.is_empty() => {
+                format!("waiting: {}", without_event(&run.reason))
+            }
             (Phase::Queued, _) => "waiting for workers".into(),
             (Phase::Forming, _) => "workers fetch data and connect".into(),
             (phase, _) => phase.as_str().into(),
@@ -149,21 +157,21 @@ impl Narrator {
         self.stored.extend(run.checkpoints.iter().map(|c| c.step));
         self.run = Some(run.clone());
         let now = (run.phase, run.generation, run.reason.clone());
-        if self.said_phase.as_ref() == Some(&now) {
+        if self.shown_phase.as_ref() == Some(&now) {
             return Vec::new();
         }
-        let before = self.said_phase.replace(now);
+        let before = self.shown_phase.replace(now);
         let first_run = before.as_ref().is_none_or(|(_, g, _)| *g == 0);
         let mut lines = match run.phase {
             Phase::Running | Phase::Forming | Phase::Finishing => Vec::new(),
             _ => self.flush(),
         };
-        // Why it stops or waits may just have been told, as a note or with the phase before.
-        let told = !run.reason.is_empty()
-            && (self.last_note.contains(&run.reason)
+        // The reason may just have been shown, as a note or with the previous phase.
+        let known = !run.reason.is_empty()
+            && (self.last_note.contains(without_event(&run.reason))
                 || before.is_some_and(|(_, _, reason)| reason == run.reason));
-        lines.extend(phase_line(run, first_run, told));
-        // After words in between, the columns are named again.
+        lines.extend(phase_line(run, first_run, known));
+        // After other lines the headings are repeated.
         if self.heading && !lines.is_empty() {
             self.heading = false;
         }
@@ -197,7 +205,7 @@ impl Narrator {
     }
 }
 
-/// How a run ended well, or where it was paused, in a few lines.
+/// The results of a completed run, or where a run was paused.
 pub fn summary(run: &RunInfo) -> Vec<String> {
     let mut lines = vec![match run.phase {
         Phase::Paused => paused_line(run, &format!("fovea resume {}", run.id)),
@@ -232,10 +240,10 @@ pub fn summary(run: &RunInfo) -> Vec<String> {
     lines
 }
 
-/// That a run is paused, and which command goes on with it.
+/// Where a run is paused, and which command continues it.
 pub fn paused_line(run: &RunInfo, resume: &str) -> String {
     format!(
-        "{} is paused at step {}/{}; go on with: {resume}",
+        "{} is paused at step {}/{}; continue it with: {resume}",
         run.id,
         run.step(),
         run.total_steps
@@ -268,23 +276,34 @@ pub fn epoch_line(result: &EpochResult, epochs: u32, stored: bool) -> String {
     )
 }
 
-/// `told` says that the reason was, which is all that most phases have to say.
-fn phase_line(run: &RunInfo, first_time: bool, told: bool) -> Option<String> {
+/// An event of the run. Its name, by which docs/events.md lists it, is dim on a terminal.
+fn note_line(message: &str) -> String {
+    match split_event(message) {
+        (Some(event), text) => format!("{} {text}", console::style(format!("{event}:")).dim()),
+        (None, text) => format!("note: {text}"),
+    }
+}
+
+/// The line for a change of phase. `reason_known` leaves out a reason that was shown before, which is
+/// all that most phases have to show.
+fn phase_line(run: &RunInfo, first_time: bool, reason_known: bool) -> Option<String> {
     let id = &run.id;
+    let reason = without_event(&run.reason);
     let workers = run.workers.len() as u64;
     match run.phase {
         Phase::Forming => Some(format!(
-            "{id}: {} fetch data and connect (generation {}){}",
+            "{id}: {} {} data and connect (generation {}){}",
             count(workers, "worker", "workers"),
+            if workers == 1 { "fetches" } else { "fetch" },
             run.generation,
-            if told || run.reason.is_empty() {
+            if reason_known || reason.is_empty() {
                 String::new()
             } else {
-                format!(": {}", run.reason)
+                format!(": {reason}")
             },
         )),
-        _ if told => None,
-        Phase::Queued if !run.reason.is_empty() => Some(format!("{id} waits: {}", run.reason)),
+        _ if reason_known => None,
+        Phase::Queued if !reason.is_empty() => Some(format!("{id} waits: {reason}")),
         Phase::Queued => {
             let min = u64::from(run.spec.workers.min);
             Some(format!(
@@ -292,23 +311,21 @@ fn phase_line(run: &RunInfo, first_time: bool, told: bool) -> Option<String> {
                 count(min, "worker", "workers")
             ))
         }
-        Phase::Running if !run.reason.is_empty() => Some(format!("{id} {}", run.reason)),
+        Phase::Running if !reason.is_empty() => Some(format!("{id}: {reason}")),
         Phase::Running if first_time || run.step() == 0 => Some(format!(
-            "{id}: training {} on {}, {}, {} held out",
+            "{id}: training on {} with {}, {} of {}; {} held out",
             count(run.train_samples, "image", "images"),
             count(workers, "worker", "workers"),
-            count(u64::from(run.spec.train.epochs), "epoch", "epochs")
-                + &format!(" of {}", count(run.steps_per_epoch, "step", "steps")),
+            count(u64::from(run.spec.train.epochs), "epoch", "epochs"),
+            count(run.steps_per_epoch, "step", "steps"),
             run.validation_samples,
         )),
         Phase::Running => Some(format!(
-            "{id}: goes on from step {} on {}",
+            "{id}: continues from step {} on {}",
             run.step(),
             count(workers, "worker", "workers")
         )),
-        Phase::Finishing if !run.reason.is_empty() => {
-            Some(format!("{id}: stopping, {}", run.reason))
-        }
+        Phase::Finishing if !reason.is_empty() => Some(format!("{id}: stopping: {reason}")),
         Phase::Finishing | Phase::Paused | Phase::Completed | Phase::Failed | Phase::Cancelled => {
             None
         }

@@ -1,4 +1,4 @@
-//! The two ways to say something: lines for people, JSON objects for scripts.
+//! The two forms of output: lines for people, JSON objects for scripts.
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -10,7 +10,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::error::Error;
-use crate::view::{AuditInfo, DatasetInfo, Phase, RunInfo};
+use crate::view::{
+    AuditInfo, DatasetInfo, FileState, Phase, RunInfo, StoreProblem, StoreProgress, StoreSummary,
+};
 
 /// What `--json` prints, one a line. `fovea --help` documents the fields; they are kept stable.
 #[derive(Debug, Serialize)]
@@ -39,7 +41,23 @@ pub enum Record<'a> {
         #[serde(flatten)]
         info: &'a CheckpointInfo,
         ok: bool,
+        state: FileState,
         problem: &'a str,
+    },
+    VerifyProgress(&'a StoreProgress),
+    VerifyProblem(&'a StoreProblem),
+    VerifySummary(&'a StoreSummary),
+    Removed {
+        kind: Kind,
+        name: &'a str,
+        checkpoints: u32,
+        freed_bytes: u64,
+    },
+    NotRemoved {
+        kind: Kind,
+        name: &'a str,
+        exit_code: u8,
+        message: String,
     },
     Audit {
         #[serde(flatten)]
@@ -53,6 +71,10 @@ pub enum Record<'a> {
         dataset: &'a DatasetInfo,
         #[serde(skip_serializing_if = "Option::is_none")]
         already_there: Option<bool>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        outcome: Option<&'static str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        repaired_packs: Option<&'a [u32]>,
     },
     Prepared {
         dir: &'a Path,
@@ -71,10 +93,13 @@ pub enum Record<'a> {
     },
     Note {
         run: &'a str,
+        /// The event's name, such as `worker.evicted`.
+        event: Option<&'a str>,
         text: &'a str,
     },
     Reconnecting {
         run: &'a str,
+        cause: &'static str,
         reason: &'a str,
         attempt: u32,
         wait_ms: u64,
@@ -99,8 +124,17 @@ pub enum Record<'a> {
     },
 }
 
+/// A kind of thing that can be removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Run,
+    Checkpoint,
+    Dataset,
+}
+
 impl<'a> Record<'a> {
-    /// How a run ended, in short.
+    /// The end of a run, in short.
     pub fn result(run: &'a RunInfo) -> Self {
         Record::Result {
             run: &run.id,
@@ -117,12 +151,14 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Where a command's words go.
+/// Where a command's output goes.
 #[derive(Debug, Clone, Copy)]
 pub struct Output {
     json: bool,
-    /// A person sits in front: bars may be drawn.
+    /// Standard output and standard error are a terminal: bars may be drawn.
     interactive: bool,
+    /// The command continues when standard output is closed.
+    outlives_reader: bool,
 }
 
 impl Output {
@@ -132,6 +168,17 @@ impl Output {
             interactive: !json
                 && std::io::stderr().is_terminal()
                 && std::io::stdout().is_terminal(),
+            outlives_reader: false,
+        }
+    }
+
+    /// The same output for a command that owns processes. It must not end when its terminal or pipe
+    /// is closed, because that would kill them in the middle of a step; the HUP of a closed terminal
+    /// stops it properly.
+    pub fn outliving_reader(self) -> Self {
+        Self {
+            outlives_reader: true,
+            ..self
         }
     }
 
@@ -143,7 +190,7 @@ impl Output {
     /// A line of the result, for people.
     pub fn line(&self, text: impl AsRef<str>) {
         if !self.json {
-            print(text.as_ref());
+            self.print(text.as_ref());
         }
     }
 
@@ -158,8 +205,8 @@ impl Output {
     pub fn record(&self, record: &Record<'_>) {
         if self.json {
             match serde_json::to_string(record) {
-                Ok(text) => print(&text),
-                Err(e) => eprintln!("fovea: a result cannot be written as JSON: {e}"),
+                Ok(text) => self.print(&text),
+                Err(e) => self.complain(&format!("a result cannot be written as JSON: {e}")),
             }
         }
     }
@@ -171,7 +218,12 @@ impl Output {
         }
     }
 
-    /// Why the command ends without having done what was asked.
+    /// A line about a failure: to standard error, for people and scripts.
+    pub fn complain(&self, text: &str) {
+        let _ = writeln!(std::io::stderr(), "fovea: {text}");
+    }
+
+    /// The error with which the command ends.
     pub fn error(&self, error: &Error) {
         self.record(&Record::Error {
             exit_code: error.exit_code(),
@@ -185,7 +237,36 @@ impl Output {
         };
     }
 
-    /// A bar that counts to `total` images or the like; hidden where nobody sits in front.
+    /// Asks a question on the terminal; true for yes.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] where there is no terminal to ask on, or with `--json`.
+    pub fn confirm(&self, question: &str) -> Result<bool, Error> {
+        let stdin = std::io::stdin();
+        if self.json || !stdin.is_terminal() || !std::io::stderr().is_terminal() {
+            return Err(Error::Usage(format!(
+                "{question} There is no terminal to answer on; give --yes to confirm"
+            )));
+        }
+        let _ = write!(std::io::stderr(), "{question} [y/N] ");
+        let mut answer = String::new();
+        stdin
+            .read_line(&mut answer)
+            .map_err(|e| Error::io("standard input", e))?;
+        Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+    }
+
+    /// Writes a line. When nobody reads any more (`fovea runs | head -1`), the program ends as one
+    /// that wrote to a closed pipe does, unless it owns processes.
+    fn print(&self, text: &str) {
+        let mut out = std::io::stdout().lock();
+        let written = writeln!(out, "{text}").and_then(|()| out.flush());
+        if written.is_err() && !self.outlives_reader {
+            std::process::exit(141);
+        }
+    }
+
+    /// A bar that counts items up to `total`; hidden without a terminal.
     pub fn count_bar(&self, total: u64, what: &str) -> ProgressBar {
         self.bar(
             total,
@@ -195,12 +276,12 @@ impl Output {
         )
     }
 
-    /// A bar that counts bytes; hidden where nobody sits in front.
+    /// A bar that counts bytes up to `total`; hidden without a terminal.
     pub fn byte_bar(&self, total: u64, what: &str) -> ProgressBar {
         self.bar(
             total,
             &format!(
-                "{what} {{wide_bar}} {{decimal_bytes}}/{{decimal_total_bytes}}  {{decimal_bytes_per_sec}}"
+                "{what} {{wide_bar}} {{decimal_bytes}}/{{decimal_total_bytes}}  {{decimal_bytes_per_sec}}  {{msg}}"
             ),
         )
     }
@@ -213,15 +294,5 @@ impl Output {
             .unwrap_or_else(|_| ProgressStyle::default_bar())
             .progress_chars("━╸─");
         ProgressBar::new(total).with_style(style)
-    }
-}
-
-/// Writes a line. Who reads may have gone (`fovea runs | head -1`): then there is nobody left to
-/// talk to, and the program ends as a program that wrote to a closed pipe does.
-fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let written = writeln!(out, "{text}").and_then(|()| out.flush());
-    if written.is_err() {
-        std::process::exit(141);
     }
 }

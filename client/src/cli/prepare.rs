@@ -14,22 +14,27 @@ use super::table::Table;
 use crate::error::Error;
 use crate::local::Signals;
 
-/// Excluded images and warnings that are listed; the rest is counted.
+/// Most excluded images and warnings that are listed; the others are counted.
 const LISTED: usize = 20;
 
-/// Prepares a dataset and says what is in it.
+/// Prepares a dataset and prints what is in it.
 pub async fn run(command: Prepare, output: &Output) -> Result<(), Error> {
     let options = options(command)?;
     let bar = Bar {
         bar: output.count_bar(0, "preparing"),
         stop: Arc::default(),
     };
-    // Ctrl-C is passed on, so that what was half written is removed.
+    // A signal stops the work, so that what was half written is removed.
     let mut signals = Signals::listen()?;
     let stop = bar.stop.clone();
+    let remarks = *output;
     let listener = tokio::spawn(async move {
         signals.next().await;
+        remarks.remark("stopping after the photographs being read; a second signal quits at once");
         stop.store(true, Ordering::Relaxed);
+        // A photograph on a hung mount is never read. What is left behind is swept by the next call.
+        signals.next().await;
+        std::process::exit(i32::from(Error::Interrupted(String::new()).exit_code()));
     });
     let report = tokio::task::block_in_place(|| prepare(&options, &bar));
     listener.abort();
@@ -37,9 +42,9 @@ pub async fn run(command: Prepare, output: &Output) -> Result<(), Error> {
     let report = report.map_err(|e| match e {
         PrepareError::Cancelled => Error::Interrupted("nothing was written".into()),
         PrepareError::Option { .. } => Error::Usage(e.to_string()),
-        // Its hint speaks of options in general; here they have a name.
+        // The hint in the library's error does not know the names of options here.
         PrepareError::TooManyBad { .. } => Error::Dataset(format!(
-            "{e}\nTo leave them out, say --max-bad N or --max-bad x%"
+            "{e}\nTo leave them out, give --max-bad N or --max-bad x%"
         )),
         PrepareError::Exists { .. } => Error::Dataset(format!("{e} (here: --overwrite)")),
         _ => Error::Dataset(e.to_string()),
@@ -83,8 +88,8 @@ fn options(command: Prepare) -> Result<PrepareOptions, Error> {
         Some(name) => name.clone(),
         None => name_of(&command.out),
     };
-    let name =
-        DatasetName::new(name).map_err(|e| Error::Usage(format!("{e} (say it with --name)")))?;
+    let name = DatasetName::new(name)
+        .map_err(|e| Error::Usage(format!("{e} (give another with --name)")))?;
     let mut options = PrepareOptions::new(labels, images, command.out, name);
     options.image_size = command.size;
     options.validation_fraction = command.validation;
@@ -96,7 +101,7 @@ fn options(command: Prepare) -> Result<PrepareOptions, Error> {
     Ok(options)
 }
 
-/// The last part of a path, as it would be after `cd`.
+/// The last part of a path, also of one such as `.`.
 fn name_of(out: &Path) -> String {
     let absolute: PathBuf = std::path::absolute(out).unwrap_or_else(|_| out.to_owned());
     absolute

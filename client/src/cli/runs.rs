@@ -4,7 +4,7 @@ use fovea_core::spec::{BestBy, CheckpointSpec, RunSpec};
 
 use super::args::{Resume, Submit};
 use super::follow::follow;
-use super::format::{ago, bytes, count, now_ms, rate, share};
+use super::format::{ago, bytes, count, now_ms, rate, share, without_event};
 use super::narrate::{EPOCH_HEADING, epoch_line};
 use super::output::{Output, Record};
 use super::table::Table;
@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::runfile::{RunFile, Weights};
 use crate::view::{Phase, RunInfo};
 
-/// How long a watch that follows a command waits for a coordinator that went away, in seconds.
+/// Patience, in seconds, of a watch that follows another command.
 const PATIENCE_S: u64 = 300;
 
 /// Reads the run file of a submission.
@@ -25,7 +25,7 @@ pub fn read_spec(command: &Submit, output: &Output) -> Result<RunSpec, Error> {
     let mut spec = file.spec()?;
     if let Weights::Unseen(why) = file.resolve_weights(&mut spec)? {
         output.remark(format!(
-            "note: the weights cannot be read here ({why}); the workers will look for them at that path"
+            "note: the weights cannot be read here ({why}); the workers will open that path"
         ));
     }
     Ok(spec)
@@ -48,7 +48,7 @@ pub async fn submit(
     Ok(())
 }
 
-/// What was accepted, in a line.
+/// The line for an accepted run.
 pub fn accepted(run: &RunInfo) -> String {
     format!(
         "run {} accepted: {} of {}, dataset {}, {} virtual ranks",
@@ -74,7 +74,7 @@ pub async fn list(client: &Client, output: &Output) -> Result<(), Error> {
     Ok(())
 }
 
-/// The runs as a table.
+/// The runs as a table. The last column has the reason why a run waits or failed.
 pub fn table(runs: &[RunInfo], now_ms: u64) -> Table {
     let mut table = Table::new(&[
         "run",
@@ -85,6 +85,7 @@ pub fn table(runs: &[RunInfo], now_ms: u64) -> Table {
         "dataset",
         ">workers",
         "submitted",
+        "reason",
     ]);
     for run in runs {
         let auc = run.last_epoch().and_then(|e| e.validation.auc);
@@ -97,6 +98,7 @@ pub fn table(runs: &[RunInfo], now_ms: u64) -> Table {
             run.spec.dataset.to_string(),
             run.workers.len().to_string(),
             ago(run.submitted_at_ms, now_ms),
+            without_event(&run.reason).to_owned(),
         ]);
     }
     table
@@ -110,22 +112,22 @@ pub async fn show(client: &Client, run_id: &str, output: &Output) -> Result<(), 
     Ok(())
 }
 
-/// All that is known of a run.
+/// A run with its settings, results and checkpoints.
 pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
     let spec = &run.spec;
     let mut lines = Vec::new();
-    let mut say = |what: &str, text: String| lines.push(format!("{what:<12}{text}"));
-    say("run", run.id.clone());
-    say(
+    let mut field = |what: &str, text: String| lines.push(format!("{what:<12}{text}"));
+    field("run", run.id.clone());
+    field(
         "phase",
         if run.reason.is_empty() {
             run.phase.as_str().into()
         } else {
-            format!("{}: {}", run.phase.as_str(), run.reason)
+            format!("{}: {}", run.phase.as_str(), without_event(&run.reason))
         },
     );
-    say("submitted", ago(run.submitted_at_ms, now_ms));
-    say(
+    field("submitted", ago(run.submitted_at_ms, now_ms));
+    field(
         "dataset",
         format!(
             "{} ({}), {} to train on, {} held out",
@@ -136,7 +138,7 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
         ),
     );
     let m = &spec.model;
-    say(
+    field(
         "model",
         format!(
             "GoogLeNet, {} classes, positive from grade {}, {}",
@@ -150,10 +152,10 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
         ),
     );
     if !m.frozen.is_empty() {
-        say("frozen", m.frozen.join(", "));
+        field("frozen", m.frozen.join(", "));
     }
     let t = &spec.train;
-    say(
+    field(
         "training",
         format!(
             "{} virtual ranks x batch {}, learning rate {}, {}",
@@ -163,8 +165,8 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
             count(u64::from(t.epochs), "epoch", "epochs"),
         ),
     );
-    say("checkpoints", kept(&spec.checkpoint));
-    say(
+    field("checkpoints", kept(&spec.checkpoint));
+    field(
         "progress",
         match &run.progress {
             Some(p) => format!(
@@ -178,7 +180,7 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
         },
     );
     if !run.workers.is_empty() {
-        say(
+        field(
             "workers",
             format!("{} (generation {})", run.workers.join(", "), run.generation),
         );
@@ -204,7 +206,7 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
     lines
 }
 
-/// Which checkpoints are kept: an older one that is not listed any more was not lost.
+/// Which checkpoints are kept. Older ones were removed on purpose.
 fn kept(spec: &CheckpointSpec) -> String {
     let best = match spec.keep_best {
         BestBy::None => "",
@@ -219,30 +221,30 @@ fn kept(spec: &CheckpointSpec) -> String {
     }
 }
 
-/// Asks a run to stop.
+/// Cancels a run.
 pub async fn cancel(client: &Client, run_id: &str, output: &Output) -> Result<(), Error> {
     let run = client.cancel(run_id).await?;
     output.record(&Record::Run(&run));
     output.line(match run.phase {
         Phase::Cancelled => format!("run {run_id} is cancelled"),
-        _ => format!("run {run_id} stops at its next step, with a checkpoint"),
+        _ => format!("run {run_id} will stop at its next step, with a checkpoint"),
     });
     Ok(())
 }
 
-/// Asks a run to stop for now.
+/// Pauses a run.
 pub async fn pause(client: &Client, run_id: &str, output: &Output) -> Result<(), Error> {
     let run = client.pause(run_id).await?;
     output.record(&Record::Run(&run));
     output.line(match run.phase {
         Phase::Paused => format!("run {run_id} is paused"),
-        _ => format!("run {run_id} pauses at its next step, with a checkpoint"),
+        _ => format!("run {run_id} will pause at its next step, with a checkpoint"),
     });
-    output.line(format!("go on with: fovea resume {run_id}"));
+    output.line(format!("continue it with: fovea resume {run_id}"));
     Ok(())
 }
 
-/// Goes on with a run, and follows it if asked.
+/// Resumes a run, and follows it if asked.
 pub async fn resume(client: &Client, command: &Resume, output: &Output) -> Result<(), Error> {
     let run = client.resume(&command.run, command.checkpoint).await?;
     output.record(&Record::Run(&run));
@@ -254,14 +256,14 @@ pub async fn resume(client: &Client, command: &Resume, output: &Output) -> Resul
     Ok(())
 }
 
-/// From where a run goes on, in a line.
+/// The line for a resumed run.
 pub fn resumed(run: &RunInfo, chosen: Option<u64>) -> String {
     let from = chosen.or_else(|| run.checkpoints.last().map(|c| c.step));
     match from {
         Some(step) => format!(
-            "run {} goes on from the checkpoint of step {step}/{}",
+            "run {} continues from the checkpoint of step {step}/{}",
             run.id, run.total_steps
         ),
-        None => format!("run {} has no checkpoint and starts again", run.id),
+        None => format!("run {} has no checkpoint and starts over", run.id),
     }
 }

@@ -6,7 +6,7 @@ use super::args::Synthetic;
 use super::output::{Output, Record};
 use crate::error::Error;
 
-/// Draws photographs and says, clearly, that they are drawn.
+/// Draws photographs and states that they are synthetic.
 pub fn run(command: Synthetic, output: &Output) -> Result<(), Error> {
     let images = u64::from(command.patients) * 2;
     let bar = output.count_bar(images, "drawing");

@@ -1,4 +1,4 @@
-//! One child process with its log.
+//! One child process and its log.
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 
-/// Lines of a log that are shown when its process ended early, and the bytes they are looked for in.
+/// Most lines of a log that are shown when its process ended early, and the bytes read to find them.
 const TAIL_LINES: usize = 15;
 const TAIL_BYTES: u64 = 16 << 10;
 
@@ -19,7 +19,7 @@ const TAIL_BYTES: u64 = 16 << 10;
 pub(super) struct Process {
     name: String,
     log: PathBuf,
-    /// Where in the log this process begins.
+    /// Offset in the log at which this process began to write.
     log_start: u64,
     child: Child,
 }
@@ -27,8 +27,8 @@ pub(super) struct Process {
 impl Process {
     /// Starts `program` with its output appended to `log`.
     ///
-    /// To be called on the main thread: the kernel ties the child to the life of the *thread* that
-    /// started it.
+    /// Call this on the main thread: the kernel kills the child when the *thread* that started it
+    /// ends.
     pub fn spawn(name: &str, program: &Path, args: &[OsString], log: &Path) -> Result<Self, Error> {
         let open = || -> std::io::Result<_> {
             let file = OpenOptions::new().create(true).append(true).open(log)?;
@@ -42,7 +42,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(out)
             .stderr(err)
-            // What addresses this client is not configuration of theirs.
+            // This variable is for clients, not for coordinators and workers.
             .env_remove("FOVEA_COORDINATOR")
             .kill_on_drop(true);
         tie_to_us(&mut command);
@@ -55,37 +55,37 @@ impl Process {
         })
     }
 
-    /// Waits for its end; can be dropped and asked again.
+    /// Waits for its end. Safe to drop and call again.
     pub async fn exited(&mut self) -> std::io::Result<ExitStatus> {
         self.child.wait().await
     }
 
-    /// Whether it has ended.
+    /// Its exit status, if it has ended.
     pub fn has_exited(&mut self) -> Option<std::io::Result<ExitStatus>> {
         self.child.try_wait().transpose()
     }
 
-    /// Asks it to stop.
+    /// Requests it to stop, with SIGTERM.
     pub fn terminate(&self) {
-        // None once it has ended: the number may belong to another process by now.
+        // None once it has ended: another process may have its number by now.
         if let Some(pid) = self.child.id() {
             // SAFETY: kill has no memory effects; the child is ours and has not been waited for.
             unsafe { libc::kill(pid as libc::pid_t, libc::SIGTERM) };
         }
     }
 
-    /// Waits for its end until `deadline`, then kills it and says so.
+    /// Waits for its end until `deadline`, then kills it and returns an error.
     pub async fn stopped_by(&mut self, deadline: Instant) -> Result<(), Error> {
         match tokio::time::timeout_at(deadline, self.child.wait()).await {
             Ok(_) => Ok(()),
             Err(_) => {
                 let _ = self.child.kill().await;
-                Err(self.complaint("did not stop when asked and was killed"))
+                Err(self.complaint("did not stop on request and was killed"))
             }
         }
     }
 
-    /// What to say of an end that was not asked for.
+    /// The error for an unexpected end.
     pub fn ended(&self, status: &std::io::Result<ExitStatus>) -> Error {
         match status {
             Ok(status) => self.complaint(&format!("ended early ({status})")),
@@ -93,7 +93,7 @@ impl Process {
         }
     }
 
-    /// Something about this process, with the end of its log.
+    /// An error about this process, with the end of its log.
     pub fn complaint(&self, what: &str) -> Error {
         let tail = self.tail();
         Error::Cluster(if tail.is_empty() {
@@ -145,14 +145,14 @@ pub(super) fn find_program(name: &str, bin_dir: Option<&Path>) -> Result<PathBuf
         }
     }
     if let Some(found) = places.iter().map(|p| p.join(name)).find(|p| p.is_file()) {
-        // Absolute, so that it does not matter where a child starts.
+        // Absolute, because a child may start in another folder.
         return std::path::absolute(&found).map_err(|e| Error::io(&found, e));
     }
     Err(Error::Cluster(match bin_dir {
         Some(dir) => format!("{name} is not in {} (--bin-dir)", dir.display()),
         None => format!(
-            "{name} is neither beside fovea ({}) nor in PATH; build it (`make build`) or say where \
-             it is with --bin-dir",
+            "{name} is neither beside fovea ({}) nor in PATH; build it (`make build`) or name its folder \
+             with --bin-dir",
             places
                 .first()
                 .map_or(String::new(), |p| p.display().to_string())
@@ -160,8 +160,8 @@ pub(super) fn find_program(name: &str, bin_dir: Option<&Path>) -> Result<PathBuf
     }))
 }
 
-/// Ties the child's life to ours, and keeps the terminal's Ctrl-C away from it: this process decides
-/// what an interrupt means.
+/// Has the kernel kill the child when this process dies, and moves it to a process group of its own,
+/// so that the terminal's signals (Ctrl-C, hangup) reach only this process, which stops the run first.
 fn tie_to_us(command: &mut Command) {
     command.process_group(0);
     #[cfg(target_os = "linux")]

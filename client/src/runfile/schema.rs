@@ -1,4 +1,4 @@
-//! Which keys a run file may have, and what values: read off [`RunSpec`]'s own serde form.
+//! The keys and values that a run file may have, taken from the serde form of [`RunSpec`].
 
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ impl Schema {
         self.leaves.get(key)
     }
 
-    /// Every key that has a value, with the sample's: its default, if it has one.
+    /// Every key that has a value, with the value in the sample: the default, if there is one.
     #[cfg(test)]
     pub fn leaves(&self) -> &BTreeMap<String, Value> {
         &self.leaves
@@ -50,7 +50,7 @@ impl Schema {
         matches!(self.sample.get(key), Some(Value::Table(_)))
     }
 
-    /// Some `key=value` below a table.
+    /// A `key=value` below a table, as an example.
     pub fn example_below(&self, table: &str) -> String {
         let prefix = format!("{table}.");
         self.leaves
@@ -59,20 +59,20 @@ impl Schema {
             .map_or(String::new(), |(key, value)| format!("{key}={value}"))
     }
 
-    /// Whether `value` can stand at `key`, all else being right; if not, why.
-    pub fn judge(&self, key: &str, value: &Value) -> Result<(), String> {
+    /// Checks the type of a value, alone. The error is a message without the key.
+    pub fn check(&self, key: &str, value: &Value) -> Result<(), String> {
         let mut trial = self.sample.clone();
         insert(&mut trial, key, value.clone());
         match Value::Table(trial).try_into::<RunSpec>() {
             Ok(_) => Ok(()),
-            Err(e) => Err(in_plain_words(e.message(), value)),
+            Err(e) => Err(in_plain_language(e.message(), value)),
         }
     }
 
-    /// What to say of a key that does not exist.
+    /// The message for a key that does not exist.
     pub fn unknown(&self, key: &str) -> String {
         let last = |k: &str| k.rsplit('.').next().unwrap_or(k).to_owned();
-        // The right name in the wrong table comes first, then what looks alike.
+        // The right name in the wrong table comes first, then similar names.
         let elsewhere = self.leaves.keys().find(|k| last(k) == last(key));
         let tables = self
             .sample
@@ -122,8 +122,8 @@ fn flatten(prefix: &str, table: &toml::Table, leaves: &mut BTreeMap<String, Valu
     }
 }
 
-/// serde's words for programmers, in words for people.
-fn in_plain_words(message: &str, value: &Value) -> String {
+/// Rewrites a message of serde for people who do not know Rust's types.
+fn in_plain_language(message: &str, value: &Value) -> String {
     let wanted = |kind: &str| -> Option<&'static str> {
         Some(match kind {
             "u8" | "u16" | "u32" | "u64" => "a whole number, 0 or more",

@@ -1,4 +1,4 @@
-//! Run files and overrides, as tables of what is written and what is said about it.
+//! Run files and overrides, as tables of input and message.
 
 use std::path::Path;
 
@@ -27,7 +27,7 @@ fn a_minimal_file_is_the_recipe() {
 }
 
 #[test]
-fn what_is_wrong_is_said_with_line_key_and_hint() {
+fn mistakes_are_reported_with_line_key_and_hint() {
     let cases = [
         // A misspelt key, in its table.
         (
@@ -99,12 +99,16 @@ fn what_is_wrong_is_said_with_line_key_and_hint() {
         ("seed = 1\nseed = 2", "run.toml:4: not TOML: "),
     ];
     for (text, expected) in cases {
-        let said = complaint(&format!("{MINIMAL}{text}"));
+        let printed = complaint(&format!("{MINIMAL}{text}"));
         assert!(
-            said.contains(expected),
-            "{text:?}\n said {said:?}\n not  {expected:?}"
+            printed.contains(expected),
+            "{text:?}\n printed {printed:?}\n not  {expected:?}"
         );
-        assert_eq!(said.lines().count(), 1, "more than one complaint: {said}");
+        assert_eq!(
+            printed.lines().count(),
+            1,
+            "more than one complaint: {printed}"
+        );
     }
 }
 
@@ -117,9 +121,9 @@ fn what_is_missing_is_named() {
 
 #[test]
 fn all_problems_come_at_once_in_the_order_of_the_file() {
-    let said = complaint("name = 3\nsede = 1\n[train]\nbatch = true\nephocs = 1\n");
-    let lines: Vec<&str> = said.lines().collect();
-    assert_eq!(lines.len(), 5, "{said}");
+    let printed = complaint("name = 3\nsede = 1\n[train]\nbatch = true\nephocs = 1\n");
+    let lines: Vec<&str> = printed.lines().collect();
+    assert_eq!(lines.len(), 5, "{printed}");
     for (line, start) in lines.iter().zip([
         "run.toml:1: name:",
         "run.toml:2: sede:",
@@ -135,7 +139,7 @@ fn all_problems_come_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
-fn overrides_win_over_the_file_and_are_judged_alike() {
+fn overrides_win_over_the_file_and_are_validated_alike() {
     let mut file = file(&format!("{MINIMAL}[train]\nepochs = 5"));
     for assignment in [
         "train.epochs=7",
@@ -189,8 +193,8 @@ fn bad_overrides_are_named() {
     ] {
         let mut file = file(MINIMAL);
         file.set(assignment);
-        let said = file.spec().unwrap_err().to_string();
-        assert!(said.contains(expected), "{assignment}: {said}");
+        let printed = file.spec().unwrap_err().to_string();
+        assert!(printed.contains(expected), "{assignment}: {printed}");
     }
 }
 
@@ -256,7 +260,7 @@ fn the_example_files_are_runs() {
     }
 }
 
-/// Who copies deploy/run.toml and deletes a line must get what the line said.
+/// Each line of deploy/run.toml states its default: deleting one changes nothing.
 #[test]
 fn the_example_run_has_every_key_with_its_default() {
     let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");

@@ -1,4 +1,4 @@
-//! The weights file of a run: found from where it was named, and pinned by its digest.
+//! The weights file of a run: its path made absolute, and pinned by its digest.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,14 @@ use sha2::{Digest, Sha256};
 
 use super::{Origin, Problem, RunFile, RunFileError};
 
-/// What became of `model.weights`.
+/// The result of resolving `model.weights`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Weights {
     /// None are given: the run trains from scratch.
     None,
     /// Read here; the digest is in the spec.
     Pinned,
-    /// Not readable here, perhaps on the workers; the text says why.
+    /// Not readable here, but perhaps on the workers; the text has the reason.
     Unseen(String),
 }
 
@@ -23,7 +23,7 @@ impl RunFile {
     /// Makes a relative `model.weights` absolute (from the file's folder, or from the current folder
     /// if it was given by a flag) and fills in `weights_sha256` when the file can be read here.
     ///
-    /// A digest that is given already and differs is an error.
+    /// It is an error if a digest is given and differs.
     pub fn resolve_weights(&self, spec: &mut RunSpec) -> Result<Weights, RunFileError> {
         if spec.model.weights.is_empty() {
             return Ok(Weights::None);
@@ -66,7 +66,7 @@ impl RunFile {
         } else {
             self.folder.join(weights)
         };
-        // A path with `..` in it is a puzzle in a log, so it is resolved where the file exists.
+        // Resolved where the file exists, because a path with `..` is hard to read in a log.
         std::fs::canonicalize(&path).or_else(|_| std::path::absolute(&path))
     }
 }

@@ -1,4 +1,4 @@
-//! Runs, results and events as a coordinator would tell them.
+//! Runs, results and events as a coordinator reports them.
 
 use fovea_proto::pb;
 

@@ -1,4 +1,4 @@
-//! A coordinator that plays a script: what a test needs to see how the client takes it.
+//! A scripted coordinator, to test the client's reactions.
 
 // Each test program uses a part of it.
 #![allow(dead_code)]
@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
 use fovea_proto::pb;
+use fovea_proto::pb::admin_server::{Admin, AdminServer};
 use fovea_proto::pb::checkpoints_server::{Checkpoints, CheckpointsServer};
 use fovea_proto::pb::datasets_server::{Datasets, DatasetsServer};
 use fovea_proto::pb::runs_server::{Runs, RunsServer};
@@ -26,7 +27,7 @@ type Events = Vec<Result<pb::RunEvent, Status>>;
 type Reply<T> = Result<Response<T>, Status>;
 type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// What the fake does and what was done to it.
+/// The script, and the requests that were received.
 #[derive(Default)]
 pub struct State {
     /// The run that exists, if any.
@@ -41,14 +42,28 @@ pub struct State {
     pub checkpoint: Option<(Vec<u8>, String)>,
     /// Bytes of it that are really sent.
     pub cut_checkpoint_at: Option<usize>,
-    /// What DATA_LOSS says at the end of a fetch. The checkpoint is then listed no more.
-    pub checkpoint_lost: Option<String>,
-    /// Whether it is found before anything of the checkpoint is sent.
+    /// The status at the end of a fetch. After DATA_LOSS the checkpoint is no longer listed.
+    pub checkpoint_lost: Option<Status>,
+    /// Whether that status comes before anything of the checkpoint is sent.
     pub lost_at_once: bool,
     /// What an audit reports of the run.
     pub audit: pb::AuditReport,
-    /// What is wrong with stored checkpoints, by step; the others are whole.
-    pub damaged: BTreeMap<u64, String>,
+    /// State and problem of stored checkpoints, by step; the others are whole.
+    pub damaged: BTreeMap<u64, (pb::FileState, String)>,
+    /// Statuses of Watch calls, in order, before `watches` is used.
+    pub watch_refusals: VecDeque<Status>,
+    /// Statuses of removals, by `run`, `run/step` or dataset; others succeed.
+    pub delete_refusals: BTreeMap<String, Status>,
+    /// Removals that succeeded; of runs with ` with checkpoints` if so.
+    pub deleted: Vec<String>,
+    /// The result of an upload after which the rest of the stream is not read.
+    pub early_reply: Option<Result<pb::CreateDatasetResponse, Status>>,
+    /// What is wrong with the datasets.
+    pub dataset_problem: String,
+    /// Events of a verification of the store.
+    pub store: Vec<Result<pb::VerifyStoreEvent, Status>>,
+    /// What verifications of the store were asked for.
+    pub store_requests: Vec<pb::VerifyStoreRequest>,
     /// Datasets that were created.
     pub created: Vec<Created>,
     /// The specs that were submitted.
@@ -82,7 +97,8 @@ impl Fake {
         tonic::transport::Server::builder()
             .add_service(RunsServer::new(self.clone()))
             .add_service(CheckpointsServer::new(self.clone()))
-            .add_service(DatasetsServer::new(self))
+            .add_service(DatasetsServer::new(self.clone()))
+            .add_service(AdminServer::new(self))
             .serve_with_incoming(TcpListenerStream::new(listener))
             .await
             .unwrap();
@@ -94,12 +110,46 @@ impl Fake {
             _ => Err(Status::not_found(format!("there is no run {run_id:?}"))),
         }
     }
+
+    /// Refuses the removal of `name` as scripted, or notes it.
+    fn delete(&self, name: &str, note: &str) -> Result<(), Status> {
+        let mut state = self.0.lock().unwrap();
+        if let Some(status) = state.delete_refusals.get(name) {
+            return Err(status.clone());
+        }
+        state.deleted.push(format!("{name}{note}"));
+        Ok(())
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for Fake {
+    type VerifyStream = Out<pb::VerifyStoreEvent>;
+
+    async fn verify(&self, request: Request<pb::VerifyStoreRequest>) -> Reply<Self::VerifyStream> {
+        let mut state = self.0.lock().unwrap();
+        state.store_requests.push(request.into_inner());
+        Ok(Response::new(Box::pin(tokio_stream::iter(
+            state.store.clone(),
+        ))))
+    }
 }
 
 #[tonic::async_trait]
 impl Runs for Fake {
-    async fn delete(&self, _: Request<pb::DeleteRunRequest>) -> Reply<pb::DeleteRunResponse> {
-        Err(Status::unimplemented("not scripted"))
+    async fn delete(&self, request: Request<pb::DeleteRunRequest>) -> Reply<pb::DeleteRunResponse> {
+        let request = request.into_inner();
+        let note = if request.with_checkpoints {
+            " with checkpoints"
+        } else {
+            ""
+        };
+        Fake::delete(self, &request.run_id, note)?;
+        let checkpoints = if request.with_checkpoints { 3 } else { 0 };
+        Ok(Response::new(pb::DeleteRunResponse {
+            checkpoints,
+            freed_bytes: u64::from(checkpoints) * 47_000_000,
+        }))
     }
 
     async fn submit(&self, request: Request<pb::SubmitRequest>) -> Reply<pb::SubmitResponse> {
@@ -131,6 +181,9 @@ impl Runs for Fake {
         self.known(&request.into_inner().run_id)?;
         let mut state = self.0.lock().unwrap();
         state.watched += 1;
+        if let Some(status) = state.watch_refusals.pop_front() {
+            return Err(status);
+        }
         let script = state
             .watches
             .pop_front()
@@ -154,7 +207,7 @@ impl Runs for Fake {
         let id = request.into_inner().run_id;
         let mut run = self.known(&id)?;
         match run.phase() {
-            // As the real one: what waits is paused at once, what runs goes on to its next step.
+            // As the real one: a waiting run is paused at once, another one at its next step.
             pb::Phase::Queued => run.set_phase(pb::Phase::Paused),
             pb::Phase::Running => run.reason = "is being paused".into(),
             phase => {
@@ -206,9 +259,13 @@ impl Checkpoints for Fake {
 
     async fn delete(
         &self,
-        _: Request<pb::DeleteCheckpointRequest>,
+        request: Request<pb::DeleteCheckpointRequest>,
     ) -> Reply<pb::DeleteCheckpointResponse> {
-        Err(Status::unimplemented("not scripted"))
+        let pb::DeleteCheckpointRequest { run_id, step } = request.into_inner();
+        Fake::delete(self, &format!("{run_id}/{step}"), "")?;
+        Ok(Response::new(pb::DeleteCheckpointResponse {
+            freed_bytes: 47_000_000,
+        }))
     }
 
     type GetStream = Out<pb::CheckpointChunk>;
@@ -235,14 +292,14 @@ impl Checkpoints for Fake {
             .into_iter()
             .map(|part| Ok(pb::CheckpointChunk { part: Some(part) }))
             .collect::<Vec<_>>();
-        if let Some(problem) = state.checkpoint_lost.clone() {
+        if let Some(status) = state.checkpoint_lost.clone() {
             if state.lost_at_once {
                 chunks.clear();
             }
-            chunks.push(Err(Status::data_loss(problem)));
-            if let Some(run) = &mut state.run {
+            if let (tonic::Code::DataLoss, Some(run)) = (status.code(), &mut state.run) {
                 run.checkpoints.retain(|c| c.step != 24);
             }
+            chunks.push(Err(status));
         }
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
     }
@@ -262,14 +319,17 @@ impl Checkpoints for Fake {
             }
         }
         let state = self.0.lock().unwrap();
-        let verified = |checkpoint: pb::Checkpoint| pb::VerifiedCheckpoint {
-            state: pb::FileState::Unspecified.into(),
-            problem: state
+        let verified = |checkpoint: pb::Checkpoint| {
+            let (file, problem) = state
                 .damaged
                 .get(&checkpoint.step)
                 .cloned()
-                .unwrap_or_default(),
-            checkpoint: Some(checkpoint),
+                .unwrap_or((pb::FileState::Ok, String::new()));
+            pb::VerifiedCheckpoint {
+                state: file.into(),
+                problem,
+                checkpoint: Some(checkpoint),
+            }
         };
         Ok(Response::new(pb::VerifyCheckpointsResponse {
             checkpoints: checkpoints.into_iter().map(verified).collect(),
@@ -288,6 +348,10 @@ impl Datasets for Fake {
         let Some(Part::Header(header)) = parts.message().await?.and_then(|m| m.part) else {
             return Err(Status::invalid_argument("header: comes first"));
         };
+        let early = self.0.lock().unwrap().early_reply.clone();
+        if let Some(reply) = early {
+            return reply.map(Response::new);
+        }
         let mut packs: Vec<Vec<u8>> = Vec::new();
         while let Some(message) = parts.message().await? {
             let Some(Part::Piece(piece)) = message.part else {
@@ -310,7 +374,14 @@ impl Datasets for Fake {
     async fn list(&self, _: Request<pb::ListDatasetsRequest>) -> Reply<pb::ListDatasetsResponse> {
         let state = self.0.lock().unwrap();
         Ok(Response::new(pb::ListDatasetsResponse {
-            datasets: state.created.iter().map(|c| describe(&c.0)).collect(),
+            datasets: state
+                .created
+                .iter()
+                .map(|c| pb::Dataset {
+                    problem: state.dataset_problem.clone(),
+                    ..describe(&c.0)
+                })
+                .collect(),
         }))
     }
 
@@ -320,9 +391,12 @@ impl Datasets for Fake {
 
     async fn delete(
         &self,
-        _: Request<pb::DeleteDatasetRequest>,
+        request: Request<pb::DeleteDatasetRequest>,
     ) -> Reply<pb::DeleteDatasetResponse> {
-        Err(Status::unimplemented("not scripted"))
+        Fake::delete(self, &request.into_inner().dataset, "")?;
+        Ok(Response::new(pb::DeleteDatasetResponse {
+            freed_bytes: 1_500_000_000,
+        }))
     }
 
     type FetchPackStream = Out<pb::PackChunk>;
@@ -332,7 +406,7 @@ impl Datasets for Fake {
     }
 }
 
-fn describe(manifest: &[u8]) -> pb::Dataset {
+pub fn describe(manifest: &[u8]) -> pb::Dataset {
     let manifest = fovea_dataset::Manifest::parse(manifest).unwrap();
     pb::Dataset {
         name: manifest.name.to_string(),
@@ -375,10 +449,15 @@ pub fn stderr(output: &Output) -> String {
 
 /// A small prepared dataset of drawings, in `dir/set`.
 pub fn prepared(dir: &Path) -> std::path::PathBuf {
+    prepared_of(dir, 12, 32)
+}
+
+/// The same with so many patients and images of so many pixels.
+pub fn prepared_of(dir: &Path, patients: u32, image_size: u32) -> std::path::PathBuf {
     use fovea_dataset::synthetic::{SyntheticOptions, generate};
     let drawings = dir.join("drawings");
     let options = SyntheticOptions {
-        patients: 12,
+        patients,
         size: 64,
         ..SyntheticOptions::default()
     };
@@ -390,7 +469,7 @@ pub fn prepared(dir: &Path) -> std::path::PathBuf {
         out.clone(),
         fovea_core::ids::DatasetName::new("set").unwrap(),
     );
-    options.image_size = 32;
+    options.image_size = image_size;
     options.pack_records = 4;
     fovea_dataset::prepare(&options, &()).unwrap();
     out

@@ -10,8 +10,8 @@ use tracing::{info, warn};
 
 use super::sessions::Session;
 use super::{Cluster, Demand, INBOX, Report, Request, RunStatus, SessionId};
-use crate::config::Config;
 use crate::catalogue::Catalogue;
+use crate::config::Config;
 use crate::error::ApiError;
 use crate::housekeeping::Room;
 use crate::journal::LiveRun;
@@ -158,7 +158,7 @@ impl Actor {
     /// All that follows from the messages taken so far.
     fn settle(&mut self) {
         while let Some((session, reason)) = self.failing.pop() {
-            self.session_ended(session, &reason);
+            self.session_ended(session, &reason, None);
         }
         if std::mem::take(&mut self.changed) {
             self.wake = self.schedule();
@@ -191,10 +191,7 @@ impl Actor {
                 session,
                 reason,
                 reply,
-            } => {
-                self.session_ended(session, &reason);
-                drop(reply.send(Ok(())));
-            }
+            } => self.session_ended(session, &reason, Some(reply)),
             Request::Find { run, reply } => {
                 let live = self.number(&run).and_then(|n| self.runs.get(&n));
                 drop(reply.send(live.map(|live| live.handle.clone())));
@@ -212,14 +209,22 @@ impl Actor {
 
     fn report(&mut self, report: Report) {
         match report {
-            Report::Status { number, status } => self.status(number, *status),
+            Report::Status {
+                number,
+                status,
+                handled,
+            } => {
+                if let Some(ticket) = handled {
+                    self.handled(number, ticket);
+                }
+                self.status(number, *status);
+            }
             Report::Send {
                 number,
                 worker,
                 message,
             } => self.deliver(number, &worker, message),
             Report::EndSession { worker, error } => self.end_session(&worker, error),
-            Report::Handled { number, ticket } => self.handled(number, ticket),
             Report::Ended { number } => {
                 if let Some(live) = self.runs.get(&number) {
                     // What was sent to it before this is still handled.
@@ -314,6 +319,12 @@ impl Actor {
     }
 
     fn forget(&mut self, number: u64) {
+        // Nobody answers for offers to it any more.
+        for session in self.sessions.values_mut() {
+            if session.offered.is_some_and(|(to, _)| to == number) {
+                session.offered = None;
+            }
+        }
         if let Some(live) = self.runs.get(&number) {
             self.numbers.remove(&live.handle.id);
             let status = RunStatus {
@@ -405,6 +416,6 @@ impl Actor {
         if let Some(session) = self.sessions.get(&id) {
             session.end(error.clone());
         }
-        self.session_ended(id, &format!("protocol violation: {error}"));
+        self.session_ended(id, &format!("protocol violation: {error}"), None);
     }
 }

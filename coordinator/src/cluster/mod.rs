@@ -98,7 +98,12 @@ pub(crate) enum Request {
 #[derive(Debug)]
 pub(crate) enum Report {
     /// What scheduling needs to know of it has changed.
-    Status { number: u64, status: Box<RunStatus> },
+    Status {
+        number: u64,
+        status: Box<RunStatus>,
+        /// The offer or release that it has handled: a roster that holds its workers was sent before.
+        handled: Option<u64>,
+    },
     /// A message for a worker.
     Send {
         number: u64,
@@ -107,8 +112,6 @@ pub(crate) enum Report {
     },
     /// A worker broke the protocol: its session is to be ended.
     EndSession { worker: WorkerId, error: ApiError },
-    /// Workers offered with this ticket were taken, or not: a roster that holds them was sent before.
-    Handled { number: u64, ticket: u64 },
     /// The run has ended, everything of it is in the journal, and nothing is being stored.
     Ended { number: u64 },
     /// The request to drain was handled.

@@ -57,7 +57,10 @@ impl Actor {
                 if barred && *until < u64::MAX {
                     wake = Some(wake.map_or(*until, |wake| wake.min(*until)));
                 }
-                let is_idle = self.by_worker.get(worker).is_some_and(|id| idle.contains(id));
+                let is_idle = self
+                    .by_worker
+                    .get(worker)
+                    .is_some_and(|id| idle.contains(id));
                 if barred && is_idle {
                     suitable -= 1;
                 }
@@ -184,7 +187,10 @@ impl Actor {
         let mut coming: HashMap<u64, Vec<(SessionId, Preparing)>> = HashMap::new();
         for (id, session) in &self.sessions {
             if let Some(preparing) = session.preparing {
-                coming.entry(preparing.run).or_default().push((*id, preparing));
+                coming
+                    .entry(preparing.run)
+                    .or_default()
+                    .push((*id, preparing));
             }
         }
         for (number, room) in with_room {
@@ -193,8 +199,11 @@ impl Actor {
             // Together, so that the run is interrupted once; but not for one that does not get ready.
             let waited_for = |p: &Preparing| !p.done && now < p.since + JOIN_TOGETHER_MS;
             if ready && !coming.iter().any(|(_, p)| waited_for(p)) {
-                let done: Vec<SessionId> =
-                    coming.iter().filter(|(_, p)| p.done).map(|(id, _)| *id).collect();
+                let done: Vec<SessionId> = coming
+                    .iter()
+                    .filter(|(_, p)| p.done)
+                    .map(|(id, _)| *id)
+                    .collect();
                 self.let_in(number, &done);
                 continue;
             }
@@ -211,7 +220,11 @@ impl Actor {
                     continue;
                 };
                 let from = session.joins_from.max(self.barred_until(number, id));
-                if session.preparing.is_some() || room == 0 {
+                let is_member = self
+                    .members
+                    .get(&session.hello.id)
+                    .is_some_and(|runs| runs.contains(&number));
+                if session.preparing.is_some() || is_member || room == 0 {
                     continue;
                 }
                 if from > now {

@@ -7,8 +7,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 
-use super::SessionId;
 use super::actor::Actor;
+use super::{Reply, SessionId};
 use crate::error::ApiError;
 use crate::messages::{CoordinatorMessage, Hello, RunMessage, WorkerMessage};
 use crate::run::RunInput;
@@ -22,7 +22,7 @@ pub(super) struct Session {
     pub assignment: Option<Served>,
     /// The run whose state it holds.
     pub held_run: Option<RunId>,
-    /// The run (by number) that it was offered to with a ticket, until that run has handled the offer.
+    /// The run (by number) that it was offered to or has released, with a ticket, until that run has handled it.
     pub offered: Option<(u64, u64)>,
     /// The run that it prepares for.
     pub preparing: Option<Preparing>,
@@ -76,18 +76,24 @@ impl Actor {
             return Err(ApiError::ShuttingDown);
         }
         let worker = hello.id.clone();
-        let serving = hello.serving.clone().map(|(run, generation)| Served { run, generation });
+        let serving = hello
+            .serving
+            .clone()
+            .map(|(run, generation)| Served { run, generation });
         let mut replaced = None;
         if let Some(old) = self.by_worker.get(&worker).copied() {
             // The old connection broke and nobody has noticed yet. If the worker serves what it served, its run
             // need not know.
-            let same = self.sessions.get(&old).is_some_and(|s| s.assignment == serving);
+            let same = self
+                .sessions
+                .get(&old)
+                .is_some_and(|s| s.assignment == serving);
             if same {
                 info!(%worker, "worker.reconnected: {worker} is back before its old session was missed");
                 replaced = self.sessions.remove(&old);
                 self.by_worker.remove(&worker);
             } else {
-                self.session_ended(old, "it opened another session");
+                self.session_ended(old, "it opened another session", None);
             }
         }
         let session = SessionId(self.next_session);
@@ -152,9 +158,17 @@ impl Actor {
         }
     }
 
-    /// A session is over, whoever ended it.
-    pub(super) fn session_ended(&mut self, id: SessionId, reason: &str) {
+    /// A session is over, whoever ended it. `done` is answered when its run has gone on without the worker.
+    pub(super) fn session_ended(
+        &mut self,
+        id: SessionId,
+        reason: &str,
+        mut done: Option<Reply<()>>,
+    ) {
         let Some(session) = self.sessions.remove(&id) else {
+            if let Some(done) = done {
+                drop(done.send(Ok(())));
+            }
             return;
         };
         let worker = session.hello.id.clone();
@@ -168,15 +182,21 @@ impl Actor {
         } else {
             warn!(%worker, workers, reason, "worker.lost: {worker}: {reason}");
         }
-        let served = session.assignment.and_then(|served| self.number(&served.run));
+        let served = session
+            .assignment
+            .and_then(|served| self.number(&served.run));
         let offered = session.offered.map(|(number, _)| number);
         for number in [served, offered].into_iter().flatten() {
             if let Some(live) = self.runs.get(&number) {
                 live.handle.send(RunInput::WorkerLost {
                     worker: worker.clone(),
                     reason: reason.to_owned(),
+                    done: done.take(),
                 });
             }
+        }
+        if let Some(done) = done {
+            drop(done.send(Ok(())));
         }
     }
 
@@ -198,7 +218,10 @@ impl Actor {
                 let served = session.assignment.clone();
                 info!(%worker, busy = served.is_some(), "worker.leaving: {worker} will shut down");
                 // Its run goes on without it from the next step boundary.
-                if let Some(live) = served.and_then(|s| self.number(&s.run)).and_then(|n| self.runs.get(&n)) {
+                if let Some(live) = served
+                    .and_then(|s| self.number(&s.run))
+                    .and_then(|n| self.runs.get(&n))
+                {
                     live.handle.send(RunInput::WorkerLeaving { worker });
                 }
             }
@@ -213,18 +236,29 @@ impl Actor {
                     debug!(%worker, run_id = %about.run, generation, "ignoring a message about an old assignment");
                     return;
                 }
-                if let RunMessage::Released(outcome) = &message {
+                let released = match &message {
+                    RunMessage::Released(outcome) => {
+                        log_released(&worker, &about, outcome);
+                        true
+                    }
+                    _ => false,
+                };
+                let number = self.number(&about.run);
+                let ticket = self.next_ticket;
+                if released && let Some(session) = self.sessions.get_mut(&id) {
                     session.assignment = None;
+                    // What is known of the run may still count on this worker.
+                    session.offered = number.map(|number| (number, ticket));
+                    self.next_ticket += 1;
                     self.changed = true;
-                    log_released(&worker, &about, outcome);
                 }
-                let live = self.number(&about.run).and_then(|n| self.runs.get(&n));
-                if let Some(live) = live {
+                if let Some(live) = number.and_then(|n| self.runs.get(&n)) {
                     live.handle.send(RunInput::Worker {
                         worker,
                         generation,
                         message,
                         permit,
+                        ticket: released.then_some(ticket),
                     });
                 }
             }
@@ -274,7 +308,8 @@ impl Actor {
         match session.outbox.try_send(message) {
             Ok(()) => {}
             Err(TrySendError::Full(_)) => {
-                self.failing.push((id, "it does not read its messages".to_owned()));
+                self.failing
+                    .push((id, "it does not read its messages".to_owned()));
             }
             // Its listener is about to report the end, after what the worker sent before: that may be that it
             // released the run.

@@ -60,7 +60,6 @@ struct Use {
 pub(super) struct OpenStream(Arc<Streams>);
 
 /// The address that a request came from; None if it did not come over the network.
-#[expect(dead_code, reason = "for the services")]
 pub(crate) fn peer<T>(request: &tonic::Request<T>) -> Option<IpAddr> {
     request.remote_addr().map(|address| address.ip())
 }

@@ -80,7 +80,6 @@ impl Limits {
     }
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "for the services"))]
 impl Limits {
     /// A stream of a run's events.
     pub(crate) fn watch(&self, peer: Option<IpAddr>) -> Result<Permit, LimitReached> {

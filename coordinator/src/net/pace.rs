@@ -60,6 +60,7 @@ impl Pace {
     }
 
     /// Whether the upload is to be given up.
+    #[cfg(test)]
     pub(crate) fn expired(&self, now: Instant) -> bool {
         now >= self.deadline()
     }

@@ -32,9 +32,6 @@ pub enum RunActorError {
     /// The journal is damaged.
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// No randomness for the workers' mesh key.
-    #[error("the system gives no random bytes: {0}")]
-    Random(getrandom::Error),
 }
 
 /// A run and all that is under way for it.
@@ -135,7 +132,7 @@ impl Actor {
         self.tidy().await?;
         let clock = self.cx.clock;
         loop {
-            self.report();
+            self.report(None);
             self.ledger.write(&self.cx.journal, &self.run);
             let wake = self.wake();
             tokio::select! {
@@ -164,23 +161,35 @@ impl Actor {
         match input {
             RunInput::Assigned { workers, ticket } => {
                 self.apply(Event::Assigned { workers }).await?;
-                self.offer_handled(ticket);
+                self.handled(ticket);
             }
             RunInput::Joined { workers, ticket } => {
                 self.apply(Event::Joined { workers }).await?;
-                self.offer_handled(ticket);
+                self.handled(ticket);
             }
             RunInput::Worker {
                 worker,
                 generation,
                 message,
                 permit,
+                ticket,
             } => {
                 self.worker_message(worker, generation, message).await?;
                 drop(permit);
+                if let Some(ticket) = ticket {
+                    self.handled(ticket);
+                }
             }
-            RunInput::WorkerLost { worker, reason } => {
+            RunInput::WorkerLost {
+                worker,
+                reason,
+                done,
+            } => {
                 self.apply(Event::WorkerLost { worker, reason }).await?;
+                self.report(None);
+                if let Some(done) = done {
+                    drop(done.send(Ok(())));
+                }
             }
             RunInput::WorkerLeaving { worker } => {
                 self.apply(Event::WorkerLeaving { worker }).await?;
@@ -237,7 +246,7 @@ impl Actor {
             RunInput::Drain => {
                 self.apply(Event::Drain).await?;
                 self.flush().await?;
-                self.report();
+                self.report(None);
                 self.tell_cluster(Report::Drained {
                     number: self.run.number,
                 });
@@ -255,6 +264,12 @@ impl Actor {
         message: RunMessage,
     ) -> Result<(), RunActorError> {
         if let Err(error) = possible(&self.run, &message) {
+            // The run first: when the worker hears of it, the run has gone on.
+            let event = Event::WorkerLost {
+                worker: worker.clone(),
+                reason: format!("protocol violation: {error}"),
+            };
+            self.apply(event).await?;
             self.tell_cluster(Report::EndSession { worker, error });
             return Ok(());
         }
@@ -346,15 +361,10 @@ impl Actor {
         Ok(())
     }
 
-    /// An offer of workers was handled: who is not in the roster is free again.
-    fn offer_handled(&mut self, ticket: u64) {
-        // The cluster expects nothing of the run until it hears of it, changed or not.
-        self.status = None;
-        self.report();
-        self.tell_cluster(Report::Handled {
-            number: self.run.number,
-            ticket,
-        });
+    /// An offer of workers, or a release, was handled: workers that are not in the roster are free.
+    fn handled(&mut self, ticket: u64) {
+        // In one report with what the run wants now: the cluster must not combine the one with an older other.
+        self.report(Some(ticket));
     }
 
     /// Something happened to the run: decided, journalled, carried out, and what follows from that.
@@ -439,7 +449,7 @@ impl Actor {
                     roster,
                     at_boundary,
                     discard,
-                } => self.send_roster(&roster, at_boundary, &discard)?,
+                } => self.send_roster(&roster, at_boundary, &discard),
                 Effect::SendYield { worker, generation } => {
                     self.send(&worker, CoordinatorMessage::Yield { run, generation });
                 }
@@ -468,7 +478,8 @@ impl Actor {
                     self.publish(RunEvent::Run(shown));
                 }
                 Effect::PublishStep(report) => {
-                    self.shown.send_modify(|shown| shown.progress = Some(report));
+                    self.shown
+                        .send_modify(|shown| shown.progress = Some(report));
                     self.publish(RunEvent::Step(report));
                 }
                 Effect::PublishEpoch(result) => {
@@ -520,9 +531,8 @@ impl Actor {
         roster: &fovea_core::roster::Roster,
         at_boundary: bool,
         discard: &std::collections::BTreeSet<WorkerId>,
-    ) -> Result<(), RunActorError> {
-        let mut mesh_key = [0; 16];
-        getrandom::fill(&mut mesh_key).map_err(RunActorError::Random)?;
+    ) {
+        let mesh_key = fovea_service::random_bytes();
         let run = &self.run;
         let checkpoint = run
             .start_checkpoint(self.cx.clock.now())
@@ -547,7 +557,6 @@ impl Actor {
             let message = CoordinatorMessage::Assignment(Box::new(assignment));
             self.send(&member.worker, message);
         }
-        Ok(())
     }
 
     pub(super) fn abort(&self, workers: Vec<WorkerId>, generation: u64, reason: &str) {
@@ -598,7 +607,10 @@ impl Actor {
     /// When to act without an input.
     fn wake(&self) -> Option<u64> {
         let now = self.cx.clock.now();
-        let refresh = self.blocked().is_some().then_some(self.refreshed + REFRESH_MS);
+        let refresh = self
+            .blocked()
+            .is_some()
+            .then_some(self.refreshed + REFRESH_MS);
         let linger = (self.has_ended() && !self.reported_end).then_some(self.used + LINGER_MS);
         [self.due(), refresh, linger, self.assemblies.retry_at()]
             .into_iter()
@@ -626,17 +638,19 @@ impl Actor {
     }
 
     /// Tells the cluster what has changed for scheduling, and that the run has ended.
-    fn report(&mut self) {
+    fn report(&mut self, handled: Option<u64>) {
         let status = self.scheduling_status();
-        if self.status.as_ref() != Some(&status) {
+        if handled.is_some() || self.status.as_ref() != Some(&status) {
             self.status = Some(status.clone());
             self.tell_cluster(Report::Status {
                 number: self.run.number,
                 status: Box::new(status),
+                handled,
             });
         }
         let now = self.cx.clock.now();
-        if self.has_ended() && !self.reported_end && (self.deleted || now >= self.used + LINGER_MS) {
+        if self.has_ended() && !self.reported_end && (self.deleted || now >= self.used + LINGER_MS)
+        {
             self.reported_end = true;
             self.tell_cluster(Report::Ended {
                 number: self.run.number,

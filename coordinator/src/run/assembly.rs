@@ -281,7 +281,9 @@ impl Actor {
                 step = key.step,
                 "checkpoint.delayed: {}: {problem}", self.run.id
             );
-            self.publish(super::RunEvent::Note(format!("checkpoint.delayed: {problem}")));
+            self.publish(super::RunEvent::Note(format!(
+                "checkpoint.delayed: {problem}"
+            )));
             self.storage_problem = Some(problem);
         }
         self.show();
@@ -496,7 +498,12 @@ impl Unfinished {
                 number: run.number,
                 id: run.id.clone(),
                 name: run.spec.name.clone(),
-                epochs: run.epochs.iter().filter(|e| e.step <= self.step).cloned().collect(),
+                epochs: run
+                    .epochs
+                    .iter()
+                    .filter(|e| e.step <= self.step)
+                    .cloned()
+                    .collect(),
                 train_samples: run.extent.train_samples,
                 ledger,
             },
@@ -518,7 +525,9 @@ impl Assembly {
         wanted: &SliceClaim,
     ) -> Result<SliceTicket, ApiError> {
         let Some(file) = &self.file else {
-            return Err(ApiError::Internal("the checkpoint's file is not open".into()));
+            return Err(ApiError::Internal(
+                "the checkpoint's file is not open".into(),
+            ));
         };
         match &mut self.slices[rank] {
             Slice::Here { digest } if *digest == wanted.digest => {

@@ -80,10 +80,14 @@ pub(crate) enum RunInput {
         generation: u64,
         message: RunMessage,
         permit: OwnedSemaphorePermit,
+        /// To be reported as handled: the worker has released the run.
+        ticket: Option<u64>,
     },
     WorkerLost {
         worker: WorkerId,
         reason: String,
+        /// Answered when what follows from it has been done.
+        done: Option<Reply<()>>,
     },
     WorkerLeaving {
         worker: WorkerId,

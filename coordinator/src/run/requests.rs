@@ -17,7 +17,9 @@ pub(crate) enum PersonRequest {
     Cancel,
     Pause,
     /// From the checkpoint of that step, or the newest.
-    Resume { checkpoint: Option<u64> },
+    Resume {
+        checkpoint: Option<u64>,
+    },
 }
 
 /// What was removed with a run.

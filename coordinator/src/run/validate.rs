@@ -82,8 +82,12 @@ pub(super) fn possible(run: &Run, message: &RunMessage) -> Result<(), ApiError> 
             "released.completed_step",
             format!("is {step}, but the run has {total} steps"),
         ),
-        RunMessage::Released(Outcome::Stopped { step }) => is_step("released.stopped_step", *step, 0),
-        RunMessage::Released(Outcome::Yielded { step }) => is_step("released.yielded_step", *step, 0),
+        RunMessage::Released(Outcome::Stopped { step }) => {
+            is_step("released.stopped_step", *step, 0)
+        }
+        RunMessage::Released(Outcome::Yielded { step }) => {
+            is_step("released.yielded_step", *step, 0)
+        }
         RunMessage::Released(_) => Ok(()),
     }
 }

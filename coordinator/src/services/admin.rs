@@ -37,7 +37,11 @@ impl Admin for AdminService {
         &self,
         request: Request<pb::VerifyStoreRequest>,
     ) -> Result<Response<Self::VerifyStream>, Status> {
-        let permit = self.0.limits.download(peer(&request)).map_err(ApiError::from)?;
+        let permit = self
+            .0
+            .limits
+            .download(peer(&request))
+            .map_err(ApiError::from)?;
         let pb::VerifyStoreRequest {
             skip_checkpoints,
             skip_datasets,
@@ -168,7 +172,9 @@ impl Verification {
                 StoreError::Corrupt { .. } => format!(
                     "it was put aside and the run uses an older one; train again from there with `fovea resume {run}`"
                 ),
-                _ => "correct the cause; the checkpoint stays listed and nothing was deleted".into(),
+                _ => {
+                    "correct the cause; the checkpoint stays listed and nothing was deleted".into()
+                }
             };
             let problem = pb::VerifyProblem {
                 what,
@@ -196,11 +202,19 @@ impl Verification {
             self.context.datasets.sound(&digest).await;
         }
         for (pack, error) in problems {
-            self.context.datasets.report(&digest, pack, Err(&error)).await;
+            self.context
+                .datasets
+                .report(&digest, pack, Err(&error))
+                .await;
             let problem = pb::VerifyProblem {
                 what: format!("dataset {name}, pack {pack}"),
                 state: file_state(&Err(error)).into(),
-                problem: self.context.datasets.now().problem(&digest).unwrap_or_default(),
+                problem: self
+                    .context
+                    .datasets
+                    .now()
+                    .problem(&digest)
+                    .unwrap_or_default(),
                 action: repair(),
             };
             self.problem(problem).await?;
@@ -274,5 +288,7 @@ pub(super) async fn report_file(
             result,
             asked: false,
         }));
+        // Who asks next sees what follows from it. None: the actor has closed, and has handled it.
+        let _ = actor.query(|reply| RunInput::Flush { reply }).await;
     }
 }

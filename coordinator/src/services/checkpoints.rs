@@ -35,7 +35,11 @@ impl Checkpoints for CheckpointsService {
         &self,
         request: Request<pb::GetCheckpointRequest>,
     ) -> Result<Response<Self::GetStream>, Status> {
-        let permit = self.0.limits.download(peer(&request)).map_err(ApiError::from)?;
+        let permit = self
+            .0
+            .limits
+            .download(peer(&request))
+            .map_err(ApiError::from)?;
         let pb::GetCheckpointRequest { run_id, step } = request.into_inner();
         let run = check::run_id("run_id", &run_id)?;
         let info = find(&self.0.runs.shown(&run).await?, step)?;
@@ -77,7 +81,11 @@ impl Checkpoints for CheckpointsService {
         &self,
         request: Request<pb::VerifyCheckpointsRequest>,
     ) -> Result<Response<pb::VerifyCheckpointsResponse>, Status> {
-        let _permit = self.0.limits.download(peer(&request)).map_err(ApiError::from)?;
+        let _permit = self
+            .0
+            .limits
+            .download(peer(&request))
+            .map_err(ApiError::from)?;
         let pb::VerifyCheckpointsRequest { run_id, step } = request.into_inner();
         let run = check::run_id("run_id", &run_id)?;
         let shown = self.0.runs.shown(&run).await?;
@@ -92,7 +100,11 @@ impl Checkpoints for CheckpointsService {
             verified.push(pb::VerifiedCheckpoint {
                 checkpoint: Some((&info).into()),
                 state: file_state(&result).into(),
-                problem: result.as_ref().err().map(ToString::to_string).unwrap_or_default(),
+                problem: result
+                    .as_ref()
+                    .err()
+                    .map(ToString::to_string)
+                    .unwrap_or_default(),
             });
             report_file(&self.0, &run, info, result).await;
         }
@@ -121,7 +133,10 @@ fn find(shown: &Shown, step: Option<u64>) -> Result<CheckpointInfo, ApiError> {
         None => run.checkpoints.last(),
     };
     found.cloned().ok_or_else(|| {
-        let (id, which) = (&run.id, step.map_or("yet".to_owned(), |step| format!("at step {step}")));
+        let (id, which) = (
+            &run.id,
+            step.map_or("yet".to_owned(), |step| format!("at step {step}")),
+        );
         ApiError::NotFound(format!(
             "run {id} has no checkpoint {which}; `fovea checkpoints {id}` lists them"
         ))

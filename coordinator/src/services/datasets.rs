@@ -28,7 +28,11 @@ impl Datasets for DatasetsService {
         &self,
         request: Request<Streaming<pb::CreateDatasetRequest>>,
     ) -> Result<Response<pb::CreateDatasetResponse>, Status> {
-        let _place = self.0.limits.dataset_upload(peer(&request)).map_err(ApiError::from)?;
+        let _place = self
+            .0
+            .limits
+            .dataset_upload(peer(&request))
+            .map_err(ApiError::from)?;
         let answer = self.upload(request.into_inner()).await?;
         Ok(Response::new(answer))
     }
@@ -59,7 +63,9 @@ impl Datasets for DatasetsService {
         &self,
         request: Request<pb::GetDatasetRequest>,
     ) -> Result<Response<pb::DatasetFiles>, Status> {
-        let held = self.0.datasets.now().find(&request.into_inner().dataset)?;
+        let wanted = request.into_inner().dataset;
+        named(&wanted)?;
+        let held = self.0.datasets.now().find(&wanted)?;
         let store = self.0.dataset_files.clone();
         let files = on_files(move || store.read_files(&held.manifest.digest)).await?;
         let (manifest, index) = files.map_err(|e| ApiError::from(&e))?;
@@ -75,7 +81,11 @@ impl Datasets for DatasetsService {
         &self,
         request: Request<pb::FetchPackRequest>,
     ) -> Result<Response<Self::FetchPackStream>, Status> {
-        let permit = self.0.limits.download(peer(&request)).map_err(ApiError::from)?;
+        let permit = self
+            .0
+            .limits
+            .download(peer(&request))
+            .map_err(ApiError::from)?;
         let pb::FetchPackRequest { digest, pack } = request.into_inner();
         let digest = check::sha256("digest", &digest)?;
         let held = self.0.datasets.now().find(&digest)?;
@@ -108,7 +118,9 @@ impl Datasets for DatasetsService {
                 .map(|error| explained(&name, pack, &ApiError::from(error)).to_string());
             // A right reading says nothing new, but for a pack that was reported before.
             if result.is_err() || datasets.now().problem(&digest).is_some() {
-                datasets.report(&digest, pack, result.as_ref().map(|()| ())).await;
+                datasets
+                    .report(&digest, pack, result.as_ref().map(|()| ()))
+                    .await;
             }
             text
         };
@@ -123,6 +135,7 @@ impl Datasets for DatasetsService {
         request: Request<pb::DeleteDatasetRequest>,
     ) -> Result<Response<pb::DeleteDatasetResponse>, Status> {
         let wanted = request.into_inner().dataset;
+        named(&wanted)?;
         let catalogue = self.0.datasets.now();
         let found = catalogue
             .names()
@@ -179,8 +192,7 @@ impl DatasetsService {
             }
         }
         let store = self.0.dataset_files.clone();
-        let mut upload =
-            on_files(move || store.begin_upload(checked, &manifest, &index)).await??;
+        let mut upload = on_files(move || store.begin_upload(checked, &manifest, &index)).await??;
         while let Some(message) = stream.next(&self.0).await? {
             let piece = match message.part {
                 Some(Part::Piece(piece)) => piece,
@@ -229,6 +241,14 @@ impl DatasetsService {
         }
         Ok(None)
     }
+}
+
+/// Whether a text can name a dataset: its name, or its digest.
+fn named(text: &str) -> Result<(), ApiError> {
+    if check::sha256("dataset", text).is_err() {
+        DatasetName::new(text).map_err(|e| ApiError::invalid("dataset", e))?;
+    }
+    Ok(())
 }
 
 /// A pack's error with the name that people know, and the cure.

@@ -99,7 +99,11 @@ impl Runs for RunsService {
         &self,
         request: Request<pb::WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let permit = self.0.limits.watch(peer(&request)).map_err(ApiError::from)?;
+        let permit = self
+            .0
+            .limits
+            .watch(peer(&request))
+            .map_err(ApiError::from)?;
         let run = check::run_id("run_id", &request.into_inner().run_id)?;
         let watched = subscribe(&self.0.runs, &run).await?;
         let (sender, receiver) = mpsc::channel(WATCH_AHEAD);

@@ -183,6 +183,7 @@ impl CheckpointStore {
     ///
     /// # Errors
     /// As the disk reports; `Corrupt` when it cannot be parsed, `TooNew` when a newer version wrote it.
+    #[cfg(test)]
     pub(crate) fn manifest(
         &self,
         run: &RunId,

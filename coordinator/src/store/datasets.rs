@@ -148,20 +148,6 @@ impl DatasetStore {
         Ok(file)
     }
 
-    /// Reads one pack from the disk and compares its size and SHA-256.
-    ///
-    /// # Errors
-    /// Any of the reading kinds of [`StoreError`]; `Missing` when the dataset has no such pack.
-    pub(crate) fn verify_pack(&self, dataset: &HeldDataset, pack: u32) -> Result<(), StoreError> {
-        let place = self.place(&dataset.manifest.digest);
-        match dataset.manifest.packs.get(pack as usize) {
-            Some(entry) => self.verify_file(&place.join(&entry.file), entry, &mut |_| ()),
-            None => Err(StoreError::Missing {
-                path: place.join(format!("pack {pack}")),
-            }),
-        }
-    }
-
     /// Reads every pack from the disk and compares its size and SHA-256. Returns the problems. `progress` is called with the
     /// bytes read so far.
     pub(crate) fn verify(

@@ -54,7 +54,7 @@ pub(crate) use checkpoints::CheckpointStore;
 pub(crate) use datasets::{DatasetStore, HeldDataset};
 pub use error::{OpenError, StoreError};
 pub(crate) use header::{Description, header};
-pub(crate) use manifest::{Manifest, RunRecord};
+pub(crate) use manifest::RunRecord;
 pub(crate) use priority::lowest_priority;
 pub use upload::UploadError;
 pub(crate) use upload::{Stored, Upload, Verified};

@@ -175,6 +175,20 @@ impl Stage {
         names.sort();
         names
     }
+
+    /// Files in the store's trash.
+    pub fn trash(&self) -> Vec<String> {
+        let trash = self.dir.path().join("data/checkpoints/.trash");
+        let list = |folder: &std::path::Path| -> Vec<std::path::PathBuf> {
+            let entries = std::fs::read_dir(folder).into_iter().flatten();
+            entries.map(|entry| entry.unwrap().path()).collect()
+        };
+        list(&trash)
+            .iter()
+            .flat_map(|folder| list(folder))
+            .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+            .collect()
+    }
 }
 
 /// A run over `virtual_ranks` with one sample for each a step, that takes `min` to `max` workers.

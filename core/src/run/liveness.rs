@@ -356,7 +356,9 @@ impl Liveness {
     /// Workers that have ever been barred, and until when.
     pub fn barred(&self) -> BTreeMap<WorkerId, u64> {
         let barred = self.penalties.iter().filter(|(_, p)| p.until_ms > 0);
-        barred.map(|(worker, p)| (worker.clone(), p.until_ms)).collect()
+        barred
+            .map(|(worker, p)| (worker.clone(), p.until_ms))
+            .collect()
     }
 
     /// Until when a worker is barred from the run.

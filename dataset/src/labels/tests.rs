@@ -1,4 +1,4 @@
-//! Label files as they are found, and as they should not be.
+//! Valid and invalid label files.
 
 use super::*;
 
@@ -68,7 +68,7 @@ fn a_patient_column_overrides_the_name() {
 fn each_bad_row_is_named() {
     let labels =
         labels("image,level\na,7\nb,-1\nc,high\n,1\nd,0\nd,0\ne,1\ne,2\ne,1\n../f,1\ng,1.5\nh\n");
-    let told: Vec<String> = labels.problems.iter().map(Problem::to_string).collect();
+    let reported: Vec<String> = labels.problems.iter().map(Problem::to_string).collect();
     let expected = [
         "line 2: \"a\": grade 7 is outside 0 to 4",
         "line 3: \"b\": grade -1 is outside 0 to 4",
@@ -82,7 +82,7 @@ fn each_bad_row_is_named() {
         "line 12: \"g\": grade \"1.5\" is not a whole number from 0 to 4",
         "line 13: \"h\": the grade is empty",
     ];
-    assert_eq!(told, expected);
+    assert_eq!(reported, expected);
     assert_eq!(labels.rows, [row(6, "d", "d", Eye::Unknown, 0)]);
     assert_eq!(labels.total, 12);
 }

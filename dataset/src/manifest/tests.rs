@@ -105,7 +105,9 @@ fn a_changed_manifest_is_noticed() {
 fn impossible_values_are_refused_by_field() {
     type Change = fn(&mut Value);
     let cases: [(&str, Change); 20] = [
-        ("format", |m| m["format"] = json!("fovea-dataset-9")),
+        ("format: is \"zip\"; expected fovea-dataset-1", |m| {
+            m["format"] = json!("zip")
+        }),
         ("layout", |m| m["layout"] = json!("CHW")),
         ("channels", |m| m["channels"] = json!("RGB")),
         ("dataset name", |m| m["name"] = json!("../x")),
@@ -137,6 +139,41 @@ fn impossible_values_are_refused_by_field() {
     for (expected, change) in cases {
         let message = refusal(change);
         assert!(message.contains(expected), "{expected}: {message}");
+    }
+}
+
+/// A data folder of a later release: the version is named, not the first field that is unknown here.
+#[test]
+fn a_newer_version_is_refused_by_name() {
+    for (format, version) in [
+        ("fovea-dataset-2", 2),
+        ("fovea-dataset-17", 17),
+        ("fovea-dataset-99999999999999999999", u32::MAX),
+    ] {
+        let message = refusal(|m| {
+            m["format"] = json!(format);
+            m["blocks"] = json!(["a field of the future"]);
+        });
+        assert_eq!(
+            message,
+            format!(
+                "manifest.json has format version {version}, and this Fovea reads versions up to 1: \
+                 use a newer Fovea, or prepare the dataset again with this one"
+            )
+        );
+    }
+    for format in [
+        "fovea-dataset-",
+        "fovea-dataset-0",
+        "fovea-dataset-01",
+        "fovea-dataset--1",
+        "x",
+    ] {
+        let message = refusal(|m| m["format"] = json!(format));
+        assert!(
+            message.starts_with("manifest.json: format: is "),
+            "{message}"
+        );
     }
 }
 

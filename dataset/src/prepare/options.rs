@@ -1,4 +1,4 @@
-//! What [`super::prepare`] is asked for.
+//! The options of [`super::prepare`].
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use crate::{MAX_IMAGE_SIZE, MIN_IMAGE_SIZE};
 
 use super::PrepareError;
 
-/// What to prepare, and how. [`PrepareOptions::new`] has the defaults.
+/// What to prepare, and how. [`PrepareOptions::new`] sets the defaults.
 #[derive(Debug, Clone)]
 pub struct PrepareOptions {
     /// The label file.
@@ -34,11 +34,11 @@ pub struct PrepareOptions {
     /// A CSV file `image,split` (`train` or `validation`) that imposes the split. It must name every
     /// usable image; a patient on both sides is refused.
     pub split_file: Option<PathBuf>,
-    /// Records in a pack, about: a pack ends at a patient's end.
+    /// Least number of records in a pack but the last: a pack ends at a patient's end.
     pub pack_records: u32,
-    /// Threads to use; 0 for one a core.
+    /// Threads; 0 for one per core.
     pub threads: usize,
-    /// How many bad rows and photographs are left out before the whole is refused.
+    /// Most bad rows and photographs that are left out; with more of them nothing is made.
     pub max_bad: MaxBad,
     /// Whether an existing dataset at `out` is replaced. Anything else there is never touched.
     pub overwrite: bool,
@@ -64,7 +64,7 @@ impl PrepareOptions {
         }
     }
 
-    /// Checks the values; gives the validation fraction in parts in a million.
+    /// Checks the values; returns the validation fraction in parts per million.
     pub(super) fn check(&self) -> Result<u32, PrepareError> {
         let fail =
             |option: &'static str, problem: String| Err(PrepareError::Option { option, problem });
@@ -98,9 +98,9 @@ impl PrepareOptions {
 /// rows (`1%`, `0.01`).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum MaxBad {
-    /// At most so many.
+    /// At most this number.
     Count(usize),
-    /// At most this part of the label file's rows, 0 to 1.
+    /// At most this share of the label file's rows, 0 to 1.
     Fraction(f64),
 }
 
@@ -109,7 +109,7 @@ impl MaxBad {
     pub fn allowed(self, rows: usize) -> usize {
         match self {
             MaxBad::Count(count) => count,
-            // So close to a whole number that only rounding keeps it below: take the whole.
+            // 0.29 * 1000 is 289.99999999999994: the small term undoes such rounding errors.
             MaxBad::Fraction(part) => (part * rows as f64 + 1e-9).floor() as usize,
         }
     }
@@ -139,11 +139,11 @@ impl FromStr for MaxBad {
     }
 }
 
-/// Told how far the work is, from several threads.
+/// Receives progress, from several threads.
 pub trait Progress: Sync {
-    /// `n` photographs will be read.
+    /// `n` photographs are to be read.
     fn total(&self, n: u64);
-    /// `n` more were.
+    /// `n` more have been read.
     fn advance(&self, n: u64);
     /// Whether to stop: then [`super::prepare`] cleans up and fails.
     fn cancelled(&self) -> bool {
@@ -151,7 +151,7 @@ pub trait Progress: Sync {
     }
 }
 
-/// Tells nobody.
+/// Discards progress.
 impl Progress for () {
     fn total(&self, _: u64) {}
     fn advance(&self, _: u64) {}

@@ -1,14 +1,11 @@
 //! The folder being written: temporary beside its destination, then renamed into place.
 
-use std::ffi::OsString;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
-use tempfile::TempDir;
 
 use crate::labels::LabelRow;
 use crate::{
@@ -16,20 +13,21 @@ use crate::{
     SplitOrigin,
 };
 
+use super::leftovers::{self, Swept, Temporary};
 use super::report::io_error;
 use super::spool::Spool;
 use super::{Excluded, Order, PrepareError, PrepareOptions};
 
-/// A dataset in the making. Dropped before [`Output::publish`], it leaves nothing behind.
+/// A dataset being written. Dropped before [`Output::publish`], it leaves nothing behind.
 pub(super) struct Output {
     out: PathBuf,
     overwrite: bool,
     /// The folder that `out` is in.
     parent: PathBuf,
-    temporary: TempDir,
+    temporary: Temporary,
 }
 
-/// Where a row's record went.
+/// Where a row's record was written.
 pub(super) struct Place {
     pub row: usize,
     pub split: Split,
@@ -45,36 +43,42 @@ pub(super) struct Packs {
 }
 
 impl Output {
-    /// Checks that `out` may be made and starts a temporary folder beside it.
-    pub fn begin(out: &Path, overwrite: bool) -> Result<Self, PrepareError> {
-        check_destination(out, overwrite)?;
-        let parent = match out.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        fs::create_dir_all(&parent)
-            .map_err(|source| io_error("create the folder", &parent, source))?;
+    /// Sweeps what killed processes left beside `out`, checks that `out` may be made, and makes a
+    /// temporary folder beside it. Returns what was swept, too.
+    pub fn begin(out: &Path, overwrite: bool) -> Result<(Self, Vec<Swept>), PrepareError> {
         let Some(name) = out.file_name() else {
             return Err(PrepareError::Option {
                 option: "output folder",
                 problem: format!("{} names no folder", out.display()),
             });
         };
-        let mut prefix = OsString::from(".");
-        prefix.push(name);
-        prefix.push(".tmp-");
-        let temporary = tempfile::Builder::new()
-            .prefix(&prefix)
-            // What mkdir would give: others may read a dataset, as the umask allows.
-            .permissions(Permissions::from_mode(0o777))
-            .tempdir_in(&parent)
+        let parent = match out.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let swept = match leftovers::sweep(&parent, out, name) {
+            Ok(swept) => swept,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(source) => {
+                return Err(io_error(
+                    "sweep leftovers of killed processes in",
+                    &parent,
+                    source,
+                ));
+            }
+        };
+        check_destination(out, overwrite)?;
+        fs::create_dir_all(&parent)
+            .map_err(|source| io_error("create the folder", &parent, source))?;
+        let temporary = Temporary::create(&parent, name)
             .map_err(|source| io_error("create a temporary folder in", &parent, source))?;
-        Ok(Self {
+        let output = Self {
             out: out.to_owned(),
             overwrite,
             parent,
             temporary,
-        })
+        };
+        Ok((output, swept))
     }
 
     /// A path inside the temporary folder.
@@ -82,7 +86,7 @@ impl Output {
         self.temporary.path().join(name)
     }
 
-    /// Cuts the order into packs at patients' boundaries and writes them, several at a time.
+    /// Cuts the order into packs at patients' boundaries and writes them, several at once.
     pub fn write_packs(
         &self,
         options: &PrepareOptions,
@@ -140,7 +144,7 @@ impl Output {
         })
     }
 
-    /// Writes one pack; gives its SHA-256.
+    /// Writes one pack; returns its SHA-256.
     fn write_pack(
         &self,
         name: &str,
@@ -236,11 +240,11 @@ impl Output {
         write().map_err(|source| io_error("write", &path, source))
     }
 
-    /// Renames the folder into place, durably. A dataset that is there gives way.
+    /// Renames the folder into place, durably. A dataset that is there is replaced.
     pub fn publish(self) -> Result<(), PrepareError> {
         sync_folder(&self.path("packs"))?;
         sync_folder(self.temporary.path())?;
-        // Hours may have passed, and somebody may have put something there.
+        // Checked again: hours may have passed since the start.
         check_destination(&self.out, self.overwrite)?;
         let rename = |from: &Path, to: &Path| {
             fs::rename(from, to).map_err(|source| io_error("rename into place", to, source))
@@ -249,24 +253,22 @@ impl Output {
         let replaces = fs::read_dir(&self.out).is_ok_and(|mut entries| entries.next().is_some());
         let mut old = None;
         if replaces {
-            let mut name = self.temporary.path().as_os_str().to_owned();
-            name.push("-old");
-            let aside = PathBuf::from(name);
+            let aside = self.temporary.replaced();
             rename(&self.out, &aside)?;
             old = Some(aside);
         }
         if let Err(error) = rename(self.temporary.path(), &self.out) {
             if let Some(old) = &old {
-                // Best effort: the error that matters is the one returned.
+                // Best effort: the error to report is the one above.
                 let _ = fs::rename(old, &self.out);
             }
             return Err(error);
         }
-        // It has its final name now; there is nothing left to remove.
-        let _ = self.temporary.keep();
+        // It has its final name now and must not be removed.
+        self.temporary.keep();
         sync_folder(&self.parent)?;
         match old {
-            Some(old) => fs::remove_dir_all(&old)
+            Some(old) => leftovers::remove(&old)
                 .map_err(|source| io_error("remove the replaced dataset", &old, source)),
             None => Ok(()),
         }
@@ -279,7 +281,7 @@ fn sync_folder(path: &Path) -> Result<(), PrepareError> {
         .map_err(|source| io_error("sync the folder", path, source))
 }
 
-/// Only nothing, an empty folder, or (with `overwrite`) a Fovea dataset may be at the destination.
+/// The destination must be absent, an empty folder or, with `overwrite`, a Fovea dataset.
 fn check_destination(out: &Path, overwrite: bool) -> Result<(), PrepareError> {
     let refuse = |hint| {
         Err(PrepareError::Exists {
@@ -293,12 +295,12 @@ fn check_destination(out: &Path, overwrite: bool) -> Result<(), PrepareError> {
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
             return refuse("it is not a folder; choose another one");
         }
-        Err(error) => return Err(io_error("look into", out, error)),
+        Err(error) => return Err(io_error("list", out, error)),
     };
     if entries.next().is_none() {
         return Ok(());
     }
-    // Asked of the text, not of a whole parse: a damaged dataset may be replaced as well.
+    // Only the format is looked at: a damaged dataset may be replaced as well.
     let is_dataset = fs::read(out.join(MANIFEST_FILE))
         .ok()
         .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())
@@ -308,7 +310,7 @@ fn check_destination(out: &Path, overwrite: bool) -> Result<(), PrepareError> {
         });
     match (is_dataset, overwrite) {
         (true, true) => Ok(()),
-        (true, false) => refuse("it is a dataset; ask to overwrite it, or choose another folder"),
-        (false, _) => refuse("it is a folder with something else in it; choose another one"),
+        (true, false) => refuse("it is a dataset; choose another folder, or overwrite it"),
+        (false, _) => refuse("it is a folder with other files in it; choose another one"),
     }
 }

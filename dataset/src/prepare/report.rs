@@ -1,13 +1,14 @@
-//! What [`super::prepare`] answers.
+//! The results and errors of [`super::prepare`].
 
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::leftovers::Swept;
 use crate::labels::LabelsError;
 use crate::{Counts, ManifestError, Split};
 
-/// What was made.
+/// The dataset that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrepareReport {
     /// The dataset's folder.
@@ -20,9 +21,9 @@ pub struct PrepareReport {
     pub patients: [usize; 2],
     /// Number of packs.
     pub packs: usize,
-    /// What was left out, in the order of the label file.
+    /// Rows that were left out, in the order of the label file.
     pub excluded: Vec<Excluded>,
-    /// What a person should look at.
+    /// Things that a person should check.
     pub warnings: Vec<Warning>,
 }
 
@@ -48,10 +49,10 @@ impl fmt::Display for Excluded {
     }
 }
 
-/// Something that does not stop the work but that a person should know.
+/// Something that does not prevent the dataset but that a person should know.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Warning {
-    /// Photographs on which no circle was found; all that is bright was taken.
+    /// Photographs on which no circle was found; the bounding box of the bright part was used.
     NoCircle {
         /// Their images.
         images: Vec<String>,
@@ -65,7 +66,7 @@ pub enum Warning {
         /// Whether some are trained on and some held out.
         across_splits: bool,
     },
-    /// Neither names nor a column tell which images belong to a patient.
+    /// Neither names nor a column identify the patient of an image.
     NoPatients,
     /// Photographs that the label file does not name.
     Unlabelled {
@@ -74,6 +75,25 @@ pub enum Warning {
         /// Some of their files.
         examples: Vec<String>,
     },
+    /// A temporary folder of a killed process was removed.
+    Leftover {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The dataset that a killed process was replacing was moved back to its place.
+    Restored {
+        /// The dataset's folder.
+        path: PathBuf,
+    },
+}
+
+impl From<Swept> for Warning {
+    fn from(swept: Swept) -> Self {
+        match swept {
+            Swept::Removed(path) => Warning::Leftover { path },
+            Swept::Restored(path) => Warning::Restored { path },
+        }
+    }
 }
 
 impl fmt::Display for Warning {
@@ -81,7 +101,7 @@ impl fmt::Display for Warning {
         match self {
             Warning::NoCircle { images } => write!(
                 f,
-                "no fundus circle found in {}, the bounding box of the bright part was taken: {}",
+                "no fundus circle found in {}, the bounding box of the bright part was used: {}",
                 images.len(),
                 shortened(images, 20)
             ),
@@ -99,7 +119,7 @@ impl fmt::Display for Warning {
                     f.write_str("; their labels conflict")?;
                 }
                 if *across_patients {
-                    f.write_str("; said to be different patients")?;
+                    f.write_str("; labelled as different patients")?;
                 }
                 if *across_splits {
                     f.write_str("; in both training and validation")?;
@@ -107,14 +127,24 @@ impl fmt::Display for Warning {
                 Ok(())
             }
             Warning::NoPatients => f.write_str(
-                "no name or column tells which images belong to one patient, so each image counts \
-                 as a patient; add a 'patient' column if you know it",
+                "neither names nor a column identify the patients, so each image counts as a patient; \
+                 add a 'patient' column if you know them",
             ),
             Warning::Unlabelled { count, examples } => write!(
                 f,
                 "{count} images have no label and are not used: {}{}",
                 examples.join(", "),
                 if *count > examples.len() { ", ..." } else { "" }
+            ),
+            Warning::Leftover { path } => write!(
+                f,
+                "removed {}, which a killed process had left",
+                path.display()
+            ),
+            Warning::Restored { path } => write!(
+                f,
+                "{}: restored the dataset that a killed process was replacing",
+                path.display()
             ),
         }
     }
@@ -128,7 +158,7 @@ fn shortened(items: &[String], most: usize) -> String {
     }
 }
 
-/// Why no dataset was made. Nothing was written at the destination.
+/// Why no dataset was made. Nothing was written to the destination.
 #[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
     /// An option has an impossible value.
@@ -205,11 +235,11 @@ pub enum PrepareError {
     /// The threads cannot be started.
     #[error("cannot start the threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
-    /// The caller asked to stop.
-    #[error("stopped as asked; nothing was written")]
+    /// [`super::Progress::cancelled`] returned true.
+    #[error("stopped on request; nothing was written")]
     Cancelled,
-    /// The manifest would not be accepted by a reader.
-    #[error("the dataset cannot be described: {0}")]
+    /// A reader would refuse the manifest.
+    #[error("no valid manifest can be written for the dataset: {0}")]
     Manifest(#[from] ManifestError),
 }
 
@@ -221,13 +251,13 @@ pub(super) fn io_error(action: &'static str, path: &Path, source: io::Error) -> 
     }
 }
 
-/// How many bad images an error lists.
+/// Most unusable images that an error lists.
 const LISTED: usize = 20;
 
 fn too_many(excluded: &[Excluded], total: usize, allowed: usize) -> String {
     let mut text = format!(
-        "{} of {total} rows cannot be used, {allowed} are allowed; repair them or raise the \
-         number of bad images allowed:",
+        "{} of {total} rows cannot be used, {allowed} are allowed; repair them, or allow more bad \
+         images:",
         excluded.len()
     );
     for one in excluded.iter().take(LISTED) {

@@ -17,16 +17,16 @@ use super::output::Output;
 use super::report::io_error;
 use super::{PrepareError, PrepareOptions, Progress, Warning};
 
-/// The records of all usable photographs, and what was wrong with the others.
+/// The records of all usable photographs, and the reasons why others are unusable.
 pub(super) struct Spool {
     path: PathBuf,
     file: File,
     record_bytes: usize,
-    /// For each row of the label file: the record's facts, or why there is none.
+    /// For each row of the label file: digest and crop of its record, or why there is none.
     pub records: Vec<Result<Record, String>>,
 }
 
-/// What is known of a record besides its pixels.
+/// A record's digest and crop.
 pub(super) struct Record {
     /// SHA-256 of its bytes.
     sha256: [u8; 32],
@@ -34,7 +34,7 @@ pub(super) struct Record {
 }
 
 impl Spool {
-    /// Decodes, crops and resizes every row's photograph. Memory holds one of them for each thread.
+    /// Decodes, crops and resizes every row's photograph, one at a time in each thread.
     pub fn fill(
         output: &Output,
         options: &PrepareOptions,
@@ -91,7 +91,7 @@ impl Spool {
             .map_err(|source| io_error("read", &self.path, source))
     }
 
-    /// What the records say that a person should look at.
+    /// Warnings about the records.
     pub fn warnings(&self, rows: &[LabelRow], split_of: &[Option<Split>]) -> Vec<Warning> {
         let mut no_circle = Vec::new();
         let mut by_pixels: HashMap<[u8; 32], Vec<usize>> = HashMap::new();
@@ -121,7 +121,7 @@ impl Spool {
 
 impl Drop for Spool {
     fn drop(&mut self) {
-        // Left behind it would only waste space; there is nobody to tell.
+        // On failure it only takes space in a folder that is removed later.
         let _ = std::fs::remove_file(&self.path);
     }
 }

@@ -151,12 +151,12 @@ fn small() -> SyntheticOptions {
 fn a_set_is_readable_labelled_and_says_what_it_is() {
     let folder = tempfile::tempdir().unwrap();
     let dir = folder.path().join("set");
-    let told = AtomicUsize::new(0);
+    let finished = AtomicUsize::new(0);
     generate(&dir, &small(), &|n| {
-        told.fetch_add(n, Ordering::Relaxed);
+        finished.fetch_add(n, Ordering::Relaxed);
     })
     .unwrap();
-    assert_eq!(told.into_inner(), 12);
+    assert_eq!(finished.into_inner(), 12);
 
     let labels = std::fs::read_to_string(dir.join("trainLabels.csv")).unwrap();
     let mut lines = labels.lines();
@@ -239,7 +239,7 @@ fn grades_follow_the_weights_and_eyes_of_a_patient_agree_mostly() {
     }
     assert!((750..950).contains(&equal), "{equal} of 1000 agree");
 
-    // What is not wanted is not drawn, and more patients do not change the first ones.
+    // Grades of weight 0 are not drawn, and more patients do not change the first ones.
     let only = SyntheticOptions {
         grade_weights: [1.0, 0.0, 0.0, 0.0, 2.0],
         ..options.clone()

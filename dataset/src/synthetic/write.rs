@@ -39,15 +39,15 @@ impl Default for SyntheticOptions {
 /// Why no drawings were written.
 #[derive(Debug, thiserror::Error)]
 pub enum SyntheticError {
-    /// An option that cannot be.
+    /// An option with an invalid value.
     #[error("{option}: {message}")]
     Option {
         /// Its name.
         option: &'static str,
-        /// What is wrong and what would be right.
+        /// What is wrong, and a valid value.
         message: String,
     },
-    /// The folder holds something that is not ours to replace.
+    /// The folder contains other files.
     #[error(
         "{}: the folder is not empty and holds no synthetic photographs; name a new folder",
         dir.display()
@@ -77,9 +77,9 @@ pub enum SyntheticError {
 const IMAGES: &str = "images";
 const LABELS: &str = "trainLabels.csv";
 const README: &str = "README.txt";
-/// The README's first line, by which a folder of ours is known.
+/// The README's first line, by which a folder of synthetic photographs is recognized.
 const HEADING: &str = "SYNTHETIC fundus photographs, drawn by Fovea. They show no patient.";
-/// Begins every image's name, so that none is taken for a photograph.
+/// Prefix of every image's name, so that none is mistaken for a photograph.
 const PREFIX: &str = "synthetic";
 const JPEG_QUALITY: u8 = 90;
 
@@ -87,7 +87,7 @@ const JPEG_QUALITY: u8 = 90;
 /// (`image,level`) and a README that says what this is. Uses all of rayon's threads; the files do
 /// not depend on how many.
 ///
-/// `progress` is told the number of pictures done since it was last called. An older set in the
+/// `progress` is called with the number of pictures finished since the last call. An older set in the
 /// same folder is replaced; a folder with anything else in it is refused.
 pub fn generate(
     dir: &Path,
@@ -115,7 +115,7 @@ pub fn generate(
         Ok(())
     })?;
 
-    // Last, so that a set with labels is complete.
+    // Written last: a set with labels is complete.
     let mut labels = String::from("image,level\n");
     for eye in &eyes {
         labels += &format!("{},{}\n", name(eye), eye.grade);
@@ -160,7 +160,7 @@ impl SyntheticOptions {
             1 => (grade + 1).min(GRADES as u8 - 1),
             _ => grade,
         };
-        // A grade that the weights leave out stays out.
+        // A grade of weight 0 is not drawn.
         let fellow = if self.grade_weights[usize::from(fellow)] > 0.0 {
             fellow
         } else {
@@ -223,7 +223,7 @@ fn name(eye: &EyeSpec) -> String {
     format!("{PREFIX}{:04}_{}", eye.patient, eye.eye.as_str())
 }
 
-/// Makes room: an older set's labels and pictures go, anything else stops us.
+/// Removes the labels and pictures of an older set; refuses a folder with anything else.
 fn clear(dir: &Path) -> Result<(), SyntheticError> {
     let mut entries = match fs::read_dir(dir) {
         Ok(entries) => entries,

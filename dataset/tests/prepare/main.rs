@@ -1,4 +1,4 @@
-//! Preparing drawn photographs: what is written, what is refused, what stays the same.
+//! Preparing drawn photographs: output, refusals and reproducibility.
 
 mod damaged;
 mod refused;

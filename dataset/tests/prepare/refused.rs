@@ -1,4 +1,4 @@
-//! Rows and photographs that cannot be used, and what a person should look at.
+//! Unusable rows and photographs, and warnings.
 
 use std::fs;
 
@@ -112,9 +112,9 @@ fn at_most_twenty_bad_images_are_listed() {
 }
 
 #[test]
-fn the_same_pixels_under_two_names_are_told() {
+fn the_same_pixels_under_two_names_are_reported() {
     let study = Study::new(10);
-    // Patient 90's left eye is patient 1's, said to have another grade; an eye without a label.
+    // Patient 90's left eye is patient 1's, with another grade; and an eye without a label.
     photograph(2)
         .save(study.images().join("90_left.png"))
         .expect("save");

@@ -65,7 +65,7 @@ impl Study {
         }
     }
 
-    /// What lies beside the dataset and in it, by relative path.
+    /// The files beside the dataset and in it, by relative path.
     pub fn output_files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut files = Vec::new();
         walk(&self.dir.path().join("out"), Path::new(""), &mut files);
@@ -89,7 +89,7 @@ fn walk(dir: &Path, relative: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
     }
 }
 
-/// A disc on black with a mark whose place tells `number`; red above green above blue.
+/// A disc on black with a mark whose place encodes `number`; red above green above blue.
 pub fn photograph(number: u32) -> RgbImage {
     RgbImage::from_fn(160, 120, |x, y| {
         let (dx, dy) = (f64::from(x) - 80.0, f64::from(y) - 60.0);

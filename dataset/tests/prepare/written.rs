@@ -193,7 +193,7 @@ fn only_a_dataset_is_replaced_and_only_when_asked() {
     let study = Study::new(6);
     let mut options = study.options();
     fs::create_dir_all(study.out()).expect("an empty folder");
-    prepare(&options, &()).expect("an empty folder is taken");
+    prepare(&options, &()).expect("an empty folder is accepted");
     let message = prepare(&options, &()).expect_err("exists").to_string();
     assert!(message.contains("overwrite"), "{message}");
     options.overwrite = true;
@@ -234,8 +234,7 @@ fn stopping_leaves_nothing_behind() {
     assert_eq!(study.output_files(), vec![]);
 }
 
-/// Labels say nothing about the split, so a patient's eyes could only part through a mistake in
-/// the split: it is looked for in what was written, with eyes of different grades.
+/// No patient is on both sides of the split, also when the grades of the eyes differ.
 #[test]
 fn both_eyes_stay_together_whatever_their_grades() {
     let study = Study::new(20);

@@ -33,7 +33,7 @@ impl Sink for IntoBuckets<'_> {
             _ => Ok(None),
         };
         let ready = ready.unwrap_or_else(|problem| {
-            self.problem = Some(problem);
+            self.problem = Some(problem.to_string());
             None
         });
         self.buckets.finished(bucket, ready);

@@ -6,7 +6,7 @@
 //! generation runs.
 
 use std::collections::HashMap;
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_int, c_void};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,7 +14,7 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use super::buffer::sent;
 use super::{DeviceError, Split};
-use crate::gpu::stream::said;
+use crate::shim::check;
 
 /// Which images a device holds, for the loader to see.
 #[derive(Debug)]
@@ -244,14 +244,14 @@ pub fn to_device(bytes: &[u8], shape: &[i64], device: Device) -> Result<Tensor, 
         return Ok(Tensor::from_data_size(bytes, shape, Kind::Uint8));
     };
     assert_eq!(bytes.len() as i64, shape.iter().product::<i64>());
-    let sent = said(|problem| {
-        let (data, dims) = (bytes.as_ptr(), shape.len());
-        // SAFETY: as many bytes as the shape says.
-        unsafe { fovea_bytes_to_gpu(data, shape.as_ptr(), dims, number as c_int, problem) }
-    });
-    let sent = sent.map_err(|reason| DeviceError {
+    let mut sent = std::ptr::null_mut();
+    let (data, dims) = (bytes.as_ptr(), shape.len());
+    // SAFETY: as many bytes as the shape says, and a place for the result.
+    let code =
+        unsafe { fovea_bytes_to_gpu(data, shape.as_ptr(), dims, number as c_int, &mut sent) };
+    check("fovea_bytes_to_gpu", code).map_err(|error| DeviceError {
         doing: "sending photographs",
-        reason,
+        reason: error.to_string(),
     })?;
     // SAFETY: a fresh tensor, which is ours.
     Ok(unsafe { Tensor::from_ptr(sent.cast()) })
@@ -264,8 +264,8 @@ unsafe extern "C" {
         size: *const i64,
         dims: usize,
         device: c_int,
-        problem: *mut *mut c_char,
-    ) -> *mut c_void;
+        result: *mut *mut c_void,
+    ) -> c_int;
 }
 
 #[cfg(test)]

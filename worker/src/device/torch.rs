@@ -3,6 +3,7 @@
 //! On the CPU the gradient buffers are the process's own memory, which libtorch borrows; on a GPU they are
 //! tensors there, and a step waits for the GPU only where the loop needs a number.
 
+use std::ffi::c_int;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,6 +22,7 @@ use super::{
 use crate::model::raw::values;
 use crate::model::{Net, loss_sum};
 use crate::optimizer::Sgd;
+use crate::shim::check;
 
 /// Means of ImageNet's blue, green and red bytes, which the published weights expect to be subtracted.
 const MEANS: [f32; 3] = [104.0, 117.0, 123.0];
@@ -46,8 +48,9 @@ impl TorchDevice {
             tch::Device::Cpu => tch::set_num_threads(spec.train.threads as i32),
             // The bits must not depend on which algorithm was the fastest just now, nor on the order in which
             // threads add.
-            // SAFETY: sets two flags of libtorch's.
-            _ => unsafe { fovea_deterministic() },
+            // SAFETY: it sets two flags of libtorch.
+            _ => check("fovea_deterministic", unsafe { fovea_deterministic() })
+                .expect("two flags can be set"),
         }
         let t = &spec.train;
         Self {
@@ -283,7 +286,11 @@ impl Device for TorchDevice {
             device,
             problem: None,
         };
-        pass.gradient(&self.net, &sum, &mut sink);
+        let passed = pass.gradient(&self.net, &sum, &mut sink);
+        passed.map_err(|error| DeviceError {
+            doing: "computing the gradient",
+            reason: error.to_string(),
+        })?;
         if let Some(reason) = sink.problem {
             let doing = "computing the gradient";
             return Err(DeviceError { doing, reason });
@@ -356,7 +363,7 @@ impl Device for TorchDevice {
 
 unsafe extern "C" {
     /// See `context.cpp`.
-    fn fovea_deterministic();
+    fn fovea_deterministic() -> c_int;
 }
 
 /// What libtorch said, and what it was asked.

@@ -300,7 +300,7 @@ impl Link for Communicator {
     }
 
     fn compute(&mut self, work: &mut dyn FnMut()) -> Found<()> {
-        self.side.compute(work)
+        Ok(self.side.compute(work)?)
     }
 
     fn wait(&mut self, deadline: Duration) -> Found<()> {

@@ -1,13 +1,15 @@
-// Hangs functions of Rust's into libtorch's autograd, and takes a backward pass in parts: tch has no call for either.
+// Functions of Rust's in libtorch's autograd, and backward passes that are taken in parts: tch has no call for either.
 //
-// Ownership: `op` belongs to the node from `fovea_attach` on. Tensors cross as pointers to heap-allocated
-// at::Tensor, as everywhere in tch's own interface; whoever is given a fresh one deletes it.
+// Errors follow shim.h. Tensors cross as pointers to heap-allocated at::Tensor, as everywhere in tch's own interface; whoever
+// is given a fresh one deletes it.
 
-#include <cstring>
+#include "../shim.h"
+
 #include <memory>
 #include <stdexcept>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/grad_mode.h>
@@ -22,24 +24,26 @@ using torch::autograd::Node;
 using torch::autograd::variable_list;
 
 extern "C" {
-// Fills `results` with fresh tensors, or null, for the inputs that are `needed`. Takes `gradient` over.
-// False means that it panicked.
-typedef bool (*fovea_backward)(void *op, at::Tensor *gradient, const bool *needed,
-                               at::Tensor **results, size_t inputs);
+// Fills `results` with fresh tensors, or null, for the inputs that are `needed`. Takes ownership of `gradient`. Returns 0,
+// or -1 with a text in `text`, which has `room` bytes. It must not unwind.
+typedef int (*fovea_backward)(void *op, at::Tensor *gradient, const bool *needed, at::Tensor **results,
+                              size_t inputs, char *text, size_t room);
+// Deletes `op`. It must not unwind.
 typedef void (*fovea_drop)(void *op);
 }
 
 namespace {
 
+using Operation = std::unique_ptr<void, fovea_drop>;
+
 struct RustNode final : Node {
-  RustNode(edge_list edges, void *op, fovea_backward backward, fovea_drop drop)
-      : Node(std::move(edges)), op_(op), backward_(backward), drop_(drop) {}
-  ~RustNode() override { forget(); }
+  RustNode(edge_list edges, Operation op, fovea_backward backward)
+      : Node(std::move(edges)), op_(std::move(op)), backward_(backward) {}
 
   std::string name() const override { return "FoveaBackward"; }
 
-  // Called once the backward pass is through here: what was kept for it goes.
-  void release_variables() override { forget(); }
+  // libtorch calls this once the backward pass is done here: what was kept for it is deleted.
+  void release_variables() override { op_.reset(); }
 
   variable_list apply(variable_list &&gradients) override {
     const size_t inputs = num_outputs();
@@ -48,7 +52,7 @@ struct RustNode final : Node {
       return list;
     }
     if (op_ == nullptr) {
-      throw std::runtime_error("the backward pass came through here before");
+      throw std::runtime_error("the backward pass has been taken before, and what it needs is deleted");
     }
     auto needed = std::make_unique<bool[]>(inputs);
     auto results = std::make_unique<at::Tensor *[]>(inputs);
@@ -56,30 +60,24 @@ struct RustNode final : Node {
       needed[i] = task_should_compute_output(i);
       results[i] = nullptr;
     }
-    const bool done = backward_(op_, new at::Tensor(std::move(gradients[0])), needed.get(),
-                                results.get(), inputs);
+    char text[512] = "";
+    const int code = backward_(op_.get(), new at::Tensor(std::move(gradients[0])), needed.get(),
+                               results.get(), inputs, text, sizeof(text));
     for (size_t i = 0; i < inputs; i++) {
       if (results[i] != nullptr) {
         list[i] = std::move(*results[i]);
         delete results[i];
       }
     }
-    if (!done) {
-      throw std::runtime_error("a function of the backward pass panicked");
+    if (code != 0) {
+      throw std::runtime_error(text);
     }
     return list;
   }
 
 private:
-  void forget() {
-    if (op_ != nullptr) {
-      drop_(std::exchange(op_, nullptr));
-    }
-  }
-
-  void *op_;
+  Operation op_;
   fovea_backward backward_;
-  fovea_drop drop_;
 };
 
 } // namespace
@@ -87,40 +85,41 @@ private:
 extern "C" {
 
 // Whether autograd would record a function of these tensors.
-bool fovea_records(const at::Tensor *const *inputs, size_t count) {
-  if (!at::GradMode::is_enabled()) {
-    return false;
-  }
-  for (size_t i = 0; i < count; i++) {
-    if (inputs[i]->requires_grad()) {
-      return true;
+int fovea_records(const at::Tensor *const *inputs, size_t count, bool *records) {
+  return fovea::guarded([&] {
+    bool any = false;
+    for (size_t i = 0; i < count && at::GradMode::is_enabled(); i++) {
+      any = any || inputs[i]->requires_grad();
     }
-  }
-  return false;
+    *records = any;
+  });
 }
 
-// The values of `output`, in the same memory, as a function of `inputs` whose gradients `backward` computes.
-at::Tensor *fovea_attach(const at::Tensor *output, const at::Tensor *const *inputs, size_t count, void *op,
-                  fovea_backward backward, fovea_drop drop) {
-  edge_list edges;
-  edges.reserve(count);
-  for (size_t i = 0; i < count; i++) {
-    edges.push_back(inputs[i]->requires_grad() ? torch::autograd::impl::gradient_edge(*inputs[i])
-                                               : torch::autograd::Edge());
-  }
-  std::shared_ptr<RustNode> node(new RustNode(std::move(edges), op, backward, drop),
-                                 torch::autograd::deleteNode);
-  // Without a history of its own, even as a view.
-  auto attached = std::make_unique<at::Tensor>(output->variable_data());
-  torch::autograd::set_history(*attached, node);
-  return attached.release();
+// The values of `output`, in the same memory, as a function of `inputs` whose gradients `backward` computes. Takes ownership
+// of `op`, also when it fails.
+int fovea_attach(const at::Tensor *output, const at::Tensor *const *inputs, size_t count, void *op,
+                 fovea_backward backward, fovea_drop drop, at::Tensor **attached) {
+  Operation owned(op, drop);
+  return fovea::guarded([&] {
+    edge_list edges;
+    edges.reserve(count);
+    for (size_t i = 0; i < count; i++) {
+      edges.push_back(inputs[i]->requires_grad() ? torch::autograd::impl::gradient_edge(*inputs[i])
+                                                 : torch::autograd::Edge());
+    }
+    std::shared_ptr<RustNode> node(new RustNode(std::move(edges), std::move(owned), backward),
+                                   torch::autograd::deleteNode);
+    // Without a history of its own, even if it is a view.
+    auto tensor = std::make_unique<at::Tensor>(output->variable_data());
+    torch::autograd::set_history(*tensor, node);
+    *attached = tensor.release();
+  });
 }
 
-// Gradients of `output` by the inputs, as fresh tensors, given that by `output`, which is null for a scalar. Returns
-// null, or what went wrong as a text to be freed; then there are no results.
-char *fovea_gradients(const at::Tensor *output, const at::Tensor *by_output, const at::Tensor *const *inputs,
-                      size_t count, at::Tensor **results) {
-  try {
+// Gradients of `output` by the inputs, as fresh tensors, given that by `output`, which is null for a scalar.
+int fovea_gradients(const at::Tensor *output, const at::Tensor *by_output, const at::Tensor *const *inputs,
+                    size_t count, at::Tensor **results) {
+  return fovea::guarded([&] {
     variable_list wanted;
     wanted.reserve(count);
     for (size_t i = 0; i < count; i++) {
@@ -131,12 +130,13 @@ char *fovea_gradients(const at::Tensor *output, const at::Tensor *by_output, con
       given.push_back(*by_output);
     }
     const variable_list found = torch::autograd::grad({*output}, wanted, given);
+    std::vector<std::unique_ptr<at::Tensor>> fresh;
     for (size_t i = 0; i < count; i++) {
-      results[i] = new at::Tensor(found.at(i));
+      fresh.push_back(std::make_unique<at::Tensor>(found.at(i)));
     }
-    return nullptr;
-  } catch (const std::exception &problem) {
-    return strdup(problem.what());
-  }
+    for (size_t i = 0; i < count; i++) {
+      results[i] = fresh[i].release();
+    }
+  });
 }
 }

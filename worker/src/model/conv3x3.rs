@@ -1,40 +1,31 @@
-//! 3x3 convolutions with their ReLU on the CPU: by Winograd's minimal filtering, in f32 also where images are stored in
-//! bfloat16.
+//! 3x3 convolutions of tensors with their ReLU on the CPU, by [`fovea_kernels::conv3x3`].
 //!
-//! They hold more than half of GoogLeNet's multiplications. oneDNN computes them by the definition, near to
-//! the processor's ceiling; with a quarter of the multiplications they take about half the time, transforms
-//! included. Rounding errors are somewhat larger: see `ARCHITECTURE.md`.
-//!
-//! Bits depend on the number of images in a batch no more than libtorch's own do, and on the number of threads
-//! not at all.
+//! The bits depend on the number of images in a batch no more than libtorch's own do, and not on the number of threads.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::marker::PhantomData;
 
+use fovea_kernels::conv3x3::{self, Conv3x3};
+use fovea_kernels::{Bf16, Images, ImagesMut};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::autograd::{self, Backward};
-use super::kernels::{by_pixel, share_out};
-use super::pixels::Channels;
-use super::pool::Bf16;
-use super::product::products;
-use super::raw::{numbers, numbers_mut, values, values_mut};
-use super::rows::Shape;
-use super::winograd::{self, LANES, PLACES, Part, Stored};
+use super::raw::{
+    ByPixel, Fresh, TensorNumber, by_channel, by_pixel, numbers, shape_of, threads, values,
+};
 
 /// Whether [`conv_relu`] takes these.
 pub fn fits(x: &Tensor, weight: &Tensor, stride: i64, pad: i64) -> bool {
     let (to, from, height, width) = weight.size4().expect("a filter has four dimensions");
-    let lanes = LANES as i64;
     let pays = match x.kind() {
         Kind::Float => true,
         // A processor that multiplies bf16 matrices as a whole is faster by the definition.
-        Kind::BFloat16 => !multiplies_tiles(),
+        Kind::BFloat16 => !has_amx_bf16(),
         _ => false,
     };
     (height, width, stride, pad) == (3, 3, 1, 1)
-        && (to % lanes, from % lanes) == (0, 0)
+        && conv3x3::fits(from as usize, to as usize)
         && x.device() == Device::Cpu
         && pays
 }
@@ -42,19 +33,19 @@ pub fn fits(x: &Tensor, weight: &Tensor, stride: i64, pad: i64) -> bool {
 /// Whether the processor has AMX for bf16. Source: Intel 64 and IA-32 Architectures Software Developer's Manual, CPUID,
 /// leaf 7, EDX bit 22.
 #[cfg(target_arch = "x86_64")]
-fn multiplies_tiles() -> bool {
+fn has_amx_bf16() -> bool {
     use std::arch::x86_64::{__cpuid, __cpuid_count};
     __cpuid(0).eax >= 7 && __cpuid_count(7, 0).edx >> 22 & 1 == 1
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn multiplies_tiles() -> bool {
+fn has_amx_bf16() -> bool {
     false
 }
 
 /// `relu(conv2d(x, weight) + bias)` with stride 1 and padding 1, and its gradient.
 ///
-/// `x` is f32 or bfloat16 `[batch, from, height, width]`, `weight` f32 `[to, from, 3, 3]`, `bias` `[to]`; the result is
+/// `x` is f32 or bfloat16 `[batch, from, height, width]`, `weight` f32 `[to, from, 3, 3]`, `bias` `[to]`. The result is
 /// `[batch, to, height, width]`, of the kind of `x`, channels-last in memory.
 pub fn conv_relu(filters: &Filters, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
     match x.kind() {
@@ -63,16 +54,23 @@ pub fn conv_relu(filters: &Filters, x: &Tensor, weight: &Tensor, bias: &Tensor) 
     }
 }
 
-fn layer<N: Stored>(filters: &Filters, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
+fn layer<N: TensorNumber>(filters: &Filters, x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
     let inputs = [x, weight, bias];
     let (y, kept) = no_grad(|| {
-        let x = by_pixel(x);
-        let (batch, height, width, _) = x.size4().expect("a batch of images");
-        let size = [batch, height, width, weight.size()[0]];
-        let y = Tensor::empty(size, (N::KIND, Device::Cpu));
+        let (count, shape) = shape_of(x);
+        let to = weight.size()[0] as usize;
+        let mut y = Fresh::<N>::empty([count, shape.height, shape.width, to]);
         let filter = filters.transformed(weight);
-        let convolution = Convolution::<N>::forward(&x, filter, bias, &Channels::of(&y));
-        (y.permute([0, 3, 1, 2]), ConvRelu { convolution, y })
+        let convolution = Convolution::forward(&by_pixel(x), filter, bias, y.images_mut());
+        let y = y.into_tensor();
+        (
+            by_channel(&y),
+            ConvRelu::<N> {
+                convolution,
+                y,
+                number: PhantomData,
+            },
+        )
     });
     match autograd::records(&inputs) {
         true => autograd::attach(y, &inputs, kept),
@@ -92,7 +90,7 @@ struct Kept {
 }
 
 impl Filters {
-    /// `[from, 36, to]`, of an f32 weight `[to, from, 3, 3]`.
+    /// The filter `[from, 36, to]` of an f32 weight `[to, from, 3, 3]`.
     pub fn transformed(&self, weight: &Tensor) -> Tensor {
         if weight.requires_grad() {
             return transform(weight);
@@ -115,86 +113,77 @@ impl Filters {
 fn transform(weight: &Tensor) -> Tensor {
     no_grad(|| {
         let (to, from, _, _) = weight.size4().expect("a filter has four dimensions");
-        let filter = empty(&[from, PLACES as i64, to]);
+        let (from, to) = (from as usize, to as usize);
+        let mut filter = Fresh::empty(conv3x3::filter_shape(from, to));
         let weight = weight.detach().contiguous();
-        // SAFETY: contiguous f32 tensors on the CPU; `filter` is new, and every element of it is written.
-        unsafe { winograd::filter(from as usize, values(&weight), values_mut(&filter)) };
-        filter
+        // SAFETY: nobody changes a parameter during a forward pass.
+        let weight = unsafe { values(&weight) };
+        conv3x3::transform_filter(from, to, weight, filter.values_mut());
+        filter.into_tensor()
     })
 }
 
 /// What the backward pass needs.
 struct ConvRelu<N> {
-    convolution: Convolution<N>,
+    convolution: Convolution,
     /// `[batch, height, width, to]`
     y: Tensor,
+    number: PhantomData<N>,
 }
 
-impl<N: Stored> Backward for ConvRelu<N> {
+impl<N: TensorNumber> Backward for ConvRelu<N> {
     fn backward(&self, gradient: &Tensor, needed: &[bool]) -> Vec<Option<Tensor>> {
         no_grad(|| {
-            let gradient = Channels::of(&gradient.permute([0, 2, 3, 1]));
-            let y = Channels::of(&self.y);
+            let gradient = ByPixel::of(&gradient.permute([0, 2, 3, 1]));
+            let y = ByPixel::of(&self.y);
             let needed = [needed[0], needed[1], needed[2]];
-            let [x, weight, bias] = self.convolution.gradients(&gradient, &y, needed);
-            vec![x.map(|x| x.permute([0, 3, 1, 2])), weight, bias]
+            // SAFETY: nobody changes a gradient or an activation during the backward pass.
+            let (gradient, y) = unsafe { (gradient.images::<N>(), y.images()) };
+            let [x, weight, bias] = self.convolution.gradients(gradient, y, needed);
+            vec![x.map(|x| by_channel(&x)), weight, bias]
         })
     }
 }
 
-/// A convolution whose output lies somewhere: transformed inputs and filters, which the backward pass needs.
+/// A convolution whose output lies somewhere: what its backward pass needs.
 #[derive(Debug)]
-pub struct Convolution<N> {
-    /// `[tiles, 36, from]`
-    x: Tensor,
-    /// `[from, 36, to]`
+pub struct Convolution {
+    sizes: Conv3x3,
+    /// The transformed input, `[tiles, 36, from]`.
+    inputs: Fresh<f32>,
+    /// The transformed filter, `[from, 36, to]`.
     filter: Tensor,
-    stored: PhantomData<N>,
 }
 
-impl<N: Stored> Convolution<N> {
-    /// Writes `relu(conv2d(x, weight) + bias)` into `y`: `[batch, height, width, to]`. `x` is `[batch, height,
-    /// width, from]`, contiguous; `filter` is the weight as [`Filters`] gives it.
-    pub fn forward(x: &Tensor, filter: Tensor, bias: &Tensor, y: &Channels) -> Self {
-        let (batch, height, width, from) = x.size4().expect("a batch of images");
-        let to = filter.size()[2];
-        let shape = |channels: i64| Shape {
-            height: height as usize,
-            width: width as usize,
-            channels: channels as usize,
-        };
-        let (images, tiles) = (batch as usize, winograd::tiles(shape(from)));
-
-        let planes = empty(&[(images * tiles) as i64, PLACES as i64, from]);
-        // SAFETY (here and below): contiguous tensors of such numbers on the CPU that live to the end of the function;
-        // what is written is new and has no other user, and every element of it is written.
-        let (xs, parts) = unsafe {
-            (
-                numbers::<N>(x).chunks(shape(from).len()),
-                Part::of(values_mut(&planes), images, tiles, from as usize),
-            )
-        };
-        share_out(xs.zip(parts).collect(), |(x, part)| {
-            N::input(shape(from), x, part)
-        });
-
-        let outputs = empty(&[(images * tiles) as i64, PLACES as i64, to]);
-        products(&by_place(&outputs), &by_place(&planes), &by_place(&filter));
+impl Convolution {
+    /// Writes `relu(conv2d(x, weight) + bias)` into `y`. `x` is `[batch, height, width, from]`, contiguous; `filter` is the
+    /// weight as [`Filters`] gives it.
+    pub fn forward<N: TensorNumber>(
+        x: &Tensor,
+        filter: Tensor,
+        bias: &Tensor,
+        y: ImagesMut<N>,
+    ) -> Self {
+        let (count, shape) = shape_of(&by_channel(x));
+        let sizes = Conv3x3::new(count, shape, filter.size()[2] as usize);
+        let mut inputs = Fresh::empty(sizes.inputs_shape());
+        let mut outputs = Fresh::empty(sizes.outputs_shape());
         let bias = bias.detach().contiguous();
-        let (bias, parts, ys) = unsafe {
-            (
-                values(&bias),
-                Part::of(values_mut(&outputs), images, tiles, to as usize),
-                y.images_mut(),
-            )
-        };
-        share_out(ys.into_iter().zip(parts).collect(), |(y, part)| {
-            N::output(shape(to), part, bias, y)
-        });
+        // SAFETY: nobody changes an activation or a parameter during a forward pass.
+        let (x, transformed, bias) = unsafe { (numbers::<N>(x), values(&filter), values(&bias)) };
+        sizes.forward(
+            threads(),
+            x,
+            transformed,
+            bias,
+            inputs.values_mut(),
+            outputs.values_mut(),
+            y,
+        );
         Self {
-            x: planes,
+            sizes,
+            inputs,
             filter,
-            stored: PhantomData,
         }
     }
 
@@ -203,75 +192,54 @@ impl<N: Stored> Convolution<N> {
         self.filter.size()[2]
     }
 
-    /// Gradients by x (as x lies), weight and bias, as far as they are needed. `y` is what was computed.
-    pub fn gradients(
+    /// The gradients by x (as x lies), weight and bias, as far as they are needed. `y` is what was computed.
+    pub fn gradients<N: TensorNumber>(
         &self,
-        gradient: &Channels,
-        y: &Channels,
+        gradient: Images<N>,
+        y: Images<N>,
         needed: [bool; 3],
     ) -> [Option<Tensor>; 3] {
-        let (batch, height, width, to) = y.tensor().size4().expect("a batch of images");
-        let from = self.x.size()[2];
-        let shape = |channels: i64| Shape {
-            height: height as usize,
-            width: width as usize,
-            channels: channels as usize,
-        };
-        let (images, tiles) = (batch as usize, winograd::tiles(shape(to)));
-
-        let planes = empty(&[(images * tiles) as i64, PLACES as i64, to]);
-        let by_image = Tensor::zeros([batch, to], (Kind::Float, Device::Cpu));
-        // SAFETY: as in `forward`.
-        let (gradients, ys, parts, sums) = unsafe {
-            (
-                gradient.images(),
-                y.images(),
-                Part::of(values_mut(&planes), images, tiles, to as usize),
-                values_mut(&by_image).chunks_mut(to as usize),
-            )
-        };
-        let work = gradients.into_iter().zip(ys).zip(parts).zip(sums);
-        share_out(work.collect(), |(((gradient, y), part), sum)| {
-            N::output_back(shape(to), gradient, y, part, sum)
-        });
-
+        let (count, shape) = (y.count(), y.shape());
+        let [_, _, from] = self.sizes.inputs_shape();
+        let mut outputs = Fresh::empty(self.sizes.outputs_shape());
+        let mut by_image = Fresh::<f32>::zeros([count, shape.channels]);
+        self.sizes.output_gradient(
+            threads(),
+            gradient,
+            y,
+            outputs.values_mut(),
+            by_image.values_mut(),
+        );
         let by_x = needed[0].then(|| {
-            let inputs = empty(&[(images * tiles) as i64, PLACES as i64, from]);
-            let filter = by_place(&self.filter).transpose(1, 2);
-            products(&by_place(&inputs), &by_place(&planes), &filter);
-            let out = Tensor::empty([batch, height, width, from], (N::KIND, Device::Cpu));
-            // SAFETY: as above.
-            let (outs, parts) = unsafe {
-                (
-                    numbers_mut::<N>(&out).chunks_mut(shape(from).len()),
-                    Part::of(values_mut(&inputs), images, tiles, from as usize),
-                )
-            };
-            share_out(outs.zip(parts).collect(), |(out, part)| {
-                N::input_back(shape(from), part, out)
-            });
-            out
+            let mut inputs = Fresh::empty(self.sizes.inputs_shape());
+            let mut out = Fresh::<N>::empty([count, shape.height, shape.width, from]);
+            // SAFETY: nobody changes a transformed filter.
+            let filter = unsafe { values(&self.filter) };
+            self.sizes.input_gradient(
+                threads(),
+                outputs.values(),
+                filter,
+                inputs.values_mut(),
+                out.values_mut(),
+            );
+            out.into_tensor()
         });
         let by_weight = needed[1].then(|| {
-            let filters = empty(&[from, PLACES as i64, to]);
-            let x = by_place(&self.x).transpose(1, 2);
-            products(&by_place(&filters), &x, &by_place(&planes));
-            let out = empty(&[to, from, 3, 3]);
-            // SAFETY: as above.
-            unsafe { winograd::filter_back(from as usize, values(&filters), values_mut(&out)) };
-            out
+            let mut filter = Fresh::empty(self.sizes.filter_shape());
+            let mut out = Fresh::empty([shape.channels, from, 3, 3]);
+            self.sizes.weight_gradient(
+                threads(),
+                self.inputs.values(),
+                outputs.values(),
+                filter.values_mut(),
+                out.values_mut(),
+            );
+            out.into_tensor()
         });
-        let by_bias =
-            needed[2].then(|| by_image.sum_dim_intlist([0i64].as_slice(), false, Kind::Float));
+        let by_bias = needed[2].then(|| {
+            let by_image = by_image.into_tensor();
+            by_image.sum_dim_intlist([0i64].as_slice(), false, Kind::Float)
+        });
         [by_x, by_weight, by_bias]
     }
-}
-
-/// The matrices of the 36 places: `[36, tiles or from, channels]`.
-fn by_place(transformed: &Tensor) -> Tensor {
-    transformed.transpose(0, 1)
-}
-
-fn empty(shape: &[i64]) -> Tensor {
-    Tensor::empty(shape, (Kind::Float, Device::Cpu))
 }

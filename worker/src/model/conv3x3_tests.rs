@@ -1,9 +1,10 @@
 //! Our 3x3 convolution and our pooling against libtorch's, forward and backward.
 
+use fovea_kernels::pool::Stride;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::conv3x3::{self, Filters, fits};
-use super::pool::{Moves, max_pool};
+use super::pool::max_pool;
 use super::tests::{apart, noise};
 
 fn conv_relu(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Tensor {
@@ -168,7 +169,7 @@ fn what_is_not_a_number_stays_so() {
     let weight = noise(&[16, 16, 3, 3], 1.0);
     let y = conv_relu(&x, &weight, &noise(&[16], 1.0));
     assert!(y.isnan().any().int64_value(&[]) != 0);
-    let y = max_pool(&x, Moves::ByOne);
+    let y = max_pool(&x, Stride::One);
     assert!(y.isnan().any().int64_value(&[]) != 0);
 }
 
@@ -176,34 +177,31 @@ fn what_is_not_a_number_stays_so() {
 fn pooling_and_its_gradient_are_libtorchs_bits() {
     for threads in [1, 2] {
         tch::set_num_threads(threads);
-        for (moves, shape) in [
-            (Moves::ByOne, [2, 32, 7, 9]),
-            (Moves::ByOne, [1, 16, 1, 2]),
-            (Moves::ByTwo, [3, 48, 8, 11]),
-            (Moves::ByTwo, [1, 16, 2, 3]),
+        for (stride, shape) in [
+            (Stride::One, [2, 32, 7, 9]),
+            (Stride::One, [1, 16, 1, 2]),
+            (Stride::Two, [3, 48, 8, 11]),
+            (Stride::Two, [1, 16, 2, 3]),
         ] {
             // Few different values, so that there are equals in most windows.
             let x = wants(&noise(&shape, 3.0).floor(), Kind::Float);
-            let [stride, pad] = match moves {
-                Moves::ByOne => [1, 1],
-                Moves::ByTwo => [2, 0],
-            };
+            let (step, pad) = (stride.pixels() as i64, stride.padding() as i64);
             let bf16 = wants(&x, Kind::BFloat16);
-            let y = max_pool(&bf16, moves);
+            let y = max_pool(&bf16, stride);
             assert_eq!(
                 (y.kind(), y.to_kind(Kind::Float)),
-                (Kind::BFloat16, max_pool(&x, moves))
+                (Kind::BFloat16, max_pool(&x, stride))
             );
-            let y = max_pool(&x, moves);
-            let expected = x.max_pool2d([3, 3], [stride; 2], [pad; 2], [1, 1], true);
+            let y = max_pool(&x, stride);
+            let expected = x.max_pool2d([3, 3], [step; 2], [pad; 2], [1, 1], true);
             assert_eq!(y, expected, "{shape:?}");
             assert_eq!(
                 gradients(&y, &[&x]),
                 gradients(&expected, &[&x]),
                 "{shape:?}"
             );
-            let expected = gradients(&max_pool(&x, moves), &[&x]).remove(0);
-            let found = gradients(&max_pool(&bf16, moves), &[&bf16]).remove(0);
+            let expected = gradients(&max_pool(&x, stride), &[&x]).remove(0);
+            let found = gradients(&max_pool(&bf16, stride), &[&bf16]).remove(0);
             assert_eq!(found.kind(), Kind::BFloat16);
             assert!(apart(&found, &expected) < 0.02, "{shape:?}");
         }

@@ -1,8 +1,11 @@
 //! libtorch's convolution with stride 1, forward and backward, outside of its autograd.
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{c_int, c_void};
 
 use tch::Tensor;
+
+use super::raw::by_channel;
+use crate::shim;
 
 /// `conv2d(x, weight)` without a bias, padded so that the map keeps its size; weights as wide as high, an odd number.
 /// `x` is `[batch, height, width, from]`, `weight` `[to, from, k, k]`; the result is by pixel, too, and contiguous.
@@ -15,7 +18,7 @@ pub fn forward(x: &Tensor, weight: &Tensor) -> Tensor {
 /// Gradients by `x` (by pixel, as `gradient` is) and by `weight`, as far as they are needed.
 ///
 /// # Panics
-/// If libtorch refuses.
+/// If libtorch refuses. Within a [`Backward`](super::autograd::Backward), the panic becomes an error of the backward pass.
 pub fn backward(
     gradient: &Tensor,
     x: &Tensor,
@@ -24,36 +27,29 @@ pub fn backward(
 ) -> [Option<Tensor>; 2] {
     let [gradient, x] = [gradient, x].map(by_channel);
     let mut results = [std::ptr::null_mut(); 2];
-    // SAFETY: valid tensors, of which nothing is kept, and two places; a text is read before it is given back.
-    unsafe {
-        let problem = fovea_convolution_backward(
+    // SAFETY: valid tensors, of which nothing is kept, and two places for the results.
+    let code = unsafe {
+        fovea_convolution_backward(
             gradient.as_ptr().cast(),
             x.as_ptr().cast(),
             weight.as_ptr().cast(),
             padding(weight),
             needed.as_ptr(),
             results.as_mut_ptr(),
-        );
-        if !problem.is_null() {
-            let text = CStr::from_ptr(problem).to_string_lossy().into_owned();
-            fovea_forget_text(problem);
-            panic!("libtorch cannot compute the gradient of a convolution: {text}");
-        }
-    }
-    // SAFETY: fresh tensors that are ours now.
+        )
+    };
+    shim::check("fovea_convolution_backward", code).unwrap_or_else(|error| panic!("{error}"));
+    // SAFETY: null, or fresh tensors, which are ours.
     let [x, weight] =
         results.map(|at| (!at.is_null()).then(|| unsafe { Tensor::from_ptr(at.cast()) }));
     [x.map(|x| x.permute([0, 2, 3, 1]).contiguous()), weight]
-}
-
-fn by_channel(x: &Tensor) -> Tensor {
-    x.permute([0, 3, 1, 2])
 }
 
 fn padding(weight: &Tensor) -> i64 {
     weight.size()[2] / 2
 }
 
+// See `convolution.cpp`.
 unsafe extern "C" {
     fn fovea_convolution_backward(
         gradient: *const c_void,
@@ -62,6 +58,5 @@ unsafe extern "C" {
         padding: i64,
         needed: *const bool,
         results: *mut *mut c_void,
-    ) -> *mut c_char;
-    fn fovea_forget_text(text: *mut c_char);
+    ) -> c_int;
 }

@@ -1,17 +1,18 @@
 //! The forward pass, layer by layer in Caffe's order and with Caffe's names.
 
 use fovea_core::googlenet::{BUCKET_STARTS, HEAD};
+use fovea_kernels::pool::Stride;
 use tch::{Device, Kind, Tensor, no_grad};
 
+use super::conv3x3;
 use super::inception::{self, Layer, Layers};
-use super::lrn::lrn;
+use super::lrn::{lrn, relu_lrn_pool, relu_pool_lrn};
 use super::net::{Net, WeightLayer, channels_last};
 use super::pass::Pass;
-use super::pool::{Moves, max_pool};
-use super::{conv3x3, kernels};
+use super::pool::max_pool;
 
-/// The chain of stages. What passes from one to the next has the kind that convolutions are computed in;
-/// normalisation takes and gives f32 in between, as squares and their sums need the bits.
+/// The chain of stages. What passes from one to the next has the kind that convolutions are computed in.
+/// Normalisation computes in f32 in between, because squares and their sums need the precision.
 const STAGES: [Stage; 13] = [
     Stage::Conv1,
     Stage::Conv2Reduce,
@@ -56,7 +57,7 @@ impl Stage {
     }
 }
 
-/// Is shown the name and output of every layer (after its ReLU, where it has one), if it wants to be.
+/// A function that receives the name and output of every layer (after its ReLU, where it has one), or none.
 struct Observer<'a>(Option<Observe<'a>>);
 
 type Observe<'a> = &'a mut dyn FnMut(&str, &Tensor);
@@ -66,8 +67,8 @@ impl Observer<'_> {
         Observer(None)
     }
 
-    /// Layers need not be computed one by one.
-    fn nothing(&self) -> bool {
+    /// Whether nobody observes, so that layers can be computed together.
+    fn is_absent(&self) -> bool {
         self.0.is_none()
     }
 
@@ -87,8 +88,8 @@ impl Net {
         no_grad(|| self.run(x, &STAGES, None, &mut Observer::absent()))
     }
 
-    /// Like [`Net::forward`], and gives every layer's name and output to `observe`. Layer by layer, without
-    /// the fused kernels: for tests and for looking inside.
+    /// Like [`Net::forward`], but calls `observe` with every layer's name and output. It computes layer by layer, without
+    /// the fused kernels: for tests and for debugging.
     pub fn forward_observed(&self, x: &Tensor, observe: &mut dyn FnMut(&str, &Tensor)) -> Tensor {
         no_grad(|| self.run(x, &STAGES, None, &mut Observer(Some(observe))))
     }
@@ -97,23 +98,23 @@ impl Net {
     ///
     /// `x` as for [`Net::forward`]. `dropout` is f32 `[batch, 1024]`: what the classifier's inputs are
     /// multiplied by, 0 or 1/(1-ratio) (see [`fovea_core::random::dropout_mask`]); without it nothing is
-    /// dropped. There is no randomness in here.
+    /// dropped. The pass itself has no randomness.
     pub fn train(&self, x: &Tensor, dropout: Option<&Tensor>) -> Pass {
         self.pass(x, &STAGES, dropout)
     }
 
-    /// What the stages before the first one with anything to train make of `x`. It stays the same for the
-    /// whole run, so it may be kept and given to [`Net::train_features`] instead of the image.
+    /// The output of the frozen stages, which are those before the first one with a trained parameter. It stays the same
+    /// for the whole run, so it can be cached and given to [`Net::train_features`] instead of the image.
     ///
-    /// Channels-last, and of the kind that convolutions are computed in: rounding has happened by then.
-    /// Its bits may depend on how many images `x` holds (see [`crate::device::FeatureCache`]): give one at
-    /// a time where they must not.
+    /// It is channels-last, and of the kind that convolutions are computed in, so it is rounded already. Its bits may
+    /// depend on how many images `x` holds (see [`crate::device::FeatureCache`]): pass one image at a time where they
+    /// must not.
     pub fn features(&self, x: &Tensor) -> Tensor {
         let stages = &STAGES[..self.frozen_stages()];
         no_grad(|| self.run(x, stages, None, &mut Observer::absent()))
     }
 
-    /// Whether [`Net::features`] are anything but the image.
+    /// Whether there are frozen stages. Without any, [`Net::features`] is the image.
     pub fn has_frozen_prefix(&self) -> bool {
         self.frozen_stages() > 0
     }
@@ -130,8 +131,8 @@ impl Net {
         no_grad(|| self.run(features, stages, None, &mut Observer::absent()))
     }
 
-    /// How many leading stages have nothing to train. Never all: what the classifier gives depends on
-    /// the dropout, too.
+    /// How many leading stages have no trained parameter. The classifier never counts, because its output depends on the
+    /// dropout, too.
     fn frozen_stages(&self) -> usize {
         let trained = |stage: &Stage| {
             let mut layers = self.weight_layers.iter();
@@ -144,7 +145,7 @@ impl Net {
             .count()
     }
 
-    /// Stages of a training pass, with the places where its backward pass pauses.
+    /// Computes some stages of a training pass, and keeps the inputs of the parts that its backward pass is taken in.
     fn pass(&self, x: &Tensor, stages: &[Stage], dropout: Option<&Tensor>) -> Pass {
         let mut x = x.shallow_clone();
         let mut inputs = Vec::new();
@@ -178,12 +179,12 @@ impl Net {
     /// Convolution, pooling, *then* normalisation.
     fn conv1(&self, x: &Tensor, see: &mut Observer) -> Tensor {
         let y = self.conv_only("conv1/7x7_s2", x).to_kind(Kind::Float);
-        if see.nothing() && fusible(&y) {
-            return kernels::relu_pool_lrn(&y).to_kind(self.compute);
+        if see.is_absent() && fusible(&y) {
+            return relu_pool_lrn(&y).to_kind(self.compute);
         }
         let y = relu(y);
         see.layer("conv1/7x7_s2", &y);
-        let y = max_pool(&y, Moves::ByTwo);
+        let y = max_pool(&y, Stride::Two);
         see.layer("pool1/3x3_s2", &y);
         let y = lrn(&y);
         see.layer("pool1/norm1", &y);
@@ -193,13 +194,13 @@ impl Net {
     /// Convolution, normalisation, *then* pooling.
     fn conv2(&self, x: &Tensor, see: &mut Observer) -> Tensor {
         let y = self.conv("conv2/3x3", x, see).to_kind(Kind::Float);
-        if see.nothing() && fusible(&y) {
-            // Rectified it is already, and stays so.
-            return kernels::relu_lrn_pool(&y).to_kind(self.compute);
+        if see.is_absent() && fusible(&y) {
+            // It is rectified already, and a second ReLU changes nothing.
+            return relu_lrn_pool(&y).to_kind(self.compute);
         }
         let y = lrn(&y);
         see.layer("conv2/norm2", &y);
-        let y = max_pool(&y.to_kind(self.compute), Moves::ByTwo);
+        let y = max_pool(&y.to_kind(self.compute), Stride::Two);
         see.layer("pool2/3x3_s2", &y);
         y
     }
@@ -210,7 +211,7 @@ impl Net {
             let WeightLayer { weight, bias, .. } = &self.weight_layers[&name(part)];
             Layer { weight, bias }
         };
-        if see.nothing()
+        if see.is_absent()
             && let Some(y) = inception::inception(
                 &self.filters,
                 x,
@@ -225,7 +226,7 @@ impl Net {
             )
         {
             return match pooling_after(module) {
-                Some(_) => max_pool(&y, Moves::ByTwo),
+                Some(_) => max_pool(&y, Stride::Two),
                 None => y,
             };
         }
@@ -234,7 +235,7 @@ impl Net {
         let three = self.conv(&name("3x3"), &three, see);
         let five = self.conv(&name("5x5_reduce"), x, see);
         let five = self.conv(&name("5x5"), &five, see);
-        let pool = max_pool(x, Moves::ByOne);
+        let pool = max_pool(x, Stride::One);
         see.layer(&name("pool"), &pool);
         let pool = self.conv(&name("pool_proj"), &pool, see);
         let y = Tensor::cat(&[one, three, five, pool], 1);
@@ -242,14 +243,14 @@ impl Net {
         let Some(pooled) = pooling_after(module) else {
             return y;
         };
-        let y = max_pool(&y, Moves::ByTwo);
+        let y = max_pool(&y, Stride::Two);
         see.layer(pooled, &y);
         y
     }
 
     /// Global average, dropout, inner product.
     fn classifier(&self, x: &Tensor, dropout: Option<&Tensor>, see: &mut Observer) -> Tensor {
-        // Few numbers, and the last ones: f32 from here on.
+        // There are few numbers from here on, and they decide: f32.
         let y = x.mean_dim([2i64, 3].as_slice(), false, Kind::Float);
         see.layer("pool5/7x7_s1", &y);
         let y = match dropout {
@@ -276,7 +277,7 @@ impl Net {
     fn conv_only(&self, name: &str, x: &Tensor) -> Tensor {
         let layer = &self.weight_layers[name];
         let (stride, pad) = ([layer.stride; 2], [layer.pad; 2]);
-        // Within the graph, so that the gradients come back as f32. Free where the kind is the same.
+        // The casts are part of the graph, so that the gradients are f32. They cost nothing where the kind is the same.
         let [weight, bias] = [&layer.weight, &layer.bias].map(|p| p.to_kind(self.compute));
         x.conv2d(&weight, Some(&bias), stride, pad, [1, 1], 1)
     }
@@ -291,12 +292,12 @@ fn pooling_after(module: &str) -> Option<&'static str> {
     }
 }
 
-/// Whether the fused kernels may take `y`: they run on the CPU and keep nothing for a backward pass.
+/// Whether the fused kernels can take `y`: they run on the CPU and keep nothing for a backward pass.
 fn fusible(y: &Tensor) -> bool {
     y.device() == Device::Cpu && !y.requires_grad()
 }
 
-/// In place, as autograd allows it after a convolution.
+/// ReLU in place, which autograd allows after a convolution.
 fn relu(mut x: Tensor) -> Tensor {
     x.relu_()
 }

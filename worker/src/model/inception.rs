@@ -7,22 +7,24 @@
 //!      +-> pool ----> pool_proj -+
 //! ```
 //!
-//! Layer by layer each output would be written, rectified, concatenated, and all that again backwards. As one
+//! Computed layer by layer, each output would be written, rectified, concatenated, and all that again backwards. As one
 //! operation, the three convolutions that read `x` are one matrix product, every branch writes to its channels of
-//! `y`, and the gradients by `x` are added up by the product. ReLU follows each convolution.
+//! `y`, and the gradients by `x` are added by the product. ReLU follows each convolution.
 
 mod arithmetic;
 
+use std::ops::Range;
+
+use fovea_kernels::pool::Stride;
+use fovea_kernels::relu::{bias_relu, bias_relu_backward};
+use fovea_kernels::{Bf16, Images, ImagesMut};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::autograd::{self, Backward};
-use super::columns::Element;
 use super::conv3x3::{self, Convolution, Filters};
 use super::convolution;
-use super::kernels::{by_pixel, share_out};
-use super::pixels::Channels;
-use super::pool::{self, Bf16, MaxPool, Moves};
-use super::raw::{values, values_mut};
+use super::pool::MaxPool;
+use super::raw::{ByPixel, Fresh, by_channel, by_pixel, shape_of, threads, values};
 use arithmetic::Arithmetic;
 
 /// A convolution's parameters, f32: `[to, from, k, k]` and `[to]`.
@@ -33,8 +35,9 @@ pub struct Layer<'a> {
 }
 
 impl Layer<'_> {
-    fn width(&self) -> i64 {
-        self.weight.size()[0]
+    /// Channels of the output.
+    fn width(&self) -> usize {
+        self.weight.size()[0] as usize
     }
 }
 
@@ -50,7 +53,7 @@ pub struct Layers<'a> {
 }
 
 /// The module's output, `[batch, channels, height, width]`, channels-last in memory, of the kind of `x`. None where
-/// this operation is not made for `x`: elsewhere than on the CPU, or in another kind.
+/// this operation does not take `x`: on another device than the CPU, or of another kind.
 pub fn inception(filters: &Filters, x: &Tensor, layers: Layers) -> Option<Tensor> {
     match (x.device(), x.kind()) {
         (Device::Cpu, Kind::Float) => Some(module::<f32>(filters, x, layers)),
@@ -86,55 +89,47 @@ struct Module<N> {
     y: Tensor,
     /// The weights of 1x1, 3x3_reduce and 5x5_reduce, one after the other.
     weight: Tensor,
-    three: Branch<N>,
-    five: Branch<N>,
+    three: Branch,
+    five: Branch,
     pooled: Tensor,
     pool: MaxPool<N>,
     pool_weight: Tensor,
 }
 
 /// A reduction and the convolution after it.
-struct Branch<N> {
+struct Branch {
     reduced: Tensor,
-    spatial: Spatial<N>,
+    spatial: Spatial,
 }
 
 /// How a convolution over several pixels is computed.
-enum Spatial<N> {
-    /// By ours.
-    Winograd(Convolution<N>),
-    /// By libtorch's; the weight in the kind that is computed in.
+enum Spatial {
+    /// By our kernels.
+    Winograd(Convolution),
+    /// By libtorch's convolution; the weight in the kind that is computed in.
     Library(Tensor),
 }
 
-/// Where each branch's channels begin in `y`, and how many they are.
-#[derive(Clone, Copy)]
-struct Place(i64, i64);
+/// The channels of several tensors of these widths, side by side.
+fn side_by_side<const COUNT: usize>(widths: [usize; COUNT]) -> [Range<usize>; COUNT] {
+    let mut end = 0;
+    widths.map(|width| {
+        let start = end;
+        end += width;
+        start..end
+    })
+}
 
-impl Place {
-    /// One after the other.
-    fn row<const COUNT: usize>(widths: [i64; COUNT]) -> [Place; COUNT] {
-        let mut end = 0;
-        widths.map(|width| {
-            let place = Place(end, width);
-            end += width;
-            place
-        })
-    }
-
-    fn of(self, by_pixel: &Tensor) -> Channels {
-        Channels::of(&by_pixel.narrow(3, self.0, self.1))
-    }
+/// The channels of a tensor by pixel.
+fn width_of(by_pixel: &Tensor) -> usize {
+    by_pixel.size()[3] as usize
 }
 
 impl<N: Arithmetic> Module<N> {
     fn forward(filters: &Filters, x: &Tensor, layers: Layers) -> (Tensor, Self) {
+        let (count, shape) = shape_of(x);
         let x = by_pixel(x);
-        let (batch, height, width, _) = x.size4().expect("a batch of images");
-        let empty = |channels: i64| {
-            let size = [batch, height, width, channels];
-            Tensor::empty(size, (N::KIND, Device::Cpu))
-        };
+        let empty = |channels| Fresh::<N>::empty([count, shape.height, shape.width, channels]);
         let Layers {
             one,
             three_reduce,
@@ -144,35 +139,42 @@ impl<N: Arithmetic> Module<N> {
             pool_proj,
         } = layers;
         let widths = [one, three, five, pool_proj].map(|layer| layer.width());
-        let y = empty(widths.iter().sum());
-        let [in_one, in_three, in_five, in_pool] = Place::row(widths);
+        let mut y = empty(widths.iter().sum());
+        let mut y_images = y.images_mut();
+        let [in_one, in_three, in_five, in_pool] = side_by_side(widths);
 
         let readers = [one, three_reduce, five_reduce];
         let weight = N::weight(&Tensor::cat(&readers.map(|layer| layer.weight), 0));
-        let outputs = N::pointwise(&x, &weight);
-        let [three_reduced, five_reduced] = [three_reduce, five_reduce].map(|l| empty(l.width()));
+        let outputs = ByPixel::of(&N::pointwise(&x, &weight));
+        // SAFETY: `outputs` was made here and is changed by nobody.
+        let outputs = unsafe { outputs.images::<N>() };
+        let [mut three_reduced, mut five_reduced] =
+            [three_reduce, five_reduce].map(|layer| empty(layer.width()));
         let targets = [
-            in_one.of(&y),
-            Channels::of(&three_reduced),
-            Channels::of(&five_reduced),
+            y_images.channels(in_one),
+            three_reduced.images_mut(),
+            five_reduced.images_mut(),
         ];
-        let places = Place::row(readers.map(|layer| layer.width()));
-        for ((layer, from), to) in readers.iter().zip(places).zip(&targets) {
-            rectify::<N>(&from.of(&outputs), layer.bias, to);
+        let places = side_by_side(readers.map(|layer| layer.width()));
+        for ((layer, from), to) in readers.iter().zip(places).zip(targets) {
+            rectify(outputs.channels(from), layer.bias, to);
         }
-        let branch = |reduced: Tensor, layer: Layer, to: Place| Branch {
-            spatial: Spatial::<N>::forward(filters, &reduced, layer, &to.of(&y)),
-            reduced,
+        let mut branch = |reduced: Fresh<N>, layer: Layer, to: Range<usize>| {
+            let reduced = reduced.into_tensor();
+            let spatial = Spatial::forward(filters, &reduced, layer, y_images.channels(to));
+            Branch { reduced, spatial }
         };
         let three = branch(three_reduced, three, in_three);
         let five = branch(five_reduced, five, in_five);
 
-        let (pooled, pool) = pool::forward::<N>(&x.permute([0, 3, 1, 2]), Moves::ByOne);
-        let pooled = by_pixel(&pooled);
+        let (pooled, pool) = MaxPool::<N>::forward(&x, Stride::One);
         let pool_weight = N::weight(pool_proj.weight);
-        let projected = Channels::of(&N::pointwise(&pooled, &pool_weight));
-        rectify::<N>(&projected, pool_proj.bias, &in_pool.of(&y));
+        let projected = ByPixel::of(&N::pointwise(&pooled, &pool_weight));
+        // SAFETY: `projected` was made here and is changed by nobody.
+        let projected = unsafe { projected.images::<N>() };
+        rectify(projected, pool_proj.bias, y_images.channels(in_pool));
 
+        let y = y.into_tensor();
         let kept = Self {
             x,
             y: y.shallow_clone(),
@@ -183,70 +185,85 @@ impl<N: Arithmetic> Module<N> {
             pool,
             pool_weight,
         };
-        (y.permute([0, 3, 1, 2]), kept)
+        (by_channel(&y), kept)
     }
 
     fn gradients(&self, gradient: &Tensor, needed: &[bool]) -> Vec<Option<Tensor>> {
-        let gradient = Channels::of(&gradient.permute([0, 2, 3, 1]));
-        let gradient = gradient.tensor();
-        let (batch, height, width, _) = self.y.size4().expect("a batch of images");
-        let width_of = |x: &Tensor| x.size()[3];
+        let gradient = ByPixel::of(&gradient.permute([0, 2, 3, 1]));
+        let y = ByPixel::of(&self.y);
+        // SAFETY: nobody changes a gradient or an activation during the backward pass.
+        let (gradient, y) = unsafe { (gradient.images::<N>(), y.images::<N>()) };
+        let (count, shape) = (y.count(), y.shape());
+        let empty = |channels| Fresh::<N>::empty([count, shape.height, shape.width, channels]);
+        let reduced = [&self.three, &self.five].map(|branch| width_of(&branch.reduced));
+        let all_read = self.weight.size()[0] as usize;
         let widths = [
-            self.weight.size()[0] - width_of(&self.three.reduced) - width_of(&self.five.reduced),
+            all_read - reduced[0] - reduced[1],
             self.three.spatial.width(),
             self.five.spatial.width(),
-            self.pool_weight.size()[0],
+            self.pool_weight.size()[0] as usize,
         ];
-        let [in_one, in_three, in_five, in_pool] = Place::row(widths);
-        let places = Place::row([
-            widths[0],
-            width_of(&self.three.reduced),
-            width_of(&self.five.reduced),
-        ]);
-        let empty = |channels: i64| {
-            let size = [batch, height, width, channels];
-            Tensor::empty(size, (N::KIND, Device::Cpu))
-        };
-        let by_outputs = empty(self.weight.size()[0]);
-        let [to_one, to_three, to_five] = places.map(|place| place.of(&by_outputs));
+        let [in_one, in_three, in_five, in_pool] = side_by_side(widths);
+        let places = side_by_side([widths[0], reduced[0], reduced[1]]);
+        let [to_one, to_three, to_five] = places.clone();
+        let mut by_outputs = empty(all_read);
+        let mut by_outputs_images = by_outputs.images_mut();
 
-        let one_bias = rectify_back::<N>(&in_one.of(gradient), &in_one.of(&self.y), &to_one);
-        let branch = |branch: &Branch<N>, place: Place, to: &Channels, needed: &[bool]| {
-            let (gradient, y) = (place.of(gradient), place.of(&self.y));
+        let one_bias = rectify_backward(
+            gradient.channels(in_one.clone()),
+            y.channels(in_one),
+            by_outputs_images.channels(to_one),
+        );
+        let branch = |branch: &Branch, place: Range<usize>, to: ImagesMut<N>, needed: &[bool]| {
+            let (gradient, y) = (gradient.channels(place.clone()), y.channels(place));
             let Branch { reduced, spatial } = branch;
-            let needed = [needed[0], needed[1]];
-            let (by_reduced, weight, bias) = spatial.back(reduced, &gradient, &y, needed);
-            let reduced = Channels::of(reduced);
-            let reduce_bias = rectify_back::<N>(&Channels::of(&by_reduced), &reduced, to);
+            let (by_reduced, weight, bias) = spatial.gradients(reduced, gradient, y, needed[0]);
+            let (by_reduced, reduced) = (ByPixel::of(&by_reduced), ByPixel::of(reduced));
+            // SAFETY: nobody changes a gradient or an activation during the backward pass.
+            let (by_reduced, reduced) = unsafe { (by_reduced.images(), reduced.images()) };
+            let reduce_bias = rectify_backward(by_reduced, reduced, to);
             (reduce_bias, weight, bias)
         };
-        let (three_reduce_bias, three_weight, three_bias) =
-            branch(&self.three, in_three, &to_three, &needed[7..9]);
-        let (five_reduce_bias, five_weight, five_bias) =
-            branch(&self.five, in_five, &to_five, &needed[9..11]);
+        let (three_reduce_bias, three_weight, three_bias) = branch(
+            &self.three,
+            in_three,
+            by_outputs_images.channels(to_three),
+            &needed[7..9],
+        );
+        let (five_reduce_bias, five_weight, five_bias) = branch(
+            &self.five,
+            in_five,
+            by_outputs_images.channels(to_five),
+            &needed[9..11],
+        );
         let by_x = needed[0];
         let weights_needed = needed[1] || needed[3] || needed[5];
-        let [x, weight] =
-            N::pointwise_back(&by_outputs, &self.x, &self.weight, [by_x, weights_needed]);
+        let by_outputs = by_outputs.into_tensor();
+        let wanted = [by_x, weights_needed];
+        let [x, weight] = N::pointwise_backward(&by_outputs, &self.x, &self.weight, wanted);
 
-        let by_projected = empty(widths[3]);
-        let pool_bias = rectify_back::<N>(
-            &in_pool.of(gradient),
-            &in_pool.of(&self.y),
-            &Channels::of(&by_projected),
+        let mut by_projected = empty(widths[3]);
+        let pool_bias = rectify_backward(
+            gradient.channels(in_pool.clone()),
+            y.channels(in_pool),
+            by_projected.images_mut(),
         );
+        let by_projected = by_projected.into_tensor();
         let wanted = [by_x, needed[11]];
-        let [pooled, pool_weight] =
-            N::pointwise_back(&by_projected, &self.pooled, &self.pool_weight, wanted);
-        let x = match (x, pooled) {
-            (Some(x), Some(pooled)) => Some(N::add_pool_back(&self.pool, &pooled, x)),
+        let [by_pooled, pool_weight] =
+            N::pointwise_backward(&by_projected, &self.pooled, &self.pool_weight, wanted);
+        let x = match (x, by_pooled) {
+            (Some(x), Some(by_pooled)) => Some(N::add_pool_gradient(&self.pool, &by_pooled, x)),
             _ => None,
         };
 
-        let part = |place: Place| weight.as_ref().map(|w| w.narrow(0, place.0, place.1));
+        let part = |place: Range<usize>| {
+            let (start, len) = (place.start as i64, place.len() as i64);
+            weight.as_ref().map(|weight| weight.narrow(0, start, len))
+        };
         let [one_weight, three_reduce_weight, five_reduce_weight] = places.map(part);
         vec![
-            x.map(|x| x.permute([0, 3, 1, 2])),
+            x.map(|x| by_channel(&x)),
             one_weight,
             Some(one_bias),
             three_reduce_weight,
@@ -273,84 +290,74 @@ impl<N: Arithmetic> Backward for Module<N> {
     }
 }
 
-impl<N: Arithmetic> Spatial<N> {
-    fn forward(filters: &Filters, x: &Tensor, layer: Layer, y: &Channels) -> Self {
+impl Spatial {
+    /// `x` is by pixel and contiguous.
+    fn forward<N: Arithmetic>(
+        filters: &Filters,
+        x: &Tensor,
+        layer: Layer,
+        y: ImagesMut<N>,
+    ) -> Self {
         let pad = layer.weight.size()[2] / 2;
-        let x_by_channel = x.permute([0, 3, 1, 2]);
-        if conv3x3::fits(&x_by_channel, layer.weight, 1, pad) {
+        if conv3x3::fits(&by_channel(x), layer.weight, 1, pad) {
             let filter = filters.transformed(layer.weight);
             return Self::Winograd(Convolution::forward(x, filter, layer.bias, y));
         }
         let weight = N::weight(layer.weight);
-        let output = convolution::forward(x, &weight);
-        rectify::<N>(&Channels::of(&output), layer.bias, y);
+        let output = ByPixel::of(&convolution::forward(x, &weight));
+        // SAFETY: `output` was made here and is changed by nobody.
+        rectify(unsafe { output.images() }, layer.bias, y);
         Self::Library(weight)
     }
 
     /// Channels of the output.
-    fn width(&self) -> i64 {
+    fn width(&self) -> usize {
         match self {
-            Self::Winograd(convolution) => convolution.width(),
-            Self::Library(weight) => weight.size()[0],
+            Self::Winograd(convolution) => convolution.width() as usize,
+            Self::Library(weight) => weight.size()[0] as usize,
         }
     }
 
-    /// Gradients by its input `x` and the weight, if `needed`, and by the bias.
-    fn back(
+    /// Gradients by its input `x`, by the weight (if `by_weight`), and by the bias.
+    fn gradients<N: Arithmetic>(
         &self,
         x: &Tensor,
-        gradient: &Channels,
-        y: &Channels,
-        needed: [bool; 2],
+        gradient: Images<N>,
+        y: Images<N>,
+        by_weight: bool,
     ) -> (Tensor, Option<Tensor>, Tensor) {
-        let [by_weight, _] = needed;
         let (by_x, weight, bias) = match self {
             Self::Winograd(convolution) => {
                 let [x, weight, bias] = convolution.gradients(gradient, y, [true, by_weight, true]);
                 (x, weight, bias)
             }
             Self::Library(weight) => {
-                let size = y.tensor().size();
-                let by_output = Tensor::empty(size, (N::KIND, Device::Cpu));
-                let bias = rectify_back::<N>(gradient, y, &Channels::of(&by_output));
+                let shape = y.shape();
+                let size = [y.count(), shape.height, shape.width, shape.channels];
+                let mut by_output = Fresh::<N>::empty(size);
+                let bias = rectify_backward(gradient, y, by_output.images_mut());
+                let by_output = by_output.into_tensor();
                 let [x, weight] = convolution::backward(&by_output, x, weight, [true, by_weight]);
                 let weight = weight.map(|w| w.to_kind(Kind::Float));
                 (x, weight, Some(bias))
             }
         };
-        let given = "it was asked for";
-        (by_x.expect(given), weight, bias.expect(given))
+        let requested = "a gradient that was requested";
+        (by_x.expect(requested), weight, bias.expect(requested))
     }
 }
 
 /// `y = relu(x + bias)`
-fn rectify<N: Element>(x: &Channels, bias: &Tensor, y: &Channels) {
+fn rectify<N: Arithmetic>(x: Images<N>, bias: &Tensor, y: ImagesMut<N>) {
     let bias = bias.detach().contiguous();
-    // SAFETY: tensors of such numbers on the CPU that live to the end of this function; `y` is written by this
-    // function alone.
-    let (bias, xs, ys) = unsafe { (values(&bias), x.images(), y.images_mut()) };
-    share_out(xs.into_iter().zip(ys).collect(), |(x, y)| {
-        N::rectify(x, bias, y)
-    });
+    // SAFETY: nobody changes a parameter during a forward pass.
+    bias_relu(threads(), x, unsafe { values(&bias) }, y);
 }
 
-/// `out` is `gradient` where `y` is positive; its sum over all pixels, f32 `[channels]`, is what comes back.
-fn rectify_back<N: Element>(gradient: &Channels, y: &Channels, out: &Channels) -> Tensor {
-    let size = y.tensor().size();
-    let (images, channels) = (size[0], size[3]);
-    let by_image = Tensor::zeros([images, channels], (Kind::Float, Device::Cpu));
-    // SAFETY: as above, of `out` and `by_image`.
-    let (gradients, ys, outs, sums) = unsafe {
-        (
-            gradient.images(),
-            y.images(),
-            out.images_mut(),
-            values_mut(&by_image).chunks_mut(channels as usize),
-        )
-    };
-    let work = gradients.into_iter().zip(ys).zip(outs).zip(sums);
-    share_out(work.collect(), |(((gradient, y), out), sums)| {
-        N::rectify_back(gradient, y, out, sums)
-    });
+/// `out` becomes `gradient` where `y` is positive, 0 elsewhere. Returns its sum over all pixels, f32 `[channels]`.
+fn rectify_backward<N: Arithmetic>(gradient: Images<N>, y: Images<N>, out: ImagesMut<N>) -> Tensor {
+    let mut by_image = Fresh::<f32>::zeros([y.count(), y.shape().channels]);
+    bias_relu_backward(threads(), gradient, y, out, by_image.values_mut());
+    let by_image = by_image.into_tensor();
     by_image.sum_dim_intlist([0i64].as_slice(), false, Kind::Float)
 }

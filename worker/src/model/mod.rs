@@ -5,32 +5,26 @@
 //! reduction and checkpoints work on one array and nothing is copied. Activations are channels-last
 //! (in memory: image, row, column, channel) throughout, which is the fast form on CPUs and GPUs.
 //!
-//! On the CPU the 3x3 convolutions, pooling and normalisation are ours ([`conv3x3`], [`pool`], [`lrn`]), and an
-//! inception module is one operation ([`inception`]), hung into libtorch's autograd ([`autograd`]); where no gradient flows (the frozen stem, evaluation), ReLU,
-//! normalisation and pooling run fused ([`kernels`]).
+//! On the CPU the 3x3 convolutions, pooling and normalisation are computed by `fovea_kernels` ([`conv3x3`], [`pool`],
+//! [`lrn`]), and an inception module is one operation ([`inception`]). [`autograd`] makes them functions of libtorch's
+//! autograd. Where no gradient flows (the frozen stem, evaluation), ReLU, normalisation and pooling run fused. [`raw`] is
+//! where tensors become slices.
 //!
 //! Activations are f32 or bfloat16, and convolutions, ReLU, pooling and concatenation are computed in the same (on most
-//! CPUs 3x3 convolutions in f32, see [`conv3x3`]; [`Net::with_precision`]); normalisation, classifier and loss always in f32, and parameters and their
-//! gradients are f32 whichever it is. The casts are written out, as tch's autocast is for CUDA only.
+//! CPUs 3x3 convolutions in f32, see [`conv3x3`]; [`Net::with_precision`]). Normalisation, classifier and loss are always
+//! in f32, and so are parameters and their gradients. The casts are written out, because tch's autocast is for CUDA only.
 
 mod autograd;
-mod columns;
 mod conv3x3;
 mod convolution;
 mod forward;
 mod inception;
-pub mod kernels;
 pub mod lrn;
 mod memory;
 mod net;
 mod pass;
-mod pixels;
 mod pool;
-mod product;
 pub(crate) mod raw;
-mod rows;
-mod simd;
-mod winograd;
 
 pub use net::{Net, channels_last, loss_sum};
 pub use pass::{Pass, Sink};

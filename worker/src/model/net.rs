@@ -14,7 +14,7 @@ use super::memory::keep_freed_memory;
 pub struct Net {
     layout: FlatLayout,
     device: Device,
-    /// What convolutions are computed in.
+    /// The kind that convolutions are computed in.
     pub(super) compute: Kind,
     params: Tensor,
     frozen: Tensor,
@@ -34,7 +34,7 @@ pub(super) struct WeightLayer {
 }
 
 impl Net {
-    /// A network whose parameters are all zero: give it a run's state before use.
+    /// A network whose parameters are all zero. The caller sets them before use.
     pub fn new(layout: &FlatLayout, device: Device) -> Net {
         keep_freed_memory();
         let flat = |len: usize| Tensor::zeros([len as i64], (Kind::Float, device));
@@ -165,15 +165,15 @@ impl Net {
     }
 }
 
-/// The same values in channels-last order in memory; free where they are so already.
+/// The same values in channels-last order in memory; no copy where they are so already.
 ///
 /// `x` is `[batch, channels, height, width]`, and so is the result.
 pub fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
 
-/// The *sum* over the batch of softmax cross-entropy. The mean over the global batch is taken where the
-/// gradients of all virtual ranks have come together, so that it does not depend on who computed what.
+/// The *sum* over the batch of softmax cross-entropy. The mean over the global batch is taken after the gradients of all
+/// virtual ranks were added, so that it does not depend on which worker computed which part.
 ///
 /// `logits` is f32 `[batch, classes]`, `labels` is i64 `[batch]`.
 pub fn loss_sum(logits: &Tensor, labels: &Tensor) -> Tensor {

@@ -1,27 +1,28 @@
-//! A training pass that waits for its backward pass.
+//! A training pass between its forward and its backward pass.
 
 use fovea_core::googlenet::{BUCKET_STARTS, Entry, FlatLayout};
 use tch::Tensor;
 
 use super::autograd;
 use super::net::Net;
+use crate::shim::ShimError;
 
 /// Where a backward pass puts gradients, bucket by bucket (see [`FlatLayout::buckets`]).
 pub trait Sink {
-    /// The gradient of one parameter, in the parameter's shape, goes to the elements from `at` on of a bucket.
+    /// Stores the gradient of one parameter, in the parameter's shape, in the elements of a bucket from `at` on.
     fn put(&mut self, bucket: usize, at: usize, gradient: &Tensor);
 
-    /// All of a bucket has been put. Buckets are finished from the last one of weights to the first, and then the one of
-    /// everything else, also those that are empty.
+    /// Called when all gradients of a bucket have been stored. Buckets of weights are finished from the last to the first,
+    /// then the bucket of everything else. Empty buckets are finished, too.
     fn finished(&mut self, bucket: usize);
 }
 
-/// The logits, with all that the backward pass needs behind them.
+/// The logits, and the graph that the backward pass needs.
 #[derive(Debug)]
 pub struct Pass {
     logits: Tensor,
-    /// Inputs of the parts that the backward pass is taken in, in the order of the forward pass. The last part is
-    /// always there; of those before it, as many as are not frozen.
+    /// Inputs of the parts that the backward pass is taken in, in the order of the forward pass. The last part is always
+    /// there; of the others, those that are not frozen.
     inputs: Vec<Tensor>,
 }
 
@@ -38,9 +39,9 @@ impl Pass {
     /// Puts the gradient of `loss` (a scalar computed from the logits) into `sink`, part by part, so that a bucket can
     /// be used while the rest is computed.
     ///
-    /// # Panics
-    /// If the parameters were changed since the forward pass.
-    pub fn gradient(self, net: &Net, loss: &Tensor, sink: &mut dyn Sink) {
+    /// # Errors
+    /// If libtorch cannot compute it: because the parameters were changed since the forward pass, say, or a GPU failed.
+    pub fn gradient(self, net: &Net, loss: &Tensor, sink: &mut dyn Sink) -> Result<(), ShimError> {
         let layout = net.layout();
         let buckets = layout.buckets();
         let mut output = loss.shallow_clone();
@@ -54,7 +55,7 @@ impl Pass {
             let goes_on = before.as_ref().filter(|input| input.requires_grad());
             wanted.extend(goes_on);
             if !wanted.is_empty() {
-                let gradients = autograd::gradients(&output, by_output.as_ref(), &wanted);
+                let gradients = autograd::gradients(&output, by_output.as_ref(), &wanted)?;
                 for (entry, gradient) in entries.iter().zip(&gradients) {
                     let bucket = layout.bucket(entry);
                     sink.put(bucket, entry.offset - buckets[bucket].start, gradient);
@@ -67,5 +68,6 @@ impl Pass {
             }
         }
         sink.finished(FlatLayout::OTHERS);
+        Ok(())
     }
 }

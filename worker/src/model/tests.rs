@@ -9,7 +9,7 @@ use fovea_core::googlenet::{
 use fovea_core::spec::Init;
 use tch::{Device, Kind, Tensor, no_grad};
 
-use super::{Net, Pass, Sink, channels_last, kernels, loss_sum, lrn};
+use super::{Net, Pass, Sink, channels_last, loss_sum, lrn};
 use crate::weights;
 
 const STEM: [&str; 3] = ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"];
@@ -94,7 +94,7 @@ pub(super) fn backward(net: &Net, pass: Pass, labels: &[i64]) -> Tensor {
         finished: Vec::new(),
     };
     let loss = loss_sum(pass.logits(), &Tensor::from_slice(labels));
-    pass.gradient(net, &loss, &mut whole);
+    pass.gradient(net, &loss, &mut whole).unwrap();
     assert_eq!(whole.finished, [3, 2, 1, 0, 4]);
     whole.out
 }
@@ -176,16 +176,10 @@ fn kernels_compute_what_they_fuse() {
             let off = apart(&ours, &reference);
             assert!(off < 1e-6, "{shape:?}: {off}");
         };
-        near(kernels::lrn(&x), lrn_by_definition(&x));
+        near(lrn::lrn(&x), lrn_by_definition(&x));
         near(lrn::composed(&x), lrn_by_definition(&x));
-        near(
-            kernels::relu_pool_lrn(&x),
-            lrn_by_definition(&pool(&x.relu())),
-        );
-        near(
-            kernels::relu_lrn_pool(&x),
-            pool(&lrn_by_definition(&x.relu())),
-        );
+        near(lrn::relu_pool_lrn(&x), lrn_by_definition(&pool(&x.relu())));
+        near(lrn::relu_lrn_pool(&x), pool(&lrn_by_definition(&x.relu())));
     }
 }
 
@@ -198,7 +192,7 @@ fn kernels_keep_what_is_not_a_number() {
         .narrow(2, 1, 1)
         .narrow(3, 1, 1)
         .fill_(f64::NAN);
-    for y in [kernels::relu_pool_lrn(&x), kernels::relu_lrn_pool(&x)] {
+    for y in [lrn::relu_pool_lrn(&x), lrn::relu_lrn_pool(&x)] {
         assert!(y.isnan().any().int64_value(&[]) != 0);
     }
 }
@@ -230,7 +224,7 @@ fn normalisation_backward_is_autograds() {
         .to_kind(Kind::Double);
     let loss = (lrn_by_definition(&x) * &weights).sum(None);
     let reference = Tensor::run_backward(&[loss], &[&x], false, false).remove(0);
-    let ours = no_grad(|| kernels::lrn_backward(&x, &weights.to_kind(Kind::Float)));
+    let ours = no_grad(|| lrn::lrn_backward(&x, &weights.to_kind(Kind::Float)));
     let off = apart(&ours, &reference);
     assert!(off < 1e-5, "{off}");
 }

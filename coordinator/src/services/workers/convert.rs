@@ -3,15 +3,13 @@
 use fovea_core::ids::RunId;
 use fovea_core::metrics::Score;
 use fovea_core::run::{Heartbeat, Outcome, StateId, StepReport};
-use fovea_proto::{PROTOCOL, pb};
 use fovea_proto::pb::coordinator_message::Message as Down;
 use fovea_proto::pb::worker_message::Message as Up;
+use fovea_proto::{PROTOCOL, pb};
 use tonic::Status;
 
 use crate::error::ApiError;
-use crate::messages::{
-    Assignment, CoordinatorMessage, Hello, Prepare, RunMessage, WorkerMessage,
-};
+use crate::messages::{Assignment, CoordinatorMessage, Hello, Prepare, RunMessage, WorkerMessage};
 use crate::services::check;
 
 /// Scores in one message, at most.
@@ -187,7 +185,12 @@ pub(super) fn worker_message(
                 },
                 other => other,
             };
-            ("released", run_id, generation, RunMessage::Released(outcome))
+            (
+                "released",
+                run_id,
+                generation,
+                RunMessage::Released(outcome),
+            )
         }
     };
     let run = check::run_id(&format!("{field}.run_id"), &run_id)?;

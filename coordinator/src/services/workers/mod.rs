@@ -20,8 +20,8 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 
 use super::{Context, peer, transfer};
-use crate::error::ApiError;
 use crate::cluster::{Request as ClusterRequest, SessionId};
+use crate::error::ApiError;
 use crate::messages::{CoordinatorMessage, Hello};
 use convert::{down, hello, wire_message, worker_message};
 
@@ -82,7 +82,11 @@ impl Workers for WorkersService {
         &self,
         request: Request<Streaming<pb::SliceUpload>>,
     ) -> Result<Response<pb::SliceAck>, Status> {
-        let permit = self.0.limits.slice_upload(peer(&request)).map_err(ApiError::from)?;
+        let permit = self
+            .0
+            .limits
+            .slice_upload(peer(&request))
+            .map_err(ApiError::from)?;
         slices::take_slice(&self.0, request.into_inner()).await?;
         drop(permit);
         Ok(Response::new(pb::SliceAck {}))

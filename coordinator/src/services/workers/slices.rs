@@ -30,7 +30,10 @@ pub(super) async fn take_slice(
     let digest = slice.digest.clone();
     let actor = context.runs.cluster.find(&slice.run).await?;
     let actor = actor.ok_or_else(|| ApiError::no_run(&slice.run))?;
-    let begin = |reply| RunInput::BeginSlice { claim: slice, reply };
+    let begin = |reply| RunInput::BeginSlice {
+        claim: slice,
+        reply,
+    };
     let gone = || ApiError::Precondition("header.run_id: the run has ended".into());
     let ticket = actor.ask(begin).await.ok_or_else(gone)??;
     let (key, rank, file, byte, bytes, claim) = match ticket {

@@ -1,35 +1,31 @@
-//! How 1x1 convolutions are computed, and what else depends on the kind of number: f32 by matrix products, bfloat16 by
-//! libtorch's convolutions, which know the processor's instructions for it.
+//! 1x1 convolutions, and what else an inception module computes in another way for each kind of number: f32 by
+//! [`fovea_kernels::pointwise`], bfloat16 by libtorch's convolutions, which use the processor's instructions for it.
 
-use tch::{Device, Kind, Tensor};
+use fovea_kernels::{Bf16, pointwise};
+use tch::{Kind, Tensor};
 
-use super::super::autograd::Backward;
-use super::super::columns::Element;
 use super::super::convolution;
-use super::super::pool::{Bf16, MaxPool, Number};
-use super::super::product::product;
-use super::super::winograd::Stored;
+use super::super::pool::MaxPool;
+use super::super::raw::{Fresh, TensorNumber, threads, values, values_mut};
 
-/// See above. Tensors are by pixel and contiguous.
-pub trait Arithmetic: Element + Stored {
-    /// The weight as these functions take it.
+/// The arithmetic of a kind of number. Tensors are by pixel, `[batch, height, width, channels]`, and contiguous.
+pub trait Arithmetic: TensorNumber {
+    /// The weight as the other functions take it.
     fn weight(weight: &Tensor) -> Tensor;
 
     /// A 1x1 convolution of `x`.
     fn pointwise(x: &Tensor, weight: &Tensor) -> Tensor;
 
-    /// Its gradients by `x` and, f32, by the weight, as far as they are needed.
-    fn pointwise_back(
+    /// Its gradients by `x` and, in f32, by the weight, as far as they are needed. Nobody else refers to the results.
+    fn pointwise_backward(
         gradient: &Tensor,
         x: &Tensor,
         weight: &Tensor,
         needed: [bool; 2],
     ) -> [Option<Tensor>; 2];
 
-    /// `x` and the gradient of the pooling.
-    fn add_pool_back(pool: &MaxPool<Self>, gradient: &Tensor, x: Tensor) -> Tensor
-    where
-        Self: Number;
+    /// The sum of `x` and the gradient of the pooling. `x` is a result of [`Arithmetic::pointwise_backward`].
+    fn add_pool_gradient(pool: &MaxPool<Self>, gradient: &Tensor, x: Tensor) -> Tensor;
 }
 
 impl Arithmetic for f32 {
@@ -38,35 +34,42 @@ impl Arithmetic for f32 {
     }
 
     fn pointwise(x: &Tensor, weight: &Tensor) -> Tensor {
-        let mut size = x.size();
-        size[3] = weight.size()[0];
-        let y = Tensor::empty(&size, (Kind::Float, Device::Cpu));
-        product(&rows(&y), &rows(x), &matrix(weight).tr());
-        y
+        let [count, height, width, from] = size(x);
+        let [to, _, _, _] = size(weight);
+        let mut out = Fresh::empty([count, height, width, to]);
+        // SAFETY: nobody changes an activation or a parameter during a forward pass.
+        let (x, weight) = unsafe { (values(x), values(weight)) };
+        pointwise::forward(threads(), from, to, x, weight, out.values_mut());
+        out.into_tensor()
     }
 
-    fn pointwise_back(
+    fn pointwise_backward(
         gradient: &Tensor,
         x: &Tensor,
         weight: &Tensor,
         needed: [bool; 2],
     ) -> [Option<Tensor>; 2] {
         let [by_x, by_weight] = needed;
+        let (x_size, weight_size) = (size(x), size(weight));
+        let [to, from, _, _] = weight_size;
+        // SAFETY: nobody changes a gradient, an activation or a parameter during the backward pass.
+        let (gradient, x, weight) = unsafe { (values(gradient), values(x), values(weight)) };
         let by_x = by_x.then(|| {
-            let out = Tensor::empty(x.size(), (Kind::Float, Device::Cpu));
-            product(&rows(&out), &rows(gradient), &matrix(weight));
-            out
+            let mut out = Fresh::empty(x_size);
+            pointwise::input_gradient(threads(), from, to, gradient, weight, out.values_mut());
+            out.into_tensor()
         });
         let by_weight = by_weight.then(|| {
-            let out = Tensor::empty(weight.size(), (Kind::Float, Device::Cpu));
-            product(&matrix(&out), &rows(gradient).tr(), &rows(x));
-            out
+            let mut out = Fresh::empty(weight_size);
+            pointwise::weight_gradient(threads(), from, to, gradient, x, out.values_mut());
+            out.into_tensor()
         });
         [by_x, by_weight]
     }
 
-    fn add_pool_back(pool: &MaxPool<f32>, gradient: &Tensor, x: Tensor) -> Tensor {
-        pool.add_back(gradient, &x);
+    fn add_pool_gradient(pool: &MaxPool<f32>, gradient: &Tensor, x: Tensor) -> Tensor {
+        // SAFETY: nobody else refers to the result of `pointwise_backward`.
+        pool.add_gradient(gradient, unsafe { values_mut(&x) });
         x
     }
 }
@@ -80,7 +83,7 @@ impl Arithmetic for Bf16 {
         convolution::forward(x, weight)
     }
 
-    fn pointwise_back(
+    fn pointwise_backward(
         gradient: &Tensor,
         x: &Tensor,
         weight: &Tensor,
@@ -90,21 +93,12 @@ impl Arithmetic for Bf16 {
         [x, weight.map(|w| w.to_kind(Kind::Float))]
     }
 
-    fn add_pool_back(pool: &MaxPool<Bf16>, gradient: &Tensor, x: Tensor) -> Tensor {
-        let by_channel = gradient.permute([0, 3, 1, 2]);
-        let pooled = pool.backward(&by_channel, &[true]).swap_remove(0);
-        let pooled = pooled.expect("a pooling has a gradient");
-        x + pooled.permute([0, 2, 3, 1])
+    fn add_pool_gradient(pool: &MaxPool<Bf16>, gradient: &Tensor, x: Tensor) -> Tensor {
+        x + pool.gradient(gradient)
     }
 }
 
-/// All pixels as the rows of a matrix.
-fn rows(by_pixel: &Tensor) -> Tensor {
-    by_pixel.view([-1, by_pixel.size()[3]])
-}
-
-/// The weight of a 1x1 convolution as a matrix: `[to, from]`.
-fn matrix(weight: &Tensor) -> Tensor {
-    let size = weight.size();
-    weight.view([size[0], size[1]])
+fn size(x: &Tensor) -> [usize; 4] {
+    let (a, b, c, d) = x.size4().expect("images and filters have four dimensions");
+    [a, b, c, d].map(|n| n as usize)
 }

@@ -3,23 +3,24 @@
 //!
 //! For one tile, with `d` its 6x6 inputs and `g` the 3x3 filter, the outputs are `A^T [(G g G^T) * (B^T d B)] A`,
 //! `*` element by element: 36 multiplications for 16 outputs where the definition has 144. Summed over input
-//! channels, each of the 36 places is a matrix product over tiles, which is done elsewhere. The backward pass
-//! is the transposed of each of these linear maps. Source: A. Lavin, S. Gray, "Fast Algorithms for
-//! Convolutional Neural Networks", 2015, section 4.3.
+//! channels, each of the 36 places is a matrix product over tiles, which `conv3x3` does. The backward pass is the
+//! transpose of each of these linear maps. Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural
+//! Networks", 2015, section 4.3.
 //!
-//! Transformed tensors lie as `[tiles, 36, channels]`, filters as `[from, 36, to]`: what is made of a tile lies together.
-//! As 36 planes it would be written to, and read from, as many places at a distance of a power of two or nearly so.
-//! Inner loops run along channels, in groups of [`LANES`].
+//! Transformed images are `[tiles, 36, channels]` and transformed filters `[from, 36, to]`, so the values of a tile lie
+//! together. Stored as 36 planes, they would be written to and read from 36 places whose distance is nearly a power of
+//! two, which share few cache lines. Inner loops run along channels, in groups of [`LANES`].
+//!
+//! The functions here take one image and trust its shape: `conv3x3` checks it. Slices are bounds-checked in any case.
 
 mod maps;
 
-use super::pixels::{Pixels, PixelsMut};
-use super::pool::{Bf16, Number};
-use super::rows::Shape;
-use super::simd::for_this_processor;
+use crate::images::{Pixels, PixelsMut};
+use crate::simd::for_this_processor;
+use crate::{Number, Shape};
 use maps::{a, at, b, bt, g, gt};
 
-/// Channels are taken so many at a time; their number must be a multiple.
+/// Channels computed at a time. The number of channels must be a multiple.
 pub const LANES: usize = 16;
 /// Places in a transformed tile.
 pub const PLACES: usize = 36;
@@ -33,159 +34,75 @@ pub fn tiles(shape: Shape) -> usize {
     shape.height.div_ceil(OUT) * shape.width.div_ceil(OUT)
 }
 
-/// One image's part of a transformed batch. Parts of different images do not overlap.
-#[derive(Debug, Clone, Copy)]
-pub struct Part {
-    /// Of the whole batch: `tiles * PLACES * channels` numbers.
-    all: *mut f32,
-    /// Tiles in the whole batch.
-    tiles: usize,
-    channels: usize,
-    /// The image's first tile.
-    first: usize,
-}
-
-// SAFETY: a part's functions touch only its own image's tiles, and `parts` hands out one for each image.
-unsafe impl Send for Part {}
-
-impl Part {
-    /// One for each image, of `all`: `[images * tiles of an image, 36, channels]`.
-    pub fn of(all: &mut [f32], images: usize, tiles: usize, channels: usize) -> Vec<Part> {
-        assert_eq!(all.len(), PLACES * images * tiles * channels);
-        let part = |image| Part {
-            all: all.as_mut_ptr(),
-            tiles: images * tiles,
-            channels,
-            first: image * tiles,
-        };
-        (0..images).map(part).collect()
-    }
-
-    /// The lanes at a place of a tile of this image.
-    #[inline(always)]
-    fn lanes(&mut self, place: usize, tile: usize, channel: usize) -> &mut Lanes {
-        let at = ((self.first + tile) * PLACES + place) * self.channels + channel;
-        debug_assert!(place < PLACES && self.first + tile < self.tiles);
-        debug_assert!(channel + LANES <= self.channels);
-        // SAFETY: in bounds by the line above, which holds as tiles and channels are counted by the same
-        // shapes as the whole; and no other part has this tile.
-        unsafe { &mut *self.all.add(at).cast::<Lanes>() }
-    }
-
-    /// The lanes at column `j` of a tile of this image.
-    #[inline(always)]
-    fn column(&mut self, j: usize, tile: usize, channel: usize) -> [Lanes; IN] {
-        let mut column = [ZERO; IN];
-        for (i, lanes) in column.iter_mut().enumerate() {
-            *lanes = *self.lanes(i * IN + j, tile, channel);
-        }
-        column
-    }
-}
-
 type Lanes = [f32; LANES];
 type Square = [[Lanes; IN]; IN];
 const ZERO: Lanes = [0.0; LANES];
 
-/// How images are stored. The arithmetic is in f32 in any case.
-pub trait Stored: Number {
-    /// `B^T d B` of every tile of the image `x`.
-    fn input(shape: Shape, x: &[Self], out: Part);
-
-    /// `A^T m A` of every tile, the bias and ReLU: the image `out`, whose shape is given.
-    fn output(shape: Shape, m: Part, bias: &[f32], out: PixelsMut<Self>);
-
-    /// `A g A^T` of every tile, `g` being `gradient` where the output `y` is positive: the transposed of
-    /// [`Stored::output`]. Adds the gradient of the bias to `bias`.
-    fn output_back(
-        shape: Shape,
-        gradient: Pixels<Self>,
-        y: Pixels<Self>,
-        out: Part,
-        bias: &mut [f32],
-    );
-
-    /// `B v B^T` of every tile, added up where they overlap: the transposed of [`Stored::input`].
-    fn input_back(shape: Shape, v: Part, out: &mut [Self]);
-}
-
-impl Stored for f32 {
-    fn input(shape: Shape, x: &[f32], out: Part) {
-        input_f32(shape, x, out);
-    }
-
-    fn output(shape: Shape, m: Part, bias: &[f32], out: PixelsMut) {
-        output_f32(shape, m, bias, out);
-    }
-
-    fn output_back(shape: Shape, gradient: Pixels, y: Pixels, out: Part, bias: &mut [f32]) {
-        output_back_f32(shape, gradient, y, out, bias);
-    }
-
-    fn input_back(shape: Shape, v: Part, out: &mut [f32]) {
-        input_back_f32(shape, v, out);
-    }
-}
-
-impl Stored for Bf16 {
-    fn input(shape: Shape, x: &[Bf16], out: Part) {
-        input_bf16(shape, x, out);
-    }
-
-    fn output(shape: Shape, m: Part, bias: &[f32], out: PixelsMut<Bf16>) {
-        output_bf16(shape, m, bias, out);
-    }
-
-    fn output_back(
-        shape: Shape,
-        gradient: Pixels<Bf16>,
-        y: Pixels<Bf16>,
-        out: Part,
-        bias: &mut [f32],
-    ) {
-        output_back_bf16(shape, gradient, y, out, bias);
-    }
-
-    fn input_back(shape: Shape, v: Part, out: &mut [Bf16]) {
-        // Rounded once, when all tiles are added up.
-        Bf16::sum_into(out, |sums| f32::input_back(shape, v, sums));
-    }
-}
-
-for_this_processor!(input_f32, input_any, (shape: Shape, x: &[f32], out: Part));
-for_this_processor!(input_bf16, input_any, (shape: Shape, x: &[Bf16], out: Part));
 for_this_processor!(
-    output_f32, output_any, (shape: Shape, m: Part, bias: &[f32], out: PixelsMut)
+    /// `B^T d B` of every tile of the image `x`, into `out`: `[tiles, 36, channels]`.
+    input<N: Number>, input_any, (shape: Shape, x: &[N], out: &mut [f32])
 );
 for_this_processor!(
-    output_bf16, output_any, (shape: Shape, m: Part, bias: &[f32], out: PixelsMut<Bf16>)
+    /// `A^T m A` of every tile of `m` (`[tiles, 36, channels]`), plus the bias, then ReLU: the image `out` of `shape`.
+    output<N: Number>, output_any, (shape: Shape, m: &[f32], bias: &[f32], out: PixelsMut<N>)
 );
 for_this_processor!(
-    output_back_f32, output_back_any,
-    (shape: Shape, gradient: Pixels, y: Pixels, out: Part, bias: &mut [f32])
+    /// `A g A^T` of every tile into `out` (`[tiles, 36, channels]`), `g` being `gradient` where the output `y` is
+    /// positive: the transpose of [`output`]. The gradient of the bias is added to `bias`.
+    output_backward<N: Number>, output_backward_any,
+    (shape: Shape, gradient: Pixels<N>, y: Pixels<N>, out: &mut [f32], bias: &mut [f32])
 );
 for_this_processor!(
-    output_back_bf16, output_back_any,
-    (shape: Shape, gradient: Pixels<Bf16>, y: Pixels<Bf16>, out: Part, bias: &mut [f32])
+    input_backward_f32, input_backward_any, (shape: Shape, v: &[f32], out: &mut [f32])
 );
-for_this_processor!(input_back_f32, input_back_any, (shape: Shape, v: Part, out: &mut [f32]));
 for_this_processor!(
-    /// `G g G^T` of every filter: `weights` is `[to, from, 3, 3]`, `out` `[from, 36, to]`.
+    /// `G g G^T` of every filter: `weights` is `[to, from, 3, 3]`, `out` is `[from, 36, to]`.
     filter, filter_any, (from: usize, weights: &[f32], out: &mut [f32])
 );
 for_this_processor!(
-    /// `G^T u G` of every filter: the transposed of [`filter`], shapes as there.
-    filter_back, filter_back_any, (from: usize, planes: &[f32], out: &mut [f32])
+    /// `G^T u G` of every filter: the transpose of [`filter`], with the shapes exchanged.
+    filter_backward, filter_backward_any, (from: usize, planes: &[f32], out: &mut [f32])
 );
 
+/// `B v B^T` of every tile of `v` (`[tiles, 36, channels]`), summed where tiles overlap: the transpose of [`input`].
+/// Each value of `out` is rounded once, after all its tiles were added.
+pub fn input_backward<N: Number>(shape: Shape, v: &[f32], out: &mut [N]) {
+    N::sum_into(out, |sums| input_backward_f32(shape, v, sums));
+}
+
+/// The values of tile number `tile`: `[36, channels]`.
 #[inline(always)]
-fn input_any<N: Number>(shape: Shape, x: &[N], mut out: Part) {
+fn tile_of(all: &[f32], tile: usize, channels: usize) -> &[f32] {
+    let len = PLACES * channels;
+    &all[tile * len..][..len]
+}
+
+/// As [`tile_of`], to be written.
+#[inline(always)]
+fn tile_of_mut(all: &mut [f32], tile: usize, channels: usize) -> &mut [f32] {
+    let len = PLACES * channels;
+    &mut all[tile * len..][..len]
+}
+
+/// Column `j` of a transformed tile, for the channels from `channel` on.
+#[inline(always)]
+fn tile_column(tile: &[f32], j: usize, channels: usize, channel: usize) -> [Lanes; IN] {
+    let mut column = [ZERO; IN];
+    for (i, lanes) in column.iter_mut().enumerate() {
+        *lanes = *lanes_of(tile, (i * IN + j) * channels + channel);
+    }
+    column
+}
+
+#[inline(always)]
+fn input_any<N: Number>(shape: Shape, x: &[N], out: &mut [f32]) {
     let (c, row) = (shape.channels, shape.width * shape.channels);
     for tile in 0..tiles(shape) {
         let (top, left) = corner(shape, tile);
+        let out = tile_of_mut(out, tile, c);
         for channel in (0..c).step_by(LANES) {
             let mut square = [[ZERO; IN]; IN];
-            // The window begins one pixel outside, for the padding.
+            // The window begins one pixel outside the image, for the padding.
             for (i, line) in square.iter_mut().enumerate() {
                 let y = (top + i).wrapping_sub(1);
                 if y >= shape.height {
@@ -206,7 +123,7 @@ fn input_any<N: Number>(shape: Shape, x: &[N], mut out: Part) {
             for j in 0..IN {
                 let column = bt(column(&square, j));
                 for (i, lanes) in column.into_iter().enumerate() {
-                    *out.lanes(i * IN + j, tile, channel) = lanes;
+                    *lanes_of_mut(out, (i * IN + j) * c + channel) = lanes;
                 }
             }
         }
@@ -214,16 +131,17 @@ fn input_any<N: Number>(shape: Shape, x: &[N], mut out: Part) {
 }
 
 #[inline(always)]
-fn output_any<N: Number>(shape: Shape, mut m: Part, bias: &[f32], out: PixelsMut<N>) {
+fn output_any<N: Number>(shape: Shape, m: &[f32], bias: &[f32], out: PixelsMut<N>) {
     let (c, width) = (shape.channels, shape.width);
     for tile in 0..tiles(shape) {
         let (top, left) = corner(shape, tile);
         let (down, across) = inside(shape, top, left);
+        let m = tile_of(m, tile, c);
         for channel in (0..c).step_by(LANES) {
             let bias: &Lanes = lanes_of(bias, channel);
             let mut half = [[ZERO; IN]; OUT];
             for j in 0..IN {
-                let column = at(m.column(j, tile, channel));
+                let column = at(tile_column(m, j, c, channel));
                 for (line, lanes) in half.iter_mut().zip(column) {
                     line[j] = lanes;
                 }
@@ -233,7 +151,7 @@ fn output_any<N: Number>(shape: Shape, mut m: Part, bias: &[f32], out: PixelsMut
                     let to = ((top + i) * width + left + j) * out.stride + channel;
                     let out = &mut out.values[to..to + LANES];
                     for ((value, bias), out) in lanes.iter().zip(bias).zip(out) {
-                        // A NaN stays one.
+                        // A comparison with NaN is false, so NaN passes.
                         let sum = value + bias;
                         *out = N::rounded(if sum < 0.0 { 0.0 } else { sum });
                     }
@@ -244,21 +162,20 @@ fn output_any<N: Number>(shape: Shape, mut m: Part, bias: &[f32], out: PixelsMut
 }
 
 #[inline(always)]
-fn output_back_any<N: Number>(
+fn output_backward_any<N: Number>(
     shape: Shape,
     gradient: Pixels<N>,
     y: Pixels<N>,
-    mut out: Part,
+    out: &mut [f32],
     bias: &mut [f32],
 ) {
     let c = shape.channels;
     for tile in 0..tiles(shape) {
         let (top, left) = corner(shape, tile);
         let (down, across) = inside(shape, top, left);
+        let out = tile_of_mut(out, tile, c);
         for channel in (0..c).step_by(LANES) {
-            let sums: &mut Lanes = (&mut bias[channel..channel + LANES])
-                .try_into()
-                .expect("a slice of that length");
+            let sums = lanes_of_mut(bias, channel);
             let mut half = [[ZERO; OUT]; IN];
             let mut lines = [[ZERO; OUT]; OUT];
             for (i, line) in lines.iter_mut().enumerate().take(down) {
@@ -280,7 +197,7 @@ fn output_back_any<N: Number>(
             }
             for (i, line) in half.into_iter().enumerate() {
                 for (j, lanes) in a(line).into_iter().enumerate() {
-                    *out.lanes(i * IN + j, tile, channel) = lanes;
+                    *lanes_of_mut(out, (i * IN + j) * c + channel) = lanes;
                 }
             }
         }
@@ -288,15 +205,16 @@ fn output_back_any<N: Number>(
 }
 
 #[inline(always)]
-fn input_back_any(shape: Shape, mut v: Part, out: &mut [f32]) {
+fn input_backward_any(shape: Shape, v: &[f32], out: &mut [f32]) {
     let (c, row) = (shape.channels, shape.width * shape.channels);
     out.fill(0.0);
     for tile in 0..tiles(shape) {
         let (top, left) = corner(shape, tile);
+        let v = tile_of(v, tile, c);
         for channel in (0..c).step_by(LANES) {
             let mut square: Square = [[ZERO; IN]; IN];
             for j in 0..IN {
-                let column = b(v.column(j, tile, channel));
+                let column = b(tile_column(v, j, c, channel));
                 for (line, lanes) in square.iter_mut().zip(column) {
                     line[j] = lanes;
                 }
@@ -350,7 +268,7 @@ fn filter_any(from: usize, weights: &[f32], out: &mut [f32]) {
 }
 
 #[inline(always)]
-fn filter_back_any(from: usize, planes: &[f32], out: &mut [f32]) {
+fn filter_backward_any(from: usize, planes: &[f32], out: &mut [f32]) {
     let to = out.len() / (9 * from);
     for input in 0..from {
         for first in (0..to).step_by(LANES) {
@@ -391,9 +309,16 @@ fn inside(shape: Shape, top: usize, left: usize) -> (usize, usize) {
 
 #[inline(always)]
 fn lanes_of<N>(values: &[N], at: usize) -> &[N; LANES] {
-    values[at..at + LANES]
-        .try_into()
-        .expect("a slice of that length")
+    values[at..]
+        .first_chunk()
+        .expect("channels are a multiple of LANES")
+}
+
+#[inline(always)]
+fn lanes_of_mut<N>(values: &mut [N], at: usize) -> &mut [N; LANES] {
+    values[at..]
+        .first_chunk_mut()
+        .expect("channels are a multiple of LANES")
 }
 
 /// Column `j`.

@@ -1,0 +1,202 @@
+//! `fovea runs rm`, `fovea checkpoint rm` and `fovea dataset rm`.
+//!
+//! Several things can be named. A failure does not stop the others: each result is printed as it
+//! comes, and the exit code is that of the first failure.
+
+use super::format::{bytes, count};
+use super::output::{Kind, Output, Record};
+use crate::client::Client;
+use crate::error::Error;
+use crate::view::Removed;
+
+/// Removes ended runs.
+pub async fn runs(
+    client: &Client,
+    runs: &[String],
+    with_checkpoints: bool,
+    yes: bool,
+    output: &Output,
+) -> Result<(), Error> {
+    if !yes {
+        let mut known = Vec::new();
+        for id in runs {
+            // What is not there is reported when it is removed.
+            if let Ok(run) = client.run(id).await {
+                let stored: u64 = run.checkpoints.iter().map(|c| c.bytes).sum();
+                let kept = count(run.checkpoints.len() as u64, "checkpoint", "checkpoints");
+                known.push(format!(
+                    "{id} ({}, {kept}{})",
+                    run.phase.as_str(),
+                    if stored == 0 {
+                        String::new()
+                    } else {
+                        format!(" of {}", bytes(stored))
+                    }
+                ));
+            } else {
+                known.push(id.clone());
+            }
+        }
+        let what = if with_checkpoints {
+            "with all checkpoints"
+        } else {
+            "without checkpoints"
+        };
+        let question = format!(
+            "Remove {what}: {}? This cannot be undone.",
+            known.join(", ")
+        );
+        if !output.confirm(&question)? {
+            return Err(Error::NotConfirmed);
+        }
+    }
+    let mut tally = Tally::new(Kind::Run, runs.len(), output);
+    for id in runs {
+        let removed = client
+            .remove_run(id, with_checkpoints)
+            .await
+            .map_err(|error| {
+                error.with_hint(|| {
+                    format!(
+                        "A run that has not ended is ended by `fovea cancel {id}`; checkpoints are \
+                     removed with it by --with-checkpoints"
+                    )
+                })
+            });
+        tally.add(id, &format!("run {id}"), removed);
+    }
+    tally.finish()
+}
+
+/// Removes checkpoints of one run.
+pub async fn checkpoints(
+    client: &Client,
+    run: &str,
+    steps: &[u64],
+    yes: bool,
+    output: &Output,
+) -> Result<(), Error> {
+    if !yes {
+        let listed: Vec<String> = steps.iter().map(u64::to_string).collect();
+        let question = format!(
+            "Remove {} of run {run} (step {})? This cannot be undone.",
+            count(steps.len() as u64, "checkpoint", "checkpoints"),
+            listed.join(", ")
+        );
+        if !output.confirm(&question)? {
+            return Err(Error::NotConfirmed);
+        }
+    }
+    let mut tally = Tally::new(Kind::Checkpoint, steps.len(), output);
+    for step in steps {
+        let removed = client.remove_checkpoint(run, *step).await.map_err(|error| {
+            error.with_hint(|| format!("`fovea checkpoints {run}` lists what can be removed"))
+        });
+        let name = format!("{run}/{step}");
+        tally.add(&name, &format!("checkpoint {step} of run {run}"), removed);
+    }
+    tally.finish()
+}
+
+/// Removes datasets.
+pub async fn datasets(
+    client: &Client,
+    names: &[String],
+    yes: bool,
+    output: &Output,
+) -> Result<(), Error> {
+    if !yes {
+        let question = format!(
+            "Remove {} {} from the coordinator?",
+            if names.len() == 1 {
+                "dataset"
+            } else {
+                "datasets"
+            },
+            names.join(", ")
+        );
+        if !output.confirm(&question)? {
+            return Err(Error::NotConfirmed);
+        }
+    }
+    let mut tally = Tally::new(Kind::Dataset, names.len(), output);
+    for name in names {
+        let removed = client
+            .remove_dataset(name)
+            .await
+            .map_err(|error| error.with_hint(|| "`fovea runs` shows the runs that need it".into()));
+        tally.add(name, &format!("dataset {name}"), removed);
+    }
+    tally.finish()
+}
+
+/// The results of several removals.
+struct Tally<'a> {
+    kind: Kind,
+    of: usize,
+    failed: usize,
+    first: Option<Error>,
+    output: &'a Output,
+}
+
+impl<'a> Tally<'a> {
+    fn new(kind: Kind, of: usize, output: &'a Output) -> Self {
+        Self {
+            kind,
+            of,
+            failed: 0,
+            first: None,
+            output,
+        }
+    }
+
+    fn add(&mut self, name: &str, what: &str, result: Result<Removed, Error>) {
+        match result {
+            Ok(removed) => {
+                self.output.record(&Record::Removed {
+                    kind: self.kind,
+                    name,
+                    checkpoints: removed.checkpoints,
+                    freed_bytes: removed.freed_bytes,
+                });
+                let with = match self.kind {
+                    Kind::Run if removed.checkpoints > 0 => format!(
+                        " with {}",
+                        count(u64::from(removed.checkpoints), "checkpoint", "checkpoints")
+                    ),
+                    Kind::Run | Kind::Checkpoint | Kind::Dataset => String::new(),
+                };
+                self.output.line(format!(
+                    "{what} removed{with}, {} freed",
+                    bytes(removed.freed_bytes)
+                ));
+            }
+            Err(error) => {
+                self.failed += 1;
+                self.output.record(&Record::NotRemoved {
+                    kind: self.kind,
+                    name,
+                    exit_code: error.exit_code(),
+                    message: error.to_string(),
+                });
+                // The error of a single removal is the command's own.
+                if self.of > 1 {
+                    self.output.complain(&format!("{what}: {error}"));
+                }
+                self.first.get_or_insert(error);
+            }
+        }
+    }
+
+    fn finish(self) -> Result<(), Error> {
+        match self.first {
+            None => Ok(()),
+            Some(error) if self.of == 1 => Err(error),
+            Some(error) => Err(Error::Remove {
+                failed: self.failed,
+                of: self.of,
+                exit_code: error.exit_code(),
+            }),
+        }
+    }
+}

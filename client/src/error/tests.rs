@@ -1,0 +1,90 @@
+//! Texts and exit codes of errors.
+
+use super::*;
+use tonic::Status;
+
+#[test]
+fn a_status_becomes_one_sentence_and_an_exit_code() {
+    let cases = [
+        (
+            Status::not_found("no run \"x\""),
+            4,
+            "refused: no run \"x\"",
+        ),
+        (Status::invalid_argument("train.batch: 0"), 4, "train.batch"),
+        (Status::failed_precondition("is running"), 4, "is running"),
+        (Status::already_exists("taken"), 4, "taken"),
+        (Status::unimplemented(""), 4, "the same version"),
+        (
+            Status::unimplemented("protocol 3, ours is 2: update fovea"),
+            4,
+            "refused: protocol 3, ours is 2: update fovea",
+        ),
+        (
+            Status::unavailable("the checkpoint store is not mounted."),
+            3,
+            "at http://h:1 cannot do this now: the checkpoint store is not mounted. Try again",
+        ),
+        (
+            Status::resource_exhausted("200 watches (max_watches_per_client)"),
+            3,
+            "at a limit: 200 watches (max_watches_per_client). Try again later",
+        ),
+        (Status::internal("disk"), 1, "failed (INTERNAL): disk"),
+    ];
+    for (status, exit, part) in cases {
+        let error = Error::from_status(&status, "http://h:1");
+        let text = error.to_string();
+        assert_eq!(error.exit_code(), exit, "{text}");
+        assert!(text.contains(part), "{text}");
+        assert!(!text.contains("Status {"), "a debug dump: {text}");
+    }
+}
+
+#[test]
+fn a_broken_connection_names_the_address() {
+    let broken = std::io::Error::new(std::io::ErrorKind::ConnectionReset, "reset by peer");
+    let error = Error::from_status(&Status::from_error(Box::new(broken)), "http://h:1");
+    assert_eq!(error.exit_code(), 3);
+    assert_eq!(
+        error.to_string(),
+        "lost the connection to the coordinator at http://h:1: reset by peer"
+    );
+}
+
+#[test]
+fn a_hint_is_added_only_where_the_coordinator_gives_none() {
+    let refused = |text: &str| {
+        Error::from_status(&Status::failed_precondition(text), "http://h:1")
+            .with_hint(|| "Cancel it first with `fovea cancel dr-1`".into())
+            .to_string()
+    };
+    assert_eq!(
+        refused("run dr-1 is running"),
+        "the coordinator refused: run dr-1 is running. Cancel it first with `fovea cancel dr-1`"
+    );
+    assert_eq!(
+        refused("run dr-1 is running; `fovea cancel dr-1` stops it"),
+        "the coordinator refused: run dr-1 is running; `fovea cancel dr-1` stops it"
+    );
+}
+
+#[test]
+fn unreadable_alone_has_an_exit_code_of_its_own() {
+    let counts = |corrupt, missing, unreadable| {
+        Error::Verification(VerifiedCounts {
+            what: "run dr-1".into(),
+            of: 3,
+            corrupt,
+            missing,
+            unreadable,
+        })
+    };
+    assert_eq!(counts(1, 0, 1).exit_code(), 7);
+    assert_eq!(counts(0, 1, 0).exit_code(), 7);
+    assert_eq!(counts(0, 0, 2).exit_code(), 8);
+    assert_eq!(
+        counts(1, 0, 1).to_string(),
+        "run dr-1: of 3 files, 1 corrupt, 1 unreadable now (try again)"
+    );
+}

@@ -20,6 +20,7 @@
 //! | `root`   | the tests run as root, with `setpriv` of util-linux               |
 //! | `gpu`    | an NVIDIA GPU with its driver                                     |
 //! | `avx2`   | a processor with AVX2                                             |
+//! | `noamx`  | a processor without AMX for bf16, which is faster than our kernel |
 
 // Each build script uses its own part of this.
 #![allow(dead_code)]
@@ -37,16 +38,18 @@ pub enum Need {
     Root,
     Gpu,
     Avx2,
+    NoAmx,
 }
 
 impl Need {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Shared,
         Self::Netns,
         Self::Mount,
         Self::Root,
         Self::Gpu,
         Self::Avx2,
+        Self::NoAmx,
     ];
 
     fn name(self) -> &'static str {
@@ -57,6 +60,7 @@ impl Need {
             Self::Root => "root",
             Self::Gpu => "gpu",
             Self::Avx2 => "avx2",
+            Self::NoAmx => "noamx",
         }
     }
 
@@ -82,6 +86,10 @@ impl Need {
             Self::Avx2 => std::arch::is_x86_feature_detected!("avx2"),
             #[cfg(not(target_arch = "x86_64"))]
             Self::Avx2 => false,
+            Self::NoAmx => {
+                let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+                !info.contains("amx_bf16")
+            }
         }
     }
 }

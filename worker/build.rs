@@ -27,7 +27,7 @@ fn main() {
     let libraries = root.join(".libtorch/site/torch/lib");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=LIBTORCH");
-    requires::emit(&[requires::Need::Shared]);
+    requires::emit(&[requires::Need::Shared, requires::Need::NoAmx]);
 
     println!("cargo::rustc-env=FOVEA_LIBTORCH_VERSION={}", version(root));
 

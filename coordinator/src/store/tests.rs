@@ -394,7 +394,7 @@ fn a_begun_checkpoint_leaves_nothing_when_it_is_dropped_and_is_not_swept_before(
 
 #[test]
 #[cfg(target_os = "linux")]
-#[ignore = "mounts a small tmpfs, which needs root: run it as root with --ignored"]
+#[cfg_attr(not(has_mount), ignore = "needs to mount a tmpfs: root")]
 fn a_disk_that_is_really_full_loses_nothing_and_says_how_much_is_needed() {
     let root = memory_folder();
     let mount = root.path().join("disk");

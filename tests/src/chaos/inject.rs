@@ -171,10 +171,6 @@ impl Chaos<'_> {
     async fn make_store_unreadable(&mut self) -> Result<(), String> {
         let (id, stored) = self.run_and_checkpoints().await?;
         let newest = *stored.last().ok_or("there is no checkpoint yet")?;
-        let snapshot = self.watcher().now();
-        if snapshot.step + 8 >= snapshot.total {
-            return Err("the run is about to end".into());
-        }
         let store = self.nodes.store();
         let mode = fs::metadata(&store).map_err(|e| e.to_string())?;
         let mode = mode.permissions();
@@ -261,6 +257,21 @@ impl Chaos<'_> {
         let seed = self.options.seed;
         self.watcher().step_after(&before, PATIENCE, seed).await;
         self.watcher().next_step(PATIENCE, seed).await;
+    }
+
+    /// Waits until the run has a checkpoint, if it is not about to end.
+    pub(super) async fn wait_for_checkpoint(&mut self) -> Result<(), String> {
+        let seed = self.options.seed;
+        loop {
+            let now = self.watcher().now();
+            if now.phase.is_terminal() || now.step + 8 >= now.total {
+                return Err("the run is about to end".into());
+            }
+            if !self.run_and_checkpoints().await?.1.is_empty() {
+                return Ok(());
+            }
+            self.watcher().next_step(PATIENCE, seed).await;
+        }
     }
 
     /// Asks for the run until `holds`.

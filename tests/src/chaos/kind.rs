@@ -86,6 +86,14 @@ impl Kind {
         Self::ALL.into_iter().filter(|kind| !needs(kind)).collect()
     }
 
+    /// Whether it makes sense only for a run that has a checkpoint.
+    pub(super) fn needs_checkpoint(self) -> bool {
+        matches!(
+            self,
+            Self::CorruptCheckpoint | Self::StoreUnreadable | Self::StoreUnmounted
+        )
+    }
+
     /// Whether no worker survives it.
     pub(super) fn kills_all_workers(self) -> bool {
         matches!(

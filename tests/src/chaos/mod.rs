@@ -55,7 +55,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// (`min_free_mib`, 1 GiB).
 const STORE_BYTES: u64 = 1800 << 20;
 /// Attempts to inject a fault that is refused, for each kind, before the test gives up on it.
-const ATTEMPTS: usize = 10;
+const ATTEMPTS: usize = 40;
 
 /// Runs the test in `dir`. Blocks.
 ///
@@ -176,7 +176,7 @@ impl Chaos<'_> {
                     let missing = !self.report.faults.contains_key(&kind);
                     if missing && !queue.contains(&kind) && *refused < ATTEMPTS {
                         queue.push_back(kind);
-                    } else if *refused >= ATTEMPTS * 10 {
+                    } else if *refused >= ATTEMPTS * 5 {
                         return;
                     }
                 }
@@ -204,6 +204,9 @@ impl Chaos<'_> {
 
     /// Injects one fault, waits for the next step, and repairs. An error says why it cannot be injected now.
     async fn one_fault(&mut self, kind: Kind) -> Result<(), String> {
+        if kind.needs_checkpoint() {
+            self.wait_for_checkpoint().await?;
+        }
         // At any point of a step, of a checkpoint, of an epoch.
         let pause = random::below(&mut self.random, 1200);
         tokio::time::sleep(Duration::from_millis(pause)).await;

@@ -189,7 +189,7 @@ impl Drop for Mount {
 }
 
 #[tokio::test]
-#[ignore = "mounts a tmpfs, which needs root: run it with --ignored"]
+#[cfg_attr(not(has_mount), ignore = "needs to mount a tmpfs: root")]
 async fn a_full_file_system_delays_and_loses_nothing() {
     if given().is_some() {
         return;

@@ -418,13 +418,13 @@ mod tests {
             || Matrix::dense(&values, usize::MAX, 2),
             "24 values for a matrix",
         );
-        refused(
-            || drop(MatrixMut::dense(&mut [0.0; 3], 2, 2)),
-            "3 values for a matrix of 2x2",
-        );
         refused(|| matrix(3, 4).rows(2, 2), "rows 2..2+2 of a matrix with 3");
         refused(|| matrix(3, 4).columns(usize::MAX, 2), "of a matrix with 4");
         let mut out = [0.0; 12];
+        refused(
+            || MatrixMut::dense(&mut out[..3], 2, 2).rows,
+            "3 values for a matrix of 2x2",
+        );
         let whole = MatrixMut::dense(&mut out, 3, 4);
         refused(
             || whole.split_columns(3),

@@ -104,7 +104,7 @@ fn pixels(
         from > 0 && to > 0,
         "{name}: a filter of {to}x{from} is empty"
     );
-    let expected = from.checked_mul(to).unwrap_or(usize::MAX);
+    let expected = from.saturating_mul(to);
     check::length(
         name,
         "the filter",

@@ -1,32 +1,33 @@
-//! Which state a new generation starts from: a pure function of what its members hold.
+//! Adoption: the state from which a new generation starts, a pure function of the states that its members hold.
 //!
-//! Each member tells all others what state of the run it holds. All apply [`adopt`] to the same offers,
-//! so all come to the same decision without asking anybody.
+//! Each member sends all others the id of the state of the run that it holds in memory. All apply [`adopt`] to the same
+//! offers, so all make the same decision without the coordinator.
 
 use std::collections::BTreeMap;
 
 use crate::state::StateId;
 
-/// Where the members' common state comes from.
+/// The source of the members' common state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Adoption {
-    /// From the memory of `source`, the first of those that hold it. `receivers` lack it or hold another;
-    /// `differing` held another state of the same step and were outvoted.
+    /// The memory of a member. All numbers are ranks. `source` is the first member that holds the state; `receivers` hold
+    /// none or another and get it from there; `differing` are those receivers that hold another state of the same
+    /// step, and were outvoted.
     Member {
         source: usize,
         receivers: Vec<usize>,
         differing: Vec<usize>,
     },
-    /// From the newest checkpoint, or the first weights: nobody holds anything newer.
+    /// The newest checkpoint, or the initial weights if there is none: no member holds a newer state.
     Stored,
-    /// From the newest checkpoint, though newer states are held: these members (by rank) hold different
-    /// states of one step, and no state has a majority.
+    /// The newest checkpoint, although members hold newer states: the members with the ranks `holders` hold different
+    /// states of the same step, and no state has a majority.
     Disputed { holders: Vec<usize> },
 }
 
-/// Decides by rank what the members adopt. `stored` is the step of the newest checkpoint, 0 without one.
-/// A state no newer than that is not worth more than the checkpoint, except that it is in memory: it is
-/// preferred when it is exactly as new.
+/// Decides which state the members adopt. `offers` has each member's state by rank, None for a member without one;
+/// `stored` is the step of the newest checkpoint, 0 without one. A state in memory is preferred to a checkpoint of the
+/// same step, because nothing has to be fetched; an older one is not used.
 pub fn adopt(offers: &[Option<StateId>], stored: u64) -> Adoption {
     let Some(step) = offers.iter().flatten().map(|held| held.step).max() else {
         return Adoption::Stored;

@@ -1,15 +1,16 @@
-//! What is known of a stored checkpoint.
+//! The description of a stored checkpoint, and the numeric fingerprint.
 
 use serde::{Deserialize, Serialize};
 
-/// What the bits of a run depend on besides its spec: the machine and its libraries.
+/// The numeric fingerprint: what the bits of a run's result depend on besides its spec, that is the machine and its
+/// libraries.
 ///
-/// A resume under another fingerprint is allowed, and said.
+/// A resume under another fingerprint is allowed, and logged as `fingerprint.changed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
     /// Kind of device: `cpu` or the GPU's model.
     pub device: String,
-    /// CPU model and its vector extensions, as far as they choose kernels.
+    /// CPU model, with those vector extensions by which kernels are chosen.
     pub cpu: String,
     /// Version of libtorch.
     pub libtorch: String,
@@ -22,8 +23,8 @@ pub struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// How `self` (now) differs from `then`, field by field; empty when the bits will agree. Fovea's
-    /// own version is not compared: it is recorded for people.
+    /// The differences between `self` (now) and `then`, one text for each field; empty if the bits will be equal. Fovea's
+    /// own version is recorded for people and not compared.
     pub fn differences(&self, then: &Fingerprint) -> Vec<String> {
         let Fingerprint {
             device,
@@ -48,10 +49,10 @@ impl Fingerprint {
     }
 }
 
-/// A checkpoint in the store. Only whole, verified files have one.
+/// A checkpoint in the store. It exists only for files that are complete and verified.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckpointInfo {
-    /// Committed steps that it holds.
+    /// Step: the number of committed steps that it holds.
     pub step: u64,
     /// Generation that wrote it.
     pub generation: u64,
@@ -59,11 +60,11 @@ pub struct CheckpointInfo {
     pub bytes: u64,
     /// SHA-256 of the file, in hex.
     pub sha256: String,
-    /// Milliseconds since the Unix epoch.
+    /// When it was stored, milliseconds since the Unix epoch.
     pub stored_at_ms: u64,
-    /// What its bits depend on.
+    /// Numeric fingerprint of the workers that wrote it.
     pub fingerprint: Fingerprint,
-    /// How often the run had been sent back to a checkpoint before this one was taken.
+    /// Lineage: how many rewinds the run had had when the checkpoint was taken.
     #[serde(default)]
     pub lineage: u64,
 }

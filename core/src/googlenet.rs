@@ -1,10 +1,10 @@
-//! BVLC GoogLeNet as pure data: layers, shapes, counts, the flat layout of its parameters, and how new
-//! parameters are drawn.
+//! BVLC GoogLeNet as pure data: layers, shapes, sizes, the flat layout of its parameters, and the initial values of new
+//! parameters.
 //!
 //! The network is the main trunk of BVLC's `bvlc_googlenet` (57 convolutions and `loss3/classifier`; the
 //! auxiliary heads exist for training from scratch and are not part of it). Layer names are Caffe's, and
-//! parameters are called `<layer>.weight` and `<layer>.bias`. Nothing here computes with tensors: the
-//! worker does, and the coordinator names the slices of a checkpoint without linking libtorch.
+//! parameters are called `<layer>.weight` and `<layer>.bias`. Nothing here computes with tensors, so the coordinator can
+//! name the tensors of a checkpoint without linking libtorch.
 
 mod init;
 mod layers;

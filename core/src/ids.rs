@@ -1,10 +1,10 @@
-//! Identifiers. Each is checked once, where it enters, and trusted afterwards.
+//! Identifiers. Each is validated once, when it is made from a text, and is valid from then on.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Why a text is not an identifier.
+/// A text is not a valid identifier.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} {text:?} is not valid: {rule}")]
 pub struct IdError {
@@ -13,7 +13,7 @@ pub struct IdError {
     rule: &'static str,
 }
 
-/// What every name that becomes part of a path or a log line must look like.
+/// The rule for every name that becomes part of a path or a log line.
 const RULE: &str =
     "use 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or a digit";
 
@@ -26,7 +26,7 @@ fn check(kind: &'static str, text: &str) -> Result<(), IdError> {
     if good {
         return Ok(());
     }
-    // What a stranger sent may be huge; the message stays short.
+    // The text may have been sent by a client and be huge; the message is kept short.
     let text = text.chars().take(80).collect();
     Err(IdError {
         kind,
@@ -43,7 +43,10 @@ macro_rules! name_id {
         pub struct $name(String);
 
         impl $name {
-            /// Checks `text` and makes it an identifier.
+            /// Makes an identifier of `text`.
+            ///
+            /// # Errors
+            /// If `text` is not 1 to 64 letters, digits, '.', '_' or '-', starting with a letter or a digit.
             pub fn new(text: impl Into<String>) -> Result<Self, IdError> {
                 let text = text.into();
                 check($kind, &text)?;
@@ -78,12 +81,12 @@ macro_rules! name_id {
 }
 
 name_id!(
-    /// A run, named by the coordinator when it accepts the run: `<name>-<number>`.
+    /// Id of a run, given by the coordinator when it accepts the run: `<name>-<number>`.
     RunId,
     "run id"
 );
 name_id!(
-    /// A worker process. It lasts as long as the process: a restarted worker has a new one.
+    /// Id of a worker process. A restarted worker has a new one.
     WorkerId,
     "worker id"
 );

@@ -1,28 +1,28 @@
 //! The ledger: which training samples each committed step used, and its audit.
 //!
-//! The entries come from the workers: the ordinals travel through the reduction of the very step that used
-//! them, so a step's entry cannot say anything else than what was added up. Ordinals are packed with as many
-//! bits as the size of the split needs, two bytes each for a split like EyePACS'.
+//! Workers report the entries. The ordinals of a step's samples are part of the same reduction as the step's gradient, so
+//! an entry lists exactly the samples whose gradients were added. Ordinals are packed with as many bits as the size of
+//! the split needs: two bytes each for a split of the size of EyePACS.
 
 use crate::plan::ShardPlan;
 
 /// A committed step in the ledger.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// Committed steps after it, from 1.
+    /// Number of the step, from 1: committed steps after it.
     pub step: u64,
     /// Mean training loss in nats.
     pub loss: f64,
-    /// Ordinals in the training split, virtual rank by virtual rank.
+    /// Samples that it used: ordinals in the training split from 0, virtual rank by virtual rank.
     pub samples: Vec<u32>,
 }
 
-/// Bits for an ordinal below `train_samples`.
+/// Number of bits for an ordinal below `train_samples`.
 fn width(train_samples: u64) -> u32 {
     (64 - train_samples.saturating_sub(1).leading_zeros()).max(1)
 }
 
-/// Packs `samples`, each below `train_samples`, into a row of bits, low bits first.
+/// Packs `samples`, each below `train_samples`, into consecutive bits, low bits first.
 pub fn pack(samples: &[u32], train_samples: u64) -> Vec<u8> {
     let width = width(train_samples);
     let mut bytes = Vec::with_capacity((samples.len() * width as usize).div_ceil(8));
@@ -42,7 +42,7 @@ pub fn pack(samples: &[u32], train_samples: u64) -> Vec<u8> {
     bytes
 }
 
-/// Unpacks `count` samples. None if `bytes` are too few.
+/// Unpacks `count` samples, the inverse of [`pack`]. None if there are too few bytes.
 pub fn unpack(bytes: &[u8], count: usize, train_samples: u64) -> Option<Vec<u32>> {
     let width = width(train_samples);
     if bytes.len() < (count * width as usize).div_ceil(8) {
@@ -63,42 +63,42 @@ pub fn unpack(bytes: &[u8], count: usize, train_samples: u64) -> Option<Vec<u32>
     Some(samples)
 }
 
-/// Problems that a report lists, at most.
+/// Largest number of problems in a report.
 const PROBLEMS: usize = 100;
 
-/// What an audit found.
+/// The result of an audit.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Audit {
-    /// Steps in the ledger.
+    /// Number of steps in the ledger.
     pub steps: u64,
-    /// Whole epochs whose samples are the training split, each once.
+    /// Number of complete epochs that used every sample of the training split exactly once.
     pub clean_epochs: u32,
-    /// Samples used, counted as often as they were used.
+    /// Number of samples used, repetitions included.
     pub samples_used: u64,
-    /// What is wrong, in order of steps; at most 100.
+    /// Problems in order of steps, at most 100.
     pub problems: Vec<String>,
 }
 
-/// Compares a ledger with the plan, entry by entry, in memory that does not depend on the number of steps: no step is
-/// missing or there twice, each whole epoch's multiset of samples is the training split, a begun epoch uses no sample
-/// twice, and each step used what the plan says.
+/// Compares a ledger with the plan, entry by entry, in memory that does not depend on the number of steps. It checks that
+/// no step is missing or repeated, that each complete epoch used every sample of the training split exactly once, that
+/// an epoch under way used no sample twice, and that each step used the samples that the plan gives it.
 #[derive(Debug, Clone)]
 pub struct Auditor {
     plan: ShardPlan,
     audit: Audit,
-    /// How often the epoch under way used each sample.
+    /// How often the epoch under way has used each sample.
     uses: Vec<u32>,
-    /// The epoch whose order `orders` holds: each virtual rank's samples.
+    /// The epoch whose orders are in `orders`: the samples of each virtual rank.
     epoch: Option<u32>,
     orders: Vec<Vec<u32>>,
     /// The step expected next.
     next: u64,
-    /// A step of the epoch under way is missing or there twice.
+    /// Whether a step of the epoch under way is missing or repeated.
     broken: bool,
 }
 
 impl Auditor {
-    /// Expects step 1 first.
+    /// An auditor that expects step 1 first.
     pub fn new(plan: ShardPlan) -> Self {
         Self {
             uses: vec![0; plan.train_samples() as usize],
@@ -158,7 +158,7 @@ impl Auditor {
         }
     }
 
-    /// What was found; `committed` is the run's newest committed step.
+    /// Ends the audit. `committed` is the run's newest committed step: steps up to it must be in the ledger.
     pub fn finish(mut self, committed: u64) -> Audit {
         if let Some(sample) = self.uses.iter().position(|&count| count > 1) {
             let times = self.uses[sample];

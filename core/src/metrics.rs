@@ -1,43 +1,43 @@
-//! Evaluation from per-sample scores.
+//! Metrics of an evaluation, computed from the scores of its samples.
 
 use serde::{Deserialize, Serialize};
 
-/// What the model said of one validation sample.
+/// The model's output for one validation sample.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
-    /// Ordinal in the validation split.
+    /// Ordinal in the validation split, from 0.
     pub sample: u32,
-    /// Class index that the label maps to.
+    /// Class index of the sample's label.
     pub label: u32,
-    /// Softmax probabilities, one for each class.
+    /// Softmax probability of each class.
     pub probabilities: Vec<f32>,
     /// Cross-entropy, -ln p(label), in nats.
     pub loss: f32,
 }
 
-/// An epoch's validation results.
+/// Metrics of an epoch on the validation split.
 ///
-/// With more than two classes "positive" means a class index of at least `positive_from`, and its
-/// probability is the sum over those classes.
+/// With more than two classes a sample is positive if its class index is at least `positive_from`, and P(positive) is
+/// the sum of the probabilities of those classes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
-    /// Samples scored.
+    /// Number of samples scored.
     pub samples: u64,
-    /// Samples whose label is positive.
+    /// Number of samples whose label is positive.
     pub positives: u64,
     /// Mean cross-entropy in nats.
     pub loss: f64,
-    /// Share of samples whose most probable class is the label.
+    /// Share of samples whose most probable class is the label, 0 to 1.
     pub accuracy: f64,
-    /// Area under the ROC curve, ties counted half; None when only one kind of label is there.
+    /// Area under the ROC curve, 0 to 1, ties counted half; None if all labels are positive or all are negative.
     pub auc: Option<f64>,
-    /// Share of positives with P(positive) > 0.5; None without positives.
+    /// Share of positive samples with P(positive) > 0.5, 0 to 1; None without positive samples.
     pub sensitivity: Option<f64>,
-    /// Share of negatives with P(positive) <= 0.5; None without negatives.
+    /// Share of negative samples with P(positive) <= 0.5, 0 to 1; None without negative samples.
     pub specificity: Option<f64>,
-    /// Quadratic weighted kappa of the most probable class; None where it is not defined.
+    /// Cohen's kappa of the most probable class with quadratic weights, -1 to 1; None where it is undefined.
     pub quadratic_kappa: Option<f64>,
-    /// `confusion[label][prediction]` counts.
+    /// Numbers of samples: `confusion[label][prediction]`.
     pub confusion: Vec<Vec<u64>>,
 }
 
@@ -48,7 +48,7 @@ pub fn evaluate(scores: &[Score], classes: usize, positive_class: u32) -> Evalua
     let mut ranked = Vec::with_capacity(scores.len());
     let (mut hits_pos, mut hits_neg) = (0u64, 0u64);
     for score in scores {
-        // First of equals, as argmax has it.
+        // Of equal probabilities the first counts, as with argmax.
         let mut predicted = 0;
         for (class, p) in score.probabilities.iter().enumerate() {
             if *p > score.probabilities[predicted] {
@@ -87,8 +87,8 @@ pub fn evaluate(scores: &[Score], classes: usize, positive_class: u32) -> Evalua
     }
 }
 
-/// Area under the ROC curve as the Mann–Whitney statistic: the chance that a positive scores above
-/// a negative, ties counted half. Sorts `ranked` (score, is positive).
+/// Area under the ROC curve as the Mann–Whitney statistic: the probability that a positive sample scores above a negative
+/// one, ties counted half. Sorts `ranked`, pairs of (score, is positive).
 fn auc(ranked: &mut [(f64, bool)]) -> Option<f64> {
     let positives = ranked.iter().filter(|r| r.1).count() as f64;
     let negatives = ranked.len() as f64 - positives;
@@ -103,7 +103,7 @@ fn auc(ranked: &mut [(f64, bool)]) -> Option<f64> {
         while j < ranked.len() && ranked[j].0 == ranked[i].0 {
             j += 1;
         }
-        // Ranks i+1 ..= j share their mean.
+        // Equal scores get the mean of their ranks i+1 ..= j.
         let mean = (i + 1 + j) as f64 / 2.0;
         rank_sum += mean * ranked[i..j].iter().filter(|r| r.1).count() as f64;
         i = j;
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(evaluate(&[], 2, 1).sensitivity, None);
     }
 
-    /// Five grades: positive is grade >= 2, and kappa against a value worked out by hand:
+    /// Five grades: positive is grade >= 2. The expected kappa was computed by hand:
     /// O = [[1,0,0],[0,0,1],[0,0,1]] over grades 0, 2, 4 gives sum(wO) = 4 and, with marginals
     /// 1,1,1 and 1,0,2, sum(wE) = (4*0 + 16*2 + 4*1 + 4*2 + 16*1)/3 = 60/3.
     #[test]

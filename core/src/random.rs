@@ -1,14 +1,14 @@
-//! Randomness that belongs to the run, not to whoever computes it.
+//! Random numbers of a run, which do not depend on the machine that draws them.
 //!
-//! Everything random is drawn from a stream keyed by *what it is for* and by numbers such as the
-//! seed, the epoch and the sample; never by a worker, a thread or a clock. ChaCha8 is portable and
-//! its output is part of its definition, so a stream is the same on every machine.
+//! Everything random is drawn from a stream that is keyed by its purpose and by numbers such as the seed, the epoch and
+//! the sample, and never by a worker, a thread or a clock. The output of ChaCha8 is part of its definition, so a stream is
+//! the same on every machine.
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore, SeedableRng};
 use sha2::{Digest, Sha256};
 
-/// The stream for one `purpose` and `key`.
+/// The stream of random numbers for one `purpose` and `key`. The same arguments always give the same stream.
 pub fn stream(purpose: &str, key: &[u64]) -> ChaCha8Rng {
     let mut hash = Sha256::new();
     hash.update((purpose.len() as u64).to_le_bytes());
@@ -19,10 +19,13 @@ pub fn stream(purpose: &str, key: &[u64]) -> ChaCha8Rng {
     ChaCha8Rng::from_seed(hash.finalize().into())
 }
 
-/// A number in `0..n`, without modulo bias. `n` must not be 0.
+/// A uniform number in `0..n`, without modulo bias.
+///
+/// # Panics
+/// If `n` is 0.
 pub fn below(rng: &mut impl RngCore, n: u64) -> u64 {
     assert!(n > 0, "below(0) has no answer");
-    // Rejects the tail that would make small numbers likelier.
+    // Numbers beyond the last multiple of n are rejected: they would make small results more likely.
     let zone = u64::MAX - u64::MAX % n;
     loop {
         let x = rng.next_u64();
@@ -32,8 +35,8 @@ pub fn below(rng: &mut impl RngCore, n: u64) -> u64 {
     }
 }
 
-/// Fisher–Yates. Written here because a library's shuffle may change between versions, and with it
-/// the order of every run.
+/// Shuffles `items` (Fisher–Yates). It is written here because a library's shuffle may change between versions, and with
+/// it the order of every run.
 pub fn shuffle<T>(rng: &mut impl RngCore, items: &mut [T]) {
     for i in (1..items.len()).rev() {
         let j = below(rng, i as u64 + 1) as usize;
@@ -71,7 +74,7 @@ mod tests {
         assert_ne!(first("order", &[1, 2]), first("dropout", &[1, 2]));
     }
 
-    /// Pins the stream itself: if a dependency changed it, every old run would change.
+    /// The stream must stay as it is: if a dependency changed it, every old run would change.
     #[test]
     fn the_stream_is_pinned() {
         let mut items: Vec<u32> = (0..8).collect();

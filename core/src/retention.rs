@@ -1,11 +1,11 @@
-//! Which checkpoints are kept: a pure function.
+//! Retention: which checkpoints of a run are kept and which are removed, a pure function.
 
 use crate::checkpoint::CheckpointInfo;
 use crate::metrics::Evaluation;
 use crate::run::EpochResult;
 use crate::spec::{BestBy, CheckpointSpec};
 
-/// The steps of the checkpoints in `stored` (by step) that are to be removed.
+/// The steps of those checkpoints in `stored` (ordered by step) that are to be removed.
 ///
 /// Kept are: the newest `keep_last` (all, if 0), the best by `keep_best` among those taken at the end of an
 /// evaluated epoch (the earlier of equals), and `wanted`, the one that a person chose to resume from.
@@ -38,7 +38,7 @@ pub fn best(stored: &[CheckpointInfo], epochs: &[EpochResult], by: BestBy) -> Op
     };
     let mut best: Option<(u64, f64)> = None;
     for checkpoint in stored {
-        // Epochs are sorted, and so are the steps that they end at.
+        // Epochs are sorted, and so are the steps at which they end.
         let Ok(at) = epochs.binary_search_by_key(&checkpoint.step, |e| e.step) else {
             continue;
         };
@@ -107,11 +107,11 @@ mod tests {
             (0, BestBy::Auc, None, &[]),
             (9, BestBy::None, None, &[]),
             (2, BestBy::None, None, &[5, 10, 15, 20, 25]),
-            // The earlier of two that are equally good.
+            // Of two equally good ones the earlier is kept.
             (2, BestBy::Auc, None, &[5, 10, 15, 25]),
             (1, BestBy::Loss, None, &[5, 10, 15, 20, 25]),
             (1, BestBy::Auc, Some(15), &[5, 10, 25, 30]),
-            // Undefined everywhere: none is the best.
+            // The metric is defined nowhere, so none is the best.
             (1, BestBy::Kappa, None, &[5, 10, 15, 20, 25, 30]),
         ];
         for (keep_last, keep_best, wanted, gone) in table {

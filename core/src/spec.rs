@@ -1,4 +1,4 @@
-//! What a run is: the validated form of `run.toml`.
+//! The spec of a run: the validated form of `run.toml`.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,13 +16,13 @@ pub struct RunSpec {
     /// Seed of everything random in the run.
     #[serde(default)]
     pub seed: u64,
-    /// The network and where its first weights come from.
+    /// The network and its initial weights.
     #[serde(default)]
     pub model: ModelSpec,
     /// How it is trained.
     #[serde(default)]
     pub train: TrainSpec,
-    /// How many workers.
+    /// How many workers it uses.
     #[serde(default)]
     pub workers: WorkersSpec,
     /// When checkpoints are taken.
@@ -30,35 +30,35 @@ pub struct RunSpec {
     pub checkpoint: CheckpointSpec,
 }
 
-/// The network and its first weights.
+/// The network and its initial weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSpec {
-    /// A .caffemodel or .safetensors file, as the workers see it; empty trains from scratch. The
-    /// client makes a relative path absolute, from the folder of run.toml.
+    /// Path of a .caffemodel or .safetensors file on the workers; empty: train from scratch. The client makes a relative
+    /// path absolute, starting from the folder of run.toml.
     pub weights: String,
-    /// SHA-256 of that file in hex; empty is not checked. The client fills it in when it can read
-    /// the file, so that every worker is known to start from the same bytes.
+    /// SHA-256 of that file in hexadecimal; empty: not compared. The client fills it in if it can read the file, so that
+    /// all workers start from the same bytes.
     pub weights_sha256: String,
-    /// How layers without given weights start.
+    /// Initial weights of layers that the file does not hold.
     pub init: Init,
-    /// 2 (grade >= positive_from) or 5 (the grades themselves).
+    /// Number of classes: 2 (whether grade >= positive_from) or 5 (the grades themselves).
     pub classes: u32,
     /// The first grade that counts as positive, 1 to 4. 2 is referable DR.
     pub positive_from: u32,
     /// Names of the layers that are not trained.
     pub frozen: Vec<String>,
-    /// Dropout before the classifier: the share of units dropped.
+    /// Share of the classifier's inputs that dropout sets to zero in training.
     pub dropout: f64,
 }
 
-/// Caffe's weight fillers.
+/// Distribution of initial weights (Caffe's weight fillers).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Init {
-    /// Uniform in +-sqrt(3/fan_in), bias 0.2: as BVLC GoogLeNet was trained.
+    /// Weights uniform in +-sqrt(3/fan_in), biases 0.2: as BVLC trained GoogLeNet.
     Xavier,
-    /// Normal with variance 2/fan_in, bias 0 (He et al. 2015).
+    /// Weights normal with variance 2/fan_in, biases 0 (He et al. 2015).
     Msra,
 }
 
@@ -68,34 +68,34 @@ pub enum Init {
 pub struct TrainSpec {
     /// Passes over the training split.
     pub epochs: u32,
-    /// Virtual ranks over which the run is defined; workers host them.
+    /// Number of virtual ranks over which the run is defined; workers host them.
     pub virtual_ranks: u32,
-    /// Images a step for each virtual rank; the global batch is `virtual_ranks` times that.
+    /// Images of each virtual rank in a step; the global batch is `virtual_ranks` times that.
     pub batch: u32,
     /// Learning rate at the start.
     pub learning_rate: f64,
-    /// How it falls.
+    /// How the learning rate changes over the steps.
     pub policy: Policy,
     /// Exponent of `poly`.
     pub power: f64,
-    /// Steps over which the rate first rises to its value.
+    /// Number of steps over which the rate first rises linearly to its value.
     pub warmup_steps: u64,
     /// Momentum.
     pub momentum: f64,
-    /// L2 penalty; none on biases.
+    /// L2 penalty on weights; biases have none.
     pub weight_decay: f64,
     /// Learning-rate multiplier of the new classifier.
     pub head_lr_mult: f64,
-    /// Turn each image by 0, 90, 180 or 270 degrees at random.
+    /// Rotate each image by 0, 90, 180 or 270 degrees at random.
     pub rotate: bool,
     /// Number format of the computation.
     pub precision: Precision,
-    /// How gradients are added up.
+    /// How gradients are added.
     pub reduction: Reduction,
-    /// Threads a worker computes with. Part of the result's bits, hence of the run.
+    /// Threads with which a worker computes. They belong to the run because the result's bits depend on their number.
     pub threads: u32,
-    /// The workers' states are compared by digest after every so many steps, and at checkpoints; 0 at
-    /// checkpoints only.
+    /// The digests of the workers' states are compared at checkpoints and after every so many steps; 0: at checkpoints
+    /// only.
     pub digest_every: u32,
 }
 
@@ -112,41 +112,41 @@ pub enum Precision {
     Bf16,
 }
 
-/// How the gradients of a step are added up.
+/// How the gradients of a step are added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Reduction {
-    /// One gradient for each virtual rank, added in the order of virtual ranks: the result does not depend on the
-    /// workers by a bit.
+    /// One gradient for each virtual rank, added in the order of virtual ranks: the result's bits do not depend on the
+    /// workers.
     Ordered,
-    /// One gradient for all virtual ranks of a worker, computed as one batch, and a plain all-reduce. Less is computed
-    /// in small pieces and less is sent where a worker hosts several virtual ranks; where each hosts one there is no
-    /// difference. Every sample is still used exactly once, and all workers still hold the same bits, but these depend
-    /// on how many workers there were in each step.
+    /// One gradient for all virtual ranks of a worker, computed as one batch, and a plain all-reduce. This computes larger
+    /// batches and sends less if a worker hosts several virtual ranks, and makes no difference if each hosts one. Every
+    /// sample is used exactly once, and all workers hold the same bits, but these bits depend on the number of workers
+    /// in each step.
     Fast,
 }
 
-/// How many workers a run wants.
+/// How many workers a run uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WorkersSpec {
-    /// The run waits until so many are idle.
+    /// The run waits until so many workers are idle.
     pub min: u32,
-    /// It takes no more than so many; 0 means as many as there are virtual ranks.
+    /// The run is given at most so many workers; 0: as many as it has virtual ranks.
     pub max: u32,
 }
 
-/// When checkpoints are taken. One at the end of the run is always taken.
+/// When checkpoints are taken, and which are kept. The end of a run is always checkpointed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckpointSpec {
-    /// After every so many epochs; 0 for none.
+    /// A checkpoint after every so many epochs; 0: none.
     pub every_epochs: u32,
-    /// After every so many steps; 0 for none.
+    /// A checkpoint after every so many steps; 0: none.
     pub every_steps: u64,
-    /// The newest so many are kept; 0 keeps all.
+    /// So many of the newest checkpoints are kept; 0: all.
     pub keep_last: u32,
-    /// The best by this validation metric is kept, too.
+    /// The best checkpoint by this validation metric is kept, too.
     pub keep_best: BestBy,
 }
 
@@ -154,7 +154,7 @@ pub struct CheckpointSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BestBy {
-    /// None is kept for its metric.
+    /// No checkpoint is kept for its metric.
     None,
     /// Highest area under the ROC curve.
     Auc,
@@ -217,22 +217,25 @@ impl Default for CheckpointSpec {
     }
 }
 
-/// One key whose value cannot be.
+/// A key with a value that is not allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// The key as written in run.toml, such as `train.batch`.
     pub key: String,
-    /// What is wrong and what would be right.
+    /// What is wrong, and which values are allowed.
     pub message: String,
 }
 
-/// All that is wrong with a spec.
+/// All problems of a spec.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(|p| format!("{}: {}", p.key, p.message)).collect::<Vec<_>>().join("; "))]
 pub struct SpecError(pub Vec<Problem>);
 
 impl RunSpec {
-    /// Checks every value, and reports all problems at once.
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// All problems at once, each with its key.
     pub fn validate(&self) -> Result<(), SpecError> {
         let mut problems = Problems::default();
         let p = &mut problems;
@@ -315,7 +318,7 @@ impl RunSpec {
         problems.into_result()
     }
 
-    /// The most workers that the run may take.
+    /// The largest number of workers that the run may have.
     pub fn max_workers(&self) -> u32 {
         match self.workers.max {
             0 => self.train.virtual_ranks,
@@ -323,7 +326,7 @@ impl RunSpec {
         }
     }
 
-    /// The class index of an ICDR grade (0 to 4).
+    /// Class index of an ICDR grade (0 to 4).
     pub fn class_of(&self, grade: u8) -> u32 {
         if self.model.classes == 2 {
             u32::from(u32::from(grade) >= self.model.positive_from)

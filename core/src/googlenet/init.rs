@@ -1,8 +1,7 @@
-//! How new parameters are drawn: Caffe's fillers on a counter-based generator.
+//! Initial values of new parameters: Caffe's fillers on a counter-based generator.
 //!
-//! The numbers depend on (seed, parameter name) and nothing else, and only operations that IEEE 754
-//! defines exactly are used (no library logarithm or cosine), so every worker of every build draws the
-//! same bits.
+//! The values depend only on the seed and the parameter's name. Only operations that IEEE 754 defines exactly are used (no
+//! logarithm or cosine of a library), so every worker of every build draws the same bits.
 
 use rand_chacha::rand_core::RngCore;
 
@@ -10,17 +9,17 @@ use super::params::{ParamKind, ParamSpec};
 use crate::random::stream;
 use crate::spec::Init;
 
-/// Fills `out` with fresh values for the parameter `spec`.
+/// Fills `out` with initial values of the parameter `spec`.
 ///
-/// - `Xavier`: weights uniform in ±sqrt(3 / fan_in); biases 0.2, in the classifier 0. As BVLC trained
-///   GoogLeNet, and what a replaced classifier gets.
-/// - `Msra`: weights normal with deviation sqrt(2 / fan_in); biases 0. Keeps the variance through ReLUs,
-///   so that the trunk learns from scratch without its auxiliary heads (He et al. 2015).
+/// - `Xavier`: weights uniform in ±sqrt(3 / fan_in); biases 0.2, in the classifier 0. BVLC trained GoogLeNet with it, and
+///   a replaced classifier gets it.
+/// - `Msra`: weights normal with standard deviation sqrt(2 / fan_in); biases 0. It keeps the variance through ReLUs, so
+///   that the trunk can be trained from scratch without its auxiliary heads (He et al. 2015).
 ///
-/// The classifier is drawn as by `Xavier` in both cases.
+/// The classifier is filled by `Xavier` in both cases.
 ///
 /// # Panics
-/// If `out` has not as many numbers as `spec`.
+/// If the length of `out` differs from that of `spec`.
 pub fn fill(spec: &ParamSpec, init: Init, seed: u64, out: &mut [f32]) {
     assert_eq!(out.len(), spec.len(), "{}", spec.name);
     let mut rng = stream(&format!("init/{}", spec.name), &[seed]);
@@ -40,13 +39,13 @@ pub fn fill(spec: &ParamSpec, init: Init, seed: u64, out: &mut [f32]) {
     }
 }
 
-/// In [0, 1), a multiple of 2^-53.
+/// A uniform number in [0, 1), a multiple of 2^-53.
 fn uniform(rng: &mut impl RngCore) -> f64 {
     (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Standard normal, by Marsaglia's polar method. Of each pair only one value is used: simpler, and a
-/// network is drawn once.
+/// A standard normal number by Marsaglia's polar method. The second value of each pair is not used: that is simpler, and
+/// a network is drawn only once.
 fn normal(rng: &mut impl RngCore) -> f64 {
     loop {
         let x = 2.0 * uniform(rng) - 1.0;
@@ -58,9 +57,8 @@ fn normal(rng: &mut impl RngCore) -> f64 {
     }
 }
 
-/// Natural logarithm of a normal positive number, from + - * / alone: `x = m 2^e` and
-/// `ln m = 2 artanh((m-1)/(m+1))` as a series. The C library's `ln` differs between systems in its last
-/// bit.
+/// Natural logarithm of a positive normal number by + - * / alone: `x = m 2^e`, and `ln m = 2 artanh((m-1)/(m+1))` as a
+/// series. The last bit of the C library's `ln` differs between systems.
 fn ln(x: f64) -> f64 {
     let bits = x.to_bits();
     let mut exponent = ((bits >> 52) & 0x7ff) as i64 - 1023;
@@ -71,7 +69,7 @@ fn ln(x: f64) -> f64 {
     }
     let t = (m - 1.0) / (m + 1.0);
     let square = t * t;
-    // |t| <= 0.172, so the first term left out is below 1e-18 of the sum.
+    // |t| <= 0.172, so the first omitted term is below 1e-18 of the sum.
     let mut sum = 0.0;
     for n in (0..12).rev() {
         sum = sum * square + 1.0 / (2 * n + 1) as f64;

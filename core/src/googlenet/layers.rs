@@ -1,15 +1,15 @@
-//! The layer table of the main trunk, and the shapes and work that follow from it.
+//! The layer table of the main trunk, and the shapes and amounts of work that follow from it.
 //!
 //! Source: BVLC/caffe `models/bvlc_googlenet/train_val.prototxt` (settings) and `src/caffe/layers`
-//! (shape rules: a convolution rounds down, a pooling rounds up).
+//! (rules for shapes: a convolution rounds down, a pooling rounds up).
 
 use std::collections::HashMap;
 
 /// Every layer of the trunk in the order of computation, for a head of `classes` outputs.
 ///
-/// One in-place ReLU follows every convolution; it is the layer's `relu` flag, not a layer of its own.
-/// The last average pooling is over the whole map, so the network takes inputs of any size; at 224 px
-/// that is Caffe's `pool5/7x7_s1`.
+/// An in-place ReLU follows every convolution; it is the layer's `relu` flag and not a layer of its own. The last average
+/// pooling is over the whole map, so the network accepts inputs of any size; at 224 px it equals Caffe's
+/// `pool5/7x7_s1`.
 pub fn layers(classes: usize) -> Vec<Layer> {
     let mut net = Trunk::new();
     net.conv("conv1/7x7_s2", 64, 7, 2, 3);
@@ -44,15 +44,15 @@ pub struct Layer {
     /// Caffe's name, such as `inception_3a/1x1`.
     pub name: String,
     pub op: Op,
-    /// Names of the layers (or `data`) whose outputs it takes.
+    /// Names of the layers whose outputs are its inputs; `data` is the network's input.
     pub bottoms: Vec<String>,
-    /// Output channels.
+    /// Number of output channels.
     pub out: usize,
     /// Whether an in-place ReLU follows.
     pub relu: bool,
 }
 
-/// What a layer computes. Lengths are in pixels of its input; kernels are square, group and dilation 1.
+/// The operation of a layer. Lengths are in pixels of its input; kernels are square, groups and dilation are 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Op {
     Convolution {
@@ -68,11 +68,11 @@ pub enum Op {
     },
     /// Local response normalisation across channels, see [`LRN_SIZE`].
     Lrn,
-    /// Along channels.
+    /// Concatenation along the channels.
     Concat,
     /// Mean over the whole map: output 1x1.
     GlobalAveragePool,
-    /// In training, zeroes this share of the values and scales the rest by 1/(1-ratio).
+    /// In training, sets this share of the values to zero and multiplies the others by 1/(1-ratio).
     Dropout {
         ratio: f64,
     },
@@ -81,15 +81,16 @@ pub enum Op {
     },
 }
 
-/// The layer that fine-tuning replaces: the classifier.
+/// Name of the classifier, the layer that fine-tuning replaces.
 pub const HEAD: &str = "loss3/classifier";
-/// Inputs of the classifier: channels of `inception_5b/output`.
+/// Number of the classifier's inputs: channels of `inception_5b/output`.
 pub const HEAD_INPUT: usize = 1024;
-/// Outputs of the classifier as BVLC released it (ImageNet).
+/// Number of the classifier's outputs as BVLC released it (ImageNet).
 pub const TRUNK_CLASSES: usize = 1000;
-/// Share of the classifier's inputs that dropout zeroes in training.
+/// Share of the classifier's inputs that dropout sets to zero in training.
 pub const DROPOUT_RATIO: f64 = 0.4;
-/// LRN: `out = x / (k + alpha/size * sum of x^2 over size neighbouring channels)^beta`, zeros outside.
+/// Local response normalisation: `out = x / (k + alpha/size * sum of x^2 over size neighbouring channels)^beta`. Channels
+/// outside the tensor count as zero.
 pub const LRN_SIZE: usize = 5;
 /// See [`LRN_SIZE`].
 pub const LRN_ALPHA: f64 = 1e-4;
@@ -169,7 +170,7 @@ pub fn macs(classes: usize, height: usize, width: usize) -> Result<u64, ShapeErr
     Ok(work)
 }
 
-/// An input so small that a layer would have nothing to put out.
+/// The input is so small that a layer would have an empty output.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "an input of {height}x{width} px is too small for GoogLeNet: layer {layer} would be empty; use 32 px or more"
@@ -200,7 +201,7 @@ fn pooled(n: usize, kernel: usize, stride: usize, pad: usize) -> usize {
     out.max(0) as usize
 }
 
-/// Output channels of one Inception module's branches.
+/// Numbers of output channels of an inception module's branches.
 struct Inception {
     name: &'static str,
     one: usize,
@@ -238,7 +239,7 @@ const INCEPTIONS: [Inception; 9] = [
     inception("5b", [384, 192, 384, 48, 128, 128]),
 ];
 
-/// Collects layers, each on top of the last one pushed unless told otherwise.
+/// Builds the list of layers. A layer's input is the layer before it, unless another one is named.
 struct Trunk {
     layers: Vec<Layer>,
     top: String,
@@ -286,7 +287,7 @@ impl Trunk {
         self.same_shape(name, op);
     }
 
-    /// A layer that keeps the number of channels.
+    /// Adds a layer whose output has as many channels as its input.
     fn same_shape(&mut self, name: &str, op: Op) {
         self.push(name, op, self.channels, false);
     }

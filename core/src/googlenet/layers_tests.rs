@@ -96,7 +96,7 @@ fn counts_of_layers_and_work() {
     assert_eq!(layers.iter().filter(|l| l.relu).count(), 57);
     assert_eq!(weight_layer_names().len(), 58);
     assert_eq!(macs(1000, 224, 224).unwrap(), 1_582_671_872);
-    // Of the head's work, 998 of 1000 outputs go.
+    // With 2 classes, 998 of the head's 1000 outputs are saved.
     assert_eq!(macs(2, 224, 224).unwrap(), 1_582_671_872 - 998 * 1024);
 }
 

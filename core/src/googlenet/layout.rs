@@ -1,15 +1,15 @@
-//! The flat layout: where each parameter lies in the two flat buffers of a run's state.
+//! The flat layout: the place of each parameter in the two flat buffers of a run's state.
 //!
-//! All trainable parameters lie in one buffer, ordered into four groups within each of which the
-//! optimizer's multipliers are constant:
+//! All trainable parameters are in one buffer, in four groups within each of which the optimizer's multipliers are
+//! constant:
 //!
 //! ```text
 //! | weights | biases | head weight | head bias |      lr x1, x2, xh, x2h; weight decay x1, x0, x1, x0
 //! ```
 //!
-//! so that the reduction, the optimizer and checkpoint slices are ranges of one array. The frozen
-//! parameters lie in a second buffer. Within a group the order is that of the computation, and every
-//! parameter is contiguous (out, in, height, width): a slice of a buffer is an ordinary tensor.
+//! so that the reduction, the optimizer and checkpoint slices are ranges of one array. The frozen parameters are in a
+//! second buffer. Within a group the order is that of the computation, and every parameter is contiguous (out, in,
+//! height, width), so a range of a buffer is an ordinary tensor.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -17,17 +17,16 @@ use std::ops::Range;
 use super::layers::{HEAD, weight_layer_names};
 use super::params::{ParamKind, ParamSpec, param_specs};
 
-/// What the names of the velocities in a checkpoint start with.
+/// Prefix of the velocities' names in a checkpoint.
 pub const VELOCITY_PREFIX: &str = "optimizer/velocity/";
 
-/// The modules with which a new bucket of weights begins, in the order of the forward pass: see
-/// [`FlatLayout::buckets`].
+/// The modules at which a new bucket of weights begins, in the order of the forward pass; see [`FlatLayout::buckets`].
 pub const BUCKET_STARTS: [&str; 3] = ["inception_4a", "inception_4c", "inception_5a"];
 
-/// The buckets of weights.
+/// Number of the buckets of weights.
 const WEIGHT_BUCKETS: usize = BUCKET_STARTS.len() + 1;
 
-/// Where everything lies, for a number of classes and a set of frozen layers.
+/// The flat layout for a number of classes and a set of frozen layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlatLayout {
     classes: usize,
@@ -39,13 +38,17 @@ pub struct FlatLayout {
 }
 
 impl FlatLayout {
-    /// The bucket of everything but weights, see [`FlatLayout::buckets`].
+    /// Number of the bucket of everything but weights; see [`FlatLayout::buckets`].
     pub const OTHERS: usize = WEIGHT_BUCKETS;
 
-    /// The order in which a backward pass fills the buckets: those of weights from the last to the first, then the other.
+    /// The order in which a backward pass completes the buckets: those of weights from the last to the first, then the other
+    /// one.
     pub const BUCKET_ORDER: [usize; WEIGHT_BUCKETS + 1] = [3, 2, 1, 0, Self::OTHERS];
 
-    /// Lays out the parameters for `classes` outputs, with the layers named in `frozen` left untrained.
+    /// Lays out the parameters for `classes` outputs. The layers named in `frozen` are not trained.
+    ///
+    /// # Errors
+    /// If there are fewer than 2 classes, or a name in `frozen` is unknown, repeated or that of the classifier.
     pub fn new<S: AsRef<str>>(classes: u32, frozen: &[S]) -> Result<FlatLayout, LayoutError> {
         if classes < 2 {
             return Err(LayoutError::Classes { classes });
@@ -90,7 +93,7 @@ impl FlatLayout {
         Ok(layout)
     }
 
-    /// Outputs of the head.
+    /// Number of the head's outputs.
     pub fn classes(&self) -> usize {
         self.classes
     }
@@ -100,52 +103,53 @@ impl FlatLayout {
         &self.groups
     }
 
-    /// The parameters in the trainable buffer, in its order.
+    /// The parameters of the trainable buffer, in its order.
     pub fn trainable(&self) -> &[Entry] {
         &self.trainable
     }
 
-    /// The parameters in the frozen buffer, in its order.
+    /// The parameters of the frozen buffer, in its order.
     pub fn frozen(&self) -> &[Entry] {
         &self.frozen
     }
 
-    /// Elements of the trainable buffer (also of a flat gradient and of the velocity).
+    /// Number of elements of the trainable buffer, of a flat gradient and of the velocities.
     pub fn trainable_len(&self) -> usize {
         self.trainable_len
     }
 
-    /// Elements of the frozen buffer.
+    /// Number of elements of the frozen buffer.
     pub fn frozen_len(&self) -> usize {
         self.frozen_len
     }
 
-    /// Elements of a run's whole state: trainable, velocity, frozen, in this order, all f32.
+    /// Number of elements of a run's whole state: trainable parameters, velocities, frozen parameters, in this order, all
+    /// f32.
     pub fn state_len(&self) -> usize {
         2 * self.trainable_len + self.frozen_len
     }
 
-    /// Where the trainable parameters lie in the state, in elements.
+    /// Range of the trainable parameters in the state, in elements.
     pub fn params_range(&self) -> Range<usize> {
         0..self.trainable_len
     }
 
-    /// Where the velocities lie in the state, in elements.
+    /// Range of the velocities in the state, in elements.
     pub fn velocity_range(&self) -> Range<usize> {
         self.trainable_len..2 * self.trainable_len
     }
 
-    /// Where the frozen parameters lie in the state, in elements.
+    /// Range of the frozen parameters in the state, in elements.
     pub fn frozen_range(&self) -> Range<usize> {
         2 * self.trainable_len..self.state_len()
     }
 
-    /// The buckets of the trainable buffer, which follow each other without a gap: those of weights, cut before
-    /// [`BUCKET_STARTS`], then one of everything else (the biases, and the head's).
+    /// The buckets of the trainable buffer, which follow each other without a gap: those of weights, split at
+    /// [`BUCKET_STARTS`], then one of everything else (the biases, and the head's parameters). A bucket is empty if all of
+    /// its layers are frozen.
     ///
-    /// A backward pass comes to the weights of the last modules first, and there most of them are; so a bucket of
-    /// gradients can be reduced while those before it are computed, as PyTorch's DistributedDataParallel does. Some may
-    /// be empty, where layers are frozen.
+    /// A backward pass computes the gradients of the last modules first, and these have most of the weights. So a bucket of
+    /// gradients can be reduced while those of earlier modules are computed, as in PyTorch's DistributedDataParallel.
     pub fn buckets(&self) -> [Range<usize>; WEIGHT_BUCKETS + 1] {
         let weights = &self.groups[GroupKind::Weights as usize].range;
         let mut starts = [weights.end; WEIGHT_BUCKETS + 1];
@@ -154,7 +158,7 @@ impl FlatLayout {
                 starts[entry.part()] = entry.offset;
             }
         }
-        // An empty one starts where the next one does.
+        // An empty bucket starts where the next one starts.
         for i in (0..WEIGHT_BUCKETS).rev() {
             starts[i] = starts[i].min(starts[i + 1]);
         }
@@ -164,7 +168,7 @@ impl FlatLayout {
         })
     }
 
-    /// The number of the bucket that a trainable parameter's gradient is in.
+    /// Number of the bucket that holds a trainable parameter's gradient.
     pub fn bucket(&self, entry: &Entry) -> usize {
         match entry.group {
             Some(GroupKind::Weights) => entry.part(),
@@ -174,8 +178,8 @@ impl FlatLayout {
         }
     }
 
-    /// The named tensors of the state in its order. They follow each other without a gap, so they are the
-    /// table of a safetensors file whose data is the state.
+    /// The named tensors of the state, in its order. They follow each other without a gap, so they are the table of a
+    /// safetensors file whose data are the state.
     pub fn state_entries(&self) -> Vec<StateEntry> {
         let part = |entries: &[Entry], prefix: &str, start: usize| -> Vec<StateEntry> {
             entries
@@ -205,20 +209,20 @@ pub struct Entry {
     pub spec: ParamSpec,
     /// First element, in the trainable or the frozen buffer.
     pub offset: usize,
-    /// None where frozen.
+    /// None if the parameter is frozen.
     pub group: Option<GroupKind>,
 }
 
 impl Entry {
-    /// The part of the network that it belongs to, of those that [`BUCKET_STARTS`] cuts it into; the head belongs to the
-    /// last. That is also the bucket of a weight.
+    /// Number of the part of the network that it belongs to, of those into which [`BUCKET_STARTS`] splits it; the head
+    /// belongs to the last. It is also the number of a weight's bucket.
     pub fn part(&self) -> usize {
-        // Modules are named in the order of the computation.
+        // The names of the modules sort in the order of the computation.
         let layer = self.spec.layer.as_str();
         BUCKET_STARTS.partition_point(|start| *start <= layer)
     }
 
-    /// Its elements in its buffer.
+    /// Range of its elements in its buffer.
     pub fn range(&self) -> Range<usize> {
         self.offset..self.offset + self.spec.len()
     }
@@ -231,7 +235,7 @@ pub struct StateEntry {
     pub shape: Vec<usize>,
     /// First element in the state (a byte offset is four times this).
     pub offset: usize,
-    /// Elements.
+    /// Number of elements.
     pub len: usize,
 }
 
@@ -239,13 +243,13 @@ pub struct StateEntry {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
     pub kind: GroupKind,
-    /// Elements of the trainable buffer.
+    /// Range of its elements in the trainable buffer.
     pub range: Range<usize>,
 }
 
 impl Group {
-    /// Multiplier on the learning rate, where the head's is `head`. A bias learns twice as fast, as is
-    /// Caffe's usage.
+    /// Multiplier of the learning rate; that of the head's weight is `head`. A bias has twice the rate, as is usual in
+    /// Caffe.
     pub fn lr_mult(&self, head: f64) -> f64 {
         match self.kind {
             GroupKind::Weights => 1.0,
@@ -255,7 +259,7 @@ impl Group {
         }
     }
 
-    /// Multiplier on the weight decay: a bias is not decayed.
+    /// Multiplier of the weight decay; biases are not decayed.
     pub fn decay_mult(&self) -> f64 {
         match self.kind {
             GroupKind::Weights | GroupKind::HeadWeight => 1.0,
@@ -291,7 +295,7 @@ impl GroupKind {
     }
 }
 
-/// Why a layout cannot be made.
+/// The arguments do not describe a layout.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutError {
     #[error("GoogLeNet has no layer {name:?} to freeze; did you mean {}?", nearest.join(" or "))]
@@ -304,7 +308,7 @@ pub enum LayoutError {
     Classes { classes: u32 },
 }
 
-/// The three layers with parameters whose names are most like `name`, best first.
+/// The names of three layers with parameters that are most similar to `name`, the most similar first.
 pub fn nearest_layers(name: &str) -> Vec<String> {
     let wanted = name.to_lowercase();
     let mut ranked: Vec<_> = weight_layer_names()
@@ -338,7 +342,7 @@ fn checked_names<S: AsRef<str>>(frozen: &[S]) -> Result<HashSet<&str>, LayoutErr
     Ok(names)
 }
 
-/// Levenshtein's distance, in characters.
+/// Levenshtein distance in characters.
 fn edit_distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

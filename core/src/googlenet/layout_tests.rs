@@ -194,7 +194,7 @@ fn buckets_are_cut_at_modules_and_leave_nothing_out() {
     assert_eq!(of("inception_5a/1x1.weight"), 3);
     assert_eq!(of("inception_5b/1x1.bias"), 4);
     assert_eq!(of("loss3/classifier.weight"), 4);
-    // All but little of it is there before the backward pass has come to the larger half of its work.
+    // Most gradients are complete before the backward pass begins the larger part of its work.
     let lens = layout.buckets().map(|range| range.len());
     let late = (lens[0] + lens[4]) as f64 / layout.trainable_len() as f64;
     assert!(late < 0.12, "{lens:?}");

@@ -4,7 +4,7 @@ use super::layers::{HEAD, Op, layers};
 
 /// Every parameter in the order of computation, a layer's weight before its bias.
 ///
-/// With 1000 classes these are 6,998,552 numbers, with 2 classes 5,975,602.
+/// With 1000 classes they have 6,998,552 elements, with 2 classes 5,975,602.
 pub fn param_specs(classes: usize) -> Vec<ParamSpec> {
     let mut specs = Vec::new();
     for layer in layers(classes) {
@@ -35,7 +35,7 @@ pub fn param_specs(classes: usize) -> Vec<ParamSpec> {
     specs
 }
 
-/// Numbers in all parameters together.
+/// Number of elements of all parameters.
 pub fn param_count(classes: usize) -> usize {
     param_specs(classes).iter().map(ParamSpec::len).sum()
 }
@@ -47,23 +47,23 @@ pub struct ParamSpec {
     pub name: String,
     pub layer: String,
     pub kind: ParamKind,
-    /// Weights of a convolution: out, in, height, width; of the classifier: out, in; a bias: out.
+    /// Shape. Weights of a convolution: out, in, height, width; of the classifier: out, in; a bias: out.
     pub shape: Vec<usize>,
-    /// Inputs that one output of the layer sums over.
+    /// Number of inputs that one output of the layer is the sum over.
     pub fan_in: usize,
-    /// Whether it belongs to the classifier that fine-tuning replaces.
+    /// Whether it belongs to the classifier, which fine-tuning replaces.
     pub head: bool,
 }
 
 impl ParamSpec {
-    /// Numbers in it.
+    /// Number of its elements.
     #[allow(clippy::len_without_is_empty)] // No parameter is empty.
     pub fn len(&self) -> usize {
         self.shape.iter().product()
     }
 }
 
-/// Weight or bias. In Caffe's files they are a layer's blob 0 and 1.
+/// Weight or bias. In Caffe's files they are blobs 0 and 1 of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ParamKind {
     Weight,
@@ -84,7 +84,7 @@ impl ParamKind {
 mod tests {
     use super::*;
 
-    /// Weight and bias together, by layer, as published for 1000 classes.
+    /// Elements of weight and bias together, by layer, as published for 1000 classes.
     #[rustfmt::skip]
     const PER_LAYER: [(&str, usize); 58] = [
         ("conv1/7x7_s2", 9472), ("conv2/3x3_reduce", 4160), ("conv2/3x3", 110784),

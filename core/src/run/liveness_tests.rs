@@ -1,4 +1,4 @@
-//! Who is stuck, who is unreachable, whose state differs.
+//! Failure detection: which workers are stuck, which are unreachable, whose states differ.
 
 use super::*;
 
@@ -45,7 +45,7 @@ fn a_stuck_worker_is_told_from_one_that_waits_for_it() {
     // Any work resets it.
     v.progress(worker(1), works(6), 9002);
     assert_eq!(v.stuck(Stage::Running, 9003), None);
-    // Nobody works and all wait: the network.
+    // All wait for each other and none works: a deadlock, caused by the network.
     v.progress(worker(1), waits(6, 0, 1), 9002);
     v.progress(worker(0), waits(5, 1, 90), 17_000);
     v.progress(worker(1), waits(6, 0, 30), 17_000);
@@ -61,7 +61,7 @@ fn who_hangs_within_a_wait_does_not_pass_for_one_that_waits() {
         let stuck = v.stuck(Stage::Running, now);
         match now {
             ..=5250 => assert_eq!(stuck, None, "at {now}"),
-            // It looked up at 250 for the last time.
+            // Its last poll was at 250 ms.
             _ => assert_eq!(stuck, Some(Stuck::Member(worker(1), now, 5000))),
         }
         v.progress(worker(0), waits(0, 1, now), now);
@@ -80,7 +80,7 @@ fn short_steps_leave_time_for_a_hiccup_and_forming_for_data() {
         assert_eq!(v.stuck(doing, 15_000), None);
         assert!(v.stuck(doing, 15_001).is_some());
     }
-    // A step in which somebody was stuck does not make the next one's deadline longer.
+    // A step in which a worker was stuck does not make the next limit longer.
     v.step_took(10.0);
     v.step_took(9_000.0);
     assert!(v.stuck(Stage::Running, 5001).is_some());
@@ -97,7 +97,7 @@ fn who_was_ready_before_needs_no_long_patience_when_a_generation_forms() {
     v.step_took(10.0);
     v.all_ready();
     v.forget(&worker(1));
-    // One stays, one comes back, and one is new.
+    // Worker 0 stays, worker 1 comes back, worker 2 is new.
     v.begin((0..3).map(worker), 100);
     for other in [1, 2] {
         v.progress(worker(other), works(1), 3000);
@@ -105,7 +105,7 @@ fn who_was_ready_before_needs_no_long_patience_when_a_generation_forms() {
     assert_eq!(v.stuck(Stage::Forming, 5100), None);
     let stuck = Some(Stuck::Member(worker(0), 5001, 5000));
     assert_eq!(v.stuck(Stage::Forming, 5101), stuck);
-    // One that is new hangs while the state is handed over to it: it has nothing else to do.
+    // A worker that hangs while it waits to receive the state gets the short limit, because it has nothing else to do.
     let mut hangs = v.clone();
     hangs.forget(&worker(0));
     hangs.progress(worker(1), waits(1, 2, 3), 3100);
@@ -121,16 +121,16 @@ fn who_was_ready_before_needs_no_long_patience_when_a_generation_forms() {
 fn who_is_cut_off_is_who_most_cannot_reach() {
     let ranks = [worker(0), worker(1), worker(2)];
     let mut v = liveness(3);
-    // The one that is cut off is the first to complain.
+    // The worker that is cut off is the first to report.
     v.cannot_reach(worker(1), vec![worker(0), worker(2)], 500);
     assert_eq!(v.cut_off(&ranks, 499), None);
     v.cannot_reach(worker(0), vec![worker(1)], 600);
     v.cannot_reach(worker(2), vec![worker(1)], 600);
     assert_eq!(v.wake(), Some(500));
     assert_eq!(v.cut_off(&ranks, 500), Some(worker(1)));
-    // Nobody is blamed for one that is not there.
+    // Reports about workers that are no members evict nobody.
     assert_eq!(v.cut_off(&[worker(3), worker(4)], 500), None);
-    // Two that cannot reach each other: the first goes on.
+    // Of two workers that cannot reach each other the first stays.
     let mut v = liveness(2);
     v.cannot_reach(worker(0), vec![worker(1)], 1);
     v.cannot_reach(worker(1), vec![worker(0)], 1);
@@ -165,7 +165,7 @@ fn strikes_grow_and_a_second_difference_is_for_good() {
     assert_eq!(v.barred_until(&worker(0)), u64::MAX);
     v.reset_penalties();
     assert_eq!(v.barred_until(&worker(0)), 0);
-    // All the others waited for one that is stuck.
+    // A stuck worker gets a longer penalty, because all others had to wait for it.
     v.penalize_stuck(&worker(0), 100);
     assert_eq!(v.barred_until(&worker(0)), 8100);
     v.penalize_stuck(&worker(0), 10_000);

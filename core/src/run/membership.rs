@@ -1,4 +1,4 @@
-//! Membership: a generation begins, loses members, gains some, and is followed by the next.
+//! Membership: how a generation begins, what happens when members are lost, leave or join, and how the next one follows.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,12 +16,13 @@ pub(super) type Peer = (WorkerId, String);
 pub(super) struct Cause {
     /// The line in the coordinator's log; it starts with the event's name.
     pub log: String,
-    /// What people are shown as the reason for the phase that follows.
+    /// The reason that people are shown for the phase that follows.
     pub reason: String,
 }
 
 impl Run {
-    /// A queued run is given workers. It takes none while it is blocked ([`Run::start_blocked`]), nor fewer than it needs.
+    /// A queued run is assigned workers. It accepts none while it is blocked ([`Run::start_blocked`]), and never fewer than
+    /// it needs.
     pub(super) fn assigned(&mut self, now: u64, workers: Vec<Peer>, out: &mut Vec<Effect>) {
         if let Phase::Queued { reason } = &self.phase {
             let reason = reason.clone();
@@ -56,7 +57,7 @@ impl Run {
             warning: false,
             message: format!("generation.joined: {reason}"),
         });
-        // Not a failed attempt.
+        // A join is not a failed attempt.
         self.futile = self.futile.saturating_sub(1);
         // Members whose connections broke never reach the next boundary.
         let at_boundary = self.liveness.regroup_at.is_none();
@@ -71,12 +72,12 @@ impl Run {
         );
     }
 
-    /// The fewest workers that the run runs on.
+    /// The smallest number of workers that the run can have.
     fn fewest(&self) -> usize {
         self.spec.workers.min.max(1) as usize
     }
 
-    /// The next generation begins.
+    /// Begins the next generation with `members`. Those in `discard` must discard the state in their memory.
     #[expect(clippy::too_many_arguments, reason = "called from this file only")]
     fn begin(
         &mut self,
@@ -89,7 +90,8 @@ impl Run {
         out: &mut Vec<Effect>,
     ) {
         self.generation += 1;
-        // Generations that end at the same step again and again have a cause there; at changing steps it is bad luck.
+        // Generations that keep ending at the same step have a cause at that step; at changing steps it is chance. The
+        // two are counted separately and have different limits.
         let here = self.progress.map_or(0, |p| p.step);
         self.futile = if self.ended_at == Some(here) {
             self.futile + 1
@@ -124,7 +126,7 @@ impl Run {
         });
     }
 
-    /// Goes on with `members` of the present generation, or waits if they are too few.
+    /// Forms the next generation of `members` of the present one, or queues the run if they are too few.
     pub(super) fn regroup(
         &mut self,
         now: u64,
@@ -170,7 +172,8 @@ impl Run {
         self.enter(phase, out);
     }
 
-    /// Why another attempt would not help, after too many without progress; `last` is what went wrong last.
+    /// The reason to fail the run after too many attempts without progress; None if another attempt may help. `last` says
+    /// why the last attempt ended.
     pub(super) fn hopeless(&self, last: &str) -> Option<String> {
         let attempts = if self.failures >= FUTILE_FAILURES {
             self.failures
@@ -187,7 +190,7 @@ impl Run {
         ))
     }
 
-    /// Tells `workers` to let go of the present generation at once.
+    /// Ends the assignment of `workers` in the present generation at once.
     pub(super) fn abort(&self, workers: Vec<WorkerId>, reason: &str, out: &mut Vec<Effect>) {
         if !workers.is_empty() {
             out.push(Effect::SendAbort {
@@ -198,7 +201,7 @@ impl Run {
         }
     }
 
-    /// The run fails; `members` still serve it and are told to let go.
+    /// Fails the run; the assignments of `members`, who still serve it, are aborted.
     pub(super) fn fail(&mut self, reason: String, members: &[WorkerId], out: &mut Vec<Effect>) {
         self.abort(members.to_vec(), &reason, out);
         self.enter(Phase::Failed { reason }, out);
@@ -216,7 +219,7 @@ impl Run {
         }
     }
 
-    /// `worker` takes no more part.
+    /// `worker` is no longer a member.
     pub(super) fn lost(
         &mut self,
         now: u64,
@@ -242,14 +245,15 @@ impl Run {
         }
     }
 
-    /// The members that are there, without `worker`.
+    /// The present members without `worker`.
     fn others(&self, worker: &WorkerId) -> Vec<Peer> {
         let mut members = self.present();
         members.retain(|(other, _)| other != worker);
         members
     }
 
-    /// The members that are there: not those that have not come back since the coordinator's restart.
+    /// The members that are connected: without those that have not returned since the coordinator's restart, or have
+    /// returned without their state.
     pub(super) fn present(&self) -> Vec<Peer> {
         let mut members = self.roster().map(peers).unwrap_or_default();
         members.retain(|(worker, _)| {
@@ -275,7 +279,7 @@ impl Run {
         self.lost(now, worker, cause, out);
     }
 
-    /// A worker shuts down: the others go on from the next step boundary.
+    /// A worker shuts down; the others continue from the next step boundary.
     pub(super) fn leaving(&mut self, now: u64, worker: &WorkerId, out: &mut Vec<Effect>) {
         let generation = self.generation;
         if !self.is_member(worker, generation) {
@@ -290,20 +294,20 @@ impl Run {
         };
         match &self.phase {
             Phase::Running { .. } if enough => {
-                // Not a failed attempt.
+                // An announced leave is not a failed attempt.
                 self.futile = self.futile.saturating_sub(1);
                 let at_boundary = self.liveness.regroup_at.is_none();
                 self.regroup(now, others, at_boundary, BTreeSet::new(), cause(), out);
                 let worker = worker.clone();
                 out.push(Effect::SendYield { worker, generation });
             }
-            // No other worker can take over its state: it is stored in a checkpoint.
+            // Too few workers are left to adopt its state, so it is stored in a checkpoint.
             Phase::Running { .. } => self.drain(out),
             Phase::Forming { .. } => {
                 self.abort(vec![worker.clone()], &reason, out);
                 self.regroup(now, others, false, BTreeSet::new(), cause(), out);
             }
-            // It will have done its part in a moment.
+            // A finishing member is about to release the run anyway.
             Phase::Finishing { .. }
             | Phase::Queued { .. }
             | Phase::Paused
@@ -338,7 +342,7 @@ impl Run {
                 self.regroup(now, members, false, BTreeSet::new(), cause, out);
                 return;
             }
-            // The request to stop may not have reached it.
+            // The worker may not have received the request to stop before the coordinator died.
             if let Phase::Running {
                 stopping: Some(_), ..
             } = &self.phase
@@ -351,7 +355,8 @@ impl Run {
         } else {
             let too_few = self.others(&worker).len() < self.fewest();
             if forming_or_running && too_few && !self.liveness.awaited.is_empty() {
-                // Members that are still awaited may hold the state: the generation is not given up before.
+                // Members that have not returned yet may hold the state, so the generation is kept until they have, or
+                // until their time is up.
                 self.liveness.stateless.insert(worker);
                 return;
             }
@@ -360,7 +365,7 @@ impl Run {
         }
     }
 
-    /// A worker let go of the run.
+    /// A worker released the run.
     pub(super) fn released(
         &mut self,
         now: u64,

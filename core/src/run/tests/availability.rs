@@ -1,10 +1,10 @@
-//! Tables: what a run does when a checkpoint or the data cannot be read at the coordinator.
+//! Tables: what a run does if a checkpoint or its dataset cannot be read at the coordinator.
 
 use super::*;
 
 const PATIENCE: u64 = 600_000;
 
-/// Queued, with checkpoints at steps 2, 4 and 6.
+/// A queued run with checkpoints at steps 2, 4 and 6.
 fn stopped_at_six() -> Run {
     let mut run = running(&[0]);
     run.spec.checkpoint.keep_last = 0;
@@ -17,7 +17,7 @@ fn stopped_at_six() -> Run {
     run
 }
 
-/// The steps of the checkpoints that the store is asked for.
+/// The steps of the checkpoints that the store is to probe.
 fn probed(effects: &[Effect]) -> Vec<u64> {
     let step = |effect: &Effect| match effect {
         Effect::ProbeCheckpoint(info) => Some(info.step),
@@ -51,12 +51,12 @@ fn a_queued_run_waits_for_a_checkpoint_and_goes_on_when_it_is_readable() {
         )
     );
     assert!(run.apply(8000, assigned(&[0])).is_empty(), "it is blocked");
-    // Once a second, and the one that it would go on from, too. The owner is woken for it.
+    // It probes once a second, also the checkpoint from which it would continue. `wake` says when.
     assert_eq!(run.wake(), Some(2000));
     assert!(run.apply(1999, Event::Tick).is_empty());
     assert_eq!(probed(&run.apply(2000, Event::Tick)), [6, 4]);
     assert_eq!(run.wake(), Some(3000));
-    // Told again: no second line in the log.
+    // The same report again logs nothing.
     assert!(run.apply(2001, unreadable(6, 1)).is_empty());
     let effects = run.apply(3001, readable(6, 1));
     assert!(logged(&effects, "checkpoint.readable"), "{effects:?}");
@@ -80,9 +80,9 @@ fn after_the_patience_a_run_goes_on_from_the_previous_readable_checkpoint() {
     assert!(effects.contains(&Effect::Rewind { step: 2 }));
     assert!(logged(&effects, "run.rewound"), "{effects:?}");
     assert_eq!(run.roster().unwrap().start_step, 2);
-    // Nothing is removed, and no state of the lineage before counts.
+    // No checkpoint is removed, and states of the previous lineage are void.
     assert_eq!((run.lineage, steps(&run)), (1, vec![2, 4, 6]));
-    // Readable again, it is void all the same.
+    // A checkpoint that is readable again stays void.
     run.apply(late, readable(6, 1));
     assert_eq!(run.start_checkpoint(late), Some(&info(2, 1)));
 }
@@ -121,7 +121,7 @@ fn a_forming_generation_goes_on_from_an_older_checkpoint_and_one_that_runs_never
     run.apply(0, unreadable(6, 1));
     let mut served = run.clone();
     let tick = |run: &mut Run, now| {
-        // Both fetch: they show progress.
+        // Both workers fetch data, so they make progress.
         for i in [0, 1] {
             let heartbeat = Heartbeat {
                 ticks: now,
@@ -147,7 +147,7 @@ fn a_forming_generation_goes_on_from_an_older_checkpoint_and_one_that_runs_never
     assert_eq!((roster.start_step, at_boundary), (4, false));
     assert!(effects.contains(&Effect::Rewind { step: 4 }));
     assert_eq!(run.lineage, 1);
-    // Members that hold a newer state.
+    // Members that hold a newer state do not need the checkpoint.
     served.apply(0, ready(0, 2, 7, "a"));
     served.apply(0, ready(1, 2, 7, "a"));
     for now in (0..2 * PATIENCE).step_by(1000) {
@@ -210,20 +210,20 @@ fn a_blocked_worker_ends_the_generation_and_counts_as_no_failure() {
         run.apply(now, Event::Tick);
         assert_eq!(run.wake(), None);
     }
-    // It fails no run, however often.
+    // Blocked workers never fail a run, however often.
     for _ in 0..3 * STALE_GENERATIONS {
         run.apply(now, assigned(&[0]));
         run.apply(now, released(0, run.generation, blocked()));
         now += 30_000;
     }
     assert_eq!(run.phase_name(), "queued");
-    // Progress resets the wait.
+    // Progress resets the delay.
     run.apply(now, assigned(&[0]));
     run.apply(now, ready(0, run.generation, 0, "a"));
     run.apply(now, committed(1, run.generation));
     run.apply(now, released(0, run.generation, blocked()));
     assert_eq!(run.wake(), Some(now + 2000));
-    // A person need not wait for it to end.
+    // A person's request does not wait for the delay to end.
     run.apply(now, Event::Pause);
     assert_eq!(run.phase, Phase::Paused);
     run.apply(now, resume(None));

@@ -1,5 +1,5 @@
-//! A model of a cluster: workers that obey the run's effects, faults in any order, messages that take their
-//! time. When the faults are over the run must complete, and every step must have been told.
+//! A model of a cluster: workers that obey the run's effects, faults in any order, messages that arrive late. When the
+//! faults are over, the run must complete and every step must have been reported.
 
 mod coordinator;
 mod mesh;
@@ -14,29 +14,29 @@ use worker::{Said, Worker};
 
 const CASES: u32 = 2000;
 const TOTAL: u64 = 10;
-/// How long the run waits for a checkpoint that cannot be read.
+/// How long the run waits for a checkpoint that cannot be read, milliseconds.
 const PATIENCE_MS: u64 = 20_000;
-/// Steps between checkpoints.
+/// Number of steps between checkpoints.
 const EVERY: u64 = 3;
 
 struct Cluster {
     now: u64,
     run: Run,
     workers: Vec<Worker>,
-    /// Steps that the coordinator was told of.
+    /// Steps that were reported to the coordinator.
     ledger: BTreeSet<u64>,
     /// Files: (step, generation) -> digest of the state.
     store: BTreeMap<(u64, u64), u128>,
     /// Files that cannot be read now: (step, generation).
     unreadable: BTreeSet<(u64, u64)>,
-    /// Files that the coordinator is looking at, for the run.
+    /// Files that the store is to probe for the run: (step, generation).
     probing: VecDeque<(u64, u64)>,
-    /// Slices: (generation, step) -> by whom, of which state.
+    /// Slices of checkpoints that are being assembled: (generation, step) -> worker -> digest of its state.
     gathering: BTreeMap<(u64, u64), BTreeMap<WorkerId, u128>>,
-    /// Whole, but not yet stored.
+    /// Complete assemblies that are not stored yet: (generation, step, digest).
     storing: VecDeque<(u64, u64, u128)>,
     failed_for: Option<String>,
-    /// What happened, for whoever reads a failure.
+    /// What happened, as text for a failure's message.
     history: Vec<String>,
 }
 
@@ -97,7 +97,7 @@ impl Cluster {
         w.serving = None;
     }
 
-    /// Something ordinary happens.
+    /// Something other than a fault happens.
     fn ordinary(&mut self, choice: u32) {
         let i = (choice >> 8) as usize % self.workers.len();
         match choice % 8 {
@@ -124,7 +124,7 @@ impl Cluster {
             _ => {
                 self.hello(i);
                 let w = &mut self.workers[i];
-                // A worker that wants to leave ends when it has nothing to do.
+                // A worker that is leaving ends when it has no assignment and everything is sent.
                 if w.leaving && w.connected && w.serving.is_none() && w.outbox.is_empty() {
                     self.kill(i, 0);
                 }
@@ -138,7 +138,7 @@ impl Cluster {
         match choice % 17 {
             0 => self.kill(i, detail as usize % 4),
             1 => {
-                // In the middle of a step.
+                // It dies in the middle of a step.
                 self.advance(i, Some(detail));
                 self.kill(i, detail as usize % 3);
             }
@@ -179,7 +179,7 @@ impl Cluster {
             }),
             15 => self.apply(Event::DataAvailable),
             _ => {
-                // A bit flips.
+                // A bit flips in its memory.
                 if let Some((_, held)) = &mut self.workers[i].held
                     && held.step > 0
                 {
@@ -195,7 +195,7 @@ impl Cluster {
         }
     }
 
-    /// No more faults: it must complete.
+    /// No more faults happen: the run must complete.
     fn settle(&mut self, seed: u64) -> Result<(), TestCaseError> {
         let mut state = seed;
         let mut next = move || {
@@ -209,7 +209,7 @@ impl Cluster {
         }
         self.apply(Event::DataAvailable);
         for round in 0..400 {
-            // A store that comes back late: the run may have gone on from an older checkpoint by then.
+            // The store comes back late: the run may have continued from an older checkpoint by then.
             if round == 100 * (seed % 3) {
                 self.unreadable.clear();
             }
@@ -249,7 +249,7 @@ impl Cluster {
         if let Some(reason) = &self.failed_for {
             prop_assert!(reason.contains("attempts in a row"), "failed: {}", reason);
         }
-        // What is listed is there.
+        // Every listed checkpoint has a file.
         for c in &self.run.checkpoints {
             prop_assert!(self.store.contains_key(&(c.step, c.generation)), "{:?}", c);
         }

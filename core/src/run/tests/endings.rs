@@ -1,4 +1,4 @@
-//! Tables: how a run comes to rest, and what it leaves behind.
+//! Tables: how runs end and pause, and which checkpoints and results they leave.
 
 use super::*;
 
@@ -17,7 +17,7 @@ fn steps(run: &Run) -> Vec<u64> {
 
 #[test]
 fn wishes_in_every_phase() {
-    // (phase, before, wish, phase after, who is aborted, who is stopped)
+    // (phase, run before, request, phase after, aborted workers, stopped workers)
     type Case = (
         &'static str,
         fn() -> Run,
@@ -99,7 +99,7 @@ fn wishes_in_every_phase() {
         let who = stopped(&effects).map_or_else(Vec::new, |(who, _)| who);
         assert_eq!(who, workers(told_to_stop), "{what}");
     }
-    // Who may ask for what.
+    // Requests that are refused.
     let refused = |run: &Run, event: &Event| run.admit(event).is_err();
     let cancelled = rest(Event::Cancel);
     assert!(refused(&cancelled, &Event::Cancel) && refused(&cancelled, &Event::Pause));
@@ -150,7 +150,7 @@ fn a_stop_is_carried_over_a_loss() {
     run.apply(2, ready(0, 2, 3, "a"));
     let effects = run.apply(2, ready(2, 2, 3, "a"));
     assert_eq!(stopped(&effects), Some((workers(&[0, 2]), 2)));
-    // Nobody is left to stop: it is as wished.
+    // No worker is left to stop: the run is paused, as requested.
     run.apply(3, lost(0));
     run.apply(3, lost(2));
     assert_eq!(run.phase, Phase::Paused);
@@ -176,7 +176,7 @@ fn a_loss_spoils_the_last_checkpoint() {
         let mut spoiled = run.clone();
         spoiled.apply(1, lost(1));
         assert_eq!(spoiled.phase_name(), end);
-        // One that has done its part may go; that of a checkpoint that is stored, too.
+        // The loss of a worker that has done its part, or whose checkpoint is stored, changes nothing.
         let mut run = run;
         assert!(run.apply(1, lost(0)).is_empty());
         let mut refused = run.clone();
@@ -193,7 +193,7 @@ fn a_loss_spoils_the_last_checkpoint() {
 
 #[test]
 fn a_member_that_cannot_do_its_last_part_is_given_up() {
-    // Interrupted before the others were done, or after.
+    // It is interrupted before the others are done, or after.
     for before in [true, false] {
         let mut run = running(&[0, 1, 2]);
         let mut events = [
@@ -211,7 +211,7 @@ fn a_member_that_cannot_do_its_last_part_is_given_up() {
         assert_eq!(aborted(&effects), [(worker(1), 1), (worker(2), 1)]);
         assert_eq!((run.phase_name(), run.wake()), ("queued", None));
     }
-    // Or it hangs, or waits for one that is done. Who is done is silent for a better reason.
+    // Or it hangs, or waits for a worker that is done. A worker that is done sends no progress and is not stuck.
     for waiting_for in [None, Some(0)] {
         let stop = Outcome::Stopped { step: 4 };
         let mut run = finishing(&[0, 1], 0, stop, Some(Event::Cancel));
@@ -275,14 +275,14 @@ fn a_damaged_checkpoint_counts_no_more() {
         (roster.generation, roster.start_step, at_boundary),
         (3, 3, false)
     );
-    // Those who train hold their state: they do not mind.
+    // A generation that trains holds its state and needs no checkpoint.
     run.apply(0, ready(0, 3, 7, "a"));
     assert!(sent(&run.apply(0, damaged(3, 1))).is_none());
     assert_eq!(
         (run.phase_name(), run.start_checkpoint(0)),
         ("running", None)
     );
-    // The one that an end waits for.
+    // The checkpoint that the run's end waits for.
     let mut run = finishing(&[0, 1], 0, Outcome::Completed { step: 10 }, None);
     run.apply(0, stored(10, 1));
     run.apply(0, damaged(10, 1));
@@ -306,13 +306,13 @@ fn checkpoints_expire_but_not_under_a_readers_hands() {
     run.apply(0, ready(0, 2, 7, "a"));
     run.apply(0, stored(9, 2));
     assert_eq!(run.checkpoints, [info(9, 2)]);
-    // One of an older generation that comes late does not replace it.
+    // A late checkpoint of an older generation does not replace it.
     let effects = run.apply(0, stored(9, 1));
     assert_eq!(effects, [Effect::RemoveCheckpoint(info(9, 1))]);
     assert_eq!(run.checkpoints, [info(9, 2)]);
 }
 
-/// Two epochs' results and three checkpoints, cancelled at step 8.
+/// A run with the results of one epoch and three checkpoints, cancelled at step 8.
 fn cancelled() -> Run {
     let mut run = running(&[0]);
     run.spec.checkpoint.keep_last = 3;
@@ -337,7 +337,7 @@ fn a_resume_from_an_older_checkpoint_voids_what_came_after() {
     assert_eq!((run.lineage, steps(&run)), (1, vec![4, 5, 8]));
     assert_eq!(run.start_checkpoint(0), Some(&info(4, 1)));
     assert!(run.epochs.is_empty());
-    // One that was still being written is of no use, nor are the others to start from.
+    // A checkpoint that was still being written is not listed, and the void ones are no start.
     run.apply(0, stored(7, 1));
     assert_eq!(steps(&run), [4, 5, 8]);
     run.apply(0, Event::Pause);
@@ -349,7 +349,7 @@ fn a_resume_from_an_older_checkpoint_voids_what_came_after() {
     assert_eq!(run.lineage, 1, "a mere pause voids nothing");
     run.apply(0, assigned(&[0]));
     run.apply(0, ready(0, 2, 4, "a"));
-    // The first step 8 will not do for an end.
+    // The void checkpoint of step 8 does not count as the run's last one.
     run.apply(0, Event::Cancel);
     run.apply(0, released(0, 2, Outcome::Stopped { step: 8 }));
     assert_eq!(run.phase_name(), "finishing");
@@ -358,7 +358,7 @@ fn a_resume_from_an_older_checkpoint_voids_what_came_after() {
     for gone in [info(5, 1), info(8, 1)] {
         assert!(effects.contains(&Effect::RemoveCheckpoint(gone)));
     }
-    // That which a person chose stays.
+    // The checkpoint that a person chose stays.
     assert_eq!(run.checkpoints, [info(4, 1), info(8, 2)]);
 }
 
@@ -395,7 +395,7 @@ fn results(effects: &[Effect]) -> Vec<&EpochResult> {
 fn an_epoch_has_one_result_when_every_sample_is_scored() {
     let mut run = running(&[0]);
     assert_eq!(run.next_epoch(), 0);
-    // Twice the same sample does not complete the epoch, nor does one that does not exist.
+    // A repeated sample or one that does not exist does not complete the epoch.
     for sample in [0, 0, 9] {
         assert!(run.apply(0, scored(1, 0, sample)).is_empty());
     }
@@ -429,11 +429,11 @@ fn an_epochs_loss_is_that_of_its_steps_each_counted_once() {
     ] {
         run.apply(0, event);
     }
-    // Step 2 was taken by the lost worker only; it is taken again.
+    // Only the lost worker took step 2; it is taken again.
     run.apply(0, lost(1));
     run.apply(0, ready(0, 2, 1, "a"));
     run.apply(0, lossy(2, 2, 2.0, 2));
-    // Steps of the next epoch are already told.
+    // Steps of the next epoch have been reported already.
     run.apply(0, lossy(6, 2, 100.0, 8));
     run.apply(0, scored(2, 0, 0));
     let effects = run.apply(0, scored(2, 0, 1));
@@ -441,12 +441,12 @@ fn an_epochs_loss_is_that_of_its_steps_each_counted_once() {
         results(&effects)[0].train_loss,
         Some((4.0 * 6.0 + 2.0 * 2.0) / 8.0)
     );
-    // Told once more: it is over.
+    // A repeated report after the epoch's result changes nothing.
     run.apply(0, lossy(5, 2, 50.0, 8));
     run.apply(0, scored(2, 1, 0));
     let effects = run.apply(0, scored(2, 1, 1));
     assert_eq!(results(&effects)[0].train_loss, Some(100.0));
-    // After a restart the ledger knows.
+    // After a restart the losses come from the ledger.
     let mut run = running(&[0]);
     run.restore_losses([(1, 3.0, 8), (2, 1.0, 8)]);
     run.apply(0, scored(1, 0, 0));

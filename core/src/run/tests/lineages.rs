@@ -1,4 +1,5 @@
-//! Rewinds and voidness against a model that replays what happened; checkpoints that a restored journal adopts.
+//! Rewinds and void checkpoints, compared with a model that replays the history; checkpoints that a restored journal
+//! adopts.
 
 use proptest::prelude::*;
 
@@ -9,7 +10,7 @@ use crate::ledger::Entry;
 enum Turn {
     /// The next generation begins.
     Generation,
-    /// A checkpoint of this step is taken; it may become known much later.
+    /// A checkpoint of this step is taken; it may be reported much later.
     Taken(u64),
     /// The run is rewound.
     Rewind(u64),
@@ -24,8 +25,8 @@ fn any_turn() -> impl Strategy<Value = Turn> {
 }
 
 proptest! {
-    /// A checkpoint is void if and only if a rewind after it was taken went back to before its step. So it is
-    /// for those of builds that did not record the lineage, and so for the history of an old journal.
+    /// A checkpoint is void if and only if the run was rewound to before its step after it was taken. This also holds for
+    /// checkpoints of builds that did not record the lineage, and for the history of an old journal.
     #[test]
     fn voidness_is_that_of_a_replay(
         turns in prop::collection::vec(any_turn(), 0..60), lineage_known: bool,
@@ -40,7 +41,7 @@ proptest! {
                     run.generation += 1;
                     rewound = false;
                 }
-                // No generation outlives a rewind.
+                // A rewind ends the generation.
                 Turn::Taken(_) if rewound => {}
                 Turn::Taken(step) => {
                     let lineage = if lineage_known { run.lineage } else { 0 };
@@ -128,7 +129,7 @@ fn result(epoch: u32) -> EpochResult {
     }
 }
 
-/// A checkpoint of (lineage, step, generation) whose manifest has the ledger after `before`.
+/// A checkpoint of (lineage, step, generation) whose manifest holds the ledger after step `before`.
 fn found(lineage: u64, step: u64, generation: u64, before: u64) -> FoundCheckpoint {
     let entry = |step| Entry {
         step,
@@ -249,7 +250,7 @@ fn checkpoints_that_follow_on_are_adopted() {
                 "{what}"
             );
             assert_eq!(run.next_epoch() > 0, newest.step >= 5, "{what}");
-            // Its members serve a generation that the journal does not know.
+            // The members serve a generation that the restored journal does not know.
             let expected = if newest.generation > 1 {
                 "queued"
             } else {

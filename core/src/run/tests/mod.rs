@@ -1,4 +1,4 @@
-//! The life of a run: tables of its transitions, random events, and a model of a cluster.
+//! Tests of the run's state machine: tables of its transitions, random events, and a model of a cluster.
 
 mod availability;
 mod cluster;
@@ -34,7 +34,7 @@ fn fingerprint() -> Fingerprint {
     }
 }
 
-/// Two epochs of five steps on four virtual ranks.
+/// A queued run of two epochs of five steps on four virtual ranks.
 fn queued() -> Run {
     let mut spec: RunSpec = toml::from_str("name='t'\ndataset='d'").unwrap();
     spec.train.virtual_ranks = 4;
@@ -66,7 +66,7 @@ fn joined(of: &[u8]) -> Event {
     }
 }
 
-/// A digest from a short name for it.
+/// A digest made of a short name.
 fn number(name: &str) -> u128 {
     name.bytes().fold(0, |n, b| n << 8 | u128::from(b))
 }
@@ -195,7 +195,7 @@ fn digest(i: u8, generation: u64, step: u64, digest: &str) -> Event {
     }
 }
 
-/// A run of which each of `of` was ready in its first generation.
+/// A run whose first generation has the members `of`, who are ready.
 fn running(of: &[u8]) -> Run {
     let mut run = queued();
     run.apply(0, assigned(of));
@@ -211,7 +211,7 @@ fn members(run: &Run) -> Vec<WorkerId> {
     roster.members.iter().map(|m| m.worker.clone()).collect()
 }
 
-/// The roster sent, whether at a boundary, and who forgets its state.
+/// The roster that was sent, whether it takes effect at a step boundary, and the workers that discard their states.
 fn sent(effects: &[Effect]) -> Option<(&Roster, bool, &BTreeSet<WorkerId>)> {
     effects.iter().find_map(|effect| match effect {
         Effect::SendRoster {
@@ -223,7 +223,7 @@ fn sent(effects: &[Effect]) -> Option<(&Roster, bool, &BTreeSet<WorkerId>)> {
     })
 }
 
-/// Who is told to let go at once, with the generation.
+/// The workers whose assignments are aborted, with the generation.
 fn aborted(effects: &[Effect]) -> Vec<(WorkerId, u64)> {
     let mut all = Vec::new();
     for effect in effects {
@@ -239,7 +239,7 @@ fn aborted(effects: &[Effect]) -> Vec<(WorkerId, u64)> {
     all
 }
 
-/// Who is told to stop, with the generation.
+/// The workers that are asked to stop, with the generation.
 fn stopped(effects: &[Effect]) -> Option<(Vec<WorkerId>, u64)> {
     effects.iter().find_map(|effect| match effect {
         Effect::SendStop {

@@ -1,4 +1,4 @@
-//! Any events in any order: what must hold of a run, holds after each.
+//! Random events in random order: the invariants of a run hold after each.
 
 use std::collections::BTreeSet;
 
@@ -82,7 +82,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// What happens next: the generation named is often the present one, and time goes on.
+/// The next event. Its generation is often the present one, and time advances.
 fn any_turn() -> impl Strategy<Value = (Event, bool, u64)> {
     let ms = prop_oneof![0u64..10, 0u64..1999, Just(1999), Just(70_000)];
     (any_event(), prop::bool::weighted(0.8), ms)
@@ -102,7 +102,8 @@ fn generation_of(event: &mut Event) -> Option<&mut u64> {
     }
 }
 
-/// What is journalled of a phase: who is ready and who has let go is told again after a restart.
+/// The part of a phase that survives a restart. Which workers are ready and which have released the run is reported
+/// again.
 fn journalled(phase: &Phase) -> Phase {
     let mut phase = phase.clone();
     match &mut phase {
@@ -164,7 +165,7 @@ fn check(
     if let Some(start) = run.start_checkpoint(now) {
         prop_assert!(!run.is_void(start));
     }
-    // Nothing about a checkpoint that merely cannot be read takes it off the list, or has its file removed.
+    // A checkpoint that cannot be read stays listed, and its file is not removed.
     let about_reading = matches!(
         event,
         Event::CheckpointUnreadable { .. } | Event::CheckpointReadable { .. } | Event::Tick
@@ -225,7 +226,7 @@ fn sequence(
             prop_assert!(effects.is_empty() && run == before, "it heeds the past");
         }
         check(now, &run, &before, &event, &effects, &away)?;
-        // Ticks at the time that it asks for leave nothing overdue: each deals with one worker at least.
+        // Ticks at the times of `wake` leave nothing overdue: each handles at least one worker.
         if let Some(wake) = run.wake() {
             let (mut later, at) = (run.clone(), wake.max(now));
             later.liveness.overslept(at);

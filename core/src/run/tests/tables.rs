@@ -1,4 +1,4 @@
-//! Tables: who takes part, and what follows from the members' health.
+//! Tables: membership, and what follows from the members' health.
 
 use std::collections::BTreeSet;
 
@@ -35,7 +35,7 @@ fn back(i: u8, serving: Option<u64>) -> Event {
     }
 }
 
-/// Written to the journal and read again by another coordinator.
+/// The run after it was written to the journal and read by another coordinator.
 fn restarted(run: &Run, now: u64) -> Run {
     let json = serde_json::to_string(run).unwrap();
     serde_json::from_str::<Run>(&json).unwrap().recovered(now)
@@ -55,9 +55,9 @@ fn survivors_of_a_loss_go_on_at_once_in_their_order() {
     assert_eq!(members(&run), workers(&[2, 1]));
     assert_eq!(run.phase_name(), "forming");
     assert!(effects.contains(&Effect::Persist) && aborted(&effects).is_empty());
-    // One that has no part in it does not matter.
+    // The loss of a worker that is no member changes nothing.
     assert!(run.apply(3, lost(0)).is_empty());
-    // While the next forms, another.
+    // Another member is lost while the next generation forms.
     assert!(sent(&run.apply(4, lost(2))).is_some());
     assert_eq!((members(&run), run.generation), (workers(&[1]), 3));
 }
@@ -73,7 +73,7 @@ fn too_few_survivors_let_go_and_wait() {
     };
     assert!(why.contains("1 of at least 2"), "{why}");
     assert_eq!(run.wake(), None);
-    // Fewer than it needs it does not take, more than it may have it leaves.
+    // It accepts no fewer workers than `workers.min`, and at most `workers.max` of them.
     assert!(run.apply(2, assigned(&[1])).is_empty());
     run.spec.workers.max = 3;
     run.apply(2, assigned(&[1, 2, 3, 0]));
@@ -90,7 +90,7 @@ fn workers_join_at_a_boundary_as_far_as_there_is_room() {
     assert_eq!((roster.generation, at_boundary), (2, true));
     assert_eq!(members(&run), workers(&[0, 1, 2]));
     assert_eq!(run.vacancies(), 0);
-    // Nor does a run that is to stop take any.
+    // A run that is being stopped accepts none.
     let mut run = running(&[0]);
     run.apply(1, Event::Pause);
     assert_eq!(run.vacancies(), 0);
@@ -127,13 +127,13 @@ fn a_leaver_is_let_go_at_a_boundary_if_others_go_on() {
         run.apply(2, released(0, 1, Outcome::Yielded { step: 3 }))
             .is_empty()
     );
-    // While a generation forms there is no boundary to wait for.
+    // While a generation forms there is no step boundary to wait for.
     let mut run = running(&[0, 1, 2]);
     run.apply(1, lost(2));
     let effects = run.apply(2, leaving(0));
     assert_eq!(aborted(&effects), [(worker(0), 2)]);
     assert!(matches!(sent(&effects), Some((_, false, _))));
-    // The last one leaves a checkpoint behind.
+    // The last worker stores a checkpoint before it leaves.
     let mut run = running(&[0]);
     let effects = run.apply(1, leaving(0));
     assert_eq!(stopped(&effects), Some((workers(&[0]), 1)));
@@ -154,7 +154,7 @@ fn an_interruption_waits_for_the_news_of_a_loss() {
     let effects = run.apply(1200, Event::Tick);
     assert!(matches!(sent(&effects), Some((_, false, _))));
     assert_eq!(members(&run), workers(&[0, 1, 2]));
-    // Meanwhile nobody waits for a boundary that will not come.
+    // A generation that begins meanwhile does not wait for a step boundary, which would not come.
     let effects = informed.clone().apply(1199, joined(&[3]));
     assert!(matches!(sent(&effects), Some((_, false, _))));
     informed.apply(1199, lost(2));
@@ -174,19 +174,20 @@ fn whom_most_cannot_reach_is_put_out() {
     let effects = run.apply(600, Event::Tick);
     assert_eq!(aborted(&effects), [(worker(1), 1)]);
     assert_eq!(members(&run), workers(&[0, 2]));
-    // Who complains of strangers only is not put out for it.
+    // A worker that reports only workers who are no members is not evicted for it.
     run.apply(700, unreachable(2, 2, &[5]));
     let effects = run.apply(1300, Event::Tick);
     assert!(aborted(&effects).is_empty());
     assert_eq!((members(&run), run.generation), (workers(&[0, 2]), 3));
-    // Nor matters a complaint once all are connected.
+    // A report is ignored once all members are connected.
     run.apply(1400, unreachable(0, 3, &[2]));
     run.apply(1450, ready(0, 3, 0, "a"));
     run.apply(1450, ready(2, 3, 0, "a"));
     assert!(run.apply(2000, Event::Tick).is_empty());
 }
 
-/// Ticks four times a second, with what the workers say meanwhile, until something follows.
+/// Ticks four times a second, with the workers' messages in between, until there are effects. Returns the time and the
+/// effects.
 fn watch(run: &mut Run, mut now: u64, says: impl Fn(u64) -> Vec<Event>) -> (u64, Vec<Effect>) {
     for _ in 0..1000 {
         now += 250;
@@ -212,11 +213,11 @@ fn a_stuck_worker_is_put_out_after_ten_steps_time() {
     run.apply(0, Event::StepCommitted { generation, report });
     let waits = |now| vec![progress(0, 1, 5, Some(1), now), progress(1, 1, 5, None, 0)];
     let (now, effects) = watch(&mut run, 0, waits);
-    // The first heartbeat, at 250 ms, was a sign of work.
+    // The first heartbeat, at 250 ms, counted as progress.
     assert_eq!(now, 8500);
     assert_eq!(aborted(&effects), [(worker(1), 1)]);
     assert_eq!(members(&run), workers(&[0]));
-    // It does not come back at once.
+    // The evicted worker is barred for 8 s.
     assert_eq!(run.barred_until(&worker(1)), now + 8000);
 }
 
@@ -233,7 +234,7 @@ fn a_worker_that_hangs_within_a_wait_is_put_out_as_soon_as_one_that_hangs_elsewh
     let (now, effects) = watch(&mut run, 0, waits);
     assert_eq!(now, 5500);
     assert_eq!(aborted(&effects), [(worker(1), 1)]);
-    // Another one hangs while the next generation forms: it was ready before, and needs no more time.
+    // A worker that was ready before hangs while the next generation forms: it gets no longer limit.
     let mut run = running(&[0, 1, 2]);
     run.apply(0, committed(1, 1));
     run.apply(0, lost(2));
@@ -258,7 +259,8 @@ fn nobody_is_put_out_when_all_wait_for_each_other() {
 
 #[test]
 fn a_worker_that_is_stuck_while_the_first_generation_forms_is_evicted() {
-    // Its heartbeats name the run but it does no work, or they do not name it: it has not begun its assignment.
+    // Its heartbeats name the run but its progress counter stands still, or they do not name the run, because it has not
+    // begun its assignment.
     for names_the_run in [true, false] {
         let mut run = queued();
         run.apply(0, assigned(&[0, 1]));
@@ -273,14 +275,14 @@ fn a_worker_that_is_stuck_while_the_first_generation_forms_is_evicted() {
         assert_eq!(members(&run), workers(&[0]));
         assert!(run.barred_until(&worker(1)) > now);
     }
-    // Every tick resets it.
+    // Every increase of the progress counter resets the limit.
     let mut run = queued();
     run.apply(0, assigned(&[0]));
     for now in (0..300_000).step_by(250) {
         run.apply(now, progress(0, 1, now / 29_000, None, 0));
         assert!(run.apply(now, Event::Tick).is_empty(), "at {now}");
     }
-    // And a person does not have to wait for that: all are told to let go at once.
+    // A person's cancel does not wait for the limit: the assignments are aborted at once.
     let effects = run.apply(300_000, Event::Cancel);
     assert_eq!(aborted(&effects), [(worker(0), 1)]);
     assert_eq!(run.phase, Phase::Cancelled);
@@ -362,7 +364,7 @@ fn a_state_that_the_majority_does_not_share_is_discarded_and_the_second_time_its
         }
     }
     assert_eq!(run.lineage, 0);
-    // Strangers have no voice.
+    // A digest of a worker that is no member is ignored.
     assert!(run.apply(0, digest(9, 3, 6, "c")).is_empty());
 }
 
@@ -395,7 +397,7 @@ fn after_a_restart_members_that_come_back_go_on() {
     assert!(run.apply(600, back(1, Some(1))).is_empty());
     assert_eq!((run.phase_name(), run.generation), ("running", 1));
     assert_eq!((run.wake(), run.vacancies()), (None, 2));
-    // Not twice.
+    // A second return changes nothing.
     assert!(run.apply(700, back(1, None)).is_empty());
 }
 
@@ -412,7 +414,7 @@ fn after_a_restart_the_run_goes_on_without_who_does_not_come_back() {
     assert!(silent.apply(9999, Event::Tick).is_empty());
     silent.apply(10_000, Event::Tick);
     assert_eq!((members(&silent), silent.generation), (workers(&[0]), 2));
-    // What the dead cannot answer for, the living do not wait for.
+    // A new generation does not wait for members that have not returned.
     let mut run = restarted(&running(&[0, 1]), 0);
     run.apply(100, back(0, Some(1)));
     run.apply(200, interrupted(0, 1));
@@ -434,7 +436,7 @@ fn failures_and_futile_generations_end_the_run() {
     // (how a generation ends, after how many)
     let table = [
         (released(0, 0, failure(false)), FUTILE_FAILURES),
-        // The first one made progress.
+        // The first generation made progress.
         (lost(0), FUTILE_GENERATIONS + 1),
     ];
     for (ends, limit) in table {
@@ -448,7 +450,7 @@ fn failures_and_futile_generations_end_the_run() {
                 Event::Released { outcome, .. } => released(0, generation, outcome.clone()),
                 other => other.clone(),
             };
-            // The same steps again are no progress.
+            // Taking the same steps again is no progress.
             run.apply(0, committed(3, generation));
             run.apply(0, event);
             run.apply(0, assigned(&[0]));

@@ -215,7 +215,10 @@ async fn bits_losses_and_kills(worker: &Path) {
     let (_, two) = trained(&cluster, spec("two", 2..=2, float32), |_| {}).await;
     assert!(two == expected, "two workers end in other bits than one");
     let log = cluster.workers[1].log();
-    assert!(log.contains("gradients travel over NCCL"), "{log}");
+    assert!(
+        log.contains("reduction.selected: gradients are reduced by NCCL"),
+        "{log}"
+    );
     // One sum over both, in an order of NCCL's own: the same but for the bits.
     let mut fast = spec("fast", 2..=2, float32);
     if let Some(train) = &mut fast.train {

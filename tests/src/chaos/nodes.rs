@@ -168,13 +168,8 @@ impl<'a> Nodes<'a> {
             run_id: run.into(),
             with_checkpoints: true,
         };
-        match RunsClient::new(self.channel().await).delete(request).await {
-            Ok(_) => {}
-            // A coordinator that does not know how to.
-            Err(status) if status.code() == Code::Unimplemented => {
-                fs::remove_dir_all(self.store().join(run)).expect("the folder can be removed");
-            }
-            Err(status) => panic!("run {run} cannot be deleted: {status}"),
+        if let Err(status) = RunsClient::new(self.channel().await).delete(request).await {
+            panic!("run {run} cannot be deleted: {status}");
         }
     }
 

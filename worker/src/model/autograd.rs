@@ -144,7 +144,10 @@ fn store(message: &str, text: &mut [u8]) {
     let Some(last) = text.len().checked_sub(1) else {
         return;
     };
-    let len = message.floor_char_boundary(last);
+    let mut len = message.len().min(last);
+    while !message.is_char_boundary(len) {
+        len -= 1;
+    }
     text[..len].copy_from_slice(&message.as_bytes()[..len]);
     text[len] = 0;
 }

@@ -92,8 +92,13 @@ impl Catalogue {
 
     /// What is wrong with the dataset of that digest, and what to do; None if nothing is known to be.
     pub(crate) fn problem(&self, digest: &str) -> Option<String> {
-        let (name, entry) = self.entries.iter().find(|(_, e)| e.digest == digest)?;
-        entry.describe(name)
+        match self.entries.iter().find(|(_, e)| e.digest == digest) {
+            Some((name, entry)) => entry.describe(name),
+            None => Some(format!(
+                "the dataset with digest {digest} is not here (it was removed); `fovea dataset add DIR` with the \
+                 prepared dataset brings it back"
+            )),
+        }
     }
 
     /// Names and digests of all datasets, readable or not.

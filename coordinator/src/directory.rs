@@ -3,6 +3,7 @@
 use fovea_core::ids::RunId;
 use fovea_core::run::Run;
 use std::sync::Arc;
+use tokio::sync::watch;
 
 use crate::cluster::{Cluster, Reply};
 use crate::error::ApiError;
@@ -65,17 +66,22 @@ impl Directory {
         id: &RunId,
         input: impl Fn(Reply<T>) -> RunInput,
     ) -> Result<T, ApiError> {
-        if let Some(problem) = self.journal.blocked().borrow().clone() {
-            // The run's actor waits for the journal, too.
-            return Err(ApiError::Unavailable(problem));
-        }
-        for _ in 0..ATTEMPTS {
-            let actor = self.actor(id).await?;
-            if let Some(answer) = actor.ask(&input).await {
-                return answer;
+        let mut blocked = self.journal.blocked();
+        let asking = async {
+            for _ in 0..ATTEMPTS {
+                let actor = self.actor(id).await?;
+                if let Some(answer) = actor.ask(&input).await {
+                    return answer;
+                }
             }
+            Err(ApiError::ShuttingDown)
+        };
+        tokio::select! {
+            biased;
+            // The run's actor waits for the journal, too; it drops the request when nobody waits for its answer.
+            Some(problem) = problem(&mut blocked) => Err(ApiError::Unavailable(problem)),
+            answer = asking => answer,
         }
-        Err(ApiError::ShuttingDown)
     }
 
     /// While the journal cannot be written, every live run waits for it.
@@ -93,6 +99,12 @@ impl Directory {
         run.filter(|run| run.id == *id)
             .ok_or_else(|| ApiError::no_run(id))
     }
+}
+
+/// Waits until the journal cannot be written, and gives the reason. None: the journal is closed.
+async fn problem(blocked: &mut watch::Receiver<Option<String>>) -> Option<String> {
+    let reason = blocked.wait_for(Option::is_some).await.ok()?;
+    reason.clone()
 }
 
 /// A run's number is the last part of its id.

@@ -1,8 +1,10 @@
 //! Opening the data folder: lock, journal, stores; then starting the actors on what they hold.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fovea_core::run::Run;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,7 +22,7 @@ use crate::net::Limits;
 use crate::run::RunContext;
 use crate::server::ServeError;
 use crate::services::Context;
-use crate::store::{CheckpointStore, DatasetStore, StoreOptions};
+use crate::store::{CheckpointStore, DatasetStore, StoreError, StoreOptions};
 
 /// Names of the stores in the journal.
 const CHECKPOINTS: &str = "checkpoints";
@@ -196,7 +198,7 @@ async fn sweep_ended(journal: &Journal, store: &CheckpointStore) {
                 if begun.elapsed() >= SWEEP {
                     return;
                 }
-                match store.sweep(&run.id, &run.checkpoints) {
+                match sweep_run(&store, run) {
                     Ok(moved) if moved.is_empty() => {}
                     Ok(moved) => {
                         let (id, files) = (&run.id, moved.len());
@@ -214,6 +216,26 @@ async fn sweep_ended(journal: &Journal, store: &CheckpointStore) {
             return;
         }
     }
+}
+
+/// Moves what an ended run does not list to the trash, but not what is newer than the journal: that may have been restored
+/// from a backup, and when the run is resumed it adopts it.
+fn sweep_run(store: &CheckpointStore, run: &Run) -> Result<Vec<PathBuf>, StoreError> {
+    let found = store.found(&run.id, &run.checkpoints)?;
+    let mut keep = run.checkpoints.clone();
+    for (info, _) in found {
+        if info.generation > run.generation {
+            warn!(
+                run_id = %run.id,
+                step = info.step,
+                "checkpoint.newer: {} step {} of generation {} is newer than the journal; it stays, and is adopted when \
+                 the run is resumed",
+                run.id, info.step, info.generation
+            );
+            keep.push(info);
+        }
+    }
+    store.sweep(&run.id, &keep)
 }
 
 async fn on_files<T: Send + 'static>(

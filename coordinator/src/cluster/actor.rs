@@ -225,13 +225,8 @@ impl Actor {
                 message,
             } => self.deliver(number, &worker, message),
             Report::EndSession { worker, error } => self.end_session(&worker, error),
-            Report::Ended { number } => {
-                if let Some(live) = self.runs.get(&number) {
-                    // What was sent to it before this is still handled.
-                    live.handle.send(RunInput::Close);
-                }
-                self.forget(number);
-            }
+            // It takes nothing any more. Who asks for the run from now on gets a new actor.
+            Report::Ended { number } => self.forget(number),
             Report::Drained { number } => {
                 self.undrained.remove(&number);
             }

@@ -119,7 +119,7 @@ impl Actor {
                 offered: replaced.as_ref().and_then(|s| s.offered),
                 preparing: None,
                 joins_from: 0,
-                leaving: false,
+                leaving: replaced.as_ref().is_some_and(|s| s.leaving),
                 _over: over.drop_guard(),
             },
         );
@@ -284,7 +284,24 @@ impl Actor {
             }
             self.changed = true;
         }
+        if let CoordinatorMessage::Abort {
+            run, generation, ..
+        } = &message
+            && !self.serves(worker, run, *generation)
+        {
+            // It has let go already, or its session is newer than what the run knows of it.
+            return;
+        }
         self.send(worker, message);
+    }
+
+    fn serves(&self, worker: &WorkerId, run: &RunId, generation: u64) -> bool {
+        let session = self
+            .by_worker
+            .get(worker)
+            .and_then(|id| self.sessions.get(id));
+        let assignment = session.and_then(|session| session.assignment.as_ref());
+        assignment.is_some_and(|served| served.run == *run && served.generation == generation)
     }
 
     /// The run has handled an offer: who is not in its roster is free again.

@@ -1,21 +1,19 @@
 //! The actor's task: one input at a time, then whatever follows from it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use fovea_core::ids::WorkerId;
-use fovea_core::run::{Effect, Event, Limits, Phase, Run};
+use fovea_core::run::{Effect, Event, Limits, Run};
 use tokio::sync::{broadcast, mpsc, watch};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use super::assembly::Assemblies;
+use super::effects::rewind;
 use super::ledger::Ledger;
-use super::validate::possible;
 use super::{RunContext, RunEvent, RunHandle, RunInput, Shown, Watched};
-use crate::cluster::{Demand, Report, RunStatus};
+use crate::cluster::{Report, RunStatus};
 use crate::error::ApiError;
 use crate::journal::{JournalError, LiveRun, OnFull, Urgency};
-use crate::messages::{Assignment, CoordinatorMessage, RunMessage};
 
 /// How often a run under way is told that time has passed, milliseconds.
 const TICK_MS: u64 = 250;
@@ -24,7 +22,7 @@ const REFRESH_MS: u64 = 1_000;
 /// Events that a watcher may lag behind before it is sent a fresh snapshot.
 const WATCH_BACKLOG: usize = 256;
 /// An ended run's actor closes when nobody has asked it for anything for so long, milliseconds.
-const LINGER_MS: u64 = 2_000;
+pub(super) const LINGER_MS: u64 = 2_000;
 
 /// Why a run's actor, and with it the coordinator, cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -43,23 +41,23 @@ pub(super) struct Actor {
     /// Why the newest checkpoint cannot be stored, while it cannot.
     pub storage_problem: Option<String>,
     /// What is wrong with the dataset at the coordinator.
-    data_problem: Option<String>,
+    pub(super) data_problem: Option<String>,
     /// Why the cluster gives it no workers.
-    waits: Option<String>,
-    shown: watch::Sender<Shown>,
-    events: broadcast::Sender<RunEvent>,
+    pub(super) waits: Option<String>,
+    pub(super) shown: watch::Sender<Shown>,
+    pub(super) events: broadcast::Sender<RunEvent>,
     /// As last reported to the cluster.
-    status: Option<RunStatus>,
+    pub(super) status: Option<RunStatus>,
     /// When the run was last told that time has passed.
     ticked: u64,
-    refreshed: u64,
+    pub(super) refreshed: u64,
     /// To itself, from work on files.
     pub me: mpsc::WeakUnboundedSender<RunInput>,
     /// Pieces of work on files whose answers are to come.
     pub files_busy: usize,
     /// When it last had anything to do.
-    used: u64,
-    reported_end: bool,
+    pub(super) used: u64,
+    pub(super) reported_end: bool,
     /// The run was removed: nothing of it is written any more.
     pub deleted: bool,
 }
@@ -131,8 +129,15 @@ impl Actor {
     ) -> Result<(), RunActorError> {
         self.tidy().await?;
         let clock = self.cx.clock;
+        // However long that took, its members have their whole time to come back from now on.
+        self.run = self.run.clone().recovered(clock.now());
         loop {
             self.report(None);
+            if self.reported_end {
+                // From here on nothing is taken: who asks is not answered, and asks a new actor. Otherwise a run
+                // could be resumed by a request that was on its way, and be left without an actor.
+                break;
+            }
             self.ledger.write(&self.cx.journal, &self.run);
             let wake = self.wake();
             tokio::select! {
@@ -154,6 +159,14 @@ impl Actor {
             self.flush().await?;
         }
         Ok(())
+    }
+
+    /// Nobody waits for the answer any more: what was asked for and has not begun does not happen.
+    fn withdrawn(&self, what: &str, withdrawn: bool) -> bool {
+        if withdrawn {
+            info!(run_id = %self.run.id, "request.withdrawn: {}: {what} was given up before it began", self.run.id);
+        }
+        withdrawn
     }
 
     async fn take(&mut self, input: RunInput) -> Result<(), RunActorError> {
@@ -185,7 +198,13 @@ impl Actor {
                 reason,
                 done,
             } => {
-                self.apply(Event::WorkerLost { worker, reason }).await?;
+                let was_in = self.generation_with(&worker);
+                let event = Event::WorkerLost {
+                    worker: worker.clone(),
+                    reason,
+                };
+                self.apply(event).await?;
+                self.let_go(worker, was_in);
                 self.report(None);
                 if let Some(done) = done {
                     drop(done.send(Ok(())));
@@ -208,6 +227,9 @@ impl Actor {
                 self.show();
             }
             RunInput::Request { request, reply } => {
+                if self.withdrawn(&format!("{request:?}"), reply.is_closed()) {
+                    return Ok(());
+                }
                 let answer = self.request(request).await?;
                 drop(reply.send(answer));
             }
@@ -225,14 +247,18 @@ impl Actor {
                 key,
                 rank,
                 digest,
+                claim,
                 reply,
             } => {
-                let answer = self.slice_stored(key, rank, digest).await?;
+                let answer = self.slice_stored(key, rank, digest, &claim).await?;
                 drop(reply.send(answer));
             }
             RunInput::Assembled { key, result } => self.assembled(key, result).await?,
             RunInput::File(report) => self.file_report(report).await?,
             RunInput::DeleteCheckpoint { step, reply } => {
+                if self.withdrawn("removing a checkpoint", reply.is_closed()) {
+                    return Ok(());
+                }
                 let answer = self.delete_checkpoint(step).await?;
                 drop(reply.send(answer));
             }
@@ -240,6 +266,9 @@ impl Actor {
                 with_checkpoints,
                 reply,
             } => {
+                if self.withdrawn("removing the run", reply.is_closed()) {
+                    return Ok(());
+                }
                 let answer = self.delete(with_checkpoints).await?;
                 drop(reply.send(answer));
             }
@@ -253,110 +282,6 @@ impl Actor {
             }
             // The loop ends before.
             RunInput::Close => {}
-        }
-        Ok(())
-    }
-
-    async fn worker_message(
-        &mut self,
-        worker: WorkerId,
-        generation: u64,
-        message: RunMessage,
-    ) -> Result<(), RunActorError> {
-        if let Err(error) = possible(&self.run, &message) {
-            // The run first: when the worker hears of it, the run has gone on.
-            let event = Event::WorkerLost {
-                worker: worker.clone(),
-                reason: format!("protocol violation: {error}"),
-            };
-            self.apply(event).await?;
-            self.tell_cluster(Report::EndSession { worker, error });
-            return Ok(());
-        }
-        let event = match message {
-            RunMessage::Ready { state, fingerprint } => {
-                self.apply(Event::Ready {
-                    worker,
-                    generation,
-                    state,
-                    fingerprint,
-                })
-                .await?;
-                return self.account_for().await;
-            }
-            RunMessage::Heartbeat(heartbeat) => Event::Progress {
-                worker,
-                generation,
-                heartbeat,
-            },
-            RunMessage::Step { report, samples } => {
-                // A step of a generation that is over is sent again in the next.
-                if self.run.generation != generation {
-                    return Ok(());
-                }
-                self.ledger.add(&report, samples);
-                Event::StepCommitted { generation, report }
-            }
-            RunMessage::Digest { step, digest } => Event::Digest {
-                worker,
-                generation,
-                step,
-                digest,
-            },
-            RunMessage::Scores { epoch, scores } => Event::Scored {
-                generation,
-                epoch,
-                scores,
-            },
-            RunMessage::Interrupted { reason } => Event::Interrupted {
-                worker,
-                generation,
-                reason,
-            },
-            RunMessage::Unreachable { peers } => Event::Unreachable {
-                worker,
-                generation,
-                peers,
-            },
-            RunMessage::Released(outcome) => Event::Released {
-                worker,
-                generation,
-                outcome,
-            },
-        };
-        self.apply(event).await
-    }
-
-    async fn worker_back(
-        &mut self,
-        worker: WorkerId,
-        serving: Option<u64>,
-        replaced: bool,
-    ) -> Result<(), RunActorError> {
-        let event = Event::WorkerBack {
-            worker: worker.clone(),
-            serving,
-        };
-        self.apply(event).await?;
-        let Some(generation) = serving else {
-            return Ok(());
-        };
-        let run = self.run.id.clone();
-        if !self.run.is_member(&worker, generation) {
-            let reason = "the run has gone on without it".to_owned();
-            let message = CoordinatorMessage::Abort {
-                run,
-                generation,
-                reason,
-            };
-            self.send(&worker, message);
-        } else if replaced
-            && let Phase::Running {
-                stopping: Some(_), ..
-            } = &self.run.phase
-        {
-            // The request to stop may have been on its way over the connection that broke.
-            self.send(&worker, CoordinatorMessage::Stop { run, generation });
         }
         Ok(())
     }
@@ -431,159 +356,6 @@ impl Actor {
         }
     }
 
-    /// Carries out effects whose `Persist` is done.
-    pub(super) fn carry_out(
-        &mut self,
-        effects: Vec<Effect>,
-        events: &mut VecDeque<Event>,
-    ) -> Result<(), RunActorError> {
-        // Before anyone hears of the next generation: nothing of the old one is assembled any more.
-        self.drop_dead_assemblies();
-        let mut persisted = false;
-        for effect in effects {
-            let run = self.run.id.clone();
-            match effect {
-                Effect::Persist => persisted = true,
-                Effect::Rewind { step } => self.ledger.rewound(step),
-                Effect::SendRoster {
-                    roster,
-                    at_boundary,
-                    discard,
-                } => self.send_roster(&roster, at_boundary, &discard),
-                Effect::SendYield { worker, generation } => {
-                    self.send(&worker, CoordinatorMessage::Yield { run, generation });
-                }
-                Effect::RemoveCheckpoint(info) => self.remove_file(info),
-                Effect::QuarantineCheckpoint(info) => self.quarantine_file(info),
-                Effect::ProbeCheckpoint(info) => self.probe_file(info),
-                Effect::SendStop {
-                    workers,
-                    generation,
-                } => {
-                    for worker in workers {
-                        let run = run.clone();
-                        self.send(&worker, CoordinatorMessage::Stop { run, generation });
-                    }
-                }
-                Effect::SendAbort {
-                    workers,
-                    generation,
-                    reason,
-                } => self.abort(workers, generation, &reason),
-                Effect::PublishPhase => {
-                    self.log_phase();
-                    self.waits = None;
-                    self.show();
-                    let shown = Arc::new(self.shown.borrow().clone());
-                    self.publish(RunEvent::Run(shown));
-                }
-                Effect::PublishStep(report) => {
-                    self.shown
-                        .send_modify(|shown| shown.progress = Some(report));
-                    self.publish(RunEvent::Step(report));
-                }
-                Effect::PublishEpoch(result) => {
-                    info!(
-                        run_id = %run,
-                        epoch = result.epoch,
-                        step = result.step,
-                        train_loss = result.train_loss,
-                        auc = result.validation.auc,
-                        accuracy = result.validation.accuracy,
-                        "epoch.evaluated: {run} epoch {}", result.epoch + 1
-                    );
-                    self.show();
-                    self.publish(RunEvent::Epoch(Arc::new(result)));
-                    self.acknowledge();
-                }
-                Effect::PublishCheckpoint(info) => {
-                    info!(
-                        run_id = %run,
-                        generation = info.generation,
-                        step = info.step,
-                        bytes = info.bytes,
-                        "checkpoint.stored: {run} step {}", info.step
-                    );
-                    self.show();
-                    self.publish(RunEvent::Checkpoint(Arc::new(info)));
-                }
-                Effect::Log { warning, message } => {
-                    let generation = self.run.generation;
-                    if warning {
-                        warn!(run_id = %run, generation, "{message}");
-                    } else {
-                        info!(run_id = %run, generation, "{message}");
-                    }
-                    self.publish(RunEvent::Note(message));
-                }
-            }
-        }
-        if persisted {
-            self.show();
-        }
-        events.extend(self.hopeless_assembly());
-        Ok(())
-    }
-
-    /// Gives a generation to its members.
-    fn send_roster(
-        &mut self,
-        roster: &fovea_core::roster::Roster,
-        at_boundary: bool,
-        discard: &std::collections::BTreeSet<WorkerId>,
-    ) {
-        let mesh_key = fovea_service::random_bytes();
-        let run = &self.run;
-        let checkpoint = run
-            .start_checkpoint(self.cx.clock.now())
-            .filter(|c| c.step == roster.start_step)
-            .or_else(|| run.checkpoints.iter().find(|c| c.step == roster.start_step))
-            .cloned();
-        let assignment = Assignment {
-            run: run.id.clone(),
-            spec: run.spec.clone(),
-            dataset_digest: run.dataset_digest.clone(),
-            roster: roster.clone(),
-            checkpoint,
-            mesh_key,
-            lineage: run.lineage,
-            at_boundary,
-            discard_state: false,
-            next_epoch: run.next_epoch(),
-        };
-        for member in &roster.members {
-            let mut assignment = assignment.clone();
-            assignment.discard_state = discard.contains(&member.worker);
-            let message = CoordinatorMessage::Assignment(Box::new(assignment));
-            self.send(&member.worker, message);
-        }
-    }
-
-    pub(super) fn abort(&self, workers: Vec<WorkerId>, generation: u64, reason: &str) {
-        for worker in workers {
-            let message = CoordinatorMessage::Abort {
-                run: self.run.id.clone(),
-                generation,
-                reason: reason.to_owned(),
-            };
-            self.send(&worker, message);
-        }
-    }
-
-    /// Sends a worker something, by way of the cluster.
-    pub(super) fn send(&self, worker: &WorkerId, message: CoordinatorMessage) {
-        self.tell_cluster(Report::Send {
-            number: self.run.number,
-            worker: worker.clone(),
-            message,
-        });
-    }
-
-    pub(super) fn tell_cluster(&self, report: Report) {
-        // The cluster outlives its runs; when it is gone the coordinator ends.
-        let _ = self.cx.reports.send(report);
-    }
-
     async fn tick(&mut self) -> Result<(), RunActorError> {
         let now = self.cx.clock.now();
         if self.due().is_some_and(|due| due <= now) {
@@ -619,141 +391,13 @@ impl Actor {
             .map(|at| at.max(now + 1))
     }
 
-    /// Why the run must not be given workers now.
-    fn blocked(&self) -> Option<String> {
-        if !matches!(self.run.phase, Phase::Queued { .. }) {
-            return None;
-        }
-        let data = self.data_problem.clone();
-        data.or_else(|| self.run.start_blocked(self.cx.clock.now()))
-    }
-
-    /// Nothing is left to be done for it.
-    fn has_ended(&self) -> bool {
-        self.deleted
-            || self.run.is_terminal()
-                && self.assemblies.is_empty()
-                && self.ledger.is_idle()
-                && self.files_busy == 0
-    }
-
-    /// Tells the cluster what has changed for scheduling, and that the run has ended.
-    fn report(&mut self, handled: Option<u64>) {
-        let status = self.scheduling_status();
-        if handled.is_some() || self.status.as_ref() != Some(&status) {
-            self.status = Some(status.clone());
-            self.tell_cluster(Report::Status {
-                number: self.run.number,
-                status: Box::new(status),
-                handled,
-            });
-        }
-        let now = self.cx.clock.now();
-        if self.has_ended() && !self.reported_end && (self.deleted || now >= self.used + LINGER_MS)
-        {
-            self.reported_end = true;
-            self.tell_cluster(Report::Ended {
-                number: self.run.number,
-            });
-        }
-    }
-
-    fn scheduling_status(&self) -> RunStatus {
-        let run = &self.run;
-        let demand = match &run.phase {
-            Phase::Queued { .. } if self.blocked().is_some() => Demand::Nothing,
-            Phase::Queued { .. } => Demand::Start {
-                min: run.spec.workers.min as usize,
-                max: run.spec.max_workers() as usize,
-            },
-            Phase::Running { .. } => match run.vacancies() {
-                0 => Demand::Nothing,
-                room => Demand::Join { room },
-            },
-            Phase::Forming { .. }
-            | Phase::Finishing { .. }
-            | Phase::Paused
-            | Phase::Completed
-            | Phase::Failed { .. }
-            | Phase::Cancelled => Demand::Nothing,
-        };
-        RunStatus {
-            demand,
-            generation: run.generation,
-            roster: run.roster().cloned(),
-            barred: match demand {
-                Demand::Nothing => BTreeMap::new(),
-                Demand::Start { .. } | Demand::Join { .. } => run.barred(),
-            },
-            storing: self.assemblies.any_whole(),
-        }
-    }
-
-    /// Shows people the run as it is now.
-    pub(super) fn show(&self) {
-        let waiting = self
-            .blocked()
-            .or_else(|| self.storage_problem.clone())
-            .or_else(|| match self.run.phase {
-                Phase::Queued { .. } => self.waits.clone(),
-                _ => None,
-            });
-        self.shown.send_if_modified(|shown| {
-            let same = *shown.run == self.run && shown.waiting == waiting;
-            if !same {
-                shown.run = Arc::new(self.run.clone());
-                shown.progress = self.run.progress;
-                shown.waiting = waiting;
-            }
-            !same
-        });
-    }
-
     pub(super) fn shown(&self) -> Shown {
         self.shown.borrow().clone()
-    }
-
-    pub(super) fn publish(&self, event: RunEvent) {
-        // An error only says that nobody watches.
-        let _ = self.events.send(event);
     }
 
     pub(super) fn forget_waiting(&mut self) {
         self.waits = None;
     }
-
-    fn log_phase(&self) {
-        let run = &self.run;
-        let reason = match &run.phase {
-            Phase::Queued { reason } | Phase::Forming { reason, .. } => reason.as_deref(),
-            Phase::Failed { reason } => Some(&**reason),
-            Phase::Running { .. }
-            | Phase::Finishing { .. }
-            | Phase::Paused
-            | Phase::Completed
-            | Phase::Cancelled => None,
-        };
-        let (id, phase, generation) = (&run.id, run.phase_name(), run.generation);
-        let step = run.progress.map(|p| p.step);
-        match &run.phase {
-            Phase::Failed { reason } => {
-                error!(run_id = %id, generation, phase, step, reason, "run.failed: {id}: {reason}");
-            }
-            Phase::Running { roster, .. } => info!(
-                run_id = %id, generation, phase, step,
-                "generation.formed: {id} generation {generation} with {} workers", roster.members.len()
-            ),
-            _ => info!(run_id = %id, generation, phase, step, reason, "run.phase: {id} is {phase}"),
-        }
-    }
-}
-
-/// Where the ledger is to be cut.
-pub(super) fn rewind(effects: &[Effect]) -> Option<u64> {
-    effects.iter().find_map(|effect| match effect {
-        Effect::Rewind { step } => Some(*step),
-        _ => None,
-    })
 }
 
 /// What a person is told when a request cannot be journalled.

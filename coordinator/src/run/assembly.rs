@@ -12,29 +12,23 @@ use std::sync::{Arc, Weak};
 
 use fovea_core::checkpoint::{CheckpointInfo, Fingerprint};
 use fovea_core::googlenet::FlatLayout;
-use fovea_core::roster::slice_of;
-use fovea_core::run::{Event, Phase, Run};
+use fovea_core::run::{Event, Phase};
 use tracing::{debug, info, warn};
 
 use super::RunInput;
 use super::actor::{Actor, RunActorError};
-use crate::clock::unix_ms;
+use super::storing::Unfinished;
+use super::validate::check_claim;
 use crate::cluster::Reply;
 use crate::error::ApiError;
-use crate::journal::Journal;
 use crate::messages::SliceClaim;
-use crate::store::{
-    AssemblyFile, CheckpointRecord, Description, RunRecord, StoreError, header, lowest_priority,
-};
+use crate::store::{AssemblyFile, Description, StoreError, header};
 
 /// Checkpoints of one run that may be assembled at the same time. Workers upload in the order of steps, so more
 /// means that one of them has given up on an older one.
 const AT_ONCE: usize = 3;
 /// Waits between attempts to store a checkpoint, milliseconds: the first and the longest.
 const RETRY_MS: (u64, u64) = (500, 10_000);
-/// Steps of the ledger that are read at a time for a manifest.
-const PAGE: usize = 2_000;
-
 /// Names an assembly: generation, then step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct AssemblyKey {
@@ -240,6 +234,10 @@ impl Actor {
             // Dropped meanwhile: so is the file.
             return Ok(());
         };
+        if assembly.file.is_some() {
+            // An assembly of the same name was dropped and begun again meanwhile; this file is of the first.
+            return Ok(());
+        }
         match result {
             Ok(file) => {
                 info!(
@@ -324,16 +322,21 @@ impl Actor {
         key: AssemblyKey,
         rank: usize,
         digest: String,
+        claim: &Arc<()>,
     ) -> Result<Result<(), ApiError>, RunActorError> {
-        let Some(assembly) = self.assemblies.0.get_mut(&key) else {
+        // Not a slice of an assembly of the same name that was dropped and begun again meanwhile.
+        let of_claim = |slice: &&mut Slice| matches!(slice, Slice::Missing { claim: of } if of.ptr_eq(&Arc::downgrade(claim)));
+        let assembly = self.assemblies.0.get_mut(&key);
+        let Some((assembly, ())) = assembly.and_then(|assembly| {
+            let slice = assembly.slices.get_mut(rank).filter(of_claim)?;
+            *slice = Slice::Here { digest };
+            Some((assembly, ()))
+        }) else {
             return Ok(Err(ApiError::Precondition(format!(
-                "header.generation: generation {} ended while the slice came",
-                key.generation
+                "header.generation: the checkpoint of step {} in generation {} was given up while the slice came",
+                key.step, key.generation
             ))));
         };
-        if let Some(slice) = assembly.slices.get_mut(rank) {
-            *slice = Slice::Here { digest };
-        }
         let here = |slice: &Slice| matches!(slice, Slice::Here { .. });
         assembly.whole = assembly.slices.iter().all(here);
         self.store_next().await?;
@@ -455,68 +458,6 @@ impl Actor {
     }
 }
 
-/// A whole checkpoint on its way into the store.
-struct Unfinished {
-    digest: String,
-    fingerprint: Fingerprint,
-    lineage: u64,
-    step: u64,
-}
-
-impl Unfinished {
-    async fn store(
-        self,
-        file: Arc<AssemblyFile>,
-        journal: &Journal,
-        run: &Run,
-    ) -> Result<CheckpointInfo, StoreError> {
-        let before = run
-            .checkpoints
-            .iter()
-            .filter(|c| c.step < self.step)
-            .map(|c| c.step)
-            .max();
-        let mut ledger = Vec::new();
-        let mut from = before.unwrap_or(0) + 1;
-        while from <= self.step {
-            let page = journal
-                .steps(run.number, run.extent.train_samples, from, PAGE)
-                .await;
-            let Ok((entries, _)) = page else {
-                // A manifest without it is worth less after the loss of a journal, but no reason not to store.
-                break;
-            };
-            let Some(last) = entries.last() else { break };
-            from = last.step + 1;
-            ledger.extend(entries.into_iter().filter(|e| e.step <= self.step));
-        }
-        let record = CheckpointRecord {
-            fingerprint: self.fingerprint,
-            lineage: self.lineage,
-            stored_at_ms: unix_ms(),
-            run: RunRecord {
-                number: run.number,
-                id: run.id.clone(),
-                name: run.spec.name.clone(),
-                epochs: run
-                    .epochs
-                    .iter()
-                    .filter(|e| e.step <= self.step)
-                    .cloned()
-                    .collect(),
-                train_samples: run.extent.train_samples,
-                ledger,
-            },
-        };
-        let digest = self.digest;
-        let finish = move || lowest_priority(|| file.finish(&digest, &record));
-        match tokio::task::spawn_blocking(finish).await {
-            Ok(result) => result,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
-    }
-}
-
 impl Assembly {
     fn claim(
         &mut self,
@@ -558,62 +499,6 @@ impl Assembly {
             }
         }
     }
-}
-
-fn check_claim(
-    run: &Run,
-    claim: &SliceClaim,
-) -> Result<(AssemblyKey, usize, FlatLayout), ApiError> {
-    let over = |why: String| {
-        Err(ApiError::Precondition(format!(
-            "header.generation: generation {} of run {} {why}",
-            claim.generation, claim.run
-        )))
-    };
-    let Some(roster) = run.roster().filter(|r| r.generation == claim.generation) else {
-        return over(format!(
-            "is not under way; the run is {} in generation {}",
-            run.phase_name(),
-            run.generation
-        ));
-    };
-    let Some(rank) = roster.rank_of(&claim.worker) else {
-        return Err(ApiError::Precondition(format!(
-            "header.worker_id: worker {} does not serve generation {} of run {}",
-            claim.worker, claim.generation, claim.run
-        )));
-    };
-    let first = roster.start_step.max(1);
-    if claim.step < first || claim.step > run.extent.total_steps {
-        return Err(ApiError::invalid(
-            "header.step",
-            format!(
-                "{} is not in {first}..={}",
-                claim.step, run.extent.total_steps
-            ),
-        ));
-    }
-    let layout = FlatLayout::new(run.spec.model.classes, &run.spec.model.frozen)
-        .map_err(|e| ApiError::Internal(format!("run {}: {e}", run.id)))?;
-    let expected = slice_of(layout.state_len() as u64, roster.members.len(), rank);
-    if claim.offset != expected.start || claim.elements != expected.end - expected.start {
-        return Err(ApiError::invalid(
-            "header.offset",
-            format!(
-                "rank {rank} of {} has the elements {}..{}, not {} from {}",
-                roster.members.len(),
-                expected.start,
-                expected.end,
-                claim.elements,
-                claim.offset
-            ),
-        ));
-    }
-    let key = AssemblyKey {
-        generation: claim.generation,
-        step: claim.step,
-    };
-    Ok((key, rank, layout))
 }
 
 /// Which of a run's checkpoints is stored next, given in their order: whether each is whole, and whether it is being

@@ -11,18 +11,28 @@
 //! `fovea_core::run` decides, the actor carries out. Whatever an effect tells anyone is in the journal before. Ended
 //! runs have no actor: they live in the journal until somebody asks for one of them again.
 //!
-//! - `actor`: the task, its turn, the effects
+//! - `actor`: the task and its turn
+//! - `effects`: carrying out what was decided
+//! - `members`: what workers say, and their coming and going
+//! - `status`: what the cluster and people see
 //! - `requests`: what people ask of a run
 //! - `ledger`: steps, their acknowledgement
 //! - `assembly`: checkpoints from slices
-//! - `storage`: probing, quarantine, removal, adoption
+//! - `storing`: a whole checkpoint and its manifest into the store
+//! - `storage`: probing, quarantine, removal
+//! - `adoption`: checkpoints that the journal does not know
 //! - `validate`: whether a worker's message can be true
 
 mod actor;
+mod adoption;
 mod assembly;
+mod effects;
 mod ledger;
+mod members;
 mod requests;
+mod status;
 mod storage;
+mod storing;
 mod validate;
 
 use std::sync::Arc;
@@ -131,6 +141,8 @@ pub(crate) enum RunInput {
         key: AssemblyKey,
         rank: usize,
         digest: String,
+        /// That of its [`SliceTicket`].
+        claim: Arc<()>,
         reply: Reply<()>,
     },
     /// A checkpoint was stored, or not.
@@ -194,6 +206,7 @@ pub(crate) enum RunEvent {
 
 impl RunHandle {
     /// Sends the actor something. One that has closed meanwhile does not miss it: its run has ended.
+    /// What must not be lost is followed by a [`query`](Self::query), which tells.
     pub(crate) fn send(&self, input: RunInput) {
         let _ = self.inbox.send(input);
     }

@@ -1,22 +1,18 @@
-//! What the actor asks of the checkpoint store, and what the store's answers mean for the run.
+//! What the actor asks of the checkpoint store while the run lives, and what the store's answers mean for the run.
 //!
 //! Only a complete read that differs is corruption. A file that is missing or cannot be read stays listed; the run
 //! waits for it (`fovea_core::run`).
 
-use std::time::Duration;
-
 use fovea_core::checkpoint::CheckpointInfo;
-use fovea_core::run::{Event, FoundCheckpoint};
+use fovea_core::ids::RunId;
+use fovea_core::run::Event;
 use tracing::{info, warn};
 
 use super::actor::{Actor, RunActorError, not_written};
 use super::{DeletedRun, RunInput};
 use crate::error::ApiError;
-use crate::journal::{OnFull, Urgency};
-use crate::store::StoreError;
-
-/// How long a run waits at its start for the store to list its folder.
-const TIDY: Duration = Duration::from_secs(10);
+use crate::journal::OnFull;
+use crate::store::{CheckpointStore, StoreError};
 
 /// What reading a stored checkpoint showed.
 #[derive(Debug)]
@@ -38,76 +34,6 @@ impl Actor {
             // Fails only when the actor is gone.
             let _ = me.send(work());
         });
-    }
-
-    /// At the start: takes up checkpoints that the journal does not know (it may have been restored from a backup, or
-    /// the coordinator died before it was written), then sweeps what is left over.
-    pub(super) async fn tidy(&mut self) -> Result<(), RunActorError> {
-        let (store, id) = (self.cx.store.clone(), self.run.id.clone());
-        let listed = self.run.checkpoints.clone();
-        let found = {
-            let (store, id, listed) = (store.clone(), id.clone(), listed.clone());
-            tokio::task::spawn_blocking(move || store.found(&id, &listed))
-        };
-        match tokio::time::timeout(TIDY, found).await {
-            Ok(Ok(Ok(found))) if !found.is_empty() && !self.run.is_terminal() => {
-                // What an older version stored has no record, and cannot be adopted.
-                let found = found.into_iter().filter_map(|(info, manifest)| {
-                    let record = manifest.record?;
-                    Some(FoundCheckpoint {
-                        info,
-                        epochs: record.epochs,
-                        ledger: record.ledger,
-                    })
-                });
-                let adopted = self.run.adopt(found.collect(), self.ledger.head());
-                for info in &adopted.infos {
-                    info!(run_id = %id, step = info.step, "checkpoint.adopted: {id} step {}: it is in the store and was not in the journal", info.step);
-                }
-                if !adopted.infos.is_empty() {
-                    let head = self
-                        .cx
-                        .journal
-                        .put_run(
-                            self.run.number,
-                            Some(&self.run),
-                            adopted.rewind,
-                            adopted.entries,
-                            self.run.extent.train_samples,
-                            self.ledger.head(),
-                            Urgency::Now,
-                            OnFull::Wait,
-                        )
-                        .await?;
-                    self.ledger.wrote(head);
-                }
-            }
-            Ok(Ok(Ok(_))) => {}
-            Ok(Ok(Err(error))) => {
-                warn!(run_id = %id, %error, "store.unlisted: the folder of {id} cannot be listed: {error}");
-            }
-            Ok(Err(error)) => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => {
-                warn!(run_id = %id, "store.slow: the folder of {id} could not be listed within {TIDY:?}");
-                return Ok(());
-            }
-        }
-        let listed = self.run.checkpoints.clone();
-        let name = id.clone();
-        let sweep = tokio::task::spawn_blocking(move || store.sweep(&id, &listed));
-        match tokio::time::timeout(TIDY, sweep).await {
-            Ok(Ok(Ok(moved))) if !moved.is_empty() => {
-                info!(run_id = %name, files = moved.len(), "store.swept: {} unlisted files of {name} were moved to the trash", moved.len());
-            }
-            Ok(Ok(Err(error))) => {
-                warn!(run_id = %name, %error, "store.unswept: the folder of {name} cannot be swept: {error}");
-            }
-            _ => {}
-        }
-        if let Some(info) = self.run.start_checkpoint(self.cx.clock.now()).cloned() {
-            self.probe_file(info);
-        }
-        Ok(())
     }
 
     pub(super) fn probe_file(&mut self, info: CheckpointInfo) {
@@ -156,6 +82,7 @@ impl Actor {
         let (store, id) = (self.cx.store.clone(), self.run.id.clone());
         info!(run_id = %id, step = info.step, "checkpoint.removed: {id} step {}: retention", info.step);
         self.cx.tasks.spawn_blocking(move || {
+            keep_ledger(&store, &id, &info);
             if let Err(error) = store.remove(&id, &info) {
                 // The next start's sweep moves it to the trash.
                 warn!(run_id = %id, step = info.step, %error, "checkpoint.not_removed: {id} step {}: {error}", info.step);
@@ -166,12 +93,10 @@ impl Actor {
     /// Puts the file of a corrupt checkpoint into the trash.
     pub(super) fn quarantine_file(&mut self, info: CheckpointInfo) {
         let (store, id) = (self.cx.store.clone(), self.run.id.clone());
-        self.cx.tasks.spawn_blocking(move || match store.quarantine(&id, &info) {
-            Ok(place) => {
-                let place = place.display();
-                warn!(run_id = %id, step = info.step, "checkpoint.quarantined: {id} step {}: its file is now {place}", info.step);
-            }
-            Err(error) => {
+        self.cx.tasks.spawn_blocking(move || {
+            keep_ledger(&store, &id, &info);
+            // The store logs where the file lies now.
+            if let Err(error) = store.quarantine(&id, &info) {
                 warn!(run_id = %id, step = info.step, %error, "checkpoint.not_quarantined: {id} step {}: {error}", info.step);
             }
         });
@@ -195,6 +120,11 @@ impl Actor {
                 self.run.phase_name()
             ))));
         }
+        // While the store is away nothing is taken off the list: the file would stay and nobody would know of it.
+        let store = self.cx.store.clone();
+        if let Err(error) = blocking(move || store.check()).await {
+            return Ok(Err(ApiError::from(&error)));
+        }
         let before = self.run.clone();
         let info = self.run.checkpoints.remove(at);
         if let Err(error) = self.persist(None, OnFull::Refuse).await {
@@ -207,10 +137,13 @@ impl Actor {
         self.show();
         let store = self.cx.store.clone();
         let name = id.clone();
-        let removed = blocking(move || match store.remove(&name, &info) {
-            // It is not listed any more, which is what was asked for.
-            Err(StoreError::Missing { .. }) => Ok(0),
-            removed => removed,
+        let removed = blocking(move || {
+            keep_ledger(&store, &name, &info);
+            match store.remove(&name, &info) {
+                // It is not listed any more, which is what was asked for.
+                Err(StoreError::Missing { .. }) => Ok(0),
+                removed => removed,
+            }
         })
         .await;
         Ok(match removed {
@@ -228,7 +161,12 @@ impl Actor {
         with_checkpoints: bool,
     ) -> Result<Result<DeletedRun, ApiError>, RunActorError> {
         let id = self.run.id.clone();
-        if !self.run.is_terminal() || !self.assemblies.is_empty() {
+        if self.run.is_terminal() && !self.assemblies.is_empty() {
+            return Ok(Err(ApiError::Precondition(format!(
+                "run {id} has ended, but its last checkpoint is still being stored; try again in a moment"
+            ))));
+        }
+        if !self.run.is_terminal() {
             return Ok(Err(ApiError::Precondition(format!(
                 "run {id} is {}; cancel it first (`fovea cancel {id}`)",
                 self.run.phase_name()
@@ -256,6 +194,14 @@ impl Actor {
         info!(run_id = %id, checkpoints, bytes, "run.deleted: {id}: on request");
         self.deleted = true;
         Ok(Ok(DeletedRun { checkpoints, bytes }))
+    }
+}
+
+/// Keeps the ledger of a checkpoint that is about to go. Without it a restored journal may not be able to adopt later
+/// checkpoints, which is no reason to keep this one.
+fn keep_ledger(store: &CheckpointStore, run: &RunId, info: &CheckpointInfo) {
+    if let Err(error) = store.keep_ledger(run, info) {
+        warn!(run_id = %run, step = info.step, %error, "ledger.not_kept: {run} step {}: {error}", info.step);
     }
 }
 

@@ -1,9 +1,12 @@
 //! Whether a worker's message can be true, given its run: the last check before the run's state machine sees it.
 
+use fovea_core::googlenet::FlatLayout;
+use fovea_core::roster::slice_of;
 use fovea_core::run::{Outcome, Run};
 
+use super::assembly::AssemblyKey;
 use crate::error::ApiError;
-use crate::messages::RunMessage;
+use crate::messages::{RunMessage, SliceClaim};
 
 /// Checks a message against the run's sizes.
 ///
@@ -90,4 +93,65 @@ pub(super) fn possible(run: &Run, message: &RunMessage) -> Result<(), ApiError> 
         }
         RunMessage::Released(_) => Ok(()),
     }
+}
+
+/// Checks what a worker wants to upload against the run. Returns which checkpoint it is of, its rank, and the layout
+/// of the state.
+///
+/// # Errors
+/// Names the field, its value and what was expected.
+pub(super) fn check_claim(
+    run: &Run,
+    claim: &SliceClaim,
+) -> Result<(AssemblyKey, usize, FlatLayout), ApiError> {
+    let over = |why: String| {
+        Err(ApiError::Precondition(format!(
+            "header.generation: generation {} of run {} {why}",
+            claim.generation, claim.run
+        )))
+    };
+    let Some(roster) = run.roster().filter(|r| r.generation == claim.generation) else {
+        return over(format!(
+            "is not under way; the run is {} in generation {}",
+            run.phase_name(),
+            run.generation
+        ));
+    };
+    let Some(rank) = roster.rank_of(&claim.worker) else {
+        return Err(ApiError::Precondition(format!(
+            "header.worker_id: worker {} does not serve generation {} of run {}",
+            claim.worker, claim.generation, claim.run
+        )));
+    };
+    let first = roster.start_step.max(1);
+    if claim.step < first || claim.step > run.extent.total_steps {
+        return Err(ApiError::invalid(
+            "header.step",
+            format!(
+                "{} is not in {first}..={}",
+                claim.step, run.extent.total_steps
+            ),
+        ));
+    }
+    let layout = FlatLayout::new(run.spec.model.classes, &run.spec.model.frozen)
+        .map_err(|e| ApiError::Internal(format!("run {}: {e}", run.id)))?;
+    let expected = slice_of(layout.state_len() as u64, roster.members.len(), rank);
+    if claim.offset != expected.start || claim.elements != expected.end - expected.start {
+        return Err(ApiError::invalid(
+            "header.offset",
+            format!(
+                "rank {rank} of {} has the elements {}..{}, not {} from {}",
+                roster.members.len(),
+                expected.start,
+                expected.end,
+                claim.elements,
+                claim.offset
+            ),
+        ));
+    }
+    let key = AssemblyKey {
+        generation: claim.generation,
+        step: claim.step,
+    };
+    Ok((key, rank, layout))
 }

@@ -59,6 +59,8 @@ impl Admin for AdminService {
             };
             tokio::select! {
                 () = closing.cancelled() => drop(sender.try_send(Err(ApiError::ShuttingDown.into()))),
+                // The file that is being read is read to its end; no other is begun.
+                () = sender.closed() => {}
                 result = verification.run(!skip_checkpoints, !skip_datasets) => {
                     if let Err(error) = result {
                         let _ = sender.send(Err(error.into())).await;
@@ -165,6 +167,11 @@ impl Verification {
         let result = self
             .read(&what, move |progress| store.verify(&id, &wanted, progress))
             .await?;
+        if matches!(result, Err(StoreError::Missing { .. })) && !self.is_listed(&run, &info).await?
+        {
+            // Retention or a person removed it since the verification began.
+            return Ok(());
+        }
         self.summary.checkpoints += 1;
         let state = file_state(&result);
         if let Err(error) = &result {
@@ -186,6 +193,14 @@ impl Verification {
         }
         report_file(&self.context, &run, info, result).await;
         Ok(())
+    }
+
+    async fn is_listed(&self, run: &RunId, info: &CheckpointInfo) -> Result<bool, ApiError> {
+        match self.context.runs.shown(run).await {
+            Ok(shown) => Ok(shown.run.checkpoints.contains(info)),
+            Err(ApiError::NotFound(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     async fn dataset(&mut self, dataset: Arc<HeldDataset>) -> Result<(), ApiError> {
@@ -288,7 +303,8 @@ pub(super) async fn report_file(
             result,
             asked: false,
         }));
-        // Who asks next sees what follows from it. None: the actor has closed, and has handled it.
+        // Who asks next sees what follows from it. None: the actor has closed. Then whoever reads the file next reports
+        // it again.
         let _ = actor.query(|reply| RunInput::Flush { reply }).await;
     }
 }

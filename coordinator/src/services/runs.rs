@@ -45,7 +45,11 @@ impl Runs for RunsService {
         let spec = spec.ok_or_else(|| ApiError::invalid("spec", "is missing"))?;
         let spec = RunSpec::try_from(spec).map_err(ApiError::from)?;
         spec.validate().map_err(ApiError::from)?;
-        let shown = self.accept(spec).await?;
+        // In a task: a client that goes away must not leave a run that is in the journal and has no actor.
+        let accepting = self.0.tasks.spawn(accept(self.0.clone(), spec));
+        let shown = accepting
+            .await
+            .map_err(|error| ApiError::Internal(error.to_string()))??;
         Ok(Response::new(pb::SubmitResponse {
             run: Some(wire(&shown)),
         }))
@@ -179,50 +183,6 @@ impl Runs for RunsService {
 }
 
 impl RunsService {
-    /// Accepts a valid spec: meets its dataset, gets a number, is journalled, starts.
-    async fn accept(&self, spec: RunSpec) -> Result<Shown, ApiError> {
-        let dataset = self.0.datasets.now().find(spec.dataset.as_str())?;
-        let plan = plan(&dataset, &spec)?;
-        let steps_per_epoch = plan.steps_per_epoch();
-        let extent = Extent {
-            steps_per_epoch,
-            total_steps: steps_per_epoch * u64::from(spec.train.epochs),
-            train_samples: plan.train_samples(),
-            validation_samples: dataset.validation.into(),
-        };
-        let number = |reply| ClusterRequest::NextNumber { reply };
-        let number = self.0.runs.cluster.ask(number).await?;
-        let id = RunId::new(format!("{}-{number}", spec.name))
-            .map_err(|e| ApiError::invalid("spec.name", e))?;
-        let digest = dataset.manifest.digest.clone();
-        let run = Run::new(id, number, spec, digest, extent, unix_ms());
-        let written = self.0.runs.journal.put_run(
-            number,
-            Some(&run),
-            None,
-            Vec::new(),
-            extent.train_samples,
-            0,
-            Urgency::Now,
-            OnFull::Refuse,
-        );
-        written
-            .await
-            .map_err(|e| ApiError::Unavailable(e.to_string()))?;
-        info!(
-            run_id = %run.id,
-            dataset = %run.spec.dataset,
-            total_steps = extent.total_steps,
-            "run.accepted: {}: {} steps on {}", run.id, extent.total_steps, run.spec.dataset
-        );
-        let live = LiveRun {
-            run,
-            ledger_head: 0,
-            losses: Vec::new(),
-        };
-        Ok(self.0.runs.cluster.open(live).await?.shown())
-    }
-
     async fn ask(&self, run: &RunId, request: PersonRequest) -> Result<pb::Run, ApiError> {
         let ask = |reply| RunInput::Request {
             request: request.clone(),
@@ -278,6 +238,50 @@ impl RunsService {
             ledger_bytes,
         })
     }
+}
+
+/// Accepts a valid spec: meets its dataset, gets a number, is journalled, starts.
+async fn accept(context: Context, spec: RunSpec) -> Result<Shown, ApiError> {
+    let dataset = context.datasets.now().find(spec.dataset.as_str())?;
+    let plan = plan(&dataset, &spec)?;
+    let steps_per_epoch = plan.steps_per_epoch();
+    let extent = Extent {
+        steps_per_epoch,
+        total_steps: steps_per_epoch * u64::from(spec.train.epochs),
+        train_samples: plan.train_samples(),
+        validation_samples: dataset.validation.into(),
+    };
+    let number = |reply| ClusterRequest::NextNumber { reply };
+    let number = context.runs.cluster.ask(number).await?;
+    let id = RunId::new(format!("{}-{number}", spec.name))
+        .map_err(|e| ApiError::invalid("spec.name", e))?;
+    let digest = dataset.manifest.digest.clone();
+    let run = Run::new(id, number, spec, digest, extent, unix_ms());
+    let written = context.runs.journal.put_run(
+        number,
+        Some(&run),
+        None,
+        Vec::new(),
+        extent.train_samples,
+        0,
+        Urgency::Now,
+        OnFull::Refuse,
+    );
+    written
+        .await
+        .map_err(|e| ApiError::Unavailable(e.to_string()))?;
+    info!(
+        run_id = %run.id,
+        dataset = %run.spec.dataset,
+        total_steps = extent.total_steps,
+        "run.accepted: {}: {} steps on {}", run.id, extent.total_steps, run.spec.dataset
+    );
+    let live = LiveRun {
+        run,
+        ledger_head: 0,
+        losses: Vec::new(),
+    };
+    Ok(context.runs.cluster.open(live).await?.shown())
 }
 
 fn plan(dataset: &HeldDataset, spec: &RunSpec) -> Result<ShardPlan, ApiError> {

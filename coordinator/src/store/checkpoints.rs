@@ -73,6 +73,10 @@ impl CheckpointStore {
         Ok((store, id))
     }
 
+    pub(super) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
     /// Whether the store is still there and the same. Cheap: reads the identity file.
     ///
     /// # Errors
@@ -339,7 +343,7 @@ impl CheckpointStore {
         let mut files = self.inner.unlisted(&folder, &[])?;
         // All manifests before the first file.
         files.sort_by_key(|file| file.part);
-        let mut bytes = 0;
+        let mut bytes = self.inner.remove_segments(run)?;
         for file in &files {
             let path = file.path(&folder);
             bytes += disk::remove_if_there(&path)

@@ -135,7 +135,7 @@ impl Inner {
     }
 
     /// Names in a folder; none when the folder is not there though the store is.
-    fn list(&self, folder: &Path) -> Result<Vec<String>, StoreError> {
+    pub(super) fn list(&self, folder: &Path) -> Result<Vec<String>, StoreError> {
         match disk::list(folder) {
             Ok(names) => Ok(names),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -71,8 +71,9 @@ struct RunOnDisk {
     name: String,
 }
 
+/// Steps of a ledger, in a manifest or a segment.
 #[derive(Debug, Serialize, Deserialize)]
-struct LedgerOnDisk {
+pub(super) struct LedgerOnDisk {
     train_samples: u64,
     steps: Vec<StepOnDisk>,
 }
@@ -103,19 +104,6 @@ impl Manifest {
             train_samples,
             ledger,
         } = record;
-        let steps = ledger.iter().map(|entry| {
-            let Entry {
-                step,
-                loss,
-                samples,
-            } = entry;
-            StepOnDisk {
-                step: *step,
-                loss: Some(*loss).filter(|loss| loss.is_finite()),
-                count: samples.len(),
-                samples: hex::encode(ledger::pack(samples, *train_samples)),
-            }
-        });
         let mut bytes = serde_json::to_vec_pretty(&Version2 {
             format: FORMAT.to_owned(),
             info: info.clone(),
@@ -126,10 +114,7 @@ impl Manifest {
                 name: name.clone(),
             },
             epochs: epochs.clone(),
-            ledger: LedgerOnDisk {
-                train_samples: *train_samples,
-                steps: steps.collect(),
-            },
+            ledger: LedgerOnDisk::new(ledger, *train_samples),
         })?;
         bytes.push(b'\n');
         Ok(bytes)
@@ -170,21 +155,34 @@ impl Manifest {
 /// The ledger in a manifest does not hold what it counts.
 #[derive(Debug, thiserror::Error)]
 #[error("ledger: the samples of step {0} cannot be unpacked")]
-struct BadSamples(u64);
+pub(super) struct BadSamples(u64);
 
-impl Version2 {
-    fn unpack(self) -> Result<Manifest, BadSamples> {
-        let Version2 {
-            format: _,
-            info,
-            state_digest,
-            run: RunOnDisk { number, id, name },
-            epochs,
-            ledger:
-                LedgerOnDisk {
-                    train_samples,
-                    steps,
-                },
+impl LedgerOnDisk {
+    pub(super) fn new(entries: &[Entry], train_samples: u64) -> Self {
+        let step = |entry: &Entry| {
+            let Entry {
+                step,
+                loss,
+                samples,
+            } = entry;
+            StepOnDisk {
+                step: *step,
+                loss: Some(*loss).filter(|loss| loss.is_finite()),
+                count: samples.len(),
+                samples: hex::encode(ledger::pack(samples, train_samples)),
+            }
+        };
+        Self {
+            train_samples,
+            steps: entries.iter().map(step).collect(),
+        }
+    }
+
+    /// The entries, and the samples of the training split.
+    pub(super) fn unpack(self) -> Result<(Vec<Entry>, u64), BadSamples> {
+        let Self {
+            train_samples,
+            steps,
         } = self;
         let entry = |row: StepOnDisk| {
             let StepOnDisk {
@@ -205,6 +203,22 @@ impl Version2 {
                 samples,
             })
         };
+        let entries = steps.into_iter().map(entry).collect::<Result<_, _>>()?;
+        Ok((entries, train_samples))
+    }
+}
+
+impl Version2 {
+    fn unpack(self) -> Result<Manifest, BadSamples> {
+        let Version2 {
+            format: _,
+            info,
+            state_digest,
+            run: RunOnDisk { number, id, name },
+            epochs,
+            ledger,
+        } = self;
+        let (ledger, train_samples) = ledger.unpack()?;
         Ok(Manifest {
             info,
             state_digest: Some(state_digest),
@@ -214,10 +228,7 @@ impl Version2 {
                 name,
                 epochs,
                 train_samples,
-                ledger: steps
-                    .into_iter()
-                    .map(entry)
-                    .collect::<Result<_, BadSamples>>()?,
+                ledger,
             }),
         })
     }

@@ -5,7 +5,7 @@
 //!                       ──calls──> DatasetStore    ──> DATA/datasets/      removes anything in there
 //!
 //!  identity      is the folder the store that the journal knows, or a volume that is not mounted?
-//!  checkpoints   begin, probe, verify, read, remove, quarantine, sweep, find   (assembly, folder, manifest, header, trash)
+//!  checkpoints   begin, probe, verify, read, remove, quarantine, sweep, find   (assembly, folder, manifest, segment, header, trash)
 //!  datasets      open, verify, read, remove                                    (upload: add and repair)
 //!  disk          the single file operations, where tests inject faults
 //! ```
@@ -40,6 +40,7 @@ mod identity;
 mod manifest;
 mod names;
 mod priority;
+mod segment;
 #[cfg(test)]
 mod test_support;
 #[cfg(test)]
@@ -56,6 +57,7 @@ pub use error::{OpenError, StoreError};
 pub(crate) use header::{Description, header};
 pub(crate) use manifest::RunRecord;
 pub(crate) use priority::lowest_priority;
+pub(crate) use segment::Segment;
 pub use upload::UploadError;
 pub(crate) use upload::{Stored, Upload, Verified};
 

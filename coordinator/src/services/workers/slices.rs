@@ -97,16 +97,15 @@ pub(super) async fn take_slice(
         ));
     }
     on_files(move || file.sync().map_err(|e| ApiError::from(&e))).await??;
+    // With the claim, so that nobody else began in between.
     let stored = |reply| RunInput::SliceStored {
         key,
         rank,
         digest,
+        claim,
         reply,
     };
-    let answer = actor.ask(stored).await;
-    // Held until the run knows, so that nobody else began in between.
-    drop(claim);
-    answer.ok_or_else(gone)?
+    actor.ask(stored).await.ok_or_else(gone)?
 }
 
 fn claim(header: pb::SliceHeader) -> Result<SliceClaim, ApiError> {

@@ -1,0 +1,106 @@
+//! What the cluster and people see of a run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fovea_core::run::Phase;
+
+use super::actor::{Actor, LINGER_MS};
+use crate::cluster::{Demand, Report, RunStatus};
+
+impl Actor {
+    /// Why the run must not be given workers now.
+    pub(super) fn blocked(&self) -> Option<String> {
+        if !matches!(self.run.phase, Phase::Queued { .. }) {
+            return None;
+        }
+        let data = self.data_problem.clone();
+        data.or_else(|| self.run.start_blocked(self.cx.clock.now()))
+    }
+
+    /// Nothing is left to be done for it.
+    pub(super) fn has_ended(&self) -> bool {
+        self.deleted
+            || self.run.is_terminal()
+                && self.assemblies.is_empty()
+                && self.ledger.is_idle()
+                && self.files_busy == 0
+    }
+
+    /// Tells the cluster what has changed for scheduling, and that the run has ended.
+    pub(super) fn report(&mut self, handled: Option<u64>) {
+        let status = self.scheduling_status();
+        if handled.is_some() || self.status.as_ref() != Some(&status) {
+            self.status = Some(status.clone());
+            self.tell_cluster(Report::Status {
+                number: self.run.number,
+                status: Box::new(status),
+                handled,
+            });
+        }
+        let now = self.cx.clock.now();
+        if self.has_ended() && !self.reported_end && (self.deleted || now >= self.used + LINGER_MS)
+        {
+            self.reported_end = true;
+            self.tell_cluster(Report::Ended {
+                number: self.run.number,
+            });
+        }
+    }
+
+    fn scheduling_status(&self) -> RunStatus {
+        let run = &self.run;
+        let demand = match &run.phase {
+            Phase::Queued { .. } if self.blocked().is_some() => Demand::Nothing,
+            Phase::Queued { .. } => Demand::Start {
+                min: run.spec.workers.min as usize,
+                max: run.spec.max_workers() as usize,
+            },
+            Phase::Running { .. } => match run.vacancies() {
+                0 => Demand::Nothing,
+                room => Demand::Join { room },
+            },
+            Phase::Forming { .. }
+            | Phase::Finishing { .. }
+            | Phase::Paused
+            | Phase::Completed
+            | Phase::Failed { .. }
+            | Phase::Cancelled => Demand::Nothing,
+        };
+        RunStatus {
+            demand,
+            generation: run.generation,
+            roster: run.roster().cloned(),
+            barred: match demand {
+                Demand::Nothing => BTreeMap::new(),
+                Demand::Start { .. } | Demand::Join { .. } => run.barred(),
+            },
+            storing: self.assemblies.any_whole(),
+        }
+    }
+
+    /// A checkpoint of it is being stored, or may be next.
+    fn stores(&self) -> bool {
+        self.run.roster().is_some() || !self.assemblies.is_empty()
+    }
+
+    /// Shows people the run as it is now.
+    pub(super) fn show(&self) {
+        let waiting = self
+            .blocked()
+            .or_else(|| self.storage_problem.clone().filter(|_| self.stores()))
+            .or_else(|| match self.run.phase {
+                Phase::Queued { .. } => self.waits.clone(),
+                _ => None,
+            });
+        self.shown.send_if_modified(|shown| {
+            let same = *shown.run == self.run && shown.waiting == waiting;
+            if !same {
+                shown.run = Arc::new(self.run.clone());
+                shown.progress = self.run.progress;
+                shown.waiting = waiting;
+            }
+            !same
+        });
+    }
+}

@@ -45,7 +45,6 @@ pub(crate) fn start(
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut emptied: Option<tokio::time::Instant> = None;
-        let mut available = true;
         loop {
             tokio::select! {
                 () = closing.cancelled() => return,
@@ -53,21 +52,9 @@ pub(crate) fn start(
             }
             let state = on_files(&store, |store| store.check().map(|()| store.free_bytes())).await;
             let free = match state {
-                Some(Ok(Ok(free))) => {
-                    if !available {
-                        info!("store.available: the checkpoint store is back");
-                    }
-                    available = true;
-                    free
-                }
-                Some(Ok(Err(error)) | Err(error)) => {
-                    if available {
-                        warn!(%error, "store.unavailable: {error}");
-                    }
-                    available = false;
-                    continue;
-                }
-                None => continue,
+                Some(Ok(Ok(free))) => free,
+                // The store has logged it.
+                Some(Ok(Err(_)) | Err(_)) | None => continue,
             };
             let short = free < min_free_bytes;
             let due = emptied.is_none_or(|at| at.elapsed() >= TRASH);

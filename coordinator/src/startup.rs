@@ -199,11 +199,8 @@ async fn sweep_ended(journal: &Journal, store: &CheckpointStore) {
                     return;
                 }
                 match sweep_run(&store, run) {
-                    Ok(moved) if moved.is_empty() => {}
-                    Ok(moved) => {
-                        let (id, files) = (&run.id, moved.len());
-                        info!(run_id = %id, files, "store.swept: {files} unlisted files of {id} were moved to the trash");
-                    }
+                    // The store logs what it moves.
+                    Ok(_) => {}
                     Err(error) => {
                         let id = &run.id;
                         warn!(run_id = %id, %error, "store.unswept: the folder of {id} cannot be swept: {error}");

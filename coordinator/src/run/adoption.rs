@@ -70,9 +70,7 @@ impl Actor {
         let (store, name) = (self.cx.store.clone(), id.clone());
         let sweep = tokio::task::spawn_blocking(move || store.sweep(&name, &keep));
         match tokio::time::timeout(TIDY, sweep).await {
-            Ok(Ok(Ok(moved))) if !moved.is_empty() => {
-                info!(run_id = %id, files = moved.len(), "store.swept: {} unlisted files of {id} were moved to the trash", moved.len());
-            }
+            // The store logs what it moves.
             Ok(Ok(Ok(_))) => {}
             Ok(Ok(Err(error))) => {
                 warn!(run_id = %id, %error, "store.unswept: the folder of {id} cannot be swept: {error}");

@@ -176,9 +176,9 @@ impl Verification {
         let state = file_state(&result);
         if let Err(error) = &result {
             let action = match error {
-                StoreError::Corrupt { .. } => format!(
-                    "it was put aside and the run uses an older one; train again from there with `fovea resume {run}`"
-                ),
+                StoreError::Corrupt { .. } => {
+                    format!("it was put aside; `fovea checkpoints {run}` lists those that are left")
+                }
                 _ => {
                     "correct the cause; the checkpoint stays listed and nothing was deleted".into()
                 }
@@ -243,12 +243,13 @@ impl Verification {
         what: &str,
         work: impl FnOnce(&mut dyn FnMut(u64)) -> T + Send + 'static,
     ) -> Result<T, ApiError> {
+        // The store reports the bytes read so far, not those of a piece.
         let (sender, before, total) = (self.sender.clone(), self.summary.read_bytes, self.total);
         let what = what.to_owned();
         let (result, read) = on_files(move || {
             let (mut read, mut sent) = (0, None::<Instant>);
             let mut progress = |bytes: u64| {
-                read += bytes;
+                read = bytes;
                 if sent.is_none_or(|at| at.elapsed() >= PROGRESS) {
                     sent = Some(Instant::now());
                     let event = Event::Progress(pb::VerifyProgress {

@@ -313,7 +313,7 @@ pub fn nearest_layers(name: &str) -> Vec<String> {
     let wanted = name.to_lowercase();
     let mut ranked: Vec<_> = weight_layer_names()
         .into_iter()
-        .map(|known| (edit_distance(&wanted, &known), known))
+        .map(|known| (strsim::levenshtein(&wanted, &known), known))
         .collect();
     ranked.sort_by_key(|(distance, _)| *distance);
     ranked.into_iter().take(3).map(|(_, known)| known).collect()
@@ -340,22 +340,6 @@ fn checked_names<S: AsRef<str>>(frozen: &[S]) -> Result<HashSet<&str>, LayoutErr
         }
     }
     Ok(names)
-}
-
-/// Levenshtein distance in characters.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

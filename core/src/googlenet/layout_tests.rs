@@ -147,19 +147,6 @@ fn senseless_requests_are_refused() {
 }
 
 #[test]
-fn edit_distance_counts_edits() {
-    for (a, b, distance) in [
-        ("", "abc", 3),
-        ("abc", "abc", 0),
-        ("kitten", "sitting", 3),
-        ("conv", "covn", 2),
-    ] {
-        assert_eq!(edit_distance(a, b), distance, "{a} {b}");
-        assert_eq!(edit_distance(b, a), distance, "{b} {a}");
-    }
-}
-
-#[test]
 fn buckets_are_cut_at_modules_and_leave_nothing_out() {
     let frozen_4 = ["inception_4a/1x1", "inception_4b/1x1"];
     for layout in [

@@ -11,7 +11,6 @@ use fovea_client::Client;
 use fovea_proto::pb;
 use fovea_proto::pb::checkpoints_client::CheckpointsClient;
 use fovea_proto::pb::runs_client::RunsClient;
-use tonic::Code;
 use tonic::transport::Channel;
 
 use super::Report;

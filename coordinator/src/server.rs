@@ -9,7 +9,7 @@ use fovea_proto::pb::datasets_server::DatasetsServer;
 use fovea_proto::pb::runs_server::RunsServer;
 use fovea_proto::pb::workers_server::WorkersServer;
 use fovea_proto::{CONNECTION_WINDOW, DESCRIPTORS, FRAME, MESSAGE_BYTES, STREAM_WINDOW};
-use fovea_service::{FORCED, Shutdown};
+use fovea_service::Shutdown;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tonic::transport::Server;
@@ -20,14 +20,13 @@ use tracing::{error, info, warn};
 
 use crate::cluster::{ActorError, Cluster};
 use crate::config::Config;
-use crate::data_dir::DataDirError;
-use crate::journal::{JournalError, Stats};
+use crate::journal::Stats;
 use crate::net::{Budget, GateLayer, Incoming, Limits};
+use crate::serve_error::ServeError;
 use crate::services::{
     AdminService, CheckpointsService, Context, DatasetsService, RunsService, WorkersService,
 };
 use crate::startup::{self, Opened, Running};
-use crate::store::OpenError;
 
 /// How long connections may take to end once the drain is over.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -43,51 +42,6 @@ const HEADER_BYTES: u32 = 16 << 10;
 /// floods of resets.
 const PENDING_RESETS: usize = 20;
 const ERROR_RESETS: usize = 1024;
-
-/// Why the coordinator stopped, or did not begin.
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    /// The data folder.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    /// The journal cannot be opened.
-    #[error("data_dir: {0}")]
-    Journal(JournalError),
-    /// A store is not the one that the journal knows, or cannot be opened.
-    #[error(transparent)]
-    Store(#[from] OpenError),
-    /// The disk does not take the first write.
-    #[error("data_dir: the journal could not be written within 30 s; is the disk full or slow?")]
-    Slow,
-    /// It cannot act on what it cannot write down.
-    #[error("stopped: {0}")]
-    Actor(#[from] ActorError),
-    /// The network.
-    #[error("the server failed: {0}")]
-    Server(String),
-    /// Runs were not checkpointed in time.
-    #[error(
-        "{runs} runs were not checkpointed within drain_timeout_s ({seconds} s); they go on from \
-         their newest checkpoints when the coordinator is back"
-    )]
-    DrainTimeout {
-        /// How many.
-        runs: usize,
-        /// How long it waited.
-        seconds: u64,
-    },
-}
-
-impl ServeError {
-    /// The program's exit code: 4 for the data folder, 5 for a drain by force, else 1.
-    pub fn exit_code(&self) -> i32 {
-        match self {
-            Self::DataDir(_) | Self::Journal(_) | Self::Store(_) | Self::Slow => 4,
-            Self::DrainTimeout { .. } => FORCED,
-            Self::Actor(_) | Self::Server(_) => 1,
-        }
-    }
-}
 
 /// A coordinator whose data folder is locked and opened, not serving yet.
 #[derive(Debug)]

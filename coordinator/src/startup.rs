@@ -20,7 +20,7 @@ use crate::housekeeping;
 use crate::journal::{Journal, JournalError, Recovered};
 use crate::net::Limits;
 use crate::run::RunContext;
-use crate::server::ServeError;
+use crate::serve_error::ServeError;
 use crate::services::Context;
 use crate::store::{CheckpointStore, DatasetStore, StoreError, StoreOptions};
 

@@ -72,7 +72,7 @@ pub enum JournalError {
     #[error(
         "journal: {} has schema version {found}, this coordinator reads versions {} to {}: use the Fovea \
          version that wrote it, or another --data-dir",
-        path.display(), super::schema::OLDEST, super::schema::VERSION
+        path.display(), super::version::OLDEST, super::version::VERSION
     )]
     Version {
         /// The file.
@@ -84,7 +84,7 @@ pub enum JournalError {
     #[error(
         "journal: {} could not be migrated from schema version {from} to {}: {problem}; the file is unchanged: \
          remove the cause and start again, or use the Fovea version that wrote it",
-        path.display(), super::schema::VERSION
+        path.display(), super::version::VERSION
     )]
     Migration {
         /// The file.

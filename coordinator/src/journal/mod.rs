@@ -31,6 +31,7 @@ mod recover;
 mod rows;
 mod schema;
 mod thread;
+mod version;
 
 #[cfg(test)]
 mod tests;

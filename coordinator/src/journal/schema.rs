@@ -22,11 +22,7 @@ use tracing::info;
 use super::error::JournalError;
 use super::filesystem::folder_of;
 use super::rows;
-
-/// The version that this code writes.
-pub(super) const VERSION: i64 = 3;
-/// The oldest version that can be migrated.
-pub(super) const OLDEST: i64 = 2;
+use super::version::{OLDEST, VERSION};
 
 /// Memory for pages of the database, KiB.
 const CACHE_KIB: i64 = 8 * 1024;

@@ -14,6 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -22,8 +23,16 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::debug;
 
 use super::handshake::Handshake;
-use super::incoming::Deadlines;
 use super::quota::Permit;
+
+/// How long a connection may take to become useful, and be of no use afterwards.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadlines {
+    /// For the HTTP/2 preface and settings.
+    pub handshake: Duration,
+    /// Without an open stream.
+    pub idle: Duration,
+}
 
 /// A connection that is closed when a deadline passes.
 #[derive(Debug)]

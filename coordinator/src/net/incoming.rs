@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tokio_stream::Stream;
 use tracing::warn;
 
-use super::connection::Connection;
+use super::connection::{Connection, Deadlines};
 use super::limits::Limits;
 
 /// The first and the longest wait after the system could not accept a connection.
@@ -21,15 +21,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// A flood of refused connections makes one log line in this time.
 const LOG_EVERY: Duration = Duration::from_secs(10);
-
-/// How long a connection may take to become useful, and be of no use afterwards.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Deadlines {
-    /// For the HTTP/2 preface and settings.
-    pub handshake: Duration,
-    /// Without an open stream.
-    pub idle: Duration,
-}
 
 /// The stream of accepted connections. It never ends, and none of its items is an error.
 #[derive(Debug)]

@@ -21,9 +21,9 @@ mod pace;
 mod quota;
 
 pub(crate) use budget::Budget;
-pub(crate) use connection::peer;
+pub(crate) use connection::{Deadlines, peer};
 pub(crate) use gate::GateLayer;
-pub(crate) use incoming::{Deadlines, Incoming};
+pub(crate) use incoming::Incoming;
 pub(crate) use limits::Limits;
 pub(crate) use pace::Pace;
 pub(crate) use quota::Permit;

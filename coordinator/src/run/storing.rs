@@ -7,7 +7,7 @@ use fovea_core::run::Run;
 
 use crate::clock::unix_ms;
 use crate::journal::Journal;
-use crate::store::{AssemblyFile, CheckpointRecord, RunRecord, StoreError, lowest_priority};
+use crate::store::{AssemblyFile, CheckpointRecord, RunRecord, StoreError, low_priority};
 
 /// Steps of the ledger that are read at a time for a manifest.
 const PAGE: usize = 2_000;
@@ -68,7 +68,7 @@ impl Unfinished {
             },
         };
         let digest = self.digest;
-        let finish = move || lowest_priority(|| file.finish(&digest, &record));
+        let finish = move || low_priority(|| file.finish(&digest, &record));
         match tokio::task::spawn_blocking(finish).await {
             Ok(result) => result,
             Err(error) => std::panic::resume_unwind(error.into_panic()),

@@ -56,7 +56,7 @@ pub(crate) use datasets::{DatasetStore, HeldDataset};
 pub use error::{OpenError, StoreError};
 pub(crate) use header::{Description, header};
 pub(crate) use manifest::RunRecord;
-pub(crate) use priority::lowest_priority;
+pub(crate) use priority::low_priority;
 pub(crate) use segment::Segment;
 pub use upload::UploadError;
 pub(crate) use upload::{Stored, Upload, Verified};

@@ -1,0 +1,53 @@
+//! Why the coordinator stops or does not begin, and its exit codes.
+
+use fovea_service::FORCED;
+
+use crate::cluster::ActorError;
+use crate::data_dir::DataDirError;
+use crate::journal::JournalError;
+use crate::store::OpenError;
+
+/// Why the coordinator stopped, or did not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The data folder.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The journal cannot be opened.
+    #[error("data_dir: {0}")]
+    Journal(JournalError),
+    /// A store is not the one that the journal knows, or cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The disk does not take the first write.
+    #[error("data_dir: the journal could not be written within 30 s; is the disk full or slow?")]
+    Slow,
+    /// It cannot act on what it cannot write down.
+    #[error("stopped: {0}")]
+    Actor(#[from] ActorError),
+    /// The network.
+    #[error("the server failed: {0}")]
+    Server(String),
+    /// Runs were not checkpointed in time.
+    #[error(
+        "{runs} runs were not checkpointed within drain_timeout_s ({seconds} s); they go on from \
+         their newest checkpoints when the coordinator is back"
+    )]
+    DrainTimeout {
+        /// How many.
+        runs: usize,
+        /// How long it waited.
+        seconds: u64,
+    },
+}
+
+impl ServeError {
+    /// The program's exit code: 4 for the data folder, 5 for a drain by force, else 1.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::DataDir(_) | Self::Journal(_) | Self::Store(_) | Self::Slow => 4,
+            Self::DrainTimeout { .. } => FORCED,
+            Self::Actor(_) | Self::Server(_) => 1,
+        }
+    }
+}

@@ -327,10 +327,10 @@ impl Actor {
         // Not a slice of an assembly of the same name that was dropped and begun again meanwhile.
         let of_claim = |slice: &&mut Slice| matches!(slice, Slice::Missing { claim: of } if of.ptr_eq(&Arc::downgrade(claim)));
         let assembly = self.assemblies.0.get_mut(&key);
-        let Some((assembly, ())) = assembly.and_then(|assembly| {
+        let Some(assembly) = assembly.and_then(|assembly| {
             let slice = assembly.slices.get_mut(rank).filter(of_claim)?;
             *slice = Slice::Here { digest };
-            Some((assembly, ()))
+            Some(assembly)
         }) else {
             return Ok(Err(ApiError::Precondition(format!(
                 "header.generation: the checkpoint of step {} in generation {} was given up while the slice came",

@@ -11,9 +11,9 @@ use fovea_core::ids::DatasetName;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
-use crate::cluster::Reply;
 use crate::error::ApiError;
 use crate::journal::Journal;
+use crate::messages::Reply;
 use crate::store::{DatasetStore, HeldDataset, StoreError, Stored, Verified};
 
 /// Commands that may wait for the task.

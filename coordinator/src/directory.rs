@@ -5,9 +5,10 @@ use fovea_core::run::Run;
 use std::sync::Arc;
 use tokio::sync::watch;
 
-use crate::cluster::{Cluster, Reply};
+use crate::cluster::Cluster;
 use crate::error::ApiError;
 use crate::journal::Journal;
+use crate::messages::Reply;
 use crate::run::{RunHandle, RunInput, Shown};
 
 /// An ended run's actor may close while it is being asked; then it is opened again, at most so often.

@@ -10,8 +10,12 @@ use fovea_core::roster::Roster;
 use fovea_core::run::{Heartbeat, Outcome, StepReport};
 use fovea_core::spec::RunSpec;
 use fovea_core::state::StateId;
+use tokio::sync::oneshot;
 
 use crate::error::ApiError;
+
+/// Where an answer goes.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
 
 /// Who a worker is.
 #[derive(Debug, Clone)]

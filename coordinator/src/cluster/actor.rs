@@ -8,38 +8,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-use super::sessions::Session;
-use super::{Cluster, Demand, INBOX, Report, Request, RunStatus, SessionId};
+use super::state::{Actor, ActorError, Live};
+use super::{Cluster, INBOX, Request};
 use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::housekeeping::Room;
 use crate::journal::LiveRun;
-use crate::run::{self, RunActorError, RunContext, RunHandle, RunInput};
-
-/// Why the coordinator cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum ActorError {
-    /// A run's actor.
-    #[error(transparent)]
-    Run(#[from] RunActorError),
-    /// A task panicked.
-    #[error("an actor ended unexpectedly: {0}")]
-    Panicked(String),
-}
-
-/// A live run, as the cluster sees it.
-#[derive(Debug)]
-pub(super) struct Live {
-    pub handle: RunHandle,
-    pub status: RunStatus,
-    /// Since when it could start, on the coordinator's clock.
-    pub startable_since: Option<u64>,
-    /// Why it waits, as last told.
-    pub waiting: Option<String>,
-    /// What is wrong with its dataset, as last told.
-    pub data_problem: Option<String>,
-}
+use crate::run::{self, Demand, Report, RunActorError, RunContext, RunHandle, RunInput, RunStatus};
 
 /// What the cluster starts with.
 pub(crate) struct Start {
@@ -48,33 +24,6 @@ pub(crate) struct Start {
     pub recovered: Vec<LiveRun>,
     pub catalogue: watch::Receiver<Arc<Catalogue>>,
     pub room: watch::Receiver<Room>,
-}
-
-/// All state, with one owner.
-pub(super) struct Actor {
-    pub config: Arc<Config>,
-    pub context: RunContext,
-    actors: JoinSet<(u64, Result<(), RunActorError>)>,
-    pub runs: BTreeMap<u64, Live>,
-    numbers: HashMap<RunId, u64>,
-    /// Live runs whose roster holds a worker.
-    pub members: HashMap<WorkerId, BTreeSet<u64>>,
-    next_run: u64,
-    pub sessions: BTreeMap<SessionId, Session>,
-    pub by_worker: HashMap<WorkerId, SessionId>,
-    pub next_session: u64,
-    pub next_ticket: u64,
-    /// Sessions that do not take their messages: to be ended in this turn.
-    pub failing: Vec<(SessionId, String)>,
-    /// Something changed that scheduling depends on.
-    pub changed: bool,
-    /// When to schedule again at the latest, on the coordinator's clock.
-    wake: Option<u64>,
-    catalogue: watch::Receiver<Arc<Catalogue>>,
-    pub room: watch::Receiver<Room>,
-    pub draining: Option<Vec<oneshot::Sender<()>>>,
-    /// Runs that have not handled the request to drain yet.
-    undrained: BTreeSet<u64>,
 }
 
 /// Starts the cluster with the runs that the journal holds; `context` gives what a run actor works with, given the

@@ -7,13 +7,14 @@
 //! ```
 //!
 //! It owns the sessions and the table of live runs. It does not know what a run does: each run actor reports a
-//! [`RunStatus`] when it changes, and the cluster schedules only when a status, a session or a store changed. It
+//! `RunStatus` when it changes, and the cluster schedules only when a status, a session or a store changed. It
 //! never waits for a run, a file or the journal.
 //!
 //! `Report` and `RunInput` are unbounded channels, but bounded by construction: a message of a worker holds one
 //! of its session's permits (`services/workers`) until the run has handled it, and everything else follows from
 //! such a message, a person's request, or a timer.
 //!
+//! - `state`: what it owns; `session`: a worker's session
 //! - `actor`: the task and its turn
 //! - `sessions`: workers that join, come back, leave, and their messages
 //! - `scheduling`: giving idle workers to runs; `scheduler` is the pure decision
@@ -21,25 +22,21 @@
 mod actor;
 mod scheduler;
 mod scheduling;
+mod session;
 mod sessions;
+mod state;
 
-use std::collections::BTreeMap;
-
-use fovea_core::ids::{RunId, WorkerId};
-use fovea_core::roster::Roster;
+use fovea_core::ids::RunId;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::ApiError;
 use crate::journal::LiveRun;
-use crate::messages::{CoordinatorMessage, Hello, WorkerMessage};
+use crate::messages::{CoordinatorMessage, Hello, Reply, WorkerMessage};
 use crate::run::RunHandle;
 
-pub use actor::ActorError;
 pub(crate) use actor::{Start, start};
-
-/// Where an answer goes.
-pub(crate) type Reply<T> = oneshot::Sender<Result<T, ApiError>>;
+pub use state::ActorError;
 
 /// Requests that may wait for the cluster; senders wait when there are more.
 const INBOX: usize = 1024;
@@ -92,55 +89,6 @@ pub(crate) enum Request {
     Drain { reply: oneshot::Sender<()> },
     /// How many runs are under way.
     CountActive { reply: oneshot::Sender<usize> },
-}
-
-/// What a run actor reports.
-#[derive(Debug)]
-pub(crate) enum Report {
-    /// What scheduling needs to know of it has changed.
-    Status {
-        number: u64,
-        status: Box<RunStatus>,
-        /// The offer or release that it has handled: a roster that holds its workers was sent before.
-        handled: Option<u64>,
-    },
-    /// A message for a worker.
-    Send {
-        number: u64,
-        worker: WorkerId,
-        message: CoordinatorMessage,
-    },
-    /// A worker broke the protocol: its session is to be ended.
-    EndSession { worker: WorkerId, error: ApiError },
-    /// The run has ended, everything of it is in the journal, and nothing is being stored.
-    Ended { number: u64 },
-    /// The request to drain was handled.
-    Drained { number: u64 },
-}
-
-/// What scheduling needs to know of a run.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct RunStatus {
-    pub demand: Demand,
-    /// The newest generation; 0 for a run that never started.
-    pub generation: u64,
-    /// The members of the generation under way.
-    pub roster: Option<Roster>,
-    /// Workers that the run does not want before that time, on the coordinator's clock.
-    pub barred: BTreeMap<WorkerId, u64>,
-    /// A whole checkpoint is being stored.
-    pub storing: bool,
-}
-
-/// What a run wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Demand {
-    /// Nothing.
-    Nothing,
-    /// Workers to start with.
-    Start { min: usize, max: usize },
-    /// So many more, while it is under way.
-    Join { room: usize },
 }
 
 /// The way to the cluster.

@@ -9,12 +9,12 @@ use fovea_core::ids::{RunId, WorkerId};
 use fovea_core::roster::Roster;
 use tracing::{info, warn};
 
-use super::actor::Actor;
+use super::SessionId;
 use super::scheduler::{Verdict, Waiting, schedule};
-use super::sessions::Preparing;
-use super::{Demand, SessionId};
+use super::session::Preparing;
+use super::state::Actor;
 use crate::messages::{CoordinatorMessage, Prepare};
-use crate::run::RunInput;
+use crate::run::{Demand, RunInput};
 
 /// A worker that could not prepare is not asked again for so long, milliseconds.
 const PREPARE_AGAIN_MS: u64 = 5_000;

@@ -4,65 +4,15 @@ use fovea_core::ids::{RunId, WorkerId};
 use fovea_core::run::Outcome;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::actor::Actor;
-use super::{Reply, SessionId};
+use super::SessionId;
+use super::session::{Served, Session};
+use super::state::Actor;
 use crate::error::ApiError;
-use crate::messages::{CoordinatorMessage, Hello, RunMessage, WorkerMessage};
+use crate::messages::{CoordinatorMessage, Hello, Reply, RunMessage, WorkerMessage};
 use crate::run::RunInput;
-
-/// A connected worker.
-#[derive(Debug)]
-pub(super) struct Session {
-    pub hello: Hello,
-    outbox: mpsc::Sender<CoordinatorMessage>,
-    /// What it has not released; None if it is idle.
-    pub assignment: Option<Served>,
-    /// The run whose state it holds.
-    pub held_run: Option<RunId>,
-    /// The run (by number) that it was offered to or has released, with a ticket, until that run has handled it.
-    pub offered: Option<(u64, u64)>,
-    /// The run that it prepares for.
-    pub preparing: Option<Preparing>,
-    /// It is not asked to prepare before that time, on the coordinator's clock.
-    pub joins_from: u64,
-    /// It will shut down: it gets no more work.
-    pub leaving: bool,
-    /// Tells the session's listener, when dropped, that the session is over.
-    _over: DropGuard,
-}
-
-/// An assignment that a worker serves.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Served {
-    pub run: RunId,
-    pub generation: u64,
-}
-
-/// A worker that prepares to join a run.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Preparing {
-    /// The run's number.
-    pub run: u64,
-    /// When it was asked, on the coordinator's clock.
-    pub since: u64,
-    /// It may be let in.
-    pub done: bool,
-}
-
-impl Session {
-    /// It can be given work.
-    pub fn is_idle(&self) -> bool {
-        self.assignment.is_none() && self.offered.is_none() && !self.leaving
-    }
-
-    /// Tells the worker why its session ends, if it still listens.
-    pub fn end(&self, error: ApiError) {
-        let _ = self.outbox.try_send(CoordinatorMessage::End(error));
-    }
-}
 
 impl Actor {
     /// A worker joins, or comes back.

@@ -3,16 +3,17 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use fovea_core::run::{Effect, Event, Limits, Run};
+use fovea_core::run::{Effect, Event, Limits};
 use tokio::sync::{broadcast, mpsc, watch};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::assembly::Assemblies;
 use super::effects::rewind;
 use super::ledger::Ledger;
-use super::{RunContext, RunEvent, RunHandle, RunInput, Shown, Watched};
-use crate::cluster::{Report, RunStatus};
-use crate::error::ApiError;
+use super::report::Report;
+use super::state::{Actor, RunActorError};
+use super::status::LINGER_MS;
+use super::{RunContext, RunHandle, RunInput, Shown, Watched};
 use crate::journal::{JournalError, LiveRun, OnFull, Urgency};
 
 /// How often a run under way is told that time has passed, milliseconds.
@@ -21,46 +22,6 @@ const TICK_MS: u64 = 250;
 const REFRESH_MS: u64 = 1_000;
 /// Events that a watcher may lag behind before it is sent a fresh snapshot.
 const WATCH_BACKLOG: usize = 256;
-/// An ended run's actor closes when nobody has asked it for anything for so long, milliseconds.
-pub(super) const LINGER_MS: u64 = 2_000;
-
-/// Why a run's actor, and with it the coordinator, cannot go on.
-#[derive(Debug, thiserror::Error)]
-pub enum RunActorError {
-    /// The journal is damaged.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-}
-
-/// A run and all that is under way for it.
-pub(super) struct Actor {
-    pub cx: RunContext,
-    pub run: Run,
-    pub ledger: Ledger,
-    pub assemblies: Assemblies,
-    /// Why the newest checkpoint cannot be stored, while it cannot.
-    pub storage_problem: Option<String>,
-    /// What is wrong with the dataset at the coordinator.
-    pub(super) data_problem: Option<String>,
-    /// Why the cluster gives it no workers.
-    pub(super) waits: Option<String>,
-    pub(super) shown: watch::Sender<Shown>,
-    pub(super) events: broadcast::Sender<RunEvent>,
-    /// As last reported to the cluster.
-    pub(super) status: Option<RunStatus>,
-    /// When the run was last told that time has passed.
-    ticked: u64,
-    pub(super) refreshed: u64,
-    /// To itself, from work on files.
-    pub me: mpsc::WeakUnboundedSender<RunInput>,
-    /// Pieces of work on files whose answers are to come.
-    pub files_busy: usize,
-    /// When it last had anything to do.
-    pub(super) used: u64,
-    pub(super) reported_end: bool,
-    /// The run was removed: nothing of it is written any more.
-    pub deleted: bool,
-}
 
 /// A run's actor: its handle, and the task to be spawned.
 pub(crate) fn start(
@@ -398,10 +359,4 @@ impl Actor {
     pub(super) fn forget_waiting(&mut self) {
         self.waits = None;
     }
-}
-
-/// What a person is told when a request cannot be journalled.
-pub(super) fn not_written(error: &JournalError) -> ApiError {
-    warn!(%error, "request.refused: it could not be journalled: {error}");
-    ApiError::Unavailable(error.to_string())
 }

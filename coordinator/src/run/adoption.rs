@@ -10,7 +10,7 @@ use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::run::{FoundCheckpoint, Phase, Run};
 use tracing::{error, info, warn};
 
-use super::actor::{Actor, RunActorError};
+use super::state::{Actor, RunActorError};
 use crate::journal::{OnFull, Urgency};
 use crate::store::{CheckpointStore, Segment, StoreError};
 

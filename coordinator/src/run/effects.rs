@@ -11,8 +11,8 @@ use fovea_core::run::{Effect, Event, Phase};
 use tracing::{error, info, warn};
 
 use super::RunEvent;
-use super::actor::{Actor, RunActorError};
-use crate::cluster::Report;
+use super::report::Report;
+use super::state::{Actor, RunActorError};
 use crate::messages::{Assignment, CoordinatorMessage};
 
 impl Actor {

@@ -8,11 +8,9 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 
 use fovea_core::ledger::Entry;
-use fovea_core::run::{Event, Phase, Run, StepReport};
+use fovea_core::run::{Run, StepReport};
 
-use super::actor::{Actor, RunActorError};
 use crate::journal::{Journal, JournalError, OnFull, Urgency};
-use crate::messages::CoordinatorMessage;
 
 type Writing = Pin<Box<dyn Future<Output = Result<u64, JournalError>> + Send>>;
 
@@ -122,55 +120,5 @@ impl Ledger {
     pub fn rewound(&mut self, step: u64) {
         self.head = self.head.min(step);
         self.unwritten.clear();
-    }
-}
-
-impl Actor {
-    /// Writes all steps that wait, and acknowledges them.
-    pub(super) async fn flush(&mut self) -> Result<(), RunActorError> {
-        let waits = !self.ledger.is_idle();
-        while !self.ledger.is_idle() {
-            self.ledger.write(&self.cx.journal, &self.run);
-            self.ledger.finish().await?;
-        }
-        if waits {
-            self.acknowledge();
-        }
-        Ok(())
-    }
-
-    /// A generation that has just formed reports all its steps before it is ready. If some are missing all the same,
-    /// whoever could report them handed its state on and died.
-    pub(super) async fn account_for(&mut self) -> Result<(), RunActorError> {
-        if !matches!(self.run.phase, Phase::Running { .. }) {
-            return Ok(());
-        }
-        self.flush().await?;
-        let Phase::Running { roster, .. } = &self.run.phase else {
-            return Ok(());
-        };
-        let now = self.cx.clock.now();
-        let stored = self.run.start_checkpoint(now).map_or(0, |c| c.step);
-        let head = self.ledger.head();
-        if roster.start_step <= head.max(stored) {
-            return Ok(());
-        }
-        let generation = roster.generation;
-        self.apply(Event::Unaccounted { generation, head }).await
-    }
-
-    /// Tells the run's workers what they need not report again.
-    pub(super) fn acknowledge(&self) {
-        let Some(roster) = self.run.roster() else {
-            return;
-        };
-        for member in &roster.members {
-            let message = CoordinatorMessage::Ack {
-                run: self.run.id.clone(),
-                step: self.ledger.head(),
-                next_epoch: self.run.next_epoch(),
-            };
-            self.send(&member.worker, message);
-        }
     }
 }

@@ -3,9 +3,9 @@
 use fovea_core::ids::WorkerId;
 use fovea_core::run::{Event, Phase};
 
-use super::actor::{Actor, RunActorError};
+use super::report::Report;
+use super::state::{Actor, RunActorError};
 use super::validate::possible;
-use crate::cluster::Report;
 use crate::messages::{CoordinatorMessage, RunMessage};
 
 impl Actor {

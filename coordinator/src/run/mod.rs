@@ -16,8 +16,9 @@
 //! - `members`: what workers say, and their coming and going
 //! - `status`: what the cluster and people see
 //! - `requests`: what people ask of a run
-//! - `ledger`: steps, their acknowledgement
-//! - `assembly`: checkpoints from slices
+//! - `state`: what the actor owns; `report`: what it reports to the cluster
+//! - `ledger`, `recording`: steps on their way into the journal, their acknowledgement
+//! - `assembly`, `assembling`: checkpoints from slices
 //! - `storing`: a whole checkpoint and its manifest into the store
 //! - `storage`: probing, quarantine, removal
 //! - `adoption`: checkpoints that the journal does not know
@@ -25,11 +26,15 @@
 
 mod actor;
 mod adoption;
+mod assembling;
 mod assembly;
 mod effects;
 mod ledger;
 mod members;
+mod recording;
+mod report;
 mod requests;
+mod state;
 mod status;
 mod storage;
 mod storing;
@@ -45,17 +50,17 @@ use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
 use crate::clock::Clock;
-use crate::cluster::{Reply, Report};
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::journal::Journal;
-use crate::messages::{RunMessage, SliceClaim};
+use crate::messages::{Reply, RunMessage, SliceClaim};
 use crate::store::CheckpointStore;
 
-pub use actor::RunActorError;
 pub(crate) use actor::start;
 pub(crate) use assembly::{AssemblyKey, SliceTicket};
+pub(crate) use report::{Demand, Report, RunStatus};
 pub(crate) use requests::{DeletedRun, PersonRequest};
+pub use state::RunActorError;
 pub(crate) use storage::FileReport;
 
 /// What every run actor works with.

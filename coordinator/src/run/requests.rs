@@ -6,8 +6,8 @@ use std::sync::Arc;
 use fovea_core::run::{Effect, Event, Phase};
 use tracing::info;
 
-use super::actor::{Actor, RunActorError, not_written};
 use super::effects::rewind;
+use super::state::{Actor, RunActorError, not_written};
 use super::{RunEvent, Shown};
 use crate::error::ApiError;
 use crate::journal::OnFull;

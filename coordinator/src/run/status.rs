@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use fovea_core::run::Phase;
 
-use super::actor::{Actor, LINGER_MS};
-use crate::cluster::{Demand, Report, RunStatus};
+use super::report::{Demand, Report, RunStatus};
+use super::state::Actor;
+
+/// An ended run's actor closes when nobody has asked it for anything for so long, milliseconds.
+pub(super) const LINGER_MS: u64 = 2_000;
 
 impl Actor {
     /// Why the run must not be given workers now.

@@ -8,7 +8,7 @@ use fovea_core::ids::RunId;
 use fovea_core::run::Event;
 use tracing::{info, warn};
 
-use super::actor::{Actor, RunActorError, not_written};
+use super::state::{Actor, RunActorError, not_written};
 use super::{DeletedRun, RunInput};
 use crate::error::ApiError;
 use crate::journal::OnFull;

@@ -1,0 +1,66 @@
+//! The cluster's state.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use fovea_core::ids::{RunId, WorkerId};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
+
+use super::SessionId;
+use super::session::Session;
+use crate::catalogue::Catalogue;
+use crate::config::Config;
+use crate::housekeeping::Room;
+use crate::run::{RunActorError, RunContext, RunHandle, RunStatus};
+
+/// Why the coordinator cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum ActorError {
+    /// A run's actor.
+    #[error(transparent)]
+    Run(#[from] RunActorError),
+    /// A task panicked.
+    #[error("an actor ended unexpectedly: {0}")]
+    Panicked(String),
+}
+
+/// A live run, as the cluster sees it.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub handle: RunHandle,
+    pub status: RunStatus,
+    /// Since when it could start, on the coordinator's clock.
+    pub startable_since: Option<u64>,
+    /// Why it waits, as last told.
+    pub waiting: Option<String>,
+    /// What is wrong with its dataset, as last told.
+    pub data_problem: Option<String>,
+}
+
+/// All state, with one owner.
+pub(super) struct Actor {
+    pub config: Arc<Config>,
+    pub context: RunContext,
+    pub actors: JoinSet<(u64, Result<(), RunActorError>)>,
+    pub runs: BTreeMap<u64, Live>,
+    pub numbers: HashMap<RunId, u64>,
+    /// Live runs whose roster holds a worker.
+    pub members: HashMap<WorkerId, BTreeSet<u64>>,
+    pub next_run: u64,
+    pub sessions: BTreeMap<SessionId, Session>,
+    pub by_worker: HashMap<WorkerId, SessionId>,
+    pub next_session: u64,
+    pub next_ticket: u64,
+    /// Sessions that do not take their messages: to be ended in this turn.
+    pub failing: Vec<(SessionId, String)>,
+    /// Something changed that scheduling depends on.
+    pub changed: bool,
+    /// When to schedule again at the latest, on the coordinator's clock.
+    pub wake: Option<u64>,
+    pub catalogue: watch::Receiver<Arc<Catalogue>>,
+    pub room: watch::Receiver<Room>,
+    pub draining: Option<Vec<oneshot::Sender<()>>>,
+    /// Runs that have not handled the request to drain yet.
+    pub undrained: BTreeSet<u64>,
+}

@@ -157,7 +157,7 @@ enum Command {
     Reopened {
         name: DatasetName,
         digest: String,
-        result: Result<HeldDataset, StoreError>,
+        result: Box<Result<HeldDataset, StoreError>>,
         packs: Vec<(u32, Option<Problem>)>,
     },
 }
@@ -304,7 +304,7 @@ impl Task {
                     Some(Command::Report { digest, pack, problem }) => self.pack_state(&digest, pack, problem),
                     Some(Command::Reopened { name, digest, result, packs }) => {
                         self.reopening = false;
-                        self.reopened(&name, &digest, result, packs);
+                        self.reopened(&name, &digest, *result, packs);
                     }
                 },
                 _ = again.tick() => self.reopen(),
@@ -448,7 +448,7 @@ impl Task {
                 let _ = me.blocking_send(Command::Reopened {
                     name,
                     digest,
-                    result,
+                    result: Box::new(result),
                     packs,
                 });
             }

@@ -36,7 +36,7 @@ impl Actor {
         let now = self.now();
         let mut wake: Option<u64> = None;
         let mut idle = self.idle_workers();
-        let room = self.room.borrow().clone();
+        let room = *self.room.borrow();
         let mut queued = Vec::new();
         let mut held_back = Vec::new();
         for (number, live) in &self.runs {

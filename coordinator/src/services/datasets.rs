@@ -119,7 +119,7 @@ impl Datasets for DatasetsService {
             // A right reading says nothing new, but for a pack that was reported before.
             if result.is_err() || datasets.now().problem(&digest).is_some() {
                 datasets
-                    .report(&digest, pack, result.as_ref().map(|()| ()))
+                    .report(&digest, pack, result.as_ref().copied())
                     .await;
             }
             text

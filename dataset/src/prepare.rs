@@ -52,7 +52,13 @@ pub fn prepare(
 
     let mut warnings: Vec<Warning> = swept.into_iter().map(Warning::from).collect();
     warnings.extend(unlabelled(&labels, &folder));
-    let spool = Spool::fill(&output, options, &labels.rows, &folder, progress)?;
+    let spool = Spool::fill(
+        output.path("spool"),
+        options,
+        &labels.rows,
+        &folder,
+        progress,
+    )?;
     let excluded = excluded(&labels, &spool);
     let allowed = options.max_bad.allowed(labels.total);
     if excluded.len() > allowed {

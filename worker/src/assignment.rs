@@ -2,14 +2,13 @@
 
 use std::future::pending;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backon::Retryable;
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::googlenet::FlatLayout;
-use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::ids::RunId;
 use fovea_core::run::Outcome;
 use fovea_proto::pb;
 use tokio::runtime::Handle;
@@ -19,29 +18,13 @@ use tracing::{info, warn};
 
 use crate::cache::CacheError;
 use crate::checkpoint;
-use crate::collective::Mesh;
-use crate::config::WorkerConfig;
+use crate::context::Context;
 use crate::fetch::{Fetched, Refusal, Rest, rank_of, spec_of};
-use crate::job::{DeviceThread, Ended, FetchCheckpoint, FetchError, Job, JobEvent};
-use crate::link::{Coordinator, Refused, delays};
+use crate::job::{Ended, FetchCheckpoint, FetchError, Job, JobEvent};
+use crate::link::{Refused, delays};
 use crate::progress::Progress;
 use crate::training::{Control, Snapshot};
 use crate::uploads::upload_all;
-
-/// What every assignment uses.
-#[derive(Clone)]
-pub struct Context {
-    /// This worker.
-    pub worker: WorkerId,
-    /// Its configuration.
-    pub config: Arc<WorkerConfig>,
-    /// Connections with peers.
-    pub mesh: Mesh,
-    /// The device's thread.
-    pub device: DeviceThread,
-    /// The coordinator.
-    pub coordinator: Coordinator,
-}
 
 /// How often a worker that only waits for the coordinator shows that it is not stuck.
 const TICK: Duration = Duration::from_millis(500);

@@ -1,5 +1,12 @@
 //! Fetching a checkpoint from a coordinator that serves it over real gRPC, and cannot always read it.
 
+use std::sync::Arc;
+
+use fovea_core::ids::WorkerId;
+
+use crate::config::WorkerConfig;
+use crate::job::DeviceThread;
+use crate::link::Coordinator;
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Mutex;

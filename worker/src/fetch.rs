@@ -16,9 +16,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::assignment::Context;
 use crate::cache::{Cache, CacheError, CachedDataset};
 use crate::collective::probe;
+use crate::context::Context;
 use crate::data::{LocalData, ReplaceError, ReplacePack, packs_of};
 use crate::link::Coordinator;
 use crate::progress::Progress;

@@ -12,6 +12,7 @@ pub mod cache;
 pub mod checkpoint;
 pub mod collective;
 pub mod config;
+pub mod context;
 pub mod data;
 pub mod device;
 pub mod devices;

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::data::{DataError, LocalData, hosted};
 use crate::device::{Batch, HeldImages, Pixels, Split};
 use crate::threads::Abandoned;
-use crate::training::Control;
+use crate::training::control::Control;
 
 /// An output of the loader.
 #[derive(Debug)]

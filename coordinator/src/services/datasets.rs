@@ -192,7 +192,8 @@ impl DatasetsService {
             }
         }
         let store = self.0.dataset_files.clone();
-        let mut upload = on_files(move || store.begin_upload(checked, &manifest, &index)).await??;
+        let mut upload =
+            on_files(move || Upload::begin(&store, checked, &manifest, &index)).await??;
         while let Some(message) = stream.next(&self.0).await? {
             let piece = match message.part {
                 Some(Part::Piece(piece)) => piece,

@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use super::test_support::{dataset, files, memory_folder, options, upload};
-use super::{DatasetStore, StoreError, StoreOptions, UploadError};
+use super::{DatasetStore, StoreError, StoreOptions, Upload, UploadError};
 
 fn datasets(root: &Path) -> DatasetStore {
     DatasetStore::open(&root.join("datasets"), None, 0, options())
@@ -93,7 +93,7 @@ fn an_upload_that_is_not_the_dataset_leaves_nothing() {
     let (store, source) = (datasets(root.path()), dataset());
     let begin = || {
         let manifest = source.manifest.clone();
-        store.begin_upload(manifest, &source.manifest_bytes, &source.index)
+        Upload::begin(&store, manifest, &source.manifest_bytes, &source.index)
     };
     let field = |error: UploadError| match error {
         UploadError::Invalid { field, .. } => field,
@@ -126,9 +126,7 @@ fn an_upload_that_is_not_the_dataset_leaves_nothing() {
     };
     let (store, _) = DatasetStore::open(&dir, None, 0, short_of_room).unwrap();
     let manifest = source.manifest.clone();
-    let error = store
-        .begin_upload(manifest, &source.manifest_bytes, &source.index)
-        .unwrap_err();
+    let error = Upload::begin(&store, manifest, &source.manifest_bytes, &source.index).unwrap_err();
     let UploadError::Store(StoreError::Full { needed, free, .. }) = &error else {
         panic!("{error}");
     };

@@ -21,7 +21,6 @@ use tracing::{info, warn};
 
 use super::error::{OpenError, StoreError};
 use super::identity::{Kind, Root};
-use super::upload::{Upload, UploadError};
 use super::{StoreOptions, TEMPORARY, disk};
 
 const KIND: Kind = Kind {
@@ -166,19 +165,6 @@ impl DatasetStore {
             before += entry.bytes;
         }
         problems
-    }
-
-    /// Begins an upload whose header [`Upload::check`] accepted.
-    ///
-    /// # Errors
-    /// `Full` when less than `min_free_bytes` would stay free. Otherwise as the disk reports; then nothing is left behind.
-    pub(crate) fn begin_upload(
-        &self,
-        manifest: Manifest,
-        manifest_bytes: &[u8],
-        index: &[u8],
-    ) -> Result<Upload, UploadError> {
-        Upload::begin(self, manifest, manifest_bytes, index)
     }
 
     /// Removes a dataset that the journal no longer lists. Returns the bytes that became free: 0 when it is gone already.

@@ -258,7 +258,7 @@ pub(super) fn dataset() -> &'static Source {
 /// Uploads it, as the service does.
 pub(super) fn upload(store: &DatasetStore, source: &Source) -> Result<Verified, UploadError> {
     let manifest = Upload::check(&source.manifest_bytes, &source.index)?;
-    let mut upload = store.begin_upload(manifest, &source.manifest_bytes, &source.index)?;
+    let mut upload = Upload::begin(store, manifest, &source.manifest_bytes, &source.index)?;
     for (number, pack) in source.packs.iter().enumerate() {
         for piece in pack.chunks(20_000) {
             upload.piece(number as u32, piece)?;

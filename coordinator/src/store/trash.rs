@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use fovea_core::ids::RunId;
@@ -18,6 +19,9 @@ use super::names::path_for;
 
 /// Name of the trash folder. It is not the id of a run: these begin with a letter or a digit.
 pub(super) const TRASH: &str = ".trash";
+
+/// Numbers the entries of this process, so that two of one millisecond have two names.
+static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl Inner {
     /// Moves the files at a checkpoint's place into a new folder of the trash, which it returns. `Missing` when there
@@ -55,8 +59,8 @@ impl Inner {
         let trash = self.root.dir().join(TRASH);
         self.ensure_folder(&trash)?;
         let now_ms = unix_ms(SystemTime::now());
-        let mut number = 0;
         loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let entry = trash.join(format!("{now_ms}-{number}-{run}"));
             match disk::make_folder(&entry) {
                 Ok(()) => {
@@ -64,7 +68,8 @@ impl Inner {
                         .map_err(|error| self.root.write_error(&trash, 0, error))?;
                     return Ok(entry);
                 }
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                // Of an earlier coordinator, in the same millisecond.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(self.root.write_error(&entry, 0, error)),
             }
         }

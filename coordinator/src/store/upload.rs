@@ -107,7 +107,11 @@ impl Upload {
         parse(manifest, index).map(|(manifest, _)| manifest)
     }
 
-    pub(super) fn begin(
+    /// Begins an upload whose header [`Upload::check`] accepted.
+    ///
+    /// # Errors
+    /// `Full` when less than `min_free_bytes` would stay free. Otherwise as the disk reports; then nothing is left behind.
+    pub(crate) fn begin(
         store: &DatasetStore,
         manifest: Manifest,
         manifest_bytes: &[u8],

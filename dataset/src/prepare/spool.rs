@@ -13,7 +13,6 @@ use crate::crop::{CropMethod, crop_and_resize};
 use crate::decode::{ImageFolder, decode};
 use crate::labels::LabelRow;
 
-use super::output::Output;
 use super::report::io_error;
 use super::{PrepareError, PrepareOptions, Progress, Warning};
 
@@ -34,15 +33,14 @@ pub(super) struct Record {
 }
 
 impl Spool {
-    /// Decodes, crops and resizes every row's photograph, one at a time in each thread.
+    /// Decodes, crops and resizes every row's photograph into a new file at `path`, one at a time in each thread.
     pub fn fill(
-        output: &Output,
+        path: PathBuf,
         options: &PrepareOptions,
         rows: &[LabelRow],
         folder: &ImageFolder,
         progress: &dyn Progress,
     ) -> Result<Self, PrepareError> {
-        let path = output.path("spool");
         let failed = |source| io_error("write", &path, source);
         let file = File::options()
             .create_new(true)

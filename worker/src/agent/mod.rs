@@ -32,7 +32,8 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Channel;
 use tracing::{Instrument, info, warn};
 
-use crate::assignment::{self, AssignmentHandle, Context};
+use crate::assignment::{self, AssignmentHandle};
+use crate::context::Context;
 use crate::fetch;
 use crate::job::{Ended, JobEvent};
 use crate::link::{LinkEvent, Opening};

@@ -5,7 +5,7 @@
 //! the parameters. Everything that the workers must agree on in a step is part of the reduction itself (`trailer`): the
 //! loss, the samples, and any worker's vote to stop or to yield.
 
-mod control;
+pub(crate) mod control;
 mod overlap;
 mod parts;
 mod scores;

@@ -38,8 +38,8 @@ pub struct Args {
     /// Write the address that is listened on to this file once it serves
     #[arg(long, value_name = "FILE")]
     pub address_file: Option<PathBuf>,
-    /// Accept a checkpoint store that is not the one that the journal knows (it was replaced on
-    /// purpose)
+    /// Accept stores of checkpoints or datasets that are not those that the journal knows (they were
+    /// replaced on purpose)
     #[arg(long)]
     accept_store: bool,
     /// Print the configuration that holds, and exit

@@ -86,6 +86,18 @@ impl DataDir {
         self.root.join("journal.db")
     }
 
+    /// Removes a journal that was made a moment ago and holds nothing, with its log.
+    pub(crate) fn remove_journal(&self) {
+        for name in ["journal.db", "journal.db-wal"] {
+            let path = self.root.join(name);
+            if let Err(error) = fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(%error, "journal.left: {} cannot be removed: {error}", path.display());
+            }
+        }
+    }
+
     pub(crate) fn datasets(&self) -> PathBuf {
         self.root.join("datasets")
     }

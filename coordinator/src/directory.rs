@@ -67,7 +67,6 @@ impl Directory {
         id: &RunId,
         input: impl Fn(Reply<T>) -> RunInput,
     ) -> Result<T, ApiError> {
-        let mut blocked = self.journal.blocked();
         let asking = async {
             for _ in 0..ATTEMPTS {
                 let actor = self.actor(id).await?;
@@ -77,16 +76,28 @@ impl Directory {
             }
             Err(ApiError::ShuttingDown)
         };
+        self.unless_blocked(asking).await?
+    }
+
+    /// Waits for a run's actor, unless the journal cannot be written: the actor waits for it, too, and drops a request when
+    /// nobody waits for its answer.
+    ///
+    /// # Errors
+    /// Why the journal cannot be written.
+    pub(crate) async fn unless_blocked<T>(
+        &self,
+        asking: impl Future<Output = T>,
+    ) -> Result<T, ApiError> {
+        let mut blocked = self.journal.blocked();
         tokio::select! {
             biased;
-            // The run's actor waits for the journal, too; it drops the request when nobody waits for its answer.
             Some(problem) = problem(&mut blocked) => Err(ApiError::Unavailable(problem)),
-            answer = asking => answer,
+            answer = asking => Ok(answer),
         }
     }
 
     /// While the journal cannot be written, every live run waits for it.
-    fn with_journal(&self, mut shown: Shown) -> Shown {
+    pub(crate) fn with_journal(&self, mut shown: Shown) -> Shown {
         if let Some(problem) = self.journal.blocked().borrow().clone() {
             shown.waiting = Some(problem);
         }

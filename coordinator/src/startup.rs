@@ -22,7 +22,7 @@ use crate::net::Limits;
 use crate::run::RunContext;
 use crate::serve_error::ServeError;
 use crate::services::Context;
-use crate::store::{CheckpointStore, DatasetStore, StoreError, StoreOptions};
+use crate::store::{CheckpointStore, DatasetStore, OpenError, StoreError, StoreOptions};
 
 /// Names of the stores in the journal.
 const CHECKPOINTS: &str = "checkpoints";
@@ -59,10 +59,19 @@ pub(crate) struct Running {
 /// Locks the data folder, opens the journal (an older one is brought to this version) and the stores.
 pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
     let dir = DataDir::open(&config.data_dir)?;
+    let new = !dir.journal().exists();
     let (path, network) = (dir.journal(), config.allow_network_data_dir);
     let (journal, recovered) = on_files(move || Journal::open(&path, network))
         .await?
         .map_err(ServeError::Journal)?;
+    let refused = |journal: Journal, error: OpenError| async {
+        // A journal that this start has made must not be in the way of the one that is to be restored.
+        journal.close().await;
+        if new {
+            dir.remove_journal();
+        }
+        Err(ServeError::from(error))
+    };
     let options = StoreOptions {
         accept: config.accept_store,
         trash_keep: Duration::from_secs(u64::from(config.trash_keep_days) * 86_400),
@@ -76,11 +85,19 @@ pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
             .map_err(ServeError::Journal)?,
     };
     let (folder, id, with) = (dir.checkpoints(), known(CHECKPOINTS), options.clone());
-    let (checkpoints, checkpoints_id) =
-        on_files(move || CheckpointStore::open(&folder, id.as_deref(), listed, with)).await??;
+    let opened =
+        on_files(move || CheckpointStore::open(&folder, id.as_deref(), listed, with)).await?;
+    let (checkpoints, checkpoints_id) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return refused(journal, error).await,
+    };
     let (folder, id, named) = (dir.datasets(), known(DATASETS), recovered.datasets.len());
-    let (datasets, datasets_id) =
-        on_files(move || DatasetStore::open(&folder, id.as_deref(), named, options)).await??;
+    let opened =
+        on_files(move || DatasetStore::open(&folder, id.as_deref(), named, options)).await?;
+    let (datasets, datasets_id) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return refused(journal, error).await,
+    };
     for (kind, id) in [(CHECKPOINTS, checkpoints_id), (DATASETS, datasets_id)] {
         if known(kind).as_ref() != Some(&id) {
             info!(

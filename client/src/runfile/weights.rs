@@ -73,6 +73,10 @@ impl RunFile {
 
 /// SHA-256 of a file, in hex.
 pub(crate) fn sha256_of(path: &Path) -> std::io::Result<String> {
+    // Before it is opened: opening a FIFO waits for a writer, and a device may have no end.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
     let mut file = std::fs::File::open(path)?;
     let mut state = Sha256::new();
     let mut buffer = vec![0; 1 << 20];

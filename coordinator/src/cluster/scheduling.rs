@@ -95,7 +95,8 @@ impl Actor {
                     self.waits(
                         number,
                         Some(format!(
-                            "could start with {free} workers; waiting a moment for up to {max}"
+                            "could start with {}; waiting a moment for up to {max}",
+                            count(free, "worker")
                         )),
                     );
                 }
@@ -103,7 +104,7 @@ impl Actor {
                     if let Some(live) = self.runs.get_mut(&number) {
                         live.startable_since = None;
                     }
-                    let reason = format!("needs {min} workers, {free} are idle");
+                    let reason = format!("needs {}; idle: {free}", count(min, "worker"));
                     self.waits(number, Some(reason));
                 }
             }
@@ -343,4 +344,10 @@ impl Actor {
             _ => 0,
         }
     }
+}
+
+/// "1 worker", "2 workers".
+fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }

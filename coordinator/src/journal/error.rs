@@ -58,8 +58,8 @@ pub enum JournalError {
     },
     /// The file is not what was written.
     #[error(
-        "journal: {} is damaged: {problem}; stop the coordinator, keep a copy of the file and its -wal, and \
-         restore the journal from a backup",
+        "journal: {} is damaged: {problem}; stop the coordinator, move the file and its -wal away together, \
+         and put the journal of a backup there. A -wal that stays behind would be applied to it",
         path.display()
     )]
     Corrupt {

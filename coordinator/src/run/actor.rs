@@ -13,7 +13,7 @@ use super::ledger::Ledger;
 use super::report::Report;
 use super::state::{Actor, RunActorError};
 use super::status::LINGER_MS;
-use super::{RunContext, RunHandle, RunInput, Shown, Watched};
+use super::{RunContext, RunHandle, RunInput, Shown};
 use crate::journal::{JournalError, LiveRun, OnFull, Urgency};
 
 /// How often a run under way is told that time has passed, milliseconds.
@@ -53,6 +53,7 @@ pub(crate) fn start(
         waiting: None,
     };
     let (shown, seen) = watch::channel(first);
+    let events = broadcast::Sender::new(WATCH_BACKLOG);
     let handle = RunHandle {
         id: run.id.clone(),
         number: run.number,
@@ -60,6 +61,7 @@ pub(crate) fn start(
         dataset_digest: run.dataset_digest.as_str().into(),
         inbox: inbox.clone(),
         shown: seen,
+        events: events.downgrade(),
     };
     let actor = Actor {
         cx,
@@ -70,7 +72,7 @@ pub(crate) fn start(
         data_problem: None,
         waits: None,
         shown,
-        events: broadcast::Sender::new(WATCH_BACKLOG),
+        events,
         status: None,
         ticked: now,
         refreshed: now,
@@ -194,10 +196,6 @@ impl Actor {
                 let answer = self.request(request).await?;
                 drop(reply.send(answer));
             }
-            RunInput::Watch { reply } => drop(reply.send(Watched {
-                now: self.shown.borrow().clone(),
-                events: self.events.subscribe(),
-            })),
             RunInput::Flush { reply } => {
                 self.flush().await?;
                 let _ = reply.send(());

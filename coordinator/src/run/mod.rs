@@ -123,10 +123,6 @@ pub(crate) enum RunInput {
         request: PersonRequest,
         reply: Reply<Shown>,
     },
-    /// Follow the run.
-    Watch {
-        reply: oneshot::Sender<Watched>,
-    },
     /// Write the ledger out: it is about to be read.
     Flush {
         reply: oneshot::Sender<()>,
@@ -182,6 +178,8 @@ pub(crate) struct RunHandle {
     pub dataset_digest: Arc<str>,
     inbox: mpsc::UnboundedSender<RunInput>,
     shown: watch::Receiver<Shown>,
+    /// Weak: the events end with the actor.
+    events: broadcast::WeakSender<RunEvent>,
 }
 
 /// A run as people see it: what is in the journal, the newest step, and why it waits.
@@ -192,7 +190,7 @@ pub(crate) struct Shown {
     pub waiting: Option<String>,
 }
 
-/// A run as it is, and what happens to it from now on: nothing lies between.
+/// A run as it is, and what happens to it from now on: nothing is missing in between.
 #[derive(Debug)]
 pub(crate) struct Watched {
     pub now: Shown,
@@ -234,6 +232,16 @@ impl RunHandle {
         let (reply, answer) = oneshot::channel();
         self.inbox.send(input(reply)).ok()?;
         answer.await.ok()
+    }
+
+    /// The run as it is, and what happens to it from now on; None if the actor has closed. It does not ask the actor, which
+    /// may be waiting for the journal. An event may be told that is in `now` already.
+    pub(crate) fn watch(&self) -> Option<Watched> {
+        let events = self.events.upgrade()?.subscribe();
+        Some(Watched {
+            now: self.shown(),
+            events,
+        })
     }
 
     /// The run as people may see it now.

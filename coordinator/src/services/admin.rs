@@ -179,9 +179,11 @@ impl Verification {
                 StoreError::Corrupt { .. } => {
                     format!("it was put aside; `fovea checkpoints {run}` lists those that are left")
                 }
-                _ => {
-                    "correct the cause; the checkpoint stays listed and nothing was deleted".into()
-                }
+                StoreError::Missing { .. } => format!(
+                    "put the file back, or remove it from the list with `fovea checkpoint rm {run} {}`",
+                    info.step
+                ),
+                _ => "correct the cause; it stays listed and nothing was deleted".into(),
             };
             let problem = pb::VerifyProblem {
                 what,
@@ -223,13 +225,8 @@ impl Verification {
                 .await;
             let problem = pb::VerifyProblem {
                 what: format!("dataset {name}, pack {pack}"),
+                problem: error.to_string(),
                 state: file_state(&Err(error)).into(),
-                problem: self
-                    .context
-                    .datasets
-                    .now()
-                    .problem(&digest)
-                    .unwrap_or_default(),
                 action: repair(),
             };
             self.problem(problem).await?;
@@ -306,6 +303,7 @@ pub(super) async fn report_file(
         }));
         // Who asks next sees what follows from it. None: the actor has closed. Then whoever reads the file next reports
         // it again.
-        let _ = actor.query(|reply| RunInput::Flush { reply }).await;
+        let flush = actor.query(|reply| RunInput::Flush { reply });
+        let _ = context.runs.unless_blocked(flush).await;
     }
 }

@@ -196,7 +196,9 @@ impl RunsService {
         let runs = &self.0.runs;
         if let Some(live) = runs.cluster.find(id).await? {
             // None: it has just ended, and is written out.
-            let _ = live.query(|reply| RunInput::Flush { reply }).await;
+            let _ = runs
+                .unless_blocked(live.query(|reply| RunInput::Flush { reply }))
+                .await?;
         }
         let Shown { run, progress, .. } = runs.shown(id).await?;
         let dataset = self.0.datasets.now().find(&run.dataset_digest)?;
@@ -303,12 +305,18 @@ async fn follow(
     runs: &Directory,
     run: &RunId,
 ) {
+    let mut blocked = runs.journal.blocked();
     loop {
         if !send_run(sender, &watched.now).await {
             return;
         }
         loop {
-            match watched.events.recv().await {
+            let event = tokio::select! {
+                event = watched.events.recv() => event,
+                // What it waits for has changed: for the journal, or no longer.
+                Ok(()) = blocked.changed() => break,
+            };
+            match event {
                 Ok(RunEvent::Run(shown)) => {
                     if !send_run(sender, &shown).await {
                         return;
@@ -344,9 +352,12 @@ async fn follow(
 
 async fn subscribe(runs: &Directory, run: &RunId) -> Result<Watched, ApiError> {
     if let Some(live) = runs.cluster.find(run).await?
-        && let Some(watched) = live.query(|reply| RunInput::Watch { reply }).await
+        && let Some(watched) = live.watch()
     {
-        return Ok(watched);
+        return Ok(Watched {
+            now: runs.with_journal(watched.now),
+            ..watched
+        });
     }
     // It has ended: nothing follows.
     Ok(Watched {

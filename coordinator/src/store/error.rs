@@ -41,7 +41,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// A complete read of a file found another size or SHA-256 than was stored.
-    #[error("{} is corrupt: {problem}. Restore it from a copy, or use another one", path.display())]
+    #[error("{} is corrupt: {problem}", path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,
@@ -148,8 +148,8 @@ pub enum OpenError {
     },
     /// The folder holds a store with files of which the journal knows nothing.
     #[error(
-        "the {store} in {} holds files, but the journal is new and knows none of them. Restore the journal that \
-         belongs to the store, or start with --accept-store to use it with this journal",
+        "the {store} in {} holds files, but the journal is new and knows none of them. Put the journal \
+         that belongs to the store there (and no journal.db-wal of another), or start with --accept-store to use it with this journal",
         dir.display()
     )]
     Unlisted {

@@ -268,7 +268,7 @@ impl Root {
                 identity.id, self.id
             ),
             Err(NoIdentity::Absent) => {
-                format!("there is no {IDENTITY_FILE} now; is the volume mounted?")
+                format!("there is no {IDENTITY_FILE} now, as if the volume were not mounted")
             }
             // Says nothing about the store.
             Err(NoIdentity::Io(source)) if disk::is_exhausted(&source) => {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,14 +14,32 @@ pub enum LogFormat {
     Json,
 }
 
-impl std::str::FromStr for LogFormat {
-    type Err = String;
+/// Why a setting of the logs is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// No such format.
+    #[error("{0:?} is neither \"text\" nor \"json\"")]
+    Format(String),
+    /// The level is no level and no filter.
+    #[error(
+        "log_level {level:?} is not a level (error, warn, info, debug, trace) or filter: {error}"
+    )]
+    Level {
+        /// The setting.
+        level: String,
+        /// What is wrong with it.
+        error: ParseError,
+    },
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl std::str::FromStr for LogFormat {
+    type Err = LoggingError;
+
+    fn from_str(text: &str) -> Result<Self, LoggingError> {
         match text {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
-            _ => Err(format!("{text:?} is neither \"text\" nor \"json\"")),
+            _ => Err(LoggingError::Format(text.to_owned())),
         }
     }
 }
@@ -28,12 +47,11 @@ impl std::str::FromStr for LogFormat {
 /// Starts logging. `level` is a level (`info`) or a filter (`info,fovea_worker=debug`).
 ///
 /// # Errors
-/// If `level` is no filter; the message says so.
-pub fn init_logging(format: LogFormat, level: &str) -> Result<(), String> {
-    let filter = EnvFilter::try_new(level).map_err(|e| {
-        format!(
-            "log_level {level:?} is not a level (error, warn, info, debug, trace) or filter: {e}"
-        )
+/// If `level` is neither a level nor a filter.
+pub fn init_logging(format: LogFormat, level: &str) -> Result<(), LoggingError> {
+    let filter = EnvFilter::try_new(level).map_err(|error| LoggingError::Level {
+        level: level.to_owned(),
+        error,
     })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

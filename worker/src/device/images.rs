@@ -360,7 +360,7 @@ mod tests {
     #[test]
     fn images_are_turned_as_the_loader_turns_them() {
         let turns = [1, 0, 3, 2, 1];
-        let upright: Vec<u8> = (0..5).flat_map(photograph).collect();
+        let upright: Vec<u8> = (0..5).flat_map(image).collect();
         let shape = [5, SIZE as i64, SIZE as i64, 3];
         let found = turned(&to_device(&upright, &shape, Device::Cpu).unwrap(), &turns);
         let mut expected = vec![0; upright.len()];

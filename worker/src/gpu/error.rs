@@ -192,3 +192,38 @@ impl std::fmt::Display for NcclCall {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::open;
+    use super::*;
+
+    #[test]
+    fn texts_say_what_failed_and_why() {
+        let open = || open("libfovea-none.so.9").unwrap_err();
+        let loader = open().to_string();
+        assert_eq!(
+            LibraryError::NoDriver(open()).to_string(),
+            format!("no NVIDIA driver on this machine ({loader})")
+        );
+        assert_eq!(LibraryError::from(open()).to_string(), loader);
+        let path = PathBuf::from("/torch/libtorch_cuda.so");
+        assert_eq!(
+            LibraryError::CpuOnly { path }.to_string(),
+            "/torch/libtorch_cuda.so is not there: this libtorch is for CPUs only"
+        );
+        let (call, deadline) = (NcclCall::Connect, Duration::from_secs(2));
+        assert_eq!(
+            GpuError::NcclTimeout { call, deadline }.to_string(),
+            "NCCL: connecting: not done within 2s"
+        );
+        let shim = ShimError {
+            call: "fovea_event_done",
+            reason: "CUDA error".into(),
+        };
+        assert_eq!(
+            GpuError::from(shim).to_string(),
+            "fovea_event_done failed: CUDA error"
+        );
+    }
+}

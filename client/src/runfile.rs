@@ -224,9 +224,9 @@ impl RunFile {
     fn give(&mut self, key: &str, value: Value, origin: Origin) {
         let checked = self.schema.check(key, &value);
         self.given.insert(key.to_owned(), Given { value, origin });
-        if let Err(message) = checked {
+        if let Err(error) = checked {
             let place = self.place(key);
-            self.problem(place, format!("{key}: {message}"));
+            self.problem(place, format!("{key}: {error}"));
             self.given.remove(key);
             // A stand-in, so that the key is not reported as missing as well.
             let stand_in = self.schema.leaf(key).cloned();

@@ -9,7 +9,7 @@ mod shutdown;
 
 pub use config::{ConfigError, layered};
 pub use descriptors::{descriptor_limit, open_descriptors, raise_descriptor_limit};
-pub use logging::{LogFormat, init_logging};
+pub use logging::{LogFormat, LoggingError, init_logging};
 pub use random::random_bytes;
 pub use shutdown::{FORCED, Shutdown};
 

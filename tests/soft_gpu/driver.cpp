@@ -1,15 +1,19 @@
-// A libcuda.so.1 of software: the driver's functions that are used, for tests on machines without a GPU.
+// A software libcuda.so.1 with the driver's functions that the worker calls, for tests on machines without a GPU.
 //
-// A stream is a queue with a thread of its own, which waits a random time before each piece of work, so that
-// synchronisation that is missing shows. Each GPU has a default stream, which is libtorch's. As libtorch's part runs
-// its operations at once, on the calling thread, they are not queued but counted, and a stream has "seen" as many of
-// them as had been made when the last event that it waits for was recorded. That must be all which touched the memory
-// that the stream then uses.
+// A stream is a queue with a thread of its own. The thread sleeps for a random time before each piece of work, so that
+// missing synchronisation shows up. Each GPU has a default stream, in which libtorch computes. The software libtorch
+// (torch.cpp) executes its operations at once, on the calling thread; the driver does not queue them, but numbers them.
+// When an event is recorded, it stores the number of the last operation so far; a stream that waits for the event has
+// then "seen" the operations up to that number. Before a stream uses memory, it must have seen every operation that
+// touched this memory.
 //
-// Settings, from the environment: SOFT_GPU_COUNT, how many GPUs there are (1); SOFT_GPU_DELAY_US, the longest wait
-// before a piece of work (300); SOFT_GPU_MIB, their memory (see memory.cpp); SOFT_GPU_HANGS_ON, a file, and
-// SOFT_GPU_HANGS_IN, an operation of libtorch's: once the file is there that operation never ends, nor what comes after
-// it, though the GPU can still be told what to compute.
+// Environment variables (defaults in parentheses):
+//   SOFT_GPU_COUNT     number of GPUs (1)
+//   SOFT_GPU_DELAY_US  longest sleep before a piece of work, in microseconds (300)
+//   SOFT_GPU_MIB       memory, see memory.cpp
+//   SOFT_GPU_HANGS_ON  path of a file, and
+//   SOFT_GPU_HANGS_IN  part of the name of an operation of libtorch: once the file exists, that operation and all later
+//                      work of the default stream never end, though the GPU still accepts work.
 
 #include <algorithm>
 #include <chrono>
@@ -40,33 +44,34 @@ size_t setting(const char *name, size_t otherwise) {
 
 struct Device;
 
-// A stream's work, and how much of it is done. All of it needs the driver's lock.
+// A stream's queued work and its progress. Every access needs the driver's lock.
 struct Queue {
   Queue(Device &device, bool side) : device(device), side(side) {}
 
   Device &device;
-  // Whether it is another stream than libtorch's.
+  // Whether this is not the default stream.
   const bool side;
-  // How many of libtorch's operations it has seen; unused for libtorch's own stream.
+  // Number of the last operation of libtorch that the stream has seen; unused for the default stream.
   uint64_t seen = 0;
+  // Pieces of work queued so far, and completed so far.
   uint64_t issued = 0;
   uint64_t finished = 0;
-  // A closed one still does what is queued.
+  // A closed stream still completes its queue.
   bool closed = false;
   std::deque<std::function<void()>> jobs;
 };
 
-// A GPU. Its address is its primary context.
+// A GPU. The driver uses its address as the handle of its primary context.
 struct Device {
   CUdevice number = 0;
-  // How many operations libtorch has made.
+  // Number of operations that libtorch has executed.
   uint64_t computed = 0;
-  // Whether it will never end what it is computing.
+  // Whether the default stream hangs (SOFT_GPU_HANGS_ON).
   bool hangs = false;
   std::shared_ptr<Queue> stream;
 };
 
-// Where a stream's queue ended at some time. An event is one, with no queue before it is first recorded.
+// The end of a stream's queue at one moment. An event is a Point; it has no queue until it is recorded.
 struct Point {
   std::shared_ptr<Queue> queue;
   uint64_t ticket = 0;
@@ -78,11 +83,11 @@ struct Point {
 
 struct Driver {
   std::mutex lock;
-  // Something was queued or is done.
+  // Signalled when work is queued or completed.
   std::condition_variable_any changed;
-  // None before cuInit.
+  // Empty before cuInit.
   std::vector<std::unique_ptr<Device>> devices;
-  // Handles are numbers that never come again, so that what was destroyed is not taken for something new.
+  // Handles are never reused, so that a destroyed object is not mistaken for a new one.
   uintptr_t last_handle = 0x1000;
   std::map<CUstream, std::shared_ptr<Queue>> streams;
   std::map<CUevent, Point> events;
@@ -90,13 +95,13 @@ struct Driver {
   template <typename Handle> Handle new_handle() { return reinterpret_cast<Handle>(last_handle += 16); }
 };
 
-// Never ended: streams' threads run until the process is gone.
+// Never destroyed: the threads of the streams run until the process exits.
 Driver &driver() {
   static Driver *driver = new Driver;
   return *driver;
 }
 
-// The GPU whose context is this thread's.
+// The GPU whose context is current in this thread.
 thread_local Device *current = nullptr;
 
 void Point::wait() const {
@@ -109,7 +114,7 @@ void add(Queue &queue, std::function<void()> work) {
   driver().changed.notify_all();
 }
 
-// What a stream's thread does, until the stream is closed and its queue empty.
+// The loop of a stream's thread. It ends when the stream is closed and its queue is empty.
 void run(std::shared_ptr<Queue> queue, unsigned seed) {
   const size_t longest = setting("SOFT_GPU_DELAY_US", 300);
   std::minstd_rand random(seed);
@@ -124,7 +129,7 @@ void run(std::shared_ptr<Queue> queue, unsigned seed) {
     held.unlock();
     std::this_thread::sleep_for(std::chrono::microseconds(random() % (longest + 1)));
     work();
-    // What it holds is let go before anybody sees it done.
+    // Destroyed before anybody sees the work as completed.
     work = nullptr;
     held.lock();
     ++queue->finished;
@@ -139,14 +144,14 @@ std::shared_ptr<Queue> start_queue(Device &device, bool side) {
   return queue;
 }
 
-// Ends a call early; to be used in `locked` only.
+// Ends a call with an error. Only for code inside `locked`.
 void require(bool holds, CUresult otherwise) {
   if (!holds) {
     throw otherwise;
   }
 }
 
-// Does a call's work under the driver's lock.
+// Executes a call under the driver's lock.
 template <typename Work> CUresult locked(Work work) {
   std::lock_guard<std::mutex> held(driver().lock);
   try {
@@ -180,7 +185,7 @@ Point &find_event(CUevent handle) {
   return found->second;
 }
 
-// The end of a stream's queue as it is now.
+// The present end of a stream's queue.
 Point end_of(CUstream handle) {
   const auto queue = find_stream(handle);
   return {queue, queue->issued, queue->side ? queue->seen : queue->device.computed};
@@ -255,7 +260,7 @@ CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device) {
   return locked([&] { *context = reinterpret_cast<CUcontext>(&find_device(device)); });
 }
 
-// Contexts stay to the end.
+// Contexts are never released.
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device) {
   return locked([&] { find_device(device); });
 }
@@ -293,7 +298,7 @@ CUresult cuStreamCreateWithPriority(CUstream *stream, unsigned flags, int) {
   return locked([&] {
     require(current != nullptr, CUDA_ERROR_INVALID_CONTEXT);
     if (flags != CU_STREAM_NON_BLOCKING) {
-      std::fprintf(stderr, "software GPU: a stream that keeps step with the default stream is not supported; "
+      std::fprintf(stderr, "software GPU: a stream that synchronises with the default stream is not supported; "
                            "create it with CU_STREAM_NON_BLOCKING\n");
       throw CUresult(CUDA_ERROR_NOT_SUPPORTED);
     }
@@ -325,7 +330,7 @@ CUresult cuStreamWaitEvent(CUstream stream, CUevent event, unsigned) {
     const auto queue = find_stream(stream);
     const Point point = find_event(event);
     add(*queue, [point] { locked([&] { point.wait(); }); });
-    // Another GPU's operations are counted for themselves.
+    // Operations are numbered for each GPU separately.
     if (point.queue && &point.queue->device == &queue->device) {
       queue->seen = std::max(queue->seen, point.seen);
     }
@@ -348,7 +353,7 @@ CUresult cuEventQuery(CUevent event) {
   return locked([&] { require(find_event(event).done(), CUDA_ERROR_NOT_READY); });
 }
 
-// Waits on a copy, as what is recorded meanwhile does not count.
+// Waits for a copy: the event may be recorded again during the wait, which does not count.
 CUresult cuEventSynchronize(CUevent event) {
   return locked([&] { Point(find_event(event)).wait(); });
 }
@@ -361,14 +366,14 @@ CUresult cuEventDestroy_v2(CUevent event) {
 }
 
 uint64_t soft_gpu_compute(const char *what) {
-  // As libtorch starts the driver.
+  // libtorch initialises the driver in its first operation.
   cuInit(0);
   std::lock_guard<std::mutex> held(driver().lock);
   Device &device = current ? *current : *driver().devices.front();
   static const char *const hangs_on = std::getenv("SOFT_GPU_HANGS_ON");
   static const char *const hangs_in = std::getenv("SOFT_GPU_HANGS_IN");
-  const bool ill = hangs_on && hangs_in && std::strstr(what, hangs_in) != nullptr;
-  if (ill && !device.hangs && access(hangs_on, F_OK) == 0) {
+  const bool hangs = hangs_on && hangs_in && std::strstr(what, hangs_in) != nullptr;
+  if (hangs && !device.hangs && access(hangs_on, F_OK) == 0) {
     device.hangs = true;
     add(*device.stream, [] {
       while (true) {
@@ -394,7 +399,7 @@ void soft_gpu_uses(CUstream stream, const void *at, bool writes, const char *wha
     const auto queue = find_stream(stream);
     if (queue->side && queue->seen < last) {
       std::fprintf(stderr, "software GPU: %s was queued on a stream that did not wait for ", what);
-      std::fprintf(stderr, "what libtorch did with that memory before\n");
+      std::fprintf(stderr, "libtorch's earlier operations on that memory\n");
       std::abort();
     }
   });

@@ -1,7 +1,8 @@
 // The memory of the software GPU, for tests only.
 //
-// It is there twice: at the addresses that the program gets, where nobody may read or write, as a program cannot touch
-// a real GPU's memory; and at those where the software GPU works on it. A slip in the program ends it with SIGSEGV.
+// The memory is mapped twice: once without access rights, at the addresses that the program gets, because a program
+// cannot touch a real GPU's memory either; and once readable and writable, for the software GPU. A program that accesses
+// GPU memory by mistake ends with SIGSEGV.
 
 #include <algorithm>
 #include <cstdint>
@@ -17,10 +18,10 @@
 
 namespace {
 
-// As cudaMalloc aligns.
+// Alignment of cudaMalloc, in bytes.
 constexpr size_t ALIGNMENT = 512;
 
-// A piece that is taken, and the last of libtorch's operations that read and wrote in it.
+// An allocated piece, and the numbers of libtorch's last operations that read it and that wrote it.
 struct Piece {
   size_t length;
   uint64_t read = 0;
@@ -32,7 +33,7 @@ struct Memory {
   char *host;
   size_t bytes;
   std::mutex lock;
-  // By offset.
+  // Lengths of the free pieces, and the allocated pieces, by offset.
   std::map<size_t, size_t> free;
   std::map<size_t, Piece> taken;
   size_t in_use = 0;
@@ -40,7 +41,7 @@ struct Memory {
   Memory() {
     const char *mib = std::getenv("SOFT_GPU_MIB");
     bytes = (mib ? std::strtoull(mib, nullptr, 10) : 4096) << 20;
-    // Pages come into being as they are written.
+    // The kernel allocates a page when it is first written.
     const int file = memfd_create("software GPU", MFD_CLOEXEC);
     void *hidden = MAP_FAILED, *seen = MAP_FAILED;
     if (file >= 0 && ftruncate(file, static_cast<off_t>(bytes)) == 0) {
@@ -58,7 +59,7 @@ struct Memory {
   }
 };
 
-// The piece that an address lies in, by either of its addresses, or null. To be called under the lock.
+// The allocated piece that contains an address of either mapping, or null. The caller holds the lock.
 Piece *piece(Memory &m, const void *at) {
   const char *address = static_cast<const char *>(at);
   for (const char *start : {m.device, m.host}) {
@@ -74,7 +75,7 @@ Piece *piece(Memory &m, const void *at) {
   return nullptr;
 }
 
-// Never ended: tensors may be freed as late as at exit.
+// Never destroyed: tensors may be freed as late as at exit.
 Memory &memory() {
   static Memory *memory = new Memory;
   return *memory;
@@ -116,7 +117,7 @@ void soft_gpu_free(void *at) {
   const size_t offset = static_cast<char *>(at) - m.device;
   const auto found = m.taken.find(offset);
   if (found == m.taken.end()) {
-    std::fprintf(stderr, "software GPU: frees what it does not have\n");
+    std::fprintf(stderr, "software GPU: freed an address that is not allocated\n");
     std::abort();
   }
   size_t length = found->second.length;

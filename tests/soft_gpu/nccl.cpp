@@ -1,13 +1,14 @@
-// A libnccl.so.2 of software: the functions of NCCL that are used, for tests on machines without a GPU.
+// A software libnccl.so.2 with the functions of NCCL that the worker calls, for tests on machines without a GPU.
 //
-// Ranks are processes of one machine, or threads of one process, each connected to each by a socket. A group of calls
-// is one piece of work in a stream of the software driver (driver.cpp). It is as strict as NCCL: a communicator does
-// not block and is to be polled, sends and receives of a group make progress together, a sum has NCCL's order and not
-// that of the ranks. Calls of two ranks that do not fit together end the process, with a message.
+// Ranks are processes of one machine, or threads of one process; a socket connects each pair of ranks. A group of calls
+// is one piece of work in a stream of the software driver (driver.cpp). It is as strict as NCCL: calls do not block and
+// the caller must poll the communicator, all sends and receives of a group make progress together, and a sum is added in
+// the order of a ring and not of the ranks. If the calls of two ranks do not match, the process aborts with a message.
 //
-// Settings, from the environment: NCCL_HOSTID, as with NCCL, what to take for the machine's name; two ranks on one GPU
-// of one machine are refused. With SOFT_NCCL_SEES_DEATH=1 a peer that is gone is an error, as it is with NCCL over a
-// network; otherwise it is waited for until the abort, as it is over NVLink.
+// Environment variables:
+//   NCCL_HOSTID             as with NCCL, replaces the machine's name; two ranks on one GPU of one machine are refused
+//   SOFT_NCCL_SEES_DEATH=1  the loss of a peer is an error, as with NCCL over a network; otherwise the ranks wait for a
+//                           lost peer until the abort, as over NVLink
 
 #include <chrono>
 #include <cstdio>
@@ -38,8 +39,8 @@ struct Group {
 
 thread_local Group group;
 
-// Open communicators, by handles that never come again, so that an aborted one is not taken for another. They are never
-// ended, as there are threads until the process is gone.
+// Open communicators by handle. Handles are never reused, so that an aborted communicator is not mistaken for another.
+// Lock and map are never destroyed, because threads use them until the process exits.
 std::mutex &handles_lock = *new std::mutex;
 auto &handles = *new std::map<ncclComm_t, std::shared_ptr<Comm>>;
 
@@ -49,8 +50,8 @@ std::shared_ptr<Comm> find(ncclComm_t handle) {
   return found == handles.end() ? nullptr : found->second;
 }
 
-// Does a group's calls in a stream: sends and receives together, then the others one after the other, as NCCL keeps no
-// order between the two sorts either.
+// Executes a group's calls in a stream: first all sends and receives together, then the other calls one after the other.
+// NCCL, too, guarantees no order between these two kinds.
 void perform(const Group &queued) {
   Comm &comm = *queued.comm;
   std::unique_lock<std::mutex> held(comm.working);
@@ -62,7 +63,7 @@ void perform(const Group &queued) {
       messages.push_back({call.peer, call.out, {SEND, 0, call.count}, data, call.count * sizeof(float)});
     }
   }
-  // Nothing is read or written once it is aborted.
+  // After an abort nothing is read or written any more.
   bool going = exchange(comm, messages);
   for (const Call &call : queued.calls) {
     if (going && call.kind != SEND) {
@@ -73,7 +74,7 @@ void perform(const Group &queued) {
   comm.changed.notify_all();
 }
 
-// Queues a group a moment after the call that ended it, so that a caller who does not poll is found out.
+// Queues a group a moment after the call that ended it, so that a caller that does not poll is noticed.
 void launch(Group ended) {
   std::this_thread::sleep_for(std::chrono::microseconds(100));
   Comm &comm = *ended.comm;
@@ -97,7 +98,7 @@ void launch(Group ended) {
   comm.settle(error ? ncclUnhandledCudaError : ncclSuccess);
 }
 
-// Whether a call may be made.
+// Checks whether a call is allowed.
 ncclResult_t check(const std::shared_ptr<Comm> &comm, CUstream stream, ncclDataType_t type, const Call &call) {
   if (!comm || type != ncclFloat32 || call.peer < 0 || call.peer >= comm->ranks) {
     return refuse(ncclInvalidArgument, "no such communicator, another type than ncclFloat32, or no such rank");
@@ -115,7 +116,7 @@ ncclResult_t check(const std::shared_ptr<Comm> &comm, CUstream stream, ncclDataT
   return state;
 }
 
-// Adds a call to the group; one outside a group is a group of its own.
+// Adds a call to the open group. A call outside a group forms its own group.
 ncclResult_t add(ncclComm_t handle, CUstream stream, ncclDataType_t type, Call call) {
   ncclGroupStart();
   const std::shared_ptr<Comm> comm = find(handle);
@@ -155,13 +156,13 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId *id) {
 ncclResult_t ncclCommInitRankConfig(ncclComm_t *handle, int ranks, ncclUniqueId id, int rank, ncclConfig_t *config) {
   if (!config || config->size != sizeof *config || config->magic != NCCL_CONFIG_MAGIC ||
       config->version != SOFT_NCCL_VERSION) {
-    return refuse(ncclInvalidArgument, "the configuration is not that of this version");
+    return refuse(ncclInvalidArgument, "the configuration does not have the layout of this version");
   }
   if (config->blocking != 0) {
-    return refuse(ncclInvalidUsage, "a communicator that blocks is not supported");
+    return refuse(ncclInvalidUsage, "a communicator with blocking calls is not supported");
   }
   if (rank < 0 || rank >= ranks || std::strncmp(id.internal, ID, sizeof ID - 1) != 0) {
-    return refuse(ncclInvalidArgument, "no such rank, or an id that is none");
+    return refuse(ncclInvalidArgument, "no such rank, or not an id of this library");
   }
   const char *const sees = std::getenv("SOFT_NCCL_SEES_DEATH"), *const name = std::getenv("NCCL_HOSTID");
   const auto comm = std::make_shared<Comm>(rank, ranks, std::string(id.internal, strnlen(id.internal, 64)));
@@ -170,7 +171,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t *handle, int ranks, ncclUniqueId 
   if (name) {
     std::snprintf(comm->hello.host, sizeof comm->hello.host, "%s", name);
   }
-  // The GPU that is current, or else the first.
+  // The current GPU, or the first if none is current.
   CUcontext current = nullptr;
   cuInit(0);
   cuCtxGetCurrent(&current);
@@ -197,7 +198,7 @@ ncclResult_t ncclCommAbort(ncclComm_t handle) {
     comm->aborted = true;
   }
   eventfd_write(comm->abort.number, 1);
-  // Work under way has ended before the caller may free its memory.
+  // Work in progress must end before this returns, because the caller may then free its memory.
   std::lock_guard<std::mutex> held(comm->working);
   comm->changed.notify_all();
   return ncclSuccess;
@@ -219,7 +220,7 @@ ncclResult_t ncclGroupStart() {
 
 ncclResult_t ncclGroupEnd() {
   if (group.depth == 0) {
-    return refuse(ncclInvalidUsage, "a group ends that did not start");
+    return refuse(ncclInvalidUsage, "ncclGroupEnd without ncclGroupStart");
   }
   if (--group.depth > 0) {
     return ncclSuccess;
@@ -247,7 +248,7 @@ ncclResult_t ncclRecv(void *to, size_t count, ncclDataType_t type, int peer, ncc
 ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataType_t type, ncclRedOp_t op,
                            ncclComm_t comm, CUstream stream) {
   if (op != ncclSum) {
-    return refuse(ncclInvalidArgument, "another operation than ncclSum");
+    return refuse(ncclInvalidArgument, "only ncclSum is supported");
   }
   return add(comm, stream, type, {ALL_REDUCE, false, 0, soft_gpu_host(from), soft_gpu_host(to), count});
 }

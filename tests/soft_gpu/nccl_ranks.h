@@ -1,5 +1,4 @@
-// How the ranks of the software NCCL (nccl.cpp) are connected, and what a call moves between them. Part of that file, cut
-// off for its length.
+// The sockets between the ranks of the software NCCL, and the messages that its calls send. Included by nccl.cpp only.
 
 #pragma once
 
@@ -34,7 +33,7 @@ namespace {
 static_assert(sizeof(ncclConfig_t) == 80, "as NCCL 2.28 has it");
 
 const char ID[] = "soft-nccl-";
-// Looks for an abort lie between pieces of so many bytes.
+// Largest number of bytes moved between two checks for an abort.
 constexpr size_t PIECE = 1 << 20;
 
 ncclResult_t refuse(ncclResult_t result, const std::string &why) {
@@ -57,35 +56,36 @@ struct File {
 enum Kind : uint32_t { HELLO, SEND, BROADCAST, ALL_REDUCE };
 const char *const KINDS[] = {"a hello", "a send", "a broadcast", "an all-reduce"};
 
-// What goes before each message: the kind of call, a broadcast's root or an all-reduce's step, and how many numbers
-// the call has, of which an all-reduce's message has some. All are of the type ncclFloat32.
+// Precedes each message. `detail` is the root of a broadcast or the step of an all-reduce. `count` is the number of floats
+// (ncclFloat32) of the whole call; a message of an all-reduce holds a part of them.
 struct Header {
   Kind kind;
   int32_t detail;
   uint64_t count;
 };
 
-// A message to a peer, or from it.
+// A message to a peer (`out`) or from it.
 struct Message {
   int peer;
   bool out;
-  // What is sent or expected.
+  // The header that is sent or expected.
   Header header;
   void *data;
   size_t bytes;
+  // The header that arrived.
   Header came = {};
-  // Bytes of header and data that are through.
+  // Bytes of header and data sent or received so far.
   size_t done = 0;
 };
 
-// What ranks tell each other first.
+// The first message between two ranks.
 struct Hello {
   int ranks;
   int gpu;
   char host[128];
 };
 
-// A call in a group, with the addresses as the software GPU has them. The peer is a broadcast's root, too.
+// A call in a group, with addresses that the software GPU can access. For a broadcast `peer` is the root.
 struct Call {
   Kind kind;
   bool out;
@@ -106,25 +106,25 @@ struct Comm {
   CUcontext context = nullptr;
   std::atomic<ncclResult_t> state{ncclInProgress};
   std::atomic<bool> aborted{false};
-  // Readable from the abort on.
+  // An eventfd that is readable after the abort.
   File abort{eventfd(0, EFD_CLOEXEC)};
-  // Are held while a group is queued and while one is worked on, so that an abort gets in between only.
+  // Held while a group is queued, and while a group is executed, so that an abort never happens during either.
   std::mutex queuing, working;
-  // Groups run in the order in which they were queued, whatever their streams.
+  // Groups are executed in the order in which they were queued, also on different streams.
   std::condition_variable changed;
   uint64_t queued = 0, turn = 0;
-  // By rank.
+  // Socket to each rank, and whether that rank is lost.
   std::vector<File> peers;
   std::vector<bool> dead;
 
-  // Ends what is in progress.
+  // Ends the call in progress with a result.
   void settle(ncclResult_t result) {
     ncclResult_t expected = ncclInProgress;
     state.compare_exchange_strong(expected, result);
   }
 };
 
-// Moves a piece of a message, if the socket is ready. False says that the peer is gone.
+// Sends or receives a piece of a message, if the socket is ready. Returns false if the peer is lost.
 bool move(Comm &comm, Message &m) {
   const int socket = comm.peers[m.peer].number, flags = MSG_DONTWAIT | MSG_NOSIGNAL;
   const bool body = m.done >= sizeof m.header;
@@ -147,11 +147,11 @@ bool move(Comm &comm, Message &m) {
   return true;
 }
 
-// Moves messages, all at once, but in order between two ranks. False says that it was aborted; a peer's death alone
-// does not end it.
+// Sends and receives messages, all at the same time, but in order between two ranks. Returns false after an abort; the loss
+// of a peer alone does not end it.
 bool exchange(Comm &comm, std::vector<Message> messages) {
   while (!comm.aborted) {
-    // What is next from each peer and to it.
+    // The next message from each peer and to each peer.
     std::vector<Message *> next(2 * comm.ranks);
     bool finished = true;
     for (Message &m : messages) {
@@ -198,7 +198,8 @@ bool broadcast(Comm &comm, const Call &call) {
   return exchange(comm, messages);
 }
 
-// A ring: part `i` of the numbers starts at rank i + 1 and comes to rank i as a sum, which goes round once more.
+// A ring. Part `i` of the floats starts at rank i + 1; each rank adds its own part and sends the sum on. Rank i has the
+// total, which goes round the ring once more.
 bool all_reduce(Comm &comm, const Call &call) {
   const int n = comm.ranks, next = (comm.rank + 1) % n, previous = (comm.rank + n - 1) % n;
   const auto start = [&](int part) { return call.count * part / n; };
@@ -222,26 +223,27 @@ bool all_reduce(Comm &comm, const Call &call) {
   return true;
 }
 
-// A socket's address: where `rank` listens for `peer`.
+// The address of the socket on which `rank` listens for `peer`.
 sockaddr_un address(const Comm &comm, int rank, int peer) {
   sockaddr_un address = {};
   address.sun_family = AF_UNIX;
-  // The first byte stays 0: it is a name without a file.
+  // The first byte stays 0: an abstract name, without a file.
   std::snprintf(address.sun_path + 1, sizeof address.sun_path - 1, "%s-%d-%d", comm.id.c_str(), rank, peer);
   return address;
 }
 
-// Connects each rank to each, in a thread of its own. An abort ends it, with whatever result.
+// Connects this rank to all others; runs in a thread of its own. An abort ends it, with any result.
 ncclResult_t meet(Comm &comm) {
   const auto new_socket = [] { return socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0); };
-  // One for itself is there, too, so that a second rank of the same number is noticed.
+  // The rank listens for itself, too: a second process with the same rank then fails to bind.
   std::vector<File> listeners;
   for (int peer = comm.rank; peer < comm.ranks; ++peer) {
     listeners.emplace_back(new_socket());
     const sockaddr_un at = address(comm, comm.rank, peer);
     const int bound = bind(listeners.back().number, reinterpret_cast<const sockaddr *>(&at), sizeof at);
     if (bound != 0 || listen(listeners.back().number, 1) != 0) {
-      return refuse(ncclInvalidUsage, "rank " + std::to_string(comm.rank) + " cannot listen; is it there twice?");
+      const std::string name = "rank " + std::to_string(comm.rank);
+      return refuse(ncclInvalidUsage, name + " cannot listen; do two processes have this rank?");
     }
   }
   for (int peer = 0; peer < comm.ranks; ++peer) {
@@ -250,7 +252,7 @@ ncclResult_t meet(Comm &comm) {
       comm.peers.emplace_back(new_socket());
       const sockaddr_un at = address(comm, peer, comm.rank);
       while (connect(comm.peers.back().number, reinterpret_cast<const sockaddr *>(&at), sizeof at) != 0) {
-        // It is not there yet.
+        // The peer does not listen yet.
         if (poll(files, 1, 1) > 0) {
           return ncclSystemError;
         }
@@ -276,7 +278,7 @@ ncclResult_t meet(Comm &comm) {
   }
   for (const Hello &a : hellos) {
     if (a.ranks != comm.ranks) {
-      return refuse(ncclInvalidUsage, "ranks do not agree on how many they are");
+      return refuse(ncclInvalidUsage, "the ranks disagree on the number of ranks");
     }
     for (const Hello *b = &a + 1; b < hellos.data() + comm.ranks; ++b) {
       if (a.gpu == b->gpu && std::strcmp(a.host, b->host) == 0) {
@@ -284,7 +286,7 @@ ncclResult_t meet(Comm &comm) {
       }
     }
   }
-  // Nobody is done before all are connected, which a second greeting says.
+  // A second greeting: when it has arrived from all ranks, every rank is connected to every other one.
   return exchange(comm, greetings) ? ncclSuccess : ncclSystemError;
 }
 

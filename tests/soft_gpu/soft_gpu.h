@@ -1,5 +1,6 @@
-// What the parts of the software GPU share, for tests only: the few types and functions of CUDA's driver and of NCCL
-// that are used, declared here because no CUDA headers are installed, and the parts' own functions for one another.
+// Declarations that the parts of the software GPU share, for tests only: the few types and functions of CUDA's driver and
+// of NCCL that the worker uses (no CUDA headers are needed to build this), and the functions by which the parts call each
+// other.
 
 #pragma once
 
@@ -9,7 +10,7 @@
 extern "C" {
 #pragma GCC visibility push(default)
 
-// CUDA's driver: libcuda.so.1, in driver.cpp.
+// CUDA's driver: libcuda.so.1, implemented in driver.cpp.
 
 typedef int CUresult;
 enum : CUresult {
@@ -59,38 +60,38 @@ CUresult cuEventQuery(CUevent event);
 CUresult cuEventSynchronize(CUevent event);
 CUresult cuEventDestroy_v2(CUevent event);
 
-// Functions of the software driver's own, in driver.cpp.
+// Functions that only the software driver has, implemented in driver.cpp.
 
-// Is called before each operation of libtorch in its own stream, which then runs at once on the calling thread: waits
-// until all that is queued on the default stream is done, and gives the operation's number, counted from 1. `what` is
-// its name. It means the GPU whose context is current, or the first if none is.
+// Must be called before each operation of libtorch in the default stream, which then executes at once on the calling
+// thread. Waits until the default stream's queue is completed, and returns the operation's number, counted from 1. `what`
+// is the operation's name. Applies to the GPU whose context is current, or to the first GPU.
 uint64_t soft_gpu_compute(const char *what);
 
-// Waits until all of libtorch's operations are done, as a call that brings their results to the host does.
+// Waits until all of libtorch's operations are completed, as a copy of their results to the host does.
 void soft_gpu_finish();
 
-// Work on `stream` is going to use what is at `at`; `what` names it. Ends the process if it is another stream than the
-// default one and has not waited for what libtorch did there before.
+// Declares that work on `stream`, named `what`, is going to use the memory at `at`. Aborts the process if the stream is
+// not the default one and has not waited for libtorch's earlier operations on this memory.
 void soft_gpu_uses(CUstream stream, const void *at, bool writes, const char *what);
 
-// Queues `work(argument)` on a stream. Unless it returns CUDA_SUCCESS, the work is not run.
+// Queues `work(argument)` on a stream. If it does not return CUDA_SUCCESS, the work will not be executed.
 CUresult soft_gpu_enqueue(CUstream stream, void (*work)(void *), void *argument);
 
-// The memory of the software GPUs, in memory.cpp.
+// The memory of the software GPUs, implemented in memory.cpp.
 
-// A place in it, at an address that only the software GPU can use; null where there is no room.
+// Allocates `bytes` at an address that only the software GPU can use. Returns null if no piece is large enough.
 void *soft_gpu_allocate(size_t bytes);
 void soft_gpu_free(void *at);
-// The address where the software GPU reads and writes what is at `at`. Memory of the host stays where it is.
+// The address at which the software GPU accesses the memory at `at`. An address of the host is returned unchanged.
 void *soft_gpu_host(const void *at);
-// Operation `number` of libtorch reads or writes what is at `at`.
+// Declares that operation `number` of libtorch reads or writes the memory at `at`.
 void soft_gpu_note(const void *at, bool writes, uint64_t number);
-// The last of libtorch's operations for which work that reads or writes there has to wait; 0 if there is none.
+// Number of libtorch's last operation that work must wait for before it reads or writes at `at`; 0 if there is none.
 uint64_t soft_gpu_last(const void *at, bool writes);
-// How much there is, and how much of it is free.
+// The memory's size in bytes; `free` receives the free bytes.
 size_t soft_gpu_bytes(size_t *free);
 
-// NCCL: libnccl.so.2, in nccl.cpp.
+// NCCL: libnccl.so.2, implemented in nccl.cpp.
 
 typedef int ncclResult_t;
 enum : ncclResult_t {
@@ -116,7 +117,7 @@ struct ncclUniqueId {
   char internal[128];
 };
 
-// As NCCL 2.28 has it.
+// The layout of NCCL 2.28.
 struct ncclConfig_t {
   size_t size;
   unsigned magic;

@@ -1,12 +1,12 @@
-// A libtorch_cuda.so of software, for tests on machines without a GPU.
+// A software libtorch_cuda.so, for tests on machines without a GPU.
 //
-// It registers itself for libtorch's CUDA device. A "GPU" tensor lies in memory that the program cannot touch, and
-// every operation is done by the CPU's kernel on that memory's other address (see memory.cpp). So the program under test takes the very paths that
-// it takes on a GPU (placement of tensors, copies, streams, the order of work), with right numbers; what real CUDA
-// kernels do, and how fast, it cannot show.
+// It registers itself for libtorch's CUDA device. A "GPU" tensor lies in memory that the program cannot access; libtorch's
+// CPU kernels execute every operation on the second mapping of this memory (see memory.cpp). So the program under test
+// takes the same code paths as on a GPU (placement of tensors, copies, streams, order of work), with correct numbers. It
+// cannot show what real CUDA kernels compute, or how fast.
 //
-// As strict as the real one where mistakes are likely: tensors of both devices in one operation are an error, and an
-// operation waits for what is queued on the default stream, but for no other (see soft_gpu.h).
+// It is as strict as the real library where mistakes are likely: tensors of both devices in one operation are an error,
+// and an operation waits for the queue of the default stream, but not for other streams (see soft_gpu.h).
 
 #include <algorithm>
 #include <cstring>
@@ -69,7 +69,7 @@ void check(CUresult result, const char *doing) {
   TORCH_CHECK(result == CUDA_SUCCESS, "CUDA error: ", doing, ": ", name);
 }
 
-// As real libtorch does: its calls have the device's context, whatever thread they are made on.
+// Makes the device's context current in this thread, as real libtorch does in each thread that calls it.
 void take_context() {
   thread_local bool taken = false;
   if (!taken) {
@@ -80,10 +80,10 @@ void take_context() {
   }
 }
 
-// A stream of libtorch's is one of the driver's: 0 is the default one, others are known by their addresses.
+// The id of a libtorch stream is the driver's handle; 0 is the default stream.
 CUstream driver_stream(const c10::Stream &stream) { return reinterpret_cast<CUstream>(stream.id()); }
 
-// The stream that this thread computes in.
+// The stream in which this thread computes.
 thread_local c10::StreamId current_stream = 0;
 
 struct Guard final : c10::impl::DeviceGuardImplInterface {
@@ -102,7 +102,7 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   }
   c10::Stream getStreamFromGlobalPool(c10::Device device, bool) const override {
     take_context();
-    // They are never destroyed, as libtorch's are not.
+    // Never destroyed, as libtorch never destroys the streams of its pool.
     CUstream stream = nullptr;
     check(cuStreamCreate(&stream, CU_STREAM_NON_BLOCKING), "a stream");
     return c10::Stream(c10::Stream::UNSAFE, device, reinterpret_cast<c10::StreamId>(stream));
@@ -141,7 +141,7 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   }
 };
 
-// The same memory as a tensor of the CPU; valid as long as `tensor` is.
+// A CPU tensor over the same memory; valid as long as `tensor` is.
 at::Tensor on_host(const at::Tensor &tensor) {
   const auto options = tensor.options().device(c10::kCPU).requires_grad(false);
   return at::from_blob(soft_gpu_host(tensor.data_ptr()), tensor.sizes(), tensor.strides(), options);
@@ -153,22 +153,22 @@ at::Tensor empty_strided(at::IntArrayRef size, at::IntArrayRef stride, std::opti
       at::detail::empty_strided_generic(size, stride, &memory, CUDA_KEY, c10::dtype_or_default(kind)));
 }
 
-// A copy in the device's memory, with the same strides.
+// A copy in the GPU's memory, with the same strides.
 at::Tensor on_device(const at::Tensor &host) {
   const auto copy = empty_strided(host.sizes(), host.strides(), host.scalar_type(), {}, {}, {});
   on_host(copy).copy_(host);
   return copy;
 }
 
-// The tensors of one call, and what stands for them on the host.
+// The tensors of one call, each with the CPU tensor that the kernel gets instead.
 struct Call {
   std::string name;
   CUstream stream;
-  // Of libtorch's own stream.
+  // The operation's number, if it is in the default stream.
   uint64_t number = 0;
   std::vector<std::pair<at::Tensor, at::Tensor>> pairs = {};
 
-  // Says that the call uses the tensor's memory.
+  // Declares that the call uses the tensor's memory.
   void uses(const at::Tensor &tensor, bool writes) const {
     if (stream == nullptr) {
       soft_gpu_note(tensor.data_ptr(), writes, number);
@@ -179,7 +179,7 @@ struct Call {
 
   at::Tensor to_host(const at::Tensor &tensor, bool writes) {
     if (!tensor.defined() || !tensor.is_cuda()) {
-      // As with real CUDA: numbers may come from the host, tensors may not.
+      // As with real CUDA: scalars may come from the host, other tensors may not.
       TORCH_CHECK(!tensor.defined() || tensor.dim() == 0, name,
                   ": Expected all tensors to be on the same device, but found at least two devices, "
                   "cuda:0 and cpu!");
@@ -191,7 +191,7 @@ struct Call {
         return host;
       }
     }
-    // Where an operation is to make room for its output, it must be able to.
+    // An operation may resize an empty output tensor, which needs memory of its own.
     pairs.emplace_back(tensor, tensor.numel() == 0 ? on_host(tensor).clone() : on_host(tensor));
     return pairs.back().second;
   }
@@ -200,7 +200,7 @@ struct Call {
     if (!tensor.defined()) {
       return tensor;
     }
-    // What was written in place is the tensor that came.
+    // A result that was written in place is the argument itself.
     for (const auto &[device, host] : pairs) {
       if (host.is_same(tensor)) {
         if (device.sizes() != host.sizes()) {
@@ -217,7 +217,7 @@ struct Call {
   }
 };
 
-// Whether a result shares memory with an input that it does not write: such an operation needs a kernel of its own.
+// Whether a result is a view of an argument. Such an operation needs a kernel of its own here.
 bool is_view(const c10::FunctionSchema &schema) {
   return std::any_of(schema.returns().begin(), schema.returns().end(), [](const c10::Argument &result) {
     return result.alias_info() != nullptr && !result.alias_info()->isWrite();
@@ -245,7 +245,7 @@ c10::IValue each_tensor(const c10::IValue &value, const std::function<at::Tensor
   return value;
 }
 
-// Work that waits in a stream for its turn.
+// Queues work on a stream.
 void queue(CUstream stream, const std::string &name, std::function<void()> work) {
   struct Queued {
     static void run(void *work) {
@@ -258,15 +258,15 @@ void queue(CUstream stream, const std::string &name, std::function<void()> work)
   check(soft_gpu_enqueue(stream, &Queued::run, kept), name.c_str());
 }
 
-// Any operation, by the CPU's kernel. In libtorch's own stream it is done at once; in any other it is queued, so it may
-// only write in place there, as nothing is known of other results yet.
+// Executes any operation by the CPU's kernel. In the default stream it executes at once; in any other stream it is queued,
+// so it may only write in place there: the shape of a new result is not known before the kernel has run.
 void by_host(const c10::OperatorHandle &op, torch::jit::Stack *stack) {
   take_context();
   const auto &schema = op.schema();
   Call call{c10::toString(schema.operator_name()), reinterpret_cast<CUstream>(current_stream)};
-  TORCH_CHECK(!is_view(schema), call.name, ": the software GPU has no such view");
+  TORCH_CHECK(!is_view(schema), call.name, ": the software GPU does not implement this view");
   TORCH_CHECK(call.stream == nullptr || (schema.is_mutable() && schema.returns().size() == 1), call.name,
-              ": the software GPU does no such thing beside libtorch's own stream");
+              ": the software GPU executes only in-place operations outside the default stream");
   if (call.stream == nullptr) {
     call.number = soft_gpu_compute(call.name.c_str());
   }
@@ -282,7 +282,7 @@ void by_host(const c10::OperatorHandle &op, torch::jit::Stack *stack) {
   }
   if (call.stream != nullptr) {
     stack->push_back(arguments.front());
-    // The arguments themselves keep the memory.
+    // The captured arguments keep the memory allocated.
     queue(call.stream, call.name, [op, arguments, hosts]() mutable { op.callBoxed(&hosts); });
     return;
   }
@@ -291,7 +291,7 @@ void by_host(const c10::OperatorHandle &op, torch::jit::Stack *stack) {
     op.callBoxed(&hosts);
   }
   for (const c10::IValue &result : hosts) {
-    // A number that comes to the host is waited for.
+    // A result on the host means that the caller waits for the GPU.
     if (!result.isTensor() && !result.isTensorList()) {
       soft_gpu_finish();
     }
@@ -304,7 +304,7 @@ at::Tensor empty(at::IntArrayRef size, std::optional<at::ScalarType> kind, std::
   return at::Tensor(at::detail::empty_generic(size, &memory, CUDA_KEY, c10::dtype_or_default(kind), format));
 }
 
-// Between the two, in either direction.
+// Copies within the GPU, or between GPU and host in either direction.
 at::Tensor &copy_(at::Tensor &to, const at::Tensor &from, bool) {
   take_context();
   Call call{"copy_", reinterpret_cast<CUstream>(current_stream)};
@@ -314,7 +314,7 @@ at::Tensor &copy_(at::Tensor &to, const at::Tensor &from, bool) {
     host(to).copy_(host(from));
   };
   TORCH_CHECK(call.stream == nullptr || (to.is_cuda() && from.is_cuda()),
-              "copy_: the software GPU queues no copies with the host");
+              "copy_: outside the default stream the software GPU copies only within its own memory");
   if (call.stream == nullptr) {
     call.number = soft_gpu_compute(call.name.c_str());
   }
@@ -358,7 +358,7 @@ TORCH_LIBRARY_IMPL(aten, CUDA, m) {
   m.impl("_reshape_alias", [](const at::Tensor &self, at::IntArrayRef size, at::IntArrayRef stride) {
     return at::native::_reshape_alias(self, size, stride);
   });
-  // Those would choose cuDNN by the device.
+  // libtorch's own versions would choose cuDNN because of the device.
   for (const char *name : {"convolution", "convolution_backward"}) {
     m.impl(name, torch::CppFunction::makeFromBoxedFunction<&by_host>());
   }

@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write};
 
 use crate::fingerprint::{LIBTORCH, cpu};
-use crate::gpu::{Found, Libraries};
+use crate::gpu::{Libraries, LibraryError};
 
 /// The libraries and devices that were found, and what is missing, for people.
 pub fn report(found: &Libraries) -> String {
@@ -14,7 +14,7 @@ pub fn report(found: &Libraries) -> String {
     };
     let folder = match &found.folder {
         Ok(folder) => folder.display().to_string(),
-        Err(problem) => problem.clone(),
+        Err(error) => error.to_string(),
     };
     row("libtorch", &format!("{LIBTORCH}, {folder}"));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -41,10 +41,10 @@ pub fn report(found: &Libraries) -> String {
     text
 }
 
-fn or_reason<T>(found: &Found<T>, describe: impl Fn(&T) -> String) -> String {
+fn or_reason<T>(found: &Result<T, LibraryError>, describe: impl Fn(&T) -> String) -> String {
     match found {
         Ok(there) => describe(there),
-        Err(problem) => format!("missing: {problem}"),
+        Err(error) => format!("missing: {error}"),
     }
 }
 
@@ -70,8 +70,8 @@ mod tests {
                 "{row}: {report}"
             );
         }
-        if let Err(problem) = &found.driver {
-            assert!(report.contains(problem.as_str()), "{report}");
+        if let Err(error) = &found.driver {
+            assert!(report.contains(&error.to_string()), "{report}");
         }
     }
 }

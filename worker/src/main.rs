@@ -50,14 +50,14 @@ fn start(cli: &Cli) -> Result<(), Failure> {
         print!("{}", report(gpu::libraries()));
         return Ok(());
     }
-    init_logging(config.log_format, &config.log_level).map_err(|e| Failure(2, e))?;
+    init_logging(config.log_format, &config.log_level).map_err(|e| Failure(2, e.to_string()))?;
     std::fs::create_dir_all(&config.data_dir).map_err(|e| {
         let dir = config.data_dir.display();
         Failure(4, format!("data_dir {dir} cannot be used: {e}"))
     })?;
     // Before the first tensor is made.
     let place =
-        gpu::choose(&config.device, config.local_rank).map_err(|problem| Failure(2, problem))?;
+        gpu::choose(&config.device, config.local_rank).map_err(|e| Failure(2, e.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

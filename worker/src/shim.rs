@@ -1,30 +1,25 @@
-//! The Rust side of the C++ shims' error convention, which `shim.h` describes.
+//! The Rust side of the error convention of the C++ shims; `shim.h` describes it.
 
 use std::ffi::{CStr, c_char, c_int};
 
-/// A call of libtorch by way of C++ failed.
+/// A call of libtorch through a C++ shim failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{call} failed: {reason}")]
 pub struct ShimError {
-    /// The shim that was called, such as `fovea_stream_new`.
+    /// Name of the shim, such as `fovea_stream_new`.
     pub call: &'static str,
-    /// What libtorch said: the first line, without the backtrace behind it.
+    /// First line of libtorch's error; a backtrace follows it, which is left out.
     pub reason: String,
 }
 
-impl From<ShimError> for String {
-    fn from(error: ShimError) -> Self {
-        error.to_string()
-    }
-}
-
-/// Turns the result of the shim `call` into an error. It must be called in the thread of the shim, and before the next one.
+/// Turns the result of the shim `call` into an error. The text belongs to the thread: call this in the thread that called
+/// the shim, and before it calls another one.
 pub(crate) fn check(call: &'static str, code: c_int) -> Result<(), ShimError> {
     if code == 0 {
         return Ok(());
     }
-    // SAFETY: it returns this thread's text, which ends with a zero and is not changed before the thread's next failure;
-    // it is copied here.
+    // SAFETY: the text ends with a zero byte, and nothing changes it before this thread's next failure; it is copied
+    // before that.
     let text = unsafe { CStr::from_ptr(fovea_shim_error()) }.to_string_lossy();
     Err(ShimError {
         call,
@@ -46,7 +41,7 @@ mod tests {
     }
 
     fn thrown(kind: c_int) -> Result<(), ShimError> {
-        // SAFETY: it takes any number, and throws nothing to its caller.
+        // SAFETY: it takes any number, and no exception leaves it.
         check("fovea_shim_throw", unsafe { fovea_shim_throw(kind) })
     }
 

@@ -392,16 +392,18 @@ impl Step {
     }
 }
 
-impl FromStr for Step {
-    type Err = String;
+/// A step is neither a number nor `newest`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("give the step as a number, or `newest`")]
+pub struct StepError;
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for Step {
+    type Err = StepError;
+
+    fn from_str(text: &str) -> Result<Self, StepError> {
         match text {
             "newest" => Ok(Step::Newest),
-            _ => text
-                .parse()
-                .map(Step::At)
-                .map_err(|_| "give the step as a number, or `newest`".into()),
+            _ => text.parse().map(Step::At).map_err(|_| StepError),
         }
     }
 }

@@ -8,6 +8,11 @@ use toml::Value;
 
 use super::{insert, suggest};
 
+/// A value does not have the type of its key. The text does not name the key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct WrongType(String);
+
 /// The keys of a run file.
 #[derive(Debug, Clone)]
 pub(super) struct Schema {
@@ -59,13 +64,13 @@ impl Schema {
             .map_or(String::new(), |(key, value)| format!("{key}={value}"))
     }
 
-    /// Checks the type of a value, alone. The error is a message without the key.
-    pub fn check(&self, key: &str, value: &Value) -> Result<(), String> {
+    /// Checks the type of a value, alone.
+    pub fn check(&self, key: &str, value: &Value) -> Result<(), WrongType> {
         let mut trial = self.sample.clone();
         insert(&mut trial, key, value.clone());
         match Value::Table(trial).try_into::<RunSpec>() {
             Ok(_) => Ok(()),
-            Err(e) => Err(in_plain_language(e.message(), value)),
+            Err(e) => Err(WrongType(in_plain_language(e.message(), value))),
         }
     }
 

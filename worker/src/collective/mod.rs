@@ -16,6 +16,7 @@ use std::time::Duration;
 use tch::{Tensor, no_grad};
 
 use crate::device::{Buffer, Ready};
+use crate::gpu::GpuError;
 
 pub use mesh::{Mesh, MeshKey, probe};
 pub use nccl::with_nccl;
@@ -54,9 +55,9 @@ pub enum CollectiveError {
         /// How long this worker waited.
         waited: Duration,
     },
-    /// Between GPUs.
+    /// The driver, libtorch or NCCL failed.
     #[error("the reduction between GPUs failed: {0}")]
-    Gpu(String),
+    Gpu(GpuError),
     /// The generation was aborted.
     #[error("the generation was aborted")]
     Aborted,

@@ -1,10 +1,10 @@
 //! The collective for workers on GPUs: gradients over NCCL, from GPU memory to GPU memory, and everything else over TCP.
 //!
-//! The ordered reduction is that of `tcp.rs`: every virtual rank's part of a slice goes to the slice's owner, which
-//! adds them in the order of virtual ranks; then the owners broadcast their sums. NCCL's own sum depends on the number
-//! of workers and on the ring that NCCL chooses: that is the `fast` reduction.
+//! The ordered reduction is that of `tcp.rs`: all virtual ranks' parts of a slice are sent to the slice's owner, which
+//! adds them in the order of virtual ranks; then the owners broadcast their sums. The `fast` reduction is NCCL's own
+//! all-reduce, whose result depends on the number of workers and on the ring that NCCL chooses.
 //!
-//! It is queued in a stream of its own, so that it overlaps the rest of the backward pass.
+//! A reduction is queued on a stream of its own, so that it overlaps the rest of the backward pass.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,25 +17,30 @@ use tracing::info;
 use super::tcp::TcpCollective;
 use super::{Collective, CollectiveError, accumulate_tensors};
 use crate::device::{Buffer, Ready};
-use crate::gpu::card;
 use crate::gpu::communicator::{Call, Communicator, Link};
 use crate::gpu::nccl::{Api, ID_BYTES};
+use crate::gpu::{DriverError, GpuError, unique_name};
 
-/// A generation's connections, and its communicator between GPUs.
+/// The TCP connections of a generation, and the connection between its GPUs.
 pub struct NcclCollective {
     tcp: TcpCollective,
     link: Box<dyn Link>,
     reduction: Reduction,
-    /// Virtual ranks by rank.
+    /// Number of virtual ranks that each rank hosts.
     virtual_ranks: Vec<usize>,
     rank: usize,
+    /// Longest time that a reduction may take.
     patience: Duration,
-    /// Memory for the parts that the other ranks send, kept from step to step.
+    /// Memory for the parts that the other ranks send; kept from step to step.
     scratch: Option<Tensor>,
 }
 
-/// `tcp` with NCCL for its reductions, if all workers of the generation have NCCL; otherwise `tcp` itself.
-/// `gpu` is this worker's NCCL and its GPU, if it has both. All workers call it at the same point.
+/// Returns `tcp` with NCCL for its reductions if every worker of the generation has NCCL and a GPU of its own, and `tcp`
+/// itself otherwise. `gpu` is this worker's NCCL and its GPU's number, if it has both. All workers of a generation must
+/// call it at the same point. It, and later each reduction, gives up after `patience`.
+///
+/// # Errors
+/// If a peer is lost, or a call of the driver or of NCCL fails.
 pub fn with_nccl(
     mut tcp: TcpCollective,
     gpu: Option<(&Api, usize)>,
@@ -48,13 +53,14 @@ pub fn with_nccl(
     if roster.members.len() == 1 {
         return Ok(Box::new(tcp));
     }
-    // Each rank sends which GPU it has, and rank 0 before that the communicator's name.
+    // Each rank sends the unique name of its GPU; rank 0 sends the communicator's id before it.
     let mut mine = Vec::new();
     if let Some((api, device)) = gpu {
         if rank == 0 {
             mine = api.unique_id().map_err(CollectiveError::Gpu)?;
         }
-        mine.extend(card(device).map_err(CollectiveError::Gpu)?.into_bytes());
+        let name = unique_name(device).map_err(gpu_error)?;
+        mine.extend(name.into_bytes());
     }
     let messages = tcp.gather(&mine)?;
     let Some((api, device)) = gpu else {
@@ -62,11 +68,11 @@ pub fn with_nccl(
     };
     let names = roster.members.iter().map(|member| member.worker.as_str());
     let by_worker: Vec<(&str, &[u8])> = names.zip(messages.iter().map(Vec::as_slice)).collect();
-    let id = match communicator_name(&by_worker) {
+    let id = match communicator_id(&by_worker) {
         Ok(id) => id,
         Err(reason) => {
             info!(
-                reason,
+                %reason,
                 "reduction.selected: gradients are reduced through the host's memory: {reason}"
             );
             return Ok(Box::new(tcp));
@@ -90,26 +96,46 @@ pub fn with_nccl(
     )))
 }
 
-/// The communicator's name from the messages of all workers, or why there can be none. All decide the same.
-fn communicator_name<'a>(messages: &[(&str, &'a [u8])]) -> Result<&'a [u8], String> {
-    let lacking: Vec<&str> = messages
+fn gpu_error(error: DriverError) -> CollectiveError {
+    CollectiveError::Gpu(error.into())
+}
+
+/// Why a generation does not use NCCL.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum NoNccl {
+    /// Workers without a GPU, or without the library.
+    #[error("no NCCL at {}", .0.join(", "))]
+    Missing(Vec<String>),
+    #[error("rank 0 sent {bytes} bytes, which hold no id of a communicator ({ID_BYTES} bytes)")]
+    NoId { bytes: usize },
+    #[error(
+        "{one} and {other} share a GPU, which NCCL does not allow; give each its own (local_rank)"
+    )]
+    SharedGpu { one: String, other: String },
+}
+
+/// The communicator's id from the messages of all workers, which are given by rank with the workers' names. An empty
+/// message means that the worker has no NCCL. All workers have the same messages, so all decide the same.
+fn communicator_id<'a>(messages: &[(&str, &'a [u8])]) -> Result<&'a [u8], NoNccl> {
+    let missing: Vec<String> = messages
         .iter()
         .filter(|(_, message)| message.is_empty())
-        .map(|(worker, _)| *worker)
+        .map(|(worker, _)| (*worker).to_owned())
         .collect();
-    if !lacking.is_empty() {
-        return Err(format!("no NCCL at {}", lacking.join(", ")));
+    if !missing.is_empty() {
+        return Err(NoNccl::Missing(missing));
     }
-    let (id, first) = messages[0]
-        .1
-        .split_at_checked(ID_BYTES)
-        .ok_or("rank 0 sent no name of a communicator")?;
-    let mut cards: BTreeMap<&[u8], &str> = BTreeMap::from([(first, messages[0].0)]);
-    for (worker, card) in &messages[1..] {
-        if let Some(other) = cards.insert(card, worker) {
-            return Err(format!(
-                "{other} and {worker} share a GPU, which NCCL does not allow; give each its own (local_rank)"
-            ));
+    let (worker, message) = messages[0];
+    let (id, gpu) = message.split_at_checked(ID_BYTES).ok_or(NoNccl::NoId {
+        bytes: message.len(),
+    })?;
+    let mut gpus: BTreeMap<&[u8], &str> = BTreeMap::from([(gpu, worker)]);
+    for (worker, gpu) in &messages[1..] {
+        if let Some(one) = gpus.insert(gpu, worker) {
+            return Err(NoNccl::SharedGpu {
+                one: one.to_owned(),
+                other: (*worker).to_owned(),
+            });
         }
     }
     Ok(id)
@@ -136,21 +162,21 @@ impl NcclCollective {
         }
     }
 
-    /// As [`Collective::reduce`], of tensors in this GPU's memory, by a plain all-reduce.
-    fn all_reduce(&mut self, parts: &[&Tensor], sum: &Tensor) -> Result<(), String> {
+    /// [`Collective::reduce`] for tensors in this GPU's memory, by NCCL's all-reduce.
+    fn all_reduce(&mut self, parts: &[&Tensor], sum: &Tensor) -> Result<(), GpuError> {
         self.link
             .compute(&mut || accumulate_tensors(sum, parts.iter().copied()))?;
         let calls = [Call::AllReduce {
             at: sum.data_ptr().cast(),
             len: sum.numel(),
         }];
-        // SAFETY: a tensor of this GPU that lives until the wait below.
+        // SAFETY: `sum` is in this GPU's memory and stays allocated until after the wait below.
         unsafe { self.link.group(&calls, self.patience)? };
         self.link.wait(self.patience)
     }
 
-    /// The same in the order of virtual ranks.
-    fn reduce_tensors(&mut self, parts: &[&Tensor], sum: &Tensor) -> Result<(), String> {
+    /// [`Collective::reduce`] for tensors in this GPU's memory, in the order of virtual ranks.
+    fn reduce_tensors(&mut self, parts: &[&Tensor], sum: &Tensor) -> Result<(), GpuError> {
         let ranks = self.virtual_ranks.len();
         let slice = |rank: usize| slice_of(sum.numel() as u64, ranks, rank);
         let own = slice(self.rank);
@@ -166,7 +192,7 @@ impl NcclCollective {
         }
         let scratch = self.scratch.as_ref().expect("made above");
 
-        // Reduce-scatter: all parts of a slice to its owner.
+        // Reduce-scatter: send all parts of each slice to the slice's owner.
         let mut calls = Vec::new();
         let mut received = 0;
         for peer in (0..ranks).filter(|&peer| peer != self.rank) {
@@ -178,7 +204,7 @@ impl NcclCollective {
                 calls.push(Call::Send { at, len, to: peer });
             }
             for _ in (0..self.virtual_ranks[peer]).filter(|_| own_len > 0) {
-                // SAFETY: there is room for as many slices as the others have virtual ranks.
+                // SAFETY: `scratch` has room for one slice of each virtual rank of the other ranks.
                 let at = unsafe { scratch.data_ptr().cast::<f32>().add(received * own_len) };
                 received += 1;
                 calls.push(Call::Receive {
@@ -188,10 +214,10 @@ impl NcclCollective {
                 });
             }
         }
-        // SAFETY: all of it is in tensors of this GPU that live until the wait below.
+        // SAFETY: parts and scratch are in this GPU's memory and stay allocated until after the wait below.
         unsafe { self.link.group(&calls, self.patience)? };
 
-        // In the order of virtual ranks.
+        // Add the parts of the own slice in the order of virtual ranks.
         let owned = |tensor: &Tensor| tensor.narrow(0, own.start as i64, own_len as i64);
         let mut in_order = Vec::new();
         let mut taken = 0;
@@ -209,7 +235,7 @@ impl NcclCollective {
         self.link
             .compute(&mut || accumulate_tensors(&total, in_order.iter()))?;
 
-        // All-gather.
+        // All-gather: each owner sends its sum to all.
         let calls: Vec<Call> = (0..ranks)
             .map(|root| (root, slice(root)))
             .filter(|(_, slice)| slice.end > slice.start)
@@ -220,7 +246,7 @@ impl NcclCollective {
                 root,
             })
             .collect();
-        // SAFETY: as above.
+        // SAFETY: `sum` is in this GPU's memory and stays allocated until after the wait below.
         unsafe { self.link.group(&calls, self.patience)? };
         self.link.wait(self.patience)
     }

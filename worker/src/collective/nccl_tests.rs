@@ -1,33 +1,33 @@
-//! What is sent where, and in which order it is added: with memory in the place of GPUs and of NCCL.
+//! Tests of what the reduction sends, and in which order it adds. Channels and host memory stand for NCCL and GPUs.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use super::super::tcp::tests::{PATIENCE, bits, in_tensors, meshed, parts, reduced, roster};
 use super::*;
-use crate::gpu::Found;
 
 #[test]
 fn nccl_needs_a_gpu_for_each_worker() {
     let id = [7u8; ID_BYTES];
-    let named = [&id[..], b"card-a"].concat();
-    let reason = |said: &[(&str, &[u8])]| communicator_name(said).unwrap_err();
+    let named = [&id[..], b"gpu-a"].concat();
+    let reason = |messages: &[(&str, &[u8])]| communicator_id(messages).unwrap_err().to_string();
     assert_eq!(
-        communicator_name(&[("w0", &named), ("w1", b"card-b"), ("w2", b"card-c")]),
+        communicator_id(&[("w0", &named), ("w1", b"gpu-b"), ("w2", b"gpu-c")]),
         Ok(&id[..])
     );
     let said = reason(&[("w0", &named), ("w1", b""), ("w2", b"")]);
     assert!(said.contains("no NCCL at w1, w2"), "{said}");
-    let said = reason(&[("w0", &named), ("w1", b"card-b"), ("w2", b"card-a")]);
+    let said = reason(&[("w0", &named), ("w1", b"gpu-b"), ("w2", b"gpu-a")]);
     assert!(said.contains("w0 and w2 share a GPU"), "{said}");
-    let said = reason(&[("w0", b"card-a"), ("w1", b"card-b")]);
-    assert!(said.contains("no name"), "{said}");
+    let said = reason(&[("w0", b"gpu-a"), ("w1", b"gpu-b")]);
+    assert!(said.contains("rank 0 sent 5 bytes"), "{said}");
 }
 
-/// A rank's end of connections that copy memory.
+/// One rank's link, which copies host memory through channels.
 struct Memory {
     rank: usize,
-    /// By rank.
+    /// By receiving rank.
     to: Vec<Sender<Vec<f32>>>,
+    /// By sending rank.
     from: Vec<Receiver<Vec<f32>>>,
 }
 
@@ -47,17 +47,17 @@ fn between(ranks: usize) -> Vec<Memory> {
 }
 
 impl Link for Memory {
-    fn begin(&mut self, _: Ready) -> Found<()> {
+    fn begin(&mut self, _: Ready) -> Result<(), GpuError> {
         Ok(())
     }
 
-    fn compute(&mut self, work: &mut dyn FnMut()) -> Found<()> {
+    fn compute(&mut self, work: &mut dyn FnMut()) -> Result<(), GpuError> {
         work();
         Ok(())
     }
 
-    unsafe fn group(&mut self, calls: &[Call], deadline: Duration) -> Found<()> {
-        // SAFETY: the caller's.
+    unsafe fn group(&mut self, calls: &[Call], deadline: Duration) -> Result<(), GpuError> {
+        // SAFETY: the caller guarantees the addresses.
         let copy = |at: *const f32, len| unsafe { std::slice::from_raw_parts(at, len).to_vec() };
         for call in calls {
             match *call {
@@ -81,12 +81,12 @@ impl Link for Memory {
         }
         for call in calls {
             if let Call::AllReduce { at, len } = *call {
-                // SAFETY: the caller's.
+                // SAFETY: the caller guarantees the addresses.
                 let sum = unsafe { std::slice::from_raw_parts_mut(at, len) };
                 for from in (0..self.from.len()).filter(|&from| from != self.rank) {
-                    let came = self.from[from].recv_timeout(deadline);
-                    let came = came.map_err(|e| e.to_string())?;
-                    sum.iter_mut().zip(came).for_each(|(s, c)| *s += c);
+                    let received = self.from[from].recv_timeout(deadline);
+                    let received = received.map_err(|_| GpuError::ReductionTimeout { deadline })?;
+                    sum.iter_mut().zip(received).for_each(|(s, r)| *s += r);
                 }
                 continue;
             }
@@ -95,17 +95,16 @@ impl Link for Memory {
                 Call::Broadcast { at, len, root } if root != self.rank => (at, len, root),
                 Call::Broadcast { .. } | Call::Send { .. } | Call::AllReduce { .. } => continue,
             };
-            let came = self.from[from]
-                .recv_timeout(deadline)
-                .map_err(|e| e.to_string())?;
-            assert_eq!(came.len(), len, "from {from} to {}", self.rank);
-            // SAFETY: the caller's.
-            unsafe { std::slice::from_raw_parts_mut(at, len) }.copy_from_slice(&came);
+            let received = self.from[from].recv_timeout(deadline);
+            let received = received.map_err(|_| GpuError::ReductionTimeout { deadline })?;
+            assert_eq!(received.len(), len, "from {from} to {}", self.rank);
+            // SAFETY: the caller guarantees the addresses.
+            unsafe { std::slice::from_raw_parts_mut(at, len) }.copy_from_slice(&received);
         }
         Ok(())
     }
 
-    fn wait(&mut self, _: Duration) -> Found<()> {
+    fn wait(&mut self, _: Duration) -> Result<(), GpuError> {
         Ok(())
     }
 }
@@ -152,7 +151,7 @@ fn a_fast_sum_is_that_of_all_parts() {
 
 #[test]
 fn the_sum_is_the_same_to_the_bit_for_any_number_of_gpus() {
-    // One length that does not divide, and one with less than an element for each.
+    // A length that the number of workers does not divide, and one shorter than the number of workers.
     for (len, workers) in [(1003, 2), (1003, 3), (1003, 5), (3, 5)] {
         let expected = bits(&reduced(1, 7, len)[0]);
         let roster = roster(workers, 7);
@@ -164,13 +163,13 @@ fn the_sum_is_the_same_to_the_bit_for_any_number_of_gpus() {
                     let mut collective = collective(tcp, link, Reduction::Ordered, roster, rank);
                     let parts = in_tensors(&parts(roster, rank, len));
                     let mut sum = Buffer::Tensor(Tensor::from_slice(&vec![f32::NAN; len]));
-                    // The second time with the first one's scratch.
+                    // The second reduction reuses the scratch memory of the first.
                     for _ in 0..2 {
                         collective.reduce(&parts, &mut sum, None).unwrap();
                         let found = bits(&sum.read(0..len));
                         assert!(found == *expected, "{workers} workers, {len}");
                     }
-                    // The rest goes over TCP.
+                    // Everything but reductions is sent over TCP.
                     let all = collective.gather(&[rank as u8]).unwrap();
                     assert_eq!(all.len(), workers);
                 });

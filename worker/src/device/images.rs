@@ -1,8 +1,8 @@
-//! Photographs kept in the device's memory as bytes, so that the host sends each of them once.
+//! Images kept as bytes in the device's memory, so that the host sends each image once.
 //!
-//! A GPU takes images faster than a host can read, turn and send them. So what fits within a budget stays there
-//! upright, as bytes (35,126 images of 224 px are 5.3 GB), and is turned where it lies. The loader sees which images
-//! are there ([`HeldImages`]) and does not even read their pixels. Nothing that was shown as held is dropped while a
+//! A GPU processes images faster than the host can read, rotate and send them. So the device keeps as many unrotated
+//! images as its budget allows (35,126 images of 224 px take 5.3 GB) and rotates them in its own memory. The loader asks
+//! [`HeldImages`] which images the device holds and does not read their pixels. The device drops no held image while a
 //! generation runs.
 
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use super::buffer::sent;
 use super::{DeviceError, Split};
 use crate::shim::check;
 
-/// Which images a device holds, for the loader to see.
+/// Which images a device holds. The device's thread sets the flags, and the loader reads them.
 #[derive(Debug)]
 pub struct HeldImages {
     train: Vec<AtomicBool>,
@@ -32,9 +32,9 @@ impl HeldImages {
         }
     }
 
-    /// Whether the pixels of this sample need not be given.
+    /// Whether the device holds this sample, so that a batch need not contain its pixels.
     pub fn holds(&self, split: Split, sample: u32) -> bool {
-        // The pixels themselves stay with the device's thread, so there is nothing else to be seen in order.
+        // Relaxed: only the device's thread reads the pixels, so the flag orders no other memory.
         let flag = self.flags(split).get(sample as usize);
         flag.is_some_and(|flag| flag.load(Ordering::Relaxed))
     }
@@ -57,13 +57,15 @@ impl HeldImages {
 #[derive(Debug)]
 pub struct ImageStore {
     device: Device,
-    /// Bytes, at most.
+    /// Limit of the memory's size in bytes.
     budget: u64,
-    /// Width and height.
+    /// Width and height of the images in pixels.
     size: usize,
     /// `[capacity, size, size, 3]` bytes.
     memory: Tensor,
+    /// Row of `memory` that holds each sample.
     rows: HashMap<(Split, u32), i64>,
+    /// Unused rows of `memory`.
     free: Vec<i64>,
     shown: Arc<HeldImages>,
 }
@@ -82,8 +84,9 @@ impl ImageStore {
         }
     }
 
-    /// Makes room for `expected` images of `size` px, of splits of these numbers of samples, and keeps those that are
-    /// there and `wanted`.
+    /// Makes room for `expected` images of `size` px, as far as the budget allows, and drops held images that are not
+    /// `wanted`. `train` and `validation` are the numbers of samples of the two splits. Returns the flags of the images
+    /// that are held from now on.
     pub fn prepare(
         &mut self,
         size: usize,
@@ -116,7 +119,7 @@ impl ImageStore {
                 0 => more,
                 _ => no_grad(|| Tensor::cat(&[&self.memory, &more], 0)),
             };
-            // The last ones are taken first.
+            // Rows are popped from the end: first the older ones, then the new ones in ascending order.
             self.free.splice(0..0, (before..capacity).rev());
         }
         self.shown = Arc::new(HeldImages::new(train, validation));
@@ -126,8 +129,11 @@ impl ImageStore {
         Arc::clone(&self.shown)
     }
 
-    /// The images of `samples`, upright, on the device: `[samples, size, size, 3]` bytes. `pixels` holds those that
-    /// are `given`, one after the other; they are kept as far as there is room.
+    /// The unrotated images of `samples` on the device: `[samples, size, size, 3]` bytes. `pixels` holds the images that
+    /// are `given`, one after the other; the device keeps them while it has room, and has the others already.
+    ///
+    /// # Errors
+    /// If an image is neither given nor held, if the lengths do not match, or if libtorch fails.
     pub fn upright(
         &mut self,
         split: Split,
@@ -152,19 +158,19 @@ impl ImageStore {
         let shape = [came as i64, size as i64, size as i64, 3];
         let fresh = to_device(pixels, &shape, self.device)?;
         if size != self.size {
-            // Nothing was prepared for such images.
+            // The memory was prepared for another size, so it holds none of these images.
             return match came == samples.len() {
                 true => Ok(fresh),
                 false => Err(error("an image is neither given nor held".into())),
             };
         }
-        // Where each sample is: in the memory, or behind it among the fresh ones.
+        // Place of each sample: its row in the memory, or `held` plus its number among the fresh images.
         let held = self.memory.size()[0];
         let mut places = Vec::with_capacity(samples.len());
         let (mut kept, mut kept_at) = (Vec::new(), Vec::new());
         let mut numbers = 0i64..;
         for (&sample, &given) in samples.iter().zip(given) {
-            // Among those that came; of no meaning for others.
+            // Number among the fresh images; unused for a sample that is not given.
             let number = if given {
                 numbers.next().unwrap_or(0)
             } else {
@@ -220,7 +226,7 @@ impl ImageStore {
     }
 }
 
-/// Turns each of `[images, size, size, 3]` bytes by its quarter turns, as [`fovea_dataset::rotate90`] does.
+/// Rotates each of `[images, size, size, 3]` bytes by its quarter turns, exactly as [`fovea_dataset::rotate90`] does.
 pub fn turned(upright: &Tensor, quarter_turns: &[u8]) -> Tensor {
     let mut by_turns: [Vec<i64>; 4] = Default::default();
     for (at, turns) in quarter_turns.iter().enumerate() {
@@ -238,7 +244,10 @@ pub fn turned(upright: &Tensor, quarter_turns: &[u8]) -> Tensor {
     })
 }
 
-/// Bytes in a tensor on `device`. A GPU takes them from pinned memory, and the host does not wait for it.
+/// Copies bytes to a new tensor on `device`. A GPU copies them from pinned memory, and this thread does not wait for it.
+///
+/// # Errors
+/// If libtorch fails, for example because the GPU has no memory left.
 pub fn to_device(bytes: &[u8], shape: &[i64], device: Device) -> Result<Tensor, DeviceError> {
     let Device::Cuda(number) = device else {
         return Ok(Tensor::from_data_size(bytes, shape, Kind::Uint8));
@@ -246,14 +255,14 @@ pub fn to_device(bytes: &[u8], shape: &[i64], device: Device) -> Result<Tensor, 
     assert_eq!(bytes.len() as i64, shape.iter().product::<i64>());
     let mut sent = std::ptr::null_mut();
     let (data, dims) = (bytes.as_ptr(), shape.len());
-    // SAFETY: as many bytes as the shape says, and a place for the result.
+    // SAFETY: there are as many bytes as the shape says, and a place for the result.
     let code =
         unsafe { fovea_bytes_to_gpu(data, shape.as_ptr(), dims, number as c_int, &mut sent) };
     check("fovea_bytes_to_gpu", code).map_err(|error| DeviceError {
-        doing: "sending photographs",
+        doing: "sending images to the GPU",
         reason: error.to_string(),
     })?;
-    // SAFETY: a fresh tensor, which is ours.
+    // SAFETY: the shim made this tensor and passes its ownership on.
     Ok(unsafe { Tensor::from_ptr(sent.cast()) })
 }
 
@@ -277,7 +286,7 @@ mod tests {
     const SIZE: usize = 5;
     const RECORD: usize = SIZE * SIZE * 3;
 
-    fn photograph(sample: u32) -> Vec<u8> {
+    fn image(sample: u32) -> Vec<u8> {
         let byte = |i: usize| (i * 7 + sample as usize * 31) as u8;
         (0..RECORD).map(byte).collect()
     }
@@ -286,7 +295,7 @@ mod tests {
         Vec::try_from(x.contiguous().view([-1])).unwrap()
     }
 
-    /// Gives those that are not held, as the loader does, and looks at what comes out. Returns how many were given.
+    /// Gives the images that are not held, as the loader does, and checks the result. Returns how many were given.
     fn ask(store: &mut ImageStore, held: &HeldImages, samples: &[u32]) -> usize {
         let given: Vec<bool> = samples
             .iter()
@@ -296,10 +305,10 @@ mod tests {
             .iter()
             .zip(&given)
             .filter(|(_, given)| **given)
-            .flat_map(|(&sample, _)| photograph(sample))
+            .flat_map(|(&sample, _)| image(sample))
             .collect();
         let found = store.upright(Split::Train, samples, SIZE, &given, &pixels);
-        let expected: Vec<u8> = samples.iter().flat_map(|&s| photograph(s)).collect();
+        let expected: Vec<u8> = samples.iter().flat_map(|&s| image(s)).collect();
         assert_eq!(bytes(&found.unwrap()), expected, "{samples:?}");
         given.into_iter().filter(|given| *given).count()
     }
@@ -311,17 +320,17 @@ mod tests {
         let held = store.prepare(SIZE, [10, 0], 10, all);
         assert_eq!(ask(&mut store, &held, &[3, 1, 2]), 3);
         assert_eq!(ask(&mut store, &held, &[2, 5, 3, 6, 1]), 2);
-        // There was room for one of them.
+        // Of 5 and 6, only 5 had found room.
         assert_eq!(ask(&mut store, &held, &[6, 5, 1]), 1);
         assert_eq!(ask(&mut store, &held, &[2, 3]), 0);
-        // Others host some of them now: their places are taken by the next to come.
+        // Image 2 is dropped; the next new image gets its row.
         let held = store.prepare(SIZE, [10, 0], 10, |_, sample| sample != 2);
         assert_eq!(ask(&mut store, &held, &[1, 3, 5]), 0);
         assert_eq!(ask(&mut store, &held, &[8, 2]), 2);
         assert_eq!(ask(&mut store, &held, &[2, 8]), 1);
-        // Validation images are others.
+        // The validation split has numbers of its own.
         assert!(!held.holds(Split::Validation, 1));
-        // Another size: all are new.
+        // With another size nothing is held.
         let held = store.prepare(SIZE + 1, [10, 0], 10, all);
         assert!((0..10).all(|sample| !held.holds(Split::Train, sample)));
     }
@@ -338,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_neither_given_nor_held_is_an_error() {
+    fn an_image_that_is_neither_given_nor_held_is_an_error() {
         let mut store = ImageStore::new(Device::Cpu, 1 << 20);
         store.prepare(SIZE, [10, 0], 10, |_, _| true);
         let missing = store.upright(Split::Train, &[1], SIZE, &[false], &[]);
@@ -351,7 +360,7 @@ mod tests {
     #[test]
     fn images_are_turned_as_the_loader_turns_them() {
         let turns = [1, 0, 3, 2, 1];
-        let upright: Vec<u8> = (0..5).flat_map(photograph).collect();
+        let upright: Vec<u8> = (0..5).flat_map(image).collect();
         let shape = [5, SIZE as i64, SIZE as i64, 3];
         let found = turned(&to_device(&upright, &shape, Device::Cpu).unwrap(), &turns);
         let mut expected = vec![0; upright.len()];

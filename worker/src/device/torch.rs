@@ -1,7 +1,7 @@
 //! GoogLeNet with libtorch, on the CPU or a GPU.
 //!
-//! On the CPU the gradient buffers are the process's own memory, which libtorch borrows; on a GPU they are
-//! tensors there, and a step waits for the GPU only where the loop needs a number.
+//! On the CPU the gradient buffers are the process's own memory, which libtorch borrows. On a GPU they are tensors in the
+//! GPU's memory, and a step waits for the GPU only where the training loop needs a number.
 
 use std::ffi::c_int;
 use std::ops::Range;
@@ -24,11 +24,11 @@ use crate::model::{Net, loss_sum};
 use crate::optimizer::Sgd;
 use crate::shim::check;
 
-/// Means of ImageNet's blue, green and red bytes, which the published weights expect to be subtracted.
+/// Means of ImageNet's blue, green and red bytes. The published weights expect inputs with these subtracted.
 const MEANS: [f32; 3] = [104.0, 117.0, 123.0];
 
-/// Images whose frozen layers a GPU computes at once. Always as many, if need be with some twice, so that
-/// libraries choose the same algorithm whatever is in the cache.
+/// Number of images whose frozen layers a GPU computes at once. A smaller group is filled up with repeated images: libraries
+/// choose the algorithm by the batch size, and the bits must not depend on what the cache holds.
 const GPU_IMAGES: usize = 32;
 
 /// GoogLeNet and its optimizer.
@@ -41,13 +41,13 @@ pub struct TorchDevice {
 }
 
 impl TorchDevice {
-    /// A network and an optimizer for `spec` on `device`, all zero until [`Device::load`]. On the CPU, sets
-    /// the number of threads of the whole process, on which the bits of the result depend.
+    /// A network and an optimizer for `spec` on `device`, all zero until [`Device::load`]. On the CPU this sets libtorch's
+    /// number of threads for the whole process, because the bits of the result depend on it.
     pub fn new(spec: &RunSpec, layout: &FlatLayout, device: tch::Device) -> Self {
         match device {
             tch::Device::Cpu => tch::set_num_threads(spec.train.threads as i32),
-            // The bits must not depend on which algorithm was the fastest just now, nor on the order in which
-            // threads add.
+            // Otherwise cuDNN chooses algorithms by measured time, and some add in the order in which threads finish:
+            // the bits would change from run to run.
             // SAFETY: it sets two flags of libtorch.
             _ => check("fovea_deterministic", unsafe { fovea_deterministic() })
                 .expect("two flags can be set"),
@@ -62,29 +62,28 @@ impl TorchDevice {
         }
     }
 
-    /// Lets it keep up to `bytes` of photographs in its own memory, which saves sending them and changes no bit. For
-    /// GPUs: a CPU has them at hand anyway.
+    /// Lets the device keep up to `bytes` of images in its own memory. That saves sending them in every step and changes no
+    /// bit of the result. It helps on GPUs only: a CPU reads images from the host's memory anyway.
     pub fn with_images(mut self, bytes: u64) -> Self {
         self.images = (bytes > 0).then(|| ImageStore::new(self.net.device(), bytes));
         self
     }
 
-    /// Lets it keep up to `bytes` of the frozen layers' activations, which saves their time and changes
-    /// no bit. The device must then see images of one dataset only.
+    /// Lets the device keep up to `bytes` of the frozen layers' activations. That saves computing them in every epoch and
+    /// changes no bit of the result. All batches must then be of one dataset.
     pub fn with_cache(mut self, bytes: u64) -> Self {
         self.cache = FeatureCache::new(bytes);
         self
     }
 
-    /// What the cache of the frozen layers' activations holds and was good for.
+    /// Size and hits of the cache of the frozen layers' activations.
     pub fn cache_counts(&self) -> CacheCounts {
         self.cache.counts()
     }
 
-    /// What the first layer with anything to train takes: `[n, channels, height, width]` in
-    /// channels-last order. Always computed for the same number of images at a time, on the CPU for one, so
-    /// that an image's bits are the same whatever comes with it and whatever is kept (see
-    /// [`FeatureCache`]).
+    /// Input of the first trainable layer: `[n, channels, height, width]` in channels-last order. The frozen layers are
+    /// always computed for the same number of images at a time (one on the CPU, [`GPU_IMAGES`] on a GPU), so that the bits
+    /// of an image depend neither on its batch nor on what [`FeatureCache`] holds.
     fn features(&mut self, split: Split, batch: &Batch) -> Result<Tensor, DeviceError> {
         let n = batch.samples.len();
         let pixels = self.pixels(split, batch)?;
@@ -122,12 +121,12 @@ impl TorchDevice {
                 [one] => pixels.narrow(0, one, 1),
                 _ => pixels.index_select(0, &sent(&chosen, device)),
             };
-            // In the memory's order, so that each image is contiguous for the cache.
+            // In channels-last order each image is contiguous, as the cache needs it.
             let computed = self.net.features(&input(&chosen));
             let computed = computed.permute([0, 2, 3, 1]).contiguous();
             for (at, &i) in group.iter().enumerate() {
                 let one = computed.narrow(0, at as i64, 1);
-                // A view would keep the whole group's memory.
+                // A view would keep the memory of the whole group allocated.
                 let one = if at_once == 1 { one } else { one.copy() };
                 self.cache.keep(images[i], &one);
                 features[i] = Some(one);
@@ -166,20 +165,20 @@ impl TorchDevice {
         }
     }
 
-    /// Whether `state` has the frozen parameters that are loaded, to the bit.
+    /// Whether the frozen parameters in `state` equal the loaded ones bit for bit.
     fn same_frozen(&self, state: &[f32]) -> bool {
         let range = self.layout().frozen_range();
         if range.is_empty() {
             return true;
         }
         let loaded = self.net.frozen().to_device(tch::Device::Cpu);
-        // SAFETY: made contiguous and f32, and only the thread that owns the device, which is in here,
-        // changes it.
+        // SAFETY: the tensor is contiguous and f32, and only the thread that owns the device, which is this one, changes
+        // it.
         let loaded = unsafe { values(&loaded) };
         bytemuck::cast_slice::<f32, u8>(loaded) == bytemuck::cast_slice::<f32, u8>(&state[range])
     }
 
-    /// The three parts of the state: tensor and where it lies.
+    /// The three parts of the state, each with its range of elements in the state.
     fn parts(&self) -> [(&Tensor, Range<usize>); 3] {
         let layout = self.net.layout();
         [
@@ -235,16 +234,16 @@ impl Device for TorchDevice {
     }
 
     fn digest(&mut self) -> Result<u128, DeviceError> {
-        // No copy where they are on the CPU already.
+        // On the CPU this copies nothing.
         let parts = self
             .parts()
             .map(|(tensor, _)| tensor.to_device(tch::Device::Cpu));
         let parts = parts
             .iter()
-            // libtorch has no memory for an empty tensor, and a null pointer makes no slice.
+            // An empty tensor has a null pointer, which is not valid for a slice.
             .filter(|part| part.numel() > 0)
-            // SAFETY: the three are made contiguous and f32, and only the thread that owns the device,
-            // which is in here, changes them.
+            // SAFETY: the tensors are contiguous and f32, and only the thread that owns the device, which is this one,
+            // changes them.
             .map(|tensor| unsafe { values(tensor) });
         Ok(digest_of(parts))
     }
@@ -366,7 +365,7 @@ unsafe extern "C" {
     fn fovea_deterministic() -> c_int;
 }
 
-/// What libtorch said, and what it was asked.
+/// Turns an error of libtorch into one that says what was being done.
 pub(super) fn failed(doing: &'static str) -> impl Fn(tch::TchError) -> DeviceError {
     move |error| DeviceError {
         doing,

@@ -1,4 +1,4 @@
-//! A generation's communicator between GPUs, which can be aborted from another thread.
+//! A generation's NCCL communicator between GPUs, which another thread can abort.
 
 use std::ffi::{c_char, c_int};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -8,15 +8,17 @@ use cudarc::nccl::sys::{ncclComm_t, ncclUniqueId};
 
 use super::nccl::{Api, FLOAT32, Functions, ID_BYTES, IN_PROGRESS, SUCCESS, SUM};
 use super::stream::{Event, SideStream};
-use super::{Context, Found};
+use super::{GpuContext, GpuError, NcclCall};
 use crate::collective::Waiting;
 use crate::device::Ready;
 
-/// Between looks at a call under way.
+/// Time between two polls of a call that NCCL has not completed.
 const POLL_INTERVAL: Duration = Duration::from_micros(20);
 
-/// The place of a generation's communicator: empty, open, or aborted for good. Calls are made under its lock,
-/// and none of them blocks, so an abort from another thread gets in between, and nothing is used after it is freed.
+/// Holds a generation's communicator, so that another thread can abort it.
+///
+/// A slot is empty, open, or aborted for good. All calls of NCCL are made under its lock and none of them blocks. So an
+/// abort waits only for the current call, and no call uses a communicator that an abort has freed.
 #[derive(Debug, Default)]
 pub struct Slot(Mutex<State>);
 
@@ -34,97 +36,109 @@ struct Comm {
     functions: Functions,
 }
 
-// SAFETY: NCCL's communicators may be used from any thread, one at a time, which the lock sees to.
+// SAFETY: any thread may use an NCCL communicator, one thread at a time; the slot's lock guarantees that.
 unsafe impl Send for Comm {}
 
 impl Drop for Comm {
     fn drop(&mut self) {
-        // Not destroyed: that would wait for peers which may be gone.
-        // SAFETY: an open communicator, aborted once.
+        // Not `ncclCommDestroy`: that waits for peers, which may be gone.
+        // SAFETY: the communicator is open, and nothing uses it after the drop.
         unsafe { (self.functions.abort)(self.handle) };
     }
 }
 
 impl Slot {
-    /// Ends what is under way, and whatever may still be tried.
+    /// Aborts the communicator. Calls in progress and all later ones fail with [`GpuError::Aborted`].
     pub fn abort(&self) {
-        // What was there is dropped, and so aborted.
+        // Dropping an open communicator aborts it.
         *self.state() = State::Aborted;
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic of its holder leaves the communicator as good as it was.
+        // A panic under the lock does not change the communicator, so a poisoned lock is still usable.
         self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 
-/// What a call is: numbers in the GPU's memory, from `at` on.
+/// One call in a group. `at` is the address of `len` 32-bit floats in the GPU's memory.
 #[derive(Debug, Clone, Copy)]
 pub enum Call {
-    /// To a rank.
+    /// Sends to rank `to`.
     Send {
-        /// First number.
+        /// Address of the first float.
         at: *const f32,
-        /// How many.
+        /// Number of floats.
         len: usize,
-        /// The rank.
+        /// Receiving rank.
         to: usize,
     },
-    /// From a rank.
+    /// Receives from rank `from`.
     Receive {
-        /// First number.
+        /// Address of the first float.
         at: *mut f32,
-        /// How many.
+        /// Number of floats.
         len: usize,
-        /// The rank.
+        /// Sending rank.
         from: usize,
     },
-    /// From a rank to all, in place.
+    /// Sends from rank `root` to all ranks, in place.
     Broadcast {
-        /// First number.
+        /// Address of the first float.
         at: *mut f32,
-        /// How many.
+        /// Number of floats.
         len: usize,
-        /// The rank.
+        /// Sending rank.
         root: usize,
     },
-    /// The sum of all ranks' numbers to all, in place, in an order of NCCL's own.
+    /// Sums over all ranks, in place. NCCL chooses the order of the additions.
     AllReduce {
-        /// First number.
+        /// Address of the first float.
         at: *mut f32,
-        /// How many.
+        /// Number of floats.
         len: usize,
     },
 }
 
-/// Sends between the GPUs of a generation, in a stream of work beside libtorch's.
+/// A connection between the GPUs of a generation. It queues its work on a stream of its own, beside libtorch's.
 pub trait Link: Send {
-    /// Work queued from now on waits for `ready`; without it, for all that this thread has queued on the GPU so far.
-    fn begin(&mut self, ready: Ready) -> Found<()>;
+    /// Makes all work that is queued later wait for `ready`, or if that is None, for all work that this thread has
+    /// queued on the GPU so far.
+    ///
+    /// # Errors
+    /// If the driver or libtorch fails.
+    fn begin(&mut self, ready: Ready) -> Result<(), GpuError>;
 
-    /// Queues calls as one group. All ranks make the calls that fit together.
+    /// Queues calls as one group. All ranks must make matching calls.
+    ///
+    /// # Errors
+    /// If NCCL does not accept the group within `deadline`, or the communicator was aborted.
     ///
     /// # Safety
-    /// The numbers must lie in the memory of the GPU that was connected, and stay there until
-    /// [`Link::wait`] has returned.
-    unsafe fn group(&mut self, calls: &[Call], deadline: Duration) -> Found<()>;
+    /// The floats must lie in the memory of the connected GPU, and stay allocated until [`Link::wait`] has returned.
+    unsafe fn group(&mut self, calls: &[Call], deadline: Duration) -> Result<(), GpuError>;
 
     /// Queues the computations that `work` starts.
-    fn compute(&mut self, work: &mut dyn FnMut()) -> Found<()>;
+    ///
+    /// # Errors
+    /// If libtorch fails.
+    fn compute(&mut self, work: &mut dyn FnMut()) -> Result<(), GpuError>;
 
-    /// Waits until the GPU has done all that was queued. A peer that is lost ends the wait, as an abort does.
-    fn wait(&mut self, deadline: Duration) -> Found<()>;
+    /// Waits until the GPU has completed all queued work.
+    ///
+    /// # Errors
+    /// If that takes longer than `deadline`, a peer is lost, or the communicator was aborted.
+    fn wait(&mut self, deadline: Duration) -> Result<(), GpuError>;
 }
 
-/// A generation's communicator.
+/// The [`Link`] over NCCL.
 pub struct Communicator {
     api: Api,
     slot: Arc<Slot>,
     waiting: Waiting,
     device: usize,
-    context: Context,
+    context: GpuContext,
     side: SideStream,
-    /// What the current reduction waits for here, until the GPU has reached it.
+    /// End of this worker's own computation before the current reduction; None once the GPU has reached it.
     computing: Option<Event>,
 }
 
@@ -135,9 +149,13 @@ impl Drop for Communicator {
 }
 
 impl Communicator {
-    /// Connects `rank` of `ranks` under the name `id`, on the GPU `device`, which is current. Gives up after `deadline`.
-    /// While it waits for its peers, then and later, it counts polls in `waiting`; not while it waits for its own GPU.
-    #[allow(clippy::too_many_arguments)] // What a rank is, where, and how long it waits.
+    /// Connects `rank` of `ranks` by the unique id `id`, on the GPU `device`, which must be current. While the
+    /// communicator waits for its peers, now or later, it counts polls in `waiting`; while it waits for its own GPU, it
+    /// counts none, so that a GPU that hangs is not mistaken for a wait.
+    ///
+    /// # Errors
+    /// If not all ranks connect within `deadline`, if the driver, libtorch or NCCL fails, or after an abort.
+    #[allow(clippy::too_many_arguments)] // One caller, and each argument has a type or a name of its own.
     pub fn connect(
         api: &Api,
         device: usize,
@@ -147,26 +165,26 @@ impl Communicator {
         rank: usize,
         waiting: &Waiting,
         deadline: Duration,
-    ) -> Found<Self> {
+    ) -> Result<Self, GpuError> {
         let mut name = ncclUniqueId {
             internal: [0; ID_BYTES],
         };
         if id.len() != ID_BYTES {
-            return Err(format!("an id of {} bytes is none of NCCL's", id.len()));
+            return Err(GpuError::BadId { bytes: id.len() });
         }
         for (to, from) in name.internal.iter_mut().zip(id) {
             *to = *from as c_char;
         }
-        let context = Context::current()?;
+        let context = GpuContext::current()?;
         let side = SideStream::new(device)?;
         let mut config = api.config();
         let mut handle: ncclComm_t = std::ptr::null_mut();
         {
             let mut state = slot.state();
             if matches!(*state, State::Aborted) {
-                return Err("aborted".into());
+                return Err(GpuError::Aborted);
             }
-            // SAFETY: a configuration as this version has it, and a place for the handle.
+            // SAFETY: the configuration has this version's layout, and there is a place for the handle.
             let code = unsafe {
                 (api.functions.init)(
                     &mut handle,
@@ -176,7 +194,7 @@ impl Communicator {
                     &mut config,
                 )
             };
-            api.check("connecting", code)?;
+            api.check(NcclCall::Connect, code)?;
             *state = State::Open(Comm {
                 handle,
                 functions: api.functions,
@@ -191,16 +209,16 @@ impl Communicator {
             side,
             computing: None,
         };
-        communicator.settle("connecting", deadline)?;
+        communicator.settle(NcclCall::Connect, deadline)?;
         Ok(communicator)
     }
 
-    /// Waits until NCCL has accepted the last call.
-    fn settle(&mut self, doing: &str, deadline: Duration) -> Found<()> {
+    /// Waits until NCCL has completed `call`; a group is complete when it is queued on the GPU.
+    fn settle(&mut self, call: NcclCall, deadline: Duration) -> Result<(), GpuError> {
         let end = Instant::now() + deadline;
-        while self.pending(doing)? {
+        while self.pending(call)? {
             if Instant::now() > end {
-                return Err(format!("NCCL: {doing}: not done within {deadline:?}"));
+                return Err(GpuError::NcclTimeout { call, deadline });
             }
             self.poll()?;
             std::thread::sleep(POLL_INTERVAL);
@@ -208,8 +226,8 @@ impl Communicator {
         Ok(())
     }
 
-    /// Counts a poll, if it waits for its peers.
-    fn poll(&mut self) -> Found<()> {
+    /// Counts a poll, unless this worker's own GPU has not finished its computation yet.
+    fn poll(&mut self) -> Result<(), GpuError> {
         if let Some(event) = &self.computing {
             if !event.done()? {
                 return Ok(());
@@ -220,24 +238,24 @@ impl Communicator {
         Ok(())
     }
 
-    /// Whether a call is still being accepted. Returns an error of any call, of the network, or an abort.
-    fn pending(&self, doing: &str) -> Found<bool> {
+    /// Whether NCCL is still working on `call`. Returns the error of any earlier call, of the network, or of an abort.
+    fn pending(&self, call: NcclCall) -> Result<bool, GpuError> {
         let state = self.slot.state();
         let State::Open(Comm { handle, .. }) = *state else {
-            return Err("aborted".into());
+            return Err(GpuError::Aborted);
         };
         let mut code = SUCCESS;
-        // SAFETY: an open communicator, and a place for a number.
+        // SAFETY: the communicator is open, and there is a place for a number.
         let asked = unsafe { (self.api.functions.async_error)(handle, &mut code) };
-        self.api.check(doing, asked)?;
-        self.api.check(doing, code)?;
+        self.api.check(call, asked)?;
+        self.api.check(call, code)?;
         Ok(code == IN_PROGRESS)
     }
 }
 
 impl Link for Communicator {
-    fn begin(&mut self, ready: Ready) -> Found<()> {
-        // Another thread than the one that connected may reduce.
+    fn begin(&mut self, ready: Ready) -> Result<(), GpuError> {
+        // The thread that reduces may not be the one that connected.
         self.context.enter()?;
         let event = match ready {
             Some(event) => event,
@@ -248,16 +266,16 @@ impl Link for Communicator {
         Ok(())
     }
 
-    unsafe fn group(&mut self, calls: &[Call], deadline: Duration) -> Found<()> {
+    unsafe fn group(&mut self, calls: &[Call], deadline: Duration) -> Result<(), GpuError> {
         let f = &self.api.functions;
         let stream = self.side.handle();
         {
             let state = self.slot.state();
             let State::Open(Comm { handle, .. }) = *state else {
-                return Err("aborted".into());
+                return Err(GpuError::Aborted);
             };
-            let check = |code| self.api.check("reducing", code);
-            // SAFETY: an open communicator; and the caller vouches for the numbers.
+            let check = |code| self.api.check(NcclCall::Reduce, code);
+            // SAFETY: the communicator is open, and the caller guarantees the addresses.
             unsafe {
                 check((f.group_start)())?;
                 let mut added = Ok(());
@@ -290,30 +308,30 @@ impl Link for Communicator {
                     };
                     added = added.and(check(code));
                 }
-                // Also after an error, or the next group of this thread would be part of this one.
+                // The group must end after an error, too. Otherwise the next group of this thread would join it.
                 let ended = check((f.group_end)());
                 added.and(ended)?;
             }
         }
-        self.settle("reducing", deadline)
+        self.settle(NcclCall::Reduce, deadline)
     }
 
-    fn compute(&mut self, work: &mut dyn FnMut()) -> Found<()> {
+    fn compute(&mut self, work: &mut dyn FnMut()) -> Result<(), GpuError> {
         Ok(self.side.compute(work)?)
     }
 
-    fn wait(&mut self, deadline: Duration) -> Found<()> {
+    fn wait(&mut self, deadline: Duration) -> Result<(), GpuError> {
         let end = Instant::now() + deadline;
         let reduced = self.side.event()?;
         while !reduced.done()? {
-            self.pending("reducing")?;
+            self.pending(NcclCall::Reduce)?;
             if Instant::now() > end {
-                return Err(format!("nothing came within {deadline:?}"));
+                return Err(GpuError::ReductionTimeout { deadline });
             }
             self.poll()?;
             std::thread::sleep(POLL_INTERVAL);
         }
-        // What was aborted ends, too.
-        self.pending("reducing").map(drop)
+        // An abort ends the GPU's work, too, so its end alone does not mean success.
+        self.pending(NcclCall::Reduce).map(drop)
     }
 }

@@ -1,11 +1,12 @@
 //! CUDA on this machine, found and loaded when the worker starts.
 //!
-//! The program is linked against libtorch's CPU part only, so that one binary runs everywhere. Where there is
-//! a driver, `libtorch_cuda.so` is loaded from libtorch's own folder before the first tensor is made, and its
-//! GPUs show up; NCCL comes from the wheel beside it, or from the system. What is missing is reported with the
-//! reason, and never a crash.
+//! The program is linked against the CPU part of libtorch only, so that one binary runs on every machine. On a machine
+//! with a driver the worker loads `libtorch_cuda.so` from libtorch's own folder before it makes the first tensor; only
+//! then does libtorch see the GPUs. NCCL comes from the wheel beside libtorch, or from the system. A library that is
+//! missing is reported with the reason; it never ends the worker.
 
 pub mod communicator;
+mod error;
 pub mod nccl;
 pub mod stream;
 
@@ -18,10 +19,9 @@ use libloading::AsFilename;
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use tracing::info;
 
-/// Something that was looked for: a description, or why it is not there.
-pub type Found<T> = Result<T, String>;
+pub use error::{DriverError, GpuError, LibraryError, NcclCall, OpenError, SettingError};
 
-/// A GPU as the driver knows it.
+/// A GPU as the driver reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gpu {
     /// Its model, such as "NVIDIA H100 80GB HBM3".
@@ -30,40 +30,40 @@ pub struct Gpu {
     pub bytes: usize,
 }
 
-/// The libraries of this machine.
+/// The libraries of this machine, each with its description or the reason why it is missing.
 #[derive(Debug)]
 pub struct Libraries {
     /// Folder of libtorch's libraries.
-    pub folder: Found<PathBuf>,
+    pub folder: Result<PathBuf, LibraryError>,
     /// CUDA version that the driver supports, such as 13.0, and its GPUs.
-    pub driver: Found<(String, Vec<Gpu>)>,
-    /// `libtorch_cuda.so` is loaded, and libtorch sees so many GPUs.
-    pub torch: Found<usize>,
+    pub driver: Result<(String, Vec<Gpu>), LibraryError>,
+    /// Number of GPUs that libtorch sees, once `libtorch_cuda.so` is loaded.
+    pub torch: Result<usize, LibraryError>,
     /// cuDNN's version.
-    pub cudnn: Found<String>,
+    pub cudnn: Result<String, LibraryError>,
     /// NCCL.
-    pub nccl: Found<nccl::Api>,
+    pub nccl: Result<nccl::Api, LibraryError>,
 }
 
-/// Finds and loads the libraries, once. Call it before the first tensor is made.
+/// Finds and loads the libraries at the first call; later calls return the same. The first call must come before the
+/// first tensor is made.
 pub fn libraries() -> &'static Libraries {
     static LIBRARIES: OnceLock<Libraries> = OnceLock::new();
     LIBRARIES.get_or_init(|| {
         let folder = torch_folder();
         let driver = find_driver();
-        // Without a driver it would only cost time and memory.
         let torch = match (&driver, &folder) {
-            (Err(_), _) => Err("not loaded, as there is no driver".into()),
-            (_, Err(problem)) => Err(problem.clone()),
+            (Err(_), _) => Err(LibraryError::NeedsDriver),
+            (Ok(_), Err(_)) => Err(LibraryError::NeedsFolder),
             (Ok(_), Ok(folder)) => load_torch(folder),
         };
         let cudnn = match &torch {
             Ok(_) => cudnn_version(),
-            Err(_) => Err("not loaded, as libtorch has no CUDA here".into()),
+            Err(_) => Err(LibraryError::NeedsCuda),
         };
         let nccl = match (&torch, &folder) {
             (Ok(_), Ok(folder)) => nccl::Api::load(folder),
-            _ => Err("not loaded, as libtorch has no CUDA here".into()),
+            (Err(_), _) | (_, Err(_)) => Err(LibraryError::NeedsCuda),
         };
         Libraries {
             folder,
@@ -75,20 +75,20 @@ pub fn libraries() -> &'static Libraries {
     })
 }
 
-/// The device that a setting names: `auto`, `cpu` or `cuda:N`. With `auto` the workers of a machine share out its GPUs
-/// by their numbers, `local_rank`.
+/// The device that the setting `device` names: `auto`, `cpu` or `cuda:N`. With `auto` worker `local_rank` of the machine
+/// gets GPU `local_rank` modulo the number of GPUs, or the CPU where there is no GPU.
 ///
 /// # Errors
-/// What is wrong with it, or what it would need, in a sentence.
-pub fn choose(setting: &str, local_rank: usize) -> Result<tch::Device, String> {
+/// If the setting names no device, or one that is not there.
+pub fn choose(setting: &str, local_rank: usize) -> Result<tch::Device, SettingError> {
     choose_from(setting, local_rank, &|| &libraries().torch)
 }
 
 fn choose_from<'a>(
     setting: &str,
     local_rank: usize,
-    torch: &dyn Fn() -> &'a Found<usize>,
-) -> Result<tch::Device, String> {
+    torch: &dyn Fn() -> &'a Result<usize, LibraryError>,
+) -> Result<tch::Device, SettingError> {
     let number = match setting {
         "cpu" => return Ok(tch::Device::Cpu),
         "auto" => {
@@ -99,24 +99,24 @@ fn choose_from<'a>(
         }
         _ => setting.strip_prefix("cuda:").and_then(|n| n.parse().ok()),
     };
+    let setting = setting.to_owned();
     let Some(number) = number else {
-        return Err(format!(
-            "device: {setting:?} is none; use \"auto\", \"cpu\" or \"cuda:N\""
-        ));
+        return Err(SettingError::Unknown { setting });
     };
     match torch() {
         Ok(count) if number < *count => Ok(tch::Device::Cuda(number)),
-        Ok(count) => Err(format!(
-            "device: there is no {setting:?}; libtorch sees {count} GPUs (fovea-worker devices lists them)"
-        )),
-        Err(problem) => Err(format!(
-            "device: {setting:?} cannot be used: libtorch's CUDA library: {problem} (fovea-worker devices \
-             gives details)"
-        )),
+        Ok(count) => Err(SettingError::NoSuchGpu {
+            setting,
+            count: *count,
+        }),
+        Err(error) => Err(SettingError::NoCuda {
+            setting,
+            reason: error.to_string(),
+        }),
     }
 }
 
-/// What a device is called: `cpu`, or the GPU's model.
+/// Name of a device: `cpu`, or the GPU's model.
 pub fn name(device: tch::Device) -> String {
     let tch::Device::Cuda(number) = device else {
         return "cpu".into();
@@ -131,70 +131,75 @@ pub fn name(device: tch::Device) -> String {
     }
 }
 
-/// Makes a GPU the current one of this thread. NCCL needs that; libtorch names the device in every call.
+/// Makes a GPU current in this thread; does nothing for a CPU. NCCL uses the current GPU; libtorch names the device in
+/// every call.
 ///
 /// # Errors
-/// The driver's error.
-pub fn make_current(device: tch::Device) -> Result<(), String> {
+/// If the driver refuses.
+pub fn make_current(device: tch::Device) -> Result<(), DriverError> {
     let tch::Device::Cuda(number) = device else {
         return Ok(());
     };
     let made = driver::device::get(number as c_int).and_then(|gpu| {
-        // SAFETY: a device that the driver has just named; its context is kept to the end of the process.
+        // SAFETY: the driver has just returned this device; nobody releases its primary context.
         unsafe { driver::ctx::set_current(driver::primary_ctx::retain(gpu)?) }
     });
-    made.map_err(|e| format!("cuda:{number} cannot be used: {e}"))
+    made.map_err(DriverError::named(format!("cuda:{number} cannot be used")))
 }
 
-/// The driver's context of a GPU, for other threads to work in.
+/// The driver's context of a GPU, which other threads can enter.
 #[derive(Debug, Clone, Copy)]
-pub struct Context(sys::CUcontext);
+pub struct GpuContext(sys::CUcontext);
 
-// SAFETY: a handle of the driver's, which any thread may use; it is kept to the end of the process.
-unsafe impl Send for Context {}
+// SAFETY: any thread may use this handle of the driver; nobody releases the context.
+unsafe impl Send for GpuContext {}
 
-impl Context {
-    /// That of the calling thread, see [`make_current`].
+impl GpuContext {
+    /// The context of the calling thread, see [`make_current`].
     ///
     /// # Errors
-    /// The driver's error, or that there is none.
-    pub fn current() -> Found<Self> {
-        let current = driver::ctx::get_current().map_err(|e| format!("the GPU's context: {e}"))?;
-        current
+    /// If the driver fails, or if no GPU is current in this thread.
+    pub fn current() -> Result<Self, GpuError> {
+        driver::ctx::get_current()
+            .map_err(DriverError::named("the GPU's context cannot be read"))?
             .map(Self)
-            .ok_or_else(|| "this thread works with no GPU".into())
+            .ok_or(GpuError::NoContext)
     }
 
-    /// Makes it that of the calling thread.
+    /// Makes it the context of the calling thread.
     ///
     /// # Errors
-    /// The driver's error.
-    pub fn enter(self) -> Found<()> {
-        // SAFETY: a context that stays.
-        unsafe { driver::ctx::set_current(self.0) }.map_err(|e| format!("the GPU's context: {e}"))
+    /// If the driver refuses.
+    pub fn enter(self) -> Result<(), DriverError> {
+        // SAFETY: nobody releases the context.
+        unsafe { driver::ctx::set_current(self.0) }
+            .map_err(DriverError::named("the GPU's context cannot be set"))
     }
 }
 
-/// A GPU's unique name, for NCCL: two ranks may not share a GPU, unless NCCL_HOSTID puts them on two machines.
+/// A GPU's unique name: the machine's name for NCCL (NCCL_HOSTID, or nothing) and the GPU's UUID. NCCL refuses two ranks
+/// on one GPU, unless NCCL_HOSTID makes it take them for two machines.
 ///
 /// # Errors
-/// The driver's error.
-pub fn card(device: usize) -> Found<String> {
+/// If the driver does not return the UUID.
+pub fn unique_name(device: usize) -> Result<String, DriverError> {
     let uuid = driver::device::get(device as c_int).and_then(driver::device::get_uuid);
-    let uuid = uuid.map_err(|e| format!("cuda:{device} does not give its UUID: {e}"))?;
+    let uuid = uuid.map_err(DriverError::named(format!(
+        "the UUID of cuda:{device} cannot be read"
+    )))?;
     let machine = std::env::var("NCCL_HOSTID").unwrap_or_default();
     let bytes = uuid.bytes.map(|byte| byte as u8);
     Ok(format!("{machine}/{}", hex::encode(bytes)))
 }
 
-/// Bytes that are free on the GPU that is current, or None if it is not known.
+/// Free bytes of the current GPU's memory, or None if the driver does not return them.
 pub fn free_bytes() -> Option<u64> {
     driver::mem_get_info().ok().map(|(free, _)| free as u64)
 }
 
-/// How many bytes of a GPU's memory activations and photographs may take, of those that are wanted: a third of what is
-/// free each, as training itself needs its part. Says so where it is less.
-pub fn budgets(free: Option<u64>, activations: u64, photographs: u64) -> (u64, u64) {
+/// Bytes of a GPU's memory for activations and for images, at most those that are wanted. Each gets up to a third of the
+/// `free` bytes, because training needs the rest. Logs a limit that takes effect.
+pub fn budgets(free: Option<u64>, activations: u64, images: u64) -> (u64, u64) {
     let most = free.unwrap_or(0) / 3;
     let within = |what: &str, wanted: u64| {
         if wanted > most {
@@ -211,11 +216,11 @@ pub fn budgets(free: Option<u64>, activations: u64, photographs: u64) -> (u64, u
     };
     (
         within("activations (cache_mib)", activations),
-        within("photographs (images_mib)", photographs),
+        within("images (images_mib)", images),
     )
 }
 
-/// NCCL and the GPU's number, if `device` is a GPU and the library is there.
+/// NCCL and the GPU's number, if `device` is a GPU and NCCL is loaded.
 pub fn nccl_for(device: tch::Device) -> Option<(&'static nccl::Api, usize)> {
     match device {
         tch::Device::Cuda(number) => libraries().nccl.as_ref().ok().map(|api| (api, number)),
@@ -223,9 +228,9 @@ pub fn nccl_for(device: tch::Device) -> Option<(&'static nccl::Api, usize)> {
     }
 }
 
-/// The folder of the libtorch that this program runs with.
-fn torch_folder() -> Found<PathBuf> {
-    let maps = std::fs::read_to_string("/proc/self/maps").map_err(|e| e.to_string())?;
+/// Folder of the libtorch that this process has loaded.
+fn torch_folder() -> Result<PathBuf, LibraryError> {
+    let maps = std::fs::read_to_string("/proc/self/maps").map_err(LibraryError::Maps)?;
     let path = maps
         .lines()
         .filter_map(|line| line.find('/').map(|at| &line[at..]))
@@ -233,82 +238,69 @@ fn torch_folder() -> Found<PathBuf> {
     let folder = path.and_then(|path| Path::new(path).parent());
     folder
         .map(Path::to_owned)
-        .ok_or_else(|| "libtorch_cpu.so is not among the loaded libraries".into())
+        .ok_or(LibraryError::TorchNotLinked)
 }
 
-fn find_driver() -> Found<(String, Vec<Gpu>)> {
-    // By its versioned name: the other one belongs to the toolkit, which need not be here.
-    open("libcuda.so.1")
-        .map_err(|_| "no NVIDIA driver (libcuda.so.1) on this machine".to_owned())?;
-    // SAFETY: looks for the library under other names, too; it is there.
+fn find_driver() -> Result<(String, Vec<Gpu>), LibraryError> {
+    // The driver installs this name. The name without a version belongs to the CUDA toolkit, which is not needed.
+    open("libcuda.so.1").map_err(LibraryError::NoDriver)?;
+    // SAFETY: it loads libcuda by the names that cudarc tries; the library is loaded already.
     if !unsafe { sys::is_culib_present() } {
-        return Err("libcuda.so.1 is there, but cannot be used".into());
+        return Err(LibraryError::UnusableDriver);
     }
-    let failed = |doing: &'static str| move |e: driver::DriverError| format!("{doing}: {e}");
-    driver::init().map_err(failed("the driver does not start"))?;
+    driver::init().map_err(DriverError::named("the driver does not start"))?;
     let mut version: c_int = 0;
-    // SAFETY: writes one number.
+    // SAFETY: it writes one number.
     unsafe { sys::cuDriverGetVersion(&mut version) }
         .result()
-        .map_err(failed("the driver's version"))?;
-    let count = driver::device::get_count().map_err(failed("the number of GPUs"))?;
-    let gpus = (0..count).map(|number| {
-        let device = driver::device::get(number).map_err(failed("a GPU"))?;
-        Ok(Gpu {
-            name: driver::device::get_name(device).map_err(failed("a GPU's name"))?,
-            // SAFETY: a device that the driver has just named.
-            bytes: unsafe { driver::device::total_mem(device) }
-                .map_err(failed("a GPU's memory"))?,
-        })
-    });
-    let gpus: Vec<Gpu> = gpus.collect::<Result<_, String>>()?;
+        .map_err(DriverError::named("the driver's version cannot be read"))?;
+    let count = driver::device::get_count()
+        .map_err(DriverError::named("the number of GPUs cannot be read"))?;
+    let gpus: Vec<Gpu> = (0..count).map(describe).collect::<Result<_, _>>()?;
     Ok((format!("{}.{}", version / 1000, version % 1000 / 10), gpus))
 }
 
-fn load_torch(folder: &Path) -> Found<usize> {
+fn describe(number: c_int) -> Result<Gpu, DriverError> {
+    let unknown =
+        |what: &str| DriverError::named(format!("the {what} of cuda:{number} is unknown"));
+    let device = driver::device::get(number).map_err(unknown("handle"))?;
+    Ok(Gpu {
+        name: driver::device::get_name(device).map_err(unknown("name"))?,
+        // SAFETY: the driver has just returned this device.
+        bytes: unsafe { driver::device::total_mem(device) }.map_err(unknown("memory"))?,
+    })
+}
+
+fn load_torch(folder: &Path) -> Result<usize, LibraryError> {
     let path = folder.join("libtorch_cuda.so");
     if !path.exists() {
-        return Err(format!(
-            "{} is not there: this libtorch is for CPUs only",
-            path.display()
-        ));
+        return Err(LibraryError::CpuOnly { path });
     }
-    open(&path).map_err(|problem| {
-        format!("{problem} (a PyTorch installed with its CUDA libraries has all that is needed)")
-    })?;
+    open(&path).map_err(LibraryError::Torch)?;
     match tch::Cuda::device_count() {
         count if count > 0 => Ok(count as usize),
-        _ => Err(format!(
-            "{} is loaded, but sees no GPU: is the driver too old for it?",
-            path.display()
-        )),
+        _ => Err(LibraryError::NoGpu { path }),
     }
 }
 
-fn cudnn_version() -> Found<String> {
+fn cudnn_version() -> Result<String, LibraryError> {
     let library = open("libcudnn.so.9")?;
     // SAFETY: cuDNN's function of that name takes nothing and returns a size_t.
     let version: usize = unsafe {
         let function = library.get::<unsafe extern "C" fn() -> usize>(b"cudnnGetVersion");
-        function.map_err(|e| with_cause(&e))?()
+        function.map_err(OpenError)?()
     };
     let (major, rest) = (version / 10_000, version % 10_000);
     Ok(format!("{major}.{}.{}", rest / 100, rest % 100))
 }
 
-/// Loads a library for the whole process and for good. With a bare name, one that is loaded already is found.
-fn open(name: impl AsFilename) -> Found<&'static Library> {
-    // SAFETY: the libraries of CUDA and libtorch may be loaded at any time before they are used.
+/// Loads a library for the whole process; it is never unloaded. A bare name also finds a library that is loaded already.
+fn open(name: impl AsFilename) -> Result<&'static Library, OpenError> {
+    // SAFETY: the initialisers of the libraries of CUDA and libtorch may run at any time before the libraries are used.
     let library = unsafe { Library::open(Some(name), RTLD_NOW | RTLD_GLOBAL) };
     library
         .map(|library| &*Box::leak(Box::new(library)))
-        .map_err(|e| with_cause(&e))
-}
-
-/// The reason is in the error's cause; the error itself only says that loading failed.
-fn with_cause(error: &libloading::Error) -> String {
-    let cause = std::error::Error::source(error);
-    cause.map_or_else(|| error.to_string(), ToString::to_string)
+        .map_err(OpenError)
 }
 
 #[cfg(test)]
@@ -318,7 +310,7 @@ mod tests {
     #[test]
     fn settings_name_devices_and_what_is_missing() {
         let two = Ok(2);
-        let none: Found<usize> = Err("not loaded, as there is no driver".into());
+        let none = Err(LibraryError::NeedsDriver);
         for (setting, local_rank, torch, device) in [
             ("cpu", 0, &two, tch::Device::Cpu),
             ("auto", 0, &two, tch::Device::Cuda(0)),
@@ -337,13 +329,13 @@ mod tests {
             ("cuda:-1", &two, "cuda:N"),
             ("gpu", &two, "cuda:N"),
         ] {
-            let problem = choose_from(setting, 0, &|| torch).unwrap_err();
-            assert!(problem.contains(said), "{setting}: {problem}");
+            let error = choose_from(setting, 0, &|| torch).unwrap_err();
+            assert!(error.to_string().contains(said), "{setting}: {error}");
         }
     }
 
     #[test]
-    fn training_has_its_part_of_a_small_gpus_memory() {
+    fn activations_and_images_leave_memory_for_training() {
         assert_eq!(budgets(Some(300), 20, 80), (20, 80));
         assert_eq!(budgets(Some(90), 20, 80), (20, 30));
         assert_eq!(budgets(Some(30), 20, 80), (10, 10));
@@ -352,14 +344,14 @@ mod tests {
 
     #[test]
     fn a_library_that_cannot_be_loaded_is_named_with_the_reason() {
-        let problem = open("libfovea-none.so.9").unwrap_err();
+        let problem = open("libfovea-none.so.9").unwrap_err().to_string();
         assert!(problem.contains("libfovea-none.so.9"), "{problem}");
         assert!(problem.contains("No such file"), "{problem}");
     }
 
-    /// On a machine without a GPU every absence has its reason; on one with a GPU everything is there.
+    /// On a machine with a GPU everything is there; on any other each missing library has its reason.
     #[test]
-    fn all_or_a_reason() {
+    fn every_library_is_there_or_has_a_reason() {
         let found = libraries();
         assert!(
             found
@@ -369,8 +361,8 @@ mod tests {
                 .join("libtorch_cpu.so")
                 .exists()
         );
-        if let Err(problem) = &found.driver {
-            assert!(problem.contains("driver"), "{problem}");
+        if let Err(error) = &found.driver {
+            assert!(error.to_string().contains("driver"), "{error}");
             assert!(found.torch.is_err() && found.nccl.is_err());
             assert_eq!(choose("auto", 0), Ok(tch::Device::Cpu));
         }

@@ -1,16 +1,16 @@
 //! NCCL's functions, loaded from its library.
 //!
-//! The types are cudarc's; the functions are polled here, because NCCL's library is called
-//! `libnccl.so.2` where it comes as a wheel, and cudarc does not look for that name.
+//! The types are cudarc's. The functions are looked up here, because NCCL's library is called `libnccl.so.2` where it
+//! comes as a wheel, and cudarc does not try that name.
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::Path;
 
 use cudarc::nccl::sys::{ncclComm_t, ncclConfig_t, ncclUniqueId};
 
-use super::{Found, open, with_cause};
+use super::{GpuError, LibraryError, NcclCall, OpenError, open};
 
-/// `ncclResult_t`, as a number: a library newer than the list of names must not be undefined behaviour.
+/// `ncclResult_t` as a number. An enum would make a result that only a newer NCCL knows undefined behaviour.
 pub(super) type Code = u32;
 pub(super) const SUCCESS: Code = 0;
 pub(super) const IN_PROGRESS: Code = 7;
@@ -21,7 +21,7 @@ pub(super) const SUM: c_int = 0;
 /// `NCCL_CONFIG_UNDEF_INT`
 const UNDEFINED: c_int = c_int::MIN;
 
-/// The functions that are used.
+/// The functions of NCCL that this program calls.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Functions {
     pub(super) get_unique_id: unsafe extern "C" fn(*mut ncclUniqueId) -> Code,
@@ -70,12 +70,15 @@ pub struct Api {
     pub(super) functions: Functions,
 }
 
-/// Bytes of a communicator's name, which one rank makes and sends to all.
+/// Length in bytes of a communicator's unique id, which rank 0 makes and sends to all ranks.
 pub const ID_BYTES: usize = size_of::<ncclUniqueId>();
 
 impl Api {
-    /// Loads it: from the wheel beside libtorch's folder `torch`, or from where the system has it.
-    pub fn load(torch: &Path) -> Found<Api> {
+    /// Loads NCCL from the wheel beside libtorch's folder `torch`, or else from the system's library path.
+    ///
+    /// # Errors
+    /// If it cannot be loaded, lacks a function, or does not return its version.
+    pub fn load(torch: &Path) -> Result<Api, LibraryError> {
         let wheel = torch.join("../../nvidia/nccl/lib/libnccl.so.2");
         let library = match wheel.exists() {
             true => open(&wheel)?,
@@ -84,7 +87,7 @@ impl Api {
         macro_rules! function {
             ($name:literal) => {
                 // SAFETY: NCCL's function of that name has this type.
-                unsafe { *library.get($name).map_err(|e| with_cause(&e))? }
+                unsafe { *library.get($name).map_err(OpenError)? }
             };
         }
         let functions = Functions {
@@ -102,10 +105,10 @@ impl Api {
         };
         let get_version: unsafe extern "C" fn(*mut c_int) -> Code = function!(b"ncclGetVersion");
         let mut code = 0;
-        // SAFETY: writes one number.
+        // SAFETY: it writes one number.
         let status = unsafe { get_version(&mut code) };
         if status != SUCCESS {
-            return Err(format!("it does not give its version (error {status})"));
+            return Err(LibraryError::NcclVersion { code: status });
         }
         Ok(Api {
             version: format!("{}.{}.{}", code / 10_000, code % 10_000 / 100, code % 100),
@@ -114,29 +117,35 @@ impl Api {
         })
     }
 
-    /// A new name for a communicator.
-    pub fn unique_id(&self) -> Found<Vec<u8>> {
+    /// Makes a unique id for a communicator, of [`ID_BYTES`] bytes.
+    ///
+    /// # Errors
+    /// If NCCL fails.
+    pub fn unique_id(&self) -> Result<Vec<u8>, GpuError> {
         let mut id = ncclUniqueId {
             internal: [0; ID_BYTES],
         };
-        // SAFETY: writes one id.
-        self.check("a unique id", unsafe {
+        // SAFETY: it writes one id.
+        self.check(NcclCall::UniqueId, unsafe {
             (self.functions.get_unique_id)(&mut id)
         })?;
         Ok(id.internal.iter().map(|&byte| byte as u8).collect())
     }
 
-    pub(super) fn check(&self, doing: &str, code: Code) -> Found<()> {
-        match code {
-            SUCCESS | IN_PROGRESS => Ok(()),
-            // SAFETY: NCCL gives a static text for any number.
-            code => Err(format!("NCCL: {doing}: {}", unsafe {
-                CStr::from_ptr((self.functions.error_string)(code)).to_string_lossy()
-            })),
+    /// Turns the result of `call` into an error, unless NCCL has accepted the call or is still working on it.
+    pub(super) fn check(&self, call: NcclCall, code: Code) -> Result<(), GpuError> {
+        if matches!(code, SUCCESS | IN_PROGRESS) {
+            return Ok(());
         }
+        // SAFETY: NCCL returns a static text for any number.
+        let text = unsafe { CStr::from_ptr((self.functions.error_string)(code)) };
+        Err(GpuError::Nccl {
+            call,
+            reason: text.to_string_lossy().into_owned(),
+        })
     }
 
-    /// `NCCL_CONFIG_INITIALIZER`, with calls that do not block.
+    /// `NCCL_CONFIG_INITIALIZER`, but for a communicator whose calls do not block.
     pub(super) fn config(&self) -> ncclConfig_t {
         ncclConfig_t {
             size: size_of::<ncclConfig_t>(),

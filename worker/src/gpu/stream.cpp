@@ -1,6 +1,7 @@
-// Streams beside the one that libtorch computes in, and events between them, for which tch has no call. Errors follow shim.h.
+// Streams beside the one in which libtorch computes, and events between them; tch has no calls for either. Errors follow
+// shim.h.
 //
-// They are made through libtorch's interface to any accelerator, so that nothing of CUDA is needed to build this.
+// This file uses libtorch's interface to accelerators in general, so that building it needs no part of CUDA.
 
 #include "../shim.h"
 
@@ -18,7 +19,7 @@ const c10::impl::DeviceGuardImplInterface &gpu() { return *c10::impl::getDeviceG
 
 extern "C" {
 
-// A fresh stream of high priority on a GPU: what is queued there is scheduled as soon as a kernel ends.
+// Takes a stream of high priority on a GPU: its work starts as soon as a kernel of any stream ends.
 int fovea_stream_new(int device, c10::Stream **stream) {
   return fovea::guarded([&] {
     *stream = std::make_unique<c10::Stream>(gpu().getStreamFromGlobalPool(c10::Device(c10::kCUDA, device), true)).release();
@@ -27,12 +28,12 @@ int fovea_stream_new(int device, c10::Stream **stream) {
 
 void fovea_stream_delete(c10::Stream *stream) noexcept { delete stream; }
 
-// CUDA's own handle.
+// CUDA's handle of a stream (cudaStream_t).
 int fovea_stream_handle(const c10::Stream *stream, void **handle) {
   return fovea::guarded([&] { *handle = gpu().getStreamNativeHandle(*stream); });
 }
 
-// A fresh event at the end of what has been queued: on `stream`, or if it is null, on that in which this thread computes.
+// Records a new event at the end of the queue of `stream`, or if that is null, of the stream in which this thread computes.
 int fovea_event_record(int device, const c10::Stream *stream, c10::Event **result) {
   return fovea::guarded([&] {
     auto event = std::make_unique<c10::Event>(c10::kCUDA);
@@ -43,7 +44,7 @@ int fovea_event_record(int device, const c10::Stream *stream, c10::Event **resul
 
 void fovea_event_delete(c10::Event *event) noexcept { delete event; }
 
-// What is queued on the stream from now on waits for the event.
+// Makes all later work of the stream wait for the event.
 int fovea_event_block(const c10::Event *event, const c10::Stream *stream) {
   return fovea::guarded([&] { event->block(*stream); });
 }
@@ -53,10 +54,10 @@ int fovea_event_done(const c10::Event *event, bool *done) {
   return fovea::guarded([&] { *done = event->query(); });
 }
 
-// From now on this thread computes in `stream`. `before` becomes the stream in which it computed before, unless it is null.
+// Makes this thread compute in `stream`. Unless `before` is null, it receives the stream in which the thread computed before.
 int fovea_stream_exchange(const c10::Stream *stream, c10::Stream **before) {
   return fovea::guarded([&] {
-    // Made first, so that nothing fails once the streams are exchanged.
+    // Allocated first, so that nothing can fail after the exchange.
     auto previous = std::make_unique<c10::Stream>(*stream);
     *previous = gpu().exchangeStream(*stream);
     if (before != nullptr) {

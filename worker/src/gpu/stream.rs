@@ -1,19 +1,19 @@
-//! A stream of work on a GPU beside the one that libtorch computes in, and events between the two.
+//! A second stream on a GPU, beside the one in which libtorch computes, and events that order the work of the two.
 
 use std::ffi::{c_int, c_void};
 use std::ptr::{NonNull, null, null_mut};
 
 use crate::shim::{ShimError, check};
 
-/// A point in a GPU's work.
+/// A position in the queue of a GPU's stream.
 #[derive(Debug)]
 pub struct Event(NonNull<c_void>);
 
-// SAFETY: a handle of CUDA's, which any thread may use.
+// SAFETY: any thread may use this handle of CUDA.
 unsafe impl Send for Event {}
 
 impl Event {
-    /// The end of all that this thread has queued on the GPU `device` so far.
+    /// Records the end of all work that this thread has queued on the GPU `device` so far.
     ///
     /// # Errors
     /// If libtorch does not know the device, or the GPU has failed.
@@ -21,23 +21,23 @@ impl Event {
         Self::record(device, null())
     }
 
-    /// The end of what is queued on `stream`, which is null for the stream in which this thread computes, or lives.
+    /// Records the end of the queue of `stream`, which is a live stream, or null for the one in which this thread computes.
     fn record(device: usize, stream: *const c_void) -> Result<Self, ShimError> {
         let mut event = null_mut();
-        // SAFETY: libtorch knows the device, or fails; null or a stream that lives; a place for the result.
+        // SAFETY: libtorch checks the device, `stream` is null or live, and there is a place for the result.
         let code = unsafe { fovea_event_record(device as c_int, stream, &mut event) };
         check("fovea_event_record", code)?;
         let event = NonNull::new(event).expect("without an error there is an event");
         Ok(Self(event))
     }
 
-    /// Whether the GPU has reached it.
+    /// Whether the GPU has reached this event.
     ///
     /// # Errors
     /// If the GPU has failed.
     pub fn done(&self) -> Result<bool, ShimError> {
         let mut done = false;
-        // SAFETY: an event that lives, and a place for the result.
+        // SAFETY: the event is live, and there is a place for the result.
         let code = unsafe { fovea_event_done(self.0.as_ptr(), &mut done) };
         check("fovea_event_done", code)?;
         Ok(done)
@@ -46,12 +46,12 @@ impl Event {
 
 impl Drop for Event {
     fn drop(&mut self) {
-        // SAFETY: an event that is ours, and used by nobody from here on.
+        // SAFETY: the event is owned, and nothing uses it after the drop.
         unsafe { fovea_event_delete(self.0.as_ptr()) }
     }
 }
 
-/// A stream of its own. What is queued there runs beside libtorch's work, except for what it is told to wait for.
+/// A stream of its own. Its work runs beside libtorch's, except where [`SideStream::wait_for`] orders the two.
 #[derive(Debug)]
 pub struct SideStream {
     stream: OwnStream,
@@ -59,10 +59,10 @@ pub struct SideStream {
     device: usize,
 }
 
-// SAFETY: handles of CUDA's, which any thread may use.
+// SAFETY: any thread may use these handles of CUDA.
 unsafe impl Send for SideStream {}
 
-/// libtorch's name of a stream. CUDA's stream itself belongs to libtorch's pool and stays when this is dropped.
+/// libtorch's object for a stream. The CUDA stream belongs to libtorch's pool and outlives this object.
 #[derive(Debug)]
 struct OwnStream(NonNull<c_void>);
 
@@ -75,24 +75,24 @@ impl OwnStream {
 
 impl Drop for OwnStream {
     fn drop(&mut self) {
-        // SAFETY: it is ours, and used by nobody from here on.
+        // SAFETY: the object is owned, and nothing uses it after the drop.
         unsafe { fovea_stream_delete(self.0.as_ptr()) }
     }
 }
 
 impl SideStream {
-    /// A new one on the GPU `device`.
+    /// Takes a stream of high priority on the GPU `device` from libtorch's pool.
     ///
     /// # Errors
     /// If libtorch does not know the device, or the GPU has failed.
     pub fn new(device: usize) -> Result<Self, ShimError> {
         let mut stream = null_mut();
-        // SAFETY: libtorch knows the device, or fails; a place for the result.
+        // SAFETY: libtorch checks the device, and there is a place for the result.
         let code = unsafe { fovea_stream_new(device as c_int, &mut stream) };
         check("fovea_stream_new", code)?;
         let stream = OwnStream::of(stream);
         let mut handle = null_mut();
-        // SAFETY: a stream that lives, and a place for the result.
+        // SAFETY: the stream is live, and there is a place for the result.
         let code = unsafe { fovea_stream_handle(stream.0.as_ptr(), &mut handle) };
         check("fovea_stream_handle", code)?;
         Ok(Self {
@@ -102,22 +102,22 @@ impl SideStream {
         })
     }
 
-    /// CUDA's own handle.
+    /// CUDA's handle of the stream (`cudaStream_t`).
     pub fn handle(&self) -> *mut c_void {
         self.handle
     }
 
-    /// What is queued here from now on waits for `event`.
+    /// Makes all work that is queued here later wait for `event`.
     ///
     /// # Errors
     /// If the GPU has failed.
     pub fn wait_for(&self, event: &Event) -> Result<(), ShimError> {
-        // SAFETY: both live.
+        // SAFETY: event and stream are live.
         let code = unsafe { fovea_event_block(event.0.as_ptr(), self.stream.0.as_ptr()) };
         check("fovea_event_block", code)
     }
 
-    /// The end of what is queued here.
+    /// Records the end of the work that is queued here.
     ///
     /// # Errors
     /// If the GPU has failed.
@@ -125,7 +125,7 @@ impl SideStream {
         Event::record(self.device, self.stream.0.as_ptr())
     }
 
-    /// Calls `work`, and lets libtorch queue here what this thread computes meanwhile.
+    /// Calls `work`; libtorch queues on this stream what the thread computes during the call.
     ///
     /// # Errors
     /// If libtorch cannot change streams; then `work` is not called.
@@ -133,13 +133,13 @@ impl SideStream {
         struct Back(OwnStream);
         impl Drop for Back {
             fn drop(&mut self) {
-                // SAFETY: a stream that lives; the one that it replaces is not asked for. If it fails, the GPU has failed,
-                // and the next call that waits for it says so.
+                // SAFETY: the stream is live; null means that the stream it replaces is not wanted. An error means that the
+                // GPU has failed, which the next call that waits for the GPU returns.
                 let _ = unsafe { fovea_stream_exchange(self.0.0.as_ptr(), null_mut()) };
             }
         }
         let mut before = null_mut();
-        // SAFETY: a stream that lives, and a place for the result.
+        // SAFETY: the stream is live, and there is a place for the result.
         let code = unsafe { fovea_stream_exchange(self.stream.0.as_ptr(), &mut before) };
         check("fovea_stream_exchange", code)?;
         let _back = Back(OwnStream::of(before));

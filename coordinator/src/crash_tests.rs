@@ -37,7 +37,7 @@ use crate::store::crash_trace::{self, FOLDER, Kill, acknowledge, be_traced};
 use crate::store::test_support::{
     ELEMENTS, dataset, digest_of, files, fingerprint, header, memory_folder, options, state, upload,
 };
-use crate::store::{CheckpointRecord, CheckpointStore, DatasetStore, RunRecord};
+use crate::store::{CheckpointRecord, CheckpointStore, DatasetStore, RunRecord, Segment};
 
 /// How long the kills may take. When all of them would take longer, every n-th is made.
 const BUDGET: Duration = Duration::from_secs(45);
@@ -143,11 +143,16 @@ enum Operation {
 /// What must be on disk after some acts.
 #[derive(Debug, Clone, Default)]
 struct World {
+    /// As their actors have them.
     runs: BTreeMap<u64, Run>,
+    /// As they were journalled last: steps alone do not write the run.
+    journalled: BTreeMap<u64, Run>,
     ledgers: BTreeMap<u64, Vec<Entry>>,
     /// Lowest number that the next run may get.
     next_run: u64,
     dataset: bool,
+    /// Step and generation of checkpoints that were removed while the run stayed.
+    removed: BTreeSet<(u64, u64)>,
     /// Steps are taken again with other samples after a rewind.
     taken: u32,
 }
@@ -240,14 +245,46 @@ impl World {
                 let info = self.listed(step);
                 let run = self.runs.get_mut(&1).unwrap();
                 run.checkpoints.retain(|c| *c != info);
+                self.removed.insert((info.step, info.generation));
                 vec![self.put(1, None, Vec::new()), Operation::RemoveFile(info)]
             }
             DeleteRun => {
                 self.runs.remove(&1);
+                self.journalled.remove(&1);
+                self.removed.clear();
                 self.ledgers.remove(&1);
                 vec![Operation::RemoveRun]
             }
         }
+    }
+
+    /// Whether the journal of `self`, which was read, is that of `other`.
+    fn is_written_as(&self, other: &Self) -> bool {
+        let written = |(number, run): (&u64, &Run)| {
+            // Without what is not written.
+            let json = serde_json::to_string(run).unwrap();
+            (*number, serde_json::from_str::<Run>(&json).unwrap())
+        };
+        let expected: BTreeMap<u64, Run> = other.journalled.iter().map(written).collect();
+        self.journalled == expected
+            && self.ledgers == other.ledgers
+            && (self.next_run, self.dataset) == (other.next_run, other.dataset)
+    }
+
+    /// For messages of failures.
+    fn summary(&self) -> String {
+        let run = |(number, run): (&u64, &Run)| {
+            let key = |c: &CheckpointInfo| (c.step, c.generation);
+            let checkpoints: Vec<_> = run.checkpoints.iter().map(key).collect();
+            let (phase, steps) = (run.phase_name(), self.ledgers.get(number).map(Vec::len));
+            format!(
+                "{} {phase}, generation {}, lineage {}, checkpoints {checkpoints:?}, ledger {steps:?}",
+                run.id, run.generation, run.lineage
+            )
+        };
+        let runs: Vec<String> = self.journalled.iter().map(run).collect();
+        let (next, dataset) = (self.next_run, self.dataset);
+        format!("{runs:?}, next run {next}, dataset {dataset}")
     }
 
     fn listed(&self, step: u64) -> CheckpointInfo {
@@ -259,10 +296,12 @@ impl World {
         self.ledgers[&number].len() as u64
     }
 
-    fn put(&self, number: u64, rewind: Option<u64>, steps: Vec<Entry>) -> Operation {
+    fn put(&mut self, number: u64, rewind: Option<u64>, steps: Vec<Entry>) -> Operation {
+        let run = self.runs[&number].clone();
+        self.journalled.insert(number, run.clone());
         Operation::Put {
             number,
-            run: Some(Box::new(self.runs[&number].clone())),
+            run: Some(Box::new(run)),
             rewind,
             steps,
         }
@@ -280,7 +319,10 @@ impl World {
         for effect in &effects {
             match effect {
                 Effect::Rewind { step } => rewind = Some(*step),
-                Effect::RemoveCheckpoint(info) => removed.push(Operation::RemoveFile(info.clone())),
+                Effect::RemoveCheckpoint(info) => {
+                    self.removed.insert((info.step, info.generation));
+                    removed.push(Operation::RemoveFile(info.clone()));
+                }
                 _ => {}
             }
         }
@@ -379,11 +421,6 @@ fn accepted(number: u64) -> Run {
     Run::new(id, number, spec, digest, extent, 7)
 }
 
-/// The run as the journal gives it back.
-fn written(run: &Run) -> Run {
-    serde_json::from_str(&serde_json::to_string(run).unwrap()).unwrap()
-}
-
 /// The story takes every path that it is to take.
 #[test]
 fn the_story_has_a_retention_a_rewind_and_a_replacement() {
@@ -404,7 +441,7 @@ fn the_story_has_a_retention_a_rewind_and_a_replacement() {
             _ => {}
         }
     }
-    assert_eq!(removed, [(5, 1), (14, 1), (10, 1), (14, 2)]);
+    assert_eq!(removed, [(5, 1), (14, 1), (14, 2)]);
     assert_eq!(rewinds, 1);
     assert_eq!(world.next_run, 3);
 }
@@ -498,7 +535,8 @@ fn check(root: &Path, acknowledged: usize, worlds: &[World], about: &str) {
         );
         let happened = check_journal(copy.path(), before, then, about).await;
         let under_way = STORY.get(acknowledged).copied();
-        check_start(root, if happened { then } else { before }, under_way, about).await;
+        let world = if happened { then } else { before };
+        check_start(root, world, &before.removed, under_way, about).await;
     });
 }
 
@@ -522,28 +560,33 @@ async fn check_journal(folder: &Path, before: &World, then: &World, about: &str)
         runs.insert(run.number, run);
     }
     journal.close().await;
-    let found = (
-        &runs,
-        &ledgers,
-        recovered.next_run,
-        !recovered.datasets.is_empty(),
-    );
-    let [before, then] = [before, then].map(|world| {
-        let runs: BTreeMap<u64, Run> = world.runs.iter().map(|(n, r)| (*n, written(r))).collect();
-        (runs, &world.ledgers, world.next_run, world.dataset)
-    });
-    let is = |(runs, ledgers, next, dataset): &(BTreeMap<u64, Run>, _, u64, bool)| {
-        found == (runs, *ledgers, *next, *dataset)
+    let found = World {
+        journalled: runs,
+        ledgers,
+        next_run: recovered.next_run,
+        dataset: !recovered.datasets.is_empty(),
+        ..World::default()
     };
+    let is_before = found.is_written_as(before);
     assert!(
-        is(&before) || is(&then),
-        "{about}: the journal holds {found:?}\nacknowledged: {before:?}\nwith the act under way: {then:?}"
+        is_before || found.is_written_as(then),
+        "{about}: the journal holds {}\nacknowledged: {}\nwith the act under way: {}",
+        found.summary(),
+        before.summary(),
+        then.summary()
     );
-    !is(&before)
+    !is_before
 }
 
-/// The coordinator starts on the folder, and has all of `world`.
-async fn check_start(root: &Path, world: &World, under_way: Option<Act>, about: &str) {
+/// The coordinator starts on the folder, and has all of `world`, and the ledgers of those checkpoints of run 1 whose
+/// removal was acknowledged.
+async fn check_start(
+    root: &Path,
+    world: &World,
+    removed: &BTreeSet<(u64, u64)>,
+    under_way: Option<Act>,
+    about: &str,
+) {
     let config = Arc::new(Config {
         data_dir: root.to_owned(),
         allow_network_data_dir: true,
@@ -554,23 +597,29 @@ async fn check_start(root: &Path, world: &World, under_way: Option<Act>, about: 
     let opened = startup::open(Arc::clone(&config)).await.expect(about);
     let running = opened.start(limits);
     let store = &running.context.checkpoints;
-    for (number, wanted) in &world.runs {
+    for (number, wanted) in &world.journalled {
         let id = &wanted.id;
         let actor = running.context.runs.actor(id).await.expect(about);
         // An actor answers once it has adopted and swept.
         let watched = actor.query(|reply| RunInput::Watch { reply });
         let watched = tokio::time::timeout(ANSWER, watched).await.expect(about);
-        let run = watched.expect(about).now.run;
-        let deleting = under_way == Some(DeleteRun) && *number == 1;
+        watched.expect(about);
+        // What it adopts it writes before it shows it.
+        let journal = &running.journal;
+        let run = journal.run(*number).await.expect(about).expect(about);
         for info in &wanted.checkpoints {
-            // The files of a run that is being removed go first; the removal can be asked for again.
-            if !deleting {
-                assert!(
-                    run.checkpoints.contains(info),
-                    "{about}: {id} lists {info:?} no more"
-                );
-            }
+            // The one under way takes its place, if the start adopted it.
+            let replaced = matches!(under_way, Some(Checkpoint(step, _)) if step == info.step);
+            let is_it = |c: &&CheckpointInfo| {
+                *c == info || replaced && c.step == info.step && c.generation > info.generation
+            };
+            assert!(
+                run.checkpoints.iter().any(|c| is_it(&c)),
+                "{about}: {id} lists {info:?} no more"
+            );
         }
+        // The files of a run that is being removed go first; the removal can be asked for again, see below.
+        let deleting = under_way == Some(DeleteRun) && *number == 1;
         let mut names = BTreeSet::new();
         for info in run.checkpoints.iter().filter(|_| !deleting) {
             store.verify(id, info, |_| ()).expect(about);
@@ -582,26 +631,33 @@ async fn check_start(root: &Path, world: &World, under_way: Option<Act>, about: 
             let folder = root.join("checkpoints").join(id.as_str());
             assert_eq!(files(&folder), names, "{about}: the folder of {id}");
         }
-        let journal = &running.journal;
+        if *number == 1 && !deleting {
+            let segments = store.segments(id).expect(about);
+            let key = |s: &Segment| (s.ledger.last().unwrap().step, s.generation);
+            let kept: BTreeSet<(u64, u64)> = segments.iter().map(key).collect();
+            assert!(
+                kept.is_superset(removed),
+                "{about}: ledger segments {kept:?}, removed {removed:?}"
+            );
+        }
         let (steps, _) = journal.steps(*number, SPLIT, 0, 1000).await.expect(about);
         assert_eq!(steps, world.ledgers[number], "{about}: the ledger of {id}");
     }
     // Whatever was in no run's folder: a removed run's would be the only one.
-    let known = |name: &String| world.runs.values().any(|run| run.id.as_str() == name);
+    let known = |name: &String| world.journalled.values().any(|run| run.id.as_str() == name);
     for name in files(&root.join("checkpoints")) {
         assert!(
             ["store.json", ".trash", ".ledger"].contains(&&*name) || known(&name),
             "{about}: checkpoints/{name} was left"
         );
     }
-    // The first act is under way when there is no trace of the removal of segments.
     for name in files(&root.join("checkpoints/.ledger")) {
         assert!(known(&name), "{about}: .ledger/{name} was left");
     }
     check_dataset(&running.context, root, world, under_way, about);
-    if under_way == Some(DeleteRun) && world.runs.contains_key(&1) {
+    if under_way == Some(DeleteRun) && world.journalled.contains_key(&1) {
         let (reply, answer) = tokio::sync::oneshot::channel();
-        let actor = running.context.runs.actor(&world.runs[&1].id).await;
+        let actor = running.context.runs.actor(&world.journalled[&1].id).await;
         actor.expect(about).send(RunInput::Delete {
             with_checkpoints: true,
             reply,

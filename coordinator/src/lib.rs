@@ -25,6 +25,8 @@ mod catalogue;
 mod clock;
 mod cluster;
 mod config;
+#[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+mod crash_tests;
 mod data_dir;
 mod directory;
 mod error;

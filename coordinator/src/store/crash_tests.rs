@@ -16,13 +16,17 @@ use std::time::{Duration, Instant, SystemTime};
 use fovea_core::checkpoint::CheckpointInfo;
 use sha2::{Digest, Sha256};
 
-use super::crash_trace::{FOLDER, Kill, acknowledge, be_traced, perform};
+use super::crash_trace::{self, FOLDER, Kill, Outcome, acknowledge, be_traced};
 use super::manifest::Manifest;
 use super::test_support::{dataset, files, options, run_id, store_one, upload};
 use super::{CheckpointStore, DatasetStore, TEMPORARY};
 
 /// How long all the kills may take. When they would take longer, only some of them are done.
 const BUDGET: Duration = Duration::from_secs(60);
+
+fn perform(root: &Path, kill: Option<&Kill>) -> Outcome {
+    crash_trace::perform("store::crash_tests::child", root, kill)
+}
 
 /// Something that the child does and acknowledges.
 #[derive(Debug, Clone, Copy)]

@@ -9,13 +9,13 @@ use std::process::{Command, Stdio};
 use libc::{c_int, c_long, pid_t};
 
 /// Names the folder to the child. Where it is not set, the child's test has nothing to do.
-pub(super) const FOLDER: &str = "FOVEA_CRASH_FOLDER";
+pub(crate) const FOLDER: &str = "FOVEA_CRASH_FOLDER";
 
 /// What a stop at a system call looks like, with `PTRACE_O_TRACESYSGOOD`.
 const CALL: c_int = libc::SIGTRAP | 0x80;
 
 /// In the child: lets the parent take hold of this thread.
-pub(super) fn be_traced() {
+pub(crate) fn be_traced() {
     // SAFETY: the call touches no memory.
     if unsafe { libc::ptrace(libc::PTRACE_TRACEME) } != 0 {
         let error = Error::last_os_error();
@@ -28,7 +28,7 @@ pub(super) fn be_traced() {
 
 /// In the child: writes a line into the pipe, which it has as its standard input: the only one of the three streams
 /// that the test harness does not use.
-pub(super) fn acknowledge(line: &str) {
+pub(crate) fn acknowledge(line: &str) {
     let line = format!("{line}\n");
     // SAFETY: the pointer and the length are those of `line`.
     let written = unsafe { libc::write(0, line.as_ptr().cast(), line.len()) };
@@ -37,7 +37,7 @@ pub(super) fn acknowledge(line: &str) {
 
 /// When the child is to be killed.
 #[derive(Debug)]
-pub(super) struct Kill {
+pub(crate) struct Kill {
     /// Index of the call that changes files.
     pub at: usize,
     /// After it has written half of its bytes, instead of before it.
@@ -45,7 +45,7 @@ pub(super) struct Kill {
 }
 
 /// A call that changes files.
-pub(super) struct Point {
+pub(crate) struct Point {
     /// Name of the system call.
     pub call: &'static str,
     /// The file, when the call names it by its descriptor.
@@ -55,7 +55,7 @@ pub(super) struct Point {
 }
 
 /// How a child ended.
-pub(super) struct Outcome {
+pub(crate) struct Outcome {
     /// The lines that it wrote.
     pub lines: Vec<String>,
     /// Its calls that change files.
@@ -87,12 +87,12 @@ const CALLS: &[(c_long, &str, By)] = calls! {
         SYS_rmdir SYS_mkdir SYS_mkdirat SYS_link SYS_linkat SYS_symlink SYS_symlinkat;
 };
 
-/// Runs a child in the folder, and kills it where that is asked for.
+/// Runs a child in the folder, and kills it where that is asked for. `test` is the full name of the child's test.
 #[expect(clippy::zombie_processes, reason = "waitpid takes it")]
-pub(super) fn perform(root: &Path, kill: Option<&Kill>) -> Outcome {
+pub(crate) fn perform(test: &str, root: &Path, kill: Option<&Kill>) -> Outcome {
     let (mut pipe, writer) = std::io::pipe().unwrap();
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["store::crash_tests::child", "--exact", "--nocapture"])
+        .args([test, "--exact", "--nocapture"])
         .env(FOLDER, root)
         .stdin(writer)
         .stdout(Stdio::null())
@@ -100,8 +100,8 @@ pub(super) fn perform(root: &Path, kill: Option<&Kill>) -> Outcome {
         .unwrap();
     let pid = child.id() as pid_t;
     let mut points = Vec::new();
-    // The call under way writes only half, and is the last.
-    let mut halved = false;
+    // The thread whose call under way writes only half, and is the last.
+    let mut halved = None;
     let status = loop {
         let mut status = 0;
         // Only children and tracees of this thread: other tests have theirs.
@@ -129,13 +129,13 @@ pub(super) fn perform(root: &Path, kill: Option<&Kill>) -> Outcome {
             // It makes a thread.
             libc::SIGTRAP => {}
             CALL => {
-                let mut dies = halved;
+                let mut dies = halved == Some(tid);
                 if let Some(point) = point(tid) {
                     if let Some(kill) = kill.filter(|kill| kill.at == points.len()) {
                         if kill.half {
                             halve(tid);
                         }
-                        (halved, dies) = (kill.half, !kill.half);
+                        (halved, dies) = (kill.half.then_some(tid), !kill.half);
                     }
                     points.push(point);
                 }

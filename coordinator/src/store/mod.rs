@@ -24,7 +24,7 @@ mod checkpoints;
 #[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
 mod crash_tests;
 #[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
-mod crash_trace;
+pub(crate) mod crash_trace;
 #[cfg(test)]
 mod dataset_tests;
 mod datasets;
@@ -42,7 +42,7 @@ mod names;
 mod priority;
 mod segment;
 #[cfg(test)]
-mod test_support;
+pub(crate) mod test_support;
 #[cfg(test)]
 mod tests;
 mod trash;

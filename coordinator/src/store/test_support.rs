@@ -20,7 +20,7 @@ use super::{
 };
 
 /// Elements of a state: enough for several slices.
-pub(super) const ELEMENTS: u64 = 3000;
+pub(crate) const ELEMENTS: u64 = 3000;
 
 /// A store with the checkpoints 10 and 20 of run `r-1` and one of run `other-2`.
 pub(super) struct Shelf {
@@ -77,7 +77,7 @@ impl Shelf {
     }
 }
 
-pub(super) fn options() -> StoreOptions {
+pub(crate) fn options() -> StoreOptions {
     StoreOptions {
         accept: false,
         trash_keep: Duration::from_secs(7 * 86_400),
@@ -86,7 +86,7 @@ pub(super) fn options() -> StoreOptions {
 }
 
 /// A folder in memory where there is one: these tests sync thousands of times.
-pub(super) fn memory_folder() -> TempDir {
+pub(crate) fn memory_folder() -> TempDir {
     let memory = Path::new("/dev/shm");
     if memory.is_dir() {
         tempfile::tempdir_in(memory).unwrap()
@@ -104,7 +104,7 @@ pub(super) fn folder(shelf: &Shelf) -> PathBuf {
 }
 
 /// Names in a folder.
-pub(super) fn files(folder: &Path) -> BTreeSet<String> {
+pub(crate) fn files(folder: &Path) -> BTreeSet<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten();
     entries
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -132,7 +132,7 @@ pub(super) fn store_one(
 }
 
 /// A header of a file with one array.
-pub(super) fn header() -> Vec<u8> {
+pub(crate) fn header() -> Vec<u8> {
     let end = ELEMENTS * 4;
     let json =
         format!(r#"{{"x":{{"dtype":"F32","shape":[{ELEMENTS}],"data_offsets":[0,{end}]}}}}"#);
@@ -141,17 +141,17 @@ pub(super) fn header() -> Vec<u8> {
 }
 
 /// Another one for every checkpoint.
-pub(super) fn state(step: u64, generation: u64) -> Vec<u8> {
+pub(crate) fn state(step: u64, generation: u64) -> Vec<u8> {
     (0..ELEMENTS)
         .flat_map(|i| ((i + ELEMENTS * (step + generation)) as f32).to_le_bytes())
         .collect()
 }
 
-pub(super) fn digest_of(state: &[u8]) -> String {
+pub(crate) fn digest_of(state: &[u8]) -> String {
     format!("{:032x}", xxhash_rust::xxh3::xxh3_128(state))
 }
 
-pub(super) fn fingerprint() -> Fingerprint {
+pub(crate) fn fingerprint() -> Fingerprint {
     Fingerprint {
         device: "cpu".into(),
         cpu: "x".into(),
@@ -201,7 +201,7 @@ pub(super) fn record(step: u64) -> CheckpointRecord {
 }
 
 /// A prepared dataset in memory.
-pub(super) struct Source {
+pub(crate) struct Source {
     pub manifest: Manifest,
     pub manifest_bytes: Vec<u8>,
     pub index: Vec<u8>,
@@ -209,7 +209,7 @@ pub(super) struct Source {
 }
 
 /// A dataset of 24 photographs of 12 patients with several packs.
-pub(super) fn dataset() -> &'static Source {
+pub(crate) fn dataset() -> &'static Source {
     static SOURCE: OnceLock<Source> = OnceLock::new();
     SOURCE.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
@@ -256,7 +256,7 @@ pub(super) fn dataset() -> &'static Source {
 }
 
 /// Uploads it, as the service does.
-pub(super) fn upload(store: &DatasetStore, source: &Source) -> Result<Verified, UploadError> {
+pub(crate) fn upload(store: &DatasetStore, source: &Source) -> Result<Verified, UploadError> {
     let manifest = Upload::check(&source.manifest_bytes, &source.index)?;
     let mut upload = Upload::begin(store, manifest, &source.manifest_bytes, &source.index)?;
     for (number, pack) in source.packs.iter().enumerate() {

@@ -609,9 +609,9 @@ async fn check_start(
         let id = &wanted.id;
         let actor = running.context.runs.actor(id).await.expect(about);
         // An actor answers once it has adopted and swept.
-        let watched = actor.query(|reply| RunInput::Watch { reply });
-        let watched = tokio::time::timeout(ANSWER, watched).await.expect(about);
-        watched.expect(about);
+        let flushed = actor.query(|reply| RunInput::Flush { reply });
+        let flushed = tokio::time::timeout(ANSWER, flushed).await.expect(about);
+        flushed.expect(about);
         // What it adopts it writes before it shows it.
         let journal = &running.journal;
         let run = journal.run(*number).await.expect(about).expect(about);

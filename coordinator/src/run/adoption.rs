@@ -117,6 +117,7 @@ impl Actor {
             )
             .await?;
         self.ledger.wrote(head);
+        self.show();
         Ok(())
     }
 

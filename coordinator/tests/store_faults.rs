@@ -350,7 +350,7 @@ async fn a_run_is_scheduled_although_whoever_submitted_it_has_left() {
             let runs = server.runs().list(request).await.unwrap().into_inner().runs;
             if runs
                 .iter()
-                .all(|run| run.reason.contains("needs 1 workers"))
+                .all(|run| run.reason.contains("needs 1 worker;"))
             {
                 return runs.len();
             }
@@ -380,7 +380,7 @@ async fn a_run_that_is_resumed_while_its_actor_closes_is_scheduled() {
     }
     for run in &runs {
         shown(&server, &run.id, "a live run", |run| {
-            run.reason.contains("needs 1 workers")
+            run.reason.contains("needs 1 worker;")
         })
         .await;
     }

@@ -138,8 +138,10 @@ impl Thread {
             retry_at: now + pause,
             pause,
         });
-        self.reason.send_replace(Some(error.to_string()));
+        // First what decides, then what is seen: who sees that it is blocked is refused.
+        let reason = error.to_string();
         self.refusal.send_replace(Some(error));
+        self.reason.send_replace(Some(reason));
     }
 
     fn unblock(&mut self, written: usize) {
@@ -149,8 +151,9 @@ impl Thread {
                 "journal.unblocked: writes succeed again after {seconds:.1} s; {written} are written, {} follow",
                 self.held.len()
             );
-            self.reason.send_replace(None);
+            // In this order, too: who sees that it is not blocked any more is not refused.
             self.refusal.send_replace(None);
+            self.reason.send_replace(None);
         }
     }
 
@@ -160,8 +163,8 @@ impl Thread {
         while let Some(write) = self.release(0) {
             answer(write.done, Err(error.clone()));
         }
-        self.reason.send_replace(Some(error.to_string()));
         self.refusal.send_replace(Some(error.clone()));
+        self.reason.send_replace(Some(error.to_string()));
         self.fatal = Some(error);
         self.blocked = None;
     }

@@ -56,6 +56,16 @@ pub enum JournalError {
         /// The file.
         path: PathBuf,
     },
+    /// The log beside the file belongs to another database, or to another state of this one.
+    #[error(
+        "journal: {}-wal does not belong to {}: was a backup put in its place? Nothing was changed. Move the -wal away \
+         and start again; it holds the last changes of the journal that was here before",
+        path.display(), path.display()
+    )]
+    ForeignLog {
+        /// The database.
+        path: PathBuf,
+    },
     /// The file is not what was written.
     #[error(
         "journal: {} is damaged: {problem}; stop the coordinator, move the file and its -wal away together, \
@@ -152,6 +162,7 @@ impl JournalError {
     pub fn is_fatal(&self) -> bool {
         match self {
             Self::Corrupt { .. }
+            | Self::ForeignLog { .. }
             | Self::Version { .. }
             | Self::Migration { .. }
             | Self::Network { .. } => true,

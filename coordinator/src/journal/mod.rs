@@ -22,11 +22,12 @@
 //! - Reads are made in pages of a few milliseconds between commits. A read of several pages (`steps`,
 //!   `runs_before`) sees what is written between them.
 //!
-//! Modules: `thread` owns the connection, `rows` has the statements, `schema` the tables and migrations,
+//! Modules: `log` says whether a write-ahead log belongs to its database; `thread` owns the connection, `rows` has the statements, `schema` the tables and migrations,
 //! `recover` reads what a start needs, `filesystem` asks about the disk, `error` says what to do.
 
 mod error;
 mod filesystem;
+mod log;
 mod recover;
 mod rows;
 mod schema;

@@ -21,6 +21,7 @@ use tracing::info;
 
 use super::error::JournalError;
 use super::filesystem::folder_of;
+use super::log;
 use super::rows;
 use super::version::{OLDEST, VERSION};
 
@@ -29,7 +30,7 @@ const CACHE_KIB: i64 = 8 * 1024;
 
 /// The tables of version 3.
 ///
-/// - `meta`: `schema_version` and `next_run`.
+/// - `meta`: `schema_version`, `next_run`, and the numbers of the log (`log.rs`).
 /// - `runs`: a run as JSON, and beside it what lists and recovery select by.
 /// - `ledger`: samples of committed steps, packed by `fovea_core::ledger::pack`.
 /// - `heads`: the last step of a run's ledger without a gap before it, so that nobody scans the ledger.
@@ -63,7 +64,9 @@ const RUN_COLUMNS: &str = "
 
 /// Opens the database at `path` for this process alone, creates or migrates it.
 pub(super) fn open(path: &Path) -> Result<Connection, JournalError> {
+    let alone = log::in_database(path);
     let mut db = connect(path)?;
+    log::check(&db, path, alone)?;
     let fail = |e: rusqlite::Error| JournalError::from_sqlite("open", path, 0, &e);
     match version(&db).map_err(fail)? {
         Some(VERSION) => {}

@@ -4,10 +4,6 @@ use std::fs;
 
 use super::*;
 
-fn steps(from: u64, to: u64) -> Vec<Entry> {
-    (from..=to).map(|n| step(n, &[1, 2, 3, 4])).collect()
-}
-
 /// The database may not grow from now on, which SQLite reports as it reports a full disk.
 async fn fill(journal: &Journal) {
     journal

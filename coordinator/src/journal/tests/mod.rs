@@ -1,5 +1,6 @@
 //! The journal as its users see it.
 
+mod backup;
 mod children;
 mod faults;
 mod migration;
@@ -47,6 +48,10 @@ fn step(step: u64, samples: &[u32]) -> Entry {
         loss: step as f64 / 2.0,
         samples: samples.to_vec(),
     }
+}
+
+fn steps(from: u64, to: u64) -> Vec<Entry> {
+    (from..=to).map(|n| step(n, &[1, 2, 3, 4])).collect()
 }
 
 fn open(path: &Path) -> (Journal, Recovered) {

@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 
 use super::super::OnFull;
 use super::super::error::{Class, JournalError, class};
+use super::super::log;
 use super::super::rows::{self, ApplyError, Change};
 use super::{Blocked, Thread, Write, answer, roll_back};
 
@@ -39,8 +40,9 @@ impl Thread {
                 return self.unblock(0);
             }
             let begun = Instant::now();
-            match transact(&mut self.db, self.held.iter().take(count)) {
+            match transact(&mut self.db, self.log_begins, self.held.iter().take(count)) {
                 Ok(heads) => {
+                    self.log_begins = false;
                     self.committed(heads, begun.elapsed());
                     return self.unblock(count);
                 }
@@ -177,9 +179,10 @@ enum Failure {
     Sqlite(Option<usize>, rusqlite::Error),
 }
 
-/// Makes all changes or none. Returns the heads, one for each write.
+/// Makes all changes or none. Returns the heads, one for each write. `log_begins`: they are the first in a new log.
 fn transact<'a>(
     db: &mut Connection,
+    log_begins: bool,
     writes: impl Iterator<Item = &'a Write>,
 ) -> Result<Vec<u64>, Failure> {
     let whole = |e| Failure::Sqlite(None, e);
@@ -187,6 +190,9 @@ fn transact<'a>(
     let transaction = db
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(whole)?;
+    if log_begins {
+        log::begin(&transaction).map_err(whole)?;
+    }
     let mut heads = Vec::new();
     for (index, write) in writes.enumerate() {
         match rows::apply(&transaction, &write.change) {

@@ -117,6 +117,8 @@ pub(super) struct Thread {
     /// About the pages in the log since it was merged.
     log_pages: u64,
     merge_failed: bool,
+    /// The log was merged: what is written next begins a new one.
+    log_begins: bool,
     sweeping: bool,
     tidy_at: Instant,
 }
@@ -147,6 +149,7 @@ impl Thread {
             abandoned: false,
             log_pages: 0,
             merge_failed: false,
+            log_begins: true,
             // Another coordinator may have been stopped before it was done.
             sweeping: true,
             tidy_at: Instant::now(),

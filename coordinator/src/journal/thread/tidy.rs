@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::super::error::JournalError;
-use super::super::rows;
+use super::super::{log, rows};
 use super::{MERGE_PAGES, Thread, roll_back};
 
 /// Steps of a removed run's ledger that are deleted in one piece.
@@ -49,6 +49,7 @@ impl Thread {
         match merged {
             Ok(()) => {
                 self.log_pages = 0;
+                self.log_begins = true;
                 if std::mem::take(&mut self.merge_failed) {
                     info!("journal.merged: the write-ahead log is in the database again");
                 }
@@ -80,8 +81,12 @@ impl Thread {
         let transaction = self
             .db
             .transaction_with_behavior(TransactionBehavior::Immediate)?;
+        if self.log_begins {
+            log::begin(&transaction)?;
+        }
         let deleted = rows::sweep(&transaction, number, SWEEP_STEPS)?;
         transaction.commit()?;
+        self.log_begins = false;
         self.log_pages += 4 + deleted as u64 / 8;
         Ok(true)
     }

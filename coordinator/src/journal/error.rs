@@ -69,7 +69,7 @@ pub enum JournalError {
     /// The file is not what was written.
     #[error(
         "journal: {} is damaged: {problem}; stop the coordinator, move the file and its -wal away together, \
-         and put the journal of a backup there. A -wal that stays behind would be applied to it",
+         and put the journal of a backup there",
         path.display()
     )]
     Corrupt {

@@ -1,30 +1,62 @@
 //! Whether a write-ahead log belongs to the database beside it.
 //!
 //! SQLite applies a log to any database of that name. Where somebody puts a backup in the place of `journal.db` and
-//! leaves the `journal.db-wal` of a coordinator that was killed, that damages the backup. So each log has a number:
+//! leaves the `journal.db-wal` of a coordinator that was killed, that damages the backup. So each log has a number, in
+//! the one row of the table `log`:
 //!
 //! ```text
-//!   merged ──> the first commit after it writes  log = a new number, log_before = the one in the database
+//!   merged ──> the first commit after it writes  number = a new one, before = the one in the database
 //! ```
 //!
 //! The database alone then holds the number that its log names as the one before, or the log's own after a merge. Any
-//! other log is of another database, or of another state of this one.
+//! other log is of another database, or of another state of this one. A database whose own number cannot be read says
+//! nothing: a page of it may have been half written when a merge was cut off, which its log repairs.
 
 use std::path::Path;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::error::JournalError;
-use super::rows;
 
-const LOG: &str = "log";
-const BEFORE: &str = "log_before";
+/// The table, with at most one row. `sum` tells a row that is whole from one of a page that was half written.
+pub(super) const TABLE: &str = "
+    CREATE TABLE log (id INTEGER PRIMARY KEY, number INTEGER NOT NULL, before INTEGER NOT NULL,
+                      sum INTEGER NOT NULL);";
 
-/// The number in the database itself, whatever its log says. None: there is none, or the file is not there yet.
+/// A log's number, and that of the one before it (0: there was none).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Log {
+    number: i64,
+    before: i64,
+}
+
+impl Log {
+    fn sum(self) -> i64 {
+        self.number.rotate_left(17) ^ !self.before
+    }
+
+    fn read(db: &Connection) -> rusqlite::Result<Option<Self>> {
+        let row = db
+            .query_row(
+                "SELECT number, before, sum FROM log WHERE id = 1",
+                [],
+                |row| {
+                    let (number, before) = (row.get(0)?, row.get(1)?);
+                    Ok((Self { number, before }, row.get::<_, i64>(2)?))
+                },
+            )
+            .optional()?;
+        Ok(row
+            .filter(|(log, sum)| log.sum() == *sum)
+            .map(|(log, _)| log))
+    }
+}
+
+/// What the database itself says, whatever its log does. None: it has no number yet, or it cannot be read.
 ///
 /// To be called while this process has no connection to the file: closing it would free the lock of that one.
-pub(super) fn in_database(path: &Path) -> Option<i64> {
+pub(super) fn in_database(path: &Path) -> Option<Log> {
     let name = path.to_str()?;
     // The characters that mean something in a URI.
     let escaped = name
@@ -35,26 +67,25 @@ pub(super) fn in_database(path: &Path) -> Option<i64> {
         | OpenFlags::SQLITE_OPEN_URI
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let db = Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags).ok()?;
-    // A database whose first pages are still in its log has no such table.
-    rows::meta(&db, LOG).ok().flatten()
+    Log::read(&db).ok().flatten()
 }
 
-/// Refuses a log that does not belong to the database, which alone has the number `alone`. Nothing is changed then.
+/// Refuses a log that does not belong to the database, which says `alone` without it. Nothing is changed then.
 ///
 /// # Errors
 /// [`JournalError::ForeignLog`]; or the database cannot be read.
-pub(super) fn check(db: &Connection, path: &Path, alone: Option<i64>) -> Result<(), JournalError> {
-    let fail = |e: rusqlite::Error| JournalError::from_sqlite("read", path, 0, &e);
-    let of_log = if has_meta(db).map_err(fail)? {
-        rows::meta(db, LOG).map_err(fail)?
-    } else {
-        None
-    };
-    if of_log == alone {
+pub(super) fn check(db: &Connection, path: &Path, alone: Option<Log>) -> Result<(), JournalError> {
+    let Some(alone) = alone else {
         return Ok(());
-    }
-    let before = rows::meta(db, BEFORE).map_err(fail)?;
-    if of_log.is_some() && before == alone {
+    };
+    let fail = |e: rusqlite::Error| JournalError::from_sqlite("read", path, 0, &e);
+    // A log without the table, or without a row in it, is of a new database or of an older version.
+    let with_log = match Log::read(db) {
+        Ok(log) => log,
+        Err(rusqlite::Error::SqliteFailure(..)) if !has_table(db).map_err(fail)? => None,
+        Err(error) => return Err(fail(error)),
+    };
+    if with_log.is_some_and(|log| log == alone || log.before == alone.number) {
         return Ok(());
     }
     // Else the last connection to close would apply the log.
@@ -67,17 +98,19 @@ pub(super) fn check(db: &Connection, path: &Path, alone: Option<i64>) -> Result<
 
 /// Gives the log a number of its own, with the first changes after a merge.
 pub(super) fn begin(transaction: &Connection) -> rusqlite::Result<()> {
-    match rows::meta(transaction, LOG)? {
-        Some(before) => rows::set_meta(transaction, BEFORE, before)?,
-        None => rows::remove_meta(transaction, BEFORE)?,
-    }
+    let before = Log::read(transaction)?.map_or(0, |log| log.number);
     let number = i64::from_le_bytes(fovea_service::random_bytes());
-    rows::set_meta(transaction, LOG, number)
+    let log = Log { number, before };
+    transaction.execute(
+        "INSERT OR REPLACE INTO log (id, number, before, sum) VALUES (1, ?1, ?2, ?3)",
+        params![number, before, log.sum()],
+    )?;
+    Ok(())
 }
 
-fn has_meta(db: &Connection) -> rusqlite::Result<bool> {
+fn has_table(db: &Connection) -> rusqlite::Result<bool> {
     let tables: i64 = db.query_row(
-        "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'meta'",
+        "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'log'",
         [],
         |row| row.get(0),
     )?;

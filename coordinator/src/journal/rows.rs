@@ -381,11 +381,6 @@ pub(super) fn set_meta(db: &Connection, key: &str, value: i64) -> rusqlite::Resu
     Ok(())
 }
 
-pub(super) fn remove_meta(db: &Connection, key: &str) -> rusqlite::Result<()> {
-    db.execute("DELETE FROM meta WHERE key = ?1", [key])?;
-    Ok(())
-}
-
 /// Whether a run in that phase moves no more unless a person resumes it. As `Run::is_terminal`.
 pub(super) fn is_terminal(phase: &str) -> bool {
     matches!(phase, "completed" | "failed" | "cancelled")

@@ -30,7 +30,7 @@ const CACHE_KIB: i64 = 8 * 1024;
 
 /// The tables of version 3.
 ///
-/// - `meta`: `schema_version`, `next_run`, and the numbers of the log (`log.rs`).
+/// - `meta`: `schema_version` and `next_run`. `log`: see `log.rs`.
 /// - `runs`: a run as JSON, and beside it what lists and recovery select by.
 /// - `ledger`: samples of committed steps, packed by `fovea_core::ledger::pack`.
 /// - `heads`: the last step of a run's ledger without a gap before it, so that nobody scans the ledger.
@@ -186,6 +186,7 @@ fn create(db: &mut Connection) -> rusqlite::Result<()> {
     let transaction = db.transaction()?;
     transaction.execute_batch(TABLES)?;
     transaction.execute_batch(ADDED)?;
+    transaction.execute_batch(log::TABLE)?;
     rows::set_meta(&transaction, "schema_version", VERSION)?;
     transaction.commit()
 }
@@ -285,6 +286,7 @@ fn migrate_tables(db: &mut Connection) -> Result<usize, MigrationProblem> {
         transaction.execute_batch(RUN_COLUMNS)?;
     }
     transaction.execute_batch(ADDED)?;
+    transaction.execute_batch(log::TABLE)?;
     let numbers: Vec<i64> = transaction
         .prepare("SELECT number FROM runs ORDER BY number")?
         .query_map([], |row| row.get(0))?

@@ -804,7 +804,6 @@ impl Files {
                 assert!(of != number || found == head, "head {found}, not {head}");
             }
             Operation::RemoveFile(info) => {
-                files.checkpoints.keep_ledger(&id, &info).unwrap();
                 assert!(files.checkpoints.remove(&id, &info).unwrap() > 0);
             }
             Operation::RemoveRun => {

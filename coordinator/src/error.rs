@@ -6,6 +6,7 @@ use fovea_core::spec::SpecError;
 use fovea_proto::ConvertError;
 use tonic::Status;
 
+use crate::blocking::Panicked;
 use crate::store::{StoreError, UploadError};
 
 /// Why a request is not met. Every message names the thing and says what to do.
@@ -105,6 +106,12 @@ impl From<UploadError> for ApiError {
     }
 }
 
+impl From<Panicked> for ApiError {
+    fn from(error: Panicked) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         Self::from(&error)
@@ -123,6 +130,12 @@ impl From<&StoreError> for ApiError {
             | StoreError::Unreadable { .. }
             | StoreError::Write { .. } => Self::Unavailable(message),
         }
+    }
+}
+
+impl From<Panicked> for Status {
+    fn from(error: Panicked) -> Self {
+        ApiError::from(error).into()
     }
 }
 

@@ -7,6 +7,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::blocking::blocking;
 use crate::store::CheckpointStore;
 
 /// How often the stores are looked at.
@@ -50,22 +51,21 @@ pub(crate) fn start(
                 () = closing.cancelled() => return,
                 _ = look.tick() => {}
             }
-            let state = on_files(&store, |store| store.check().map(|()| store.free_bytes())).await;
-            let free = match state {
-                Some(Ok(Ok(free))) => free,
-                // The store has logged it.
-                Some(Ok(Err(_)) | Err(_)) | None => continue,
-            };
+            let looked = store.clone();
+            let free = blocking(move || looked.check().and_then(|()| looked.free_bytes())).await;
+            // The store has logged why not.
+            let Ok(Ok(free)) = free else { continue };
             let short = free < min_free_bytes;
             let due = emptied.is_none_or(|at| at.elapsed() >= TRASH);
             if short || due {
                 emptied = Some(tokio::time::Instant::now());
-                match on_files(&store, |store| store.empty_trash(SystemTime::now())).await {
-                    Some(Ok(bytes)) if bytes > 0 => {
+                let store = store.clone();
+                match blocking(move || store.empty_trash(SystemTime::now())).await {
+                    Ok(Ok(bytes)) if bytes > 0 => {
                         info!(bytes, "store.trash_emptied: {} MiB freed", bytes >> 20);
                     }
-                    Some(Err(error)) => warn!(%error, "store.trash_kept: {error}"),
-                    _ => {}
+                    Ok(Err(error)) => warn!(%error, "store.trash_kept: {error}"),
+                    Ok(Ok(_)) | Err(_) => {}
                 }
             }
             let now = Room {
@@ -84,12 +84,4 @@ pub(crate) fn start(
         }
     };
     (room, tokio::spawn(task))
-}
-
-async fn on_files<T: Send + 'static>(
-    store: &CheckpointStore,
-    work: impl FnOnce(&CheckpointStore) -> T + Send + 'static,
-) -> Option<T> {
-    let store = store.clone();
-    tokio::task::spawn_blocking(move || work(&store)).await.ok()
 }

@@ -19,8 +19,9 @@
 //! - `startup`, `server`: the coordinator's life; `housekeeping`: free room, trash
 //!
 //! Small actors, each owning its state; none waits for another within a turn. Whatever is acknowledged (an
-//! accepted run, a stored checkpoint, an epoch's result) was on disk before anyone was told.
+//! accepted run, a stored checkpoint, an epoch's result) was on disk before.
 
+mod blocking;
 mod catalogue;
 mod clock;
 mod cluster;
@@ -41,6 +42,7 @@ mod services;
 mod startup;
 mod store;
 
+pub use blocking::Panicked;
 pub use cluster::ActorError;
 pub use config::{Config, Tls};
 pub use data_dir::{DataDirError, write_atomically};

@@ -2,10 +2,12 @@
 
 use fovea_service::FORCED;
 
+use crate::blocking::Panicked;
 use crate::cluster::ActorError;
 use crate::data_dir::DataDirError;
 use crate::journal::JournalError;
 use crate::store::OpenError;
+use fovea_core::count::count;
 
 /// Why the coordinator stopped, or did not begin.
 #[derive(Debug, thiserror::Error)]
@@ -28,10 +30,14 @@ pub enum ServeError {
     /// The network.
     #[error("the server failed: {0}")]
     Server(String),
+    /// Work on files panicked before it served.
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
     /// Runs were not checkpointed in time.
     #[error(
-        "{runs} runs were not checkpointed within drain_timeout_s ({seconds} s); they go on from \
-         their newest checkpoints when the coordinator is back"
+        "{} not checkpointed within drain_timeout_s ({seconds} s); each goes on from its newest checkpoint when the \
+         coordinator is back",
+        count(*runs, "run was", "runs were")
     )]
     DrainTimeout {
         /// How many.
@@ -47,7 +53,7 @@ impl ServeError {
         match self {
             Self::DataDir(_) | Self::Journal(_) | Self::Store(_) | Self::Slow => 4,
             Self::DrainTimeout { .. } => FORCED,
-            Self::Actor(_) | Self::Server(_) => 1,
+            Self::Actor(_) | Self::Server(_) | Self::Panicked(_) => 1,
         }
     }
 }

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::catalogue;
+use crate::blocking::blocking;
+use crate::catalogue::{self, Catalogue};
 use crate::clock::Clock;
 use crate::cluster::{self, ActorError};
 use crate::config::Config;
@@ -43,6 +44,7 @@ pub(crate) struct Opened {
     recovered: Recovered,
     checkpoints: CheckpointStore,
     datasets: DatasetStore,
+    catalogue: Catalogue,
     dir: DataDir,
 }
 
@@ -61,7 +63,7 @@ pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
     let dir = DataDir::open(&config.data_dir)?;
     let new = !dir.journal().exists();
     let (path, network) = (dir.journal(), config.allow_network_data_dir);
-    let (journal, recovered) = on_files(move || Journal::open(&path, network))
+    let (journal, mut recovered) = blocking(move || Journal::open(&path, network))
         .await?
         .map_err(ServeError::Journal)?;
     let refused = |journal: Journal, error: OpenError| async {
@@ -86,14 +88,14 @@ pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
     };
     let (folder, id, with) = (dir.checkpoints(), known(CHECKPOINTS), options.clone());
     let opened =
-        on_files(move || CheckpointStore::open(&folder, id.as_deref(), listed, with)).await?;
+        blocking(move || CheckpointStore::open(&folder, id.as_deref(), listed, with)).await?;
     let (checkpoints, checkpoints_id) = match opened {
         Ok(opened) => opened,
         Err(error) => return refused(journal, error).await,
     };
     let (folder, id, named) = (dir.datasets(), known(DATASETS), recovered.datasets.len());
     let opened =
-        on_files(move || DatasetStore::open(&folder, id.as_deref(), named, options)).await?;
+        blocking(move || DatasetStore::open(&folder, id.as_deref(), named, options)).await?;
     let (datasets, datasets_id) = match opened {
         Ok(opened) => opened,
         Err(error) => return refused(journal, error).await,
@@ -111,6 +113,8 @@ pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
             }
         }
     }
+    let (files, named) = (datasets.clone(), std::mem::take(&mut recovered.datasets));
+    let catalogue = blocking(move || Catalogue::read(&files, named)).await?;
     sweep_ended(&journal, &checkpoints).await;
     Ok(Opened {
         config,
@@ -118,6 +122,7 @@ pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
         recovered,
         checkpoints,
         datasets,
+        catalogue,
         dir,
     })
 }
@@ -131,11 +136,12 @@ impl Opened {
             recovered,
             checkpoints,
             datasets: dataset_files,
+            catalogue,
             dir,
         } = self;
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
         let (datasets, catalogue_task) =
-            catalogue::start(dataset_files.clone(), journal.clone(), recovered.datasets);
+            catalogue::start(catalogue, dataset_files.clone(), journal.clone());
         let (room, housekeeping_task) = housekeeping::start(
             checkpoints.clone(),
             config.min_free_mib << 20,
@@ -210,7 +216,7 @@ async fn sweep_ended(journal: &Journal, store: &CheckpointStore) {
         let Some(last) = page.last() else { return };
         before = last.number;
         let store = store.clone();
-        let swept = on_files(move || {
+        let swept = blocking(move || {
             for run in page.iter().filter(|run| run.is_terminal()) {
                 if begun.elapsed() >= SWEEP {
                     return;
@@ -250,12 +256,4 @@ fn sweep_run(store: &CheckpointStore, run: &Run) -> Result<Vec<PathBuf>, StoreEr
         }
     }
     store.sweep(&run.id, &keep)
-}
-
-async fn on_files<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, ServeError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| ServeError::Server(e.to_string()))
 }

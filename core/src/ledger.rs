@@ -4,6 +4,7 @@
 //! an entry lists exactly the samples whose gradients were added. Ordinals are packed with as many bits as the size of
 //! the split needs: two bytes each for a split of the size of EyePACS.
 
+use crate::count::count;
 use crate::plan::ShardPlan;
 
 /// A committed step in the ledger.
@@ -193,8 +194,9 @@ impl Audit {
         let repeated = uses.iter().filter(|&&count| count > 1).count();
         if never + repeated > 0 {
             self.problem(format!(
-                "epoch {} left out {never} samples and used {repeated} more than once",
-                epoch + 1
+                "epoch {} left out {} and used {repeated} more than once",
+                epoch + 1,
+                count(never, "sample", "samples")
             ));
         }
         never + repeated == 0
@@ -268,7 +270,7 @@ mod tests {
             (|l| l.insert(1, l[0].clone()), "step 1 is there twice", 1),
             (
                 |l| l[0].samples[0] = l[0].samples[1],
-                "left out 1 samples",
+                "left out 1 sample and",
                 1,
             ),
             (|l| l[0].samples[0] = 99, "sample 99, which is not there", 1),

@@ -6,6 +6,7 @@
 
 pub mod adoption;
 pub mod checkpoint;
+pub mod count;
 pub mod googlenet;
 pub mod ids;
 pub mod ledger;

@@ -16,7 +16,7 @@ use super::status::LINGER_MS;
 use super::{RunContext, RunHandle, RunInput, Shown};
 use crate::journal::{JournalError, LiveRun, OnFull, Urgency};
 
-/// How often a run under way is told that time has passed, milliseconds.
+/// Interval of `Event::Tick` while a run is under way, milliseconds.
 const TICK_MS: u64 = 250;
 /// How often a run that waits refreshes what it shows, milliseconds.
 const REFRESH_MS: u64 = 1_000;
@@ -167,7 +167,7 @@ impl Actor {
                     reason,
                 };
                 self.apply(event).await?;
-                self.let_go(worker, was_in);
+                self.abort_if_removed(worker, was_in);
                 self.report(None);
                 if let Some(done) = done {
                     drop(done.send(Ok(())));
@@ -214,6 +214,7 @@ impl Actor {
             }
             RunInput::Assembled { key, result } => self.assembled(key, result).await?,
             RunInput::File(report) => self.file_report(report).await?,
+            RunInput::Panicked(error) => return Err(error.into()),
             RunInput::DeleteCheckpoint { step, reply } => {
                 if self.withdrawn("removing a checkpoint", reply.is_closed()) {
                     return Ok(());
@@ -329,7 +330,7 @@ impl Actor {
         Ok(())
     }
 
-    /// When the run is to be told that time has passed.
+    /// When the next `Event::Tick` is due.
     fn due(&self) -> Option<u64> {
         let pace = self.run.roster().map(|_| self.ticked + TICK_MS);
         [pace, self.run.wake()].into_iter().flatten().min()

@@ -11,6 +11,7 @@ use fovea_core::run::{FoundCheckpoint, Phase, Run};
 use tracing::{error, info, warn};
 
 use super::state::{Actor, RunActorError};
+use crate::blocking::blocking;
 use crate::journal::{OnFull, Urgency};
 use crate::store::{CheckpointStore, Segment, StoreError};
 
@@ -31,7 +32,7 @@ impl Actor {
         let id = self.run.id.clone();
         let known_generation = self.run.generation;
         let (store, run) = (self.cx.store.clone(), self.run.clone());
-        let unlisted = tokio::task::spawn_blocking(move || unlisted(&store, &run));
+        let unlisted = blocking(move || unlisted(&store, &run));
         let unlisted = match tokio::time::timeout(TIDY, unlisted).await {
             Ok(Ok(Ok(unlisted))) => unlisted,
             Ok(Ok(Err(error))) => {
@@ -39,7 +40,7 @@ impl Actor {
                 self.probe_start();
                 return Ok(());
             }
-            Ok(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+            Ok(Err(error)) => return Err(error.into()),
             Err(_) => {
                 warn!(run_id = %id, "store.slow: the folder of {id} could not be listed within {TIDY:?}");
                 self.probe_start();
@@ -68,14 +69,14 @@ impl Actor {
             keep.push(info);
         }
         let (store, name) = (self.cx.store.clone(), id.clone());
-        let sweep = tokio::task::spawn_blocking(move || store.sweep(&name, &keep));
+        let sweep = blocking(move || store.sweep(&name, &keep));
         match tokio::time::timeout(TIDY, sweep).await {
             // The store logs what it moves.
             Ok(Ok(Ok(_))) => {}
             Ok(Ok(Err(error))) => {
                 warn!(run_id = %id, %error, "store.unswept: the folder of {id} cannot be swept: {error}");
             }
-            Ok(Err(error)) => std::panic::resume_unwind(error.into_panic()),
+            Ok(Err(error)) => return Err(error.into()),
             Err(_) => {
                 warn!(run_id = %id, "store.slow: the folder of {id} could not be swept within {TIDY:?}");
             }

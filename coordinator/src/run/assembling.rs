@@ -272,9 +272,12 @@ impl Actor {
         };
         self.files_busy += 1;
         self.cx.tasks.spawn(async move {
-            let result = info.store(file, &journal, &run).await;
+            let input = match info.store(file, &journal, &run).await {
+                Ok(result) => RunInput::Assembled { key, result },
+                Err(panicked) => RunInput::Panicked(panicked),
+            };
             // Fails only when the actor is gone; the journal then never heard of it.
-            let _ = me.send(RunInput::Assembled { key, result });
+            let _ = me.send(input);
         });
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! Carrying out what the run decided: messages to workers, files, watchers, the log.
 //!
-//! Whatever is told anyone here is in the journal before (`actor::persist`).
+//! Whatever is sent from here is in the journal before (`actor::persist`).
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;

@@ -92,7 +92,7 @@ impl Actor {
         };
         self.apply(event).await?;
         let Some(generation) = serving else {
-            self.let_go(worker, was_in);
+            self.abort_if_removed(worker, was_in);
             return Ok(());
         };
         let run = self.run.id.clone();
@@ -123,7 +123,7 @@ impl Actor {
 
     /// A worker that was lost may have opened another session before it was sent its assignment; then it serves a
     /// generation that has gone on without it. The cluster drops this message for a worker that does not.
-    pub(super) fn let_go(&self, worker: WorkerId, was_in: Option<u64>) {
+    pub(super) fn abort_if_removed(&self, worker: WorkerId, was_in: Option<u64>) {
         if let Some(generation) = was_in
             && !self.run.is_member(&worker, generation)
         {

@@ -8,7 +8,7 @@
 //!                           └── storage: what the checkpoint store says
 //! ```
 //!
-//! `fovea_core::run` decides, the actor carries out. Whatever an effect tells anyone is in the journal before. Ended
+//! `fovea_core::run` decides, the actor carries out. Whatever an effect sends is in the journal before. Ended
 //! runs have no actor: they live in the journal until somebody asks for one of them again.
 //!
 //! - `actor`: the task and its turn
@@ -49,6 +49,7 @@ use fovea_core::spec::RunSpec;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
+use crate::blocking::Panicked;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::ApiError;
@@ -153,6 +154,8 @@ pub(crate) enum RunInput {
     },
     /// What reading a stored checkpoint showed.
     File(FileReport),
+    /// Work on the run's files panicked: its answer will not come.
+    Panicked(Panicked),
     /// Remove a checkpoint.
     DeleteCheckpoint {
         step: u64,
@@ -209,7 +212,7 @@ pub(crate) enum RunEvent {
 
 impl RunHandle {
     /// Sends the actor something. One that has closed meanwhile does not miss it: its run has ended.
-    /// What must not be lost is followed by a [`query`](Self::query), which tells.
+    /// What must not be lost is followed by a [`query`](Self::query), whose answer shows it.
     pub(crate) fn send(&self, input: RunInput) {
         let _ = self.inbox.send(input);
     }
@@ -235,7 +238,7 @@ impl RunHandle {
     }
 
     /// The run as it is, and what happens to it from now on; None if the actor has closed. It does not ask the actor, which
-    /// may be waiting for the journal. An event may be told that is in `now` already.
+    /// may be waiting for the journal. An event may come that is in `now` already.
     pub(crate) fn watch(&self) -> Option<Watched> {
         let events = self.events.upgrade()?.subscribe();
         Some(Watched {

@@ -8,6 +8,7 @@ use super::assembly::Assemblies;
 use super::ledger::Ledger;
 use super::report::RunStatus;
 use super::{RunContext, RunEvent, RunInput, Shown};
+use crate::blocking::Panicked;
 use crate::error::ApiError;
 use crate::journal::JournalError;
 
@@ -17,6 +18,9 @@ pub enum RunActorError {
     /// The journal is damaged.
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// Work on its files panicked.
+    #[error(transparent)]
+    Panicked(#[from] Panicked),
 }
 
 /// A run and all that is under way for it.
@@ -35,7 +39,7 @@ pub(super) struct Actor {
     pub(super) events: broadcast::Sender<RunEvent>,
     /// As last reported to the cluster.
     pub(super) status: Option<RunStatus>,
-    /// When the run was last told that time has passed.
+    /// When the run last got an `Event::Tick`.
     pub(super) ticked: u64,
     pub(super) refreshed: u64,
     /// To itself, from work on files.
@@ -49,7 +53,7 @@ pub(super) struct Actor {
     pub deleted: bool,
 }
 
-/// What a person is told when a request cannot be journalled.
+/// The error of a request that cannot be journalled.
 pub(super) fn not_written(error: &JournalError) -> ApiError {
     warn!(%error, "request.refused: it could not be journalled: {error}");
     ApiError::Unavailable(error.to_string())

@@ -4,15 +4,16 @@
 //! waits for it (`fovea_core::run`).
 
 use fovea_core::checkpoint::CheckpointInfo;
-use fovea_core::ids::RunId;
+use fovea_core::count::{count, plural};
 use fovea_core::run::Event;
 use tracing::{info, warn};
 
 use super::state::{Actor, RunActorError, not_written};
 use super::{DeletedRun, RunInput};
+use crate::blocking::blocking;
 use crate::error::ApiError;
 use crate::journal::OnFull;
-use crate::store::{CheckpointStore, StoreError};
+use crate::store::StoreError;
 
 /// What reading a stored checkpoint showed.
 #[derive(Debug)]
@@ -30,9 +31,10 @@ impl Actor {
             return;
         };
         self.files_busy += 1;
-        self.cx.tasks.spawn_blocking(move || {
+        self.cx.tasks.spawn(async move {
+            let input = blocking(work).await.unwrap_or_else(RunInput::Panicked);
             // Fails only when the actor is gone.
-            let _ = me.send(work());
+            let _ = me.send(input);
         });
     }
 
@@ -82,7 +84,6 @@ impl Actor {
         let (store, id) = (self.cx.store.clone(), self.run.id.clone());
         info!(run_id = %id, step = info.step, "checkpoint.removed: {id} step {}: retention", info.step);
         self.cx.tasks.spawn_blocking(move || {
-            keep_ledger(&store, &id, &info);
             if let Err(error) = store.remove(&id, &info) {
                 // The next start's sweep moves it to the trash.
                 warn!(run_id = %id, step = info.step, %error, "checkpoint.not_removed: {id} step {}: {error}", info.step);
@@ -94,7 +95,6 @@ impl Actor {
     pub(super) fn quarantine_file(&mut self, info: CheckpointInfo) {
         let (store, id) = (self.cx.store.clone(), self.run.id.clone());
         self.cx.tasks.spawn_blocking(move || {
-            keep_ledger(&store, &id, &info);
             // The store logs where the file lies now.
             if let Err(error) = store.quarantine(&id, &info) {
                 warn!(run_id = %id, step = info.step, %error, "checkpoint.not_quarantined: {id} step {}: {error}", info.step);
@@ -122,7 +122,7 @@ impl Actor {
         }
         // While the store is away nothing is taken off the list: the file would stay and nobody would know of it.
         let store = self.cx.store.clone();
-        if let Err(error) = blocking(move || store.check()).await {
+        if let Err(error) = blocking(move || store.check()).await? {
             return Ok(Err(ApiError::from(&error)));
         }
         let before = self.run.clone();
@@ -138,14 +138,13 @@ impl Actor {
         let store = self.cx.store.clone();
         let name = id.clone();
         let removed = blocking(move || {
-            keep_ledger(&store, &name, &info);
             match store.remove(&name, &info) {
                 // It is not listed any more, which is what was asked for.
                 Err(StoreError::Missing { .. }) => Ok(0),
                 removed => removed,
             }
         })
-        .await;
+        .await?;
         Ok(match removed {
             Ok(bytes) => {
                 info!(run_id = %id, step, bytes, "checkpoint.deleted: {id} step {step}: on request");
@@ -175,12 +174,14 @@ impl Actor {
         let checkpoints = self.run.checkpoints.len() as u32;
         if checkpoints > 0 && !with_checkpoints {
             return Ok(Err(ApiError::Precondition(format!(
-                "run {id} has {checkpoints} checkpoints; --with-checkpoints removes them, too"
+                "run {id} has {}; --with-checkpoints removes {}, too",
+                count(checkpoints, "checkpoint", "checkpoints"),
+                plural(checkpoints, "it", "them")
             ))));
         }
         // Files first: a removal that is cut off can be repeated as long as the run is listed.
         let (store, name) = (self.cx.store.clone(), id.clone());
-        let bytes = match blocking(move || store.remove_run(&name)).await {
+        let bytes = match blocking(move || store.remove_run(&name)).await? {
             Ok(bytes) => bytes,
             Err(error) => return Ok(Err(ApiError::from(&error))),
         };
@@ -194,21 +195,5 @@ impl Actor {
         info!(run_id = %id, checkpoints, bytes, "run.deleted: {id}: on request");
         self.deleted = true;
         Ok(Ok(DeletedRun { checkpoints, bytes }))
-    }
-}
-
-/// Keeps the ledger of a checkpoint that is about to go. Without it a restored journal may not be able to adopt later
-/// checkpoints, which is no reason to keep this one.
-fn keep_ledger(store: &CheckpointStore, run: &RunId, info: &CheckpointInfo) {
-    if let Err(error) = store.keep_ledger(run, info) {
-        warn!(run_id = %run, step = info.step, %error, "ledger.not_kept: {run} step {}: {error}", info.step);
-    }
-}
-
-/// Does work on files on a thread for that.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use fovea_core::checkpoint::{CheckpointInfo, Fingerprint};
 use fovea_core::run::Run;
 
+use crate::blocking::{Panicked, blocking};
 use crate::clock::unix_ms;
 use crate::journal::Journal;
 use crate::store::{AssemblyFile, CheckpointRecord, RunRecord, StoreError, low_priority};
@@ -27,7 +28,7 @@ impl Unfinished {
         file: Arc<AssemblyFile>,
         journal: &Journal,
         run: &Run,
-    ) -> Result<CheckpointInfo, StoreError> {
+    ) -> Result<Result<CheckpointInfo, StoreError>, Panicked> {
         let before = run
             .checkpoints
             .iter()
@@ -69,9 +70,6 @@ impl Unfinished {
         };
         let digest = self.digest;
         let finish = move || low_priority(|| file.finish(&digest, &record));
-        match tokio::task::spawn_blocking(finish).await {
-            Ok(result) => result,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
+        blocking(finish).await
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fovea_core::checkpoint::CheckpointInfo;
+use fovea_core::count::count;
 use fovea_core::ids::RunId;
 use fovea_proto::pb;
 use fovea_proto::pb::admin_server::Admin;
@@ -13,7 +14,8 @@ use tonic::{Request, Response, Status};
 use tracing::info;
 
 use super::transfer::Answers;
-use super::{Context, on_files, peer};
+use super::{Context, peer};
+use crate::blocking::blocking;
 use crate::error::ApiError;
 use crate::run::{FileReport, RunInput};
 use crate::store::{HeldDataset, StoreError};
@@ -136,8 +138,12 @@ impl Verification {
             checkpoints = self.summary.checkpoints,
             packs = self.summary.packs,
             problems = self.summary.problems,
-            "store.verified: {} files, {} with a problem",
-            self.summary.checkpoints + self.summary.packs,
+            "store.verified: {}, {} with a problem",
+            count(
+                self.summary.checkpoints + self.summary.packs,
+                "file",
+                "files"
+            ),
             self.summary.problems
         );
         let summary = std::mem::take(&mut self.summary);
@@ -243,7 +249,7 @@ impl Verification {
         // The store reports the bytes read so far, not those of a piece.
         let (sender, before, total) = (self.sender.clone(), self.summary.read_bytes, self.total);
         let what = what.to_owned();
-        let (result, read) = on_files(move || {
+        let (result, read) = blocking(move || {
             let (mut read, mut sent) = (0, None::<Instant>);
             let mut progress = |bytes: u64| {
                 read = bytes;

@@ -8,7 +8,8 @@ use tonic::{Request, Response, Status};
 
 use super::admin::{file_state, report_file};
 use super::transfer::{Answers, Stored, send_file};
-use super::{Context, check, on_files, peer};
+use super::{Context, check, peer};
+use crate::blocking::blocking;
 use crate::error::ApiError;
 use crate::run::{RunInput, Shown};
 
@@ -44,7 +45,7 @@ impl Checkpoints for CheckpointsService {
         let run = check::run_id("run_id", &run_id)?;
         let info = find(&self.0.runs.shown(&run).await?, step)?;
         let (store, id, wanted) = (self.0.checkpoints.clone(), run.clone(), info.clone());
-        let opened = on_files(move || store.open_file(&id, &wanted)).await?;
+        let opened = blocking(move || store.open_file(&id, &wanted)).await?;
         let file = match opened {
             Ok(file) => file,
             Err(error) => {
@@ -96,7 +97,7 @@ impl Checkpoints for CheckpointsService {
         let mut verified = Vec::with_capacity(wanted.len());
         for info in wanted {
             let (store, id, reading) = (self.0.checkpoints.clone(), run.clone(), info.clone());
-            let result = on_files(move || store.verify(&id, &reading, |_| {})).await?;
+            let result = blocking(move || store.verify(&id, &reading, |_| {})).await?;
             verified.push(pb::VerifiedCheckpoint {
                 checkpoint: Some((&info).into()),
                 state: file_state(&result).into(),

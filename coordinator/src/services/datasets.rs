@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use fovea_core::count::plural;
 use fovea_core::ids::DatasetName;
 use fovea_dataset::Split;
 use fovea_proto::pb::create_dataset_request::Part;
@@ -13,7 +14,8 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::warn;
 
 use super::transfer::{Answers, Receiving, Stored, send_file};
-use super::{Context, check, on_files, peer};
+use super::{Context, check, peer};
+use crate::blocking::blocking;
 use crate::catalogue::name_taken;
 use crate::error::ApiError;
 use crate::store::{HeldDataset, Upload};
@@ -67,7 +69,7 @@ impl Datasets for DatasetsService {
         named(&wanted)?;
         let held = self.0.datasets.now().find(&wanted)?;
         let store = self.0.dataset_files.clone();
-        let files = on_files(move || store.read_files(&held.manifest.digest)).await?;
+        let files = blocking(move || store.read_files(&held.manifest.digest)).await?;
         let (manifest, index) = files.map_err(|e| ApiError::from(&e))?;
         Ok(Response::new(pb::DatasetFiles {
             manifest: Bytes::from(manifest),
@@ -96,7 +98,7 @@ impl Datasets for DatasetsService {
         };
         let name = held.manifest.name.clone();
         let store = self.0.dataset_files.clone();
-        let file = match on_files(move || store.open_pack(&held, pack)).await? {
+        let file = match blocking(move || store.open_pack(&held, pack)).await? {
             Ok(file) => file,
             Err(error) => {
                 let datasets = &self.0.datasets;
@@ -154,8 +156,9 @@ impl Datasets for DatasetsService {
             .collect();
         if !needing.is_empty() {
             return Err(ApiError::Precondition(format!(
-                "dataset {name} is needed by {}; cancel them first (`fovea cancel RUN`)",
-                needing.join(", ")
+                "dataset {name} is needed by {}; cancel {} first (`fovea cancel RUN`)",
+                needing.join(", "),
+                plural(needing.len(), "it", "them")
             ))
             .into());
         }
@@ -180,7 +183,7 @@ impl DatasetsService {
         };
         let pb::DatasetFiles { manifest, index } = header;
         let checking = (manifest.clone(), index.clone());
-        let checked = on_files(move || Upload::check(&checking.0, &checking.1)).await??;
+        let checked = blocking(move || Upload::check(&checking.0, &checking.1)).await??;
         let catalogue = self.0.datasets.now();
         let same_name = catalogue.names().find(|(name, _)| **name == checked.name);
         if let Some((name, digest)) = same_name {
@@ -193,7 +196,7 @@ impl DatasetsService {
         }
         let store = self.0.dataset_files.clone();
         let mut upload =
-            on_files(move || Upload::begin(&store, checked, &manifest, &index)).await??;
+            blocking(move || Upload::begin(&store, checked, &manifest, &index)).await??;
         while let Some(message) = stream.next(&self.0).await? {
             let piece = match message.part {
                 Some(Part::Piece(piece)) => piece,
@@ -209,9 +212,9 @@ impl DatasetsService {
                     format!("has {} bytes; at most {CHUNK_BYTES} are taken", data.len()),
                 ));
             }
-            upload = on_files(move || upload.piece(pack, &data).map(|()| upload)).await??;
+            upload = blocking(move || upload.piece(pack, &data).map(|()| upload)).await??;
         }
-        let verified = on_files(move || upload.verify()).await??;
+        let verified = blocking(move || upload.verify()).await??;
         let added = self.0.datasets.add(verified).await?;
         Ok(match added.repaired {
             None => answer(&added.held, Outcome::Added, Vec::new()),
@@ -231,7 +234,7 @@ impl DatasetsService {
             return Ok(None);
         };
         let (store, reading) = (self.0.dataset_files.clone(), Arc::clone(&held));
-        let problems = on_files(move || store.verify(&reading, |_| {})).await?;
+        let problems = blocking(move || store.verify(&reading, |_| {})).await?;
         if problems.is_empty() {
             self.0.datasets.sound(digest).await;
             return Ok(Some(held));

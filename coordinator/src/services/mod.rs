@@ -19,7 +19,6 @@ use tokio_util::task::TaskTracker;
 use crate::catalogue::Datasets;
 use crate::config::Config;
 use crate::directory::Directory;
-use crate::error::ApiError;
 use crate::net::{Limits, peer};
 use crate::store::{CheckpointStore, DatasetStore};
 
@@ -43,13 +42,4 @@ pub(crate) struct Context {
     pub tasks: TaskTracker,
     /// Streams end when it is cancelled.
     pub closing: CancellationToken,
-}
-
-/// Does work on files on a thread that may wait for them.
-async fn on_files<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| ApiError::Internal(e.to_string()))
 }

@@ -14,6 +14,7 @@ use tracing::info;
 
 use super::transfer::Answers;
 use super::{Context, check, peer};
+use crate::blocking::blocking;
 use crate::clock::unix_ms;
 use crate::cluster::Request as ClusterRequest;
 use crate::directory::Directory;
@@ -214,14 +215,13 @@ impl RunsService {
             let Some(last) = entries.last() else { break };
             from = last.step + 1;
             // Some milliseconds of computation, off the threads that serve.
-            auditor = tokio::task::spawn_blocking(move || {
+            auditor = blocking(move || {
                 for entry in entries {
                     auditor.push(entry);
                 }
                 auditor
             })
-            .await
-            .map_err(|e| ApiError::Internal(e.to_string()))?;
+            .await?;
         }
         let Audit {
             steps,

@@ -197,13 +197,14 @@ impl CheckpointStore {
         self.inner.read_manifest(&path)
     }
 
-    /// Removes a checkpoint that the journal no longer lists, manifest first. Returns the bytes that became free: 0 when
-    /// it is gone already.
+    /// Removes a checkpoint that the journal no longer lists, manifest first; its ledger stays as a segment. Returns the
+    /// bytes that became free: 0 when it is gone already.
     ///
     /// # Errors
     /// As the disk reports; call it again then.
     pub(crate) fn remove(&self, run: &RunId, info: &CheckpointInfo) -> Result<u64, StoreError> {
         self.check()?;
+        self.inner.keep_ledger(run, info.step, info.generation);
         let path = self.inner.path(run, info);
         let mut bytes = 0;
         for path in [path.with_extension("json"), path] {

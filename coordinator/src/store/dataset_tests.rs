@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::test_support::{dataset, files, memory_folder, options, upload};
 use super::{DatasetStore, StoreError, StoreOptions, Upload, UploadError};
@@ -29,6 +29,10 @@ fn an_upload_adds_a_dataset_and_repairs_one_that_is_there() {
         (source.manifest_bytes.clone(), source.index.clone())
     );
     assert!(store.probe(&held).is_empty());
+    // What a kill before the journal's entry leaves.
+    assert_eq!(store.unlisted(&[digest.clone()]).unwrap(), [] as [PathBuf; 0]);
+    let place = root.path().join("datasets").join(digest);
+    assert_eq!(store.unlisted(&[]).unwrap(), [place]);
     let mut read = 0;
     assert!(store.verify(&held, |bytes| read = bytes).is_empty());
     assert_eq!(

@@ -26,7 +26,7 @@ use super::{StoreOptions, TEMPORARY, disk};
 const KIND: Kind = Kind {
     key: "datasets",
     name: "dataset store",
-    in_use: holds_datasets,
+    in_use: |dir| Ok(!digests_in(dir)?.is_empty()),
 };
 
 /// The dataset store. Clones share it. All calls wait for the disk.
@@ -193,6 +193,19 @@ impl DatasetStore {
         self.inner.root.free_bytes()
     }
 
+    /// The datasets in the store that are not among `known`, as their folders: what a kill between the files and the
+    /// journal leaves.
+    ///
+    /// # Errors
+    /// As the disk reports.
+    pub(crate) fn unlisted(&self, known: &[String]) -> Result<Vec<PathBuf>, StoreError> {
+        let dir = self.dir();
+        let found =
+            digests_in(dir).map_err(|error| self.inner.root.read_error(dir, error))?;
+        let unlisted = found.into_iter().filter(|digest| !known.contains(digest));
+        Ok(unlisted.map(|digest| self.place(&digest)).collect())
+    }
+
     pub(super) fn root(&self) -> &Root {
         &self.inner.root
     }
@@ -295,13 +308,14 @@ impl DatasetStore {
     }
 }
 
-/// Whether a folder holds at least one dataset.
-fn holds_datasets(dir: &Path) -> io::Result<bool> {
+/// The datasets in a folder, by digest.
+fn digests_in(dir: &Path) -> io::Result<Vec<String>> {
+    let mut found = Vec::new();
     for name in disk::list(dir)? {
         let is_digest = name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
-        if is_digest && disk::exists(&dir.join(name).join(MANIFEST_FILE))? {
-            return Ok(true);
+        if is_digest && disk::exists(&dir.join(&name).join(MANIFEST_FILE))? {
+            found.push(name);
         }
     }
-    Ok(false)
+    Ok(found)
 }

@@ -52,7 +52,7 @@ fn every_fault(
     }
 }
 
-/// A fault is never taken for damage, and a full disk is told as such.
+/// A fault is never taken for damage, and a full disk is reported as such.
 fn assert_kind(error: &StoreError, errno: i32, about: &str) {
     match error {
         StoreError::Corrupt { .. } | StoreError::TooNew { .. } => panic!("{about}"),
@@ -64,7 +64,7 @@ fn assert_kind(error: &StoreError, errno: i32, about: &str) {
         ),
         StoreError::Unreadable { source, .. } | StoreError::Write { source, .. } => {
             let found = source.raw_os_error();
-            // A store that is told that its folder is not there runs into it.
+            // A store that is opened on a folder that is not there runs into it.
             let there = [libc::ENOTEMPTY, libc::EEXIST].map(Some).contains(&found);
             assert!(
                 found == Some(errno) || (there && errno == libc::ENOENT),

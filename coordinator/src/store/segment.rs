@@ -9,7 +9,6 @@
 use std::io;
 use std::path::PathBuf;
 
-use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::ids::RunId;
 use fovea_core::ledger::Entry;
 use serde::{Deserialize, Serialize};
@@ -49,52 +48,6 @@ struct OnDisk {
 }
 
 impl CheckpointStore {
-    /// Keeps the ledger of a checkpoint that is about to be removed or put aside. Without a manifest, or with one of
-    /// version 1, there is nothing to keep.
-    ///
-    /// # Errors
-    /// As the disk reports; then nothing is left behind.
-    pub(crate) fn keep_ledger(&self, run: &RunId, info: &CheckpointInfo) -> Result<(), StoreError> {
-        let inner = self.inner();
-        inner.root.check()?;
-        let place = inner.path(run, info).with_extension("json");
-        let record = match inner.read_manifest(&place) {
-            Ok(manifest) => manifest.record,
-            Err(StoreError::Missing { .. }) => None,
-            Err(error) => return Err(error),
-        };
-        let Some(record) = record.filter(|record| !record.ledger.is_empty()) else {
-            return Ok(());
-        };
-        let path = segment_path(inner, run, info.step, info.generation);
-        let bytes = serde_json::to_vec(&OnDisk {
-            format: FORMAT.to_owned(),
-            run: run.clone(),
-            lineage: info.lineage,
-            generation: info.generation,
-            ledger: LedgerOnDisk::new(&record.ledger, record.train_samples),
-        })
-        .map_err(|error| StoreError::Write {
-            path: path.clone(),
-            source: error.into(),
-        })?;
-        inner.ensure_folder(&inner.root.dir().join(LEDGER))?;
-        let folder = segments_folder(inner, run);
-        inner.ensure_folder(&folder)?;
-        // In the root, where a start removes what a kill leaves.
-        let temporary = inner.root.temporary(inner.root.dir(), "ledger");
-        inner.remember(&temporary);
-        let written = disk::write_new(&temporary, &bytes)
-            .and_then(|()| disk::rename(&temporary, &path))
-            .map_err(|error| inner.root.write_error(&path, bytes.len() as u64, error));
-        if written.is_err() {
-            inner.root.discard_temporary(&temporary);
-        }
-        inner.forget(&temporary);
-        written?;
-        inner.sync_folder(&folder)
-    }
-
     /// The ledgers of the run's removed checkpoints. One that is not valid is left out: it only shortens what can be
     /// adopted.
     ///
@@ -125,6 +78,54 @@ impl CheckpointStore {
 }
 
 impl Inner {
+    /// Keeps the ledger of a checkpoint that is about to be removed or put aside. When that fails, it is logged: a
+    /// restored journal may then not be able to adopt later checkpoints, which is no reason to keep this one.
+    pub(super) fn keep_ledger(&self, run: &RunId, step: u64, generation: u64) {
+        if let Err(error) = self.write_segment(run, step, generation) {
+            warn!(run_id = %run, step, generation, %error, "ledger.not_kept: {run} step {step}: {error}");
+        }
+    }
+
+    /// Without a manifest, or with one of version 1, there is nothing to write.
+    fn write_segment(&self, run: &RunId, step: u64, generation: u64) -> Result<(), StoreError> {
+        let place = path_for(&self.folder(run), step, generation).with_extension("json");
+        let manifest = match self.read_manifest(&place) {
+            Ok(manifest) => manifest,
+            Err(StoreError::Missing { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let Some(record) = manifest.record.filter(|r| !r.ledger.is_empty()) else {
+            return Ok(());
+        };
+        let path = segment_path(self, run, step, generation);
+        let bytes = serde_json::to_vec(&OnDisk {
+            format: FORMAT.to_owned(),
+            run: run.clone(),
+            lineage: manifest.info.lineage,
+            generation,
+            ledger: LedgerOnDisk::new(&record.ledger, record.train_samples),
+        })
+        .map_err(|error| StoreError::Write {
+            path: path.clone(),
+            source: error.into(),
+        })?;
+        self.ensure_folder(&self.root.dir().join(LEDGER))?;
+        let folder = segments_folder(self, run);
+        self.ensure_folder(&folder)?;
+        // In the root, where a start removes what a kill leaves.
+        let temporary = self.root.temporary(self.root.dir(), "ledger");
+        self.remember(&temporary);
+        let written = disk::write_new(&temporary, &bytes)
+            .and_then(|()| disk::rename(&temporary, &path))
+            .map_err(|error| self.root.write_error(&path, bytes.len() as u64, error));
+        if written.is_err() {
+            self.root.discard_temporary(&temporary);
+        }
+        self.forget(&temporary);
+        written?;
+        self.sync_folder(&folder)
+    }
+
     /// Removes the ledger segments of a run. Returns the bytes that became free.
     pub(super) fn remove_segments(&self, run: &RunId) -> Result<u64, StoreError> {
         let folder = segments_folder(self, run);
@@ -160,4 +161,44 @@ fn parse(bytes: &[u8], of: &RunId, at: u64) -> Option<Segment> {
         generation,
         ledger,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::test_support::{Shelf, folder, record, run_id};
+
+    fn steps(shelf: &Shelf) -> Vec<u64> {
+        let segments = shelf.store.segments(&run_id()).unwrap();
+        let mut steps: Vec<u64> = segments
+            .iter()
+            .flat_map(|segment| &segment.ledger)
+            .map(|entry| entry.step)
+            .collect();
+        steps.sort();
+        steps
+    }
+
+    #[test]
+    fn whoever_takes_a_checkpoint_away_leaves_its_ledger() {
+        let shelf = Shelf::new();
+        assert!(steps(&shelf).is_empty());
+        shelf.store.remove(&run_id(), &shelf.infos[0]).unwrap();
+        assert_eq!(steps(&shelf), Vec::from_iter(1..=10));
+        let segment = &shelf.store.segments(&run_id()).unwrap()[0];
+        assert_eq!((segment.lineage, segment.generation), (3, 1));
+        assert_eq!(segment.ledger, record(10).run.ledger);
+        // Once more: there is nothing left to keep, and nothing is lost.
+        shelf.store.remove(&run_id(), &shelf.infos[0]).unwrap();
+        assert_eq!(steps(&shelf), Vec::from_iter(1..=10));
+        // A sweep, too: a kill may have come between the journal and the removal.
+        shelf.store.sweep(&run_id(), &[]).unwrap();
+        assert_eq!(steps(&shelf), Vec::from_iter(1..=20));
+
+        let shelf = Shelf::new();
+        shelf.store.quarantine(&run_id(), &shelf.infos[1]).unwrap();
+        assert_eq!(steps(&shelf), Vec::from_iter(11..=20));
+        shelf.store.remove_run(&run_id()).unwrap();
+        assert!(steps(&shelf).is_empty());
+        assert!(!folder(&shelf).exists());
+    }
 }

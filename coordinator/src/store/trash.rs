@@ -1,4 +1,4 @@
-//! The trash: checkpoints that were put aside, each in a folder whose name begins with the time.
+//! The trash: checkpoints that were put aside, each in a folder whose name begins with the time (UTC).
 //!
 //! A sweep or a quarantine may be wrong about what it moves (a journal restored from a backup that is too old, a disk
 //! controller that returns wrong bytes for a while). So nothing is deleted for days, and people can move it back.
@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use fovea_core::ids::RunId;
+use time::{OffsetDateTime, PrimitiveDateTime, format_description};
 use tracing::info;
 
 use super::disk;
@@ -24,8 +25,8 @@ pub(super) const TRASH: &str = ".trash";
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
 impl Inner {
-    /// Moves the files at a checkpoint's place into a new folder of the trash, which it returns. `Missing` when there
-    /// are none.
+    /// Moves the files at a checkpoint's place into a new folder of the trash, which it returns; its ledger stays as a
+    /// segment. `Missing` when there are none.
     pub(super) fn discard(
         &self,
         run: &RunId,
@@ -44,6 +45,7 @@ impl Inner {
         if files.is_empty() {
             return Err(self.root.read_error(&path, io::ErrorKind::NotFound.into()));
         }
+        self.keep_ledger(run, step, generation);
         let entry = self.new_entry(run)?;
         let failed = |error| self.root.write_error(&entry, 0, error);
         for path in &files {
@@ -58,10 +60,10 @@ impl Inner {
     fn new_entry(&self, run: &RunId) -> Result<PathBuf, StoreError> {
         let trash = self.root.dir().join(TRASH);
         self.ensure_folder(&trash)?;
-        let now_ms = unix_ms(SystemTime::now());
+        let now = time_name(SystemTime::now());
         loop {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let entry = trash.join(format!("{now_ms}-{number}-{run}"));
+            let entry = trash.join(format!("{now}-{number}-{run}"));
             match disk::make_folder(&entry) {
                 Ok(()) => {
                     disk::sync_folder(&trash)
@@ -88,7 +90,6 @@ impl Inner {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             Err(error) => return Err(self.root.read_error(&trash, error)),
         };
-        let time_of = |name: &str| name.split('-').next()?.parse::<u64>().ok();
         // Entries with other names were put there by people.
         let mut entries: Vec<(u64, String)> = names
             .into_iter()
@@ -107,5 +108,45 @@ impl Inner {
             info!("trash.removed: {} ({freed} bytes)", path.display());
         }
         Ok(total)
+    }
+}
+
+/// The format of the time in an entry's name. Such names sort by time.
+const TIME: &str = "[year][month][day]T[hour][minute][second].[subsecond digits:3]Z";
+
+/// `now` in the format [`TIME`], UTC.
+fn time_name(now: SystemTime) -> String {
+    format_description::parse_borrowed::<2>(TIME)
+        .ok()
+        .and_then(|format| OffsetDateTime::from(now).format(&format).ok())
+        // Of a clock beyond the year 9999: an entry that is never removed.
+        .unwrap_or_else(|| "undated".to_owned())
+}
+
+/// The time in an entry's name, milliseconds since the Unix epoch. None: the name is not one of ours.
+fn time_of(name: &str) -> Option<u64> {
+    let (time, _) = name.split_once('-')?;
+    let format = format_description::parse_borrowed::<2>(TIME).ok()?;
+    let time = PrimitiveDateTime::parse(time, &format).ok()?.assume_utc();
+    Some(unix_ms(time.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use super::*;
+
+    #[test]
+    fn the_time_in_a_name_is_readable_and_read_back() {
+        let now = UNIX_EPOCH + Duration::from_millis(1_795_633_251_042);
+        assert_eq!(time_name(now), "20261125T190051.042Z");
+        assert_eq!(
+            time_of("20261125T190051.042Z-7-r-1"),
+            Some(1_795_633_251_042)
+        );
+        for other in ["", "notes", "my-files", "20261399T190051.042Z-7-r-1"] {
+            assert_eq!(time_of(other), None, "{other}");
+        }
     }
 }

@@ -6,6 +6,7 @@ use super::{
     Effect, FUTILE_FAILURES, FUTILE_GENERATIONS, Heartbeat, Outcome, Phase, Run, STALE_GENERATIONS,
     Stopping,
 };
+use crate::count::count;
 use crate::ids::WorkerId;
 use crate::roster::Roster;
 
@@ -145,8 +146,8 @@ impl Run {
             self.fail(hopeless, &ids(&members), out);
             return;
         }
-        let (count, min) = (members.len(), self.fewest());
-        if count >= min {
+        let (left, min) = (members.len(), self.fewest());
+        if left >= min {
             let stopping = self.stopping();
             self.begin(
                 now,
@@ -159,7 +160,8 @@ impl Run {
             );
             return;
         }
-        let reason = format!("{reason}; {count} of at least {min} workers are left");
+        let left = count(left, "worker", "workers");
+        let reason = format!("{reason}; {left} left, at least {min} needed");
         let stopping = self.stopping();
         self.abort(ids(&members), &reason, out);
         let phase = match stopping {

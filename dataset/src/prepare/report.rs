@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::leftovers::Swept;
 use crate::labels::LabelsError;
 use crate::{Counts, ManifestError, Split};
+use fovea_core::count;
 
 /// The dataset that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,7 +133,8 @@ impl fmt::Display for Warning {
             ),
             Warning::Unlabelled { count, examples } => write!(
                 f,
-                "{count} images have no label and are not used: {}{}",
+                "{} not used: {}{}",
+                count::count(*count, "image has no label and is", "images have no label and are"),
                 examples.join(", "),
                 if *count > examples.len() { ", ..." } else { "" }
             ),

@@ -7,11 +7,12 @@ use fovea_proto::{CHUNK_BYTES, pb};
 use tonic::Streaming;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::blocking::blocking;
 use crate::error::ApiError;
 use crate::messages::SliceClaim;
 use crate::run::{RunInput, SliceTicket};
 use crate::services::transfer::Receiving;
-use crate::services::{Context, check, on_files};
+use crate::services::{Context, check};
 
 /// Takes a slice: checked, written at its place, verified, flushed to disk, reported to the run.
 pub(super) async fn take_slice(
@@ -75,7 +76,7 @@ pub(super) async fn take_slice(
         // This call may be dropped while the bytes are being written; the slice is not free for
         // another try before they are.
         let writing = Arc::clone(&claim);
-        hash = on_files(move || {
+        hash = blocking(move || {
             let _writing = writing;
             file.write_at(&data, at).map_err(|e| ApiError::from(&e))?;
             hash.update(&data);
@@ -96,7 +97,7 @@ pub(super) async fn take_slice(
             format!("says {digest}, but the bytes that came have {found}"),
         ));
     }
-    on_files(move || file.sync().map_err(|e| ApiError::from(&e))).await??;
+    blocking(move || file.sync().map_err(|e| ApiError::from(&e))).await??;
     // With the claim, so that nobody else began in between.
     let stored = |reply| RunInput::SliceStored {
         key,

@@ -71,7 +71,7 @@ fn too_few_survivors_let_go_and_wait() {
     let Phase::Queued { reason: Some(why) } = &run.phase else {
         panic!("{:?}", run.phase)
     };
-    assert!(why.contains("1 of at least 2"), "{why}");
+    assert!(why.contains("1 worker left, at least 2 needed"), "{why}");
     assert_eq!(run.wake(), None);
     // It accepts no fewer workers than `workers.min`, and at most `workers.max` of them.
     assert!(run.apply(2, assigned(&[1])).is_empty());

@@ -1,0 +1,224 @@
+//! The task that changes the catalogue.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fovea_core::ids::DatasetName;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tracing::{error, info, warn};
+
+use super::{Added, Catalogue, Command, Datasets, Entry, Problem, Problems, name_taken};
+use crate::blocking::blocking;
+use crate::error::ApiError;
+use crate::journal::Journal;
+use crate::store::{DatasetStore, StoreError, Stored, Verified};
+
+/// Commands that may wait for the task.
+const INBOX: usize = 64;
+/// How often what cannot be read is tried again.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// Starts the task. It ends when nobody can reach it any more.
+pub(crate) fn start(
+    catalogue: Catalogue,
+    store: DatasetStore,
+    journal: Journal,
+) -> (Datasets, tokio::task::JoinHandle<()>) {
+    let (shown, now) = watch::channel(Arc::new(catalogue));
+    let (commands, inbox) = mpsc::channel(INBOX);
+    let task = Task {
+        store,
+        journal,
+        shown,
+    };
+    (Datasets { commands, now }, tokio::spawn(task.run(inbox)))
+}
+
+struct Task {
+    store: DatasetStore,
+    journal: Journal,
+    shown: watch::Sender<Arc<Catalogue>>,
+}
+
+impl Task {
+    async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
+        let mut again = tokio::time::interval(AGAIN);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // At most one: a dataset that is being read again.
+        let mut reading = JoinSet::new();
+        loop {
+            tokio::select! {
+                command = inbox.recv() => match command {
+                    None => return,
+                    Some(Command::Add { upload, reply }) => drop(reply.send(self.add(*upload).await)),
+                    Some(Command::Remove { name, reply }) => drop(reply.send(self.remove(name).await)),
+                    Some(Command::Sound { digest }) => drop(self.change(&digest, |e| e.problems = Problems::default())),
+                    Some(Command::Report { digest, pack, problem }) => self.pack_state(&digest, pack, problem),
+                },
+                Some(read) = reading.join_next() => match read {
+                    Ok(entry) => self.read_again(entry),
+                    Err(error) => error!("dataset.not_read: reading a dataset again panicked: {error}"),
+                },
+                _ = again.tick(), if reading.is_empty() => {
+                    if let Some(digest) = self.may_recover() {
+                        let store = self.store.clone();
+                        reading.spawn_blocking(move || Entry::read(&store, digest));
+                    }
+                }
+            }
+        }
+    }
+
+    async fn add(&mut self, upload: Verified) -> Result<Added, ApiError> {
+        let (name, digest) = upload.name_and_digest();
+        self.may_add(&name, &digest)?;
+        let Stored {
+            held,
+            added,
+            repaired,
+            unreadable,
+        } = blocking(move || upload.store()).await??;
+        if let Some((pack, error)) = unreadable.first() {
+            // Nothing was put over what cannot be read: it may be right.
+            let pack = *pack;
+            let error = ApiError::from(error);
+            return Err(ApiError::Unavailable(format!(
+                "dataset {name}, pack {pack}, cannot be read now ({error}), so it was not replaced; correct the cause and try again"
+            )));
+        }
+        let repaired = (!added).then_some(repaired);
+        self.journal
+            .put_dataset(&name, &digest)
+            .await
+            .map_err(|e| ApiError::Unavailable(e.to_string()))?;
+        match &repaired {
+            None => info!(
+                dataset = %name,
+                digest,
+                train = held.patients.len(),
+                validation = held.validation,
+                "dataset.added: {name}"
+            ),
+            Some(packs) => {
+                info!(dataset = %name, digest, ?packs, "dataset.repaired: {name}: {} packs replaced", packs.len())
+            }
+        }
+        let held = Arc::new(held);
+        let entry = Entry {
+            digest,
+            held: Some(Arc::clone(&held)),
+            problems: Problems::default(),
+        };
+        self.edit(|catalogue| {
+            catalogue.entries.insert(name, entry);
+        });
+        Ok(Added { held, repaired })
+    }
+
+    fn may_add(&self, name: &DatasetName, digest: &str) -> Result<(), ApiError> {
+        match self.shown.borrow().entries.get(name) {
+            Some(entry) if entry.digest != digest => Err(name_taken(name, &entry.digest)),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    async fn remove(&mut self, name: DatasetName) -> Result<u64, ApiError> {
+        let entry = self.shown.borrow().entries.get(&name).cloned();
+        let entry = entry.ok_or_else(|| ApiError::no_dataset(&name))?;
+        self.journal
+            .remove_dataset(&name)
+            .await
+            .map_err(|e| ApiError::Unavailable(e.to_string()))?;
+        self.edit(|catalogue| {
+            catalogue.entries.remove(&name);
+        });
+        let shared = self
+            .shown
+            .borrow()
+            .entries
+            .values()
+            .any(|e| e.digest == entry.digest);
+        if shared {
+            return Ok(0);
+        }
+        let (store, digest) = (self.store.clone(), entry.digest);
+        let removed = blocking(move || store.remove(&digest)).await?;
+        let bytes = match removed {
+            Ok(bytes) => bytes,
+            Err(StoreError::Missing { .. }) => 0,
+            Err(error) => return Err(ApiError::from(&error)),
+        };
+        info!(dataset = %name, bytes, "dataset.deleted: {name}: on request");
+        Ok(bytes)
+    }
+
+    fn pack_state(&self, digest: &str, pack: u32, problem: Option<Problem>) {
+        if let Some(problem) = &problem {
+            let text = &problem.text;
+            warn!(
+                digest,
+                pack, "pack.unusable: dataset {digest}, pack {pack}: {text}"
+            );
+        }
+        self.change(digest, |entry| match problem {
+            Some(problem) => drop(entry.problems.packs.insert(pack, problem)),
+            None => drop(entry.problems.packs.remove(&pack)),
+        });
+    }
+
+    /// The digest of a dataset that could not be read and may be readable now.
+    fn may_recover(&self) -> Option<String> {
+        let catalogue = self.shown.borrow();
+        let entry = catalogue.entries.values().find(|e| e.may_recover())?;
+        Some(entry.digest.clone())
+    }
+
+    fn read_again(&self, read: Entry) {
+        let digest = read.digest.clone();
+        let name = self.change(&digest, |entry| {
+            entry.problems.whole = read.problems.whole;
+            if read.held.is_some() {
+                entry.held = read.held;
+                // What a complete read found corrupt may still have the right size.
+                entry.problems.packs.retain(|_, problem| !problem.transient);
+                entry.problems.packs.extend(read.problems.packs);
+            }
+        });
+        if let Some(name) = name
+            && self.shown.borrow().problem(&digest).is_none()
+        {
+            info!(dataset = %name, "dataset.usable: {name} can be read again");
+        }
+    }
+
+    /// Returns the dataset's name if that made a difference.
+    fn change(&self, digest: &str, change: impl FnOnce(&mut Entry)) -> Option<DatasetName> {
+        let entry = {
+            let catalogue = self.shown.borrow();
+            catalogue
+                .entries
+                .iter()
+                .find(|(_, e)| e.digest == digest)
+                .map(|(n, e)| (n.clone(), e.clone()))
+        };
+        let (name, mut entry) = entry?;
+        let before = entry.problems.clone();
+        let was_held = entry.held.is_some();
+        change(&mut entry);
+        if entry.problems == before && entry.held.is_some() == was_held {
+            return None;
+        }
+        self.edit(|catalogue| drop(catalogue.entries.insert(name.clone(), entry)));
+        Some(name)
+    }
+
+    fn edit(&self, edit: impl FnOnce(&mut Catalogue)) {
+        let mut next = Catalogue {
+            entries: self.shown.borrow().entries.clone(),
+        };
+        edit(&mut next);
+        self.shown.send_replace(Arc::new(next));
+    }
+}

@@ -150,11 +150,12 @@ impl Coordinator {
             commit_time,
         } = journal.stats();
         let mean_ms = commit_time.as_secs_f64() * 1000.0 / commits.max(1) as f64;
+        let mean_ms = (mean_ms * 10.0).round() / 10.0;
         info!(
             commits,
             writes,
             mean_ms,
-            "journal.closing: {writes} writes in {commits} commits of {mean_ms:.1} ms"
+            "journal.closing: {writes} writes in {commits} commits of {mean_ms} ms"
         );
         if timeout(GOODBYE, journal.close()).await.is_err() {
             warn!(

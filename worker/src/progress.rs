@@ -1,4 +1,4 @@
-//! Progress of an assignment, by which the coordinator tells a working worker from a stuck one.
+//! Progress of an assignment, by which the coordinator distinguishes a working worker from a stuck one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -79,12 +79,12 @@ impl Actor {
         Ok(session)
     }
 
-    /// Tells the runs that count on `worker`, and the one that it says it serves, that it is there.
+    /// Reports to the runs that count on `worker`, and to the one that it says it serves, that it is connected.
     fn returned(&mut self, worker: &WorkerId, serving: Option<Served>, replaced: bool) {
-        let mut told = self.members.get(worker).cloned().unwrap_or_default();
+        let mut affected = self.members.get(worker).cloned().unwrap_or_default();
         let served = serving.as_ref().and_then(|s| self.number(&s.run));
-        told.extend(served);
-        for number in told {
+        affected.extend(served);
+        for number in affected {
             if let Some(live) = self.runs.get(&number) {
                 let generation = serving
                     .as_ref()

@@ -32,9 +32,9 @@ pub(super) struct Live {
     pub status: RunStatus,
     /// Since when it could start, on the coordinator's clock.
     pub startable_since: Option<u64>,
-    /// Why it waits, as last told.
+    /// Why it waits, as last sent to it.
     pub waiting: Option<String>,
-    /// What is wrong with its dataset, as last told.
+    /// What is wrong with its dataset, as last sent to it.
     pub data_problem: Option<String>,
 }
 

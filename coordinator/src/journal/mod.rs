@@ -1,4 +1,4 @@
-//! The journal: what the coordinator has promised, on disk before anyone is told.
+//! The journal: what the coordinator has promised, on disk before it is acknowledged.
 //!
 //! ```text
 //!  run actors, services ── Journal (a handle, cheap to clone)
@@ -42,6 +42,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use fovea_core::count::count;
 use fovea_core::ids::DatasetName;
 use fovea_core::ledger;
 use fovea_core::run::Run;
@@ -141,10 +142,10 @@ impl Journal {
         let (path, counted) = (path.to_owned(), counters.clone());
         info!(
             path = %path.display(),
-            "journal.opened: {} in {:.3} s; {} runs go on, {} have ended",
+            "journal.opened: {} in {:.3} s; {}, {} ended",
             path.display(),
             begun.elapsed().as_secs_f64(),
-            recovered.live.len(),
+            count(recovered.live.len(), "run goes on", "runs go on"),
             recovered.terminal_runs
         );
         let body = move || {

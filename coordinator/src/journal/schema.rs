@@ -15,6 +15,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use fovea_core::count::count;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use serde::Deserialize;
 use tracing::info;
@@ -264,10 +265,10 @@ fn migrate(db: &mut Connection, path: &Path, backup: &Path) -> Result<(), Journa
     })?;
     info!(
         path = %path.display(),
-        "journal.migrated: {} from schema version {OLDEST} to {VERSION} in {:.2} s, {runs} runs; the old one is \
-         kept as {}",
+        "journal.migrated: {} from schema version {OLDEST} to {VERSION} in {:.2} s, {}; the old one is kept as {}",
         path.display(),
         begun.elapsed().as_secs_f64(),
+        count(runs, "run", "runs"),
         backup.display()
     );
     Ok(())

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use fovea_core::count::count;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_stream::Stream;
@@ -57,12 +58,12 @@ impl Incoming {
                 Some(Connection::new(stream, peer, self.deadlines, permit))
             }
             Err(reached) => {
-                if let Some(count) = self.refusals.on_event(Instant::now()) {
+                if let Some(closed) = self.refusals.on_event(Instant::now()) {
                     warn!(
                         %peer,
-                        count,
-                        "connection.refused: closed {count} new connections, the last from {peer}: \
-                         {reached}"
+                        count = closed,
+                        "connection.refused: closed {}, the last from {peer}: {reached}",
+                        count(closed, "new connection", "new connections")
                     );
                 }
                 // Best effort: it is closed at once, whether the client can read this or not.

@@ -48,7 +48,7 @@ async fn loss_after_loss_until_too_few_are_left_and_then_anew_with_who_holds_the
     let queued = watch.until(Phase::Queued).await;
     assert!(queued.reason.contains("w1"), "{}", queued.reason);
     assert!(
-        queued.reason.contains("1 of at least 2"),
+        queued.reason.contains("1 worker left, at least 2 needed"),
         "{}",
         queued.reason
     );

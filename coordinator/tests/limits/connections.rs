@@ -53,11 +53,11 @@ async fn a_thousand_idle_connections_keep_nobody_out() {
         refused.push(closed(stream).await);
     }
     assert_eq!(refused.len(), 700);
-    let told = refused.iter().filter(|bytes| {
+    let explained = refused.iter().filter(|bytes| {
         let text = String::from_utf8_lossy(bytes);
         text.contains("max_connections_per_client") && text.contains("127.0.0.2")
     });
-    assert_eq!(told.count(), 700);
+    assert_eq!(explained.count(), 700);
     // Meanwhile another client is served.
     let worker = Worker::join(&server, "w").await;
     // The others are closed once they are late with their handshake, and leave room for new ones.

@@ -147,8 +147,8 @@ async fn sixty_watchers_leave_the_journal_its_descriptors() {
     assert!(watches.len() >= 10, "{} watch", watches.len());
     assert!(refusals.len() >= 10, "{} were refused", refusals.len());
     // A client may see its connection break before it reads why; most do read it.
-    let told = refusals.iter().filter(|text| text.contains("ulimit -n"));
-    assert!(told.count() > 0, "{refusals:?}");
+    let explained = refusals.iter().filter(|text| text.contains("ulimit -n"));
+    assert!(explained.count() > 0, "{refusals:?}");
     let line = process.until("connection.refused").await;
     assert!(line.contains("ulimit -n"), "{line}");
 

@@ -48,7 +48,7 @@ async fn a_full_disk_refuses_or_delays_and_loses_nothing() {
         reason.contains("the disk is full: free at least"),
         "{reason}"
     );
-    // Who does not wait is told at once what to do, also many at a time.
+    // A write that does not wait is refused at once with what to do, also many at a time.
     for number in 2..3000 {
         let error = within(journal.put(&run(number), OnFull::Refuse))
             .await
@@ -100,10 +100,10 @@ async fn a_blocked_journal_takes_no_time() {
 impl Journal {
     /// The processor time that the thread has taken.
     async fn thread_time(&self) -> Duration {
-        let (tell, told) = oneshot::channel();
-        self.with(|_| tell.send(super::thread_time()).unwrap())
+        let (send, sent) = oneshot::channel();
+        self.with(|_| send.send(super::thread_time()).unwrap())
             .await;
-        told.await.unwrap()
+        sent.await.unwrap()
     }
 }
 
@@ -132,7 +132,7 @@ async fn one_that_is_refused_blocks_nobody() {
     assert_eq!(*journal.blocked().borrow(), None);
 }
 
-/// To close does not wait for a disk that stays full, and who waited is told.
+/// To close does not wait for a disk that stays full, and a write that waited gets an error.
 #[tokio::test]
 async fn a_full_disk_does_not_keep_the_journal_open() {
     let (_folder, path) = place();

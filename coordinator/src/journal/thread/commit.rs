@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use fovea_core::count::count;
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -128,9 +129,9 @@ impl Thread {
             None => {
                 error!(
                     writes = self.held.len(),
-                    "journal.blocked: {} writes wait, and so do the runs that they belong to; they are tried \
-                     again until they succeed: {error}",
-                    self.held.len()
+                    "journal.blocked: {}, and so do the runs that they belong to; they are tried again until they \
+                     succeed: {error}",
+                    count(self.held.len(), "write waits", "writes wait")
                 );
                 RETRY_FIRST
             }

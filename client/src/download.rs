@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use tonic::{Code, Status};
 
 use crate::client::Client;
+use crate::count::{count, plural};
 use crate::error::Error;
 
 impl Client {
@@ -80,8 +81,10 @@ impl Client {
         };
         if received != info.bytes {
             return Err(damaged(format!(
-                "received {received} bytes, {} were announced",
-                info.bytes
+                "received {}, {} {} announced",
+                count(received, "byte", "bytes"),
+                info.bytes,
+                plural(info.bytes, "was", "were")
             )));
         }
         let digest = hex::encode(state.finalize());

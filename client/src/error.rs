@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use fovea_proto::{ChannelError, ConvertError};
 use tonic::Code;
 
+use crate::count::{count, plural};
 use crate::runfile::RunFileError;
 
 /// Why a command failed.
@@ -113,7 +114,7 @@ pub enum Error {
     #[error("not confirmed; nothing was removed")]
     NotConfirmed,
     /// Some of several removals failed. Each reason was printed before.
-    #[error("{failed} of {of} were not removed")]
+    #[error("{failed} of {of} {} not removed", plural(*failed, "was", "were"))]
     Remove {
         /// Number of failures.
         failed: usize,
@@ -191,12 +192,11 @@ impl std::fmt::Display for VerifiedCounts {
             .filter(|(n, _)| *n > 0)
             .map(|(n, state)| format!("{n} {state}"))
             .collect();
-        let files = if self.of == 1 { "file" } else { "files" };
         write!(
             f,
-            "{}: of {} {files}, {}",
+            "{}: of {}, {}",
             self.what,
-            self.of,
+            count(self.of, "file", "files"),
             found.join(", ")
         )
     }

@@ -232,7 +232,7 @@ async fn impossible_requests_are_refused_before_anything_starts() {
                 file,
             ],
             2,
-            "--set workers.min=2: the run waits for 2 workers, and only 1 are started; give -n 2",
+            "--set workers.min=2: the run waits for 2 workers, and only 1 is started; give -n 2",
         ),
         (
             &bin,

@@ -3,9 +3,10 @@
 //! Several things can be named. A failure does not stop the others: each result is printed as it
 //! comes, and the exit code is that of the first failure.
 
-use super::format::{bytes, count};
+use super::format::bytes;
 use super::output::{Kind, Output, Record};
 use crate::client::Client;
+use crate::count::{count, plural};
 use crate::error::Error;
 use crate::view::Removed;
 
@@ -23,7 +24,7 @@ pub async fn runs(
             // What is not there is reported when it is removed.
             if let Ok(run) = client.run(id).await {
                 let stored: u64 = run.checkpoints.iter().map(|c| c.bytes).sum();
-                let kept = count(run.checkpoints.len() as u64, "checkpoint", "checkpoints");
+                let kept = count(run.checkpoints.len(), "checkpoint", "checkpoints");
                 known.push(format!(
                     "{id} ({}, {kept}{})",
                     run.phase.as_str(),
@@ -79,8 +80,9 @@ pub async fn checkpoints(
     if !yes {
         let listed: Vec<String> = steps.iter().map(u64::to_string).collect();
         let question = format!(
-            "Remove {} of run {run} (step {})? This cannot be undone.",
-            count(steps.len() as u64, "checkpoint", "checkpoints"),
+            "Remove {} of run {run} ({} {})? This cannot be undone.",
+            count(steps.len(), "checkpoint", "checkpoints"),
+            plural(steps.len(), "step", "steps"),
             listed.join(", ")
         );
         if !output.confirm(&question)? {
@@ -108,11 +110,7 @@ pub async fn datasets(
     if !yes {
         let question = format!(
             "Remove {} {} from the coordinator?",
-            if names.len() == 1 {
-                "dataset"
-            } else {
-                "datasets"
-            },
+            plural(names.len(), "dataset", "datasets"),
             names.join(", ")
         );
         if !output.confirm(&question)? {
@@ -162,7 +160,7 @@ impl<'a> Tally<'a> {
                 let with = match self.kind {
                     Kind::Run if removed.checkpoints > 0 => format!(
                         " with {}",
-                        count(u64::from(removed.checkpoints), "checkpoint", "checkpoints")
+                        count(removed.checkpoints, "checkpoint", "checkpoints")
                     ),
                     Kind::Run | Kind::Checkpoint | Kind::Dataset => String::new(),
                 };

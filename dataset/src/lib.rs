@@ -19,6 +19,7 @@ mod decode;
 pub mod eye;
 mod index;
 pub mod labels;
+pub mod leftovers;
 mod lines;
 mod manifest;
 mod pack;

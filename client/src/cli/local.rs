@@ -364,7 +364,7 @@ async fn leave(
     let mut model = None;
     if let Some(newest) = run.checkpoints.last() {
         let path = dir.join("model.safetensors");
-        fetch_with_bar(client, &run.id, Some(newest.step), &path, output).await?;
+        fetch_with_bar(client, &run.id, Some(newest.step), &path, true, output).await?;
         model = Some(path);
     }
     let metrics = dir.join("metrics.json");

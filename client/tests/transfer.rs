@@ -185,6 +185,7 @@ async fn a_corrupt_checkpoint_names_the_previous_one() {
         "24",
         "-o",
         target.to_str().unwrap(),
+        "--overwrite",
     ];
     let output = fovea(&fake.serve().await, &args).await;
     let printed = stderr(&output);

@@ -28,7 +28,7 @@ mod rotate;
 pub mod split;
 pub mod synthetic;
 
-pub use blocks::{Blocks, BlocksError, BlocksId};
+pub use blocks::{Blocks, BlocksError, BlocksId, BlocksProblem};
 pub use dataset::{Dataset, DatasetError};
 pub use decode::{DecodeError, decode};
 pub use eye::Eye;
@@ -40,7 +40,8 @@ pub use manifest::{
 };
 pub use pack::{PackError, PackFile, verify_pack};
 pub use prepare::{
-    Excluded, MaxBad, PrepareError, PrepareOptions, PrepareReport, Progress, Warning, prepare,
+    Excluded, MaxBad, MaxBadError, PrepareError, PrepareOptions, PrepareReport, Progress, Warning,
+    prepare,
 };
 pub use rotate::rotate90;
 

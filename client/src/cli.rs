@@ -104,9 +104,12 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Pause { run } => runs::pause(&connect().await?, &run, output).await,
         Command::Resume(command) => runs::resume(&connect().await?, &command, output).await,
         Command::Checkpoints { run } => checkpoints::list(&connect().await?, &run, output).await,
-        Command::Checkpoint(CheckpointCommand::Get { run, step, out }) => {
-            checkpoints::get(&connect().await?, &run, step, out, output).await
-        }
+        Command::Checkpoint(CheckpointCommand::Get {
+            run,
+            step,
+            out,
+            overwrite,
+        }) => checkpoints::get(&connect().await?, &run, step, out, overwrite, output).await,
         Command::Checkpoint(CheckpointCommand::Verify { run, step }) => {
             checkpoints::verify(&connect().await?, &run, step, output).await
         }

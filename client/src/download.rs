@@ -4,15 +4,19 @@ use std::io::Write;
 use std::path::Path;
 
 use fovea_core::checkpoint::CheckpointInfo;
+use fovea_dataset::leftovers::{self, Names, TemporaryFile};
 use fovea_proto::pb::checkpoint_chunk::Part;
 use sha2::{Digest, Sha256};
 use tonic::{Code, Status};
 
 use crate::client::Client;
+use crate::count::{count, plural};
 use crate::error::Error;
 
 impl Client {
-    /// Fetches the checkpoint of `step`, or the newest, to `target`.
+    /// Fetches the checkpoint of `step`, or the newest, to `target`. A file that is there already is
+    /// replaced if `overwrite`, else [`Error::Exists`]. What killed fetches left in the folder is
+    /// swept.
     ///
     /// `progress` is called with (bytes received, bytes in all). Size and SHA-256 are compared with
     /// those announced. On any error nothing is left behind, and `target` stays as it was:
@@ -23,8 +27,15 @@ impl Client {
         run_id: &str,
         step: Option<u64>,
         target: &Path,
+        overwrite: bool,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<CheckpointInfo, Error> {
+        let exists = || Error::Exists {
+            path: target.to_owned(),
+        };
+        if !overwrite && target.symlink_metadata().is_ok() {
+            return Err(exists());
+        }
         // A file that is missing or too short is noticed before anything of it is sent.
         let begun = match self.checkpoint_stream(run_id, step).await {
             Ok(mut stream) => stream.message().await.map(|first| (first, stream)),
@@ -45,11 +56,10 @@ impl Client {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         };
-        let mut file = tempfile::Builder::new()
-            .prefix(".fovea-")
-            .suffix(".part")
-            .tempfile_in(folder)
-            .map_err(|e| Error::io(folder, e))?;
+        let parts = Names::new(".fovea-", ".part");
+        // Housekeeping: a folder that cannot be listed does not prevent the fetch.
+        let _ = leftovers::sweep(folder, &parts);
+        let mut file = TemporaryFile::create(folder, &parts).map_err(|e| Error::io(folder, e))?;
         let mut state = Sha256::new();
         let mut received = 0u64;
         progress(0, info.bytes);
@@ -71,7 +81,9 @@ impl Client {
                 break;
             }
             state.update(&data);
-            file.write_all(&data).map_err(|e| Error::io(target, e))?;
+            file.file()
+                .write_all(&data)
+                .map_err(|e| Error::io(target, e))?;
             progress(received, info.bytes);
         }
         let damaged = |problem: String| Error::Damaged {
@@ -80,8 +92,10 @@ impl Client {
         };
         if received != info.bytes {
             return Err(damaged(format!(
-                "received {received} bytes, {} were announced",
-                info.bytes
+                "received {}, {} {} announced",
+                count(received, "byte", "bytes"),
+                info.bytes,
+                plural(info.bytes, "was", "were")
             )));
         }
         let digest = hex::encode(state.finalize());
@@ -91,12 +105,14 @@ impl Client {
                 info.sha256
             )));
         }
-        file.as_file()
-            .sync_all()
-            .map_err(|e| Error::io(target, e))?;
-        readable_by_all(file.as_file()).map_err(|e| Error::io(target, e))?;
-        file.persist(target)
-            .map_err(|e| Error::io(target, e.error))?;
+        file.file().sync_all().map_err(|e| Error::io(target, e))?;
+        readable_by_all(file.file()).map_err(|e| Error::io(target, e))?;
+        file.persist(target, overwrite)
+            .map_err(|e| match e.kind() {
+                // It was made while this was fetching.
+                std::io::ErrorKind::AlreadyExists if !overwrite => exists(),
+                _ => Error::io(target, e),
+            })?;
         std::fs::File::open(folder)
             .and_then(|f| f.sync_all())
             .map_err(|e| Error::io(folder, e))?;

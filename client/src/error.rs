@@ -1,11 +1,15 @@
 //! The client's errors: one sentence each, and an exit code.
 
+mod transport;
+
 use std::path::{Path, PathBuf};
 
 use fovea_proto::{ChannelError, ConvertError};
 use tonic::Code;
 
+use crate::count::{count, plural};
 use crate::runfile::RunFileError;
+use transport::Cause;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -18,7 +22,7 @@ pub enum Error {
     RunFile(#[from] RunFileError),
     /// No channel could be opened.
     #[error(transparent)]
-    Channel(#[from] ChannelError),
+    Channel(ChannelError),
     /// The connection to the coordinator broke.
     #[error("lost the connection to the coordinator at {address}: {reason}")]
     Lost {
@@ -36,7 +40,7 @@ pub enum Error {
         /// The coordinator's reason.
         message: String,
     },
-    /// A limit of the coordinator is reached: watches, uploads, free disk space.
+    /// A limit of the coordinator is reached: connections, watches, uploads, free disk space.
     #[error(
         "the coordinator is at a limit: {0}. Try again later, or have the limit raised in the \
          coordinator's configuration"
@@ -113,7 +117,7 @@ pub enum Error {
     #[error("not confirmed; nothing was removed")]
     NotConfirmed,
     /// Some of several removals failed. Each reason was printed before.
-    #[error("{failed} of {of} were not removed")]
+    #[error("{failed} of {of} {} not removed", plural(*failed, "was", "were"))]
     Remove {
         /// Number of failures.
         failed: usize,
@@ -121,6 +125,12 @@ pub enum Error {
         of: usize,
         /// Exit code of the first failure.
         exit_code: u8,
+    },
+    /// The file to write is there already.
+    #[error("{path} exists already; --overwrite replaces it, -o names another file")]
+    Exists {
+        /// The file.
+        path: PathBuf,
     },
     /// A file could not be read or written.
     #[error("{path}: {source}")]
@@ -191,12 +201,11 @@ impl std::fmt::Display for VerifiedCounts {
             .filter(|(n, _)| *n > 0)
             .map(|(n, state)| format!("{n} {state}"))
             .collect();
-        let files = if self.of == 1 { "file" } else { "files" };
         write!(
             f,
-            "{}: of {} {files}, {}",
+            "{}: of {}, {}",
             self.what,
-            self.of,
+            count(self.of, "file", "files"),
             found.join(", ")
         )
     }
@@ -248,6 +257,7 @@ impl Error {
             | Error::Protocol(_)
             | Error::NotConfirmed
             | Error::Damaged { .. }
+            | Error::Exists { .. }
             | Error::Io { .. }
             | Error::Dataset(_)
             | Error::Cluster(_) => 1,
@@ -287,10 +297,13 @@ impl Error {
                 text.to_owned()
             }
         };
-        if let Some(reason) = transport_reason(status) {
-            return Error::Lost {
-                address: address.to_owned(),
-                reason,
+        if let Some(source) = std::error::Error::source(status) {
+            return match transport::cause(source) {
+                Cause::Limit(reason) => Error::LimitReached(reason),
+                Cause::Broken(reason) => Error::Lost {
+                    address: address.to_owned(),
+                    reason,
+                },
             };
         }
         match status.code() {
@@ -327,20 +340,27 @@ pub(crate) fn is_transient(status: &tonic::Status) -> bool {
     matches!(status.code(), Code::Unavailable) || std::error::Error::source(status).is_some()
 }
 
-/// The innermost cause of a transport error; tonic's own text is only "transport error".
-fn transport_reason(status: &tonic::Status) -> Option<String> {
-    let mut last = std::error::Error::source(status)?;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    Some(last.to_string())
-}
-
 fn code_name(code: Code) -> &'static str {
     match code {
         Code::Internal => "INTERNAL",
         Code::DataLoss => "DATA_LOSS",
         _ => "UNKNOWN",
+    }
+}
+
+impl From<ChannelError> for Error {
+    fn from(e: ChannelError) -> Self {
+        match e {
+            ChannelError::Unreachable { address, reason } => match transport::cause_in(&reason) {
+                Cause::Limit(reason) => Error::LimitReached(reason),
+                Cause::Broken(reason) => {
+                    Error::Channel(ChannelError::Unreachable { address, reason })
+                }
+            },
+            other @ (ChannelError::Address { .. } | ChannelError::Tls { .. }) => {
+                Error::Channel(other)
+            }
+        }
     }
 }
 

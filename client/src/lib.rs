@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod client;
+mod count;
 pub mod download;
 pub mod error;
 pub mod local;

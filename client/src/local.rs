@@ -12,7 +12,10 @@ mod process;
 mod signals;
 
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Duration;
+
+use fovea_dataset::leftovers::{self, Names, TemporaryFolder};
 
 use crate::client::Client;
 use crate::error::Error;
@@ -30,6 +33,11 @@ const WORKER_STOP: Duration = Duration::from_secs(15);
 
 /// Longest time for the coordinator to stop on request, with checkpoints to finish.
 const COORDINATOR_STOP: Duration = Duration::from_secs(30);
+
+/// The coordinator's exit code if it cannot use its data folder, and what it says if that is because
+/// another one uses it.
+const DATA_DIR_REFUSED: i32 = 4;
+const IN_USE: &str = "is used by another coordinator";
 
 /// What to start, and where.
 #[derive(Debug, Clone)]
@@ -77,9 +85,10 @@ impl Cluster {
             std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
         }
         // A new file for each start: an old one names a port that is no longer used.
-        let start = tempfile::Builder::new()
-            .prefix(".start-")
-            .tempdir_in(&options.data_dir)
+        let starts = Names::new(".start-", "");
+        // Housekeeping: a folder that cannot be listed does not prevent the start.
+        let _ = leftovers::sweep(&options.data_dir, &starts);
+        let start = TemporaryFolder::create(&options.data_dir, &starts, 0o700)
             .map_err(|e| Error::io(&options.data_dir, e))?;
         let address_file = start.path().join("address");
         let args = [
@@ -94,7 +103,9 @@ impl Cluster {
         let mut coordinator = Process::spawn("coordinator", &coordinator_program, &args, &log)?;
         let address = tokio::select! {
             address = address_in(&address_file) => address?,
-            status = coordinator.exited() => return Err(coordinator.ended(&status)),
+            status = coordinator.exited() => {
+                return Err(not_started(&coordinator, &status, &options.data_dir));
+            }
             () = tokio::time::sleep(START) => {
                 return Err(coordinator.complaint(&format!(
                     "did not write its address in {} s", START.as_secs()
@@ -194,6 +205,25 @@ impl Cluster {
         late.extend(self.coordinator.stopped_by(deadline).await.err());
         late.into_iter().next().map_or(Ok(()), Err)
     }
+}
+
+/// The error for a coordinator that ended before it served. One cause is common: the folder's cluster
+/// before is still storing its last checkpoint.
+fn not_started(
+    coordinator: &Process,
+    status: &std::io::Result<ExitStatus>,
+    data_dir: &Path,
+) -> Error {
+    let code = status.as_ref().ok().and_then(ExitStatus::code);
+    if code == Some(DATA_DIR_REFUSED) && coordinator.tail().contains(IN_USE) {
+        return Error::Cluster(format!(
+            "{dir} is used by another coordinator. If that is of a `fovea local` that is stopping, wait \
+             a moment and try again; else stop it, or name another folder with --data-dir (log: {log})",
+            dir = data_dir.display(),
+            log = coordinator.log().display(),
+        ));
+    }
+    coordinator.ended(status)
 }
 
 /// Waits for the file in which the coordinator writes its address.

@@ -150,11 +150,10 @@ impl Watcher {
         };
         match client.watch(run_id).await {
             Ok(stream) => watcher.stream = Some(stream),
-            Err(status) if cause_of(&status) == Cause::Limit => {
-                let reason = reason_of(client.error(&status));
-                watcher.broken(Cause::Limit, reason)?;
-            }
-            Err(status) => return Err(client.error(&status)),
+            Err(status) => match client.error(&status) {
+                Error::LimitReached(reason) => watcher.broken(Cause::Limit, reason)?,
+                error => return Err(error),
+            },
         }
         Ok(watcher)
     }
@@ -186,7 +185,7 @@ impl Watcher {
                     if !is_temporary(&status) {
                         return Err(error);
                     }
-                    self.broken(cause_of(&status), reason_of(error))?;
+                    self.broken(cause_of(&error), reason_of(error))?;
                 }
             }
         }
@@ -277,14 +276,14 @@ async fn attempt(
     let client = match Client::connect(&address, connect).await {
         Ok(client) => client,
         Err(error) if error.exit_code() == 3 => {
-            return Err(Failure::Temporary(Cause::Away, reason_of(error)));
+            return Err(Failure::Temporary(cause_of(&error), reason_of(error)));
         }
         Err(error) => return Err(Failure::Permanent(error)),
     };
     client.watch(&run_id).await.map_err(|status| {
         let error = client.error(&status);
         if is_temporary(&status) {
-            Failure::Temporary(cause_of(&status), reason_of(error))
+            Failure::Temporary(cause_of(&error), reason_of(error))
         } else {
             Failure::Permanent(error)
         }
@@ -301,11 +300,10 @@ fn is_temporary(status: &Status) -> bool {
         )
 }
 
-fn cause_of(status: &Status) -> Cause {
-    if status.code() == Code::ResourceExhausted && !error::is_transient(status) {
-        Cause::Limit
-    } else {
-        Cause::Away
+fn cause_of(error: &Error) -> Cause {
+    match error {
+        Error::LimitReached(_) => Cause::Limit,
+        _ => Cause::Away,
     }
 }
 

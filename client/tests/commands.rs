@@ -329,3 +329,35 @@ fn version_and_help() {
         .unwrap();
     assert_eq!(wrong.status.code(), Some(2));
 }
+
+#[tokio::test]
+async fn at_the_limit_of_connections_the_coordinators_sentence_is_shown() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let text = b"connection refused: the limit of 512 connections is reached (max_connections)";
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    // Empty SETTINGS, then GOAWAY: no stream was worked on, ENHANCE_YOUR_CALM, the reason.
+    let mut farewell = vec![0, 0, 0, 4, 0, 0, 0, 0, 0];
+    farewell.extend([0, 0, 8 + text.len() as u8, 7, 0, 0, 0, 0, 0]);
+    farewell.extend([0, 0, 0, 0, 0, 0, 0, 0xb]);
+    farewell.extend(text);
+    let server = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(&farewell).await.unwrap();
+            // Until the client closes; a reset would take the reason with it.
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+        }
+    });
+    let output = fovea(&address, &["runs"]).await;
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert_eq!(
+        stderr(&output),
+        "fovea: the coordinator is at a limit: the limit of 512 connections is reached \
+         (max_connections). Try again later, or have the limit raised in the coordinator's \
+         configuration\n"
+    );
+    server.abort();
+}

@@ -169,6 +169,44 @@ async fn a_coordinator_that_does_not_start_shows_its_log() {
     assert!(printed.contains("coordinator.log"), "{printed}");
 }
 
+#[tokio::test]
+async fn a_folder_that_is_still_in_use_says_to_wait() {
+    let dir = tempfile::tempdir().unwrap();
+    let coordinator = "echo 'fovea-coordinator: data_dir d is used by another coordinator; stop it' >&2\nexit 4\n";
+    let bin = programs(dir.path(), coordinator, WAITS);
+    let file = run_file(dir.path());
+    let output = local(dir.path(), &bin, &[file.to_str().unwrap()]).await;
+    let printed = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    let folder = dir.path().join("data").display().to_string();
+    assert!(
+        printed.contains(&format!("{folder} is used by another coordinator.")),
+        "{printed}"
+    );
+    assert!(
+        printed.contains("that is stopping, wait a moment and try again"),
+        "{printed}"
+    );
+}
+
+#[tokio::test]
+async fn what_a_killed_start_left_is_swept() {
+    let dir = tempfile::tempdir().unwrap();
+    let bin = programs(dir.path(), "exit 1\n", WAITS);
+    let file = run_file(dir.path());
+    let data = dir.path().join("data");
+    let left = data.join(".start-dead");
+    fs::create_dir_all(&left).unwrap();
+    fs::write(left.join("address"), "127.0.0.1:1").unwrap();
+    local(dir.path(), &bin, &[file.to_str().unwrap()]).await;
+    let starts: Vec<_> = fs::read_dir(&data)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with(".start-"))
+        .collect();
+    assert!(starts.is_empty(), "{starts:?}");
+}
+
 fn never_ending() -> Fake {
     Fake::new(State {
         watches: [vec![event::run(run("dr-1", Phase::Queued))]].into(),
@@ -232,7 +270,7 @@ async fn impossible_requests_are_refused_before_anything_starts() {
                 file,
             ],
             2,
-            "--set workers.min=2: the run waits for 2 workers, and only 1 are started; give -n 2",
+            "--set workers.min=2: the run waits for 2 workers, and only 1 is started; give -n 2",
         ),
         (
             &bin,

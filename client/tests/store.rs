@@ -119,7 +119,10 @@ async fn nothing_is_removed_without_confirmation() {
             &["runs", "rm", "dr-1", "--with-checkpoints"],
             "Remove with all checkpoints: dr-1 (completed, 3 checkpoints of 3.00 kB)?",
         ),
-        (&["--json", "runs", "rm", "dr-1"], "give --yes to confirm"),
+        (
+            &["--json", "runs", "rm", "dr-1", "--with-checkpoints"],
+            "give --yes to confirm",
+        ),
         (
             &["checkpoint", "rm", "dr-1", "12"],
             "Remove 1 checkpoint of run dr-1 (step 12)?",
@@ -137,6 +140,48 @@ async fn nothing_is_removed_without_confirmation() {
         assert!(stderr(&output).contains("--yes"), "{}", stderr(&output));
     }
     assert!(fake.0.lock().unwrap().deleted.is_empty());
+}
+
+#[tokio::test]
+async fn no_question_is_asked_about_what_would_be_refused() {
+    let fake = |phase, epochs| {
+        Fake::new(State {
+            run: Some(run_after("dr-1", phase, epochs)),
+            ..State::default()
+        })
+    };
+    let cases: [(Fake, &[&str], &str); 4] = [
+        (
+            fake(Phase::Completed, 3),
+            &["runs", "rm", "dr-1"],
+            "run dr-1 has 3 checkpoints; --with-checkpoints removes them, too",
+        ),
+        (
+            fake(Phase::Completed, 1),
+            &["runs", "rm", "dr-1"],
+            "run dr-1 has 1 checkpoint; --with-checkpoints removes it, too",
+        ),
+        (
+            fake(Phase::Running, 1),
+            &["runs", "rm", "dr-1", "--with-checkpoints"],
+            "run dr-1 is running; cancel it first (`fovea cancel dr-1`)",
+        ),
+        (
+            fake(Phase::Queued, 0),
+            &["--json", "runs", "rm", "dr-1"],
+            "run dr-1 is queued; cancel it first (`fovea cancel dr-1`)",
+        ),
+    ];
+    for (fake, args, text) in cases {
+        let address = fake.serve().await;
+        let output = fovea(&address, args).await;
+        assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+        assert_eq!(
+            stderr(&output),
+            format!("fovea: the coordinator refused: {text}\n")
+        );
+        assert!(fake.0.lock().unwrap().deleted.is_empty());
+    }
 }
 
 fn event(event: Event) -> Result<pb::VerifyStoreEvent, Status> {

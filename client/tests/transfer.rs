@@ -37,7 +37,9 @@ async fn a_checkpoint_arrives_whole() {
     let dir = tempfile::tempdir().unwrap();
     let target = dir.path().join("m.safetensors");
     std::fs::write(&target, "older").unwrap();
-    let args = [
+    // What a killed fetch left is swept.
+    std::fs::write(dir.path().join(".fovea-dead.part"), "half").unwrap();
+    let mut args = vec![
         "checkpoint",
         "get",
         "dr-1",
@@ -46,6 +48,17 @@ async fn a_checkpoint_arrives_whole() {
         target.to_str().unwrap(),
     ];
     let output = fovea(&address, &args).await;
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert_eq!(
+        stderr(&output),
+        format!(
+            "fovea: {} exists already; --overwrite replaces it, -o names another file\n",
+            target.display()
+        )
+    );
+    assert_eq!(std::fs::read(&target).unwrap(), b"older");
+    args.push("--overwrite");
+    let output = fovea(&address, &args).await;
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(std::fs::read(&target).unwrap(), bytes);
     assert_eq!(files(dir.path()), ["m.safetensors"]);
@@ -53,6 +66,25 @@ async fn a_checkpoint_arrives_whole() {
         stdout(&output).contains("at step 24, 10.50 kB"),
         "{}",
         stdout(&output)
+    );
+}
+
+#[tokio::test]
+async fn a_folder_that_does_not_exist_is_named_without_the_temporary_file() {
+    let bytes = some_bytes();
+    let address = with_checkpoint(&bytes, sha256(&bytes)).serve().await;
+    let dir = tempfile::tempdir().unwrap();
+    let nowhere = dir.path().join("nowhere");
+    let target = nowhere.join("m.safetensors");
+    let args = ["checkpoint", "get", "dr-1", "-o", target.to_str().unwrap()];
+    let output = fovea(&address, &args).await;
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert_eq!(
+        stderr(&output),
+        format!(
+            "fovea: {}: No such file or directory (os error 2)\n",
+            nowhere.display()
+        )
     );
 }
 
@@ -84,7 +116,10 @@ async fn a_damaged_checkpoint_leaves_no_file() {
 
         // What was there before stays.
         std::fs::write(&target, "older").unwrap();
-        assert_eq!(fovea(&address, &args).await.status.code(), Some(1));
+        let args: Vec<&str> = args.into_iter().chain(["--overwrite"]).collect();
+        let output = fovea(&address, &args).await;
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(word), "{}", stderr(&output));
         assert_eq!(std::fs::read(&target).unwrap(), b"older");
         assert_eq!(files(dir.path()), ["m.safetensors"]);
     }
@@ -150,6 +185,7 @@ async fn a_corrupt_checkpoint_names_the_previous_one() {
         "24",
         "-o",
         target.to_str().unwrap(),
+        "--overwrite",
     ];
     let output = fovea(&fake.serve().await, &args).await;
     let printed = stderr(&output);

@@ -78,7 +78,34 @@ pub enum BlocksError {
         /// The sidecar.
         path: PathBuf,
         /// What differs.
-        problem: String,
+        problem: BlocksProblem,
+    },
+}
+
+/// What of a sidecar is not what was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BlocksProblem {
+    /// Its size, which follows from the number of records.
+    #[error("{found} bytes or more, expected {expected}")]
+    Length {
+        /// Bytes that were read; one more than expected at most.
+        found: usize,
+        /// Bytes expected.
+        expected: usize,
+    },
+    /// The digest at its end.
+    #[error("its own digest does not match")]
+    Digest,
+    /// Its header.
+    #[error(
+        "it belongs to another pack than pack {pack} of dataset {dataset}, or to another version of \
+         the format"
+    )]
+    Foreign {
+        /// Number of the expected pack.
+        pack: u32,
+        /// Digest of the expected pack's dataset.
+        dataset: String,
     },
 }
 
@@ -132,21 +159,24 @@ impl Blocks {
         bytes
     }
 
-    fn decode(bytes: &[u8], id: &BlocksId) -> Result<Self, String> {
+    fn decode(bytes: &[u8], id: &BlocksId) -> Result<Self, BlocksProblem> {
         let length = HEADER + id.records as usize * 8 + TRAILER;
         if bytes.len() != length {
-            return Err(format!("{} bytes or more, expected {length}", bytes.len()));
+            return Err(BlocksProblem::Length {
+                found: bytes.len(),
+                expected: length,
+            });
         }
         let (content, trailer) = bytes.split_at(length - TRAILER);
         if xxh3_128(content).to_le_bytes() != *trailer {
-            return Err("its own digest does not match".into());
+            return Err(BlocksProblem::Digest);
         }
         let (found, digests) = content.split_at(HEADER);
         if found != header(id) {
-            return Err(format!(
-                "it belongs to another pack than pack {} of dataset {}, or to another version of the format",
-                id.pack, id.dataset
-            ));
+            return Err(BlocksProblem::Foreign {
+                pack: id.pack,
+                dataset: id.dataset.clone(),
+            });
         }
         let digests = digests.as_chunks::<8>().0;
         Ok(Self(

@@ -53,6 +53,23 @@ pub enum DecodeError {
     Malformed,
 }
 
+/// Why there is no photograph of a name in the images folder.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FindError {
+    /// There is no such file.
+    #[error("missing: there is no {name}.{{{}}} in the images folder", ENDINGS.join(","))]
+    Missing {
+        /// The image.
+        name: String,
+    },
+    /// There are several.
+    #[error("ambiguous: the images folder has {}; keep one", files.join(", "))]
+    Ambiguous {
+        /// Names of the files.
+        files: Vec<String>,
+    },
+}
+
 fn decode_bytes(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
     if bytes.is_empty() {
         return Err(DecodeError::Empty);
@@ -139,7 +156,7 @@ impl ImageFolder {
     }
 
     /// The file of the image `name`: an exact match if there is one, else one that differs in case.
-    pub(crate) fn find(&self, name: &str) -> Result<PathBuf, String> {
+    pub(crate) fn find(&self, name: &str) -> Result<PathBuf, FindError> {
         let all = self.files.get(&name.to_lowercase());
         let all: Vec<&str> = all.into_iter().flatten().map(String::as_str).collect();
         let stem = |file: &str| file.rsplit_once('.').map(|(stem, _)| stem.to_owned());
@@ -150,14 +167,12 @@ impl ImageFolder {
             .collect();
         match (exact.as_slice(), all.as_slice()) {
             ([file], _) | ([], [file]) => Ok(self.dir.join(file)),
-            ([], []) => Err(format!(
-                "missing: there is no {name}.{{{}}} in the images folder",
-                ENDINGS.join(",")
-            )),
-            ([], several) | (several, _) => Err(format!(
-                "ambiguous: the images folder has {}; keep one",
-                several.join(", ")
-            )),
+            ([], []) => Err(FindError::Missing {
+                name: name.to_owned(),
+            }),
+            ([], several) | (several, _) => Err(FindError::Ambiguous {
+                files: several.iter().map(|&file| file.to_owned()).collect(),
+            }),
         }
     }
 
@@ -249,7 +264,7 @@ mod tests {
         }
         let folder = ImageFolder::list(dir.path()).expect("list");
         let found = |name: &str| {
-            let path = folder.find(name)?;
+            let path = folder.find(name).map_err(|e| e.to_string())?;
             Ok::<_, String>(
                 path.file_name()
                     .expect("file")

@@ -264,11 +264,11 @@ impl Collector {
                 self.rows.push(row);
                 self.conflicting.push(false);
             }
-            Err(reason) => self.problems.push(Problem {
+            Err(error) => self.problems.push(Problem {
                 line,
                 // What a broken file holds may be huge; a message stays short.
                 image: image.chars().take(80).collect(),
-                reason,
+                reason: error.to_string(),
             }),
         }
     }
@@ -279,34 +279,27 @@ impl Collector {
         image: &str,
         grade: &str,
         patient: &str,
-    ) -> Result<LabelRow, String> {
+    ) -> Result<LabelRow, RowError> {
         if let Some(problem) = name_problem(image) {
-            return Err(problem.to_owned());
+            return Err(RowError::Image(problem));
         }
         let grade = parse_grade(grade)?;
         if let Some(&at) = self.first.get(image) {
             let first = &self.rows[at];
             if first.grade == grade {
-                return Err(format!(
-                    "duplicate row: the image is on line {} already, with the same grade",
-                    first.line
-                ));
+                return Err(RowError::Duplicate { line: first.line });
             }
-            let reason = |this: u8, other: u8, line: u64| {
-                format!(
-                    "conflicting labels: grade {this} here, grade {other} on line {line}; \
-                     the image is left out"
-                )
-            };
+            let conflict =
+                |here: u8, there: u8, line: u64| RowError::Conflict { here, there, line };
             if !self.conflicting[at] {
                 self.conflicting[at] = true;
                 self.problems.push(Problem {
                     line: first.line,
                     image: image.to_owned(),
-                    reason: reason(first.grade, grade, line),
+                    reason: conflict(first.grade, grade, line).to_string(),
                 });
             }
-            return Err(reason(grade, first.grade, first.line));
+            return Err(conflict(grade, first.grade, first.line));
         }
         let (from_name, eye) = patient_and_eye(image);
         let patient = if patient.is_empty() {
@@ -315,7 +308,7 @@ impl Collector {
             patient
         };
         if let Some(problem) = name_problem(patient) {
-            return Err(format!("patient: {problem}"));
+            return Err(RowError::Patient(problem));
         }
         Ok(LabelRow {
             line,
@@ -338,17 +331,52 @@ impl Collector {
     }
 }
 
-fn parse_grade(text: &str) -> Result<u8, String> {
+/// Why a row cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+enum RowError {
+    /// The image's name.
+    #[error("{0}")]
+    Image(&'static str),
+    /// The patient's name.
+    #[error("patient: {0}")]
+    Patient(&'static str),
+    /// The image has a row already, with the same grade.
+    #[error("duplicate row: the image is on line {line} already, with the same grade")]
+    Duplicate {
+        /// That row's line.
+        line: u64,
+    },
+    /// The image has another row, with another grade.
+    #[error(
+        "conflicting labels: grade {here} here, grade {there} on line {line}; the image is left out"
+    )]
+    Conflict {
+        /// The grade of this row.
+        here: u8,
+        /// The grade of the other.
+        there: u8,
+        /// The other's line.
+        line: u64,
+    },
+    /// A number that is no grade.
+    #[error("grade {0} is outside 0 to 4")]
+    GradeOutside(i64),
+    /// No grade.
+    #[error("the grade is empty")]
+    GradeEmpty,
+    /// A text that is no number, shortened.
+    #[error("grade {0:?} is not a whole number from 0 to 4")]
+    GradeText(String),
+}
+
+fn parse_grade(text: &str) -> Result<u8, RowError> {
     // A column that also has empty cells is often saved as 0.0, 1.0, ...
     let digits = text.strip_suffix(".0").unwrap_or(text);
     match digits.parse::<i64>() {
         Ok(grade @ 0..=4) => Ok(grade as u8),
-        Ok(grade) => Err(format!("grade {grade} is outside 0 to 4")),
-        Err(_) if text.is_empty() => Err("the grade is empty".to_owned()),
-        Err(_) => {
-            let text: String = text.chars().take(40).collect();
-            Err(format!("grade {text:?} is not a whole number from 0 to 4"))
-        }
+        Ok(grade) => Err(RowError::GradeOutside(grade)),
+        Err(_) if text.is_empty() => Err(RowError::GradeEmpty),
+        Err(_) => Err(RowError::GradeText(text.chars().take(40).collect())),
     }
 }
 

@@ -19,6 +19,7 @@ mod decode;
 pub mod eye;
 mod index;
 pub mod labels;
+pub mod leftovers;
 mod lines;
 mod manifest;
 mod pack;
@@ -27,7 +28,7 @@ mod rotate;
 pub mod split;
 pub mod synthetic;
 
-pub use blocks::{Blocks, BlocksError, BlocksId};
+pub use blocks::{Blocks, BlocksError, BlocksId, BlocksProblem};
 pub use dataset::{Dataset, DatasetError};
 pub use decode::{DecodeError, decode};
 pub use eye::Eye;
@@ -39,7 +40,8 @@ pub use manifest::{
 };
 pub use pack::{PackError, PackFile, verify_pack};
 pub use prepare::{
-    Excluded, MaxBad, PrepareError, PrepareOptions, PrepareReport, Progress, Warning, prepare,
+    Excluded, MaxBad, MaxBadError, PrepareError, PrepareOptions, PrepareReport, Progress, Warning,
+    prepare,
 };
 pub use rotate::rotate90;
 

@@ -13,7 +13,7 @@ mod report;
 mod split_file;
 mod spool;
 
-pub use options::{MaxBad, PrepareOptions, Progress};
+pub use options::{MaxBad, MaxBadError, PrepareOptions, Progress};
 pub use report::{Excluded, PrepareError, PrepareReport, Warning};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -200,10 +200,10 @@ fn excluded(labels: &Labels, spool: &Spool) -> Vec<Excluded> {
     });
     let photographs = labels.rows.iter().zip(&spool.records);
     let photographs = photographs.filter_map(|(row, record)| {
-        record.as_ref().err().map(|reason| Excluded {
+        record.as_ref().err().map(|unusable| Excluded {
             line: row.line,
             image: row.image.clone(),
-            reason: reason.clone(),
+            reason: unusable.to_string(),
         })
     });
     let mut all: Vec<Excluded> = rows.chain(photographs).collect();

@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::format::{bytes, count};
+use super::format::bytes;
 use super::output::{Output, Record};
 use crate::client::Client;
+use crate::count::count;
 use crate::error::{Error, VerifiedCounts};
 use crate::view::{FileState, StoreProblem, StoreProgress, StoreReport, StoreSummary};
 
@@ -79,12 +80,12 @@ fn problem_lines(problem: &StoreProblem) -> Vec<String> {
 fn summary_line(summary: &StoreSummary) -> String {
     format!(
         "verified {} and {}, {} read: {}",
-        count(u64::from(summary.checkpoints), "checkpoint", "checkpoints"),
-        count(u64::from(summary.packs), "pack", "packs"),
+        count(summary.checkpoints, "checkpoint", "checkpoints"),
+        count(summary.packs, "pack", "packs"),
         bytes(summary.read_bytes),
         match summary.problems {
             0 => "no problems".into(),
-            n => count(u64::from(n), "problem", "problems"),
+            n => count(n, "problem", "problems"),
         }
     )
 }

@@ -277,6 +277,9 @@ pub enum CheckpointCommand {
         /// The file to write [default: RUN-step-STEP.safetensors]
         #[arg(short, long = "output", value_name = "FILE")]
         out: Option<PathBuf>,
+        /// Replace the file if it exists already
+        #[arg(long)]
+        overwrite: bool,
     },
     /// Read stored checkpoints again and compare their SHA-256
     #[command(after_help = "\

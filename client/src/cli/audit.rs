@@ -1,8 +1,9 @@
 //! `fovea runs audit`: whether each epoch used every training image exactly once.
 
-use super::format::{bytes, count};
+use super::format::bytes;
 use super::output::{Output, Record};
 use crate::client::Client;
+use crate::count::count;
 use crate::error::Error;
 use crate::view::{AuditInfo, RunInfo};
 
@@ -35,7 +36,7 @@ fn begun_epochs(audit: &AuditInfo, run: &RunInfo) -> u64 {
 /// Their number; the coordinator stops counting at [`AuditInfo::PROBLEMS`].
 fn problems(audit: &AuditInfo) -> String {
     let n = audit.problems.len();
-    let text = count(n as u64, "problem", "problems");
+    let text = count(n, "problem", "problems");
     if n < AuditInfo::PROBLEMS {
         text
     } else {

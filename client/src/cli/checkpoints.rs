@@ -53,6 +53,7 @@ pub async fn get(
     run: &str,
     step: Step,
     out: Option<PathBuf>,
+    overwrite: bool,
     output: &Output,
 ) -> Result<(), Error> {
     // The default name contains the step, which for `newest` only the coordinator knows.
@@ -64,7 +65,7 @@ pub async fn get(
             (Some(step), default_name(run, step))
         }
     };
-    let info = fetch_with_bar(client, run, step, &target, output).await?;
+    let info = fetch_with_bar(client, run, step, &target, overwrite, output).await?;
     output.record(&Record::Checkpoint {
         run,
         info: &info,
@@ -173,11 +174,12 @@ pub async fn fetch_with_bar(
     run: &str,
     step: Option<u64>,
     target: &Path,
+    overwrite: bool,
     output: &Output,
 ) -> Result<CheckpointInfo, Error> {
     let bar = output.byte_bar(0, "fetching");
     let info = client
-        .fetch_checkpoint(run, step, target, |received, total| {
+        .fetch_checkpoint(run, step, target, overwrite, |received, total| {
             bar.set_length(total);
             bar.set_position(received);
         })

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::format::{bytes, count, without_event};
+use super::format::{bytes, without_event};
 use super::output::{Output, Record};
 use super::table::Table;
 use crate::client::Client;
+use crate::count::{count, plural};
 use crate::error::Error;
 use crate::upload::{Added, Outcome};
 
@@ -46,9 +47,9 @@ pub fn added_line(added: &Added) -> String {
             format!(
                 "was repaired, {} of {} {} damaged and {} been replaced (pack {})",
                 packs.len(),
-                count(u64::from(d.packs), "pack", "packs"),
-                if packs.len() == 1 { "was" } else { "were" },
-                if packs.len() == 1 { "has" } else { "have" },
+                count(d.packs, "pack", "packs"),
+                plural(packs.len(), "was", "were"),
+                plural(packs.len(), "has", "have"),
                 listed.join(", ")
             )
         }

@@ -42,11 +42,6 @@ pub fn share(value: Option<f64>) -> String {
     value.map_or_else(|| "-".into(), |v| format!("{v:.3}"))
 }
 
-/// `1 image`, `2 images`.
-pub fn count(n: u64, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
-}
-
 /// Splits a message that begins with an event name, such as `worker.evicted: w1 made no progress`,
 /// into the name and the text. A message without one is all text; so is one that begins with the
 /// name of a file, such as `index.csv: line 3: ...`.

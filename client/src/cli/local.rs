@@ -13,12 +13,13 @@ use super::args::Local;
 use super::checkpoints::fetch_with_bar;
 use super::datasets::{self, add_with_bar, added_line};
 use super::follow::{Screen, verdict};
-use super::format::{bytes, count, now_ms};
+use super::format::{bytes, now_ms};
 use super::narrate::{paused_line, summary};
 use super::output::{Output, Record};
 use super::runs;
 use crate::VERSION;
 use crate::client::Client;
+use crate::count::{count, plural};
 use crate::error::Error;
 use crate::local::{Cluster, ClusterOptions, Death, Signals};
 use crate::runfile::{RunFile, Weights};
@@ -107,8 +108,10 @@ fn task_of(command: &Local) -> Result<Task, Error> {
     if spec.workers.min > workers {
         let min = spec.workers.min;
         return Err(Error::Usage(format!(
-            "{}: the run waits for {min} workers, and only {workers} are started; give -n {min}",
+            "{}: the run waits for {}, and only {workers} {} started; give -n {min}",
             file.place("workers.min"),
+            count(min, "worker", "workers"),
+            plural(workers, "is", "are"),
         )));
     }
     match file.resolve_weights(&mut spec)? {
@@ -159,7 +162,7 @@ async fn drive(
     output.line(format!(
         "cluster: coordinator at {}, {}, logs in {}",
         cluster.address(),
-        count(u64::from(workers), "worker", "workers"),
+        count(workers, "worker", "workers"),
         command.data_dir.join("logs").display()
     ));
     let run = follow(cluster, client, signals, &run, output).await?;
@@ -235,8 +238,9 @@ async fn begin(
             let workers = command.workers.unwrap_or(min);
             if workers < min {
                 return Err(Error::Usage(format!(
-                    "run {} waits for {min} workers: give -n {min}",
-                    run.id
+                    "run {} waits for {}: give -n {min}",
+                    run.id,
+                    count(min, "worker", "workers")
                 )));
             }
             // A run that was interrupted by the end of its coordinator continues by itself.
@@ -252,7 +256,7 @@ async fn begin(
             if !before.is_empty() {
                 output.remark(format!(
                     "note: {dir} has {} already; `fovea local --data-dir {dir}` lists them",
-                    count(before.len() as u64, "run", "runs"),
+                    count(before.len(), "run", "runs"),
                     dir = command.data_dir.display(),
                 ));
             }
@@ -291,7 +295,7 @@ async fn follow(
                 Death::Worker { left, error } if left >= run.spec.workers.min as usize => {
                     screen.remark(&format!(
                         "{error}\n{} left; the run continues",
-                        count(left as u64, "worker is", "workers are")
+                        count(left, "worker is", "workers are")
                     ));
                 }
                 death => {
@@ -360,7 +364,7 @@ async fn leave(
     let mut model = None;
     if let Some(newest) = run.checkpoints.last() {
         let path = dir.join("model.safetensors");
-        fetch_with_bar(client, &run.id, Some(newest.step), &path, output).await?;
+        fetch_with_bar(client, &run.id, Some(newest.step), &path, true, output).await?;
         model = Some(path);
     }
     let metrics = dir.join("metrics.json");

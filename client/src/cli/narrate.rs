@@ -1,11 +1,13 @@
 //! The lines shown for a run while it is followed: pure, from updates to text.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::run::{EpochResult, StepReport};
 
-use super::format::{bytes, clock, count, rate, share, split_event, without_event};
+use super::format::{bytes, clock, rate, share, split_event, without_event};
+use crate::count::{count, plural};
 use crate::view::{Phase, RunInfo};
 use crate::watch::{Cause, Update};
 
@@ -16,6 +18,9 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(5);
 const STEPS_TO_WAIT: u32 = 20;
 
 /// Turns the updates of a run into lines.
+///
+/// Invariant: every checkpoint that is stored while this watches is shown once, either in the row of
+/// the epoch that it closes or as a line of its own, whichever of row and checkpoint comes first.
 pub struct Narrator {
     /// Whether steps are shown as lines, because there is no bar.
     steps_as_lines: bool,
@@ -24,9 +29,16 @@ pub struct Narrator {
     shown_phase: Option<(Phase, u64, String)>,
     last_note: String,
     heading: bool,
-    stored: BTreeSet<u64>,
+    /// SHA-256 by step: a checkpoint that was taken again has another one.
+    stored: BTreeMap<u64, String>,
+    /// Steps of those of them that were shown as a line.
+    lined: BTreeSet<u64>,
+    /// Steps at which an epoch ends whose row was shown.
+    rows: BTreeSet<u64>,
     /// An evaluated epoch whose checkpoint is still on its way, and the steps since.
     waiting: Option<(EpochResult, u32)>,
+    /// A checkpoint that waits for the row of the epoch that it closes, and the steps since.
+    held: Option<(CheckpointInfo, u32)>,
     last_progress: Option<Instant>,
 }
 
@@ -39,8 +51,11 @@ impl Narrator {
             shown_phase: None,
             last_note: String::new(),
             heading: false,
-            stored: BTreeSet::new(),
+            stored: BTreeMap::new(),
+            lined: BTreeSet::new(),
+            rows: BTreeSet::new(),
             waiting: None,
+            held: None,
             last_progress: None,
         }
     }
@@ -56,38 +71,20 @@ impl Narrator {
             Update::Run(run) => self.on_run(run),
             Update::Step(step) => self.on_step(step, now),
             Update::Epoch(epoch) => {
-                let mut lines = self.flush();
+                let mut lines = self.flush_row();
                 let due = self.run.as_ref().is_some_and(|r| {
                     let epochs = r.steps_per_epoch.max(1);
                     r.spec.checkpoint_due(epoch.step, epochs, r.total_steps)
                 });
                 self.waiting = Some((epoch.clone(), 0));
-                if !due || self.stored.contains(&epoch.step) {
-                    lines.extend(self.flush());
+                if !due || self.stored.contains_key(&epoch.step) {
+                    lines.extend(self.flush_row());
                 }
                 lines
             }
-            Update::Checkpoint(info) => {
-                let news = self.stored.insert(info.step);
-                if self
-                    .waiting
-                    .as_ref()
-                    .is_some_and(|(e, _)| e.step == info.step)
-                {
-                    self.flush()
-                } else if !news || self.run.as_ref().is_some_and(|r| at_epoch(r, info.step)) {
-                    // Old, or shown with its epoch, now or soon.
-                    Vec::new()
-                } else {
-                    vec![format!(
-                        "checkpoint of step {} stored ({})",
-                        info.step,
-                        bytes(info.bytes)
-                    )]
-                }
-            }
+            Update::Checkpoint(info) => self.on_checkpoint(info),
             Update::Note(text) => {
-                let mut lines = self.flush();
+                let mut lines = self.flush_row();
                 self.last_note.clone_from(text);
                 lines.push(note_line(text));
                 lines
@@ -114,8 +111,16 @@ impl Narrator {
         }
     }
 
-    /// The line of an epoch that waits for its checkpoint, shown without it.
+    /// What still waits: the row of an epoch, shown without its checkpoint, or a checkpoint, shown
+    /// without the row.
     pub fn flush(&mut self) -> Vec<String> {
+        let mut lines = self.flush_row();
+        lines.extend(self.flush_held());
+        lines
+    }
+
+    /// The row of the epoch that waits for its checkpoint.
+    fn flush_row(&mut self) -> Vec<String> {
         let Some((epoch, _)) = self.waiting.take() else {
             return Vec::new();
         };
@@ -125,12 +130,26 @@ impl Narrator {
             lines.push(EPOCH_HEADING.into());
         }
         let epochs = self.run.as_ref().map_or(0, |r| r.spec.train.epochs);
-        lines.push(epoch_line(
-            &epoch,
-            epochs,
-            self.stored.contains(&epoch.step),
-        ));
+        let stored = self.stored.contains_key(&epoch.step) && !self.lined.contains(&epoch.step);
+        lines.push(epoch_line(&epoch, epochs, stored));
+        self.rows.insert(epoch.step);
+        self.held.take_if(|(info, _)| info.step == epoch.step);
         lines
+    }
+
+    /// The line of the checkpoint that waits for its epoch's row.
+    fn flush_held(&mut self) -> Option<String> {
+        let (info, _) = self.held.take()?;
+        Some(self.checkpoint_line(&info))
+    }
+
+    fn checkpoint_line(&mut self, info: &CheckpointInfo) -> String {
+        self.lined.insert(info.step);
+        format!(
+            "checkpoint of step {} stored ({})",
+            info.step,
+            bytes(info.bytes)
+        )
     }
 
     /// The bar's content: (committed steps, steps in all, text).
@@ -154,7 +173,11 @@ impl Narrator {
 
     fn on_run(&mut self, run: &RunInfo) -> Vec<String> {
         self.progress = run.progress.or(self.progress);
-        self.stored.extend(run.checkpoints.iter().map(|c| c.step));
+        if self.run.is_none() {
+            // Those of the first snapshot are old. Later ones are reported one by one.
+            let old = run.checkpoints.iter().map(|c| (c.step, c.sha256.clone()));
+            self.stored.extend(old);
+        }
         self.run = Some(run.clone());
         let now = (run.phase, run.generation, run.reason.clone());
         if self.shown_phase.as_ref() == Some(&now) {
@@ -178,14 +201,38 @@ impl Narrator {
         lines
     }
 
+    fn on_checkpoint(&mut self, info: &CheckpointInfo) -> Vec<String> {
+        let before = self.stored.insert(info.step, info.sha256.clone());
+        if before.as_ref() == Some(&info.sha256) {
+            return Vec::new();
+        }
+        self.lined.remove(&info.step);
+        let waits = |e: &(EpochResult, u32)| e.0.step == info.step;
+        if self.waiting.as_ref().is_some_and(waits) {
+            return self.flush_row();
+        }
+        let closes_epoch = self.run.as_ref().is_some_and(|r| at_epoch(r, info.step));
+        if closes_epoch && before.is_none() && !self.rows.contains(&info.step) {
+            // The row is about to come.
+            let older = self.flush_held();
+            self.held = Some((info.clone(), 0));
+            return older.into_iter().collect();
+        }
+        vec![self.checkpoint_line(info)]
+    }
+
     fn on_step(&mut self, step: &StepReport, now: Instant) -> Vec<String> {
         self.progress = Some(*step);
         let mut lines = Vec::new();
-        if let Some((_, steps)) = &mut self.waiting {
+        let too_long = |steps: &mut u32| {
             *steps += 1;
-            if *steps > STEPS_TO_WAIT {
-                lines = self.flush();
-            }
+            *steps > STEPS_TO_WAIT
+        };
+        if self.waiting.as_mut().is_some_and(|(_, s)| too_long(s)) {
+            lines.extend(self.flush_row());
+        }
+        if self.held.as_mut().is_some_and(|(_, s)| too_long(s)) {
+            lines.extend(self.flush_held());
         }
         let due = self
             .last_progress
@@ -214,7 +261,7 @@ pub fn summary(run: &RunInfo) -> Vec<String> {
             run.id,
             phase.as_str(),
             count(run.total_steps, "step", "steps"),
-            count(u64::from(run.spec.train.epochs), "epoch", "epochs"),
+            count(run.spec.train.epochs, "epoch", "epochs"),
         ),
     }];
     if let Some(epoch) = run.last_epoch() {
@@ -292,9 +339,10 @@ fn phase_line(run: &RunInfo, first_time: bool, reason_known: bool) -> Option<Str
     let workers = run.workers.len() as u64;
     match run.phase {
         Phase::Forming => Some(format!(
-            "{id}: {} {} data and connect (generation {}){}",
+            "{id}: {} {} data and {} (generation {}){}",
             count(workers, "worker", "workers"),
-            if workers == 1 { "fetches" } else { "fetch" },
+            plural(workers, "fetches", "fetch"),
+            plural(workers, "connects", "connect"),
             run.generation,
             if reason_known || reason.is_empty() {
                 String::new()
@@ -303,20 +351,21 @@ fn phase_line(run: &RunInfo, first_time: bool, reason_known: bool) -> Option<Str
             },
         )),
         _ if reason_known => None,
-        Phase::Queued if !reason.is_empty() => Some(format!("{id} waits: {reason}")),
-        Phase::Queued => {
-            let min = u64::from(run.spec.workers.min);
-            Some(format!(
-                "{id} waits for {}",
-                count(min, "worker", "workers")
-            ))
+        // At first this is how it should be: workers come when the run is there.
+        Phase::Queued if first_time && reason.starts_with("needs ") => {
+            Some(format!("{id}: waiting for workers to join ({reason})"))
         }
+        Phase::Queued if !reason.is_empty() => Some(format!("{id} waits: {reason}")),
+        Phase::Queued => Some(match run.spec.workers.min {
+            0 | 1 => format!("{id}: waiting for workers to join"),
+            min => format!("{id}: waiting for workers to join (needs {min})"),
+        }),
         Phase::Running if !reason.is_empty() => Some(format!("{id}: {reason}")),
         Phase::Running if first_time || run.step() == 0 => Some(format!(
             "{id}: training on {} with {}, {} of {}; {} held out",
             count(run.train_samples, "image", "images"),
             count(workers, "worker", "workers"),
-            count(u64::from(run.spec.train.epochs), "epoch", "epochs"),
+            count(run.spec.train.epochs, "epoch", "epochs"),
             count(run.steps_per_epoch, "step", "steps"),
             run.validation_samples,
         )),

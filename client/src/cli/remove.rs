@@ -3,11 +3,14 @@
 //! Several things can be named. A failure does not stop the others: each result is printed as it
 //! comes, and the exit code is that of the first failure.
 
-use super::format::{bytes, count};
+use std::collections::BTreeMap;
+
+use super::format::bytes;
 use super::output::{Kind, Output, Record};
 use crate::client::Client;
+use crate::count::{count, plural};
 use crate::error::Error;
-use crate::view::Removed;
+use crate::view::{Removed, RunInfo};
 
 /// Removes ended runs.
 pub async fn runs(
@@ -17,25 +20,32 @@ pub async fn runs(
     yes: bool,
     output: &Output,
 ) -> Result<(), Error> {
+    let mut refused: BTreeMap<&str, Error> = BTreeMap::new();
     if !yes {
         let mut known = Vec::new();
         for id in runs {
             // What is not there is reported when it is removed.
-            if let Ok(run) = client.run(id).await {
-                let stored: u64 = run.checkpoints.iter().map(|c| c.bytes).sum();
-                let kept = count(run.checkpoints.len() as u64, "checkpoint", "checkpoints");
-                known.push(format!(
-                    "{id} ({}, {kept}{})",
-                    run.phase.as_str(),
-                    if stored == 0 {
-                        String::new()
-                    } else {
-                        format!(" of {}", bytes(stored))
-                    }
-                ));
-            } else {
+            let Ok(run) = client.run(id).await else {
                 known.push(id.clone());
+                continue;
+            };
+            // No question is asked about what the coordinator would refuse then.
+            if let Some(message) = refusal(&run, with_checkpoints) {
+                let hint_text = String::new();
+                refused.insert(id, Error::Precondition { message, hint_text });
+                continue;
             }
+            let stored: u64 = run.checkpoints.iter().map(|c| c.bytes).sum();
+            let kept = count(run.checkpoints.len(), "checkpoint", "checkpoints");
+            known.push(format!(
+                "{id} ({}, {kept}{})",
+                run.phase.as_str(),
+                if stored == 0 {
+                    String::new()
+                } else {
+                    format!(" of {}", bytes(stored))
+                }
+            ));
         }
         let what = if with_checkpoints {
             "with all checkpoints"
@@ -46,26 +56,47 @@ pub async fn runs(
             "Remove {what}: {}? This cannot be undone.",
             known.join(", ")
         );
-        if !output.confirm(&question)? {
+        if !known.is_empty() && !output.confirm(&question)? {
             return Err(Error::NotConfirmed);
         }
     }
     let mut tally = Tally::new(Kind::Run, runs.len(), output);
     for id in runs {
-        let removed = client
-            .remove_run(id, with_checkpoints)
-            .await
-            .map_err(|error| {
-                error.with_hint(|| {
-                    format!(
-                        "A run that has not ended is ended by `fovea cancel {id}`; checkpoints are \
-                     removed with it by --with-checkpoints"
-                    )
-                })
-            });
+        let removed = match refused.remove(id.as_str()) {
+            Some(error) => Err(error),
+            None => client
+                .remove_run(id, with_checkpoints)
+                .await
+                .map_err(|error| {
+                    error.with_hint(|| {
+                        format!(
+                            "A run that has not ended is ended by `fovea cancel {id}`; checkpoints \
+                             are removed with it by --with-checkpoints"
+                        )
+                    })
+                }),
+        };
         tally.add(id, &format!("run {id}"), removed);
     }
     tally.finish()
+}
+
+/// Why the coordinator refuses to remove this run as it is now, in its words.
+fn refusal(run: &RunInfo, with_checkpoints: bool) -> Option<String> {
+    let id = &run.id;
+    if !run.phase.is_terminal() {
+        return Some(format!(
+            "run {id} is {}; cancel it first (`fovea cancel {id}`)",
+            run.phase.as_str()
+        ));
+    }
+    (!with_checkpoints && !run.checkpoints.is_empty()).then(|| {
+        let kept = count(run.checkpoints.len(), "checkpoint", "checkpoints");
+        format!(
+            "run {id} has {kept}; --with-checkpoints removes {}, too",
+            plural(run.checkpoints.len(), "it", "them")
+        )
+    })
 }
 
 /// Removes checkpoints of one run.
@@ -79,8 +110,9 @@ pub async fn checkpoints(
     if !yes {
         let listed: Vec<String> = steps.iter().map(u64::to_string).collect();
         let question = format!(
-            "Remove {} of run {run} (step {})? This cannot be undone.",
-            count(steps.len() as u64, "checkpoint", "checkpoints"),
+            "Remove {} of run {run} ({} {})? This cannot be undone.",
+            count(steps.len(), "checkpoint", "checkpoints"),
+            plural(steps.len(), "step", "steps"),
             listed.join(", ")
         );
         if !output.confirm(&question)? {
@@ -108,11 +140,7 @@ pub async fn datasets(
     if !yes {
         let question = format!(
             "Remove {} {} from the coordinator?",
-            if names.len() == 1 {
-                "dataset"
-            } else {
-                "datasets"
-            },
+            plural(names.len(), "dataset", "datasets"),
             names.join(", ")
         );
         if !output.confirm(&question)? {
@@ -162,7 +190,7 @@ impl<'a> Tally<'a> {
                 let with = match self.kind {
                     Kind::Run if removed.checkpoints > 0 => format!(
                         " with {}",
-                        count(u64::from(removed.checkpoints), "checkpoint", "checkpoints")
+                        count(removed.checkpoints, "checkpoint", "checkpoints")
                     ),
                     Kind::Run | Kind::Checkpoint | Kind::Dataset => String::new(),
                 };

@@ -4,11 +4,12 @@ use fovea_core::spec::{BestBy, CheckpointSpec, RunSpec};
 
 use super::args::{Resume, Submit};
 use super::follow::follow;
-use super::format::{ago, bytes, count, now_ms, rate, share, without_event};
+use super::format::{ago, bytes, now_ms, rate, share, without_event};
 use super::narrate::{EPOCH_HEADING, epoch_line};
 use super::output::{Output, Record};
 use super::table::Table;
 use crate::client::Client;
+use crate::count::count;
 use crate::error::Error;
 use crate::runfile::{RunFile, Weights};
 use crate::view::{Phase, RunInfo};
@@ -51,12 +52,16 @@ pub async fn submit(
 /// The line for an accepted run.
 pub fn accepted(run: &RunInfo) -> String {
     format!(
-        "run {} accepted: {} of {}, dataset {}, {} virtual ranks",
+        "run {} accepted: {} of {}, dataset {}, {}",
         run.id,
-        count(u64::from(run.spec.train.epochs), "epoch", "epochs"),
+        count(run.spec.train.epochs, "epoch", "epochs"),
         count(run.steps_per_epoch, "step", "steps"),
         run.spec.dataset,
-        run.spec.train.virtual_ranks,
+        count(
+            run.spec.train.virtual_ranks,
+            "virtual rank",
+            "virtual ranks"
+        ),
     )
 }
 
@@ -158,11 +163,11 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
     field(
         "training",
         format!(
-            "{} virtual ranks x batch {}, learning rate {}, {}",
-            t.virtual_ranks,
+            "{} x batch {}, learning rate {}, {}",
+            count(t.virtual_ranks, "virtual rank", "virtual ranks"),
             t.batch,
             t.learning_rate,
-            count(u64::from(t.epochs), "epoch", "epochs"),
+            count(t.epochs, "epoch", "epochs"),
         ),
     );
     field("checkpoints", kept(&spec.checkpoint));
@@ -197,7 +202,7 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
         lines.push(String::new());
         lines.push(format!(
             "{}, the newest of step {} ({}): fovea checkpoint get {} newest",
-            count(run.checkpoints.len() as u64, "checkpoint", "checkpoints"),
+            count(run.checkpoints.len(), "checkpoint", "checkpoints"),
             newest.step,
             bytes(newest.bytes),
             run.id

@@ -111,7 +111,13 @@ impl Process {
         })
     }
 
-    fn tail(&self) -> String {
+    /// Its log.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// The last lines that it wrote to its log.
+    pub fn tail(&self) -> String {
         let read = || -> std::io::Result<Vec<u8>> {
             let mut file = std::fs::File::open(&self.log)?;
             let end = file.metadata()?.len();

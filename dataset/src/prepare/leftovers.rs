@@ -1,24 +1,18 @@
-//! Temporary folders beside a destination, and the sweep of those that killed processes left.
-//!
-//! A folder is locked (`flock`) while its process lives; the kernel releases the lock with the
-//! process. So a folder that can be locked is a leftover. Where a file system has no such locks,
-//! nothing is swept.
+//! The temporary folder beside a dataset's destination, and the sweep of those that killed processes
+//! left ([`crate::leftovers`]), with the datasets that these were replacing.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File, Permissions, TryLockError};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use tempfile::TempDir;
+use crate::leftovers::{Names, TemporaryFolder, listed, lock_of_dead};
+
+pub(super) use crate::leftovers::remove;
 
 /// A locked temporary folder, removed when dropped.
-pub(super) struct Temporary {
-    dir: TempDir,
-    /// Holds the lock, where the file system has locks.
-    _lock: Option<File>,
-}
+pub(super) struct Temporary(TemporaryFolder);
 
 /// Ends the name of the dataset that is being replaced, which is moved aside until its successor has
 /// been renamed into place.
@@ -27,30 +21,13 @@ const REPLACED: &str = "-old";
 impl Temporary {
     /// Makes the folder `.NAME.tmp-RANDOM` in `parent`.
     pub fn create(parent: &Path, name: &OsStr) -> io::Result<Self> {
-        loop {
-            let dir = tempfile::Builder::new()
-                .prefix(&prefix(name))
-                // As mkdir does it: others may read a dataset if the umask allows.
-                .permissions(Permissions::from_mode(0o777))
-                .tempdir_in(parent)?;
-            let lock = File::open(dir.path())?;
-            match lock.try_lock() {
-                Ok(()) if is_at(&lock, dir.path()) => {
-                    return Ok(Self {
-                        dir,
-                        _lock: Some(lock),
-                    });
-                }
-                // Another process's sweep took it for a leftover before it was locked.
-                Ok(()) | Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(_)) => return Ok(Self { dir, _lock: None }),
-            }
-        }
+        // As mkdir does it: others may read a dataset if the umask allows.
+        TemporaryFolder::create(parent, &names(name), 0o777).map(Self)
     }
 
     /// The folder.
     pub fn path(&self) -> &Path {
-        self.dir.path()
+        self.0.path()
     }
 
     /// Where the dataset that this folder replaces is moved meanwhile.
@@ -62,7 +39,7 @@ impl Temporary {
 
     /// Leaves the folder where it is.
     pub fn keep(self) {
-        let _ = self.dir.keep();
+        self.0.keep();
     }
 }
 
@@ -79,17 +56,8 @@ pub(super) enum Swept {
 ///
 /// Only folders of this destination are touched, and of these only such as no process has locked.
 pub(super) fn sweep(parent: &Path, out: &Path, name: &OsStr) -> io::Result<Vec<Swept>> {
-    let prefix = prefix(name);
-    let mut folders = Vec::new();
-    for entry in fs::read_dir(parent)? {
-        let entry = entry?;
-        let file_name = entry.file_name();
-        let ours = file_name.as_bytes().starts_with(prefix.as_bytes());
-        if ours && entry.file_type()?.is_dir() {
-            folders.push(entry.path());
-        }
-    }
-    folders.sort();
+    let mut folders = listed(parent, &names(name))?;
+    folders.retain(|path| path.is_dir());
     let (replaced, temporary): (Vec<_>, Vec<_>) = folders
         .into_iter()
         .partition(|path| path.as_os_str().as_bytes().ends_with(REPLACED.as_bytes()));
@@ -119,34 +87,11 @@ pub(super) fn sweep(parent: &Path, out: &Path, name: &OsStr) -> io::Result<Vec<S
     Ok(swept)
 }
 
-/// The lock of a folder whose process is dead; None if the process lives or that cannot be known.
-fn lock_of_dead(path: &Path) -> Option<File> {
-    let lock = File::open(path).ok()?;
-    lock.try_lock().ok()?;
-    is_at(&lock, path).then_some(lock)
-}
-
-/// Whether the open folder is (still) the one at `path`.
-fn is_at(open: &File, path: &Path) -> bool {
-    match (open.metadata(), fs::metadata(path)) {
-        (Ok(open), Ok(there)) => (open.dev(), open.ino()) == (there.dev(), there.ino()),
-        _ => false,
-    }
-}
-
-/// Removes a folder; one that another sweep has removed is no error.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-fn prefix(name: &OsStr) -> OsString {
+fn names(name: &OsStr) -> Names {
     let mut prefix = OsString::from(".");
     prefix.push(name);
     prefix.push(".tmp-");
-    prefix
+    Names::new(prefix, "")
 }
 
 #[cfg(test)]

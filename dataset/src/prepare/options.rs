@@ -115,13 +115,21 @@ impl MaxBad {
     }
 }
 
-impl FromStr for MaxBad {
-    type Err = String;
+/// A text that is no [`MaxBad`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text:?} is neither a number of images (5) nor a share of them (1% or 0.01)")]
+pub struct MaxBadError {
+    /// The text.
+    pub text: String,
+}
 
-    fn from_str(text: &str) -> Result<Self, String> {
+impl FromStr for MaxBad {
+    type Err = MaxBadError;
+
+    fn from_str(text: &str) -> Result<Self, MaxBadError> {
         let text = text.trim();
-        let fail = || {
-            format!("{text:?} is neither a number of images (5) nor a share of them (1% or 0.01)")
+        let fail = || MaxBadError {
+            text: text.to_owned(),
         };
         if let Ok(count) = text.parse() {
             return Ok(MaxBad::Count(count));

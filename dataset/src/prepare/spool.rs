@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::Split;
-use crate::crop::{CropMethod, crop_and_resize};
-use crate::decode::{ImageFolder, decode};
+use crate::crop::{CropError, CropMethod, crop_and_resize};
+use crate::decode::{DecodeError, FindError, ImageFolder, decode};
 use crate::labels::LabelRow;
 
 use super::report::io_error;
@@ -22,7 +22,22 @@ pub(super) struct Spool {
     file: File,
     record_bytes: usize,
     /// For each row of the label file: digest and crop of its record, or why there is none.
-    pub records: Vec<Result<Record, String>>,
+    pub records: Vec<Result<Record, Unusable>>,
+}
+
+/// Why a photograph is left out. The texts leave out folders, so that what is written to
+/// `excluded.csv` does not depend on where the photographs lie.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unusable {
+    /// Its file is missing or ambiguous.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// Its file is no picture.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The picture shows no fundus.
+    #[error(transparent)]
+    Crop(#[from] CropError),
 }
 
 /// A record's digest and crop.
@@ -63,7 +78,7 @@ impl Spool {
                     file.write_all_at(&bytes, offset).map_err(failed)?;
                     Ok(record)
                 }
-                Err(reason) => Err(reason),
+                Err(unusable) => Err(unusable),
             };
             progress.advance(1);
             Ok(record)
@@ -124,12 +139,11 @@ impl Drop for Spool {
     }
 }
 
-/// The record of an image, or why there is none. Reasons leave out folders, so that what is written
-/// to `excluded.csv` does not depend on where the photographs lie.
-fn record(folder: &ImageFolder, image: &str, size: u32) -> Result<(Vec<u8>, Record), String> {
+/// The record of an image, or why there is none.
+fn record(folder: &ImageFolder, image: &str, size: u32) -> Result<(Vec<u8>, Record), Unusable> {
     let path = folder.find(image)?;
-    let photograph = decode(&path).map_err(|error| error.to_string())?;
-    let (square, crop) = crop_and_resize(&photograph, size).map_err(|error| error.to_string())?;
+    let photograph = decode(&path)?;
+    let (square, crop) = crop_and_resize(&photograph, size)?;
     let mut bytes = square.into_raw();
     for pixel in bytes.chunks_exact_mut(3) {
         pixel.swap(0, 2); // R, G, B to B, G, R

@@ -303,7 +303,7 @@ async fn last_checkpoint(client: &Client, folder: &Path, run: &RunInfo) -> Vec<u
     let target = folder.join(format!("{}.safetensors", run.id));
     let step = Some(run.total_steps);
     let fetched = client
-        .fetch_checkpoint(&run.id, step, &target, |_, _| {})
+        .fetch_checkpoint(&run.id, step, &target, true, |_, _| {})
         .await;
     fetched.expect("the last checkpoint is there");
     let bytes = std::fs::read(&target).expect("it can be read");

@@ -90,7 +90,7 @@ fn a_run_from_queue_to_end() {
     let shown = |n: &mut Narrator, r: RunInfo| lines(n, Update::Run(Box::new(r)));
     assert_eq!(
         shown(&mut n, run(Phase::Queued)),
-        ["dr-1 waits for 1 worker"]
+        ["dr-1: waiting for workers to join"]
     );
     assert!(shown(&mut n, run(Phase::Queued)).is_empty(), "shown twice");
     assert_eq!(
@@ -136,6 +136,105 @@ fn an_old_checkpoint_is_not_news() {
     assert_eq!(
         lines(&mut n, Update::Checkpoint(checkpoint(19))),
         ["checkpoint of step 19 stored (41.20 MB)"]
+    );
+}
+
+/// The updates of a run with `every_steps`, in all orders of an epoch's result and the checkpoints around
+/// it: each checkpoint is shown once, in its epoch's row or as a line.
+#[test]
+fn every_checkpoint_is_shown_once_whichever_comes_first() {
+    let shows = |lines: &[String], step: u64| {
+        let row = format!("  step {step}");
+        let line = format!("checkpoint of step {step} stored");
+        lines
+            .iter()
+            .filter(|l| l.ends_with(&row) || l.starts_with(&line))
+            .count()
+    };
+    let steps = |n: u64| (0..n).map(|s| step(25 + s)).collect::<Vec<_>>();
+    let row = || vec![Update::Epoch(epoch(1))];
+    let stored = |s| vec![Update::Checkpoint(checkpoint(s))];
+    let note = || vec![Update::Note("worker b was lost".into())];
+    let queued = || vec![Update::Run(Box::new(run(Phase::Queued)))];
+    let cases: [(&str, Vec<Vec<Update>>); 9] = [
+        ("row, checkpoint", vec![row(), stored(24)]),
+        ("checkpoint, row", vec![stored(24), row()]),
+        (
+            "the row has been waiting too long",
+            vec![row(), steps(30), stored(24)],
+        ),
+        (
+            "the checkpoint has been waiting too long",
+            vec![stored(24), steps(30), row()],
+        ),
+        ("a note ends the wait", vec![row(), note(), stored(24)]),
+        ("a note before the row", vec![stored(24), note(), row()]),
+        ("an interruption", vec![row(), queued(), stored(24)]),
+        ("the row never comes", vec![stored(24), queued()]),
+        (
+            "the next checkpoint comes before the row",
+            vec![stored(24), stored(25), row()],
+        ),
+    ];
+    for (what, updates) in cases {
+        // The epoch's end is no step at which a checkpoint is due here, in the second half.
+        for every_epochs in [2, 0] {
+            let mut first = run(Phase::Running);
+            first.spec.checkpoint.every_epochs = every_epochs;
+            first.spec.checkpoint.every_steps = 5;
+            let mut n = Narrator::new(false);
+            lines(&mut n, Update::Run(Box::new(first)));
+            let mut shown: Vec<String> = Vec::new();
+            for update in updates.iter().flatten() {
+                shown.extend(lines(&mut n, update.clone()));
+            }
+            shown.extend(n.flush());
+            assert_eq!(shows(&shown, 24), 1, "{what}: {shown:#?}");
+            let others = updates.iter().flatten().any(|u| *u == stored(25)[0]);
+            assert_eq!(shows(&shown, 25), usize::from(others), "{what}: {shown:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_that_was_taken_again_is_shown_again() {
+    let mut n = Narrator::new(false);
+    lines(&mut n, Update::Run(Box::new(run(Phase::Running))));
+    lines(&mut n, Update::Epoch(epoch(1)));
+    let first = lines(&mut n, Update::Checkpoint(checkpoint(24)));
+    assert!(first[1].ends_with("  step 24"), "{first:?}");
+    // The run was rewound behind it; the epoch's result is the same and not reported again.
+    let mut again = checkpoint(24);
+    again.sha256 = "cd".into();
+    let line = ["checkpoint of step 24 stored (41.20 MB)"];
+    assert_eq!(lines(&mut n, Update::Checkpoint(again.clone())), line);
+    assert!(lines(&mut n, Update::Checkpoint(again)).is_empty());
+}
+
+#[test]
+fn a_new_run_that_needs_workers_is_no_alarm() {
+    let mut n = Narrator::new(false);
+    let mut queued = run(Phase::Queued);
+    queued.reason = "needs 2 workers; idle: 0".into();
+    assert_eq!(
+        lines(&mut n, Update::Run(Box::new(queued.clone()))),
+        ["dr-1: waiting for workers to join (needs 2 workers; idle: 0)"]
+    );
+    let mut n = Narrator::new(false);
+    queued.reason.clear();
+    queued.spec.workers.min = 2;
+    assert_eq!(
+        lines(&mut n, Update::Run(Box::new(queued.clone()))),
+        ["dr-1: waiting for workers to join (needs 2)"]
+    );
+    // One that had workers and lost them says so.
+    let mut n = Narrator::new(false);
+    lines(&mut n, Update::Run(Box::new(run(Phase::Running))));
+    queued.generation = 1;
+    queued.reason = "needs 2 workers; idle: 1".into();
+    assert_eq!(
+        lines(&mut n, Update::Run(Box::new(queued))),
+        ["dr-1 waits: needs 2 workers; idle: 1"]
     );
 }
 
@@ -200,7 +299,9 @@ fn workers_that_form_again_say_why() {
     forming.reason = "worker b was lost: no heartbeat".into();
     assert_eq!(
         lines(&mut n, Update::Run(Box::new(forming.clone()))),
-        ["dr-1: 1 worker fetches data and connect (generation 2): worker b was lost: no heartbeat"]
+        [
+            "dr-1: 1 worker fetches data and connects (generation 2): worker b was lost: no heartbeat"
+        ]
     );
     // After a note with the reason, the reason is left out, but not the number of workers.
     let mut n = Narrator::new(false);
@@ -208,7 +309,7 @@ fn workers_that_form_again_say_why() {
     lines(&mut n, Update::Note(forming.reason.clone()));
     assert_eq!(
         lines(&mut n, Update::Run(Box::new(forming))),
-        ["dr-1: 1 worker fetches data and connect (generation 2)"]
+        ["dr-1: 1 worker fetches data and connects (generation 2)"]
     );
 }
 

@@ -1,0 +1,128 @@
+//! What broke a connection, in people's words.
+//!
+//! tonic's own text is only "transport error"; the cause is at the end of its chain of sources. Two of
+//! these causes are written for programmers: a gRPC status, and the HTTP/2 GOAWAY with which a
+//! coordinator at its limit of connections refuses one. h2 shows the data of a GOAWAY only in its
+//! text, so that is parsed, here and nowhere else.
+
+use std::error::Error;
+
+/// Begins the coordinator's reason in a GOAWAY.
+const REFUSED: &str = "connection refused: ";
+
+/// Why there is no connection.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The coordinator refused it because a limit is reached; its reason.
+    Limit(String),
+    /// Anything else.
+    Broken(String),
+}
+
+/// The cause at the end of the chain that begins with `error`.
+pub(super) fn cause(error: &(dyn Error + 'static)) -> Cause {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    cause_in(&last.to_string())
+}
+
+/// The cause that the text of an innermost error names.
+pub(super) fn cause_in(text: &str) -> Cause {
+    if let Some(reason) = goaway(text).and_then(|data| data.strip_prefix(REFUSED).map(sentence)) {
+        return Cause::Limit(reason);
+    }
+    Cause::Broken(status(text).unwrap_or_else(|| text.to_owned()))
+}
+
+/// The data of a GOAWAY that was received, from the text of h2's error.
+fn goaway(text: &str) -> Option<String> {
+    let text = &text[text.find("connection error received: ")?..];
+    let (_, data) = text.split_once(" (b\"")?;
+    unescaped(data)
+}
+
+/// The message of a gRPC status, from its text: `code: 'CODE', message: "MESSAGE"`.
+fn status(text: &str) -> Option<String> {
+    let text = text.strip_prefix("code: '")?;
+    let (code, rest) = text.split_once('\'')?;
+    let message = rest.strip_prefix(", message: \"").and_then(unescaped);
+    Some(sentence(&message.unwrap_or_else(|| code.to_owned())))
+}
+
+fn sentence(text: &str) -> String {
+    text.trim().trim_end_matches('.').to_owned()
+}
+
+/// What stands before the closing quote, without the escapes of Rust's debug format. None if there is
+/// no closing quote.
+fn unescaped(quoted: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut rest = quoted.chars();
+    loop {
+        let c = match rest.next()? {
+            '"' => return Some(String::from_utf8_lossy(&bytes).into_owned()),
+            '\\' => match rest.next()? {
+                'n' => '\n',
+                'r' => '\r',
+                't' => '\t',
+                '0' => '\0',
+                'x' => {
+                    let digits: String = rest.by_ref().take(2).collect();
+                    bytes.push(u8::from_str_radix(&digits, 16).ok()?);
+                    continue;
+                }
+                other => other,
+            },
+            c => c,
+        };
+        bytes.extend(c.encode_utf8(&mut [0; 4]).bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_connection_is_a_limit_with_the_coordinators_sentence() {
+        let limit = |text: &str| Cause::Limit(text.into());
+        for (text, expected) in [
+            (
+                r#"connection error received: detected excessive load generating behavior (b"connection refused: the limit of 512 connections is reached")"#,
+                limit("the limit of 512 connections is reached"),
+            ),
+            (
+                r#"http2 error: connection error received: x (b"connection refused: \"a\\b\" \xc3\xa4.")"#,
+                limit("\"a\\b\" \u{e4}"),
+            ),
+        ] {
+            assert_eq!(cause_in(text), expected);
+        }
+        // A GOAWAY of another kind, one that this side sent, and one that is cut off.
+        for text in [
+            r#"connection error received: not a result of an error (b"max_age")"#,
+            r#"connection error sent by user: x (b"connection refused: the limit")"#,
+            r#"connection error received: x (b"connection refused: the limit"#,
+            "connection refused: os error 111",
+        ] {
+            assert_eq!(cause_in(text), Cause::Broken(text.into()));
+        }
+    }
+
+    #[test]
+    fn a_status_is_shown_by_its_message() {
+        let shown = |status: &tonic::Status| cause(status);
+        let broken = |text: &str| Cause::Broken(text.into());
+        let timed_out = tonic::Status::deadline_exceeded("keep-alive \"ping\" timed out.");
+        assert_eq!(shown(&timed_out), broken("keep-alive \"ping\" timed out"));
+        assert_eq!(
+            shown(&tonic::Status::deadline_exceeded("")),
+            broken("Deadline expired before operation could complete")
+        );
+        // The same below another error, which shows it as its own text.
+        let below = std::io::Error::other(timed_out);
+        assert_eq!(cause(&below), broken("keep-alive \"ping\" timed out"));
+    }
+}

@@ -61,11 +61,11 @@ impl Shared {
         self.stage.lock().expect("no holder of this lock panics")
     }
 
-    /// Waits for work that was left. Counts its thread as abandoned if it does not return within [`GRACE`].
-    fn watch(&self) {
+    /// Waits for work that was left. Counts its thread as abandoned if it does not return within `grace`.
+    fn watch(&self, grace: Duration) {
         let waited = self
             .done
-            .wait_timeout_while(self.stage(), GRACE, |stage| *stage == Stage::Left);
+            .wait_timeout_while(self.stage(), grace, |stage| *stage == Stage::Left);
         let (mut stage, _) = waited.expect("no holder of this lock panics");
         if *stage != Stage::Left {
             return;
@@ -75,7 +75,7 @@ impl Shared {
         drop(stage);
         let (what, limit) = (&self.what, Abandoned::LIMIT);
         warn!(
-            "thread.abandoned: {what} has not returned {GRACE:?} after nobody needed it any more; continuing without \
+            "thread.abandoned: {what} has not returned {grace:?} after nobody needed it any more; continuing without \
              it ({count} of at most {limit} such threads). Check the disk or mount"
         );
         if count > limit {
@@ -110,8 +110,8 @@ impl Abandoned {
         (Self(shared.clone()), Working(shared))
     }
 
-    /// Leaves the work behind, if it is not done. Returns the thread that watches it, which ends within [`GRACE`].
-    fn leave(&self) -> Option<JoinHandle<()>> {
+    /// Leaves the work behind, if it is not done. Returns the thread that watches it, which ends within `grace`.
+    fn leave(&self, grace: Duration) -> Option<JoinHandle<()>> {
         {
             let mut stage = self.0.stage();
             if *stage != Stage::Running {
@@ -123,7 +123,7 @@ impl Abandoned {
         // Who leaves it behind must not wait: it may be the device's thread, or an async task.
         let watcher = std::thread::Builder::new()
             .name("watcher".into())
-            .spawn(move || shared.watch());
+            .spawn(move || shared.watch(grace));
         watcher
             .inspect_err(|error| {
                 let what = &self.0.what;
@@ -139,7 +139,7 @@ impl Abandoned {
 impl Drop for Abandoned {
     fn drop(&mut self) {
         // The watcher needs no owner: it ends within its time, and holds nothing but the work's name.
-        drop(self.leave());
+        drop(self.leave(GRACE));
     }
 }
 
@@ -198,7 +198,7 @@ pub(crate) fn supervise<T: Send + 'static>(
     result
 }
 
-/// Does blocking `work` outside of the async threads. If the future is dropped before, the thread is abandoned.
+/// Does blocking `work` outside of the async threads. If the future is dropped before, the thread is left behind.
 pub(crate) async fn blocking<T: Send + 'static>(
     what: impl Into<String>,
     work: impl FnOnce() -> T + Send + 'static,
@@ -220,7 +220,12 @@ mod tests {
     use std::io::{Read, Write};
 
     use super::*;
-    use crate::testing::{collect_log, logged};
+    use crate::testing::{PATIENCE, collect_log, logged};
+
+    /// In a function of its own, so that no failed assertion holds the lock.
+    fn stage_of(work: &Shared) -> Stage {
+        *work.stage()
+    }
 
     /// A thread in a read that does not return, as from a mount that hangs.
     #[test]
@@ -251,19 +256,20 @@ mod tests {
         collect_log();
         let (waiting, working) = Abandoned::new("hanging in a test");
         let shared = working.0.clone();
-        waiting.leave().unwrap().join().unwrap();
-        assert_eq!(*shared.stage(), Stage::Abandoned);
+        let grace = Duration::from_millis(1);
+        waiting.leave(grace).unwrap().join().unwrap();
+        assert_eq!(stage_of(&shared), Stage::Abandoned);
         assert!(ABANDONED.load(Ordering::SeqCst) >= 1);
         assert!(logged("thread.abandoned: hanging in a test"));
         drop(waiting);
         drop(working);
-        assert_eq!(*shared.stage(), Stage::Done);
+        assert_eq!(stage_of(&shared), Stage::Done);
         assert!(logged("thread.returned: hanging in a test"));
         // Done before it is left: nothing is abandoned.
         let (waiting, working) = Abandoned::new("working in a test");
         drop(working);
-        assert!(waiting.leave().is_none());
-        assert_eq!(*waiting.0.stage(), Stage::Done);
+        assert!(waiting.leave(grace).is_none());
+        assert_eq!(stage_of(&waiting.0), Stage::Done);
     }
 
     /// Another worker has failed, and this one's read returns at once.
@@ -271,11 +277,13 @@ mod tests {
     fn a_thread_that_returns_soon_after_it_was_left_is_not_abandoned() {
         collect_log();
         let (waiting, working) = Abandoned::new("returning soon in a test");
-        let watcher = waiting.leave().unwrap();
-        assert_eq!(*waiting.0.stage(), Stage::Left);
+        let watcher = waiting.leave(PATIENCE).unwrap();
+        // A watcher that did not wait would count it within this time.
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(stage_of(&waiting.0), Stage::Left);
         drop(working);
         watcher.join().unwrap();
-        assert_eq!(*waiting.0.stage(), Stage::Done);
+        assert_eq!(stage_of(&waiting.0), Stage::Done);
         assert!(!logged("returning soon in a test"));
     }
 }

@@ -7,8 +7,8 @@
 //!    └── Released ───────┘   └──────────────── Assignment ──────────────────┘
 //! ```
 //!
-//! All state is in [`Agent`] and changes in one place, [`Agent::apply`], which never waits. Reports that a lost session may not
-//! have delivered are sent again in the next one.
+//! All state is in [`Agent`] and changes in one place, [`Agent::apply`], which never waits. Reports that a lost session
+//! may not have delivered are sent again in the next one.
 //!
 //! While the coordinator is away, reports accumulate ([`Reports`]). When they reach their limit, the agent takes no
 //! more events from the device, which pauses training at a step boundary; no step is dropped.

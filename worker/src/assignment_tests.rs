@@ -1,28 +1,23 @@
 //! Fetching a checkpoint from a coordinator that serves it over real gRPC, and cannot always read it.
 
-use std::sync::Arc;
-
-use fovea_core::ids::WorkerId;
-
-use crate::config::WorkerConfig;
-use crate::job::DeviceThread;
-use crate::link::Coordinator;
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use fovea_core::checkpoint::Fingerprint;
-use fovea_proto::connect;
+use fovea_core::ids::WorkerId;
 use pb::checkpoints_server::{Checkpoints, CheckpointsServer};
 use sha2::{Digest, Sha256};
-use tokio::net::TcpListener;
 use tokio_stream::Stream;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
 use super::*;
-use crate::job::MakeDevice;
-use crate::testing::{Manner, Peers, Pretending, collect_log, logged, peers};
+use crate::config::WorkerConfig;
+use crate::job::{DeviceThread, MakeDevice};
+use crate::link::Coordinator;
+use crate::testing::{
+    Manner, Peers, Pretending, collect_log, logged, no_fingerprint, peers, serve,
+};
 
 const BYTES: &[u8] = b"the bytes of a checkpoint";
 
@@ -86,19 +81,8 @@ impl Bench {
         collect_log();
         let peers = peers(1);
         let served = Served(Arc::new(Mutex::new(statuses.into_iter().collect())));
-        let service = CheckpointsServer::new(served.clone());
-        let channel = peers.runtime.block_on(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            tokio::spawn(
-                tonic::transport::Server::builder()
-                    .add_service(service)
-                    .serve_with_incoming(TcpListenerStream::new(listener)),
-            );
-            connect(&format!("http://{address}"), Duration::from_secs(20))
-                .await
-                .unwrap()
-        });
+        let server = Server::builder().add_service(CheckpointsServer::new(served.clone()));
+        let channel = peers.runtime.block_on(serve(server));
         let (channels, newest) = watch::channel(Some(channel));
         let make: MakeDevice =
             Box::new(|_, layout| Box::new(Pretending::new(layout, &Manner::default())));
@@ -128,14 +112,7 @@ impl Bench {
             generation: 1,
             stored_at_ms: 0,
             lineage: 0,
-            fingerprint: Fingerprint {
-                device: String::new(),
-                cpu: String::new(),
-                libtorch: String::new(),
-                threads: 1,
-                precision: String::new(),
-                fovea: String::new(),
-            },
+            fingerprint: no_fingerprint(),
         };
         let _inside = self.peers.runtime.enter();
         let run = RunId::new("r-1").unwrap();

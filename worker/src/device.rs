@@ -157,6 +157,14 @@ pub struct DeviceError {
     pub reason: String,
 }
 
+/// Turns an error of libtorch into one that says what was being done.
+fn failed(doing: &'static str) -> impl Fn(tch::TchError) -> DeviceError {
+    move |error| DeviceError {
+        doing,
+        reason: error.to_string(),
+    }
+}
+
 /// GoogLeNet and its optimizer on one device.
 pub trait Device {
     /// Where each parameter lies in the flat buffers.

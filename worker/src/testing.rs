@@ -2,19 +2,26 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
+use fovea_core::checkpoint::Fingerprint;
 use fovea_core::googlenet::{FlatLayout, HEAD, param_specs};
 use fovea_core::ids::{DatasetName, WorkerId};
 use fovea_core::metrics::Score;
 use fovea_core::plan::ShardPlan;
 use fovea_core::roster::Roster;
+use fovea_core::run::{StepPhases, StepReport};
 use fovea_core::spec::RunSpec;
 use fovea_dataset::synthetic::{self, SyntheticOptions};
 use fovea_dataset::{Blocks, Dataset, PackError, PackFile, PrepareOptions, prepare};
+use fovea_proto::connect;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
+use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+use tonic::transport::server::Router;
 
 use crate::collective::Mesh;
 use crate::data::{LocalData, ReplaceError, ReplacePack};
@@ -276,6 +283,61 @@ impl Device for Pretending {
     }
 }
 
+/// Longest wait for something that happens at once on an idle machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits for `happened`, which something else brings about.
+pub(crate) fn wait_until(what: &str, happened: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !happened() {
+        assert!(begun.elapsed() < PATIENCE, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What a device reports about a step.
+pub(crate) fn step_report(step: u64) -> StepReport {
+    StepReport {
+        step,
+        loss: 0.5,
+        images: 1,
+        images_per_s: 1.0,
+        learning_rate: 0.1,
+        phases: StepPhases::default(),
+    }
+}
+
+/// A machine of which nothing is known.
+pub(crate) fn no_fingerprint() -> Fingerprint {
+    Fingerprint {
+        device: String::new(),
+        cpu: String::new(),
+        libtorch: String::new(),
+        threads: 1,
+        precision: String::new(),
+        fovea: String::new(),
+    }
+}
+
+/// Two threads for tasks.
+pub(crate) fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// A connection with `server`, which serves on a port of its own until the runtime ends.
+pub(crate) async fn serve(server: Router) -> Channel {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    connect(&format!("http://{address}"), PATIENCE)
+        .await
+        .unwrap()
+}
+
 /// An address without a listener. A port that was just closed might be another test's by now.
 pub(crate) fn closed() -> String {
     "127.0.0.1:1".to_owned()
@@ -289,11 +351,7 @@ pub(crate) struct Peers {
 }
 
 pub(crate) fn peers(count: usize) -> Peers {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     let mut tasks = JoinSet::new();
     let meshes = runtime.block_on(async {
         let mut meshes = Vec::new();

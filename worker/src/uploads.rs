@@ -337,6 +337,7 @@ mod tests {
                 .1
                 .send(Err(Answer(Retry::Later)))
                 .unwrap();
+            // The clock is paused: it shows the delays themselves.
             let refused = tokio::time::Instant::now();
             // Not through `call`: its deadline would move the paused clock.
             let (step, answer) = bench.calls.recv().await.unwrap();

@@ -1,13 +1,14 @@
-//! The assignment in progress: begun, replaced by a newer one, ended.
+//! What happens to the assignment in progress: begun, replaced by a newer one, ended.
 
-use fovea_core::run::{Heartbeat, Outcome};
+use fovea_core::run::Outcome;
 use fovea_proto::pb;
 use fovea_proto::pb::worker_message::Message;
 use tokio::sync::{mpsc, watch};
-use tokio_util::task::AbortOnDropHandle;
-use tracing::{Span, debug, info, info_span, warn};
+use tracing::{debug, info, info_span, warn};
 
-use super::{Agent, Work, convert};
+use super::convert;
+use super::current::{Current, Stage};
+use super::state::{Agent, Work};
 use crate::assignment::AssignmentHandle;
 use crate::job::{Ended, JobEvent};
 use crate::progress::Progress;
@@ -16,84 +17,8 @@ use crate::training::Control;
 /// Events that may wait between the device and the agent.
 const EVENTS: usize = 16;
 
-/// The assignment in progress.
-pub(super) struct Current {
-    run_id: String,
-    generation: u64,
-    rank: Option<u32>,
-    pub(super) control: Control,
-    pub(super) progress: Progress,
-    /// Set once the members have agreed on a state.
-    ready: Option<Message>,
-    /// The first epoch whose result is not acknowledged, for the uploads.
-    pub(super) acknowledged: watch::Sender<u32>,
-    pub(super) stage: Stage,
-    span: Span,
-}
-
-/// How far the assignment is.
-pub(super) enum Stage {
-    /// A task executes it.
-    Working {
-        events: mpsc::Receiver<JobEvent>,
-        task: AbortOnDropHandle<Ended>,
-    },
-    /// Peers disconnected, which this message reports. The state stays on the device for the next generation.
-    Waiting(Message),
-}
-
-impl Current {
-    /// The messages that must be sent again in a new session.
-    pub(super) fn unconfirmed(&self) -> impl Iterator<Item = &Message> {
-        let waiting = match &self.stage {
-            Stage::Working { .. } => None,
-            Stage::Waiting(message) => Some(message),
-        };
-        self.ready.iter().chain(waiting)
-    }
-
-    /// The heartbeat with this sequence number. A worker that waits for the next generation waits for no peer: it
-    /// names itself and counts polls, so that it is not taken for stuck.
-    pub(super) fn heartbeat(&self, sequence: u64) -> Heartbeat {
-        let waiting = self.progress.waiting();
-        let (waiting_for, polls) = match &self.stage {
-            Stage::Working { .. } => (waiting.on(), waiting.polls()),
-            Stage::Waiting(_) => (self.rank, sequence),
-        };
-        Heartbeat {
-            ticks: self.progress.ticks(),
-            waiting_for,
-            polls,
-        }
-    }
-
-    fn is(&self, run_id: &str, generation: u64) -> bool {
-        self.run_id == run_id && self.generation == generation
-    }
-}
-
 impl<W: Work> Agent<W> {
-    /// The newest assignment that this worker has not released.
-    pub(super) fn serving(&self) -> Option<pb::Serving> {
-        let next = self
-            .next
-            .as_ref()
-            .map(|next| (&next.run_id, next.generation));
-        let current = self.current.as_ref().map(|c| (&c.run_id, c.generation));
-        let (run_id, generation) = next.or(current)?;
-        Some(pb::Serving {
-            run_id: run_id.clone(),
-            generation,
-        })
-    }
-
-    /// The assignment in progress, if it is that one.
-    pub(super) fn serves(&self, run_id: &str, generation: u64) -> Option<&Current> {
-        self.current
-            .as_ref()
-            .filter(|current| current.is(run_id, generation))
-    }
-
+    /// A new assignment: it begins now, or when the device is free.
     pub(super) fn assigned(&mut self, assignment: pb::Assignment) {
         let (run_id, generation) = (&assignment.run_id, assignment.generation);
         if self

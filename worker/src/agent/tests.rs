@@ -2,10 +2,14 @@
 
 mod bench;
 
-use fovea_core::run::{Outcome, StepPhases, StepReport};
+use fovea_core::run::Outcome;
+use fovea_proto::pb::coordinator_message::Message as FromCoordinator;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::*;
+use crate::testing::{collect_log, logged, step_report};
 use bench::*;
 
 #[tokio::test]
@@ -261,6 +265,7 @@ async fn a_worker_that_shuts_down_does_not_wait_for_ever_for_its_coordinator() {
     let begun = bench.begun().await;
     bench.down(talk).await;
     bench.shutdown.request();
+    // The clock is paused: it shows for how long the worker meant to wait.
     let asked = Instant::now();
     begun.handle.control.wait_aborted().await;
     assert_eq!(asked.elapsed().as_secs(), ALONE.as_secs());
@@ -322,30 +327,16 @@ async fn another_protocol_ends_the_worker_with_both_versions() {
     drop(talk);
 }
 
-/// The coordinator is away for so long that the reports are full: training pauses, and nothing is lost.
-#[tokio::test]
-async fn full_reports_pause_training_until_they_are_acknowledged() {
-    /// 4 MiB each, so that 16 of them are the limit.
+/// A device that takes 60 steps, as fast as their events are taken, and the newest of them. The reports of 16 are the
+/// limit.
+fn takes_60_large_steps(begun: &Begun) -> (JoinHandle<()>, watch::Receiver<u64>) {
+    /// 4 MiB.
     const SAMPLES: usize = 1 << 20;
-    let mut bench = Bench::new();
-    let talk = bench.open().await;
-    assign(&talk, assignment("r", 1)).await;
-    let begun = bench.begun().await;
-    bench.down(talk).await;
     let events = begun.handle.events.clone();
-    // The device's thread: a step after the other, as fast as they are taken.
-    let (taken, mut steps) = watch::channel(0);
+    let (taken, steps) = watch::channel(0);
     let device = tokio::spawn(async move {
         for step in 1..=60 {
-            let report = StepReport {
-                step,
-                loss: 0.5,
-                images: 1,
-                images_per_s: 1.0,
-                learning_rate: 0.1,
-                phases: StepPhases::default(),
-            };
-            let samples = vec![0; SAMPLES];
+            let (report, samples) = (step_report(step), vec![0; SAMPLES]);
             events
                 .send(JobEvent::Step { report, samples })
                 .await
@@ -353,6 +344,18 @@ async fn full_reports_pause_training_until_they_are_acknowledged() {
             taken.send_replace(step);
         }
     });
+    (device, steps)
+}
+
+/// The coordinator is away for so long that the reports are full: training pauses, and nothing is lost.
+#[tokio::test]
+async fn full_reports_pause_training_until_they_are_acknowledged() {
+    let mut bench = Bench::new();
+    let talk = bench.open().await;
+    assign(&talk, assignment("r", 1)).await;
+    let begun = bench.begun().await;
+    bench.down(talk).await;
+    let (device, mut steps) = takes_60_large_steps(&begun);
     let paused = steps.wait_for(|step| *step >= 16);
     timeout(DEADLINE, paused).await.unwrap().unwrap();
     let mut talk = bench.open().await;
@@ -379,30 +382,45 @@ async fn full_reports_pause_training_until_they_are_acknowledged() {
 
 #[tokio::test]
 async fn full_reports_do_not_hold_an_abort() {
-    const SAMPLES: usize = 1 << 20;
     let mut bench = Bench::new();
     let talk = bench.open().await;
     assign(&talk, assignment("r", 1)).await;
     let begun = bench.begun().await;
-    let events = begun.handle.events.clone();
-    let device = tokio::spawn(async move {
-        for step in 1..=60 {
-            let report = StepReport {
-                step,
-                loss: 0.5,
-                images: 1,
-                images_per_s: 1.0,
-                learning_rate: 0.1,
-                phases: StepPhases::default(),
-            };
-            let samples = vec![0; SAMPLES];
-            events
-                .send(JobEvent::Step { report, samples })
-                .await
-                .unwrap();
-        }
-    });
+    let (device, _steps) = takes_60_large_steps(&begun);
     abort(&talk, "r", 1).await;
     timeout(DEADLINE, device).await.unwrap().unwrap();
     drop((begun, talk));
+}
+
+/// The clock is paused, so that nothing but this test lets time pass.
+#[tokio::test(start_paused = true)]
+async fn an_absent_coordinator_is_logged_at_first_and_then_seldom() {
+    collect_log();
+    let bench = Bench::new();
+    for attempt in 1..=10 {
+        bench.fails(&format!("absence {attempt} in a test")).await;
+    }
+    bench.settles().await;
+    assert!(logged(
+        "session.failed: cannot open a session with the coordinator: absence 1 in"
+    ));
+    assert!((2..=10).all(|attempt| !logged(&format!("absence {attempt} in a test"))));
+    tokio::time::advance(Duration::from_secs(30)).await;
+    bench.fails("absence after 30 s in a test").await;
+    let talk = bench.open().await;
+    bench.settles().await;
+    assert!(logged("after 11 attempts: absence after 30 s in a test"));
+    assert!(logged(
+        "session.opened: joined the coordinator, after 30.0 s and 11 failed attempts"
+    ));
+
+    // Now there is a session to lose.
+    drop(talk);
+    bench.fails("broken in a test").await;
+    bench.fails("absent after that in a test").await;
+    bench.open().await;
+    assert!(logged(
+        "session.lost: the session with the coordinator broke: broken in a test"
+    ));
+    assert!(!logged("absent after that in a test"));
 }

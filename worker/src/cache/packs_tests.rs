@@ -8,20 +8,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use fovea_dataset::{INDEX_FILE, MANIFEST_FILE};
-use fovea_proto::{connect, pb};
+use fovea_proto::pb;
 use pb::datasets_server::{Datasets, DatasetsServer};
-use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio_stream::Stream;
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::*;
 use crate::data::{DataError, LocalData};
 use crate::fetch::{CacheHandle, Refetch};
 use crate::link::Coordinator;
-use crate::testing::{collect_log, logged, tiny};
+use crate::testing::{collect_log, logged, runtime, serve, tiny};
 
 /// How the coordinator answers a request for a pack.
 #[derive(Debug, Clone)]
@@ -125,29 +124,14 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         collect_log();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = runtime();
         let served = Served {
             answer: Arc::new(Mutex::new(Answer::Good)),
             fetches: Arc::default(),
         };
         let dir = tempfile::tempdir().unwrap();
-        let service = DatasetsServer::new(served.clone());
-        let channel = runtime.block_on(async {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            tokio::spawn(
-                tonic::transport::Server::builder()
-                    .add_service(service)
-                    .serve_with_incoming(TcpListenerStream::new(listener)),
-            );
-            connect(&format!("http://{address}"), Duration::from_secs(20))
-                .await
-                .unwrap()
-        });
+        let server = Server::builder().add_service(DatasetsServer::new(served.clone()));
+        let channel = runtime.block_on(serve(server));
         let path = dir.path().to_owned();
         let cache = Cache::new(path.clone(), 0, channel.clone(), Progress::default());
         let digest = tiny().dataset().manifest().digest.clone();

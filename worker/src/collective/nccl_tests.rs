@@ -2,8 +2,9 @@
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use super::super::tcp::tests::{PATIENCE, bits, in_tensors, meshed, parts, reduced, roster};
+use super::super::tcp::tests::{bits, in_tensors, meshed, parts, reduced, roster};
 use super::*;
+use crate::testing::PATIENCE;
 
 #[test]
 fn nccl_needs_a_gpu_for_each_worker() {

@@ -10,8 +10,8 @@ use super::super::wire::MAGIC;
 use tch::Tensor;
 
 use super::*;
+use crate::testing::{PATIENCE, wait_until};
 
-pub(in crate::collective) const PATIENCE: Duration = Duration::from_secs(20);
 /// For tests in which only an abort may end a wait: longer than the test waits, but finite.
 const FOREVER: Duration = Duration::from_secs(60);
 /// More than the buffers of two sockets hold, in floats.
@@ -77,15 +77,6 @@ fn each<T: Send>(
             .collect();
         handles.into_iter().map(|h| h.join().unwrap()).collect()
     })
-}
-
-/// Waits for `happened`, which something else brings about.
-fn wait_until(what: &str, happened: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !happened() {
-        assert!(begun.elapsed() < PATIENCE, "{what} did not happen");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 pub(in crate::collective) fn bits(values: &[f32]) -> Vec<u32> {
@@ -355,6 +346,7 @@ fn aborted_while(work: impl Fn(usize, &mut TcpCollective) -> Result<(), Collecti
         }
         now
     });
+    // The time is tested: the aborts end the waits, long before FOREVER is over.
     assert!(aborted_at.elapsed() < PATIENCE);
     assert!(shown.iter().all(|waiting| waiting.on().is_none()));
 }

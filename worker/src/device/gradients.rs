@@ -2,8 +2,7 @@
 
 use tch::{Kind, Tensor, no_grad};
 
-use super::torch::failed;
-use super::{Buckets, Buffer, DeviceError};
+use super::{Buckets, Buffer, DeviceError, failed};
 use crate::gpu::stream::Event;
 use crate::model::Sink;
 use crate::model::raw::values;

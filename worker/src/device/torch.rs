@@ -17,7 +17,7 @@ use super::buffer::sent;
 use super::gradients::{IntoBuckets, all_finite, over};
 use super::{
     Batch, Buckets, Buffer, CacheCounts, Device, DeviceError, FeatureCache, Flat, HeldImages,
-    Image, ImageStore, PhaseTimes, Pixels, Split, digest_of, images,
+    Image, ImageStore, PhaseTimes, Pixels, Split, digest_of, failed, images,
 };
 use crate::model::raw::values;
 use crate::model::{Net, loss_sum};
@@ -363,14 +363,6 @@ impl Device for TorchDevice {
 unsafe extern "C" {
     /// See `context.cpp`.
     fn fovea_deterministic() -> c_int;
-}
-
-/// Turns an error of libtorch into one that says what was being done.
-pub(super) fn failed(doing: &'static str) -> impl Fn(tch::TchError) -> DeviceError {
-    move |error| DeviceError {
-        doing,
-        reason: error.to_string(),
-    }
 }
 
 #[cfg(test)]

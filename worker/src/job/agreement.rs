@@ -8,7 +8,7 @@ use fovea_core::roster::Roster;
 use fovea_core::state::StateId;
 use tracing::{info, warn};
 
-use super::JobError;
+use super::error::JobError;
 use crate::collective::{Collective, CollectiveError};
 use crate::device::Device;
 use crate::progress::Progress;

@@ -2,13 +2,26 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use fovea_core::googlenet::FlatLayout;
+use fovea_core::ids::RunId;
+use fovea_core::plan::ShardPlan;
+use fovea_core::roster::Roster;
+use fovea_core::run::Outcome;
+use fovea_core::spec::RunSpec;
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::agreement::Agreement;
+use super::error::JobError;
 use super::*;
-use crate::device::{Flat, state_digest};
-use crate::testing::{Manner, Peers, Pretending, closed, peers, planned, spec, tiny};
-use crate::training::Parts;
+use crate::collective::TcpCollective;
+use crate::data::DataError;
+use crate::device::{Device, Flat, state_digest};
+use crate::progress::Progress;
+use crate::testing::{Manner, Peers, Pretending, closed, peers, planned, spec, tiny, wait_until};
+use crate::training::{Control, Parts, Snapshot, State, TrainingError};
 
 /// One worker: its device's thread, and what it was asked.
 struct Worker {
@@ -372,9 +385,7 @@ fn weights_that_hang_hold_neither_an_abort_nor_the_next_assignment() {
     let part = Part::new(&peers, 1, &[0], 0);
     let control = part.control.clone();
     let ran = part.start(&worker);
-    while !HUNG.load(Ordering::SeqCst) {
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    wait_until("reading the weights", || HUNG.load(Ordering::SeqCst));
     control.abort();
     let ran = wait(&peers, ran);
     assert_eq!(ran.ended, Ended::Released(Outcome::Aborted));
@@ -393,11 +404,7 @@ fn a_stop_withdraws_what_has_not_begun() {
     assert!(!control.withdrawn());
     control.stop();
     assert!(control.stopping() && !control.given_up());
-    let begun = std::time::Instant::now();
-    while !control.withdrawn() {
-        assert!(begun.elapsed() < Duration::from_secs(20));
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    wait_until("the withdrawal", || control.withdrawn());
     let control = Control::default();
     control.yield_();
     assert!(control.withdrawn());

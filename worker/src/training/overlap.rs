@@ -147,11 +147,9 @@ fn put_back(columns: impl Iterator<Item = Column>, parts: &mut [Flat], sum: &mut
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::sync_channel;
-    use std::time::Duration;
 
     use super::*;
-
-    const PATIENCE: Duration = Duration::from_secs(20);
+    use crate::testing::PATIENCE;
 
     /// Adds up, and records the length of each call.
     struct Adding {

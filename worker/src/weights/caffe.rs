@@ -44,7 +44,7 @@ pub(super) fn read<R: Read + Seek>(
         layers += 1;
     }
     if layers == 0 {
-        return Err(Problem::Format("it holds no layer".to_string()));
+        return Err(not_caffe("it holds no layer".to_owned()));
     }
     Ok(())
 }
@@ -282,7 +282,10 @@ impl<R: Read + Seek> Wire<'_, R> {
             WireType::ThirtyTwoBit => 4,
             WireType::LengthDelimited => self.varint(previous)?,
             WireType::StartGroup | WireType::EndGroup => {
-                return Err(self.damaged(previous, "a group begins, which Caffe does not use"));
+                return Err(self.damaged(
+                    previous,
+                    "a protobuf group begins, which Caffe does not use",
+                ));
             }
         };
         if length > self.size - self.position {
@@ -317,9 +320,13 @@ impl<R: Read + Seek> Wire<'_, R> {
         if let Some(problem) = problem {
             // Enough to find its name, which stands before the blobs.
             self.reader.take(read.min(1 << 16)).read_to_end(bytes)?;
-            let name = find_name(bytes, generation)
-                .unwrap_or_else(|| format!("after {}", shown(previous)));
-            return Err(Problem::Layer(name, problem));
+            return Err(match find_name(bytes, generation) {
+                Some(name) => Problem::Layer(name, problem),
+                None if previous.is_empty() => {
+                    not_caffe(format!("its first layer has no name, and {problem}"))
+                }
+                None => Problem::Layer(format!("after {previous}"), problem),
+            });
         }
         self.reader.take(read).read_to_end(bytes)?;
         if bytes.len() as u64 != read {
@@ -329,19 +336,16 @@ impl<R: Read + Seek> Wire<'_, R> {
         Ok(())
     }
 
+    /// What the file is when `what` was found after the layer `previous`, which is empty before the first one.
     fn damaged(&self, previous: &str, what: &str) -> Problem {
-        Problem::Format(format!(
-            "{what} at byte {}, after layer {}",
-            self.position,
-            shown(previous)
-        ))
+        let reason = format!("at byte {}, {what}", self.position);
+        match previous.is_empty() {
+            true => not_caffe(reason),
+            false => Problem::Damaged(previous.to_owned(), reason),
+        }
     }
 }
 
-fn shown(previous: &str) -> &str {
-    if previous.is_empty() {
-        "none yet"
-    } else {
-        previous
-    }
+fn not_caffe(reason: String) -> Problem {
+    Problem::Format(".caffemodel", reason)
 }

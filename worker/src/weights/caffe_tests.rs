@@ -364,10 +364,24 @@ fn files_that_are_no_caffemodel_say_so() {
         b"name: \"GoogleNet\"\nlayer {",
         &[0xff; 64],
         b"\x0b\x0c",
+        // A layer of 100 bytes without a name would begin here.
+        b"\x12\x64, not",
     ] {
-        let error = message(bytes);
-        assert!(error.contains("is not a file of weights"), "{error}");
+        let path = file(bytes);
+        let error = load(path.path(), &specs(), &[], &mut |_, _| {});
+        let error = error.unwrap_err().to_string();
+        let expected = format!("{} is not a .caffemodel: ", path.path().display());
+        assert!(error.starts_with(&expected), "{error}");
+        assert!(!error.contains("none yet"), "{error}");
     }
+    // What begins as one is damaged.
+    let mut net = v1_net(&[v1("conv", &conv_blobs())]);
+    net.extend(b"\x0b\x0c");
+    let error = message(&net);
+    assert!(
+        error.contains("is damaged after layer conv: at byte "),
+        "{error}"
+    );
     let error = load(
         &PathBuf::from("no/such/file"),
         &specs(),

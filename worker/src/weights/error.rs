@@ -11,10 +11,20 @@ pub enum WeightsError {
     #[error("weights file {} is {kind}, not a regular file; name a .caffemodel or .safetensors file", path.display())]
     NotRegular { path: PathBuf, kind: &'static str },
     #[error(
-        "{} is not a file of weights: {reason}; give a .caffemodel (binary, not .prototxt) or a .safetensors file",
+        "{} is not a {format}: {reason}; give a .caffemodel (binary, not .prototxt) or a .safetensors file",
         path.display()
     )]
-    Format { path: PathBuf, reason: String },
+    Format {
+        path: PathBuf,
+        format: &'static str,
+        reason: String,
+    },
+    #[error("{} is damaged after layer {layer}: {reason}; copy it to this worker again", path.display())]
+    Damaged {
+        path: PathBuf,
+        layer: String,
+        reason: String,
+    },
     #[error("{}: layer {layer}: {problem}", path.display())]
     Layer {
         path: PathBuf,
@@ -73,7 +83,10 @@ pub enum LayerProblem {
 #[derive(Debug)]
 pub(super) enum Problem {
     Io(io::Error),
-    Format(String),
+    /// The file is not of the format that it was read as, such as `.caffemodel`.
+    Format(&'static str, String),
+    /// The file was of the format up to the end of this layer.
+    Damaged(String, String),
     Layer(String, LayerProblem),
 }
 
@@ -82,7 +95,16 @@ impl Problem {
         let path = path.to_path_buf();
         match self {
             Problem::Io(source) => WeightsError::Io { path, source },
-            Problem::Format(reason) => WeightsError::Format { path, reason },
+            Problem::Format(format, reason) => WeightsError::Format {
+                path,
+                format,
+                reason,
+            },
+            Problem::Damaged(layer, reason) => WeightsError::Damaged {
+                path,
+                layer,
+                reason,
+            },
             Problem::Layer(layer, problem) => WeightsError::Layer {
                 path,
                 layer,

@@ -24,14 +24,14 @@ pub(super) fn read<R: Read + Seek>(
     reader.read_exact(&mut length)?;
     let length = u64::from_le_bytes(length);
     if length > LONGEST_HEADER || length > size - 8 {
-        return Err(Problem::Format(format!(
+        return Err(not_safetensors(format!(
             "its table of contents declares {length} bytes, in a file of {size}"
         )));
     }
     let mut header = Vec::new();
     reader.take(length).read_to_end(&mut header)?;
     let metadata: Metadata = serde_json::from_slice(&header)
-        .map_err(|error| Problem::Format(format!("its table of contents is damaged: {error}")))?;
+        .map_err(|error| not_safetensors(format!("its table of contents is damaged: {error}")))?;
     let mut tensors: Vec<_> = metadata.tensors().into_iter().collect();
     tensors.sort_by_key(|(_, info)| info.data_offsets.0);
     let start = 8 + length;
@@ -64,6 +64,10 @@ pub(super) fn read<R: Read + Seek>(
         .map_err(problem)?;
     }
     Ok(())
+}
+
+fn not_safetensors(reason: String) -> Problem {
+    Problem::Format(".safetensors file", reason)
 }
 
 fn layer_and_blob(name: &str) -> Option<(&str, usize)> {

@@ -1,14 +1,20 @@
 //! A pretended coordinator and pretended work, with a worker's main loop between them.
 
-use fovea_core::checkpoint::Fingerprint;
-use fovea_core::run::{Outcome, StepPhases, StepReport};
+use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::run::Outcome;
+use fovea_proto::pb::coordinator_message::Message as FromCoordinator;
+use fovea_service::Shutdown;
 use pb::worker_message::Message;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::Endpoint;
 
 use super::super::*;
+use crate::assignment::AssignmentHandle;
+use crate::link::Opening;
+use crate::testing::{no_fingerprint, step_report};
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -179,10 +185,20 @@ impl Bench {
     /// The session breaks.
     pub(super) async fn down(&self, talk: Talk) {
         drop(talk);
-        self.link
-            .send(LinkEvent::Down("a test wants it".into()))
-            .await
-            .unwrap();
+        self.fails("a test wants it").await;
+    }
+
+    /// The session breaks, or none can be opened.
+    pub(super) async fn fails(&self, reason: &str) {
+        let down = LinkEvent::Down(reason.to_owned());
+        self.link.send(down).await.unwrap();
+    }
+
+    /// Waits until the worker has taken all events of the link.
+    pub(super) async fn settles(&self) {
+        while self.link.capacity() < self.link.max_capacity() {
+            tokio::task::yield_now().await;
+        }
     }
 
     pub(super) async fn begun(&mut self) -> Begun {
@@ -213,28 +229,13 @@ impl Begun {
         self.tell(JobEvent::Ready {
             step: 0,
             state_digest: "0".into(),
-            fingerprint: Fingerprint {
-                device: String::new(),
-                cpu: String::new(),
-                libtorch: String::new(),
-                threads: 1,
-                precision: String::new(),
-                fovea: String::new(),
-            },
+            fingerprint: no_fingerprint(),
         })
         .await;
     }
 
     pub(super) async fn takes(&self, step: u64) {
-        let report = StepReport {
-            step,
-            loss: 0.5,
-            images: 1,
-            images_per_s: 1.0,
-            learning_rate: 0.1,
-            phases: StepPhases::default(),
-        };
-        let samples = vec![step as u32];
+        let (report, samples) = (step_report(step), vec![step as u32]);
         self.tell(JobEvent::Step { report, samples }).await;
     }
 

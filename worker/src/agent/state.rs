@@ -1,0 +1,170 @@
+//! What the agent knows, who it is, and what it needs.
+
+use std::time::Duration;
+
+use fovea_core::ids::{RunId, WorkerId};
+use fovea_proto::pb;
+use fovea_service::{Shutdown, VERSION};
+use tokio::sync::watch;
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::transport::Channel;
+use tracing::Instrument;
+
+use super::absence::Contact;
+use super::current::Current;
+use super::session::Session;
+use crate::assignment::{self, AssignmentHandle};
+use crate::context::Context;
+use crate::fetch;
+use crate::job::Ended;
+use crate::reports::Reports;
+
+/// Who this worker is.
+pub struct Identity {
+    /// Its id.
+    pub worker: WorkerId,
+    /// Where peers reach it.
+    pub address: String,
+    /// The machine's name.
+    pub host: String,
+    /// Its device.
+    pub device: String,
+}
+
+/// The work that the agent starts, in tasks that it owns.
+pub trait Work {
+    /// Begins an assignment.
+    fn begin(&self, handle: AssignmentHandle) -> AbortOnDropHandle<Ended>;
+
+    /// Prepares to join a run. Returns why that failed, or an empty text.
+    fn prepare(&self, request: pb::Prepare) -> AbortOnDropHandle<String>;
+
+    /// The run whose state the device holds.
+    fn held_run(&self) -> Option<RunId>;
+}
+
+impl Work for Context {
+    fn begin(&self, handle: AssignmentHandle) -> AbortOnDropHandle<Ended> {
+        let task = assignment::run(self.clone(), handle).in_current_span();
+        AbortOnDropHandle::new(tokio::spawn(task))
+    }
+
+    fn prepare(&self, request: pb::Prepare) -> AbortOnDropHandle<String> {
+        let context = self.clone();
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let prepared = fetch::prepare(&context, request).await;
+            prepared
+                .err()
+                .map_or_else(String::new, |refusal| refusal.to_string())
+        }))
+    }
+
+    fn held_run(&self) -> Option<RunId> {
+        self.device.held_run()
+    }
+}
+
+/// The worker, as the coordinator knows it.
+pub struct Agent<W> {
+    pub(super) identity: Identity,
+    pub(super) work: W,
+    pub(super) shutdown: Shutdown,
+    /// The link's newest channel, for work under way.
+    pub(super) channels: watch::Sender<Option<Channel>>,
+    pub(super) session: Option<Session>,
+    pub(super) contact: Contact,
+    pub(super) current: Option<Current>,
+    /// Replaces `current` as soon as the device is free.
+    pub(super) next: Option<pb::Assignment>,
+    pub(super) preparing: Option<Preparing>,
+    pub(super) reports: Reports,
+    pub(super) beat: Interval,
+    /// Heartbeats so far.
+    pub(super) sequence: u64,
+    pub(super) leaving: bool,
+    /// When a worker that is leaving stops waiting.
+    pub(super) give_up_at: Option<Instant>,
+    /// Whether the pause because of full reports was logged.
+    pub(super) paused: bool,
+    /// Why the worker cannot serve this coordinator.
+    pub(super) failure: Option<AgentError>,
+}
+
+/// Why an agent cannot serve its coordinator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AgentError {
+    /// The two have different versions.
+    #[error(
+        "the coordinator speaks version {coordinator} of the protocol, and this worker ({VERSION}) version {}: run \
+         the same release of both",
+        fovea_proto::PROTOCOL
+    )]
+    Protocol {
+        /// The coordinator's version of the protocol.
+        coordinator: u32,
+    },
+}
+
+/// A request to prepare for a run, under way.
+pub(super) struct Preparing {
+    pub(super) run_id: String,
+    pub(super) task: AbortOnDropHandle<String>,
+}
+
+impl<W: Work> Agent<W> {
+    /// An idle worker. It puts the coordinator's newest channel into `channels`.
+    pub fn new(
+        identity: Identity,
+        work: W,
+        channels: watch::Sender<Option<Channel>>,
+        shutdown: Shutdown,
+    ) -> Self {
+        Self {
+            identity,
+            work,
+            shutdown,
+            channels,
+            session: None,
+            contact: Contact::Starting,
+            current: None,
+            next: None,
+            preparing: None,
+            reports: Reports::default(),
+            beat: every(Duration::from_secs(1)),
+            sequence: 0,
+            leaving: false,
+            give_up_at: None,
+            paused: false,
+            failure: None,
+        }
+    }
+
+    /// The newest assignment that this worker has not released.
+    pub(super) fn serving(&self) -> Option<pb::Serving> {
+        let next = self
+            .next
+            .as_ref()
+            .map(|next| (&next.run_id, next.generation));
+        let current = self.current.as_ref().map(|c| (&c.run_id, c.generation));
+        let (run_id, generation) = next.or(current)?;
+        Some(pb::Serving {
+            run_id: run_id.clone(),
+            generation,
+        })
+    }
+
+    /// The assignment in progress, if it is that one.
+    pub(super) fn serves(&self, run_id: &str, generation: u64) -> Option<&Current> {
+        self.current
+            .as_ref()
+            .filter(|current| current.is(run_id, generation))
+    }
+}
+
+/// A heartbeat every `period`.
+pub(super) fn every(period: Duration) -> Interval {
+    let mut beat = interval(period);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    beat
+}

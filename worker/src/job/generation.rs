@@ -1,0 +1,186 @@
+//! One generation on the device: connect, agree on a state, train.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use fovea_core::googlenet::FlatLayout;
+use fovea_core::ids::RunId;
+use fovea_core::plan::ShardPlan;
+use fovea_core::roster::Member;
+use fovea_core::run::Outcome;
+use fovea_core::spec::{Reduction, RunSpec};
+use tokio::sync::watch;
+
+use super::agreement::Agreement;
+use super::error::JobError;
+use super::first_state::FirstStateError;
+use super::types::{Job, JobEvent};
+use crate::checkpoint::{self, digest_text};
+use crate::collective::{TcpCollective, with_nccl};
+use crate::data::{LocalData, hosted};
+use crate::device::{Device, HeldImages, Image, Split};
+use crate::fingerprint::fingerprint;
+use crate::gpu;
+use crate::loader::Loader;
+use crate::threads::supervise;
+use crate::training::{State, Training, TrainingEvent, starts_with_evaluation};
+
+/// Makes a device for a run, without a state yet.
+pub type MakeDevice = Box<dyn Fn(&RunSpec, &FlatLayout) -> Box<dyn Device> + Send>;
+/// Makes the state that a run starts from. It reads files that may lie on a mount that hangs, so it runs on a thread
+/// that can be abandoned.
+pub(super) type MakeFirstState = fn(&RunSpec, &FlatLayout) -> Result<Vec<f32>, FirstStateError>;
+
+/// A device, and how a run begins on it.
+pub(super) struct Place {
+    pub(super) device: tch::Device,
+    pub(super) make: MakeDevice,
+    pub(super) first_state: MakeFirstState,
+}
+
+impl Place {
+    /// Executes a job with `state`, or with the one that the members agree on, and leaves the newest state there. The
+    /// run is shown in `shown` once it has a state.
+    pub(super) fn execute(
+        &self,
+        job: Job,
+        state: &mut Option<State>,
+        shown: &watch::Sender<Option<RunId>>,
+    ) -> Result<Outcome, JobError> {
+        let Job {
+            run,
+            lineage: _,
+            discard_state: _,
+            spec,
+            plan,
+            roster,
+            rank,
+            key,
+            mesh,
+            mut checkpoint,
+            next_epoch,
+            data,
+            control,
+            progress,
+            connect_timeout,
+            peer_timeout,
+            began,
+            events,
+            snapshots,
+        } = job;
+        let layout = FlatLayout::new(spec.model.classes, &spec.model.frozen)?;
+        // A stop that came earlier takes effect after the first step, as there is a state to start from.
+        let stop_requested = control.stopping();
+        let given_up = || control.given_up();
+        let waiting = progress.waiting();
+        let streams = mesh.connect(&roster, key, rank, connect_timeout, &given_up, waiting)?;
+        progress.tick();
+        let tcp = TcpCollective::new(&roster, rank, streams, peer_timeout, waiting.clone())?;
+        let reduction = spec.train.reduction;
+        let tcp = match reduction {
+            Reduction::Ordered => tcp,
+            Reduction::Fast => tcp.with_one_part_each(),
+        };
+        control.connected(tcp.aborter()?);
+        let nccl = gpu::nccl_for(self.device);
+        let mut collective = with_nccl(tcp, nccl, reduction, &roster, rank, peer_timeout)?;
+        progress.tick();
+        let agreement = Agreement {
+            roster: &roster,
+            rank,
+            collective: &mut *collective,
+            progress: &progress,
+            state_len: layout.state_len(),
+            fresh: &|| (self.make)(&spec, &layout),
+        };
+        agreement.reach(state, &mut || match &mut checkpoint {
+            Some(fetch) => Ok(checkpoint::read_state(&layout, &fetch()?)?),
+            None => {
+                let (make, spec, layout) = (self.first_state, spec.clone(), layout.clone());
+                let given_up = || match stop_requested {
+                    true => control.given_up(),
+                    false => control.withdrawn(),
+                };
+                let made = supervise("reading the first weights", &given_up, move || {
+                    make(&spec, &layout)
+                })?;
+                Ok(made?)
+            }
+        })?;
+        let Some(state) = state else {
+            return Err(JobError::NoState);
+        };
+        shown.send_replace(Some(run));
+
+        // Without a receiver the worker is shutting down, and an abort follows.
+        let send = |event| drop(events.blocking_send(event));
+        send(JobEvent::Ready {
+            step: state.step,
+            state_digest: digest_text(state.device.digest()?),
+            fingerprint: fingerprint(&spec, self.device),
+        });
+        let _ = began.send(());
+        let member = &roster.members[rank];
+        let per_epoch = plan.steps_per_epoch();
+        let total_steps = per_epoch * u64::from(spec.train.epochs);
+        let evaluate = starts_with_evaluation(state.step, per_epoch, next_epoch);
+        let held = keep_hosted(&mut *state.device, &plan, &data, member);
+        let loader = Loader::start(
+            data,
+            plan.clone(),
+            spec.clone(),
+            member,
+            state.step..total_steps,
+            evaluate,
+            held,
+        )?
+        .abortable_by(&control);
+        let training = Training {
+            spec: &spec,
+            plan: &plan,
+            rank,
+            ranks: roster.members.len(),
+            hosted: hosted(member),
+            next_epoch,
+            stored_step: roster.start_step,
+            total_steps,
+            state,
+            collective: &mut *collective,
+            loader,
+            control: &control,
+            progress: &progress,
+        };
+        Ok(training.run(&mut |event| match event {
+            TrainingEvent::Step { report, samples } => send(JobEvent::Step { report, samples }),
+            TrainingEvent::Scores { epoch, scores } => send(JobEvent::Scores { epoch, scores }),
+            TrainingEvent::Digest { step, digest } => send(JobEvent::Digest {
+                step,
+                digest: digest_text(digest),
+            }),
+            // Received at once, or dropped when the generation is over for this worker.
+            TrainingEvent::Snapshot(snapshot) => drop(snapshots.blocking_send(snapshot)),
+        })?)
+    }
+}
+
+/// Has the device drop the images of virtual ranks that others host now, and make room for those hosted here.
+fn keep_hosted(
+    device: &mut dyn Device,
+    plan: &ShardPlan,
+    data: &LocalData,
+    member: &Member,
+) -> Option<Arc<HeldImages>> {
+    let train: HashSet<u32> = hosted(member)
+        .flat_map(|rank| plan.shard(rank).iter().copied())
+        .collect();
+    let scored: Vec<_> = hosted(member)
+        .map(|rank| plan.validation_shard(rank))
+        .collect();
+    let wanted = |image: &Image| match image.split {
+        Split::Train => train.contains(&image.sample),
+        Split::Validation => scored.iter().any(|range| range.contains(&image.sample)),
+    };
+    device.keep_cached(&wanted);
+    let expected = train.len() + scored.iter().map(ExactSizeIterator::len).sum::<usize>();
+    device.hold_images(data.size(), data.samples(), expected, &wanted)
+}

@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use tonic::{Code, Status};
 
 use crate::client::Client;
-use crate::count::{count, plural};
 use crate::error::Error;
+use fovea_core::count::{count, plural};
 
 impl Client {
     /// Fetches the checkpoint of `step`, or the newest, to `target`. A file that is there already is

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use fovea_proto::{ChannelError, ConvertError};
 use tonic::Code;
 
-use crate::count::{count, plural};
 use crate::runfile::RunFileError;
+use fovea_core::count::{count, plural};
 use transport::Cause;
 
 /// Why a command failed.

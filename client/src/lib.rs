@@ -5,7 +5,6 @@
 
 pub mod cli;
 pub mod client;
-mod count;
 pub mod download;
 pub mod error;
 pub mod local;

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use super::format::bytes;
 use super::output::{Output, Record};
 use crate::client::Client;
-use crate::count::count;
 use crate::error::{Error, VerifiedCounts};
 use crate::view::{FileState, StoreProblem, StoreProgress, StoreReport, StoreSummary};
+use fovea_core::count::count;
 
 /// Time between two progress lines where there is no bar.
 const PROGRESS_EVERY: Duration = Duration::from_secs(30);

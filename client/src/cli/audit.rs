@@ -3,9 +3,9 @@
 use super::format::bytes;
 use super::output::{Output, Record};
 use crate::client::Client;
-use crate::count::count;
 use crate::error::Error;
 use crate::view::{AuditInfo, RunInfo};
+use fovea_core::count::count;
 
 /// Audits a run, and fails if there are problems.
 pub async fn run(client: &Client, run_id: &str, output: &Output) -> Result<(), Error> {

@@ -9,9 +9,9 @@ use super::format::{bytes, without_event};
 use super::output::{Output, Record};
 use super::table::Table;
 use crate::client::Client;
-use crate::count::{count, plural};
 use crate::error::Error;
 use crate::upload::{Added, Outcome};
+use fovea_core::count::{count, plural};
 
 /// Offers a prepared dataset to the coordinator and prints what the coordinator did.
 pub async fn add(client: &Client, dir: &Path, output: &Output) -> Result<(), Error> {

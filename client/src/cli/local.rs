@@ -19,12 +19,12 @@ use super::output::{Output, Record};
 use super::runs;
 use crate::VERSION;
 use crate::client::Client;
-use crate::count::{count, plural};
 use crate::error::Error;
 use crate::local::{Cluster, ClusterOptions, Death, Signals};
 use crate::runfile::{RunFile, Weights};
 use crate::view::{Phase, RunInfo};
 use crate::watch::{Patience, Watcher};
+use fovea_core::count::{count, plural};
 
 /// Number of workers by default.
 const WORKERS: u32 = 2;

@@ -7,9 +7,9 @@ use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::run::{EpochResult, StepReport};
 
 use super::format::{bytes, clock, rate, share, split_event, without_event};
-use crate::count::{count, plural};
 use crate::view::{Phase, RunInfo};
 use crate::watch::{Cause, Update};
+use fovea_core::count::{count, plural};
 
 /// Shortest time between two progress lines where no bar is shown.
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);

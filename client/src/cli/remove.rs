@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use super::format::bytes;
 use super::output::{Kind, Output, Record};
 use crate::client::Client;
-use crate::count::{count, plural};
 use crate::error::Error;
 use crate::view::{Removed, RunInfo};
+use fovea_core::count::{count, plural};
 
 /// Removes ended runs.
 pub async fn runs(

@@ -9,10 +9,10 @@ use super::narrate::{EPOCH_HEADING, epoch_line};
 use super::output::{Output, Record};
 use super::table::Table;
 use crate::client::Client;
-use crate::count::count;
 use crate::error::Error;
 use crate::runfile::{RunFile, Weights};
 use crate::view::{Phase, RunInfo};
+use fovea_core::count::count;
 
 /// Patience, in seconds, of a watch that follows another command.
 const PATIENCE_S: u64 = 300;

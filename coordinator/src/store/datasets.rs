@@ -200,8 +200,7 @@ impl DatasetStore {
     /// As the disk reports.
     pub(crate) fn unlisted(&self, known: &[String]) -> Result<Vec<PathBuf>, StoreError> {
         let dir = self.dir();
-        let found =
-            digests_in(dir).map_err(|error| self.inner.root.read_error(dir, error))?;
+        let found = digests_in(dir).map_err(|error| self.inner.root.read_error(dir, error))?;
         let unlisted = found.into_iter().filter(|digest| !known.contains(digest));
         Ok(unlisted.map(|digest| self.place(&digest)).collect())
     }

@@ -1,7 +1,6 @@
 //! Slices become a file, or leave nothing behind.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::PermissionsExt;
 
 use fovea_core::googlenet::FlatLayout;
@@ -9,6 +8,7 @@ use fovea_core::roster::slice_of;
 use fovea_core::run::{Extent, Run};
 use safetensors::SafeTensors;
 
+use crate::small_disk::SmallDisk;
 use crate::store::names::path_for;
 use crate::store::test_support::{
     ELEMENTS, Shelf, digest_of, files, fingerprint, folder, header, memory_folder, options, record,
@@ -114,51 +114,33 @@ fn a_disk_that_is_really_full_loses_nothing_and_says_how_much_is_needed() {
     let root = memory_folder();
     let mount = root.path().join("disk");
     fs::create_dir(&mount).unwrap();
-    let text = |text: &str| std::ffi::CString::new(text).unwrap();
-    let (kind, target) = (text("tmpfs"), text(mount.to_str().unwrap()));
-    let size = text("size=128k");
-    // SAFETY: all strings end with a zero byte and live during the call.
-    let mounted = unsafe {
-        libc::mount(
-            kind.as_ptr(),
-            target.as_ptr(),
-            kind.as_ptr(),
-            0,
-            size.as_ptr().cast(),
-        )
-    };
-    assert_eq!(mounted, 0, "{}", io::Error::last_os_error());
-    let outcome = std::panic::catch_unwind(|| {
-        let dir = mount.join("checkpoints");
-        let (store, _) = CheckpointStore::open(&dir, None, 0, options()).unwrap();
-        let run = run_id();
-        let mut infos = Vec::new();
-        let error = loop {
-            let step = infos.len() as u64 + 1;
-            match store.begin(&run, step, 1, &header(), ELEMENTS) {
-                Ok(begun) => {
-                    begun.write_at(&state(step, 1), 0).unwrap();
-                    match begun.finish(&digest_of(&state(step, 1)), &record(step)) {
-                        Ok(info) => infos.push(info),
-                        Err(error) => break error,
-                    }
+    let _disk = SmallDisk::mount(&mount, 128 << 10).unwrap();
+    let dir = mount.join("checkpoints");
+    let (store, _) = CheckpointStore::open(&dir, None, 0, options()).unwrap();
+    let run = run_id();
+    let mut infos = Vec::new();
+    let error = loop {
+        let step = infos.len() as u64 + 1;
+        match store.begin(&run, step, 1, &header(), ELEMENTS) {
+            Ok(begun) => {
+                begun.write_at(&state(step, 1), 0).unwrap();
+                match begun.finish(&digest_of(&state(step, 1)), &record(step)) {
+                    Ok(info) => infos.push(info),
+                    Err(error) => break error,
                 }
-                Err(error) => break error,
             }
-            assert!(infos.len() < 20, "128 KiB do not hold so many");
-        };
-        let StoreError::Full { needed, free, .. } = &error else {
-            panic!("{error}");
-        };
-        assert!(infos.len() > 3 && needed > free, "{error}");
-        assert_eq!(files(&dir.join("r-1")).len(), 2 * infos.len());
-        for info in &infos {
-            store.verify(&run, info, |_| ()).unwrap();
+            Err(error) => break error,
         }
-        store.remove(&run, &infos[0]).unwrap();
-        store_one(&store, &run, 90, 1);
-    });
-    // SAFETY: the path ends with a zero byte and lives during the call.
-    unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
-    outcome.unwrap();
+        assert!(infos.len() < 20, "128 KiB do not hold so many");
+    };
+    let StoreError::Full { needed, free, .. } = &error else {
+        panic!("{error}");
+    };
+    assert!(infos.len() > 3 && needed > free, "{error}");
+    assert_eq!(files(&dir.join("r-1")).len(), 2 * infos.len());
+    for info in &infos {
+        store.verify(&run, info, |_| ()).unwrap();
+    }
+    store.remove(&run, &infos[0]).unwrap();
+    store_one(&store, &run, 90, 1);
 }

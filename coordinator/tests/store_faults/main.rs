@@ -1,14 +1,17 @@
 //! A hostile environment: stores that go away, journals from a backup, datasets that are removed, clients and workers that
 //! leave in the middle of something. Over a real server, with fake workers.
 
+#[path = "../common/mod.rs"]
 mod common;
+
+mod full;
+mod phases;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::*;
-use fovea_core::plan::ShardPlan;
-use fovea_dataset::Dataset;
+use fovea_coordinator::Config;
 use fovea_proto::pb;
 use fovea_proto::pb::coordinator_message::Message as Down;
 use fovea_proto::pb::run_event::Event;
@@ -48,6 +51,13 @@ impl Place {
         server
     }
 
+    /// The same for one without rights to the files of others, with another configuration.
+    async fn fresh_unprivileged_server(&self, change: impl FnOnce(&mut Config)) -> Server {
+        let server = Server::start_unprivileged(&self.data(), change).await;
+        server.upload(&self.tiny).await.unwrap();
+        server
+    }
+
     /// Names of the files of a run's checkpoints, without `.json`.
     fn stored(&self, run: &pb::Run) -> Vec<String> {
         let entries = std::fs::read_dir(self.checkpoints().join(&run.id)).unwrap();
@@ -57,35 +67,9 @@ impl Place {
         names
     }
 
-    /// The samples that a step uses, by the run's plan.
-    fn samples(&self, at: &pb::Assignment, step: u64) -> Vec<u32> {
-        let dataset = Dataset::open(&self.tiny).unwrap();
-        let index = dataset.index();
-        let patients: Vec<u32> = index.train().iter().map(|s| s.patient).collect();
-        let spec = at.spec.as_ref().unwrap();
-        let train = spec.train.as_ref().unwrap();
-        let plan = ShardPlan::new(
-            &patients,
-            index.validation().len() as u32,
-            train.virtual_ranks.unwrap(),
-            train.batch.unwrap(),
-            spec.seed.unwrap(),
-            train.rotate.unwrap(),
-        )
-        .unwrap();
-        let position = plan.position(step - 1);
-        (0..plan.virtual_ranks())
-            .flat_map(|rank| {
-                plan.epoch_order(rank, position.epoch)
-                    .batch(position.step_in_epoch)
-            })
-            .map(|draw| draw.sample)
-            .collect()
-    }
-
     /// The only worker takes a step, which is in the journal when this returns.
     async fn step(&self, worker: &mut Worker, at: &pb::Assignment, step: u64) {
-        let samples = self.samples(at, step);
+        let samples = samples(&self.tiny, at, step);
         worker.send(committed_with(at, report(step), samples)).await;
         worker.acked_step(step).await;
     }

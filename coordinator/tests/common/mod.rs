@@ -8,7 +8,7 @@ pub mod small_disk;
 mod worker;
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fovea_coordinator::{Config, ServeError, serve};
@@ -34,6 +34,9 @@ pub use worker::*;
 /// The longest wait for anything; a test that waits longer has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How often a condition is looked at that no event reports.
+pub const POLL: Duration = Duration::from_millis(5);
+
 /// Waits for a future that must complete in time.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
     match timeout(PATIENCE, future).await {
@@ -46,7 +49,7 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let poll = async {
         while !holds() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(POLL).await;
         }
     };
     soon(what, poll).await;
@@ -56,6 +59,7 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 pub struct Server {
     pub address: String,
     pub channel: Channel,
+    data_dir: PathBuf,
     shutdown: Shutdown,
     task: JoinHandle<Result<(), ServeError>>,
     /// None once it was killed.
@@ -109,6 +113,7 @@ impl Server {
         Self {
             address,
             channel,
+            data_dir: data_dir.to_owned(),
             shutdown,
             task,
             runtime: Some(runtime),
@@ -122,6 +127,9 @@ impl Server {
         tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE))
             .await
             .unwrap();
+        // The journal's thread is not the runtime's: it closes the database on its own.
+        let folder = self.data_dir.canonicalize().unwrap();
+        eventually("the end of its files' use", || !is_open_in(&folder)).await;
     }
 
     pub fn runs(&self) -> RunsClient<Channel> {
@@ -185,6 +193,17 @@ impl Drop for Server {
             runtime.shutdown_background();
         }
     }
+}
+
+/// Whether this process has a file open in `folder`.
+fn is_open_in(folder: &Path) -> bool {
+    // Where the system has no such list, nothing is known to be open.
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else {
+        return false;
+    };
+    // A file that has been closed since then has no name.
+    open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .any(|file| file.starts_with(folder))
 }
 
 /// Takes the rights to the files of others from this thread and those that it will start.

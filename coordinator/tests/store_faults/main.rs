@@ -16,6 +16,7 @@ use fovea_proto::pb;
 use fovea_proto::pb::coordinator_message::Message as Down;
 use fovea_proto::pb::run_event::Event;
 use pb::Phase;
+use tokio::time::Instant;
 use tonic::Code;
 
 /// A folder with a data folder in it, and the dataset `tiny`.
@@ -132,7 +133,7 @@ async fn shown(
             if will_do(&run) {
                 return run;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(POLL).await;
         }
     };
     soon(what, read).await
@@ -338,7 +339,7 @@ async fn a_run_is_scheduled_although_whoever_submitted_it_has_left() {
             {
                 return runs.len();
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(POLL).await;
         }
     })
     .await;
@@ -353,14 +354,15 @@ async fn a_run_that_is_resumed_while_its_actor_closes_is_scheduled() {
     for _ in 0..60 {
         runs.push(server.submit(small_spec()).await.unwrap());
     }
+    let mut ended = Vec::new();
     for run in &runs {
         cancel(&server, &run.id).await;
+        ended.push(Instant::now());
     }
-    // An ended run's actor closes after 2 s. The resumes are spread around that moment.
-    tokio::time::sleep(Duration::from_millis(1_700)).await;
-    for run in &runs {
+    // An ended run's actor closes after 2 s, by the clock. The resumes are spread around that moment.
+    for (n, (run, ended)) in (0..).zip(runs.iter().zip(ended)) {
+        tokio::time::sleep_until(ended + Duration::from_millis(1_700 + 10 * n)).await;
         resume(&server, &run.id).await;
-        tokio::time::sleep(Duration::from_millis(8)).await;
     }
     for run in &runs {
         shown(&server, &run.id, "a live run", |run| {

@@ -29,7 +29,7 @@ pub(super) struct World {
     /// Step and generation of checkpoints that were removed while the run stayed.
     pub(super) removed: BTreeSet<(u64, u64)>,
     /// Steps are taken again with other samples after a rewind.
-    taken: u32,
+    pub(super) taken: u32,
 }
 
 impl World {

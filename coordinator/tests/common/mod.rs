@@ -28,6 +28,8 @@ use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
+// Not every test file makes a dataset.
+#[allow(unused_imports)]
 pub use photographs::*;
 pub use worker::*;
 

@@ -39,6 +39,9 @@ mod run;
 mod serve_error;
 mod server;
 mod services;
+#[cfg(test)]
+#[path = "../../tests/src/faults/disk.rs"]
+mod small_disk;
 mod startup;
 mod store;
 

@@ -6,6 +6,8 @@ use fovea_tests::chaos::{ChaosOptions, Kind, run_chaos};
 
 fn injects(kinds: Vec<Kind>) {
     let dir = tempfile::tempdir().expect("a temporary folder");
+    // As with SOAK_DIR, the folder need not be there.
+    std::fs::remove_dir(dir.path()).expect("it is empty");
     let options = ChaosOptions {
         faults: kinds.len() as u32,
         seed: 5,

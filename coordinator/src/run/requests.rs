@@ -98,6 +98,10 @@ impl Actor {
                     reason: reason.into(),
                 })
                 .await?;
+                // Without its last checkpoint a run that had done all steps is queued again.
+                if matches!(self.run.phase, Phase::Queued { .. }) {
+                    self.apply(Event::Cancel).await?;
+                }
             }
         } else if let Some(roster) = self.run.roster() {
             let members = roster.members.iter().map(|m| m.worker.clone()).collect();

@@ -21,6 +21,19 @@ impl Actor {
         data.or_else(|| self.run.start_blocked(self.cx.clock.now()))
     }
 
+    /// Why a generation does not form: the checkpoint that it starts from cannot be read.
+    fn forming_blocked(&self) -> Option<String> {
+        let Phase::Forming { roster, .. } = &self.run.phase else {
+            return None;
+        };
+        let now = self.cx.clock.now();
+        // Members that hold a newer state do not need it.
+        let start = self.run.start_checkpoint(now)?;
+        (start.step == roster.start_step)
+            .then(|| self.run.start_blocked(now))
+            .flatten()
+    }
+
     /// Nothing is left to be done for it.
     pub(super) fn has_ended(&self) -> bool {
         self.deleted
@@ -91,6 +104,7 @@ impl Actor {
     pub(super) fn show(&self) {
         let waiting = self
             .blocked()
+            .or_else(|| self.forming_blocked())
             .or_else(|| self.storage_problem.clone().filter(|_| self.stores()))
             .or_else(|| match self.run.phase {
                 Phase::Queued { .. } => self.waits.clone(),

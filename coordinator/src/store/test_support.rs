@@ -1,16 +1,19 @@
 //! What the tests of the stores share: a store with checkpoints in it, and a small dataset.
 
+#[path = "../../tests/common/photographs.rs"]
+mod photographs;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use fovea_core::checkpoint::{CheckpointInfo, Fingerprint};
-use fovea_core::ids::{DatasetName, RunId};
+use fovea_core::ids::RunId;
 use fovea_core::ledger::Entry;
 use fovea_core::metrics::Evaluation;
 use fovea_core::run::EpochResult;
-use fovea_dataset::{INDEX_FILE, MANIFEST_FILE, Manifest, PrepareOptions, prepare};
+use fovea_dataset::{INDEX_FILE, MANIFEST_FILE, Manifest};
 use tempfile::TempDir;
 
 use super::trash::TRASH;
@@ -213,35 +216,7 @@ pub(crate) fn dataset() -> &'static Source {
     static SOURCE: OnceLock<Source> = OnceLock::new();
     SOURCE.get_or_init(|| {
         let dir = tempfile::tempdir().unwrap();
-        let images = dir.path().join("images");
-        std::fs::create_dir(&images).unwrap();
-        let mut labels = String::from("image,level\n");
-        for patient in 0u32..12 {
-            for (eye, side) in ["left", "right"].iter().enumerate() {
-                labels.push_str(&format!("{patient}_{side},{}\n", patient % 5));
-                // A bright disc with some structure on black.
-                let picture = image::RgbImage::from_fn(64, 64, |x, y| {
-                    let (dx, dy) = (x as f32 - 31.5, y as f32 - 31.5);
-                    if dx * dx + dy * dy < 28.0 * 28.0 {
-                        let tone = 120 + ((x * (patient + 2) + y * (eye as u32 + 3)) % 60) as u8;
-                        image::Rgb([tone, tone / 2, tone / 3])
-                    } else {
-                        image::Rgb([0, 0, 0])
-                    }
-                });
-                picture
-                    .save(images.join(format!("{patient}_{side}.png")))
-                    .unwrap();
-            }
-        }
-        let csv = dir.path().join("labels.csv");
-        std::fs::write(&csv, labels).unwrap();
-        let out = dir.path().join("out");
-        let name = DatasetName::new("eyes").unwrap();
-        let mut options = PrepareOptions::new(csv, images, out.clone(), name);
-        options.image_size = 32;
-        options.pack_records = 8;
-        prepare(&options, &()).unwrap();
+        let out = photographs::dataset(dir.path(), "eyes", 0);
         let read = |file: &str| std::fs::read(out.join(file)).unwrap();
         let manifest_bytes = read(MANIFEST_FILE);
         let manifest = Manifest::parse(&manifest_bytes).unwrap();

@@ -2,15 +2,19 @@
 //! part of it.
 #![allow(dead_code)]
 
+mod photographs;
+#[path = "../../../tests/src/faults/disk.rs"]
+pub mod small_disk;
 mod worker;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use fovea_coordinator::{Config, ServeError, serve};
 use fovea_core::googlenet::{FlatLayout, HEAD, weight_layer_names};
-use fovea_core::ids::DatasetName;
-use fovea_dataset::{PrepareOptions, prepare};
+use fovea_core::plan::ShardPlan;
+use fovea_dataset::Dataset;
 use fovea_proto::pb::checkpoints_client::CheckpointsClient;
 use fovea_proto::pb::datasets_client::DatasetsClient;
 use fovea_proto::pb::runs_client::RunsClient;
@@ -24,10 +28,16 @@ use tokio::time::timeout;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
+// Not every test file makes a dataset.
+#[allow(unused_imports)]
+pub use photographs::*;
 pub use worker::*;
 
 /// The longest wait for anything; a test that waits longer has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often a condition is looked at that no event reports.
+pub const POLL: Duration = Duration::from_millis(5);
 
 /// Waits for a future that must complete in time.
 pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
@@ -41,7 +51,7 @@ pub async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let poll = async {
         while !holds() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(POLL).await;
         }
     };
     soon(what, poll).await;
@@ -51,6 +61,7 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 pub struct Server {
     pub address: String,
     pub channel: Channel,
+    data_dir: PathBuf,
     shutdown: Shutdown,
     task: JoinHandle<Result<(), ServeError>>,
     /// None once it was killed.
@@ -60,6 +71,21 @@ pub struct Server {
 impl Server {
     /// Starts one on `data_dir` and any port.
     pub async fn start(data_dir: &Path, change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_on(data_dir, || (), change).await
+    }
+
+    /// The same, but its threads have no rights to the files of others: as any user's, where the test is root's.
+    pub async fn start_unprivileged(data_dir: &Path, change: impl FnOnce(&mut Config)) -> Self {
+        let folder = data_dir.parent().unwrap();
+        std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o777)).unwrap();
+        Self::start_on(data_dir, give_up_rights, change).await
+    }
+
+    async fn start_on(
+        data_dir: &Path,
+        on_thread_start: fn(),
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let mut config = Config {
             data_dir: data_dir.to_owned(),
             listen: "127.0.0.1:0".into(),
@@ -76,6 +102,7 @@ impl Server {
         let shutdown = Shutdown::default();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
+            .on_thread_start(on_thread_start)
             .enable_all()
             .build()
             .unwrap();
@@ -88,6 +115,7 @@ impl Server {
         Self {
             address,
             channel,
+            data_dir: data_dir.to_owned(),
             shutdown,
             task,
             runtime: Some(runtime),
@@ -101,6 +129,9 @@ impl Server {
         tokio::task::spawn_blocking(move || runtime.shutdown_timeout(PATIENCE))
             .await
             .unwrap();
+        // The journal's thread is not the runtime's: it closes the database on its own.
+        let folder = self.data_dir.canonicalize().unwrap();
+        eventually("the end of its files' use", || !is_open_in(&folder)).await;
     }
 
     pub fn runs(&self) -> RunsClient<Channel> {
@@ -166,6 +197,26 @@ impl Drop for Server {
     }
 }
 
+/// Whether this process has a file open in `folder`.
+fn is_open_in(folder: &Path) -> bool {
+    // Where the system has no such list, nothing is known to be open.
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else {
+        return false;
+    };
+    // A file that has been closed since then has no name.
+    open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .any(|file| file.starts_with(folder))
+}
+
+/// Takes the rights to the files of others from this thread and those that it will start.
+fn give_up_rights() {
+    // SAFETY: the call touches no memory. It changes this thread only; one that is not root's has no such rights anyway.
+    #[cfg(target_os = "linux")]
+    unsafe {
+        libc::setfsuid(65_534)
+    };
+}
+
 /// A stream of a run's events.
 pub struct Watch(pub Streaming<pb::RunEvent>);
 
@@ -195,41 +246,6 @@ pub fn refused<T: std::fmt::Debug>(result: Result<T, Status>, code: Code, named:
     assert!(status.message().contains(named), "{named}: {status:?}");
 }
 
-/// A dataset of 24 photographs of 12 patients, 32 px, made in `dir`.
-pub fn dataset(dir: &Path, name: &str, seed: u64) -> PathBuf {
-    let images = dir.join(format!("{name}-images"));
-    std::fs::create_dir_all(&images).unwrap();
-    let mut labels = String::from("image,level\n");
-    for patient in 0u32..12 {
-        for (eye, side) in ["left", "right"].iter().enumerate() {
-            labels.push_str(&format!("{patient}_{side},{}\n", patient % 5));
-            // A bright disc with some structure on black.
-            let picture = image::RgbImage::from_fn(64, 64, |x, y| {
-                let (dx, dy) = (x as f32 - 31.5, y as f32 - 31.5);
-                if dx * dx + dy * dy < 28.0 * 28.0 {
-                    let tone = 120 + ((x * (patient + 2) + y * (eye as u32 + 3)) % 60) as u8;
-                    image::Rgb([tone, tone / 2, tone / 3])
-                } else {
-                    image::Rgb([0, 0, 0])
-                }
-            });
-            picture
-                .save(images.join(format!("{patient}_{side}.png")))
-                .unwrap();
-        }
-    }
-    let csv = dir.join(format!("{name}.csv"));
-    std::fs::write(&csv, labels).unwrap();
-    let out = dir.join(name);
-    let mut options =
-        PrepareOptions::new(csv, images, out.clone(), DatasetName::new(name).unwrap());
-    options.image_size = 32;
-    options.seed = seed;
-    options.pack_records = 8;
-    prepare(&options, &()).unwrap();
-    out
-}
-
 /// The messages that upload a dataset.
 pub fn parts(dataset: &Path) -> Vec<pb::CreateDatasetRequest> {
     use pb::create_dataset_request::Part;
@@ -252,6 +268,32 @@ pub fn parts(dataset: &Path) -> Vec<pb::CreateDatasetRequest> {
     parts
         .into_iter()
         .map(|part| pb::CreateDatasetRequest { part: Some(part) })
+        .collect()
+}
+
+/// The samples that `step` of the assignment's run uses, by the run's plan over the prepared `dataset`.
+pub fn samples(dataset: &Path, at: &pb::Assignment, step: u64) -> Vec<u32> {
+    let dataset = Dataset::open(dataset).unwrap();
+    let index = dataset.index();
+    let patients: Vec<u32> = index.train().iter().map(|s| s.patient).collect();
+    let spec = at.spec.as_ref().unwrap();
+    let train = spec.train.as_ref().unwrap();
+    let plan = ShardPlan::new(
+        &patients,
+        index.validation().len() as u32,
+        train.virtual_ranks.unwrap(),
+        train.batch.unwrap(),
+        spec.seed.unwrap(),
+        train.rotate.unwrap(),
+    )
+    .unwrap();
+    let position = plan.position(step - 1);
+    (0..plan.virtual_ranks())
+        .flat_map(|rank| {
+            plan.epoch_order(rank, position.epoch)
+                .batch(position.step_in_epoch)
+        })
+        .map(|draw| draw.sample)
         .collect()
 }
 

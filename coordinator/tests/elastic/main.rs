@@ -15,8 +15,6 @@ mod states;
 use std::path::PathBuf;
 
 use common::*;
-use fovea_core::plan::ShardPlan;
-use fovea_dataset::Dataset;
 use fovea_proto::pb;
 use fovea_proto::pb::run_event::Event;
 use pb::Phase;
@@ -71,28 +69,7 @@ impl Stage {
 
     /// The samples that `step` of the assignment's run uses, by its plan.
     pub fn samples(&self, at: &pb::Assignment, step: u64) -> Vec<u32> {
-        let dataset = Dataset::open(&self.dir.path().join("tiny")).unwrap();
-        let index = dataset.index();
-        let patients: Vec<u32> = index.train().iter().map(|s| s.patient).collect();
-        let spec = at.spec.as_ref().unwrap();
-        let train = spec.train.as_ref().unwrap();
-        let plan = ShardPlan::new(
-            &patients,
-            index.validation().len() as u32,
-            train.virtual_ranks.unwrap(),
-            train.batch.unwrap(),
-            spec.seed.unwrap(),
-            train.rotate.unwrap(),
-        )
-        .unwrap();
-        let position = plan.position(step - 1);
-        (0..plan.virtual_ranks())
-            .flat_map(|rank| {
-                plan.epoch_order(rank, position.epoch)
-                    .batch(position.step_in_epoch)
-            })
-            .map(|draw| draw.sample)
-            .collect()
+        samples(&self.dir.path().join("tiny"), at, step)
     }
 
     /// `worker` reports a step, with the samples of the plan.

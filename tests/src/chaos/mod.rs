@@ -57,14 +57,17 @@ const STORE_BYTES: u64 = 1800 << 20;
 /// Attempts to inject a fault that is refused, for each kind, before the test gives up on it.
 const ATTEMPTS: usize = 40;
 
-/// Runs the test in `dir`. Blocks.
+/// Runs the test in `dir`, which is made if it is not there. Blocks.
 ///
 /// # Panics
-/// If the machine refuses what a wanted kind needs (see [`Kind`]), or a process hangs.
+/// If `dir` cannot be made, the machine refuses what a wanted kind needs (see [`Kind`]), or a process hangs.
 pub fn run_chaos(dir: &Path, options: &ChaosOptions) -> Report {
     // The coordinator may run as another user.
     let enter = std::fs::Permissions::from_mode(0o755);
-    std::fs::set_permissions(dir, enter).expect("the folder is ours");
+    let made = std::fs::create_dir_all(dir).and_then(|()| std::fs::set_permissions(dir, enter));
+    // The processes are given whole paths.
+    let dir = made.and_then(|()| dir.canonicalize());
+    let dir = &dir.unwrap_or_else(|error| panic!("the folder of the chaos test: {error}"));
     let work = |net: Option<&Partition>| {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)

@@ -3,12 +3,14 @@
 //! A test that changes its process's limits runs as a child: this test binary again, with one test.
 
 use std::fs::{self, File};
-use std::io::{self, Write as _};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use tokio::task::JoinHandle;
+
 use super::*;
+use crate::small_disk::SmallDisk;
 
 /// Names the journal to a child.
 const JOURNAL: &str = "FOVEA_TEST_JOURNAL";
@@ -57,6 +59,26 @@ fn set_limit(resource: libc::__rlimit_resource_t, soft: u64) {
 
 fn many(from: u64, count: u64) -> Vec<Entry> {
     (from..from + count).map(|n| step(n, &[1; 200])).collect()
+}
+
+/// Appends so many batches of steps to run 1, on a task of its own. Its result is the ledger's head.
+fn append_meanwhile(journal: &Journal, batches: u64, steps: u64) -> JoinHandle<u64> {
+    let journal = journal.clone();
+    tokio::spawn(async move {
+        let mut head = 0;
+        for batch in 0..batches {
+            let entries = many(1 + batch * steps, steps);
+            head = journal.append(1, entries).await.unwrap();
+        }
+        head
+    })
+}
+
+/// Why writes wait, once they do.
+async fn reason(journal: &Journal) -> String {
+    let mut blocked = journal.blocked();
+    let reason = within(blocked.wait_for(Option::is_some)).await.unwrap();
+    reason.clone().unwrap()
 }
 
 #[test]
@@ -130,22 +152,8 @@ async fn with_small_files() {
     journal.put(&run(1), OnFull::Wait).await.unwrap();
     let log = fs::metadata(path.with_extension("db-wal")).unwrap().len();
     set_limit(libc::RLIMIT_FSIZE, log + 10_000);
-    let mut blocked = journal.blocked();
-    let writer = {
-        let journal = journal.clone();
-        tokio::spawn(async move {
-            let mut head = 0;
-            for at in 0..20 {
-                head = journal.append(1, many(1 + 1000 * at, 1000)).await.unwrap();
-            }
-            head
-        })
-    };
-    let reason = within(blocked.wait_for(Option::is_some))
-        .await
-        .unwrap()
-        .clone();
-    let reason = reason.unwrap();
+    let writer = append_meanwhile(&journal, 20, 1000);
+    let reason = reason(&journal).await;
     assert!(reason.contains("cannot write to"), "{reason}");
     let error = journal.put(&run(2), OnFull::Refuse).await.unwrap_err();
     assert!(matches!(error, JournalError::Unavailable { .. }), "{error}");
@@ -156,77 +164,23 @@ async fn with_small_files() {
     journal.close().await;
 }
 
-/// A small file system of its own, unmounted when this is dropped.
-struct Mount(tempfile::TempDir);
-
-impl Mount {
-    fn new() -> io::Result<Self> {
-        let folder = tempfile::tempdir()?;
-        let target = std::ffi::CString::new(folder.path().to_str().unwrap())?;
-        // SAFETY: all strings end with a zero byte.
-        let done = unsafe {
-            libc::mount(
-                c"tmpfs".as_ptr(),
-                target.as_ptr(),
-                c"tmpfs".as_ptr(),
-                0,
-                c"size=4m".as_ptr().cast(),
-            )
-        };
-        if done != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(Self(folder))
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let target = std::ffi::CString::new(self.0.path().to_str().unwrap()).unwrap();
-        // SAFETY: the string ends with a zero byte.
-        unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) };
-    }
-}
-
 #[tokio::test]
 #[cfg_attr(not(has_mount), ignore = "needs to mount a tmpfs: root")]
 async fn a_full_file_system_delays_and_loses_nothing() {
     if given().is_some() {
         return;
     }
-    let mount = Mount::new().expect("mounting needs root");
-    let path = mount.0.path().join("journal.db");
+    let (folder, path) = place();
+    let disk = SmallDisk::mount(folder.path(), 4 << 20).expect("mounting needs root");
     let (journal, _) = open(&path);
     journal.put(&run(1), OnFull::Wait).await.unwrap();
-    let ballast = mount.0.path().join("ballast");
-    let mut file = File::create(&ballast).unwrap();
-    let full = loop {
-        if let Err(error) = file.write_all(&[1; 4096]) {
-            break error;
-        }
-    };
-    assert_eq!(full.raw_os_error(), Some(libc::ENOSPC));
-    let mut blocked = journal.blocked();
-    let writer = {
-        let journal = journal.clone();
-        tokio::spawn(async move {
-            let mut head = 0;
-            for at in 0..3 {
-                head = journal.append(1, many(1 + 3000 * at, 3000)).await.unwrap();
-            }
-            head
-        })
-    };
-    let reason = within(blocked.wait_for(Option::is_some))
-        .await
-        .unwrap()
-        .clone();
-    let reason = reason.unwrap();
+    disk.fill().unwrap();
+    let writer = append_meanwhile(&journal, 3, 3000);
+    let reason = reason(&journal).await;
     assert!(reason.contains("the disk is full"), "{reason}");
     let error = journal.put(&run(2), OnFull::Refuse).await.unwrap_err();
     assert!(matches!(error, JournalError::Full { .. }), "{error}");
-    drop(file);
-    fs::remove_file(&ballast).unwrap();
+    disk.free().unwrap();
     assert_eq!(within(writer).await.unwrap(), 9000);
     journal.close().await;
     assert_eq!(open(&path).1.live[0].ledger_head, 9000);

@@ -1,18 +1,22 @@
 //! A hostile environment: stores that go away, journals from a backup, datasets that are removed, clients and workers that
 //! leave in the middle of something. Over a real server, with fake workers.
 
+#[path = "../common/mod.rs"]
 mod common;
+
+mod full;
+mod phases;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::*;
-use fovea_core::plan::ShardPlan;
-use fovea_dataset::Dataset;
+use fovea_coordinator::Config;
 use fovea_proto::pb;
 use fovea_proto::pb::coordinator_message::Message as Down;
 use fovea_proto::pb::run_event::Event;
 use pb::Phase;
+use tokio::time::Instant;
 use tonic::Code;
 
 /// A folder with a data folder in it, and the dataset `tiny`.
@@ -48,6 +52,13 @@ impl Place {
         server
     }
 
+    /// The same for one without rights to the files of others, with another configuration.
+    async fn fresh_unprivileged_server(&self, change: impl FnOnce(&mut Config)) -> Server {
+        let server = Server::start_unprivileged(&self.data(), change).await;
+        server.upload(&self.tiny).await.unwrap();
+        server
+    }
+
     /// Names of the files of a run's checkpoints, without `.json`.
     fn stored(&self, run: &pb::Run) -> Vec<String> {
         let entries = std::fs::read_dir(self.checkpoints().join(&run.id)).unwrap();
@@ -57,35 +68,9 @@ impl Place {
         names
     }
 
-    /// The samples that a step uses, by the run's plan.
-    fn samples(&self, at: &pb::Assignment, step: u64) -> Vec<u32> {
-        let dataset = Dataset::open(&self.tiny).unwrap();
-        let index = dataset.index();
-        let patients: Vec<u32> = index.train().iter().map(|s| s.patient).collect();
-        let spec = at.spec.as_ref().unwrap();
-        let train = spec.train.as_ref().unwrap();
-        let plan = ShardPlan::new(
-            &patients,
-            index.validation().len() as u32,
-            train.virtual_ranks.unwrap(),
-            train.batch.unwrap(),
-            spec.seed.unwrap(),
-            train.rotate.unwrap(),
-        )
-        .unwrap();
-        let position = plan.position(step - 1);
-        (0..plan.virtual_ranks())
-            .flat_map(|rank| {
-                plan.epoch_order(rank, position.epoch)
-                    .batch(position.step_in_epoch)
-            })
-            .map(|draw| draw.sample)
-            .collect()
-    }
-
     /// The only worker takes a step, which is in the journal when this returns.
     async fn step(&self, worker: &mut Worker, at: &pb::Assignment, step: u64) {
-        let samples = self.samples(at, step);
+        let samples = samples(&self.tiny, at, step);
         worker.send(committed_with(at, report(step), samples)).await;
         worker.acked_step(step).await;
     }
@@ -148,7 +133,7 @@ async fn shown(
             if will_do(&run) {
                 return run;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(POLL).await;
         }
     };
     soon(what, read).await
@@ -354,7 +339,7 @@ async fn a_run_is_scheduled_although_whoever_submitted_it_has_left() {
             {
                 return runs.len();
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(POLL).await;
         }
     })
     .await;
@@ -369,14 +354,15 @@ async fn a_run_that_is_resumed_while_its_actor_closes_is_scheduled() {
     for _ in 0..60 {
         runs.push(server.submit(small_spec()).await.unwrap());
     }
+    let mut ended = Vec::new();
     for run in &runs {
         cancel(&server, &run.id).await;
+        ended.push(Instant::now());
     }
-    // An ended run's actor closes after 2 s. The resumes are spread around that moment.
-    tokio::time::sleep(Duration::from_millis(1_700)).await;
-    for run in &runs {
+    // An ended run's actor closes after 2 s, by the clock. The resumes are spread around that moment.
+    for (n, (run, ended)) in (0..).zip(runs.iter().zip(ended)) {
+        tokio::time::sleep_until(ended + Duration::from_millis(1_700 + 10 * n)).await;
         resume(&server, &run.id).await;
-        tokio::time::sleep(Duration::from_millis(8)).await;
     }
     for run in &runs {
         shown(&server, &run.id, "a live run", |run| {

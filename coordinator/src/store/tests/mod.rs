@@ -1,0 +1,6 @@
+//! What the checkpoint store promises, on real files.
+
+mod keeping;
+mod opening;
+mod reading;
+mod writing;

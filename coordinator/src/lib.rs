@@ -53,5 +53,5 @@ pub use error::ApiError;
 pub use journal::JournalError;
 pub use run::RunActorError;
 pub use serve_error::ServeError;
-pub use server::{Coordinator, serve};
+pub use server::{CLOSE_TIMEOUT, Coordinator, serve};
 pub use store::OpenError;

@@ -4,14 +4,20 @@ mod cli;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
-use fovea_coordinator::{Config, Coordinator, write_atomically};
-use fovea_service::{Shutdown, VERSION, init_logging, layered, raise_descriptor_limit};
+use fovea_coordinator::{CLOSE_TIMEOUT, Config, Coordinator, write_atomically};
+use fovea_service::{FORCED, Shutdown, VERSION, init_logging, layered, raise_descriptor_limit};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
 use cli::{Args, Failure};
+
+/// How long work on blocking threads may go on at the end.
+const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(1);
+/// A stop that takes so much longer than its parts may hangs.
+const MARGIN: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -39,11 +45,19 @@ fn run(args: &Args) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(Failure::other)?;
-    runtime.block_on(serve(args, config, &addresses))
+    let ended = runtime.block_on(serve(args, config, &addresses));
+    // Work on a disk that does not answer must not keep the process.
+    runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
+    ended
 }
 
 async fn serve(args: &Args, config: Config, addresses: &[SocketAddr]) -> Result<(), Failure> {
     let shutdown = Shutdown::on_signals().map_err(Failure::other)?;
+    let limit =
+        Duration::from_secs(config.drain_timeout_s) + CLOSE_TIMEOUT + RUNTIME_SHUTDOWN + MARGIN;
+    shutdown
+        .exit_within(limit, FORCED, "drain_timeout_s")
+        .map_err(Failure::other)?;
     let (insecure, data_dir) = (config.allow_insecure, config.data_dir.clone());
     let listen = config.listen.clone();
     let listener = TcpListener::bind(addresses)

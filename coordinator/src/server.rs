@@ -11,7 +11,7 @@ use fovea_proto::pb::workers_server::WorkersServer;
 use fovea_proto::{CONNECTION_WINDOW, DESCRIPTORS, FRAME, MESSAGE_BYTES, STREAM_WINDOW};
 use fovea_service::Shutdown;
 use tokio::net::TcpListener;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic_health::server::HealthReporter;
@@ -28,8 +28,11 @@ use crate::services::{
 };
 use crate::startup::{self, Opened, Running};
 
-/// How long connections may take to end once the drain is over.
+/// How long connections and transfers may take to end once the drain is over; then, how long the cluster and the journal.
 const GOODBYE: Duration = Duration::from_secs(5);
+
+/// The longest that [`Coordinator::serve`] takes after `drain_timeout_s`.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Requests of one connection that may be open at the same time.
 const CONCURRENT_STREAMS: u32 = 1024;
@@ -122,23 +125,29 @@ impl Coordinator {
             })),
         };
         closing.cancel();
-        if !server.is_finished() && timeout(GOODBYE, &mut server).await.is_err() {
-            warn!(
-                "shutdown.connections_cut: some connections did not end within {} s; closing them",
-                GOODBYE.as_secs()
-            );
-            server.abort();
-        }
         tasks.close();
-        if timeout(GOODBYE, tasks.wait()).await.is_err() {
-            warn!(
-                "shutdown.streams_cut: some transfers did not end within {} s; abandoning them",
-                GOODBYE.as_secs()
-            );
-        }
+        let connections = async {
+            if !server.is_finished() && timeout(GOODBYE, &mut server).await.is_err() {
+                warn!(
+                    "shutdown.connections_cut: some connections did not end within {} s; closing them",
+                    GOODBYE.as_secs()
+                );
+                server.abort();
+            }
+        };
+        let transfers = async {
+            if timeout(GOODBYE, tasks.wait()).await.is_err() {
+                warn!(
+                    "shutdown.streams_cut: some transfers did not end within {} s; abandoning them",
+                    GOODBYE.as_secs()
+                );
+            }
+        };
+        tokio::join!(connections, transfers);
         drop(actors);
+        let deadline = Instant::now() + GOODBYE;
         // It ends when nobody can reach it any more, its runs with it; what they have is in the journal then.
-        if !cluster.is_finished() && timeout(GOODBYE, &mut cluster).await.is_err() {
+        if !cluster.is_finished() && timeout_at(deadline, &mut cluster).await.is_err() {
             cluster.abort();
         }
         for task in others {
@@ -157,7 +166,7 @@ impl Coordinator {
             mean_ms,
             "journal.closing: {writes} writes in {commits} commits of {mean_ms} ms"
         );
-        if timeout(GOODBYE, journal.close()).await.is_err() {
+        if timeout_at(deadline, journal.close()).await.is_err() {
             warn!(
                 "journal.slow: it was not closed within {GOODBYE:?}; the next start finishes what it holds"
             );

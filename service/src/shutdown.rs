@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! running ──signal──> stopping ──second signal──> exit code 5 (FORCED)
-//!                        └──────deadline passed──> exit code 5 (FORCED)
+//!                        └──────deadline passed──> an exit code of the program's choice
 //! ```
 
 mod signals;
@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 
 use signals::{Action, Requests, Signals};
 
-/// Exit code of a program that was stopped by force: by a second signal, or by a deadline.
+/// Exit code of a program that was stopped by force by a second signal.
 pub const FORCED: i32 = 5;
 
 /// The longest that a forced exit waits for its own log line.
@@ -76,7 +76,7 @@ impl Shutdown {
                                 "shutdown.repeated: received {signal} again; hangups within a \
                                  second are one request"
                             ),
-                            Action::Quit => force_exit(move || {
+                            Action::Quit => force_exit(FORCED, move || {
                                 error!(
                                     "shutdown.forced: received {signal}, the second signal; \
                                      ending the process at once with exit code {FORCED}"
@@ -113,7 +113,8 @@ impl Shutdown {
     }
 
     /// Limits the time that the program takes to stop: if it still runs `limit` after a stop was
-    /// asked for, a thread ends the process with [`FORCED`] and logs what its threads were doing.
+    /// asked for, a thread ends the process with `code` and logs what its threads were doing.
+    /// `setting` names the configuration key for `limit`.
     ///
     /// This works whatever the other threads hang in. A thread in an uninterruptible wait of the
     /// kernel (state D, such as a broken disk) is the exception: the process ends when the wait
@@ -121,17 +122,17 @@ impl Shutdown {
     ///
     /// # Errors
     /// If the thread cannot be started.
-    pub fn exit_within(&self, limit: Duration) -> io::Result<()> {
+    pub fn exit_within(&self, limit: Duration, code: i32, setting: &'static str) -> io::Result<()> {
         let request = Arc::clone(&self.0);
         thread::Builder::new()
             .name("watchdog".into())
             .spawn(move || {
                 request.block_until_requested();
                 thread::sleep(limit);
-                force_exit(move || {
+                force_exit(code, move || {
                     error!(
                         "shutdown.forced: the program still runs {:.1} s after it was asked to \
-                         stop; ending it with exit code {FORCED}. {}",
+                         stop (see {setting}); ending it with exit code {code}. {}",
                         limit.as_secs_f64(),
                         threads::describe()
                     );
@@ -159,7 +160,7 @@ impl Request {
 /// Logs, then ends the process without running exit handlers: those of C++ libraries wait for
 /// locks that a hanging thread may hold. Standard error may hang, too (a full pipe), so the log
 /// line has its own thread and a deadline.
-fn force_exit(log: impl FnOnce() + Send + 'static) -> ! {
+fn force_exit(code: i32, log: impl FnOnce() + Send + 'static) -> ! {
     let (done, logged) = mpsc::channel();
     let logger = thread::Builder::new().name("last-line".into());
     if logger
@@ -172,7 +173,7 @@ fn force_exit(log: impl FnOnce() + Send + 'static) -> ! {
         let _ = logged.recv_timeout(LAST_LINE);
     }
     // SAFETY: `_exit` only ends the process; it touches no memory of it.
-    unsafe { libc::_exit(FORCED) }
+    unsafe { libc::_exit(code) }
 }
 
 #[cfg(test)]

@@ -10,6 +10,9 @@ use fovea_service::{FORCED, LogFormat, Shutdown, init_logging};
 /// How the child behaves once it was asked to stop.
 const BEHAVIOUR: &str = "SIGNALS_TEST_CHILD";
 
+/// The exit code of a child that hangs.
+const HUNG: i32 = 9;
+
 /// Nothing here takes nearly so long; a test that waits longer has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -24,7 +27,9 @@ fn child() {
         .build()
         .unwrap();
     if behaviour == "hangs" {
-        shutdown.exit_within(Duration::from_millis(200)).unwrap();
+        shutdown
+            .exit_within(Duration::from_millis(200), HUNG, "stop_timeout_s")
+            .unwrap();
         // The exit handlers must not be waited for either.
         extern "C" fn never_ends() {
             loop {
@@ -179,11 +184,11 @@ fn the_watchdog_ends_a_program_that_hangs() {
     let process = Process::start("hangs", "default");
     process.signal("USR2");
     let (status, log) = process.end();
-    assert_eq!(status.code(), Some(FORCED), "{log}");
+    assert_eq!(status.code(), Some(HUNG), "{log}");
     let forced = log.lines().find(|line| line.contains("shutdown.forced"));
     let line = forced.unwrap_or_else(|| panic!("{log}"));
     assert!(
-        line.contains("0.2 s") && line.contains("watchdog"),
+        line.contains("0.2 s") && line.contains("stop_timeout_s") && line.contains("watchdog"),
         "{line}"
     );
 }

@@ -27,7 +27,6 @@ pub mod optimizer;
 pub mod progress;
 pub mod reports;
 pub mod shim;
-pub mod stop;
 #[cfg(test)]
 mod testing;
 pub mod threads;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use fovea_core::ids::WorkerId;
-use fovea_service::{VERSION, init_logging};
+use fovea_service::{Shutdown, VERSION, init_logging};
 use fovea_worker::agent::{Agent, Identity};
 use fovea_worker::cache;
 use fovea_worker::collective::Mesh;
@@ -14,9 +14,10 @@ use fovea_worker::config::{Cli, Command, WorkerConfig};
 use fovea_worker::context::Context;
 use fovea_worker::device::{Device, TorchDevice};
 use fovea_worker::devices::report;
+use fovea_worker::gpu;
 use fovea_worker::job::DeviceThread;
 use fovea_worker::link::{self, Coordinator, random_u32};
-use fovea_worker::{gpu, stop};
+use fovea_worker::threads::EXIT_HUNG;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -70,7 +71,12 @@ fn start(cli: &Cli) -> Result<(), Failure> {
 }
 
 async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
-    let shutdown = stop::on_signals(Duration::from_secs(config.stop_timeout_s))
+    let shutdown = Shutdown::on_signals()
+        .and_then(|shutdown| {
+            let limit = Duration::from_secs(config.stop_timeout_s);
+            shutdown.exit_within(limit, EXIT_HUNG, "stop_timeout_s")?;
+            Ok(shutdown)
+        })
         .map_err(|e| Failure(1, format!("cannot listen for signals: {e}")))?;
     let listener = TcpListener::bind(config.listen)
         .await

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use fovea_coordinator::ServeError;
+use fovea_coordinator::{CLOSE_TIMEOUT, ServeError};
 
 use super::common::small_disk::SmallDisk;
 use super::*;
@@ -10,8 +10,6 @@ use super::*;
 /// Room for the journal, the dataset and some checkpoints.
 const DISK: u64 = 96 << 20;
 const DRAIN_S: u64 = 1;
-/// After the drain connections, transfers, the runs and the journal have 5 s each to end.
-const GOODBYES: Duration = Duration::from_secs(20);
 
 /// A place whose data folder is a small disk. The disk is unmounted before its folder is removed.
 struct SmallPlace {
@@ -132,7 +130,7 @@ async fn a_stop_while_the_disk_is_full_ends_in_time_and_loses_nothing() {
     let error = server.stopped().await.unwrap_err();
     let took = asked.elapsed();
     println!("it ended after {took:.1?}: {error}");
-    assert!(took < Duration::from_secs(DRAIN_S) + GOODBYES + PATIENCE / 4);
+    assert!(took < Duration::from_secs(DRAIN_S) + CLOSE_TIMEOUT + PATIENCE / 4);
     assert!(
         matches!(
             error,

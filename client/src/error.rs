@@ -1,15 +1,12 @@
 //! The client's errors: one sentence each, and an exit code.
 
-mod transport;
-
 use std::path::{Path, PathBuf};
 
-use fovea_proto::{ChannelError, ConvertError};
+use fovea_proto::{Cause, ChannelError, ConvertError, cause};
 use tonic::Code;
 
 use crate::runfile::RunFileError;
 use fovea_core::count::{count, plural};
-use transport::Cause;
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -240,7 +237,7 @@ impl Error {
         match self {
             Error::Usage(_) | Error::RunFile(_) => 2,
             Error::Channel(ChannelError::Address { .. } | ChannelError::Tls { .. }) => 2,
-            Error::Channel(ChannelError::Unreachable { .. })
+            Error::Channel(ChannelError::Unreachable { .. } | ChannelError::Limit { .. })
             | Error::Lost { .. }
             | Error::Unavailable { .. }
             | Error::LimitReached(_) => 3,
@@ -298,7 +295,7 @@ impl Error {
             }
         };
         if let Some(source) = std::error::Error::source(status) {
-            return match transport::cause(source) {
+            return match cause(source) {
                 Cause::Limit(reason) => Error::LimitReached(reason),
                 Cause::Broken(reason) => Error::Lost {
                     address: address.to_owned(),
@@ -351,15 +348,8 @@ fn code_name(code: Code) -> &'static str {
 impl From<ChannelError> for Error {
     fn from(e: ChannelError) -> Self {
         match e {
-            ChannelError::Unreachable { address, reason } => match transport::cause_in(&reason) {
-                Cause::Limit(reason) => Error::LimitReached(reason),
-                Cause::Broken(reason) => {
-                    Error::Channel(ChannelError::Unreachable { address, reason })
-                }
-            },
-            other @ (ChannelError::Address { .. } | ChannelError::Tls { .. }) => {
-                Error::Channel(other)
-            }
+            ChannelError::Limit { reason, .. } => Error::LimitReached(reason),
+            other => Error::Channel(other),
         }
     }
 }

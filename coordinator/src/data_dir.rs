@@ -7,9 +7,9 @@
 //! DIR/checkpoints/     checkpoints, by run (`store`)
 //! ```
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 /// What the name of a file that is being written begins with.
@@ -59,7 +59,12 @@ impl DataDir {
                 source,
             }
         };
-        fs::create_dir_all(root).map_err(fail("make", root))?;
+        // Photographs of patients: for the owner alone. A folder that is there keeps its mode.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root)
+            .map_err(fail("make", root))?;
         let path = root.join("lock");
         let lock = OpenOptions::new()
             .create(true)

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::PROTOCOL;
+use crate::cause::{Cause, cause};
 
 /// Why no channel could be opened.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,9 @@ pub enum ChannelError {
     /// Nobody answered.
     #[error("no coordinator answers at {address}: {reason}; is fovea-coordinator running there?")]
     Unreachable { address: String, reason: String },
+    /// The coordinator refused the connection.
+    #[error("the coordinator at {address} is at a limit: {reason}")]
+    Limit { address: String, reason: String },
 }
 
 /// HTTP/2 flow control: the most bytes of one stream that its reader has not taken yet.
@@ -97,19 +101,13 @@ pub async fn connect(address: &str, timeout: Duration) -> Result<Channel, Channe
         .keep_alive_while_idle(true)
         .connect()
         .await
-        .map_err(|e| ChannelError::Unreachable {
-            address: address.to_owned(),
-            reason: root_cause(&e),
+        .map_err(|e| {
+            let address = address.to_owned();
+            match cause(&e) {
+                Cause::Limit(reason) => ChannelError::Limit { address, reason },
+                Cause::Broken(reason) => ChannelError::Unreachable { address, reason },
+            }
         })
-}
-
-/// tonic says only "transport error"; what a person needs is at the end of the chain.
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    last.to_string()
 }
 
 #[cfg(test)]

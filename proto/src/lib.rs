@@ -3,10 +3,12 @@
 //! `pb::` types stop at the door: only this crate's conversions, the coordinator's services, the
 //! worker's session and the client see them.
 
+mod cause;
 mod channel;
 mod codec;
 mod convert;
 
+pub use cause::{Cause, cause, describe};
 pub use channel::{
     CONNECTION_WINDOW, ChannelError, FRAME, STREAM_WINDOW, UserAgent, connect, user_agent,
 };

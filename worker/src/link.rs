@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
-use fovea_proto::{ChannelError, connect, pb};
+use fovea_proto::{ChannelError, connect, describe, pb};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::error::Elapsed;
@@ -82,7 +82,7 @@ enum SessionError {
     Connect(#[from] ChannelError),
     #[error("the coordinator did not welcome this worker within {CONNECT:?}")]
     NoWelcome(#[from] Elapsed),
-    #[error("{}", .0.message())]
+    #[error("{}", describe(.0))]
     Status(#[from] Status),
     #[error("this worker closed the session")]
     Closed,

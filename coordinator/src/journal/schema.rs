@@ -12,6 +12,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -103,6 +104,7 @@ fn connect(path: &Path) -> Result<Connection, JournalError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    create_private(path)?;
     let db = Connection::open_with_flags(path, flags).map_err(fail)?;
     // Before the first access: only then is the index of the log kept in memory instead of in `-shm`.
     pragma(&db, "locking_mode", "EXCLUSIVE").map_err(fail)?;
@@ -190,6 +192,20 @@ fn create(db: &mut Connection) -> rusqlite::Result<()> {
     transaction.execute_batch(log::TABLE)?;
     rows::set_meta(&transaction, "schema_version", VERSION)?;
     transaction.commit()
+}
+
+/// Creates the file for its owner alone, if it is not there. SQLite gives the log the same permissions.
+fn create_private(path: &Path) -> Result<(), JournalError> {
+    let created = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    match created {
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(JournalError::io("create", path)(error)),
+    }
 }
 
 /// Copies the database at `path`, whose log is merged, to `<name>.v2.bak`. An equal copy is kept, another one is

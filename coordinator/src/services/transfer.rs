@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use fovea_proto::CHUNK_BYTES;
+use fovea_proto::{CHUNK_BYTES, cause};
 use prost::bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 use tokio::fs::File;
@@ -63,12 +63,6 @@ impl<T> Receiving<T> {
 
 /// What a stream's error means for its request.
 pub(super) fn broken(status: &Status) -> ApiError {
-    // A status that this end made of an error of the connection has a source. HTTP/2's words for it help nobody.
-    if let Some(source) = std::error::Error::source(status) {
-        let cause =
-            io_cause(source).map_or_else(|| "it was closed".to_owned(), ToString::to_string);
-        return ApiError::BrokenOff(format!("the connection broke: {cause}"));
-    }
     match status.code() {
         // Messages that are too large or cannot be decoded.
         tonic::Code::OutOfRange | tonic::Code::ResourceExhausted => {
@@ -77,19 +71,12 @@ pub(super) fn broken(status: &Status) -> ApiError {
         tonic::Code::Internal | tonic::Code::InvalidArgument => {
             ApiError::invalid("message", status.message())
         }
-        _ => ApiError::BrokenOff(format!("the stream was ended: {}", status.message())),
+        // A status that this end made of an error of the connection has a source.
+        _ => ApiError::BrokenOff(match std::error::Error::source(status) {
+            None => format!("the stream was ended: {}", status.message()),
+            Some(source) => format!("the connection broke: {}", cause(source)),
+        }),
     }
-}
-
-/// The system's error at the end of a chain of sources.
-fn io_cause<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a std::io::Error> {
-    let mut link = Some(error);
-    let mut found = None;
-    while let Some(error) = link {
-        found = error.downcast_ref().or(found);
-        link = error.source();
-    }
-    found
 }
 
 /// A stored file that is to be sent.

@@ -37,7 +37,7 @@ use files::put;
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     /// The coordinator refused, or the connection broke.
-    #[error("{what}: {}", status.message())]
+    #[error("{what}: {}", fovea_proto::describe(status))]
     Rpc {
         /// What was asked for.
         what: String,

@@ -7,6 +7,7 @@ mod migration;
 mod speed;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -180,6 +181,22 @@ async fn what_was_written_is_there_after_reopening() {
 }
 
 /// The journal's own idea of an ended run is the run's.
+#[tokio::test]
+async fn the_files_are_readable_by_their_owner_only() {
+    let (folder, path) = place();
+    let journal = open(&path).0;
+    journal.put(&run(1), OnFull::Wait).await.unwrap();
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let entry = entry.unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{:?}", entry.file_name());
+        names.push(entry.file_name());
+    }
+    names.sort();
+    assert_eq!(names, ["journal.db", "journal.db-wal"]);
+}
+
 #[test]
 fn terminal_phases_are_those_of_a_run() {
     let mut failed = run(1);

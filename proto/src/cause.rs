@@ -7,20 +7,26 @@
 
 use std::error::Error;
 
+/// hyper's text for a connection that ended before the request was sent. The GOAWAY of a coordinator at its limit may
+/// have come in between and is lost then.
+const CLOSED: &str = "connection closed";
+
 /// Begins the coordinator's reason in a GOAWAY.
 const REFUSED: &str = "connection refused: ";
 
-/// Why there is no connection.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Cause {
+/// Why a connection broke, or why there is none.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Cause {
     /// The coordinator refused it because a limit is reached; its reason.
+    #[error("the coordinator is at a limit: {0}")]
     Limit(String),
     /// Anything else.
+    #[error("{0}")]
     Broken(String),
 }
 
 /// The cause at the end of the chain that begins with `error`.
-pub(super) fn cause(error: &(dyn Error + 'static)) -> Cause {
+pub fn cause(error: &(dyn Error + 'static)) -> Cause {
     let mut last = error;
     while let Some(source) = last.source() {
         last = source;
@@ -28,10 +34,26 @@ pub(super) fn cause(error: &(dyn Error + 'static)) -> Cause {
     cause_in(&last.to_string())
 }
 
+/// What a status says, for people: the coordinator's own text, or the cause if this end made the status of an error of
+/// the connection.
+pub fn describe(status: &tonic::Status) -> String {
+    match status.source() {
+        Some(source) => cause(source).to_string(),
+        None => status.message().to_owned(),
+    }
+}
+
 /// The cause that the text of an innermost error names.
-pub(super) fn cause_in(text: &str) -> Cause {
+fn cause_in(text: &str) -> Cause {
     if let Some(reason) = goaway(text).and_then(|data| data.strip_prefix(REFUSED).map(sentence)) {
         return Cause::Limit(reason);
+    }
+    if text == CLOSED {
+        return Cause::Broken(
+            "it was closed before the request was sent; the coordinator may be at its limit of connections \
+             (max_connections)"
+                .into(),
+        );
     }
     Cause::Broken(status(text).unwrap_or_else(|| text.to_owned()))
 }

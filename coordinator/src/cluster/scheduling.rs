@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 
+use fovea_core::count::count;
 use fovea_core::ids::{RunId, WorkerId};
 use fovea_core::roster::Roster;
 use tracing::{info, warn};
@@ -96,7 +97,7 @@ impl Actor {
                         number,
                         Some(format!(
                             "could start with {}; waiting a moment for up to {max}",
-                            count(free, "worker")
+                            count(free, "worker", "workers")
                         )),
                     );
                 }
@@ -104,7 +105,7 @@ impl Actor {
                     if let Some(live) = self.runs.get_mut(&number) {
                         live.startable_since = None;
                     }
-                    let reason = format!("needs {}; idle: {free}", count(min, "worker"));
+                    let reason = format!("needs {}; idle: {free}", count(min, "worker", "workers"));
                     self.waits(number, Some(reason));
                 }
             }
@@ -344,10 +345,4 @@ impl Actor {
             _ => 0,
         }
     }
-}
-
-/// "1 worker", "2 workers".
-fn count(number: usize, what: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {what}{plural}")
 }

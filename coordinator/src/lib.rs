@@ -44,6 +44,7 @@ mod services;
 mod small_disk;
 mod startup;
 mod store;
+mod vitals;
 
 pub use blocking::Panicked;
 pub use cluster::ActorError;
@@ -55,3 +56,4 @@ pub use run::RunActorError;
 pub use serve_error::ServeError;
 pub use server::{CLOSE_TIMEOUT, Coordinator, serve};
 pub use store::OpenError;
+pub use vitals::Vitals;

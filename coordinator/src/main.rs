@@ -7,12 +7,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use fovea_coordinator::{CLOSE_TIMEOUT, Config, Coordinator, write_atomically};
+use fovea_coordinator::{CLOSE_TIMEOUT, Config, Coordinator, Vitals, write_atomically};
+use fovea_service::ops::{self, Ops};
 use fovea_service::{FORCED, Shutdown, VERSION, init_logging, layered, raise_descriptor_limit};
 use tokio::net::TcpListener;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use cli::{Args, Failure};
+use cli::{Args, Command, Failure};
 
 /// How long work on blocking threads may go on at the end.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(1);
@@ -39,6 +41,9 @@ fn run(args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     let addresses = config.validate().map_err(Failure::config)?;
+    if let Some(Command::Health { live }) = args.command {
+        return health(&config, live);
+    }
     init_logging(config.log_format, &config.log_level).map_err(Failure::config)?;
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -49,6 +54,26 @@ fn run(args: &Args) -> Result<(), Failure> {
     // Work on a disk that does not answer must not keep the process.
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
     ended
+}
+
+/// `fovea-coordinator health`.
+fn health(config: &Config, live: bool) -> Result<(), Failure> {
+    let address = config.ops_address().map_err(Failure::config)?;
+    let address = address.ok_or_else(|| {
+        Failure::config(
+            "ops_listen is empty, so no coordinator can be asked; set it as for the coordinator",
+        )
+    })?;
+    let path = if live { "/livez" } else { "/readyz" };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::other)?;
+    runtime
+        .block_on(ops::health(address, path))
+        .map_err(Failure::other)?;
+    println!("ok");
+    Ok(())
 }
 
 async fn serve(args: &Args, config: Config, addresses: &[SocketAddr]) -> Result<(), Failure> {
@@ -64,9 +89,21 @@ async fn serve(args: &Args, config: Config, addresses: &[SocketAddr]) -> Result<
         .await
         .map_err(|e| Failure::bind(&listen, &e))?;
     let address = listener.local_addr().map_err(Failure::other)?;
+    let vitals = Vitals::new(shutdown.clone());
+    // Before the journal is opened, which may take long.
+    let _ops = match config.ops_address().map_err(Failure::config)? {
+        None => None,
+        Some(ops_address) => {
+            let ops = Ops::bind(ops_address, "fovea-coordinator", vitals.clone())
+                .await
+                .map_err(|e| Failure::bind(&config.ops_listen, &e))?;
+            Some(AbortOnDropHandle::new(tokio::spawn(ops.serve())))
+        }
+    };
     let coordinator = Coordinator::open(config)
         .await
-        .map_err(|e| Failure::serve(&e))?;
+        .map_err(|e| Failure::serve(&e))?
+        .with_vitals(vitals);
     if let Some(path) = &args.address_file {
         let text = format!("{address}\n");
         write_atomically(path, text.as_bytes()).map_err(|e| Failure::address_file(path, &e))?;

@@ -27,6 +27,7 @@ use crate::services::{
     AdminService, CheckpointsService, Context, DatasetsService, RunsService, WorkersService,
 };
 use crate::startup::{self, Opened, Running};
+use crate::vitals::Vitals;
 
 /// How long connections and transfers may take to end once the drain is over; then, how long the cluster and the journal.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -51,6 +52,7 @@ const ERROR_RESETS: usize = 1024;
 pub struct Coordinator {
     opened: Opened,
     config: Arc<Config>,
+    vitals: Option<Vitals>,
 }
 
 /// Opens the data folder and serves on `listener` until `shutdown` asks for a stop and the runs are
@@ -77,7 +79,18 @@ impl Coordinator {
     pub async fn open(config: Config) -> Result<Self, ServeError> {
         let config = Arc::new(config);
         let opened = startup::open(Arc::clone(&config)).await?;
-        Ok(Self { opened, config })
+        Ok(Self {
+            opened,
+            config,
+            vitals: None,
+        })
+    }
+
+    /// Tells `vitals` when it serves.
+    #[must_use]
+    pub fn with_vitals(mut self, vitals: Vitals) -> Self {
+        self.vitals = Some(vitals);
+        self
     }
 
     /// Serves until `shutdown` asks for a stop, then checkpoints and queues the runs again, for at
@@ -86,7 +99,11 @@ impl Coordinator {
     /// # Errors
     /// An actor or the network failed, or the runs were not checkpointed in time.
     pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), ServeError> {
-        let Self { opened, config } = self;
+        let Self {
+            opened,
+            config,
+            vitals,
+        } = self;
         let Running {
             context,
             mut cluster,
@@ -100,6 +117,9 @@ impl Coordinator {
         };
         let (tasks, closing) = (context.tasks.clone(), context.closing.clone());
         let actors = context.runs.cluster.clone();
+        if let Some(vitals) = vitals {
+            vitals.serves(actors.downgrade());
+        }
         let limits = context.limits.clone();
         let (router, health) = router(context).await?;
         let incoming = Incoming::new(listener, limits, config.deadlines());

@@ -151,10 +151,31 @@ impl Cluster {
         let _ = self.query(|reply| Request::Drain { reply }).await;
     }
 
+    /// A handle that does not keep the cluster going.
+    pub(crate) fn downgrade(&self) -> WeakCluster {
+        WeakCluster(self.requests.downgrade())
+    }
+
     /// How many runs are under way.
     pub(crate) async fn active_runs(&self) -> usize {
         self.query(|reply| Request::CountActive { reply })
             .await
             .unwrap_or(0)
+    }
+}
+
+/// A handle that does not keep the cluster going.
+#[derive(Debug)]
+pub(crate) struct WeakCluster(mpsc::WeakSender<Request>);
+
+impl WeakCluster {
+    /// Whether the cluster handles a request. It waits for as long as that takes.
+    pub(crate) async fn answers(&self) -> bool {
+        let Some(requests) = self.0.upgrade() else {
+            return false;
+        };
+        let cluster = Cluster { requests };
+        let count = |reply| Request::CountActive { reply };
+        cluster.query(count).await.is_ok()
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use fovea_core::ids::RunId;
 use fovea_core::run::Run;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -115,6 +116,9 @@ pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
     }
     let (files, named) = (datasets.clone(), std::mem::take(&mut recovered.datasets));
     let catalogue = blocking(move || Catalogue::read(&files, named)).await?;
+    let store = checkpoints.clone();
+    let stored = blocking(move || store.runs()).await?;
+    recovered.next_run = unused_number(recovered.next_run, &stored);
     sweep_ended(&journal, &checkpoints).await;
     Ok(Opened {
         config,
@@ -186,6 +190,30 @@ impl Opened {
             dir,
         }
     }
+}
+
+/// The number of the next run: after those that the journal has given, and those of the runs in the store. A journal
+/// that was restored from a backup does not know the latter, and a new run must not find their checkpoints.
+fn unused_number(next: u64, stored: &Result<Vec<RunId>, StoreError>) -> u64 {
+    let runs = match stored {
+        Ok(runs) => runs,
+        Err(error) => {
+            warn!(%error, "store.unlisted: the runs in the checkpoint store cannot be listed: {error}");
+            return next;
+        }
+    };
+    let mut unused = next;
+    for (run, number) in runs.iter().filter_map(|run| Some((run, run.number()?))) {
+        if number >= next {
+            warn!(
+                run_id = %run,
+                "run.unknown: the checkpoint store has a folder of {run}, which is not in the journal. Was the journal \
+                 restored from a backup? Its files stay; move or delete the folder if nobody needs them"
+            );
+            unused = unused.max(number + 1);
+        }
+    }
+    unused
 }
 
 /// How many checkpoints the runs in the journal list.

@@ -96,9 +96,33 @@ name_id!(
     "dataset name"
 );
 
+impl RunId {
+    /// The number at its end, which the coordinator gives: ids are NAME-NUMBER. None: it has none, or one that no
+    /// coordinator gives.
+    pub fn number(&self) -> Option<u64> {
+        let (_, digits) = self.as_str().rsplit_once('-')?;
+        let number = digits.parse::<u32>().ok()?;
+        Some(number.into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_number_of_a_run_is_at_the_end_of_its_id() {
+        for (id, number) in [
+            ("dr-1", Some(1)),
+            ("a-b-70000", Some(70_000)),
+            ("dr", None),
+            ("dr-", None),
+            ("dr-x1", None),
+            ("dr-99999999999", None),
+        ] {
+            assert_eq!(RunId::new(id).unwrap().number(), number, "{id}");
+        }
+    }
 
     #[test]
     fn names_that_could_leave_a_folder_are_refused() {

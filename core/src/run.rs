@@ -149,7 +149,7 @@ impl Run {
             generation: 0,
             epochs: Vec::new(),
             checkpoints: Vec::new(),
-            lineage: 0,
+            lineage: lineage::first(now_ms),
             rewinds: Vec::new(),
             fingerprint: None,
             futile: 0,

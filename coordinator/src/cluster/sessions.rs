@@ -59,6 +59,10 @@ impl Actor {
             "worker.joined: {worker} on {}", hello.host
         );
         let held_run = hello.held_run.clone();
+        for run in held_run.iter().chain(serving.as_ref().map(|s| &s.run)) {
+            // Of a journal that was lost: its id must not be given again.
+            self.next_run = self.next_run.max(run.number().map_or(0, |n| n + 1));
+        }
         self.sessions.insert(
             session,
             Session {

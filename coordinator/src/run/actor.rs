@@ -46,6 +46,7 @@ pub(crate) fn start(
     if run.roster().is_some() {
         info!(run_id = %run.id, phase = run.phase_name(), "run.recovered: {} waits for its workers to come back", run.id);
     }
+    let inherited = run.roster().map(|roster| roster.generation);
     let (inbox, inputs) = mpsc::unbounded_channel();
     let first = Shown {
         run: Arc::new(run.clone()),
@@ -70,6 +71,7 @@ pub(crate) fn start(
         assemblies: Assemblies::default(),
         storage_problem: None,
         data_problem: None,
+        inherited,
         waits: None,
         shown,
         events,

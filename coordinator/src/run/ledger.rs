@@ -20,6 +20,8 @@ pub(super) struct Ledger {
     unwritten: BTreeMap<u64, Entry>,
     /// The journal's ledger has no gap up to this step.
     head: u64,
+    /// With the steps that are not written yet, it has no gap up to this one.
+    end: u64,
     writing: Option<Writing>,
 }
 
@@ -28,12 +30,18 @@ impl Ledger {
         Self {
             unwritten: BTreeMap::new(),
             head,
+            end: head,
             writing: None,
         }
     }
 
     pub fn head(&self) -> u64 {
         self.head
+    }
+
+    /// The last step without a gap, written or not.
+    pub fn end(&self) -> u64 {
+        self.end
     }
 
     /// A step was committed, or is reported again.
@@ -44,6 +52,10 @@ impl Ledger {
             samples,
         };
         self.unwritten.insert(report.step, entry);
+        // What came out of order follows on now.
+        while self.unwritten.contains_key(&(self.end + 1)) {
+            self.end += 1;
+        }
     }
 
     pub fn is_idle(&self) -> bool {
@@ -114,11 +126,13 @@ impl Ledger {
 
     pub fn wrote(&mut self, head: u64) {
         self.head = head;
+        self.end = self.end.max(head);
     }
 
     /// The run was sent back to `step`.
     pub fn rewound(&mut self, step: u64) {
         self.head = self.head.min(step);
+        self.end = self.end.min(step);
         self.unwritten.clear();
     }
 }

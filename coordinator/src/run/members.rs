@@ -46,6 +46,9 @@ impl Actor {
                 if self.run.generation != generation {
                     return Ok(());
                 }
+                if self.is_gap(report.step) {
+                    return self.gap(generation, report.step).await;
+                }
                 self.ledger.add(&report, samples);
                 Event::StepCommitted { generation, report }
             }

@@ -35,8 +35,36 @@ impl Actor {
         if roster.start_step <= head.max(stored) {
             return Ok(());
         }
-        let generation = roster.generation;
-        self.apply(Event::Unaccounted { generation, head }).await
+        let (generation, last) = (roster.generation, roster.start_step);
+        self.apply(Event::Unaccounted {
+            generation,
+            head,
+            last,
+        })
+        .await
+    }
+
+    /// Whether steps are missing between the ledger and `step`, which a generation reports that was running when this
+    /// coordinator started. Then its journal is an older one than that which acknowledged them, and the workers have
+    /// forgotten them.
+    pub(super) fn is_gap(&self, step: u64) -> bool {
+        match &self.run.phase {
+            Phase::Running { roster, .. } if Some(roster.generation) == self.inherited => {
+                step > self.ledger.end().max(roster.start_step) + 1
+            }
+            _ => false,
+        }
+    }
+
+    /// The steps between the ledger and `step` are missing for good.
+    pub(super) async fn gap(&mut self, generation: u64, step: u64) -> Result<(), RunActorError> {
+        self.flush().await?;
+        self.apply(Event::Unaccounted {
+            generation,
+            head: self.ledger.head(),
+            last: step - 1,
+        })
+        .await
     }
 
     /// Tells the run's workers what they need not report again.

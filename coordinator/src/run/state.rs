@@ -33,6 +33,8 @@ pub(super) struct Actor {
     pub storage_problem: Option<String>,
     /// What is wrong with the dataset at the coordinator.
     pub(super) data_problem: Option<String>,
+    /// The generation that was under way when this coordinator started.
+    pub(super) inherited: Option<u64>,
     /// Why the cluster gives it no workers.
     pub(super) waits: Option<String>,
     pub(super) shown: watch::Sender<Shown>,

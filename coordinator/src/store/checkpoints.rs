@@ -383,6 +383,18 @@ impl CheckpointStore {
         })
     }
 
+    /// The runs that have a folder.
+    ///
+    /// # Errors
+    /// As the disk reports.
+    pub(crate) fn runs(&self) -> Result<Vec<RunId>, StoreError> {
+        let names = self.inner.list(self.inner.root.dir())?;
+        let runs = names
+            .iter()
+            .filter_map(|name| RunId::new(name.as_str()).ok());
+        Ok(runs.filter(|run| self.inner.folder(run).is_dir()).collect())
+    }
+
     /// Bytes that are free on the store's disk.
     ///
     /// # Errors

@@ -174,7 +174,7 @@ async fn steps_that_nobody_can_account_for_are_taken_again() {
     let again = w1.assignment().await;
     assert_eq!(
         (again.generation, again.lineage, again.start_step),
-        (3, 1, 0)
+        (3, next.lineage + 1, 0)
     );
     let forming = watch.until_in(Phase::Forming, 3).await;
     assert!(

@@ -61,6 +61,9 @@ impl Run {
         if info.step == 0 || info.step > self.extent.total_steps {
             return false;
         }
+        if !lineage::of_one_run(info.lineage, self.lineage) {
+            return false;
+        }
         if info.lineage < self.lineage || self.is_void(info) {
             return false;
         }

@@ -113,11 +113,10 @@ impl Run {
     }
 
     /// No worker is left that can say which samples the steps after `head` used: they are taken again.
-    pub(super) fn unaccounted(&mut self, now: u64, head: u64, out: &mut Vec<Effect>) {
-        let Phase::Running { roster, .. } = &self.phase else {
+    pub(super) fn unaccounted(&mut self, now: u64, head: u64, last: u64, out: &mut Vec<Effect>) {
+        if !matches!(self.phase, Phase::Running { .. }) {
             return;
-        };
-        let last = roster.start_step;
+        }
         let known = |c: &&CheckpointInfo| c.step <= head && !self.is_void(c);
         let back = self
             .checkpoints

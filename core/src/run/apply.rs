@@ -119,9 +119,13 @@ impl Run {
             }
             Event::WorkerLeaving { worker } => self.leaving(now, &worker, out),
             Event::WorkerBack { worker, serving } => self.back(now, worker, serving, out),
-            Event::Unaccounted { generation, head } => {
+            Event::Unaccounted {
+                generation,
+                head,
+                last,
+            } => {
                 if generation == self.generation {
-                    self.unaccounted(now, head, out);
+                    self.unaccounted(now, head, last, out);
                 }
             }
             Event::Cancel => self.cancel(out),

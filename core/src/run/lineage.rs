@@ -38,6 +38,21 @@ pub(super) fn read_history<'de, D: Deserializer<'de>>(
     })
 }
 
+/// Lineages that a run may have: 2 to this power.
+const BITS: u32 = 20;
+
+/// The first lineage of a run that was submitted then (milliseconds since the Unix epoch). It tells the run from any
+/// other of the same id: where an older journal was restored, ids may be given again, while checkpoints in the store
+/// and reports of workers are still those of the other run.
+pub(super) fn first(submitted_at_ms: u64) -> u64 {
+    submitted_at_ms << BITS
+}
+
+/// Whether two lineages are of one run.
+pub(super) fn of_one_run(one: u64, other: u64) -> bool {
+    one >> BITS == other >> BITS
+}
+
 /// Adds a rewind, and drops those that it implies: whatever an earlier rewind to the same or a later step made void,
 /// this one makes void, too. So both lineage and step grow along the history.
 pub(super) fn push(history: &mut Vec<Rewind>, rewind: Rewind) {

@@ -283,9 +283,13 @@ pub enum Event {
         worker: WorkerId,
         serving: Option<u64>,
     },
-    /// The generation starts from a state whose steps the ledger knows only up to `head`: no worker is left that could
-    /// report the others.
-    Unaccounted { generation: u64, head: u64 },
+    /// The workers' state is that after step `last`, but the ledger has the steps only up to `head`, and no worker is
+    /// left that could report the others: they died, or the journal was restored from an older backup.
+    Unaccounted {
+        generation: u64,
+        head: u64,
+        last: u64,
+    },
     /// A person cancels the run.
     Cancel,
     /// A person pauses it.

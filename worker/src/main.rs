@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use fovea_core::ids::WorkerId;
-use fovea_service::{Shutdown, VERSION, init_logging};
+use fovea_service::{Shutdown, VERSION, init_logging, warn_misspelt};
 use fovea_worker::agent::{Agent, Identity};
 use fovea_worker::cache;
 use fovea_worker::collective::Mesh;
@@ -52,6 +52,7 @@ fn start(cli: &Cli) -> Result<(), Failure> {
         return Ok(());
     }
     init_logging(config.log_format, &config.log_level).map_err(|e| Failure(2, e.to_string()))?;
+    warn_misspelt::<WorkerConfig>(std::env::vars());
     std::fs::create_dir_all(&config.data_dir).map_err(|e| {
         let dir = config.data_dir.display();
         Failure(4, format!("data_dir {dir} cannot be used: {e}"))

@@ -20,7 +20,7 @@ const MARGIN: Duration = Duration::from_secs(3);
 
 /// What a request to stop does about the runs under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "kebab-case", try_from = "String")]
 pub enum OnStop {
     /// They stop at a step boundary, are checkpointed, and are queued again.
     Checkpoint,
@@ -45,7 +45,7 @@ pub struct StopLimits {
 
 /// No such choice.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is neither \"checkpoint\" nor \"hand-over\"")]
+#[error("on_stop is {0:?}; use \"checkpoint\" or \"hand-over\"")]
 pub struct NoSuchStop(String);
 
 impl OnStop {
@@ -95,6 +95,15 @@ impl FromStr for OnStop {
             .into_iter()
             .find(|one| one.as_str() == text)
             .ok_or_else(|| NoSuchStop(text.to_owned()))
+    }
+}
+
+/// For serde, whose own error would not say what is possible.
+impl TryFrom<String> for OnStop {
+    type Error = NoSuchStop;
+
+    fn try_from(text: String) -> Result<Self, NoSuchStop> {
+        text.parse()
     }
 }
 

@@ -154,12 +154,9 @@ fn options_and_exit_codes() {
     refused(2, "--lisen", program().arg("--lisen"));
     std::fs::write(&file, "lisen = 'x'").unwrap();
     refused(2, "lisen", program().arg("--config").arg(&file));
-    refused(2, "on_stop", program().env("FOVEA_ON_STOP", "handover"));
-    refused(
-        2,
-        "\"hand-over\"",
-        program().args(["--on-stop", "handover"]),
-    );
+    let choice = "on_stop is \"handover\"; use \"checkpoint\" or \"hand-over\"";
+    refused(2, choice, program().env("FOVEA_ON_STOP", "handover"));
+    refused(2, choice, program().args(["--on-stop", "handover"]));
     refused(2, "c.missing", program().args(["--config", "c.missing"]));
     refused(
         2,

@@ -237,7 +237,11 @@ impl Error {
         match self {
             Error::Usage(_) | Error::RunFile(_) => 2,
             Error::Channel(ChannelError::Address { .. } | ChannelError::Tls { .. }) => 2,
-            Error::Channel(ChannelError::Unreachable { .. } | ChannelError::Limit { .. })
+            Error::Channel(
+                ChannelError::Unreachable { .. }
+                | ChannelError::Limit { .. }
+                | ChannelError::AddressFile { .. },
+            )
             | Error::Lost { .. }
             | Error::Unavailable { .. }
             | Error::LimitReached(_) => 3,

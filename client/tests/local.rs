@@ -149,44 +149,65 @@ async fn a_paused_run_leaves_no_model_and_says_how_to_go_on() {
     assert!(!dir.join("data/dr-1").exists(), "it left results");
 }
 
+/// What `fovea local` says when its coordinator is this script, which fails.
+async fn without_coordinator(dir: &Path, script: &str) -> String {
+    let bin = programs(dir, script, WAITS);
+    let file = run_file(dir);
+    let output = local(dir, &bin, &[file.to_str().unwrap()]).await;
+    let printed = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{printed}");
+    printed
+}
+
 #[tokio::test]
 async fn a_coordinator_that_does_not_start_shows_its_log() {
     let dir = tempfile::tempdir().unwrap();
-    let coordinator = "echo 'the folder is locked by another' >&2\nexit 4\n";
-    let bin = programs(dir.path(), coordinator, WAITS);
-    let file = run_file(dir.path());
-    let output = local(dir.path(), &bin, &[file.to_str().unwrap()]).await;
-    let printed = stderr(&output);
-    assert_eq!(output.status.code(), Some(1), "{printed}");
-    assert!(
-        printed.contains("coordinator ended early (exit status: 4)"),
-        "{printed}"
-    );
-    assert!(
-        printed.contains("  the folder is locked by another"),
-        "{printed}"
-    );
-    assert!(printed.contains("coordinator.log"), "{printed}");
+    let script = "echo 'the folder is locked by another' >&2\nexit 4\n";
+    let printed = without_coordinator(dir.path(), script).await;
+    for part in [
+        "coordinator ended early (exit status: 4)",
+        "  the folder is locked by another",
+        "coordinator.log",
+    ] {
+        assert!(printed.contains(part), "{part:?} is not in\n{printed}");
+    }
 }
 
 #[tokio::test]
 async fn a_folder_that_is_still_in_use_says_to_wait() {
     let dir = tempfile::tempdir().unwrap();
-    let coordinator = "echo 'fovea-coordinator: data_dir d is used by another coordinator; stop it' >&2\nexit 4\n";
-    let bin = programs(dir.path(), coordinator, WAITS);
-    let file = run_file(dir.path());
-    let output = local(dir.path(), &bin, &[file.to_str().unwrap()]).await;
-    let printed = stderr(&output);
-    assert_eq!(output.status.code(), Some(1), "{printed}");
+    let script = "echo 'fovea-coordinator: data_dir d is used by another coordinator; stop it' >&2\nexit 4\n";
+    let printed = without_coordinator(dir.path(), script).await;
     let folder = dir.path().join("data").display().to_string();
-    assert!(
-        printed.contains(&format!("{folder} is used by another coordinator.")),
-        "{printed}"
-    );
-    assert!(
-        printed.contains("that is stopping, wait a moment and try again"),
-        "{printed}"
-    );
+    for part in [
+        &*format!("{folder} is used by another coordinator."),
+        "that is stopping, wait a moment and try again",
+    ] {
+        assert!(printed.contains(part), "{part:?} is not in\n{printed}");
+    }
+}
+
+#[tokio::test]
+async fn settings_of_another_cluster_do_not_reach_the_local_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let bin = programs(dir.path(), "env | grep ^FOVEA_ | sort >&2\nexit 1\n", WAITS);
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_fovea"));
+    command
+        .args(["local", "--bin-dir", bin.to_str().unwrap(), "--data-dir"])
+        .arg(dir.path().join("data"))
+        .arg(run_file(dir.path()))
+        .envs([
+            ("FOVEA_ADVERTISE", "nowhere.invalid"),
+            ("FOVEA_COORDINATOR", "http://127.0.0.1:9"),
+            ("FOVEA_LISTEN", "0.0.0.0:7071"),
+            ("FOVEA_LOG_LEVEL", "debug"),
+        ]);
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let printed = stderr(&output.await.unwrap());
+    assert!(printed.contains("FOVEA_LOG_LEVEL=debug"), "{printed}");
+    for other in ["FOVEA_ADVERTISE", "FOVEA_COORDINATOR", "FOVEA_LISTEN"] {
+        assert!(!printed.contains(other), "{other} is in\n{printed}");
+    }
 }
 
 #[tokio::test]

@@ -46,9 +46,26 @@ pub struct Args {
     /// replaced on purpose)
     #[arg(long)]
     accept_store: bool,
+    /// Serve /livez, /readyz and /metrics there, over plain HTTP
+    #[arg(long, value_name = "HOST:PORT")]
+    ops_listen: Option<String>,
     /// Print the configuration that holds, and exit
     #[arg(long)]
     pub dump_config: bool,
+    /// Command to run instead of a coordinator
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// A command to run instead of a coordinator.
+#[derive(Debug, Clone, Copy, clap::Subcommand)]
+pub enum Command {
+    /// Ask the running coordinator, at its ops_listen, whether it is ready; exit code 0 if it is, else 1
+    Health {
+        /// Ask whether it is alive (/livez) instead of ready (/readyz)
+        #[arg(long)]
+        live: bool,
+    },
 }
 
 const AFTER_HELP: &str = "\
@@ -78,6 +95,7 @@ impl Args {
             ("on_stop", self.on_stop.map(|on_stop| on_stop.to_string())),
             ("log_format", format),
             ("log_level", self.log_level.clone()),
+            ("ops_listen", self.ops_listen.clone()),
             ("accept_store", self.accept_store.then(|| "true".to_owned())),
         ]
         .into_iter()

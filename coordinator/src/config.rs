@@ -4,7 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use fovea_service::{ConfigError, LogFormat};
+use fovea_service::{ConfigError, LogFormat, ops};
 use serde::{Deserialize, Serialize};
 
 use crate::net::Deadlines;
@@ -69,6 +69,8 @@ pub struct Config {
     pub accept_store: bool,
     /// Allows a data folder on a network file system.
     pub allow_network_data_dir: bool,
+    /// Where `/livez`, `/readyz` and `/metrics` are served over plain HTTP, `host:port`; empty: nowhere.
+    pub ops_listen: String,
 }
 
 impl Default for Config {
@@ -101,6 +103,7 @@ impl Default for Config {
             unreadable_patience_s: 600,
             accept_store: false,
             allow_network_data_dir: false,
+            ops_listen: String::new(),
         }
     }
 }
@@ -112,6 +115,7 @@ impl Config {
     /// Names the key and says what would be right.
     pub fn validate(&self) -> Result<Vec<SocketAddr>, ConfigError> {
         let bad = |message: String| Err(ConfigError::Value(message));
+        self.ops_address()?;
         if self.data_dir.as_os_str().is_empty() {
             return bad("data_dir is empty: name a folder".into());
         }
@@ -224,6 +228,14 @@ impl Config {
         }
     }
 
+    /// The address of `ops_listen`; None if it is empty.
+    ///
+    /// # Errors
+    /// It is not an address.
+    pub fn ops_address(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        ops::address(&self.ops_listen)
+    }
+
     pub(crate) fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms.into())
     }
@@ -245,7 +257,8 @@ mod tests {
     #[test]
     fn impossible_values_are_refused_by_name() {
         type Change = fn(&mut Config);
-        let cases: [(Change, &str); 11] = [
+        let cases: [(Change, &str); 12] = [
+            (|c| c.ops_listen = "9090".into(), "ops_listen is \"9090\""),
             (|c| c.listen = "nowhere".into(), "listen"),
             (|c| c.listen = "0.0.0.0:7070".into(), "allow_insecure"),
             (|c| c.heartbeat_ms = 0, "heartbeat_ms"),

@@ -45,6 +45,7 @@ mod small_disk;
 mod startup;
 mod stop;
 mod store;
+mod vitals;
 
 pub use blocking::Panicked;
 pub use cluster::ActorError;
@@ -58,3 +59,4 @@ pub use serve_error::ServeError;
 pub use server::{Coordinator, serve};
 pub use stop::{CLOSE_TIMEOUT, NoSuchStop, OnStop, StopLimits};
 pub use store::OpenError;
+pub use vitals::Vitals;

@@ -6,13 +6,15 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Parser;
-use fovea_coordinator::{Config, Coordinator, Listeners, OnStop, write_atomically};
+use fovea_coordinator::{Config, Coordinator, Listeners, OnStop, Vitals, write_atomically};
+use fovea_service::ops::{self, Ops};
 use fovea_service::{
     FORCED, Shutdown, VERSION, init_logging, layered, raise_descriptor_limit, warn_misspelt,
 };
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
-use cli::{Args, Failure};
+use cli::{Args, Command, Failure};
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -34,6 +36,9 @@ fn run(args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     let addresses = config.validate().map_err(Failure::config)?;
+    if let Some(Command::Health { live }) = args.command {
+        return health(&config, live);
+    }
     init_logging(config.log_format, &config.log_level).map_err(Failure::config)?;
     warn_misspelt::<Config>(std::env::vars());
     raise_descriptor_limit();
@@ -46,6 +51,26 @@ fn run(args: &Args) -> Result<(), Failure> {
     // Work on a disk that does not answer must not keep the process.
     runtime.shutdown_timeout(limits.threads);
     ended
+}
+
+/// `fovea-coordinator health`.
+fn health(config: &Config, live: bool) -> Result<(), Failure> {
+    let address = config.ops_address().map_err(Failure::config)?;
+    let address = address.ok_or_else(|| {
+        Failure::config(
+            "ops_listen is empty, so no coordinator can be asked; set it as for the coordinator",
+        )
+    })?;
+    let path = if live { "/livez" } else { "/readyz" };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Failure::other)?;
+    runtime
+        .block_on(ops::health(address, path))
+        .map_err(Failure::other)?;
+    println!("ok");
+    Ok(())
 }
 
 async fn serve(args: &Args, config: Config, addresses: &[SocketAddr]) -> Result<(), Failure> {
@@ -69,9 +94,21 @@ async fn serve(args: &Args, config: Config, addresses: &[SocketAddr]) -> Result<
              address {error}; listening on the others"
         );
     }
+    let vitals = Vitals::new(shutdown.clone());
+    // Before the journal is opened, which may take long.
+    let _ops = match config.ops_address().map_err(Failure::config)? {
+        None => None,
+        Some(ops_address) => {
+            let ops = Ops::bind(ops_address, "fovea-coordinator", vitals.clone())
+                .await
+                .map_err(|e| Failure::bind(&config.ops_listen, &e))?;
+            Some(AbortOnDropHandle::new(tokio::spawn(ops.serve())))
+        }
+    };
     let coordinator = Coordinator::open(config)
         .await
-        .map_err(|e| Failure::serve(&e))?;
+        .map_err(|e| Failure::serve(&e))?
+        .with_vitals(vitals);
     if let (Some(path), Some(address)) = (&args.address_file, bound.first()) {
         let text = format!("{address}\n");
         write_atomically(path, text.as_bytes()).map_err(|e| Failure::address_file(path, &e))?;

@@ -28,6 +28,7 @@ use crate::services::{
 };
 use crate::startup::{self, Opened, Running};
 use crate::stop::OnStop;
+use crate::vitals::Vitals;
 
 /// Requests of one connection that may be open at the same time.
 const CONCURRENT_STREAMS: u32 = 1024;
@@ -46,6 +47,7 @@ const ERROR_RESETS: usize = 1024;
 pub struct Coordinator {
     opened: Opened,
     config: Arc<Config>,
+    vitals: Option<Vitals>,
 }
 
 /// Opens the data folder and serves on `listeners` until `shutdown` asks for a stop and the runs are
@@ -72,7 +74,18 @@ impl Coordinator {
     pub async fn open(config: Config) -> Result<Self, ServeError> {
         let config = Arc::new(config);
         let opened = startup::open(Arc::clone(&config)).await?;
-        Ok(Self { opened, config })
+        Ok(Self {
+            opened,
+            config,
+            vitals: None,
+        })
+    }
+
+    /// Tells `vitals` when it serves.
+    #[must_use]
+    pub fn with_vitals(mut self, vitals: Vitals) -> Self {
+        self.vitals = Some(vitals);
+        self
     }
 
     /// Serves until `shutdown` asks for a stop, then checkpoints and queues the runs again, for at
@@ -85,7 +98,11 @@ impl Coordinator {
         listeners: impl Into<Listeners>,
         shutdown: Shutdown,
     ) -> Result<(), ServeError> {
-        let Self { opened, config } = self;
+        let Self {
+            opened,
+            config,
+            vitals,
+        } = self;
         let Running {
             context,
             mut cluster,
@@ -99,6 +116,9 @@ impl Coordinator {
         };
         let (tasks, closing) = (context.tasks.clone(), context.closing.clone());
         let actors = context.runs.cluster.clone();
+        if let Some(vitals) = vitals {
+            vitals.serves(actors.downgrade());
+        }
         let limits = context.limits.clone();
         let (router, health) = router(context).await?;
         let incoming = Incoming::new(listeners.into(), limits, config.deadlines());

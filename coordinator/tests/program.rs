@@ -66,7 +66,7 @@ impl Process {
             log,
             address: String::new(),
         };
-        let line = process.until("listening");
+        let line = process.until("coordinator.listening");
         let address = std::fs::read_to_string(&address_file).unwrap();
         process.address = address.trim().to_owned();
         assert!(line.contains(&process.address), "{line}");
@@ -468,4 +468,41 @@ async fn health_and_reflection_are_on() {
     assert!(services.iter().all(|s| names.contains(s)), "{names:?}");
     drop(replies);
     server.stop().await;
+}
+
+#[test]
+fn health_asks_the_running_coordinator() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let ops = port.local_addr().unwrap().to_string();
+    drop(port);
+    let health = |more: &[&str]| {
+        output(
+            program()
+                .arg("health")
+                .args(more)
+                .env("FOVEA_OPS_LISTEN", &ops),
+        )
+    };
+    let (code, _, error) = health(&[]);
+    assert_eq!(code, Some(1), "{error}");
+    assert!(
+        error.contains(&format!("nothing answers at {ops}: ")),
+        "{error}"
+    );
+
+    let mut process = Process::start(&dir.path().join("data"), &["--ops-listen", &ops]);
+    for more in [&[][..], &["--live"]] {
+        assert_eq!(health(more), (Some(0), "ok\n".into(), String::new()));
+    }
+    process.child.kill().unwrap();
+    process.child.wait().unwrap();
+    assert_eq!(health(&[]).0, Some(1));
+    // Without the key nobody can be asked.
+    let (code, _, error) = output(program().arg("health"));
+    assert_eq!(code, Some(2));
+    assert!(error.contains("ops_listen is empty"), "{error}");
+    let (code, _, error) = output(program().args(["--ops-listen", "everywhere"]));
+    assert_eq!(code, Some(2));
+    assert!(error.contains("ops_listen is \"everywhere\""), "{error}");
 }

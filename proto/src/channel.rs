@@ -1,5 +1,7 @@
 //! The one way to open a channel to the coordinator.
 
+use std::io::Read;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
@@ -7,15 +9,31 @@ use tonic::transport::{Channel, Endpoint};
 use crate::PROTOCOL;
 use crate::cause::{Cause, cause};
 
+/// Begins an address that is in a file.
+const FILE: &str = "file:";
+
 /// Why no channel could be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
     /// Not an address.
-    #[error("{address:?} is not a coordinator's address; write it as http://host:port")]
+    #[error(
+        "{address:?} is not a coordinator's address; write it as http://host:port, or file:PATH of a file that holds it"
+    )]
     Address { address: String },
     /// TLS is not there yet.
     #[error("{address:?}: https is not supported yet; use http:// on a trusted network")]
     Tls { address: String },
+    /// The file that should hold the address.
+    #[error(
+        "cannot read the coordinator's address from {}: {problem}; the coordinator writes it with --address-file",
+        path.display()
+    )]
+    AddressFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Nobody answered.
     #[error("no coordinator answers at {address}: {reason}; is fovea-coordinator running there?")]
     Unreachable { address: String, reason: String },
@@ -63,12 +81,23 @@ impl<'a> UserAgent<'a> {
     }
 }
 
-/// Connects to the coordinator at `address` (`http://host:port`, or just `host:port`), waiting at
-/// most `timeout`.
+/// Connects to the coordinator at `address` (`http://host:port`, just `host:port`, or `file:PATH` of a file that holds
+/// one of these), waiting at most `timeout`. A file is read again at each call, so that a coordinator may come back on
+/// another machine.
 ///
 /// The channel names Fovea's version and the protocol's in every request ([`user_agent`]).
 /// Keep-alive pings detect a dead peer even when nothing is being sent. TLS will be configured here.
 pub async fn connect(address: &str, timeout: Duration) -> Result<Channel, ChannelError> {
+    let from_file;
+    let address = match address.strip_prefix(FILE) {
+        // `file:///path` is a path, too.
+        Some(path) => {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            from_file = read_address(path.into(), timeout).await?;
+            &from_file
+        }
+        None => address,
+    };
     let bad = || ChannelError::Address {
         address: address.to_owned(),
     };
@@ -110,9 +139,76 @@ pub async fn connect(address: &str, timeout: Duration) -> Result<Channel, Channe
         })
 }
 
+/// The address in a file. The file may lie on a mount that does not answer.
+async fn read_address(path: PathBuf, timeout: Duration) -> Result<String, ChannelError> {
+    /// The longest address, bytes.
+    const LONGEST: u64 = 1024;
+    let of = path.clone();
+    let read = tokio::task::spawn_blocking(move || {
+        let mut text = String::new();
+        let file = std::fs::File::open(&of)?;
+        file.take(LONGEST).read_to_string(&mut text)?;
+        Ok::<_, std::io::Error>(text)
+    });
+    let fail = |problem: String| {
+        let path = path.clone();
+        ChannelError::AddressFile { path, problem }
+    };
+    let text = match tokio::time::timeout(timeout, read).await {
+        Ok(Ok(Ok(text))) => text,
+        Ok(Ok(Err(error))) => return Err(fail(error.to_string())),
+        Ok(Err(error)) => return Err(fail(error.to_string())),
+        Err(_) => return Err(fail(format!("it could not be read within {timeout:?}"))),
+    };
+    match text.trim() {
+        "" => Err(fail("it is empty".into())),
+        text if text.starts_with(FILE) => Err(fail("it names another file".into())),
+        text => Ok(text.to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_address_in_a_file_is_read_at_each_call() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fovea.address");
+        let second = Duration::from_secs(1);
+        let mut seen = Vec::new();
+        // Port 1 refuses; the error names the address that was tried.
+        for (text, named) in [
+            (None, "No such file"),
+            (Some(""), "it is empty"),
+            (Some("file:/other"), "it names another file"),
+            (
+                Some("127.0.0.1:1\n"),
+                "no coordinator answers at 127.0.0.1:1:",
+            ),
+            (
+                Some(" http://[::1]:1 "),
+                "no coordinator answers at http://[::1]:1:",
+            ),
+            (
+                Some("nonsense"),
+                "\"nonsense\" is not a coordinator's address",
+            ),
+        ] {
+            if let Some(text) = text {
+                std::fs::write(&path, text).unwrap();
+            }
+            for address in [
+                format!("file:{}", path.display()),
+                format!("file://{}", path.display()),
+            ] {
+                let error = connect(&address, second).await.unwrap_err().to_string();
+                assert!(error.contains(named), "{text:?}: {error}");
+                seen.push(error);
+            }
+        }
+        assert!(seen[0].contains(&*path.to_string_lossy()), "{}", seen[0]);
+    }
 
     #[test]
     fn a_user_agent_names_the_protocol() {

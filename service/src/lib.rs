@@ -4,6 +4,7 @@
 mod config;
 mod descriptors;
 mod logging;
+pub mod ops;
 mod random;
 mod shutdown;
 

@@ -4,14 +4,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Parser;
-use fovea_service::{ConfigError, LogFormat, VERSION, layered};
+use fovea_service::{ConfigError, LogFormat, VERSION, layered, ops};
 use serde::{Deserialize, Serialize};
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WorkerConfig {
-    /// Where the coordinator is: http://host:port.
+    /// Where the coordinator is: http://host:port, or file:PATH of a file that holds it, read again at each attempt.
     pub coordinator: String,
     /// Folder for fetched packs; may be shared by the workers of a machine.
     pub data_dir: PathBuf,
@@ -44,6 +44,8 @@ pub struct WorkerConfig {
     /// Disk space for fetched packs in `data_dir`, MiB; 0 is no limit. Packs that no worker uses are evicted by their
     /// last use.
     pub cache_disk_mib: u64,
+    /// Where `/livez`, `/readyz` and `/metrics` are served over plain HTTP, `host:port`; empty: nowhere.
+    pub ops_listen: String,
     /// A worker that was asked to stop exits after so many seconds at most, whatever its threads wait for.
     pub stop_timeout_s: u64,
 }
@@ -66,6 +68,7 @@ impl Default for WorkerConfig {
             peer_timeout_s: 300,
             prefetch: true,
             cache_disk_mib: 20480,
+            ops_listen: String::new(),
             stop_timeout_s: 10,
         }
     }
@@ -88,7 +91,7 @@ pub struct Cli {
     /// TOML file with settings
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Coordinator's address, http://host:port [default: http://127.0.0.1:7070]
+    /// Coordinator's address, http://host:port, or file:PATH of a file that holds it [default: http://127.0.0.1:7070]
     #[arg(long, value_name = "URL")]
     coordinator: Option<String>,
     /// Folder for fetched packs
@@ -121,6 +124,9 @@ pub struct Cli {
     /// error, warn, info, debug, trace, or a filter
     #[arg(long)]
     log_level: Option<String>,
+    /// Serve /livez, /readyz and /metrics there, over plain HTTP
+    #[arg(long, value_name = "HOST:PORT")]
+    ops_listen: Option<String>,
     /// Print the effective configuration as TOML and exit
     #[arg(long)]
     pub dump_config: bool,
@@ -134,6 +140,12 @@ pub struct Cli {
 pub enum Command {
     /// Print the devices and libraries of this machine, and what is missing
     Devices,
+    /// Ask the running worker, at its ops_listen, whether it is connected; exit code 0 if it is, else 1
+    Health {
+        /// Ask whether it is alive (/livez) instead of connected (/readyz)
+        #[arg(long)]
+        live: bool,
+    },
 }
 
 impl Cli {
@@ -155,6 +167,7 @@ impl Cli {
             ),
             ("log_format", self.log_format.clone()),
             ("log_level", self.log_level.clone()),
+            ("ops_listen", self.ops_listen.clone()),
         ]
         .into_iter()
         .filter_map(|(key, value)| value.map(|v| (key, v)))
@@ -181,7 +194,16 @@ impl WorkerConfig {
         self.cache_mib.saturating_mul(1 << 20)
     }
 
+    /// The address of `ops_listen`; None if it is empty.
+    ///
+    /// # Errors
+    /// It is not an address.
+    pub fn ops_address(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        ops::address(&self.ops_listen)
+    }
+
     fn validate(&self) -> Result<(), ConfigError> {
+        self.ops_address()?;
         let bad = |message: String| Err(ConfigError::Value(message));
         if self.listen.ip().is_unspecified() && self.advertise.is_empty() {
             return bad(format!(

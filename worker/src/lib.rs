@@ -25,6 +25,7 @@ pub mod loader;
 pub mod model;
 pub mod optimizer;
 pub mod progress;
+pub mod pulse;
 pub mod reports;
 pub mod shim;
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use fovea_core::ids::WorkerId;
+use fovea_service::ops::{self, Ops};
 use fovea_service::{Shutdown, VERSION, init_logging, warn_misspelt};
 use fovea_worker::agent::{Agent, Identity};
 use fovea_worker::cache;
@@ -17,6 +18,7 @@ use fovea_worker::devices::report;
 use fovea_worker::gpu;
 use fovea_worker::job::DeviceThread;
 use fovea_worker::link::{self, Coordinator, random_u32};
+use fovea_worker::pulse::Shown;
 use fovea_worker::threads::EXIT_HUNG;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -47,9 +49,13 @@ fn start(cli: &Cli) -> Result<(), Failure> {
         print!("{text}");
         return Ok(());
     }
-    if let Some(Command::Devices) = cli.command {
-        print!("{}", report(gpu::libraries()));
-        return Ok(());
+    match cli.command {
+        Some(Command::Devices) => {
+            print!("{}", report(gpu::libraries()));
+            return Ok(());
+        }
+        Some(Command::Health { live }) => return health(&config, live),
+        None => {}
     }
     init_logging(config.log_format, &config.log_level).map_err(|e| Failure(2, e.to_string()))?;
     warn_misspelt::<WorkerConfig>(std::env::vars());
@@ -113,6 +119,10 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     tasks.spawn_blocking(move || {
         cache::sweep(&data_dir);
     });
+    let ops_listen = config
+        .ops_address()
+        .map_err(|e| Failure(2, e.to_string()))?;
+    let ops_listen = ops_listen.map(|address| (address, config.ops_listen.clone()));
     let link = link::start(config.coordinator.clone(), &mut tasks);
     let (channels, newest) = watch::channel(None);
     let context = Context {
@@ -122,11 +132,35 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         device,
         coordinator: Coordinator(newest),
     };
-    let ended = Agent::new(identity, context, channels, shutdown)
-        .run(link)
-        .await;
+    let agent = Agent::new(identity, context, channels, shutdown);
+    if let Some((address, name)) = ops_listen {
+        let ops = Ops::bind(address, "fovea-worker", Shown(agent.pulse()))
+            .await
+            .map_err(|e| Failure(3, format!("cannot listen on {name} (ops_listen): {e}")))?;
+        tasks.spawn(ops.serve());
+    }
+    let ended = agent.run(link).await;
     info!("worker.stopped: fovea-worker has stopped");
     ended.map_err(|e| Failure(2, e.to_string()))
+}
+
+/// `fovea-worker health`.
+fn health(config: &WorkerConfig, live: bool) -> Result<(), Failure> {
+    let address = config
+        .ops_address()
+        .map_err(|e| Failure(2, e.to_string()))?;
+    let empty = "ops_listen is empty, so no worker can be asked; set it as for the worker";
+    let address = address.ok_or_else(|| Failure(2, empty.to_owned()))?;
+    let path = if live { "/livez" } else { "/readyz" };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure(1, e.to_string()))?;
+    runtime
+        .block_on(ops::health(address, path))
+        .map_err(|e| Failure(1, e.to_string()))?;
+    println!("ok");
+    Ok(())
 }
 
 fn identity(config: &WorkerConfig, mesh: &Mesh, device: String) -> Result<Identity, Failure> {

@@ -345,7 +345,11 @@ Ctrl-C, TERM, HUP, USR1 or USR2 stops the run with a checkpoint; a second signal
 that is ignored at the start (nohup) stays ignored. All files are in --data-dir: logs/*.log,
 coordinator/ with the central checkpoints, and for each run RUN/model.safetensors. workers.min and
 workers.max become the number of workers, and train.threads the cores for each, unless run.toml or
---set gives them.")]
+--set gives them.
+
+Of the FOVEA_* variables, coordinator and workers see only FOVEA_CACHE_DISK_MIB, FOVEA_CACHE_MIB,
+FOVEA_IMAGES_MIB, FOVEA_LOG_FORMAT, FOVEA_LOG_LEVEL, FOVEA_MIN_FREE_MIB and FOVEA_PREFETCH: the others
+may be meant for another cluster.")]
 pub struct Local {
     /// The run file; deploy/run.toml is an example
     #[arg(value_name = "RUN.TOML", conflicts_with = "resume")]

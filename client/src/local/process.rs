@@ -1,6 +1,6 @@
 //! One child process and its log.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::OpenOptions;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,25 @@ use crate::error::Error;
 /// Most lines of a log that are shown when its process ended early, and the bytes read to find them.
 const TAIL_LINES: usize = 15;
 const TAIL_BYTES: u64 = 16 << 10;
+
+/// The settings that the programs of a local cluster take from this process's environment. All others are those of a
+/// cluster, such as where to listen: `fovea local` decides them, and one that is set for another program would break
+/// its cluster.
+pub const PASSED_ON: [&str; 7] = [
+    "FOVEA_CACHE_DISK_MIB",
+    "FOVEA_CACHE_MIB",
+    "FOVEA_IMAGES_MIB",
+    "FOVEA_LOG_FORMAT",
+    "FOVEA_LOG_LEVEL",
+    "FOVEA_MIN_FREE_MIB",
+    "FOVEA_PREFETCH",
+];
+
+/// Whether an environment variable is a setting that a child must not see.
+fn is_foreign(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with("FOVEA_") && !PASSED_ON.contains(&&*name)
+}
 
 /// A child process. It is killed when this is dropped, and by the kernel when this process dies.
 pub(super) struct Process {
@@ -42,9 +61,12 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(out)
             .stderr(err)
-            // This variable is for clients, not for coordinators and workers.
-            .env_remove("FOVEA_COORDINATOR")
             .kill_on_drop(true);
+        for (name, _) in std::env::vars_os() {
+            if is_foreign(&name) {
+                command.env_remove(name);
+            }
+        }
         tie_to_us(&mut command);
         let child = command.spawn().map_err(|e| Error::io(program, e))?;
         Ok(Self {

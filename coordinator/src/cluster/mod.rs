@@ -154,6 +154,11 @@ impl Cluster {
         let _ = self.query(|reply| Request::Drain { reply }).await;
     }
 
+    /// A handle that does not keep the cluster going.
+    pub(crate) fn downgrade(&self) -> WeakCluster {
+        WeakCluster(self.requests.downgrade())
+    }
+
     /// Writes every run out and leaves it to its workers; ends when that is done.
     pub(crate) async fn hand_over(&self) {
         // As for `drain`.
@@ -165,5 +170,21 @@ impl Cluster {
         self.query(|reply| Request::CountActive { reply })
             .await
             .unwrap_or(0)
+    }
+}
+
+/// A handle that does not keep the cluster going.
+#[derive(Debug)]
+pub(crate) struct WeakCluster(mpsc::WeakSender<Request>);
+
+impl WeakCluster {
+    /// Whether the cluster handles a request. It waits for as long as that takes.
+    pub(crate) async fn answers(&self) -> bool {
+        let Some(requests) = self.0.upgrade() else {
+            return false;
+        };
+        let cluster = Cluster { requests };
+        let count = |reply| Request::CountActive { reply };
+        cluster.query(count).await.is_ok()
     }
 }

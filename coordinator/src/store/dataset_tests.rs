@@ -31,7 +31,7 @@ fn an_upload_adds_a_dataset_and_repairs_one_that_is_there() {
     assert!(store.probe(&held).is_empty());
     // What a kill before the journal's entry leaves.
     assert_eq!(
-        store.unlisted(&[digest.clone()]).unwrap(),
+        store.unlisted(std::slice::from_ref(digest)).unwrap(),
         [] as [PathBuf; 0]
     );
     let place = root.path().join("datasets").join(digest);

@@ -33,6 +33,7 @@ use tracing::{info, warn};
 
 use crate::job::{Ended, JobEvent};
 use crate::link::LinkEvent;
+use crate::pulse;
 use current::{Current, Stage};
 use session::{Session, room, wire};
 use state::Preparing;
@@ -78,6 +79,7 @@ impl<W: Work> Agent<W> {
                 () = until(self.give_up_at) => Event::GiveUp,
             };
             self.apply(event);
+            self.pulse.turn(self.shown_contact());
         }
         // What was sent is delivered; the coordinator then ends the session.
         if let Some(guard) = self.session.take().map(Session::close) {
@@ -133,6 +135,14 @@ impl<W: Work> Agent<W> {
         }
         self.update_deadline();
         self.note_pause();
+    }
+
+    fn shown_contact(&self) -> pulse::Contact {
+        match &self.session {
+            _ if self.leaving => pulse::Contact::Leaving,
+            Some(session) if session.is_welcomed() => pulse::Contact::Joined,
+            Some(_) | None => pulse::Contact::Away,
+        }
     }
 
     /// Whether the device's events are taken. Not while the reports are full, so that training pauses; always when the

@@ -1,5 +1,6 @@
 //! What the agent knows, who it is, and what it needs.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use fovea_core::ids::{RunId, WorkerId};
@@ -18,6 +19,7 @@ use crate::assignment::{self, AssignmentHandle};
 use crate::context::Context;
 use crate::fetch;
 use crate::job::Ended;
+use crate::pulse::Pulse;
 use crate::reports::Reports;
 
 /// Who this worker is.
@@ -87,6 +89,8 @@ pub struct Agent<W> {
     pub(super) give_up_at: Option<Instant>,
     /// Whether the pause because of full reports was logged.
     pub(super) paused: bool,
+    /// Shows that the loop turns.
+    pub(super) pulse: Arc<Pulse>,
     /// Why the worker cannot serve this coordinator.
     pub(super) failure: Option<AgentError>,
 }
@@ -136,8 +140,14 @@ impl<W: Work> Agent<W> {
             leaving: false,
             give_up_at: None,
             paused: false,
+            pulse: Arc::default(),
             failure: None,
         }
+    }
+
+    /// What the operations listener shows of this agent.
+    pub fn pulse(&self) -> Arc<Pulse> {
+        Arc::clone(&self.pulse)
     }
 
     /// The newest assignment that this worker has not released.

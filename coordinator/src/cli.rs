@@ -4,12 +4,12 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use fovea_coordinator::ServeError;
+use fovea_coordinator::{BindError, OnStop, ServeError};
 use fovea_service::{LogFormat, VERSION};
 
 /// Options of the program. Exit codes: 0 stopped as asked; 1 other failures; 2 the command line or
 /// the configuration; 3 the address cannot be listened on; 4 the data folder cannot be used, or
-/// another coordinator has it; 5 stopped by force: by a second signal, or because draining took too
+/// another coordinator has it; 5 stopped by force: by a second signal, or because the stop took too
 /// long.
 #[derive(Debug, Parser)]
 #[command(
@@ -23,19 +23,23 @@ pub struct Args {
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Where to listen; port 0 lets the system choose
+    /// Where to listen: on every address of the host; port 0 lets the system choose
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
     /// Folder for the journal, datasets and checkpoints
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
+    /// What a request to stop does about runs under way: checkpoint (they are stopped, and go on
+    /// after the next start) or hand-over (their workers train on meanwhile)
+    #[arg(long, value_name = "WHAT")]
+    on_stop: Option<OnStop>,
     /// How log lines look: text or json
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
     /// error, warn, info, debug, trace, or a filter
     #[arg(long, value_name = "LEVEL")]
     log_level: Option<String>,
-    /// Write the address that is listened on to this file once it serves
+    /// Write the address that is listened on (the first, if there are several) to this file once it serves
     #[arg(long, value_name = "FILE")]
     pub address_file: Option<PathBuf>,
     /// Accept stores of checkpoints or datasets that are not those that the journal knows (they were
@@ -66,8 +70,9 @@ pub enum Command {
 
 const AFTER_HELP: &str = "\
 Configuration, weakest first: defaults, --config, FOVEA_* variables (FOVEA_DATA_DIR), flags.
-SIGTERM, SIGINT, SIGHUP, SIGUSR1 or SIGUSR2 checkpoints the runs and stops; a second one quits at
-once. Under nohup, SIGHUP is ignored.
+SIGTERM, SIGINT, SIGHUP, SIGUSR1 or SIGUSR2 checkpoints the runs and stops, or with on_stop =
+\"hand-over\" leaves them to their workers and stops within 2 s; a second one quits at once. Under
+nohup, SIGHUP is ignored.
 
 Exit codes:
   0  stopped as asked
@@ -75,7 +80,7 @@ Exit codes:
   2  bad command line or configuration
   3  cannot listen on the address
   4  the data folder cannot be used, or another coordinator uses it
-  5  stopped by force: a second signal, or draining took too long";
+  5  stopped by force: a second signal, or the stop took too long";
 
 impl Args {
     /// The flags that were given, as configuration keys.
@@ -87,6 +92,7 @@ impl Args {
         [
             ("listen", self.listen.clone()),
             ("data_dir", self.data_dir.clone()),
+            ("on_stop", self.on_stop.map(|on_stop| on_stop.to_string())),
             ("log_format", format),
             ("log_level", self.log_level.clone()),
             ("ops_listen", self.ops_listen.clone()),
@@ -110,7 +116,7 @@ impl Failure {
         Self::new(2, message)
     }
 
-    pub fn bind(listen: &str, error: &std::io::Error) -> Self {
+    pub fn bind(listen: &str, error: &BindError) -> Self {
         Self::new(
             3,
             format!(

@@ -8,12 +8,13 @@ use fovea_service::{ConfigError, LogFormat, ops};
 use serde::{Deserialize, Serialize};
 
 use crate::net::Deadlines;
+use crate::stop::{OnStop, StopLimits};
 
 /// All that can be configured. Layers: defaults < file < FOVEA_* < flags.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Where to listen, `host:port`; port 0 lets the system choose.
+    /// Where to listen, `host:port`: on every address that the host has. Port 0 lets the system choose.
     pub listen: String,
     /// Folder for the journal, datasets and checkpoints.
     pub data_dir: PathBuf,
@@ -29,6 +30,8 @@ pub struct Config {
     pub timeout_ms: u32,
     /// How long a run that could start with fewer workers waits for more, milliseconds.
     pub forming_grace_ms: u64,
+    /// What a request to stop does about the runs under way: `checkpoint` or `hand-over`.
+    pub on_stop: OnStop,
     /// How long a stop waits for runs to be checkpointed, seconds.
     pub drain_timeout_s: u64,
     /// How many connections may be open. The limit of file descriptors may allow fewer.
@@ -68,18 +71,6 @@ pub struct Config {
     pub allow_network_data_dir: bool,
     /// Where `/livez`, `/readyz` and `/metrics` are served over plain HTTP, `host:port`; empty: nowhere.
     pub ops_listen: String,
-    /// A place for TLS; not supported yet.
-    pub tls: Tls,
-}
-
-/// The place that TLS will have.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Tls {
-    /// File with the certificate chain, PEM.
-    pub certificate: String,
-    /// File with its private key, PEM.
-    pub key: String,
 }
 
 impl Default for Config {
@@ -93,6 +84,7 @@ impl Default for Config {
             heartbeat_ms: 300,
             timeout_ms: 1500,
             forming_grace_ms: 1500,
+            on_stop: OnStop::Checkpoint,
             drain_timeout_s: 60,
             max_connections: 4096,
             max_connections_per_client: 512,
@@ -112,25 +104,17 @@ impl Default for Config {
             accept_store: false,
             allow_network_data_dir: false,
             ops_listen: String::new(),
-            tls: Tls::default(),
         }
     }
 }
 
 impl Config {
-    /// Checks every value, and resolves `listen` to the addresses to try.
+    /// Checks every value, and resolves `listen` to the addresses to listen on, each once.
     ///
     /// # Errors
     /// Names the key and says what would be right.
     pub fn validate(&self) -> Result<Vec<SocketAddr>, ConfigError> {
         let bad = |message: String| Err(ConfigError::Value(message));
-        if self.tls != Tls::default() {
-            return bad(
-                "tls is not supported yet: leave it out, and keep to loopback or a trusted \
-                 network (allow_insecure)"
-                    .into(),
-            );
-        }
         self.ops_address()?;
         if self.data_dir.as_os_str().is_empty() {
             return bad("data_dir is empty: name a folder".into());
@@ -160,15 +144,22 @@ impl Config {
                 self.timeout_ms, self.heartbeat_ms
             ));
         }
-        let addresses: Vec<SocketAddr> = match self.listen.to_socket_addrs() {
-            Ok(addresses) => addresses.collect(),
+        let mut addresses: Vec<SocketAddr> = Vec::new();
+        match self.listen.to_socket_addrs() {
+            Ok(found) => {
+                for address in found {
+                    if !addresses.contains(&address) {
+                        addresses.push(address);
+                    }
+                }
+            }
             Err(error) => {
                 return bad(format!(
                     "listen is {:?}, which is not host:port with a known host: {error}",
                     self.listen
                 ));
             }
-        };
+        }
         if addresses.is_empty() {
             return bad(format!("listen: {:?} has no address", self.listen));
         }
@@ -223,6 +214,12 @@ impl Config {
         Ok(())
     }
 
+    /// How long the parts of a stop may take.
+    pub fn stop_limits(&self) -> StopLimits {
+        self.on_stop
+            .limits(Duration::from_secs(self.drain_timeout_s))
+    }
+
     /// When connections are closed.
     pub(crate) fn deadlines(&self) -> Deadlines {
         Deadlines {
@@ -260,11 +257,10 @@ mod tests {
     #[test]
     fn impossible_values_are_refused_by_name() {
         type Change = fn(&mut Config);
-        let cases: [(Change, &str); 13] = [
+        let cases: [(Change, &str); 12] = [
             (|c| c.ops_listen = "9090".into(), "ops_listen is \"9090\""),
             (|c| c.listen = "nowhere".into(), "listen"),
             (|c| c.listen = "0.0.0.0:7070".into(), "allow_insecure"),
-            (|c| c.tls.key = "k.pem".into(), "tls is not supported yet"),
             (|c| c.heartbeat_ms = 0, "heartbeat_ms"),
             (|c| c.timeout_ms = 599, "timeout_ms"),
             (|c| c.max_uploads = 0, "max_uploads is 0"),
@@ -306,8 +302,7 @@ mod tests {
         let written: toml::Table = text.parse().unwrap();
         let defaults = toml::Table::try_from(Config::default()).unwrap();
         for key in defaults.keys() {
-            let there = written.contains_key(key) || text.contains(&format!("# [{key}]"));
-            assert!(there, "{key} is not in the example");
+            assert!(written.contains_key(key), "{key} is not in the example");
         }
     }
 }

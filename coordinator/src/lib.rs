@@ -16,7 +16,7 @@
 //! - `run`: one actor for each live run; `fovea_core::run` decides, it carries out
 //! - `catalogue`: the datasets, one actor; `directory`: finding a run, live or ended
 //! - `journal`: what was promised, one thread; `store`: the only code that touches checkpoint and dataset files
-//! - `startup`, `server`: the coordinator's life; `housekeeping`: free room, trash
+//! - `startup`, `server`: the coordinator's life; `stop`: how it ends; `housekeeping`: free room, trash
 //!
 //! Small actors, each owning its state; none waits for another within a turn. Whatever is acknowledged (an
 //! accepted run, a stored checkpoint, an epoch's result) was on disk before.
@@ -43,17 +43,20 @@ mod services;
 #[path = "../../tests/src/faults/disk.rs"]
 mod small_disk;
 mod startup;
+mod stop;
 mod store;
 mod vitals;
 
 pub use blocking::Panicked;
 pub use cluster::ActorError;
-pub use config::{Config, Tls};
+pub use config::Config;
 pub use data_dir::{DataDirError, write_atomically};
 pub use error::ApiError;
 pub use journal::JournalError;
+pub use net::{BindError, Listeners};
 pub use run::RunActorError;
 pub use serve_error::ServeError;
-pub use server::{CLOSE_TIMEOUT, Coordinator, serve};
+pub use server::{Coordinator, serve};
+pub use stop::{CLOSE_TIMEOUT, NoSuchStop, OnStop, StopLimits};
 pub use store::OpenError;
 pub use vitals::Vitals;

@@ -4,22 +4,17 @@ mod cli;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
-use fovea_coordinator::{CLOSE_TIMEOUT, Config, Coordinator, Vitals, write_atomically};
+use fovea_coordinator::{Config, Coordinator, Listeners, OnStop, Vitals, write_atomically};
 use fovea_service::ops::{self, Ops};
-use fovea_service::{FORCED, Shutdown, VERSION, init_logging, layered, raise_descriptor_limit};
-use tokio::net::TcpListener;
+use fovea_service::{
+    FORCED, Shutdown, VERSION, init_logging, layered, raise_descriptor_limit, warn_misspelt,
+};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use cli::{Args, Command, Failure};
-
-/// How long work on blocking threads may go on at the end.
-const RUNTIME_SHUTDOWN: Duration = Duration::from_secs(1);
-/// A stop that takes so much longer than its parts may hangs.
-const MARGIN: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -45,14 +40,16 @@ fn run(args: &Args) -> Result<(), Failure> {
         return health(&config, live);
     }
     init_logging(config.log_format, &config.log_level).map_err(Failure::config)?;
+    warn_misspelt::<Config>(std::env::vars());
     raise_descriptor_limit();
+    let limits = config.stop_limits();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(Failure::other)?;
     let ended = runtime.block_on(serve(args, config, &addresses));
     // Work on a disk that does not answer must not keep the process.
-    runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
+    runtime.shutdown_timeout(limits.threads);
     ended
 }
 
@@ -78,17 +75,25 @@ fn health(config: &Config, live: bool) -> Result<(), Failure> {
 
 async fn serve(args: &Args, config: Config, addresses: &[SocketAddr]) -> Result<(), Failure> {
     let shutdown = Shutdown::on_signals().map_err(Failure::other)?;
-    let limit =
-        Duration::from_secs(config.drain_timeout_s) + CLOSE_TIMEOUT + RUNTIME_SHUTDOWN + MARGIN;
+    let setting = match config.on_stop {
+        OnStop::Checkpoint => "drain_timeout_s",
+        OnStop::HandOver => "on_stop",
+    };
     shutdown
-        .exit_within(limit, FORCED, "drain_timeout_s")
+        .exit_within(config.stop_limits().total, FORCED, setting)
         .map_err(Failure::other)?;
     let (insecure, data_dir) = (config.allow_insecure, config.data_dir.clone());
     let listen = config.listen.clone();
-    let listener = TcpListener::bind(addresses)
+    let (listeners, missing) = Listeners::bind(addresses)
         .await
         .map_err(|e| Failure::bind(&listen, &e))?;
-    let address = listener.local_addr().map_err(Failure::other)?;
+    let bound = listeners.addresses().map_err(Failure::other)?;
+    for error in missing {
+        warn!(
+            "coordinator.address_missing: listen is {listen:?}, but this machine does not have the \
+             address {error}; listening on the others"
+        );
+    }
     let vitals = Vitals::new(shutdown.clone());
     // Before the journal is opened, which may take long.
     let _ops = match config.ops_address().map_err(Failure::config)? {
@@ -104,24 +109,26 @@ async fn serve(args: &Args, config: Config, addresses: &[SocketAddr]) -> Result<
         .await
         .map_err(|e| Failure::serve(&e))?
         .with_vitals(vitals);
-    if let Some(path) = &args.address_file {
+    if let (Some(path), Some(address)) = (&args.address_file, bound.first()) {
         let text = format!("{address}\n");
         write_atomically(path, text.as_bytes()).map_err(|e| Failure::address_file(path, &e))?;
     }
+    let all: Vec<String> = bound.iter().map(SocketAddr::to_string).collect();
+    let all = all.join(" and ");
     info!(
-        %address,
+        address = all,
         data_dir = %data_dir.display(),
         version = VERSION,
-        "coordinator.listening: listening on {address}"
+        "coordinator.listening: listening on {all}"
     );
-    if !address.ip().is_loopback() && insecure {
+    if insecure && bound.iter().any(|address| !address.ip().is_loopback()) {
         warn!(
-            "coordinator.insecure: listening on {address} without TLS (allow_insecure); whoever \
-             reaches this address commands the coordinator"
+            "coordinator.insecure: listening on {all} without TLS (allow_insecure); whoever \
+             reaches that commands the coordinator"
         );
     }
     coordinator
-        .serve(listener, shutdown)
+        .serve(listeners, shutdown)
         .await
         .map_err(|e| Failure::serve(&e))
 }

@@ -45,15 +45,40 @@ pub enum ServeError {
         /// How long it waited.
         seconds: u64,
     },
+    /// Runs were not handed over in time.
+    #[error(
+        "hand-over: {} not written out in time{}; nothing that was acknowledged is lost, and workers report the rest \
+         again to the next coordinator",
+        count(*runs, "run was", "runs were"),
+        because(reason.as_ref())
+    )]
+    HandOverTimeout {
+        /// How many.
+        runs: usize,
+        /// Why the journal cannot be written, if that is known.
+        reason: Option<String>,
+    },
+    /// The journal was not closed in time after a hand-over.
+    #[error(
+        "hand-over: the journal was not closed in time; nothing that was acknowledged is lost, and the next start \
+         reads its log"
+    )]
+    JournalNotClosed,
 }
 
 impl ServeError {
-    /// The program's exit code: 4 for the data folder, 5 for a drain by force, else 1.
+    /// The program's exit code: 4 for the data folder, 5 for a stop by force, else 1.
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::DataDir(_) | Self::Journal(_) | Self::Store(_) | Self::Slow => 4,
-            Self::DrainTimeout { .. } => FORCED,
+            Self::DrainTimeout { .. } | Self::HandOverTimeout { .. } | Self::JournalNotClosed => {
+                FORCED
+            }
             Self::Actor(_) | Self::Server(_) | Self::Panicked(_) => 1,
         }
     }
+}
+
+fn because(reason: Option<&String>) -> String {
+    reason.map_or_else(String::new, |reason| format!(" ({reason})"))
 }

@@ -10,30 +10,25 @@ use fovea_proto::pb::runs_server::RunsServer;
 use fovea_proto::pb::workers_server::WorkersServer;
 use fovea_proto::{CONNECTION_WINDOW, DESCRIPTORS, FRAME, MESSAGE_BYTES, STREAM_WINDOW};
 use fovea_service::Shutdown;
-use tokio::net::TcpListener;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::transport::Server;
 use tonic::transport::server::Router;
+use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::layer::util::{Identity, Stack};
 use tracing::{error, info, warn};
 
 use crate::cluster::{ActorError, Cluster};
 use crate::config::Config;
-use crate::journal::Stats;
-use crate::net::{Budget, GateLayer, Incoming, Limits};
+use crate::journal::{Journal, Stats};
+use crate::net::{Budget, GateLayer, Incoming, Limits, Listeners};
 use crate::serve_error::ServeError;
 use crate::services::{
     AdminService, CheckpointsService, Context, DatasetsService, RunsService, WorkersService,
 };
 use crate::startup::{self, Opened, Running};
+use crate::stop::OnStop;
 use crate::vitals::Vitals;
-
-/// How long connections and transfers may take to end once the drain is over; then, how long the cluster and the journal.
-const GOODBYE: Duration = Duration::from_secs(5);
-
-/// The longest that [`Coordinator::serve`] takes after `drain_timeout_s`.
-pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Requests of one connection that may be open at the same time.
 const CONCURRENT_STREAMS: u32 = 1024;
@@ -55,19 +50,19 @@ pub struct Coordinator {
     vitals: Option<Vitals>,
 }
 
-/// Opens the data folder and serves on `listener` until `shutdown` asks for a stop and the runs are
-/// checkpointed.
+/// Opens the data folder and serves on `listeners` until `shutdown` asks for a stop and the runs are
+/// checkpointed, or handed over (`on_stop`).
 ///
 /// # Errors
 /// As [`Coordinator::open`] and [`Coordinator::serve`].
 pub async fn serve(
     config: Config,
-    listener: TcpListener,
+    listeners: impl Into<Listeners>,
     shutdown: Shutdown,
 ) -> Result<(), ServeError> {
     Coordinator::open(config)
         .await?
-        .serve(listener, shutdown)
+        .serve(listeners, shutdown)
         .await
 }
 
@@ -94,11 +89,15 @@ impl Coordinator {
     }
 
     /// Serves until `shutdown` asks for a stop, then checkpoints and queues the runs again, for at
-    /// most `drain_timeout_s`.
+    /// most `drain_timeout_s`; or, with [`OnStop::HandOver`], leaves them to their workers.
     ///
     /// # Errors
-    /// An actor or the network failed, or the runs were not checkpointed in time.
-    pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), ServeError> {
+    /// An actor or the network failed, or the runs were not checkpointed or handed over in time.
+    pub async fn serve(
+        self,
+        listeners: impl Into<Listeners>,
+        shutdown: Shutdown,
+    ) -> Result<(), ServeError> {
         let Self {
             opened,
             config,
@@ -122,18 +121,25 @@ impl Coordinator {
         }
         let limits = context.limits.clone();
         let (router, health) = router(context).await?;
-        let incoming = Incoming::new(listener, limits, config.deadlines());
+        let incoming = Incoming::new(listeners.into(), limits, config.deadlines());
         let stop = closing.clone();
         let mut server = tokio::spawn(async move {
             let stopped = async move { stop.cancelled().await };
             router.serve_with_incoming_shutdown(incoming, stopped).await
         });
 
-        let outcome = tokio::select! {
+        let mut outcome = tokio::select! {
             () = shutdown.wait() => {
-                let drained = drain(&actors, &health, config.drain_timeout_s);
+                let stopped = async {
+                    match config.on_stop {
+                        OnStop::Checkpoint => drain(&actors, &health, config.drain_timeout_s).await,
+                        OnStop::HandOver => {
+                            hand_over(&actors, &health, &journal, config.stop_limits().runs).await
+                        }
+                    }
+                };
                 tokio::select! {
-                    result = drained => result,
+                    result = stopped => result,
                     ended = &mut cluster => cluster_ended(ended),
                 }
             }
@@ -146,26 +152,27 @@ impl Coordinator {
         };
         closing.cancel();
         tasks.close();
+        let limits = config.stop_limits();
         let connections = async {
-            if !server.is_finished() && timeout(GOODBYE, &mut server).await.is_err() {
+            if !server.is_finished() && timeout(limits.connections, &mut server).await.is_err() {
                 warn!(
-                    "shutdown.connections_cut: some connections did not end within {} s; closing them",
-                    GOODBYE.as_secs()
+                    "shutdown.connections_cut: some connections did not end within {:?}; closing them",
+                    limits.connections
                 );
                 server.abort();
             }
         };
         let transfers = async {
-            if timeout(GOODBYE, tasks.wait()).await.is_err() {
+            if timeout(limits.connections, tasks.wait()).await.is_err() {
                 warn!(
-                    "shutdown.streams_cut: some transfers did not end within {} s; abandoning them",
-                    GOODBYE.as_secs()
+                    "shutdown.streams_cut: some transfers did not end within {:?}; abandoning them",
+                    limits.connections
                 );
             }
         };
         tokio::join!(connections, transfers);
         drop(actors);
-        let deadline = Instant::now() + GOODBYE;
+        let deadline = Instant::now() + limits.journal;
         // It ends when nobody can reach it any more, its runs with it; what they have is in the journal then.
         if !cluster.is_finished() && timeout_at(deadline, &mut cluster).await.is_err() {
             cluster.abort();
@@ -188,12 +195,21 @@ impl Coordinator {
         );
         if timeout_at(deadline, journal.close()).await.is_err() {
             warn!(
-                "journal.slow: it was not closed within {GOODBYE:?}; the next start finishes what it holds"
+                "journal.slow: it was not closed within {:?}; the next start finishes what it holds",
+                limits.journal
             );
+            if config.on_stop == OnStop::HandOver && outcome.is_ok() {
+                outcome = Err(ServeError::JournalNotClosed);
+            }
         }
         drop(dir);
         match &outcome {
-            Ok(()) => info!("coordinator.stopped: all runs are stored; exiting"),
+            Ok(()) => match config.on_stop {
+                OnStop::Checkpoint => info!("coordinator.stopped: all runs are stored; exiting"),
+                OnStop::HandOver => {
+                    info!("coordinator.stopped: the runs are left to their workers; exiting");
+                }
+            },
             Err(error) => error!("coordinator.failed: {error}"),
         }
         outcome
@@ -252,11 +268,45 @@ async fn router(context: Context) -> Result<(Gated, HealthReporter), ServeError>
     Ok((router, health))
 }
 
-async fn drain(actors: &Cluster, health: &HealthReporter, seconds: u64) -> Result<(), ServeError> {
+/// The server as a whole takes no new work; neither do the services that need the cluster.
+async fn set_not_serving(health: &HealthReporter) {
+    health
+        .set_service_status("", ServingStatus::NotServing)
+        .await;
     health.set_not_serving::<RunsServer<RunsService>>().await;
     health
         .set_not_serving::<WorkersServer<WorkersService>>()
         .await;
+}
+
+/// Leaves the runs to their workers. What is known of them is in the journal when this returns.
+async fn hand_over(
+    actors: &Cluster,
+    health: &HealthReporter,
+    journal: &Journal,
+    limit: Duration,
+) -> Result<(), ServeError> {
+    set_not_serving(health).await;
+    health
+        .set_not_serving::<DatasetsServer<DatasetsService>>()
+        .await;
+    health
+        .set_not_serving::<CheckpointsServer<CheckpointsService>>()
+        .await;
+    health.set_not_serving::<AdminServer<AdminService>>().await;
+    if timeout(limit, actors.hand_over()).await.is_ok() {
+        return Ok(());
+    }
+    let runs = actors.active_runs().await;
+    if runs == 0 {
+        return Ok(());
+    }
+    let reason = journal.blocked().borrow().clone();
+    Err(ServeError::HandOverTimeout { runs, reason })
+}
+
+async fn drain(actors: &Cluster, health: &HealthReporter, seconds: u64) -> Result<(), ServeError> {
+    set_not_serving(health).await;
     let drained = timeout(Duration::from_secs(seconds), actors.drain()).await;
     if drained.is_ok() {
         return Ok(());

@@ -5,8 +5,10 @@ mod common;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use common::*;
+use fovea_coordinator::{Config, Listeners, OnStop, serve};
 use fovea_proto::pb;
 use fovea_proto::pb::runs_client::RunsClient;
 use tonic::transport::Channel;
@@ -132,13 +134,16 @@ fn options_and_exit_codes() {
             .env("FOVEA_LISTEN", "127.0.0.1:2")
             .env("FOVEA_TIMEOUT_MS", "9000")
             .env("FOVEA_ALLOW_INSECURE", "true")
-            .args(["--listen", "127.0.0.1:3", "--dump-config"]),
+            .env("FOVEA_ON_STOP", "checkpoint")
+            .args(["--listen", "127.0.0.1:3", "--on-stop", "hand-over"])
+            .arg("--dump-config"),
     );
     assert_eq!(code, Some(0), "{err}");
-    let dumped: fovea_coordinator::Config = toml::from_str(&out).unwrap();
+    let dumped: Config = toml::from_str(&out).unwrap();
     assert_eq!(dumped.listen, "127.0.0.1:3");
     assert_eq!((dumped.timeout_ms, dumped.max_uploads), (9000, 2));
     assert!(dumped.allow_insecure);
+    assert_eq!(dumped.on_stop, OnStop::HandOver);
     assert_eq!(dumped.log_level, "warn");
 
     let refused = |code: i32, named: &str, command: &mut Command| {
@@ -149,8 +154,9 @@ fn options_and_exit_codes() {
     refused(2, "--lisen", program().arg("--lisen"));
     std::fs::write(&file, "lisen = 'x'").unwrap();
     refused(2, "lisen", program().arg("--config").arg(&file));
-    std::fs::write(&file, "[tls]\nkey = 'x'").unwrap();
-    refused(2, "not supported yet", program().arg("--config").arg(&file));
+    let choice = "on_stop is \"handover\"; use \"checkpoint\" or \"hand-over\"";
+    refused(2, choice, program().env("FOVEA_ON_STOP", "handover"));
+    refused(2, choice, program().args(["--on-stop", "handover"]));
     refused(2, "c.missing", program().args(["--config", "c.missing"]));
     refused(
         2,
@@ -165,6 +171,16 @@ fn options_and_exit_codes() {
         3,
         &address,
         program()
+            .args(["--listen", &address])
+            .arg("--data-dir")
+            .arg(&data),
+    );
+    // A variable that has no effect, but looks as if it were to have one.
+    refused(
+        3,
+        "did you mean FOVEA_DRAIN_TIMEOUT_S?",
+        program()
+            .env("FOVEA_DRAIN_TIMOUT_S", "5")
             .args(["--listen", &address])
             .arg("--data-dir")
             .arg(&data),
@@ -285,11 +301,130 @@ async fn a_drain_that_takes_too_long_ends_with_its_own_code() {
     assert!(log.contains("drain_timeout_s"), "{log}");
 }
 
+/// One after the other, until the first lets go of the folder. A supervisor that starts it again and again does this.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_hand_over_the_next_coordinator_gets_the_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let first = Process::start_with(
+        &data,
+        "on_stop = 'hand-over'\ntimeout_ms = 600000\nforming_grace_ms = 0",
+    );
+    let mut down = stuck_worker(&first, dir.path()).await;
+    let refused = next_coordinator(&data).unwrap_err();
+    let asked = Instant::now();
+    first.signal("-TERM");
+    let first = std::thread::spawn(move || (first.end(), asked.elapsed()));
+    let mut refusals = vec![refused];
+    let mut next = loop {
+        match next_coordinator(&data) {
+            Ok(child) => break child,
+            Err(refused) => refusals.push(refused),
+        }
+    };
+    let _ = next.kill();
+    let _ = next.wait();
+    for (code, log) in refusals {
+        assert_eq!(code, Some(4), "{log}");
+        assert!(log.contains("is used by another coordinator"), "{log}");
+    }
+    let ((code, log), took) = first.join().unwrap();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(took < Duration::from_secs(2), "it took {took:?}: {log}");
+    assert!(log.contains("shutdown.handing_over: "), "{log}");
+    assert!(!log.contains("worker.lost: "), "{log}");
+    // The worker was sent nothing but the end of its session.
+    let end = down.message().await.unwrap_err();
+    assert_eq!(end.code(), tonic::Code::Unavailable, "{end:?}");
+}
+
+/// Starts another coordinator on the folder. Returns it once it serves, or its exit code and its log.
+fn next_coordinator(data: &Path) -> Result<Child, (Option<i32>, String)> {
+    let mut child = program()
+        .args(["--listen", "127.0.0.1:0"])
+        .arg("--data-dir")
+        .arg(data)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut log, mut text) = (BufReader::new(child.stderr.take().unwrap()), String::new());
+    while log.read_line(&mut text).unwrap() > 0 {
+        if text.contains("coordinator.listening: ") {
+            return Ok(child);
+        }
+    }
+    Err((child.wait().unwrap().code(), text))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_serves_on_every_address() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = Config {
+        data_dir: dir.path().join("data"),
+        ..Config::default()
+    };
+    let addresses = ["127.0.0.1:0", "127.0.0.2:0"].map(|a| a.parse().unwrap());
+    let (listeners, missing) = Listeners::bind(&addresses).await.unwrap();
+    assert!(missing.is_empty(), "{missing:?}");
+    let bound = listeners.addresses().unwrap();
+    let shutdown = fovea_service::Shutdown::default();
+    let serving = tokio::spawn(serve(config, listeners, shutdown.clone()));
+    for address in bound {
+        let channel = fovea_proto::connect(&address.to_string(), PATIENCE)
+            .await
+            .unwrap();
+        let request = pb::ListRunsRequest::default();
+        RunsClient::new(channel).list(request).await.unwrap();
+    }
+    shutdown.request();
+    serving.await.unwrap().unwrap();
+}
+
+/// By name, on all addresses that this machine has for it; the file holds one of them, the log all.
+#[test]
+fn a_name_means_all_its_addresses() {
+    use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = program()
+        .args(["--listen", "localhost:0", "--address-file"])
+        .arg(dir.path().join("address"))
+        .arg("--data-dir")
+        .arg(dir.path().join("data"))
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut process = Process {
+        log: BufReader::new(child.stderr.take().unwrap()),
+        child,
+        address: String::new(),
+    };
+    let line = process.until("coordinator.listening: ");
+    let written = std::fs::read_to_string(dir.path().join("address")).unwrap();
+    let first: SocketAddr = written.trim().parse().unwrap();
+    let mut reached = Vec::new();
+    for mut address in "localhost:0".to_socket_addrs().unwrap() {
+        address.set_port(first.port());
+        if TcpStream::connect(address).is_ok() {
+            assert!(line.contains(&address.to_string()), "{address}: {line}");
+            reached.push(address);
+        } else {
+            assert!(address.is_ipv6(), "{address} is not listened on: {line}");
+        }
+    }
+    assert_eq!(reached.first(), Some(&first), "{line}");
+}
+
 impl Process {
     /// One that does not lose a silent worker, and drains for so many seconds.
     fn start_patient(data_dir: &Path, drain: &str) -> Self {
-        let file = data_dir.with_extension("toml");
         let text = format!("drain_timeout_s = {drain}\ntimeout_ms = 600000\nforming_grace_ms = 0");
+        Self::start_with(data_dir, &text)
+    }
+
+    /// One with this configuration file.
+    fn start_with(data_dir: &Path, text: &str) -> Self {
+        let file = data_dir.with_extension("toml");
         std::fs::write(&file, text).unwrap();
         Self::start(data_dir, &["--config", file.to_str().unwrap()])
     }

@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use config::{Config, Environment, File, FileFormat};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tracing::warn;
+
+/// What names of variables begin with.
+const PREFIX: &str = "FOVEA_";
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +39,9 @@ pub enum ConfigError {
 /// FOVEA_ and the key in capitals, and by `flags` (key, value).
 ///
 /// Keys that `T` does not have are refused in the file; `T` must derive `deny_unknown_fields`.
-/// Environment variables with other names are left alone: they may belong to another program.
+/// Environment variables with other names are left alone: they may belong to another program. Those
+/// that look misspelt are for [`warn_misspelt`]. Every key of `T` must be a plain value and no table,
+/// so that a variable can set it.
 pub fn layered<T>(
     file: Option<&Path>,
     environment: impl Iterator<Item = (String, String)>,
@@ -68,7 +74,7 @@ where
     }
     let ours: HashMap<String, String> = environment
         .filter(|(name, _)| {
-            name.strip_prefix("FOVEA_")
+            name.strip_prefix(PREFIX)
                 .is_some_and(|key| defaults.contains_key(&key.to_lowercase()))
         })
         .collect();
@@ -85,6 +91,53 @@ where
         .build()
         .and_then(Config::try_deserialize)
         .map_err(value)
+}
+
+/// Logs a warning for each environment variable whose name is close to that of a key of `T`, without
+/// being one: it has no effect, and is probably misspelt.
+pub fn warn_misspelt<T: Default + Serialize>(environment: impl Iterator<Item = (String, String)>) {
+    let Ok(defaults) = toml::Table::try_from(T::default()) else {
+        return;
+    };
+    let keys: Vec<&str> = defaults.keys().map(String::as_str).collect();
+    let names: Vec<String> = environment.map(|(name, _)| name).collect();
+    for (variable, key) in misspelt(&keys, names.iter().map(String::as_str)) {
+        let meant = key.to_uppercase();
+        warn!(
+            variable,
+            "configuration.misspelt: the environment variable {variable} has no effect; did you mean \
+             {PREFIX}{meant}?"
+        );
+    }
+}
+
+/// The variables that are no key but within two edits of one (insert, delete, replace, swap of
+/// neighbours; one edit if the name is short), each with the nearest key.
+///
+/// Variables of the other programs must not be taken for misspelt ones, hence so few edits.
+pub fn misspelt<'a>(
+    keys: &[&'a str],
+    variables: impl Iterator<Item = &'a str>,
+) -> Vec<(&'a str, &'a str)> {
+    let near = |variable: &'a str| {
+        let name = variable.strip_prefix(PREFIX)?.to_lowercase();
+        if keys.contains(&name.as_str()) {
+            return None;
+        }
+        let edits = match name.chars().count() {
+            0..=3 => return None,
+            4..=9 => 1,
+            10..=79 => 2,
+            // The distance takes time quadratic in the length, and no key is so long.
+            _ => return None,
+        };
+        keys.iter()
+            .map(|key| (strsim::osa_distance(&name, key), *key))
+            .filter(|(distance, _)| *distance <= edits)
+            .min_by_key(|(distance, _)| *distance)
+            .map(|(_, key)| (variable, key))
+    };
+    variables.filter_map(near).collect()
 }
 
 fn problem(path: &Path, error: &toml::de::Error) -> ConfigError {
@@ -160,7 +213,37 @@ mod tests {
         let bad = environment(&[("FOVEA_PATIENCE_S", "soon")]);
         let error = layered::<Sample>(None, bad, &[]).unwrap_err();
         assert!(error.to_string().contains("patience_s"), "{error}");
+        let not_a_flag = [("insecure", "perhaps".to_owned())];
+        let error = layered::<Sample>(None, environment(&[]), &not_a_flag).unwrap_err();
+        assert!(error.to_string().contains("insecure"), "{error}");
         let broken = file("listen = ");
         assert!(layered::<Sample>(Some(broken.path()), environment(&[]), &[]).is_err());
+    }
+
+    #[test]
+    fn misspelt_variables_are_found_and_those_of_others_are_not() {
+        let keys = ["listen", "data_dir", "drain_timeout_s", "on_stop"];
+        let variables = [
+            "FOVEA_LISTEN",
+            "FOVEA_LISEN",
+            "FOVEA_DATADIR",
+            "FOVEA_DRAIN_TIMOUT",
+            "FOVEA_DRAIN_TIMEOUTS",
+            "FOVEA_STOP_TIMEOUT_S",
+            "FOVEA_OPS_LISTEN",
+            "FOVEA_ONSTOP",
+            "FOVEA_COORDINATOR",
+            "FOVEA_X",
+            "FOVEA_",
+            "LISEN",
+        ];
+        let found = misspelt(&keys, variables.into_iter());
+        let expected = [
+            ("FOVEA_LISEN", "listen"),
+            ("FOVEA_DATADIR", "data_dir"),
+            ("FOVEA_DRAIN_TIMEOUTS", "drain_timeout_s"),
+            ("FOVEA_ONSTOP", "on_stop"),
+        ];
+        assert_eq!(found, expected);
     }
 }

@@ -8,7 +8,7 @@ pub mod ops;
 mod random;
 mod shutdown;
 
-pub use config::{ConfigError, layered};
+pub use config::{ConfigError, layered, misspelt, warn_misspelt};
 pub use descriptors::{descriptor_limit, open_descriptors, raise_descriptor_limit};
 pub use logging::{LogFormat, LoggingError, init_logging};
 pub use random::random_bytes;

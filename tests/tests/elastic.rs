@@ -2,9 +2,10 @@
 //! killed workers and a restarted coordinator all end in the same bits.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use fovea_proto::pb;
-use fovea_tests::{Cluster, synthetic_dataset, tensors};
+use fovea_tests::{Cluster, Process, synthetic_dataset, tensors};
 
 /// Steps at this size are quick, and the network is the whole GoogLeNet.
 const SIZE: u32 = 64;
@@ -144,9 +145,41 @@ async fn the_same_bits_whatever_happens() {
     cluster.coordinator.signal(libc::SIGTERM);
     let status = cluster.coordinator.wait(std::time::Duration::from_secs(60));
     assert!(status.success(), "{status}: {}", cluster.coordinator.log());
+    let hand_over = ("FOVEA_ON_STOP".to_owned(), "hand-over".to_owned());
+    cluster.options.environment.push(hand_over);
     cluster.restart_coordinator();
     let file = completed(&cluster, &run).await;
     assert!(tensors(&file) == expected, "the drained run differs");
+
+    // The coordinator hands over: the workers train on, and the next one adopts them.
+    let run = cluster.submit(exactly(2, spec("handed-over"))).await;
+    cluster.wait_step(&run.id, 2).await;
+    let begun = assignments_begun(&cluster);
+    let asked = Instant::now();
+    cluster.coordinator.signal(libc::SIGTERM);
+    let status = cluster.coordinator.wait(Duration::from_secs(60));
+    let (took, log) = (asked.elapsed(), cluster.coordinator.log());
+    assert!(status.success(), "{status}: {log}");
+    assert!(took < Duration::from_secs(2), "it took {took:?}: {log}");
+    assert!(log.contains("shutdown.handing_over: "), "{log}");
+    cluster.restart_coordinator();
+    let file = completed(&cluster, &run).await;
+    assert!(tensors(&file) == expected, "the run handed over differs");
+    let handed_over = cluster.run(&run.id).await;
+    assert_eq!(handed_over.generation, 1, "{}", handed_over.reason);
+    // They went on with what they had: nobody was given an assignment, and no generation formed.
+    assert_eq!(assignments_begun(&cluster), begun);
+    let log = cluster.coordinator.log();
+    assert!(!log.contains("generation.formed: "), "{log}");
+    assert!(!log.contains("worker.lost: "), "{log}");
+    cluster.fovea(&["runs", "audit", &run.id]);
+}
+
+/// How often the workers have begun to prepare a generation.
+fn assignments_begun(cluster: &Cluster) -> usize {
+    let logs = cluster.workers.iter().map(Process::log);
+    logs.map(|log| log.matches("assignment.begun: ").count())
+        .sum()
 }
 
 /// Every sample is used once, the states of all workers agree, and the result is the same but for the last bits.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Parser;
 use fovea_core::ids::WorkerId;
 use fovea_service::ops::{self, Ops};
-use fovea_service::{Shutdown, VERSION, init_logging};
+use fovea_service::{Shutdown, VERSION, init_logging, warn_misspelt};
 use fovea_worker::agent::{Agent, Identity};
 use fovea_worker::cache;
 use fovea_worker::collective::Mesh;
@@ -58,6 +58,7 @@ fn start(cli: &Cli) -> Result<(), Failure> {
         None => {}
     }
     init_logging(config.log_format, &config.log_level).map_err(|e| Failure(2, e.to_string()))?;
+    warn_misspelt::<WorkerConfig>(std::env::vars());
     std::fs::create_dir_all(&config.data_dir).map_err(|e| {
         let dir = config.data_dir.display();
         Failure(4, format!("data_dir {dir} cannot be used: {e}"))

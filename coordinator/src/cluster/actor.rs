@@ -61,6 +61,7 @@ pub(crate) fn start(
         room,
         draining: None,
         undrained: BTreeSet::new(),
+        handing_over: None,
     };
     for run in recovered {
         actor.open(run);
@@ -88,6 +89,7 @@ impl Actor {
                 Ok(()) = self.catalogue.changed() => self.tell_data_problems(),
                 Ok(()) = self.room.changed() => self.changed = true,
                 request = inbox.recv() => match request {
+                    Some(request) if self.handing_over.is_some() => self.late_request(request),
                     Some(request) => self.request(request),
                     None => break,
                 },
@@ -109,12 +111,19 @@ impl Actor {
         while let Some((session, reason)) = self.failing.pop() {
             self.session_ended(session, &reason, None);
         }
-        if std::mem::take(&mut self.changed) {
+        if std::mem::take(&mut self.changed) && self.handing_over.is_none() {
             self.wake = self.schedule();
         }
         if self.undrained.is_empty()
             && self.active() == 0
             && let Some(waiting) = &mut self.draining
+        {
+            for reply in waiting.drain(..) {
+                let _ = reply.send(());
+            }
+        }
+        if self.actors.is_empty()
+            && let Some(waiting) = &mut self.handing_over
         {
             for reply in waiting.drain(..) {
                 let _ = reply.send(());
@@ -152,7 +161,29 @@ impl Actor {
             Request::NextNumber { reply } => drop(reply.send(self.next_number())),
             Request::Open { run, reply } => drop(reply.send(self.open(*run))),
             Request::Drain { reply } => self.drain(reply),
+            Request::HandOver { reply } => self.hand_over(reply),
             Request::CountActive { reply } => drop(reply.send(self.active())),
+        }
+    }
+
+    /// A request that comes after the runs were handed over. What a worker reports now it reports again to the next
+    /// coordinator, and its session ends with this one. Whoever is not answered learns that the coordinator shuts down.
+    fn late_request(&mut self, request: Request) {
+        match request {
+            Request::SessionEnded { session, reply, .. } => {
+                self.sessions.remove(&session);
+                drop(reply.send(Ok(())));
+            }
+            // A run that was journalled a moment ago: it is accepted, and begins with the next coordinator.
+            Request::Open { run, reply } => drop(reply.send(self.open(*run))),
+            Request::HandOver { reply } => self.handing_over.get_or_insert_default().push(reply),
+            Request::CountActive { reply } => drop(reply.send(self.actors.len())),
+            Request::Hello { .. }
+            | Request::Worker { .. }
+            | Request::Find { .. }
+            | Request::Live { .. }
+            | Request::NextNumber { .. }
+            | Request::Drain { .. } => {}
         }
     }
 
@@ -229,6 +260,9 @@ impl Actor {
         if self.draining.is_some() {
             self.undrained.insert(number);
             handle.send(RunInput::Drain);
+        }
+        if self.handing_over.is_some() {
+            handle.send(RunInput::Close);
         }
         handle
     }
@@ -321,6 +355,19 @@ impl Actor {
             }
         }
         self.draining.get_or_insert_default().push(reply);
+    }
+
+    /// Nothing is decided about a run any more once its actor has handled what came before.
+    fn hand_over(&mut self, reply: oneshot::Sender<()>) {
+        info!(
+            active_runs = self.active(),
+            "shutdown.handing_over: writing the runs out; workers train on until the next coordinator adopts them, and no \
+             run is started"
+        );
+        for live in self.runs.values() {
+            live.handle.send(RunInput::Close);
+        }
+        self.handing_over.get_or_insert_default().push(reply);
     }
 
     /// Runs that have workers, or a checkpoint that is being stored.

@@ -87,7 +87,10 @@ pub(crate) enum Request {
     },
     /// Checkpoint and requeue every run; answered when none is under way.
     Drain { reply: oneshot::Sender<()> },
-    /// How many runs are under way.
+    /// Write every run out and leave it to its workers; answered when that is done. Nothing is begun any more, and
+    /// sessions that end are not lost workers.
+    HandOver { reply: oneshot::Sender<()> },
+    /// How many runs are under way, or not handed over yet.
     CountActive { reply: oneshot::Sender<usize> },
 }
 
@@ -156,7 +159,13 @@ impl Cluster {
         WeakCluster(self.requests.downgrade())
     }
 
-    /// How many runs are under way.
+    /// Writes every run out and leaves it to its workers; ends when that is done.
+    pub(crate) async fn hand_over(&self) {
+        // As for `drain`.
+        let _ = self.query(|reply| Request::HandOver { reply }).await;
+    }
+
+    /// How many runs are under way, or not handed over yet.
     pub(crate) async fn active_runs(&self) -> usize {
         self.query(|reply| Request::CountActive { reply })
             .await

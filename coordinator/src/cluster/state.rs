@@ -63,4 +63,6 @@ pub(super) struct Actor {
     pub draining: Option<Vec<oneshot::Sender<()>>>,
     /// Runs that have not handled the request to drain yet.
     pub undrained: BTreeSet<u64>,
+    /// The runs are left to their workers. Who waits for it is answered when all actors have ended.
+    pub handing_over: Option<Vec<oneshot::Sender<()>>>,
 }

@@ -8,13 +8,14 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use fovea_core::count::count;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_stream::Stream;
 use tracing::warn;
 
 use super::connection::{Connection, Deadlines};
 use super::limits::Limits;
+use super::listeners::Listeners;
 
 /// The first and the longest wait after the system could not accept a connection.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -26,7 +27,7 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 /// The stream of accepted connections. It never ends, and none of its items is an error.
 #[derive(Debug)]
 pub(crate) struct Incoming {
-    listener: TcpListener,
+    listeners: Listeners,
     limits: Limits,
     deadlines: Deadlines,
     /// The wait after an error of the system, and how long the next one is.
@@ -37,9 +38,9 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    pub(crate) fn new(listener: TcpListener, limits: Limits, deadlines: Deadlines) -> Self {
+    pub(crate) fn new(listeners: Listeners, limits: Limits, deadlines: Deadlines) -> Self {
         Self {
-            listener,
+            listeners,
             limits,
             deadlines,
             pause: None,
@@ -98,7 +99,7 @@ impl Stream for Incoming {
                 ready!(pause.as_mut().poll(context));
                 this.pause = None;
             }
-            match ready!(this.listener.poll_accept(context)) {
+            match ready!(this.listeners.poll_accept(context)) {
                 Ok((stream, peer)) => {
                     this.next_pause = FIRST_PAUSE;
                     if let Some(connection) = this.admit(stream, peer) {

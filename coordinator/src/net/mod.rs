@@ -1,10 +1,10 @@
 //! The network's door: who may connect, how much each client may use, and for how long.
 //!
 //! ```text
-//! TcpListener ─> Incoming ─> Connection ──> hyper, tonic ─> Gate ─────> services
-//!                (limits,    (handshake and                 (protocol   (watches, uploads
-//!                 back-off)   idle deadlines)                version,    and downloads take
-//!                                                            framing)    a Permit of Limits)
+//! Listeners ──> Incoming ─> Connection ──> hyper, tonic ─> Gate ─────> services
+//! (one socket   (limits,    (handshake and                 (protocol   (watches, uploads
+//!  an address)   back-off)   idle deadlines)                version,    and downloads take
+//!                                                           framing)    a Permit of Limits)
 //! ```
 //!
 //! Invariants: no client can end the accept loop, keep a connection without using it, or take the
@@ -17,6 +17,7 @@ mod gate;
 mod handshake;
 mod incoming;
 mod limits;
+mod listeners;
 mod pace;
 mod quota;
 
@@ -25,5 +26,6 @@ pub(crate) use connection::{Deadlines, peer};
 pub(crate) use gate::GateLayer;
 pub(crate) use incoming::Incoming;
 pub(crate) use limits::Limits;
+pub use listeners::{BindError, Listeners};
 pub(crate) use pace::Pace;
 pub(crate) use quota::Permit;

@@ -123,6 +123,20 @@ impl Worker {
         }
     }
 
+    /// Reads to the end of the session: the messages, acknowledgements aside, and the status that ends it.
+    pub async fn last_messages(&mut self) -> (Vec<Down>, Status) {
+        let mut messages = Vec::new();
+        loop {
+            match soon("the session's end", self.down.message()).await {
+                Err(status) => return (messages, status),
+                Ok(None) => return (messages, Status::ok("ended")),
+                Ok(Some(message)) => {
+                    messages.extend(message.message.filter(|one| !matches!(one, Down::Ack(_))));
+                }
+            }
+        }
+    }
+
     /// Provokes the end of the session, and returns the messages that the coordinator had sent before, acknowledgements
     /// aside.
     pub async fn remaining_messages(&mut self) -> Vec<Down> {

@@ -4,6 +4,7 @@
 mod common;
 
 mod checkpoints;
+mod hand_over;
 mod joining;
 mod ledger;
 mod losing;
@@ -13,8 +14,10 @@ mod sessions;
 mod states;
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use common::*;
+use fovea_coordinator::{Config, OnStop};
 use fovea_proto::pb;
 use fovea_proto::pb::run_event::Event;
 use pb::Phase;
@@ -23,23 +26,63 @@ use pb::Phase;
 pub struct Stage {
     dir: tempfile::TempDir,
     pub server: Server,
+    on_stop: OnStop,
 }
 
 impl Stage {
     pub async fn new() -> Self {
+        Self::new_with(OnStop::Checkpoint).await
+    }
+
+    /// Its coordinators treat their runs so when they are asked to stop.
+    pub async fn new_with(on_stop: OnStop) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let server = Server::start(&dir.path().join("data"), |_| {}).await;
+        let server = Server::start(&dir.path().join("data"), set(on_stop)).await;
         let tiny = dataset(dir.path(), "tiny", 1);
         server.upload(&tiny).await.unwrap();
-        Self { dir, server }
+        Self {
+            dir,
+            server,
+            on_stop,
+        }
     }
 
     /// Kills the coordinator and starts another in the same folder.
     pub async fn restart(self) -> Self {
-        let Self { dir, server } = self;
+        let Self {
+            dir,
+            server,
+            on_stop,
+        } = self;
         server.kill().await;
-        let server = Server::start(&dir.path().join("data"), |_| {}).await;
-        Self { dir, server }
+        let server = Server::start(&dir.path().join("data"), set(on_stop)).await;
+        Self {
+            dir,
+            server,
+            on_stop,
+        }
+    }
+
+    /// Asks the coordinator to hand over, which it does in time and without an error, and starts another in the same
+    /// folder. `between` looks at the folder when neither runs.
+    pub async fn hand_over(self, between: impl FnOnce(&std::path::Path)) -> Self {
+        let Self {
+            dir,
+            server,
+            on_stop,
+        } = self;
+        assert_eq!(on_stop, OnStop::HandOver);
+        let asked = Instant::now();
+        server.stop().await;
+        let took = asked.elapsed();
+        assert!(took < Duration::from_secs(2), "it took {took:?}");
+        between(&dir.path().join("data"));
+        let server = Server::start(&dir.path().join("data"), set(on_stop)).await;
+        Self {
+            dir,
+            server,
+            on_stop,
+        }
     }
 
     pub async fn join(&self, id: &str) -> Worker {
@@ -166,6 +209,10 @@ impl Stage {
             .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
             .collect()
     }
+}
+
+fn set(on_stop: OnStop) -> impl FnOnce(&mut Config) {
+    move |config| config.on_stop = on_stop
 }
 
 /// A run over `virtual_ranks` with one sample for each a step, that takes `min` to `max` workers.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use fovea_coordinator::{CLOSE_TIMEOUT, ServeError};
+use fovea_coordinator::{CLOSE_TIMEOUT, OnStop, ServeError};
 
 use super::common::small_disk::SmallDisk;
 use super::*;
@@ -15,6 +15,7 @@ const DRAIN_S: u64 = 1;
 struct SmallPlace {
     disk: SmallDisk,
     place: Place,
+    on_stop: OnStop,
 }
 
 impl SmallPlace {
@@ -22,13 +23,19 @@ impl SmallPlace {
         let place = Place::new();
         std::fs::create_dir(place.data()).unwrap();
         let disk = SmallDisk::mount(&place.data(), DISK).expect("mounting needs root");
-        Self { disk, place }
+        let on_stop = OnStop::Checkpoint;
+        Self {
+            disk,
+            place,
+            on_stop,
+        }
     }
 
     async fn server(&self) -> Server {
         Server::start(&self.place.data(), |config| {
             config.min_free_mib = 0;
             config.drain_timeout_s = DRAIN_S;
+            config.on_stop = self.on_stop;
         })
         .await
     }
@@ -161,6 +168,40 @@ async fn a_stop_while_the_disk_is_full_ends_in_time_and_loses_nothing() {
     small.place.step(&mut worker, &at, 3).await;
     let found = audit(&server, &run).await;
     assert_eq!((found.steps, &*found.problems), (3, &[][..]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(has_mount), ignore = "needs to mount a tmpfs: root")]
+async fn a_hand_over_while_the_disk_is_full_ends_within_2_s_and_loses_nothing() {
+    let small = SmallPlace {
+        on_stop: OnStop::HandOver,
+        ..SmallPlace::new()
+    };
+    let (server, run, at, worker) = small.begin().await;
+    let mut watch = server.watch(&run.id).await;
+    small.disk.fill().unwrap();
+    small.send(&worker, &at, 2).await;
+    until_full(&mut watch, true).await;
+
+    let asked = Instant::now();
+    server.ask_to_stop();
+    let error = server.stopped().await.unwrap_err();
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(2), "it took {took:?}");
+    let is_timeout = matches!(error, ServeError::HandOverTimeout { runs: 1, .. });
+    assert!(is_timeout, "{error}");
+    assert!(error.to_string().contains("the disk is full"), "{error}");
+    assert_eq!(error.exit_code(), fovea_service::FORCED);
+    drop((worker, watch));
+
+    small.disk.free().unwrap();
+    let server = small.server().await;
+    let mut worker = Worker::rejoin(&server, "w0", &at).await;
+    small.place.step(&mut worker, &at, 2).await;
+    small.place.step(&mut worker, &at, 3).await;
+    let found = audit(&server, &run).await;
+    assert_eq!((found.steps, &*found.problems), (3, &[][..]));
+    assert_eq!(server.run(&run.id).await.generation, 1);
 }
 
 /// Nothing waits to be written.

@@ -66,6 +66,8 @@ pub struct Config {
     pub accept_store: bool,
     /// Allows a data folder on a network file system.
     pub allow_network_data_dir: bool,
+    /// Puts workers that share a GPU into one run; for tests.
+    pub allow_shared_gpu: bool,
     /// A place for TLS; not supported yet.
     pub tls: Tls,
 }
@@ -109,6 +111,7 @@ impl Default for Config {
             unreadable_patience_s: 600,
             accept_store: false,
             allow_network_data_dir: false,
+            allow_shared_gpu: false,
             tls: Tls::default(),
         }
     }

@@ -1,5 +1,6 @@
 //! `fovea-worker`: configuration, signals, listener, device thread, link, agent; ends when asked to.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use fovea_core::ids::WorkerId;
 use fovea_service::{Shutdown, VERSION, init_logging};
+use fovea_worker::advertise;
 use fovea_worker::agent::{Agent, Identity};
 use fovea_worker::cache;
 use fovea_worker::collective::Mesh;
@@ -17,11 +19,12 @@ use fovea_worker::devices::report;
 use fovea_worker::gpu;
 use fovea_worker::job::DeviceThread;
 use fovea_worker::link::{self, Coordinator, random_u32};
+use fovea_worker::segments;
 use fovea_worker::threads::EXIT_HUNG;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::info;
+use tracing::{info, warn};
 
 /// Why the worker ends, with the exit code that --help documents.
 struct Failure(u8, String);
@@ -96,7 +99,7 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         Box::new(device.with_cache(cache).with_images(images)) as Box<dyn Device>
     });
     let device = DeviceThread::start(place, make).map_err(|e| Failure(1, e.to_string()))?;
-    let identity = identity(&config, &mesh, gpu::name(place))?;
+    let identity = identity(&config, &mesh, place)?;
     info!(
         version = VERSION,
         worker = %identity.worker,
@@ -112,6 +115,7 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     tasks.spawn_blocking(move || {
         cache::sweep(&data_dir);
     });
+    tasks.spawn_blocking(|| segments::sweep(Path::new("/dev/shm"), Path::new("/proc")));
     let link = link::start(config.coordinator.clone(), &mut tasks);
     let (channels, newest) = watch::channel(None);
     let context = Context {
@@ -121,16 +125,21 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         device,
         coordinator: Coordinator(newest),
     };
+    let exit_when_idle = context.config.exit_when_idle();
     let ended = Agent::new(identity, context, channels, shutdown)
+        .exit_when_idle(exit_when_idle)
         .run(link)
         .await;
     info!("worker.stopped: fovea-worker has stopped");
     ended.map_err(|e| Failure(2, e.to_string()))
 }
 
-fn identity(config: &WorkerConfig, mesh: &Mesh, device: String) -> Result<Identity, Failure> {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_or_else(|_| "worker".into(), |name| name.trim().to_owned());
+fn identity(config: &WorkerConfig, mesh: &Mesh, place: tch::Device) -> Result<Identity, Failure> {
+    let kernel = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}"));
+        text.map(|text| text.trim().to_owned())
+    };
+    let host = kernel("hostname").unwrap_or_else(|_| "worker".into());
     let name = if config.name.is_empty() {
         &host
     } else {
@@ -144,16 +153,23 @@ fn identity(config: &WorkerConfig, mesh: &Mesh, device: String) -> Result<Identi
         random_u32() & 0xffff
     );
     let worker = WorkerId::new(id).map_err(|e| Failure(2, format!("name: {e}")))?;
-    let port = mesh.address().port();
-    let address = if config.advertise.is_empty() {
-        mesh.address().to_string()
-    } else {
-        format!("{}:{port}", config.advertise)
-    };
+    let address = config
+        .address(mesh.address())
+        .map_err(|e| Failure(2, e.to_string()))?;
+    if let Some(doubt) = advertise::doubt(&address, &config.coordinator) {
+        warn!("advertise.loopback: {doubt}");
+    }
+    // Without it the coordinator does not notice that two workers share the GPU.
+    let gpu_uuid = gpu::uuid(place).unwrap_or_else(|error| {
+        warn!("gpu.unnamed: {error}; make sure that no other worker uses this GPU");
+        None
+    });
     Ok(Identity {
         worker,
         address,
         host,
-        device,
+        device: gpu::name(place),
+        boot_id: kernel("random/boot_id").unwrap_or_default(),
+        gpu_uuid: gpu_uuid.unwrap_or_default(),
     })
 }

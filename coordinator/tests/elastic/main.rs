@@ -4,6 +4,7 @@
 mod common;
 
 mod checkpoints;
+mod gpus;
 mod joining;
 mod ledger;
 mod losing;
@@ -15,6 +16,7 @@ mod states;
 use std::path::PathBuf;
 
 use common::*;
+use fovea_coordinator::Config;
 use fovea_proto::pb;
 use fovea_proto::pb::run_event::Event;
 use pb::Phase;
@@ -27,8 +29,13 @@ pub struct Stage {
 
 impl Stage {
     pub async fn new() -> Self {
+        Self::with(|_| {}).await
+    }
+
+    /// The same with a changed configuration.
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let server = Server::start(&dir.path().join("data"), |_| {}).await;
+        let server = Server::start(&dir.path().join("data"), change).await;
         let tiny = dataset(dir.path(), "tiny", 1);
         server.upload(&tiny).await.unwrap();
         Self { dir, server }

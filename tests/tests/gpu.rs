@@ -9,8 +9,8 @@ use std::process::Command;
 
 use fovea_proto::pb;
 use fovea_proto::pb::run_event::Event;
-use fovea_tests::process::binary;
 use fovea_tests::launch::CoordinatorOptions;
+use fovea_tests::process::binary;
 use fovea_tests::{Cluster, SoftGpu, synthetic_dataset, tensors};
 
 /// The worker's report on devices.
@@ -152,9 +152,12 @@ async fn workers_that_share_a_gpu_are_not_in_one_run() {
     let run = cluster
         .submit(spec("two", 2..=2, pb::Precision::Float32))
         .await;
-    let shown = |run: &pb::Run| run.waiting.contains(" shares GPU-00000000-");
-    let waiting = cluster.run_until(&run.id, shown).await.waiting;
-    assert!(waiting.starts_with("needs 2 workers; idle: 1; w"), "{waiting}");
+    let shown = |run: &pb::Run| run.reason.contains(" shares GPU-00000000-");
+    let waiting = cluster.run_until(&run.id, shown).await.reason;
+    assert!(
+        waiting.starts_with("needs 2 workers; idle: 1; w"),
+        "{waiting}"
+    );
     assert!(waiting.contains("`local_rank`"), "{waiting}");
     let log = cluster.coordinator.log();
     assert!(log.contains("worker.shares_gpu: w"), "{log}");
@@ -162,7 +165,10 @@ async fn workers_that_share_a_gpu_are_not_in_one_run() {
     cluster.add_worker();
     let started = |run: &pb::Run| run.workers.len() == 2;
     let workers = cluster.run_until(&run.id, started).await.workers;
-    assert!(workers.iter().any(|id| id.starts_with("w2-")), "{workers:?}");
+    assert!(
+        workers.iter().any(|id| id.starts_with("w2-")),
+        "{workers:?}"
+    );
 }
 
 /// A GPU that never ends a kernel still accepts work and queries. Its worker must not be mistaken for one that waits for its

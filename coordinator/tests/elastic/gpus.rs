@@ -5,7 +5,7 @@ use fovea_proto::pb::Phase;
 use fovea_proto::pb::worker_message::Message as Up;
 
 use crate::common::*;
-use crate::{Stage, gather, form, ids_of, spec_of};
+use crate::{Stage, form, gather, ids_of, spec_of};
 
 const A: &str = "GPU-aaaaaaaa-0000-0000-0000-000000000000";
 const B: &str = "GPU-bbbbbbbb-0000-0000-0000-000000000000";
@@ -14,15 +14,18 @@ async fn join(stage: &Stage, id: &str, machine: &str, gpu: &str) -> Worker {
     Worker::begin(&stage.server, hello_on(id, machine, gpu)).await
 }
 
-/// The run when `reason` is part of why it waits.
+/// Why the run waits, when `reason` is part of it. No event reports that.
 async fn waits(stage: &Stage, run: &pb::Run, reason: &str) -> String {
-    let mut watch = stage.server.watch(&run.id).await;
-    loop {
-        let run = watch.until(Phase::Queued).await;
-        if run.waiting.contains(reason) {
-            return run.waiting;
+    soon(reason, async {
+        loop {
+            let run = stage.server.run(&run.id).await;
+            if run.reason.contains(reason) {
+                return run.reason;
+            }
+            tokio::time::sleep(POLL).await;
         }
-    }
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -33,7 +36,9 @@ async fn a_run_starts_with_one_worker_of_each_gpu_and_says_who_is_left_out() {
     let run = stage.server.submit(spec_of(4, 3, 4)).await.unwrap();
     let waiting = waits(&stage, &run, "shares").await;
     assert!(
-        waiting.starts_with(&format!("needs 3 workers; idle: 1; w2 shares {A} with w1: ")),
+        waiting.starts_with(&format!(
+            "needs 3 workers; idle: 1; w2 shares {A} with w1: "
+        )),
         "{waiting}"
     );
     assert!(waiting.contains("`local_rank` or `device`"), "{waiting}");
@@ -88,7 +93,12 @@ async fn nobody_joins_in_the_place_of_a_member_that_comes_back() {
     let mut w3 = join(&stage, "w3", "m", B).await;
     let run = stage.server.submit(spec_of(4, 1, 4)).await.unwrap();
     let at = form(&mut [&mut w1, &mut w3]).await;
-    stage.server.watch(&run.id).await.until(Phase::Running).await;
+    stage
+        .server
+        .watch(&run.id)
+        .await
+        .until(Phase::Running)
+        .await;
     let stage = stage.restart().await;
     let mut w2 = join(&stage, "w2", "m", A).await;
     let back = |id: &str, gpu: &str| {

@@ -278,12 +278,13 @@ fn peers_that_do_not_come_are_named_and_the_state_stays() {
     wait(&peers, part.start(&worker));
     let mut part = Part::new(&peers, 2, &[0, 1], 0);
     // A peer that answers would be waited for, as it may be busy. At a closed port none answers.
-    part.roster.members[1].address = closed();
+    let address = closed();
+    part.roster.members[1].address.clone_from(&address);
     part.connect_timeout = Duration::from_millis(100);
     let ran = wait(&peers, part.start(&worker));
     let missing = vec![Unreached {
         worker: "w1".into(),
-        address: part.roster.members[1].address.clone(),
+        address,
     }];
     assert_eq!(ran.ended, Ended::Unreachable { missing });
     assert!(ran.events.is_empty());

@@ -1,7 +1,7 @@
 //! The address by which other workers reach this one: `advertise`, read and checked.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// Longest name of a host, as in DNS.
@@ -137,8 +137,9 @@ fn named(text: &str, host: &str) -> Result<Host, AdvertiseError> {
     if host.is_empty() {
         return Err(AdvertiseError::NoHost(text.to_owned()));
     }
-    if let Ok(ip) = host.parse::<IpAddr>() {
-        return checked(text, ip);
+    // An IPv6 address with a port needs its brackets.
+    if let Ok(ip) = host.parse::<Ipv4Addr>() {
+        return checked(text, ip.into());
     }
     let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     // A name whose last part is a number would be read as an IPv4 address, and is none.
@@ -271,6 +272,7 @@ mod tests {
             ("[::1", "neither the name of a host"),
             ("[::1]80", "neither the name of a host"),
             ("::1:7071:x", "neither the name of a host"),
+            ("1:2:3:4:5:6:7:8:7071", "neither the name of a host"),
         ] {
             let error = text.parse::<Advertised>().unwrap_err().to_string();
             assert!(error.contains(reason), "{text:?}: {error}");

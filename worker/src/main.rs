@@ -115,7 +115,9 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     tasks.spawn_blocking(move || {
         cache::sweep(&data_dir);
     });
-    tasks.spawn_blocking(|| segments::sweep(Path::new("/dev/shm"), Path::new("/proc")));
+    tasks.spawn_blocking(|| {
+        segments::sweep(Path::new("/dev/shm"), Path::new("/proc"));
+    });
     let link = link::start(config.coordinator.clone(), &mut tasks);
     let (channels, newest) = watch::channel(None);
     let context = Context {

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use fovea_coordinator::{BindError, OnStop, ServeError};
+use fovea_coordinator::{OnStop, ServeError};
 use fovea_service::{LogFormat, VERSION};
 
 /// Options of the program. Exit codes: 0 stopped as asked; 1 other failures; 2 the command line or
@@ -116,7 +116,7 @@ impl Failure {
         Self::new(2, message)
     }
 
-    pub fn bind(listen: &str, error: &BindError) -> Self {
+    pub fn bind(listen: &str, error: &impl Display) -> Self {
         Self::new(
             3,
             format!(

@@ -71,6 +71,8 @@ pub struct Config {
     pub allow_network_data_dir: bool,
     /// Where `/livez`, `/readyz` and `/metrics` are served over plain HTTP, `host:port`; empty: nowhere.
     pub ops_listen: String,
+    /// Puts workers that share a GPU into one run; for tests.
+    pub allow_shared_gpu: bool,
 }
 
 impl Default for Config {
@@ -104,6 +106,7 @@ impl Default for Config {
             accept_store: false,
             allow_network_data_dir: false,
             ops_listen: String::new(),
+            allow_shared_gpu: false,
         }
     }
 }

@@ -53,6 +53,17 @@ fn run(args: &Args) -> Result<(), Failure> {
     ended
 }
 
+/// How others reach a listener at this address: one on all addresses by the name of the machine.
+fn reachable(address: SocketAddr) -> String {
+    if !address.ip().is_unspecified() {
+        return address.to_string();
+    }
+    match std::fs::read_to_string("/proc/sys/kernel/hostname") {
+        Ok(name) => format!("{}:{}", name.trim(), address.port()),
+        Err(_) => address.to_string(),
+    }
+}
+
 /// `fovea-coordinator health`.
 fn health(config: &Config, live: bool) -> Result<(), Failure> {
     let address = config.ops_address().map_err(Failure::config)?;
@@ -110,7 +121,7 @@ async fn serve(args: &Args, config: Config, addresses: &[SocketAddr]) -> Result<
         .map_err(|e| Failure::serve(&e))?
         .with_vitals(vitals);
     if let (Some(path), Some(address)) = (&args.address_file, bound.first()) {
-        let text = format!("{address}\n");
+        let text = format!("{}\n", reachable(*address));
         write_atomically(path, text.as_bytes()).map_err(|e| Failure::address_file(path, &e))?;
     }
     let all: Vec<String> = bound.iter().map(SocketAddr::to_string).collect();

@@ -24,11 +24,22 @@ pub(crate) struct Hello {
     pub address: String,
     pub host: String,
     pub device: String,
+    /// Its GPU; None for a CPU, or if it is not known.
+    pub gpu: Option<Gpu>,
     pub version: String,
     /// The run and generation that it has not left yet.
     pub serving: Option<(RunId, u64)>,
     /// The run whose state it holds.
     pub held_run: Option<RunId>,
+}
+
+/// A GPU, recognised in whatever container a worker sees it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Gpu {
+    /// Boot id of its machine.
+    pub boot_id: String,
+    /// Its UUID.
+    pub uuid: String,
 }
 
 /// From a worker.

@@ -506,3 +506,29 @@ fn health_asks_the_running_coordinator() {
     assert_eq!(code, Some(2));
     assert!(error.contains("ops_listen is \"everywhere\""), "{error}");
 }
+
+#[test]
+fn the_address_file_of_a_listener_on_all_addresses_names_the_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("address");
+    let mut child = program()
+        .args(["--listen", "0.0.0.0:0", "--data-dir"])
+        .arg(dir.path().join("data"))
+        .arg("--address-file")
+        .arg(&file)
+        .env("FOVEA_ALLOW_INSECURE", "true")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("coordinator.listening") {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "it ended early");
+    }
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(text.starts_with(&format!("{}:", name.trim())), "{text}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

@@ -4,6 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::WorkerId;
 
+/// What to do about a worker whose peers cannot connect to its address. It follows the address.
+pub const UNREACHABLE_HINT: &str = "check that this is its right address (`advertise`), that no firewall blocks it, and \
+                                    that its port is fixed (`listen`) where one filters";
+
 /// One worker of a generation. Its place in [`Roster::members`] is its rank.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use fovea_proto::pb;
 use fovea_proto::pb::run_event::Event;
+use fovea_tests::launch::CoordinatorOptions;
 use fovea_tests::process::binary;
 use fovea_tests::{Cluster, SoftGpu, synthetic_dataset, tensors};
 
@@ -63,7 +64,11 @@ fn spec(
 /// A coordinator with a small dataset in `dir`; workers are going to be started from the program `worker`.
 fn cluster(dir: &Path, worker: &Path) -> Cluster {
     let prepared = synthetic_dataset(dir, 24, 64);
-    let mut cluster = Cluster::start(dir, 0);
+    let mut options = CoordinatorOptions::new(dir);
+    // There is one GPU, and two workers are to use it.
+    let shared = ("FOVEA_ALLOW_SHARED_GPU".into(), "true".into());
+    options.environment.push(shared);
+    let mut cluster = Cluster::start_with(dir, 0, options);
     cluster.fovea(&["dataset", "add", prepared.to_str().expect("UTF-8")]);
     cluster.set_worker(worker);
     cluster
@@ -130,6 +135,40 @@ async fn two_workers_may_share_a_gpu() {
     assert!(one == two, "the bits differ");
     let log = cluster.workers[1].log();
     assert!(log.contains("share a GPU"), "{log}");
+}
+
+/// Unless it is allowed they are not in one run, and the run says why it waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn workers_that_share_a_gpu_are_not_in_one_run() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
+    let gpu = SoftGpu::install(&dir.path().join("gpu"));
+    let mut cluster = cluster(dir.path(), &gpu.worker());
+    cluster.coordinator.signal(libc::SIGKILL);
+    cluster.options.environment.clear();
+    cluster.restart_coordinator();
+    let environment = [("OMP_NUM_THREADS", "1")];
+    cluster.add_worker_on("cuda:0", &environment);
+    cluster.add_worker_on("cuda:0", &environment);
+    let run = cluster
+        .submit(spec("two", 2..=2, pb::Precision::Float32))
+        .await;
+    let shown = |run: &pb::Run| run.reason.contains(" shares GPU-00000000-");
+    let waiting = cluster.run_until(&run.id, shown).await.reason;
+    assert!(
+        waiting.starts_with("needs 2 workers; idle: 1; w"),
+        "{waiting}"
+    );
+    assert!(waiting.contains("`local_rank`"), "{waiting}");
+    let log = cluster.coordinator.log();
+    assert!(log.contains("worker.shares_gpu: w"), "{log}");
+    // A worker on the CPU is no third one on that GPU.
+    cluster.add_worker();
+    let started = |run: &pb::Run| run.workers.len() == 2;
+    let workers = cluster.run_until(&run.id, started).await.workers;
+    assert!(
+        workers.iter().any(|id| id.starts_with("w2-")),
+        "{workers:?}"
+    );
 }
 
 /// A GPU that never ends a kernel still accepts work and queries. Its worker must not be mistaken for one that waits for its

@@ -2,10 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Parser;
 use fovea_service::{ConfigError, LogFormat, VERSION, layered, ops};
 use serde::{Deserialize, Serialize};
+
+use crate::advertise::Advertised;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,7 +20,8 @@ pub struct WorkerConfig {
     pub data_dir: PathBuf,
     /// Address to listen on for other workers; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Host name or address that other workers reach this one by; empty means that of `listen`.
+    /// Host name or address that other workers reach this one by, with a port or without (then it is that of `listen`);
+    /// empty means the address of `listen`.
     pub advertise: String,
     /// First part of the worker's id; empty means the machine's name.
     pub name: String,
@@ -48,6 +52,8 @@ pub struct WorkerConfig {
     pub ops_listen: String,
     /// A worker that was asked to stop exits after so many seconds at most, whatever its threads wait for.
     pub stop_timeout_s: u64,
+    /// A worker that has had no assignment for so many seconds leaves and exits with code 0; 0 never does.
+    pub exit_when_idle_s: u64,
 }
 
 impl Default for WorkerConfig {
@@ -70,6 +76,7 @@ impl Default for WorkerConfig {
             cache_disk_mib: 20480,
             ops_listen: String::new(),
             stop_timeout_s: 10,
+            exit_when_idle_s: 0,
         }
     }
 }
@@ -85,7 +92,9 @@ impl Default for WorkerConfig {
                   Exit codes: 0 stopped cleanly, 1 other errors, 2 wrong usage or configuration, \
                   3 cannot listen, 4 data folder unusable, 5 a second signal to stop, 6 threads hung: the worker \
                   could not stop within stop_timeout_s, or too many reads do not return.\n\
-                  Exit code 2 is also that of a worker whose coordinator speaks another version of the protocol."
+                  Exit code 2 is also that of a worker that its coordinator refuses for good, or whose coordinator \
+                  speaks another version of the protocol. Exit code 0 is also that of a worker that was idle for \
+                  exit_when_idle_s."
 )]
 pub struct Cli {
     /// TOML file with settings
@@ -100,8 +109,8 @@ pub struct Cli {
     /// Address to listen on for other workers [default: 127.0.0.1:0]
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// Host that other workers reach this one by
-    #[arg(long, value_name = "HOST")]
+    /// Host that other workers reach this one by, such as node-3, 10.0.0.3:7071 or [fd00::3]:7071
+    #[arg(long, value_name = "HOST[:PORT]")]
     advertise: Option<String>,
     /// First part of the worker's id [default: the machine's name]
     #[arg(long)]
@@ -118,6 +127,9 @@ pub struct Cli {
     /// Disk space for fetched packs, MiB; 0 is no limit [default: 20480]
     #[arg(long, value_name = "MIB")]
     cache_disk_mib: Option<u64>,
+    /// Exit with code 0 after so many seconds without an assignment; 0 never does [default: 0]
+    #[arg(long, value_name = "SECONDS")]
+    exit_when_idle_s: Option<u64>,
     /// text or json
     #[arg(long)]
     log_format: Option<String>,
@@ -165,6 +177,10 @@ impl Cli {
                 "cache_disk_mib",
                 self.cache_disk_mib.map(|mib| mib.to_string()),
             ),
+            (
+                "exit_when_idle_s",
+                self.exit_when_idle_s.map(|seconds| seconds.to_string()),
+            ),
             ("log_format", self.log_format.clone()),
             ("log_level", self.log_level.clone()),
             ("ops_listen", self.ops_listen.clone()),
@@ -202,6 +218,28 @@ impl WorkerConfig {
         ops::address(&self.ops_listen)
     }
 
+    /// `exit_when_idle_s`; None for never.
+    pub fn exit_when_idle(&self) -> Option<Duration> {
+        (self.exit_when_idle_s > 0).then(|| Duration::from_secs(self.exit_when_idle_s))
+    }
+
+    /// The address by which other workers reach one that listens on `listen`: `host:port`.
+    ///
+    /// # Errors
+    /// If `advertise` is not an address that anybody can connect to.
+    pub fn address(&self, listen: SocketAddr) -> Result<String, ConfigError> {
+        if self.advertise.is_empty() {
+            return Ok(listen.to_string());
+        }
+        let advertised: Advertised = self.advertise.parse().map_err(|error| {
+            ConfigError::Value(format!(
+                "advertise: {error}. Give the host name or address by which other workers reach this one, such as \
+                 node-3, 10.0.0.3:7071 or [fd00::3]:7071"
+            ))
+        })?;
+        Ok(advertised.address(listen.port()))
+    }
+
     fn validate(&self) -> Result<(), ConfigError> {
         self.ops_address()?;
         let bad = |message: String| Err(ConfigError::Value(message));
@@ -212,6 +250,7 @@ impl WorkerConfig {
                 self.listen
             ));
         }
+        self.address(self.listen)?;
         for (key, value) in [
             ("connect_timeout_s", self.connect_timeout_s),
             ("peer_timeout_s", self.peer_timeout_s),
@@ -245,6 +284,28 @@ mod tests {
     }
 
     #[test]
+    fn the_advertised_address_has_the_listeners_port_unless_it_has_one() {
+        let listen: SocketAddr = "[::]:7071".parse().unwrap();
+        for (advertise, address) in [
+            ("node-3", "node-3:7071"),
+            ("node-3:90", "node-3:90"),
+            ("fd00::3", "[fd00::3]:7071"),
+        ] {
+            let config = config(&["--listen", "[::]:7071", "--advertise", advertise]).unwrap();
+            assert_eq!(config.address(listen).unwrap(), address);
+        }
+        let config = config(&["--listen", "[::1]:7071"]).unwrap();
+        assert_eq!(config.address(config.listen).unwrap(), "[::1]:7071");
+    }
+
+    #[test]
+    fn a_worker_that_may_be_idle_for_0_s_is_one_that_never_exits() {
+        assert_eq!(config(&[]).unwrap().exit_when_idle(), None);
+        let config = config(&["--exit-when-idle-s", "90"]).unwrap();
+        assert_eq!(config.exit_when_idle(), Some(Duration::from_secs(90)));
+    }
+
+    #[test]
     fn the_example_file_holds_every_default() {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/worker.toml");
         assert_eq!(
@@ -264,6 +325,12 @@ mod tests {
             (["--listen", "0.0.0.0:0"], "advertise"),
             (["--listen", "nowhere"], "listen"),
             (["--log-format", "xml"], "log_format"),
+            (["--advertise", "http://node-3:7071"], "advertise"),
+            (["--advertise", "node-3:0"], "advertise"),
+            (["--advertise", ":7071"], "advertise"),
+            (["--advertise", "0.0.0.0"], "advertise"),
+            (["--advertise", "::"], "advertise"),
+            (["--advertise", " "], "advertise"),
         ] {
             let error = config(&args).unwrap_err().to_string();
             assert!(error.contains(key), "{args:?}: {error}");

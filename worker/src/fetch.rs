@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fovea_core::ids::WorkerId;
 use fovea_core::plan::ShardPlan;
-use fovea_core::roster::Roster;
+use fovea_core::roster::{Roster, UNREACHABLE_HINT};
 use fovea_core::run::Outcome;
 use fovea_core::spec::RunSpec;
 use fovea_dataset::{Index, PackError, PackFile};
@@ -320,7 +320,7 @@ pub async fn prepare(context: &Context, request: pb::Prepare) -> Result<(), Refu
             let (worker, address) = (member.worker, member.address);
             probe(&address, PROBE).await.map_err(|e| {
                 Refusal::passing(format!(
-                    "worker {worker} cannot be reached at {address}: {e}"
+                    "worker {worker} cannot be reached at {address}: {e}; {UNREACHABLE_HINT}"
                 ))
             })
         })

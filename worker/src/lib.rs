@@ -6,6 +6,7 @@
 //! `collective` and `loader` are its parts. Results leave through `reports` and `uploads`. `model`, `weights` and
 //! `optimizer` are GoogLeNet in libtorch. `threads` runs what may hang.
 
+pub mod advertise;
 pub mod agent;
 pub mod assignment;
 pub mod cache;
@@ -27,6 +28,7 @@ pub mod optimizer;
 pub mod progress;
 pub mod pulse;
 pub mod reports;
+pub mod segments;
 pub mod shim;
 #[cfg(test)]
 mod testing;

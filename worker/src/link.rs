@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! connecting ──> Opening ──> Message, Message, ... ──> Down ──> (a jittered delay) ──> connecting
+//!                   └──> Refused: the end
 //! ```
 //!
 //! Messages are neither made nor interpreted here: the agent gets one end of each session.
@@ -39,6 +40,8 @@ pub enum LinkEvent {
     Message(Box<pb::CoordinatorMessage>),
     /// The session is over, or could not be opened.
     Down(String),
+    /// The coordinator refused the hello in a way that the next one would meet, too: its reason. Nothing follows.
+    Refused(String),
 }
 
 /// One end of a session.
@@ -52,7 +55,8 @@ pub struct Opening {
     pub guard: DropGuard,
 }
 
-/// Keeps a session with the coordinator at `address` until `tasks` is dropped.
+/// Keeps a session with the coordinator at `address` until `tasks` is dropped, or the coordinator refuses this worker for
+/// good.
 pub fn start(address: String, tasks: &mut JoinSet<()>) -> mpsc::Receiver<LinkEvent> {
     let (events, receive) = mpsc::channel(EVENTS);
     tasks.spawn(async move {
@@ -61,6 +65,11 @@ pub fn start(address: String, tasks: &mut JoinSet<()>) -> mpsc::Receiver<LinkEve
             let begun = Instant::now();
             let reason = match session(&address, &events).await {
                 Ok(()) => "the coordinator closed the session".to_owned(),
+                Err(SessionError::Refused(status)) => {
+                    // Without its receiver the worker is shutting down.
+                    let _ = events.send(LinkEvent::Refused(sentence(&status))).await;
+                    return;
+                }
                 Err(error) => error.to_string(),
             };
             if begun.elapsed() > LONGEST_DELAY {
@@ -84,6 +93,8 @@ enum SessionError {
     NoWelcome(#[from] Elapsed),
     #[error("{}", describe(.0))]
     Status(#[from] Status),
+    #[error("the coordinator refuses this worker: {}", sentence(.0))]
+    Refused(Status),
     #[error("this worker closed the session")]
     Closed,
     #[error("this worker is shutting down")]
@@ -108,8 +119,10 @@ async fn session(address: &str, events: &mpsc::Sender<LinkEvent>) -> Result<(), 
     let session = async {
         let mut client = pb::workers_client::WorkersClient::new(channel);
         let session = client.session(ReceiverStream::new(messages));
-        let mut inbound = timeout(CONNECT, session).await??.into_inner();
-        let mut welcome = Some(timeout(CONNECT, inbound.message()).await??);
+        let session = timeout(CONNECT, session).await?.map_err(not_welcomed)?;
+        let mut inbound = session.into_inner();
+        let welcome = timeout(CONNECT, inbound.message()).await?;
+        let mut welcome = Some(welcome.map_err(not_welcomed)?);
         loop {
             let message = match welcome.take() {
                 Some(message) => message,
@@ -127,6 +140,41 @@ async fn session(address: &str, events: &mpsc::Sender<LinkEvent>) -> Result<(), 
     tokio::select! {
         ended = session => ended,
         () = closed.cancelled() => Err(SessionError::Closed),
+    }
+}
+
+/// A hello was answered with `status` instead of a welcome.
+fn not_welcomed(status: Status) -> SessionError {
+    match is_final(&status) {
+        true => SessionError::Refused(status),
+        false => SessionError::Status(status),
+    }
+}
+
+/// Whether the same hello would be answered in the same way again: the coordinator itself says that the worker is
+/// described wrongly, or not admitted.
+fn is_final(status: &Status) -> bool {
+    let code = matches!(
+        status.code(),
+        Code::InvalidArgument
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::Unimplemented
+    );
+    code && is_the_coordinators(status)
+}
+
+/// Whether the coordinator sent this status. One that this end made, because the connection broke, has a source; and a
+/// proxy that has no connection with the coordinator answers in HTTP.
+fn is_the_coordinators(status: &Status) -> bool {
+    std::error::Error::source(status).is_none() && !status.message().contains("mapped from HTTP")
+}
+
+/// What a refusal says. A program that is no coordinator gives no text.
+fn sentence(status: &Status) -> String {
+    match status.message() {
+        "" => format!("{} ({:?})", status.code().description(), status.code()),
+        text => text.to_owned(),
     }
 }
 
@@ -190,16 +238,14 @@ pub enum Refused {
 
 /// What `status` means.
 ///
-/// A status that this end made because the connection broke has a source; one that the coordinator sent has none. An
-/// UNAVAILABLE of the coordinator's own says that it cannot read what was asked for, unless it is shutting down, or a
-/// proxy before it has no connection with it.
+/// An UNAVAILABLE of the coordinator's own says that it cannot read what was asked for, unless it is shutting down.
 pub fn refusal(status: &Status) -> Refused {
     let from_this_end = std::error::Error::source(status).is_some();
     match status.code() {
         Code::Unavailable => {
             let text = status.message();
-            let passing = text.contains("shutting down") || text.contains("mapped from HTTP");
-            match from_this_end || passing || text.is_empty() {
+            let passing = text.contains("shutting down") || text.is_empty();
+            match passing || !is_the_coordinators(status) {
                 true => Refused::Away,
                 false => Refused::Unreadable,
             }
@@ -239,6 +285,8 @@ pub fn random_u32() -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use tonic::{Request, Response};
+
     use super::*;
 
     #[test]
@@ -293,5 +341,112 @@ mod tests {
                 .unwrap();
             assert!(matches!(event, Some(LinkEvent::Down(_))), "{event:?}");
         }
+    }
+
+    /// A coordinator that answers every hello with one status.
+    struct Refusing(Status, mpsc::Sender<()>);
+
+    #[tonic::async_trait]
+    impl pb::workers_server::Workers for Refusing {
+        type SessionStream = tokio_stream::Pending<Result<pb::CoordinatorMessage, Status>>;
+
+        async fn session(
+            &self,
+            _: Request<tonic::Streaming<pb::WorkerMessage>>,
+        ) -> Result<Response<Self::SessionStream>, Status> {
+            self.1.try_send(()).ok();
+            Err(self.0.clone())
+        }
+
+        async fn upload_slice(
+            &self,
+            _: Request<tonic::Streaming<pb::SliceUpload>>,
+        ) -> Result<Response<pb::SliceAck>, Status> {
+            Err(self.0.clone())
+        }
+    }
+
+    /// A link to a coordinator that answers with `status`, with one message for each hello that it got.
+    async fn refused_with(
+        status: Status,
+        tasks: &mut JoinSet<()>,
+    ) -> (mpsc::Receiver<LinkEvent>, mpsc::Receiver<()>) {
+        let (count, hellos) = mpsc::channel(16);
+        let service = pb::workers_server::WorkersServer::new(Refusing(status, count));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+        let server = tonic::transport::Server::builder().add_service(service);
+        tasks.spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
+        (start(format!("http://{address}"), tasks), hellos)
+    }
+
+    /// The next event that is not the opening of a session. The session's end is kept until then.
+    async fn after_opening(events: &mut mpsc::Receiver<LinkEvent>) -> Option<LinkEvent> {
+        let mut opened = Vec::new();
+        loop {
+            match timeout(Duration::from_secs(20), events.recv())
+                .await
+                .expect("an event")
+            {
+                Some(LinkEvent::Opening(opening)) => opened.push(opening),
+                event => return event,
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hello_that_is_refused_for_good_is_not_sent_again() {
+        for status in [
+            Status::invalid_argument("hello.address: \"h:0\" is not host:port"),
+            Status::permission_denied("worker w1 was denied"),
+            Status::unauthenticated("no certificate"),
+            Status::unimplemented("unknown service"),
+        ] {
+            let mut tasks = JoinSet::new();
+            let (mut events, mut hellos) = refused_with(status.clone(), &mut tasks).await;
+            match after_opening(&mut events).await {
+                Some(LinkEvent::Refused(reason)) => assert_eq!(reason, status.message()),
+                other => panic!("{status}: {other:?}"),
+            }
+            assert!(after_opening(&mut events).await.is_none(), "{status}");
+            assert_eq!(hellos.recv().await, Some(()));
+            assert!(hellos.try_recv().is_err(), "{status}: it said hello again");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hello_that_may_succeed_later_is_sent_again() {
+        for status in [
+            Status::unavailable("the coordinator is shutting down; try again when it is back"),
+            Status::resource_exhausted("the limit of 4096 connections is reached"),
+            Status::internal("a bug"),
+        ] {
+            let mut tasks = JoinSet::new();
+            let (mut events, mut hellos) = refused_with(status.clone(), &mut tasks).await;
+            for _ in 0..2 {
+                match after_opening(&mut events).await {
+                    Some(LinkEvent::Down(reason)) => assert_eq!(reason, status.message()),
+                    other => panic!("{status}: {other:?}"),
+                }
+                assert_eq!(hellos.recv().await, Some(()));
+            }
+        }
+    }
+
+    #[test]
+    fn only_the_coordinators_own_refusal_is_final() {
+        let proxy =
+            Status::unimplemented("grpc-status header missing, mapped from HTTP status code 404");
+        assert!(!is_final(&proxy));
+        assert!(!is_final(&Status::failed_precondition("protocol 3")));
+        assert!(!is_final(&Status::not_found("no run")));
+        let silent = Status::unimplemented("");
+        assert!(is_final(&silent));
+        let text = sentence(&silent);
+        assert!(
+            text.contains("not implemented") && text.contains("Unimplemented"),
+            "{text}"
+        );
     }
 }

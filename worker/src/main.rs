@@ -1,5 +1,6 @@
 //! `fovea-worker`: configuration, signals, listener, device thread, link, agent; ends when asked to.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -8,6 +9,7 @@ use clap::Parser;
 use fovea_core::ids::WorkerId;
 use fovea_service::ops::{self, Ops};
 use fovea_service::{Shutdown, VERSION, init_logging, warn_misspelt};
+use fovea_worker::advertise;
 use fovea_worker::agent::{Agent, Identity};
 use fovea_worker::cache;
 use fovea_worker::collective::Mesh;
@@ -19,11 +21,12 @@ use fovea_worker::gpu;
 use fovea_worker::job::DeviceThread;
 use fovea_worker::link::{self, Coordinator, random_u32};
 use fovea_worker::pulse::Shown;
+use fovea_worker::segments;
 use fovea_worker::threads::EXIT_HUNG;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tracing::info;
+use tracing::{info, warn};
 
 /// Why the worker ends, with the exit code that --help documents.
 struct Failure(u8, String);
@@ -103,7 +106,7 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         Box::new(device.with_cache(cache).with_images(images)) as Box<dyn Device>
     });
     let device = DeviceThread::start(place, make).map_err(|e| Failure(1, e.to_string()))?;
-    let identity = identity(&config, &mesh, gpu::name(place))?;
+    let identity = identity(&config, &mesh, place)?;
     info!(
         version = VERSION,
         worker = %identity.worker,
@@ -123,6 +126,9 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         .ops_address()
         .map_err(|e| Failure(2, e.to_string()))?;
     let ops_listen = ops_listen.map(|address| (address, config.ops_listen.clone()));
+    tasks.spawn_blocking(|| {
+        segments::sweep(Path::new("/dev/shm"), Path::new("/proc"));
+    });
     let link = link::start(config.coordinator.clone(), &mut tasks);
     let (channels, newest) = watch::channel(None);
     let context = Context {
@@ -132,7 +138,8 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         device,
         coordinator: Coordinator(newest),
     };
-    let agent = Agent::new(identity, context, channels, shutdown);
+    let exit_when_idle = context.config.exit_when_idle();
+    let agent = Agent::new(identity, context, channels, shutdown).exit_when_idle(exit_when_idle);
     if let Some((address, name)) = ops_listen {
         let ops = Ops::bind(address, "fovea-worker", Shown(agent.pulse()))
             .await
@@ -163,9 +170,12 @@ fn health(config: &WorkerConfig, live: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn identity(config: &WorkerConfig, mesh: &Mesh, device: String) -> Result<Identity, Failure> {
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map_or_else(|_| "worker".into(), |name| name.trim().to_owned());
+fn identity(config: &WorkerConfig, mesh: &Mesh, place: tch::Device) -> Result<Identity, Failure> {
+    let kernel = |name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}"));
+        text.map(|text| text.trim().to_owned())
+    };
+    let host = kernel("hostname").unwrap_or_else(|_| "worker".into());
     let name = if config.name.is_empty() {
         &host
     } else {
@@ -179,16 +189,23 @@ fn identity(config: &WorkerConfig, mesh: &Mesh, device: String) -> Result<Identi
         random_u32() & 0xffff
     );
     let worker = WorkerId::new(id).map_err(|e| Failure(2, format!("name: {e}")))?;
-    let port = mesh.address().port();
-    let address = if config.advertise.is_empty() {
-        mesh.address().to_string()
-    } else {
-        format!("{}:{port}", config.advertise)
-    };
+    let address = config
+        .address(mesh.address())
+        .map_err(|e| Failure(2, e.to_string()))?;
+    if let Some(doubt) = advertise::doubt(&address, &config.coordinator) {
+        warn!("advertise.loopback: {doubt}");
+    }
+    // Without it the coordinator does not notice that two workers share the GPU.
+    let gpu_uuid = gpu::uuid(place).unwrap_or_else(|error| {
+        warn!("gpu.unnamed: {error}; make sure that no other worker uses this GPU");
+        None
+    });
     Ok(Identity {
         worker,
         address,
         host,
-        device,
+        device: gpu::name(place),
+        boot_id: kernel("random/boot_id").unwrap_or_default(),
+        gpu_uuid: gpu_uuid.unwrap_or_default(),
     })
 }

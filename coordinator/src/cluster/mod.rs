@@ -17,9 +17,10 @@
 //! - `state`: what it owns; `session`: a worker's session
 //! - `actor`: the task and its turn
 //! - `sessions`: workers that join, come back, leave, and their messages
-//! - `scheduling`: giving idle workers to runs; `scheduler` is the pure decision
+//! - `scheduling`: giving idle workers to runs; `scheduler` and `gpus` are the pure decisions
 
 mod actor;
+mod gpus;
 mod scheduler;
 mod scheduling;
 mod session;

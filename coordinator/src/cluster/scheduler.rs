@@ -2,7 +2,14 @@
 //!
 //! First come, first served, with backfill: a run that cannot start does not keep a later one from
 //! workers that it could not use itself. A run that could start with fewer workers than it may
-//! have holds them for a grace period, so that workers that are just joining take part.
+//! have holds them for a grace period, so that workers that are just joining take part. No run gets two workers that share
+//! a GPU.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::SessionId;
+use super::gpus::{apart, sharing};
+use crate::messages::Gpu;
 
 /// A queued run, as the scheduler sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,56 +22,56 @@ pub(crate) struct Waiting {
     pub max: usize,
     /// Since when it could start without interruption, milliseconds on the caller's clock.
     pub startable_since: Option<u64>,
-    /// So many of the idle workers would do: others have failed it just now.
-    pub suitable: usize,
+    /// The idle workers that would do, in the order in which it takes them: others have failed it just now.
+    pub suitable: Vec<SessionId>,
 }
 
 /// What becomes of a queued run now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It starts with so many workers: those after the ones that earlier runs took.
-    Start { workers: usize },
+    /// It starts with these workers.
+    Start { workers: Vec<SessionId> },
     /// It could start, and waits for more until `until` (milliseconds).
     Grace { since: u64, until: u64, free: usize },
     /// There are too few idle workers.
-    TooFew { free: usize },
+    TooFew {
+        /// So many it could have.
+        free: usize,
+        /// Those that it cannot have, because they share the GPU of another, each with that one.
+        sharing: Vec<(SessionId, SessionId)>,
+    },
 }
 
-/// Decides for every run in `queued`, which must be in order of submission; `idle` workers are
-/// there. The verdicts come in the same order. Starting runs take idle workers in their order of
-/// joining.
+/// Decides for every run in `queued`, which must be in order of submission. `gpus` names the GPU of each worker that must
+/// not share it. The verdicts come in the same order.
 pub(crate) fn schedule(
     now: u64,
     grace: u64,
     queued: &[Waiting],
-    idle: usize,
+    gpus: &BTreeMap<SessionId, Gpu>,
 ) -> Vec<(u64, Verdict)> {
-    let mut free = idle;
+    let mut taken: BTreeSet<SessionId> = BTreeSet::new();
     let mut verdicts = Vec::with_capacity(queued.len());
     for run in queued {
-        let suitable = free.min(run.suitable);
-        let verdict = if suitable < run.min {
-            Verdict::TooFew { free: suitable }
+        let free = |id: &SessionId| !taken.contains(id);
+        let suitable = run.suitable.iter().copied().filter(free);
+        let chosen = apart(suitable.clone(), gpus, run.max);
+        let verdict = if chosen.len() < run.min {
+            Verdict::TooFew {
+                free: chosen.len(),
+                sharing: sharing(suitable, gpus),
+            }
         } else {
             let since = run.startable_since.unwrap_or(now);
             let until = since.saturating_add(grace);
-            if suitable >= run.max {
-                Verdict::Start { workers: run.max }
-            } else if now >= until {
-                Verdict::Start { workers: suitable }
+            let free = chosen.len();
+            // Taken, or held for it: a later run must not take what this one is about to have.
+            taken.extend(&chosen);
+            if free >= run.max || now >= until {
+                Verdict::Start { workers: chosen }
             } else {
-                Verdict::Grace {
-                    since,
-                    until,
-                    free: suitable,
-                }
+                Verdict::Grace { since, until, free }
             }
-        };
-        free -= match &verdict {
-            Verdict::Start { workers } => *workers,
-            // Held for it: a later run must not take what this one is about to have.
-            Verdict::Grace { free, .. } => *free,
-            Verdict::TooFew { .. } => 0,
         };
         verdicts.push((run.number, verdict));
     }
@@ -76,26 +83,41 @@ mod tests {
     use super::Verdict::{Grace, Start, TooFew};
     use super::*;
 
+    /// A run that every idle worker would do for.
     fn run(number: u64, min: usize, max: usize, since: Option<u64>) -> Waiting {
         Waiting {
             number,
             min,
             max,
             startable_since: since,
-            suitable: usize::MAX,
+            suitable: Vec::new(),
         }
+    }
+
+    fn ids(of: &[u64]) -> Vec<SessionId> {
+        of.iter().copied().map(SessionId).collect()
+    }
+
+    fn start(workers: &[u64]) -> Verdict {
+        Start {
+            workers: ids(workers),
+        }
+    }
+
+    fn too_few(free: usize) -> Verdict {
+        let sharing = Vec::new();
+        TooFew { free, sharing }
     }
 
     #[test]
     fn table() {
-        let start = |workers| Start { workers };
         let grace = |since, free| Grace {
             since,
             until: since + 10,
             free,
         };
-        // (what, now, idle, queued, verdicts)
-        type Case = (&'static str, u64, usize, Vec<Waiting>, Vec<Verdict>);
+        // (what, now, idle workers, from 1, queued, verdicts)
+        type Case = (&'static str, u64, u64, Vec<Waiting>, Vec<Verdict>);
         let table: Vec<Case> = vec![
             ("nothing queued", 0, 3, vec![], vec![]),
             (
@@ -103,7 +125,7 @@ mod tests {
                 0,
                 2,
                 vec![run(1, 1, 2, None)],
-                vec![start(2)],
+                vec![start(&[1, 2])],
             ),
             (
                 "fewer than it may have: grace from now",
@@ -124,35 +146,35 @@ mod tests {
                 15,
                 1,
                 vec![run(1, 1, 2, Some(5))],
-                vec![start(1)],
+                vec![start(&[1])],
             ),
             (
                 "too few, however long it waited",
                 99,
                 1,
                 vec![run(1, 2, 2, Some(5))],
-                vec![TooFew { free: 1 }],
+                vec![too_few(1)],
             ),
             (
                 "first come, first served",
                 0,
                 3,
                 vec![run(1, 2, 2, None), run(2, 1, 1, None), run(3, 1, 1, None)],
-                vec![start(2), start(1), TooFew { free: 0 }],
+                vec![start(&[1, 2]), start(&[3]), too_few(0)],
             ),
             (
                 "backfill when the head cannot start",
                 0,
                 1,
                 vec![run(1, 2, 2, None), run(2, 1, 1, None)],
-                vec![TooFew { free: 1 }, start(1)],
+                vec![too_few(1), start(&[1])],
             ),
             (
                 "no backfill into workers held during grace",
                 0,
                 1,
                 vec![run(1, 1, 2, None), run(2, 1, 1, None)],
-                vec![grace(0, 1), TooFew { free: 0 }],
+                vec![grace(0, 1), too_few(0)],
             ),
             (
                 "workers that have failed it do not count",
@@ -160,23 +182,26 @@ mod tests {
                 2,
                 vec![
                     Waiting {
-                        suitable: 1,
+                        suitable: ids(&[2]),
                         ..run(1, 2, 2, None)
                     },
                     run(2, 2, 2, None),
                 ],
-                vec![TooFew { free: 1 }, start(2)],
+                vec![too_few(1), start(&[1, 2])],
             ),
             (
                 "no workers",
                 0,
                 0,
                 vec![run(1, 1, 1, Some(0))],
-                vec![TooFew { free: 0 }],
+                vec![too_few(0)],
             ),
         ];
-        for (what, now, idle, queued, expected) in table {
-            let verdicts = schedule(now, 10, &queued, idle);
+        for (what, now, idle, mut queued, expected) in table {
+            for run in queued.iter_mut().filter(|run| run.suitable.is_empty()) {
+                run.suitable = (1..=idle).map(SessionId).collect();
+            }
+            let verdicts = schedule(now, 10, &queued, &BTreeMap::new());
             let numbers: Vec<u64> = verdicts.iter().map(|(n, _)| *n).collect();
             assert_eq!(
                 numbers,
@@ -190,7 +215,81 @@ mod tests {
 
     #[test]
     fn without_grace_it_starts_at_once() {
-        let verdicts = schedule(3, 0, &[run(1, 1, 8, None)], 2);
-        assert_eq!(verdicts, vec![(1, Start { workers: 2 })]);
+        let queued = Waiting {
+            suitable: ids(&[1, 2]),
+            ..run(1, 1, 8, None)
+        };
+        let verdicts = schedule(3, 0, &[queued], &BTreeMap::new());
+        assert_eq!(verdicts, vec![(1, start(&[1, 2]))]);
+    }
+
+    /// Workers 1 and 2 share a GPU; 3 has its own; 4 has none.
+    #[test]
+    fn no_run_gets_two_workers_of_one_gpu() {
+        let gpu = |uuid: &str| Gpu {
+            boot_id: "m".into(),
+            uuid: uuid.into(),
+        };
+        let gpus: BTreeMap<SessionId, Gpu> = [(1, "a"), (2, "a"), (3, "b")]
+            .map(|(id, uuid)| (SessionId(id), gpu(uuid)))
+            .into();
+        let shared = |free, pairs: &[(u64, u64)]| TooFew {
+            free,
+            sharing: pairs
+                .iter()
+                .map(|(a, b)| (SessionId(*a), SessionId(*b)))
+                .collect(),
+        };
+        type Case = (&'static str, Vec<(usize, usize)>, Vec<u64>, Vec<Verdict>);
+        let table: Vec<Case> = vec![
+            (
+                "one of the two",
+                vec![(1, 3)],
+                vec![1, 2, 3],
+                vec![start(&[1, 3])],
+            ),
+            (
+                "not both",
+                vec![(2, 2)],
+                vec![1, 2],
+                vec![shared(1, &[(2, 1)])],
+            ),
+            (
+                "each for a run of its own",
+                vec![(1, 1), (1, 1)],
+                vec![1, 2],
+                vec![start(&[1]), start(&[2])],
+            ),
+            (
+                "the one left over, with others",
+                vec![(2, 2), (2, 2)],
+                vec![1, 2, 3, 4],
+                vec![start(&[1, 3]), start(&[2, 4])],
+            ),
+            (
+                "what earlier runs took shares nothing any more",
+                vec![(1, 1), (3, 3)],
+                vec![1, 2, 3],
+                vec![start(&[1]), shared(2, &[])],
+            ),
+            (
+                "by the order in which the run takes them",
+                vec![(2, 2)],
+                vec![2, 1, 3],
+                vec![start(&[2, 3])],
+            ),
+        ];
+        for (what, limits, suitable, expected) in table {
+            let queued: Vec<Waiting> = (1..)
+                .zip(&limits)
+                .map(|(number, (min, max))| Waiting {
+                    suitable: ids(&suitable),
+                    ..run(number, *min, *max, None)
+                })
+                .collect();
+            let verdicts = schedule(0, 0, &queued, &gpus);
+            let got: Vec<Verdict> = verdicts.into_iter().map(|(_, v)| v).collect();
+            assert_eq!(got, expected, "{what}");
+        }
     }
 }

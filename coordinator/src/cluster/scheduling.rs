@@ -3,7 +3,7 @@
 //! A worker that is to join a run under way prepares first (it fetches its part of the data and connects to the
 //! members), so that the run is interrupted for no longer than a step and the transfer of the state.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use fovea_core::count::count;
 use fovea_core::ids::{RunId, WorkerId};
@@ -11,10 +11,11 @@ use fovea_core::roster::Roster;
 use tracing::{info, warn};
 
 use super::SessionId;
+use super::gpus::{Admission, InUse, reason};
 use super::scheduler::{Verdict, Waiting, schedule};
-use super::session::Preparing;
+use super::session::{Preparing, Session};
 use super::state::Actor;
-use crate::messages::{CoordinatorMessage, Prepare};
+use crate::messages::{CoordinatorMessage, Gpu, Prepare};
 use crate::run::{Demand, RunInput};
 
 /// A worker that could not prepare is not asked again for so long, milliseconds.
@@ -36,7 +37,7 @@ impl Actor {
     fn start_queued(&mut self) -> Option<u64> {
         let now = self.now();
         let mut wake: Option<u64> = None;
-        let mut idle = self.idle_workers();
+        let idle = self.idle_workers();
         let room = *self.room.borrow();
         let mut queued = Vec::new();
         let mut held_back = Vec::new();
@@ -51,21 +52,20 @@ impl Actor {
                 held_back.push((*number, reason));
                 continue;
             }
-            let mut suitable = idle.len();
-            for (worker, until) in &live.status.barred {
-                let barred = *until > now;
+            for until in live.status.barred.values() {
                 // Looked at again when the bar ends.
-                if barred && *until < u64::MAX {
+                if *until > now && *until < u64::MAX {
                     wake = Some(wake.map_or(*until, |wake| wake.min(*until)));
                 }
-                let is_idle = self
-                    .by_worker
-                    .get(worker)
-                    .is_some_and(|id| idle.contains(id));
-                if barred && is_idle {
-                    suitable -= 1;
-                }
             }
+            let barred = |id: &SessionId| self.barred_until(*number, *id) > now;
+            let mut suitable: Vec<SessionId> =
+                idle.iter().copied().filter(|id| !barred(id)).collect();
+            // First those that hold its state, then by order of joining.
+            suitable.sort_by_key(|id| {
+                let held = self.sessions.get(id).and_then(|s| s.held_run.as_ref());
+                (held != Some(&live.handle.id), *id)
+            });
             queued.push(Waiting {
                 number: *number,
                 min,
@@ -79,15 +79,11 @@ impl Actor {
         }
         let limits: HashMap<u64, (usize, usize)> =
             queued.iter().map(|w| (w.number, (w.min, w.max))).collect();
-        for (number, verdict) in schedule(now, self.config.forming_grace_ms, &queued, idle.len()) {
+        let gpus = self.gpus(&idle);
+        for (number, verdict) in schedule(now, self.config.forming_grace_ms, &queued, &gpus) {
             let (min, max) = limits[&number];
             match verdict {
-                Verdict::Start { workers } => {
-                    let chosen = self.choose(number, &mut idle, workers);
-                    if chosen.len() >= min {
-                        self.offer(number, &chosen, max);
-                    }
-                }
+                Verdict::Start { workers } => self.offer(number, &workers, max),
                 Verdict::Grace { since, until, free } => {
                     if let Some(live) = self.runs.get_mut(&number) {
                         live.startable_since = Some(since);
@@ -101,11 +97,15 @@ impl Actor {
                         )),
                     );
                 }
-                Verdict::TooFew { free } => {
+                Verdict::TooFew { free, sharing } => {
                     if let Some(live) = self.runs.get_mut(&number) {
                         live.startable_since = None;
                     }
-                    let reason = format!("needs {}; idle: {free}", count(min, "worker", "workers"));
+                    let mut reason =
+                        format!("needs {}; idle: {free}", count(min, "worker", "workers"));
+                    for (left_out, with) in sharing {
+                        reason.extend(self.shares(left_out, with).map(|why| format!("; {why}")));
+                    }
                     self.waits(number, Some(reason));
                 }
             }
@@ -138,26 +138,6 @@ impl Actor {
             "run.starting: {} with {} of at most {max} workers", live.handle.id, names.len()
         );
         live.handle.send(RunInput::Assigned { workers, ticket });
-    }
-
-    /// Takes `count` workers for a run out of `idle`: first those that hold its state, then by order of joining.
-    fn choose(&self, number: u64, idle: &mut Vec<SessionId>, count: usize) -> Vec<SessionId> {
-        let now = self.now();
-        let Some(live) = self.runs.get(&number) else {
-            return Vec::new();
-        };
-        let mut suitable: Vec<SessionId> = idle
-            .iter()
-            .copied()
-            .filter(|id| self.barred_until(number, *id) <= now)
-            .collect();
-        suitable.sort_by_key(|id| {
-            let held = self.sessions.get(id).and_then(|s| s.held_run.as_ref());
-            (held != Some(&live.handle.id), *id)
-        });
-        suitable.truncate(count);
-        idle.retain(|id| !suitable.contains(id));
-        suitable
     }
 
     /// Asks idle workers to prepare for runs that have room, and lets in those that are prepared.
@@ -217,10 +197,14 @@ impl Actor {
                 wake = wake.into_iter().chain(until).min();
             }
             let mut room = room.saturating_sub(coming.len());
+            let coming: Vec<SessionId> = coming.iter().map(|(id, _)| *id).collect();
+            let mut asked = Vec::new();
+            let mut in_use = self.gpus_in_use(number, &coming);
             for id in self.idle_workers() {
                 let Some(session) = self.sessions.get(&id) else {
                     continue;
                 };
+                let gpu = self.own_gpu(session);
                 let from = session.joins_from.max(self.barred_until(number, id));
                 let is_member = self
                     .members
@@ -235,19 +219,48 @@ impl Actor {
                     }
                     continue;
                 }
-                self.ask_to_prepare(number, id);
+                // When that changes, so has a session or the run's roster.
+                if in_use.admission(gpu) != Admission::Admitted {
+                    continue;
+                }
+                in_use.add(gpu);
+                asked.push(id);
                 room -= 1;
+            }
+            for id in asked {
+                self.ask_to_prepare(number, id);
             }
         }
         wake
     }
 
     fn let_in(&mut self, number: u64, done: &[SessionId]) {
+        let mut in_use = self.gpus_in_use(number, &[]);
+        let mut admitted = Vec::new();
+        let mut refused = Vec::new();
+        for id in done {
+            let gpu = self.sessions.get(id).and_then(|s| self.own_gpu(s));
+            match in_use.admission(gpu) {
+                Admission::Admitted => admitted.push(*id),
+                // A member on its GPU came back meanwhile.
+                Admission::Shares => refused.push(*id),
+                Admission::Later => continue,
+            }
+            in_use.add(gpu);
+        }
+        for id in refused {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.preparing = None;
+            }
+        }
+        if admitted.is_empty() {
+            return;
+        }
         let ticket = self.next_ticket;
         self.next_ticket += 1;
-        let mut workers = Vec::with_capacity(done.len());
-        for id in done {
-            if let Some(session) = self.sessions.get_mut(id) {
+        let mut workers = Vec::with_capacity(admitted.len());
+        for id in admitted {
+            if let Some(session) = self.sessions.get_mut(&id) {
                 session.preparing = None;
                 session.offered = Some((number, ticket));
                 workers.push((session.hello.id.clone(), session.hello.address.clone()));
@@ -333,6 +346,69 @@ impl Actor {
             .filter(|(_, s)| s.is_idle())
             .map(|(id, _)| *id)
             .collect()
+    }
+
+    /// The GPU of a worker, if it uses one that no other worker of its run may use.
+    fn own_gpu<'a>(&self, session: &'a Session) -> Option<&'a Gpu> {
+        match self.config.allow_shared_gpu {
+            true => None,
+            false => session.hello.gpu.as_ref(),
+        }
+    }
+
+    /// The GPUs of `workers`, where they must not be shared.
+    fn gpus(&self, workers: &[SessionId]) -> BTreeMap<SessionId, Gpu> {
+        let gpu = |id: &SessionId| self.own_gpu(self.sessions.get(id)?).cloned();
+        workers
+            .iter()
+            .filter_map(|id| Some((*id, gpu(id)?)))
+            .collect()
+    }
+
+    /// The GPUs that the members of a run use, and those of workers that are about to join it.
+    fn gpus_in_use(&self, number: u64, coming: &[SessionId]) -> InUse<'_> {
+        let mut in_use = InUse::default();
+        let roster = self
+            .runs
+            .get(&number)
+            .and_then(|l| l.status.roster.as_ref());
+        for member in roster.iter().flat_map(|roster| &roster.members) {
+            let id = self.by_worker.get(&member.worker);
+            match id.and_then(|id| self.sessions.get(id)) {
+                Some(session) => in_use.add(self.own_gpu(session)),
+                None => in_use.add_unknown(),
+            }
+        }
+        for id in coming {
+            if let Some(session) = self.sessions.get(id) {
+                in_use.add(self.own_gpu(session));
+            }
+        }
+        in_use
+    }
+
+    /// Why a worker is left out that shares the GPU of another.
+    fn shares(&self, left_out: SessionId, with: SessionId) -> Option<String> {
+        let (left_out, with) = (self.sessions.get(&left_out)?, self.sessions.get(&with)?);
+        let gpu = self.own_gpu(left_out)?;
+        let (left_out, with) = (&left_out.hello.id, &with.hello.id);
+        Some(reason(left_out.as_str(), gpu, with.as_str()))
+    }
+
+    /// Logs that a worker that has just joined shares the GPU of another.
+    pub(super) fn note_shared_gpu(&self, id: SessionId) {
+        let mine = |session: &Session| self.own_gpu(session).cloned();
+        let Some(gpu) = self.sessions.get(&id).and_then(mine) else {
+            return;
+        };
+        let same = |(other, session): &(&SessionId, &Session)| {
+            **other != id && self.own_gpu(session) == Some(&gpu)
+        };
+        if let Some((with, _)) = self.sessions.iter().find(same)
+            && let Some(why) = self.shares(id, *with)
+        {
+            warn!(gpu = gpu.uuid, "worker.shares_gpu: {why}");
+        }
     }
 
     /// Until when a run does not want a worker.

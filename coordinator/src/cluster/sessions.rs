@@ -53,6 +53,7 @@ impl Actor {
             address = hello.address,
             host = hello.host,
             device = hello.device,
+            gpu = hello.gpu.as_ref().map(|gpu| &*gpu.uuid),
             version = hello.version,
             serving = ?hello.serving,
             workers = self.sessions.len() + 1,
@@ -78,6 +79,7 @@ impl Actor {
             },
         );
         self.by_worker.insert(worker.clone(), session);
+        self.note_shared_gpu(session);
         self.changed = true;
         self.returned(&worker, serving, replaced.is_some());
         Ok(session)

@@ -303,7 +303,19 @@ pub fn hello(id: &str) -> Up {
         version: "test".into(),
         serving: None,
         held_run_id: String::new(),
+        boot_id: String::new(),
+        gpu_uuid: String::new(),
     })
+}
+
+/// Hello of a worker on that GPU of a machine.
+pub fn hello_on(id: &str, boot_id: &str, gpu_uuid: &str) -> Up {
+    let Up::Hello(mut message) = hello(id) else {
+        unreachable!("hello says hello")
+    };
+    message.boot_id = boot_id.into();
+    message.gpu_uuid = gpu_uuid.into();
+    Up::Hello(message)
 }
 
 /// Hello of a worker that had a session before.

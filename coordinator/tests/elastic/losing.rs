@@ -209,5 +209,6 @@ async fn who_cannot_be_reached_is_put_out() {
     assert_eq!((next.generation, ids_of(&next)), (2, vec!["w0", "w2"]));
     assert_eq!(w1.abort().await.generation, 1);
     let reason = stage.server.run(&run.id).await.reason;
-    assert!(reason.contains("w1 cannot be reached"), "{reason}");
+    let expected = "w1 cannot be reached by its peers at 127.0.0.1:4000; check";
+    assert!(reason.contains(expected), "{reason}");
 }

@@ -4,6 +4,7 @@
 mod common;
 
 mod checkpoints;
+mod gpus;
 mod hand_over;
 mod joining;
 mod ledger;
@@ -36,8 +37,17 @@ impl Stage {
 
     /// Its coordinators treat their runs so when they are asked to stop.
     pub async fn new_with(on_stop: OnStop) -> Self {
+        Self::build(on_stop, set(on_stop)).await
+    }
+
+    /// The same with a changed configuration.
+    pub async fn with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::build(OnStop::Checkpoint, change).await
+    }
+
+    async fn build(on_stop: OnStop, change: impl FnOnce(&mut Config)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let server = Server::start(&dir.path().join("data"), set(on_stop)).await;
+        let server = Server::start(&dir.path().join("data"), change).await;
         let tiny = dataset(dir.path(), "tiny", 1);
         server.upload(&tiny).await.unwrap();
         Self {

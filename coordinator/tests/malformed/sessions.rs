@@ -33,6 +33,8 @@ async fn sessions() {
         (|h| h.host = "h".repeat(10_000), "hello.host"),
         (|h| h.device = "a\nb".into(), "hello.device"),
         (|h| h.version = "\u{1b}[31m".into(), "hello.version"),
+        (|h| h.boot_id = "a b".into(), "hello.boot_id"),
+        (|h| h.gpu_uuid = "g".repeat(65), "hello.gpu_uuid"),
         (|h| h.serving = serving("../x", 1), "hello.serving.run_id"),
         (
             |h| h.serving = serving("r-1", 0),

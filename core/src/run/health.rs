@@ -6,6 +6,7 @@ use super::liveness::{Stage, Stuck};
 use super::membership::{Cause, ids, peers};
 use super::{Effect, Phase, Run};
 use crate::ids::WorkerId;
+use crate::roster::UNREACHABLE_HINT;
 
 /// How long after an interruption the run waits for the news of a lost worker.
 const SETTLE_MS: u64 = 200;
@@ -102,7 +103,14 @@ impl Run {
         // A member that has not reconnected may be the one that is complained of.
         let ranks = self.roster().map(|r| ids(&peers(r))).unwrap_or_default();
         if let Some(worker) = self.liveness.cut_off(&ranks, now) {
-            let reason = format!("worker {worker} cannot be reached by its peers");
+            let address = self.roster().and_then(|roster| {
+                let rank = roster.rank_of(&worker)?;
+                Some(format!(" at {}", roster.members[rank].address))
+            });
+            let reason = format!(
+                "worker {worker} cannot be reached by its peers{}; {UNREACHABLE_HINT}",
+                address.unwrap_or_default()
+            );
             let cause = Cause {
                 log: format!("worker.evicted: {reason}"),
                 reason,

@@ -160,6 +160,8 @@ impl Fleet {
             version: "simulated".into(),
             serving: None,
             held_run_id: String::new(),
+            boot_id: String::new(),
+            gpu_uuid: String::new(),
         });
         let hello = pb::WorkerMessage {
             message: Some(hello),

@@ -1,5 +1,6 @@
 //! What happens to the assignment in progress: begun, replaced by a newer one, ended.
 
+use fovea_core::roster::UNREACHABLE_HINT;
 use fovea_core::run::Outcome;
 use fovea_proto::pb;
 use fovea_proto::pb::worker_message::Message;
@@ -10,6 +11,7 @@ use super::convert;
 use super::current::{Current, Stage};
 use super::state::{Agent, Work};
 use crate::assignment::AssignmentHandle;
+use crate::collective::list;
 use crate::job::{Ended, JobEvent};
 use crate::progress::Progress;
 use crate::training::Control;
@@ -164,8 +166,8 @@ impl<W: Work> Agent<W> {
             }
             Ended::Unreachable { missing } => {
                 warn!(
-                    "assignment.unreachable: cannot reach {}; keeping the state for the next generation",
-                    missing.join(" ")
+                    "assignment.unreachable: cannot reach {}; keeping the state for the next generation; {UNREACHABLE_HINT}",
+                    list(missing)
                 );
             }
         });
@@ -180,7 +182,7 @@ impl<W: Work> Agent<W> {
             (None, Ended::Released(_)) => self.send(message),
             (None, Ended::Interrupted { .. } | Ended::Unreachable { .. }) => {
                 self.send(message.clone());
-                current.stage = Stage::Waiting(message);
+                current.stage = Stage::Waiting(Box::new(message));
                 self.current = Some(current);
             }
         }

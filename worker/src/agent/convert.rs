@@ -23,7 +23,7 @@ pub(super) fn ended(run_id: &str, generation: u64, ended: &Ended) -> Message {
         Ended::Unreachable { missing } => Message::Unreachable(pb::Unreachable {
             run_id: run,
             generation,
-            worker_ids: missing.clone(),
+            worker_ids: missing.iter().map(|peer| peer.worker.clone()).collect(),
         }),
     }
 }

@@ -33,7 +33,7 @@ pub(super) enum Stage {
         task: AbortOnDropHandle<Ended>,
     },
     /// Peers disconnected, which this message reports. The state stays on the device for the next generation.
-    Waiting(Message),
+    Waiting(Box<Message>),
 }
 
 impl Current {
@@ -41,7 +41,7 @@ impl Current {
     pub(super) fn unconfirmed(&self) -> impl Iterator<Item = &Message> {
         let waiting = match &self.stage {
             Stage::Working { .. } => None,
-            Stage::Waiting(message) => Some(message),
+            Stage::Waiting(message) => Some(&**message),
         };
         self.ready.iter().chain(waiting)
     }

@@ -23,6 +23,8 @@ impl<W: Work> Agent<W> {
             address,
             host,
             device,
+            boot_id,
+            gpu_uuid,
         } = &self.identity;
         let hello = pb::Hello {
             protocol: fovea_proto::PROTOCOL,
@@ -30,6 +32,8 @@ impl<W: Work> Agent<W> {
             address: address.clone(),
             host: host.clone(),
             device: device.clone(),
+            boot_id: boot_id.clone(),
+            gpu_uuid: gpu_uuid.clone(),
             version: VERSION.into(),
             serving: self.serving(),
             held_run_id: self

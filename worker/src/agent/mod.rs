@@ -29,7 +29,7 @@ use fovea_proto::pb;
 use fovea_proto::pb::worker_message::Message as FromWorker;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::job::{Ended, JobEvent};
 use crate::link::LinkEvent;
@@ -56,14 +56,15 @@ enum Event {
     Ended(Ended),
     Prepared(String),
     Shutdown,
+    Idle,
     GiveUp,
 }
 
 impl<W: Work> Agent<W> {
-    /// Serves the coordinator that `link` connects to until asked to stop.
+    /// Serves the coordinator that `link` connects to until asked to stop, or idle for too long.
     ///
     /// # Errors
-    /// If the coordinator speaks another version of the protocol.
+    /// If the coordinator speaks another version of the protocol, or refuses this worker for good.
     pub async fn run(mut self, mut link: mpsc::Receiver<LinkEvent>) -> Result<(), AgentError> {
         while !self.is_done() {
             let sends =
@@ -76,6 +77,7 @@ impl<W: Work> Agent<W> {
                 event = job_event(&mut self.current), if takes => event,
                 problem = prepared(&mut self.preparing) => Event::Prepared(problem),
                 () = self.shutdown.wait(), if !self.leaving => Event::Shutdown,
+                () = until(self.idle_until) => Event::Idle,
                 () = until(self.give_up_at) => Event::GiveUp,
             };
             self.apply(event);
@@ -104,6 +106,13 @@ impl<W: Work> Agent<W> {
                 }
             }
             Event::Link(LinkEvent::Down(reason)) => self.down(&reason),
+            Event::Link(LinkEvent::Refused(reason)) => {
+                error!(
+                    "session.refused: the coordinator refused this worker, and would refuse it again: {reason}"
+                );
+                self.close_session();
+                self.failure = Some(AgentError::Refused { reason });
+            }
             Event::Room(Some(permit)) => {
                 if let Some(message) = self.next_message() {
                     permit.send(wire(message));
@@ -123,16 +132,21 @@ impl<W: Work> Agent<W> {
                 }
             }
             Event::Shutdown => {
-                self.leaving = true;
                 if self.current.is_some() {
                     info!(
                         "worker.leaving: asked to stop; leaving the run at the next step boundary"
                     );
                 }
-                self.send(FromWorker::Leaving(pb::Leaving {}));
+                self.leave();
+            }
+            Event::Idle => {
+                let limit = self.exit_when_idle.unwrap_or_default().as_secs();
+                info!("worker.idle: no assignment for {limit} s (exit_when_idle_s); leaving");
+                self.leave();
             }
             Event::GiveUp => self.give_up_waiting(),
         }
+        self.update_idle();
         self.update_deadline();
         self.note_pause();
     }
@@ -143,6 +157,12 @@ impl<W: Work> Agent<W> {
             Some(session) if session.is_welcomed() => pulse::Contact::Joined,
             Some(_) | None => pulse::Contact::Away,
         }
+    }
+
+    /// Takes no more work, and says so.
+    fn leave(&mut self) {
+        self.leaving = true;
+        self.send(FromWorker::Leaving(pb::Leaving {}));
     }
 
     /// Whether the device's events are taken. Not while the reports are full, so that training pauses; always when the
@@ -204,7 +224,9 @@ impl<W: Work> Agent<W> {
                 current.control.abort();
                 self.give_up_at = Some(Instant::now() + ABORTING);
             }
-            Some(_) | None => {
+            // The session was never welcomed.
+            None => self.session = None,
+            Some(_) => {
                 warn!(
                     "assignment.hung: the aborted assignment has not ended within {ABORTING:?}; exiting without it"
                 );

@@ -32,6 +32,10 @@ pub struct Identity {
     pub host: String,
     /// Its device.
     pub device: String,
+    /// Boot id of the machine; empty if it is not known.
+    pub boot_id: String,
+    /// UUID of its GPU, as nvidia-smi writes it; empty for a CPU, or if it is not known.
+    pub gpu_uuid: String,
 }
 
 /// The work that the agent starts, in tasks that it owns.
@@ -85,6 +89,10 @@ pub struct Agent<W> {
     /// Heartbeats so far.
     pub(super) sequence: u64,
     pub(super) leaving: bool,
+    /// How long it may be idle before it leaves; None for ever.
+    pub(super) exit_when_idle: Option<Duration>,
+    /// When it leaves if it is idle until then.
+    pub(super) idle_until: Option<Instant>,
     /// When a worker that is leaving stops waiting.
     pub(super) give_up_at: Option<Instant>,
     /// Whether the pause because of full reports was logged.
@@ -107,6 +115,12 @@ pub enum AgentError {
     Protocol {
         /// The coordinator's version of the protocol.
         coordinator: u32,
+    },
+    /// The coordinator refused this worker's hello, and would refuse the next.
+    #[error("the coordinator refused this worker: {reason}")]
+    Refused {
+        /// The coordinator's sentence.
+        reason: String,
     },
 }
 
@@ -138,6 +152,8 @@ impl<W: Work> Agent<W> {
             beat: every(Duration::from_secs(1)),
             sequence: 0,
             leaving: false,
+            exit_when_idle: None,
+            idle_until: None,
             give_up_at: None,
             paused: false,
             pulse: Arc::default(),
@@ -148,6 +164,26 @@ impl<W: Work> Agent<W> {
     /// What the operations listener shows of this agent.
     pub fn pulse(&self) -> Arc<Pulse> {
         Arc::clone(&self.pulse)
+    }
+
+    /// The same worker, which leaves when it has had no assignment for `limit`.
+    pub fn exit_when_idle(mut self, limit: Option<Duration>) -> Self {
+        self.exit_when_idle = limit;
+        self.update_idle();
+        self
+    }
+
+    /// Notes until when a worker that is idle stays. Fetching for a run that it is to join is not idleness.
+    pub(super) fn update_idle(&mut self) {
+        let busy = self.current.is_some() || self.next.is_some() || self.preparing.is_some();
+        match self.exit_when_idle {
+            Some(limit) if !busy && !self.leaving => {
+                // Beyond what a clock can show it is for ever.
+                let until = || Instant::now().checked_add(limit);
+                self.idle_until = self.idle_until.or_else(until);
+            }
+            Some(_) | None => self.idle_until = None,
+        }
     }
 
     /// The newest assignment that this worker has not released.

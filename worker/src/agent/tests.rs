@@ -1,6 +1,7 @@
 //! The main loop between a pretended coordinator and pretended work.
 
 mod bench;
+mod idle;
 
 use fovea_core::run::Outcome;
 use fovea_proto::pb::coordinator_message::Message as FromCoordinator;
@@ -9,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::*;
+use crate::collective::Unreached;
 use crate::testing::{collect_log, logged, step_report};
 use bench::*;
 
@@ -151,6 +153,7 @@ async fn a_newer_assignment_replaces_the_one_under_way_when_the_device_is_free()
 
 #[tokio::test]
 async fn an_abort_ends_what_it_names() {
+    collect_log();
     let mut bench = Bench::new();
     let mut talk = bench.open().await;
     assign(&talk, assignment("r", 2)).await;
@@ -172,9 +175,15 @@ async fn an_abort_ends_what_it_names() {
     for (generation, yields) in [(4, false), (5, true)] {
         assign(&talk, assignment("r", generation)).await;
         bench.begun().await.ends(Ended::Unreachable {
-            missing: vec!["v".into()],
+            missing: vec![Unreached {
+                worker: "v".into(),
+                address: "10.0.0.9:7071".into(),
+            }],
         });
         assert_eq!(talk.said().await, "unreachable [\"v\"]");
+        assert!(logged(
+            "assignment.unreachable: cannot reach v at 10.0.0.9:7071; "
+        ));
         match yields {
             true => ask_to_yield(&talk, "r", generation).await,
             false => abort(&talk, "r", generation).await,
@@ -325,6 +334,29 @@ async fn another_protocol_ends_the_worker_with_both_versions() {
         assert!(text.contains(&format!("version {version}")), "{text}");
     }
     drop(talk);
+}
+
+/// A coordinator that refuses the worker ends it at once, whatever it is doing, and with the coordinator's sentence.
+#[tokio::test]
+async fn a_refusal_for_good_ends_the_worker() {
+    let sentence = "hello.address: \"h:0\" is not host:port with a port above 0";
+    for working in [false, true] {
+        let mut bench = Bench::new();
+        let mut begun = None;
+        if working {
+            let talk = bench.open().await;
+            assign(&talk, assignment("r", 1)).await;
+            begun = Some(bench.begun().await);
+            bench.down(talk).await;
+        }
+        bench.fails("absent").await;
+        bench.refuses(sentence).await;
+        let error = bench.result().await.unwrap_err();
+        let reason = sentence.to_owned();
+        assert_eq!(error, AgentError::Refused { reason });
+        assert!(error.to_string().contains(sentence), "{error}");
+        drop(begun);
+    }
 }
 
 /// A device that takes 60 steps, as fast as their events are taken, and the newest of them. The reports of 16 are the

@@ -20,10 +20,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use fovea_core::roster::Roster;
+use fovea_core::roster::{Roster, UNREACHABLE_HINT};
 
-use super::CollectiveError;
 use super::waiting::{Waiting, Waits};
+use super::{CollectiveError, Unreached};
 
 /// The secret by which the peers of a generation recognize each other.
 pub type MeshKey = [u8; 16];
@@ -264,11 +264,7 @@ impl Mesh {
 /// [`probe`], for threads that may block.
 fn answers(address: &str) -> io::Result<()> {
     use std::io::{Read, Write};
-    let target = address
-        .to_socket_addrs()?
-        .next()
-        .ok_or_else(|| io::Error::other("the name has no address"))?;
-    let mut stream = TcpStream::connect_timeout(&target, CALL)?;
+    let mut stream = open(address, CALL)?;
     stream.set_read_timeout(Some(CALL))?;
     stream.write_all(&PROBE)?;
     let mut answer = [0; PROBE.len()];
@@ -291,19 +287,23 @@ fn incomplete(
     for peer in missing {
         let member = &roster.members[*peer];
         let (worker, address) = (&member.worker, &member.address);
-        match problems.get(peer) {
-            Some(problem) => warn!(
-                %worker,
-                "peer.unreachable: cannot connect to {worker} at {address}: {problem}. Check the network and `advertise`"
+        let what = match problems.get(peer) {
+            Some(problem) => format!("cannot connect to {worker} at {address}: {problem}"),
+            None => format!(
+                "{worker} at {address} has not connected, or has disconnected, and does not answer"
             ),
-            None => {
-                warn!(%worker, "peer.unreachable: {worker} has not connected, or has disconnected")
-            }
-        }
+        };
+        warn!(%worker, address, "peer.unreachable: {what}; {UNREACHABLE_HINT}");
     }
-    let id = |&rank: &usize| roster.members[rank].worker.to_string();
+    let peer = |&rank: &usize| {
+        let member = &roster.members[rank];
+        Unreached {
+            worker: member.worker.to_string(),
+            address: member.address.clone(),
+        }
+    };
     CollectiveError::Incomplete {
-        missing: missing.iter().map(id).collect(),
+        missing: missing.iter().map(peer).collect(),
         waited,
     }
 }
@@ -353,9 +353,8 @@ fn polling<T: Send>(waits: &Waits, work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Calls a peer once, on each address that its name has, and greets it.
-fn call(address: &str, key: MeshKey, rank: usize, wait: Duration) -> io::Result<TcpStream> {
-    use std::io::Write;
+/// Connects to the first address of a name that answers, within `wait` for all together.
+fn open(address: &str, wait: Duration) -> io::Result<TcpStream> {
     let targets: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
     let wait = (wait / targets.len().max(1) as u32).max(Duration::from_millis(1));
     let mut connected = Err(io::Error::other("the name has no address"));
@@ -365,7 +364,13 @@ fn call(address: &str, key: MeshKey, rank: usize, wait: Duration) -> io::Result<
             break;
         }
     }
-    let mut stream = connected?;
+    connected
+}
+
+/// Calls a peer once and greets it.
+fn call(address: &str, key: MeshKey, rank: usize, wait: Duration) -> io::Result<TcpStream> {
+    use std::io::Write;
+    let mut stream = open(address, wait)?;
     stream.set_nodelay(true)?;
     let mut greeting = [0; GREETING];
     greeting[..8].copy_from_slice(&MAGIC);

@@ -6,9 +6,9 @@ use std::io::{Read, Write};
 use fovea_core::ids::WorkerId;
 use tokio::runtime::Runtime;
 
-use super::super::{Collective, TcpCollective};
+use super::super::{Collective, TcpCollective, list};
 use super::*;
-use crate::testing::{PATIENCE, closed, wait_until};
+use crate::testing::{PATIENCE, closed, collect_log, logged, wait_until};
 
 const KEY: MeshKey = [7; 16];
 
@@ -21,12 +21,16 @@ struct Port {
 
 impl Port {
     fn open(unclaimed: Duration) -> Self {
+        Self::open_at("127.0.0.1:0", unclaimed)
+    }
+
+    fn open_at(listen: &str, unclaimed: Duration) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let listener = runtime.block_on(TcpListener::bind(listen)).unwrap();
         let mut tasks = JoinSet::new();
         let entered = runtime.enter();
         let mesh = Mesh::start_dropping_after(unclaimed, listener, &mut tasks).unwrap();
@@ -102,11 +106,48 @@ fn peers_meet_in_any_order() {
 }
 
 #[test]
+fn peers_meet_over_ipv6() {
+    let ports: Vec<Port> = (0..2)
+        .map(|_| Port::open_at("[::1]:0", UNCLAIMED))
+        .collect();
+    let addresses: Vec<String> = ports.iter().map(Port::address).collect();
+    assert!(
+        addresses
+            .iter()
+            .all(|address| address.starts_with("[::1]:"))
+    );
+    let roster = roster(&addresses);
+    std::thread::scope(|scope| {
+        let meet = |rank: usize| {
+            let (port, roster) = (&ports[rank], &roster);
+            scope.spawn(move || port.connect(roster, KEY, rank, PATIENCE, &Waiting::default()))
+        };
+        let met = [meet(0), meet(1)].map(|met| met.join().unwrap().unwrap());
+        let mut sent = met[0][1].as_ref().expect("rank 1");
+        let mut received = met[1][0].as_ref().expect("rank 0");
+        sent.write_all(b"hello").unwrap();
+        let mut bytes = [0; 5];
+        received.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"hello");
+    });
+    // As a worker asks before it joins, and while it waits.
+    (ports[0].runtime)
+        .block_on(probe(&addresses[1], PATIENCE))
+        .unwrap();
+    answers(&addresses[1]).unwrap();
+}
+
+#[test]
 fn all_that_are_missing_are_listed() {
+    collect_log();
     let ports: Vec<Port> = (0..3).map(|_| Port::open(UNCLAIMED)).collect();
     let [first, me, last] = [0, 1, 2].map(|i| ports[i].address());
     // By rank: not reachable, present, not reachable, me, does not call, present, does not call.
     let roster = roster(&[closed(), first, closed(), me, closed(), last, closed()]);
+    let lost = [0, 2, 4, 6].map(|rank: usize| Unreached {
+        worker: format!("w{rank}"),
+        address: roster.members[rank].address.clone(),
+    });
     let waiting = Waiting::default();
     let caller = std::thread::scope(|scope| {
         let met = scope.spawn(|| {
@@ -121,11 +162,14 @@ fn all_that_are_missing_are_listed() {
         let error = met.join().unwrap().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "no connection with w0, w2, w4, w6 within 600ms"
+            format!("no connection with {} within 600ms", list(&lost))
         );
         caller
     });
     assert_eq!(waiting.on(), None);
+    let first = format!("peer.unreachable: cannot connect to {}: ", lost[0]);
+    let last = format!("peer.unreachable: {} has not connected", lost[3]);
+    assert!(logged(&first) && logged(&last));
     // Those present learn of it by their connections.
     closed_by_peer(&caller).unwrap();
 }
@@ -160,7 +204,10 @@ fn a_peer_that_left_again_is_missing() {
     let deadline = Duration::from_millis(300);
     let met = port.connect(&roster, KEY, 0, deadline, &Waiting::default());
     let error = met.unwrap_err().to_string();
-    assert!(error.contains("w1, w2"), "{error}");
+    assert!(
+        error.contains("w1 at ") && error.contains("w2 at "),
+        "{error}"
+    );
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod tcp;
 mod waiting;
 mod wire;
 
+use std::fmt;
 use std::time::Duration;
 
 use tch::{Tensor, no_grad};
@@ -48,10 +49,10 @@ pub enum CollectiveError {
         problem: String,
     },
     /// Not all peers connected in time.
-    #[error("no connection with {} within {waited:?}", missing.join(", "))]
+    #[error("no connection with {} within {waited:?}", list(missing))]
     Incomplete {
-        /// Worker ids of all those missing, by rank.
-        missing: Vec<String>,
+        /// All those missing, by rank.
+        missing: Vec<Unreached>,
         /// How long this worker waited.
         waited: Duration,
     },
@@ -61,6 +62,27 @@ pub enum CollectiveError {
     /// The generation was aborted.
     #[error("the generation was aborted")]
     Aborted,
+}
+
+/// A peer that cannot be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreached {
+    /// Its worker id.
+    pub worker: String,
+    /// Where it was tried.
+    pub address: String,
+}
+
+impl fmt::Display for Unreached {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.worker, self.address)
+    }
+}
+
+/// Peers for people, with their addresses.
+pub fn list(peers: &[Unreached]) -> String {
+    let peers: Vec<String> = peers.iter().map(ToString::to_string).collect();
+    peers.join(", ")
 }
 
 /// Collective operations of one generation. All workers make the same calls in the same order. After an error only

@@ -183,13 +183,32 @@ impl GpuContext {
 /// # Errors
 /// If the driver does not return the UUID.
 pub fn unique_name(device: usize) -> Result<String, DriverError> {
+    let machine = std::env::var("NCCL_HOSTID").unwrap_or_default();
+    Ok(format!("{machine}/{}", hex::encode(uuid_bytes(device)?)))
+}
+
+/// UUID of a GPU as nvidia-smi writes it: "GPU-", then 32 hexadecimal digits in five groups. None for a CPU.
+///
+/// # Errors
+/// If the driver does not return it.
+pub fn uuid(device: tch::Device) -> Result<Option<String>, DriverError> {
+    match device {
+        tch::Device::Cuda(number) => Ok(Some(uuid_text(uuid_bytes(number)?))),
+        _ => Ok(None),
+    }
+}
+
+fn uuid_bytes(device: usize) -> Result<[u8; 16], DriverError> {
     let uuid = driver::device::get(device as c_int).and_then(driver::device::get_uuid);
     let uuid = uuid.map_err(DriverError::named(format!(
         "the UUID of cuda:{device} cannot be read"
     )))?;
-    let machine = std::env::var("NCCL_HOSTID").unwrap_or_default();
-    let bytes = uuid.bytes.map(|byte| byte as u8);
-    Ok(format!("{machine}/{}", hex::encode(bytes)))
+    Ok(uuid.bytes.map(|byte| byte as u8))
+}
+
+fn uuid_text(bytes: [u8; 16]) -> String {
+    let groups = [0..4, 4..6, 6..8, 8..10, 10..16].map(|range| hex::encode(&bytes[range]));
+    format!("GPU-{}", groups.join("-"))
 }
 
 /// Free bytes of the current GPU's memory, or None if the driver does not return them.
@@ -332,6 +351,14 @@ mod tests {
             let error = choose_from(setting, 0, &|| torch).unwrap_err();
             assert!(error.to_string().contains(said), "{setting}: {error}");
         }
+    }
+
+    #[test]
+    fn a_uuid_is_written_as_by_nvidia_smi() {
+        let bytes = std::array::from_fn(|i| 0x10 + i as u8);
+        let text = "GPU-10111213-1415-1617-1819-1a1b1c1d1e1f";
+        assert_eq!(uuid_text(bytes), text);
+        assert_eq!(uuid(tch::Device::Cpu).unwrap(), None);
     }
 
     #[test]

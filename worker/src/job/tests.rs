@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use super::agreement::Agreement;
 use super::error::JobError;
 use super::*;
-use crate::collective::TcpCollective;
+use crate::collective::{TcpCollective, Unreached};
 use crate::data::DataError;
 use crate::device::{Device, Flat, state_digest};
 use crate::progress::Progress;
@@ -278,10 +278,14 @@ fn peers_that_do_not_come_are_named_and_the_state_stays() {
     wait(&peers, part.start(&worker));
     let mut part = Part::new(&peers, 2, &[0, 1], 0);
     // A peer that answers would be waited for, as it may be busy. At a closed port none answers.
-    part.roster.members[1].address = closed();
+    let address = closed();
+    part.roster.members[1].address.clone_from(&address);
     part.connect_timeout = Duration::from_millis(100);
     let ran = wait(&peers, part.start(&worker));
-    let missing = vec!["w1".to_owned()];
+    let missing = vec![Unreached {
+        worker: "w1".into(),
+        address,
+    }];
     assert_eq!(ran.ended, Ended::Unreachable { missing });
     assert!(ran.events.is_empty());
     assert!(worker.device.held_run().is_some());

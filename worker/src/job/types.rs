@@ -11,7 +11,7 @@ use fovea_core::run::{Outcome, StepReport};
 use fovea_core::spec::RunSpec;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::collective::{Mesh, MeshKey};
+use crate::collective::{Mesh, MeshKey, Unreached};
 use crate::data::LocalData;
 use crate::progress::Progress;
 use crate::training::{Control, Snapshot};
@@ -122,8 +122,8 @@ pub enum Ended {
     },
     /// Peers that could not be reached.
     Unreachable {
-        /// Their worker ids.
-        missing: Vec<String>,
+        /// Who, and where.
+        missing: Vec<Unreached>,
     },
 }
 

@@ -9,11 +9,15 @@ use fovea_proto::{PROTOCOL, pb};
 use tonic::Status;
 
 use crate::error::ApiError;
-use crate::messages::{Assignment, CoordinatorMessage, Hello, Prepare, RunMessage, WorkerMessage};
+use crate::messages::{
+    Assignment, CoordinatorMessage, Gpu, Hello, Prepare, RunMessage, WorkerMessage,
+};
 use crate::services::check;
 
 /// Scores in one message, at most.
 const SCORES: usize = 100_000;
+/// The longest identifier of a machine or a GPU, bytes.
+const UUID: usize = 64;
 
 pub(super) fn hello(wire: pb::Hello) -> Result<Hello, ApiError> {
     let pb::Hello {
@@ -25,6 +29,8 @@ pub(super) fn hello(wire: pb::Hello) -> Result<Hello, ApiError> {
         serving,
         held_run_id,
         protocol,
+        boot_id,
+        gpu_uuid,
     } = wire;
     if protocol != PROTOCOL {
         return Err(ApiError::Precondition(format!(
@@ -46,8 +52,24 @@ pub(super) fn hello(wire: pb::Hello) -> Result<Hello, ApiError> {
         address: check::address("hello.address", &address)?,
         host: check::label("hello.host", &host)?,
         device: check::label("hello.device", &device)?,
+        gpu: gpu(&boot_id, &gpu_uuid)?,
         version: check::label("hello.version", &version)?,
     })
+}
+
+/// The worker's GPU, if it names one.
+fn gpu(boot_id: &str, uuid: &str) -> Result<Option<Gpu>, ApiError> {
+    for (field, text) in [("hello.boot_id", boot_id), ("hello.gpu_uuid", uuid)] {
+        let good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        if text.len() > UUID || !text.bytes().all(good) {
+            let problem = format!("must have at most {UUID} letters, digits and '-'");
+            return Err(ApiError::invalid(field, problem));
+        }
+    }
+    Ok((!uuid.is_empty()).then(|| Gpu {
+        boot_id: boot_id.to_owned(),
+        uuid: uuid.to_owned(),
+    }))
 }
 
 fn serving_of(field: &str, wire: &pb::Serving) -> Result<(RunId, u64), ApiError> {

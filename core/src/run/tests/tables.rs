@@ -174,6 +174,30 @@ fn whom_most_cannot_reach_is_put_out() {
     let effects = run.apply(600, Event::Tick);
     assert_eq!(aborted(&effects), [(worker(1), 1)]);
     assert_eq!(members(&run), workers(&[0, 2]));
+    // Its address is named, and what to look at: in the run's reason, in the log, and to the worker itself.
+    let expected =
+        "worker w1 cannot be reached by its peers at h:1; check that this is its right address";
+    let Phase::Forming {
+        reason: Some(reason),
+        ..
+    } = &run.phase
+    else {
+        panic!("{:?}", run.phase)
+    };
+    assert!(reason.starts_with(expected), "{reason}");
+    for hint in ["`advertise`", "firewall", "`listen`"] {
+        assert!(reason.contains(hint), "{reason}");
+    }
+    let told = |effect: &Effect| match effect {
+        Effect::Log { message, .. } => message.ends_with(reason),
+        Effect::SendAbort { reason: sent, .. } => sent == reason,
+        _ => false,
+    };
+    assert_eq!(
+        effects.iter().filter(|effect| told(effect)).count(),
+        2,
+        "{effects:?}"
+    );
     // A worker that reports only workers who are no members is not evicted for it.
     run.apply(700, unreachable(2, 2, &[5]));
     let effects = run.apply(1300, Event::Tick);

@@ -35,8 +35,13 @@ impl Work for Pretended {
         }))
     }
 
+    /// Fails with the dataset's digest; if that is a number, after so many seconds.
     fn prepare(&self, request: pb::Prepare) -> AbortOnDropHandle<String> {
-        AbortOnDropHandle::new(tokio::spawn(async move { request.dataset_digest }))
+        let seconds = request.dataset_digest.parse().unwrap_or_default();
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            request.dataset_digest
+        }))
     }
 
     fn held_run(&self) -> Option<RunId> {
@@ -132,6 +137,11 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new() -> Self {
+        Self::idle_for(None)
+    }
+
+    /// A worker that leaves when it was idle for `limit`.
+    pub(super) fn idle_for(limit: Option<Duration>) -> Self {
         let (link, events) = mpsc::channel(16);
         let (begin, begun) = mpsc::channel(16);
         let shutdown = Shutdown::default();
@@ -140,9 +150,12 @@ impl Bench {
             address: "h:1".into(),
             host: "h".into(),
             device: "cpu".into(),
+            boot_id: "b".into(),
+            gpu_uuid: String::new(),
         };
         let channels = watch::channel(None).0;
-        let agent = Agent::new(identity, Pretended(begin), channels, shutdown.clone());
+        let agent = Agent::new(identity, Pretended(begin), channels, shutdown.clone())
+            .exit_when_idle(limit);
         Self {
             link,
             begun,
@@ -192,6 +205,12 @@ impl Bench {
     pub(super) async fn fails(&self, reason: &str) {
         let down = LinkEvent::Down(reason.to_owned());
         self.link.send(down).await.unwrap();
+    }
+
+    /// The coordinator refuses the worker for good.
+    pub(super) async fn refuses(&self, reason: &str) {
+        let refused = LinkEvent::Refused(reason.to_owned());
+        self.link.send(refused).await.unwrap();
     }
 
     /// Waits until the worker has taken all events of the link.

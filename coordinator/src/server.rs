@@ -186,11 +186,15 @@ impl Coordinator {
             mean_ms,
             "journal.closing: {writes} writes in {commits} commits of {mean_ms} ms"
         );
-        if timeout_at(deadline, journal.close()).await.is_err() {
-            warn!(
-                "journal.slow: it was not closed within {GOODBYE:?}; the next start finishes what it holds"
-            );
-        }
+        let outcome = match timeout_at(deadline, journal.close()).await {
+            Ok(closed) => outcome.and(closed.map_err(ServeError::Journal)),
+            Err(_) => {
+                warn!(
+                    "journal.slow: it was not closed within {GOODBYE:?}; the next start finishes what it holds"
+                );
+                outcome
+            }
+        };
         drop(dir);
         match &outcome {
             Ok(()) => info!("coordinator.stopped: all runs are stored; exiting"),

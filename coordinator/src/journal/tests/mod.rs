@@ -3,6 +3,8 @@
 mod backup;
 mod children;
 mod faults;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod kills;
 mod migration;
 mod moved;
 mod rights;

@@ -81,7 +81,11 @@ async fn a_log_that_was_removed_is_not_missed_at_the_end() {
     let (journal, found) = open(&path);
     assert_eq!(found.live.len(), 1);
 
-    fs::remove_file(path.with_extension("db-wal")).unwrap();
+    let log = path.with_extension("db-wal");
+    fs::remove_file(&log).unwrap();
+    fs::write(&log, "another's").unwrap();
     journal.close().await.unwrap();
+    // SQLite would delete the log by its name.
+    assert_eq!(fs::read_to_string(&log).unwrap(), "another's");
     assert_eq!(open(&path).1.live.len(), 1);
 }

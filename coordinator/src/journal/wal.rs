@@ -70,11 +70,9 @@ pub(super) fn check(path: &Path) -> Result<(), JournalError> {
             }
             if cut > 0 {
                 info!(
-                    "journal.cut: {} at the end of {}, of a transaction that was not finished, {} ignored; nothing that was \
-                     acknowledged is in it",
-                    count(cut, "frame", "frames"),
+                    "journal.cut: the last transaction in {} is not complete; its {} ignored, as after a kill during a write",
                     log.display(),
-                    if cut == 1 { "is" } else { "are" }
+                    count(cut, "frame is", "frames are")
                 );
             }
             Ok(())

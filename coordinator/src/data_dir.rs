@@ -9,8 +9,13 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+/// The journal.
+const JOURNAL: &str = "journal.db";
+/// What tells the folder of a store from others (`store`).
+const IDENTITY: &str = "store.json";
 
 /// What the name of a file that is being written begins with.
 const TEMPORARY: &str = "tmp-";
@@ -36,6 +41,32 @@ pub enum DataDirError {
         /// The folder.
         root: PathBuf,
     },
+    /// It is the folder of a store, of a coordinator or not, and no coordinator's own.
+    #[error(
+        "data_dir {} holds {IDENTITY} and no {JOURNAL}, so it is a store of checkpoints or datasets; name a folder of its own \
+         with --data-dir, such as the one that {} is in",
+        root.display(), root.display()
+    )]
+    Store {
+        /// The folder.
+        root: PathBuf,
+    },
+    /// This user has no right to it.
+    #[error(
+        "data_dir: cannot {action} {}: {source}; {owners}. Run the coordinator as the user whose files they are, or give them to \
+         its user with chown",
+        path.display()
+    )]
+    Denied {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+        /// Whose file and folder it is, and who this process is.
+        owners: String,
+    },
     /// Something in it cannot be made or read.
     #[error("data_dir: cannot {action} {}: {source}", path.display())]
     Io {
@@ -53,12 +84,25 @@ impl DataDir {
     pub(crate) fn open(root: &Path) -> Result<Self, DataDirError> {
         let fail = |action, path: &Path| {
             let path = path.to_owned();
-            move |source| DataDirError::Io {
-                action,
-                path,
-                source,
+            move |source: io::Error| match source.kind() {
+                io::ErrorKind::PermissionDenied => DataDirError::Denied {
+                    action,
+                    owners: owners(&path),
+                    path,
+                    source,
+                },
+                _ => DataDirError::Io {
+                    action,
+                    path,
+                    source,
+                },
             }
         };
+        if root.join(IDENTITY).exists() && !root.join(JOURNAL).exists() {
+            return Err(DataDirError::Store {
+                root: root.to_owned(),
+            });
+        }
         // Photographs of patients: for the owner alone. A folder that is there keeps its mode.
         DirBuilder::new()
             .recursive(true)
@@ -88,7 +132,7 @@ impl DataDir {
     }
 
     pub(crate) fn journal(&self) -> PathBuf {
-        self.root.join("journal.db")
+        self.root.join(JOURNAL)
     }
 
     /// Removes a journal that was made a moment ago and holds nothing, with its log.
@@ -110,6 +154,23 @@ impl DataDir {
     pub(crate) fn checkpoints(&self) -> PathBuf {
         self.root.join("checkpoints")
     }
+}
+
+/// Whose `path` and its folder are, and who this process is, as far as that can be seen. For people who mend permissions.
+pub(crate) fn owners(path: &Path) -> String {
+    let mut text = String::new();
+    for path in [Some(path), path.parent()].into_iter().flatten() {
+        if let Ok(found) = path.metadata() {
+            let (uid, mode) = (found.uid(), found.mode() & 0o7777);
+            text += &format!(
+                "{} belongs to uid {uid} (mode {mode:04o}), ",
+                path.display()
+            );
+        }
+    }
+    // SAFETY: the call has no conditions and touches no memory.
+    let uid = unsafe { libc::geteuid() };
+    format!("{text}the coordinator runs as uid {uid}")
 }
 
 /// Writes a file so that a reader sees the old one or the whole new one, and so that it lasts.
@@ -148,6 +209,23 @@ mod tests {
         assert!(matches!(error, DataDirError::Locked { .. }), "{error}");
         drop(first);
         DataDir::open(root.path()).unwrap();
+    }
+
+    #[test]
+    fn a_store_is_no_data_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("checkpoints");
+        fs::create_dir(&root).unwrap();
+        fs::write(root.join(IDENTITY), "{}").unwrap();
+        let error = DataDir::open(&root).unwrap_err();
+        assert!(matches!(error, DataDirError::Store { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(&*root.to_string_lossy()), "{text}");
+        assert!(text.contains("--data-dir"), "{text}");
+        assert_eq!(fs::read_dir(&root).unwrap().count(), 1, "it was written to");
+        // A coordinator that has its journal there goes on.
+        fs::write(root.join(JOURNAL), "").unwrap();
+        DataDir::open(&root).unwrap();
     }
 
     #[test]

@@ -193,13 +193,16 @@ impl Coordinator {
             mean_ms,
             "journal.closing: {writes} writes in {commits} commits of {mean_ms} ms"
         );
-        if timeout_at(deadline, journal.close()).await.is_err() {
-            warn!(
-                "journal.slow: it was not closed within {:?}; the next start finishes what it holds",
-                limits.journal
-            );
-            if config.on_stop == OnStop::HandOver && outcome.is_ok() {
-                outcome = Err(ServeError::JournalNotClosed);
+        match timeout_at(deadline, journal.close()).await {
+            Ok(closed) => outcome = outcome.and(closed.map_err(ServeError::Journal)),
+            Err(_) => {
+                warn!(
+                    "journal.slow: it was not closed within {:?}; the next start finishes what it holds",
+                    limits.journal
+                );
+                if config.on_stop == OnStop::HandOver && outcome.is_ok() {
+                    outcome = Err(ServeError::JournalNotClosed);
+                }
             }
         }
         drop(dir);

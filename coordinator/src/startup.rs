@@ -69,7 +69,8 @@ pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
         .map_err(ServeError::Journal)?;
     let refused = |journal: Journal, error: OpenError| async {
         // A journal that this start has made must not be in the way of the one that is to be restored.
-        journal.close().await;
+        // Nothing of its own was in it, and the refusal is what counts.
+        let _ = journal.close().await;
         if new {
             dir.remove_journal();
         }

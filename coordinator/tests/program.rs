@@ -107,6 +107,42 @@ impl Process {
 }
 
 #[test]
+fn a_store_is_refused_as_data_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let process = Process::start(&data, &[]);
+    process.signal("-TERM");
+    assert_eq!(process.end().0, Some(0));
+    let store = data.join("checkpoints");
+    let before = std::fs::read_dir(&store).unwrap().count();
+    let (code, _, err) = output(
+        program()
+            .args(["--listen", "127.0.0.1:0", "--data-dir"])
+            .arg(&store),
+    );
+    assert_eq!(code, Some(4), "{err}");
+    assert!(err.contains("is a store of checkpoints"), "{err}");
+    assert_eq!(std::fs::read_dir(&store).unwrap().count(), before);
+}
+
+#[test]
+fn a_journal_that_was_moved_away_is_no_success_at_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let process = Process::start(&data, &[]);
+    std::fs::rename(data.join("journal.db"), data.join("moved.db")).unwrap();
+    process.signal("-TERM");
+    let (code, log) = process.end();
+    assert_eq!(code, Some(4), "{log}");
+    assert!(log.contains("is not at its place any more"), "{log}");
+    assert!(!log.contains("all runs are stored"), "{log}");
+    std::fs::rename(data.join("moved.db"), data.join("journal.db")).unwrap();
+    let process = Process::start(&data, &[]);
+    process.signal("-TERM");
+    assert_eq!(process.end().0, Some(0));
+}
+
+#[test]
 fn options_and_exit_codes() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");

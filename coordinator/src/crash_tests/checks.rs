@@ -66,7 +66,7 @@ async fn check_journal(folder: &Path, before: &World, then: &World, about: &str)
         ledgers.insert(run.number, steps);
         runs.insert(run.number, run);
     }
-    journal.close().await;
+    journal.close().await.unwrap();
     let found = World {
         journalled: runs,
         ledgers,
@@ -174,7 +174,7 @@ async fn check_start(
         assert_eq!(running.journal.run(1).await.expect(about), None, "{about}");
     }
     running.context.closing.cancel();
-    running.journal.close().await;
+    running.journal.close().await.unwrap();
 }
 
 fn check_dataset(

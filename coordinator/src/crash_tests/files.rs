@@ -55,7 +55,7 @@ impl Files {
         head: u64,
     ) {
         if let Operation::Close = operation {
-            return open.take().unwrap().journal.close().await;
+            return open.take().unwrap().journal.close().await.unwrap();
         }
         let files = open.as_ref().unwrap();
         let id = RunId::new(format!("r-{number}")).unwrap();

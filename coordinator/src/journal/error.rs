@@ -15,6 +15,7 @@ use std::sync::Arc;
 use rusqlite::ErrorCode;
 
 use super::filesystem;
+use crate::data_dir::owners;
 
 /// Why the journal refuses something. It can be cloned, because one failed commit answers many writers.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -65,6 +66,43 @@ pub enum JournalError {
     ForeignLog {
         /// The database.
         path: PathBuf,
+    },
+    /// SQLite would ignore acknowledged changes in the log.
+    #[error(
+        "journal: {}-wal cannot be applied: {problem}. It holds changes that were acknowledged. Nothing was changed. Restore {} \
+         and its -wal together from a backup; or, to go on without what the -wal holds, move it away and start again",
+        path.display(), path.display()
+    )]
+    DamagedLog {
+        /// The database.
+        path: PathBuf,
+        /// What is wrong with its log.
+        problem: String,
+    },
+    /// Another file, or none, is where the open one was.
+    #[error(
+        "journal: {} is not at its place any more (it was moved or replaced); put it back, or stop the coordinator",
+        path.display()
+    )]
+    Moved {
+        /// The database or its log.
+        path: PathBuf,
+    },
+    /// This user has no right to a file.
+    #[error(
+        "journal: cannot {action} {}: {source}; {owners}. Run the coordinator as the user whose files they are, or give them to \
+         its user with chown",
+        path.display()
+    )]
+    Denied {
+        /// What was tried.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: Arc<io::Error>,
+        /// Whose file and folder it is, and who this process is.
+        owners: String,
     },
     /// The file is not what was written.
     #[error(
@@ -163,11 +201,14 @@ impl JournalError {
         match self {
             Self::Corrupt { .. }
             | Self::ForeignLog { .. }
+            | Self::DamagedLog { .. }
             | Self::Version { .. }
             | Self::Migration { .. }
             | Self::Network { .. } => true,
             Self::Full { .. }
             | Self::Unavailable { .. }
+            | Self::Moved { .. }
+            | Self::Denied { .. }
             | Self::Locked { .. }
             | Self::Io { .. }
             | Self::Entry { .. }
@@ -218,6 +259,19 @@ impl JournalError {
             action,
             path,
             source: Arc::new(source),
+        }
+    }
+
+    /// As [`JournalError::io`], and where rights are missing it says whose files they are.
+    pub(super) fn cannot(action: &'static str, path: &Path, source: io::Error) -> Self {
+        if source.kind() != io::ErrorKind::PermissionDenied {
+            return Self::io(action, path)(source);
+        }
+        Self::Denied {
+            action,
+            path: path.to_owned(),
+            source: Arc::new(source),
+            owners: owners(path),
         }
     }
 

@@ -1,10 +1,13 @@
-//! What the journal asks of the file system that it lies on: is it local, and how much room is left.
+//! What the journal asks of the file system that it lies on: is it local, how much room is left, may its files be used, and are
+//! they still at their place.
 
 use std::ffi::CString;
+use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use super::JournalError;
 
@@ -25,7 +28,8 @@ const NETWORK: &[(u32, &str)] = &[
 
 /// Refuses a folder on a network file system unless that is allowed.
 pub(super) fn refuse_network(folder: &Path, allow_network: bool) -> Result<(), JournalError> {
-    let stat = statfs(folder).map_err(JournalError::io("examine the file system of", folder))?;
+    let stat = statfs(folder)
+        .map_err(|e| JournalError::cannot("examine the file system of", folder, e))?;
     // The field's type differs between platforms; the magic numbers are 32 bits wide on all.
     judge(folder, stat.f_type as u32, allow_network)
 }
@@ -53,6 +57,101 @@ pub(super) fn folder_of(path: &Path) -> &Path {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         Some(_) | None => Path::new("."),
     }
+}
+
+/// The file whose name has `suffix` in addition.
+pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// The write-ahead log of the database at `path`.
+pub(super) fn log_of(path: &Path) -> PathBuf {
+    beside(path, "-wal")
+}
+
+/// Opens database and log for writing, as SQLite will, which does not say why it cannot. A missing database is created, for
+/// its owner alone; SQLite gives the log the same permissions.
+///
+/// To be called while this process has no connection to the file: closing it frees the lock of that one.
+pub(super) fn open_files(path: &Path) -> Result<(), JournalError> {
+    let open = |path: &Path, create: bool| {
+        let mut options = File::options();
+        options.read(true).write(true).create(create).mode(0o600);
+        options.open(path)
+    };
+    if let Err(error) = open(path, true) {
+        return Err(JournalError::cannot("open", path, error));
+    }
+    let log = log_of(path);
+    match open(&log, false) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(JournalError::cannot("open", &log, error))
+        }
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+/// The rights that are missing where SQLite could not open or create a file, if that is why.
+pub(super) fn denied(path: &Path) -> Option<JournalError> {
+    let error = tempfile::tempfile_in(folder_of(path)).err()?;
+    let rights = matches!(
+        error.kind(),
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+    );
+    rights.then(|| JournalError::cannot("create a file in", folder_of(path), error))
+}
+
+/// Which files the database and its log are, to notice when others are at their place.
+#[derive(Debug)]
+pub(super) struct Place {
+    files: Vec<(PathBuf, (u64, u64))>,
+}
+
+impl Place {
+    /// Of the files that are there now.
+    pub(super) fn of(path: &Path) -> Result<Self, JournalError> {
+        let mut files = Vec::new();
+        for file in [path.to_owned(), log_of(path)] {
+            match identity(&file) {
+                Ok(found) => files.push((file, found)),
+                Err(error) => return Err(JournalError::cannot("examine", &file, error)),
+            }
+        }
+        Ok(Self { files })
+    }
+
+    /// The database is still there.
+    pub(super) fn check_database(&self) -> Result<(), JournalError> {
+        self.files.iter().take(1).try_for_each(check_file)
+    }
+
+    /// Database and log are still there.
+    pub(super) fn check(&self) -> Result<(), JournalError> {
+        self.files.iter().try_for_each(check_file)
+    }
+}
+
+/// Where it cannot be told, nothing is known to be wrong.
+fn check_file((path, expected): &(PathBuf, (u64, u64))) -> Result<(), JournalError> {
+    let there = match identity(path) {
+        Ok(found) => found == *expected,
+        Err(error) => !matches!(
+            error.kind(),
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+        ),
+    };
+    if there {
+        return Ok(());
+    }
+    Err(JournalError::Moved { path: path.clone() })
+}
+
+/// Device and inode.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    let found = path.metadata()?;
+    Ok((found.dev(), found.ino()))
 }
 
 fn statfs(folder: &Path) -> io::Result<libc::statfs> {

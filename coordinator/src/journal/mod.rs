@@ -22,8 +22,9 @@
 //! - Reads are made in pages of a few milliseconds between commits. A read of several pages (`steps`,
 //!   `runs_before`) sees what is written between them.
 //!
-//! Modules: `log` says whether a write-ahead log belongs to its database; `thread` owns the connection, `rows` has the statements, `schema` the tables and migrations,
-//! `recover` reads what a start needs, `filesystem` asks about the disk, `error` says what to do.
+//! Modules: `wal` says whether a write-ahead log is whole, `log` whether it belongs to its database; `thread` owns the
+//! connection, `rows` has the statements, `schema` the tables and migrations, `recover` reads what a start needs, `filesystem`
+//! asks about the disk, `error` says what to do.
 
 mod error;
 mod filesystem;
@@ -33,6 +34,7 @@ mod rows;
 mod schema;
 mod thread;
 mod version;
+mod wal;
 
 #[cfg(test)]
 mod tests;
@@ -51,6 +53,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 pub use error::JournalError;
+use filesystem::Place;
 #[allow(unused_imports)]
 pub(crate) use recover::{LiveRun, Recovered};
 use rows::{Change, Page, RunRow, StepRow};
@@ -124,6 +127,7 @@ impl Journal {
         filesystem::refuse_network(filesystem::folder_of(path), allow_network)?;
         let db = schema::open(path)?;
         let recovered = recover::recover(&db, path)?;
+        let place = Place::of(path)?;
         let (writes, for_writes) = mpsc::channel(WRITES);
         let (reads, for_reads) = mpsc::channel(READS);
         let (set_reason, reason) = watch::channel(None);
@@ -139,7 +143,7 @@ impl Journal {
             Err(error) => return Err(start(error)),
         };
         let shared = (for_writes, for_reads);
-        let (path, counted) = (path.to_owned(), counters.clone());
+        let (file, counted) = ((path.to_owned(), place), counters.clone());
         info!(
             path = %path.display(),
             "journal.opened: {} in {:.3} s; {}, {} ended",
@@ -151,7 +155,7 @@ impl Journal {
         let body = move || {
             // Made here, because its timers count from within the runtime.
             runtime.block_on(async {
-                Thread::new(db, path, shared, set_reason, set_refusal, counted)
+                Thread::new(db, file, shared, set_reason, set_refusal, counted)
                     .serve()
                     .await;
             });
@@ -376,12 +380,16 @@ impl Journal {
     /// Writes what was sent before, merges the log into the database, and ends the thread. Writes that the disk
     /// still refuses are tried once more and then answered with the reason. Later calls of other handles get
     /// [`JournalError::Closed`].
-    pub(crate) async fn close(self) {
+    ///
+    /// # Errors
+    /// A write was refused; the file is damaged, or is not at its place any more, so that a start would not find it.
+    pub(crate) async fn close(self) -> Result<(), JournalError> {
         let (done, closed) = oneshot::channel();
-        if self.writes.send(Message::Close(done)).await.is_ok() {
-            // An error means that the thread has ended, which is what is wanted.
-            let _ = closed.await;
+        if self.writes.send(Message::Close(done)).await.is_err() {
+            // The thread has ended, which is what is wanted.
+            return Ok(());
         }
+        closed.await.unwrap_or(Ok(()))
     }
 
     async fn write_now(&self, change: Change) -> Result<(), JournalError> {

@@ -12,20 +12,21 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use fovea_core::count::count;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use serde::Deserialize;
 use tracing::info;
 
 use super::error::JournalError;
-use super::filesystem::folder_of;
+use super::filesystem::{self, beside, folder_of, log_of};
 use super::log;
 use super::rows;
 use super::version::{OLDEST, VERSION};
+use super::wal;
 
 /// Memory for pages of the database, KiB.
 const CACHE_KIB: i64 = 8 * 1024;
@@ -66,6 +67,9 @@ const RUN_COLUMNS: &str = "
 
 /// Opens the database at `path` for this process alone, creates or migrates it.
 pub(super) fn open(path: &Path) -> Result<Connection, JournalError> {
+    // Before SQLite sees the log, and before anything is created.
+    wal::check(path)?;
+    filesystem::open_files(path)?;
     let alone = log::in_database(path);
     let mut db = connect(path)?;
     log::check(&db, path, alone)?;
@@ -99,12 +103,15 @@ fn connect(path: &Path) -> Result<Connection, JournalError> {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => JournalError::Locked {
             path: path.to_owned(),
         },
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::SystemIoFailure) => {
+            filesystem::denied(path)
+                .unwrap_or_else(|| JournalError::from_sqlite("open", path, 0, &e))
+        }
         _ => JournalError::from_sqlite("open", path, 0, &e),
     };
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    create_private(path)?;
     let db = Connection::open_with_flags(path, flags).map_err(fail)?;
     // Before the first access: only then is the index of the log kept in memory instead of in `-shm`.
     pragma(&db, "locking_mode", "EXCLUSIVE").map_err(fail)?;
@@ -139,7 +146,7 @@ fn close(db: Connection, path: &Path) -> Result<(), JournalError> {
 
 /// A copy of the database without its log would not be whole.
 fn refuse_log(path: &Path) -> Result<(), JournalError> {
-    let log = beside(path, "-wal");
+    let log = log_of(path);
     match fs::metadata(&log) {
         Ok(found) if found.len() > 0 => Err(JournalError::Migration {
             path: path.to_owned(),
@@ -152,16 +159,15 @@ fn refuse_log(path: &Path) -> Result<(), JournalError> {
     }
 }
 
-/// The file whose name has `suffix` in addition.
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
 /// Moves the whole log into the database and empties it.
 pub(super) fn merge_log(db: &Connection) -> rusqlite::Result<()> {
     db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+}
+
+/// The log is not deleted when the database is closed.
+pub(super) fn keep_log(db: &Connection) {
+    // It cannot fail: the option is known to every version.
+    let _ = db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
 }
 
 /// The database's version. None for a new file. Version 2 created its tables one by one and wrote its version
@@ -192,20 +198,6 @@ fn create(db: &mut Connection) -> rusqlite::Result<()> {
     transaction.execute_batch(log::TABLE)?;
     rows::set_meta(&transaction, "schema_version", VERSION)?;
     transaction.commit()
-}
-
-/// Creates the file for its owner alone, if it is not there. SQLite gives the log the same permissions.
-fn create_private(path: &Path) -> Result<(), JournalError> {
-    let created = File::options()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path);
-    match created {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(JournalError::io("create", path)(error)),
-    }
 }
 
 /// Copies the database at `path`, whose log is merged, to `<name>.v2.bak`. An equal copy is kept, another one is

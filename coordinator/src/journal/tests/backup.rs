@@ -5,13 +5,13 @@ use std::fs;
 use super::*;
 
 /// What a coordinator that was killed leaves: the files as they are while the journal is open.
-fn leave(from: &Path, to: &Path) {
+pub(super) fn leave(from: &Path, to: &Path) {
     for name in ["journal.db", "journal.db-wal"] {
         fs::copy(from.with_file_name(name), to.with_file_name(name)).unwrap();
     }
 }
 
-fn files(path: &Path) -> [Vec<u8>; 2] {
+pub(super) fn files(path: &Path) -> [Vec<u8>; 2] {
     [path.to_owned(), path.with_extension("db-wal")].map(|file| fs::read(file).unwrap_or_default())
 }
 
@@ -20,7 +20,7 @@ async fn the_log_of_a_killed_coordinator_is_not_applied_to_an_older_backup() {
     let (_folder, path) = place();
     let (journal, _) = open(&path);
     journal.put(&run(1), OnFull::Wait).await.unwrap();
-    journal.close().await;
+    journal.close().await.unwrap();
     let backup = fs::read(&path).unwrap();
     let (_other, killed) = place();
     for number in 2..4 {
@@ -28,7 +28,7 @@ async fn the_log_of_a_killed_coordinator_is_not_applied_to_an_older_backup() {
         journal.put(&run(number), OnFull::Wait).await.unwrap();
         journal.append(number, steps(1, 2_000)).await.unwrap();
         leave(&path, &killed);
-        journal.close().await;
+        journal.close().await.unwrap();
     }
     // Its own log is applied.
     let (_third, whole) = place();
@@ -57,7 +57,7 @@ async fn the_log_of_a_new_journal_is_not_applied_to_a_restored_one() {
     let (_folder, path) = place();
     let (journal, _) = open(&path);
     journal.put(&run(1), OnFull::Wait).await.unwrap();
-    journal.close().await;
+    journal.close().await.unwrap();
     let backup = fs::read(&path).unwrap();
     for writes in [false, true] {
         let (_new, fresh) = place();
@@ -67,7 +67,7 @@ async fn the_log_of_a_new_journal_is_not_applied_to_a_restored_one() {
             journal.put_store("checkpoints", "other").await.unwrap();
         }
         leave(&fresh, &left);
-        journal.close().await;
+        journal.close().await.unwrap();
         fs::write(&left, &backup).unwrap();
         let error = Journal::open(&left, true).unwrap_err();
         assert!(matches!(error, JournalError::ForeignLog { .. }), "{error}");
@@ -92,6 +92,6 @@ async fn a_log_is_known_again_before_and_after_each_merge() {
             assert_eq!(found.live.len() as u64, number, "{read:?}");
         }
     }
-    journal.close().await;
+    journal.close().await.unwrap();
     assert_eq!(open(&path).1.live.len(), 199);
 }

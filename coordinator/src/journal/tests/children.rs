@@ -129,7 +129,7 @@ async fn without_descriptors() {
     assert_eq!(*journal.blocked().borrow(), None);
     let error = File::open("/dev/null").unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
-    journal.close().await;
+    journal.close().await.unwrap();
     drop(taken);
 }
 
@@ -161,7 +161,7 @@ async fn with_small_files() {
     set_limit(libc::RLIMIT_FSIZE, libc::RLIM_INFINITY);
     assert_eq!(within(writer).await.unwrap(), 20_000);
     assert_eq!(*journal.blocked().borrow(), None);
-    journal.close().await;
+    journal.close().await.unwrap();
 }
 
 #[tokio::test]
@@ -182,6 +182,6 @@ async fn a_full_file_system_delays_and_loses_nothing() {
     assert!(matches!(error, JournalError::Full { .. }), "{error}");
     disk.free().unwrap();
     assert_eq!(within(writer).await.unwrap(), 9000);
-    journal.close().await;
+    journal.close().await.unwrap();
     assert_eq!(open(&path).1.live[0].ledger_head, 9000);
 }

@@ -69,7 +69,7 @@ async fn a_full_disk_refuses_or_delays_and_loses_nothing() {
     journal.put(&run(2), OnFull::Refuse).await.unwrap();
     let (entries, _) = journal.steps(1, SPLIT, 0, usize::MAX).await.unwrap();
     assert_eq!(entries, steps(1, 6000));
-    journal.close().await;
+    journal.close().await.unwrap();
     assert_eq!(open(&path).1.live[0].ledger_head, 6000);
 }
 
@@ -145,7 +145,8 @@ async fn a_full_disk_does_not_keep_the_journal_open() {
         tokio::spawn(async move { journal.append(1, steps(1, 3000)).await })
     };
     within(blocked.wait_for(Option::is_some)).await.unwrap();
-    within(journal.close()).await;
+    let error = within(journal.close()).await.unwrap_err();
+    assert!(matches!(error, JournalError::Full { .. }), "{error}");
     let error = within(waiting).await.unwrap().unwrap_err();
     assert!(matches!(error, JournalError::Full { .. }), "{error}");
     assert_eq!(open(&path).1.live[0].run, run(1));
@@ -165,7 +166,7 @@ async fn a_damaged_file_is_fatal_and_stays_as_it_is() {
     // Of an ended run a start reads no ledger.
     journal.put(&ended(1), OnFull::Wait).await.unwrap();
     journal.append(1, steps(1, 5000)).await.unwrap();
-    journal.close().await;
+    journal.close().await.unwrap();
     let mut bytes = fs::read(&path).unwrap();
     // Page 1 stays, and the first pages of the tables that a start reads.
     let kept = 16 * 4096;
@@ -179,5 +180,5 @@ async fn a_damaged_file_is_fatal_and_stays_as_it_is() {
     let error = journal.put(&run(2), OnFull::Wait).await.unwrap_err();
     assert!(error.is_fatal(), "{error}");
     assert!(journal.blocked().borrow().is_some());
-    within(journal.close()).await;
+    assert!(within(journal.close()).await.unwrap_err().is_fatal());
 }

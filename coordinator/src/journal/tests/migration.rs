@@ -67,7 +67,7 @@ async fn check(path: &Path, steps: u64) {
     assert_eq!(journal.run(2).await.unwrap(), Some(ended(2)));
     let (page, _) = journal.steps(1, SPLIT, 1, 1).await.unwrap();
     assert_eq!(page[0].samples, [1, 2]);
-    journal.close().await;
+    journal.close().await.unwrap();
     assert_eq!(stored_version(path), 3);
 }
 
@@ -168,7 +168,7 @@ async fn a_half_created_version_2_is_an_empty_journal() {
         let (journal, found) = open(&path);
         assert_eq!((found.next_run, found.live.len()), (1, 0), "{tables}");
         journal.put(&run(1), OnFull::Refuse).await.unwrap();
-        journal.close().await;
+        journal.close().await.unwrap();
         assert_eq!(open(&path).1.live.len(), 1);
     }
 }

@@ -3,8 +3,13 @@
 mod backup;
 mod children;
 mod faults;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod kills;
 mod migration;
+mod moved;
+mod rights;
 mod speed;
+mod wal;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
@@ -149,7 +154,7 @@ async fn what_was_written_is_there_after_reopening() {
     journal.put(&ended(3), OnFull::Wait).await.unwrap();
     // A write to an older run does not bring its number back.
     journal.put(&run(1), OnFull::Wait).await.unwrap();
-    journal.close().await;
+    journal.close().await.unwrap();
 
     let (journal, found) = open(&path);
     assert_eq!((found.next_run, found.terminal_runs), (4, 1));
@@ -175,7 +180,7 @@ async fn what_was_written_is_there_after_reopening() {
     assert!(numbers(1, 100).await.is_empty());
     // An ended run that goes on is live again.
     journal.put(&run(3), OnFull::Wait).await.unwrap();
-    journal.close().await;
+    journal.close().await.unwrap();
     let (_, found) = open(&path);
     assert_eq!((found.live.len(), found.terminal_runs), (3, 0));
 }
@@ -279,7 +284,7 @@ async fn a_restart_finds_head_and_losses_of_the_epoch_under_way() {
     journal.put(&one, OnFull::Wait).await.unwrap();
     let steps = vec![step(1, &[1]), step(2, &[2]), step(3, &[3, 4]), step(5, &[])];
     journal.append(1, steps).await.unwrap();
-    journal.close().await;
+    journal.close().await.unwrap();
     let (_, found) = open(&path);
     assert_eq!(found.live[0].ledger_head, 3);
     assert_eq!(found.live[0].losses, [(3, 1.5, 2), (5, 2.5, 0)]);
@@ -318,7 +323,7 @@ async fn a_removed_run_is_gone_with_its_ledger_and_stays_so() {
     })
     .await;
     assert_eq!(journal.steps(2, SPLIT, 0, 10).await.unwrap().0.len(), 1);
-    journal.close().await;
+    journal.close().await.unwrap();
     let (_, found) = open(&path);
     assert_eq!((found.next_run, found.terminal_runs), (3, 1));
 }
@@ -388,7 +393,7 @@ async fn a_closed_journal_says_so_and_one_in_use_is_refused() {
     assert!(matches!(error, JournalError::Locked { .. }), "{error}");
     let other = journal.clone();
     other.append(1, vec![step(1, &[])]).await.unwrap();
-    journal.close().await;
+    journal.close().await.unwrap();
     let error = other.append(1, vec![step(2, &[])]).await.unwrap_err();
     assert!(matches!(error, JournalError::Closed), "{error}");
     let log = path.with_extension("db-wal");

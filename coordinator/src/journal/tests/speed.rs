@@ -37,7 +37,7 @@ async fn generate(path: &Path, runs: u64, steps: u64) {
             }
         })
         .await;
-    journal.close().await;
+    journal.close().await.unwrap();
 }
 
 /// Elapsed time and processor time that opening takes.
@@ -52,7 +52,7 @@ async fn opens(runs: u64, steps: u64) -> (Duration, Duration) {
         assert_eq!(run.ledger_head, steps);
         assert_eq!(run.losses.len(), 1000);
     }
-    journal.close().await;
+    journal.close().await.unwrap();
     took
 }
 
@@ -165,6 +165,6 @@ async fn measure_100_writers() {
             .await
             .unwrap();
         println!("a rewind of 100,000 steps: {:.1?}", sent.elapsed());
-        journal.close().await;
+        journal.close().await.unwrap();
     }
 }

@@ -40,6 +40,12 @@ impl Thread {
             if count == 0 {
                 return self.unblock(0);
             }
+            if let Err(error) = self.place.check() {
+                if self.refuse(&error) == 0 {
+                    return self.block(error);
+                }
+                continue;
+            }
             let begun = Instant::now();
             match transact(&mut self.db, self.log_begins, self.held.iter().take(count)) {
                 Ok(heads) => {

@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
+use super::filesystem::Place;
 use super::rows::{self, Change, Page, StepRow};
 use super::{Counters, JournalError, OnFull, Urgency, schema};
 
@@ -56,7 +57,7 @@ pub(super) struct Write {
 pub(super) enum Message {
     Write(Write),
     /// Write what waits, merge the log, end.
-    Close(oneshot::Sender<()>),
+    Close(Answer<()>),
 }
 
 type Answer<T> = oneshot::Sender<Result<T, JournalError>>;
@@ -100,6 +101,7 @@ struct Blocked {
 pub(super) struct Thread {
     pub db: Connection,
     pub path: PathBuf,
+    place: Place,
     pub writes: mpsc::Receiver<Message>,
     pub reads: mpsc::Receiver<Read>,
     /// The reason why writes wait, for people and for those that would rather be refused.
@@ -111,7 +113,7 @@ pub(super) struct Thread {
     urgent: usize,
     blocked: Option<Blocked>,
     fatal: Option<JournalError>,
-    closing: Option<oneshot::Sender<()>>,
+    closing: Option<Answer<()>>,
     /// All handles are gone.
     abandoned: bool,
     /// About the pages in the log since it was merged.
@@ -126,7 +128,7 @@ pub(super) struct Thread {
 impl Thread {
     pub(super) fn new(
         db: Connection,
-        path: PathBuf,
+        (path, place): (PathBuf, Place),
         (writes, reads): (mpsc::Receiver<Message>, mpsc::Receiver<Read>),
         reason: watch::Sender<Option<String>>,
         refusal: watch::Sender<Option<JournalError>>,
@@ -135,6 +137,7 @@ impl Thread {
         Self {
             db,
             path,
+            place,
             writes,
             reads,
             reason,
@@ -287,7 +290,7 @@ impl Thread {
             match message {
                 // After the request to close.
                 Message::Write(write) => answer(write.done, Err(JournalError::Closed)),
-                Message::Close(done) => answer(done, ()),
+                Message::Close(done) => answer(done, Ok(())),
             }
         }
         while !self.held.is_empty() && self.fatal.is_none() {
@@ -297,9 +300,15 @@ impl Thread {
             }
         }
         let reason = self.refusal.borrow().clone();
+        let mut outcome = self.fatal.clone().map_or(Ok(()), Err);
         while let Some(write) = self.release(0) {
             let error = reason.clone().unwrap_or(JournalError::Closed);
+            outcome = Err(error.clone());
             answer(write.done, Err(error));
+        }
+        if self.place.check().is_err() {
+            // By its name, which is another's now.
+            schema::keep_log(&self.db);
         }
         if self.fatal.is_none() {
             // What stays in the log is found by the next coordinator.
@@ -309,10 +318,12 @@ impl Thread {
                 );
             }
         }
+        // What was in the log is in the database by now, so the log is not missed.
+        let outcome = outcome.and_then(|()| self.place.check_database());
         let closing = self.closing.take();
         drop(self);
         if let Some(done) = closing {
-            answer(done, ());
+            answer(done, outcome);
         }
     }
 }

@@ -78,6 +78,11 @@ impl Thread {
             return Ok(false);
         };
         roll_back(&self.db)?;
+        if self.place.check().is_err() {
+            // The next write says so.
+            self.tidy_at = Instant::now() + TIDY_PAUSE;
+            return Ok(true);
+        }
         let transaction = self
             .db
             .transaction_with_behavior(TransactionBehavior::Immediate)?;

@@ -6,6 +6,7 @@ mod common;
 
 mod full;
 mod phases;
+mod removal;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -7,6 +7,7 @@ mod common;
 mod full;
 mod phases;
 mod removal;
+mod verifying;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -116,12 +116,19 @@ async fn a_checkpoint_whose_files_stay_is_said_to_be_off_the_list() {
         checkpoint(&server, &worker, &at, step).await;
     }
     // What shows only when it is tried: a folder in the place of the file.
-    let file = place.checkpoints().join(&run.id).join(&place.stored(&run)[0]);
+    let file = place
+        .checkpoints()
+        .join(&run.id)
+        .join(&place.stored(&run)[0]);
     std::fs::remove_file(&file).unwrap();
     std::fs::create_dir(&file).unwrap();
     let error = remove_checkpoint(&server, &run, 1).await.unwrap_err();
     assert_eq!(error.code(), Code::Internal, "{error}");
-    for part in ["is not listed any more", "could not be removed", "next start"] {
+    for part in [
+        "is not listed any more",
+        "could not be removed",
+        "next start",
+    ] {
         assert!(error.message().contains(part), "{part}: {error}");
     }
     let listed = server.run(&run.id).await.checkpoints;

@@ -298,7 +298,10 @@ impl Error {
     pub fn with_hint(self, hint: impl FnOnce() -> String) -> Self {
         match self {
             Error::Precondition { message, .. } => Error::Precondition {
-                hint_text: if message.contains("fovea ") || message.contains("--") {
+                hint_text: if ["fovea ", "--", "try again"]
+                    .iter()
+                    .any(|said| message.contains(said))
+                {
                     String::new()
                 } else {
                     hint()

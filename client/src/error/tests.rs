@@ -67,6 +67,10 @@ fn a_hint_is_added_only_where_the_coordinator_gives_none() {
         refused("run dr-1 is running; `fovea cancel dr-1` stops it"),
         "the coordinator refused: run dr-1 is running; `fovea cancel dr-1` stops it"
     );
+    assert_eq!(
+        refused("its last checkpoint is being stored; try again in a moment"),
+        "the coordinator refused: its last checkpoint is being stored; try again in a moment"
+    );
 }
 
 #[test]
@@ -99,7 +103,7 @@ fn trying_again_in_a_moment_is_advised_only_where_nothing_else_is() {
             false,
         ),
         (
-            "pack 3, cannot be read now, so it was not replaced; correct the cause and try again",
+            "pack 3, could not be compared, so it was not replaced: /data/p cannot be read: x; correct the cause",
             false,
         ),
         (

@@ -87,7 +87,7 @@ impl Task {
             let pack = *pack;
             let error = ApiError::from(error);
             return Err(ApiError::Unavailable(format!(
-                "dataset {name}, pack {pack}, cannot be read now ({error}), so it was not replaced; correct the cause and try again"
+                "dataset {name}, pack {pack}, could not be compared, so it was not replaced: {error}"
             )));
         }
         let repaired = (!added).then_some(Repaired {

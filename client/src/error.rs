@@ -30,7 +30,10 @@ pub enum Error {
     },
     /// The coordinator answered, and cannot do it now: it is starting or draining, or a store that
     /// it needs cannot be read.
-    #[error("the coordinator at {address} cannot do this now: {message}. Try again in a moment")]
+    #[error(
+        "the coordinator at {address} cannot do this now: {message}{}",
+        advice(message)
+    )]
     Unavailable {
         /// The coordinator's address.
         address: String,
@@ -170,7 +173,7 @@ pub enum Error {
 pub struct VerifiedCounts {
     /// What was verified, such as `run dr-1`.
     pub what: String,
-    /// Files verified.
+    /// Files verified; 0 if that was said before.
     pub of: usize,
     /// Read to the end, and size or digest differ.
     pub corrupt: usize,
@@ -178,11 +181,13 @@ pub struct VerifiedCounts {
     pub missing: usize,
     /// Could not be read now.
     pub unreadable: usize,
+    /// In the store, and unknown to the journal.
+    pub unlisted: usize,
 }
 
 impl VerifiedCounts {
     fn only_unreadable(&self) -> bool {
-        self.unreadable > 0 && self.corrupt + self.missing == 0
+        self.unreadable > 0 && self.corrupt + self.missing + self.unlisted == 0
     }
 }
 
@@ -192,19 +197,42 @@ impl std::fmt::Display for VerifiedCounts {
             (self.corrupt, "corrupt"),
             (self.missing, "missing"),
             (self.unreadable, "unreadable now (try again)"),
+            (self.unlisted, "unlisted"),
         ];
         let found: Vec<String> = states
             .iter()
             .filter(|(n, _)| *n > 0)
             .map(|(n, state)| format!("{n} {state}"))
             .collect();
-        write!(
-            f,
-            "{}: of {}, {}",
-            self.what,
-            count(self.of, "file", "files"),
-            found.join(", ")
-        )
+        let found = found.join(", ");
+        match self.of {
+            // The number was printed before.
+            0 => write!(f, "{}: {found}", self.what),
+            of => write!(
+                f,
+                "{}: of {}, {found}",
+                self.what,
+                count(of, "file", "files")
+            ),
+        }
+    }
+}
+
+/// What to do about an answer that says that it cannot be done now, unless it says so itself.
+fn advice(message: &str) -> &'static str {
+    // What the coordinator's texts say where waiting alone does not help, or where it tries again itself.
+    const SAID: [&str; 6] = [
+        "try again",
+        "trying again",
+        "correct the cause",
+        "is used again when",
+        "put the file back",
+        "fovea dataset add",
+    ];
+    let message = message.to_lowercase();
+    match SAID.iter().any(|said| message.contains(said)) {
+        true => "",
+        false => ". Try again in a moment",
     }
 }
 
@@ -226,7 +254,8 @@ Exit codes:
   4    the coordinator refused
   5    the run failed
   6    the run was cancelled
-  7    stored data are wrong: an audit found problems, a checkpoint or pack is corrupt or missing
+  7    stored data are wrong: an audit found problems, a stored file is corrupt or missing, or belongs
+       to no run
   8    stored data cannot be read now, and none that could be read are wrong: try again
   130  stopped by a signal (Ctrl-C, TERM, HUP, USR1, USR2)
   141  standard output was closed";
@@ -269,7 +298,10 @@ impl Error {
     pub fn with_hint(self, hint: impl FnOnce() -> String) -> Self {
         match self {
             Error::Precondition { message, .. } => Error::Precondition {
-                hint_text: if message.contains("fovea ") || message.contains("--") {
+                hint_text: if ["fovea ", "--", "try again"]
+                    .iter()
+                    .any(|said| message.contains(said))
+                {
                     String::new()
                 } else {
                     hint()

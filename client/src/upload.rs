@@ -35,8 +35,13 @@ pub enum Outcome {
     Added,
     /// Verified it: it was there, and every digest is right.
     Unchanged,
-    /// Replaced the packs with these indices, which were missing or corrupt.
-    Repaired(Vec<u32>),
+    /// Replaced what was missing or corrupt.
+    Repaired {
+        /// Indices of packs.
+        packs: Vec<u32>,
+        /// Which of manifest.json and index.csv.
+        files: Vec<String>,
+    },
 }
 
 impl Client {
@@ -104,6 +109,7 @@ fn added(reply: pb::CreateDatasetResponse) -> Result<Added, Error> {
         dataset,
         outcome,
         repaired_packs,
+        repaired_files,
     } = reply;
     Ok(Added {
         dataset: dataset
@@ -113,7 +119,10 @@ fn added(reply: pb::CreateDatasetResponse) -> Result<Added, Error> {
             // One that does not name an outcome answers only once it has stored everything.
             Ok(Wire::Added | Wire::Unspecified) => Outcome::Added,
             Ok(Wire::Unchanged) => Outcome::Unchanged,
-            Ok(Wire::Repaired) => Outcome::Repaired(repaired_packs),
+            Ok(Wire::Repaired) => Outcome::Repaired {
+                packs: repaired_packs,
+                files: repaired_files,
+            },
             Err(_) => {
                 return Err(Error::Protocol(format!(
                     "outcome of an upload is {outcome}, expected 0 to 3"

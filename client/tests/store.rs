@@ -59,6 +59,37 @@ async fn removals_name_what_was_freed() {
 }
 
 #[tokio::test]
+async fn the_newest_checkpoint_is_removed_by_that_name() {
+    let fake = Fake::new(State {
+        run: Some(run_after("dr-1", Phase::Completed, 3)),
+        ..State::default()
+    });
+    let address = fake.serve().await;
+    let output = fovea(&address, &["checkpoint", "rm", "dr-1", "newest"]).await;
+    assert!(
+        stderr(&output).contains("Remove 1 checkpoint of run dr-1 (step 36)?"),
+        "the question names the step: {}",
+        stderr(&output)
+    );
+    let args = ["checkpoint", "rm", "dr-1", "36", "newest", "12", "--yes"];
+    let output = fovea(&address, &args).await;
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(fake.0.lock().unwrap().deleted, ["dr-1/36", "dr-1/12"]);
+    for args in [
+        &["checkpoint", "rm", "dr-1", "latest", "--yes"][..],
+        &["resume", "dr-1", "--checkpoint", "latest"],
+    ] {
+        let output = fovea(&address, args).await;
+        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+        assert!(
+            stderr(&output).contains("give the step as a number, or `newest`"),
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_failed_removal_does_not_stop_the_others() {
     let fake = Fake::default();
     fake.0.lock().unwrap().delete_refusals = [
@@ -287,8 +318,7 @@ async fn each_problem_of_a_store_has_state_and_action() {
     );
     assert_eq!(
         stderr(&output),
-        "fovea: the coordinator's store: of 17 files, 1 corrupt, 1 missing, 1 unreadable now (try \
-         again)\n"
+        "fovea: the coordinator's store: 1 corrupt, 1 missing, 1 unreadable now (try again)\n"
     );
 
     let lines = json(&fovea(&address, &["--json", "admin", "verify"]).await);
@@ -311,6 +341,20 @@ async fn each_problem_of_a_store_has_state_and_action() {
     let address = store(vec![unreadable(), summary(1)]).serve().await;
     let output = fovea(&address, &["admin", "verify"]).await;
     assert_eq!(output.status.code(), Some(8), "{}", stderr(&output));
+
+    let unlisted = problem("checkpoints of t-9", pb::FileState::Unlisted, "no such run");
+    let address = store(vec![unlisted, summary(1)]).serve().await;
+    let output = fovea(&address, &["admin", "verify"]).await;
+    assert_eq!(output.status.code(), Some(7), "{}", stderr(&output));
+    let text = stdout(&output);
+    assert!(
+        text.starts_with("UNLISTED checkpoints of t-9: no such run\n"),
+        "{text}"
+    );
+    assert_eq!(
+        stderr(&output),
+        "fovea: the coordinator's store: 1 unlisted\n"
+    );
 }
 
 #[tokio::test]

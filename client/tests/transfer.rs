@@ -278,26 +278,37 @@ async fn an_early_reply_ends_an_upload() {
     let set = prepared_of(dir.path(), 16, 320);
     let set_text = set.to_str().unwrap();
     let manifest = std::fs::read(set.join("manifest.json")).unwrap();
-    let reply = |outcome: Outcome, repaired: &[u32]| pb::CreateDatasetResponse {
+    let reply = |outcome: Outcome, packs: &[u32], files: &[&str]| pb::CreateDatasetResponse {
         dataset: Some(common::describe(&manifest)),
         outcome: outcome.into(),
-        repaired_packs: repaired.to_vec(),
+        repaired_packs: packs.to_vec(),
+        repaired_files: files.iter().map(ToString::to_string).collect(),
     };
     let cases = [
         (
-            reply(Outcome::Unchanged, &[]),
+            reply(Outcome::Unchanged, &[], &[]),
             "dataset set is unchanged, all digests are right: ",
-            serde_json::json!(["unchanged", [], true]),
+            serde_json::json!(["unchanged", [], [], true]),
         ),
         (
-            reply(Outcome::Repaired, &[1]),
+            reply(Outcome::Repaired, &[1], &[]),
             "packs was damaged and has been replaced (pack 1): ",
-            serde_json::json!(["repaired", [1], true]),
+            serde_json::json!(["repaired", [1], [], true]),
         ),
         (
-            reply(Outcome::Repaired, &[0, 3]),
+            reply(Outcome::Repaired, &[0, 3], &[]),
             "packs were damaged and have been replaced (pack 0, 3): ",
-            serde_json::json!(["repaired", [0, 3], true]),
+            serde_json::json!(["repaired", [0, 3], [], true]),
+        ),
+        (
+            reply(Outcome::Repaired, &[], &["index.csv"]),
+            "dataset set was repaired, index.csv was missing or damaged and has been replaced: ",
+            serde_json::json!(["repaired", [], ["index.csv"], true]),
+        ),
+        (
+            reply(Outcome::Repaired, &[1], &["manifest.json", "index.csv"]),
+            "(pack 1), and manifest.json and index.csv were missing or damaged and have been replaced: ",
+            serde_json::json!(["repaired", [1], ["manifest.json", "index.csv"], true]),
         ),
     ];
     for (reply, text, json) in cases {
@@ -310,7 +321,12 @@ async fn an_early_reply_ends_an_upload() {
         let output = fovea(&address, &["--json", "dataset", "add", set_text]).await;
         let d: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
         assert_eq!(
-            serde_json::json!([d["outcome"], d["repaired_packs"], d["already_there"]]),
+            serde_json::json!([
+                d["outcome"],
+                d["repaired_packs"],
+                d["repaired_files"],
+                d["already_there"]
+            ]),
             json
         );
     }

@@ -271,7 +271,11 @@ async fn the_state_of_each_checkpoint_is_shown_and_decides_the_exit_code() {
         }
         let error = stderr(&output);
         assert!(
-            error.ends_with(&format!("fovea: run dr-1: of 3 files, {found}\n")),
+            // The manifests of whole files are files, too.
+            error.ends_with(&format!(
+                "fovea: run dr-1: of {} files, {found}\n",
+                6 - damaged.len()
+            )),
             "{error}"
         );
         assert_eq!(error.contains("were put aside"), found.contains("corrupt"));
@@ -291,6 +295,42 @@ async fn the_state_of_each_checkpoint_is_shown_and_decides_the_exit_code() {
     // Another one is not judged by it.
     let output = fovea(&address, &["checkpoint", "verify", "dr-1", "36"]).await;
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[tokio::test]
+async fn a_manifest_is_a_problem_of_its_own() {
+    use pb::FileState::{Corrupt, Missing, Unreadable};
+    let cases = [
+        (Missing, 7, "1 missing"),
+        (Corrupt, 7, "1 corrupt"),
+        (Unreadable, 8, "1 unreadable now (try again)"),
+    ];
+    for (state, code, found) in cases {
+        let fake = with(run_after("dr-1", Phase::Completed, 3));
+        fake.0.lock().unwrap().damaged_manifests =
+            [(24, (state, "x.json is gone. The weights are good".into()))].into();
+        let address = fake.serve().await;
+        let output = fovea(&address, &["checkpoint", "verify", "dr-1"]).await;
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        let text = stdout(&output);
+        assert_eq!(text.lines().filter(|l| l.ends_with("  ok")).count(), 3);
+        let line = format!(
+            "{} manifest of checkpoint 24: x.json is gone. The weights are good\n",
+            found.split(' ').nth(1).unwrap().to_uppercase()
+        );
+        assert!(text.ends_with(&line), "{text}");
+        // Nothing was put aside.
+        assert_eq!(
+            stderr(&output),
+            format!("fovea: run dr-1: of 6 files, {found}\n")
+        );
+        let lines = json(&fovea(&address, &["--json", "checkpoint", "verify", "dr-1"]).await);
+        assert_eq!(lines[1]["ok"], false);
+        assert_eq!(lines[1]["state"], "ok");
+        assert_eq!(lines[1]["manifest_state"], found.split(' ').nth(1).unwrap());
+        assert_eq!(lines[0]["ok"], true);
+        assert_eq!(lines[0]["manifest_state"], "ok");
+    }
 }
 
 #[tokio::test]

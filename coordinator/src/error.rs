@@ -54,6 +54,9 @@ pub enum ApiError {
     /// It cannot be done now: the same request may succeed later.
     #[error("{0}")]
     Unavailable(String),
+    /// It was done in part: the message says what is done, what is left, and what becomes of that.
+    #[error("{0}")]
+    Incomplete(String),
     /// The coordinator's own trouble.
     #[error("the coordinator could not do it: {0}")]
     Internal(String),
@@ -64,6 +67,16 @@ impl ApiError {
         Self::Invalid {
             field: field.into(),
             problem: problem.to_string(),
+        }
+    }
+
+    /// Something was not removed, and nothing was changed. `again`: the command that asks for it again.
+    pub(crate) fn kept(what: &str, error: &StoreError, again: &str) -> Self {
+        match error {
+            StoreError::Remove { .. } => Self::Precondition(format!(
+                "{what}: {error}. Correct the cause (owner, rights, a read-only file system), then `{again}` again"
+            )),
+            error => Self::from(error),
         }
     }
 
@@ -128,7 +141,8 @@ impl From<&StoreError> for ApiError {
             StoreError::Unavailable { .. }
             | StoreError::Missing { .. }
             | StoreError::Unreadable { .. }
-            | StoreError::Write { .. } => Self::Unavailable(message),
+            | StoreError::Write { .. }
+            | StoreError::Remove { .. } => Self::Unavailable(message),
         }
     }
 }
@@ -155,7 +169,7 @@ impl From<ApiError> for Status {
             ApiError::Damaged(_) => Self::data_loss(message),
             ApiError::BrokenOff(_) => Self::cancelled(message),
             ApiError::ShuttingDown | ApiError::Unavailable(_) => Self::unavailable(message),
-            ApiError::Internal(_) => Self::internal(message),
+            ApiError::Incomplete(_) | ApiError::Internal(_) => Self::internal(message),
         }
     }
 }

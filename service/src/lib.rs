@@ -12,7 +12,7 @@ pub use config::{ConfigError, layered, misspelt, warn_misspelt};
 pub use descriptors::{descriptor_limit, open_descriptors, raise_descriptor_limit};
 pub use logging::{LogFormat, LoggingError, init_logging};
 pub use random::random_bytes;
-pub use shutdown::{FORCED, Shutdown};
+pub use shutdown::{FORCED, Shutdown, StopRequests};
 
 /// Fovea's version with the commit that it was built from.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("FOVEA_COMMIT"), ")");

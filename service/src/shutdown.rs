@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+pub use signals::StopRequests;
 use signals::{Action, Requests, Signals};
 
 /// Exit code of a program that was stopped by force by a second signal.

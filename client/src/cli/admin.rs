@@ -1,4 +1,4 @@
-//! `fovea admin verify`: every pack and checkpoint of the coordinator, compared with its digest.
+//! `fovea admin verify`: every pack and checkpoint of the coordinator, compared with its digest, and what describes them.
 
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,7 @@ pub async fn verify(
         corrupt: 0,
         missing: 0,
         unreadable: 0,
+        unlisted: 0,
     };
     let mut summary = None;
     while let Some(report) = stream.next().await? {
@@ -45,6 +46,7 @@ pub async fn verify(
                     FileState::Corrupt => counts.corrupt += 1,
                     FileState::Missing => counts.missing += 1,
                     FileState::Unreadable => counts.unreadable += 1,
+                    FileState::Unlisted => counts.unlisted += 1,
                 }
             }
             StoreReport::Summary(all) => summary = Some(all),
@@ -60,7 +62,6 @@ pub async fn verify(
     if summary.problems == 0 {
         return Ok(());
     }
-    counts.of = (summary.checkpoints + summary.packs) as usize;
     Err(Error::Verification(counts))
 }
 

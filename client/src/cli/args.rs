@@ -257,9 +257,9 @@ Examples:
 pub struct Resume {
     /// The run's id, such as dr-1
     pub run: String,
-    /// Continue from the checkpoint of this step [default: the newest]
+    /// Continue from the checkpoint of this step, or `newest` [default: newest]
     #[arg(long, value_name = "STEP")]
-    pub checkpoint: Option<u64>,
+    pub checkpoint: Option<Step>,
     /// Follow the run until it ends
     #[arg(long)]
     pub watch: bool,
@@ -290,7 +290,8 @@ Examples:
 The coordinator reads its files. The state of each is ok, missing (its store is there, the file is
 not), unreadable (it cannot be read now, which says nothing about its content) or corrupt (read to the
 end, and size or digest differ). A corrupt file is put aside and no longer listed; nothing else is
-changed. Exit code 0 if all are ok, 7 if one is corrupt or missing, 8 if some are only unreadable.")]
+changed. The manifest of each is looked at, too: without it a checkpoint is as good as before, but a
+journal that is restored from an older backup cannot adopt it. Exit code 0 if all are ok, 7 if one is corrupt or missing, 8 if some are only unreadable.")]
     Verify {
         /// The run's id, such as dr-1
         run: String,
@@ -304,9 +305,9 @@ Example:
     Rm {
         /// The run's id, such as dr-1
         run: String,
-        /// Steps of checkpoints
+        /// Steps of checkpoints, or `newest`
         #[arg(required = true, value_name = "STEP")]
-        steps: Vec<u64>,
+        steps: Vec<Step>,
         /// Do not ask
         #[arg(short, long)]
         yes: bool,
@@ -315,14 +316,15 @@ Example:
 
 #[derive(Debug, Subcommand)]
 pub enum AdminCommand {
-    /// Read every pack and checkpoint of the coordinator and compare digests
+    /// Read every pack, checkpoint and manifest of the coordinator and compare digests
     #[command(after_help = "\
 Example:
   fovea admin verify
 
-Each problem is printed with its state (missing, unreadable, corrupt) and what to do about it. Corrupt
-checkpoints are put aside; nothing else is changed. Exit code 0 if there are no problems, 7 if a file
-is corrupt or missing, 8 if some merely cannot be read now.")]
+Each problem is printed with its state (missing, unreadable, corrupt, unlisted) and what to do about
+it. Unlisted are checkpoints of a run that the journal does not know. Corrupt checkpoints are put
+aside; nothing else is changed. Exit code 0 if there are no problems, 7 if a file is corrupt, missing
+or unlisted, 8 if some merely cannot be read now.")]
     Verify {
         /// Leave out the checkpoints
         #[arg(long)]
@@ -369,9 +371,9 @@ pub struct Local {
     /// Continue a run of --data-dir
     #[arg(long, value_name = "RUN")]
     pub resume: Option<String>,
-    /// With --resume: from the checkpoint of this step [default: the newest]
+    /// With --resume: from the checkpoint of this step, or `newest` [default: newest]
     #[arg(long, value_name = "STEP", conflicts_with = "file")]
-    pub checkpoint: Option<u64>,
+    pub checkpoint: Option<Step>,
     /// Device of the workers, as in `fovea-worker --device` [default: the worker's choice]
     #[arg(long)]
     pub device: Option<String>,

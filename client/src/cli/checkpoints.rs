@@ -102,32 +102,52 @@ pub async fn verify(
         info,
         state,
         problem,
+        manifest_state,
+        manifest_problem,
     } in &verified
     {
         output.record(&Record::Verified {
             run,
             info,
-            ok: *state == FileState::Ok,
+            ok: *state == FileState::Ok && *manifest_state == FileState::Ok,
             state: *state,
             problem,
+            manifest_state: *manifest_state,
+            manifest_problem,
         });
     }
     output.lines(verified_table(&verified, now_ms()).lines());
-    let in_state = |state| verified.iter().filter(|v| v.state == state).count();
-    if in_state(FileState::Ok) == verified.len() {
+    for v in &verified {
+        if v.manifest_state != FileState::Ok {
+            output.line(format!(
+                "{} manifest of checkpoint {}: {}",
+                v.manifest_state.as_str().to_uppercase(),
+                v.info.step,
+                v.manifest_problem
+            ));
+        }
+    }
+    let in_state = |state| {
+        let files = verified.iter().flat_map(|v| [v.state, v.manifest_state]);
+        files.filter(|found| *found == state).count()
+    };
+    if in_state(FileState::Ok) == 2 * verified.len() {
         return Ok(());
     }
-    if in_state(FileState::Corrupt) > 0 {
+    let whole = verified.iter().filter(|v| v.state == FileState::Ok).count();
+    if verified.iter().any(|v| v.state == FileState::Corrupt) {
         output.remark(format!(
             "corrupt checkpoints were put aside; `fovea checkpoints {run}` lists the remaining ones"
         ));
     }
     Err(Error::Verification(VerifiedCounts {
         what: format!("run {run}"),
-        of: verified.len(),
+        // With the manifests of those that are whole.
+        of: verified.len() + whole,
         corrupt: in_state(FileState::Corrupt),
         missing: in_state(FileState::Missing),
         unreadable: in_state(FileState::Unreadable),
+        unlisted: in_state(FileState::Unlisted),
     }))
 }
 
@@ -137,6 +157,7 @@ fn verified_table(verified: &[VerifiedCheckpoint], now_ms: u64) -> Table {
         info,
         state,
         problem,
+        ..
     } in verified
     {
         table.row([
@@ -146,7 +167,10 @@ fn verified_table(verified: &[VerifiedCheckpoint], now_ms: u64) -> Table {
             info.sha256.chars().take(16).collect(),
             match state {
                 FileState::Ok => state.as_str().to_owned(),
-                FileState::Missing | FileState::Unreadable | FileState::Corrupt => {
+                FileState::Missing
+                | FileState::Unreadable
+                | FileState::Corrupt
+                | FileState::Unlisted => {
                     format!("{}: {problem}", state.as_str().to_uppercase())
                 }
             },
@@ -156,7 +180,7 @@ fn verified_table(verified: &[VerifiedCheckpoint], now_ms: u64) -> Table {
 }
 
 /// The step of a run's newest checkpoint.
-async fn newest(client: &Client, run: &str) -> Result<u64, Error> {
+pub(super) async fn newest(client: &Client, run: &str) -> Result<u64, Error> {
     let checkpoints = client.checkpoints(run).await?;
     checkpoints
         .last()

@@ -23,16 +23,17 @@ pub async fn add(client: &Client, dir: &Path, output: &Output) -> Result<(), Err
 
 /// The JSON form of an addition.
 pub fn record(added: &Added) -> Record<'_> {
-    let (outcome, repaired): (_, &[u32]) = match &added.outcome {
-        Outcome::Added => ("added", &[]),
-        Outcome::Unchanged => ("unchanged", &[]),
-        Outcome::Repaired(packs) => ("repaired", packs),
+    let (outcome, packs, files): (_, &[u32], &[String]) = match &added.outcome {
+        Outcome::Added => ("added", &[], &[]),
+        Outcome::Unchanged => ("unchanged", &[], &[]),
+        Outcome::Repaired { packs, files } => ("repaired", packs, files),
     };
     Record::Dataset {
         dataset: &added.dataset,
         already_there: Some(added.outcome != Outcome::Added),
         outcome: Some(outcome),
-        repaired_packs: Some(repaired),
+        repaired_packs: Some(packs),
+        repaired_files: Some(files),
     }
 }
 
@@ -42,17 +43,14 @@ pub fn added_line(added: &Added) -> String {
     let done = match &added.outcome {
         Outcome::Added => "was added".into(),
         Outcome::Unchanged => "is unchanged, all digests are right".into(),
-        Outcome::Repaired(packs) => {
-            let listed: Vec<String> = packs.iter().map(u32::to_string).collect();
-            format!(
-                "was repaired, {} of {} {} damaged and {} been replaced (pack {})",
-                packs.len(),
-                count(d.packs, "pack", "packs"),
-                plural(packs.len(), "was", "were"),
-                plural(packs.len(), "has", "have"),
-                listed.join(", ")
-            )
-        }
+        Outcome::Repaired { packs, files } => format!(
+            "was repaired, {}",
+            [packs_line(d.packs, packs), files_line(files)]
+                .into_iter()
+                .flatten()
+                .collect::<Vec<_>>()
+                .join(", and ")
+        ),
     };
     format!(
         "dataset {} {done}: {} to train on, {} held out, {} px, {}",
@@ -62,6 +60,33 @@ pub fn added_line(added: &Added) -> String {
         d.image_size,
         bytes(d.size_bytes),
     )
+}
+
+/// Which packs were replaced.
+fn packs_line(of: u32, packs: &[u32]) -> Option<String> {
+    let listed: Vec<String> = packs.iter().map(u32::to_string).collect();
+    (!packs.is_empty()).then(|| {
+        format!(
+            "{} of {} {} damaged and {} been replaced (pack {})",
+            packs.len(),
+            count(of, "pack", "packs"),
+            plural(packs.len(), "was", "were"),
+            plural(packs.len(), "has", "have"),
+            listed.join(", ")
+        )
+    })
+}
+
+/// Which of the describing files were replaced.
+fn files_line(files: &[String]) -> Option<String> {
+    (!files.is_empty()).then(|| {
+        format!(
+            "{} {} missing or damaged and {} been replaced",
+            files.join(" and "),
+            plural(files.len(), "was", "were"),
+            plural(files.len(), "has", "have"),
+        )
+    })
 }
 
 /// Offers a dataset, with a bar in a terminal.
@@ -105,6 +130,7 @@ pub async fn list(client: &Client, output: &Output) -> Result<(), Error> {
             already_there: None,
             outcome: None,
             repaired_packs: None,
+            repaired_files: None,
         });
         table.row([
             dataset.name.clone(),

@@ -27,10 +27,10 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
   epoch        run, epoch (from 0), step, train_loss, validation {samples, positives, loss,
                accuracy, auc, sensitivity, specificity, quadratic_kappa, confusion}
   checkpoint   run, step, generation, bytes, sha256, stored_at_ms, fingerprint, path (when fetched)
-  verified     run, ok, state (ok, missing, unreadable, corrupt), problem (empty when ok), and the
-               fields of a checkpoint
+  verified     run, ok, state (ok, missing, unreadable, corrupt), problem (empty when ok),
+               manifest_state, manifest_problem, and the fields of a checkpoint
   verify_progress   read_bytes, total_bytes, what (every 30 s)
-  verify_problem    what, state, problem, action
+  verify_problem    what, state (also unlisted), problem, action
   verify_summary    checkpoints, packs, read_bytes, problems
   removed      kind (run, checkpoint, dataset), name (of a checkpoint RUN/STEP), checkpoints,
                freed_bytes
@@ -39,7 +39,8 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
                samples_used, steps, total_steps, ledger_bytes, problems (at most 100)
   dataset      name, digest, image_size, train_samples, validation_samples, train_grades,
                validation_grades, packs, size_bytes, problem (empty when none is known), and after
-               add outcome (added, unchanged, repaired), repaired_packs, already_there
+               add outcome (added, unchanged, repaired), repaired_packs, repaired_files,
+               already_there
   prepared     dir, digest, train, validation, patients, packs, excluded, warnings
   synthetic    dir, patients, images
   note         run, event (its name, such as worker.evicted, or null), text

@@ -9,7 +9,7 @@ use fovea_core::spec::RunSpec;
 use fovea_dataset::Dataset;
 use serde::Serialize;
 
-use super::args::Local;
+use super::args::{Local, Step};
 use super::checkpoints::fetch_with_bar;
 use super::datasets::{self, add_with_bar, added_line};
 use super::follow::{Screen, verdict};
@@ -244,12 +244,13 @@ async fn begin(
                 )));
             }
             // A run that was interrupted by the end of its coordinator continues by itself.
+            let chosen = command.checkpoint.and_then(Step::number);
             let run = if run.phase.is_terminal() || command.checkpoint.is_some() {
-                client.resume(&run.id, command.checkpoint).await?
+                client.resume(&run.id, chosen).await?
             } else {
                 run
             };
-            output.line(runs::resumed(&run, command.checkpoint));
+            output.line(runs::resumed(&run, chosen));
             Ok(Some((run, workers)))
         }
         Task::Train { spec, workers } => {

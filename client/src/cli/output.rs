@@ -43,6 +43,8 @@ pub enum Record<'a> {
         ok: bool,
         state: FileState,
         problem: &'a str,
+        manifest_state: FileState,
+        manifest_problem: &'a str,
     },
     VerifyProgress(&'a StoreProgress),
     VerifyProblem(&'a StoreProblem),
@@ -75,6 +77,8 @@ pub enum Record<'a> {
         outcome: Option<&'static str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         repaired_packs: Option<&'a [u32]>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        repaired_files: Option<&'a [String]>,
     },
     Prepared {
         dir: &'a Path,

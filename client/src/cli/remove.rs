@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use super::args::Step;
+use super::checkpoints::newest;
 use super::format::bytes;
 use super::output::{Kind, Output, Record};
 use crate::client::Client;
@@ -103,10 +105,23 @@ fn refusal(run: &RunInfo, with_checkpoints: bool) -> Option<String> {
 pub async fn checkpoints(
     client: &Client,
     run: &str,
-    steps: &[u64],
+    steps: &[Step],
     yes: bool,
     output: &Output,
 ) -> Result<(), Error> {
+    // Before the question, which names what is removed.
+    let mut numbers = Vec::new();
+    for step in steps {
+        let number = match step {
+            Step::At(step) => *step,
+            Step::Newest => newest(client, run).await?,
+        };
+        // Named twice, such as by its number and as the newest.
+        if !numbers.contains(&number) {
+            numbers.push(number);
+        }
+    }
+    let steps = numbers;
     if !yes {
         let listed: Vec<String> = steps.iter().map(u64::to_string).collect();
         let question = format!(
@@ -120,7 +135,7 @@ pub async fn checkpoints(
         }
     }
     let mut tally = Tally::new(Kind::Checkpoint, steps.len(), output);
-    for step in steps {
+    for step in &steps {
         let removed = client.remove_checkpoint(run, *step).await.map_err(|error| {
             error.with_hint(|| format!("`fovea checkpoints {run}` lists what can be removed"))
         });

@@ -2,7 +2,7 @@
 
 use fovea_core::spec::{BestBy, CheckpointSpec, RunSpec};
 
-use super::args::{Resume, Submit};
+use super::args::{Resume, Step, Submit};
 use super::follow::follow;
 use super::format::{ago, bytes, now_ms, rate, share, without_event};
 use super::narrate::{EPOCH_HEADING, epoch_line};
@@ -251,9 +251,10 @@ pub async fn pause(client: &Client, run_id: &str, output: &Output) -> Result<(),
 
 /// Resumes a run, and follows it if asked.
 pub async fn resume(client: &Client, command: &Resume, output: &Output) -> Result<(), Error> {
-    let run = client.resume(&command.run, command.checkpoint).await?;
+    let chosen = command.checkpoint.and_then(Step::number);
+    let run = client.resume(&command.run, chosen).await?;
     output.record(&Record::Run(&run));
-    output.line(resumed(&run, command.checkpoint));
+    output.line(resumed(&run, chosen));
     if command.watch {
         return follow(client, &run.id, PATIENCE_S, output).await;
     }

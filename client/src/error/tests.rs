@@ -67,6 +67,10 @@ fn a_hint_is_added_only_where_the_coordinator_gives_none() {
         refused("run dr-1 is running; `fovea cancel dr-1` stops it"),
         "the coordinator refused: run dr-1 is running; `fovea cancel dr-1` stops it"
     );
+    assert_eq!(
+        refused("its last checkpoint is being stored; try again in a moment"),
+        "the coordinator refused: its last checkpoint is being stored; try again in a moment"
+    );
 }
 
 #[test]
@@ -78,6 +82,7 @@ fn unreadable_alone_has_an_exit_code_of_its_own() {
             corrupt,
             missing,
             unreadable,
+            unlisted: 0,
         })
     };
     assert_eq!(counts(1, 0, 1).exit_code(), 7);
@@ -87,4 +92,39 @@ fn unreadable_alone_has_an_exit_code_of_its_own() {
         counts(1, 0, 1).to_string(),
         "run dr-1: of 3 files, 1 corrupt, 1 unreadable now (try again)"
     );
+}
+
+#[test]
+fn trying_again_in_a_moment_is_advised_only_where_nothing_else_is() {
+    let cases = [
+        ("the journal is behind", true),
+        (
+            "the coordinator is shutting down; try again when it is back",
+            false,
+        ),
+        (
+            "pack 3, could not be compared, so it was not replaced: /data/p cannot be read: x; correct the cause",
+            false,
+        ),
+        (
+            "/data/x cannot be read: Permission denied (os error 13). Nothing was deleted; correct the cause and it is \
+             used again",
+            false,
+        ),
+        (
+            "the checkpoint store in /data is unavailable: there is no store.json now. Nothing was deleted; it is used \
+             again when it is back",
+            false,
+        ),
+        (
+            "x is missing, though its store is there. Put the file back; nothing was deleted",
+            false,
+        ),
+    ];
+    for (message, advised) in cases {
+        let error = Error::from_status(&Status::unavailable(message), "http://h:1");
+        let text = error.to_string();
+        assert_eq!(text.ends_with(". Try again in a moment"), advised, "{text}");
+        assert_eq!(error.exit_code(), 3, "{text}");
+    }
 }

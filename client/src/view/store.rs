@@ -18,6 +18,8 @@ pub enum FileState {
     Unreadable,
     /// Read to the end, and size or digest differ.
     Corrupt,
+    /// In the store, and unknown to the coordinator's journal.
+    Unlisted,
 }
 
 impl FileState {
@@ -28,6 +30,7 @@ impl FileState {
             FileState::Missing => "missing",
             FileState::Unreadable => "unreadable",
             FileState::Corrupt => "corrupt",
+            FileState::Unlisted => "unlisted",
         }
     }
 
@@ -38,10 +41,11 @@ impl FileState {
             Ok(pb::FileState::Missing) => Ok(FileState::Missing),
             Ok(pb::FileState::Unreadable) => Ok(FileState::Unreadable),
             Ok(pb::FileState::Corrupt) => Ok(FileState::Corrupt),
+            Ok(pb::FileState::Unlisted) => Ok(FileState::Unlisted),
             Ok(pb::FileState::Unspecified) if problem.is_empty() => Ok(FileState::Ok),
             Ok(pb::FileState::Unspecified) => Ok(FileState::Corrupt),
             Err(_) => Err(Error::Protocol(format!(
-                "state of a file is {state}, expected 1 to 4"
+                "state of a file is {state}, expected 1 to 5"
             ))),
         }
     }
@@ -56,6 +60,10 @@ pub struct VerifiedCheckpoint {
     pub state: FileState,
     /// What was found; empty if the file is whole.
     pub problem: String,
+    /// The state of its manifest, which is looked at if the file is whole.
+    pub manifest_state: FileState,
+    /// What is wrong with the manifest and what to do; empty if nothing is.
+    pub manifest_problem: String,
 }
 
 impl TryFrom<pb::VerifiedCheckpoint> for VerifiedCheckpoint {
@@ -66,6 +74,8 @@ impl TryFrom<pb::VerifiedCheckpoint> for VerifiedCheckpoint {
             checkpoint,
             problem,
             state,
+            manifest_state,
+            manifest_problem,
         } = wire;
         Ok(Self {
             info: checkpoint
@@ -73,6 +83,8 @@ impl TryFrom<pb::VerifiedCheckpoint> for VerifiedCheckpoint {
                 .try_into()?,
             state: FileState::from_wire(state, &problem)?,
             problem,
+            manifest_state: FileState::from_wire(manifest_state, &manifest_problem)?,
+            manifest_problem,
         })
     }
 }

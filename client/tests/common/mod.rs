@@ -50,6 +50,8 @@ pub struct State {
     pub audit: pb::AuditReport,
     /// State and problem of stored checkpoints, by step; the others are whole.
     pub damaged: BTreeMap<u64, (pb::FileState, String)>,
+    /// The manifests that a verification finds wrong, by step.
+    pub damaged_manifests: BTreeMap<u64, (pb::FileState, String)>,
     /// Statuses of Watch calls, in order, before `watches` is used.
     pub watch_refusals: VecDeque<Status>,
     /// Statuses of removals, by `run`, `run/step` or dataset; others succeed.
@@ -325,9 +327,16 @@ impl Checkpoints for Fake {
                 .get(&checkpoint.step)
                 .cloned()
                 .unwrap_or((pb::FileState::Ok, String::new()));
+            let (manifest, manifest_problem) = state
+                .damaged_manifests
+                .get(&checkpoint.step)
+                .cloned()
+                .unwrap_or_default();
             pb::VerifiedCheckpoint {
                 state: file.into(),
                 problem,
+                manifest_state: manifest.into(),
+                manifest_problem,
                 checkpoint: Some(checkpoint),
             }
         };
@@ -368,6 +377,7 @@ impl Datasets for Fake {
             dataset: Some(dataset),
             outcome: pb::create_dataset_response::Outcome::Added.into(),
             repaired_packs: Vec::new(),
+            repaired_files: Vec::new(),
         }))
     }
 

@@ -14,7 +14,7 @@ use tracing::warn;
 
 use crate::error::ApiError;
 use crate::messages::Reply;
-use crate::store::{DatasetStore, HeldDataset, StoreError, Verified};
+use crate::store::{DatasetStore, DescribingFile, HeldDataset, StoreError, Verified};
 
 pub(crate) use task::start;
 
@@ -188,8 +188,15 @@ impl Entry {
 #[derive(Debug)]
 pub(crate) struct Added {
     pub held: Arc<HeldDataset>,
-    /// None: it is new. Otherwise the packs that were replaced.
-    pub repaired: Option<Vec<u32>>,
+    /// None: it is new. Otherwise what was replaced.
+    pub repaired: Option<Repaired>,
+}
+
+/// The files of a dataset that were replaced, because they were missing or corrupt.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Repaired {
+    pub packs: Vec<u32>,
+    pub files: Vec<DescribingFile>,
 }
 
 enum Command {

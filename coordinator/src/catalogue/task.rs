@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fovea_core::count::count;
 use fovea_core::ids::DatasetName;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
-use super::{Added, Catalogue, Command, Datasets, Entry, Problem, Problems, name_taken};
+use super::{Added, Catalogue, Command, Datasets, Entry, Problem, Problems, Repaired, name_taken};
 use crate::blocking::blocking;
 use crate::error::ApiError;
 use crate::journal::Journal;
@@ -78,6 +79,7 @@ impl Task {
             held,
             added,
             repaired,
+            repaired_files,
             unreadable,
         } = blocking(move || upload.store()).await??;
         if let Some((pack, error)) = unreadable.first() {
@@ -85,10 +87,13 @@ impl Task {
             let pack = *pack;
             let error = ApiError::from(error);
             return Err(ApiError::Unavailable(format!(
-                "dataset {name}, pack {pack}, cannot be read now ({error}), so it was not replaced; correct the cause and try again"
+                "dataset {name}, pack {pack}, could not be compared, so it was not replaced: {error}"
             )));
         }
-        let repaired = (!added).then_some(repaired);
+        let repaired = (!added).then_some(Repaired {
+            packs: repaired,
+            files: repaired_files,
+        });
         self.journal
             .put_dataset(&name, &digest)
             .await
@@ -101,8 +106,16 @@ impl Task {
                 validation = held.validation,
                 "dataset.added: {name}"
             ),
-            Some(packs) => {
-                info!(dataset = %name, digest, ?packs, "dataset.repaired: {name}: {} packs replaced", packs.len())
+            Some(Repaired { packs, files }) => {
+                let replaced = packs.len() + files.len();
+                info!(
+                    dataset = %name,
+                    digest,
+                    ?packs,
+                    ?files,
+                    "dataset.repaired: {name}: {} replaced",
+                    count(replaced, "file", "files")
+                );
             }
         }
         let held = Arc::new(held);
@@ -127,6 +140,14 @@ impl Task {
     async fn remove(&mut self, name: DatasetName) -> Result<u64, ApiError> {
         let entry = self.shown.borrow().entries.get(&name).cloned();
         let entry = entry.ok_or_else(|| ApiError::no_dataset(&name))?;
+        let (store, digest) = (self.store.clone(), entry.digest.clone());
+        if let Err(error) = blocking(move || store.check_removable(&digest)).await? {
+            return Err(ApiError::kept(
+                &format!("dataset {name} was not removed and stays listed"),
+                &error,
+                &format!("fovea dataset rm {name}"),
+            ));
+        }
         self.journal
             .remove_dataset(&name)
             .await
@@ -148,7 +169,13 @@ impl Task {
         let bytes = match removed {
             Ok(bytes) => bytes,
             Err(StoreError::Missing { .. }) => 0,
-            Err(error) => return Err(ApiError::from(&error)),
+            Err(error) => {
+                warn!(dataset = %name, %error, "dataset.not_removed: {name}: {error}");
+                return Err(ApiError::Incomplete(format!(
+                    "dataset {name} is not listed any more, but its files could not all be removed: {error}. Correct the \
+                     cause; the next start of the coordinator removes what is left, or names it (dataset.unlisted)"
+                )));
+            }
         };
         info!(dataset = %name, bytes, "dataset.deleted: {name}: on request");
         Ok(bytes)

@@ -120,10 +120,14 @@ impl Actor {
                 self.run.phase_name()
             ))));
         }
-        // While the store is away nothing is taken off the list: the file would stay and nobody would know of it.
-        let store = self.cx.store.clone();
-        if let Err(error) = blocking(move || store.check()).await? {
-            return Ok(Err(ApiError::from(&error)));
+        // Nothing is taken off the list whose files cannot be removed: they would stay and nobody would know of them.
+        let (store, name) = (self.cx.store.clone(), id.clone());
+        if let Err(error) = blocking(move || store.check_removable(&name)).await? {
+            return Ok(Err(ApiError::kept(
+                &format!("checkpoint {step} of run {id} was not removed and stays listed"),
+                &error,
+                &format!("fovea checkpoint rm {id} {step}"),
+            )));
         }
         let before = self.run.clone();
         let info = self.run.checkpoints.remove(at);
@@ -150,7 +154,13 @@ impl Actor {
                 info!(run_id = %id, step, bytes, "checkpoint.deleted: {id} step {step}: on request");
                 Ok(bytes)
             }
-            Err(error) => Err(ApiError::from(&error)),
+            Err(error) => {
+                warn!(run_id = %id, step, %error, "checkpoint.not_removed: {id} step {step}: {error}");
+                Err(ApiError::Incomplete(format!(
+                    "checkpoint {step} of run {id} is not listed any more, but its files could not be removed: {error}. \
+                     Correct the cause; the next start of the coordinator moves them to the trash"
+                )))
+            }
         })
     }
 
@@ -179,11 +189,27 @@ impl Actor {
                 plural(checkpoints, "it", "them")
             ))));
         }
+        let with = match with_checkpoints {
+            true => " --with-checkpoints",
+            false => "",
+        };
+        let again = format!("fovea runs rm {id}{with}");
+        let (store, name) = (self.cx.store.clone(), id.clone());
+        if let Err(error) = blocking(move || store.check_removable(&name)).await? {
+            let what = format!("run {id} was not removed and stays listed");
+            return Ok(Err(ApiError::kept(&what, &error, &again)));
+        }
         // Files first: a removal that is cut off can be repeated as long as the run is listed.
         let (store, name) = (self.cx.store.clone(), id.clone());
         let bytes = match blocking(move || store.remove_run(&name)).await? {
             Ok(bytes) => bytes,
-            Err(error) => return Ok(Err(ApiError::from(&error))),
+            Err(error) => {
+                warn!(run_id = %id, %error, "run.not_deleted: {id}: {error}");
+                return Ok(Err(ApiError::Incomplete(format!(
+                    "run {id} stays listed, and some of its files may be gone: {error}. Correct the cause, then `{again}` \
+                     removes the rest"
+                ))));
+            }
         };
         self.flush().await?;
         if let Err(error) = self.cx.journal.remove_run(self.run.number).await {

@@ -6,7 +6,7 @@ use fovea_proto::pb::checkpoint_chunk::Part;
 use fovea_proto::pb::checkpoints_server::Checkpoints;
 use tonic::{Request, Response, Status};
 
-use super::admin::{file_state, report_file};
+use super::file_state::{file_state, is_listed, manifest_cure, report_file};
 use super::transfer::{Answers, Stored, send_file};
 use super::{Context, check, peer};
 use crate::blocking::blocking;
@@ -97,7 +97,20 @@ impl Checkpoints for CheckpointsService {
         let mut verified = Vec::with_capacity(wanted.len());
         for info in wanted {
             let (store, id, reading) = (self.0.checkpoints.clone(), run.clone(), info.clone());
-            let result = blocking(move || store.verify(&id, &reading, |_| {})).await?;
+            let verify = move || {
+                let result = store.verify(&id, &reading, |_| {});
+                let manifest = result.is_ok().then(|| store.verify_manifest(&id, &reading));
+                (result, manifest)
+            };
+            let (result, manifest) = blocking(verify).await?;
+            let manifest_problem = match &manifest {
+                Some(Err(error)) if is_listed(&self.0, &run, &info).await? => {
+                    format!("{error}. {}", manifest_cure(&run, error))
+                }
+                // Retention or a person removed it since the verification began.
+                Some(Err(_)) => continue,
+                Some(Ok(())) | None => String::new(),
+            };
             verified.push(pb::VerifiedCheckpoint {
                 checkpoint: Some((&info).into()),
                 state: file_state(&result).into(),
@@ -106,6 +119,11 @@ impl Checkpoints for CheckpointsService {
                     .err()
                     .map(ToString::to_string)
                     .unwrap_or_default(),
+                manifest_state: manifest
+                    .as_ref()
+                    .map_or(pb::FileState::Unspecified, file_state)
+                    .into(),
+                manifest_problem,
             });
             report_file(&self.0, &run, info, result).await;
         }

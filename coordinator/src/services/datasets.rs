@@ -16,7 +16,7 @@ use tracing::warn;
 use super::transfer::{Answers, Receiving, Stored, send_file};
 use super::{Context, check, peer};
 use crate::blocking::blocking;
-use crate::catalogue::name_taken;
+use crate::catalogue::{Repaired, name_taken};
 use crate::error::ApiError;
 use crate::store::{HeldDataset, Upload};
 
@@ -156,9 +156,10 @@ impl Datasets for DatasetsService {
             .collect();
         if !needing.is_empty() {
             return Err(ApiError::Precondition(format!(
-                "dataset {name} is needed by {}; cancel {} first (`fovea cancel RUN`)",
+                "dataset {name} is needed by {}; cancel {} first ({})",
                 needing.join(", "),
-                plural(needing.len(), "it", "them")
+                plural(needing.len(), "it", "them"),
+                listed_commands(&needing)
             ))
             .into());
         }
@@ -191,7 +192,7 @@ impl DatasetsService {
                 return Err(name_taken(name, digest));
             }
             if let Some(held) = self.sound(name, digest).await? {
-                return Ok(answer(&held, Outcome::Unchanged, Vec::new()));
+                return Ok(answer(&held, Outcome::Unchanged, Repaired::default()));
             }
         }
         let store = self.0.dataset_files.clone();
@@ -217,9 +218,11 @@ impl DatasetsService {
         let verified = blocking(move || upload.verify()).await??;
         let added = self.0.datasets.add(verified).await?;
         Ok(match added.repaired {
-            None => answer(&added.held, Outcome::Added, Vec::new()),
-            Some(packs) if packs.is_empty() => answer(&added.held, Outcome::Unchanged, packs),
-            Some(packs) => answer(&added.held, Outcome::Repaired, packs),
+            None => answer(&added.held, Outcome::Added, Repaired::default()),
+            Some(none) if none == Repaired::default() => {
+                answer(&added.held, Outcome::Unchanged, none)
+            }
+            Some(repaired) => answer(&added.held, Outcome::Repaired, repaired),
         })
     }
 
@@ -234,8 +237,12 @@ impl DatasetsService {
             return Ok(None);
         };
         let (store, reading) = (self.0.dataset_files.clone(), Arc::clone(&held));
-        let problems = blocking(move || store.verify(&reading, |_| {})).await?;
-        if problems.is_empty() {
+        let verify = move || {
+            let packs = store.verify(&reading, |_| {});
+            (packs, store.verify_description(&reading))
+        };
+        let (problems, of_files) = blocking(verify).await?;
+        if problems.is_empty() && of_files.is_empty() {
             self.0.datasets.sound(digest).await;
             return Ok(Some(held));
         }
@@ -267,11 +274,22 @@ fn explained(name: &DatasetName, pack: u32, error: &ApiError) -> ApiError {
     }
 }
 
-fn answer(held: &HeldDataset, outcome: Outcome, repaired: Vec<u32>) -> pb::CreateDatasetResponse {
+/// The commands that cancel these runs, for people.
+fn listed_commands(runs: &[String]) -> String {
+    let commands: Vec<String> = runs
+        .iter()
+        .map(|id| format!("`fovea cancel {id}`"))
+        .collect();
+    commands.join(", ")
+}
+
+fn answer(held: &HeldDataset, outcome: Outcome, repaired: Repaired) -> pb::CreateDatasetResponse {
+    let Repaired { packs, files } = repaired;
     pb::CreateDatasetResponse {
         dataset: Some(wire(held, None)),
         outcome: outcome.into(),
-        repaired_packs: repaired,
+        repaired_packs: packs,
+        repaired_files: files.iter().map(|file| file.name().to_owned()).collect(),
     }
 }
 

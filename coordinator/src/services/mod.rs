@@ -7,8 +7,10 @@ mod admin;
 mod check;
 mod checkpoints;
 mod datasets;
+mod file_state;
 mod runs;
 mod transfer;
+mod verification;
 mod workers;
 
 use std::sync::Arc;

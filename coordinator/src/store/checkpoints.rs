@@ -197,6 +197,16 @@ impl CheckpointStore {
         self.inner.read_manifest(&path)
     }
 
+    /// Checks that the files of a run's checkpoints can be removed, as far as that shows before it is tried: their store is
+    /// there, and this process has the rights. Call it before the journal forgets them.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Remove`; nothing was changed.
+    pub(crate) fn check_removable(&self, run: &RunId) -> Result<(), StoreError> {
+        self.check()?;
+        self.inner.root.check_removable(&self.inner.folder(run))
+    }
+
     /// Removes a checkpoint that the journal no longer lists, manifest first; its ledger stays as a segment. Returns the
     /// bytes that became free: 0 when it is gone already.
     ///
@@ -209,7 +219,7 @@ impl CheckpointStore {
         let mut bytes = 0;
         for path in [path.with_extension("json"), path] {
             bytes += disk::remove_if_there(&path)
-                .map_err(|error| self.inner.root.write_error(&path, 0, error))?;
+                .map_err(|error| self.inner.root.remove_error(&path, error))?;
         }
         let folder = self.inner.folder(run);
         if bytes > 0 {
@@ -348,7 +358,7 @@ impl CheckpointStore {
         for file in &files {
             let path = file.path(&folder);
             bytes += disk::remove_if_there(&path)
-                .map_err(|error| self.inner.root.write_error(&path, 0, error))?;
+                .map_err(|error| self.inner.root.remove_error(&path, error))?;
         }
         if !files.is_empty() {
             self.inner.sync_folder(&folder)?;
@@ -360,7 +370,7 @@ impl CheckpointStore {
                     error.kind(),
                     io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
                 ) => {}
-            Err(error) => return Err(self.inner.root.write_error(&folder, 0, error)),
+            Err(error) => return Err(self.inner.root.remove_error(&folder, error)),
         }
         Ok(bytes)
     }

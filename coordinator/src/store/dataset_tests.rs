@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::test_support::{dataset, files, memory_folder, options, upload};
-use super::{DatasetStore, StoreError, StoreOptions, Upload, UploadError};
+use super::{DatasetStore, DescribingFile, StoreError, StoreOptions, Upload, UploadError};
 
 fn datasets(root: &Path) -> DatasetStore {
     DatasetStore::open(&root.join("datasets"), None, 0, options())
@@ -74,6 +74,7 @@ fn an_upload_adds_a_dataset_and_repairs_one_that_is_there() {
     let repaired = upload(&store, source).unwrap().store().unwrap();
     assert!(!repaired.added && repaired.unreadable.is_empty());
     assert_eq!(repaired.repaired, [0, 2]);
+    assert_eq!(repaired.repaired_files, [DescribingFile::Index]);
     assert_eq!(
         fs::metadata(pack(1)).unwrap().ino(),
         good.ino(),
@@ -92,6 +93,60 @@ fn an_upload_adds_a_dataset_and_repairs_one_that_is_there() {
     assert!(store.remove(digest).unwrap() > read);
     assert_eq!(store.remove(digest).unwrap(), 0);
     assert_eq!(files(&root.path().join("datasets")).len(), 1);
+}
+
+#[test]
+fn manifest_and_index_are_verified_and_repaired_one_by_one() {
+    use DescribingFile::{Index, Manifest};
+    let root = memory_folder();
+    let (store, source) = (datasets(root.path()), dataset());
+    let held = upload(&store, source).unwrap().store().unwrap().held;
+    let place = store.place(&source.manifest.digest);
+    assert!(store.verify_description(&held).is_empty());
+    let flipped = |bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        bytes
+    };
+    let cases: [(&[DescribingFile], bool); 5] = [
+        (&[Manifest], true),
+        (&[Index], true),
+        (&[Manifest], false),
+        (&[Index], false),
+        (&[Manifest, Index], false),
+    ];
+    for (files, missing) in cases {
+        let inode = |file: DescribingFile| fs::metadata(place.join(file.name())).unwrap().ino();
+        let before = [Manifest, Index].map(inode);
+        for file in files {
+            let path = place.join(file.name());
+            match missing {
+                true => fs::remove_file(path).unwrap(),
+                false => fs::write(&path, flipped(&fs::read(&path).unwrap())).unwrap(),
+            }
+        }
+        let problems = store.verify_description(&held);
+        let found: Vec<DescribingFile> = problems.iter().map(|(file, _)| *file).collect();
+        assert_eq!(found, files, "{problems:?}");
+        for (_, error) in &problems {
+            match missing {
+                true => assert!(matches!(error, StoreError::Missing { .. }), "{error}"),
+                false => assert!(matches!(error, StoreError::Corrupt { .. }), "{error}"),
+            }
+        }
+        let stored = upload(&store, source).unwrap().store().unwrap();
+        let mut repaired = stored.repaired_files;
+        repaired.sort();
+        assert_eq!(repaired, files);
+        assert!(!stored.added && stored.repaired.is_empty());
+        assert!(store.verify_description(&held).is_empty());
+        for (file, before) in [Manifest, Index].into_iter().zip(before) {
+            if !files.contains(&file) {
+                assert_eq!(inode(file), before, "a good {} is left alone", file.name());
+            }
+        }
+    }
 }
 
 #[test]

@@ -23,6 +23,9 @@ use super::error::{OpenError, StoreError};
 use super::identity::{Kind, Root};
 use super::{StoreOptions, TEMPORARY, disk};
 
+/// The folder of a dataset's packs.
+pub(super) const PACKS: &str = "packs";
+
 const KIND: Kind = Kind {
     key: "datasets",
     name: "dataset store",
@@ -59,6 +62,26 @@ pub(super) struct Description {
     index_bytes: Vec<u8>,
     manifest: Manifest,
     index: Index,
+}
+
+/// One of the two files that describe a dataset. A run that is under way has them in memory; whoever joins it, and the next
+/// start, need the files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum DescribingFile {
+    /// `manifest.json`.
+    Manifest,
+    /// `index.csv`.
+    Index,
+}
+
+impl DescribingFile {
+    /// Its name in the dataset's folder.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Manifest => MANIFEST_FILE,
+            Self::Index => INDEX_FILE,
+        }
+    }
 }
 
 impl HeldDataset {
@@ -167,6 +190,35 @@ impl DatasetStore {
         problems
     }
 
+    /// Checks that a dataset's files can be removed, as far as that shows before it is tried. Call it before the journal
+    /// forgets the dataset.
+    ///
+    /// # Errors
+    /// `Unavailable` or `Remove`; nothing was changed.
+    pub(crate) fn check_removable(&self, digest: &str) -> Result<(), StoreError> {
+        self.check()?;
+        let place = self.place(digest);
+        for folder in [self.dir(), &place, &place.join(PACKS)] {
+            self.inner.root.check_removable(folder)?;
+        }
+        Ok(())
+    }
+
+    /// Reads and checks the manifest and the index of a dataset. Returns the problems.
+    pub(crate) fn verify_description(
+        &self,
+        dataset: &HeldDataset,
+    ) -> Vec<(DescribingFile, StoreError)> {
+        let files = [DescribingFile::Manifest, DescribingFile::Index];
+        files
+            .into_iter()
+            .filter_map(|file| {
+                let read = self.read_description(&dataset.manifest, file);
+                Some((file, read.err()?))
+            })
+            .collect()
+    }
+
     /// Removes a dataset that the journal no longer lists. Returns the bytes that became free: 0 when it is gone already.
     ///
     /// # Errors
@@ -174,7 +226,7 @@ impl DatasetStore {
     pub(crate) fn remove(&self, digest: &str) -> Result<u64, StoreError> {
         self.check()?;
         let place = self.place(digest);
-        let failed = |error| self.inner.root.write_error(&place, 0, error);
+        let failed = |error| self.inner.root.remove_error(&place, error);
         // Under its name a dataset is complete, until the last moment.
         let aside = self.inner.root.temporary(self.dir(), "removed");
         match disk::rename(&place, &aside) {
@@ -182,7 +234,7 @@ impl DatasetStore {
             result => result.map_err(failed)?,
         }
         disk::sync_folder(self.dir()).map_err(failed)?;
-        disk::remove_tree(&aside).map_err(|error| self.inner.root.write_error(&aside, 0, error))
+        disk::remove_tree(&aside).map_err(|error| self.inner.root.remove_error(&aside, error))
     }
 
     /// Bytes that are free on the store's disk.
@@ -228,34 +280,61 @@ impl DatasetStore {
 
     /// Reads and checks the manifest and the index in a dataset's folder.
     pub(super) fn describe(&self, digest: &str) -> Result<Description, StoreError> {
-        let place = self.place(digest);
-        let read = |file: &str, most: u64| {
-            let path = place.join(file);
-            match disk::read_whole(&path, most) {
-                Ok(bytes) => Ok((path, bytes)),
-                Err(error) => Err(self.inner.root.read_error(&path, error)),
-            }
-        };
-        let corrupt = |path: PathBuf, problem: String| match self.check() {
-            Ok(()) => StoreError::Corrupt { path, problem },
-            Err(error) => error,
-        };
-        let (path, manifest_bytes) = read(MANIFEST_FILE, MAX_MANIFEST_BYTES)?;
-        let manifest =
-            Manifest::parse(&manifest_bytes).map_err(|e| corrupt(path.clone(), e.to_string()))?;
-        if manifest.digest != digest {
-            let problem = format!("it is that of dataset {}", manifest.digest);
-            return Err(corrupt(path, problem));
-        }
-        let (path, index_bytes) = read(INDEX_FILE, MAX_INDEX_BYTES)?;
-        let index =
-            Index::parse(&index_bytes, &manifest).map_err(|e| corrupt(path, e.to_string()))?;
+        let (manifest_bytes, manifest) = self.read_manifest(digest)?;
+        let (index_bytes, index) = self.read_index(&manifest)?;
         Ok(Description {
             manifest_bytes,
             index_bytes,
             manifest,
             index,
         })
+    }
+
+    /// Reads and checks one of the files that describe the dataset of this manifest.
+    pub(super) fn read_description(
+        &self,
+        manifest: &Manifest,
+        file: DescribingFile,
+    ) -> Result<(), StoreError> {
+        match file {
+            DescribingFile::Manifest => self.read_manifest(&manifest.digest).map(|_| ()),
+            DescribingFile::Index => self.read_index(manifest).map(|_| ()),
+        }
+    }
+
+    fn read_manifest(&self, digest: &str) -> Result<(Vec<u8>, Manifest), StoreError> {
+        let path = self.place(digest).join(MANIFEST_FILE);
+        let bytes = self.read_whole(&path, MAX_MANIFEST_BYTES)?;
+        let manifest = Manifest::parse(&bytes).map_err(|e| self.corrupt(&path, e.to_string()))?;
+        if manifest.digest != digest {
+            let problem = format!("it is that of dataset {}", manifest.digest);
+            return Err(self.corrupt(&path, problem));
+        }
+        Ok((bytes, manifest))
+    }
+
+    fn read_index(&self, manifest: &Manifest) -> Result<(Vec<u8>, Index), StoreError> {
+        let path = self.place(&manifest.digest).join(INDEX_FILE);
+        let bytes = self.read_whole(&path, MAX_INDEX_BYTES)?;
+        match Index::parse(&bytes, manifest) {
+            Ok(index) => Ok((bytes, index)),
+            Err(error) => Err(self.corrupt(&path, error.to_string())),
+        }
+    }
+
+    fn read_whole(&self, path: &Path, most: u64) -> Result<Vec<u8>, StoreError> {
+        disk::read_whole(path, most).map_err(|error| self.inner.root.read_error(path, error))
+    }
+
+    /// What a complete read that is not what it should be means: the volume may have been replaced meanwhile.
+    fn corrupt(&self, path: &Path, problem: String) -> StoreError {
+        match self.check() {
+            Ok(()) => StoreError::Corrupt {
+                path: path.to_owned(),
+                problem,
+            },
+            Err(error) => error,
+        }
     }
 
     /// Reads a pack's file to its end and compares.
@@ -296,8 +375,7 @@ impl DatasetStore {
         let names = disk::list(dir).map_err(|error| self.inner.root.read_error(dir, error))?;
         for name in names.iter().filter(|name| name.starts_with(TEMPORARY)) {
             let path = dir.join(name);
-            disk::remove_tree(&path)
-                .map_err(|error| self.inner.root.write_error(&path, 0, error))?;
+            disk::remove_tree(&path).map_err(|error| self.inner.root.remove_error(&path, error))?;
             info!(
                 "store.temporary_removed: {} was left by an interrupted write",
                 path.display()

@@ -257,6 +257,21 @@ pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
+/// Checks the rights to list a folder and to remove what is in it, and that its file system can be written.
+pub(super) fn check_changeable(folder: &Path) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    gate(Operation::Stat, Some(folder))?;
+    let path = std::ffi::CString::new(folder.as_os_str().as_bytes())?;
+    let rights = libc::R_OK | libc::W_OK | libc::X_OK;
+    // SAFETY: `path` ends with a zero byte and lives during the call, which writes no memory.
+    let result =
+        unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), rights, libc::AT_EACCESS) };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Renames; what is at the new path is replaced.
 pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     gate(Operation::Rename, Some(from))?;

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 /// | `TooNew` | a newer Fovea wrote it | leave it alone |
 /// | `Full` | no room | free room, try again |
 /// | `Write` | writing failed | try again |
+/// | `Remove` | removing failed; some of it may be gone | try again |
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The whole store is not there, or is not the one that it should be.
@@ -72,9 +73,17 @@ pub enum StoreError {
         /// Bytes that are free.
         free: u64,
     },
-    /// Writing, renaming or removing failed.
-    #[error("{} cannot be written: {source}. What was stored before is unchanged", path.display())]
+    /// Writing or renaming failed.
+    #[error("{} cannot be written: {source}. What was stored before is unchanged; correct the cause", path.display())]
     Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Removing failed. The caller knows what was removed before, and what becomes of the rest.
+    #[error("{} cannot be removed: {source}", path.display())]
+    Remove {
         /// The file or folder.
         path: PathBuf,
         /// What the system said.
@@ -89,7 +98,8 @@ impl StoreError {
             Self::Unavailable { .. }
             | Self::Missing { .. }
             | Self::Unreadable { .. }
-            | Self::Full { .. } => true,
+            | Self::Full { .. }
+            | Self::Remove { .. } => true,
             // A temporary file that is gone does not come back by trying again.
             Self::Write { source, .. } => source.kind() != io::ErrorKind::NotFound,
             Self::Corrupt { .. } | Self::TooNew { .. } => false,

@@ -62,7 +62,9 @@ fn assert_kind(error: &StoreError, errno: i32, about: &str) {
             ![libc::EMFILE, libc::ENOSPC].contains(&errno),
             "{about}: says nothing about the store"
         ),
-        StoreError::Unreadable { source, .. } | StoreError::Write { source, .. } => {
+        StoreError::Unreadable { source, .. }
+        | StoreError::Write { source, .. }
+        | StoreError::Remove { source, .. } => {
             let found = source.raw_os_error();
             // A store that is opened on a folder that is not there runs into it.
             let there = [libc::ENOTEMPTY, libc::EEXIST].map(Some).contains(&found);

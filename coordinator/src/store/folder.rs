@@ -152,7 +152,7 @@ impl Inner {
         for name in self.list(folder)? {
             let path = folder.join(&name);
             if name.starts_with(TEMPORARY) && !self.is_live(&path) {
-                disk::remove_tree(&path).map_err(|error| self.root.write_error(&path, 0, error))?;
+                disk::remove_tree(&path).map_err(|error| self.root.remove_error(&path, error))?;
                 info!(
                     "store.temporary_removed: {} was left by an interrupted write",
                     path.display()

@@ -318,6 +318,25 @@ impl Root {
         }
     }
 
+    /// What an error while removing `path` means.
+    pub(super) fn remove_error(&self, path: &Path, source: io::Error) -> StoreError {
+        match self.write_error(path, 0, source) {
+            StoreError::Write { path, source } => StoreError::Remove { path, source },
+            other => other,
+        }
+    }
+
+    /// Checks the rights to remove what lies in `folder`. One that is not there needs none.
+    ///
+    /// # Errors
+    /// `Remove` of the folder's content.
+    pub(super) fn check_removable(&self, folder: &Path) -> Result<(), StoreError> {
+        match disk::check_changeable(folder) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.check(),
+            result => result.map_err(|error| self.remove_error(folder, error)),
+        }
+    }
+
     /// Bytes that can still be written.
     pub(super) fn free_bytes(&self) -> Result<u64, StoreError> {
         disk::free_bytes(&self.dir).map_err(|error| self.read_error(&self.dir, error))

@@ -5,7 +5,7 @@
 //!                       ──calls──> DatasetStore    ──> DATA/datasets/      removes anything in there
 //!
 //!  identity      is the folder the store that the journal knows, or a volume that is not mounted?
-//!  checkpoints   begin, probe, verify, read, remove, quarantine, sweep, find   (assembly, folder, manifest, segment, header, trash)
+//!  checkpoints   begin, probe, verify, read, remove, quarantine, sweep, find   (assembly, folder, inspect, manifest, segment, header, trash)
 //!  datasets      open, verify, read, remove                                    (upload: add and repair)
 //!  disk          the single file operations, where tests inject faults
 //! ```
@@ -37,6 +37,7 @@ mod fault_tests;
 mod folder;
 mod header;
 mod identity;
+mod inspect;
 mod manifest;
 mod names;
 mod priority;
@@ -52,7 +53,7 @@ use std::time::Duration;
 
 pub(crate) use assembly::{AssemblyFile, CheckpointRecord};
 pub(crate) use checkpoints::CheckpointStore;
-pub(crate) use datasets::{DatasetStore, HeldDataset};
+pub(crate) use datasets::{DatasetStore, DescribingFile, HeldDataset};
 pub use error::{OpenError, StoreError};
 pub(crate) use header::{Description, header};
 pub(crate) use manifest::RunRecord;

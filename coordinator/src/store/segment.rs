@@ -132,7 +132,7 @@ impl Inner {
         match disk::remove_tree(&folder) {
             Ok(bytes) => Ok(bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-            Err(error) => Err(self.root.write_error(&folder, 0, error)),
+            Err(error) => Err(self.root.remove_error(&folder, error)),
         }
     }
 }

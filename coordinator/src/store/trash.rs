@@ -103,7 +103,7 @@ impl Inner {
             }
             let path = trash.join(&name);
             freed =
-                disk::remove_tree(&path).map_err(|error| self.root.write_error(&path, 0, error))?;
+                disk::remove_tree(&path).map_err(|error| self.root.remove_error(&path, error))?;
             total += freed;
             info!("trash.removed: {} ({freed} bytes)", path.display());
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  check ──> begin ──piece──> verify ──> Verified ──store──> added     no such dataset was there
-//!                                                       ├──> repaired  packs that were missing or corrupt were replaced
+//!                                                       ├──> repaired  files that were missing or corrupt were replaced
 //!                                                       └──> unchanged
 //! ```
 
@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 
 use fovea_core::ids::DatasetName;
 use fovea_dataset::{INDEX_FILE, Index, MANIFEST_FILE, Manifest};
-use tracing::{info, warn};
+use tracing::warn;
 
-use super::datasets::{DatasetStore, HeldDataset};
+use super::datasets::{DatasetStore, DescribingFile, HeldDataset, PACKS};
 use super::disk;
 use super::error::StoreError;
 
@@ -22,8 +22,6 @@ use super::error::StoreError;
 const MANIFEST_BYTES: usize = 16 << 20;
 /// The largest index that is taken, in bytes, as the protocol says.
 const INDEX_BYTES: usize = 256 << 20;
-/// The folder of a dataset's packs.
-const PACKS: &str = "packs";
 
 /// Why an upload is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +68,8 @@ pub(crate) struct Stored {
     pub added: bool,
     /// Packs that were missing or corrupt and were replaced, by index.
     pub repaired: Vec<u32>,
+    /// Manifest and index, as far as they were missing or corrupt and were replaced.
+    pub repaired_files: Vec<DescribingFile>,
     /// Packs of the dataset in the store that could not be read. They were left alone: an I/O error is not damage.
     pub unreadable: Vec<(u32, StoreError)>,
 }
@@ -78,6 +78,7 @@ pub(crate) struct Stored {
 #[derive(Debug, Default)]
 struct Repair {
     replaced: Vec<u32>,
+    files: Vec<DescribingFile>,
     unreadable: Vec<(u32, StoreError)>,
 }
 
@@ -296,6 +297,7 @@ impl Verified {
             held: HeldDataset::new(self.manifest.clone(), &self.index),
             added: !there,
             repaired: repair.replaced,
+            repaired_files: repair.files,
             unreadable: repair.unreadable,
         })
     }
@@ -332,23 +334,24 @@ impl Verified {
             );
             repair.replaced.push(number as u32);
         }
-        let described = match store.describe(&self.manifest.digest) {
-            Ok(_) => true,
-            Err(StoreError::Missing { .. } | StoreError::Corrupt { .. }) => false,
-            Err(error) => return Err(error),
-        };
-        if !described {
+        // The index first: a manifest is what makes a folder a dataset.
+        for file in [DescribingFile::Index, DescribingFile::Manifest] {
+            let problem = match store.read_description(&self.manifest, file) {
+                Ok(()) => continue,
+                Err(problem @ (StoreError::Missing { .. } | StoreError::Corrupt { .. })) => problem,
+                Err(error) => return Err(error),
+            };
             store.check()?;
-            // Both are known to be right, and belong together.
-            for file in [INDEX_FILE, MANIFEST_FILE] {
-                let path = place.join(file);
-                disk::rename(&self.folder.path.join(file), &path).map_err(failed(&path))?;
-            }
-            info!(
+            let path = place.join(file.name());
+            disk::rename(&self.folder.path.join(file.name()), &path).map_err(failed(&path))?;
+            warn!(
                 dataset = %self.manifest.name,
-                "dataset.manifest_repaired: replaced manifest and index in {}",
-                place.display()
+                file = file.name(),
+                "dataset.manifest_repaired: replaced {} of dataset {}: {problem}",
+                file.name(),
+                self.manifest.name
             );
+            repair.files.push(file);
         }
         for path in [&packs, place] {
             disk::sync_folder(path).map_err(failed(path))?;

@@ -15,6 +15,7 @@ use fovea_coordinator::{Config, ServeError, serve};
 use fovea_core::googlenet::{FlatLayout, HEAD, weight_layer_names};
 use fovea_core::plan::ShardPlan;
 use fovea_dataset::Dataset;
+use fovea_proto::pb::admin_client::AdminClient;
 use fovea_proto::pb::checkpoints_client::CheckpointsClient;
 use fovea_proto::pb::datasets_client::DatasetsClient;
 use fovea_proto::pb::runs_client::RunsClient;
@@ -144,6 +145,10 @@ impl Server {
 
     pub fn workers(&self) -> WorkersClient<Channel> {
         WorkersClient::new(self.channel.clone())
+    }
+
+    pub fn admin(&self) -> AdminClient<Channel> {
+        AdminClient::new(self.channel.clone())
     }
 
     pub fn checkpoints(&self) -> CheckpointsClient<Channel> {

@@ -6,6 +6,8 @@ mod common;
 
 mod full;
 mod phases;
+mod removal;
+mod verifying;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -395,7 +397,7 @@ async fn a_run_whose_dataset_was_removed_waits_and_goes_on_when_it_is_back() {
     refused(
         server.datasets().delete(remove()).await,
         Code::FailedPrecondition,
-        &run.id,
+        &format!("cancel it first (`fovea cancel {}`)", run.id),
     );
     cancel(&server, &run.id).await;
     server.datasets().delete(remove()).await.unwrap();

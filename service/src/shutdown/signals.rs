@@ -79,14 +79,16 @@ pub(super) struct Signals {
 impl Signals {
     /// Installs the handlers. Must be called inside a tokio runtime.
     pub(super) fn listen() -> io::Result<Self> {
-        let hangup = SignalKind::hangup();
         // A handler would undo what `nohup` did.
-        let nohup = std::fs::read_to_string("/proc/self/status")
-            .is_ok_and(|status| ignores(&status, hangup.as_raw_value()));
+        let nohup = hangup_is_ignored();
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hangup: if nohup { None } else { Some(signal(hangup)?) },
+            hangup: if nohup {
+                None
+            } else {
+                Some(signal(SignalKind::hangup())?)
+            },
             user1: signal(SignalKind::user_defined1())?,
             user2: signal(SignalKind::user_defined2())?,
         })
@@ -110,14 +112,52 @@ impl Signals {
     }
 }
 
-/// Whether a process whose /proc/PID/status is `status` ignores the signal with this number. False
-/// if the text does not say.
-fn ignores(status: &str, number: i32) -> bool {
-    let mask = status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    mask.is_some_and(|mask| mask >> (number - 1) & 1 == 1)
+/// Requests to stop, for programs that decide themselves what the first one and the second one mean.
+/// `Shutdown` is for those that drain at the first and end at the second.
+///
+/// TERM, INT, HUP, USR1 and USR2 are requests. HUPs within a second of each other are one. A HUP that
+/// was ignored when the program started (`nohup`) stays ignored.
+#[derive(Debug)]
+pub struct StopRequests {
+    signals: Signals,
+    requests: Requests,
+}
+
+impl StopRequests {
+    /// Begins to listen: from now on none of the signals ends the program by itself. Must be called
+    /// inside a tokio runtime.
+    ///
+    /// # Errors
+    /// If the handlers cannot be installed.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self {
+            signals: Signals::listen()?,
+            requests: Requests::default(),
+        })
+    }
+
+    /// Waits for the next request. Safe to drop and call again.
+    pub async fn next(&mut self) {
+        loop {
+            let signal = self.signals.next().await;
+            match self.requests.on_signal(signal, Instant::now()) {
+                Action::Stop | Action::Quit => return,
+                Action::Repeated => {}
+            }
+        }
+    }
+}
+
+/// Whether HUP is ignored now. Only true before anything listens for it if the program was started
+/// so.
+fn hangup_is_ignored() -> bool {
+    // SAFETY: sigaction with a null new action only writes the present one to `present`, which is
+    // valid for that; all-zero bytes are a valid sigaction.
+    unsafe {
+        let mut present: libc::sigaction = std::mem::zeroed();
+        libc::sigaction(libc::SIGHUP, std::ptr::null(), &mut present) == 0
+            && present.sa_sigaction == libc::SIG_IGN
+    }
 }
 
 #[cfg(test)]
@@ -153,14 +193,20 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_mask_of_ignored_signals_is_read() {
-        let status = "Name:\tx\nSigBlk:\t0000000000000001\nSigIgn:\t0000000000001000\n";
-        assert!(ignores(status, 13), "SIGPIPE");
-        assert!(!ignores(status, 1), "SIGHUP");
-        assert!(ignores("SigIgn:\t0000000000000001", 1));
-        for silent in ["", "SigIgn:\t", "SigIgn: ignored"] {
-            assert!(!ignores(silent, 1), "{silent:?}");
-        }
+    #[tokio::test]
+    async fn hangups_of_one_bunch_are_one_request() {
+        let mut requests = StopRequests::listen().unwrap();
+        let hang_up = || {
+            // SAFETY: raise only sends this process a signal, which it listens for.
+            assert_eq!(unsafe { libc::raise(libc::SIGHUP) }, 0);
+        };
+        hang_up();
+        requests.next().await;
+        hang_up();
+        let again = tokio::time::timeout(Duration::from_millis(200), requests.next());
+        assert!(again.await.is_err(), "the same request");
+        tokio::time::sleep(SAME_HANGUP).await;
+        hang_up();
+        requests.next().await;
     }
 }

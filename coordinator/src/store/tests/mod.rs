@@ -1,5 +1,6 @@
 //! What the checkpoint store promises, on real files.
 
+mod inspecting;
 mod keeping;
 mod opening;
 mod reading;

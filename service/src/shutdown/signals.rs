@@ -195,6 +195,9 @@ mod tests {
 
     #[tokio::test]
     async fn hangups_of_one_bunch_are_one_request() {
+        // Under `nohup` it would be ignored.
+        // SAFETY: no other test of this process handles SIGHUP.
+        unsafe { libc::signal(libc::SIGHUP, libc::SIG_DFL) };
         let mut requests = StopRequests::listen().unwrap();
         let hang_up = || {
             // SAFETY: raise only sends this process a signal, which it listens for.

@@ -173,7 +173,7 @@ pub enum Error {
 pub struct VerifiedCounts {
     /// What was verified, such as `run dr-1`.
     pub what: String,
-    /// Files verified; 0 if that was said before.
+    /// Files verified; 0 if the number was printed before.
     pub of: usize,
     /// Read to the end, and size or digest differ.
     pub corrupt: usize,

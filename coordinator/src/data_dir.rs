@@ -62,7 +62,7 @@ pub enum DataDirError {
         action: &'static str,
         /// On what.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
         /// Whose file and folder it is, and who this process is.
         owners: String,
@@ -74,7 +74,7 @@ pub enum DataDirError {
         action: &'static str,
         /// On what.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }

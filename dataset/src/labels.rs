@@ -101,7 +101,7 @@ pub enum LabelsError {
     Io {
         /// The label file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// No label file is that large.

@@ -411,7 +411,7 @@ mod tests {
             }
             assert!(after_opening(&mut events).await.is_none(), "{status}");
             assert_eq!(hellos.recv().await, Some(()));
-            assert!(hellos.try_recv().is_err(), "{status}: it said hello again");
+            assert!(hellos.try_recv().is_err(), "{status}: it sent Hello again");
         }
     }
 

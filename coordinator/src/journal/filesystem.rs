@@ -133,7 +133,7 @@ impl Place {
     }
 }
 
-/// Where it cannot be told, nothing is known to be wrong.
+/// If the check itself fails, the file counts as in its place.
 fn check_file((path, expected): &(PathBuf, (u64, u64))) -> Result<(), JournalError> {
     let there = match identity(path) {
         Ok(found) => found == *expected,

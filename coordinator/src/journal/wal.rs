@@ -1,6 +1,6 @@
 //! Whether SQLite would apply the write-ahead log as a whole.
 //!
-//! SQLite takes a log up to the first frame whose checksum is wrong, and ignores the rest without a word. It ignores the
+//! SQLite takes a log up to the first frame whose checksum is wrong, and ignores the rest silently. It ignores the
 //! whole log when the header's checksum is wrong, and deletes it when the database is empty. What it ignores is overwritten
 //! or deleted soon after. So the log is read here first, before SQLite opens or changes anything:
 //!
@@ -16,7 +16,7 @@
 //! recognized by a frame that follows a commit and continues its checksum. Frames that a failed write has left beyond the
 //! last commit never do: they were chained to frames that are overwritten by now. So a kill never leads to a refusal.
 //!
-//! What cannot be told: damage within the last transaction looks like an interrupted write of it, so that transaction is cut
+//! What cannot be detected: damage within the last transaction looks like an interrupted write of it, so that transaction is cut
 //! off (some of it looks like a lost mark of a commit and is refused); and damage of several frames that reaches from the last
 //! but one transaction into the last looks the same.
 //!

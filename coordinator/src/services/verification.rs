@@ -83,7 +83,7 @@ impl Verification {
             .flat_map(|d| d.manifest.packs.iter().map(|p| p.bytes));
         self.total = stored.chain(packs).sum();
         if checkpoints {
-            // None: it went away meanwhile, which was said.
+            // None: it went away meanwhile, which was sent.
             let _: Option<Away> = self.checkpoints(listed).await?;
         }
         if datasets {

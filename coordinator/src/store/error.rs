@@ -38,7 +38,7 @@ pub enum StoreError {
     Unreadable {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A complete read of a file found another size or SHA-256 than was stored.
@@ -78,7 +78,7 @@ pub enum StoreError {
     Write {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Removing failed. The caller knows what was removed before, and what becomes of the rest.
@@ -86,7 +86,7 @@ pub enum StoreError {
     Remove {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -199,7 +199,7 @@ pub enum OpenError {
         action: &'static str,
         /// On what.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }

@@ -231,7 +231,7 @@ pub enum PrepareError {
         action: &'static str,
         /// On what.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The threads cannot be started.

@@ -73,7 +73,7 @@ async fn a_program_that_hangs_is_not_alive() {
 }
 
 #[tokio::test]
-async fn nobody_at_the_address_is_said() {
+async fn nobody_at_the_address_is_an_error() {
     let (_program, address) = start().await;
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let nobody = free.local_addr().unwrap();

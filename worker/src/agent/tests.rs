@@ -27,8 +27,8 @@ async fn training_outlives_a_session_and_events_are_reported_in_the_next() {
     begun.is_ready().await;
     begun.takes(1).await;
     begun.takes(2).await;
-    let said: [String; 3] = talk.all_said().await;
-    let mut sorted = said.clone();
+    let sent: [String; 3] = talk.all_sent().await;
+    let mut sorted = sent.clone();
     sorted.sort();
     assert_eq!(sorted, ["ready r.1", "step 1 r.1 [1]", "step 2 r.1 [2]"]);
     let ack = pb::Ack {
@@ -48,16 +48,16 @@ async fn training_outlives_a_session_and_events_are_reported_in_the_next() {
     assert!(!begun.handle.control.aborted());
     let serving = talk.hello.serving.clone().unwrap();
     assert_eq!((&*serving.run_id, serving.generation), ("r", 1));
-    let said: [String; 3] = talk.all_said().await;
-    assert_eq!(said, ["step 2 r.1 [2]", "step 3 r.1 [3]", "ready r.1"]);
+    let sent: [String; 3] = talk.all_sent().await;
+    assert_eq!(sent, ["step 2 r.1 [2]", "step 3 r.1 [3]", "ready r.1"]);
 
     // Interrupted without a session.
     bench.down(talk).await;
     begun.ends(interrupted());
     let mut talk = bench.open().await;
-    let said: [String; 4] = talk.all_said().await;
+    let sent: [String; 4] = talk.all_sent().await;
     assert_eq!(
-        said,
+        sent,
         [
             "step 2 r.1 [2]",
             "step 3 r.1 [3]",
@@ -72,8 +72,8 @@ async fn training_outlives_a_session_and_events_are_reported_in_the_next() {
     // The next generation begins at once, and hears of what is not acknowledged.
     assign(&talk, assignment("r", 2)).await;
     let begun = bench.begun().await;
-    let said: [String; 2] = talk.all_said().await;
-    assert_eq!(said, ["step 2 r.2 [2]", "step 3 r.2 [3]"]);
+    let sent: [String; 2] = talk.all_sent().await;
+    assert_eq!(sent, ["step 2 r.2 [2]", "step 3 r.2 [3]"]);
     assert_eq!(*begun.handle.next_epoch.borrow(), 3);
 }
 
@@ -90,12 +90,12 @@ async fn who_is_not_rank_0_tells_only_what_may_be_lost() {
     let begun = bench.begun().await;
     begun.takes(1).await;
     begun.is_ready().await;
-    assert_eq!(talk.said().await, "ready r.1");
+    assert_eq!(talk.sent().await, "ready r.1");
     begun.ends(interrupted());
-    assert_eq!(talk.said().await, "interrupted r.1");
+    assert_eq!(talk.sent().await, "interrupted r.1");
     assign(&talk, second(2)).await;
     bench.begun().await;
-    assert_eq!(talk.said().await, "step 1 r.2 [1]");
+    assert_eq!(talk.sent().await, "step 1 r.2 [1]");
 }
 
 #[tokio::test]
@@ -146,9 +146,9 @@ async fn a_newer_assignment_replaces_the_one_under_way_when_the_device_is_free()
     let other = bench.begun().await;
     assert_eq!(other.handle.assignment.run_id, "q");
     // Of the replaced assignments only a fatal failure is reported: no other worker may know of it.
-    assert!(talk.said().await.starts_with("released r.3 Failed"));
+    assert!(talk.sent().await.starts_with("released r.3 Failed"));
     other.ends(released(Outcome::Stopped { step: 4 }));
-    assert_eq!(talk.said().await, "released q.1 Stopped { step: 4 }");
+    assert_eq!(talk.sent().await, "released q.1 Stopped { step: 4 }");
 }
 
 #[tokio::test]
@@ -164,12 +164,12 @@ async fn an_abort_ends_what_it_names() {
     first.handle.control.wait_aborted().await;
     abort(&talk, "r", 3).await;
     assert_eq!(
-        talk.said().await,
+        talk.sent().await,
         "released r.3 Aborted",
         "it does not begin"
     );
     first.ends(released(Outcome::Aborted));
-    assert_eq!(talk.said().await, "released r.2 Aborted");
+    assert_eq!(talk.sent().await, "released r.2 Aborted");
 
     // One that only waits is over at once, also when it is to yield.
     for (generation, yields) in [(4, false), (5, true)] {
@@ -180,7 +180,7 @@ async fn an_abort_ends_what_it_names() {
                 address: "10.0.0.9:7071".into(),
             }],
         });
-        assert_eq!(talk.said().await, "unreachable [\"v\"]");
+        assert_eq!(talk.sent().await, "unreachable [\"v\"]");
         assert!(logged(
             "assignment.unreachable: cannot reach v at 10.0.0.9:7071; "
         ));
@@ -189,7 +189,7 @@ async fn an_abort_ends_what_it_names() {
             false => abort(&talk, "r", generation).await,
         }
         assert_eq!(
-            talk.said().await,
+            talk.sent().await,
             format!("released r.{generation} Aborted")
         );
     }
@@ -199,7 +199,7 @@ async fn an_abort_ends_what_it_names() {
     ask_to_yield(&talk, "r", 6).await;
     begun.handle.control.wait_given_up().await;
     begun.ends(interrupted());
-    assert_eq!(talk.said().await, "released r.6 Aborted");
+    assert_eq!(talk.sent().await, "released r.6 Aborted");
 }
 
 #[tokio::test]
@@ -214,9 +214,9 @@ async fn it_prepares_unless_there_is_something_better_to_do() {
         })
     };
     talk.tell(prepare("r", "")).await;
-    assert_eq!(talk.said().await, "prepared r: ");
+    assert_eq!(talk.sent().await, "prepared r: ");
     talk.tell(prepare("r", "no room")).await;
-    assert_eq!(talk.said().await, "prepared r: no room");
+    assert_eq!(talk.sent().await, "prepared r: no room");
     assign(&talk, assignment("r", 1)).await;
     bench.begun().await;
 }
@@ -226,7 +226,7 @@ async fn an_idle_worker_that_shuts_down_says_so_and_ends() {
     let bench = Bench::new();
     let mut talk = bench.open().await;
     bench.shutdown.request();
-    assert_eq!(talk.said().await, "leaving");
+    assert_eq!(talk.sent().await, "leaving");
     while talk.outbound.recv().await.is_some() {}
     bench
         .link
@@ -249,14 +249,14 @@ async fn a_busy_worker_that_shuts_down_waits_for_its_run_to_go_on_without_it() {
     bench.shutdown.request();
     bench.down(talk).await;
     let mut talk = bench.open().await;
-    assert_eq!(talk.said().await, "leaving");
+    assert_eq!(talk.sent().await, "leaving");
     assert!(!begun.handle.control.given_up());
     ask_to_yield(&talk, "r", 1).await;
     begun.handle.control.wait_given_up().await;
     begun.takes(1).await;
     begun.ends(released(Outcome::Yielded { step: 1 }));
-    let said: [String; 2] = talk.all_said().await;
-    assert_eq!(said, ["step 1 r.1 [1]", "released r.1 Yielded { step: 1 }"]);
+    let sent: [String; 2] = talk.all_sent().await;
+    assert_eq!(sent, ["step 1 r.1 [1]", "released r.1 Yielded { step: 1 }"]);
     while talk.outbound.recv().await.is_some() {}
     bench
         .link
@@ -290,7 +290,7 @@ async fn a_worker_that_shuts_down_does_not_wait_for_ever_for_its_coordinator() {
         let mut kept = None;
         if waits {
             begun.ends(interrupted());
-            assert_eq!(talk.said().await, "interrupted r.1");
+            assert_eq!(talk.sent().await, "interrupted r.1");
         } else {
             kept = Some(begun);
         }
@@ -315,7 +315,7 @@ async fn after_a_long_absence_all_reports_are_sent() {
     }
     let mut talk = bench.open().await;
     for step in 1..=STEPS {
-        assert_eq!(talk.said().await, format!("step {step} r.1 [{step}]"));
+        assert_eq!(talk.sent().await, format!("step {step} r.1 [{step}]"));
     }
     drop(begun);
 }
@@ -400,7 +400,7 @@ async fn full_reports_pause_training_until_they_are_acknowledged() {
     bench.down(talk).await;
     let mut talk = bench.open().await;
     for step in 1..=60 {
-        assert!(talk.said().await.starts_with(&format!("step {step} r.1")));
+        assert!(talk.sent().await.starts_with(&format!("step {step} r.1")));
         let ack = pb::Ack {
             run_id: "r".into(),
             step,

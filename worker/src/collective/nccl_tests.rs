@@ -15,12 +15,12 @@ fn nccl_needs_a_gpu_for_each_worker() {
         communicator_id(&[("w0", &named), ("w1", b"gpu-b"), ("w2", b"gpu-c")]),
         Ok(&id[..])
     );
-    let said = reason(&[("w0", &named), ("w1", b""), ("w2", b"")]);
-    assert!(said.contains("no NCCL at w1, w2"), "{said}");
-    let said = reason(&[("w0", &named), ("w1", b"gpu-b"), ("w2", b"gpu-a")]);
-    assert!(said.contains("w0 and w2 share a GPU"), "{said}");
-    let said = reason(&[("w0", b"gpu-a"), ("w1", b"gpu-b")]);
-    assert!(said.contains("rank 0 sent 5 bytes"), "{said}");
+    let text = reason(&[("w0", &named), ("w1", b""), ("w2", b"")]);
+    assert!(text.contains("no NCCL at w1, w2"), "{text}");
+    let text = reason(&[("w0", &named), ("w1", b"gpu-b"), ("w2", b"gpu-a")]);
+    assert!(text.contains("w0 and w2 share a GPU"), "{text}");
+    let text = reason(&[("w0", b"gpu-a"), ("w1", b"gpu-b")]);
+    assert!(text.contains("rank 0 sent 5 bytes"), "{text}");
 }
 
 /// One rank's link, which copies host memory through channels.

@@ -351,8 +351,8 @@ mod tests {
         let mut store = ImageStore::new(Device::Cpu, 1 << 20);
         store.prepare(SIZE, [10, 0], 10, |_, _| true);
         let missing = store.upright(Split::Train, &[1], SIZE, &[false], &[]);
-        let said = missing.unwrap_err().to_string();
-        assert!(said.contains("image 1 is neither given nor held"), "{said}");
+        let text = missing.unwrap_err().to_string();
+        assert!(text.contains("image 1 is neither given nor held"), "{text}");
         let short = store.upright(Split::Train, &[1], SIZE, &[true], &[0; 7]);
         assert!(short.unwrap_err().to_string().contains("7 bytes"));
     }

@@ -157,7 +157,7 @@ async fn relay(
             () = outbox.closed() => return ApiError::BrokenOff("its session broke".into()),
         };
         let message = match message {
-            // This program, or its machine, was stopped meanwhile: what was said waits to be heard.
+            // This program, or its machine, was stopped meanwhile: its messages wait to be read.
             Err(_) if begun.elapsed() > patience + OVERSLEPT => continue,
             Err(_) => {
                 let silence = patience.as_millis();

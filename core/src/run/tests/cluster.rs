@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, VecDeque};
 use proptest::prelude::*;
 
 use super::*;
-use worker::{Said, Worker};
+use worker::{Worker, WorkerMessage};
 
 const CASES: u32 = 2000;
 const TOTAL: u64 = 10;
@@ -85,15 +85,15 @@ impl Cluster {
         self.workers.iter_mut().find(|w| w.id == *id)
     }
 
-    fn kill(&mut self, i: usize, unsaid: usize) {
+    fn kill(&mut self, i: usize, unsent: usize) {
         let w = &mut self.workers[i];
         if !w.alive {
             return;
         }
         w.alive = false;
-        let said = w.outbox.len().saturating_sub(unsaid);
-        w.outbox.truncate(said);
-        w.say(0, Said::Gone);
+        let sent = w.outbox.len().saturating_sub(unsent);
+        w.outbox.truncate(sent);
+        w.say(0, WorkerMessage::Gone);
         w.serving = None;
     }
 
@@ -146,7 +146,7 @@ impl Cluster {
             3 if self.workers.len() < 12 => self.spawn(),
             4 if self.workers[i].alive && self.workers[i].connected => {
                 self.workers[i].leaving = true;
-                self.workers[i].say(0, Said::Leaving);
+                self.workers[i].say(0, WorkerMessage::Leaving);
             }
             5 => self.restart(),
             6 => self.apply(Event::Pause),

@@ -68,7 +68,7 @@ impl Talk {
     }
 
     /// What the worker says next, in a word; heartbeats aside.
-    pub(super) async fn said(&mut self) -> String {
+    pub(super) async fn sent(&mut self) -> String {
         loop {
             let message = timeout(DEADLINE, self.outbound.recv())
                 .await
@@ -80,12 +80,12 @@ impl Talk {
         }
     }
 
-    pub(super) async fn all_said<const N: usize>(&mut self) -> [String; N] {
-        let mut said = [const { String::new() }; N];
-        for word in &mut said {
-            *word = self.said().await;
+    pub(super) async fn all_sent<const N: usize>(&mut self) -> [String; N] {
+        let mut sent = [const { String::new() }; N];
+        for word in &mut sent {
+            *word = self.sent().await;
         }
-        said
+        sent
     }
 
     /// The next heartbeat for which `wanted` holds.
@@ -171,19 +171,19 @@ impl Bench {
 
     /// Opens a session with a coordinator of that version of the protocol.
     pub(super) async fn open_with(&self, protocol: u32) -> Talk {
-        let (outbound, mut said) = mpsc::channel(16);
+        let (outbound, mut sent) = mpsc::channel(16);
         let opening = Opening {
             channel: Endpoint::from_static("http://127.0.0.1:1").connect_lazy(),
             outbound,
             guard: tokio_util::sync::CancellationToken::new().drop_guard(),
         };
         self.link.send(LinkEvent::Opening(opening)).await.unwrap();
-        let Some(Message::Hello(hello)) = said.recv().await.unwrap().message else {
+        let Some(Message::Hello(hello)) = sent.recv().await.unwrap().message else {
             panic!("no hello")
         };
         let talk = Talk {
             link: self.link.clone(),
-            outbound: said,
+            outbound: sent,
             hello,
         };
         let welcome = pb::Welcome {

@@ -24,7 +24,7 @@ async fn an_idle_worker_leaves_after_its_time() {
     let bench = Bench::idle_for(Some(IDLE));
     let mut talk = bench.open().await;
     let begun = Instant::now();
-    assert_eq!(talk.said().await, "leaving");
+    assert_eq!(talk.sent().await, "leaving");
     assert_eq!(begun.elapsed().as_secs(), IDLE.as_secs());
     bench.ends().await;
 
@@ -63,12 +63,12 @@ async fn the_time_of_idleness_begins_when_the_last_assignment_ends() {
     begun.ends(interrupted());
     after(&bench, 700).await;
     talk = bench.open().await;
-    assert_eq!(talk.said().await, "interrupted r.1");
+    assert_eq!(talk.sent().await, "interrupted r.1");
     assign(&talk, assignment("r", 2)).await;
     bench.begun().await.ends(released(Outcome::Aborted));
-    assert_eq!(talk.said().await, "released r.2 Aborted");
+    assert_eq!(talk.sent().await, "released r.2 Aborted");
     let begun = Instant::now();
-    assert_eq!(talk.said().await, "leaving");
+    assert_eq!(talk.sent().await, "leaving");
     assert_eq!(begun.elapsed().as_secs(), IDLE.as_secs());
     bench.ends().await;
 }
@@ -86,9 +86,9 @@ async fn a_worker_that_prepares_to_join_is_not_idle() {
     };
     talk.tell(FromCoordinator::Prepare(prepare)).await;
     let begun = Instant::now();
-    assert_eq!(talk.said().await, "prepared r: 900");
+    assert_eq!(talk.sent().await, "prepared r: 900");
     assert_eq!(begun.elapsed().as_secs(), 900);
-    assert_eq!(talk.said().await, "leaving");
+    assert_eq!(talk.sent().await, "leaving");
     assert_eq!(begun.elapsed().as_secs(), 900 + IDLE.as_secs());
     bench.ends().await;
 }

@@ -2,12 +2,12 @@
 
 use super::super::*;
 use super::Cluster;
-use super::worker::{Doing, Said, Serving, ToWorker};
+use super::worker::{CoordinatorMessage, Doing, Serving, WorkerMessage};
 
 impl Cluster {
     /// Applies an event and carries out what follows, as the owner does.
     pub fn apply(&mut self, event: Event) {
-        let mut said = match &event {
+        let mut line = match &event {
             Event::StepCommitted { generation, report } => {
                 format!("step {} in {generation}", report.step)
             }
@@ -21,16 +21,16 @@ impl Cluster {
         let effects = self.run.apply(self.now, event);
         for effect in &effects {
             match effect {
-                Effect::Log { message, .. } => said.push_str(&format!("\n    {message}")),
+                Effect::Log { message, .. } => line.push_str(&format!("\n    {message}")),
                 Effect::Rewind { .. } | Effect::SendStop { .. } | Effect::SendAbort { .. } => {
-                    said.push_str(&format!("\n    {effect:?}"));
+                    line.push_str(&format!("\n    {effect:?}"));
                 }
-                Effect::PublishPhase => said.push_str(&format!("\n    {:?}", self.run.phase)),
+                Effect::PublishPhase => line.push_str(&format!("\n    {:?}", self.run.phase)),
                 _ => {}
             }
         }
         if !idle || !effects.is_empty() {
-            self.history.push(format!("{} {said}", self.now));
+            self.history.push(format!("{} {line}", self.now));
         }
         let lineage = self.run.lineage;
         for effect in effects {
@@ -44,7 +44,7 @@ impl Cluster {
                         let discard = discard.contains(&member.worker);
                         if let Some(w) = self.find(&member.worker).filter(|w| w.connected) {
                             w.assignment = Some(roster.generation);
-                            w.inbox.push_back(ToWorker::Roster {
+                            w.inbox.push_back(CoordinatorMessage::Roster {
                                 roster: roster.clone(),
                                 lineage,
                                 at_boundary,
@@ -56,15 +56,15 @@ impl Cluster {
                 Effect::SendStop {
                     workers,
                     generation,
-                } => self.send(&workers, &ToWorker::Stop(generation)),
+                } => self.send(&workers, &CoordinatorMessage::Stop(generation)),
                 Effect::SendYield { worker, generation } => {
-                    self.send(&[worker], &ToWorker::Yield(generation));
+                    self.send(&[worker], &CoordinatorMessage::Yield(generation));
                 }
                 Effect::SendAbort {
                     workers,
                     generation,
                     ..
-                } => self.send(&workers, &ToWorker::Abort(generation)),
+                } => self.send(&workers, &CoordinatorMessage::Abort(generation)),
                 Effect::Rewind { step } => self.ledger.retain(|s| *s <= step),
                 Effect::RemoveCheckpoint(info) | Effect::QuarantineCheckpoint(info) => {
                     self.store.remove(&(info.step, info.generation));
@@ -96,7 +96,7 @@ impl Cluster {
         }
     }
 
-    pub fn send(&mut self, to: &[WorkerId], message: &ToWorker) {
+    pub fn send(&mut self, to: &[WorkerId], message: &CoordinatorMessage) {
         for id in to {
             if let Some(w) = self.find(id).filter(|w| w.connected) {
                 w.inbox.push_back(message.clone());
@@ -110,12 +110,12 @@ impl Cluster {
         if !w.connected {
             return;
         }
-        let Some((generation, said)) = w.outbox.pop_front() else {
+        let Some((generation, message)) = w.outbox.pop_front() else {
             return;
         };
         let (worker, on_it) = (w.id.clone(), w.assignment == Some(generation));
-        match said {
-            Said::Gone => {
+        match message {
+            WorkerMessage::Gone => {
                 w.connected = false;
                 w.inbox.clear();
                 if w.assignment.take().is_some() {
@@ -123,43 +123,43 @@ impl Cluster {
                     self.apply(Event::WorkerLost { worker, reason });
                 }
             }
-            Said::Leaving => {
+            WorkerMessage::Leaving => {
                 w.said_leaving = true;
                 if w.assignment.is_some() {
                     self.apply(Event::WorkerLeaving { worker });
                 }
             }
-            // What is said of an old assignment.
+            // A message about an old assignment.
             _ if !on_it => {}
-            Said::Ready(state) => self.apply(Event::Ready {
+            WorkerMessage::Ready(state) => self.apply(Event::Ready {
                 worker,
                 generation,
                 state,
                 fingerprint: fingerprint(),
             }),
-            Said::Step(step) => {
+            WorkerMessage::Step(step) => {
                 if generation == self.run.generation {
                     self.ledger.insert(step);
                     self.apply(committed(step, generation));
                 }
             }
-            Said::Digest(step, digest) => self.apply(Event::Digest {
+            WorkerMessage::Digest(step, digest) => self.apply(Event::Digest {
                 worker,
                 generation,
                 step,
                 digest,
             }),
-            Said::Interrupted => self.apply(Event::Interrupted {
+            WorkerMessage::Interrupted => self.apply(Event::Interrupted {
                 worker,
                 generation,
                 reason: "reset".into(),
             }),
-            Said::Unreachable(peers) => self.apply(Event::Unreachable {
+            WorkerMessage::Unreachable(peers) => self.apply(Event::Unreachable {
                 worker,
                 generation,
                 peers,
             }),
-            Said::Released(outcome) => {
+            WorkerMessage::Released(outcome) => {
                 w.assignment = None;
                 // Not if it has begun something else meanwhile.
                 if w.serving.as_ref().is_some_and(|s| s.newest() == generation) {
@@ -171,7 +171,7 @@ impl Cluster {
                     outcome,
                 });
             }
-            Said::Slice { step, digest } => self.gather(worker, generation, step, digest),
+            WorkerMessage::Slice { step, digest } => self.gather(worker, generation, step, digest),
         }
     }
 
@@ -303,21 +303,21 @@ impl Cluster {
         }
         w.connected = true;
         w.said_leaving = false;
-        // What it would have said meanwhile it says again, in order.
+        // What it would have sent meanwhile it sends again, in order.
         w.outbox.clear();
         w.assignment = w.serving.as_ref().map(Serving::newest);
         let (worker, serving) = (w.id.clone(), w.assignment);
         if let Some(s) = w.serving.clone() {
             let generation = s.roster.generation;
             if let Some(state) = s.state {
-                w.say(generation, Said::Ready(state));
+                w.say(generation, WorkerMessage::Ready(state));
             }
             let untold: Vec<u64> = w.taken.difference(&self.ledger).copied().collect();
             for step in untold {
-                w.say(generation, Said::Step(step));
+                w.say(generation, WorkerMessage::Step(step));
             }
             match s.doing {
-                Doing::Waiting => w.say(generation, Said::Interrupted),
+                Doing::Waiting => w.say(generation, WorkerMessage::Interrupted),
                 Doing::Done(outcome @ (Outcome::Completed { .. } | Outcome::Stopped { .. })) => {
                     w.finish(outcome);
                 }
@@ -326,7 +326,7 @@ impl Cluster {
             }
         }
         if w.leaving {
-            w.say(0, Said::Leaving);
+            w.say(0, WorkerMessage::Leaving);
         }
         let back = worker.clone();
         self.apply(Event::WorkerBack {
@@ -336,7 +336,7 @@ impl Cluster {
         if let Some(generation) = serving
             && !self.run.is_member(&worker, generation)
         {
-            self.send(&[worker], &ToWorker::Abort(generation));
+            self.send(&[worker], &CoordinatorMessage::Abort(generation));
         }
     }
 }

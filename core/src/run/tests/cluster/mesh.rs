@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::*;
 use super::Cluster;
-use super::worker::{Doing, Said, Serving, ToWorker};
+use super::worker::{CoordinatorMessage, Doing, Serving, WorkerMessage};
 use crate::adoption::{Adoption, adopt};
 
 impl Cluster {
@@ -79,10 +79,10 @@ impl Cluster {
                 serving.doing = Doing::Running;
                 serving.state = Some(held);
             }
-            w.say(generation, Said::Ready(held));
+            w.say(generation, WorkerMessage::Ready(held));
             let untold: Vec<u64> = w.taken.difference(&self.ledger).copied().collect();
             for step in untold {
-                w.say(generation, Said::Step(step));
+                w.say(generation, WorkerMessage::Step(step));
             }
             if held.step == super::TOTAL {
                 w.finish(Outcome::Completed { step: super::TOTAL });
@@ -116,13 +116,13 @@ impl Cluster {
                 w.taken.insert(step);
                 w.ticks += 1;
                 if rank == 0 {
-                    w.say(generation, Said::Step(step));
+                    w.say(generation, WorkerMessage::Step(step));
                 }
-                w.say(generation, Said::Digest(step, digest));
+                w.say(generation, WorkerMessage::Digest(step, digest));
                 if step == super::TOTAL {
                     w.finish(Outcome::Completed { step });
                 } else if step % super::EVERY == 0 {
-                    w.say(generation, Said::Slice { step, digest });
+                    w.say(generation, WorkerMessage::Slice { step, digest });
                 }
             } else {
                 self.break_off(*i);
@@ -142,7 +142,7 @@ impl Cluster {
         let generation = serving.roster.generation;
         w.move_on();
         if w.does(generation, &Doing::Waiting) {
-            w.say(generation, Said::Interrupted);
+            w.say(generation, WorkerMessage::Interrupted);
         }
     }
 
@@ -158,15 +158,16 @@ impl Cluster {
             };
             let newest = peer.serving.as_ref().map_or(0, |s| s.roster.generation);
             let coming = peer.inbox.iter().any(
-                |m| matches!(m, ToWorker::Roster { roster, .. } if roster.generation == generation),
+                |m| matches!(m, CoordinatorMessage::Roster { roster, .. } if roster.generation == generation),
             );
             let later = peer
                 .serving
                 .as_ref()
                 .is_some_and(|s| s.newest() == generation);
             let waits = peer.does(generation, &Doing::Waiting);
-            let unheard = peer.outbox.iter().any(|(g, said)| {
-                *g == generation && matches!(said, Said::Released(Outcome::Completed { .. }))
+            let unheard = peer.outbox.iter().any(|(g, message)| {
+                *g == generation
+                    && matches!(message, WorkerMessage::Released(Outcome::Completed { .. }))
             });
             !peer.alive || !(newest == generation || coming || later || unheard) || waits
         };
@@ -183,7 +184,7 @@ impl Cluster {
             let w = &mut self.workers[i];
             w.move_on();
             if w.does(generation, &Doing::Waiting) {
-                w.say(generation, Said::Unreachable(gone));
+                w.say(generation, WorkerMessage::Unreachable(gone));
             }
         } else {
             self.break_off(i);

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use super::super::*;
 
 #[derive(Debug, Clone)]
-pub(super) enum ToWorker {
+pub(super) enum CoordinatorMessage {
     Roster {
         roster: Roster,
         lineage: u64,
@@ -19,7 +19,7 @@ pub(super) enum ToWorker {
 
 /// What a worker says, of a generation.
 #[derive(Debug, Clone)]
-pub(super) enum Said {
+pub(super) enum WorkerMessage {
     Ready(StateId),
     Step(u64),
     Digest(u64, u128),
@@ -41,7 +41,7 @@ pub(super) enum Doing {
     Running,
     /// Its peers broke off: it waits for the next generation.
     Waiting,
-    /// It has said that it let go, and why; until that is heard it counts as serving.
+    /// It has reported that it released its assignment, and why; until that arrives it counts as serving.
     Done(Outcome),
 }
 
@@ -81,8 +81,8 @@ pub(super) struct Worker {
     pub connected: bool,
     pub assignment: Option<u64>,
     pub said_leaving: bool,
-    pub inbox: VecDeque<ToWorker>,
-    pub outbox: VecDeque<(u64, Said)>,
+    pub inbox: VecDeque<CoordinatorMessage>,
+    pub outbox: VecDeque<(u64, WorkerMessage)>,
 }
 
 impl Worker {
@@ -96,8 +96,8 @@ impl Worker {
         self.in_generation(generation) && self.serving.as_ref().is_some_and(does)
     }
 
-    pub fn say(&mut self, generation: u64, said: Said) {
-        self.outbox.push_back((generation, said));
+    pub fn say(&mut self, generation: u64, message: WorkerMessage) {
+        self.outbox.push_back((generation, message));
     }
 
     pub fn begin(&mut self, roster: Roster, lineage: u64) {
@@ -120,7 +120,7 @@ impl Worker {
         if let Some(serving) = &mut self.serving {
             serving.doing = Doing::Done(outcome.clone());
             let generation = serving.newest();
-            self.say(generation, Said::Released(outcome));
+            self.say(generation, WorkerMessage::Released(outcome));
         }
     }
 
@@ -129,7 +129,7 @@ impl Worker {
         if let (Some(serving), Some((_, held))) = (&self.serving, self.held) {
             let generation = serving.roster.generation;
             let (step, digest) = (held.step, held.digest);
-            self.say(generation, Said::Slice { step, digest });
+            self.say(generation, WorkerMessage::Slice { step, digest });
             self.let_go(outcome);
         }
     }
@@ -149,9 +149,9 @@ impl Worker {
         }
     }
 
-    pub fn take(&mut self, message: ToWorker) {
+    pub fn take(&mut self, message: CoordinatorMessage) {
         match message {
-            ToWorker::Roster {
+            CoordinatorMessage::Roster {
                 roster,
                 lineage,
                 at_boundary,
@@ -168,12 +168,12 @@ impl Worker {
                     _ => self.begin(roster, lineage),
                 }
             }
-            ToWorker::Stop(generation) => {
+            CoordinatorMessage::Stop(generation) => {
                 if let Some(serving) = self.serving.as_mut().filter(|s| s.newest() == generation) {
                     serving.stop = true;
                 }
             }
-            ToWorker::Yield(generation) => {
+            CoordinatorMessage::Yield(generation) => {
                 if let Some(serving) = self.serving.as_mut().filter(|s| s.newest() == generation) {
                     serving.yields = true;
                     if serving.doing == Doing::Waiting {
@@ -181,7 +181,7 @@ impl Worker {
                     }
                 }
             }
-            ToWorker::Abort(generation) => {
+            CoordinatorMessage::Abort(generation) => {
                 if self
                     .serving
                     .as_ref()

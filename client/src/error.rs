@@ -30,10 +30,7 @@ pub enum Error {
     },
     /// The coordinator answered, and cannot do it now: it is starting or draining, or a store that
     /// it needs cannot be read.
-    #[error(
-        "the coordinator at {address} cannot do this now: {message}{}",
-        advice(message)
-    )]
+    #[error("the coordinator at {address} cannot do this now: {message}")]
     Unavailable {
         /// The coordinator's address.
         address: String,
@@ -215,24 +212,6 @@ impl std::fmt::Display for VerifiedCounts {
                 count(of, "file", "files")
             ),
         }
-    }
-}
-
-/// What to do about an answer that says that it cannot be done now, unless it says so itself.
-fn advice(message: &str) -> &'static str {
-    // What the coordinator's texts say where waiting alone does not help, or where it tries again itself.
-    const SAID: [&str; 6] = [
-        "try again",
-        "trying again",
-        "correct the cause",
-        "is used again when",
-        "put the file back",
-        "fovea dataset add",
-    ];
-    let message = message.to_lowercase();
-    match SAID.iter().any(|said| message.contains(said)) {
-        true => "",
-        false => ". Try again in a moment",
     }
 }
 

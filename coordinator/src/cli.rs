@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use fovea_coordinator::{OnStop, ServeError};
+use fovea_service::ops::HealthError;
 use fovea_service::{LogFormat, VERSION};
 
 /// Options of the program. Exit codes: 0 stopped as asked; 1 other failures; 2 the command line or
@@ -134,6 +135,10 @@ impl Failure {
 
     pub fn serve(error: &ServeError) -> Self {
         Self::new(u8::try_from(error.exit_code()).unwrap_or(1), error)
+    }
+
+    pub fn health(error: &HealthError) -> Self {
+        Self::new(error.exit_code(), error)
     }
 
     pub fn other(error: impl Display) -> Self {

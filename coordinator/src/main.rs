@@ -37,7 +37,7 @@ fn run(args: &Args) -> Result<(), Failure> {
     }
     let addresses = config.validate().map_err(Failure::config)?;
     if let Some(Command::Health { live }) = args.command {
-        return health(&config, live);
+        return ops::command(&config.ops_listen, live).map_err(|e| Failure::health(&e));
     }
     init_logging(config.log_format, &config.log_level).map_err(Failure::config)?;
     warn_misspelt::<Config>(std::env::vars());
@@ -62,26 +62,6 @@ fn reachable(address: SocketAddr) -> String {
         Ok(name) => format!("{}:{}", name.trim(), address.port()),
         Err(_) => address.to_string(),
     }
-}
-
-/// `fovea-coordinator health`.
-fn health(config: &Config, live: bool) -> Result<(), Failure> {
-    let address = config.ops_address().map_err(Failure::config)?;
-    let address = address.ok_or_else(|| {
-        Failure::config(
-            "ops_listen is empty, so no coordinator can be asked; set it as for the coordinator",
-        )
-    })?;
-    let path = if live { "/livez" } else { "/readyz" };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(Failure::other)?;
-    runtime
-        .block_on(ops::health(address, path))
-        .map_err(Failure::other)?;
-    println!("ok");
-    Ok(())
 }
 
 async fn serve(args: &Args, config: Config, addresses: &[SocketAddr]) -> Result<(), Failure> {

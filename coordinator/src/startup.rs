@@ -1,5 +1,6 @@
 //! Opening the data folder: lock, journal, stores; then starting the actors on what they hold.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -118,7 +119,7 @@ pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
     let (files, named) = (datasets.clone(), std::mem::take(&mut recovered.datasets));
     let catalogue = blocking(move || Catalogue::read(&files, named)).await?;
     let store = checkpoints.clone();
-    let stored = blocking(move || store.runs()).await?;
+    let stored = blocking(move || store.unlisted_runs(&BTreeSet::new())).await?;
     recovered.next_run = unused_number(recovered.next_run, &stored);
     sweep_ended(&journal, &checkpoints).await;
     Ok(Opened {

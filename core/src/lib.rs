@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod metrics;
 pub mod plan;
 pub mod random;
+pub mod removal;
 pub mod retention;
 pub mod roster;
 pub mod run;

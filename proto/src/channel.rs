@@ -139,6 +139,11 @@ pub async fn connect(address: &str, timeout: Duration) -> Result<Channel, Channe
         })
 }
 
+/// Whether an address is that of a file that holds the address.
+pub fn is_file(address: &str) -> bool {
+    address.starts_with(FILE)
+}
+
 /// The address in a file. The file may lie on a mount that does not answer.
 async fn read_address(path: PathBuf, timeout: Duration) -> Result<String, ChannelError> {
     /// The longest address, bytes.

@@ -10,7 +10,7 @@ mod convert;
 
 pub use cause::{Cause, cause, describe};
 pub use channel::{
-    CONNECTION_WINDOW, ChannelError, FRAME, STREAM_WINDOW, UserAgent, connect, user_agent,
+    CONNECTION_WINDOW, ChannelError, FRAME, STREAM_WINDOW, UserAgent, connect, is_file, user_agent,
 };
 pub use convert::ConvertError;
 

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
-use fovea_proto::{ChannelError, connect, describe, pb};
+use fovea_proto::{ChannelError, connect, describe, is_file, pb};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::error::Elapsed;
@@ -40,7 +40,7 @@ pub enum LinkEvent {
     Message(Box<pb::CoordinatorMessage>),
     /// The session is over, or could not be opened.
     Down(String),
-    /// The coordinator refused the hello in a way that the next one would meet, too: its reason. Nothing follows.
+    /// There is no use in another attempt: the coordinator refused the hello, or its address is none. Why; nothing follows.
     Refused(String),
 }
 
@@ -68,6 +68,13 @@ pub fn start(address: String, tasks: &mut JoinSet<()>) -> mpsc::Receiver<LinkEve
                 Err(SessionError::Refused(status)) => {
                     // Without its receiver the worker is shutting down.
                     let _ = events.send(LinkEvent::Refused(sentence(&status))).await;
+                    return;
+                }
+                // An address in a file may be another one next time.
+                Err(SessionError::Connect(
+                    error @ (ChannelError::Address { .. } | ChannelError::Tls { .. }),
+                )) if !is_file(&address) => {
+                    let _ = events.send(LinkEvent::Refused(error.to_string())).await;
                     return;
                 }
                 Err(error) => error.to_string(),
@@ -160,6 +167,8 @@ fn is_final(status: &Status) -> bool {
             | Code::PermissionDenied
             | Code::Unauthenticated
             | Code::Unimplemented
+            // It speaks another version of the protocol.
+            | Code::FailedPrecondition
     );
     code && is_the_coordinators(status)
 }
@@ -402,6 +411,7 @@ mod tests {
             Status::permission_denied("worker w1 was denied"),
             Status::unauthenticated("no certificate"),
             Status::unimplemented("unknown service"),
+            Status::failed_precondition("hello.protocol: worker w1 speaks protocol 1"),
         ] {
             let mut tasks = JoinSet::new();
             let (mut events, mut hellos) = refused_with(status.clone(), &mut tasks).await;
@@ -434,12 +444,33 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn an_address_that_is_none_is_not_tried_again() {
+        for address in ["nonsense", "https://h:1"] {
+            let mut tasks = JoinSet::new();
+            let mut events = start(address.into(), &mut tasks);
+            match after_opening(&mut events).await {
+                Some(LinkEvent::Refused(reason)) => assert!(reason.contains(address), "{reason}"),
+                other => panic!("{address}: {other:?}"),
+            }
+        }
+        // A file may hold another one next time.
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "nonsense").unwrap();
+        let mut tasks = JoinSet::new();
+        let mut events = start(format!("file:{}", file.path().display()), &mut tasks);
+        for _ in 0..2 {
+            let event = after_opening(&mut events).await;
+            assert!(matches!(event, Some(LinkEvent::Down(_))), "{event:?}");
+        }
+    }
+
     #[test]
     fn only_the_coordinators_own_refusal_is_final() {
         let proxy =
             Status::unimplemented("grpc-status header missing, mapped from HTTP status code 404");
         assert!(!is_final(&proxy));
-        assert!(!is_final(&Status::failed_precondition("protocol 3")));
+        assert!(is_final(&Status::failed_precondition("protocol 3")));
         assert!(!is_final(&Status::not_found("no run")));
         let silent = Status::unimplemented("");
         assert!(is_final(&silent));

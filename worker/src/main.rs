@@ -57,7 +57,10 @@ fn start(cli: &Cli) -> Result<(), Failure> {
             print!("{}", report(gpu::libraries()));
             return Ok(());
         }
-        Some(Command::Health { live }) => return health(&config, live),
+        Some(Command::Health { live }) => {
+            return ops::command(&config.ops_listen, live)
+                .map_err(|e| Failure(e.exit_code(), e.to_string()));
+        }
         None => {}
     }
     init_logging(config.log_format, &config.log_level).map_err(|e| Failure(2, e.to_string()))?;
@@ -149,25 +152,6 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     let ended = agent.run(link).await;
     info!("worker.stopped: fovea-worker has stopped");
     ended.map_err(|e| Failure(2, e.to_string()))
-}
-
-/// `fovea-worker health`.
-fn health(config: &WorkerConfig, live: bool) -> Result<(), Failure> {
-    let address = config
-        .ops_address()
-        .map_err(|e| Failure(2, e.to_string()))?;
-    let empty = "ops_listen is empty, so no worker can be asked; set it as for the worker";
-    let address = address.ok_or_else(|| Failure(2, empty.to_owned()))?;
-    let path = if live { "/livez" } else { "/readyz" };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|e| Failure(1, e.to_string()))?;
-    runtime
-        .block_on(ops::health(address, path))
-        .map_err(|e| Failure(1, e.to_string()))?;
-    println!("ok");
-    Ok(())
 }
 
 fn identity(config: &WorkerConfig, mesh: &Mesh, place: tch::Device) -> Result<Identity, Failure> {

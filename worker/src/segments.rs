@@ -18,6 +18,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use fovea_core::count::count;
 use tracing::{debug, info, warn};
 
 /// Begins the name of every segment.
@@ -85,8 +86,8 @@ pub fn sweep(folder: &Path, processes: &Path) -> Swept {
         info!(
             segments = swept.segments,
             bytes = swept.bytes,
-            "segments.removed: {} stale NCCL segments of earlier processes in {}; {} bytes are free again",
-            swept.segments,
+            "segments.removed: {} of earlier processes in {}; {} bytes are free again",
+            count(swept.segments, "stale NCCL segment", "stale NCCL segments"),
             folder.display(),
             swept.bytes
         );

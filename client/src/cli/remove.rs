@@ -11,8 +11,9 @@ use super::format::bytes;
 use super::output::{Kind, Output, Record};
 use crate::client::Client;
 use crate::error::Error;
-use crate::view::{Removed, RunInfo};
+use crate::view::Removed;
 use fovea_core::count::{count, plural};
+use fovea_core::removal;
 
 /// Removes ended runs.
 pub async fn runs(
@@ -32,8 +33,9 @@ pub async fn runs(
                 continue;
             };
             // No question is asked about what the coordinator would refuse then.
-            if let Some(message) = refusal(&run, with_checkpoints) {
-                let hint_text = String::new();
+            let of_run = run.checkpoints.len();
+            if let Err(error) = removal::check(id, run.phase.as_str(), of_run, with_checkpoints) {
+                let (message, hint_text) = (error.to_string(), String::new());
                 refused.insert(id, Error::Precondition { message, hint_text });
                 continue;
             }
@@ -81,24 +83,6 @@ pub async fn runs(
         tally.add(id, &format!("run {id}"), removed);
     }
     tally.finish()
-}
-
-/// Why the coordinator refuses to remove this run as it is now, in its words.
-fn refusal(run: &RunInfo, with_checkpoints: bool) -> Option<String> {
-    let id = &run.id;
-    if !run.phase.is_terminal() {
-        return Some(format!(
-            "run {id} is {}; cancel it first (`fovea cancel {id}`)",
-            run.phase.as_str()
-        ));
-    }
-    (!with_checkpoints && !run.checkpoints.is_empty()).then(|| {
-        let kept = count(run.checkpoints.len(), "checkpoint", "checkpoints");
-        format!(
-            "run {id} has {kept}; --with-checkpoints removes {}, too",
-            plural(run.checkpoints.len(), "it", "them")
-        )
-    })
 }
 
 /// Removes checkpoints of one run.

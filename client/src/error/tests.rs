@@ -95,36 +95,11 @@ fn unreadable_alone_has_an_exit_code_of_its_own() {
 }
 
 #[test]
-fn trying_again_in_a_moment_is_advised_only_where_nothing_else_is() {
-    let cases = [
-        ("the journal is behind", true),
-        (
-            "the coordinator is shutting down; try again when it is back",
-            false,
-        ),
-        (
-            "pack 3, could not be compared, so it was not replaced: /data/p cannot be read: x; correct the cause",
-            false,
-        ),
-        (
-            "/data/x cannot be read: Permission denied (os error 13). Nothing was deleted; correct the cause and it is \
-             used again",
-            false,
-        ),
-        (
-            "the checkpoint store in /data is unavailable: there is no store.json now. Nothing was deleted; it is used \
-             again when it is back",
-            false,
-        ),
-        (
-            "x is missing, though its store is there. Put the file back; nothing was deleted",
-            false,
-        ),
-    ];
-    for (message, advised) in cases {
-        let error = Error::from_status(&Status::unavailable(message), "http://h:1");
-        let text = error.to_string();
-        assert_eq!(text.ends_with(". Try again in a moment"), advised, "{text}");
-        assert_eq!(error.exit_code(), 3, "{text}");
-    }
+fn what_to_do_is_in_the_coordinators_text_and_nowhere_else() {
+    let message = "/data/x cannot be read: Permission denied (os error 13). Nothing was deleted; correct the cause and \
+                   it is used again";
+    let error = Error::from_status(&Status::unavailable(message), "http://h:1");
+    let expected = format!("the coordinator at http://h:1 cannot do this now: {message}");
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(error.exit_code(), 3);
 }

@@ -216,6 +216,7 @@ impl Actor {
             }
             RunInput::Assembled { key, result } => self.assembled(key, result).await?,
             RunInput::File(report) => self.file_report(report).await?,
+            RunInput::CouldStore(could) => self.could_store(could),
             RunInput::Panicked(error) => return Err(error.into()),
             RunInput::DeleteCheckpoint { step, reply } => {
                 if self.withdrawn("removing a checkpoint", reply.is_closed()) {
@@ -327,6 +328,7 @@ impl Actor {
         self.store_next().await?;
         if now >= self.refreshed + REFRESH_MS {
             self.refreshed = now;
+            self.probe_store();
             self.show();
         }
         Ok(())

@@ -61,8 +61,8 @@ impl Actor {
                 step = info.step,
                 generation = info.generation,
                 "checkpoint.not_adopted: {id} step {} of generation {} is newer than the journal (generation \
-                 {known_generation}) and does not follow on from it; its file stays. Restore a newer journal, or resume \
-                 from it by hand",
+                 {known_generation}) and does not follow on from it; its file stays. Restore a newer journal, or \
+                 move the file away if nobody needs it",
                 info.step,
                 info.generation
             );

@@ -292,9 +292,7 @@ impl Actor {
         match result {
             Ok(info) => {
                 self.assemblies.0.remove(&key);
-                if self.storage_problem.take().is_some() {
-                    info!(run_id = %self.run.id, "checkpoint.delay_ended: {} can store checkpoints again", self.run.id);
-                }
+                self.storage_works();
                 self.apply(Event::CheckpointStored { info }).await?;
             }
             Err(error) if error.is_transient() && self.assemblies.0.contains_key(&key) => {

@@ -152,6 +152,8 @@ pub(crate) enum RunInput {
         key: AssemblyKey,
         result: Result<CheckpointInfo, crate::store::StoreError>,
     },
+    /// Whether a checkpoint could probably be stored now.
+    CouldStore(bool),
     /// What reading a stored checkpoint showed.
     File(FileReport),
     /// Work on the run's files panicked: its answer will not come.

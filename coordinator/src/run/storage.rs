@@ -4,8 +4,8 @@
 //! waits for it (`fovea_core::run`).
 
 use fovea_core::checkpoint::CheckpointInfo;
-use fovea_core::count::{count, plural};
-use fovea_core::run::Event;
+use fovea_core::removal;
+use fovea_core::run::{Event, Phase};
 use tracing::{info, warn};
 
 use super::state::{Actor, RunActorError, not_written};
@@ -48,6 +48,33 @@ impl Actor {
                 asked: true,
             })
         });
+    }
+
+    /// After a checkpoint could not be stored: looks whether the next one could be, so that people do not read of a
+    /// problem that is over.
+    pub(super) fn probe_store(&mut self) {
+        if self.storage_problem.is_none() || !self.assemblies.is_empty() || self.files_busy > 0 {
+            return;
+        }
+        let (store, id) = (self.cx.store.clone(), self.run.id.clone());
+        let bytes = self.run.checkpoints.last().map_or(0, |c| c.bytes);
+        self.on_files(move || RunInput::CouldStore(store.could_store(&id, bytes)));
+    }
+
+    /// What [`probe_store`](Self::probe_store) found.
+    pub(super) fn could_store(&mut self, could: bool) {
+        self.files_busy -= 1;
+        // A run that ends tries to store its last checkpoint again and again: that shows.
+        if could && self.assemblies.is_empty() && matches!(self.run.phase, Phase::Running { .. }) {
+            self.storage_works();
+        }
+    }
+
+    /// A checkpoint was stored, or could be.
+    pub(super) fn storage_works(&mut self) {
+        if self.storage_problem.take().is_some() {
+            info!(run_id = %self.run.id, "checkpoint.delay_ended: {} can store checkpoints again", self.run.id);
+        }
     }
 
     /// What reading a stored checkpoint showed, whoever read it.
@@ -175,19 +202,10 @@ impl Actor {
                 "run {id} has ended, but its last checkpoint is still being stored; try again in a moment"
             ))));
         }
-        if !self.run.is_terminal() {
-            return Ok(Err(ApiError::Precondition(format!(
-                "run {id} is {}; cancel it first (`fovea cancel {id}`)",
-                self.run.phase_name()
-            ))));
-        }
-        let checkpoints = self.run.checkpoints.len() as u32;
-        if checkpoints > 0 && !with_checkpoints {
-            return Ok(Err(ApiError::Precondition(format!(
-                "run {id} has {}; --with-checkpoints removes {}, too",
-                count(checkpoints, "checkpoint", "checkpoints"),
-                plural(checkpoints, "it", "them")
-            ))));
+        let checkpoints = self.run.checkpoints.len();
+        let phase = self.run.phase_name();
+        if let Err(refused) = removal::check(id.as_str(), phase, checkpoints, with_checkpoints) {
+            return Ok(Err(ApiError::Precondition(refused.to_string())));
         }
         let with = match with_checkpoints {
             true => " --with-checkpoints",
@@ -220,6 +238,9 @@ impl Actor {
         }
         info!(run_id = %id, checkpoints, bytes, "run.deleted: {id}: on request");
         self.deleted = true;
-        Ok(Ok(DeletedRun { checkpoints, bytes }))
+        Ok(Ok(DeletedRun {
+            checkpoints: checkpoints as u32,
+            bytes,
+        }))
     }
 }

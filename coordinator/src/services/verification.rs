@@ -181,8 +181,8 @@ impl Verification {
                     "{} holds checkpoints, but the journal knows no run {run}",
                     folder.display()
                 ),
-                action: "move the folder out of the store if you want to keep it, else delete it; left there, a later run of \
-                         that id would find it"
+                action: "restore a newer journal, or move the folder out of the store if you want to keep it, else delete it; \
+                         no run uses it"
                     .into(),
             };
             self.problem(problem).await?;

@@ -207,6 +207,12 @@ impl CheckpointStore {
         self.inner.root.check_removable(&self.inner.folder(run))
     }
 
+    /// Whether a checkpoint of so many bytes could probably be stored now: the store is there, this process may write,
+    /// and there is room.
+    pub(crate) fn could_store(&self, run: &RunId, bytes: u64) -> bool {
+        self.check_removable(run).is_ok() && self.free_bytes().is_ok_and(|free| free >= bytes)
+    }
+
     /// Removes a checkpoint that the journal no longer lists, manifest first; its ledger stays as a segment. Returns the
     /// bytes that became free: 0 when it is gone already.
     ///
@@ -391,18 +397,6 @@ impl CheckpointStore {
             free = free.saturating_add(freed);
             now_ms.saturating_sub(since_ms) > keep_ms || free < options.min_free_bytes
         })
-    }
-
-    /// The runs that have a folder.
-    ///
-    /// # Errors
-    /// As the disk reports.
-    pub(crate) fn runs(&self) -> Result<Vec<RunId>, StoreError> {
-        let names = self.inner.list(self.inner.root.dir())?;
-        let runs = names
-            .iter()
-            .filter_map(|name| RunId::new(name.as_str()).ok());
-        Ok(runs.filter(|run| self.inner.folder(run).is_dir()).collect())
     }
 
     /// Bytes that are free on the store's disk.

@@ -73,6 +73,14 @@ async fn audit(server: &Server, run: &pb::Run) -> pb::AuditReport {
     server.runs().audit(request).await.unwrap().into_inner()
 }
 
+/// Asks the coordinator to stop. Returns the error with which it ends, and how long that takes.
+async fn stop(server: Server) -> (ServeError, Duration) {
+    let asked = Instant::now();
+    server.ask_to_stop();
+    let error = server.stopped().await.unwrap_err();
+    (error, asked.elapsed())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(has_mount), ignore = "needs to mount a tmpfs: root")]
 async fn while_the_disk_is_full_requests_are_refused_and_runs_wait() {
@@ -132,10 +140,7 @@ async fn a_stop_while_the_disk_is_full_ends_in_time_and_loses_nothing() {
     small.send(&worker, &at, 2).await;
     until_full(&mut watch, true).await;
 
-    let asked = Instant::now();
-    server.ask_to_stop();
-    let error = server.stopped().await.unwrap_err();
-    let took = asked.elapsed();
+    let (error, took) = stop(server).await;
     println!("it ended after {took:.1?}: {error}");
     assert!(took < Duration::from_secs(DRAIN_S) + CLOSE_TIMEOUT + PATIENCE / 4);
     assert!(
@@ -183,10 +188,7 @@ async fn a_hand_over_while_the_disk_is_full_ends_within_2_s_and_loses_nothing() 
     small.send(&worker, &at, 2).await;
     until_full(&mut watch, true).await;
 
-    let asked = Instant::now();
-    server.ask_to_stop();
-    let error = server.stopped().await.unwrap_err();
-    let took = asked.elapsed();
+    let (error, took) = stop(server).await;
     assert!(took < Duration::from_secs(2), "it took {took:?}");
     let is_timeout = matches!(error, ServeError::HandOverTimeout { runs: 1, .. });
     assert!(is_timeout, "{error}");

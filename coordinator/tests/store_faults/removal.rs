@@ -110,11 +110,7 @@ async fn what_may_not_be_removed_stays_listed_with_the_reason() {
 async fn a_checkpoint_whose_files_stay_is_said_to_be_off_the_list() {
     let place = Place::new();
     let server = place.fresh_server().await;
-    let (run, at, mut worker) = begin(&server).await;
-    for step in 1..=2 {
-        place.step(&mut worker, &at, step).await;
-        checkpoint(&server, &worker, &at, step).await;
-    }
+    let (run, _, _worker) = begin_with_checkpoints(&place, &server, 2).await;
     // What shows only when it is tried: a folder in the place of the file.
     let file = place
         .checkpoints()

@@ -60,11 +60,7 @@ fn names(problems: &[pb::VerifyProblem]) -> Vec<(&str, FileState)> {
 async fn manifests_are_verified_and_those_of_a_dataset_repaired() {
     let place = Place::new();
     let server = place.fresh_server().await;
-    let (run, at, mut worker) = begin(&server).await;
-    for step in 1..=2 {
-        place.step(&mut worker, &at, step).await;
-        checkpoint(&server, &worker, &at, step).await;
-    }
+    let (run, _, _worker) = begin_with_checkpoints(&place, &server, 2).await;
     let (problems, summary) = verified(&server).await;
     assert_eq!(problems, []);
     assert_eq!((summary.checkpoints, summary.problems), (2, 0));

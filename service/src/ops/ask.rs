@@ -10,6 +10,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::ConfigError;
+
 /// How long the whole question may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -30,6 +32,41 @@ pub enum HealthError {
     /// The program itself says so.
     #[error("{0}")]
     NotHealthy(String),
+    /// No address to ask.
+    #[error("ops_listen is empty, so nobody can be asked; set it as for the program that runs")]
+    NotSet,
+    /// `ops_listen` is no address.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The question could not be asked.
+    #[error("cannot ask: {0}")]
+    Io(#[from] std::io::Error),
+}
+
+impl HealthError {
+    /// The exit code of the command `health`: 2 for a configuration with which nobody can be asked, else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotSet | Self::Config(_) => 2,
+            Self::Unreachable { .. } | Self::NotHealthy(_) | Self::Io(_) => 1,
+        }
+    }
+}
+
+/// The command `health`: asks the program whose configuration key `ops_listen` is this one whether it is ready, or alive if
+/// `live`. Prints `ok` if it is.
+///
+/// # Errors
+/// It is not, does not answer, or nobody can be asked.
+pub fn command(ops_listen: &str, live: bool) -> Result<(), HealthError> {
+    let address = super::address(ops_listen)?.ok_or(HealthError::NotSet)?;
+    let path = if live { "/livez" } else { "/readyz" };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(health(address, path))?;
+    println!("ok");
+    Ok(())
 }
 
 /// Asks the operations listener at `address` for `path` (`/livez` or `/readyz`). For a listener on all addresses, the
@@ -37,7 +74,7 @@ pub enum HealthError {
 ///
 /// # Errors
 /// The program says that it is not healthy, or does not answer within 10 s.
-pub async fn health(address: SocketAddr, path: &str) -> Result<(), HealthError> {
+pub(super) async fn health(address: SocketAddr, path: &str) -> Result<(), HealthError> {
     let address = reachable(address);
     let unreachable = |reason: String| HealthError::Unreachable { address, reason };
     let (status, text) = timeout(PATIENCE, get(address, path))

@@ -32,7 +32,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-pub use ask::{HealthError, health};
+pub use ask::{HealthError, command};
 
 use crate::ConfigError;
 

@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::ask::health;
 use super::*;
 
 #[derive(Debug, Default)]

@@ -107,9 +107,7 @@ impl<W: Work> Agent<W> {
             }
             Event::Link(LinkEvent::Down(reason)) => self.down(&reason),
             Event::Link(LinkEvent::Refused(reason)) => {
-                error!(
-                    "session.refused: the coordinator refused this worker, and would refuse it again: {reason}"
-                );
+                error!("session.refused: another attempt would meet the same: {reason}");
                 self.close_session();
                 self.failure = Some(AgentError::Refused { reason });
             }

@@ -116,10 +116,10 @@ pub enum AgentError {
         /// The coordinator's version of the protocol.
         coordinator: u32,
     },
-    /// The coordinator refused this worker's hello, and would refuse the next.
-    #[error("the coordinator refused this worker: {reason}")]
+    /// The coordinator refused this worker's hello, or its address is none; another attempt would meet the same.
+    #[error("this worker cannot work for its coordinator: {reason}")]
     Refused {
-        /// The coordinator's sentence.
+        /// Why.
         reason: String,
     },
 }

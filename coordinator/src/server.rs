@@ -10,7 +10,9 @@ use fovea_proto::pb::runs_server::RunsServer;
 use fovea_proto::pb::workers_server::WorkersServer;
 use fovea_proto::{CONNECTION_WINDOW, DESCRIPTORS, FRAME, MESSAGE_BYTES, STREAM_WINDOW};
 use fovea_service::Shutdown;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic_health::ServingStatus;
@@ -153,24 +155,7 @@ impl Coordinator {
         closing.cancel();
         tasks.close();
         let limits = config.stop_limits();
-        let connections = async {
-            if !server.is_finished() && timeout(limits.connections, &mut server).await.is_err() {
-                warn!(
-                    "shutdown.connections_cut: some connections did not end within {:?}; closing them",
-                    limits.connections
-                );
-                server.abort();
-            }
-        };
-        let transfers = async {
-            if timeout(limits.connections, tasks.wait()).await.is_err() {
-                warn!(
-                    "shutdown.streams_cut: some transfers did not end within {:?}; abandoning them",
-                    limits.connections
-                );
-            }
-        };
-        tokio::join!(connections, transfers);
+        end_connections(server, &tasks, limits.connections).await;
         drop(actors);
         let deadline = Instant::now() + limits.journal;
         // It ends when nobody can reach it any more, its runs with it; what they have is in the journal then.
@@ -180,31 +165,12 @@ impl Coordinator {
         for task in others {
             task.abort();
         }
-        let Stats {
-            commits,
-            writes,
-            commit_time,
-        } = journal.stats();
-        let mean_ms = commit_time.as_secs_f64() * 1000.0 / commits.max(1) as f64;
-        let mean_ms = (mean_ms * 10.0).round() / 10.0;
-        info!(
-            commits,
-            writes,
-            mean_ms,
-            "journal.closing: {writes} writes in {commits} commits of {mean_ms} ms"
-        );
-        match timeout_at(deadline, journal.close()).await {
-            Ok(closed) => outcome = outcome.and(closed.map_err(ServeError::Journal)),
-            Err(_) => {
-                warn!(
-                    "journal.slow: it was not closed within {:?}; the next start finishes what it holds",
-                    limits.journal
-                );
-                if config.on_stop == OnStop::HandOver && outcome.is_ok() {
-                    outcome = Err(ServeError::JournalNotClosed);
-                }
-            }
-        }
+        let closed = close_journal(journal, deadline, limits.journal).await;
+        outcome = outcome.and(match closed {
+            // What was acknowledged is in its log, and the runs were checkpointed.
+            Err(ServeError::JournalNotClosed) if config.on_stop == OnStop::Checkpoint => Ok(()),
+            closed => closed,
+        });
         drop(dir);
         match &outcome {
             Ok(()) => match config.on_stop {
@@ -216,6 +182,58 @@ impl Coordinator {
             Err(error) => error!("coordinator.failed: {error}"),
         }
         outcome
+    }
+}
+
+/// Waits until clients have had their answers, for at most `limit`; then connections are closed and transfers abandoned.
+async fn end_connections(
+    mut server: JoinHandle<Result<(), tonic::transport::Error>>,
+    tasks: &TaskTracker,
+    limit: Duration,
+) {
+    let connections = async {
+        if !server.is_finished() && timeout(limit, &mut server).await.is_err() {
+            warn!(
+                "shutdown.connections_cut: some connections did not end within {limit:?}; closing them"
+            );
+            server.abort();
+        }
+    };
+    let transfers = async {
+        if timeout(limit, tasks.wait()).await.is_err() {
+            warn!(
+                "shutdown.streams_cut: some transfers did not end within {limit:?}; abandoning them"
+            );
+        }
+    };
+    tokio::join!(connections, transfers);
+}
+
+/// Closes the journal, whose time ends at `deadline` after `limit`.
+async fn close_journal(
+    journal: Journal,
+    deadline: Instant,
+    limit: Duration,
+) -> Result<(), ServeError> {
+    let Stats {
+        commits,
+        writes,
+        commit_time,
+    } = journal.stats();
+    let mean_ms = commit_time.as_secs_f64() * 1000.0 / commits.max(1) as f64;
+    let mean_ms = (mean_ms * 10.0).round() / 10.0;
+    info!(
+        commits,
+        writes, mean_ms, "journal.closing: {writes} writes in {commits} commits of {mean_ms} ms"
+    );
+    match timeout_at(deadline, journal.close()).await {
+        Ok(closed) => closed.map_err(ServeError::Journal),
+        Err(_) => {
+            warn!(
+                "journal.slow: it was not closed within {limit:?}; the next start finishes what it holds"
+            );
+            Err(ServeError::JournalNotClosed)
+        }
     }
 }
 

@@ -23,7 +23,7 @@ fn a_status_becomes_one_sentence_and_an_exit_code() {
         (
             Status::unavailable("the checkpoint store is not mounted."),
             3,
-            "at http://h:1 cannot do this now: the checkpoint store is not mounted. Try again",
+            "at http://h:1 cannot do this now: the checkpoint store is not mounted",
         ),
         (
             Status::resource_exhausted("200 watches (max_watches_per_client)"),

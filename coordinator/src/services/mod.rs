@@ -6,6 +6,7 @@
 mod admin;
 mod check;
 mod checkpoints;
+mod cluster;
 mod datasets;
 mod file_state;
 mod runs;
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::catalogue::Datasets;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::net::{Limits, peer};
@@ -26,6 +28,7 @@ use crate::store::{CheckpointStore, DatasetStore};
 
 pub(crate) use admin::AdminService;
 pub(crate) use checkpoints::CheckpointsService;
+pub(crate) use cluster::ClusterService;
 pub(crate) use datasets::DatasetsService;
 pub(crate) use runs::RunsService;
 pub(crate) use workers::WorkersService;
@@ -34,6 +37,8 @@ pub(crate) use workers::WorkersService;
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub config: Arc<Config>,
+    /// That of the actors.
+    pub clock: Clock,
     pub runs: Directory,
     pub datasets: Datasets,
     pub dataset_files: DatasetStore,

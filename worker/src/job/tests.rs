@@ -32,7 +32,7 @@ struct Worker {
 impl Worker {
     fn new(manner: Manner) -> Self {
         let copy = manner.clone();
-        let make: MakeDevice = Box::new(move |_, layout| Box::new(Pretending::new(layout, &copy)));
+        let make: MakeDevice = Box::new(move |_, layout, _| Box::new(Pretending::new(layout, &copy)));
         Self {
             device: DeviceThread::start(tch::Device::Cpu, make).unwrap(),
             manner,
@@ -384,7 +384,7 @@ fn weights_that_hang_hold_neither_an_abort_nor_the_next_assignment() {
     let peers = peers(1);
     let mut worker = Worker::new(Manner::default());
     let copy = worker.manner.clone();
-    let make: MakeDevice = Box::new(move |_, layout| Box::new(Pretending::new(layout, &copy)));
+    let make: MakeDevice = Box::new(move |_, layout, _| Box::new(Pretending::new(layout, &copy)));
     worker.device = DeviceThread::start_with(tch::Device::Cpu, make, hangs_once).unwrap();
     let part = Part::new(&peers, 1, &[0], 0);
     let control = part.control.clone();

@@ -7,7 +7,7 @@ use fovea_core::ids::RunId;
 use fovea_core::metrics::Score;
 use fovea_core::plan::ShardPlan;
 use fovea_core::roster::Roster;
-use fovea_core::run::{Outcome, StepReport};
+use fovea_core::run::{Outcome, StepReport, Trouble};
 use fovea_core::spec::RunSpec;
 use tokio::sync::{mpsc, oneshot};
 
@@ -28,6 +28,9 @@ pub enum FetchError {
     /// It is not needed any more.
     #[error("the checkpoint is not needed any more")]
     Cancelled,
+    /// This worker cannot keep it, or not read it.
+    #[error("{1}")]
+    Own(Trouble, String),
     /// Anything else.
     #[error("{0}")]
     Failed(String),
@@ -128,6 +131,14 @@ pub enum Ended {
 }
 
 impl Ended {
+    /// It cannot continue, and others can.
+    pub fn unfit(trouble: Trouble, reason: impl ToString) -> Self {
+        Self::Released(Outcome::Unfit {
+            trouble,
+            reason: reason.to_string(),
+        })
+    }
+
     /// It cannot continue.
     pub fn failed(reason: impl ToString, fatal: bool) -> Self {
         Self::Released(Outcome::Failed {

@@ -1,6 +1,9 @@
 //! A pretended coordinator and pretended work, with a worker's main loop between them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::memory::Memory;
 use fovea_core::run::Outcome;
 use fovea_proto::pb::coordinator_message::Message as FromCoordinator;
 use fovea_service::Shutdown;
@@ -15,6 +18,9 @@ use super::super::*;
 use crate::assignment::AssignmentHandle;
 use crate::link::Opening;
 use crate::testing::{no_fingerprint, step_report};
+
+/// The memory that workers measure.
+pub(super) static MEMORY: AtomicU64 = AtomicU64::new(1600);
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -36,11 +42,14 @@ impl Work for Pretended {
     }
 
     /// Fails with the dataset's digest; if that is a number, after so many seconds.
-    fn prepare(&self, request: pb::Prepare) -> AbortOnDropHandle<String> {
+    fn prepare(&self, request: pb::Prepare) -> AbortOnDropHandle<Result<(), Refusal>> {
         let seconds = request.dataset_digest.parse().unwrap_or_default();
         AbortOnDropHandle::new(tokio::spawn(async move {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
-            request.dataset_digest
+            match request.dataset_digest {
+                digest if digest.is_empty() => Ok(()),
+                digest => Err(Refusal::passing(digest)),
+            }
         }))
     }
 
@@ -124,6 +133,7 @@ pub(super) fn word(message: &Message) -> String {
         Message::Interrupted(m) => format!("interrupted {}.{}", m.run_id, m.generation),
         Message::Unreachable(m) => format!("unreachable {:?}", m.worker_ids),
         Message::Prepared(m) => format!("prepared {}: {}", m.run_id, m.problem),
+        Message::Memory(m) => format!("memory {}", m.host_bytes),
     }
 }
 
@@ -152,6 +162,10 @@ impl Bench {
             device: "cpu".into(),
             boot_id: "b".into(),
             gpu_uuid: String::new(),
+            memory: Box::new(|| Memory {
+                host: MEMORY.load(Ordering::Relaxed),
+                ..Memory::default()
+            }),
         };
         let channels = watch::channel(None).0;
         let agent = Agent::new(identity, Pretended(begin), channels, shutdown.clone())

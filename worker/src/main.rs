@@ -108,7 +108,10 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
             // A CPU reads images from the host's memory.
             false => {
                 let host = memory::host();
-                (memory::cache_budget(spec, image_size as u32, cache, host), 0)
+                (
+                    memory::cache_budget(spec, image_size as u32, cache, host),
+                    0,
+                )
             }
         };
         let device = TorchDevice::new(spec, layout, place);
@@ -160,7 +163,11 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     ended.map_err(|e| Failure(2, e.to_string()))
 }
 
-async fn identity(config: &WorkerConfig, mesh: &Mesh, place: tch::Device) -> Result<Identity, Failure> {
+async fn identity(
+    config: &WorkerConfig,
+    mesh: &Mesh,
+    place: tch::Device,
+) -> Result<Identity, Failure> {
     let kernel = |name: &str| {
         let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}"));
         text.map(|text| text.trim().to_owned())

@@ -25,7 +25,9 @@ fn host_of(root: &Path) -> Option<u64> {
     let free = meminfo.mem_available.unwrap_or(meminfo.mem_free);
     let machine = meminfo.mem_total.min(free + own);
     let groups = groups_of(root).into_iter();
-    let left = groups.filter_map(|group| group.left()).map(|left| left + own);
+    let left = groups
+        .filter_map(|group| group.left())
+        .map(|left| left + own);
     Some(left.fold(machine, u64::min))
 }
 
@@ -190,7 +192,10 @@ mod tests {
             [
                 (format!("{v2}memory.max"), max.to_owned()),
                 (format!("{v2}memory.current"), gib(used)),
-                (format!("{v2}memory.stat"), format!("anon 1\nfile {}\nx 1\n", gib(cached))),
+                (
+                    format!("{v2}memory.stat"),
+                    format!("anon 1\nfile {}\nx 1\n", gib(cached)),
+                ),
             ]
         };
         let of = |cgroup: &str, files: &[(String, String)]| {
@@ -212,15 +217,25 @@ mod tests {
             .concat()
         };
         assert_eq!(of("0::/a/b\n", &above(4, 4)), Some(1024));
-        assert_eq!(of("0::/a/b\n", &above(1, 4)), Some(1024), "what it uses is its own");
+        assert_eq!(
+            of("0::/a/b\n", &above(1, 4)),
+            Some(1024),
+            "what it uses is its own"
+        );
         // In a container the group may be the root of what is mounted.
         let root = [("sys/fs/cgroup/memory.max".to_owned(), gib(2))];
         assert_eq!(of("0::/not/mounted\n", &root), Some(3 * 1024));
         // Version 1, where no limit is a very large one.
         let v1 = |limit: &str| {
             [
-                ("sys/fs/cgroup/memory/c/memory.limit_in_bytes".to_owned(), limit.to_owned()),
-                ("sys/fs/cgroup/memory/c/memory.usage_in_bytes".to_owned(), gib(3)),
+                (
+                    "sys/fs/cgroup/memory/c/memory.limit_in_bytes".to_owned(),
+                    limit.to_owned(),
+                ),
+                (
+                    "sys/fs/cgroup/memory/c/memory.usage_in_bytes".to_owned(),
+                    gib(3),
+                ),
                 (
                     "sys/fs/cgroup/memory/c/memory.stat".to_owned(),
                     format!("cache 0\ntotal_cache {}\n", gib(1)),

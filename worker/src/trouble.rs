@@ -77,13 +77,19 @@ mod tests {
                  allocate 1024 bytes. Error code 12 (Cannot allocate memory)",
                 Trouble::Memory,
             ),
-            ("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0", Trouble::Memory),
+            (
+                "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0",
+                Trouble::Memory,
+            ),
             ("CUDA error: out of memory", Trouble::Memory),
             ("CUDA_ERROR_OUT_OF_MEMORY", Trouble::Memory),
             ("std::bad_alloc", Trouble::Memory),
             ("CUDNN_STATUS_ALLOC_FAILED", Trouble::Memory),
             ("CUBLAS_STATUS_ALLOC_FAILED when calling", Trouble::Memory),
-            ("CUDA error: an illegal memory access was encountered", Trouble::Device),
+            (
+                "CUDA error: an illegal memory access was encountered",
+                Trouble::Device,
+            ),
             ("expected 3 dimensions", Trouble::Device),
         ] {
             assert_eq!(of_device(text), expected, "{text}");

@@ -44,7 +44,10 @@ pub async fn submit(
     output.record(&Record::Run(&run));
     output.line(accepted(&run));
     if !run.reason.is_empty() && !command.watch {
-        output.line(format!("it waits: {}", one_line(without_event(&run.reason))));
+        output.line(format!(
+            "it waits: {}",
+            one_line(without_event(&run.reason))
+        ));
     }
     if command.watch {
         return follow(client, &run.id, PATIENCE_S, output).await;

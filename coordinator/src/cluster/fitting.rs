@@ -111,6 +111,8 @@ impl Actor {
         let waits = matches!(live.status.demand, Demand::Start { .. } | Demand::Nothing);
         let all: Vec<SessionId> = self.sessions.keys().copied().collect();
         let fits = all.iter().any(|id| self.misfit(live, *id).is_none());
-        (waits && !fits).then(|| self.too_small(number, &all)).flatten()
+        (waits && !fits)
+            .then(|| self.too_small(number, &all))
+            .flatten()
     }
 }

@@ -113,11 +113,9 @@ impl Actor {
                 return Some(WorkerState::Barred { run, until });
             }
             let reason = match (self.misfit(live, id), &live.waiting) {
-                (Some(misfit), _) => format!(
-                    "{}, and the worker has {}",
-                    misfit.need(),
-                    misfit.have()
-                ),
+                (Some(misfit), _) => {
+                    format!("{}, and the worker has {}", misfit.need(), misfit.have())
+                }
                 (None, Some(waiting)) => waiting.clone(),
                 (None, None) => match self.sharing_member(*number, id) {
                     Some(reason) => reason,

@@ -59,7 +59,9 @@ fn wire(worker: &WorkerView, now: u64) -> pb::Worker {
         WorkerState::Preparing(run) => (pb::WorkerState::Preparing, Some(run), String::new()),
         WorkerState::Training(run) => (pb::WorkerState::Training, Some(run), String::new()),
         WorkerState::Waiting { reason } => (pb::WorkerState::Waiting, None, reason.clone()),
-        WorkerState::Barred { run, until } => (pb::WorkerState::Barred, None, barred(run, *until, now)),
+        WorkerState::Barred { run, until } => {
+            (pb::WorkerState::Barred, None, barred(run, *until, now))
+        }
         WorkerState::LeftOut => {
             let reasons: Vec<String> = left_out.iter().map(left_out_reason).collect();
             (pb::WorkerState::LeftOut, None, reasons.join("; "))

@@ -12,8 +12,8 @@ use tokio::sync::{broadcast, mpsc};
 use tonic::{Request, Response, Status};
 use tracing::info;
 
-use super::transfer::Answers;
 use super::cluster::left_out_of;
+use super::transfer::Answers;
 use super::{Context, check, peer};
 use crate::blocking::blocking;
 use crate::clock::{Clock, unix_ms};

@@ -282,7 +282,9 @@ impl Run {
         let all: Vec<(&WorkerId, &LeftOut)> = self.troubles.holding().collect();
         for (worker, left_out) in all.iter().take(REASONS) {
             let LeftOut {
-                trouble, reason: why, ..
+                trouble,
+                reason: why,
+                ..
             } = left_out;
             reason.push_str(&format!("\nworker {worker} ({trouble}): {}", one_line(why)));
         }

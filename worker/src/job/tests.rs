@@ -32,7 +32,8 @@ struct Worker {
 impl Worker {
     fn new(manner: Manner) -> Self {
         let copy = manner.clone();
-        let make: MakeDevice = Box::new(move |_, layout, _| Box::new(Pretending::new(layout, &copy)));
+        let make: MakeDevice =
+            Box::new(move |_, layout, _| Box::new(Pretending::new(layout, &copy)));
         Self {
             device: DeviceThread::start(tch::Device::Cpu, make).unwrap(),
             manner,

@@ -1,5 +1,6 @@
 //! A pretended coordinator and pretended work, with a worker's main loop between them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use fovea_core::ids::{RunId, WorkerId};
@@ -18,9 +19,6 @@ use super::super::*;
 use crate::assignment::AssignmentHandle;
 use crate::link::Opening;
 use crate::testing::{no_fingerprint, step_report};
-
-/// The memory that workers measure.
-pub(super) static MEMORY: AtomicU64 = AtomicU64::new(1600);
 
 pub(super) const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -142,6 +140,8 @@ pub(super) struct Bench {
     pub(super) link: mpsc::Sender<LinkEvent>,
     pub(super) begun: mpsc::Receiver<Begun>,
     pub(super) shutdown: Shutdown,
+    /// The memory that it measures.
+    pub(super) memory: Arc<AtomicU64>,
     pub(super) agent: JoinHandle<Result<(), AgentError>>,
 }
 
@@ -155,6 +155,8 @@ impl Bench {
         let (link, events) = mpsc::channel(16);
         let (begin, begun) = mpsc::channel(16);
         let shutdown = Shutdown::default();
+        let memory = Arc::new(AtomicU64::new(1600));
+        let measured = Arc::clone(&memory);
         let identity = Identity {
             worker: WorkerId::new("w").unwrap(),
             address: "h:1".into(),
@@ -162,8 +164,8 @@ impl Bench {
             device: "cpu".into(),
             boot_id: "b".into(),
             gpu_uuid: String::new(),
-            memory: Box::new(|| Memory {
-                host: MEMORY.load(Ordering::Relaxed),
+            memory: Box::new(move || Memory {
+                host: measured.load(Ordering::Relaxed),
                 ..Memory::default()
             }),
         };
@@ -174,6 +176,7 @@ impl Bench {
             link,
             begun,
             shutdown,
+            memory,
             agent: tokio::spawn(agent.run(events)),
         }
     }

@@ -3,6 +3,7 @@
 //! The serde forms are the `--json` output, so field names are kept stable.
 
 mod store;
+mod weights;
 
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::run::{EpochResult, StepReport};
@@ -14,6 +15,7 @@ use crate::error::Error;
 pub use store::{
     FileState, Removed, StoreProblem, StoreProgress, StoreReport, StoreSummary, VerifiedCheckpoint,
 };
+pub use weights::{IgnoredInfo, LayerInfo, WeightsInfo};
 
 /// Where a run is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -1,5 +1,6 @@
 //! One assignment from beginning to end: fetch its data, train on the device, upload checkpoints.
 
+use std::fs::File;
 use std::future::pending;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +11,7 @@ use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::googlenet::FlatLayout;
 use fovea_core::ids::RunId;
 use fovea_core::run::Outcome;
+use fovea_core::spec::RunSpec;
 use fovea_proto::pb;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -20,7 +22,7 @@ use crate::cache::CacheError;
 use crate::checkpoint;
 use crate::context::Context;
 use crate::fetch::{Fetched, Refusal, Rest, rank_of, spec_of};
-use crate::job::{Ended, FetchCheckpoint, FetchError, Job, JobEvent};
+use crate::job::{Ended, FetchCheckpoint, FetchError, FetchWeights, Job, JobEvent};
 use crate::link::{Refused, delays};
 use crate::progress::Progress;
 use crate::training::{Control, Snapshot};
@@ -113,10 +115,28 @@ impl Prepared {
                 ))
             }
         };
+        let first_weights = weights_of(&spec)?;
         // Checked before anything is fetched.
         FlatLayout::new(spec.model.classes, &spec.model.frozen).map_err(Refusal::fatal)?;
         let fetched =
             Fetched::new(context, &spec, &dataset_digest, &roster, rank, &progress).await?;
+        let weights = match first_weights {
+            None => None,
+            Some(sha256) => {
+                // So that no peer waits for a download while the members agree on a state. They may turn out not to be
+                // needed, because a peer holds the state.
+                let held = context.device.held_run().as_ref() == Some(&run);
+                if checkpoint.is_none() && !held {
+                    drop(fetch_weights(context, &sha256, &progress).await?);
+                }
+                Some(weights_fetcher(
+                    context,
+                    sha256,
+                    control.clone(),
+                    progress.clone(),
+                ))
+            }
+        };
         let plan = fetched.plan.clone();
         let (data, rest) = fetched.open(context, &progress);
         let (start, began) = oneshot::channel();
@@ -133,6 +153,7 @@ impl Prepared {
             key,
             mesh: context.mesh.clone(),
             checkpoint,
+            weights,
             next_epoch: first_epoch,
             data,
             control,
@@ -269,6 +290,70 @@ fn fetcher(
                 fetched = fetch => fetched.map_err(|error| match error.refusal() {
                     Some(Refused::Corrupt) => FetchError::Blocked(error.to_string()),
                     _ => FetchError::Failed(error.to_string()),
+                }),
+            }
+        })
+    })
+}
+
+/// The digest of the weights that the run starts from; None: it trains from scratch.
+///
+/// # Errors
+/// It names a path and no digest, as older versions allowed. No path that a run names is opened.
+fn weights_of(spec: &RunSpec) -> Result<Option<String>, Refusal> {
+    let model = &spec.model;
+    if model.weights.is_empty() {
+        return Ok(None);
+    }
+    if model.weights_sha256.is_empty() {
+        let path = &model.weights;
+        return Err(Refusal::Blocked(format!(
+            "the run names the weights {path} without their SHA-256, and workers open no path that a run names; `fovea weights \
+             add {path}`, cancel this run, and submit it again"
+        )));
+    }
+    Ok(Some(model.weights_sha256.to_ascii_lowercase()))
+}
+
+async fn fetch_weights(
+    context: &Context,
+    sha256: &str,
+    progress: &Progress,
+) -> Result<File, CacheError> {
+    context
+        .with_cache("fetching the first weights", progress, |cache| async move {
+            cache.weights(sha256).await
+        })
+        .await
+}
+
+/// Fetches the first weights for the device's thread, which blocks on them.
+fn weights_fetcher(
+    context: &Context,
+    sha256: String,
+    control: Control,
+    progress: Progress,
+) -> FetchWeights {
+    let runtime = Handle::current();
+    let context = context.clone();
+    Box::new(move || {
+        // A stop that came before takes effect after the first step, when there is a state to keep.
+        let stopping = control.stopping();
+        let over = async {
+            match stopping {
+                true => control.wait_given_up().await,
+                false => control.wait_withdrawn().await,
+            }
+        };
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = over => Err(FetchError::Cancelled),
+                fetched = fetch_weights(&context, &sha256, &progress) => fetched.map_err(|error| {
+                    match error.is_blocked() {
+                        true => FetchError::Blocked(error.to_string()),
+                        false => FetchError::Failed(error.to_string()),
+                    }
                 }),
             }
         })

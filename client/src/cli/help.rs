@@ -5,6 +5,7 @@ pub const EXAMPLES: &str = "\
 Examples:
   fovea prepare eyepacs --out eyepacs-224      photographs and labels to a dataset
   fovea dataset add eyepacs-224                send it to the coordinator, or repair it there
+  fovea weights add bvlc_googlenet.caffemodel  the weights that runs start from
   fovea submit run.toml --watch                train
   fovea pause dr-1                             stop for now, with a checkpoint
   fovea resume dr-1 --watch                    continue where a run stopped
@@ -31,9 +32,9 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
                manifest_state, manifest_problem, and the fields of a checkpoint
   verify_progress   read_bytes, total_bytes, what (every 30 s)
   verify_problem    what, state (also unlisted), problem, action
-  verify_summary    checkpoints, packs, read_bytes, problems
-  removed      kind (run, checkpoint, dataset), name (of a checkpoint RUN/STEP), checkpoints,
-               freed_bytes
+  verify_summary    checkpoints, packs, weights, read_bytes, problems
+  removed      kind (run, checkpoint, dataset, weights), name (of a checkpoint RUN/STEP),
+               checkpoints, freed_bytes
   not_removed  kind, name, exit_code, message
   audit        run, clean, clean_epochs, begun_epochs, epochs (in the whole run), train_samples,
                samples_used, steps, total_steps, ledger_bytes, problems (at most 100)
@@ -41,6 +42,8 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
                validation_grades, packs, size_bytes, problem (empty when none is known), and after
                add outcome (added, unchanged, repaired), repaired_packs, repaired_files,
                already_there
+  weights      name, sha256, size_bytes, added_at_ms, format (caffemodel, safetensors), layers
+               {name, shape}, ignored {name, reason}, used_by (runs), problem, and after add outcome
   prepared     dir, digest, train, validation, patients, packs, excluded, warnings
   synthetic    dir, patients, images
   note         run, event (its name, such as worker.evicted, or null), text

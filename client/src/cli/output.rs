@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::view::{
     AuditInfo, DatasetInfo, FileState, Phase, RunInfo, StoreProblem, StoreProgress, StoreSummary,
+    WeightsInfo,
 };
 
 /// What `--json` prints, one a line. `fovea --help` documents the fields; they are kept stable.
@@ -80,6 +81,12 @@ pub enum Record<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         repaired_files: Option<&'a [String]>,
     },
+    Weights {
+        #[serde(flatten)]
+        weights: &'a WeightsInfo,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        outcome: Option<&'static str>,
+    },
     Prepared {
         dir: &'a Path,
         digest: &'a str,
@@ -135,6 +142,7 @@ pub enum Kind {
     Run,
     Checkpoint,
     Dataset,
+    Weights,
 }
 
 impl<'a> Record<'a> {

@@ -8,6 +8,7 @@ use super::format::{ago, bytes, now_ms, rate, share, without_event};
 use super::narrate::{EPOCH_HEADING, epoch_line};
 use super::output::{Output, Record};
 use super::table::Table;
+use super::weights::provide;
 use crate::client::Client;
 use crate::error::Error;
 use crate::runfile::{RunFile, Weights};
@@ -18,27 +19,25 @@ use fovea_core::count::count;
 const PATIENCE_S: u64 = 300;
 
 /// Reads the run file of a submission.
-pub fn read_spec(command: &Submit, output: &Output) -> Result<RunSpec, Error> {
+pub fn read_spec(command: &Submit) -> Result<(RunSpec, Weights), Error> {
     let mut file = RunFile::read(&command.file)?;
     for assignment in &command.overrides {
         file.set(assignment);
     }
-    let mut spec = file.spec()?;
-    if let Weights::Unseen(why) = file.resolve_weights(&mut spec)? {
-        output.remark(format!(
-            "note: the weights cannot be read here ({why}); the workers will open that path"
-        ));
-    }
-    Ok(spec)
+    let spec = file.spec()?;
+    let weights = file.resolve_weights(&spec)?;
+    Ok((spec, weights))
 }
 
-/// Submits a run, and follows it if asked.
+/// Submits a run, after its file of weights if it names one, and follows it if asked.
 pub async fn submit(
     client: &Client,
     command: &Submit,
-    spec: RunSpec,
+    mut spec: RunSpec,
+    weights: &Weights,
     output: &Output,
 ) -> Result<(), Error> {
+    provide(client, &mut spec, weights, output).await?;
     let run = client.submit(&spec).await?;
     output.record(&Record::Run(&run));
     output.line(accepted(&run));
@@ -152,7 +151,11 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
             if m.weights.is_empty() {
                 "from scratch".into()
             } else {
-                format!("from {}", m.weights)
+                let digest: String = m.weights_sha256.chars().take(12).collect();
+                match &*digest {
+                    "" => format!("from {}", m.weights),
+                    digest => format!("from {} ({digest})", m.weights),
+                }
             },
         ),
     );

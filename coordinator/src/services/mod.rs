@@ -11,23 +11,27 @@ mod file_state;
 mod runs;
 mod transfer;
 mod verification;
+mod weights;
 mod workers;
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::catalogue::Datasets;
+use crate::catalogue::weights::Weights;
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::net::{Limits, peer};
-use crate::store::{CheckpointStore, DatasetStore};
+use crate::store::{CheckpointStore, DatasetStore, WeightsStore};
 
 pub(crate) use admin::AdminService;
 pub(crate) use checkpoints::CheckpointsService;
 pub(crate) use datasets::DatasetsService;
 pub(crate) use runs::RunsService;
+pub(crate) use weights::WeightsService;
 pub(crate) use workers::WorkersService;
 
 /// What every service needs.
@@ -37,7 +41,11 @@ pub(crate) struct Context {
     pub runs: Directory,
     pub datasets: Datasets,
     pub dataset_files: DatasetStore,
+    pub weights: Weights,
+    pub weight_files: WeightsStore,
     pub checkpoints: CheckpointStore,
+    /// A turn to check an uploaded file of weights.
+    pub checking: Arc<Semaphore>,
     /// How much clients may have under way.
     pub limits: Limits,
     /// Streams under way; the server waits for them when it stops.

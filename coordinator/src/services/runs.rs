@@ -242,8 +242,9 @@ impl RunsService {
     }
 }
 
-/// Accepts a valid spec: meets its dataset, gets a number, is journalled, starts.
-async fn accept(context: Context, spec: RunSpec) -> Result<Shown, ApiError> {
+/// Accepts a valid spec: its weights are pinned, it meets its dataset, gets a number, is journalled, starts.
+async fn accept(context: Context, mut spec: RunSpec) -> Result<Shown, ApiError> {
+    context.weights.now().pin(&mut spec.model)?;
     let dataset = context.datasets.now().find(spec.dataset.as_str())?;
     let plan = plan(&dataset, &spec)?;
     let steps_per_epoch = plan.steps_per_epoch();

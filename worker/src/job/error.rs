@@ -21,7 +21,7 @@ pub(super) enum JobError {
     FirstState(#[from] FirstStateError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    #[error("the checkpoint cannot be fetched: {0}")]
+    #[error("the state to start from cannot be fetched: {0}")]
     Fetch(#[from] FetchError),
     #[error("the members agreed on no state")]
     NoState,

@@ -103,6 +103,7 @@ impl<'a> Part<'a> {
             rank: self.rank,
             mesh: self.peers.meshes[place].clone(),
             checkpoint: None,
+            weights: None,
             next_epoch: 0,
             data: tiny().data(),
             control: self.control,
@@ -369,14 +370,18 @@ fn all_take_over_the_state_of_the_most_advanced() {
 static HUNG: AtomicBool = AtomicBool::new(false);
 
 /// Hangs when it is called for the first time, as if the weights lay on a mount that is gone.
-fn hangs_once(spec: &RunSpec, layout: &FlatLayout) -> Result<Vec<f32>, FirstStateError> {
+fn hangs_once(
+    spec: &RunSpec,
+    layout: &FlatLayout,
+    weights: Option<std::fs::File>,
+) -> Result<Vec<f32>, FirstStateError> {
     if !HUNG.swap(true, Ordering::SeqCst) {
         let (mut reader, writer) = std::io::pipe().unwrap();
         // The pipe is never written to and never closed.
         std::mem::forget(writer);
         std::io::Read::read_exact(&mut reader, &mut [0]).unwrap();
     }
-    first_state(spec, layout)
+    first_state(spec, layout, weights)
 }
 
 #[test]

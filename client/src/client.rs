@@ -224,8 +224,9 @@ impl Client {
         let request = pb::DeleteWeightsRequest {
             weights: weights.into(),
         };
-        let pb::DeleteWeightsResponse { freed_bytes } =
-            self.unbounded(self.weights_client().delete(request)).await?;
+        let pb::DeleteWeightsResponse { freed_bytes } = self
+            .unbounded(self.weights_client().delete(request))
+            .await?;
         Ok(Removed {
             checkpoints: 0,
             freed_bytes,

@@ -105,7 +105,8 @@ impl Client {
         sent: Arc<AtomicU64>,
     ) -> Result<AddedWeights, Error> {
         let shown = file.path.display().to_string();
-        let broken = |e: tokio::task::JoinError| Error::Weights(format!("reading {shown} failed: {e}"));
+        let broken =
+            |e: tokio::task::JoinError| Error::Weights(format!("reading {shown} failed: {e}"));
         let path = file.path.clone();
         // The coordinator checks, too; here it saves sending a file that it would refuse.
         let open = tokio::task::spawn_blocking(move || {

@@ -16,7 +16,7 @@ use crate::stop::{OnStop, StopLimits};
 pub struct Config {
     /// Where to listen, `host:port`: on every address that the host has. Port 0 lets the system choose.
     pub listen: String,
-    /// Folder for the journal, datasets and checkpoints.
+    /// Folder for the journal, datasets, weights and checkpoints.
     pub data_dir: PathBuf,
     /// Allows listening beyond this machine without TLS: on trusted networks only.
     pub allow_insecure: bool,
@@ -46,7 +46,7 @@ pub struct Config {
     pub max_watches: u32,
     /// How many of them one client address may have.
     pub max_watches_per_client: u32,
-    /// How many datasets may be uploaded at the same time.
+    /// How many datasets and files of weights may be uploaded at the same time.
     pub max_uploads: u32,
     /// How many of them one client address may upload.
     pub max_uploads_per_client: u32,

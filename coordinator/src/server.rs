@@ -6,8 +6,8 @@ use std::time::Duration;
 use fovea_proto::pb::admin_server::AdminServer;
 use fovea_proto::pb::checkpoints_server::CheckpointsServer;
 use fovea_proto::pb::datasets_server::DatasetsServer;
-use fovea_proto::pb::weights_server::WeightsServer;
 use fovea_proto::pb::runs_server::RunsServer;
+use fovea_proto::pb::weights_server::WeightsServer;
 use fovea_proto::pb::workers_server::WorkersServer;
 use fovea_proto::{CONNECTION_WINDOW, DESCRIPTORS, FRAME, MESSAGE_BYTES, STREAM_WINDOW};
 use fovea_service::Shutdown;
@@ -27,7 +27,8 @@ use crate::journal::{Journal, Stats};
 use crate::net::{Budget, GateLayer, Incoming, Limits, Listeners};
 use crate::serve_error::ServeError;
 use crate::services::{
-    AdminService, CheckpointsService, Context, DatasetsService, RunsService, WeightsService, WorkersService,
+    AdminService, CheckpointsService, Context, DatasetsService, RunsService, WeightsService,
+    WorkersService,
 };
 use crate::startup::{self, Opened, Running};
 use crate::stop::OnStop;

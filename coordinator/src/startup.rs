@@ -105,8 +105,7 @@ pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
     };
     let (folder, id, named) = (dir.datasets(), known(DATASETS), recovered.datasets.len());
     let with = options.clone();
-    let opened =
-        blocking(move || DatasetStore::open(&folder, id.as_deref(), named, with)).await?;
+    let opened = blocking(move || DatasetStore::open(&folder, id.as_deref(), named, with)).await?;
     let (datasets, datasets_id) = match opened {
         Ok(opened) => opened,
         Err(error) => return refused(journal, error).await,

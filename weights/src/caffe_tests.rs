@@ -12,7 +12,6 @@ fn open(path: &Path) -> Result<Source, WeightsError> {
     Source::open(path)
 }
 
-
 /// A protobuf message under construction.
 #[derive(Clone, Default)]
 struct Bytes(Vec<u8>);
@@ -373,7 +372,12 @@ fn files_that_are_no_caffemodel_say_so() {
         b"\x12\x64, not",
     ] {
         let path = file(bytes);
-        let error = load(&mut open(path.path()).unwrap(), &specs(), &[], &mut |_, _| {});
+        let error = load(
+            &mut open(path.path()).unwrap(),
+            &specs(),
+            &[],
+            &mut |_, _| {},
+        );
         let error = error.unwrap_err().to_string();
         let expected = format!("{} is not a .caffemodel: ", path.path().display());
         assert!(error.starts_with(&expected), "{error}");
@@ -436,7 +440,10 @@ fn the_published_weights_are_read() {
         .join("../../shared/weights/bvlc_googlenet_trunk_v1.caffemodel");
     let mut count = 0;
     let specs = param_specs(1000);
-    let report = load(&mut open(&path).unwrap(), &specs, &[], &mut |_, values| count += values.len()).unwrap();
+    let report = load(&mut open(&path).unwrap(), &specs, &[], &mut |_, values| {
+        count += values.len()
+    })
+    .unwrap();
     assert_eq!(count, 6_998_552);
     assert_eq!(report.copied.len(), 58);
     assert_eq!(report.ignored, Vec::<String>::new());
@@ -450,7 +457,13 @@ fn the_published_weights_are_read() {
     );
     assert_eq!(report.unwrap().ignored, ["loss3/classifier"]);
     assert_eq!(count, 6_998_552 - 1_025_000);
-    let error = load(&mut open(&path).unwrap(), &param_specs(2), &[], &mut |_, _| {}).unwrap_err();
+    let error = load(
+        &mut open(&path).unwrap(),
+        &param_specs(2),
+        &[],
+        &mut |_, _| {},
+    )
+    .unwrap_err();
     assert!(
         error
             .to_string()

@@ -67,7 +67,9 @@ impl Why {
             Self::Auxiliary => {
                 "of an auxiliary classifier: it only helps training from scratch, and gives no result"
             }
-            Self::Replaced => "the classifier of other classes: each run trains a new one in its place",
+            Self::Replaced => {
+                "the classifier of other classes: each run trains a new one in its place"
+            }
             Self::Unknown => "not a layer of GoogLeNet: no layer of the network reads it",
         }
     }
@@ -157,7 +159,8 @@ mod tests {
         });
         let error = check(&mut source(&missing)).unwrap_err().to_string();
         assert!(
-            error.contains("has no weight of layer inception_4c/1x1, nor all of 5 others of the 57"),
+            error
+                .contains("has no weight of layer inception_4c/1x1, nor all of 5 others of the 57"),
             "{error}"
         );
         let misshapen = googlenet(&[], |shapes| {

@@ -7,7 +7,9 @@ use std::io;
 pub enum WeightsError {
     #[error("cannot read the weights {file}: {source}")]
     Io { file: String, source: io::Error },
-    #[error("weights file {file} is {kind}, not a regular file; name a .caffemodel or .safetensors file")]
+    #[error(
+        "weights file {file} is {kind}, not a regular file; name a .caffemodel or .safetensors file"
+    )]
     NotRegular { file: String, kind: &'static str },
     #[error(
         "{file} is not a {format}: {reason}; give a .caffemodel (binary, not .prototxt) or a .safetensors file"

@@ -130,10 +130,7 @@ impl Source {
             let read = tensors::read(&mut reader, size, visit);
             (Format::Safetensors, read)
         } else {
-            (
-                Format::Caffemodel,
-                caffe::read(&mut reader, size, visit),
-            )
+            (Format::Caffemodel, caffe::read(&mut reader, size, visit))
         };
         match result {
             Ok(()) => Ok(format),

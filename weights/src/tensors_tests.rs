@@ -12,7 +12,6 @@ fn open(path: &Path) -> Result<Source, WeightsError> {
     Source::open(path)
 }
 
-
 fn specs() -> Vec<ParamSpec> {
     param_specs(2).into_iter().filter(|s| s.head).collect()
 }
@@ -38,9 +37,12 @@ fn head(dtype: &str, width: usize) -> String {
 
 fn loaded(file: &NamedTempFile) -> Result<Vec<Vec<f32>>, String> {
     let mut set = Vec::new();
-    load(&mut open(file.path()).unwrap(), &specs(), &[], &mut |_, values| {
-        set.push(values.to_vec())
-    })
+    load(
+        &mut open(file.path()).unwrap(),
+        &specs(),
+        &[],
+        &mut |_, values| set.push(values.to_vec()),
+    )
     .map_err(|error| error.to_string())?;
     Ok(set)
 }

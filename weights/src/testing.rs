@@ -4,10 +4,7 @@ use fovea_core::googlenet::{HEAD, param_specs};
 
 /// The bytes of a `.safetensors` file of zeros in bfloat16, 12 MB, with every layer of the network but the classifier, and
 /// `more` layers of two numbers each. `change` is given the names and shapes before they are written.
-pub fn googlenet(
-    more: &[&str],
-    change: impl FnOnce(&mut Vec<(String, Vec<usize>)>),
-) -> Vec<u8> {
+pub fn googlenet(more: &[&str], change: impl FnOnce(&mut Vec<(String, Vec<usize>)>)) -> Vec<u8> {
     let mut shapes: Vec<(String, Vec<usize>)> = param_specs(2)
         .into_iter()
         .filter(|spec| spec.layer != HEAD)

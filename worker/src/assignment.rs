@@ -115,28 +115,16 @@ impl Prepared {
                 ))
             }
         };
-        let first_weights = weights_of(&spec)?;
         // Checked before anything is fetched.
         FlatLayout::new(spec.model.classes, &spec.model.frozen).map_err(Refusal::fatal)?;
         let fetched =
             Fetched::new(context, &spec, &dataset_digest, &roster, rank, &progress).await?;
-        let weights = match first_weights {
-            None => None,
-            Some(sha256) => {
-                // So that no peer waits for a download while the members agree on a state. They may turn out not to be
-                // needed, because a peer holds the state.
-                let held = context.device.held_run().as_ref() == Some(&run);
-                if checkpoint.is_none() && !held {
-                    drop(fetch_weights(context, &sha256, &progress).await?);
-                }
-                Some(weights_fetcher(
-                    context,
-                    sha256,
-                    control.clone(),
-                    progress.clone(),
-                ))
-            }
-        };
+        let may_need = checkpoint.is_none() && context.device.held_run().as_ref() != Some(&run);
+        if may_need && !spec.model.weights.is_empty() {
+            fetch_ahead(context, &spec, &progress).await;
+        }
+        let weights = (!spec.model.weights.is_empty())
+            .then(|| weights_fetcher(context, &spec, control.clone(), progress.clone()));
         let plan = fetched.plan.clone();
         let (data, rest) = fetched.open(context, &progress);
         let (start, began) = oneshot::channel();
@@ -296,46 +284,51 @@ fn fetcher(
     })
 }
 
-/// The digest of the weights that the run starts from; None: it trains from scratch.
-///
-/// # Errors
-/// It names a path and no digest, as older versions allowed. No path that a run names is opened.
-fn weights_of(spec: &RunSpec) -> Result<Option<String>, Refusal> {
-    let model = &spec.model;
-    if model.weights.is_empty() {
-        return Ok(None);
+/// Fetches the run's first weights, so that no peer waits for a download while the members agree on a state. A failure
+/// counts only if they turn out to be needed, because no member holds the state.
+async fn fetch_ahead(context: &Context, spec: &RunSpec, progress: &Progress) {
+    if let Err(error) = fetch_weights(context, spec, progress).await {
+        warn!(
+            "weights.not_fetched: the run's first weights cannot be fetched now: {error}; they are needed unless a member \
+             holds the run's state"
+        );
     }
-    if model.weights_sha256.is_empty() {
-        let path = &model.weights;
-        return Err(Refusal::Blocked(format!(
-            "the run names the weights {path} without their SHA-256, and workers open no path that a run names; `fovea weights \
-             add {path}`, cancel this run, and submit it again"
-        )));
-    }
-    Ok(Some(model.weights_sha256.to_ascii_lowercase()))
 }
 
+/// Fetches the file of the run's first weights.
 async fn fetch_weights(
     context: &Context,
-    sha256: &str,
+    spec: &RunSpec,
     progress: &Progress,
-) -> Result<File, CacheError> {
-    context
+) -> Result<File, FetchError> {
+    let (name, sha256) = (&spec.model.weights, &spec.model.weights_sha256);
+    if sha256.is_empty() {
+        // As older versions accepted.
+        return Err(FetchError::Blocked(format!(
+            "the run names the weights {name} without their SHA-256, and workers open no path that a run names; `fovea weights \
+             add {name}`, cancel this run, and submit it again"
+        )));
+    }
+    let fetched = context
         .with_cache("fetching the first weights", progress, |cache| async move {
             cache.weights(sha256).await
         })
-        .await
+        .await;
+    fetched.map_err(|error| match error.is_blocked() {
+        true => FetchError::Blocked(error.to_string()),
+        false => FetchError::Failed(error.to_string()),
+    })
 }
 
 /// Fetches the first weights for the device's thread, which blocks on them.
 fn weights_fetcher(
     context: &Context,
-    sha256: String,
+    spec: &RunSpec,
     control: Control,
     progress: Progress,
 ) -> FetchWeights {
     let runtime = Handle::current();
-    let context = context.clone();
+    let (context, spec) = (context.clone(), spec.clone());
     Box::new(move || {
         // A stop that came before takes effect after the first step, when there is a state to keep.
         let stopping = control.stopping();
@@ -349,12 +342,7 @@ fn weights_fetcher(
             tokio::select! {
                 biased;
                 () = over => Err(FetchError::Cancelled),
-                fetched = fetch_weights(&context, &sha256, &progress) => fetched.map_err(|error| {
-                    match error.is_blocked() {
-                        true => FetchError::Blocked(error.to_string()),
-                        false => FetchError::Failed(error.to_string()),
-                    }
-                }),
+                fetched = fetch_weights(&context, &spec, &progress) => fetched,
             }
         })
     })

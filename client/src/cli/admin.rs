@@ -13,11 +13,7 @@ use fovea_core::count::count;
 const PROGRESS_EVERY: Duration = Duration::from_secs(30);
 
 /// Verifies the whole store and fails if a file is not as it was stored.
-pub async fn verify(
-    client: &Client,
-    skip: SkipVerify,
-    output: &Output,
-) -> Result<(), Error> {
+pub async fn verify(client: &Client, skip: SkipVerify, output: &Output) -> Result<(), Error> {
     if skip.checkpoints && skip.datasets && skip.weights {
         return Err(Error::Usage(
             "--skip-checkpoints, --skip-datasets and --skip-weights together leave nothing to verify"

@@ -172,10 +172,9 @@ pub async fn weights(
     }
     let mut tally = Tally::new(Kind::Weights, names.len(), output);
     for name in names {
-        let removed = client
-            .remove_weights(name)
-            .await
-            .map_err(|error| error.with_hint(|| "`fovea runs` shows the runs that need them".into()));
+        let removed = client.remove_weights(name).await.map_err(|error| {
+            error.with_hint(|| "`fovea runs` shows the runs that need them".into())
+        });
         tally.add(name, &format!("weights {name}"), removed);
     }
     tally.finish()

@@ -146,10 +146,7 @@ fn summary(weights: &WeightsInfo) -> Vec<String> {
             n => format!(" and {n} more"),
         };
         let shown: Vec<&str> = names.iter().copied().take(SHOWN).collect();
-        lines.push(format!(
-            "  ignored {}{more} ({reason})",
-            shown.join(", ")
-        ));
+        lines.push(format!("  ignored {}{more} ({reason})", shown.join(", ")));
     }
     lines
 }

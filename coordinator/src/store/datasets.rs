@@ -21,8 +21,8 @@ use tracing::warn;
 
 use super::error::{OpenError, StoreError};
 use super::identity::{Kind, Root};
-use super::{StoreOptions, disk};
 use super::rooted::{Rooted, digests_in_folder};
+use super::{StoreOptions, disk};
 
 /// The folder of a dataset's packs.
 pub(super) const PACKS: &str = "packs";
@@ -280,7 +280,8 @@ impl DatasetStore {
     fn read_manifest(&self, digest: &str) -> Result<(Vec<u8>, Manifest), StoreError> {
         let path = self.place(digest).join(MANIFEST_FILE);
         let bytes = self.inner.root.read_whole(&path, MAX_MANIFEST_BYTES)?;
-        let manifest = Manifest::parse(&bytes).map_err(|e| self.inner.root.corrupt(&path, e.to_string()))?;
+        let manifest =
+            Manifest::parse(&bytes).map_err(|e| self.inner.root.corrupt(&path, e.to_string()))?;
         if manifest.digest != digest {
             let problem = format!("it is that of dataset {}", manifest.digest);
             return Err(self.inner.root.corrupt(&path, problem));

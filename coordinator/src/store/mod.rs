@@ -46,11 +46,11 @@ mod names;
 mod priority;
 mod rooted;
 mod segment;
+mod temporary;
 #[cfg(test)]
 pub(crate) mod test_support;
 #[cfg(test)]
 mod tests;
-mod temporary;
 mod trash;
 mod upload;
 mod weights;

@@ -117,7 +117,9 @@ impl Upload {
         let bytes = packs + (manifest_bytes.len() + index_bytes.len()) as u64;
         store.root().remove_leftovers();
         let what = format!("dataset {}", manifest.name);
-        store.root().check_room(&what, bytes, store.min_free_bytes())?;
+        store
+            .root()
+            .check_room(&what, bytes, store.min_free_bytes())?;
         let folder = TemporaryFolder::make(store, "upload")?;
         let failed = |path: &Path, bytes: usize| {
             let path = path.to_owned();

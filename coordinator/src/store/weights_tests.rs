@@ -3,16 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use fovea_core::ids::WeightsName;
-use fovea_weights::{Checked, Format};
-use sha2::{Digest, Sha256};
-
 use super::fault::with_fault;
-use super::test_support::{files, memory_folder, options};
-use super::{HeldWeights, StoreError, StoredWeights, UploadError, WeightsStore, WeightsUpload};
-
-/// The content of a file; the check of it is left out.
-const BYTES: &[u8] = b"the weights of a network";
+use super::test_support::{
+    WEIGHTS, add_weights as add, files, memory_folder, options, weights_digest as digest,
+};
+use super::{HeldWeights, StoreError, UploadError, WeightsStore};
 
 const ERRNOS: [i32; 6] = [
     libc::ENOSPC,
@@ -23,28 +18,9 @@ const ERRNOS: [i32; 6] = [
     libc::ESTALE,
 ];
 
-fn digest() -> String {
-    hex::encode(Sha256::digest(BYTES))
-}
-
 fn open(root: &Path, known: Option<&str>) -> WeightsStore {
     let (store, _) = WeightsStore::open(&root.join("weights"), known, options()).unwrap();
     store
-}
-
-fn add(store: &WeightsStore) -> Result<StoredWeights, UploadError> {
-    let bytes = BYTES.len() as u64;
-    let mut upload = WeightsUpload::begin(store, digest(), bytes, "w.x".into())?;
-    upload.piece(&BYTES[..9])?;
-    upload.piece(&BYTES[9..])?;
-    let verified = upload.verify_by(|_| {
-        Ok(Checked {
-            format: Format::Caffemodel,
-            layers: vec![],
-            ignored: vec![],
-        })
-    })?;
-    Ok(verified.store(WeightsName::new("w").unwrap(), 7)?)
 }
 
 fn assert_whole(store: &WeightsStore, about: &str) -> HeldWeights {
@@ -133,7 +109,7 @@ fn a_removal_that_fails_says_so_and_is_finished_later() {
             let left = files(&root.path().join("weights"));
             assert_eq!(left, ["store.json".to_owned()].into(), "{about}");
             if faulted.count <= at {
-                assert!(faulted.result.unwrap() >= BYTES.len() as u64);
+                assert!(faulted.result.unwrap() >= WEIGHTS.len() as u64);
                 break;
             }
         }

@@ -68,8 +68,14 @@ async fn what_is_not_googlenet_is_refused_with_the_layer_and_leaves_nothing() {
         shapes.iter_mut().find(of_layer).unwrap().1 = vec![64, 192];
     });
     for (bytes, named) in [
-        (&missing[..], "w.x has no bias of layer inception_5b/pool_proj"),
-        (&misshapen, "layer inception_3a/1x1: its weight has the shape [64, 192]"),
+        (
+            &missing[..],
+            "w.x has no bias of layer inception_5b/pool_proj",
+        ),
+        (
+            &misshapen,
+            "layer inception_3a/1x1: its weight has the shape [64, 192]",
+        ),
         (&[7; 500], "w.x is not a .caffemodel"),
         (b"\x02\0\0\0\0\0\0\0{}", "no weight of layer conv1/7x7_s2"),
     ] {
@@ -86,7 +92,10 @@ async fn what_is_not_googlenet_is_refused_with_the_layer_and_leaves_nothing() {
     };
     let cases: [(pb::WeightsHeader, &str); 6] = [
         (with(|h| h.name = "a/b".into()), "header.name"),
-        (with(|h| h.name = "w.safetensors".into()), "taken for a path"),
+        (
+            with(|h| h.name = "w.safetensors".into()),
+            "taken for a path",
+        ),
         (with(|h| h.sha256 = "xyz".into()), "header.sha256"),
         (with(|h| h.file_name = "\n".into()), "header.file_name"),
         (with(|h| h.size_bytes = 0), "header.size_bytes"),
@@ -108,7 +117,10 @@ async fn what_is_not_googlenet_is_refused_with_the_layer_and_leaves_nothing() {
         (twice, "header: comes only once"),
         (short, "the stream ended early"),
         (long, "data: has 1048576 bytes"),
-        (parts(other, googlenet()), "w.x arrived damaged: its SHA-256 is"),
+        (
+            parts(other, googlenet()),
+            "w.x arrived damaged: its SHA-256 is",
+        ),
         (vec![pb::CreateWeightsRequest { part: None }], "header"),
     ];
     for (parts, named) in cases {

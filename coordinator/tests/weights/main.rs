@@ -60,13 +60,7 @@ async fn add(
     name: &str,
     file_name: &str,
     bytes: &[u8],
-) -> Result<
-    (
-        pb::StoredWeights,
-        pb::create_weights_response::Outcome,
-    ),
-    Status,
-> {
+) -> Result<(pb::StoredWeights, pb::create_weights_response::Outcome), Status> {
     let parts = parts(header(name, file_name, bytes), bytes);
     let reply = client(server).create(tokio_stream::iter(parts)).await?;
     let reply = reply.into_inner();

@@ -29,11 +29,31 @@ async fn a_run_names_weights_and_its_spec_pins_them() {
     let path = "/home/a/w.caffemodel";
     for (weights, sha256, code, named) in [
         ("nothing", "", Code::NotFound, "fovea weights list"),
-        (&*format!("sha256:{zeros}"), "", Code::NotFound, "fovea weights add"),
+        (
+            &*format!("sha256:{zeros}"),
+            "",
+            Code::NotFound,
+            "fovea weights add",
+        ),
         ("sha256:12", "", Code::InvalidArgument, "model.weights"),
-        ("bvlc", &*zeros, Code::InvalidArgument, "spec.model.weights_sha256"),
-        (path, "", Code::FailedPrecondition, "`fovea weights add /home/a/w.caffemodel`"),
-        (path, &zeros, Code::FailedPrecondition, "open no path that a run names"),
+        (
+            "bvlc",
+            &*zeros,
+            Code::InvalidArgument,
+            "spec.model.weights_sha256",
+        ),
+        (
+            path,
+            "",
+            Code::FailedPrecondition,
+            "`fovea weights add /home/a/w.caffemodel`",
+        ),
+        (
+            path,
+            &zeros,
+            Code::FailedPrecondition,
+            "open no path that a run names",
+        ),
     ] {
         let submitted = server.submit(spec_from(weights, sha256)).await;
         refused(submitted, code, named);
@@ -56,7 +76,11 @@ async fn weights_that_a_run_uses_are_not_removed() {
     let prefixed = format!("sha256:{digest}");
     for name in ["bvlc", &digest, &prefixed] {
         let command = format!("`fovea cancel {}`", run.id);
-        refused(remove(&server, name).await, Code::FailedPrecondition, &command);
+        refused(
+            remove(&server, name).await,
+            Code::FailedPrecondition,
+            &command,
+        );
     }
     let cancel = pb::CancelRequest {
         run_id: run.id.clone(),
@@ -67,7 +91,11 @@ async fn weights_that_a_run_uses_are_not_removed() {
     assert!(freed >= googlenet().len() as u64, "{freed}");
     assert_eq!(list(&server).await, []);
     assert!(!dir.path().join("data/weights").join(&digest).exists());
-    refused(fetch(&server, &digest).await, Code::FailedPrecondition, "fovea weights add");
+    refused(
+        fetch(&server, &digest).await,
+        Code::FailedPrecondition,
+        "fovea weights add",
+    );
 
     // Resumed, it waits for them, and costs no attempt.
     let resume = pb::ResumeRequest {

@@ -51,7 +51,10 @@ async fn damage_is_found_makes_runs_wait_and_is_repaired_by_adding_again() {
     let submitted = server.submit(spec_from("bvlc", "")).await;
     refused(submitted, Code::Unavailable, "corrupt");
     let (problems, summary) = verified(&server).await;
-    assert_eq!((&*problems[0].what, problems[0].state()), ("weights bvlc", FileState::Corrupt));
+    assert_eq!(
+        (&*problems[0].what, problems[0].state()),
+        ("weights bvlc", FileState::Corrupt)
+    );
     assert!(problems[0].action.contains("fovea weights add"));
     assert_eq!((summary.weights, summary.problems), (1, 1));
 
@@ -63,7 +66,11 @@ async fn damage_is_found_makes_runs_wait_and_is_repaired_by_adding_again() {
     // A run that has been accepted waits, and goes on by itself.
     let run = server.submit(spec_from("bvlc", "")).await.unwrap();
     std::fs::remove_file(&file).unwrap();
-    refused(fetch(&server, &digest).await, Code::FailedPrecondition, "is missing");
+    refused(
+        fetch(&server, &digest).await,
+        Code::FailedPrecondition,
+        "is missing",
+    );
     let mut worker = Worker::join(&server, "w0").await;
     let waiting = waits_for(&server, &run.id, "is missing").await;
     assert_eq!((waiting.phase(), waiting.generation), (Phase::Queued, 0));
@@ -94,7 +101,10 @@ async fn a_manifest_is_repaired_too_and_what_is_unfinished_is_swept() {
     let (problems, _) = verified(&server).await;
     assert_eq!(problems[0].state(), FileState::Corrupt);
     let repaired = add(&server, "again", "w.x", googlenet()).await.unwrap();
-    assert_eq!((&*repaired.0.name, repaired.1), ("again", Outcome::Repaired));
+    assert_eq!(
+        (&*repaired.0.name, repaired.1),
+        ("again", Outcome::Repaired)
+    );
     assert_eq!(list(&server).await[0].problem, "");
 }
 
@@ -106,12 +116,20 @@ async fn a_store_that_is_away_comes_back() {
     add(&server, "bvlc", "w.x", googlenet()).await.unwrap();
     let (weights, away) = (dir.path().join("data/weights"), dir.path().join("away"));
     std::fs::rename(&weights, &away).unwrap();
-    refused(fetch(&server, &digest).await, Code::FailedPrecondition, "unavailable");
+    refused(
+        fetch(&server, &digest).await,
+        Code::FailedPrecondition,
+        "unavailable",
+    );
     let (problems, summary) = verified(&server).await;
     assert_eq!((&*problems[0].what, summary.weights), ("weights store", 0));
     let again = add(&server, "", "w.x", googlenet()).await;
     refused(again, Code::Unavailable, "unavailable");
-    refused(remove(&server, "bvlc").await, Code::Unavailable, "unavailable");
+    refused(
+        remove(&server, "bvlc").await,
+        Code::Unavailable,
+        "unavailable",
+    );
     assert!(list(&server).await[0].problem.contains("unavailable"));
     std::fs::rename(&away, &weights).unwrap();
     let back = async {

@@ -69,6 +69,7 @@ mod tests {
             .join("../../shared/weights/bvlc_googlenet_trunk_v1.caffemodel");
         let mut spec = spec("");
         spec.seed = 5;
+        spec.model.frozen = fovea_core::spec::ModelSpec::default().frozen;
         spec.model.weights = "bvlc".into();
         let layout = FlatLayout::new(2, &spec.model.frozen).unwrap();
         let state = first_state(&spec, &layout, Some(File::open(path).unwrap())).unwrap();

@@ -45,9 +45,12 @@ fn published_net() -> (Net, PathBuf) {
     let net = net(1000, &[]);
     let specs: Vec<_> = net.entries().map(|entry| entry.spec.clone()).collect();
     let file = folder.join("bvlc_googlenet_trunk_v1.caffemodel");
-    load(&mut Source::open(&file).unwrap(), &specs, &[], &mut |spec, values| {
-        net.set_param(&spec.name, values)
-    })
+    load(
+        &mut Source::open(&file).unwrap(),
+        &specs,
+        &[],
+        &mut |spec, values| net.set_param(&spec.name, values),
+    )
     .unwrap();
     (net, folder)
 }

@@ -163,7 +163,9 @@ impl Task {
         let transient = |entry: &Entry| entry.problem.as_ref().is_some_and(|p| p.transient);
         let candidates = || {
             let entries = catalogue.entries.iter();
-            entries.filter(|(_, e)| transient(e)).map(|(sha256, _)| sha256)
+            entries
+                .filter(|(_, e)| transient(e))
+                .map(|(sha256, _)| sha256)
         };
         let next = candidates().find(|sha256| **sha256 > self.retried);
         next.or_else(|| candidates().next()).cloned()

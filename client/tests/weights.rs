@@ -7,7 +7,6 @@ mod crafted;
 use std::path::PathBuf;
 
 use common::*;
-use fovea_proto::pb;
 use tonic::Status;
 
 /// A folder with a file of GoogLeNet's weights and a run file that names it.

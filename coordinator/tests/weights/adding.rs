@@ -35,8 +35,8 @@ async fn a_file_is_checked_stored_listed_and_added_once() {
     let again = add(&server, "", "other.safetensors", googlenet()).await;
     assert_eq!(again.unwrap(), (stored.clone(), Outcome::Unchanged));
     let header = header("bvlc", "x", googlenet());
-    let reply = client(&server).create(tokio_stream::iter(parts(header, &[])));
-    let reply = reply.await.unwrap().into_inner();
+    let parts = tokio_stream::iter(parts(header, &[]));
+    let reply = client(&server).create(parts).await.unwrap().into_inner();
     assert_eq!(reply.outcome(), Outcome::Unchanged);
     let renamed = add(&server, "other", "x", googlenet()).await;
     refused(renamed, Code::AlreadyExists, "fovea weights rm bvlc");

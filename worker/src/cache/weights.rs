@@ -84,6 +84,23 @@ impl Cache {
             Temporary::create(&place)
         })
         .await?;
+        // In a function of its own: its handle shares the writer's lock.
+        self.download_weights(what, sha256, &temporary).await?;
+        let (path, sha256, what) = (path.to_owned(), sha256.to_owned(), what.to_owned());
+        let file = blocking(format!("verifying {what}"), move || {
+            admit(temporary, &path, &sha256, what)
+        })
+        .await?;
+        self.progress.tick();
+        Ok(file)
+    }
+
+    async fn download_weights(
+        &self,
+        what: &str,
+        sha256: &str,
+        temporary: &Temporary,
+    ) -> Result<(), CacheError> {
         let rpc = |status| CacheError::Rpc {
             what: what.to_owned(),
             status,
@@ -108,16 +125,7 @@ impl Cache {
                 .map_err(CacheError::io(temporary.path()))?;
             self.progress.tick();
         }
-        file.flush()
-            .await
-            .map_err(CacheError::io(temporary.path()))?;
-        let (path, sha256, what) = (path.to_owned(), sha256.to_owned(), what.to_owned());
-        let file = blocking(format!("verifying {what}"), move || {
-            admit(temporary, &path, &sha256, what)
-        })
-        .await?;
-        self.progress.tick();
-        Ok(file)
+        file.flush().await.map_err(CacheError::io(temporary.path()))
     }
 }
 

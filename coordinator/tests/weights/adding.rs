@@ -28,7 +28,7 @@ async fn a_file_is_checked_stored_listed_and_added_once() {
     assert!(reason("loss1/fc").contains("auxiliary classifier"));
     assert!(reason(HEAD).contains("each run trains a new one"));
     assert!(stored.added_at_ms > 1_700_000_000_000);
-    assert_eq!(list(&server).await, [stored.clone()]);
+    assert_eq!(list(&server).await, std::slice::from_ref(&stored));
     assert_eq!(fetch(&server, &digest).await.unwrap(), googlenet());
 
     // Again, under whatever name the file has; and the header alone is enough.

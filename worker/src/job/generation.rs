@@ -11,7 +11,7 @@ use fovea_core::run::Outcome;
 use fovea_core::spec::{Reduction, RunSpec};
 use tokio::sync::watch;
 
-use super::agreement::Agreement;
+use super::agreement::{Agreement, Stored};
 use super::error::JobError;
 use super::first_state::FirstStateError;
 use super::types::{Job, JobEvent};
@@ -90,23 +90,30 @@ impl Place {
             rank,
             collective: &mut *collective,
             progress: &progress,
+            control: &control,
             state_len: layout.state_len(),
             fresh: &|| (self.make)(&spec, &layout),
         };
-        agreement.reach(state, &mut || match &mut checkpoint {
-            Some(fetch) => Ok(checkpoint::read_state(&layout, &fetch()?)?),
-            None => {
-                let (make, spec, layout) = (self.first_state, spec.clone(), layout.clone());
-                let given_up = || match stop_requested {
-                    true => control.given_up(),
-                    false => control.withdrawn(),
-                };
-                let made = supervise("reading the first weights", &given_up, move || {
-                    make(&spec, &layout)
-                })?;
-                Ok(made?)
+        match &mut checkpoint {
+            Some(fetch) => {
+                let mut read = || Ok(checkpoint::read_state(&layout, &fetch()?)?);
+                agreement.reach(state, Stored::Checkpoint(&mut read))?;
             }
-        })?;
+            None => {
+                let mut make = || {
+                    let (make, spec, layout) = (self.first_state, spec.clone(), layout.clone());
+                    let given_up = || match stop_requested {
+                        true => control.given_up(),
+                        false => control.withdrawn(),
+                    };
+                    let made = supervise("reading the first weights", &given_up, move || {
+                        make(&spec, &layout)
+                    })?;
+                    Ok(made?)
+                };
+                agreement.reach(state, Stored::First(&mut make))?;
+            }
+        }
         let Some(state) = state else {
             return Err(JobError::NoState);
         };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use fovea_core::roster::MOST_TESTED_WORKERS;
 use fovea_proto::pb;
 use fovea_tests::faults::Proxy;
+use fovea_tests::launch::CoordinatorOptions;
 use fovea_tests::{Cluster, Process, synthetic_dataset, tensors};
 
 /// Steps at this size are quick, and the network is the whole GoogLeNet.
@@ -45,7 +46,11 @@ fn workers(min: u32, max: u32, mut spec: pb::RunSpec) -> pb::RunSpec {
 
 fn cluster(dir: &Path, patients: u32, workers: usize) -> Cluster {
     let prepared = synthetic_dataset(dir, patients, SIZE);
-    let cluster = Cluster::start(dir, workers);
+    let mut options = CoordinatorOptions::new(dir);
+    // On a few cores each of many processes waits long for its turn, and is no lost worker.
+    let patience = ("FOVEA_TIMEOUT_MS".to_owned(), "20000".to_owned());
+    options.environment.push(patience);
+    let cluster = Cluster::start_with(dir, workers, options);
     cluster.fovea(&["dataset", "add", prepared.to_str().expect("UTF-8")]);
     cluster
 }
@@ -77,8 +82,11 @@ async fn many_workers_end_with_the_bits_of_one() {
         .submit(workers(many, many, spec("many", many, 1)))
         .await;
     let found = tensors(&completed(&cluster, &run).await);
-    let trained = cluster.run(&run.id).await;
-    assert_eq!(trained.generation, 1, "{}", trained.reason);
+    // Every worker was there to the end.
+    assert_eq!(
+        logged(&cluster, "checkpoint.slice_uploaded: "),
+        many as usize
+    );
     cluster.fovea(&["runs", "audit", &run.id]);
     let alone = cluster.submit(workers(1, 1, spec("alone", many, 1))).await;
     let expected = tensors(&completed(&cluster, &alone).await);

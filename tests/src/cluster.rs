@@ -64,6 +64,18 @@ impl Cluster {
         self.add_worker_on("cpu", &[]);
     }
 
+    /// Starts one more worker, which knows the coordinator by another address.
+    pub fn add_worker_through(&mut self, coordinator: &str) {
+        let address = std::mem::replace(&mut self.address, coordinator.to_owned());
+        self.add_worker();
+        self.address = address;
+    }
+
+    /// Where the coordinator listens: `host:port`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Starts one more worker on `device`, with more in its environment.
     pub fn add_worker_on(&mut self, device: &str, environment: &[(&str, &str)]) {
         let number = self.started;

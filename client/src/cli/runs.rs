@@ -1,5 +1,6 @@
 //! `fovea submit`, `runs`, `run`, `cancel`, `pause` and `resume`.
 
+use fovea_core::roster::beyond_tested;
 use fovea_core::spec::{BestBy, CheckpointSpec, RunSpec};
 
 use super::args::{Resume, Step, Submit};
@@ -41,11 +42,19 @@ pub async fn submit(
     let run = client.submit(&spec).await?;
     output.record(&Record::Run(&run));
     output.line(accepted(&run));
+    remark_size(&run, output);
     if command.watch {
         return follow(client, &run.id, PATIENCE_S, output).await;
     }
     output.line(format!("follow it with: fovea watch {}", run.id));
     Ok(())
+}
+
+/// Remarks that a run may be larger than any that was tested.
+pub fn remark_size(run: &RunInfo, output: &Output) {
+    if let Some(remark) = beyond_tested(&run.spec) {
+        output.remark(format!("note: {remark}"));
+    }
 }
 
 /// The line for an accepted run.

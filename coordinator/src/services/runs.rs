@@ -3,6 +3,7 @@
 use fovea_core::ids::RunId;
 use fovea_core::ledger::{Audit, Auditor};
 use fovea_core::plan::ShardPlan;
+use fovea_core::roster::beyond_tested;
 use fovea_core::run::{Extent, Run};
 use fovea_core::spec::RunSpec;
 use fovea_proto::pb;
@@ -10,7 +11,7 @@ use fovea_proto::pb::run_event::Event as Wire;
 use fovea_proto::pb::runs_server::Runs;
 use tokio::sync::{broadcast, mpsc};
 use tonic::{Request, Response, Status};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::transfer::Answers;
 use super::{Context, check, peer};
@@ -279,6 +280,9 @@ async fn accept(context: Context, mut spec: RunSpec) -> Result<Shown, ApiError> 
         total_steps = extent.total_steps,
         "run.accepted: {}: {} steps on {}", run.id, extent.total_steps, run.spec.dataset
     );
+    if let Some(remark) = beyond_tested(&run.spec) {
+        warn!(run_id = %run.id, "run.size_untested: {}: {remark}", run.id);
+    }
     let live = LiveRun {
         run,
         ledger_head: 0,

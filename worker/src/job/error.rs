@@ -25,6 +25,8 @@ pub(super) enum JobError {
     Fetch(#[from] FetchError),
     #[error("the members agreed on no state")]
     NoState,
+    #[error("{reader} could not read the checkpoint that it was to hand on; its log says why")]
+    NotRead { reader: String },
     #[error("reading the first weights: {0}")]
     Supervise(#[from] SuperviseError),
     #[error(transparent)]
@@ -79,7 +81,8 @@ impl JobError {
                 | CollectiveError::Gpu(_),
             )
             | Self::Fetch(FetchError::Failed(_))
-            | Self::NoState => Ended::Interrupted { reason },
+            | Self::NoState
+            | Self::NotRead { .. } => Ended::Interrupted { reason },
             // The same file or spec would meet the same error.
             Self::Layout(_) | Self::FirstState(_) | Self::Checkpoint(_) => {
                 Ended::failed(reason, true)
@@ -89,6 +92,7 @@ impl JobError {
             Self::Training(_)
             | Self::Device(_)
             | Self::Io(_)
+            | Self::Collective(CollectiveError::Poll(_))
             | Self::Supervise(SuperviseError::Spawn(_) | SuperviseError::Panicked(_)) => {
                 Ended::failed(reason, false)
             }

@@ -13,7 +13,7 @@ use fovea_core::spec::RunSpec;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::agreement::Agreement;
+use super::agreement::{Agreement, Stored};
 use super::error::JobError;
 use super::*;
 use crate::collective::{TcpCollective, Unreached};
@@ -345,11 +345,12 @@ fn all_take_over_the_state_of_the_most_advanced() {
                         rank,
                         collective: &mut collective,
                         progress: &progress,
+                        control: &Control::default(),
                         state_len: len,
                         fresh: &fresh,
                     };
                     let stored = &mut || panic!("nothing stored is needed");
-                    agreement.reach(&mut state, stored).unwrap();
+                    agreement.reach(&mut state, Stored::First(stored)).unwrap();
                     let mut state = state.unwrap();
                     let kept = !state.parts.is_empty() && state.parts.holds(0, 5);
                     (state.step, state.device.digest().unwrap(), kept)

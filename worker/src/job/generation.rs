@@ -26,8 +26,8 @@ use crate::loader::Loader;
 use crate::threads::supervise;
 use crate::training::{State, Training, TrainingEvent, starts_with_evaluation};
 
-/// Makes a device for a run, without a state yet.
-pub type MakeDevice = Box<dyn Fn(&RunSpec, &FlatLayout) -> Box<dyn Device> + Send>;
+/// Makes a device for a run on images of so many pixels in width and height, without a state yet.
+pub type MakeDevice = Box<dyn Fn(&RunSpec, &FlatLayout, usize) -> Box<dyn Device> + Send>;
 /// Makes the state that a run starts from, given the file of its weights. That may lie on a mount that hangs, so it runs
 /// on a thread that can be abandoned.
 pub(super) type MakeFirstState =
@@ -95,7 +95,7 @@ impl Place {
             progress: &progress,
             control: &control,
             state_len: layout.state_len(),
-            fresh: &|| (self.make)(&spec, &layout),
+            fresh: &|| (self.make)(&spec, &layout, data.size()),
         };
         match &mut checkpoint {
             Some(fetch) => {

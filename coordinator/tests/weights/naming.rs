@@ -72,7 +72,10 @@ async fn weights_that_a_run_uses_are_not_removed() {
     refused(remove(&server, "bvlc").await, Code::NotFound, "bvlc");
     add(&server, "bvlc", "w.x", googlenet()).await.unwrap();
     let run = server.submit(spec_from("bvlc", "")).await.unwrap();
-    assert_eq!(list(&server).await[0].used_by, std::slice::from_ref(&run.id));
+    assert_eq!(
+        list(&server).await[0].used_by,
+        std::slice::from_ref(&run.id)
+    );
     let prefixed = format!("sha256:{digest}");
     for name in ["bvlc", &digest, &prefixed] {
         let command = format!("`fovea cancel {}`", run.id);

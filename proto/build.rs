@@ -12,6 +12,7 @@ const FILES: [&str; 7] = [
     "fovea/v1/workers.proto",
     "fovea/v1/checkpoints.proto",
     "fovea/v1/admin.proto",
+    "fovea/v1/cluster.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

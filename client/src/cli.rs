@@ -20,6 +20,7 @@ mod runs;
 mod synthetic;
 mod table;
 mod weights;
+mod workers;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -111,6 +112,7 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Watch { run, patience } => {
             follow::follow(&connect().await?, &run, patience, output).await
         }
+        Command::Workers => workers::list(&connect().await?, output).await,
         Command::Cancel { run } => runs::cancel(&connect().await?, &run, output).await,
         Command::Pause { run } => runs::pause(&connect().await?, &run, output).await,
         Command::Resume(command) => runs::resume(&connect().await?, &command, output).await,

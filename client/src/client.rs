@@ -7,6 +7,7 @@ use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::spec::RunSpec;
 use fovea_proto::pb::admin_client::AdminClient;
 use fovea_proto::pb::checkpoints_client::CheckpointsClient;
+use fovea_proto::pb::cluster_client::ClusterClient;
 use fovea_proto::pb::datasets_client::DatasetsClient;
 use fovea_proto::pb::runs_client::RunsClient;
 use fovea_proto::pb::weights_client::WeightsClient;
@@ -17,6 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::error::Error;
 use crate::view::{
     AuditInfo, DatasetInfo, Removed, RunInfo, StoreReport, VerifiedCheckpoint, WeightsInfo,
+    WorkerInfo,
 };
 
 /// Longest time for one answer. Streams are not bound by it: keep-alive pings detect a dead peer.
@@ -271,6 +273,19 @@ impl Client {
         let mut datasets: Vec<DatasetInfo> = reply.datasets.into_iter().map(Into::into).collect();
         datasets.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(datasets)
+    }
+
+    /// All connected workers, in the order in which they joined.
+    pub async fn workers(&self) -> Result<Vec<WorkerInfo>, Error> {
+        let mut client =
+            ClusterClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES);
+        let request = pb::ListWorkersRequest {};
+        let reply = self.answer(client.list_workers(request)).await?;
+        reply
+            .workers
+            .into_iter()
+            .map(WorkerInfo::try_from)
+            .collect()
     }
 
     /// The raw stream of one watch; [`crate::watch::Watcher`] keeps it going.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fovea_proto::pb::admin_server::AdminServer;
 use fovea_proto::pb::checkpoints_server::CheckpointsServer;
+use fovea_proto::pb::cluster_server::ClusterServer;
 use fovea_proto::pb::datasets_server::DatasetsServer;
 use fovea_proto::pb::runs_server::RunsServer;
 use fovea_proto::pb::weights_server::WeightsServer;
@@ -27,8 +28,8 @@ use crate::journal::{Journal, Stats};
 use crate::net::{Budget, GateLayer, Incoming, Limits, Listeners};
 use crate::serve_error::ServeError;
 use crate::services::{
-    AdminService, CheckpointsService, Context, DatasetsService, RunsService, WeightsService,
-    WorkersService,
+    AdminService, CheckpointsService, ClusterService, Context, DatasetsService, RunsService,
+    WeightsService, WorkersService,
 };
 use crate::startup::{self, Opened, Running};
 use crate::stop::OnStop;
@@ -250,6 +251,7 @@ async fn router(context: Context) -> Result<(Gated, HealthReporter), ServeError>
     let checkpoints = CheckpointsServer::new(CheckpointsService(context.clone()));
     let admin = AdminServer::new(AdminService(context.clone()));
     let weights = WeightsServer::new(WeightsService(context.clone()));
+    let cluster = ClusterServer::new(ClusterService(context.clone()));
     // A dataset's index comes in one message; nothing else is large.
     let datasets =
         DatasetsServer::new(DatasetsService(context)).max_decoding_message_size(MESSAGE_BYTES);
@@ -265,6 +267,7 @@ async fn router(context: Context) -> Result<(Gated, HealthReporter), ServeError>
         .await;
     health.set_serving::<AdminServer<AdminService>>().await;
     health.set_serving::<WeightsServer<WeightsService>>().await;
+    health.set_serving::<ClusterServer<ClusterService>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -290,7 +293,8 @@ async fn router(context: Context) -> Result<(Gated, HealthReporter), ServeError>
         .add_service(weights)
         .add_service(workers)
         .add_service(checkpoints)
-        .add_service(admin);
+        .add_service(admin)
+        .add_service(cluster);
     Ok((router, health))
 }
 
@@ -302,6 +306,9 @@ async fn set_not_serving(health: &HealthReporter) {
     health.set_not_serving::<RunsServer<RunsService>>().await;
     health
         .set_not_serving::<WorkersServer<WorkersService>>()
+        .await;
+    health
+        .set_not_serving::<ClusterServer<ClusterService>>()
         .await;
 }
 

@@ -177,9 +177,10 @@ impl Opened {
             config.min_free_mib << 20,
             closing.clone(),
         );
+        let clock = Clock::start();
         let runs = |reports| RunContext {
             config: Arc::clone(&config),
-            clock: Clock::start(),
+            clock,
             journal: journal.clone(),
             store: checkpoints.clone(),
             reports,
@@ -198,6 +199,7 @@ impl Opened {
         );
         let context = Context {
             config,
+            clock,
             runs: Directory {
                 cluster,
                 journal: journal.clone(),

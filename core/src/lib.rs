@@ -10,6 +10,7 @@ pub mod count;
 pub mod googlenet;
 pub mod ids;
 pub mod ledger;
+pub mod memory;
 pub mod metrics;
 pub mod plan;
 pub mod random;

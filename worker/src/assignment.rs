@@ -277,7 +277,10 @@ fn fetcher(
                 () = control.wait_withdrawn() => Err(FetchError::Cancelled),
                 fetched = fetch => fetched.map_err(|error| match error.refusal() {
                     Some(Refused::Corrupt) => FetchError::Blocked(error.to_string()),
-                    _ => FetchError::Failed(error.to_string()),
+                    _ => match error.trouble() {
+                        Some(trouble) => FetchError::Own(trouble, error.to_string()),
+                        None => FetchError::Failed(error.to_string()),
+                    },
                 }),
             }
         })

@@ -85,7 +85,7 @@ impl Bench {
         let channel = peers.runtime.block_on(serve(server));
         let (channels, newest) = watch::channel(Some(channel));
         let make: MakeDevice =
-            Box::new(|_, layout| Box::new(Pretending::new(layout, &Manner::default())));
+            Box::new(|_, layout, _| Box::new(Pretending::new(layout, &Manner::default())));
         let context = Context {
             worker: WorkerId::new("w").unwrap(),
             config: Arc::new(WorkerConfig::default()),

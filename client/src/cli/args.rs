@@ -66,6 +66,13 @@ pub enum Command {
         #[arg(long, value_name = "SECONDS", default_value_t = 300)]
         patience: u64,
     },
+    /// List the connected workers: what each does, and why not
+    #[command(after_help = "\
+The states are idle, preparing (for a run), training, waiting (a run wants workers and cannot have this
+one now), barred (it failed a run and is not asked for a while), left out (of a run, because of trouble
+of its own: memory, disk, data, content, device or system) and leaving (it shuts down). A line below
+the table says why. memory is what the worker can use, seen is when the coordinator last heard it.")]
+    Workers,
     /// Stop a run at its next step, with a checkpoint
     Cancel {
         /// The run's id, such as dr-1

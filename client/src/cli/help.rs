@@ -9,6 +9,7 @@ Examples:
   fovea submit run.toml --watch                train
   fovea pause dr-1                             stop for now, with a checkpoint
   fovea resume dr-1 --watch                    continue where a run stopped
+  fovea workers                                which workers are there, and what do they do?
   fovea runs audit dr-1                        did each epoch use every image once?
   fovea checkpoint verify dr-1                 are the stored checkpoints whole?
   fovea admin verify                           is everything that the coordinator stores whole?
@@ -23,7 +24,11 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
   run          a run: id, phase (queued, forming, running, finishing, paused, completed, failed,
                cancelled), reason, generation, workers, steps_per_epoch, total_steps,
                train_samples, validation_samples, dataset_digest, submitted_at_ms, progress,
-               epochs, checkpoints, spec
+               epochs, checkpoints, left_out [{worker, run, trouble (memory, disk, data, content,
+               device, system), reason, for_ms, again_in_ms}], spec
+  worker       a worker: id, state (idle, preparing, training, waiting, barred, left_out, leaving),
+               reason, host, address, device, version, host_bytes, gpu_bytes, gpu_free_bytes (what it
+               can use), run, first_virtual_rank, virtual_ranks, last_seen_ms, connected_ms, left_out
   step         run, step, loss, images, images_per_s, learning_rate, phases
   epoch        run, epoch (from 0), step, train_loss, validation {samples, positives, loss,
                accuracy, auc, sensitivity, specificity, quadratic_kappa, confusion}

@@ -275,6 +275,7 @@ async fn begin(
             let run = client.submit(&spec).await?;
             output.record(&Record::Run(&run));
             output.line(runs::accepted(&run));
+            runs::remark_size(&run, output);
             Ok(Some((run, workers)))
         }
     }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::view::{
     AuditInfo, DatasetInfo, FileState, Phase, RunInfo, StoreProblem, StoreProgress, StoreSummary,
-    WeightsInfo,
+    WeightsInfo, WorkerInfo,
 };
 
 /// What `--json` prints, one a line. `fovea --help` documents the fields; they are kept stable.
@@ -20,6 +20,7 @@ use crate::view::{
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Record<'a> {
     Run(&'a RunInfo),
+    Worker(&'a WorkerInfo),
     Step {
         run: &'a str,
         #[serde(flatten)]

@@ -104,6 +104,12 @@ impl Catalogue {
         self.entries.get(name).and_then(|e| e.held.as_ref())
     }
 
+    /// Width and height of the images of the dataset of that digest, in pixels; None while its manifest cannot be read.
+    pub(crate) fn image_size(&self, digest: &str) -> Option<u32> {
+        let entry = self.entries.values().find(|e| e.digest == digest)?;
+        Some(entry.held.as_ref()?.manifest.image_size)
+    }
+
     /// What is wrong with the dataset of that digest, and what to do; None if nothing is known to be.
     pub(crate) fn problem(&self, digest: &str) -> Option<String> {
         match self.entries.iter().find(|(_, e)| e.digest == digest) {

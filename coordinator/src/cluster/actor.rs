@@ -145,8 +145,9 @@ impl Actor {
                 hello,
                 outbox,
                 over,
+                heard,
                 reply,
-            } => drop(reply.send(self.hello(*hello, outbox, over))),
+            } => drop(reply.send(self.hello(*hello, outbox, over, heard))),
             Request::Worker {
                 session,
                 message,
@@ -164,6 +165,10 @@ impl Actor {
             Request::Live { reply } => {
                 let live = self.runs.values().map(|live| live.handle.clone());
                 drop(reply.send(live.collect()));
+            }
+            Request::Workers { reply } => drop(reply.send(self.workers())),
+            Request::MemoryShortage { run, reply } => {
+                drop(reply.send(self.memory_shortage(run)));
             }
             Request::NextNumber { reply } => drop(reply.send(self.next_number())),
             Request::Open { run, reply } => drop(reply.send(self.open(*run))),
@@ -189,6 +194,8 @@ impl Actor {
             | Request::Worker { .. }
             | Request::Find { .. }
             | Request::Live { .. }
+            | Request::Workers { .. }
+            | Request::MemoryShortage { .. }
             | Request::NextNumber { .. }
             | Request::Drain { .. } => {}
         }
@@ -248,8 +255,11 @@ impl Actor {
                 generation,
                 roster: None,
                 barred: BTreeMap::new(),
+                left_out: BTreeMap::new(),
+                training: false,
                 storing: false,
             },
+            usable: None,
             startable_since: None,
             waiting: None,
             data_problems: DataProblems::default(),

@@ -35,6 +35,8 @@ pub(super) struct Live {
     pub startable_since: Option<u64>,
     /// Why it waits, as last sent to it.
     pub waiting: Option<String>,
+    /// How many workers could serve it, as last sent to it.
+    pub usable: Option<usize>,
     /// What is wrong with its dataset or its weights, as last sent to it.
     pub data_problems: DataProblems,
 }

@@ -41,6 +41,7 @@ pub(crate) fn start(
     let mut run = written.recovered(now);
     run.limits = Limits {
         unreadable_patience_ms: cx.config.unreadable_patience_s * 1000,
+        no_worker_patience_ms: cx.config.no_worker_patience_s * 1000,
     };
     run.restore_losses(losses);
     if run.roster().is_some() {
@@ -183,6 +184,20 @@ impl Actor {
                 serving,
                 replaced,
             } => self.worker_back(worker, serving, replaced).await?,
+            RunInput::Unfit {
+                worker,
+                trouble,
+                reason,
+            } => {
+                self.apply(Event::Unfit {
+                    worker,
+                    trouble,
+                    reason,
+                })
+                .await?;
+                self.show();
+            }
+            RunInput::Usable(workers) => self.apply(Event::Usable { workers }).await?,
             RunInput::Waits(reason) => {
                 self.waits = reason;
                 self.show();

@@ -98,6 +98,8 @@ impl Actor {
                 Demand::Nothing => BTreeMap::new(),
                 Demand::Start { .. } | Demand::Join { .. } => run.barred(),
             },
+            left_out: run.left_out(),
+            training: matches!(run.phase, Phase::Running { .. } | Phase::Finishing { .. }),
             storing: self.assemblies.any_whole(),
         }
     }

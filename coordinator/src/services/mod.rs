@@ -6,6 +6,7 @@
 mod admin;
 mod check;
 mod checkpoints;
+mod cluster;
 mod datasets;
 mod file_state;
 mod runs;
@@ -22,6 +23,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::catalogue::Datasets;
 use crate::catalogue::weights::Weights;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::directory::Directory;
 use crate::net::{Limits, peer};
@@ -29,6 +31,7 @@ use crate::store::{CheckpointStore, DatasetStore, WeightsStore};
 
 pub(crate) use admin::AdminService;
 pub(crate) use checkpoints::CheckpointsService;
+pub(crate) use cluster::ClusterService;
 pub(crate) use datasets::DatasetsService;
 pub(crate) use runs::RunsService;
 pub(crate) use weights::WeightsService;
@@ -38,6 +41,8 @@ pub(crate) use workers::WorkersService;
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub config: Arc<Config>,
+    /// That of the actors.
+    pub clock: Clock,
     pub runs: Directory,
     pub datasets: Datasets,
     pub dataset_files: DatasetStore,

@@ -35,6 +35,7 @@ impl Run {
             self.start_differs(now, from_the_start, differ, out);
             return;
         }
+        self.troubles.over(&worker);
         self.check_fingerprint(&worker, fingerprint, out);
         let Phase::Forming {
             roster,
@@ -52,6 +53,7 @@ impl Run {
         roster.start_step = state.step;
         let workers: Vec<WorkerId> = ids(&peers(&roster));
         self.liveness.all_ready();
+        self.troubles.settled();
         // Those that were further are gone: their steps are taken, and reported, again.
         self.progress = self.progress.filter(|p| p.step <= state.step);
         self.enter(Phase::Running { roster, stopping }, out);

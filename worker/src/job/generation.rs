@@ -12,7 +12,7 @@ use fovea_core::run::Outcome;
 use fovea_core::spec::{Reduction, RunSpec};
 use tokio::sync::watch;
 
-use super::agreement::Agreement;
+use super::agreement::{Agreement, Stored};
 use super::error::JobError;
 use super::first_state::FirstStateError;
 use super::types::{Job, JobEvent};
@@ -26,8 +26,8 @@ use crate::loader::Loader;
 use crate::threads::supervise;
 use crate::training::{State, Training, TrainingEvent, starts_with_evaluation};
 
-/// Makes a device for a run, without a state yet.
-pub type MakeDevice = Box<dyn Fn(&RunSpec, &FlatLayout) -> Box<dyn Device> + Send>;
+/// Makes a device for a run on images of so many pixels in width and height, without a state yet.
+pub type MakeDevice = Box<dyn Fn(&RunSpec, &FlatLayout, usize) -> Box<dyn Device> + Send>;
 /// Makes the state that a run starts from, given the file of its weights. That may lie on a mount that hangs, so it runs
 /// on a thread that can be abandoned.
 pub(super) type MakeFirstState =
@@ -93,24 +93,31 @@ impl Place {
             rank,
             collective: &mut *collective,
             progress: &progress,
+            control: &control,
             state_len: layout.state_len(),
-            fresh: &|| (self.make)(&spec, &layout),
+            fresh: &|| (self.make)(&spec, &layout, data.size()),
         };
-        agreement.reach(state, &mut || match &mut checkpoint {
-            Some(fetch) => Ok(checkpoint::read_state(&layout, &fetch()?)?),
-            None => {
-                let weights = weights.as_mut().map(|fetch| fetch()).transpose()?;
-                let (make, spec, layout) = (self.first_state, spec.clone(), layout.clone());
-                let given_up = || match stop_requested {
-                    true => control.given_up(),
-                    false => control.withdrawn(),
-                };
-                let made = supervise("reading the first weights", &given_up, move || {
-                    make(&spec, &layout, weights)
-                })?;
-                Ok(made?)
+        match &mut checkpoint {
+            Some(fetch) => {
+                let mut read = || Ok(checkpoint::read_state(&layout, &fetch()?)?);
+                agreement.reach(state, Stored::Checkpoint(&mut read))?;
             }
-        })?;
+            None => {
+                let mut make = || {
+                    let weights = weights.as_mut().map(|fetch| fetch()).transpose()?;
+                    let (make, spec, layout) = (self.first_state, spec.clone(), layout.clone());
+                    let given_up = || match stop_requested {
+                        true => control.given_up(),
+                        false => control.withdrawn(),
+                    };
+                    let made = supervise("reading the first weights", &given_up, move || {
+                        make(&spec, &layout, weights)
+                    })?;
+                    Ok(made?)
+                };
+                agreement.reach(state, Stored::First(&mut make))?;
+            }
+        }
         let Some(state) = state else {
             return Err(JobError::NoState);
         };

@@ -10,6 +10,7 @@ mod agreement;
 mod error;
 mod first_state;
 mod generation;
+mod read_once;
 mod thread;
 mod types;
 

@@ -8,7 +8,7 @@ use fovea_core::ids::RunId;
 use fovea_core::metrics::Score;
 use fovea_core::plan::ShardPlan;
 use fovea_core::roster::Roster;
-use fovea_core::run::{Outcome, StepReport};
+use fovea_core::run::{Outcome, StepReport, Trouble};
 use fovea_core::spec::RunSpec;
 use tokio::sync::{mpsc, oneshot};
 
@@ -32,6 +32,9 @@ pub enum FetchError {
     /// It is not needed any more.
     #[error("it is not needed any more")]
     Cancelled,
+    /// This worker cannot keep it, or not read it.
+    #[error("{1}")]
+    Own(Trouble, String),
     /// Anything else.
     #[error("{0}")]
     Failed(String),
@@ -134,6 +137,14 @@ pub enum Ended {
 }
 
 impl Ended {
+    /// It cannot continue, and others can.
+    pub fn unfit(trouble: Trouble, reason: impl ToString) -> Self {
+        Self::Released(Outcome::Unfit {
+            trouble,
+            reason: reason.to_string(),
+        })
+    }
+
     /// It cannot continue.
     pub fn failed(reason: impl ToString, fatal: bool) -> Self {
         Self::Released(Outcome::Failed {

@@ -48,7 +48,14 @@ pub async fn notify<V: Vitals>(vitals: V, started: Started, shutdown: Shutdown) 
         }
         failed = true;
     };
-    run(vitals, started, shutdown, sd_notify::watchdog_enabled(), send).await;
+    run(
+        vitals,
+        started,
+        shutdown,
+        sd_notify::watchdog_enabled(),
+        send,
+    )
+    .await;
 }
 
 /// `watchdog`: the silence after which the service manager ends the program.
@@ -144,9 +151,8 @@ mod tests {
     #[test]
     fn readiness_is_told_once_and_the_watchdog_hears_each_sign_of_life() {
         let mut told = Told::default();
-        let mut next = |alive, ready, stopping| {
-            words(&told.next(alive, ready, Started::WhenReady, stopping))
-        };
+        let mut next =
+            |alive, ready, stopping| words(&told.next(alive, ready, Started::WhenReady, stopping));
         assert_eq!(
             next(alive(), not("opening"), false),
             "WATCHDOG=1 STATUS=opening"
@@ -191,13 +197,7 @@ mod tests {
             let _ = heard.send(words(states));
         };
         let limit = Some(Duration::from_secs(30));
-        let told = run(
-            Stuck,
-            Started::WhenReady,
-            Shutdown::default(),
-            limit,
-            send,
-        );
+        let told = run(Stuck, Started::WhenReady, Shutdown::default(), limit, send);
         let _ = timeout(Duration::from_secs(100), told).await;
         let mut all = Vec::new();
         while let Ok(states) = states.try_recv() {

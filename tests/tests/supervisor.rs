@@ -18,7 +18,9 @@ fn until(socket: &UnixDatagram, word: &str) -> BTreeSet<String> {
     loop {
         let left = end.saturating_duration_since(Instant::now());
         assert!(!left.is_zero(), "{word:?} was not told: {told:?}");
-        socket.set_read_timeout(Some(left)).expect("a timeout can be set");
+        socket
+            .set_read_timeout(Some(left))
+            .expect("a timeout can be set");
         if let Ok(length) = socket.recv(&mut bytes) {
             let text = String::from_utf8_lossy(&bytes[..length]);
             told.extend(text.lines().map(str::to_owned));
@@ -48,7 +50,9 @@ fn told(program: &str, arguments: &[&str]) {
     assert!(process.stop());
     let mut bytes = [0; 4096];
     let silence = Some(Duration::from_millis(900));
-    socket.set_read_timeout(silence).expect("a timeout can be set");
+    socket
+        .set_read_timeout(silence)
+        .expect("a timeout can be set");
     while socket.recv(&mut bytes).is_ok() {}
     assert!(process.cont());
     until(&socket, "WATCHDOG=1");
@@ -65,5 +69,8 @@ fn a_coordinator_tells_its_service_manager_how_it_is() {
 #[test]
 fn a_worker_has_started_also_without_its_coordinator() {
     // Nobody listens there.
-    told("fovea-worker", &["--device", "cpu", "--coordinator", "http://127.0.0.1:9"]);
+    told(
+        "fovea-worker",
+        &["--device", "cpu", "--coordinator", "http://127.0.0.1:9"],
+    );
 }

@@ -143,7 +143,8 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         coordinator: Coordinator(newest),
     };
     let exit_when_idle = context.config.exit_when_idle();
-    let agent = Agent::new(identity, context, channels, shutdown.clone()).exit_when_idle(exit_when_idle);
+    let agent =
+        Agent::new(identity, context, channels, shutdown.clone()).exit_when_idle(exit_when_idle);
     tasks.spawn(supervisor::notify(
         Shown(agent.pulse()),
         Started::WhenAlive,

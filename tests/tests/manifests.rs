@@ -160,6 +160,12 @@ fn configuration(
         .filter(|name| !known.contains(*name))
         .map(|name| format!("{program} has no key for {name}"))
         .collect();
+    let mut environment = environment.clone();
+    if file.is_none() {
+        // Where `health` asks; a file that only adds to another need not say so.
+        let ops = environment.entry("FOVEA_OPS_LISTEN".into());
+        ops.or_insert_with(|| "127.0.0.1:7072".into());
+    }
     let mut arguments = Vec::new();
     let mut written = tempfile::NamedTempFile::new().expect("a file can be made");
     let path = written.path().to_str().expect("UTF-8").to_owned();
@@ -171,7 +177,7 @@ fn configuration(
     }
     // It validates the configuration, then finds that nobody listens (1).
     arguments.push("health");
-    let out = output(&mut program_command(program, environment, &arguments));
+    let out = output(&mut program_command(program, &environment, &arguments));
     if out.status.code() == Some(2) {
         wrong.push(String::from_utf8_lossy(&out.stderr).into_owned());
     }

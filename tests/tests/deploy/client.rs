@@ -27,43 +27,35 @@ pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// Where a coordinator listens.
-#[derive(Debug, Clone)]
-pub enum Address {
-    Fixed(String),
-    /// In a file that the coordinator writes.
-    File(PathBuf),
-}
-
 /// A person at the command line.
 #[derive(Debug)]
 pub struct Client {
     program: PathBuf,
-    address: Address,
+    /// `http://host:port`, or `file:PATH` of a file that holds it.
+    coordinator: String,
 }
 
 impl Client {
-    pub fn new(program: PathBuf, address: Address) -> Self {
-        Self { program, address }
+    pub fn new(program: PathBuf, coordinator: String) -> Self {
+        Self {
+            program,
+            coordinator,
+        }
     }
 
-    /// Whatever comes of it; None if there is no address yet.
-    pub fn try_fovea(&self, arguments: &[&str]) -> Option<Output> {
-        let address = match &self.address {
-            Address::Fixed(address) => address.clone(),
-            Address::File(path) => fs::read_to_string(path).ok()?.trim().to_owned(),
-        };
-        let mut command = Command::new(&self.program);
-        command
-            .args(["--coordinator", &format!("http://{address}")])
-            .args(arguments);
-        Some(command.output().expect("fovea starts"))
+    /// Whatever comes of it.
+    pub fn try_fovea(&self, arguments: &[&str]) -> Output {
+        Command::new(&self.program)
+            .args(["--coordinator", &self.coordinator])
+            .args(arguments)
+            .output()
+            .expect("fovea starts")
     }
 
     /// Standard output; tried again while the coordinator cannot be reached (exit code 3).
     pub fn fovea(&self, arguments: &[&str]) -> String {
         until(&format!("fovea {arguments:?}"), || {
-            let out = self.try_fovea(arguments)?;
+            let out = self.try_fovea(arguments);
             let error = String::from_utf8_lossy(&out.stderr);
             match out.status.code() {
                 Some(0) => Some(String::from_utf8_lossy(&out.stdout).into_owned()),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fovea_tests::Process;
 
-use crate::client::{Address, Client, until};
+use crate::client::{Client, until};
 use crate::site::{base_image, free_port, must, root, site};
 
 /// How long a daemon takes to end its containers.
@@ -158,7 +158,7 @@ fn compose_survives_kills_and_cuts_and_the_weights_stay() {
     build(&docker);
     let up = ["up", "--detach", "--no-build", "--scale", "worker=3"];
     must(&mut docker.compose(&up));
-    let address = Address::Fixed(format!("127.0.0.1:{}", docker.port));
+    let address = format!("http://127.0.0.1:{}", docker.port);
     let client = Client::new(site.prefix.join("bin/fovea"), address);
     let run = client.submit(&site.dataset, &site.run_file);
     client.progresses(&run, 5, 3);

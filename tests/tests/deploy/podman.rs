@@ -9,7 +9,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::client::{Address, Client};
+use crate::client::Client;
 use crate::site::{base_image, free_port, must, root, site};
 
 /// A Podman with its images and containers in a folder of its own.
@@ -188,7 +188,7 @@ fn the_pods_train_without_root_on_a_read_only_root() {
     }
     let client = Client::new(
         site.prefix.join("bin/fovea"),
-        Address::Fixed(format!("127.0.0.1:{grpc}")),
+        format!("http://127.0.0.1:{grpc}"),
     );
     let run = client.submit(&site.dataset, &site.run_file);
     client.progresses(&run, 5, 1);

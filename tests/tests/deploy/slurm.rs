@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fovea_tests::Process;
 
-use crate::client::{Address, Client, until};
+use crate::client::{Client, until};
 use crate::site::{free_port, must, root, site};
 
 /// The jobs' owner on a machine of one person.
@@ -42,6 +42,7 @@ impl Slurm {
              ProctrackType=proctrack/linuxproc\nTaskPlugin=task/none\nJobAcctGatherType=jobacct_gather/none\n\
              AccountingStorageType=accounting_storage/none\nSelectType=select/cons_tres\n\
              SelectTypeParameters=CR_CPU\nSlurmdParameters=config_overrides\nReturnToService=2\n\
+             SchedulerParameters=bf_interval=2,sched_interval=2,batch_sched_delay=0\n\
              PreemptType=preempt/partition_prio\nPreemptMode=REQUEUE\nMpiDefault=none\n\
              NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={first} CPUs=8 RealMemory=8000\n\
              NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={second} CPUs=8 RealMemory=8000\n\
@@ -180,7 +181,7 @@ fn slurm_preempts_moves_and_ends_jobs_and_the_weights_stay() {
     let address = dir.path().join("shared/address");
     let client = Client::new(
         site.prefix.join("bin/fovea"),
-        Address::File(address.clone()),
+        format!("file:{}", address.display()),
     );
     let coordinator = slurm.sbatch(&[
         "--export=ALL,FOVEA_LISTEN=0.0.0.0:0",

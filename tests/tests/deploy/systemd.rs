@@ -7,7 +7,7 @@ use std::process::Command;
 
 use fovea_tests::Process;
 
-use crate::client::{Address, Client, until};
+use crate::client::{Client, until};
 use crate::site::{free_port, must, root, site};
 
 /// Makes the watchdogs of the units quick: a program that hangs is killed after 4 s.
@@ -220,7 +220,7 @@ fn systemd_restarts_what_dies_or_hangs_and_the_weights_stay() {
     ];
     let mut guest = Guest::boot(dir.path(), &files, &units);
     guest.wait_active(&units);
-    let client = Client::new(site.prefix.join("bin/fovea"), Address::Fixed(address));
+    let client = Client::new(site.prefix.join("bin/fovea"), format!("http://{address}"));
     let run = client.submit(&site.dataset, &site.run_file);
     client.progresses(&run, 5, 2);
     for unit in &units[..2] {

@@ -205,11 +205,12 @@ fn compose_survives_kills_and_cuts_and_the_weights_stay() {
     must(&mut docker.compose(&["down"]));
     must(&mut docker.compose(&up));
     client.completes(&run, &site.expected, dir.path());
-    let health = must(&mut docker.docker(&[
-        "inspect",
-        "--format",
-        "{{.State.Health.Status}}",
-        "foveatest_coordinator_1",
-    ]));
-    assert_eq!(health.trim(), "healthy");
+    let names = ["coordinator_1", "worker_1", "worker_2", "worker_3"];
+    for name in names.map(|name| format!("foveatest_{name}")) {
+        until(&format!("{name} is healthy"), || {
+            let format = ["inspect", "--format", "{{.State.Health.Status}}", &name];
+            let health = must(&mut docker.docker(&format));
+            (health.trim() == "healthy").then_some(())
+        });
+    }
 }

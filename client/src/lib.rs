@@ -12,6 +12,7 @@ pub mod runfile;
 pub mod upload;
 pub mod view;
 pub mod watch;
+pub mod weights;
 
 pub use client::Client;
 pub use error::Error;

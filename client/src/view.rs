@@ -3,6 +3,8 @@
 //! The serde forms are the `--json` output, so field names are kept stable.
 
 mod store;
+mod weights;
+mod workers;
 
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::run::{EpochResult, StepReport};
@@ -14,6 +16,8 @@ use crate::error::Error;
 pub use store::{
     FileState, Removed, StoreProblem, StoreProgress, StoreReport, StoreSummary, VerifiedCheckpoint,
 };
+pub use weights::{IgnoredInfo, LayerInfo, WeightsInfo};
+pub use workers::{LeftOutInfo, WorkerInfo, WorkerState};
 
 /// Where a run is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -92,6 +96,8 @@ pub struct RunInfo {
     pub epochs: Vec<EpochResult>,
     /// Stored checkpoints by step.
     pub checkpoints: Vec<CheckpointInfo>,
+    /// Workers that are left out of it because of trouble of their own.
+    pub left_out: Vec<LeftOutInfo>,
     /// The run's specification with every default filled in.
     pub spec: RunSpec,
 }
@@ -132,6 +138,7 @@ impl TryFrom<pb::Run> for RunInfo {
             checkpoints,
             dataset_digest,
             submitted_at_ms,
+            left_out,
         } = wire;
         let phase = match pb::Phase::try_from(phase) {
             Ok(pb::Phase::Queued) => Phase::Queued,
@@ -161,6 +168,7 @@ impl TryFrom<pb::Run> for RunInfo {
             dataset_digest,
             submitted_at_ms,
             progress: progress.map(Into::into),
+            left_out: left_out.into_iter().map(Into::into).collect(),
             epochs: epochs
                 .into_iter()
                 .map(EpochResult::try_from)

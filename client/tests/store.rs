@@ -242,6 +242,7 @@ fn problem(
 
 fn summary(problems: u32) -> Result<pb::VerifyStoreEvent, Status> {
     event(Event::Summary(pb::VerifySummary {
+        weights: 1,
         checkpoints: 3,
         packs: 14,
         read_bytes: 2_000_000_000,
@@ -266,7 +267,7 @@ async fn a_whole_store_is_exit_0() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(
         stdout(&output),
-        "verified 3 checkpoints and 14 packs, 2.00 GB read: no problems\n"
+        "verified 3 checkpoints, 14 packs and 1 weights file, 2.00 GB read: no problems\n"
     );
     assert_eq!(stderr(&output), "");
     let requests = fake.0.lock().unwrap().store_requests.clone();
@@ -314,7 +315,7 @@ async fn each_problem_of_a_store_has_state_and_action() {
            to do: see to dataset eyes, pack 4\n\
          UNREADABLE dataset eyes, pack 5: Input/output error (os error 5)\n  \
            to do: see to dataset eyes, pack 5\n\
-         verified 3 checkpoints and 14 packs, 2.00 GB read: 3 problems\n"
+         verified 3 checkpoints, 14 packs and 1 weights file, 2.00 GB read: 3 problems\n"
     );
     assert_eq!(
         stderr(&output),

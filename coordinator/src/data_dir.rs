@@ -4,6 +4,7 @@
 //! DIR/lock             held by the one coordinator that uses DIR
 //! DIR/journal.db       runs, datasets, ledger (`journal`)
 //! DIR/datasets/        prepared datasets, by digest (`store`)
+//! DIR/weights/         weights that runs start from, by digest (`store`)
 //! DIR/checkpoints/     checkpoints, by run (`store`)
 //! ```
 
@@ -43,7 +44,7 @@ pub enum DataDirError {
     },
     /// It is the folder of a store, of a coordinator or not, and no coordinator's own.
     #[error(
-        "data_dir {} holds {IDENTITY} and no {JOURNAL}, so it is a store of checkpoints or datasets; name a folder of its own \
+        "data_dir {} holds {IDENTITY} and no {JOURNAL}, so it is a store of checkpoints, datasets or weights; name a folder of its own \
          with --data-dir, such as the one that {} is in",
         root.display(), root.display()
     )]
@@ -149,6 +150,11 @@ impl DataDir {
 
     pub(crate) fn datasets(&self) -> PathBuf {
         self.root.join("datasets")
+    }
+
+    /// The weights store's folder.
+    pub(crate) fn weights(&self) -> PathBuf {
+        self.root.join("weights")
     }
 
     pub(crate) fn checkpoints(&self) -> PathBuf {

@@ -21,6 +21,7 @@ use fovea_worker::devices::report;
 use fovea_worker::gpu;
 use fovea_worker::job::DeviceThread;
 use fovea_worker::link::{self, Coordinator, random_u32};
+use fovea_worker::memory;
 use fovea_worker::pulse::Shown;
 use fovea_worker::segments;
 use fovea_worker::threads::EXIT_HUNG;
@@ -32,6 +33,8 @@ use tracing::{info, warn};
 /// Why the worker ends, with the exit code that --help documents.
 struct Failure(u8, String);
 
+/// How long the driver may take to say how much memory the GPU has.
+const GPU_ANSWER: Duration = Duration::from_secs(20);
 /// How long blocking calls may take when the worker ends.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
 
@@ -100,17 +103,23 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     let (cache, images) = (config.cache_bytes(), config.images_bytes());
     // Measured when the first run begins: later, memory that libtorch keeps for reuse would count as used.
     let free = OnceLock::new();
-    let make = Box::new(move |spec: &_, layout: &_| {
+    let make = Box::new(move |spec: &_, layout: &_, image_size: usize| {
         let (cache, images) = match place.is_cuda() {
             true => gpu::budgets(*free.get_or_init(gpu::free_bytes), cache, images),
             // A CPU reads images from the host's memory.
-            false => (cache, 0),
+            false => {
+                let host = memory::host();
+                (
+                    memory::cache_budget(spec, image_size as u32, cache, host),
+                    0,
+                )
+            }
         };
         let device = TorchDevice::new(spec, layout, place);
         Box::new(device.with_cache(cache).with_images(images)) as Box<dyn Device>
     });
     let device = DeviceThread::start(place, make).map_err(|e| Failure(1, e.to_string()))?;
-    let identity = identity(&config, &mesh, place)?;
+    let identity = identity(&config, &mesh, place).await?;
     info!(
         version = VERSION,
         worker = %identity.worker,
@@ -161,7 +170,11 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     ended.map_err(|e| Failure(2, e.to_string()))
 }
 
-fn identity(config: &WorkerConfig, mesh: &Mesh, place: tch::Device) -> Result<Identity, Failure> {
+async fn identity(
+    config: &WorkerConfig,
+    mesh: &Mesh,
+    place: tch::Device,
+) -> Result<Identity, Failure> {
     let kernel = |name: &str| {
         let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}"));
         text.map(|text| text.trim().to_owned())
@@ -198,5 +211,25 @@ fn identity(config: &WorkerConfig, mesh: &Mesh, place: tch::Device) -> Result<Id
         device: gpu::name(place),
         boot_id: kernel("random/boot_id").unwrap_or_default(),
         gpu_uuid: gpu_uuid.unwrap_or_default(),
+        memory: {
+            let gpu = gpu_memory(place).await;
+            Box::new(move || memory::measure(gpu))
+        },
     })
+}
+
+/// The GPU's memory, if a GPU is used and the driver answers in time. Without it the coordinator does not compare.
+async fn gpu_memory(place: tch::Device) -> Option<memory::Gpu> {
+    if !place.is_cuda() {
+        return None;
+    }
+    let asking = tokio::task::spawn_blocking(move || gpu::memory(place));
+    let problem = match tokio::time::timeout(GPU_ANSWER, asking).await {
+        Ok(Ok(Ok(memory))) => return memory,
+        Ok(Ok(Err(error))) => error.to_string(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("the driver did not answer within {GPU_ANSWER:?}"),
+    };
+    warn!("gpu.memory_unknown: {problem}; runs are not compared with this GPU's memory");
+    None
 }

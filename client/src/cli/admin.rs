@@ -1,10 +1,10 @@
-//! `fovea admin verify`: every pack and checkpoint of the coordinator, compared with its digest, and what describes them.
+//! `fovea admin verify`: every pack, checkpoint and weights file of the coordinator, compared with its digest, and what describes them.
 
 use std::time::{Duration, Instant};
 
 use super::format::bytes;
 use super::output::{Output, Record};
-use crate::client::Client;
+use crate::client::{Client, SkipVerify};
 use crate::error::{Error, VerifiedCounts};
 use crate::view::{FileState, StoreProblem, StoreProgress, StoreReport, StoreSummary};
 use fovea_core::count::count;
@@ -13,18 +13,14 @@ use fovea_core::count::count;
 const PROGRESS_EVERY: Duration = Duration::from_secs(30);
 
 /// Verifies the whole store and fails if a file is not as it was stored.
-pub async fn verify(
-    client: &Client,
-    skip_checkpoints: bool,
-    skip_datasets: bool,
-    output: &Output,
-) -> Result<(), Error> {
-    if skip_checkpoints && skip_datasets {
+pub async fn verify(client: &Client, skip: SkipVerify, output: &Output) -> Result<(), Error> {
+    if skip.checkpoints && skip.datasets && skip.weights {
         return Err(Error::Usage(
-            "--skip-checkpoints and --skip-datasets together leave nothing to verify".into(),
+            "--skip-checkpoints, --skip-datasets and --skip-weights together leave nothing to verify"
+                .into(),
         ));
     }
-    let mut stream = client.verify_store(skip_checkpoints, skip_datasets).await?;
+    let mut stream = client.verify_store(skip).await?;
     let mut progress = Progress::new(output);
     let mut counts = VerifiedCounts {
         what: "the coordinator's store".into(),
@@ -80,9 +76,10 @@ fn problem_lines(problem: &StoreProblem) -> Vec<String> {
 
 fn summary_line(summary: &StoreSummary) -> String {
     format!(
-        "verified {} and {}, {} read: {}",
+        "verified {}, {} and {}, {} read: {}",
         count(summary.checkpoints, "checkpoint", "checkpoints"),
         count(summary.packs, "pack", "packs"),
+        count(summary.weights, "weights file", "weights files"),
         bytes(summary.read_bytes),
         match summary.problems {
             0 => "no problems".into(),

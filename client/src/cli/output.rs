@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::error::Error;
 use crate::view::{
     AuditInfo, DatasetInfo, FileState, Phase, RunInfo, StoreProblem, StoreProgress, StoreSummary,
+    WeightsInfo, WorkerInfo,
 };
 
 /// What `--json` prints, one a line. `fovea --help` documents the fields; they are kept stable.
@@ -19,6 +20,7 @@ use crate::view::{
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Record<'a> {
     Run(&'a RunInfo),
+    Worker(&'a WorkerInfo),
     Step {
         run: &'a str,
         #[serde(flatten)]
@@ -80,6 +82,12 @@ pub enum Record<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         repaired_files: Option<&'a [String]>,
     },
+    Weights {
+        #[serde(flatten)]
+        weights: &'a WeightsInfo,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        outcome: Option<&'static str>,
+    },
     Prepared {
         dir: &'a Path,
         digest: &'a str,
@@ -135,6 +143,7 @@ pub enum Kind {
     Run,
     Checkpoint,
     Dataset,
+    Weights,
 }
 
 impl<'a> Record<'a> {

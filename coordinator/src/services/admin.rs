@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
 use super::transfer::Answers;
-use super::verification::{AHEAD, Verification};
+use super::verification::{AHEAD, Verification, Wanted};
 use super::{Context, peer};
 use crate::error::ApiError;
 
@@ -30,7 +30,13 @@ impl Admin for AdminService {
         let pb::VerifyStoreRequest {
             skip_checkpoints,
             skip_datasets,
+            skip_weights,
         } = request.into_inner();
+        let wanted = Wanted {
+            checkpoints: !skip_checkpoints,
+            datasets: !skip_datasets,
+            weights: !skip_weights,
+        };
         let (sender, receiver) = mpsc::channel(AHEAD);
         let context = self.0.clone();
         self.0.tasks.spawn(async move {
@@ -41,7 +47,7 @@ impl Admin for AdminService {
                 () = closing.cancelled() => drop(sender.try_send(Err(ApiError::ShuttingDown.into()))),
                 // The file that is being read is read to its end; no other is begun.
                 () = sender.closed() => {}
-                result = verification.run(!skip_checkpoints, !skip_datasets) => {
+                result = verification.run(wanted) => {
                     if let Err(error) = result {
                         let _ = sender.send(Err(error.into())).await;
                     }

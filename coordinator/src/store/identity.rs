@@ -34,7 +34,7 @@ const MOST_BYTES: u64 = 64 << 10;
 struct Identity {
     /// Format of the store.
     format: u32,
-    /// `checkpoints` or `datasets`.
+    /// `checkpoints`, `datasets` or `weights`.
     kind: String,
     /// 128 random bits in hex.
     id: String,

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use fovea_coordinator::{Config, Coordinator, Listeners, OnStop, Vitals, write_atomically};
 use fovea_service::ops::{self, Ops};
+use fovea_service::supervisor::{self, Started};
 use fovea_service::{
     FORCED, Shutdown, VERSION, init_logging, layered, raise_descriptor_limit, warn_misspelt,
 };
@@ -86,6 +87,8 @@ async fn serve(args: &Args, config: Config, addresses: &[SocketAddr]) -> Result<
         );
     }
     let vitals = Vitals::new(shutdown.clone());
+    let told = supervisor::notify(vitals.clone(), Started::WhenReady, shutdown.clone());
+    let _supervisor = AbortOnDropHandle::new(tokio::spawn(told));
     // Before the journal is opened, which may take long.
     let _ops = match config.ops_address().map_err(Failure::config)? {
         None => None,

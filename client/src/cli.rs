@@ -120,5 +120,8 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
             skip_checkpoints,
             skip_datasets,
         }) => admin::verify(&connect().await?, skip_checkpoints, skip_datasets, output).await,
+        Command::Admin(AdminCommand::Backup { file, overwrite }) => {
+            admin::backup(&connect().await?, &file, overwrite, output).await
+        }
     }
 }

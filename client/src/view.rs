@@ -86,6 +86,8 @@ pub struct RunInfo {
     pub dataset_digest: String,
     /// Milliseconds since the Unix epoch.
     pub submitted_at_ms: u64,
+    /// Name of the person who submitted it; empty without TLS.
+    pub submitted_by: String,
     /// The newest step.
     pub progress: Option<StepReport>,
     /// Results by epoch.
@@ -132,6 +134,7 @@ impl TryFrom<pb::Run> for RunInfo {
             checkpoints,
             dataset_digest,
             submitted_at_ms,
+            submitted_by,
         } = wire;
         let phase = match pb::Phase::try_from(phase) {
             Ok(pb::Phase::Queued) => Phase::Queued,
@@ -160,6 +163,7 @@ impl TryFrom<pb::Run> for RunInfo {
             validation_samples,
             dataset_digest,
             submitted_at_ms,
+            submitted_by,
             progress: progress.map(Into::into),
             epochs: epochs
                 .into_iter()

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use fovea_core::ids::WorkerId;
+use fovea_security::{Role, Tls, install_provider};
 use fovea_service::ops::{self, Ops};
 use fovea_service::{Shutdown, VERSION, init_logging, warn_misspelt};
 use fovea_worker::advertise;
@@ -35,6 +36,7 @@ struct Failure(u8, String);
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
+    install_provider();
     let cli = Cli::parse();
     match start(&cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -91,6 +93,13 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
             Ok(shutdown)
         })
         .map_err(|e| Failure(1, format!("cannot listen for signals: {e}")))?;
+    let tls = match config.tls_files().map_err(|e| Failure(2, e.to_string()))? {
+        Some(files) => {
+            let tls = Tls::load(files, "a worker", |role| role == Role::Worker);
+            Some(tls.map_err(|e| Failure(2, e.to_string()))?)
+        }
+        None => None,
+    };
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|e| Failure(3, format!("cannot listen on {}: {e}", config.listen)))?;
@@ -109,7 +118,7 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         Box::new(device.with_cache(cache).with_images(images)) as Box<dyn Device>
     });
     let device = DeviceThread::start(place, make).map_err(|e| Failure(1, e.to_string()))?;
-    let identity = identity(&config, &mesh, place)?;
+    let identity = identity(&config, tls.as_ref(), &mesh, place)?;
     info!(
         version = VERSION,
         worker = %identity.worker,
@@ -132,7 +141,10 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     tasks.spawn_blocking(|| {
         segments::sweep(Path::new("/dev/shm"), Path::new("/proc"));
     });
-    let link = link::start(config.coordinator.clone(), &mut tasks);
+    if let Some(tls) = tls.clone() {
+        tasks.spawn(tls.reload());
+    }
+    let link = link::start(config.coordinator.clone(), tls, &mut tasks);
     let (channels, newest) = watch::channel(None);
     let context = Context {
         worker: identity.worker.clone(),
@@ -154,16 +166,33 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     ended.map_err(|e| Failure(2, e.to_string()))
 }
 
-fn identity(config: &WorkerConfig, mesh: &Mesh, place: tch::Device) -> Result<Identity, Failure> {
+fn identity(
+    config: &WorkerConfig,
+    tls: Option<&Tls>,
+    mesh: &Mesh,
+    place: tch::Device,
+) -> Result<Identity, Failure> {
     let kernel = |name: &str| {
         let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}"));
         text.map(|text| text.trim().to_owned())
     };
     let host = kernel("hostname").unwrap_or_else(|_| "worker".into());
-    let name = if config.name.is_empty() {
-        &host
-    } else {
-        &config.name
+    // With TLS the certificate says who this worker is: the coordinator refuses another name.
+    let certified = tls.map(|tls| tls.identity().name().to_owned());
+    let name = match &certified {
+        Some(name) if config.name.is_empty() || config.name == *name => name,
+        Some(name) => {
+            let given = &config.name;
+            return Err(Failure(
+                2,
+                format!(
+                    "name is {given:?}, and tls_certificate is that of worker {name:?}: leave name empty, or give a \
+                     certificate of {given:?} (`fovea certs issue worker {given}`)"
+                ),
+            ));
+        }
+        None if config.name.is_empty() => &host,
+        None => &config.name,
     };
     // A new id for each process: messages of an old process can never count for a new one.
     let short: String = name.chars().take(40).collect();

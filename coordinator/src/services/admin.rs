@@ -8,6 +8,7 @@ use tonic::{Request, Response, Status};
 use super::transfer::Answers;
 use super::verification::{AHEAD, Verification};
 use super::{Context, peer};
+use crate::access::Subject;
 use crate::error::ApiError;
 
 /// The service.
@@ -27,6 +28,7 @@ impl Admin for AdminService {
             .limits
             .download(peer(&request))
             .map_err(ApiError::from)?;
+        Subject::of(&request).set("the store");
         let pb::VerifyStoreRequest {
             skip_checkpoints,
             skip_datasets,

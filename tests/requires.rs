@@ -20,6 +20,7 @@
 //! | `root`   | the tests run as root, with `setpriv` of util-linux               |
 //! | `gpu`    | an NVIDIA GPU with its driver                                     |
 //! | `avx2`   | a processor with AVX2                                             |
+//! | `openssl` | the command `openssl`, another implementation of TLS           |
 //! | `noamx`  | a processor without AMX for bf16, which is faster than our kernel |
 
 // Each build script uses its own part of this.
@@ -39,10 +40,11 @@ pub enum Need {
     Gpu,
     Avx2,
     NoAmx,
+    Openssl,
 }
 
 impl Need {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Shared,
         Self::Netns,
         Self::Mount,
@@ -50,6 +52,7 @@ impl Need {
         Self::Gpu,
         Self::Avx2,
         Self::NoAmx,
+        Self::Openssl,
     ];
 
     fn name(self) -> &'static str {
@@ -61,6 +64,7 @@ impl Need {
             Self::Gpu => "gpu",
             Self::Avx2 => "avx2",
             Self::NoAmx => "noamx",
+            Self::Openssl => "openssl",
         }
     }
 
@@ -82,6 +86,7 @@ impl Need {
             }
             Self::Root => succeeds("setpriv", &["--reuid", "65534", "--clear-groups", "true"]),
             Self::Gpu => succeeds("nvidia-smi", &["-L"]),
+            Self::Openssl => succeeds("openssl", &["version"]),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => std::arch::is_x86_feature_detected!("avx2"),
             #[cfg(not(target_arch = "x86_64"))]

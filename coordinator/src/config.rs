@@ -320,7 +320,11 @@ mod tests {
         config.allow_insecure = true;
         assert!(config.validate().is_ok());
         config.allow_insecure = false;
-        for file in [&mut config.tls_certificate, &mut config.tls_key, &mut config.tls_ca] {
+        for file in [
+            &mut config.tls_certificate,
+            &mut config.tls_key,
+            &mut config.tls_ca,
+        ] {
             *file = "file".into();
         }
         assert!(config.validate().is_ok());

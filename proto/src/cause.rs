@@ -155,7 +155,8 @@ mod tests {
         ] {
             assert_eq!(cause_in(text), expected);
         }
-        let tls = r#"connection error received: not a result of an error (b"TLS only: write https://.")"#;
+        let tls =
+            r#"connection error received: not a result of an error (b"TLS only: write https://.")"#;
         assert_eq!(cause_in(tls), Cause::Tls("write https://".into()));
         // A GOAWAY of another kind, one that this side sent, and one that is cut off.
         for text in [

@@ -50,7 +50,9 @@ impl Service<Uri> for Connector {
         Box::pin(async move {
             let socket = connecting.await?.into_inner();
             let begun = begin(socket, config, &host, patience).await;
-            Ok(TokioIo::new(begun.map_err(|refusal: Refusal| Box::new(refusal))?))
+            Ok(TokioIo::new(
+                begun.map_err(|refusal: Refusal| Box::new(refusal))?,
+            ))
         })
     }
 }

@@ -365,7 +365,10 @@ mod tests {
             (["--advertise", "0.0.0.0"], "advertise"),
             (["--advertise", "::"], "advertise"),
             (["--advertise", " "], "advertise"),
-            (["--tls-key", "k.pem"], "tls_certificate and tls_ca are missing"),
+            (
+                ["--tls-key", "k.pem"],
+                "tls_certificate and tls_ca are missing",
+            ),
         ] {
             let error = config(&args).unwrap_err().to_string();
             assert!(error.contains(key), "{args:?}: {error}");

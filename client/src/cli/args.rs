@@ -42,7 +42,12 @@ pub struct Args {
 #[derive(Debug, Default, clap::Args)]
 pub struct TlsArgs {
     /// Your certificate (PEM), for a coordinator with TLS
-    #[arg(long, global = true, env = "FOVEA_TLS_CERTIFICATE", value_name = "FILE")]
+    #[arg(
+        long,
+        global = true,
+        env = "FOVEA_TLS_CERTIFICATE",
+        value_name = "FILE"
+    )]
     pub tls_certificate: Option<PathBuf>,
     /// The private key of your certificate (PEM, mode 0600)
     #[arg(long, global = true, env = "FOVEA_TLS_KEY", value_name = "FILE")]

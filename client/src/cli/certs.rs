@@ -104,7 +104,10 @@ fn renew(paths: &[PathBuf], options: &CertsOptions, output: &Output) -> Result<(
     for path in paths {
         let info = read(path)?;
         let identity = info.identity.clone().map_err(|error| {
-            Error::Tls(format!("{}: {error}, so that it cannot be renewed", path.display()))
+            Error::Tls(format!(
+                "{}: {error}, so that it cannot be renewed",
+                path.display()
+            ))
         })?;
         let mut wanted = Options {
             days: Some(options.days),
@@ -129,7 +132,10 @@ fn show(paths: &[PathBuf], output: &Output) -> Result<(), Error> {
                 print(path, &info, output);
                 if info.until <= now() {
                     let path = path.display();
-                    worst = Err(Error::Tls(format!("{path} has expired on {}", info.until_text())));
+                    worst = Err(Error::Tls(format!(
+                        "{path} has expired on {}",
+                        info.until_text()
+                    )));
                 }
             }
             Err(error) => {
@@ -179,7 +185,10 @@ impl Files {
     }
 
     fn exist_already(&self, advice: &str) -> Error {
-        Error::Tls(format!("{} exists already; {advice}", self.certificate.display()))
+        Error::Tls(format!(
+            "{} exists already; {advice}",
+            self.certificate.display()
+        ))
     }
 
     fn write(&self, pair: &Pair) -> Result<(), Error> {

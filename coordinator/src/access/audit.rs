@@ -73,7 +73,11 @@ impl Drop for Change {
         let peer = caller.address.map(|address| address.to_string());
         info!(
             who,
-            peer, method, subject, result, "audit.change: {who} asked for {method} of {subject}: {result}"
+            peer,
+            method,
+            subject,
+            result,
+            "audit.change: {who} asked for {method} of {subject}: {result}"
         );
     }
 }
@@ -82,7 +86,10 @@ impl Drop for Change {
 pub(super) fn denied(caller: &Caller, path: &str) {
     let (who, method) = (caller.to_string(), short(path));
     let peer = caller.address.map(|address| address.to_string());
-    warn!(who, peer, method, "audit.denied: {who} asked for {method}, which is not allowed");
+    warn!(
+        who,
+        peer, method, "audit.denied: {who} asked for {method}, which is not allowed"
+    );
 }
 
 /// `Runs/Cancel`. A stranger may have written the path.

@@ -26,7 +26,9 @@ pub(crate) fn caller<T>(request: &tonic::Request<T>) -> Caller {
 impl Caller {
     /// The person that a run belongs to if this caller submits it.
     pub(crate) fn owner(&self) -> Option<String> {
-        self.identity.as_ref().map(|identity| identity.name().to_owned())
+        self.identity
+            .as_ref()
+            .map(|identity| identity.name().to_owned())
     }
 
     /// Refuses a submitter a change of a run that is not its own.
@@ -119,6 +121,9 @@ mod tests {
         assert!(Caller::default().may_speak_for("f", &id("x")).is_ok());
         let error = node.may_speak_for("f", &id("node-2-77-0a0b")).unwrap_err();
         let text = error.to_string();
-        assert!(text.starts_with("f: node-2-77-0a0b is no process of node-1 (worker)"), "{text}");
+        assert!(
+            text.starts_with("f: node-2-77-0a0b is no process of node-1 (worker)"),
+            "{text}"
+        );
     }
 }

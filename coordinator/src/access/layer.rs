@@ -138,7 +138,10 @@ mod tests {
         }
         for identified in [false, true] {
             let admin = caller(Role::Admin);
-            assert_eq!(code(identified, &admin, "/fovea.v1.Runs/X"), Code::Unimplemented);
+            assert_eq!(
+                code(identified, &admin, "/fovea.v1.Runs/X"),
+                Code::Unimplemented
+            );
         }
         let status = check(true, &caller(Role::Viewer), submit).unwrap_err();
         assert_eq!(

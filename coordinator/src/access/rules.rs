@@ -148,7 +148,10 @@ mod tests {
     fn roles_in_the_table() {
         let allowed = |path: &str| -> Vec<Role> {
             let rule = rule(path).unwrap();
-            Role::ALL.into_iter().filter(|role| rule.who.includes(*role)).collect()
+            Role::ALL
+                .into_iter()
+                .filter(|role| rule.who.includes(*role))
+                .collect()
         };
         let people = vec![Viewer, Submitter, Admin];
         assert_eq!(allowed("/fovea.v1.Runs/List"), people);

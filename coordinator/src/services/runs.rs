@@ -50,7 +50,10 @@ impl Runs for RunsService {
         subject.set(format_args!("a run {}", spec.name));
         spec.validate().map_err(ApiError::from)?;
         // In a task: a client that goes away must not leave a run that is in the journal and has no actor.
-        let accepting = self.0.tasks.spawn(accept(self.0.clone(), spec, caller.owner()));
+        let accepting = self
+            .0
+            .tasks
+            .spawn(accept(self.0.clone(), spec, caller.owner()));
         let shown = accepting
             .await
             .map_err(|error| ApiError::Internal(error.to_string()))??;

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! - `services`: wire messages checked and made domain values; nothing is decided there
-//! - `net`: connections, limits
+//! - `net`: connections, TLS handshakes, limits; `access`: who may do what, and the audit log
 //! - `cluster`: sessions and scheduling, one actor
 //! - `run`: one actor for each live run; `fovea_core::run` decides, it carries out
 //! - `catalogue`: the datasets, one actor; `directory`: finding a run, live or ended
@@ -22,6 +22,7 @@
 //! Small actors, each owning its state; none waits for another within a turn. Whatever is acknowledged (an
 //! accepted run, a stored checkpoint, an epoch's result) was on disk before.
 
+mod access;
 mod backup;
 mod blocking;
 mod catalogue;

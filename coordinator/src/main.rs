@@ -9,6 +9,7 @@ use clap::Parser;
 use fovea_coordinator::{
     Config, Coordinator, Listeners, OnStop, Vitals, restore, write_atomically,
 };
+use fovea_security::install_provider;
 use fovea_service::ops::{self, Ops};
 use fovea_service::supervisor::{self, Started};
 use fovea_service::{
@@ -20,6 +21,7 @@ use tracing::{info, warn};
 use cli::{Args, Command, Failure};
 
 fn main() -> ExitCode {
+    install_provider();
     let args = Args::parse();
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
@@ -121,16 +123,22 @@ async fn serve(args: &Args, config: Config, addresses: &[SocketAddr]) -> Result<
     }
     let all: Vec<String> = bound.iter().map(SocketAddr::to_string).collect();
     let all = all.join(" and ");
+    let identity = coordinator.identity().map(|identity| identity.to_string());
+    let speaking = match &identity {
+        Some(identity) => format!("with TLS as {identity}"),
+        None => "in plain text".to_owned(),
+    };
     info!(
         address = all,
         data_dir = %data_dir.display(),
         version = VERSION,
-        "coordinator.listening: listening on {all}"
+        identity,
+        "coordinator.listening: listening on {all} {speaking}"
     );
-    if insecure && bound.iter().any(|address| !address.ip().is_loopback()) {
+    if insecure && identity.is_none() && bound.iter().any(|address| !address.ip().is_loopback()) {
         warn!(
             "coordinator.insecure: listening on {all} without TLS (allow_insecure); whoever \
-             reaches that commands the coordinator"
+             reaches that commands the coordinator and reads all data"
         );
     }
     coordinator

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::{Parser, Subcommand};
 
+use super::certs_args::CertsCommand;
 use super::help::{EXAMPLES, JSON_HELP};
 use crate::VERSION;
 use crate::error::EXIT_CODES;
@@ -26,12 +27,34 @@ pub struct Args {
     )]
     pub coordinator: String,
 
+    #[command(flatten)]
+    pub tls: TlsArgs,
+
     /// Print one JSON object per line, for scripts (`fovea --help` lists their fields)
     #[arg(long, global = true)]
     pub json: bool,
 
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// The files of a person who talks to a coordinator with TLS.
+#[derive(Debug, Default, clap::Args)]
+pub struct TlsArgs {
+    /// Your certificate (PEM), for a coordinator with TLS
+    #[arg(
+        long,
+        global = true,
+        env = "FOVEA_TLS_CERTIFICATE",
+        value_name = "FILE"
+    )]
+    pub tls_certificate: Option<PathBuf>,
+    /// The private key of your certificate (PEM, mode 0600)
+    #[arg(long, global = true, env = "FOVEA_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// The cluster's CA (PEM): the coordinator's certificate must be signed by it
+    #[arg(long, global = true, env = "FOVEA_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -96,6 +119,9 @@ the table says why. memory is what the worker can use, seen is when the coordina
     /// Look after the coordinator's store
     #[command(subcommand)]
     Admin(AdminCommand),
+    /// Make, show and renew the certificates of a cluster with TLS
+    #[command(subcommand)]
+    Certs(CertsCommand),
     /// Train on this machine: starts a coordinator and workers, runs, and stops them
     Local(Local),
 }

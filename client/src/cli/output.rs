@@ -136,6 +136,17 @@ pub enum Record<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         metrics: Option<&'a Path>,
     },
+    Certificate {
+        path: &'a Path,
+        /// None for a CA's.
+        identity: Option<String>,
+        ca: bool,
+        valid_from_s: i64,
+        valid_until_s: i64,
+        issuer: &'a str,
+        key_sha256: &'a str,
+        hosts: &'a [String],
+    },
     Error {
         exit_code: u8,
         message: String,

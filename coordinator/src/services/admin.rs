@@ -14,6 +14,7 @@ use tracing::info;
 use super::transfer::Answers;
 use super::verification::{self, Verification, Wanted};
 use super::{Context, peer};
+use crate::access::Subject;
 use crate::backup::{Backup, BackupError};
 use crate::blocking::blocking;
 use crate::clock::unix_ms;
@@ -40,6 +41,7 @@ impl Admin for AdminService {
             .limits
             .download(peer(&request))
             .map_err(ApiError::from)?;
+        Subject::of(&request).set("the store");
         let pb::VerifyStoreRequest {
             skip_checkpoints,
             skip_datasets,
@@ -74,6 +76,7 @@ impl Admin for AdminService {
         &self,
         request: Request<pb::BackupRequest>,
     ) -> Result<Response<Self::BackupStream>, Status> {
+        Subject::of(&request).set("the journal");
         let permit = self
             .0
             .limits

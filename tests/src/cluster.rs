@@ -98,24 +98,24 @@ impl Cluster {
 
     /// Starts one more worker on the CPU, with its data below a folder of its own.
     pub fn add_worker_in(&mut self, dir: &Path) {
-        let number = self.started;
-        self.started += 1;
-        let name = format!("w{number}");
-        let command = launch::worker_on("cpu", &self.worker, dir, &self.address, &name);
-        let log = self.dir.join(format!("worker-{number}.log"));
-        self.workers.push(Process::start(command, log));
+        self.start_worker("cpu", dir, &[]);
     }
 
     /// Starts one more worker on `device`, with more in its environment.
-    pub fn add_worker_on(&mut self, device: &str, environment: &[(&str, &str)]) {
+    pub fn add_worker_on(&mut self, device: &str, variables: &[(&str, &str)]) {
+        let dir = self.dir.clone();
+        self.start_worker(device, &dir, variables);
+    }
+
+    fn start_worker(&mut self, device: &str, dir: &Path, variables: &[(&str, &str)]) {
         let number = self.started;
         self.started += 1;
         let name = format!("w{number}");
-        let mut command = launch::worker_on(device, &self.worker, &self.dir, &self.url(), &name);
+        let mut command = launch::worker_on(device, &self.worker, dir, &self.url(), &name);
         if let Some(certificates) = &self.certificates {
             command.envs(environment(&certificates.member(Role::Worker, &name)));
         }
-        command.envs(environment.iter().copied());
+        command.envs(variables.iter().copied());
         let log = self.dir.join(format!("worker-{number}.log"));
         self.workers.push(Process::start(command, log));
     }

@@ -99,6 +99,12 @@ async fn a_worker_with_trouble_is_left_out_with_its_reason_and_asked_again_after
     let other = stage.server.submit(spec_of(1, 1, 1)).await.unwrap();
     let theirs = form(&mut [&mut w1]).await;
     assert_eq!(theirs.run_id, other.id);
+    stage
+        .server
+        .watch(&other.id)
+        .await
+        .until(Phase::Running)
+        .await;
     stage.cancel(&other).await.unwrap();
     assert_eq!(w1.stop().await.run_id, other.id);
     w1.released(&theirs, Outcome::Aborted(pb::Aborted {})).await;

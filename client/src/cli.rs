@@ -141,5 +141,8 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
             };
             admin::verify(&connect().await?, skip, output).await
         }
+        Command::Admin(AdminCommand::Backup { file, overwrite }) => {
+            admin::backup(&connect().await?, &file, overwrite, output).await
+        }
     }
 }

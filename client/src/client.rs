@@ -265,6 +265,16 @@ impl Client {
         })
     }
 
+    /// The raw stream of a backup; [`crate::backup`] verifies and stores it.
+    pub(crate) async fn backup_stream(
+        &self,
+        request: pb::BackupRequest,
+    ) -> Result<Streaming<pb::BackupPart>, Error> {
+        // Copying a large journal takes a while.
+        self.unbounded(AdminClient::new(self.channel.clone()).backup(request))
+            .await
+    }
+
     /// All datasets, by name.
     pub async fn datasets(&self) -> Result<Vec<DatasetInfo>, Error> {
         let reply = self

@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use fovea_core::ids::WorkerId;
 use fovea_service::ops::{self, Ops};
+use fovea_service::supervisor::{self, Started};
 use fovea_service::{Shutdown, VERSION, init_logging, warn_misspelt};
 use fovea_worker::advertise;
 use fovea_worker::agent::{Agent, Identity};
@@ -151,7 +152,13 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         coordinator: Coordinator(newest),
     };
     let exit_when_idle = context.config.exit_when_idle();
-    let agent = Agent::new(identity, context, channels, shutdown).exit_when_idle(exit_when_idle);
+    let agent =
+        Agent::new(identity, context, channels, shutdown.clone()).exit_when_idle(exit_when_idle);
+    tasks.spawn(supervisor::notify(
+        Shown(agent.pulse()),
+        Started::WhenAlive,
+        shutdown,
+    ));
     if let Some((address, name)) = ops_listen {
         let ops = Ops::bind(address, "fovea-worker", Shown(agent.pulse()))
             .await

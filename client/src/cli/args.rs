@@ -379,6 +379,22 @@ or unlisted, 8 if some merely cannot be read now.")]
         #[arg(long)]
         skip_weights: bool,
     },
+    /// Fetch a consistent copy of the coordinator's journal while runs go on
+    #[command(after_help = "\
+Example:
+  fovea admin backup fovea-$(date +%F).tar
+
+The backup holds all runs, ledgers and names of datasets, but no checkpoints and no photographs. It is
+a tar archive, readable by its owner only. To restore it into a data folder without a journal:
+  fovea-coordinator --data-dir DIR restore FILE
+A restored journal adopts checkpoints in the store that are newer than itself.")]
+    Backup {
+        /// File to write
+        file: PathBuf,
+        /// Replace the file if it is there
+        #[arg(long)]
+        overwrite: bool,
+    },
 }
 
 #[derive(Debug, clap::Args)]

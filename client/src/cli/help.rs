@@ -38,6 +38,7 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
   verify_progress   read_bytes, total_bytes, what (every 30 s)
   verify_problem    what, state (also unlisted), problem, action
   verify_summary    checkpoints, packs, weights, read_bytes, problems
+  backup       path, bytes, sha256, created_at_ms, runs, live_runs, datasets
   removed      kind (run, checkpoint, dataset, weights), name (of a checkpoint RUN/STEP),
                checkpoints, freed_bytes
   not_removed  kind, name, exit_code, message

@@ -9,6 +9,7 @@ use fovea_core::run::{EpochResult, StepReport};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::backup::BackupFile;
 use crate::error::Error;
 use crate::view::{
     AuditInfo, DatasetInfo, FileState, Phase, RunInfo, StoreProblem, StoreProgress, StoreSummary,
@@ -51,6 +52,11 @@ pub enum Record<'a> {
     VerifyProgress(&'a StoreProgress),
     VerifyProblem(&'a StoreProblem),
     VerifySummary(&'a StoreSummary),
+    Backup {
+        path: &'a Path,
+        #[serde(flatten)]
+        file: &'a BackupFile,
+    },
     Removed {
         kind: Kind,
         name: &'a str,

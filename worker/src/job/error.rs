@@ -61,10 +61,9 @@ impl JobError {
             Self::Device(error) => Some(error.trouble()),
             Self::Fetch(FetchError::Own(trouble, _)) => Some(*trouble),
             Self::Training(TrainingError::Data(error)) => error.trouble(),
-            // Of the file in its cache.
-            Self::FirstState(FirstStateError::Weights(WeightsError::Io { source, .. })) => {
-                Some(trouble::of_system(source).unwrap_or(Trouble::Data))
-            }
+            Self::FirstState(FirstStateError::Weights(
+                WeightsError::Io { .. } | WeightsError::NotRegular { .. },
+            )) => Some(Trouble::Data),
             Self::Io(error) => trouble::of_system(error),
             Self::Supervise(SuperviseError::Spawn(_)) => Some(Trouble::System),
             // NCCL reports a peer that died in many ways, and the driver and libtorch never do.
@@ -78,6 +77,8 @@ impl JobError {
             | Self::Training(_)
             | Self::Fetch(_)
             | Self::NoState
+            // The reader itself reports its own trouble.
+            | Self::NotRead { .. }
             | Self::Supervise(_)
             | Self::Collective(_) => None,
         }

@@ -10,7 +10,6 @@ use fovea_core::plan::ShardPlan;
 use fovea_core::roster::Roster;
 use fovea_core::run::{Outcome, Trouble};
 use fovea_core::spec::RunSpec;
-use fovea_weights::WeightsError;
 use fovea_dataset::PackError;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -25,6 +24,7 @@ use crate::gpu::GpuError;
 use crate::progress::Progress;
 use crate::testing::{Manner, Peers, Pretending, closed, peers, planned, spec, tiny, wait_until};
 use crate::training::{Control, Parts, Snapshot, State, TrainingError};
+use fovea_weights::WeightsError;
 
 /// One worker: its device's thread, and what it was asked.
 struct Worker {
@@ -462,9 +462,9 @@ fn trouble_of_this_worker_alone_is_told_from_that_of_the_run() {
         reason: "x".into(),
         trouble,
     };
-    let unread = FirstStateError::Weights(WeightsError::Io {
+    let missing = FirstStateError::Weights(WeightsError::Io {
         file: "w".into(),
-        source: io(libc::EIO),
+        source: io(libc::ENOENT),
     });
     let data = |error| JobError::Training(TrainingError::Data(error));
     let gpu = |error| JobError::Collective(CollectiveError::Gpu(error));
@@ -474,7 +474,7 @@ fn trouble_of_this_worker_alone_is_told_from_that_of_the_run() {
         (JobError::Fetch(own), Trouble::Disk),
         (data(record), Trouble::Data),
         (data(not_replaced(Some(Trouble::Disk))), Trouble::Disk),
-        (JobError::FirstState(unread), Trouble::Data),
+        (JobError::FirstState(missing), Trouble::Data),
         (JobError::Io(io(libc::EMFILE)), Trouble::System),
         (gpu(GpuError::NoContext), Trouble::Device),
     ] {
@@ -501,7 +501,10 @@ fn trouble_of_this_worker_alone_is_told_from_that_of_the_run() {
     let others: [(JobError, Is); 5] = [
         (JobError::FirstState(damaged), fatal),
         (
-            JobError::Training(TrainingError::NotFinite { step: 3 }),
+            JobError::Training(TrainingError::NotFinite {
+                what: "the loss",
+                step: 3,
+            }),
             fatal,
         ),
         (data(not_replaced(None)), passing),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 8] = [
     "fovea/v1/common.proto",
     "fovea/v1/runs.proto",
     "fovea/v1/datasets.proto",

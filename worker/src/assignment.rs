@@ -317,9 +317,10 @@ async fn fetch_weights(
             cache.weights(sha256).await
         })
         .await;
-    fetched.map_err(|error| match error.is_blocked() {
-        true => FetchError::Blocked(error.to_string()),
-        false => FetchError::Failed(error.to_string()),
+    fetched.map_err(|error| match error.trouble() {
+        _ if error.is_blocked() => FetchError::Blocked(error.to_string()),
+        Some(trouble) => FetchError::Own(trouble, error.to_string()),
+        None => FetchError::Failed(error.to_string()),
     })
 }
 

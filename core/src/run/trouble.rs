@@ -208,9 +208,9 @@ impl Run {
         out: &mut Vec<Effect>,
     ) {
         let pause = self.troubles.add(now, worker, trouble, reason.clone());
-        let text = format!("worker {worker} ({trouble}): {reason}");
+        let text = format!("worker {worker} is left out ({trouble})");
         let log = format!(
-            "worker.left_out: {text}; the run goes on without it, and it is offered again after {} s",
+            "worker.left_out: {text}: {reason}; the run goes on without it, and it is offered again after {} s",
             pause / 1000
         );
         let generation = self.generation;

@@ -2,6 +2,7 @@
 
 use fovea_core::googlenet::LayoutError;
 use fovea_core::run::{Outcome, Trouble};
+use fovea_weights::WeightsError;
 
 use super::first_state::FirstStateError;
 use super::types::{Ended, FetchError};
@@ -13,7 +14,6 @@ use crate::gpu::GpuError;
 use crate::threads::SuperviseError;
 use crate::training::{Control, TrainingError};
 use crate::trouble;
-use crate::weights::WeightsError;
 
 /// Why a job could not be completed.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +64,6 @@ impl JobError {
             Self::FirstState(FirstStateError::Weights(
                 WeightsError::Io { .. } | WeightsError::NotRegular { .. },
             )) => Some(Trouble::Data),
-            Self::FirstState(FirstStateError::OtherFile { .. }) => Some(Trouble::Content),
             Self::Io(error) => trouble::of_system(error),
             Self::Supervise(SuperviseError::Spawn(_)) => Some(Trouble::System),
             // NCCL reports a peer that died in many ways, and the driver and libtorch never do.

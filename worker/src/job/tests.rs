@@ -24,7 +24,7 @@ use crate::gpu::GpuError;
 use crate::progress::Progress;
 use crate::testing::{Manner, Peers, Pretending, closed, peers, planned, spec, tiny, wait_until};
 use crate::training::{Control, Parts, Snapshot, State, TrainingError};
-use crate::weights::WeightsError;
+use fovea_weights::WeightsError;
 
 /// One worker: its device's thread, and what it was asked.
 struct Worker {
@@ -462,16 +462,10 @@ fn trouble_of_this_worker_alone_is_told_from_that_of_the_run() {
         reason: "x".into(),
         trouble,
     };
-    let path = std::path::PathBuf::from("w");
     let missing = FirstStateError::Weights(WeightsError::Io {
-        path: path.clone(),
+        file: "w".into(),
         source: io(libc::ENOENT),
     });
-    let other = FirstStateError::OtherFile {
-        path: path.clone(),
-        found: "a".into(),
-        expected: "b".into(),
-    };
     let data = |error| JobError::Training(TrainingError::Data(error));
     let gpu = |error| JobError::Collective(CollectiveError::Gpu(error));
     for (error, trouble) in [
@@ -481,7 +475,6 @@ fn trouble_of_this_worker_alone_is_told_from_that_of_the_run() {
         (data(record), Trouble::Data),
         (data(not_replaced(Some(Trouble::Disk))), Trouble::Disk),
         (JobError::FirstState(missing), Trouble::Data),
-        (JobError::FirstState(other), Trouble::Content),
         (JobError::Io(io(libc::EMFILE)), Trouble::System),
         (gpu(GpuError::NoContext), Trouble::Device),
     ] {
@@ -491,7 +484,7 @@ fn trouble_of_this_worker_alone_is_told_from_that_of_the_run() {
     }
     // The same for every worker, or a matter of peers.
     let damaged = FirstStateError::Weights(WeightsError::Damaged {
-        path,
+        file: "w".into(),
         layer: "a".into(),
         reason: "cut off".into(),
     });

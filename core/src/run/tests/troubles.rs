@@ -56,7 +56,7 @@ fn the_others_go_on_at_once_and_no_attempt_failed() {
         assert_eq!(run.barred()[&worker(1)], 11_000);
         let logged = effects.iter().any(|effect| {
             matches!(effect, Effect::Log { warning: true, message }
-                if message.starts_with("worker.left_out: worker w1 (disk): no space left;"))
+                if message.starts_with("worker.left_out: worker w1 is left out (disk): no space left;"))
         });
         assert!(logged, "{effects:?}");
         assert_eq!((run.failures, run.futile, run.stale), (0, 1, 1));

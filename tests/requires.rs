@@ -21,6 +21,7 @@
 //! | `manifests` | .deploy-tools (`make deploy-tools`) and systemd-analyze, for the files of deploy/ |
 //! | `gpu`    | an NVIDIA GPU with its driver                                     |
 //! | `avx2`   | a processor with AVX2                                             |
+//! | `openssl` | the command `openssl`, another implementation of TLS           |
 //! | `noamx`  | a processor without AMX for bf16, which is faster than our kernel |
 
 // Each build script uses its own part of this.
@@ -41,6 +42,7 @@ pub enum Need {
     Gpu,
     Avx2,
     NoAmx,
+    Openssl,
 }
 
 impl Need {
@@ -53,6 +55,7 @@ impl Need {
         Self::Gpu,
         Self::Avx2,
         Self::NoAmx,
+        Self::Openssl,
     ];
 
     fn name(self) -> &'static str {
@@ -65,6 +68,7 @@ impl Need {
             Self::Gpu => "gpu",
             Self::Avx2 => "avx2",
             Self::NoAmx => "noamx",
+            Self::Openssl => "openssl",
         }
     }
 
@@ -87,6 +91,7 @@ impl Need {
             Self::Root => succeeds("setpriv", &["--reuid", "65534", "--clear-groups", "true"]),
             Self::Manifests => tools().is_file() && succeeds("systemd-analyze", &["--version"]),
             Self::Gpu => succeeds("nvidia-smi", &["-L"]),
+            Self::Openssl => succeeds("openssl", &["version"]),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => std::arch::is_x86_feature_detected!("avx2"),
             #[cfg(not(target_arch = "x86_64"))]

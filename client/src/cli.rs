@@ -6,6 +6,8 @@
 mod admin;
 mod args;
 mod audit;
+mod certs;
+mod certs_args;
 mod checkpoints;
 mod datasets;
 mod follow;
@@ -19,6 +21,7 @@ mod remove;
 mod runs;
 mod synthetic;
 mod table;
+mod tls;
 mod weights;
 mod workers;
 
@@ -39,6 +42,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// Runs the command line and returns its exit code.
 pub fn main() -> ExitCode {
+    fovea_security::install_provider();
     let args = Args::parse();
     let output = Output::new(args.json);
     // The runtime's worker threads only move bytes. The command itself runs on this thread, which
@@ -68,10 +72,15 @@ pub fn main() -> ExitCode {
 
 async fn run(args: Args, output: &Output) -> Result<(), Error> {
     let address = args.coordinator.clone();
-    let connect = || Client::connect(&address, CONNECT);
+    let tls_args = args.tls;
+    let connect = async || {
+        let tls = tls::load(&tls_args)?;
+        Client::connect_with(&address, tls.as_ref(), CONNECT).await
+    };
     match args.command {
         Command::Prepare(command) => prepare::run(command, output).await,
         Command::Synthetic(command) => synthetic::run(command, output),
+        Command::Certs(command) => certs::run(command, output),
         Command::Local(command) => local::run(command, &output.outliving_reader()).await,
         Command::Dataset(DatasetCommand::Add { dir }) => {
             datasets::add(&connect().await?, &dir, output).await
@@ -140,6 +149,9 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
                 weights: skip_weights,
             };
             admin::verify(&connect().await?, skip, output).await
+        }
+        Command::Admin(AdminCommand::Backup { file, overwrite }) => {
+            admin::backup(&connect().await?, &file, overwrite, output).await
         }
     }
 }

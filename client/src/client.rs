@@ -11,7 +11,8 @@ use fovea_proto::pb::cluster_client::ClusterClient;
 use fovea_proto::pb::datasets_client::DatasetsClient;
 use fovea_proto::pb::runs_client::RunsClient;
 use fovea_proto::pb::weights_client::WeightsClient;
-use fovea_proto::{MESSAGE_BYTES, connect, pb};
+use fovea_proto::{MESSAGE_BYTES, connect_with, pb};
+use fovea_security::Tls;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -35,9 +36,19 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the coordinator at `address`, such as `http://127.0.0.1:7070`.
+    /// Connects without TLS to the coordinator at `address`, such as `http://127.0.0.1:7070`.
     pub async fn connect(address: &str, timeout: Duration) -> Result<Self, Error> {
-        let channel = connect(address, timeout).await?;
+        Self::connect_with(address, None, timeout).await
+    }
+
+    /// Connects to the coordinator at `address`, such as `https://node-0:7070`: with TLS if there is a
+    /// certificate.
+    pub async fn connect_with(
+        address: &str,
+        tls: Option<&Tls>,
+        timeout: Duration,
+    ) -> Result<Self, Error> {
+        let channel = connect_with(address, tls, timeout).await?;
         Ok(Self {
             address: address.to_owned(),
             channel,
@@ -263,6 +274,16 @@ impl Client {
             stream,
             address: self.address.clone(),
         })
+    }
+
+    /// The raw stream of a backup; [`crate::backup`] verifies and stores it.
+    pub(crate) async fn backup_stream(
+        &self,
+        request: pb::BackupRequest,
+    ) -> Result<Streaming<pb::BackupPart>, Error> {
+        // Copying a large journal takes a while.
+        self.unbounded(AdminClient::new(self.channel.clone()).backup(request))
+            .await
     }
 
     /// All datasets, by name.

@@ -90,6 +90,8 @@ pub struct RunInfo {
     pub dataset_digest: String,
     /// Milliseconds since the Unix epoch.
     pub submitted_at_ms: u64,
+    /// Name of the person who submitted it; empty without TLS.
+    pub submitted_by: String,
     /// The newest step.
     pub progress: Option<StepReport>,
     /// Results by epoch.
@@ -139,6 +141,7 @@ impl TryFrom<pb::Run> for RunInfo {
             dataset_digest,
             submitted_at_ms,
             left_out,
+            submitted_by,
         } = wire;
         let phase = match pb::Phase::try_from(phase) {
             Ok(pb::Phase::Queued) => Phase::Queued,
@@ -167,6 +170,7 @@ impl TryFrom<pb::Run> for RunInfo {
             validation_samples,
             dataset_digest,
             submitted_at_ms,
+            submitted_by,
             progress: progress.map(Into::into),
             left_out: left_out.into_iter().map(Into::into).collect(),
             epochs: epochs

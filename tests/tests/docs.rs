@@ -11,6 +11,7 @@ const CRATES: [&str; 9] = [
     "core",
     "dataset",
     "proto",
+    "security",
     "service",
     "kernels",
     "weights",

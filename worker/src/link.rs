@@ -10,7 +10,8 @@
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
-use fovea_proto::{ChannelError, connect, describe, is_file, pb};
+use fovea_proto::{ChannelError, connect_with, describe, is_file, pb, tls_refusal};
+use fovea_security::Tls;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::error::Elapsed;
@@ -55,25 +56,31 @@ pub struct Opening {
     pub guard: DropGuard,
 }
 
-/// Keeps a session with the coordinator at `address` until `tasks` is dropped, or the coordinator refuses this worker for
-/// good.
-pub fn start(address: String, tasks: &mut JoinSet<()>) -> mpsc::Receiver<LinkEvent> {
+/// Keeps a session with the coordinator at `address`, with TLS if there is a certificate, until `tasks` is dropped, or the
+/// coordinator refuses this worker for good.
+pub fn start(
+    address: String,
+    tls: Option<Tls>,
+    tasks: &mut JoinSet<()>,
+) -> mpsc::Receiver<LinkEvent> {
     let (events, receive) = mpsc::channel(EVENTS);
     tasks.spawn(async move {
         let mut delays = backoff().build();
+        let mut connected = false;
         loop {
             let begun = Instant::now();
-            let reason = match session(&address, &events).await {
+            let reason = match session(&address, tls.as_ref(), &mut connected, &events).await {
                 Ok(()) => "the coordinator closed the session".to_owned(),
                 Err(SessionError::Refused(status)) => {
                     // Without its receiver the worker is shutting down.
                     let _ = events.send(LinkEvent::Refused(sentence(&status))).await;
                     return;
                 }
-                // An address in a file may be another one next time.
-                Err(SessionError::Connect(
-                    error @ (ChannelError::Address { .. } | ChannelError::Tls { .. }),
-                )) if !is_file(&address) => {
+                // An address in a file may be another one next time. And a worker that has had a session trains on:
+                // certificates that have expired meanwhile will be exchanged.
+                Err(SessionError::Connect(error))
+                    if error.is_final() && !connected && !is_file(&address) =>
+                {
                     let _ = events.send(LinkEvent::Refused(error.to_string())).await;
                     return;
                 }
@@ -109,8 +116,13 @@ enum SessionError {
 }
 
 /// One session from beginning to end.
-async fn session(address: &str, events: &mpsc::Sender<LinkEvent>) -> Result<(), SessionError> {
-    let channel = connect(address, CONNECT).await?;
+async fn session(
+    address: &str,
+    tls: Option<&Tls>,
+    connected: &mut bool,
+    events: &mpsc::Sender<LinkEvent>,
+) -> Result<(), SessionError> {
+    let channel = connect_with(address, tls, CONNECT).await?;
     let (outbound, messages) = mpsc::channel(OUTBOUND);
     let closed = CancellationToken::new();
     let opening = Opening {
@@ -126,10 +138,12 @@ async fn session(address: &str, events: &mpsc::Sender<LinkEvent>) -> Result<(), 
     let session = async {
         let mut client = pb::workers_client::WorkersClient::new(channel);
         let session = client.session(ReceiverStream::new(messages));
+        let not_welcomed = |status| not_welcomed(status, address);
         let session = timeout(CONNECT, session).await?.map_err(not_welcomed)?;
         let mut inbound = session.into_inner();
         let welcome = timeout(CONNECT, inbound.message()).await?;
         let mut welcome = Some(welcome.map_err(not_welcomed)?);
+        *connected = true;
         loop {
             let message = match welcome.take() {
                 Some(message) => message,
@@ -151,7 +165,11 @@ async fn session(address: &str, events: &mpsc::Sender<LinkEvent>) -> Result<(), 
 }
 
 /// A hello was answered with `status` instead of a welcome.
-fn not_welcomed(status: Status) -> SessionError {
+fn not_welcomed(status: Status, address: &str) -> SessionError {
+    if let Some(reason) = tls_refusal(&status) {
+        let address = address.to_owned();
+        return ChannelError::Refused { address, reason }.into();
+    }
     match is_final(&status) {
         true => SessionError::Refused(status),
         false => SessionError::Status(status),
@@ -343,7 +361,7 @@ mod tests {
             .local_addr()
             .unwrap();
         let mut tasks = JoinSet::new();
-        let mut events = start(format!("http://{free}"), &mut tasks);
+        let mut events = start(format!("http://{free}"), None, &mut tasks);
         for _ in 0..2 {
             let event = timeout(Duration::from_secs(20), events.recv())
                 .await
@@ -387,7 +405,7 @@ mod tests {
         let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
         let server = tonic::transport::Server::builder().add_service(service);
         tasks.spawn(async move { server.serve_with_incoming(incoming).await.unwrap() });
-        (start(format!("http://{address}"), tasks), hellos)
+        (start(format!("http://{address}"), None, tasks), hellos)
     }
 
     /// The next event that is not the opening of a session. The session's end is kept until then.
@@ -448,7 +466,7 @@ mod tests {
     async fn an_address_that_is_none_is_not_tried_again() {
         for address in ["nonsense", "https://h:1"] {
             let mut tasks = JoinSet::new();
-            let mut events = start(address.into(), &mut tasks);
+            let mut events = start(address.into(), None, &mut tasks);
             match after_opening(&mut events).await {
                 Some(LinkEvent::Refused(reason)) => assert!(reason.contains(address), "{reason}"),
                 other => panic!("{address}: {other:?}"),
@@ -458,7 +476,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "nonsense").unwrap();
         let mut tasks = JoinSet::new();
-        let mut events = start(format!("file:{}", file.path().display()), &mut tasks);
+        let mut events = start(format!("file:{}", file.path().display()), None, &mut tasks);
         for _ in 0..2 {
             let event = after_opening(&mut events).await;
             assert!(matches!(event, Some(LinkEvent::Down(_))), "{event:?}");

@@ -1,5 +1,7 @@
-//! `fovea admin verify`: every pack, checkpoint and weights file of the coordinator, compared with its digest, and what describes them.
+//! `fovea admin verify`: every pack, checkpoint and weights file of the coordinator, compared with its digest, and what
+//! describes them; and `fovea admin backup`.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::format::bytes;
@@ -59,6 +61,39 @@ pub async fn verify(client: &Client, skip: SkipVerify, output: &Output) -> Resul
         return Ok(());
     }
     Err(Error::Verification(counts))
+}
+
+/// Fetches a backup of the journal and prints what is in it.
+pub async fn backup(
+    client: &Client,
+    target: &Path,
+    overwrite: bool,
+    output: &Output,
+) -> Result<(), Error> {
+    let bar = output.byte_bar(0, "fetching");
+    let fetched = client
+        .fetch_backup(target, overwrite, |received, total| {
+            bar.set_length(total);
+            bar.set_position(received);
+        })
+        .await;
+    bar.finish_and_clear();
+    let file = fetched?;
+    output.record(&Record::Backup {
+        path: target,
+        file: &file,
+    });
+    output.line(format!(
+        "{}: {}, {} under way, {}; {}, sha256 {} (verified)",
+        target.display(),
+        count(file.runs, "run", "runs"),
+        file.live_runs,
+        count(file.datasets, "dataset", "datasets"),
+        bytes(file.bytes),
+        file.sha256,
+    ));
+    output.remark("checkpoints and datasets are not in it: back up their folders, too");
+    Ok(())
 }
 
 fn problem_lines(problem: &StoreProblem) -> Vec<String> {

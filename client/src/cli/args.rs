@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::{Parser, Subcommand};
 
+use super::certs_args::CertsCommand;
 use super::help::{EXAMPLES, JSON_HELP};
 use crate::VERSION;
 use crate::error::EXIT_CODES;
@@ -26,12 +27,34 @@ pub struct Args {
     )]
     pub coordinator: String,
 
+    #[command(flatten)]
+    pub tls: TlsArgs,
+
     /// Print one JSON object per line, for scripts (`fovea --help` lists their fields)
     #[arg(long, global = true)]
     pub json: bool,
 
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// The files of a person who talks to a coordinator with TLS.
+#[derive(Debug, Default, clap::Args)]
+pub struct TlsArgs {
+    /// Your certificate (PEM), for a coordinator with TLS
+    #[arg(
+        long,
+        global = true,
+        env = "FOVEA_TLS_CERTIFICATE",
+        value_name = "FILE"
+    )]
+    pub tls_certificate: Option<PathBuf>,
+    /// The private key of your certificate (PEM, mode 0600)
+    #[arg(long, global = true, env = "FOVEA_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// The cluster's CA (PEM): the coordinator's certificate must be signed by it
+    #[arg(long, global = true, env = "FOVEA_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -96,6 +119,9 @@ the table says why. memory is what the worker can use, seen is when the coordina
     /// Look after the coordinator's store
     #[command(subcommand)]
     Admin(AdminCommand),
+    /// Make, show and renew the certificates of a cluster with TLS
+    #[command(subcommand)]
+    Certs(CertsCommand),
     /// Train on this machine: starts a coordinator and workers, runs, and stops them
     Local(Local),
 }
@@ -378,6 +404,22 @@ or unlisted, 8 if some merely cannot be read now.")]
         /// Leave out the weights
         #[arg(long)]
         skip_weights: bool,
+    },
+    /// Fetch a consistent copy of the coordinator's journal while runs go on
+    #[command(after_help = "\
+Example:
+  fovea admin backup fovea-$(date +%F).tar
+
+The backup holds all runs, ledgers and names of datasets, but no checkpoints and no photographs. It is
+a tar archive, readable by its owner only. To restore it into a data folder without a journal:
+  fovea-coordinator --data-dir DIR restore FILE
+A restored journal adopts checkpoints in the store that are newer than itself.")]
+    Backup {
+        /// File to write
+        file: PathBuf,
+        /// Replace the file if it is there
+        #[arg(long)]
+        overwrite: bool,
     },
 }
 

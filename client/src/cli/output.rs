@@ -9,6 +9,7 @@ use fovea_core::run::{EpochResult, StepReport};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::backup::BackupFile;
 use crate::error::Error;
 use crate::view::{
     AuditInfo, DatasetInfo, FileState, Phase, RunInfo, StoreProblem, StoreProgress, StoreSummary,
@@ -51,6 +52,11 @@ pub enum Record<'a> {
     VerifyProgress(&'a StoreProgress),
     VerifyProblem(&'a StoreProblem),
     VerifySummary(&'a StoreSummary),
+    Backup {
+        path: &'a Path,
+        #[serde(flatten)]
+        file: &'a BackupFile,
+    },
     Removed {
         kind: Kind,
         name: &'a str,
@@ -129,6 +135,17 @@ pub enum Record<'a> {
         model: Option<&'a Path>,
         #[serde(skip_serializing_if = "Option::is_none")]
         metrics: Option<&'a Path>,
+    },
+    Certificate {
+        path: &'a Path,
+        /// None for a CA's.
+        identity: Option<String>,
+        ca: bool,
+        valid_from_s: i64,
+        valid_until_s: i64,
+        issuer: &'a str,
+        key_sha256: &'a str,
+        hosts: &'a [String],
     },
     Error {
         exit_code: u8,

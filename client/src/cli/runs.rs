@@ -163,7 +163,11 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
             format!("{}: {}", run.phase.as_str(), without_event(&run.reason))
         },
     );
-    field("submitted", ago(run.submitted_at_ms, now_ms));
+    let by = match &*run.submitted_by {
+        "" => String::new(),
+        name => format!(" by {name}"),
+    };
+    field("submitted", ago(run.submitted_at_ms, now_ms) + &by);
     field(
         "dataset",
         format!(

@@ -66,6 +66,8 @@ pub struct State {
     pub dataset_problem: String,
     /// Events of a verification of the store.
     pub store: Vec<Result<pb::VerifyStoreEvent, Status>>,
+    /// Parts of a backup.
+    pub backup: Vec<Result<pb::BackupPart, Status>>,
     /// What verifications of the store were asked for.
     pub store_requests: Vec<pb::VerifyStoreRequest>,
     /// Datasets that were created.
@@ -134,6 +136,14 @@ impl Fake {
 #[tonic::async_trait]
 impl Admin for Fake {
     type VerifyStream = Out<pb::VerifyStoreEvent>;
+    type BackupStream = Out<pb::BackupPart>;
+
+    async fn backup(&self, _: Request<pb::BackupRequest>) -> Reply<Self::BackupStream> {
+        let state = self.0.lock().unwrap();
+        Ok(Response::new(Box::pin(tokio_stream::iter(
+            state.backup.clone(),
+        ))))
+    }
 
     async fn verify(&self, request: Request<pb::VerifyStoreRequest>) -> Reply<Self::VerifyStream> {
         let mut state = self.0.lock().unwrap();

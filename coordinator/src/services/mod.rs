@@ -17,15 +17,18 @@ mod workers;
 
 use std::sync::Arc;
 
+use fovea_core::ids::RunId;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::Caller;
 use crate::catalogue::Datasets;
 use crate::catalogue::weights::Weights;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::directory::Directory;
+use crate::error::ApiError;
 use crate::net::{Limits, peer};
 use crate::store::{CheckpointStore, DatasetStore, WeightsStore};
 
@@ -57,4 +60,16 @@ pub(crate) struct Context {
     pub tasks: TaskTracker,
     /// Streams end when it is cancelled.
     pub closing: CancellationToken,
+}
+
+impl Context {
+    /// Refuses the caller if it may not change this run.
+    async fn authorize(&self, caller: &Caller, run: &RunId) -> Result<(), ApiError> {
+        // Without identities there is nothing to look up.
+        if caller.identity.is_none() {
+            return Ok(());
+        }
+        let shown = self.runs.shown(run).await?;
+        caller.may_change(run, shown.run.submitted_by.as_deref())
+    }
 }

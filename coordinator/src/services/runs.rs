@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::cluster::left_out_of;
 use super::transfer::Answers;
 use super::{Context, check, peer};
+use crate::access::{Caller, Subject, caller};
 use crate::blocking::blocking;
 use crate::clock::{Clock, unix_ms};
 use crate::cluster::Request as ClusterRequest;
@@ -44,12 +45,17 @@ impl Runs for RunsService {
         &self,
         request: Request<pb::SubmitRequest>,
     ) -> Result<Response<pb::SubmitResponse>, Status> {
+        let (caller, subject) = (caller(&request), Subject::of(&request));
         let pb::SubmitRequest { spec } = request.into_inner();
         let spec = spec.ok_or_else(|| ApiError::invalid("spec", "is missing"))?;
         let spec = RunSpec::try_from(spec).map_err(ApiError::from)?;
+        subject.set(format_args!("a run {}", spec.name));
         spec.validate().map_err(ApiError::from)?;
         // In a task: a client that goes away must not leave a run that is in the journal and has no actor.
-        let accepting = self.0.tasks.spawn(accept(self.0.clone(), spec));
+        let accepting = self
+            .0
+            .tasks
+            .spawn(accept(self.0.clone(), spec, caller.owner()));
         let shown = accepting
             .await
             .map_err(|error| ApiError::Internal(error.to_string()))??;
@@ -139,12 +145,16 @@ impl Runs for RunsService {
         &self,
         request: Request<pb::CancelRequest>,
     ) -> Result<Response<pb::Run>, Status> {
+        let (caller, subject) = (caller(&request), Subject::of(&request));
         let run = check::run_id("run_id", &request.into_inner().run_id)?;
+        self.authorize(&caller, &subject, &run).await?;
         Ok(Response::new(self.ask(&run, PersonRequest::Cancel).await?))
     }
 
     async fn pause(&self, request: Request<pb::PauseRequest>) -> Result<Response<pb::Run>, Status> {
+        let (caller, subject) = (caller(&request), Subject::of(&request));
         let run = check::run_id("run_id", &request.into_inner().run_id)?;
+        self.authorize(&caller, &subject, &run).await?;
         Ok(Response::new(self.ask(&run, PersonRequest::Pause).await?))
     }
 
@@ -160,11 +170,13 @@ impl Runs for RunsService {
         &self,
         request: Request<pb::DeleteRunRequest>,
     ) -> Result<Response<pb::DeleteRunResponse>, Status> {
+        let (caller, subject) = (caller(&request), Subject::of(&request));
         let pb::DeleteRunRequest {
             run_id,
             with_checkpoints,
         } = request.into_inner();
         let run = check::run_id("run_id", &run_id)?;
+        self.authorize(&caller, &subject, &run).await?;
         let delete = |reply| RunInput::Delete {
             with_checkpoints,
             reply,
@@ -180,11 +192,13 @@ impl Runs for RunsService {
         &self,
         request: Request<pb::ResumeRequest>,
     ) -> Result<Response<pb::Run>, Status> {
+        let (caller, subject) = (caller(&request), Subject::of(&request));
         let pb::ResumeRequest {
             run_id,
             checkpoint_step: checkpoint,
         } = request.into_inner();
         let run = check::run_id("run_id", &run_id)?;
+        self.authorize(&caller, &subject, &run).await?;
         let request = PersonRequest::Resume { checkpoint };
         Ok(Response::new(self.ask(&run, request).await?))
     }
@@ -193,6 +207,17 @@ impl Runs for RunsService {
 impl RunsService {
     fn wire(&self, shown: &Shown) -> pb::Run {
         wire(shown, self.0.clock.now())
+    }
+
+    /// Names the run for the audit log, and refuses the caller if it may not change it.
+    async fn authorize(
+        &self,
+        caller: &Caller,
+        subject: &Subject,
+        run: &RunId,
+    ) -> Result<(), ApiError> {
+        subject.set(run);
+        self.0.authorize(caller, run).await
     }
 
     async fn ask(&self, run: &RunId, request: PersonRequest) -> Result<pb::Run, ApiError> {
@@ -254,7 +279,11 @@ impl RunsService {
 }
 
 /// Accepts a valid spec: its weights are pinned, it meets its dataset, gets a number, is journalled, starts.
-async fn accept(context: Context, mut spec: RunSpec) -> Result<Shown, ApiError> {
+async fn accept(
+    context: Context,
+    mut spec: RunSpec,
+    submitted_by: Option<String>,
+) -> Result<Shown, ApiError> {
     context.weights.now().pin(&mut spec.model)?;
     let dataset = context.datasets.now().find(spec.dataset.as_str())?;
     let plan = plan(&dataset, &spec)?;
@@ -270,7 +299,8 @@ async fn accept(context: Context, mut spec: RunSpec) -> Result<Shown, ApiError> 
     let id = RunId::new(format!("{}-{number}", spec.name))
         .map_err(|e| ApiError::invalid("spec.name", e))?;
     let digest = dataset.manifest.digest.clone();
-    let run = Run::new(id, number, spec, digest, extent, unix_ms());
+    let mut run = Run::new(id, number, spec, digest, extent, unix_ms());
+    run.submitted_by = submitted_by;
     let written = context.runs.journal.put_run(
         number,
         Some(&run),

@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::datasets::listed_commands;
 use super::transfer::{Answers, Receiving, Stored, send_file};
 use super::{Context, check, peer};
+use crate::access::Subject;
 use crate::blocking::blocking;
 use crate::error::ApiError;
 use crate::run::RunHandle;
@@ -34,7 +35,8 @@ impl Weights for WeightsService {
             .limits
             .upload(peer(&request))
             .map_err(ApiError::from)?;
-        let (held, outcome) = self.upload(request.into_inner()).await?;
+        let subject = Subject::of(&request);
+        let (held, outcome) = self.upload(request.into_inner(), &subject).await?;
         let live = self.0.runs.cluster.live().await?;
         Ok(Response::new(pb::CreateWeightsResponse {
             weights: Some(wire(&held, &live, None)),
@@ -118,7 +120,9 @@ impl Weights for WeightsService {
         &self,
         request: Request<pb::DeleteWeightsRequest>,
     ) -> Result<Response<pb::DeleteWeightsResponse>, Status> {
+        let subject = Subject::of(&request);
         let wanted = check::label("weights", &request.into_inner().weights)?;
+        subject.set(format_args!("weights {wanted}"));
         let catalogue = self.0.weights.now();
         let sha256 = catalogue.digest_of(&wanted)?;
         let needing = used_by(&sha256, &self.0.runs.cluster.live().await?);
@@ -140,6 +144,7 @@ impl WeightsService {
     async fn upload(
         &self,
         stream: Streaming<pb::CreateWeightsRequest>,
+        subject: &Subject,
     ) -> Result<(Arc<HeldWeights>, Outcome), ApiError> {
         let mut stream = Receiving::new(stream, |message| match &message.part {
             Some(Part::Data(data)) => data.len(),
@@ -161,6 +166,7 @@ impl WeightsService {
         };
         let file_name = check::label("header.file_name", &file_name)?;
         let sha256 = check::sha256("header.sha256", &sha256)?;
+        subject.set(format_args!("weights {sha256} ({file_name})"));
         // Before anything is sent; it is asked again when the upload is stored.
         let catalogue = self.0.weights.now();
         catalogue.name_for(&sha256, given.as_ref(), &file_name)?;

@@ -383,6 +383,11 @@ fn remove_tree_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
+/// The identity of the store in `dir`, if there is one that can be read. For people: opening a store decides.
+pub(crate) fn stored_identity(dir: &Path) -> Option<String> {
+    read(dir).ok().map(|identity| identity.id)
+}
+
 fn read(dir: &Path) -> Result<Identity, NoIdentity> {
     let bytes = match disk::read_whole(&dir.join(IDENTITY_FILE), MOST_BYTES) {
         Ok(bytes) => bytes,

@@ -12,17 +12,24 @@ use serde_json::Value;
 /// The longest that anything takes, on a machine that does other things, too.
 pub const DEADLINE: Duration = Duration::from_secs(600);
 
+/// The longest that the rest of a run takes there.
+const RUN: Duration = Duration::from_secs(1800);
+
 /// The pause between two polls.
 const POLL: Duration = Duration::from_millis(200);
 
 /// Asks again and again until there is an answer.
-pub fn until<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + DEADLINE;
+pub fn until<T>(what: &str, ask: impl FnMut() -> Option<T>) -> T {
+    within(DEADLINE, what, ask)
+}
+
+fn within<T>(deadline: Duration, what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + deadline;
     loop {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(Instant::now() < end, "waited for {DEADLINE:?}: {what}");
+        assert!(Instant::now() < end, "waited for {deadline:?}: {what}");
         std::thread::sleep(POLL);
     }
 }
@@ -102,7 +109,7 @@ impl Client {
 
     /// Waits for the end of the run: with the tensors of an undisturbed one and a clean audit.
     pub fn completes(&self, id: &str, expected: &BTreeMap<String, Vec<u8>>, scratch: &Path) {
-        let run = until("the end of the run", || {
+        let run = within(RUN, "the end of the run", || {
             let run = self.run(id);
             let ended = ["completed", "failed", "cancelled"];
             let phase = run["phase"].as_str().expect("a phase");

@@ -37,7 +37,7 @@ impl Podman {
                 podman
                     .command(&["build", "--quiet", "--network", "none", "--target", target])
                     .args(["--build-arg", "BASE=localhost/debian:bookworm-slim"])
-                    .args(["--isolation", "chroot", "--format", "docker"])
+                    .args(["--format", "docker"])
                     .args(["--tag", &format!("fovea/{target}"), "--file"])
                     .arg(root().join("deploy/docker/Dockerfile"))
                     .arg(&site().prefix),

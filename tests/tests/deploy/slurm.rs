@@ -256,6 +256,10 @@ fn slurm_preempts_moves_and_ends_jobs_and_the_weights_stay() {
             .contains("workers.sbatch: the time is over")
             .then_some(())
     });
+    // Its next turn is longer; with less than the signal's 120 s there would be none before the end.
+    let longer = ["update", &format!("jobid={element}"), "timelimit=60"];
+    must(slurm.command("scontrol").args(longer));
+    slurm.wait_running(&workers, "n1", 4);
     client.completes(&run, &site.expected, dir.path());
     let log = slurm.output();
     assert!(!log.contains("shutdown.forced"), "{log}");

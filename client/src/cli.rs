@@ -22,15 +22,19 @@ mod runs;
 mod synthetic;
 mod table;
 mod tls;
+mod weights;
+mod workers;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 
-use crate::client::Client;
+use crate::client::{Client, SkipVerify};
 use crate::error::Error;
-use args::{AdminCommand, Args, CheckpointCommand, Command, DatasetCommand, RunsCommand};
+use args::{
+    AdminCommand, Args, CheckpointCommand, Command, DatasetCommand, RunsCommand, WeightsCommand,
+};
 use output::Output;
 
 /// Longest time for connecting to the coordinator.
@@ -85,10 +89,18 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
             remove::datasets(&connect().await?, &names, yes, output).await
         }
         Command::Dataset(DatasetCommand::List) => datasets::list(&connect().await?, output).await,
+        Command::Weights(WeightsCommand::Add { file, name }) => {
+            let file = weights::read(&file, name.as_deref())?;
+            weights::add(&connect().await?, &file, name.as_deref(), output).await
+        }
+        Command::Weights(WeightsCommand::List) => weights::list(&connect().await?, output).await,
+        Command::Weights(WeightsCommand::Rm { names, yes }) => {
+            remove::weights(&connect().await?, &names, yes, output).await
+        }
         Command::Submit(command) => {
             // Mistakes in the file are reported before an unreachable coordinator.
-            let spec = runs::read_spec(&command, output)?;
-            runs::submit(&connect().await?, &command, spec, output).await
+            let (spec, weights) = runs::read_spec(&command)?;
+            runs::submit(&connect().await?, &command, spec, &weights, output).await
         }
         Command::Runs { command: None } => runs::list(&connect().await?, output).await,
         Command::Runs {
@@ -109,6 +121,7 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Watch { run, patience } => {
             follow::follow(&connect().await?, &run, patience, output).await
         }
+        Command::Workers => workers::list(&connect().await?, output).await,
         Command::Cancel { run } => runs::cancel(&connect().await?, &run, output).await,
         Command::Pause { run } => runs::pause(&connect().await?, &run, output).await,
         Command::Resume(command) => runs::resume(&connect().await?, &command, output).await,
@@ -128,6 +141,17 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Admin(AdminCommand::Verify {
             skip_checkpoints,
             skip_datasets,
-        }) => admin::verify(&connect().await?, skip_checkpoints, skip_datasets, output).await,
+            skip_weights,
+        }) => {
+            let skip = SkipVerify {
+                checkpoints: skip_checkpoints,
+                datasets: skip_datasets,
+                weights: skip_weights,
+            };
+            admin::verify(&connect().await?, skip, output).await
+        }
+        Command::Admin(AdminCommand::Backup { file, overwrite }) => {
+            admin::backup(&connect().await?, &file, overwrite, output).await
+        }
     }
 }

@@ -143,6 +143,9 @@ pub enum Error {
     /// A prepared dataset could not be made or read.
     #[error("{0}")]
     Dataset(String),
+    /// A file of weights cannot be read, or is not of GoogLeNet.
+    #[error("{0}")]
+    Weights(String),
     /// A process of the embedded cluster failed.
     #[error("{0}")]
     Cluster(String),
@@ -269,6 +272,7 @@ impl Error {
             | Error::Exists { .. }
             | Error::Io { .. }
             | Error::Dataset(_)
+            | Error::Weights(_)
             | Error::Cluster(_) => 1,
         }
     }

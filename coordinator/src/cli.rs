@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use fovea_coordinator::{OnStop, ServeError};
+use fovea_coordinator::{OnStop, RestoreError, ServeError};
 use fovea_service::ops::HealthError;
 use fovea_service::{LogFormat, VERSION};
 
@@ -68,8 +68,13 @@ pub struct Args {
 }
 
 /// A command to run instead of a coordinator.
-#[derive(Debug, Clone, Copy, clap::Subcommand)]
+#[derive(Debug, Clone, clap::Subcommand)]
 pub enum Command {
+    /// Put the journal of a backup (`fovea admin backup`) into the data folder, which must have none
+    Restore {
+        /// The backup
+        file: PathBuf,
+    },
     /// Ask the running coordinator, at its ops_listen, whether it is ready; exit code 0 if it is, else 1
     Health {
         /// Ask whether it is alive (/livez) instead of ready (/readyz)
@@ -147,6 +152,10 @@ impl Failure {
 
     pub fn serve(error: &ServeError) -> Self {
         Self::new(u8::try_from(error.exit_code()).unwrap_or(1), error)
+    }
+
+    pub fn restore(error: &RestoreError) -> Self {
+        Self::new(error.exit_code(), error)
     }
 
     pub fn health(error: &HealthError) -> Self {

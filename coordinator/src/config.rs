@@ -17,7 +17,7 @@ use crate::stop::{OnStop, StopLimits};
 pub struct Config {
     /// Where to listen, `host:port`: on every address that the host has. Port 0 lets the system choose.
     pub listen: String,
-    /// Folder for the journal, datasets and checkpoints.
+    /// Folder for the journal, datasets, weights and checkpoints.
     pub data_dir: PathBuf,
     /// The coordinator's certificate (PEM); empty: no TLS.
     pub tls_certificate: PathBuf,
@@ -53,7 +53,7 @@ pub struct Config {
     pub max_watches: u32,
     /// How many of them one client address may have.
     pub max_watches_per_client: u32,
-    /// How many datasets may be uploaded at the same time.
+    /// How many datasets and files of weights may be uploaded at the same time.
     pub max_uploads: u32,
     /// How many of them one client address may upload.
     pub max_uploads_per_client: u32,
@@ -72,6 +72,8 @@ pub struct Config {
     /// How long a run waits for a checkpoint that cannot be read before it goes on from the one
     /// before, seconds.
     pub unreadable_patience_s: u64,
+    /// How long a run waits for enough workers without trouble of their own before it fails, seconds.
+    pub no_worker_patience_s: u64,
     /// Accepts a checkpoint store that is not the one that the journal knows.
     pub accept_store: bool,
     /// Allows a data folder on a network file system.
@@ -113,6 +115,7 @@ impl Default for Config {
             trash_keep_days: 7,
             min_free_mib: 1024,
             unreadable_patience_s: 600,
+            no_worker_patience_s: 600,
             accept_store: false,
             allow_network_data_dir: false,
             ops_listen: String::new(),
@@ -148,6 +151,12 @@ impl Config {
         range(
             "unreadable_patience_s",
             self.unreadable_patience_s,
+            1,
+            604_800,
+        )?;
+        range(
+            "no_worker_patience_s",
+            self.no_worker_patience_s,
             1,
             604_800,
         )?;
@@ -283,7 +292,7 @@ mod tests {
     #[test]
     fn impossible_values_are_refused_by_name() {
         type Change = fn(&mut Config);
-        let cases: [(Change, &str); 13] = [
+        let cases: [(Change, &str); 14] = [
             (|c| c.tls_key = "k".into(), "tls_certificate and tls_ca"),
             (|c| c.ops_listen = "9090".into(), "ops_listen is \"9090\""),
             (|c| c.listen = "nowhere".into(), "listen"),
@@ -299,6 +308,7 @@ mod tests {
             (|c| c.handshake_timeout_s = 0, "handshake_timeout_s"),
             (|c| c.idle_timeout_s = 0, "idle_timeout_s"),
             (|c| c.unreadable_patience_s = 0, "unreadable_patience_s"),
+            (|c| c.no_worker_patience_s = 0, "no_worker_patience_s is 0"),
             (|c| c.data_dir = "".into(), "data_dir"),
         ];
         for (change, named) in cases {

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use fovea_proto::pb::admin_server::AdminServer;
 use fovea_proto::pb::checkpoints_server::CheckpointsServer;
+use fovea_proto::pb::cluster_server::ClusterServer;
 use fovea_proto::pb::datasets_server::DatasetsServer;
 use fovea_proto::pb::runs_server::RunsServer;
+use fovea_proto::pb::weights_server::WeightsServer;
 use fovea_proto::pb::workers_server::WorkersServer;
 use fovea_proto::{CONNECTION_WINDOW, DESCRIPTORS, FRAME, MESSAGE_BYTES, STREAM_WINDOW};
 use fovea_security::{Role, Tls};
@@ -28,7 +30,8 @@ use crate::journal::{Journal, Stats};
 use crate::net::{Budget, GateLayer, Incoming, Limits, Listeners};
 use crate::serve_error::ServeError;
 use crate::services::{
-    AdminService, CheckpointsService, Context, DatasetsService, RunsService, WorkersService,
+    AdminService, CheckpointsService, ClusterService, Context, DatasetsService, RunsService,
+    WeightsService, WorkersService,
 };
 use crate::startup::{self, Opened, Running};
 use crate::stop::OnStop;
@@ -273,6 +276,8 @@ async fn router(
     let workers = WorkersServer::new(WorkersService(context.clone()));
     let checkpoints = CheckpointsServer::new(CheckpointsService(context.clone()));
     let admin = AdminServer::new(AdminService(context.clone()));
+    let weights = WeightsServer::new(WeightsService(context.clone()));
+    let cluster = ClusterServer::new(ClusterService(context.clone()));
     // A dataset's index comes in one message; nothing else is large.
     let datasets =
         DatasetsServer::new(DatasetsService(context)).max_decoding_message_size(MESSAGE_BYTES);
@@ -287,6 +292,8 @@ async fn router(
         .set_serving::<CheckpointsServer<CheckpointsService>>()
         .await;
     health.set_serving::<AdminServer<AdminService>>().await;
+    health.set_serving::<WeightsServer<WeightsService>>().await;
+    health.set_serving::<ClusterServer<ClusterService>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -310,9 +317,11 @@ async fn router(
         .add_service(reflection().build_v1alpha().map_err(broken)?)
         .add_service(runs)
         .add_service(datasets)
+        .add_service(weights)
         .add_service(workers)
         .add_service(checkpoints)
-        .add_service(admin);
+        .add_service(admin)
+        .add_service(cluster);
     Ok((router, health))
 }
 
@@ -324,6 +333,9 @@ async fn set_not_serving(health: &HealthReporter) {
     health.set_not_serving::<RunsServer<RunsService>>().await;
     health
         .set_not_serving::<WorkersServer<WorkersService>>()
+        .await;
+    health
+        .set_not_serving::<ClusterServer<ClusterService>>()
         .await;
 }
 
@@ -342,6 +354,9 @@ async fn hand_over(
         .set_not_serving::<CheckpointsServer<CheckpointsService>>()
         .await;
     health.set_not_serving::<AdminServer<AdminService>>().await;
+    health
+        .set_not_serving::<WeightsServer<WeightsService>>()
+        .await;
     if timeout(limit, actors.hand_over()).await.is_ok() {
         return Ok(());
     }

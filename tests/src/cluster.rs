@@ -84,6 +84,28 @@ impl Cluster {
         self.add_worker_on("cpu", &[]);
     }
 
+    /// Starts one more worker, which knows the coordinator by another address.
+    pub fn add_worker_through(&mut self, coordinator: &str) {
+        let address = std::mem::replace(&mut self.address, coordinator.to_owned());
+        self.add_worker();
+        self.address = address;
+    }
+
+    /// Where the coordinator listens: `host:port`.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Starts one more worker on the CPU, with its data below a folder of its own.
+    pub fn add_worker_in(&mut self, dir: &Path) {
+        let number = self.started;
+        self.started += 1;
+        let name = format!("w{number}");
+        let command = launch::worker_on("cpu", &self.worker, dir, &self.address, &name);
+        let log = self.dir.join(format!("worker-{number}.log"));
+        self.workers.push(Process::start(command, log));
+    }
+
     /// Starts one more worker on `device`, with more in its environment.
     pub fn add_worker_on(&mut self, device: &str, environment: &[(&str, &str)]) {
         let number = self.started;
@@ -155,6 +177,25 @@ impl Cluster {
             String::from_utf8_lossy(&output.stderr)
         );
         String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Runs `fovea` against this cluster again and again until its standard output is such that `holds`.
+    ///
+    /// # Panics
+    /// If it fails, or if that takes too long.
+    pub fn fovea_until(&self, args: &[&str], holds: impl Fn(&str) -> bool) -> String {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let text = self.fovea(args);
+            if holds(&text) {
+                return text;
+            }
+            assert!(
+                Instant::now() < end,
+                "fovea {args:?} after {DEADLINE:?}: {text}"
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 
     /// A channel to the coordinator.

@@ -14,6 +14,7 @@ const CRATES: [&str; 9] = [
     "security",
     "service",
     "kernels",
+    "weights",
     "coordinator",
     "worker",
     "client",

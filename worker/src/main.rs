@@ -9,6 +9,7 @@ use clap::Parser;
 use fovea_core::ids::WorkerId;
 use fovea_security::{Role, Tls, install_provider};
 use fovea_service::ops::{self, Ops};
+use fovea_service::supervisor::{self, Started};
 use fovea_service::{Shutdown, VERSION, init_logging, warn_misspelt};
 use fovea_worker::advertise;
 use fovea_worker::agent::{Agent, Identity};
@@ -21,6 +22,7 @@ use fovea_worker::devices::report;
 use fovea_worker::gpu;
 use fovea_worker::job::DeviceThread;
 use fovea_worker::link::{self, Coordinator, random_u32};
+use fovea_worker::memory;
 use fovea_worker::pulse::Shown;
 use fovea_worker::segments;
 use fovea_worker::threads::EXIT_HUNG;
@@ -32,6 +34,8 @@ use tracing::{info, warn};
 /// Why the worker ends, with the exit code that --help documents.
 struct Failure(u8, String);
 
+/// How long the driver may take to say how much memory the GPU has.
+const GPU_ANSWER: Duration = Duration::from_secs(20);
 /// How long blocking calls may take when the worker ends.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
 
@@ -108,17 +112,23 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     let (cache, images) = (config.cache_bytes(), config.images_bytes());
     // Measured when the first run begins: later, memory that libtorch keeps for reuse would count as used.
     let free = OnceLock::new();
-    let make = Box::new(move |spec: &_, layout: &_| {
+    let make = Box::new(move |spec: &_, layout: &_, image_size: usize| {
         let (cache, images) = match place.is_cuda() {
             true => gpu::budgets(*free.get_or_init(gpu::free_bytes), cache, images),
             // A CPU reads images from the host's memory.
-            false => (cache, 0),
+            false => {
+                let host = memory::host();
+                (
+                    memory::cache_budget(spec, image_size as u32, cache, host),
+                    0,
+                )
+            }
         };
         let device = TorchDevice::new(spec, layout, place);
         Box::new(device.with_cache(cache).with_images(images)) as Box<dyn Device>
     });
     let device = DeviceThread::start(place, make).map_err(|e| Failure(1, e.to_string()))?;
-    let identity = identity(&config, tls.as_ref(), &mesh, place)?;
+    let identity = identity(&config, tls.as_ref(), &mesh, place).await?;
     info!(
         version = VERSION,
         worker = %identity.worker,
@@ -154,7 +164,13 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         coordinator: Coordinator(newest),
     };
     let exit_when_idle = context.config.exit_when_idle();
-    let agent = Agent::new(identity, context, channels, shutdown).exit_when_idle(exit_when_idle);
+    let agent =
+        Agent::new(identity, context, channels, shutdown.clone()).exit_when_idle(exit_when_idle);
+    tasks.spawn(supervisor::notify(
+        Shown(agent.pulse()),
+        Started::WhenAlive,
+        shutdown,
+    ));
     if let Some((address, name)) = ops_listen {
         let ops = Ops::bind(address, "fovea-worker", Shown(agent.pulse()))
             .await
@@ -166,7 +182,7 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     ended.map_err(|e| Failure(2, e.to_string()))
 }
 
-fn identity(
+async fn identity(
     config: &WorkerConfig,
     tls: Option<&Tls>,
     mesh: &Mesh,
@@ -220,5 +236,25 @@ fn identity(
         device: gpu::name(place),
         boot_id: kernel("random/boot_id").unwrap_or_default(),
         gpu_uuid: gpu_uuid.unwrap_or_default(),
+        memory: {
+            let gpu = gpu_memory(place).await;
+            Box::new(move || memory::measure(gpu))
+        },
     })
+}
+
+/// The GPU's memory, if a GPU is used and the driver answers in time. Without it the coordinator does not compare.
+async fn gpu_memory(place: tch::Device) -> Option<memory::Gpu> {
+    if !place.is_cuda() {
+        return None;
+    }
+    let asking = tokio::task::spawn_blocking(move || gpu::memory(place));
+    let problem = match tokio::time::timeout(GPU_ANSWER, asking).await {
+        Ok(Ok(Ok(memory))) => return memory,
+        Ok(Ok(Err(error))) => error.to_string(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("the driver did not answer within {GPU_ANSWER:?}"),
+    };
+    warn!("gpu.memory_unknown: {problem}; runs are not compared with this GPU's memory");
+    None
 }

@@ -60,6 +60,12 @@ const RULES: &[(&str, Rule)] = &[
     ("/fovea.v1.Datasets/Delete", change(People(Admin))),
     // The photographs of patients.
     ("/fovea.v1.Datasets/FetchPack", read(Workers)),
+    ("/fovea.v1.Weights/List", read(People(Viewer))),
+    ("/fovea.v1.Weights/Create", change(People(Submitter))),
+    ("/fovea.v1.Weights/Fetch", read(Workers)),
+    // Weights belong to nobody.
+    ("/fovea.v1.Weights/Delete", change(People(Admin))),
+    ("/fovea.v1.Cluster/ListWorkers", read(People(Viewer))),
     ("/fovea.v1.Checkpoints/List", read(People(Viewer))),
     ("/fovea.v1.Checkpoints/Get", read(WorkersAndPeople(Submitter))),
     // Puts corrupt files aside.
@@ -70,6 +76,8 @@ const RULES: &[(&str, Rule)] = &[
     ("/fovea.v1.Workers/UploadSlice", read(Workers)),
     // Puts corrupt files aside.
     ("/fovea.v1.Admin/Verify", change(People(Admin))),
+    // All runs and names: more than one person's.
+    ("/fovea.v1.Admin/Backup", change(People(Admin))),
     ("/grpc.health.v1.Health/Check", read(Members)),
     ("/grpc.health.v1.Health/List", read(Members)),
     ("/grpc.health.v1.Health/Watch", read(Members)),

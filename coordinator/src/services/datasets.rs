@@ -34,7 +34,7 @@ impl Datasets for DatasetsService {
         let _place = self
             .0
             .limits
-            .dataset_upload(peer(&request))
+            .upload(peer(&request))
             .map_err(ApiError::from)?;
         let subject = Subject::of(&request);
         let answer = self.upload(request.into_inner(), &subject).await?;
@@ -281,7 +281,7 @@ fn explained(name: &DatasetName, pack: u32, error: &ApiError) -> ApiError {
 }
 
 /// The commands that cancel these runs, for people.
-fn listed_commands(runs: &[String]) -> String {
+pub(super) fn listed_commands(runs: &[String]) -> String {
     let commands: Vec<String> = runs
         .iter()
         .map(|id| format!("`fovea cancel {id}`"))

@@ -3,6 +3,7 @@
 use fovea_core::ids::RunId;
 use fovea_core::ledger::{Audit, Auditor};
 use fovea_core::plan::ShardPlan;
+use fovea_core::roster::beyond_tested;
 use fovea_core::run::{Extent, Run};
 use fovea_core::spec::RunSpec;
 use fovea_proto::pb;
@@ -10,13 +11,14 @@ use fovea_proto::pb::run_event::Event as Wire;
 use fovea_proto::pb::runs_server::Runs;
 use tokio::sync::{broadcast, mpsc};
 use tonic::{Request, Response, Status};
-use tracing::info;
+use tracing::{info, warn};
 
+use super::cluster::left_out_of;
 use super::transfer::Answers;
 use super::{Context, check, peer};
 use crate::access::{Caller, Subject, caller};
 use crate::blocking::blocking;
-use crate::clock::unix_ms;
+use crate::clock::{Clock, unix_ms};
 use crate::cluster::Request as ClusterRequest;
 use crate::directory::Directory;
 use crate::error::ApiError;
@@ -56,13 +58,13 @@ impl Runs for RunsService {
         subject.set(format_args!("a run {name}"));
         let shown = accepted.map_err(|error| ApiError::Internal(error.to_string()))??;
         Ok(Response::new(pb::SubmitResponse {
-            run: Some(wire(&shown)),
+            run: Some(self.wire(&shown)),
         }))
     }
 
     async fn get(&self, request: Request<pb::GetRunRequest>) -> Result<Response<pb::Run>, Status> {
         let run = check::run_id("run_id", &request.into_inner().run_id)?;
-        Ok(Response::new(wire(&self.0.runs.shown(&run).await?)))
+        Ok(Response::new(self.wire(&self.0.runs.shown(&run).await?)))
     }
 
     async fn list(
@@ -97,7 +99,7 @@ impl Runs for RunsService {
             _ => String::new(),
         };
         Ok(Response::new(pb::ListRunsResponse {
-            runs: runs.iter().map(wire).collect(),
+            runs: runs.iter().map(|run| self.wire(run)).collect(),
             next_page_token,
         }))
     }
@@ -116,13 +118,18 @@ impl Runs for RunsService {
         let run = check::run_id("run_id", &request.into_inner().run_id)?;
         let watched = subscribe(&self.0.runs, &run).await?;
         let (sender, receiver) = mpsc::channel(WATCH_AHEAD);
-        let Context { runs, closing, .. } = self.0.clone();
+        let Context {
+            runs,
+            closing,
+            clock,
+            ..
+        } = self.0.clone();
         self.0.tasks.spawn(async move {
             let _permit = permit;
             tokio::select! {
                 // First, so that what happened before the end is sent before the end.
                 biased;
-                () = follow(&sender, watched, &runs, &run) => {}
+                () = follow(&sender, watched, &runs, &run, clock) => {}
                 () = sender.closed() => {}
                 () = closing.cancelled() => {
                     let _ = sender.try_send(Err(ApiError::ShuttingDown.into()));
@@ -196,6 +203,10 @@ impl Runs for RunsService {
 }
 
 impl RunsService {
+    fn wire(&self, shown: &Shown) -> pb::Run {
+        wire(shown, self.0.clock.now())
+    }
+
     /// Names the run for the audit log, and refuses the caller if it may not change it.
     async fn authorize(
         &self,
@@ -212,7 +223,7 @@ impl RunsService {
             request: request.clone(),
             reply,
         };
-        Ok(wire(&self.0.runs.ask(run, ask).await?))
+        Ok(self.wire(&self.0.runs.ask(run, ask).await?))
     }
 
     /// Compares a run's ledger with its plan, a page at a time.
@@ -265,13 +276,14 @@ impl RunsService {
     }
 }
 
-/// Accepts a valid spec: meets its dataset, gets a number, is journalled, starts.
+/// Accepts a valid spec: its weights are pinned, it meets its dataset, gets a number, is journalled, starts.
 async fn accept(
     context: Context,
-    spec: RunSpec,
+    mut spec: RunSpec,
     submitted_by: Option<String>,
     subject: Subject,
 ) -> Result<Shown, ApiError> {
+    context.weights.now().pin(&mut spec.model)?;
     let dataset = context.datasets.now().find(spec.dataset.as_str())?;
     let plan = plan(&dataset, &spec)?;
     let steps_per_epoch = plan.steps_per_epoch();
@@ -308,12 +320,19 @@ async fn accept(
         total_steps = extent.total_steps,
         "run.accepted: {}: {} steps on {}", run.id, extent.total_steps, run.spec.dataset
     );
+    if let Some(remark) = beyond_tested(&run.spec) {
+        warn!(run_id = %run.id, "run.size_untested: {}: {remark}", run.id);
+    }
     let live = LiveRun {
         run,
         ledger_head: 0,
         losses: Vec::new(),
     };
-    Ok(context.runs.cluster.open(live).await?.shown())
+    let cluster = &context.runs.cluster;
+    let mut shown = cluster.open(live).await?.shown();
+    // What the cluster says a moment later, so that who submits it sees it at once.
+    shown.waiting = cluster.memory_shortage(number).await?;
+    Ok(shown)
 }
 
 fn plan(dataset: &HeldDataset, spec: &RunSpec) -> Result<ShardPlan, ApiError> {
@@ -334,10 +353,11 @@ async fn follow(
     mut watched: Watched,
     runs: &Directory,
     run: &RunId,
+    clock: Clock,
 ) {
     let mut blocked = runs.journal.blocked();
     loop {
-        if !send_run(sender, &watched.now).await {
+        if !send_run(sender, &watched.now, clock.now()).await {
             return;
         }
         loop {
@@ -348,13 +368,13 @@ async fn follow(
             };
             match event {
                 Ok(RunEvent::Run(shown)) => {
-                    if !send_run(sender, &shown).await {
+                    if !send_run(sender, &shown, clock.now()).await {
                         return;
                     }
                 }
                 Ok(event) => {
                     let event = match event {
-                        RunEvent::Run(shown) => Wire::Run(wire(&shown)),
+                        RunEvent::Run(shown) => Wire::Run(wire(&shown, clock.now())),
                         RunEvent::Step(report) => Wire::Step((&report).into()),
                         RunEvent::Epoch(result) => Wire::Epoch((&*result).into()),
                         RunEvent::Checkpoint(info) => Wire::Checkpoint((&*info).into()),
@@ -397,16 +417,25 @@ async fn subscribe(runs: &Directory, run: &RunId) -> Result<Watched, ApiError> {
 }
 
 /// Sends the run as it is. False when nothing more is to be sent.
-async fn send_run(sender: &mpsc::Sender<Result<pb::RunEvent, Status>>, shown: &Shown) -> bool {
+async fn send_run(
+    sender: &mpsc::Sender<Result<pb::RunEvent, Status>>,
+    shown: &Shown,
+    now: u64,
+) -> bool {
     let event = pb::RunEvent {
-        event: Some(Wire::Run(wire(shown))),
+        event: Some(Wire::Run(wire(shown, now))),
     };
     sender.send(Ok(event)).await.is_ok() && !shown.run.is_terminal()
 }
 
-/// A run on the wire. What it waits for follows the reason of its phase.
-fn wire(shown: &Shown) -> pb::Run {
+/// A run on the wire at `now` on the actors' clock. What it waits for follows the reason of its phase.
+fn wire(shown: &Shown, now: u64) -> pb::Run {
     let mut run = pb::Run::from(&*shown.run);
+    let left_out = shown.run.left_out();
+    run.left_out = left_out
+        .iter()
+        .map(|(worker, why)| left_out_of(worker, &shown.run.id, why, now))
+        .collect();
     run.progress = shown.progress.as_ref().map(Into::into);
     if let Some(waiting) = &shown.waiting {
         run.reason = if run.reason.is_empty() {

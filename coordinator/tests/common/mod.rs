@@ -17,6 +17,7 @@ use fovea_core::plan::ShardPlan;
 use fovea_dataset::Dataset;
 use fovea_proto::pb::admin_client::AdminClient;
 use fovea_proto::pb::checkpoints_client::CheckpointsClient;
+use fovea_proto::pb::cluster_client::ClusterClient;
 use fovea_proto::pb::datasets_client::DatasetsClient;
 use fovea_proto::pb::runs_client::RunsClient;
 use fovea_proto::pb::workers_client::WorkersClient;
@@ -156,6 +157,10 @@ impl Server {
 
     pub fn workers(&self) -> WorkersClient<Channel> {
         WorkersClient::new(self.channel.clone())
+    }
+
+    pub fn cluster(&self) -> ClusterClient<Channel> {
+        ClusterClient::new(self.channel.clone())
     }
 
     pub fn admin(&self) -> AdminClient<Channel> {

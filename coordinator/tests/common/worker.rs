@@ -263,6 +263,7 @@ impl Worker {
         self.send(Up::Prepared(pb::Prepared {
             run_id: prepare.run_id.clone(),
             problem: problem.into(),
+            trouble: 0,
         }))
         .await;
     }
@@ -315,6 +316,7 @@ pub fn hello(id: &str) -> Up {
         held_run_id: String::new(),
         boot_id: String::new(),
         gpu_uuid: String::new(),
+        memory: None,
     })
 }
 

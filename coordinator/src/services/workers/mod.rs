@@ -21,7 +21,7 @@ use tracing::debug;
 
 use super::{Context, peer, transfer};
 use crate::access::caller;
-use crate::cluster::{Request as ClusterRequest, SessionId};
+use crate::cluster::{LastHeard, Request as ClusterRequest, SessionId};
 use crate::error::ApiError;
 use crate::messages::{CoordinatorMessage, Hello};
 use convert::{down, hello, wire_message, worker_message};
@@ -106,10 +106,12 @@ async fn listen(
     joined: oneshot::Sender<Result<(), ApiError>>,
 ) {
     let over = CancellationToken::new();
+    let heard = LastHeard::new(context.clock);
     let join = |reply| ClusterRequest::Hello {
         hello: Box::new(hello),
         outbox: outbox.clone(),
         over: over.clone(),
+        heard: heard.clone(),
         reply,
     };
     let session = match context.runs.cluster.ask(join).await {
@@ -126,7 +128,7 @@ async fn listen(
     let end = tokio::select! {
         // The cluster ended it and has sent the reason.
         () = over.cancelled() => return,
-        end = relay(&context, session, stream, &outbox) => end,
+        end = relay(&context, session, stream, &outbox, &heard) => end,
     };
     // The cluster first, so that its reason is this one and not what the worker does about it.
     let reason = end.to_string();
@@ -148,6 +150,7 @@ async fn relay(
     session: SessionId,
     mut stream: Streaming<pb::WorkerMessage>,
     outbox: &mpsc::Sender<CoordinatorMessage>,
+    heard: &LastHeard,
 ) -> ApiError {
     let patience = context.config.timeout();
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
@@ -171,6 +174,7 @@ async fn relay(
             Ok(Ok(None)) => return ApiError::BrokenOff("it closed its session".into()),
             Ok(Ok(Some(message))) => message,
         };
+        heard.now();
         let message = match worker_message(message) {
             Ok(Some(message)) => message,
             Ok(None) => continue,

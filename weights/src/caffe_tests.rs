@@ -1,12 +1,16 @@
 //! Crafted .caffemodel files: every variant that is in use, and every way of being broken.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::Path;
 
 use fovea_core::googlenet::{ParamSpec, param_specs};
 use tempfile::NamedTempFile;
 
 use super::*;
+
+fn open(path: &Path) -> Result<Source, WeightsError> {
+    Source::open(path)
+}
 
 /// A protobuf message under construction.
 #[derive(Clone, Default)]
@@ -147,7 +151,7 @@ type Set = Vec<(String, Vec<f32>)>;
 fn loaded(bytes: &[u8], replaced: &[&str]) -> Result<(Loaded, Set), WeightsError> {
     let mut set = Vec::new();
     let loaded = load(
-        file(bytes).path(),
+        &mut open(file(bytes).path())?,
         &specs(),
         replaced,
         &mut |spec, values| set.push((spec.name.clone(), values.to_vec())),
@@ -368,7 +372,12 @@ fn files_that_are_no_caffemodel_say_so() {
         b"\x12\x64, not",
     ] {
         let path = file(bytes);
-        let error = load(path.path(), &specs(), &[], &mut |_, _| {});
+        let error = load(
+            &mut open(path.path()).unwrap(),
+            &specs(),
+            &[],
+            &mut |_, _| {},
+        );
         let error = error.unwrap_err().to_string();
         let expected = format!("{} is not a .caffemodel: ", path.path().display());
         assert!(error.starts_with(&expected), "{error}");
@@ -382,12 +391,7 @@ fn files_that_are_no_caffemodel_say_so() {
         error.contains("is damaged after layer conv: at byte "),
         "{error}"
     );
-    let error = load(
-        &PathBuf::from("no/such/file"),
-        &specs(),
-        &[],
-        &mut |_, _| {},
-    );
+    let error = open(Path::new("no/such/file"));
     assert!(error.unwrap_err().to_string().contains("no/such/file"));
 }
 
@@ -417,7 +421,7 @@ fn damage_never_panics() {
             }
         }
         let mut total = 0;
-        let _ = read(file(&bytes).path(), &mut |blob| {
+        let _ = open(file(&bytes).path()).unwrap().read(&mut |blob| {
             total += blob.values.len();
             Ok(())
         });
@@ -436,21 +440,30 @@ fn the_published_weights_are_read() {
         .join("../../shared/weights/bvlc_googlenet_trunk_v1.caffemodel");
     let mut count = 0;
     let specs = param_specs(1000);
-    let report = load(&path, &specs, &[], &mut |_, values| count += values.len()).unwrap();
+    let report = load(&mut open(&path).unwrap(), &specs, &[], &mut |_, values| {
+        count += values.len()
+    })
+    .unwrap();
     assert_eq!(count, 6_998_552);
     assert_eq!(report.copied.len(), 58);
     assert_eq!(report.ignored, Vec::<String>::new());
 
     let mut count = 0;
     let report = load(
-        &path,
+        &mut open(&path).unwrap(),
         &param_specs(2),
         &["loss3/classifier"],
         &mut |_, values| count += values.len(),
     );
     assert_eq!(report.unwrap().ignored, ["loss3/classifier"]);
     assert_eq!(count, 6_998_552 - 1_025_000);
-    let error = load(&path, &param_specs(2), &[], &mut |_, _| {}).unwrap_err();
+    let error = load(
+        &mut open(&path).unwrap(),
+        &param_specs(2),
+        &[],
+        &mut |_, _| {},
+    )
+    .unwrap_err();
     assert!(
         error
             .to_string()

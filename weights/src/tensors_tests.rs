@@ -1,11 +1,16 @@
 //! Crafted safetensors files.
 
 use std::io::Write;
+use std::path::Path;
 
 use fovea_core::googlenet::{ParamSpec, param_specs};
 use tempfile::NamedTempFile;
 
 use super::*;
+
+fn open(path: &Path) -> Result<Source, WeightsError> {
+    Source::open(path)
+}
 
 fn specs() -> Vec<ParamSpec> {
     param_specs(2).into_iter().filter(|s| s.head).collect()
@@ -32,9 +37,12 @@ fn head(dtype: &str, width: usize) -> String {
 
 fn loaded(file: &NamedTempFile) -> Result<Vec<Vec<f32>>, String> {
     let mut set = Vec::new();
-    load(file.path(), &specs(), &[], &mut |_, values| {
-        set.push(values.to_vec())
-    })
+    load(
+        &mut open(file.path()).unwrap(),
+        &specs(),
+        &[],
+        &mut |_, values| set.push(values.to_vec()),
+    )
     .map_err(|error| error.to_string())?;
     Ok(set)
 }
@@ -155,7 +163,7 @@ fn what_is_no_regular_file_is_refused_by_name_and_never_waited_for() {
         (dir.path(), "is a folder"),
         (Path::new("/dev/null"), "is a device"),
     ] {
-        let error = load(path, &specs(), &[], &mut |_, _| {}).unwrap_err();
+        let error = open(path).unwrap_err();
         assert!(matches!(error, WeightsError::NotRegular { .. }), "{error}");
         let text = error.to_string();
         assert!(
@@ -164,5 +172,5 @@ fn what_is_no_regular_file_is_refused_by_name_and_never_waited_for() {
         );
     }
     // The system itself does not open a socket.
-    assert!(load(&socket, &specs(), &[], &mut |_, _| {}).is_err());
+    assert!(open(&socket).is_err());
 }

@@ -8,8 +8,8 @@ use std::io::{Read, Seek, SeekFrom};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
-use super::Blob;
 use super::error::{LayerProblem, Problem};
+use super::source::Blob;
 
 /// The longest table of contents that is read. GoogLeNet's takes 12 kB.
 const LONGEST_HEADER: u64 = 16 << 20;

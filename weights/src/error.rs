@@ -1,45 +1,57 @@
 //! Errors of a file of weights.
 
 use std::io;
-use std::path::{Path, PathBuf};
 
 /// Why weights could not be read. Every message names the file and, where there is one, the layer.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
-    #[error("cannot read the weights {}: {source}", path.display())]
-    Io { path: PathBuf, source: io::Error },
-    #[error("weights file {} is {kind}, not a regular file; name a .caffemodel or .safetensors file", path.display())]
-    NotRegular { path: PathBuf, kind: &'static str },
+    #[error("cannot read the weights {file}: {source}")]
+    Io { file: String, source: io::Error },
     #[error(
-        "{} is not a {format}: {reason}; give a .caffemodel (binary, not .prototxt) or a .safetensors file",
-        path.display()
+        "weights file {file} is {kind}, not a regular file; name a .caffemodel or .safetensors file"
+    )]
+    NotRegular { file: String, kind: &'static str },
+    #[error(
+        "{file} is not a {format}: {reason}; give a .caffemodel (binary, not .prototxt) or a .safetensors file"
     )]
     Format {
-        path: PathBuf,
+        file: String,
         format: &'static str,
         reason: String,
     },
-    #[error("{} is damaged after layer {layer}: {reason}; copy it to this worker again", path.display())]
+    #[error("{file} is damaged after layer {layer}: {reason}; get a whole copy of it")]
     Damaged {
-        path: PathBuf,
+        file: String,
         layer: String,
         reason: String,
     },
-    #[error("{}: layer {layer}: {problem}", path.display())]
+    #[error("{file}: layer {layer}: {problem}")]
     Layer {
-        path: PathBuf,
+        file: String,
         layer: String,
         problem: LayerProblem,
     },
     #[error(
-        "{} has no {kind} of layer {layer}: these are not weights of BVLC GoogLeNet, or the layer was renamed",
-        path.display()
+        "{file} has no {kind} of layer {layer}{}: these are not weights of BVLC GoogLeNet, or layers were renamed",
+        others_of(*others, *of)
     )]
     Missing {
-        path: PathBuf,
+        file: String,
         layer: String,
         kind: &'static str,
+        /// Layers after it that are not whole, either.
+        others: usize,
+        /// Layers that the network has.
+        of: usize,
     },
+}
+
+fn others_of(others: usize, of: usize) -> String {
+    match others {
+        0 => String::new(),
+        1 => format!(", nor all of 1 other of the {of} layers"),
+        n => format!(", nor all of {n} others of the {of} layers"),
+    }
 }
 
 /// What is wrong with one layer.
@@ -91,22 +103,22 @@ pub(super) enum Problem {
 }
 
 impl Problem {
-    pub fn of(self, path: &Path) -> WeightsError {
-        let path = path.to_path_buf();
+    pub fn of(self, name: &str) -> WeightsError {
+        let file = name.to_owned();
         match self {
-            Problem::Io(source) => WeightsError::Io { path, source },
+            Problem::Io(source) => WeightsError::Io { file, source },
             Problem::Format(format, reason) => WeightsError::Format {
-                path,
+                file,
                 format,
                 reason,
             },
             Problem::Damaged(layer, reason) => WeightsError::Damaged {
-                path,
+                file,
                 layer,
                 reason,
             },
             Problem::Layer(layer, problem) => WeightsError::Layer {
-                path,
+                file,
                 layer,
                 problem,
             },

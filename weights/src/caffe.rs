@@ -10,11 +10,11 @@ use std::io::{Read, Seek, SeekFrom};
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
-use super::Blob;
 use super::error::{LayerProblem, Problem};
+use super::source::Blob;
 
-/// The longest layer that is read. The largest of BVLC's published networks, VGG's fc6, takes 411 MB.
-const LONGEST_LAYER: u64 = 512 << 20;
+/// The longest layer that is read. GoogLeNet's takes 8 MiB; others are read so that an error can say what is missing.
+const LONGEST_LAYER: u64 = 256 << 20;
 /// The most blobs that a layer may have; no layer of Caffe has more than five.
 const MOST_BLOBS: usize = 8;
 /// The most bytes that a blob's shape may take: 32 dimensions are Caffe's limit.

@@ -67,7 +67,7 @@ async fn a_killed_worker_under_tls_leaves_the_bits_of_plain_text() {
         "{log}"
     );
     assert!(
-        log.contains("audit.change: admin (admin) asked for Runs/Submit of a run secure: done"),
+        log.contains("audit.change: admin (admin) asked for Runs/Submit of secure-1: done"),
         "{log}"
     );
     assert!(

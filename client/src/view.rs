@@ -3,6 +3,7 @@
 //! The serde forms are the `--json` output, so field names are kept stable.
 
 mod store;
+mod weights;
 mod workers;
 
 use fovea_core::checkpoint::CheckpointInfo;
@@ -15,6 +16,7 @@ use crate::error::Error;
 pub use store::{
     FileState, Removed, StoreProblem, StoreProgress, StoreReport, StoreSummary, VerifiedCheckpoint,
 };
+pub use weights::{IgnoredInfo, LayerInfo, WeightsInfo};
 pub use workers::{LeftOutInfo, WorkerInfo, WorkerState};
 
 /// Where a run is in its life.
@@ -88,6 +90,8 @@ pub struct RunInfo {
     pub dataset_digest: String,
     /// Milliseconds since the Unix epoch.
     pub submitted_at_ms: u64,
+    /// Name of the person who submitted it; empty without TLS.
+    pub submitted_by: String,
     /// The newest step.
     pub progress: Option<StepReport>,
     /// Results by epoch.
@@ -137,6 +141,7 @@ impl TryFrom<pb::Run> for RunInfo {
             dataset_digest,
             submitted_at_ms,
             left_out,
+            submitted_by,
         } = wire;
         let phase = match pb::Phase::try_from(phase) {
             Ok(pb::Phase::Queued) => Phase::Queued,
@@ -165,6 +170,7 @@ impl TryFrom<pb::Run> for RunInfo {
             validation_samples,
             dataset_digest,
             submitted_at_ms,
+            submitted_by,
             progress: progress.map(Into::into),
             left_out: left_out.into_iter().map(Into::into).collect(),
             epochs: epochs

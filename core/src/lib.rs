@@ -21,3 +21,4 @@ pub mod run;
 pub mod schedule;
 pub mod spec;
 pub mod state;
+pub mod weights;

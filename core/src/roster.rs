@@ -3,6 +3,21 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::WorkerId;
+use crate::spec::RunSpec;
+
+/// The largest number of workers with which a test has trained a run (`tests/tests/mesh.rs`, which starts so many).
+pub const MOST_TESTED_WORKERS: u32 = 32;
+
+/// A remark if `spec` allows more workers than a test has run.
+pub fn beyond_tested(spec: &RunSpec) -> Option<String> {
+    let most = spec.max_workers();
+    (most > MOST_TESTED_WORKERS).then(|| {
+        format!(
+            "up to {most} workers may train this run, and no more than {MOST_TESTED_WORKERS} have been tested; set \
+             workers.max = {MOST_TESTED_WORKERS} to stay within that"
+        )
+    })
+}
 
 /// What to do about a worker whose peers cannot connect to its address. It follows the address.
 pub const UNREACHABLE_HINT: &str = "check that this is its right address (`advertise`), that no firewall blocks it, and \
@@ -92,6 +107,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn more_workers_than_were_tested_are_remarked() {
+        let spec = |more: &str| -> RunSpec {
+            toml::from_str(&format!("name = 'a'\ndataset = 'b'\n{more}")).unwrap()
+        };
+        for within in [
+            "",
+            "[train]\nvirtual_ranks = 32",
+            "[train]\nvirtual_ranks = 64\n[workers]\nmax = 32",
+        ] {
+            assert_eq!(beyond_tested(&spec(within)), None, "{within}");
+        }
+        let beyond = beyond_tested(&spec("[train]\nvirtual_ranks = 33")).unwrap();
+        assert!(beyond.starts_with("up to 33 workers "), "{beyond}");
+    }
 
     proptest! {
         #[test]

@@ -81,6 +81,9 @@ pub struct Run {
     pub extent: Extent,
     /// Milliseconds since the Unix epoch.
     pub submitted_at_ms: u64,
+    /// Name of the person who submitted it; None without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitted_by: Option<String>,
     /// Where it is.
     #[serde(flatten)]
     pub phase: Phase,
@@ -151,6 +154,7 @@ impl Run {
             dataset_digest,
             extent,
             submitted_at_ms: now_ms,
+            submitted_by: None,
             phase: Phase::Queued { reason: None },
             generation: 0,
             epochs: Vec::new(),

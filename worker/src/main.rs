@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use fovea_core::ids::WorkerId;
+use fovea_security::{Role, Tls, install_provider};
 use fovea_service::ops::{self, Ops};
+use fovea_service::supervisor::{self, Started};
 use fovea_service::{Shutdown, VERSION, init_logging, warn_misspelt};
 use fovea_worker::advertise;
 use fovea_worker::agent::{Agent, Identity};
@@ -38,6 +40,7 @@ const GPU_ANSWER: Duration = Duration::from_secs(20);
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
+    install_provider();
     let cli = Cli::parse();
     match start(&cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -94,6 +97,13 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
             Ok(shutdown)
         })
         .map_err(|e| Failure(1, format!("cannot listen for signals: {e}")))?;
+    let tls = match config.tls_files().map_err(|e| Failure(2, e.to_string()))? {
+        Some(files) => {
+            let tls = Tls::load(files, "a worker", |role| role == Role::Worker);
+            Some(tls.map_err(|e| Failure(2, e.to_string()))?)
+        }
+        None => None,
+    };
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|e| Failure(3, format!("cannot listen on {}: {e}", config.listen)))?;
@@ -118,7 +128,7 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         Box::new(device.with_cache(cache).with_images(images)) as Box<dyn Device>
     });
     let device = DeviceThread::start(place, make).map_err(|e| Failure(1, e.to_string()))?;
-    let identity = identity(&config, &mesh, place).await?;
+    let identity = identity(&config, tls.as_ref(), &mesh, place).await?;
     info!(
         version = VERSION,
         worker = %identity.worker,
@@ -141,7 +151,10 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     tasks.spawn_blocking(|| {
         segments::sweep(Path::new("/dev/shm"), Path::new("/proc"));
     });
-    let link = link::start(config.coordinator.clone(), &mut tasks);
+    if let Some(tls) = tls.clone() {
+        tasks.spawn(tls.reload());
+    }
+    let link = link::start(config.coordinator.clone(), tls, &mut tasks);
     let (channels, newest) = watch::channel(None);
     let context = Context {
         worker: identity.worker.clone(),
@@ -151,7 +164,13 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         coordinator: Coordinator(newest),
     };
     let exit_when_idle = context.config.exit_when_idle();
-    let agent = Agent::new(identity, context, channels, shutdown).exit_when_idle(exit_when_idle);
+    let agent =
+        Agent::new(identity, context, channels, shutdown.clone()).exit_when_idle(exit_when_idle);
+    tasks.spawn(supervisor::notify(
+        Shown(agent.pulse()),
+        Started::WhenAlive,
+        shutdown,
+    ));
     if let Some((address, name)) = ops_listen {
         let ops = Ops::bind(address, "fovea-worker", Shown(agent.pulse()))
             .await
@@ -165,6 +184,7 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
 
 async fn identity(
     config: &WorkerConfig,
+    tls: Option<&Tls>,
     mesh: &Mesh,
     place: tch::Device,
 ) -> Result<Identity, Failure> {
@@ -173,10 +193,22 @@ async fn identity(
         text.map(|text| text.trim().to_owned())
     };
     let host = kernel("hostname").unwrap_or_else(|_| "worker".into());
-    let name = if config.name.is_empty() {
-        &host
-    } else {
-        &config.name
+    // With TLS the certificate says who this worker is: the coordinator refuses another name.
+    let certified = tls.map(|tls| tls.identity().name().to_owned());
+    let name = match &certified {
+        Some(name) if config.name.is_empty() || config.name == *name => name,
+        Some(name) => {
+            let given = &config.name;
+            return Err(Failure(
+                2,
+                format!(
+                    "name is {given:?}, and tls_certificate is that of worker {name:?}: leave name empty, or give a \
+                     certificate of {given:?} (`fovea certs issue worker {given}`)"
+                ),
+            ));
+        }
+        None if config.name.is_empty() => &host,
+        None => &config.name,
     };
     // A new id for each process: messages of an old process can never count for a new one.
     let short: String = name.chars().take(40).collect();

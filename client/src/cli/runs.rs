@@ -1,5 +1,6 @@
 //! `fovea submit`, `runs`, `run`, `cancel`, `pause` and `resume`.
 
+use fovea_core::roster::beyond_tested;
 use fovea_core::spec::{BestBy, CheckpointSpec, RunSpec};
 
 use super::args::{Resume, Step, Submit};
@@ -8,6 +9,7 @@ use super::format::{ago, bytes, now_ms, one_line, rate, share, without_event};
 use super::narrate::{EPOCH_HEADING, epoch_line};
 use super::output::{Output, Record};
 use super::table::Table;
+use super::weights::provide;
 use super::workers::left_out_line;
 use crate::client::Client;
 use crate::error::Error;
@@ -19,30 +21,29 @@ use fovea_core::count::count;
 const PATIENCE_S: u64 = 300;
 
 /// Reads the run file of a submission.
-pub fn read_spec(command: &Submit, output: &Output) -> Result<RunSpec, Error> {
+pub fn read_spec(command: &Submit) -> Result<(RunSpec, Weights), Error> {
     let mut file = RunFile::read(&command.file)?;
     for assignment in &command.overrides {
         file.set(assignment);
     }
-    let mut spec = file.spec()?;
-    if let Weights::Unseen(why) = file.resolve_weights(&mut spec)? {
-        output.remark(format!(
-            "note: the weights cannot be read here ({why}); the workers will open that path"
-        ));
-    }
-    Ok(spec)
+    let spec = file.spec()?;
+    let weights = file.resolve_weights(&spec)?;
+    Ok((spec, weights))
 }
 
-/// Submits a run, and follows it if asked.
+/// Submits a run, after its file of weights if it names one, and follows it if asked.
 pub async fn submit(
     client: &Client,
     command: &Submit,
-    spec: RunSpec,
+    mut spec: RunSpec,
+    weights: &Weights,
     output: &Output,
 ) -> Result<(), Error> {
+    provide(client, &mut spec, weights, output).await?;
     let run = client.submit(&spec).await?;
     output.record(&Record::Run(&run));
     output.line(accepted(&run));
+    remark_size(&run, output);
     if !run.reason.is_empty() && !command.watch {
         output.line(format!(
             "it waits: {}",
@@ -54,6 +55,13 @@ pub async fn submit(
     }
     output.line(format!("follow it with: fovea watch {}", run.id));
     Ok(())
+}
+
+/// Remarks that a run may be larger than any that was tested.
+pub fn remark_size(run: &RunInfo, output: &Output) {
+    if let Some(remark) = beyond_tested(&run.spec) {
+        output.remark(format!("note: {remark}"));
+    }
 }
 
 /// The line for an accepted run.
@@ -155,7 +163,11 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
             format!("{}: {}", run.phase.as_str(), without_event(&run.reason))
         },
     );
-    field("submitted", ago(run.submitted_at_ms, now_ms));
+    let by = match &*run.submitted_by {
+        "" => String::new(),
+        name => format!(" by {name}"),
+    };
+    field("submitted", ago(run.submitted_at_ms, now_ms) + &by);
     field(
         "dataset",
         format!(
@@ -176,7 +188,11 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
             if m.weights.is_empty() {
                 "from scratch".into()
             } else {
-                format!("from {}", m.weights)
+                let digest: String = m.weights_sha256.chars().take(12).collect();
+                match &*digest {
+                    "" => format!("from {}", m.weights),
+                    digest => format!("from {} ({digest})", m.weights),
+                }
             },
         ),
     );

@@ -1,9 +1,12 @@
-//! The datasets that the coordinator holds, and whether they can be read: one task, and a snapshot for everybody.
+//! The datasets that the coordinator holds, and whether they can be read: one task, and a snapshot for everybody. `weights`
+//! is the same for weights.
 //!
 //! A dataset whose files are missing or cannot be read stays in the catalogue with the reason, and its runs wait. One
 //! that cannot be read is tried again every few seconds; one that is corrupt waits for `fovea dataset add`.
 
+mod problem;
 mod task;
+pub(crate) mod weights;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +19,7 @@ use crate::error::ApiError;
 use crate::messages::Reply;
 use crate::store::{DatasetStore, DescribingFile, HeldDataset, StoreError, Verified};
 
+use problem::Problem;
 pub(crate) use task::start;
 
 /// All datasets at one moment.
@@ -40,22 +44,6 @@ struct Problems {
     whole: Option<Problem>,
     /// By pack.
     packs: BTreeMap<u32, Problem>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Problem {
-    text: String,
-    /// It may go away by itself.
-    transient: bool,
-}
-
-impl Problem {
-    fn of(error: &StoreError) -> Self {
-        Self {
-            text: error.to_string(),
-            transient: error.is_transient(),
-        }
-    }
 }
 
 impl Catalogue {

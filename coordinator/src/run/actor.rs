@@ -10,7 +10,7 @@ use tracing::info;
 use super::assembly::Assemblies;
 use super::effects::rewind;
 use super::ledger::Ledger;
-use super::report::Report;
+use super::report::{DataProblems, Report};
 use super::state::{Actor, RunActorError};
 use super::status::LINGER_MS;
 use super::{RunContext, RunHandle, RunInput, Shown};
@@ -71,7 +71,7 @@ pub(crate) fn start(
         ledger: Ledger::new(ledger_head),
         assemblies: Assemblies::default(),
         storage_problem: None,
-        data_problem: None,
+        data_problems: DataProblems::default(),
         inherited,
         waits: None,
         shown,
@@ -202,8 +202,8 @@ impl Actor {
                 self.waits = reason;
                 self.show();
             }
-            RunInput::DataState(problem) => {
-                self.data_problem = problem;
+            RunInput::DataState(problems) => {
+                self.data_problems = problems;
                 self.show();
             }
             RunInput::Request { request, reply } => {

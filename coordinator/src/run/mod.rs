@@ -59,7 +59,7 @@ use crate::store::CheckpointStore;
 
 pub(crate) use actor::start;
 pub(crate) use assembly::{AssemblyKey, SliceTicket};
-pub(crate) use report::{Demand, Report, RunStatus};
+pub(crate) use report::{DataProblems, Demand, Report, RunStatus};
 pub(crate) use requests::{DeletedRun, PersonRequest};
 pub use state::RunActorError;
 pub(crate) use storage::FileReport;
@@ -125,8 +125,8 @@ pub(crate) enum RunInput {
     Usable(usize),
     /// Why the run waits for workers; None if it does not.
     Waits(Option<String>),
-    /// What is wrong with the dataset at the coordinator; None if nothing is.
-    DataState(Option<String>),
+    /// What is wrong with the dataset or the weights at the coordinator.
+    DataState(DataProblems),
     /// A person's request.
     Request {
         request: PersonRequest,

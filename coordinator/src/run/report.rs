@@ -61,3 +61,12 @@ pub(crate) enum Demand {
     /// So many more, while it is under way.
     Join { room: usize },
 }
+
+/// What is known to be wrong with what a run reads from the stores; both None: nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct DataProblems {
+    /// With its dataset.
+    pub dataset: Option<String>,
+    /// With the weights that it starts from, which a run with a checkpoint does not need.
+    pub weights: Option<String>,
+}

@@ -3,6 +3,7 @@
 use fovea_core::ids::RunId;
 use fovea_core::ledger::{Audit, Auditor};
 use fovea_core::plan::ShardPlan;
+use fovea_core::roster::beyond_tested;
 use fovea_core::run::{Extent, Run};
 use fovea_core::spec::RunSpec;
 use fovea_proto::pb;
@@ -10,11 +11,12 @@ use fovea_proto::pb::run_event::Event as Wire;
 use fovea_proto::pb::runs_server::Runs;
 use tokio::sync::{broadcast, mpsc};
 use tonic::{Request, Response, Status};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::cluster::left_out_of;
 use super::transfer::Answers;
 use super::{Context, check, peer};
+use crate::access::{Caller, Subject, caller};
 use crate::blocking::blocking;
 use crate::clock::{Clock, unix_ms};
 use crate::cluster::Request as ClusterRequest;
@@ -43,15 +45,18 @@ impl Runs for RunsService {
         &self,
         request: Request<pb::SubmitRequest>,
     ) -> Result<Response<pb::SubmitResponse>, Status> {
+        let (caller, subject) = (caller(&request), Subject::of(&request));
         let pb::SubmitRequest { spec } = request.into_inner();
         let spec = spec.ok_or_else(|| ApiError::invalid("spec", "is missing"))?;
         let spec = RunSpec::try_from(spec).map_err(ApiError::from)?;
         spec.validate().map_err(ApiError::from)?;
+        let name = spec.name.clone();
         // In a task: a client that goes away must not leave a run that is in the journal and has no actor.
-        let accepting = self.0.tasks.spawn(accept(self.0.clone(), spec));
-        let shown = accepting
-            .await
-            .map_err(|error| ApiError::Internal(error.to_string()))??;
+        let accepting = accept(self.0.clone(), spec, caller.owner(), subject.clone());
+        let accepted = self.0.tasks.spawn(accepting).await;
+        // Where it has no id.
+        subject.set(format_args!("a run {name}"));
+        let shown = accepted.map_err(|error| ApiError::Internal(error.to_string()))??;
         Ok(Response::new(pb::SubmitResponse {
             run: Some(self.wire(&shown)),
         }))
@@ -138,12 +143,16 @@ impl Runs for RunsService {
         &self,
         request: Request<pb::CancelRequest>,
     ) -> Result<Response<pb::Run>, Status> {
+        let (caller, subject) = (caller(&request), Subject::of(&request));
         let run = check::run_id("run_id", &request.into_inner().run_id)?;
+        self.authorize(&caller, &subject, &run).await?;
         Ok(Response::new(self.ask(&run, PersonRequest::Cancel).await?))
     }
 
     async fn pause(&self, request: Request<pb::PauseRequest>) -> Result<Response<pb::Run>, Status> {
+        let (caller, subject) = (caller(&request), Subject::of(&request));
         let run = check::run_id("run_id", &request.into_inner().run_id)?;
+        self.authorize(&caller, &subject, &run).await?;
         Ok(Response::new(self.ask(&run, PersonRequest::Pause).await?))
     }
 
@@ -159,11 +168,13 @@ impl Runs for RunsService {
         &self,
         request: Request<pb::DeleteRunRequest>,
     ) -> Result<Response<pb::DeleteRunResponse>, Status> {
+        let (caller, subject) = (caller(&request), Subject::of(&request));
         let pb::DeleteRunRequest {
             run_id,
             with_checkpoints,
         } = request.into_inner();
         let run = check::run_id("run_id", &run_id)?;
+        self.authorize(&caller, &subject, &run).await?;
         let delete = |reply| RunInput::Delete {
             with_checkpoints,
             reply,
@@ -179,11 +190,13 @@ impl Runs for RunsService {
         &self,
         request: Request<pb::ResumeRequest>,
     ) -> Result<Response<pb::Run>, Status> {
+        let (caller, subject) = (caller(&request), Subject::of(&request));
         let pb::ResumeRequest {
             run_id,
             checkpoint_step: checkpoint,
         } = request.into_inner();
         let run = check::run_id("run_id", &run_id)?;
+        self.authorize(&caller, &subject, &run).await?;
         let request = PersonRequest::Resume { checkpoint };
         Ok(Response::new(self.ask(&run, request).await?))
     }
@@ -192,6 +205,17 @@ impl Runs for RunsService {
 impl RunsService {
     fn wire(&self, shown: &Shown) -> pb::Run {
         wire(shown, self.0.clock.now())
+    }
+
+    /// Names the run for the audit log, and refuses the caller if it may not change it.
+    async fn authorize(
+        &self,
+        caller: &Caller,
+        subject: &Subject,
+        run: &RunId,
+    ) -> Result<(), ApiError> {
+        subject.set(run);
+        self.0.authorize(caller, run).await
     }
 
     async fn ask(&self, run: &RunId, request: PersonRequest) -> Result<pb::Run, ApiError> {
@@ -252,8 +276,14 @@ impl RunsService {
     }
 }
 
-/// Accepts a valid spec: meets its dataset, gets a number, is journalled, starts.
-async fn accept(context: Context, spec: RunSpec) -> Result<Shown, ApiError> {
+/// Accepts a valid spec: its weights are pinned, it meets its dataset, gets a number, is journalled, starts.
+async fn accept(
+    context: Context,
+    mut spec: RunSpec,
+    submitted_by: Option<String>,
+    subject: Subject,
+) -> Result<Shown, ApiError> {
+    context.weights.now().pin(&mut spec.model)?;
     let dataset = context.datasets.now().find(spec.dataset.as_str())?;
     let plan = plan(&dataset, &spec)?;
     let steps_per_epoch = plan.steps_per_epoch();
@@ -267,8 +297,10 @@ async fn accept(context: Context, spec: RunSpec) -> Result<Shown, ApiError> {
     let number = context.runs.cluster.ask(number).await?;
     let id = RunId::new(format!("{}-{number}", spec.name))
         .map_err(|e| ApiError::invalid("spec.name", e))?;
+    subject.set(&id);
     let digest = dataset.manifest.digest.clone();
-    let run = Run::new(id, number, spec, digest, extent, unix_ms());
+    let mut run = Run::new(id, number, spec, digest, extent, unix_ms());
+    run.submitted_by = submitted_by;
     let written = context.runs.journal.put_run(
         number,
         Some(&run),
@@ -288,6 +320,9 @@ async fn accept(context: Context, spec: RunSpec) -> Result<Shown, ApiError> {
         total_steps = extent.total_steps,
         "run.accepted: {}: {} steps on {}", run.id, extent.total_steps, run.spec.dataset
     );
+    if let Some(remark) = beyond_tested(&run.spec) {
+        warn!(run_id = %run.id, "run.size_untested: {}: {remark}", run.id);
+    }
     let live = LiveRun {
         run,
         ledger_head: 0,

@@ -65,8 +65,8 @@ impl Run {
         }
     }
 
-    /// Two members start from different states. Different first weights are the user's to mend; different later states
-    /// are void.
+    /// Two members start from different states. Another attempt would not make the first states equal; different
+    /// later states are void.
     fn start_differs(
         &mut self,
         now: u64,
@@ -77,7 +77,7 @@ impl Run {
         let members = self.present();
         if from_the_start {
             let reason = format!(
-                "{differ}: do they read the same weights file? Give model.weights_sha256 to be sure"
+                "{differ}, though weights are verified by their digest: do all workers have the same version of Fovea?"
             );
             self.fail(reason, &ids(&members), out);
             return;

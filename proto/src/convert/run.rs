@@ -55,6 +55,7 @@ impl From<&Run> for pb::Run {
             submitted_at_ms: run.submitted_at_ms,
             // For how long is known by whoever has the clock.
             left_out: Vec::new(),
+            submitted_by: run.submitted_by.clone().unwrap_or_default(),
         }
     }
 }

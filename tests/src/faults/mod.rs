@@ -8,10 +8,12 @@ mod file;
 pub mod inspect;
 mod memory;
 mod partition;
+mod proxy;
 mod stall;
 
 pub use disk::SmallDisk;
 pub use file::{corrupt_file, packs_below};
 pub use memory::flip_bit;
 pub use partition::Partition;
+pub use proxy::Proxy;
 pub use stall::Stall;

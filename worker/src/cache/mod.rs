@@ -1,4 +1,5 @@
-//! What an assignment needs from the coordinator: packs, kept on this machine's disk by digest, and checkpoints.
+//! What an assignment needs from the coordinator: packs and weights, kept on this machine's disk by digest, and
+//! checkpoints.
 //!
 //! A file with its final name is complete (see `files`). A pack has a sidecar with the digests of its records, written
 //! when the whole pack matched its SHA-256; every read is compared with it (see `packs`). The cache stays within
@@ -12,6 +13,7 @@ mod packs;
 #[cfg(test)]
 mod packs_tests;
 mod room;
+mod weights;
 
 use std::io;
 use std::path::{Path, PathBuf};

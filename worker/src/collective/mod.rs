@@ -5,6 +5,7 @@
 //! is added in the order of the virtual ranks, 0 to V-1, in 32-bit floats. That is what makes the
 //! result bit-identical for any number of workers.
 
+mod exchange;
 mod mesh;
 mod nccl;
 mod tcp;
@@ -12,6 +13,7 @@ mod waiting;
 mod wire;
 
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
 use tch::{Tensor, no_grad};
@@ -59,6 +61,9 @@ pub enum CollectiveError {
     /// The driver, libtorch or NCCL failed.
     #[error("the reduction between GPUs failed: {0}")]
     Gpu(GpuError),
+    /// The system cannot wait for connections.
+    #[error("cannot wait for connections with peers: {0}")]
+    Poll(#[source] io::Error),
     /// The generation was aborted.
     #[error("the generation was aborted")]
     Aborted,

@@ -5,9 +5,12 @@
 //! virtual ranks (reduce-scatter); then every owner sends its finished slice to all (all-gather). With
 //! one virtual rank per worker each worker sends 2 (N-1)/N of the buffer, as a ring all-reduce does.
 //!
-//! While this thread reads from its peers in the order of their ranks, one thread per peer writes,
-//! so that full socket buffers cannot block all workers.
+//! In a broadcast the source sends every receiver a slice, and the receivers exchange them: the source sends the state once,
+//! however many receive it.
+//!
+//! All messages of a call travel at the same time, on the calling thread ([`Exchange`]).
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::ops::Range;
@@ -16,14 +19,17 @@ use std::time::Duration;
 
 use fovea_core::roster::{Roster, slice_of};
 
+use super::exchange::Exchange;
 use super::waiting::Waiting;
-use super::wire::{GATHER, GATHER_BYTES, Peer, SCATTER, STATE, Tag, exchange};
+use super::wire::{Body, GATHER, GATHER_BYTES, Peer, SCATTER, STATE, Tag};
 use super::{Collective, CollectiveError, accumulate, accumulate_tensors};
 use crate::device::{Buffer, Ready};
 use crate::gpu::communicator::Slot;
 
 /// Longest gathered message in bytes. A peer must not make this worker run out of memory.
 const MOST_GATHERED: u64 = 256 << 20;
+/// From so many elements on, a state is broadcast in slices; below that, the source sends all of it to every receiver.
+const SLICED_FROM: usize = 1 << 16;
 
 /// The collective of one generation over TCP connections.
 pub struct TcpCollective {
@@ -34,7 +40,10 @@ pub struct TcpCollective {
     peers: Vec<Option<Peer>>,
     /// Calls so far. Every call counts on every rank, also on those that do nothing in it.
     sequence: u64,
+    /// What the peers send of a slice; kept from call to call.
     scratch: Vec<f32>,
+    /// How long a peer may keep this worker waiting.
+    timeout: Duration,
     waiting: Waiting,
     /// Empty but where gradients travel between GPUs.
     communicator: Arc<Slot>,
@@ -59,8 +68,8 @@ impl Aborter {
 }
 
 impl TcpCollective {
-    /// Takes the connected streams of `roster` (by rank, own place empty). No single read or write
-    /// may take longer than `timeout`; `waiting` publishes for which peer a call waits.
+    /// Takes the connected streams of `roster` (by rank, own place empty). A peer from which nothing comes for `timeout`
+    /// while something is due is lost; `waiting` publishes for which peer a call waits.
     pub fn new(
         roster: &Roster,
         rank: usize,
@@ -72,7 +81,7 @@ impl TcpCollective {
         for (rank, (stream, member)) in streams.into_iter().zip(&roster.members).enumerate() {
             peers.push(match stream {
                 None => None,
-                Some(stream) => Some(Peer::new(member, rank, stream, timeout)?),
+                Some(stream) => Some(Peer::new(member, rank, stream)?),
             });
         }
         Ok(Self {
@@ -81,6 +90,7 @@ impl TcpCollective {
             peers,
             sequence: 0,
             scratch: Vec::new(),
+            timeout,
             waiting,
             communicator: Arc::default(),
         })
@@ -106,7 +116,7 @@ impl TcpCollective {
 
     /// A handle that ends the connections from another thread.
     pub fn aborter(&self) -> io::Result<Aborter> {
-        let streams = self.peers.iter().flatten().map(Peer::connection);
+        let streams = (self.peers.iter().flatten()).map(|peer| peer.stream().try_clone());
         Ok(Aborter {
             streams: Arc::new(streams.collect::<io::Result<_>>()?),
             communicator: Arc::clone(&self.communicator),
@@ -115,75 +125,100 @@ impl TcpCollective {
 }
 
 impl TcpCollective {
-    fn reduce_host(&mut self, parts: &[&[f32]], sum: &mut [f32]) -> Result<(), CollectiveError> {
-        let ranks = self.peers.len();
-        let slice = |rank: usize| to_usize(slice_of(sum.len() as u64, ranks, rank));
-        let mine = slice(self.rank);
-        let slices: Vec<Range<usize>> = (0..ranks).map(slice).collect();
+    /// Counts a call of `kind`.
+    fn next(&mut self, kind: u32) -> Tag {
         self.sequence += 1;
-        let Self {
-            peers,
-            sequence,
-            scratch,
-            waiting,
-            ..
-        } = self;
-        let tag = |kind| Tag {
+        Tag {
             kind,
-            sequence: *sequence,
+            sequence: self.sequence,
+        }
+    }
+
+    /// The other ranks, beginning behind this one, so that not all send to the same one first.
+    fn others(&self) -> impl Iterator<Item = usize> + use<> {
+        let (rank, ranks) = (self.rank, self.peers.len());
+        (rank + 1..ranks).chain(0..rank)
+    }
+
+    fn reduce_host(&mut self, parts: &[&[f32]], sum: &mut [f32]) -> Result<(), CollectiveError> {
+        let (rank, ranks) = (self.rank, self.peers.len());
+        let slice = |rank: usize| to_usize(slice_of(sum.len() as u64, ranks, rank));
+        let slices: Vec<Range<usize>> = (0..ranks).map(slice).collect();
+        let mine = slices[rank].clone();
+        let scatter = self.next(SCATTER);
+        let gather = Tag {
+            kind: GATHER,
+            ..scatter
         };
 
         // Reduce-scatter.
+        let theirs = |to: usize| {
+            let theirs = parts.iter().map(|part| &part[slices[to].clone()]);
+            (to, theirs.map(bytemuck::cast_slice).collect())
+        };
+        let outgoing = self.others().map(theirs).collect();
+        let counts = self.peers.iter().flatten().map(|peer| peer.parts);
+        let needed = counts.sum::<usize>() * mine.len();
+        self.scratch.resize(needed.max(self.scratch.len()), 0.0);
+        let mut rest = &mut self.scratch[..];
+        let mut incoming = Vec::with_capacity(ranks);
+        for peer in self.peers.iter().flatten() {
+            let place = rest.split_off_mut(..peer.parts * mine.len());
+            let place = place.expect("there is room for all");
+            incoming.push((peer.rank, Body::Place(bytemuck::cast_slice_mut(place))));
+        }
         let owned = &mut sum[mine.clone()];
-        exchange(
-            peers,
-            tag(SCATTER),
-            waiting,
-            |to| {
-                let theirs = parts.iter().map(|part| &part[slices[to].clone()]);
-                Some(theirs.map(bytemuck::cast_slice).collect())
-            },
-            || {
-                let mut first = true;
-                for peer in peers.iter() {
-                    let Some(peer) = peer else {
-                        for part in parts {
-                            accumulate(owned, &part[mine.clone()], first);
-                            first = false;
-                        }
-                        continue;
-                    };
-                    let expected = peer.parts * owned.len();
-                    scratch.resize(expected.max(scratch.len()), 0.0);
-                    let theirs = &mut scratch[..expected];
-                    peer.receive(tag(SCATTER), waiting, theirs)?;
-                    if owned.is_empty() {
-                        continue;
-                    }
-                    for part in theirs.chunks_exact(owned.len()) {
-                        accumulate(owned, part, first);
-                        first = false;
-                    }
+        let mut first = true;
+        let mut own = Some(parts);
+        let mut add = |part: &[f32]| {
+            accumulate(owned, part, first);
+            first = false;
+        };
+        let exchange = Exchange {
+            tag: scatter,
+            outgoing,
+            incoming,
+        };
+        exchange.run(
+            &mut self.peers,
+            &self.waiting,
+            self.timeout,
+            |from, body| {
+                // This worker's parts come in the order of ranks, too.
+                for part in own.take_if(|_| from > rank).into_iter().flatten() {
+                    add(&part[mine.clone()]);
                 }
-                Ok(())
+                if let Body::Place(theirs) = body
+                    && !mine.is_empty()
+                {
+                    bytemuck::cast_slice(theirs)
+                        .chunks_exact(mine.len())
+                        .for_each(&mut add);
+                }
             },
         )?;
+        for part in own.into_iter().flatten() {
+            add(&part[mine.clone()]);
+        }
 
         // All-gather. Only what this rank owns is sent, only the rest is received.
         let finished = sum[mine].to_vec();
-        exchange(
-            peers,
-            tag(GATHER),
-            waiting,
-            |_| Some(vec![bytemuck::cast_slice(&finished)]),
-            || {
-                for peer in peers.iter().flatten() {
-                    let theirs = &mut sum[slices[peer.rank].clone()];
-                    peer.receive(tag(GATHER), waiting, theirs)?;
-                }
-                Ok(())
-            },
-        )
+        let outgoing = self.others();
+        let outgoing = outgoing.map(|to| (to, vec![bytemuck::cast_slice(&finished)]));
+        let mut incoming = Vec::with_capacity(ranks);
+        let mut rest = sum;
+        for (from, slice) in slices.iter().enumerate() {
+            let place = rest.split_off_mut(..slice.len()).expect("slices of it");
+            if from != rank {
+                incoming.push((from, Body::Place(bytemuck::cast_slice_mut(place))));
+            }
+        }
+        let exchange = Exchange {
+            tag: gather,
+            outgoing: outgoing.collect(),
+            incoming,
+        };
+        exchange.run(&mut self.peers, &self.waiting, self.timeout, |_, _| {})
     }
 }
 
@@ -218,11 +253,7 @@ impl Collective for TcpCollective {
     }
 
     fn gather(&mut self, mine: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
-        self.sequence += 1;
-        let tag = Tag {
-            kind: GATHER_BYTES,
-            sequence: self.sequence,
-        };
+        let tag = self.next(GATHER_BYTES);
         if mine.len() as u64 > MOST_GATHERED {
             // The peers would refuse it; this is known before it has been sent.
             return Err(CollectiveError::OutOfStep {
@@ -234,21 +265,23 @@ impl Collective for TcpCollective {
                 ),
             });
         }
-        let mut all = Vec::with_capacity(self.peers.len());
-        exchange(
-            &self.peers,
+        let mut all = vec![Vec::new(); self.peers.len()];
+        all[self.rank] = mine.to_vec();
+        let message = |from| {
+            let (bytes, most) = (Vec::new(), MOST_GATHERED);
+            (from, Body::Bytes { bytes, most })
+        };
+        let ranks = 0..self.peers.len();
+        let exchange = Exchange {
             tag,
+            outgoing: self.others().map(|to| (to, vec![mine])).collect(),
+            incoming: ranks.filter(|&r| r != self.rank).map(message).collect(),
+        };
+        exchange.run(
+            &mut self.peers,
             &self.waiting,
-            |_| Some(vec![mine]),
-            || {
-                for peer in &self.peers {
-                    all.push(match peer {
-                        None => mine.to_vec(),
-                        Some(peer) => peer.receive_bytes(tag, &self.waiting, MOST_GATHERED)?,
-                    });
-                }
-                Ok(())
-            },
+            self.timeout,
+            |from, body| all[from] = body.into_bytes(),
         )?;
         Ok(all)
     }
@@ -264,28 +297,64 @@ impl Collective for TcpCollective {
             source < ranks && receivers.iter().all(|&r| r < ranks),
             "broadcast from {source} to {receivers:?} among {ranks} ranks"
         );
-        self.sequence += 1;
-        let tag = Tag {
-            kind: STATE,
-            sequence: self.sequence,
+        let tag = self.next(STATE);
+        let receivers: BTreeSet<usize> = receivers.iter().copied().collect();
+        let receivers: Vec<usize> = receivers.into_iter().filter(|&r| r != source).collect();
+        let sliced = state.len() >= SLICED_FROM;
+        let slice = |number| match sliced {
+            true => to_usize(slice_of(state.len() as u64, receivers.len(), number)),
+            false => 0..state.len(),
         };
-        let Self { peers, waiting, .. } = self;
-        match &peers[source] {
-            // This rank is the source.
-            None => {
-                let state: &[u8] = bytemuck::cast_slice(state);
-                let what = |to: usize| receivers.contains(&to).then(|| vec![state]);
-                exchange(peers, tag, waiting, what, || Ok(()))
-            }
-            Some(source) if receivers.contains(&self.rank) => exchange(
-                peers,
+        let slices: Vec<Range<usize>> = (0..receivers.len()).map(slice).collect();
+        let Self {
+            peers,
+            waiting,
+            timeout,
+            rank,
+            ..
+        } = self;
+        if *rank == source {
+            let state: &[f32] = state;
+            let slices = slices
+                .into_iter()
+                .map(|slice| bytemuck::cast_slice(&state[slice]));
+            let pieces = slices.map(|slice| vec![slice]);
+            let exchange = Exchange {
                 tag,
-                waiting,
-                |_| None,
-                || source.receive(tag, waiting, state),
-            ),
-            Some(_) => Ok(()),
+                outgoing: receivers.into_iter().zip(pieces).collect(),
+                incoming: Vec::new(),
+            };
+            return exchange.run(peers, waiting, *timeout, |_, _| {});
         }
+        let Some(mine) = receivers.iter().position(|receiver| receiver == rank) else {
+            return Ok(());
+        };
+        let own = &mut state[slices[mine].clone()];
+        let exchange = Exchange {
+            tag,
+            outgoing: Vec::new(),
+            incoming: vec![(source, Body::Place(bytemuck::cast_slice_mut(own)))],
+        };
+        exchange.run(peers, waiting, *timeout, |_, _| {})?;
+        if !sliced {
+            return Ok(());
+        }
+        let own = own.to_vec();
+        let (mut outgoing, mut incoming) = (Vec::new(), Vec::new());
+        let mut rest = state;
+        for (&receiver, slice) in receivers.iter().zip(&slices) {
+            let place = rest.split_off_mut(..slice.len()).expect("slices of it");
+            if receiver != *rank {
+                outgoing.push((receiver, vec![bytemuck::cast_slice(&own)]));
+                incoming.push((receiver, Body::Place(bytemuck::cast_slice_mut(place))));
+            }
+        }
+        let exchange = Exchange {
+            tag,
+            outgoing,
+            incoming,
+        };
+        exchange.run(peers, waiting, *timeout, |_, _| {})
     }
 }
 

@@ -261,6 +261,54 @@ fn all_calls_mix() {
     }
 }
 
+/// Also a header, which a network may cut anywhere.
+#[test]
+fn a_message_may_come_byte_by_byte() {
+    let (mut collective, mut b) = first_of_two(PATIENCE);
+    let waiting = collective.waiting.clone();
+    std::thread::scope(|scope| {
+        let gathered = scope.spawn(move || collective.gather(&[]).unwrap());
+        let message = [header(GATHER_BYTES, 1, 3), vec![7, 8, 9]].concat();
+        for byte in message {
+            let before = waiting.polls();
+            b.write_all(&[byte]).unwrap();
+            // It has been woken, and waits again.
+            wait_until("the byte", || {
+                gathered.is_finished() || waiting.polls() > before
+            });
+        }
+        assert_eq!(gathered.join().unwrap(), [vec![], vec![7, 8, 9]]);
+    });
+}
+
+/// What it sends is taken while a peer of a lower rank is late, however much it is.
+#[test]
+fn a_late_peer_does_not_keep_the_others() {
+    let (late, _late) = pair();
+    let (early, mut sends) = pair();
+    let streams = vec![None, Some(late), Some(early)];
+    let waiting = Waiting::default();
+    let mut collective =
+        TcpCollective::new(&roster(3, 9), 0, streams, FOREVER, waiting.clone()).unwrap();
+    let aborter = collective.aborter().unwrap();
+    std::thread::scope(|scope| {
+        let reduced = scope.spawn(move || {
+            let parts = [vec![1.0; LARGE].into()];
+            collective.reduce(&parts, &mut zeros(LARGE), None)
+        });
+        // That of three virtual ranks.
+        let part = vec![0; slice_of(LARGE as u64, 3, 0).end as usize * 4 * 3];
+        sends.set_write_timeout(Some(PATIENCE)).unwrap();
+        sends
+            .write_all(&header(SCATTER, 1, part.len() as u64))
+            .unwrap();
+        sends.write_all(&part).unwrap();
+        assert_eq!(waiting.on(), Some(1));
+        aborter.abort();
+        assert!(reduced.join().unwrap().is_err());
+    });
+}
+
 #[test]
 fn a_dead_peer_is_named() {
     let (mut collective, b) = first_of_two(PATIENCE);

@@ -1,27 +1,22 @@
-//! Messages between the workers of a generation, sent and received at the same time so that full socket buffers do not
-//! block all of them.
+//! Messages between the workers of a generation, and the connection with a peer.
+//!
+//! Connections do not block: [`exchange`](super::exchange) waits for all of them at once.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::{Duration, Instant};
 
 use fovea_core::roster::Member;
 
 use super::CollectiveError;
-use super::waiting::{POLL_INTERVAL, Waiting, Waits};
 
 /// A connected peer.
 pub(super) struct Peer {
     pub(super) id: String,
     pub(super) rank: usize,
-    /// Its reads end after [`POLL_INTERVAL`], see [`Peer::new`].
+    /// Does not block.
     stream: TcpStream,
     /// Parts that it contributes to a reduction: one for each virtual rank that it hosts.
     pub(super) parts: usize,
-    /// Longest time of a single read or write.
-    timeout: Duration,
 }
 
 /// Identifies the message that is due: a peer that sends another one is out of step.
@@ -38,198 +33,266 @@ pub(super) const GATHER: u32 = 2;
 pub(super) const GATHER_BYTES: u32 = 3;
 pub(super) const STATE: u32 = 4;
 /// magic, kind, sequence, length in bytes.
-const HEADER: usize = 24;
+pub(super) const HEADER: usize = 24;
+/// Header of a message.
+pub(super) type Header = [u8; HEADER];
 
-/// Sends `what(rank)`, if there is a message for that rank, to every peer on a thread of its own, while this thread runs
-/// `read`.
-pub(super) fn exchange<'a>(
-    peers: &[Option<Peer>],
-    tag: Tag,
-    waiting: &Waiting,
-    what: impl Fn(usize) -> Option<Vec<&'a [u8]>>,
-    read: impl FnOnce() -> Result<(), CollectiveError>,
-) -> Result<(), CollectiveError> {
-    std::thread::scope(|scope| {
-        let (done, finished) = mpsc::channel();
-        let mut sending = BTreeSet::new();
-        for peer in peers.iter().flatten() {
-            if let Some(parts) = what(peer.rank) {
-                sending.insert(peer.rank);
-                let done = done.clone();
-                // The receiver lives until all writers have finished.
-                scope.spawn(move || drop(done.send((peer.rank, peer.send(tag, &parts)))));
-            }
-        }
-        drop(done);
-        let result = read();
-        if result.is_err() {
-            // Writers may block on a peer that does not read. This ends them.
-            for peer in peers.iter().flatten() {
-                let _ = peer.stream.shutdown(Shutdown::Both);
-            }
-        }
-        let mut sent = BTreeMap::new();
-        while let Some(&slowest) = sending.first() {
-            let waits = waiting.begin(slowest);
-            match finished.recv_timeout(POLL_INTERVAL) {
-                Ok((rank, result)) => {
-                    sending.remove(&rank);
-                    sent.insert(rank, result);
-                }
-                Err(RecvTimeoutError::Timeout) => waits.poll(),
-                // A writer has panicked, and so will the scope.
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-        }
-        // The reader's error names the cause; a writer's error may only follow from it.
-        result.and(sent.into_values().collect())
-    })
+/// The header of a message of `bytes` bytes.
+pub(super) fn header(tag: Tag, bytes: usize) -> Header {
+    let mut header = [0; HEADER];
+    header[..4].copy_from_slice(&MAGIC.to_le_bytes());
+    header[4..8].copy_from_slice(&tag.kind.to_le_bytes());
+    header[8..16].copy_from_slice(&tag.sequence.to_le_bytes());
+    header[16..].copy_from_slice(&(bytes as u64).to_le_bytes());
+    header
 }
 
-/// Reads from a peer, and counts polls while it waits.
-struct Listener<'a> {
-    peer: &'a Peer,
-    waits: Waits<'a>,
+/// A message on its way to a peer.
+pub(super) struct Sending<'a> {
+    pub(super) rank: usize,
+    slices: Vec<IoSlice<'a>>,
+    /// So many of them are sent.
+    sent: usize,
 }
 
-impl Read for Listener<'_> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let begun = Instant::now();
-        loop {
-            let read = (&self.peer.stream).read(into);
-            self.waits.poll();
-            match read {
-                Err(e) if timed_out(&e) && begun.elapsed() < self.peer.timeout => {}
-                read => return read,
-            }
-        }
-    }
-}
-
-fn timed_out(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut
-    )
-}
-
-impl Peer {
-    /// The peer at the other end of `stream`.
-    pub(super) fn new(
-        member: &Member,
-        rank: usize,
-        stream: TcpStream,
-        timeout: Duration,
-    ) -> io::Result<Self> {
-        stream.set_read_timeout(Some(POLL_INTERVAL.min(timeout)))?;
-        stream.set_write_timeout(Some(timeout))?;
-        Ok(Self {
-            id: member.worker.to_string(),
+impl<'a> Sending<'a> {
+    /// A message of `parts` for the peer of rank `rank`.
+    pub(super) fn new(rank: usize, header: &'a Header, parts: Vec<&'a [u8]>) -> Self {
+        let parts = parts.into_iter().filter(|part| !part.is_empty());
+        Self {
             rank,
-            stream,
-            parts: member.virtual_ranks as usize,
-            timeout,
-        })
+            slices: std::iter::once(&header[..])
+                .chain(parts)
+                .map(IoSlice::new)
+                .collect(),
+            sent: 0,
+        }
     }
 
-    /// Another handle to its connection.
-    pub(super) fn connection(&self) -> io::Result<TcpStream> {
-        self.stream.try_clone()
+    /// Whether all of it is sent.
+    pub(super) fn is_done(&self) -> bool {
+        self.sent == self.slices.len()
     }
 
-    fn send(&self, tag: Tag, parts: &[&[u8]]) -> Result<(), CollectiveError> {
-        let bytes: usize = parts.iter().map(|part| part.len()).sum();
-        let mut header = [0u8; HEADER];
-        header[..4].copy_from_slice(&MAGIC.to_le_bytes());
-        header[4..8].copy_from_slice(&tag.kind.to_le_bytes());
-        header[8..16].copy_from_slice(&tag.sequence.to_le_bytes());
-        header[16..].copy_from_slice(&(bytes as u64).to_le_bytes());
-        let write = || {
-            (&self.stream).write_all(&header)?;
-            for part in parts {
-                (&self.stream).write_all(part)?;
-            }
-            Ok(())
+    /// Sends what the connection takes now. Returns whether that was anything.
+    fn advance(&mut self, to: &mut impl Write) -> io::Result<bool> {
+        let mut rest = &mut self.slices[self.sent..];
+        let taken = match to.write_vectored(rest) {
+            Err(e) => return nothing_yet(e),
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(taken) => taken,
         };
-        write().map_err(|e| self.lost(&e))
+        IoSlice::advance_slices(&mut rest, taken);
+        let left = rest.len();
+        self.sent = self.slices.len() - left;
+        Ok(true)
     }
+}
 
-    /// Receives a message that fills `into`.
-    pub(super) fn receive(
-        &self,
-        tag: Tag,
-        waiting: &Waiting,
-        into: &mut [f32],
-    ) -> Result<(), CollectiveError> {
-        let mut from = self.listen(waiting);
-        let bytes = self.receive_header(tag, &mut from)?;
-        let expected = size_of_val(into) as u64;
-        if bytes != expected {
-            return Err(self.out_of_step(format!("expected {expected} bytes, got {bytes}")));
-        }
-        from.read_exact(bytemuck::cast_slice_mut(into))
-            .map_err(|e| self.lost(&e))
-    }
+/// Where a message goes.
+pub(super) enum Body<'a> {
+    /// It must fill this place.
+    Place(&'a mut [u8]),
+    /// It may have any length up to `most` bytes.
+    Bytes { bytes: Vec<u8>, most: u64 },
+}
 
-    /// Receives a message of any length up to `most` bytes.
-    pub(super) fn receive_bytes(
-        &self,
-        tag: Tag,
-        waiting: &Waiting,
-        most: u64,
-    ) -> Result<Vec<u8>, CollectiveError> {
-        let mut from = self.listen(waiting);
-        let bytes = self.receive_header(tag, &mut from)?;
-        if bytes > most {
-            return Err(self.out_of_step(format!("expected at most {most} bytes, got {bytes}")));
-        }
-        let mut message = vec![0; bytes as usize];
-        from.read_exact(&mut message).map_err(|e| self.lost(&e))?;
-        Ok(message)
-    }
-
-    fn listen<'a>(&'a self, waiting: &'a Waiting) -> Listener<'a> {
-        Listener {
-            peer: self,
-            waits: waiting.begin(self.rank),
+impl Body<'_> {
+    /// What has arrived.
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        match self {
+            Self::Place(place) => place.to_vec(),
+            Self::Bytes { bytes, .. } => bytes,
         }
     }
 
-    /// The length of the message that follows, if it is the one that is due.
-    fn receive_header(&self, due: Tag, from: &mut Listener) -> Result<u64, CollectiveError> {
-        let mut header = [0u8; HEADER];
-        from.read_exact(&mut header).map_err(|e| self.lost(&e))?;
+    fn place(&mut self) -> &mut [u8] {
+        match self {
+            Self::Place(place) => place,
+            Self::Bytes { bytes, .. } => bytes,
+        }
+    }
+}
+
+impl Default for Body<'_> {
+    fn default() -> Self {
+        Self::Place(&mut [])
+    }
+}
+
+/// A message that is due from a peer.
+pub(super) struct Receiving<'a> {
+    pub(super) rank: usize,
+    due: Tag,
+    header: Header,
+    body: Body<'a>,
+    /// Bytes of header and body so far.
+    read: usize,
+    done: bool,
+}
+
+/// Why a message cannot be received.
+pub(super) enum ReceiveError {
+    /// It is not the one that is due.
+    OutOfStep(String),
+    /// The connection is of no more use.
+    Lost(io::Error),
+}
+
+impl From<io::Error> for ReceiveError {
+    fn from(error: io::Error) -> Self {
+        Self::Lost(error)
+    }
+}
+
+impl<'a> Receiving<'a> {
+    /// The message `due` from the peer of rank `rank`.
+    pub(super) fn new(rank: usize, due: Tag, body: Body<'a>) -> Self {
+        Self {
+            rank,
+            due,
+            header: [0; HEADER],
+            body,
+            read: 0,
+            done: false,
+        }
+    }
+
+    /// Whether all of it has arrived.
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// What has arrived.
+    pub(super) fn take(&mut self) -> Body<'a> {
+        std::mem::take(&mut self.body)
+    }
+
+    /// Reads what is there now, and nothing of the message after it. Returns whether that was anything.
+    fn advance(&mut self, from: &mut impl Read) -> Result<bool, ReceiveError> {
+        let before = self.read;
+        if self.read < HEADER {
+            match from.read(&mut self.header[self.read..]) {
+                Err(e) => return Ok(nothing_yet(e)?),
+                Ok(0) => return Err(ReceiveError::Lost(io::ErrorKind::UnexpectedEof.into())),
+                Ok(bytes) => self.read += bytes,
+            }
+            if self.read < HEADER {
+                return Ok(true);
+            }
+            self.check().map_err(ReceiveError::OutOfStep)?;
+        }
+        let body = self.body.place();
+        let missing = &mut body[self.read - HEADER..];
+        if !missing.is_empty() {
+            match from.read(missing) {
+                Err(e) => return Ok(nothing_yet(e)? || self.read > before),
+                Ok(0) => return Err(ReceiveError::Lost(io::ErrorKind::UnexpectedEof.into())),
+                Ok(bytes) => self.read += bytes,
+            }
+        }
+        self.done = self.read == HEADER + self.body.place().len();
+        Ok(true)
+    }
+
+    /// Whether the header is that of the message that is due. Makes room for the message.
+    fn check(&mut self) -> Result<(), String> {
+        let header = &self.header;
         let u32_at = |i: usize| u32::from_le_bytes(header[i..i + 4].try_into().expect("4 bytes"));
         let u64_at = |i: usize| u64::from_le_bytes(header[i..i + 8].try_into().expect("8 bytes"));
-        let magic = u32_at(0);
+        let (magic, length) = (u32_at(0), u64_at(16));
         let came = Tag {
             kind: u32_at(4),
             sequence: u64_at(8),
         };
         if magic != MAGIC {
-            return Err(self.out_of_step(format!("expected magic {MAGIC:#x}, got {magic:#x}")));
+            return Err(format!("expected magic {MAGIC:#x}, got {magic:#x}"));
         }
-        if came != due {
-            return Err(self.out_of_step(format!("expected {due:?}, got {came:?}")));
+        if came != self.due {
+            return Err(format!("expected {:?}, got {came:?}", self.due));
         }
-        Ok(u64_at(16))
+        match &mut self.body {
+            Body::Place(place) if place.len() as u64 != length => {
+                let expected = place.len();
+                Err(format!("expected {expected} bytes, got {length}"))
+            }
+            Body::Place(_) => Ok(()),
+            Body::Bytes { most, .. } if length > *most => {
+                Err(format!("expected at most {most} bytes, got {length}"))
+            }
+            Body::Bytes { bytes, .. } => {
+                bytes.resize(length as usize, 0);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Nothing can be read or written now, unless the error says more.
+fn nothing_yet(error: io::Error) -> io::Result<bool> {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(false),
+        _ => Err(error),
+    }
+}
+
+impl Peer {
+    /// The peer at the other end of `stream`.
+    pub(super) fn new(member: &Member, rank: usize, stream: TcpStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self {
+            id: member.worker.to_string(),
+            rank,
+            stream,
+            parts: member.virtual_ranks as usize,
+        })
     }
 
-    fn out_of_step(&self, problem: String) -> CollectiveError {
-        CollectiveError::OutOfStep {
-            peer: self.id.clone(),
-            rank: self.rank,
-            problem,
-        }
+    /// Its connection.
+    pub(super) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Ends its connection.
+    pub(super) fn shut_down(&self) {
+        // It may be closed already.
+        let _ = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// Sends what the connection takes of `message` now. Returns whether that was anything.
+    pub(super) fn send(&mut self, message: &mut Sending) -> Result<bool, CollectiveError> {
+        message
+            .advance(&mut self.stream)
+            .map_err(|error| self.lost(&error))
+    }
+
+    /// Reads what is there of `message` now. Returns whether that was anything.
+    pub(super) fn receive(&mut self, message: &mut Receiving) -> Result<bool, CollectiveError> {
+        message
+            .advance(&mut self.stream)
+            .map_err(|error| match error {
+                ReceiveError::Lost(error) => self.lost(&error),
+                ReceiveError::OutOfStep(problem) => CollectiveError::OutOfStep {
+                    peer: self.id.clone(),
+                    rank: self.rank,
+                    problem,
+                },
+            })
+    }
+
+    /// It has kept this worker waiting for too long.
+    pub(super) fn late(&self) -> CollectiveError {
+        self.lost(&io::ErrorKind::TimedOut.into())
     }
 
     fn lost(&self, error: &io::Error) -> CollectiveError {
         let problem = match error.kind() {
-            _ if timed_out(error) => "did not answer within the deadline".to_owned(),
+            io::ErrorKind::TimedOut => "did not answer within the deadline".to_owned(),
             io::ErrorKind::UnexpectedEof
             | io::ErrorKind::ConnectionReset
-            | io::ErrorKind::BrokenPipe => "closed the connection".to_owned(),
-            _ => format!("cannot be read from: {error}"),
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::WriteZero => "closed the connection".to_owned(),
+            _ => format!("cannot be reached any more: {error}"),
         };
         CollectiveError::Peer {
             peer: self.id.clone(),

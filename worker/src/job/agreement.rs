@@ -9,13 +9,22 @@ use fovea_core::state::StateId;
 use tracing::{info, warn};
 
 use super::error::JobError;
+use super::read_once::{ReadStored, Readers};
 use crate::collective::{Collective, CollectiveError};
 use crate::device::Device;
 use crate::progress::Progress;
-use crate::training::{Parts, State};
+use crate::training::{Control, Parts, State};
 
 /// Flag, step, digest.
 const OFFER: usize = 25;
+
+/// The state that members start from if none holds a newer one.
+pub(super) enum Stored<'a> {
+    /// The newest checkpoint. One member reads it.
+    Checkpoint(&'a mut ReadStored<'a>),
+    /// The run's first state. Every member makes it.
+    First(&'a mut dyn FnMut() -> Result<Vec<f32>, JobError>),
+}
 
 /// What is needed for the agreement.
 pub(super) struct Agreement<'a> {
@@ -23,6 +32,7 @@ pub(super) struct Agreement<'a> {
     pub(super) rank: usize,
     pub(super) collective: &'a mut dyn Collective,
     pub(super) progress: &'a Progress,
+    pub(super) control: &'a Control,
     /// Elements of a state.
     pub(super) state_len: usize,
     /// Makes a device without a state.
@@ -30,18 +40,14 @@ pub(super) struct Agreement<'a> {
 }
 
 impl Agreement<'_> {
-    /// Brings `held`, the state in this worker's memory, to the state from which all start. `stored` reads the newest
-    /// checkpoint, or makes the first state. After an error `held` is unchanged, unless the device failed.
-    pub(super) fn reach(
-        self,
-        held: &mut Option<State>,
-        stored: &mut dyn FnMut() -> Result<Vec<f32>, JobError>,
-    ) -> Result<(), JobError> {
+    /// Brings `held`, the state in this worker's memory, to the state from which all start. After an error `held` is unchanged, unless the device failed.
+    pub(super) fn reach(self, held: &mut Option<State>, stored: Stored) -> Result<(), JobError> {
         let Self {
             roster,
             rank,
             collective,
             progress,
+            control,
             state_len,
             fresh,
         } = self;
@@ -118,7 +124,19 @@ impl Agreement<'_> {
                         names(&holders)
                     );
                 }
-                load(held, fresh, step, &stored()?)?;
+                let state = match stored {
+                    Stored::First(make) => make()?,
+                    Stored::Checkpoint(read) => Readers {
+                        roster,
+                        rank,
+                        collective,
+                        progress,
+                        control,
+                        state_len,
+                    }
+                    .read_once(read)?,
+                };
+                load(held, fresh, step, &state)?;
             }
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use fovea_core::googlenet::LayoutError;
 use fovea_core::run::{Outcome, Trouble};
+use fovea_weights::WeightsError;
 
 use super::first_state::FirstStateError;
 use super::types::{Ended, FetchError};
@@ -13,7 +14,6 @@ use crate::gpu::GpuError;
 use crate::threads::SuperviseError;
 use crate::training::{Control, TrainingError};
 use crate::trouble;
-use crate::weights::WeightsError;
 
 /// Why a job could not be completed.
 #[derive(Debug, thiserror::Error)]
@@ -24,10 +24,12 @@ pub(super) enum JobError {
     FirstState(#[from] FirstStateError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    #[error("the checkpoint cannot be fetched: {0}")]
+    #[error("the state to start from cannot be fetched: {0}")]
     Fetch(#[from] FetchError),
     #[error("the members agreed on no state")]
     NoState,
+    #[error("{reader} could not read the checkpoint that it was to hand on; its log says why")]
+    NotRead { reader: String },
     #[error("reading the first weights: {0}")]
     Supervise(#[from] SuperviseError),
     #[error(transparent)]
@@ -62,7 +64,6 @@ impl JobError {
             Self::FirstState(FirstStateError::Weights(
                 WeightsError::Io { .. } | WeightsError::NotRegular { .. },
             )) => Some(Trouble::Data),
-            Self::FirstState(FirstStateError::OtherFile { .. }) => Some(Trouble::Content),
             Self::Io(error) => trouble::of_system(error),
             Self::Supervise(SuperviseError::Spawn(_)) => Some(Trouble::System),
             // NCCL reports a peer that died in many ways, and the driver and libtorch never do.
@@ -76,6 +77,8 @@ impl JobError {
             | Self::Training(_)
             | Self::Fetch(_)
             | Self::NoState
+            // The reader itself reports its own trouble.
+            | Self::NotRead { .. }
             | Self::Supervise(_)
             | Self::Collective(_) => None,
         }
@@ -113,7 +116,8 @@ impl JobError {
                 | CollectiveError::Gpu(_),
             )
             | Self::Fetch(FetchError::Failed(_) | FetchError::Own(..))
-            | Self::NoState => Ended::Interrupted { reason },
+            | Self::NoState
+            | Self::NotRead { .. } => Ended::Interrupted { reason },
             // The same file or spec would meet the same error.
             Self::Layout(_) | Self::FirstState(_) | Self::Checkpoint(_) => {
                 Ended::failed(reason, true)
@@ -123,6 +127,7 @@ impl JobError {
             Self::Training(_)
             | Self::Device(_)
             | Self::Io(_)
+            | Self::Collective(CollectiveError::Poll(_))
             | Self::Supervise(SuperviseError::Spawn(_) | SuperviseError::Panicked(_)) => {
                 Ended::failed(reason, false)
             }

@@ -14,7 +14,7 @@ use fovea_dataset::PackError;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::agreement::Agreement;
+use super::agreement::{Agreement, Stored};
 use super::error::JobError;
 use super::*;
 use crate::collective::{CollectiveError, TcpCollective, Unreached};
@@ -24,7 +24,7 @@ use crate::gpu::GpuError;
 use crate::progress::Progress;
 use crate::testing::{Manner, Peers, Pretending, closed, peers, planned, spec, tiny, wait_until};
 use crate::training::{Control, Parts, Snapshot, State, TrainingError};
-use crate::weights::WeightsError;
+use fovea_weights::WeightsError;
 
 /// One worker: its device's thread, and what it was asked.
 struct Worker {
@@ -107,6 +107,7 @@ impl<'a> Part<'a> {
             rank: self.rank,
             mesh: self.peers.meshes[place].clone(),
             checkpoint: None,
+            weights: None,
             next_epoch: 0,
             data: tiny().data(),
             control: self.control,
@@ -348,11 +349,12 @@ fn all_take_over_the_state_of_the_most_advanced() {
                         rank,
                         collective: &mut collective,
                         progress: &progress,
+                        control: &Control::default(),
                         state_len: len,
                         fresh: &fresh,
                     };
                     let stored = &mut || panic!("nothing stored is needed");
-                    agreement.reach(&mut state, stored).unwrap();
+                    agreement.reach(&mut state, Stored::First(stored)).unwrap();
                     let mut state = state.unwrap();
                     let kept = !state.parts.is_empty() && state.parts.holds(0, 5);
                     (state.step, state.device.digest().unwrap(), kept)
@@ -373,14 +375,18 @@ fn all_take_over_the_state_of_the_most_advanced() {
 static HUNG: AtomicBool = AtomicBool::new(false);
 
 /// Hangs when it is called for the first time, as if the weights lay on a mount that is gone.
-fn hangs_once(spec: &RunSpec, layout: &FlatLayout) -> Result<Vec<f32>, FirstStateError> {
+fn hangs_once(
+    spec: &RunSpec,
+    layout: &FlatLayout,
+    weights: Option<std::fs::File>,
+) -> Result<Vec<f32>, FirstStateError> {
     if !HUNG.swap(true, Ordering::SeqCst) {
         let (mut reader, writer) = std::io::pipe().unwrap();
         // The pipe is never written to and never closed.
         std::mem::forget(writer);
         std::io::Read::read_exact(&mut reader, &mut [0]).unwrap();
     }
-    first_state(spec, layout)
+    first_state(spec, layout, weights)
 }
 
 #[test]
@@ -456,16 +462,10 @@ fn trouble_of_this_worker_alone_is_told_from_that_of_the_run() {
         reason: "x".into(),
         trouble,
     };
-    let path = std::path::PathBuf::from("w");
     let missing = FirstStateError::Weights(WeightsError::Io {
-        path: path.clone(),
+        file: "w".into(),
         source: io(libc::ENOENT),
     });
-    let other = FirstStateError::OtherFile {
-        path: path.clone(),
-        found: "a".into(),
-        expected: "b".into(),
-    };
     let data = |error| JobError::Training(TrainingError::Data(error));
     let gpu = |error| JobError::Collective(CollectiveError::Gpu(error));
     for (error, trouble) in [
@@ -475,7 +475,6 @@ fn trouble_of_this_worker_alone_is_told_from_that_of_the_run() {
         (data(record), Trouble::Data),
         (data(not_replaced(Some(Trouble::Disk))), Trouble::Disk),
         (JobError::FirstState(missing), Trouble::Data),
-        (JobError::FirstState(other), Trouble::Content),
         (JobError::Io(io(libc::EMFILE)), Trouble::System),
         (gpu(GpuError::NoContext), Trouble::Device),
     ] {
@@ -485,7 +484,7 @@ fn trouble_of_this_worker_alone_is_told_from_that_of_the_run() {
     }
     // The same for every worker, or a matter of peers.
     let damaged = FirstStateError::Weights(WeightsError::Damaged {
-        path,
+        file: "w".into(),
         layer: "a".into(),
         reason: "cut off".into(),
     });
@@ -503,7 +502,7 @@ fn trouble_of_this_worker_alone_is_told_from_that_of_the_run() {
         (JobError::FirstState(damaged), fatal),
         (
             JobError::Training(TrainingError::NotFinite {
-                what: "loss",
+                what: "the loss",
                 step: 3,
             }),
             fatal,

@@ -1,5 +1,6 @@
 //! What the device's thread is given, and what it returns.
 
+use std::fs::File;
 use std::time::Duration;
 
 use fovea_core::checkpoint::Fingerprint;
@@ -19,14 +20,17 @@ use crate::training::{Control, Snapshot};
 /// Fetches the checkpoint's bytes, and blocks until they are there.
 pub type FetchCheckpoint = Box<dyn FnMut() -> Result<Vec<u8>, FetchError> + Send>;
 
-/// Why a checkpoint could not be fetched.
+/// Fetches the file of a run's first weights, verified and open, and blocks until it is there.
+pub type FetchWeights = Box<dyn FnMut() -> Result<File, FetchError> + Send>;
+
+/// Why a checkpoint or weights could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The coordinator's copy is corrupt.
+    /// The coordinator's copy is corrupt, or it has none.
     #[error("{0}")]
     Blocked(String),
     /// It is not needed any more.
-    #[error("the checkpoint is not needed any more")]
+    #[error("it is not needed any more")]
     Cancelled,
     /// This worker cannot keep it, or not read it.
     #[error("{1}")]
@@ -58,6 +62,8 @@ pub struct Job {
     pub mesh: Mesh,
     /// The checkpoint; None starts from the spec's first weights.
     pub checkpoint: Option<FetchCheckpoint>,
+    /// The first weights; None draws them by the seed.
+    pub weights: Option<FetchWeights>,
     /// The first epoch without a result.
     pub next_epoch: u32,
     /// The packs.

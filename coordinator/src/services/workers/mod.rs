@@ -20,6 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 
 use super::{Context, peer, transfer};
+use crate::access::caller;
 use crate::cluster::{LastHeard, Request as ClusterRequest, SessionId};
 use crate::error::ApiError;
 use crate::messages::{CoordinatorMessage, Hello};
@@ -49,6 +50,7 @@ impl Workers for WorkersService {
         &self,
         request: Request<Streaming<pb::WorkerMessage>>,
     ) -> Result<Response<SessionStream>, Status> {
+        let caller = caller(&request);
         let mut stream = request.into_inner();
         let patience = self.0.config.timeout();
         let first = timeout(patience, stream.message())
@@ -59,6 +61,7 @@ impl Workers for WorkersService {
             return Err(ApiError::invalid("hello", "must come first").into());
         };
         let hello = hello(wire)?;
+        caller.may_speak_for("hello.worker_id", &hello.id)?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let (joined, joining) = oneshot::channel();
         let context = self.0.clone();
@@ -87,7 +90,8 @@ impl Workers for WorkersService {
             .limits
             .slice_upload(peer(&request))
             .map_err(ApiError::from)?;
-        slices::take_slice(&self.0, request.into_inner()).await?;
+        let caller = caller(&request);
+        slices::take_slice(&self.0, &caller, request.into_inner()).await?;
         drop(permit);
         Ok(Response::new(pb::SliceAck {}))
     }

@@ -49,7 +49,7 @@ async fn a_killed_worker_under_tls_leaves_the_bits_of_plain_text() {
     let expected = tensors(&plain.checkpoint(&run.id, done.total_steps).await);
     drop(plain);
 
-    let mut secure = Cluster::start_secure(secure_dir.path(), 2);
+    let secure = Cluster::start_secure(secure_dir.path(), 2);
     secure.fovea(&["dataset", "add", prepared]);
     let run = secure.submit(spec("secure")).await;
     assert_eq!(run.submitted_by, "admin");

@@ -70,7 +70,7 @@ async fn run_when(stage: &Stage, id: &str, holds: impl Fn(&pb::Run) -> bool) -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_with_trouble_is_left_out_with_its_reason_and_asked_again_after_a_pause() {
     let stage = Stage::new().await;
-    let (run, at, mut watch, [w0, mut w1]) = stage.begin(spec_of(2, 1, 2), ["w0", "w1"]).await;
+    let (run, at, mut watch, [mut w0, mut w1]) = stage.begin(spec_of(2, 1, 2), ["w0", "w1"]).await;
     w1.released(&at, unfit(Trouble::Disk)).await;
     let next = form(&mut [&mut w0]).await;
     assert_eq!(ids_of(&next), ["w0"]);

@@ -3,7 +3,7 @@
 CARGO ?= cargo
 PYTHON ?= python3
 
-.PHONY: help demo test test-gpu soak build libtorch lint bench bench-gpu bench-checkpoints bench-coordinator clean
+.PHONY: help demo test test-gpu test-deploy soak build libtorch deploy-tools lint bench bench-gpu bench-checkpoints bench-coordinator clean
 
 help: ## Show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,6 +17,10 @@ test: build ## Run every test; what this machine lacks is reported as ignored (F
 test-gpu: build ## Train on a GPU: bits, losses, NCCL, a killed worker; fails where there is none
 	$(CARGO) test --release --locked -p fovea-tests --test gpu -- --nocapture --include-ignored on_one_gpu
 
+test-deploy: build deploy-tools ## Run the manifests of deploy/ in systemd, Slurm, Docker and Podman; needs root and Debian 12
+	@scripts/deploy_engines.sh
+	$(CARGO) test --release --workspace --locked --test deploy -- --ignored --test-threads=1 --nocapture
+
 soak: build ## Inject faults at random: FAULTS=n faults (200), SEED=n; prints one JSON line; needs root and iproute2
 	@target/release/fovea-soak $(or $(FAULTS),200) $(or $(SEED),1)
 
@@ -25,6 +29,9 @@ build: libtorch ## Build all programs into target/release
 
 libtorch: ## Fetch libtorch into .libtorch (skipped when it is there)
 	@$(PYTHON) scripts/libtorch.py
+
+deploy-tools: ## Fetch the tools that check the manifests into .deploy-tools/ (skipped when they are there)
+	@$(PYTHON) scripts/deploy_tools.py
 
 lint: libtorch ## Check formatting and lints
 	$(CARGO) fmt --all --check

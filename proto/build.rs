@@ -4,13 +4,15 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 8] = [
     "fovea/v1/common.proto",
     "fovea/v1/runs.proto",
     "fovea/v1/datasets.proto",
+    "fovea/v1/weights.proto",
     "fovea/v1/workers.proto",
     "fovea/v1/checkpoints.proto",
     "fovea/v1/admin.proto",
+    "fovea/v1/cluster.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -24,6 +24,7 @@ fn main() {
         Need::Netns,
         Need::Mount,
         Need::Root,
+        Need::Manifests,
         Need::Gpu,
     ]);
     let variable = |name: &str| env::var_os(name).map(PathBuf::from);

@@ -18,8 +18,10 @@
 //! | `netns`  | network namespaces and bridges can be made (root, iproute2)       |
 //! | `mount`  | a tmpfs can be mounted (root, and not a container without rights) |
 //! | `root`   | the tests run as root, with `setpriv` of util-linux               |
+//! | `manifests` | .deploy-tools (`make deploy-tools`) and systemd-analyze, for the files of deploy/ |
 //! | `gpu`    | an NVIDIA GPU with its driver                                     |
 //! | `avx2`   | a processor with AVX2                                             |
+//! | `openssl` | the command `openssl`, another implementation of TLS           |
 //! | `noamx`  | a processor without AMX for bf16, which is faster than our kernel |
 
 // Each build script uses its own part of this.
@@ -36,20 +38,24 @@ pub enum Need {
     Netns,
     Mount,
     Root,
+    Manifests,
     Gpu,
     Avx2,
     NoAmx,
+    Openssl,
 }
 
 impl Need {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 9] = [
         Self::Shared,
         Self::Netns,
         Self::Mount,
         Self::Root,
+        Self::Manifests,
         Self::Gpu,
         Self::Avx2,
         Self::NoAmx,
+        Self::Openssl,
     ];
 
     fn name(self) -> &'static str {
@@ -58,9 +64,11 @@ impl Need {
             Self::Netns => "netns",
             Self::Mount => "mount",
             Self::Root => "root",
+            Self::Manifests => "manifests",
             Self::Gpu => "gpu",
             Self::Avx2 => "avx2",
             Self::NoAmx => "noamx",
+            Self::Openssl => "openssl",
         }
     }
 
@@ -81,7 +89,9 @@ impl Need {
                 succeeds("unshare", &["--mount", "sh", "-c", script])
             }
             Self::Root => succeeds("setpriv", &["--reuid", "65534", "--clear-groups", "true"]),
+            Self::Manifests => tools().is_file() && succeeds("systemd-analyze", &["--version"]),
             Self::Gpu => succeeds("nvidia-smi", &["-L"]),
+            Self::Openssl => succeeds("openssl", &["version"]),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => std::arch::is_x86_feature_detected!("avx2"),
             #[cfg(not(target_arch = "x86_64"))]
@@ -131,7 +141,16 @@ pub fn emit(needs: &[Need]) {
                 shared().join("weights").display()
             );
         }
+        if there && *need == Need::Manifests {
+            println!("cargo::rerun-if-changed={}", tools().display());
+        }
     }
+}
+
+/// Written when the tools that check deploy/ are there.
+fn tools() -> PathBuf {
+    let crate_folder = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    Path::new(&crate_folder).join("../.deploy-tools/stamp")
 }
 
 /// The folder beside the repository; build scripts run in their crate's folder, one below the repository's.

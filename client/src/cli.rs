@@ -6,6 +6,8 @@
 mod admin;
 mod args;
 mod audit;
+mod certs;
+mod certs_args;
 mod checkpoints;
 mod datasets;
 mod follow;
@@ -19,15 +21,20 @@ mod remove;
 mod runs;
 mod synthetic;
 mod table;
+mod tls;
+mod weights;
+mod workers;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
 
-use crate::client::Client;
+use crate::client::{Client, SkipVerify};
 use crate::error::Error;
-use args::{AdminCommand, Args, CheckpointCommand, Command, DatasetCommand, RunsCommand};
+use args::{
+    AdminCommand, Args, CheckpointCommand, Command, DatasetCommand, RunsCommand, WeightsCommand,
+};
 use output::Output;
 
 /// Longest time for connecting to the coordinator.
@@ -35,6 +42,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 
 /// Runs the command line and returns its exit code.
 pub fn main() -> ExitCode {
+    fovea_security::install_provider();
     let args = Args::parse();
     let output = Output::new(args.json);
     // The runtime's worker threads only move bytes. The command itself runs on this thread, which
@@ -64,10 +72,15 @@ pub fn main() -> ExitCode {
 
 async fn run(args: Args, output: &Output) -> Result<(), Error> {
     let address = args.coordinator.clone();
-    let connect = || Client::connect(&address, CONNECT);
+    let tls_args = args.tls;
+    let connect = async || {
+        let tls = tls::load(&tls_args)?;
+        Client::connect_with(&address, tls.as_ref(), CONNECT).await
+    };
     match args.command {
         Command::Prepare(command) => prepare::run(command, output).await,
         Command::Synthetic(command) => synthetic::run(command, output),
+        Command::Certs(command) => certs::run(command, output),
         Command::Local(command) => local::run(command, &output.outliving_reader()).await,
         Command::Dataset(DatasetCommand::Add { dir }) => {
             datasets::add(&connect().await?, &dir, output).await
@@ -76,10 +89,18 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
             remove::datasets(&connect().await?, &names, yes, output).await
         }
         Command::Dataset(DatasetCommand::List) => datasets::list(&connect().await?, output).await,
+        Command::Weights(WeightsCommand::Add { file, name }) => {
+            let file = weights::read(&file, name.as_deref())?;
+            weights::add(&connect().await?, &file, name.as_deref(), output).await
+        }
+        Command::Weights(WeightsCommand::List) => weights::list(&connect().await?, output).await,
+        Command::Weights(WeightsCommand::Rm { names, yes }) => {
+            remove::weights(&connect().await?, &names, yes, output).await
+        }
         Command::Submit(command) => {
             // Mistakes in the file are reported before an unreachable coordinator.
-            let spec = runs::read_spec(&command, output)?;
-            runs::submit(&connect().await?, &command, spec, output).await
+            let (spec, weights) = runs::read_spec(&command)?;
+            runs::submit(&connect().await?, &command, spec, &weights, output).await
         }
         Command::Runs { command: None } => runs::list(&connect().await?, output).await,
         Command::Runs {
@@ -100,6 +121,7 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Watch { run, patience } => {
             follow::follow(&connect().await?, &run, patience, output).await
         }
+        Command::Workers => workers::list(&connect().await?, output).await,
         Command::Cancel { run } => runs::cancel(&connect().await?, &run, output).await,
         Command::Pause { run } => runs::pause(&connect().await?, &run, output).await,
         Command::Resume(command) => runs::resume(&connect().await?, &command, output).await,
@@ -119,6 +141,17 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Admin(AdminCommand::Verify {
             skip_checkpoints,
             skip_datasets,
-        }) => admin::verify(&connect().await?, skip_checkpoints, skip_datasets, output).await,
+            skip_weights,
+        }) => {
+            let skip = SkipVerify {
+                checkpoints: skip_checkpoints,
+                datasets: skip_datasets,
+                weights: skip_weights,
+            };
+            admin::verify(&connect().await?, skip, output).await
+        }
+        Command::Admin(AdminCommand::Backup { file, overwrite }) => {
+            admin::backup(&connect().await?, &file, overwrite, output).await
+        }
     }
 }

@@ -7,14 +7,20 @@ use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::spec::RunSpec;
 use fovea_proto::pb::admin_client::AdminClient;
 use fovea_proto::pb::checkpoints_client::CheckpointsClient;
+use fovea_proto::pb::cluster_client::ClusterClient;
 use fovea_proto::pb::datasets_client::DatasetsClient;
 use fovea_proto::pb::runs_client::RunsClient;
-use fovea_proto::{MESSAGE_BYTES, connect, pb};
+use fovea_proto::pb::weights_client::WeightsClient;
+use fovea_proto::{MESSAGE_BYTES, connect_with, pb};
+use fovea_security::Tls;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::error::Error;
-use crate::view::{AuditInfo, DatasetInfo, Removed, RunInfo, StoreReport, VerifiedCheckpoint};
+use crate::view::{
+    AuditInfo, DatasetInfo, Removed, RunInfo, StoreReport, VerifiedCheckpoint, WeightsInfo,
+    WorkerInfo,
+};
 
 /// Longest time for one answer. Streams are not bound by it: keep-alive pings detect a dead peer.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -30,9 +36,19 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects to the coordinator at `address`, such as `http://127.0.0.1:7070`.
+    /// Connects without TLS to the coordinator at `address`, such as `http://127.0.0.1:7070`.
     pub async fn connect(address: &str, timeout: Duration) -> Result<Self, Error> {
-        let channel = connect(address, timeout).await?;
+        Self::connect_with(address, None, timeout).await
+    }
+
+    /// Connects to the coordinator at `address`, such as `https://node-0:7070`: with TLS if there is a
+    /// certificate.
+    pub async fn connect_with(
+        address: &str,
+        tls: Option<&Tls>,
+        timeout: Duration,
+    ) -> Result<Self, Error> {
+        let channel = connect_with(address, tls, timeout).await?;
         Ok(Self {
             address: address.to_owned(),
             channel,
@@ -216,15 +232,40 @@ impl Client {
         })
     }
 
-    /// Has the coordinator read every pack and checkpoint of its store and compare digests.
-    pub async fn verify_store(
-        &self,
-        skip_checkpoints: bool,
-        skip_datasets: bool,
-    ) -> Result<StoreVerification, Error> {
+    /// Removes weights, given by name or digest.
+    pub async fn remove_weights(&self, weights: &str) -> Result<Removed, Error> {
+        let request = pb::DeleteWeightsRequest {
+            weights: weights.into(),
+        };
+        let pb::DeleteWeightsResponse { freed_bytes } = self
+            .unbounded(self.weights_client().delete(request))
+            .await?;
+        Ok(Removed {
+            checkpoints: 0,
+            freed_bytes,
+        })
+    }
+
+    /// All weights, by name.
+    pub async fn weights(&self) -> Result<Vec<WeightsInfo>, Error> {
+        let reply = self
+            .answer(self.weights_client().list(pb::ListWeightsRequest {}))
+            .await?;
+        Ok(reply.weights.into_iter().map(Into::into).collect())
+    }
+
+    /// Has the coordinator read every pack, checkpoint and weights file of its store, but for what is skipped, and compare
+    /// digests.
+    pub async fn verify_store(&self, skip: SkipVerify) -> Result<StoreVerification, Error> {
+        let SkipVerify {
+            checkpoints: skip_checkpoints,
+            datasets: skip_datasets,
+            weights: skip_weights,
+        } = skip;
         let request = pb::VerifyStoreRequest {
             skip_checkpoints,
             skip_datasets,
+            skip_weights,
         };
         let stream = self
             .answer(AdminClient::new(self.channel.clone()).verify(request))
@@ -235,6 +276,16 @@ impl Client {
         })
     }
 
+    /// The raw stream of a backup; [`crate::backup`] verifies and stores it.
+    pub(crate) async fn backup_stream(
+        &self,
+        request: pb::BackupRequest,
+    ) -> Result<Streaming<pb::BackupPart>, Error> {
+        // Copying a large journal takes a while.
+        self.unbounded(AdminClient::new(self.channel.clone()).backup(request))
+            .await
+    }
+
     /// All datasets, by name.
     pub async fn datasets(&self) -> Result<Vec<DatasetInfo>, Error> {
         let reply = self
@@ -243,6 +294,19 @@ impl Client {
         let mut datasets: Vec<DatasetInfo> = reply.datasets.into_iter().map(Into::into).collect();
         datasets.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(datasets)
+    }
+
+    /// All connected workers, in the order in which they joined.
+    pub async fn workers(&self) -> Result<Vec<WorkerInfo>, Error> {
+        let mut client =
+            ClusterClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES);
+        let request = pb::ListWorkersRequest {};
+        let reply = self.answer(client.list_workers(request)).await?;
+        reply
+            .workers
+            .into_iter()
+            .map(WorkerInfo::try_from)
+            .collect()
     }
 
     /// The raw stream of one watch; [`crate::watch::Watcher`] keeps it going.
@@ -287,6 +351,18 @@ impl Client {
             .await
     }
 
+    /// The raw upload of weights; [`crate::weights`] feeds it and converts the reply.
+    pub(crate) async fn create_weights<S>(
+        &self,
+        parts: S,
+    ) -> Result<pb::CreateWeightsResponse, Error>
+    where
+        S: tokio_stream::Stream<Item = pb::CreateWeightsRequest> + Send + 'static,
+    {
+        self.unbounded(self.weights_client().create(Request::new(parts)))
+            .await
+    }
+
     /// The error for a status from this coordinator.
     pub(crate) fn error(&self, status: &Status) -> Error {
         Error::from_status(status, &self.address)
@@ -324,9 +400,24 @@ impl Client {
         DatasetsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES)
     }
 
+    fn weights_client(&self) -> WeightsClient<Channel> {
+        WeightsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES)
+    }
+
     fn checkpoints_client(&self) -> CheckpointsClient<Channel> {
         CheckpointsClient::new(self.channel.clone())
     }
+}
+
+/// What a verification of the coordinator's store leaves out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SkipVerify {
+    /// Checkpoints.
+    pub checkpoints: bool,
+    /// Datasets.
+    pub datasets: bool,
+    /// Weights.
+    pub weights: bool,
 }
 
 /// A verification of the coordinator's store that is under way.

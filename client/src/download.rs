@@ -1,17 +1,14 @@
-//! Fetching a checkpoint: into a temporary file beside the target, verified, and only then renamed.
+//! Fetching a checkpoint.
 
-use std::io::Write;
 use std::path::Path;
 
 use fovea_core::checkpoint::CheckpointInfo;
-use fovea_dataset::leftovers::{self, Names, TemporaryFile};
 use fovea_proto::pb::checkpoint_chunk::Part;
-use sha2::{Digest, Sha256};
 use tonic::{Code, Status};
 
 use crate::client::Client;
 use crate::error::Error;
-use fovea_core::count::{count, plural};
+use crate::receive::{Receiving, check_target};
 
 impl Client {
     /// Fetches the checkpoint of `step`, or the newest, to `target`. A file that is there already is
@@ -30,12 +27,7 @@ impl Client {
         overwrite: bool,
         mut progress: impl FnMut(u64, u64),
     ) -> Result<CheckpointInfo, Error> {
-        let exists = || Error::Exists {
-            path: target.to_owned(),
-        };
-        if !overwrite && target.symlink_metadata().is_ok() {
-            return Err(exists());
-        }
+        check_target(target, overwrite)?;
         // A file that is missing or too short is noticed before anything of it is sent.
         let begun = match self.checkpoint_stream(run_id, step).await {
             Ok(mut stream) => stream.message().await.map(|first| (first, stream)),
@@ -52,16 +44,8 @@ impl Client {
         };
         let info = CheckpointInfo::try_from(info)?;
 
-        let folder = match target.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
-        let parts = Names::new(".fovea-", ".part");
-        // Housekeeping: a folder that cannot be listed does not prevent the fetch.
-        let _ = leftovers::sweep(folder, &parts);
-        let mut file = TemporaryFile::create(folder, &parts).map_err(|e| Error::io(folder, e))?;
-        let mut state = Sha256::new();
-        let mut received = 0u64;
+        let what = format!("the checkpoint of run {run_id} at step {}", info.step);
+        let mut file = Receiving::begin(what, target, overwrite, info.bytes)?;
         progress(0, info.bytes);
         loop {
             let message = match stream.message().await {
@@ -76,46 +60,10 @@ impl Client {
                     "the stream of a checkpoint has a second description".into(),
                 ));
             };
-            received += data.len() as u64;
-            if received > info.bytes {
-                break;
-            }
-            state.update(&data);
-            file.file()
-                .write_all(&data)
-                .map_err(|e| Error::io(target, e))?;
-            progress(received, info.bytes);
+            progress(file.take(&data)?, info.bytes);
         }
-        let damaged = |problem: String| Error::Damaged {
-            what: format!("the checkpoint of run {run_id} at step {}", info.step),
-            problem,
-        };
-        if received != info.bytes {
-            return Err(damaged(format!(
-                "received {}, {} {} announced",
-                count(received, "byte", "bytes"),
-                info.bytes,
-                plural(info.bytes, "was", "were")
-            )));
-        }
-        let digest = hex::encode(state.finalize());
-        if !digest.eq_ignore_ascii_case(&info.sha256) {
-            return Err(damaged(format!(
-                "its SHA-256 is {digest}, {} was announced",
-                info.sha256
-            )));
-        }
-        file.file().sync_all().map_err(|e| Error::io(target, e))?;
-        readable_by_all(file.file()).map_err(|e| Error::io(target, e))?;
-        file.persist(target, overwrite)
-            .map_err(|e| match e.kind() {
-                // It was made while this was fetching.
-                std::io::ErrorKind::AlreadyExists if !overwrite => exists(),
-                _ => Error::io(target, e),
-            })?;
-        std::fs::File::open(folder)
-            .and_then(|f| f.sync_all())
-            .map_err(|e| Error::io(folder, e))?;
+        // A temporary file is private to its owner; the fetched checkpoint is not.
+        file.finish(&info.sha256, 0o644)?;
         Ok(info)
     }
 
@@ -151,16 +99,4 @@ impl Client {
             other => other,
         }
     }
-}
-
-/// A temporary file is private to its owner; the fetched checkpoint is not.
-#[cfg(unix)]
-fn readable_by_all(file: &std::fs::File) -> std::io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    file.set_permissions(std::fs::Permissions::from_mode(0o644))
-}
-
-#[cfg(not(unix))]
-fn readable_by_all(_: &std::fs::File) -> std::io::Result<()> {
-    Ok(())
 }

@@ -20,6 +20,9 @@ pub enum Error {
     /// No channel could be opened.
     #[error(transparent)]
     Channel(ChannelError),
+    /// A certificate, a key or a CA cannot be used or made.
+    #[error("{0}")]
+    Tls(String),
     /// The connection to the coordinator broke.
     #[error("lost the connection to the coordinator at {address}: {reason}")]
     Lost {
@@ -140,6 +143,9 @@ pub enum Error {
     /// A prepared dataset could not be made or read.
     #[error("{0}")]
     Dataset(String),
+    /// A file of weights cannot be read, or is not of GoogLeNet.
+    #[error("{0}")]
+    Weights(String),
     /// A process of the embedded cluster failed.
     #[error("{0}")]
     Cluster(String),
@@ -228,7 +234,7 @@ pub const EXIT_CODES: &str = "\
 Exit codes:
   0    done; the watched run completed or was paused
   1    another error (a file, a process, a broken answer)
-  2    wrong usage, or a run.toml with mistakes
+  2    wrong usage, a run.toml with mistakes, or certificates that one end does not accept
   3    the coordinator cannot be reached, is at a limit, or cannot do it now: try again
   4    the coordinator refused
   5    the run failed
@@ -244,12 +250,9 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage(_) | Error::RunFile(_) => 2,
-            Error::Channel(ChannelError::Address { .. } | ChannelError::Tls { .. }) => 2,
-            Error::Channel(
-                ChannelError::Unreachable { .. }
-                | ChannelError::Limit { .. }
-                | ChannelError::AddressFile { .. },
-            )
+            Error::Tls(_) => 2,
+            Error::Channel(error) if error.is_final() => 2,
+            Error::Channel(_)
             | Error::Lost { .. }
             | Error::Unavailable { .. }
             | Error::LimitReached(_) => 3,
@@ -269,6 +272,7 @@ impl Error {
             | Error::Exists { .. }
             | Error::Io { .. }
             | Error::Dataset(_)
+            | Error::Weights(_)
             | Error::Cluster(_) => 1,
         }
     }
@@ -312,6 +316,10 @@ impl Error {
         if let Some(source) = std::error::Error::source(status) {
             return match cause(source) {
                 Cause::Limit(reason) => Error::LimitReached(reason),
+                Cause::Tls(reason) => Error::Channel(ChannelError::Refused {
+                    address: address.to_owned(),
+                    reason,
+                }),
                 Cause::Broken(reason) => Error::Lost {
                     address: address.to_owned(),
                     reason,

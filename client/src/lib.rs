@@ -3,15 +3,18 @@
 //! Never links libtorch. Wire types stay inside [`client`]; everything else sees the domain's types
 //! and the views of [`view`].
 
+pub mod backup;
 pub mod cli;
 pub mod client;
 pub mod download;
 pub mod error;
 pub mod local;
+mod receive;
 pub mod runfile;
 pub mod upload;
 pub mod view;
 pub mod watch;
+pub mod weights;
 
 pub use client::Client;
 pub use error::Error;

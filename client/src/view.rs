@@ -3,6 +3,8 @@
 //! The serde forms are the `--json` output, so field names are kept stable.
 
 mod store;
+mod weights;
+mod workers;
 
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::run::{EpochResult, StepReport};
@@ -14,6 +16,8 @@ use crate::error::Error;
 pub use store::{
     FileState, Removed, StoreProblem, StoreProgress, StoreReport, StoreSummary, VerifiedCheckpoint,
 };
+pub use weights::{IgnoredInfo, LayerInfo, WeightsInfo};
+pub use workers::{LeftOutInfo, WorkerInfo, WorkerState};
 
 /// Where a run is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -86,12 +90,16 @@ pub struct RunInfo {
     pub dataset_digest: String,
     /// Milliseconds since the Unix epoch.
     pub submitted_at_ms: u64,
+    /// Name of the person who submitted it; empty without TLS.
+    pub submitted_by: String,
     /// The newest step.
     pub progress: Option<StepReport>,
     /// Results by epoch.
     pub epochs: Vec<EpochResult>,
     /// Stored checkpoints by step.
     pub checkpoints: Vec<CheckpointInfo>,
+    /// Workers that are left out of it because of trouble of their own.
+    pub left_out: Vec<LeftOutInfo>,
     /// The run's specification with every default filled in.
     pub spec: RunSpec,
 }
@@ -132,6 +140,8 @@ impl TryFrom<pb::Run> for RunInfo {
             checkpoints,
             dataset_digest,
             submitted_at_ms,
+            left_out,
+            submitted_by,
         } = wire;
         let phase = match pb::Phase::try_from(phase) {
             Ok(pb::Phase::Queued) => Phase::Queued,
@@ -160,7 +170,9 @@ impl TryFrom<pb::Run> for RunInfo {
             validation_samples,
             dataset_digest,
             submitted_at_ms,
+            submitted_by,
             progress: progress.map(Into::into),
+            left_out: left_out.into_iter().map(Into::into).collect(),
             epochs: epochs
                 .into_iter()
                 .map(EpochResult::try_from)

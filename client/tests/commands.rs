@@ -181,48 +181,6 @@ async fn a_bad_run_file_is_exit_2_without_a_coordinator() {
 }
 
 #[tokio::test]
-async fn a_submission_carries_file_overrides_and_weights() {
-    let fake = Fake::default();
-    let address = fake.serve().await;
-    let dir = tempfile::tempdir().unwrap();
-    let dir = std::fs::canonicalize(dir.path()).unwrap();
-    std::fs::create_dir_all(&dir).unwrap();
-    std::fs::write(dir.join("w.safetensors"), b"abc").unwrap();
-    let file = dir.join("run.toml");
-    std::fs::write(
-        &file,
-        "name = \"dr\"\ndataset = \"d\"\n[model]\nweights = \"w.safetensors\"\n",
-    )
-    .unwrap();
-    let args = [
-        "submit",
-        file.to_str().unwrap(),
-        "--set",
-        "train.epochs=7",
-        "--set",
-        "name=x",
-    ];
-    let output = fovea(&address, &args).await;
-    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
-    let printed = stdout(&output);
-    assert!(
-        printed.contains("run x-1 accepted: 7 epochs of 12 steps, dataset d"),
-        "{printed}"
-    );
-    assert!(printed.contains("fovea watch x-1"), "{printed}");
-    let state = fake.0.lock().unwrap();
-    let spec = &state.submitted[0];
-    assert_eq!(spec.name, "x");
-    assert_eq!(spec.train.as_ref().unwrap().epochs, Some(7));
-    let model = spec.model.as_ref().unwrap();
-    assert_eq!(model.weights.as_deref(), dir.join("w.safetensors").to_str());
-    assert_eq!(
-        model.weights_sha256.as_deref(),
-        Some(common::sha256(b"abc").as_str())
-    );
-}
-
-#[tokio::test]
 async fn runs_and_details_read_well() {
     let mut one = run_after("dr-1", Phase::Failed, 2);
     one.reason = "worker a ran out of memory".into();

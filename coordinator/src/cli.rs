@@ -4,12 +4,12 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use fovea_coordinator::{OnStop, ServeError};
+use fovea_coordinator::{OnStop, RestoreError, ServeError};
 use fovea_service::ops::HealthError;
 use fovea_service::{LogFormat, VERSION};
 
-/// Options of the program. Exit codes: 0 stopped as asked; 1 other failures; 2 the command line or
-/// the configuration; 3 the address cannot be listened on; 4 the data folder cannot be used, or
+/// Options of the program. Exit codes: 0 stopped as asked; 1 other failures; 2 the command line, the
+/// configuration or the certificate; 3 the address cannot be listened on; 4 the data folder cannot be used, or
 /// another coordinator has it; 5 stopped by force: by a second signal, or because the stop took too
 /// long.
 #[derive(Debug, Parser)]
@@ -34,6 +34,15 @@ pub struct Args {
     /// after the next start) or hand-over (their workers train on meanwhile)
     #[arg(long, value_name = "WHAT")]
     on_stop: Option<OnStop>,
+    /// The coordinator's certificate (PEM), for TLS
+    #[arg(long, value_name = "FILE")]
+    tls_certificate: Option<String>,
+    /// The private key of the certificate (PEM, mode 0600)
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<String>,
+    /// The cluster's CAs (PEM): they sign who may connect
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<String>,
     /// How log lines look: text or json
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
@@ -59,8 +68,13 @@ pub struct Args {
 }
 
 /// A command to run instead of a coordinator.
-#[derive(Debug, Clone, Copy, clap::Subcommand)]
+#[derive(Debug, Clone, clap::Subcommand)]
 pub enum Command {
+    /// Put the journal of a backup (`fovea admin backup`) into the data folder, which must have none
+    Restore {
+        /// The backup
+        file: PathBuf,
+    },
     /// Ask the running coordinator, at its ops_listen, whether it is ready; exit code 0 if it is, else 1
     Health {
         /// Ask whether it is alive (/livez) instead of ready (/readyz)
@@ -78,7 +92,7 @@ nohup, SIGHUP is ignored.
 Exit codes:
   0  stopped as asked
   1  any other failure
-  2  bad command line or configuration
+  2  bad command line, configuration or certificate
   3  cannot listen on the address
   4  the data folder cannot be used, or another coordinator uses it
   5  stopped by force: a second signal, or the stop took too long";
@@ -94,6 +108,9 @@ impl Args {
             ("listen", self.listen.clone()),
             ("data_dir", self.data_dir.clone()),
             ("on_stop", self.on_stop.map(|on_stop| on_stop.to_string())),
+            ("tls_certificate", self.tls_certificate.clone()),
+            ("tls_key", self.tls_key.clone()),
+            ("tls_ca", self.tls_ca.clone()),
             ("log_format", format),
             ("log_level", self.log_level.clone()),
             ("ops_listen", self.ops_listen.clone()),
@@ -135,6 +152,10 @@ impl Failure {
 
     pub fn serve(error: &ServeError) -> Self {
         Self::new(u8::try_from(error.exit_code()).unwrap_or(1), error)
+    }
+
+    pub fn restore(error: &RestoreError) -> Self {
+        Self::new(error.exit_code(), error)
     }
 
     pub fn health(error: &HealthError) -> Self {

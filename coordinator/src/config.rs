@@ -4,6 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use fovea_security::TlsFiles;
 use fovea_service::{ConfigError, LogFormat, ops};
 use serde::{Deserialize, Serialize};
 
@@ -16,9 +17,15 @@ use crate::stop::{OnStop, StopLimits};
 pub struct Config {
     /// Where to listen, `host:port`: on every address that the host has. Port 0 lets the system choose.
     pub listen: String,
-    /// Folder for the journal, datasets and checkpoints.
+    /// Folder for the journal, datasets, weights and checkpoints.
     pub data_dir: PathBuf,
-    /// Allows listening beyond this machine without TLS: on trusted networks only.
+    /// The coordinator's certificate (PEM); empty: no TLS.
+    pub tls_certificate: PathBuf,
+    /// The certificate's private key (PEM, mode 0600).
+    pub tls_key: PathBuf,
+    /// The cluster's CAs (PEM): they sign who may connect.
+    pub tls_ca: PathBuf,
+    /// Allows listening beyond this machine without TLS: on closed networks only.
     pub allow_insecure: bool,
     /// `text` or `json`.
     pub log_format: LogFormat,
@@ -46,7 +53,7 @@ pub struct Config {
     pub max_watches: u32,
     /// How many of them one client address may have.
     pub max_watches_per_client: u32,
-    /// How many datasets may be uploaded at the same time.
+    /// How many datasets and files of weights may be uploaded at the same time.
     pub max_uploads: u32,
     /// How many of them one client address may upload.
     pub max_uploads_per_client: u32,
@@ -65,6 +72,8 @@ pub struct Config {
     /// How long a run waits for a checkpoint that cannot be read before it goes on from the one
     /// before, seconds.
     pub unreadable_patience_s: u64,
+    /// How long a run waits for enough workers without trouble of their own before it fails, seconds.
+    pub no_worker_patience_s: u64,
     /// Accepts a checkpoint store that is not the one that the journal knows.
     pub accept_store: bool,
     /// Allows a data folder on a network file system.
@@ -80,6 +89,9 @@ impl Default for Config {
         Self {
             listen: "127.0.0.1:7070".into(),
             data_dir: "fovea-data".into(),
+            tls_certificate: PathBuf::new(),
+            tls_key: PathBuf::new(),
+            tls_ca: PathBuf::new(),
             allow_insecure: false,
             log_format: LogFormat::Text,
             log_level: "info".into(),
@@ -103,6 +115,7 @@ impl Default for Config {
             trash_keep_days: 7,
             min_free_mib: 1024,
             unreadable_patience_s: 600,
+            no_worker_patience_s: 600,
             accept_store: false,
             allow_network_data_dir: false,
             ops_listen: String::new(),
@@ -119,6 +132,7 @@ impl Config {
     pub fn validate(&self) -> Result<Vec<SocketAddr>, ConfigError> {
         let bad = |message: String| Err(ConfigError::Value(message));
         self.ops_address()?;
+        let tls = self.tls_files()?;
         if self.data_dir.as_os_str().is_empty() {
             return bad("data_dir is empty: name a folder".into());
         }
@@ -137,6 +151,12 @@ impl Config {
         range(
             "unreadable_patience_s",
             self.unreadable_patience_s,
+            1,
+            604_800,
+        )?;
+        range(
+            "no_worker_patience_s",
+            self.no_worker_patience_s,
             1,
             604_800,
         )?;
@@ -166,11 +186,14 @@ impl Config {
         if addresses.is_empty() {
             return bad(format!("listen: {:?} has no address", self.listen));
         }
-        if !self.allow_insecure && addresses.iter().any(|a| !a.ip().is_loopback()) {
+        let open = addresses.iter().any(|a| !a.ip().is_loopback());
+        if open && tls.is_none() && !self.allow_insecure {
             return bad(format!(
                 "listen is {:?}, which others can reach, and without TLS anybody there could \
-                 command this coordinator. TLS comes later: listen on 127.0.0.1, or set \
-                 allow_insecure = true (FOVEA_ALLOW_INSECURE=true) if the network is trusted",
+                 command this coordinator. Set tls_certificate, tls_key and tls_ca (`fovea certs \
+                 init` makes the files); or listen on 127.0.0.1; or, if the network is closed and \
+                 everybody in it may command the coordinator and read all data, set allow_insecure = \
+                 true (FOVEA_ALLOW_INSECURE=true)",
                 self.listen
             ));
         }
@@ -217,6 +240,15 @@ impl Config {
         Ok(())
     }
 
+    /// The files of TLS; None without TLS.
+    ///
+    /// # Errors
+    /// Some of the three keys are given, and some are not.
+    pub fn tls_files(&self) -> Result<Option<TlsFiles>, ConfigError> {
+        TlsFiles::from_keys(&self.tls_certificate, &self.tls_key, &self.tls_ca)
+            .map_err(ConfigError::Value)
+    }
+
     /// How long the parts of a stop may take.
     pub fn stop_limits(&self) -> StopLimits {
         self.on_stop
@@ -260,7 +292,8 @@ mod tests {
     #[test]
     fn impossible_values_are_refused_by_name() {
         type Change = fn(&mut Config);
-        let cases: [(Change, &str); 12] = [
+        let cases: [(Change, &str); 14] = [
+            (|c| c.tls_key = "k".into(), "tls_certificate and tls_ca"),
             (|c| c.ops_listen = "9090".into(), "ops_listen is \"9090\""),
             (|c| c.listen = "nowhere".into(), "listen"),
             (|c| c.listen = "0.0.0.0:7070".into(), "allow_insecure"),
@@ -275,6 +308,7 @@ mod tests {
             (|c| c.handshake_timeout_s = 0, "handshake_timeout_s"),
             (|c| c.idle_timeout_s = 0, "idle_timeout_s"),
             (|c| c.unreadable_patience_s = 0, "unreadable_patience_s"),
+            (|c| c.no_worker_patience_s = 0, "no_worker_patience_s is 0"),
             (|c| c.data_dir = "".into(), "data_dir"),
         ];
         for (change, named) in cases {
@@ -292,7 +326,17 @@ mod tests {
         config.listen = "[::1]:0".into();
         assert!(config.validate().is_ok());
         config.listen = "0.0.0.0:0".into();
+        assert!(config.validate().is_err());
         config.allow_insecure = true;
+        assert!(config.validate().is_ok());
+        config.allow_insecure = false;
+        for file in [
+            &mut config.tls_certificate,
+            &mut config.tls_key,
+            &mut config.tls_ca,
+        ] {
+            *file = "file".into();
+        }
         assert!(config.validate().is_ok());
     }
 

@@ -4,6 +4,7 @@
 //! DIR/lock             held by the one coordinator that uses DIR
 //! DIR/journal.db       runs, datasets, ledger (`journal`)
 //! DIR/datasets/        prepared datasets, by digest (`store`)
+//! DIR/weights/         weights that runs start from, by digest (`store`)
 //! DIR/checkpoints/     checkpoints, by run (`store`)
 //! ```
 
@@ -43,7 +44,7 @@ pub enum DataDirError {
     },
     /// It is the folder of a store, of a coordinator or not, and no coordinator's own.
     #[error(
-        "data_dir {} holds {IDENTITY} and no {JOURNAL}, so it is a store of checkpoints or datasets; name a folder of its own \
+        "data_dir {} holds {IDENTITY} and no {JOURNAL}, so it is a store of checkpoints, datasets or weights; name a folder of its own \
          with --data-dir, such as the one that {} is in",
         root.display(), root.display()
     )]
@@ -125,6 +126,7 @@ impl DataDir {
             }
             Err(TryLockError::Error(source)) => return Err(fail("lock", &path)(source)),
         }
+        sweep(root);
         Ok(Self {
             root: root.to_owned(),
             _lock: lock,
@@ -147,8 +149,23 @@ impl DataDir {
         }
     }
 
+    /// The folder of the store that the journal calls `kind`.
+    pub(crate) fn store(&self, kind: &str) -> Option<PathBuf> {
+        match kind {
+            "checkpoints" => Some(self.checkpoints()),
+            "datasets" => Some(self.datasets()),
+            "weights" => Some(self.weights()),
+            _ => None,
+        }
+    }
+
     pub(crate) fn datasets(&self) -> PathBuf {
         self.root.join("datasets")
+    }
+
+    /// The weights store's folder.
+    pub(crate) fn weights(&self) -> PathBuf {
+        self.root.join("weights")
     }
 
     pub(crate) fn checkpoints(&self) -> PathBuf {
@@ -192,8 +209,24 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_folder(folder)
 }
 
+/// Removes what a killed coordinator was writing. Housekeeping: what cannot be removed is left.
+fn sweep(root: &Path) {
+    let Ok(entries) = fs::read_dir(root) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let temporary = entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(TEMPORARY.as_bytes());
+        if temporary && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Flushes a folder, so that new files and renames in it survive a power failure.
-fn sync_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
@@ -226,6 +259,22 @@ mod tests {
         // A coordinator that has its journal there goes on.
         fs::write(root.join(JOURNAL), "").unwrap();
         DataDir::open(&root).unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_coordinator_was_writing_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["tmp-backup-1", "tmp-2", "mine", JOURNAL] {
+            fs::write(root.path().join(name), "").unwrap();
+        }
+        fs::create_dir(root.path().join("tmp-folder")).unwrap();
+        let _dir = DataDir::open(root.path()).unwrap();
+        let mut left: Vec<_> = fs::read_dir(root.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, [JOURNAL, "lock", "mine", "tmp-folder"]);
     }
 
     #[test]

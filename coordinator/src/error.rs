@@ -21,6 +21,9 @@ pub enum ApiError {
     /// The dataset is too small for the spec.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// Whoever asks may not do it.
+    #[error("{0}")]
+    Denied(String),
     /// There is no such thing.
     #[error("{0}")]
     NotFound(String),
@@ -161,6 +164,7 @@ impl From<ApiError> for Status {
                 Self::invalid_argument(message)
             }
             ApiError::Precondition(_) => Self::failed_precondition(message),
+            ApiError::Denied(_) => Self::permission_denied(message),
             ApiError::NotFound(_) => Self::not_found(message),
             ApiError::AlreadyExists(_) => Self::already_exists(message),
             ApiError::Conflict(_) | ApiError::Ended(_) => Self::aborted(message),

@@ -11,16 +11,19 @@
 //! ```
 //!
 //! - `services`: wire messages checked and made domain values; nothing is decided there
-//! - `net`: connections, limits
+//! - `net`: connections, TLS handshakes, limits; `access`: who may do what, and the audit log
 //! - `cluster`: sessions and scheduling, one actor
 //! - `run`: one actor for each live run; `fovea_core::run` decides, it carries out
 //! - `catalogue`: the datasets, one actor; `directory`: finding a run, live or ended
 //! - `journal`: what was promised, one thread; `store`: the only code that touches checkpoint and dataset files
+//! - `backup`: copies of the journal for people, and their restoration
 //! - `startup`, `server`: the coordinator's life; `stop`: how it ends; `housekeeping`: free room, trash
 //!
 //! Small actors, each owning its state; none waits for another within a turn. Whatever is acknowledged (an
 //! accepted run, a stored checkpoint, an epoch's result) was on disk before.
 
+mod access;
+mod backup;
 mod blocking;
 mod catalogue;
 mod clock;
@@ -47,6 +50,7 @@ mod stop;
 mod store;
 mod vitals;
 
+pub use backup::{RestoreError, Restored, restore};
 pub use blocking::Panicked;
 pub use cluster::ActorError;
 pub use config::Config;

@@ -6,8 +6,12 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use clap::Parser;
-use fovea_coordinator::{Config, Coordinator, Listeners, OnStop, Vitals, write_atomically};
+use fovea_coordinator::{
+    Config, Coordinator, Listeners, OnStop, Vitals, restore, write_atomically,
+};
+use fovea_security::install_provider;
 use fovea_service::ops::{self, Ops};
+use fovea_service::supervisor::{self, Started};
 use fovea_service::{
     FORCED, Shutdown, VERSION, init_logging, layered, raise_descriptor_limit, warn_misspelt,
 };
@@ -17,6 +21,7 @@ use tracing::{info, warn};
 use cli::{Args, Command, Failure};
 
 fn main() -> ExitCode {
+    install_provider();
     let args = Args::parse();
     match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
@@ -36,8 +41,18 @@ fn run(args: &Args) -> Result<(), Failure> {
         return Ok(());
     }
     let addresses = config.validate().map_err(Failure::config)?;
-    if let Some(Command::Health { live }) = args.command {
-        return ops::command(&config.ops_listen, live).map_err(|e| Failure::health(&e));
+    match &args.command {
+        Some(Command::Health { live }) => {
+            return ops::command(&config.ops_listen, *live).map_err(|e| Failure::health(&e));
+        }
+        Some(Command::Restore { file }) => {
+            let restored = restore(file, &config.data_dir).map_err(|e| Failure::restore(&e))?;
+            for line in restored.report() {
+                println!("{line}");
+            }
+            return Ok(());
+        }
+        None => {}
     }
     init_logging(config.log_format, &config.log_level).map_err(Failure::config)?;
     warn_misspelt::<Config>(std::env::vars());
@@ -86,6 +101,8 @@ async fn serve(args: &Args, config: Config, addresses: &[SocketAddr]) -> Result<
         );
     }
     let vitals = Vitals::new(shutdown.clone());
+    let told = supervisor::notify(vitals.clone(), Started::WhenReady, shutdown.clone());
+    let _supervisor = AbortOnDropHandle::new(tokio::spawn(told));
     // Before the journal is opened, which may take long.
     let _ops = match config.ops_address().map_err(Failure::config)? {
         None => None,
@@ -106,16 +123,22 @@ async fn serve(args: &Args, config: Config, addresses: &[SocketAddr]) -> Result<
     }
     let all: Vec<String> = bound.iter().map(SocketAddr::to_string).collect();
     let all = all.join(" and ");
+    let identity = coordinator.identity().map(|identity| identity.to_string());
+    let speaking = match &identity {
+        Some(identity) => format!("with TLS as {identity}"),
+        None => "in plain text".to_owned(),
+    };
     info!(
         address = all,
         data_dir = %data_dir.display(),
         version = VERSION,
-        "coordinator.listening: listening on {all}"
+        identity,
+        "coordinator.listening: listening on {all} {speaking}"
     );
-    if insecure && bound.iter().any(|address| !address.ip().is_loopback()) {
+    if insecure && identity.is_none() && bound.iter().any(|address| !address.ip().is_loopback()) {
         warn!(
             "coordinator.insecure: listening on {all} without TLS (allow_insecure); whoever \
-             reaches that commands the coordinator"
+             reaches that commands the coordinator and reads all data"
         );
     }
     coordinator

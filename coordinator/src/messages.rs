@@ -5,9 +5,10 @@
 
 use fovea_core::checkpoint::{CheckpointInfo, Fingerprint};
 use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::memory::Memory;
 use fovea_core::metrics::Score;
 use fovea_core::roster::Roster;
-use fovea_core::run::{Heartbeat, Outcome, StepReport};
+use fovea_core::run::{Heartbeat, Outcome, StepReport, Trouble};
 use fovea_core::spec::RunSpec;
 use fovea_core::state::StateId;
 use tokio::sync::oneshot;
@@ -26,6 +27,7 @@ pub(crate) struct Hello {
     pub device: String,
     /// Its GPU; None for a CPU, or if it is not known.
     pub gpu: Option<Gpu>,
+    pub memory: Memory,
     pub version: String,
     /// The run and generation that it has not left yet.
     pub serving: Option<(RunId, u64)>,
@@ -53,8 +55,21 @@ pub(crate) enum WorkerMessage {
     },
     /// It will shut down after its assignment.
     Leaving,
-    /// It is ready to join a run, or cannot (`problem` is not empty).
-    Prepared { run: RunId, problem: String },
+    /// What memory it can use has changed.
+    Memory(Memory),
+    /// It is ready to join a run, or cannot.
+    Prepared {
+        run: RunId,
+        problem: Option<NotPrepared>,
+    },
+}
+
+/// Why a worker cannot join a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NotPrepared {
+    /// The worker's own trouble; None if it may lie elsewhere.
+    pub trouble: Option<Trouble>,
+    pub reason: String,
 }
 
 /// From a worker, about its assignment.

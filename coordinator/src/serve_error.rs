@@ -1,6 +1,7 @@
 //! Why the coordinator stops or does not begin, and its exit codes.
 
-use fovea_service::FORCED;
+use fovea_security::TlsError;
+use fovea_service::{ConfigError, FORCED};
 
 use crate::blocking::Panicked;
 use crate::cluster::ActorError;
@@ -27,6 +28,12 @@ pub enum ServeError {
     /// It cannot act on what it cannot write down.
     #[error("stopped: {0}")]
     Actor(#[from] ActorError),
+    /// The certificate, the key or the CAs.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Some of the configuration's keys of TLS are missing.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The network.
     #[error("the server failed: {0}")]
     Server(String),
@@ -67,9 +74,10 @@ pub enum ServeError {
 }
 
 impl ServeError {
-    /// The program's exit code: 4 for the data folder, 5 for a stop by force, else 1.
+    /// The program's exit code: 2 for configuration and certificates, 4 for the data folder, 5 for a stop by force, else 1.
     pub fn exit_code(&self) -> i32 {
         match self {
+            Self::Tls(_) | Self::Config(_) => 2,
             Self::DataDir(_) | Self::Journal(_) | Self::Store(_) | Self::Slow => 4,
             Self::DrainTimeout { .. } | Self::HandOverTimeout { .. } | Self::JournalNotClosed => {
                 FORCED

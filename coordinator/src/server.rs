@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use fovea_proto::pb::admin_server::AdminServer;
 use fovea_proto::pb::checkpoints_server::CheckpointsServer;
+use fovea_proto::pb::cluster_server::ClusterServer;
 use fovea_proto::pb::datasets_server::DatasetsServer;
 use fovea_proto::pb::runs_server::RunsServer;
+use fovea_proto::pb::weights_server::WeightsServer;
 use fovea_proto::pb::workers_server::WorkersServer;
 use fovea_proto::{CONNECTION_WINDOW, DESCRIPTORS, FRAME, MESSAGE_BYTES, STREAM_WINDOW};
+use fovea_security::{Role, Tls};
 use fovea_service::Shutdown;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -20,13 +23,15 @@ use tonic_health::server::HealthReporter;
 use tower::layer::util::{Identity, Stack};
 use tracing::{error, info, warn};
 
+use crate::access::AccessLayer;
 use crate::cluster::{ActorError, Cluster};
 use crate::config::Config;
 use crate::journal::{Journal, Stats};
 use crate::net::{Budget, GateLayer, Incoming, Limits, Listeners};
 use crate::serve_error::ServeError;
 use crate::services::{
-    AdminService, CheckpointsService, Context, DatasetsService, RunsService, WorkersService,
+    AdminService, CheckpointsService, ClusterService, Context, DatasetsService, RunsService,
+    WeightsService, WorkersService,
 };
 use crate::startup::{self, Opened, Running};
 use crate::stop::OnStop;
@@ -49,6 +54,7 @@ const ERROR_RESETS: usize = 1024;
 pub struct Coordinator {
     opened: Opened,
     config: Arc<Config>,
+    tls: Option<Tls>,
     vitals: Option<Vitals>,
 }
 
@@ -69,18 +75,31 @@ pub async fn serve(
 }
 
 impl Coordinator {
-    /// Creates and locks the data folder, opens journal and stores.
+    /// Reads the certificate if there is one, creates and locks the data folder, opens journal and stores.
     ///
     /// # Errors
-    /// The folder is used by another coordinator, cannot be used, or is not the one that the journal knows.
+    /// The certificate cannot be used. The folder is used by another coordinator, cannot be used, or is not the one that the journal knows.
     pub async fn open(config: Config) -> Result<Self, ServeError> {
+        let tls = match config.tls_files()? {
+            Some(files) => {
+                let is_coordinator = |role| role == Role::Coordinator;
+                Some(Tls::load(files, "a coordinator", is_coordinator)?)
+            }
+            None => None,
+        };
         let config = Arc::new(config);
         let opened = startup::open(Arc::clone(&config)).await?;
         Ok(Self {
             opened,
             config,
+            tls,
             vitals: None,
         })
+    }
+
+    /// Who it is, with TLS.
+    pub fn identity(&self) -> Option<fovea_security::Identity> {
+        self.tls.as_ref().map(Tls::identity)
     }
 
     /// Tells `vitals` when it serves.
@@ -103,12 +122,13 @@ impl Coordinator {
         let Self {
             opened,
             config,
+            tls,
             vitals,
         } = self;
         let Running {
             context,
             mut cluster,
-            tasks: others,
+            tasks: mut others,
             journal,
             dir,
         } = {
@@ -122,8 +142,14 @@ impl Coordinator {
             vitals.serves(actors.downgrade());
         }
         let limits = context.limits.clone();
-        let (router, health) = router(context).await?;
-        let incoming = Incoming::new(listeners.into(), limits, config.deadlines());
+        let access = AccessLayer {
+            identified: tls.is_some(),
+        };
+        let (router, health) = router(context, access).await?;
+        if let Some(tls) = tls.clone() {
+            others.push(tokio::spawn(tls.reload()));
+        }
+        let incoming = Incoming::new(listeners.into(), limits, config.deadlines(), tls);
         let stop = closing.clone();
         let mut server = tokio::spawn(async move {
             let stopped = async move { stop.cancelled().await };
@@ -237,16 +263,21 @@ async fn close_journal(
     }
 }
 
-/// The services behind the gate.
-type Gated = Router<Stack<GateLayer, Identity>>;
+/// The services behind the gate and the table of access.
+type Gated = Router<Stack<AccessLayer, Stack<GateLayer, Identity>>>;
 
 /// Every service, with health and reflection.
-async fn router(context: Context) -> Result<(Gated, HealthReporter), ServeError> {
+async fn router(
+    context: Context,
+    access: AccessLayer,
+) -> Result<(Gated, HealthReporter), ServeError> {
     let broken = |e: tonic_reflection::server::Error| ServeError::Server(e.to_string());
     let runs = RunsServer::new(RunsService(context.clone()));
     let workers = WorkersServer::new(WorkersService(context.clone()));
     let checkpoints = CheckpointsServer::new(CheckpointsService(context.clone()));
     let admin = AdminServer::new(AdminService(context.clone()));
+    let weights = WeightsServer::new(WeightsService(context.clone()));
+    let cluster = ClusterServer::new(ClusterService(context.clone()));
     // A dataset's index comes in one message; nothing else is large.
     let datasets =
         DatasetsServer::new(DatasetsService(context)).max_decoding_message_size(MESSAGE_BYTES);
@@ -261,6 +292,8 @@ async fn router(context: Context) -> Result<(Gated, HealthReporter), ServeError>
         .set_serving::<CheckpointsServer<CheckpointsService>>()
         .await;
     health.set_serving::<AdminServer<AdminService>>().await;
+    health.set_serving::<WeightsServer<WeightsService>>().await;
+    health.set_serving::<ClusterServer<ClusterService>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -278,14 +311,17 @@ async fn router(context: Context) -> Result<(Gated, HealthReporter), ServeError>
         .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
         .http2_max_local_error_reset_streams(Some(ERROR_RESETS))
         .layer(GateLayer)
+        .layer(access)
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(broken)?)
         .add_service(reflection().build_v1alpha().map_err(broken)?)
         .add_service(runs)
         .add_service(datasets)
+        .add_service(weights)
         .add_service(workers)
         .add_service(checkpoints)
-        .add_service(admin);
+        .add_service(admin)
+        .add_service(cluster);
     Ok((router, health))
 }
 
@@ -297,6 +333,9 @@ async fn set_not_serving(health: &HealthReporter) {
     health.set_not_serving::<RunsServer<RunsService>>().await;
     health
         .set_not_serving::<WorkersServer<WorkersService>>()
+        .await;
+    health
+        .set_not_serving::<ClusterServer<ClusterService>>()
         .await;
 }
 
@@ -315,6 +354,9 @@ async fn hand_over(
         .set_not_serving::<CheckpointsServer<CheckpointsService>>()
         .await;
     health.set_not_serving::<AdminServer<AdminService>>().await;
+    health
+        .set_not_serving::<WeightsServer<WeightsService>>()
+        .await;
     if timeout(limit, actors.hand_over()).await.is_ok() {
         return Ok(());
     }

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use fovea_core::ids::RunId;
 use fovea_core::run::Run;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::blocking::blocking;
+use crate::catalogue::weights::{self, WeightsCatalogue};
 use crate::catalogue::{self, Catalogue};
 use crate::clock::Clock;
 use crate::cluster::{self, ActorError};
@@ -25,11 +27,14 @@ use crate::net::Limits;
 use crate::run::RunContext;
 use crate::serve_error::ServeError;
 use crate::services::Context;
-use crate::store::{CheckpointStore, DatasetStore, OpenError, StoreError, StoreOptions};
+use crate::store::{
+    CheckpointStore, DatasetStore, OpenError, StoreError, StoreOptions, WeightsStore,
+};
 
 /// Names of the stores in the journal.
 const CHECKPOINTS: &str = "checkpoints";
 const DATASETS: &str = "datasets";
+const WEIGHTS: &str = "weights";
 
 /// Runs that are read from the journal at a time.
 const PAGE: usize = 200;
@@ -47,6 +52,8 @@ pub(crate) struct Opened {
     checkpoints: CheckpointStore,
     datasets: DatasetStore,
     catalogue: Catalogue,
+    weights: WeightsStore,
+    weights_catalogue: WeightsCatalogue,
     dir: DataDir,
 }
 
@@ -97,13 +104,23 @@ pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
         Err(error) => return refused(journal, error).await,
     };
     let (folder, id, named) = (dir.datasets(), known(DATASETS), recovered.datasets.len());
-    let opened =
-        blocking(move || DatasetStore::open(&folder, id.as_deref(), named, options)).await?;
+    let with = options.clone();
+    let opened = blocking(move || DatasetStore::open(&folder, id.as_deref(), named, with)).await?;
     let (datasets, datasets_id) = match opened {
         Ok(opened) => opened,
         Err(error) => return refused(journal, error).await,
     };
-    for (kind, id) in [(CHECKPOINTS, checkpoints_id), (DATASETS, datasets_id)] {
+    let (folder, id) = (dir.weights(), known(WEIGHTS));
+    let opened = blocking(move || WeightsStore::open(&folder, id.as_deref(), options)).await?;
+    let (weights, weights_id) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return refused(journal, error).await,
+    };
+    for (kind, id) in [
+        (CHECKPOINTS, checkpoints_id),
+        (DATASETS, datasets_id),
+        (WEIGHTS, weights_id),
+    ] {
         if known(kind).as_ref() != Some(&id) {
             info!(
                 kind,
@@ -118,6 +135,8 @@ pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
     }
     let (files, named) = (datasets.clone(), std::mem::take(&mut recovered.datasets));
     let catalogue = blocking(move || Catalogue::read(&files, named)).await?;
+    let files = weights.clone();
+    let weights_catalogue = blocking(move || WeightsCatalogue::read(&files)).await?;
     let store = checkpoints.clone();
     let stored = blocking(move || store.unlisted_runs(&BTreeSet::new())).await?;
     recovered.next_run = unused_number(recovered.next_run, &stored);
@@ -129,6 +148,8 @@ pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
         checkpoints,
         datasets,
         catalogue,
+        weights,
+        weights_catalogue,
         dir,
     })
 }
@@ -143,19 +164,23 @@ impl Opened {
             checkpoints,
             datasets: dataset_files,
             catalogue,
+            weights: weight_files,
+            weights_catalogue,
             dir,
         } = self;
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
         let (datasets, catalogue_task) =
             catalogue::start(catalogue, dataset_files.clone(), journal.clone());
+        let (weights, weights_task) = weights::start(weights_catalogue, weight_files.clone());
         let (room, housekeeping_task) = housekeeping::start(
             checkpoints.clone(),
             config.min_free_mib << 20,
             closing.clone(),
         );
+        let clock = Clock::start();
         let runs = |reports| RunContext {
             config: Arc::clone(&config),
-            clock: Clock::start(),
+            clock,
             journal: journal.clone(),
             store: checkpoints.clone(),
             reports,
@@ -167,18 +192,23 @@ impl Opened {
                 next_run: recovered.next_run,
                 recovered: recovered.live,
                 catalogue: datasets.watch(),
+                weights: weights.watch(),
                 room,
             },
             runs,
         );
         let context = Context {
             config,
+            clock,
             runs: Directory {
                 cluster,
                 journal: journal.clone(),
             },
             datasets,
             dataset_files,
+            weights,
+            weight_files,
+            checking: Arc::new(Semaphore::new(1)),
             checkpoints,
             limits,
             tasks,
@@ -187,7 +217,7 @@ impl Opened {
         Running {
             context,
             cluster: cluster_task,
-            tasks: vec![catalogue_task, housekeeping_task],
+            tasks: vec![catalogue_task, weights_task, housekeeping_task],
             journal,
             dir,
         }

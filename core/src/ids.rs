@@ -95,6 +95,12 @@ name_id!(
     DatasetName,
     "dataset name"
 );
+name_id!(
+    /// The name of stored weights, unique at one coordinator. One that [`WeightsRef`](crate::weights::WeightsRef) would
+    /// take for a path is refused where names are given.
+    WeightsName,
+    "weights name"
+);
 
 impl RunId {
     /// The number at its end, which the coordinator gives: ids are NAME-NUMBER. None: it has none, or one that no

@@ -31,12 +31,14 @@ mod lineage;
 mod liveness;
 mod membership;
 mod results;
+mod trouble;
 mod types;
 
 pub use crate::state::StateId;
 pub use adopt::{Adopted, FoundCheckpoint};
 pub use availability::Limits;
 pub use lineage::Rewind;
+pub use trouble::{LeftOut, Trouble};
 pub use types::{
     Effect, EpochResult, Event, Extent, Heartbeat, Next, Outcome, Phase, RunError, StepPhases,
     StepReport, Stopping, without_event_name,
@@ -53,6 +55,7 @@ use crate::roster::Roster;
 use crate::spec::RunSpec;
 use availability::Availability;
 use liveness::Liveness;
+use trouble::Troubles;
 
 /// The run fails after so many failures in a row that workers reported, without progress between them.
 const FUTILE_FAILURES: u32 = 5;
@@ -78,6 +81,9 @@ pub struct Run {
     pub extent: Extent,
     /// Milliseconds since the Unix epoch.
     pub submitted_at_ms: u64,
+    /// Name of the person who submitted it; None without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub submitted_by: Option<String>,
     /// Where it is.
     #[serde(flatten)]
     pub phase: Phase,
@@ -123,6 +129,9 @@ pub struct Run {
     /// What keeps it from being started.
     #[serde(skip)]
     availability: Availability,
+    /// Workers with trouble of their own.
+    #[serde(skip)]
+    troubles: Troubles,
     /// Set by the coordinator from its configuration, after it made or read the run.
     #[serde(skip)]
     pub limits: Limits,
@@ -145,6 +154,7 @@ impl Run {
             dataset_digest,
             extent,
             submitted_at_ms: now_ms,
+            submitted_by: None,
             phase: Phase::Queued { reason: None },
             generation: 0,
             epochs: Vec::new(),
@@ -162,6 +172,7 @@ impl Run {
             losses: BTreeMap::new(),
             liveness: Liveness::default(),
             availability: Availability::default(),
+            troubles: Troubles::default(),
             limits: Limits::default(),
         }
     }

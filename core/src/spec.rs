@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::DatasetName;
 use crate::schedule::{Policy, Schedule};
+use crate::weights::{WeightsRef, is_sha256};
 
 /// A run, as a person writes it. Every key but `name` and `dataset` has a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,11 +35,11 @@ pub struct RunSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSpec {
-    /// Path of a .caffemodel or .safetensors file on the workers; empty: train from scratch. The client makes a relative
-    /// path absolute, starting from the folder of run.toml.
+    /// Weights that the coordinator stores, by name or as `sha256:DIGEST`; empty: train from scratch. In run.toml also
+    /// the path of a .caffemodel or .safetensors file, which the client adds to the coordinator's weights.
     pub weights: String,
-    /// SHA-256 of that file in hexadecimal; empty: not compared. The client fills it in if it can read the file, so that
-    /// all workers start from the same bytes.
+    /// SHA-256 of these weights in hexadecimal. The coordinator fills it in, and workers fetch them by it; if it is
+    /// given, it must be right.
     pub weights_sha256: String,
     /// Initial weights of layers that the file does not hold.
     pub init: Init,
@@ -260,14 +261,12 @@ impl RunSpec {
         p.check("model.dropout", (0.0..1.0).contains(&m.dropout), || {
             format!("{} is not in 0 <= dropout < 1", m.dropout)
         });
-        p.check("model.weights", m.weights.len() <= 4096, || {
-            "the path is longer than 4096 bytes".into()
-        });
+        if let Err(e) = WeightsRef::parse(&m.weights) {
+            p.add("model.weights", e.to_string());
+        }
         p.check(
             "model.weights_sha256",
-            m.weights_sha256.is_empty()
-                || (m.weights_sha256.len() == 64
-                    && m.weights_sha256.chars().all(|c| c.is_ascii_hexdigit())),
+            m.weights_sha256.is_empty() || is_sha256(&m.weights_sha256),
             || "give the SHA-256 as 64 hex digits, or leave it out".into(),
         );
         if let Err(e) = crate::googlenet::FlatLayout::new(m.classes.clamp(2, 5), &m.frozen) {

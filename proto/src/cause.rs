@@ -7,6 +7,8 @@
 
 use std::error::Error;
 
+use fovea_security::Refusal;
+
 /// hyper's text for a connection that ended before the request was sent. The GOAWAY of a coordinator at its limit may
 /// have come in between and is lost then.
 const CLOSED: &str = "connection closed";
@@ -14,12 +16,18 @@ const CLOSED: &str = "connection closed";
 /// Begins the coordinator's reason in a GOAWAY.
 const REFUSED: &str = "connection refused: ";
 
+/// Begins what a coordinator with TLS tells a client that speaks plain text, in a GOAWAY.
+pub const TLS_ONLY: &str = "TLS only: ";
+
 /// Why a connection broke, or why there is none.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Cause {
     /// The coordinator refused it because a limit is reached; its reason.
     #[error("the coordinator is at a limit: {0}")]
     Limit(String),
+    /// The two ends do not accept each other's certificates, or one of them speaks plain text.
+    #[error("{0}")]
+    Tls(String),
     /// Anything else.
     #[error("{0}")]
     Broken(String),
@@ -27,6 +35,13 @@ pub enum Cause {
 
 /// The cause at the end of the chain that begins with `error`.
 pub fn cause(error: &(dyn Error + 'static)) -> Cause {
+    if let Some(refusal) = Refusal::find(error) {
+        let text = refusal.by("the coordinator");
+        return match refusal.is_final() {
+            true => Cause::Tls(text),
+            false => Cause::Broken(text),
+        };
+    }
     let mut last = error;
     while let Some(source) = last.source() {
         last = source;
@@ -43,19 +58,37 @@ pub fn describe(status: &tonic::Status) -> String {
     }
 }
 
+/// Why the two ends of a connection do not accept each other, if that is what a status of this end says.
+pub fn tls_refusal(status: &tonic::Status) -> Option<String> {
+    match cause(status.source()?) {
+        Cause::Tls(reason) => Some(reason),
+        Cause::Limit(_) | Cause::Broken(_) => None,
+    }
+}
+
 /// The cause that the text of an innermost error names.
 fn cause_in(text: &str) -> Cause {
-    if let Some(reason) = goaway(text).and_then(|data| data.strip_prefix(REFUSED).map(sentence)) {
-        return Cause::Limit(reason);
+    if let Some(data) = goaway(text) {
+        if let Some(reason) = limit(&data) {
+            return Cause::Limit(reason);
+        }
+        if let Some(reason) = data.strip_prefix(TLS_ONLY) {
+            return Cause::Tls(sentence(reason));
+        }
     }
     if text == CLOSED {
         return Cause::Broken(
             "it was closed before the request was sent; the coordinator may be at its limit of connections \
-             (max_connections)"
+             (max_connections), or speak TLS only"
                 .into(),
         );
     }
     Cause::Broken(status(text).unwrap_or_else(|| text.to_owned()))
+}
+
+/// The reason of a coordinator that refuses a connection because a limit is reached.
+pub(crate) fn limit(goodbye: &str) -> Option<String> {
+    goodbye.strip_prefix(REFUSED).map(sentence)
 }
 
 /// The data of a GOAWAY that was received, from the text of h2's error.
@@ -122,6 +155,9 @@ mod tests {
         ] {
             assert_eq!(cause_in(text), expected);
         }
+        let tls =
+            r#"connection error received: not a result of an error (b"TLS only: write https://.")"#;
+        assert_eq!(cause_in(tls), Cause::Tls("write https://".into()));
         // A GOAWAY of another kind, one that this side sent, and one that is cut off.
         for text in [
             r#"connection error received: not a result of an error (b"max_age")"#,

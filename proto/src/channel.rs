@@ -4,10 +4,12 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use fovea_security::{Refusal, Tls};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::PROTOCOL;
-use crate::cause::{Cause, cause};
+use crate::cause::{Cause, cause, limit};
+use crate::tls::Connector;
 
 /// Begins an address that is in a file.
 const FILE: &str = "file:";
@@ -17,12 +19,25 @@ const FILE: &str = "file:";
 pub enum ChannelError {
     /// Not an address.
     #[error(
-        "{address:?} is not a coordinator's address; write it as http://host:port, or file:PATH of a file that holds it"
+        "{address:?} is not a coordinator's address; write it as https://host:port (http:// without TLS), or file:PATH \
+         of a file that holds it"
     )]
     Address { address: String },
-    /// TLS is not there yet.
-    #[error("{address:?}: https is not supported yet; use http:// on a trusted network")]
-    Tls { address: String },
+    /// The address asks for TLS, and there is no certificate.
+    #[error(
+        "{address} is an address with TLS, which needs tls_certificate, tls_key and tls_ca: set them (`fovea certs \
+         issue` makes the files), or write http:// if the coordinator has no TLS"
+    )]
+    NoCertificate { address: String },
+    /// There is a certificate, and the address asks for plain text.
+    #[error(
+        "{address} is an address without TLS, and tls_certificate, tls_key and tls_ca are set: write https://, or \
+         remove these three if the coordinator has no TLS"
+    )]
+    PlainAddress { address: String },
+    /// The two ends do not accept each other, or one of them speaks plain text.
+    #[error("no connection with the coordinator at {address}: {reason}")]
+    Refused { address: String, reason: String },
     /// The file that should hold the address.
     #[error(
         "cannot read the coordinator's address from {}: {problem}; the coordinator writes it with --address-file",
@@ -81,13 +96,22 @@ impl<'a> UserAgent<'a> {
     }
 }
 
-/// Connects to the coordinator at `address` (`http://host:port`, just `host:port`, or `file:PATH` of a file that holds
-/// one of these), waiting at most `timeout`. A file is read again at each call, so that a coordinator may come back on
-/// another machine.
+/// [`connect_with`] without TLS.
+pub async fn connect(address: &str, timeout: Duration) -> Result<Channel, ChannelError> {
+    connect_with(address, None, timeout).await
+}
+
+/// Connects to the coordinator at `address`, waiting at most `timeout`: `https://host:port` with TLS, `http://host:port`
+/// without, just `host:port`, or `file:PATH` of a file that holds one of these. A file is read again at each call, so that
+/// a coordinator may come back on another machine.
 ///
 /// The channel names Fovea's version and the protocol's in every request ([`user_agent`]).
-/// Keep-alive pings detect a dead peer even when nothing is being sent. TLS will be configured here.
-pub async fn connect(address: &str, timeout: Duration) -> Result<Channel, ChannelError> {
+/// Keep-alive pings detect a dead peer even when nothing is being sent.
+pub async fn connect_with(
+    address: &str,
+    tls: Option<&Tls>,
+    timeout: Duration,
+) -> Result<Channel, ChannelError> {
     let from_file;
     let address = match address.strip_prefix(FILE) {
         // `file:///path` is a path, too.
@@ -101,21 +125,19 @@ pub async fn connect(address: &str, timeout: Duration) -> Result<Channel, Channe
     let bad = || ChannelError::Address {
         address: address.to_owned(),
     };
-    if address.starts_with("https://") {
-        return Err(ChannelError::Tls {
-            address: address.to_owned(),
-        });
-    }
-    let uri = if address.contains("://") {
-        address.to_owned()
-    } else {
-        format!("http://{address}")
+    let own = || address.to_owned();
+    let uri = match (address.split_once("://"), tls) {
+        (Some(("https", _)), None) => return Err(ChannelError::NoCertificate { address: own() }),
+        (Some(("http", _)), Some(_)) => return Err(ChannelError::PlainAddress { address: own() }),
+        (Some(_), _) => own(),
+        (None, Some(_)) => format!("https://{address}"),
+        (None, None) => format!("http://{address}"),
     };
     let endpoint = Endpoint::from_shared(uri).map_err(|_| bad())?;
     if endpoint.uri().host().is_none() || endpoint.uri().port().is_none() {
         return Err(bad());
     }
-    endpoint
+    let endpoint = endpoint
         .user_agent(user_agent())
         .map_err(|_| bad())?
         .connect_timeout(timeout)
@@ -127,16 +149,42 @@ pub async fn connect(address: &str, timeout: Duration) -> Result<Channel, Channe
         .max_frame_size(FRAME)
         .http2_keep_alive_interval(Duration::from_secs(5))
         .keep_alive_timeout(Duration::from_secs(10))
-        .keep_alive_while_idle(true)
-        .connect()
-        .await
-        .map_err(|e| {
-            let address = address.to_owned();
-            match cause(&e) {
-                Cause::Limit(reason) => ChannelError::Limit { address, reason },
-                Cause::Broken(reason) => ChannelError::Unreachable { address, reason },
-            }
-        })
+        .keep_alive_while_idle(true);
+    let connected = match tls {
+        Some(tls) => {
+            let connector = Connector::new(tls.clone(), timeout);
+            endpoint.connect_with_connector(connector).await
+        }
+        None => endpoint.connect().await,
+    };
+    connected.map_err(|error| failure(own(), &error))
+}
+
+/// Why there is no connection.
+fn failure(address: String, error: &tonic::transport::Error) -> ChannelError {
+    if let Some(Refusal::PlainText { reason: Some(text) }) = Refusal::find(error)
+        && let Some(reason) = limit(&text)
+    {
+        return ChannelError::Limit { address, reason };
+    }
+    match cause(error) {
+        Cause::Limit(reason) => ChannelError::Limit { address, reason },
+        Cause::Tls(reason) => ChannelError::Refused { address, reason },
+        Cause::Broken(reason) => ChannelError::Unreachable { address, reason },
+    }
+}
+
+impl ChannelError {
+    /// Whether another attempt would meet the same, unless somebody changes addresses or certificates.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Address { .. }
+            | Self::NoCertificate { .. }
+            | Self::PlainAddress { .. }
+            | Self::Refused { .. } => true,
+            Self::AddressFile { .. } | Self::Unreachable { .. } | Self::Limit { .. } => false,
+        }
+    }
 }
 
 /// Whether an address is that of a file that holds the address.

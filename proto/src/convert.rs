@@ -6,6 +6,8 @@ mod run;
 mod spec;
 mod worker;
 
+pub use worker::trouble_from_wire;
+
 /// A wire message that does not make sense. `field` is its path in the message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]

@@ -7,12 +7,14 @@ mod cause;
 mod channel;
 mod codec;
 mod convert;
+mod tls;
 
-pub use cause::{Cause, cause, describe};
+pub use cause::{Cause, TLS_ONLY, cause, describe, tls_refusal};
 pub use channel::{
-    CONNECTION_WINDOW, ChannelError, FRAME, STREAM_WINDOW, UserAgent, connect, is_file, user_agent,
+    CONNECTION_WINDOW, ChannelError, FRAME, STREAM_WINDOW, UserAgent, connect, connect_with,
+    is_file, user_agent,
 };
-pub use convert::ConvertError;
+pub use convert::{ConvertError, trouble_from_wire};
 
 /// Generated from `proto/fovea/v1/*.proto`, where every message and field is documented.
 #[allow(missing_docs, clippy::all)]

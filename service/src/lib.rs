@@ -7,6 +7,7 @@ mod logging;
 pub mod ops;
 mod random;
 mod shutdown;
+pub mod supervisor;
 
 pub use config::{ConfigError, layered, misspelt, warn_misspelt};
 pub use descriptors::{descriptor_limit, open_descriptors, raise_descriptor_limit};

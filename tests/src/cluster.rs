@@ -6,9 +6,11 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use fovea_proto::pb::run_event::Event;
-use fovea_proto::{MESSAGE_BYTES, connect, pb};
+use fovea_proto::{MESSAGE_BYTES, connect_with, pb};
+use fovea_security::Role;
 use tonic::transport::Channel;
 
+use crate::certificates::{self, Certificates};
 use crate::launch::{self, CoordinatorOptions};
 use crate::process::{Process, binary};
 
@@ -21,6 +23,8 @@ pub struct Cluster {
     /// How the coordinator is started; its address stays the same.
     pub options: CoordinatorOptions,
     address: String,
+    /// Of a cluster with TLS.
+    certificates: Option<Certificates>,
     /// The coordinator; replaced by a restart.
     pub coordinator: Process,
     /// The workers in the order of their start.
@@ -35,6 +39,21 @@ impl Cluster {
         Self::start_with(dir, workers, CoordinatorOptions::new(dir))
     }
 
+    /// The same with TLS. Tests talk to it as an admin.
+    pub fn start_secure(dir: &Path, workers: usize) -> Self {
+        let made = Certificates::create(dir.join("certs"));
+        let mut options = CoordinatorOptions::new(dir);
+        options
+            .environment
+            .extend(certificates::environment(&made.coordinator()));
+        let mut cluster = Self::start_with(dir, 0, options);
+        cluster.certificates = Some(made);
+        for _ in 0..workers {
+            cluster.add_worker();
+        }
+        cluster
+    }
+
     /// The same with a coordinator that is started with `options`, which must name `dir`.
     pub fn start_with(dir: &Path, workers: usize, mut options: CoordinatorOptions) -> Self {
         let (coordinator, address) = options.start("coordinator.log");
@@ -43,6 +62,7 @@ impl Cluster {
             dir: dir.to_owned(),
             options,
             address,
+            certificates: None,
             coordinator,
             workers: Vec::new(),
             started: 0,
@@ -76,13 +96,26 @@ impl Cluster {
         &self.address
     }
 
+    /// Starts one more worker on the CPU, with its data below a folder of its own.
+    pub fn add_worker_in(&mut self, dir: &Path) {
+        self.start_worker("cpu", dir, &[]);
+    }
+
     /// Starts one more worker on `device`, with more in its environment.
-    pub fn add_worker_on(&mut self, device: &str, environment: &[(&str, &str)]) {
+    pub fn add_worker_on(&mut self, device: &str, variables: &[(&str, &str)]) {
+        let dir = self.dir.clone();
+        self.start_worker(device, &dir, variables);
+    }
+
+    fn start_worker(&mut self, device: &str, dir: &Path, variables: &[(&str, &str)]) {
         let number = self.started;
         self.started += 1;
         let name = format!("w{number}");
-        let mut command = launch::worker_on(device, &self.worker, &self.dir, &self.address, &name);
-        command.envs(environment.iter().copied());
+        let mut command = launch::worker_on(device, &self.worker, dir, &self.url(), &name);
+        if let Some(made) = &self.certificates {
+            command.envs(certificates::environment(&made.member(Role::Worker, &name)));
+        }
+        command.envs(variables.iter().copied());
         let log = self.dir.join(format!("worker-{number}.log"));
         self.workers.push(Process::start(command, log));
     }
@@ -90,6 +123,22 @@ impl Cluster {
     /// Starts the coordinator again, at the same address with the same data.
     pub fn restart_coordinator(&mut self) {
         (self.coordinator, _) = self.options.start("coordinator-again.log");
+    }
+
+    /// The certificates of a cluster with TLS.
+    ///
+    /// # Panics
+    /// If it has none.
+    pub fn certificates(&self) -> &Certificates {
+        self.certificates.as_ref().expect("a cluster with TLS")
+    }
+
+    /// The coordinator's address with its scheme.
+    pub fn url(&self) -> String {
+        match self.certificates {
+            Some(_) => format!("https://{}", self.address),
+            None => format!("http://{}", self.address),
+        }
     }
 
     /// The folder of the coordinator's checkpoints.
@@ -105,7 +154,12 @@ impl Cluster {
     /// Runs `fovea` against this cluster, whatever comes of it.
     pub fn try_fovea(&self, args: &[&str]) -> Output {
         Command::new(binary("fovea"))
-            .args(["--coordinator", &format!("http://{}", self.address)])
+            .args(["--coordinator", &self.url()])
+            .envs(
+                self.certificates
+                    .iter()
+                    .flat_map(|c| certificates::environment(&c.admin())),
+            )
             .args(args)
             .output()
             .expect("fovea starts")
@@ -125,11 +179,31 @@ impl Cluster {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// Runs `fovea` against this cluster again and again until its standard output is such that `holds`.
+    ///
+    /// # Panics
+    /// If it fails, or if that takes too long.
+    pub fn fovea_until(&self, args: &[&str], holds: impl Fn(&str) -> bool) -> String {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let text = self.fovea(args);
+            if holds(&text) {
+                return text;
+            }
+            assert!(
+                Instant::now() < end,
+                "fovea {args:?} after {DEADLINE:?}: {text}"
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// A channel to the coordinator.
     pub async fn channel(&self) -> Channel {
         let end = Instant::now() + Duration::from_secs(20);
+        let tls = self.certificates.as_ref().map(Certificates::admin_tls);
         loop {
-            match connect(&self.address, Duration::from_secs(5)).await {
+            match connect_with(&self.address, tls.as_ref(), Duration::from_secs(5)).await {
                 Ok(channel) => return channel,
                 Err(e) => assert!(Instant::now() < end, "{e}"),
             }

@@ -165,12 +165,13 @@ fn chown_all(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The command that starts a worker on the CPU with its data in `dir`.
+/// The command that starts a worker on the CPU with its data in `dir`, for the coordinator at this `host:port`.
 pub fn worker(dir: &Path, coordinator: &str, name: &str) -> Command {
-    worker_on("cpu", &binary("fovea-worker"), dir, coordinator, name)
+    let url = format!("http://{coordinator}");
+    worker_on("cpu", &binary("fovea-worker"), dir, &url, name)
 }
 
-/// The same of this `program`, on a device of the caller's choice.
+/// The same of this `program`, on a device of the caller's choice, for the coordinator at this URL.
 pub fn worker_on(
     device: &str,
     program: &Path,
@@ -180,7 +181,7 @@ pub fn worker_on(
 ) -> Command {
     let mut command = Command::new(program);
     command
-        .args(["--coordinator", &format!("http://{coordinator}")])
+        .args(["--coordinator", coordinator])
         .arg("--data-dir")
         .arg(dir.join("worker-data"))
         .args(["--name", name, "--device", device]);

@@ -3,6 +3,7 @@
 //! Every wait is for an event (a file, a message of a stream, the end of a process) and has a deadline. A sleep is either
 //! the fault itself (a process that is stopped for 400 ms) or the pause between two polls.
 
+pub mod certificates;
 pub mod chaos;
 mod cluster;
 pub mod coordinator_bench;
@@ -12,6 +13,7 @@ pub mod launch;
 pub mod process;
 mod soft_gpu;
 
+pub use certificates::Certificates;
 pub use cluster::{Cluster, tensors};
 pub use fixture::{shared, synthetic_dataset};
 pub use process::{Process, binary};

@@ -7,12 +7,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The crates that log.
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 10] = [
     "core",
     "dataset",
     "proto",
+    "security",
     "service",
     "kernels",
+    "weights",
     "coordinator",
     "worker",
     "client",

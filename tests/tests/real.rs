@@ -35,11 +35,13 @@ async fn real_photographs_are_learnt_from() {
         .join("weights/bvlc_googlenet_trunk_v1.caffemodel")
         .canonicalize()
         .expect("the weights are beside the photographs");
+    let weights = weights.to_str().expect("UTF-8");
+    cluster.fovea(&["weights", "add", weights, "--name", "bvlc"]);
     let spec = pb::RunSpec {
         name: "real".into(),
         dataset: "fundus".into(),
         model: Some(pb::ModelSpec {
-            weights: Some(weights.display().to_string()),
+            weights: Some("bvlc".into()),
             frozen: Some(pb::LayerList {
                 names: ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"]
                     .map(String::from)

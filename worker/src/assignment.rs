@@ -1,5 +1,6 @@
 //! One assignment from beginning to end: fetch its data, train on the device, upload checkpoints.
 
+use std::fs::File;
 use std::future::pending;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,6 +11,7 @@ use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::googlenet::FlatLayout;
 use fovea_core::ids::RunId;
 use fovea_core::run::Outcome;
+use fovea_core::spec::RunSpec;
 use fovea_proto::pb;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -20,7 +22,7 @@ use crate::cache::CacheError;
 use crate::checkpoint;
 use crate::context::Context;
 use crate::fetch::{Fetched, Refusal, Rest, rank_of, spec_of};
-use crate::job::{Ended, FetchCheckpoint, FetchError, Job, JobEvent};
+use crate::job::{Ended, FetchCheckpoint, FetchError, FetchWeights, Job, JobEvent};
 use crate::link::{Refused, delays};
 use crate::progress::Progress;
 use crate::training::{Control, Snapshot};
@@ -117,6 +119,12 @@ impl Prepared {
         FlatLayout::new(spec.model.classes, &spec.model.frozen).map_err(Refusal::fatal)?;
         let fetched =
             Fetched::new(context, &spec, &dataset_digest, &roster, rank, &progress).await?;
+        let may_need = checkpoint.is_none() && context.device.held_run().as_ref() != Some(&run);
+        if may_need && !spec.model.weights.is_empty() {
+            fetch_ahead(context, &spec, &progress).await;
+        }
+        let weights = (!spec.model.weights.is_empty())
+            .then(|| weights_fetcher(context, &spec, control.clone(), progress.clone()));
         let plan = fetched.plan.clone();
         let (data, rest) = fetched.open(context, &progress);
         let (start, began) = oneshot::channel();
@@ -133,6 +141,7 @@ impl Prepared {
             key,
             mesh: context.mesh.clone(),
             checkpoint,
+            weights,
             next_epoch: first_epoch,
             data,
             control,
@@ -268,8 +277,76 @@ fn fetcher(
                 () = control.wait_withdrawn() => Err(FetchError::Cancelled),
                 fetched = fetch => fetched.map_err(|error| match error.refusal() {
                     Some(Refused::Corrupt) => FetchError::Blocked(error.to_string()),
-                    _ => FetchError::Failed(error.to_string()),
+                    _ => match error.trouble() {
+                        Some(trouble) => FetchError::Own(trouble, error.to_string()),
+                        None => FetchError::Failed(error.to_string()),
+                    },
                 }),
+            }
+        })
+    })
+}
+
+/// Fetches the run's first weights, so that no peer waits for a download while the members agree on a state. A failure
+/// counts only if they turn out to be needed, because no member holds the state.
+async fn fetch_ahead(context: &Context, spec: &RunSpec, progress: &Progress) {
+    if let Err(error) = fetch_weights(context, spec, progress).await {
+        warn!(
+            "weights.not_fetched: the run's first weights cannot be fetched now: {error}; they are needed unless a member \
+             holds the run's state"
+        );
+    }
+}
+
+/// Fetches the file of the run's first weights.
+async fn fetch_weights(
+    context: &Context,
+    spec: &RunSpec,
+    progress: &Progress,
+) -> Result<File, FetchError> {
+    let (name, sha256) = (&spec.model.weights, &spec.model.weights_sha256);
+    if sha256.is_empty() {
+        // As older versions accepted.
+        return Err(FetchError::Blocked(format!(
+            "the run names the weights {name} without their SHA-256, and workers open no path that a run names; `fovea weights \
+             add {name}`, cancel this run, and submit it again"
+        )));
+    }
+    let fetched = context
+        .with_cache("fetching the first weights", progress, |cache| async move {
+            cache.weights(sha256).await
+        })
+        .await;
+    fetched.map_err(|error| match error.trouble() {
+        _ if error.is_blocked() => FetchError::Blocked(error.to_string()),
+        Some(trouble) => FetchError::Own(trouble, error.to_string()),
+        None => FetchError::Failed(error.to_string()),
+    })
+}
+
+/// Fetches the first weights for the device's thread, which blocks on them.
+fn weights_fetcher(
+    context: &Context,
+    spec: &RunSpec,
+    control: Control,
+    progress: Progress,
+) -> FetchWeights {
+    let runtime = Handle::current();
+    let (context, spec) = (context.clone(), spec.clone());
+    Box::new(move || {
+        // A stop that came before takes effect after the first step, when there is a state to keep.
+        let stopping = control.stopping();
+        let over = async {
+            match stopping {
+                true => control.wait_given_up().await,
+                false => control.wait_withdrawn().await,
+            }
+        };
+        runtime.block_on(async {
+            tokio::select! {
+                biased;
+                () = over => Err(FetchError::Cancelled),
+                fetched = fetch_weights(&context, &spec, &progress) => fetched,
             }
         })
     })

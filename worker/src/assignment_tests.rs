@@ -85,7 +85,7 @@ impl Bench {
         let channel = peers.runtime.block_on(serve(server));
         let (channels, newest) = watch::channel(Some(channel));
         let make: MakeDevice =
-            Box::new(|_, layout| Box::new(Pretending::new(layout, &Manner::default())));
+            Box::new(|_, layout, _| Box::new(Pretending::new(layout, &Manner::default())));
         let context = Context {
             worker: WorkerId::new("w").unwrap(),
             config: Arc::new(WorkerConfig::default()),
@@ -159,4 +159,40 @@ fn a_checkpoint_that_stays_unreadable_does_not_hold_an_abort() {
     });
     assert!(matches!(bench.fetch(), Err(FetchError::Cancelled)));
     aborter.join().unwrap();
+}
+
+#[test]
+fn no_path_that_a_run_names_is_opened() {
+    let bench = Bench::new([]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("w.caffemodel");
+    std::fs::write(&path, "it is here, and readable").unwrap();
+    let mut spec = crate::testing::spec("");
+    spec.model.weights = path.to_str().unwrap().to_owned();
+    let _inside = bench.peers.runtime.enter();
+    let (control, progress) = (bench.control.clone(), bench.progress.clone());
+    let mut fetch = weights_fetcher(&bench.context, &spec, control, progress);
+    let error = std::thread::spawn(move || fetch().unwrap_err())
+        .join()
+        .unwrap();
+    let command = format!("`fovea weights add {}`", path.display());
+    assert!(
+        matches!(&error, FetchError::Blocked(text) if text.contains(&command)),
+        "{error}"
+    );
+}
+
+#[test]
+fn weights_that_are_not_needed_any_more_are_not_waited_for() {
+    let bench = Bench::new([]);
+    let mut spec = crate::testing::spec("");
+    spec.model.weights = "w".to_owned();
+    let _inside = bench.peers.runtime.enter();
+    let (control, progress) = (bench.control.clone(), bench.progress.clone());
+    let mut fetch = weights_fetcher(&bench.context, &spec, control, progress);
+    bench.control.abort();
+    let fetched = std::thread::spawn(move || fetch().unwrap_err())
+        .join()
+        .unwrap();
+    assert!(matches!(fetched, FetchError::Cancelled), "{fetched}");
 }

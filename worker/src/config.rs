@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use fovea_security::TlsFiles;
 use fovea_service::{ConfigError, LogFormat, VERSION, layered, ops};
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +15,8 @@ use crate::advertise::Advertised;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WorkerConfig {
-    /// Where the coordinator is: http://host:port, or file:PATH of a file that holds it, read again at each attempt.
+    /// Where the coordinator is: https://host:port (http:// without TLS), or file:PATH of a file that holds it, read again
+    /// at each attempt.
     pub coordinator: String,
     /// Folder for fetched packs; may be shared by the workers of a machine.
     pub data_dir: PathBuf,
@@ -54,6 +56,12 @@ pub struct WorkerConfig {
     pub stop_timeout_s: u64,
     /// A worker that has had no assignment for so many seconds leaves and exits with code 0; 0 never does.
     pub exit_when_idle_s: u64,
+    /// This worker's certificate (PEM), for a coordinator with TLS; empty: no TLS. The worker's name is in it.
+    pub tls_certificate: PathBuf,
+    /// The certificate's private key (PEM, mode 0600).
+    pub tls_key: PathBuf,
+    /// The cluster's CAs (PEM).
+    pub tls_ca: PathBuf,
 }
 
 impl Default for WorkerConfig {
@@ -77,6 +85,9 @@ impl Default for WorkerConfig {
             ops_listen: String::new(),
             stop_timeout_s: 10,
             exit_when_idle_s: 0,
+            tls_certificate: PathBuf::new(),
+            tls_key: PathBuf::new(),
+            tls_ca: PathBuf::new(),
         }
     }
 }
@@ -92,15 +103,16 @@ impl Default for WorkerConfig {
                   Exit codes: 0 stopped cleanly, 1 other errors, 2 wrong usage or configuration, \
                   3 cannot listen, 4 data folder unusable, 5 a second signal to stop, 6 threads hung: the worker \
                   could not stop within stop_timeout_s, or too many reads do not return.\n\
-                  Exit code 2 is also that of a worker that its coordinator refuses for good, or whose coordinator \
-                  speaks another version of the protocol. Exit code 0 is also that of a worker that was idle for \
+                  Exit code 2 is also that of a worker that its coordinator refuses for good (its certificate, say), or \
+                  whose coordinator speaks another version of the protocol. Exit code 0 is also that of a worker that was idle for \
                   exit_when_idle_s."
 )]
 pub struct Cli {
     /// TOML file with settings
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Coordinator's address, http://host:port, or file:PATH of a file that holds it [default: http://127.0.0.1:7070]
+    /// Coordinator's address, https://host:port (http:// without TLS), or file:PATH of a file that holds it
+    /// [default: http://127.0.0.1:7070]
     #[arg(long, value_name = "URL")]
     coordinator: Option<String>,
     /// Folder for fetched packs
@@ -130,6 +142,15 @@ pub struct Cli {
     /// Exit with code 0 after so many seconds without an assignment; 0 never does [default: 0]
     #[arg(long, value_name = "SECONDS")]
     exit_when_idle_s: Option<u64>,
+    /// This worker's certificate (PEM), for a coordinator with TLS
+    #[arg(long, value_name = "FILE")]
+    tls_certificate: Option<PathBuf>,
+    /// The private key of the certificate (PEM, mode 0600)
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// The cluster's CAs (PEM)
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
     /// text or json
     #[arg(long)]
     log_format: Option<String>,
@@ -181,6 +202,9 @@ impl Cli {
                 "exit_when_idle_s",
                 self.exit_when_idle_s.map(|seconds| seconds.to_string()),
             ),
+            ("tls_certificate", self.tls_certificate.as_ref().map(text)),
+            ("tls_key", self.tls_key.as_ref().map(text)),
+            ("tls_ca", self.tls_ca.as_ref().map(text)),
             ("log_format", self.log_format.clone()),
             ("log_level", self.log_level.clone()),
             ("ops_listen", self.ops_listen.clone()),
@@ -218,6 +242,15 @@ impl WorkerConfig {
         ops::address(&self.ops_listen)
     }
 
+    /// The files of TLS; None without TLS.
+    ///
+    /// # Errors
+    /// Some of the three keys are given, and some are not.
+    pub fn tls_files(&self) -> Result<Option<TlsFiles>, ConfigError> {
+        TlsFiles::from_keys(&self.tls_certificate, &self.tls_key, &self.tls_ca)
+            .map_err(ConfigError::Value)
+    }
+
     /// `exit_when_idle_s`; None for never.
     pub fn exit_when_idle(&self) -> Option<Duration> {
         (self.exit_when_idle_s > 0).then(|| Duration::from_secs(self.exit_when_idle_s))
@@ -242,6 +275,7 @@ impl WorkerConfig {
 
     fn validate(&self) -> Result<(), ConfigError> {
         self.ops_address()?;
+        self.tls_files()?;
         let bad = |message: String| Err(ConfigError::Value(message));
         if self.listen.ip().is_unspecified() && self.advertise.is_empty() {
             return bad(format!(
@@ -331,6 +365,10 @@ mod tests {
             (["--advertise", "0.0.0.0"], "advertise"),
             (["--advertise", "::"], "advertise"),
             (["--advertise", " "], "advertise"),
+            (
+                ["--tls-key", "k.pem"],
+                "tls_certificate and tls_ca are missing",
+            ),
         ] {
             let error = config(&args).unwrap_err().to_string();
             assert!(error.contains(key), "{args:?}: {error}");

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fovea_core::plan::ShardPlan;
 use fovea_core::roster::Member;
+use fovea_core::run::Trouble;
 use fovea_dataset::{Index, PackError, PackFile, Sample};
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +36,8 @@ pub enum DataError {
         image: String,
         /// Why not.
         reason: String,
+        /// The trouble of this worker alone that it shows, if it does.
+        trouble: Option<Trouble>,
     },
     /// The batch is not needed any more.
     #[error("the batch is not needed any more")]
@@ -42,6 +45,17 @@ pub enum DataError {
     /// The loader ended without saying why.
     #[error("the loader ended early")]
     Ended,
+}
+
+impl DataError {
+    /// The trouble of this worker alone that it shows; None if it may lie elsewhere.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Record { .. } => Some(Trouble::Data),
+            Self::NotReplaced { trouble, .. } => *trouble,
+            Self::Blocked { .. } | Self::Cancelled | Self::Ended => None,
+        }
+    }
 }
 
 /// Why a pack was not replaced.
@@ -54,8 +68,13 @@ pub enum ReplaceError {
     #[error("it is not needed any more")]
     Cancelled,
     /// Anything else.
-    #[error("{0}")]
-    Failed(String),
+    #[error("{reason}")]
+    Failed {
+        /// What happened.
+        reason: String,
+        /// The trouble of this worker alone that it shows, if it does.
+        trouble: Option<Trouble>,
+    },
 }
 
 /// Brings another copy of a pack that cannot be read.
@@ -171,9 +190,10 @@ impl LocalData {
             let file = replaced.map_err(|error| match error {
                 ReplaceError::Blocked(reason) => DataError::Blocked { reason },
                 ReplaceError::Cancelled => DataError::Cancelled,
-                ReplaceError::Failed(reason) => DataError::NotReplaced {
+                ReplaceError::Failed { reason, trouble } => DataError::NotReplaced {
                     image: image(),
                     reason,
+                    trouble,
                 },
             })?;
             packs.insert(sample.pack, file);

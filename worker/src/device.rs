@@ -16,7 +16,10 @@ use std::time::Duration;
 
 use fovea_core::googlenet::FlatLayout;
 use fovea_core::metrics::Score;
+use fovea_core::run::Trouble;
 use xxhash_rust::xxh3::Xxh3;
+
+use crate::trouble;
 
 pub use buffer::Buffer;
 pub use features::{CacheCounts, FeatureCache, Image, Split};
@@ -155,6 +158,13 @@ pub struct DeviceError {
     pub doing: &'static str,
     /// The library's message.
     pub reason: String,
+}
+
+impl DeviceError {
+    /// What kind of trouble of this worker it is.
+    pub fn trouble(&self) -> Trouble {
+        trouble::of_device(&self.reason)
+    }
 }
 
 /// Turns an error of libtorch into one that says what was being done.

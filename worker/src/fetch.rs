@@ -7,7 +7,7 @@ use std::time::Duration;
 use fovea_core::ids::WorkerId;
 use fovea_core::plan::ShardPlan;
 use fovea_core::roster::{Roster, UNREACHABLE_HINT};
-use fovea_core::run::Outcome;
+use fovea_core::run::{Outcome, Trouble};
 use fovea_core::spec::RunSpec;
 use fovea_dataset::{Index, PackError, PackFile};
 use fovea_proto::pb;
@@ -39,6 +39,9 @@ pub enum Refusal {
     /// Something at the coordinator must be repaired first.
     #[error("{0}")]
     Blocked(String),
+    /// This worker has trouble of its own.
+    #[error("{1}")]
+    Own(Trouble, String),
 }
 
 impl Refusal {
@@ -50,6 +53,14 @@ impl Refusal {
     /// Another attempt may succeed.
     pub fn passing(error: impl ToString) -> Self {
         Self::Passing(error.to_string())
+    }
+
+    /// The trouble of this worker alone that it shows; None if it may lie elsewhere.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Own(trouble, _) => Some(*trouble),
+            Self::Fatal(_) | Self::Passing(_) | Self::Blocked(_) => None,
+        }
     }
 
     /// How the assignment ends.
@@ -64,15 +75,18 @@ impl Refusal {
                 fatal: false,
             },
             Self::Blocked(reason) => Outcome::Blocked { reason },
+            Self::Own(trouble, reason) => Outcome::Unfit { trouble, reason },
         }
     }
 }
 
 impl From<CacheError> for Refusal {
     fn from(error: CacheError) -> Self {
-        match error.is_blocked() {
-            true => Self::Blocked(error.to_string()),
-            false => Self::Passing(error.to_string()),
+        let reason = error.to_string();
+        match error.trouble() {
+            _ if error.is_blocked() => Self::Blocked(reason),
+            Some(trouble) => Self::Own(trouble, reason),
+            None => Self::Passing(reason),
         }
     }
 }
@@ -231,7 +245,10 @@ impl ReplacePack for Refetch {
                 () = cancel.cancelled() => Err(ReplaceError::Cancelled),
                 replaced = replacing => replaced.map_err(|error| match error.is_blocked() {
                     true => ReplaceError::Blocked(error.to_string()),
-                    false => ReplaceError::Failed(error.to_string()),
+                    false => ReplaceError::Failed {
+                        reason: error.to_string(),
+                        trouble: error.trouble(),
+                    },
                 }),
             }
         })

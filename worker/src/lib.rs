@@ -3,7 +3,7 @@
 //! From the outside in: `link` keeps a connection with the coordinator. `agent` is the main loop, which outlives any
 //! session. `assignment`, `fetch` and `cache` bring what a generation needs to this machine. `job` is executed on the
 //! device's one thread, which keeps a run's state between generations. `training` is the loop, and `device`,
-//! `collective` and `loader` are its parts. Results leave through `reports` and `uploads`. `model`, `weights` and
+//! `collective` and `loader` are its parts. Results leave through `reports` and `uploads`. `model` and
 //! `optimizer` are GoogLeNet in libtorch. `threads` runs what may hang.
 
 pub mod advertise;
@@ -23,6 +23,7 @@ pub mod gpu;
 pub mod job;
 pub mod link;
 pub mod loader;
+pub mod memory;
 pub mod model;
 pub mod optimizer;
 pub mod progress;
@@ -34,5 +35,5 @@ pub mod shim;
 mod testing;
 pub mod threads;
 pub mod training;
+mod trouble;
 pub mod uploads;
-pub mod weights;

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use clap::Parser;
 use fovea_core::ids::WorkerId;
+use fovea_security::{Role, Tls, install_provider};
 use fovea_service::ops::{self, Ops};
+use fovea_service::supervisor::{self, Started};
 use fovea_service::{Shutdown, VERSION, init_logging, warn_misspelt};
 use fovea_worker::advertise;
 use fovea_worker::agent::{Agent, Identity};
@@ -20,6 +22,7 @@ use fovea_worker::devices::report;
 use fovea_worker::gpu;
 use fovea_worker::job::DeviceThread;
 use fovea_worker::link::{self, Coordinator, random_u32};
+use fovea_worker::memory;
 use fovea_worker::pulse::Shown;
 use fovea_worker::segments;
 use fovea_worker::threads::EXIT_HUNG;
@@ -31,10 +34,13 @@ use tracing::{info, warn};
 /// Why the worker ends, with the exit code that --help documents.
 struct Failure(u8, String);
 
+/// How long the driver may take to say how much memory the GPU has.
+const GPU_ANSWER: Duration = Duration::from_secs(20);
 /// How long blocking calls may take when the worker ends.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
+    install_provider();
     let cli = Cli::parse();
     match start(&cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -91,6 +97,13 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
             Ok(shutdown)
         })
         .map_err(|e| Failure(1, format!("cannot listen for signals: {e}")))?;
+    let tls = match config.tls_files().map_err(|e| Failure(2, e.to_string()))? {
+        Some(files) => {
+            let tls = Tls::load(files, "a worker", |role| role == Role::Worker);
+            Some(tls.map_err(|e| Failure(2, e.to_string()))?)
+        }
+        None => None,
+    };
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|e| Failure(3, format!("cannot listen on {}: {e}", config.listen)))?;
@@ -99,17 +112,23 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     let (cache, images) = (config.cache_bytes(), config.images_bytes());
     // Measured when the first run begins: later, memory that libtorch keeps for reuse would count as used.
     let free = OnceLock::new();
-    let make = Box::new(move |spec: &_, layout: &_| {
+    let make = Box::new(move |spec: &_, layout: &_, image_size: usize| {
         let (cache, images) = match place.is_cuda() {
             true => gpu::budgets(*free.get_or_init(gpu::free_bytes), cache, images),
             // A CPU reads images from the host's memory.
-            false => (cache, 0),
+            false => {
+                let host = memory::host();
+                (
+                    memory::cache_budget(spec, image_size as u32, cache, host),
+                    0,
+                )
+            }
         };
         let device = TorchDevice::new(spec, layout, place);
         Box::new(device.with_cache(cache).with_images(images)) as Box<dyn Device>
     });
     let device = DeviceThread::start(place, make).map_err(|e| Failure(1, e.to_string()))?;
-    let identity = identity(&config, &mesh, place)?;
+    let identity = identity(&config, tls.as_ref(), &mesh, place).await?;
     info!(
         version = VERSION,
         worker = %identity.worker,
@@ -132,7 +151,10 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     tasks.spawn_blocking(|| {
         segments::sweep(Path::new("/dev/shm"), Path::new("/proc"));
     });
-    let link = link::start(config.coordinator.clone(), &mut tasks);
+    if let Some(tls) = tls.clone() {
+        tasks.spawn(tls.reload());
+    }
+    let link = link::start(config.coordinator.clone(), tls, &mut tasks);
     let (channels, newest) = watch::channel(None);
     let context = Context {
         worker: identity.worker.clone(),
@@ -142,7 +164,13 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         coordinator: Coordinator(newest),
     };
     let exit_when_idle = context.config.exit_when_idle();
-    let agent = Agent::new(identity, context, channels, shutdown).exit_when_idle(exit_when_idle);
+    let agent =
+        Agent::new(identity, context, channels, shutdown.clone()).exit_when_idle(exit_when_idle);
+    tasks.spawn(supervisor::notify(
+        Shown(agent.pulse()),
+        Started::WhenAlive,
+        shutdown,
+    ));
     if let Some((address, name)) = ops_listen {
         let ops = Ops::bind(address, "fovea-worker", Shown(agent.pulse()))
             .await
@@ -154,16 +182,33 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     ended.map_err(|e| Failure(2, e.to_string()))
 }
 
-fn identity(config: &WorkerConfig, mesh: &Mesh, place: tch::Device) -> Result<Identity, Failure> {
+async fn identity(
+    config: &WorkerConfig,
+    tls: Option<&Tls>,
+    mesh: &Mesh,
+    place: tch::Device,
+) -> Result<Identity, Failure> {
     let kernel = |name: &str| {
         let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}"));
         text.map(|text| text.trim().to_owned())
     };
     let host = kernel("hostname").unwrap_or_else(|_| "worker".into());
-    let name = if config.name.is_empty() {
-        &host
-    } else {
-        &config.name
+    // With TLS the certificate says who this worker is: the coordinator refuses another name.
+    let certified = tls.map(|tls| tls.identity().name().to_owned());
+    let name = match &certified {
+        Some(name) if config.name.is_empty() || config.name == *name => name,
+        Some(name) => {
+            let given = &config.name;
+            return Err(Failure(
+                2,
+                format!(
+                    "name is {given:?}, and tls_certificate is that of worker {name:?}: leave name empty, or give a \
+                     certificate of {given:?} (`fovea certs issue worker {given}`)"
+                ),
+            ));
+        }
+        None if config.name.is_empty() => &host,
+        None => &config.name,
     };
     // A new id for each process: messages of an old process can never count for a new one.
     let short: String = name.chars().take(40).collect();
@@ -191,5 +236,25 @@ fn identity(config: &WorkerConfig, mesh: &Mesh, place: tch::Device) -> Result<Id
         device: gpu::name(place),
         boot_id: kernel("random/boot_id").unwrap_or_default(),
         gpu_uuid: gpu_uuid.unwrap_or_default(),
+        memory: {
+            let gpu = gpu_memory(place).await;
+            Box::new(move || memory::measure(gpu))
+        },
     })
+}
+
+/// The GPU's memory, if a GPU is used and the driver answers in time. Without it the coordinator does not compare.
+async fn gpu_memory(place: tch::Device) -> Option<memory::Gpu> {
+    if !place.is_cuda() {
+        return None;
+    }
+    let asking = tokio::task::spawn_blocking(move || gpu::memory(place));
+    let problem = match tokio::time::timeout(GPU_ANSWER, asking).await {
+        Ok(Ok(Ok(memory))) => return memory,
+        Ok(Ok(Err(error))) => error.to_string(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("the driver did not answer within {GPU_ANSWER:?}"),
+    };
+    warn!("gpu.memory_unknown: {problem}; runs are not compared with this GPU's memory");
+    None
 }

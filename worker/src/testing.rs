@@ -113,7 +113,10 @@ impl ReplacePack for NoSource {
         problem: &PackError,
         _: &CancellationToken,
     ) -> Result<PackFile, ReplaceError> {
-        Err(ReplaceError::Failed(problem.to_string()))
+        Err(ReplaceError::Failed {
+            reason: problem.to_string(),
+            trouble: None,
+        })
     }
 }
 

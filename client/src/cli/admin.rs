@@ -1,10 +1,12 @@
-//! `fovea admin verify`: every pack and checkpoint of the coordinator, compared with its digest, and what describes them.
+//! `fovea admin verify`: every pack, checkpoint and weights file of the coordinator, compared with its digest, and what
+//! describes them; and `fovea admin backup`.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::format::bytes;
 use super::output::{Output, Record};
-use crate::client::Client;
+use crate::client::{Client, SkipVerify};
 use crate::error::{Error, VerifiedCounts};
 use crate::view::{FileState, StoreProblem, StoreProgress, StoreReport, StoreSummary};
 use fovea_core::count::count;
@@ -13,18 +15,14 @@ use fovea_core::count::count;
 const PROGRESS_EVERY: Duration = Duration::from_secs(30);
 
 /// Verifies the whole store and fails if a file is not as it was stored.
-pub async fn verify(
-    client: &Client,
-    skip_checkpoints: bool,
-    skip_datasets: bool,
-    output: &Output,
-) -> Result<(), Error> {
-    if skip_checkpoints && skip_datasets {
+pub async fn verify(client: &Client, skip: SkipVerify, output: &Output) -> Result<(), Error> {
+    if skip.checkpoints && skip.datasets && skip.weights {
         return Err(Error::Usage(
-            "--skip-checkpoints and --skip-datasets together leave nothing to verify".into(),
+            "--skip-checkpoints, --skip-datasets and --skip-weights together leave nothing to verify"
+                .into(),
         ));
     }
-    let mut stream = client.verify_store(skip_checkpoints, skip_datasets).await?;
+    let mut stream = client.verify_store(skip).await?;
     let mut progress = Progress::new(output);
     let mut counts = VerifiedCounts {
         what: "the coordinator's store".into(),
@@ -65,6 +63,39 @@ pub async fn verify(
     Err(Error::Verification(counts))
 }
 
+/// Fetches a backup of the journal and prints what is in it.
+pub async fn backup(
+    client: &Client,
+    target: &Path,
+    overwrite: bool,
+    output: &Output,
+) -> Result<(), Error> {
+    let bar = output.byte_bar(0, "fetching");
+    let fetched = client
+        .fetch_backup(target, overwrite, |received, total| {
+            bar.set_length(total);
+            bar.set_position(received);
+        })
+        .await;
+    bar.finish_and_clear();
+    let file = fetched?;
+    output.record(&Record::Backup {
+        path: target,
+        file: &file,
+    });
+    output.line(format!(
+        "{}: {}, {} under way, {}; {}, sha256 {} (verified)",
+        target.display(),
+        count(file.runs, "run", "runs"),
+        file.live_runs,
+        count(file.datasets, "dataset", "datasets"),
+        bytes(file.bytes),
+        file.sha256,
+    ));
+    output.remark("checkpoints and datasets are not in it: back up their folders, too");
+    Ok(())
+}
+
 fn problem_lines(problem: &StoreProblem) -> Vec<String> {
     let mut lines = vec![format!(
         "{} {}: {}",
@@ -80,9 +111,10 @@ fn problem_lines(problem: &StoreProblem) -> Vec<String> {
 
 fn summary_line(summary: &StoreSummary) -> String {
     format!(
-        "verified {} and {}, {} read: {}",
+        "verified {}, {} and {}, {} read: {}",
         count(summary.checkpoints, "checkpoint", "checkpoints"),
         count(summary.packs, "pack", "packs"),
+        count(summary.weights, "weights file", "weights files"),
         bytes(summary.read_bytes),
         match summary.problems {
             0 => "no problems".into(),

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use clap::{Parser, Subcommand};
 
+use super::certs_args::CertsCommand;
 use super::help::{EXAMPLES, JSON_HELP};
 use crate::VERSION;
 use crate::error::EXIT_CODES;
@@ -26,12 +27,34 @@ pub struct Args {
     )]
     pub coordinator: String,
 
+    #[command(flatten)]
+    pub tls: TlsArgs,
+
     /// Print one JSON object per line, for scripts (`fovea --help` lists their fields)
     #[arg(long, global = true)]
     pub json: bool,
 
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// The files of a person who talks to a coordinator with TLS.
+#[derive(Debug, Default, clap::Args)]
+pub struct TlsArgs {
+    /// Your certificate (PEM), for a coordinator with TLS
+    #[arg(
+        long,
+        global = true,
+        env = "FOVEA_TLS_CERTIFICATE",
+        value_name = "FILE"
+    )]
+    pub tls_certificate: Option<PathBuf>,
+    /// The private key of your certificate (PEM, mode 0600)
+    #[arg(long, global = true, env = "FOVEA_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// The cluster's CA (PEM): the coordinator's certificate must be signed by it
+    #[arg(long, global = true, env = "FOVEA_TLS_CA", value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -43,6 +66,9 @@ pub enum Command {
     /// Add, repair, list and remove the coordinator's datasets
     #[command(subcommand)]
     Dataset(DatasetCommand),
+    /// Add, repair, list and remove the weights that runs start from
+    #[command(subcommand)]
+    Weights(WeightsCommand),
     /// Submit a run
     Submit(Submit),
     /// List all runs, newest first; show, audit or remove some
@@ -63,6 +89,13 @@ pub enum Command {
         #[arg(long, value_name = "SECONDS", default_value_t = 300)]
         patience: u64,
     },
+    /// List the connected workers: what each does, and why not
+    #[command(after_help = "\
+The states are idle, preparing (for a run), training, waiting (a run wants workers and cannot have this
+one now), barred (it failed a run and is not asked for a while), left out (of a run, because of trouble
+of its own: memory, disk, data, content, device or system) and leaving (it shuts down). A line below
+the table says why. memory is what the worker can use, seen is when the coordinator last heard it.")]
+    Workers,
     /// Stop a run at its next step, with a checkpoint
     Cancel {
         /// The run's id, such as dr-1
@@ -86,6 +119,9 @@ pub enum Command {
     /// Look after the coordinator's store
     #[command(subcommand)]
     Admin(AdminCommand),
+    /// Make, show and renew the certificates of a cluster with TLS
+    #[command(subcommand)]
+    Certs(CertsCommand),
     /// Train on this machine: starts a coordinator and workers, runs, and stops them
     Local(Local),
 }
@@ -187,14 +223,47 @@ and packs that are missing or corrupt are replaced: this is the cure for a damag
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub enum WeightsCommand {
+    /// Send a file of BVLC's GoogLeNet; verifies and repairs one that the coordinator has
+    #[command(after_help = "\
+Examples:
+  fovea weights add bvlc_googlenet.caffemodel
+  fovea weights add dr-1-step-240.safetensors --name dr-best
+
+The coordinator checks that the file (.caffemodel or .safetensors) holds every layer of GoogLeNet but
+the classifier, which each run trains anew, and stores it by its SHA-256. A run names it in
+model.weights, by its name or as sha256:DIGEST. A file that the coordinator has already is compared
+with its digest on the coordinator's disk, and replaced if it is missing or corrupt.")]
+    Add {
+        /// The file
+        file: PathBuf,
+        /// What to call the weights [default: the file's name without its end]
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// List the coordinator's weights, who uses them, and known problems with their files
+    List,
+    /// Remove weights from the coordinator; refused while a run uses them
+    Rm {
+        /// Names or digests of weights
+        #[arg(required = true, value_name = "NAME")]
+        names: Vec<String>,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   fovea submit run.toml --watch
   fovea submit run.toml --set train.epochs=20 --set name=long
 
-A relative model.weights is looked for from the folder of run.toml (or from here, if given with
---set), made absolute, and pinned by its SHA-256 when it can be read here.")]
+model.weights is the name of weights that the coordinator has, sha256:DIGEST, or a file here, which
+is sent unless the coordinator has it. A relative path starts from the folder of run.toml, or from
+here if it is given with --set.")]
 pub struct Submit {
     /// The run file; deploy/run.toml is an example
     #[arg(value_name = "RUN.TOML")]
@@ -316,7 +385,7 @@ Example:
 
 #[derive(Debug, Subcommand)]
 pub enum AdminCommand {
-    /// Read every pack, checkpoint and manifest of the coordinator and compare digests
+    /// Read every pack, checkpoint, manifest and weights file of the coordinator and compare digests
     #[command(after_help = "\
 Example:
   fovea admin verify
@@ -332,6 +401,25 @@ or unlisted, 8 if some merely cannot be read now.")]
         /// Leave out the datasets
         #[arg(long)]
         skip_datasets: bool,
+        /// Leave out the weights
+        #[arg(long)]
+        skip_weights: bool,
+    },
+    /// Fetch a consistent copy of the coordinator's journal while runs go on
+    #[command(after_help = "\
+Example:
+  fovea admin backup fovea-$(date +%F).tar
+
+The backup holds all runs, ledgers and names of datasets, but no checkpoints and no photographs. It is
+a tar archive, readable by its owner only. To restore it into a data folder without a journal:
+  fovea-coordinator --data-dir DIR restore FILE
+A restored journal adopts checkpoints in the store that are newer than itself.")]
+    Backup {
+        /// File to write
+        file: PathBuf,
+        /// Replace the file if it is there
+        #[arg(long)]
+        overwrite: bool,
     },
 }
 

@@ -67,6 +67,16 @@ pub fn without_event(message: &str) -> &str {
     split_event(message).1
 }
 
+/// Lines as one, for a cell of a table.
+pub fn one_line(text: &str) -> String {
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .filter(|l| !l.is_empty())
+        .collect();
+    lines.join("; ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

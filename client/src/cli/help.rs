@@ -5,14 +5,17 @@ pub const EXAMPLES: &str = "\
 Examples:
   fovea prepare eyepacs --out eyepacs-224      photographs and labels to a dataset
   fovea dataset add eyepacs-224                send it to the coordinator, or repair it there
+  fovea weights add bvlc_googlenet.caffemodel  the weights that runs start from
   fovea submit run.toml --watch                train
   fovea pause dr-1                             stop for now, with a checkpoint
   fovea resume dr-1 --watch                    continue where a run stopped
+  fovea workers                                which workers are there, and what do they do?
   fovea runs audit dr-1                        did each epoch use every image once?
   fovea checkpoint verify dr-1                 are the stored checkpoints whole?
   fovea admin verify                           is everything that the coordinator stores whole?
   fovea runs rm dr-1 --with-checkpoints        remove a run and its checkpoints
   fovea checkpoint get dr-1 newest -o dr.safetensors
+  fovea certs init --cluster eyes              make the certificates of a cluster with TLS
   fovea local -n 2 --dataset eyepacs-224 run.toml
                                                train on this machine, no coordinator needed";
 
@@ -21,8 +24,12 @@ pub const JSON_HELP: &str = "\
 With --json, each line of standard output is one JSON object; \"type\" is its kind:
   run          a run: id, phase (queued, forming, running, finishing, paused, completed, failed,
                cancelled), reason, generation, workers, steps_per_epoch, total_steps,
-               train_samples, validation_samples, dataset_digest, submitted_at_ms, progress,
-               epochs, checkpoints, spec
+               train_samples, validation_samples, dataset_digest, submitted_at_ms, submitted_by
+               (empty without TLS), progress, epochs, checkpoints, left_out [{worker, run, trouble (memory, disk, data, content,
+               device, system), reason, for_ms, again_in_ms}], spec
+  worker       a worker: id, state (idle, preparing, training, waiting, barred, left_out, leaving),
+               reason, host, address, device, version, host_bytes, gpu_bytes, gpu_free_bytes (what it
+               can use), run, first_virtual_rank, virtual_ranks, last_seen_ms, connected_ms, left_out
   step         run, step, loss, images, images_per_s, learning_rate, phases
   epoch        run, epoch (from 0), step, train_loss, validation {samples, positives, loss,
                accuracy, auc, sensitivity, specificity, quadratic_kappa, confusion}
@@ -31,9 +38,10 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
                manifest_state, manifest_problem, and the fields of a checkpoint
   verify_progress   read_bytes, total_bytes, what (every 30 s)
   verify_problem    what, state (also unlisted), problem, action
-  verify_summary    checkpoints, packs, read_bytes, problems
-  removed      kind (run, checkpoint, dataset), name (of a checkpoint RUN/STEP), checkpoints,
-               freed_bytes
+  verify_summary    checkpoints, packs, weights, read_bytes, problems
+  backup       path, bytes, sha256, created_at_ms, runs, live_runs, datasets
+  removed      kind (run, checkpoint, dataset, weights), name (of a checkpoint RUN/STEP),
+               checkpoints, freed_bytes
   not_removed  kind, name, exit_code, message
   audit        run, clean, clean_epochs, begun_epochs, epochs (in the whole run), train_samples,
                samples_used, steps, total_steps, ledger_bytes, problems (at most 100)
@@ -41,10 +49,14 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
                validation_grades, packs, size_bytes, problem (empty when none is known), and after
                add outcome (added, unchanged, repaired), repaired_packs, repaired_files,
                already_there
+  weights      name, sha256, size_bytes, added_at_ms, format (caffemodel, safetensors), layers
+               {name, shape}, ignored {name, reason}, used_by (runs), problem, and after add outcome
   prepared     dir, digest, train, validation, patients, packs, excluded, warnings
   synthetic    dir, patients, images
   note         run, event (its name, such as worker.evicted, or null), text
   reconnecting run, cause (away, limit), reason, attempt, wait_ms
   result       run, phase, reason, step, total_steps, epochs, validation (of the last epoch),
                checkpoint (the newest), and after `local` model and metrics (paths)
+  certificate  path, identity (null for a CA's), ca, valid_from_s, valid_until_s, issuer, key_sha256,
+               hosts
   error        exit_code, message";

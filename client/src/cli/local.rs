@@ -17,6 +17,7 @@ use super::format::{bytes, now_ms};
 use super::narrate::{paused_line, summary};
 use super::output::{Output, Record};
 use super::runs;
+use super::weights::provide;
 use crate::VERSION;
 use crate::client::Client;
 use crate::error::Error;
@@ -32,7 +33,11 @@ const WORKERS: u32 = 2;
 /// The task of one call.
 enum Task {
     /// Train this.
-    Train { spec: Box<RunSpec>, workers: u32 },
+    Train {
+        spec: Box<RunSpec>,
+        weights: Weights,
+        workers: u32,
+    },
     /// Continue an earlier run.
     Resume { run: String },
     /// List the earlier runs.
@@ -104,7 +109,7 @@ fn task_of(command: &Local) -> Result<Task, Error> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = (cores / workers as usize).clamp(1, 1024);
     file.set_default("train.threads", threads as i64, &flag);
-    let mut spec = file.spec()?;
+    let spec = file.spec()?;
     if spec.workers.min > workers {
         let min = spec.workers.min;
         return Err(Error::Usage(format!(
@@ -114,17 +119,10 @@ fn task_of(command: &Local) -> Result<Task, Error> {
             plural(workers, "is", "are"),
         )));
     }
-    match file.resolve_weights(&mut spec)? {
-        Weights::Unseen(why) => {
-            return Err(Error::Usage(format!(
-                "{}: model.weights cannot be read: {why}",
-                file.place("model.weights")
-            )));
-        }
-        Weights::Pinned | Weights::None => {}
-    }
+    let weights = file.resolve_weights(&spec)?;
     Ok(Task::Train {
         spec: Box::new(spec),
+        weights,
         workers,
     })
 }
@@ -253,7 +251,11 @@ async fn begin(
             output.line(runs::resumed(&run, chosen));
             Ok(Some((run, workers)))
         }
-        Task::Train { spec, workers } => {
+        Task::Train {
+            mut spec,
+            weights,
+            workers,
+        } => {
             if !before.is_empty() {
                 output.remark(format!(
                     "note: {dir} has {} already; `fovea local --data-dir {dir}` lists them",
@@ -266,6 +268,7 @@ async fn begin(
                 output.record(&datasets::record(&added));
                 output.line(added_line(&added));
             }
+            provide(client, &mut spec, &weights, output).await?;
             if spec.model.weights.is_empty() {
                 output.remark("note: no model.weights are given; training from scratch");
             }

@@ -7,6 +7,7 @@ use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::run::{EpochResult, StepReport};
 
 use super::format::{bytes, clock, rate, share, split_event, without_event};
+use super::workers::left_out_line;
 use crate::view::{Phase, RunInfo};
 use crate::watch::{Cause, Update};
 use fovea_core::count::{count, plural};
@@ -173,7 +174,8 @@ impl Narrator {
 
     fn on_run(&mut self, run: &RunInfo) -> Vec<String> {
         self.progress = run.progress.or(self.progress);
-        if self.run.is_none() {
+        let before_any = self.run.is_none();
+        if before_any {
             // Those of the first snapshot are old. Later ones are reported one by one.
             let old = run.checkpoints.iter().map(|c| (c.step, c.sha256.clone()));
             self.stored.extend(old);
@@ -194,6 +196,11 @@ impl Narrator {
             && (self.last_note.contains(without_event(&run.reason))
                 || before.is_some_and(|(_, _, reason)| reason == run.reason));
         lines.extend(phase_line(run, first_run, known));
+        if before_any {
+            // Later ones are reported by notes.
+            let left_out = run.left_out.iter();
+            lines.extend(left_out.map(|l| format!("left out: {}", left_out_line(l))));
+        }
         // After other lines the headings are repeated.
         if self.heading && !lines.is_empty() {
             self.heading = false;

@@ -9,9 +9,11 @@ use fovea_core::run::{EpochResult, StepReport};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use crate::backup::BackupFile;
 use crate::error::Error;
 use crate::view::{
     AuditInfo, DatasetInfo, FileState, Phase, RunInfo, StoreProblem, StoreProgress, StoreSummary,
+    WeightsInfo, WorkerInfo,
 };
 
 /// What `--json` prints, one a line. `fovea --help` documents the fields; they are kept stable.
@@ -19,6 +21,7 @@ use crate::view::{
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum Record<'a> {
     Run(&'a RunInfo),
+    Worker(&'a WorkerInfo),
     Step {
         run: &'a str,
         #[serde(flatten)]
@@ -49,6 +52,11 @@ pub enum Record<'a> {
     VerifyProgress(&'a StoreProgress),
     VerifyProblem(&'a StoreProblem),
     VerifySummary(&'a StoreSummary),
+    Backup {
+        path: &'a Path,
+        #[serde(flatten)]
+        file: &'a BackupFile,
+    },
     Removed {
         kind: Kind,
         name: &'a str,
@@ -79,6 +87,12 @@ pub enum Record<'a> {
         repaired_packs: Option<&'a [u32]>,
         #[serde(skip_serializing_if = "Option::is_none")]
         repaired_files: Option<&'a [String]>,
+    },
+    Weights {
+        #[serde(flatten)]
+        weights: &'a WeightsInfo,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        outcome: Option<&'static str>,
     },
     Prepared {
         dir: &'a Path,
@@ -122,6 +136,17 @@ pub enum Record<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         metrics: Option<&'a Path>,
     },
+    Certificate {
+        path: &'a Path,
+        /// None for a CA's.
+        identity: Option<String>,
+        ca: bool,
+        valid_from_s: i64,
+        valid_until_s: i64,
+        issuer: &'a str,
+        key_sha256: &'a str,
+        hosts: &'a [String],
+    },
     Error {
         exit_code: u8,
         message: String,
@@ -135,6 +160,7 @@ pub enum Kind {
     Run,
     Checkpoint,
     Dataset,
+    Weights,
 }
 
 impl<'a> Record<'a> {

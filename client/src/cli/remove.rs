@@ -1,4 +1,4 @@
-//! `fovea runs rm`, `fovea checkpoint rm` and `fovea dataset rm`.
+//! `fovea runs rm`, `fovea checkpoint rm`, `fovea dataset rm` and `fovea weights rm`.
 //!
 //! Several things can be named. A failure does not stop the others: each result is printed as it
 //! comes, and the exit code is that of the first failure.
@@ -157,6 +157,29 @@ pub async fn datasets(
     tally.finish()
 }
 
+/// Removes weights.
+pub async fn weights(
+    client: &Client,
+    names: &[String],
+    yes: bool,
+    output: &Output,
+) -> Result<(), Error> {
+    if !yes {
+        let question = format!("Remove weights {} from the coordinator?", names.join(", "));
+        if !output.confirm(&question)? {
+            return Err(Error::NotConfirmed);
+        }
+    }
+    let mut tally = Tally::new(Kind::Weights, names.len(), output);
+    for name in names {
+        let removed = client.remove_weights(name).await.map_err(|error| {
+            error.with_hint(|| "`fovea runs` shows the runs that need them".into())
+        });
+        tally.add(name, &format!("weights {name}"), removed);
+    }
+    tally.finish()
+}
+
 /// The results of several removals.
 struct Tally<'a> {
     kind: Kind,
@@ -191,7 +214,7 @@ impl<'a> Tally<'a> {
                         " with {}",
                         count(removed.checkpoints, "checkpoint", "checkpoints")
                     ),
-                    Kind::Run | Kind::Checkpoint | Kind::Dataset => String::new(),
+                    Kind::Run | Kind::Checkpoint | Kind::Dataset | Kind::Weights => String::new(),
                 };
                 self.output.line(format!(
                     "{what} removed{with}, {} freed",

@@ -5,10 +5,12 @@ use fovea_core::spec::{BestBy, CheckpointSpec, RunSpec};
 
 use super::args::{Resume, Step, Submit};
 use super::follow::follow;
-use super::format::{ago, bytes, now_ms, rate, share, without_event};
+use super::format::{ago, bytes, now_ms, one_line, rate, share, without_event};
 use super::narrate::{EPOCH_HEADING, epoch_line};
 use super::output::{Output, Record};
 use super::table::Table;
+use super::weights::provide;
+use super::workers::left_out_line;
 use crate::client::Client;
 use crate::error::Error;
 use crate::runfile::{RunFile, Weights};
@@ -19,31 +21,35 @@ use fovea_core::count::count;
 const PATIENCE_S: u64 = 300;
 
 /// Reads the run file of a submission.
-pub fn read_spec(command: &Submit, output: &Output) -> Result<RunSpec, Error> {
+pub fn read_spec(command: &Submit) -> Result<(RunSpec, Weights), Error> {
     let mut file = RunFile::read(&command.file)?;
     for assignment in &command.overrides {
         file.set(assignment);
     }
-    let mut spec = file.spec()?;
-    if let Weights::Unseen(why) = file.resolve_weights(&mut spec)? {
-        output.remark(format!(
-            "note: the weights cannot be read here ({why}); the workers will open that path"
-        ));
-    }
-    Ok(spec)
+    let spec = file.spec()?;
+    let weights = file.resolve_weights(&spec)?;
+    Ok((spec, weights))
 }
 
-/// Submits a run, and follows it if asked.
+/// Submits a run, after its file of weights if it names one, and follows it if asked.
 pub async fn submit(
     client: &Client,
     command: &Submit,
-    spec: RunSpec,
+    mut spec: RunSpec,
+    weights: &Weights,
     output: &Output,
 ) -> Result<(), Error> {
+    provide(client, &mut spec, weights, output).await?;
     let run = client.submit(&spec).await?;
     output.record(&Record::Run(&run));
     output.line(accepted(&run));
     remark_size(&run, output);
+    if !run.reason.is_empty() && !command.watch {
+        output.line(format!(
+            "it waits: {}",
+            one_line(without_event(&run.reason))
+        ));
+    }
     if command.watch {
         return follow(client, &run.id, PATIENCE_S, output).await;
     }
@@ -112,10 +118,27 @@ pub fn table(runs: &[RunInfo], now_ms: u64) -> Table {
             run.spec.dataset.to_string(),
             run.workers.len().to_string(),
             ago(run.submitted_at_ms, now_ms),
-            without_event(&run.reason).to_owned(),
+            reason(run),
         ]);
     }
     table
+}
+
+/// Why a run waits or failed, and which workers are left out, on one line.
+fn reason(run: &RunInfo) -> String {
+    let mut parts = Vec::new();
+    if !run.reason.is_empty() {
+        parts.push(one_line(without_event(&run.reason)));
+    }
+    // What a queued run waits for names them.
+    if run.phase != Phase::Queued {
+        parts.extend(
+            run.left_out
+                .iter()
+                .map(|l| format!("left out: {} ({})", l.worker, l.trouble)),
+        );
+    }
+    parts.join("; ")
 }
 
 /// Shows one run.
@@ -140,7 +163,11 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
             format!("{}: {}", run.phase.as_str(), without_event(&run.reason))
         },
     );
-    field("submitted", ago(run.submitted_at_ms, now_ms));
+    let by = match &*run.submitted_by {
+        "" => String::new(),
+        name => format!(" by {name}"),
+    };
+    field("submitted", ago(run.submitted_at_ms, now_ms) + &by);
     field(
         "dataset",
         format!(
@@ -161,7 +188,11 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
             if m.weights.is_empty() {
                 "from scratch".into()
             } else {
-                format!("from {}", m.weights)
+                let digest: String = m.weights_sha256.chars().take(12).collect();
+                match &*digest {
+                    "" => format!("from {}", m.weights),
+                    digest => format!("from {} ({digest})", m.weights),
+                }
             },
         ),
     );
@@ -198,6 +229,9 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
             "workers",
             format!("{} (generation {})", run.workers.join(", "), run.generation),
         );
+    }
+    for left_out in &run.left_out {
+        field("left out", left_out_line(left_out));
     }
     if !run.epochs.is_empty() {
         lines.push(String::new());

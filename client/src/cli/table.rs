@@ -14,13 +14,11 @@ pub struct Table {
 impl Table {
     /// A table with these headings, as wide as the terminal at most.
     pub fn new(headings: &[&str]) -> Self {
-        let terminal = console::Term::stdout();
-        let width = terminal.is_term().then(|| terminal.size().1);
-        Self::with_width(headings, width)
+        Self::with_width(headings, terminal_width())
     }
 
     /// A table of at most `width` columns of text; None does not wrap.
-    fn with_width(headings: &[&str], width: Option<u16>) -> Self {
+    pub fn with_width(headings: &[&str], width: Option<u16>) -> Self {
         let right: Vec<bool> = headings.iter().map(|h| h.starts_with('>')).collect();
         let mut table = comfy_table::Table::new();
         table.load_style(presets::NOTHING);
@@ -58,6 +56,12 @@ impl Table {
     pub fn lines(&self) -> Vec<String> {
         self.table.trim_fmt().lines().map(str::to_owned).collect()
     }
+}
+
+/// Columns of the terminal; None if standard output is none.
+pub fn terminal_width() -> Option<u16> {
+    let terminal = console::Term::stdout();
+    terminal.is_term().then(|| terminal.size().1)
 }
 
 fn cells(texts: impl IntoIterator<Item = String>, right: &[bool]) -> Vec<Cell> {

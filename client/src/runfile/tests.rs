@@ -5,6 +5,7 @@ use std::path::Path;
 use fovea_core::spec::{BestBy, Init};
 
 use super::*;
+use crate::weights::WeightsFile;
 
 const MINIMAL: &str = "name = \"dr\"\ndataset = \"eyepacs\"\n";
 
@@ -210,41 +211,45 @@ fn defaults_of_a_command_yield_to_the_file() {
 }
 
 #[test]
-fn weights_are_found_from_where_they_were_named_and_pinned() {
+fn weights_are_found_from_where_they_were_named() {
     let folder = tempfile::tempdir().unwrap();
     let folder = std::fs::canonicalize(folder.path()).unwrap();
     std::fs::write(folder.join("w.caffemodel"), b"abc").unwrap();
-    let text = format!("{MINIMAL}[model]\nweights = \"w.caffemodel\"\n");
-    let file = RunFile::parse("run.toml", &folder, &text).unwrap();
-    let mut spec = file.spec().unwrap();
-    assert_eq!(file.resolve_weights(&mut spec), Ok(Weights::Pinned));
-    assert_eq!(
-        spec.model.weights,
-        folder.join("w.caffemodel").to_str().unwrap()
-    );
+    let named = |weights: &str| {
+        let text = format!("{MINIMAL}[model]\nweights = \"{weights}\"\n");
+        let file = RunFile::parse("run.toml", &folder, &text).unwrap();
+        file.resolve_weights(&file.spec().unwrap())
+    };
     // The SHA-256 of "abc", from FIPS 180-2.
     let abc = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
-    assert_eq!(spec.model.weights_sha256, abc);
+    let found = Weights::File(WeightsFile {
+        path: folder.join("w.caffemodel"),
+        sha256: abc.into(),
+        bytes: 3,
+    });
+    assert_eq!(named("w.caffemodel").unwrap(), found);
+    assert_eq!(named("./w.caffemodel").unwrap(), found);
+    assert_eq!(named("").unwrap(), Weights::None);
+    assert_eq!(named("bvlc").unwrap(), Weights::Stored);
+    assert_eq!(named(&format!("sha256:{abc}")).unwrap(), Weights::Stored);
+    let error = named("not-here.caffemodel").unwrap_err().to_string();
+    assert!(
+        error.starts_with("run.toml:4: model.weights: ") && error.contains("fovea weights list"),
+        "{error}"
+    );
 
-    let wrong = format!("{text}weights_sha256 = \"{}\"\n", "0".repeat(64));
+    let wrong = format!(
+        "{MINIMAL}[model]\nweights = \"w.caffemodel\"\nweights_sha256 = \"{}\"\n",
+        "0".repeat(64)
+    );
     let file = RunFile::parse("run.toml", &folder, &wrong).unwrap();
-    let error = file.resolve_weights(&mut file.spec().unwrap()).unwrap_err();
+    let error = file.resolve_weights(&file.spec().unwrap()).unwrap_err();
     assert!(
         error
             .to_string()
             .contains("run.toml:5: model.weights_sha256:"),
         "{error}"
     );
-
-    let elsewhere = format!("{MINIMAL}[model]\nweights = \"not-here.caffemodel\"\n");
-    let file = RunFile::parse("run.toml", &folder, &elsewhere).unwrap();
-    let mut spec = file.spec().unwrap();
-    assert!(matches!(
-        file.resolve_weights(&mut spec),
-        Ok(Weights::Unseen(_))
-    ));
-    assert!(Path::new(&spec.model.weights).is_absolute());
-    assert!(spec.model.weights_sha256.is_empty());
 }
 
 /// The files that people start from must be runs.

@@ -1,59 +1,65 @@
-//! The weights file of a run: its path made absolute, and pinned by its digest.
+//! The weights of a run: stored at the coordinator already, or a file here.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fovea_core::spec::RunSpec;
-use sha2::{Digest, Sha256};
+use fovea_core::weights::WeightsRef;
 
 use super::{Origin, Problem, RunFile, RunFileError};
+use crate::weights::WeightsFile;
 
-/// The result of resolving `model.weights`.
+/// What `model.weights` names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Weights {
     /// None are given: the run trains from scratch.
     None,
-    /// Read here; the digest is in the spec.
-    Pinned,
-    /// Not readable here, but perhaps on the workers; the text has the reason.
-    Unseen(String),
+    /// Weights that the coordinator stores, by name or digest.
+    Stored,
+    /// A file here, which the coordinator may not have yet.
+    File(WeightsFile),
 }
 
 impl RunFile {
-    /// Makes a relative `model.weights` absolute (from the file's folder, or from the current folder
-    /// if it was given by a flag) and fills in `weights_sha256` when the file can be read here.
+    /// Finds out what `model.weights` names. A file is read: a relative path starts from the run file's folder, or from
+    /// the current folder if it was given by a flag.
     ///
-    /// It is an error if a digest is given and differs.
-    pub fn resolve_weights(&self, spec: &mut RunSpec) -> Result<Weights, RunFileError> {
-        if spec.model.weights.is_empty() {
-            return Ok(Weights::None);
-        }
+    /// # Errors
+    /// The file cannot be read, or a digest is given and differs.
+    pub fn resolve_weights(&self, spec: &RunSpec) -> Result<Weights, RunFileError> {
         let problem = |key: &str, message: String| {
             RunFileError(vec![Problem {
                 place: self.place(key),
                 message: format!("{key}: {message}"),
             }])
         };
-        let path = self
-            .absolute(&spec.model.weights)
+        let parsed = WeightsRef::parse(&spec.model.weights)
             .map_err(|e| problem("model.weights", e.to_string()))?;
-        let text = path
-            .to_str()
-            .ok_or_else(|| problem("model.weights", "the path is not UTF-8".into()))?;
-        spec.model.weights = text.to_owned();
-        let digest = match sha256_of(&path) {
-            Ok(digest) => digest,
-            Err(e) => return Ok(Weights::Unseen(format!("{text}: {e}"))),
+        let text = match parsed {
+            WeightsRef::None => return Ok(Weights::None),
+            WeightsRef::Digest(_) | WeightsRef::Name(_) => return Ok(Weights::Stored),
+            WeightsRef::Path(text) => text,
         };
+        let path = self
+            .absolute(&text)
+            .map_err(|e| problem("model.weights", e.to_string()))?;
+        let file = WeightsFile::read(&path).map_err(|e| {
+            problem(
+                "model.weights",
+                format!("{e}; name a file here, or weights that the coordinator has (`fovea weights list`)"),
+            )
+        })?;
         let given = &spec.model.weights_sha256;
-        if !given.is_empty() && !given.eq_ignore_ascii_case(&digest) {
+        if !given.is_empty() && !given.eq_ignore_ascii_case(&file.sha256) {
             return Err(problem(
                 "model.weights_sha256",
-                format!("{text} has the SHA-256 {digest}, not {given}; is it the right file?"),
+                format!(
+                    "{} has the SHA-256 {}, not {given}; is it the right file?",
+                    path.display(),
+                    file.sha256
+                ),
             ));
         }
-        spec.model.weights_sha256 = digest;
-        Ok(Weights::Pinned)
+        Ok(Weights::File(file))
     }
 
     fn absolute(&self, weights: &str) -> std::io::Result<PathBuf> {
@@ -66,24 +72,7 @@ impl RunFile {
         } else {
             self.folder.join(weights)
         };
-        // Resolved where the file exists, because a path with `..` is hard to read in a log.
+        // Resolved where the file exists, because a path with `..` is hard to read in a message.
         std::fs::canonicalize(&path).or_else(|_| std::path::absolute(&path))
-    }
-}
-
-/// SHA-256 of a file, in hex.
-pub(crate) fn sha256_of(path: &Path) -> std::io::Result<String> {
-    // Before it is opened: opening a FIFO waits for a writer, and a device may have no end.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(std::io::Error::other("it is not a regular file"));
-    }
-    let mut file = std::fs::File::open(path)?;
-    let mut state = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(hex::encode(state.finalize())),
-            n => state.update(&buffer[..n]),
-        }
     }
 }

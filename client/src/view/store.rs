@@ -140,6 +140,8 @@ pub struct StoreSummary {
     pub checkpoints: u32,
     /// Pack files verified.
     pub packs: u32,
+    /// Files of weights verified.
+    pub weights: u32,
     /// Bytes read.
     pub read_bytes: u64,
     /// Files with a problem.
@@ -179,9 +181,11 @@ impl StoreReport {
                 packs,
                 read_bytes,
                 problems,
+                weights,
             }) => StoreReport::Summary(StoreSummary {
                 checkpoints,
                 packs,
+                weights,
                 read_bytes,
                 problems,
             }),

@@ -14,6 +14,7 @@ use fovea_proto::pb::admin_server::{Admin, AdminServer};
 use fovea_proto::pb::checkpoints_server::{Checkpoints, CheckpointsServer};
 use fovea_proto::pb::datasets_server::{Datasets, DatasetsServer};
 use fovea_proto::pb::runs_server::{Runs, RunsServer};
+use fovea_proto::pb::weights_server::WeightsServer;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
@@ -22,6 +23,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 mod messages;
 pub use messages::*;
+mod weights;
 
 type Events = Vec<Result<pb::RunEvent, Status>>;
 type Reply<T> = Result<Response<T>, Status>;
@@ -64,10 +66,16 @@ pub struct State {
     pub dataset_problem: String,
     /// Events of a verification of the store.
     pub store: Vec<Result<pb::VerifyStoreEvent, Status>>,
+    /// Parts of a backup.
+    pub backup: Vec<Result<pb::BackupPart, Status>>,
     /// What verifications of the store were asked for.
     pub store_requests: Vec<pb::VerifyStoreRequest>,
     /// Datasets that were created.
     pub created: Vec<Created>,
+    /// The weights that there are.
+    pub weights: Vec<pb::StoredWeights>,
+    /// Uploads of weights: the header, and the bytes that were sent.
+    pub sent_weights: Vec<(pb::WeightsHeader, usize)>,
     /// The specs that were submitted.
     pub submitted: Vec<pb::RunSpec>,
     /// Run ids that were cancelled.
@@ -100,6 +108,7 @@ impl Fake {
             .add_service(RunsServer::new(self.clone()))
             .add_service(CheckpointsServer::new(self.clone()))
             .add_service(DatasetsServer::new(self.clone()))
+            .add_service(WeightsServer::new(self.clone()))
             .add_service(AdminServer::new(self))
             .serve_with_incoming(TcpListenerStream::new(listener))
             .await
@@ -127,6 +136,14 @@ impl Fake {
 #[tonic::async_trait]
 impl Admin for Fake {
     type VerifyStream = Out<pb::VerifyStoreEvent>;
+    type BackupStream = Out<pb::BackupPart>;
+
+    async fn backup(&self, _: Request<pb::BackupRequest>) -> Reply<Self::BackupStream> {
+        let state = self.0.lock().unwrap();
+        Ok(Response::new(Box::pin(tokio_stream::iter(
+            state.backup.clone(),
+        ))))
+    }
 
     async fn verify(&self, request: Request<pb::VerifyStoreRequest>) -> Reply<Self::VerifyStream> {
         let mut state = self.0.lock().unwrap();

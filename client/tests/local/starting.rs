@@ -119,9 +119,9 @@ async fn impossible_requests_are_refused_before_anything_starts() {
         ),
         (
             &bin,
-            &["--set", "model.weights=nowhere", file],
+            &["--set", "model.weights=nowhere.caffemodel", file],
             2,
-            "model.weights cannot be read",
+            "nowhere.caffemodel: No such file",
         ),
         (&bin, &["--resume", "dr-1"], 2, "has no runs yet"),
         (

@@ -1,9 +1,12 @@
-//! The datasets that the coordinator holds, and whether they can be read: one task, and a snapshot for everybody.
+//! The datasets that the coordinator holds, and whether they can be read: one task, and a snapshot for everybody. `weights`
+//! is the same for weights.
 //!
 //! A dataset whose files are missing or cannot be read stays in the catalogue with the reason, and its runs wait. One
 //! that cannot be read is tried again every few seconds; one that is corrupt waits for `fovea dataset add`.
 
+mod problem;
 mod task;
+pub(crate) mod weights;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,6 +19,7 @@ use crate::error::ApiError;
 use crate::messages::Reply;
 use crate::store::{DatasetStore, DescribingFile, HeldDataset, StoreError, Verified};
 
+use problem::Problem;
 pub(crate) use task::start;
 
 /// All datasets at one moment.
@@ -40,22 +44,6 @@ struct Problems {
     whole: Option<Problem>,
     /// By pack.
     packs: BTreeMap<u32, Problem>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Problem {
-    text: String,
-    /// It may go away by itself.
-    transient: bool,
-}
-
-impl Problem {
-    fn of(error: &StoreError) -> Self {
-        Self {
-            text: error.to_string(),
-            transient: error.is_transient(),
-        }
-    }
 }
 
 impl Catalogue {
@@ -114,6 +102,12 @@ impl Catalogue {
     /// The dataset of that name, if its manifest can be read.
     pub(crate) fn named(&self, name: &DatasetName) -> Option<&Arc<HeldDataset>> {
         self.entries.get(name).and_then(|e| e.held.as_ref())
+    }
+
+    /// Width and height of the images of the dataset of that digest, in pixels; None while its manifest cannot be read.
+    pub(crate) fn image_size(&self, digest: &str) -> Option<u32> {
+        let entry = self.entries.values().find(|e| e.digest == digest)?;
+        Some(entry.held.as_ref()?.manifest.image_size)
     }
 
     /// What is wrong with the dataset of that digest, and what to do; None if nothing is known to be.

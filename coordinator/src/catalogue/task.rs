@@ -10,7 +10,8 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
-use super::{Added, Catalogue, Command, Datasets, Entry, Problem, Problems, Repaired, name_taken};
+use super::problem::Problem;
+use super::{Added, Catalogue, Command, Datasets, Entry, Problems, Repaired, name_taken};
 use crate::blocking::blocking;
 use crate::error::ApiError;
 use crate::journal::Journal;

@@ -11,11 +11,14 @@ use tracing::{info, warn};
 use super::state::{Actor, ActorError, Live};
 use super::{Cluster, INBOX, Request};
 use crate::catalogue::Catalogue;
+use crate::catalogue::weights::WeightsCatalogue;
 use crate::config::Config;
 use crate::error::ApiError;
 use crate::housekeeping::Room;
 use crate::journal::LiveRun;
-use crate::run::{self, Demand, Report, RunActorError, RunContext, RunHandle, RunInput, RunStatus};
+use crate::run::{
+    self, DataProblems, Demand, Report, RunActorError, RunContext, RunHandle, RunInput, RunStatus,
+};
 
 /// What the cluster starts with.
 pub(crate) struct Start {
@@ -23,6 +26,7 @@ pub(crate) struct Start {
     pub next_run: u64,
     pub recovered: Vec<LiveRun>,
     pub catalogue: watch::Receiver<Arc<Catalogue>>,
+    pub weights: watch::Receiver<Arc<WeightsCatalogue>>,
     pub room: watch::Receiver<Room>,
 }
 
@@ -39,6 +43,7 @@ pub(crate) fn start(
         next_run,
         recovered,
         catalogue,
+        weights,
         room,
     } = start;
     let context = context(reports);
@@ -58,6 +63,7 @@ pub(crate) fn start(
         changed: true,
         wake: None,
         catalogue,
+        weights,
         room,
         draining: None,
         undrained: BTreeSet::new(),
@@ -87,6 +93,7 @@ impl Actor {
                 Some(report) = reported.recv() => self.report(report),
                 Some(ended) = self.actors.join_next() => self.actor_ended(ended)?,
                 Ok(()) = self.catalogue.changed() => self.tell_data_problems(),
+                Ok(()) = self.weights.changed() => self.tell_data_problems(),
                 Ok(()) = self.room.changed() => self.changed = true,
                 request = inbox.recv() => match request {
                     Some(request) if self.handing_over.is_some() => self.late_request(request),
@@ -138,8 +145,9 @@ impl Actor {
                 hello,
                 outbox,
                 over,
+                heard,
                 reply,
-            } => drop(reply.send(self.hello(*hello, outbox, over))),
+            } => drop(reply.send(self.hello(*hello, outbox, over, heard))),
             Request::Worker {
                 session,
                 message,
@@ -157,6 +165,10 @@ impl Actor {
             Request::Live { reply } => {
                 let live = self.runs.values().map(|live| live.handle.clone());
                 drop(reply.send(live.collect()));
+            }
+            Request::Workers { reply } => drop(reply.send(self.workers())),
+            Request::MemoryShortage { run, reply } => {
+                drop(reply.send(self.memory_shortage(run)));
             }
             Request::NextNumber { reply } => drop(reply.send(self.next_number())),
             Request::Open { run, reply } => drop(reply.send(self.open(*run))),
@@ -182,6 +194,8 @@ impl Actor {
             | Request::Worker { .. }
             | Request::Find { .. }
             | Request::Live { .. }
+            | Request::Workers { .. }
+            | Request::MemoryShortage { .. }
             | Request::NextNumber { .. }
             | Request::Drain { .. } => {}
         }
@@ -241,15 +255,18 @@ impl Actor {
                 generation,
                 roster: None,
                 barred: BTreeMap::new(),
+                left_out: BTreeMap::new(),
+                training: false,
                 storing: false,
             },
+            usable: None,
             startable_since: None,
             waiting: None,
-            data_problem: None,
+            data_problems: DataProblems::default(),
         };
-        live.data_problem = self.data_problem(&live.handle.dataset_digest);
-        if live.data_problem.is_some() {
-            handle.send(RunInput::DataState(live.data_problem.clone()));
+        live.data_problems = self.data_problems(&live.handle);
+        if live.data_problems != DataProblems::default() {
+            handle.send(RunInput::DataState(live.data_problems.clone()));
         }
         let status = RunStatus {
             roster,
@@ -326,19 +343,28 @@ impl Actor {
         }
     }
 
-    /// What is wrong with a dataset, if anything is known to be.
-    fn data_problem(&self, digest: &str) -> Option<String> {
-        self.catalogue.borrow().problem(digest)
+    /// What is known to be wrong with what a run reads from the stores.
+    fn data_problems(&self, run: &RunHandle) -> DataProblems {
+        DataProblems {
+            dataset: self.catalogue.borrow().problem(&run.dataset_digest),
+            weights: self.weights.borrow().problem_of_run(&run.spec.model),
+        }
     }
 
-    /// Tells runs whether their datasets can be read, where that has changed.
+    /// Tells runs whether their datasets and weights can be read, where that has changed.
     fn tell_data_problems(&mut self) {
-        let catalogue = Arc::clone(&self.catalogue.borrow_and_update());
-        for live in self.runs.values_mut() {
-            let problem = catalogue.problem(&live.handle.dataset_digest);
-            if problem != live.data_problem {
-                live.data_problem.clone_from(&problem);
-                live.handle.send(RunInput::DataState(problem));
+        self.catalogue.mark_unchanged();
+        self.weights.mark_unchanged();
+        let told: Vec<(u64, DataProblems)> = self
+            .runs
+            .iter()
+            .map(|(number, live)| (*number, self.data_problems(&live.handle)))
+            .filter(|(number, problems)| self.runs[number].data_problems != *problems)
+            .collect();
+        for (number, problems) in told {
+            if let Some(live) = self.runs.get_mut(&number) {
+                live.data_problems.clone_from(&problems);
+                live.handle.send(RunInput::DataState(problems));
             }
         }
     }

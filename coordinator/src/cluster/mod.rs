@@ -18,13 +18,17 @@
 //! - `actor`: the task and its turn
 //! - `sessions`: workers that join, come back, leave, and their messages
 //! - `scheduling`: giving idle workers to runs; `scheduler` and `gpus` are the pure decisions
+//! - `fitting`: which workers could serve a run: their memory, their trouble
+//! - `snapshot`: what people are shown of the workers
 
 mod actor;
+mod fitting;
 mod gpus;
 mod scheduler;
 mod scheduling;
 mod session;
 mod sessions;
+mod snapshot;
 mod state;
 
 use fovea_core::ids::RunId;
@@ -37,6 +41,8 @@ use crate::messages::{CoordinatorMessage, Hello, Reply, WorkerMessage};
 use crate::run::RunHandle;
 
 pub(crate) use actor::{Start, start};
+pub(crate) use session::LastHeard;
+pub(crate) use snapshot::{WorkerState, WorkerView};
 pub use state::ActorError;
 
 /// Requests that may wait for the cluster; senders wait when there are more.
@@ -55,6 +61,8 @@ pub(crate) enum Request {
         outbox: mpsc::Sender<CoordinatorMessage>,
         /// Cancelled when the cluster ends the session.
         over: CancellationToken,
+        /// Where its listener notes when it was heard.
+        heard: LastHeard,
         reply: Reply<SessionId>,
     },
     /// A worker's message.
@@ -91,6 +99,15 @@ pub(crate) enum Request {
     /// Write every run out and leave it to its workers; answered when that is done. Nothing is begun any more, and
     /// sessions that end are not lost workers.
     HandOver { reply: oneshot::Sender<()> },
+    /// What the connected workers do.
+    Workers {
+        reply: oneshot::Sender<Vec<WorkerView>>,
+    },
+    /// Why the memory of no connected worker is enough for a run, if that is so.
+    MemoryShortage {
+        run: u64,
+        reply: oneshot::Sender<Option<String>>,
+    },
     /// How many runs are under way, or not handed over yet.
     CountActive { reply: oneshot::Sender<usize> },
 }
@@ -141,6 +158,17 @@ impl Cluster {
     /// The actors of all live runs, by number.
     pub(crate) async fn live(&self) -> Result<Vec<RunHandle>, ApiError> {
         self.query(|reply| Request::Live { reply }).await
+    }
+
+    /// What the connected workers do, in the order in which they joined.
+    pub(crate) async fn workers(&self) -> Result<Vec<WorkerView>, ApiError> {
+        self.query(|reply| Request::Workers { reply }).await
+    }
+
+    /// Why the memory of no connected worker is enough for the run of that number, if that is so.
+    pub(crate) async fn memory_shortage(&self, run: u64) -> Result<Option<String>, ApiError> {
+        self.query(|reply| Request::MemoryShortage { run, reply })
+            .await
     }
 
     /// Starts the actor of a run, unless it has one.

@@ -15,7 +15,7 @@ use super::gpus::{Admission, InUse, reason};
 use super::scheduler::{Verdict, Waiting, schedule};
 use super::session::{Preparing, Session};
 use super::state::Actor;
-use crate::messages::{CoordinatorMessage, Gpu, Prepare};
+use crate::messages::{CoordinatorMessage, Gpu, NotPrepared, Prepare};
 use crate::run::{Demand, RunInput};
 
 /// A worker that could not prepare is not asked again for so long, milliseconds.
@@ -58,9 +58,10 @@ impl Actor {
                     wake = Some(wake.map_or(*until, |wake| wake.min(*until)));
                 }
             }
-            let barred = |id: &SessionId| self.barred_until(*number, *id) > now;
-            let mut suitable: Vec<SessionId> =
-                idle.iter().copied().filter(|id| !barred(id)).collect();
+            let suits = |id: &SessionId| {
+                self.barred_until(*number, *id) <= now && self.misfit(live, *id).is_none()
+            };
+            let mut suitable: Vec<SessionId> = idle.iter().copied().filter(suits).collect();
             // First those that hold its state, then by order of joining.
             suitable.sort_by_key(|id| {
                 let held = self.sessions.get(id).and_then(|s| s.held_run.as_ref());
@@ -79,6 +80,7 @@ impl Actor {
         }
         let limits: HashMap<u64, (usize, usize)> =
             queued.iter().map(|w| (w.number, (w.min, w.max))).collect();
+        self.count_usable(limits.keys().copied());
         let gpus = self.gpus(&idle);
         for (number, verdict) in schedule(now, self.config.forming_grace_ms, &queued, &gpus) {
             let (min, max) = limits[&number];
@@ -106,6 +108,8 @@ impl Actor {
                     for (left_out, with) in sharing {
                         reason.extend(self.shares(left_out, with).map(|why| format!("; {why}")));
                     }
+                    reason.extend(self.troubles(number).map(|why| format!("; {why}")));
+                    reason.extend(self.too_small(number, &idle).map(|why| format!("; {why}")));
                     self.waits(number, Some(reason));
                 }
             }
@@ -213,6 +217,14 @@ impl Actor {
                 if session.preparing.is_some() || is_member || room == 0 {
                     continue;
                 }
+                // What it has does not change while it is connected.
+                if self
+                    .runs
+                    .get(&number)
+                    .is_some_and(|live| self.misfit(live, id).is_some())
+                {
+                    continue;
+                }
                 if from > now {
                     if from < u64::MAX {
                         wake = Some(wake.map_or(from, |wake| wake.min(from)));
@@ -316,7 +328,7 @@ impl Actor {
         id: SessionId,
         worker: &WorkerId,
         run: &RunId,
-        problem: &str,
+        problem: Option<NotPrepared>,
     ) {
         let number = self.number(run);
         let now = self.now();
@@ -330,12 +342,21 @@ impl Actor {
             return;
         }
         self.changed = true;
-        if problem.is_empty() {
+        let Some(NotPrepared { trouble, reason }) = problem else {
             preparing.done = true;
-        } else {
-            warn!(%worker, run_id = %run, problem, "worker.not_prepared: {worker} cannot join {run}: {problem}");
-            session.preparing = None;
-            session.joins_from = now + PREPARE_AGAIN_MS;
+            return;
+        };
+        warn!(%worker, run_id = %run, reason, "worker.not_prepared: {worker} cannot join {run}: {reason}");
+        session.preparing = None;
+        session.joins_from = now + PREPARE_AGAIN_MS;
+        if let Some(trouble) = trouble
+            && let Some(live) = number.and_then(|n| self.runs.get(&n))
+        {
+            live.handle.send(RunInput::Unfit {
+                worker: worker.clone(),
+                trouble,
+                reason,
+            });
         }
     }
 
@@ -388,7 +409,7 @@ impl Actor {
     }
 
     /// Why a worker is left out that shares the GPU of another.
-    fn shares(&self, left_out: SessionId, with: SessionId) -> Option<String> {
+    pub(super) fn shares(&self, left_out: SessionId, with: SessionId) -> Option<String> {
         let (left_out, with) = (self.sessions.get(&left_out)?, self.sessions.get(&with)?);
         let gpu = self.own_gpu(left_out)?;
         let (left_out, with) = (&left_out.hello.id, &with.hello.id);
@@ -408,17 +429,6 @@ impl Actor {
             && let Some(why) = self.shares(id, *with)
         {
             warn!(gpu = gpu.uuid, "worker.shares_gpu: {why}");
-        }
-    }
-
-    /// Until when a run does not want a worker.
-    fn barred_until(&self, number: u64, id: SessionId) -> u64 {
-        match (self.runs.get(&number), self.sessions.get(&id)) {
-            (Some(live), Some(session)) => {
-                let until = live.status.barred.get(&session.hello.id);
-                until.copied().unwrap_or(0)
-            }
-            _ => 0,
         }
     }
 }

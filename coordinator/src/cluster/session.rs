@@ -1,17 +1,49 @@
 //! A worker's session, as the cluster sees it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use fovea_core::ids::RunId;
 use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 
+use crate::clock::Clock;
 use crate::error::ApiError;
 use crate::messages::{CoordinatorMessage, Hello};
+
+/// When a worker was last heard. Its listener notes it, and the cluster shows it.
+#[derive(Debug, Clone)]
+pub(crate) struct LastHeard {
+    clock: Clock,
+    at: Arc<AtomicU64>,
+}
+
+impl LastHeard {
+    /// Now, by `clock`.
+    pub(crate) fn new(clock: Clock) -> Self {
+        let at = Arc::new(AtomicU64::new(clock.now()));
+        Self { clock, at }
+    }
+
+    /// It is heard now.
+    pub(crate) fn now(&self) {
+        self.at.store(self.clock.now(), Ordering::Relaxed);
+    }
+
+    /// When that was, on the clock.
+    pub(super) fn at(&self) -> u64 {
+        self.at.load(Ordering::Relaxed)
+    }
+}
 
 /// A connected worker.
 #[derive(Debug)]
 pub(super) struct Session {
     pub hello: Hello,
     pub outbox: mpsc::Sender<CoordinatorMessage>,
+    pub heard: LastHeard,
+    /// Since when it is connected, on the coordinator's clock.
+    pub since: u64,
     /// What it has not released; None if it is idle.
     pub assignment: Option<Served>,
     /// The run whose state it holds.

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::SessionId;
-use super::session::{Served, Session};
+use super::session::{LastHeard, Served, Session};
 use super::state::Actor;
 use crate::error::ApiError;
 use crate::messages::{CoordinatorMessage, Hello, Reply, RunMessage, WorkerMessage};
@@ -21,6 +21,7 @@ impl Actor {
         hello: Hello,
         outbox: mpsc::Sender<CoordinatorMessage>,
         over: CancellationToken,
+        heard: LastHeard,
     ) -> Result<SessionId, ApiError> {
         if self.draining.is_some() {
             return Err(ApiError::ShuttingDown);
@@ -69,6 +70,8 @@ impl Actor {
             Session {
                 hello,
                 outbox,
+                heard,
+                since: self.now(),
                 assignment: serving.clone(),
                 held_run,
                 offered: replaced.as_ref().and_then(|s| s.offered),
@@ -142,7 +145,14 @@ impl Actor {
             .assignment
             .and_then(|served| self.number(&served.run));
         let offered = session.offered.map(|(number, _)| number);
-        for number in [served, offered].into_iter().flatten() {
+        // A run that it was left out of need not show it any more.
+        let left_out = self.runs.iter().filter_map(|(number, live)| {
+            let left_out = live.status.left_out.contains_key(&worker);
+            left_out.then_some(*number)
+        });
+        let mut concerned: Vec<u64> = [served, offered].into_iter().flatten().collect();
+        concerned.extend(left_out);
+        for number in concerned {
             if let Some(live) = self.runs.get(&number) {
                 live.handle.send(RunInput::WorkerLost {
                     worker: worker.clone(),
@@ -181,7 +191,11 @@ impl Actor {
                     live.handle.send(RunInput::WorkerLeaving { worker });
                 }
             }
-            WorkerMessage::Prepared { run, problem } => self.prepared(id, &worker, &run, &problem),
+            WorkerMessage::Memory(memory) => {
+                session.hello.memory = memory;
+                self.changed = true;
+            }
+            WorkerMessage::Prepared { run, problem } => self.prepared(id, &worker, &run, problem),
             WorkerMessage::About {
                 run,
                 generation,

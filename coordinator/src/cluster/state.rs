@@ -10,9 +10,10 @@ use tokio::task::JoinSet;
 use super::SessionId;
 use super::session::Session;
 use crate::catalogue::Catalogue;
+use crate::catalogue::weights::WeightsCatalogue;
 use crate::config::Config;
 use crate::housekeeping::Room;
-use crate::run::{RunActorError, RunContext, RunHandle, RunStatus};
+use crate::run::{DataProblems, RunActorError, RunContext, RunHandle, RunStatus};
 
 /// Why the coordinator cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +35,10 @@ pub(super) struct Live {
     pub startable_since: Option<u64>,
     /// Why it waits, as last sent to it.
     pub waiting: Option<String>,
-    /// What is wrong with its dataset, as last sent to it.
-    pub data_problem: Option<String>,
+    /// How many workers could serve it, as last sent to it.
+    pub usable: Option<usize>,
+    /// What is wrong with its dataset or its weights, as last sent to it.
+    pub data_problems: DataProblems,
 }
 
 /// All state, with one owner.
@@ -59,6 +62,7 @@ pub(super) struct Actor {
     /// When to schedule again at the latest, on the coordinator's clock.
     pub wake: Option<u64>,
     pub catalogue: watch::Receiver<Arc<Catalogue>>,
+    pub weights: watch::Receiver<Arc<WeightsCatalogue>>,
     pub room: watch::Receiver<Room>,
     pub draining: Option<Vec<oneshot::Sender<()>>>,
     /// Runs that have not handled the request to drain yet.

@@ -88,6 +88,15 @@ pub enum JournalError {
         /// The database or its log.
         path: PathBuf,
     },
+    /// It is being copied for another backup.
+    #[error(
+        "journal: {} is being copied for another backup; try again when that is done",
+        path.display()
+    )]
+    Copied {
+        /// The database.
+        path: PathBuf,
+    },
     /// This user has no right to a file.
     #[error(
         "journal: cannot {action} {}: {source}; {owners}. Run the coordinator as the user whose files they are, or give them to \
@@ -208,6 +217,7 @@ impl JournalError {
             Self::Full { .. }
             | Self::Unavailable { .. }
             | Self::Moved { .. }
+            | Self::Copied { .. }
             | Self::Denied { .. }
             | Self::Locked { .. }
             | Self::Io { .. }

@@ -1,11 +1,11 @@
 //! What the journal asks of the file system that it lies on: is it local, how much room is left, may its files be used, and are
 //! they still at their place.
 
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -69,6 +69,22 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// The write-ahead log of the database at `path`.
 pub(super) fn log_of(path: &Path) -> PathBuf {
     beside(path, "-wal")
+}
+
+/// The URI by which SQLite reads the database alone: no lock, no log.
+pub(super) fn immutable(path: &Path) -> OsString {
+    let mut uri = b"file:".to_vec();
+    for &byte in path.as_os_str().as_bytes() {
+        // The characters that mean something in a URI.
+        match byte {
+            b'%' => uri.extend(b"%25"),
+            b'?' => uri.extend(b"%3f"),
+            b'#' => uri.extend(b"%23"),
+            byte => uri.push(byte),
+        }
+    }
+    uri.extend(b"?immutable=1");
+    OsString::from_vec(uri)
 }
 
 /// Opens database and log for writing, as SQLite will, which does not say why it cannot. A missing database is created, for

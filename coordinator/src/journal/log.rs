@@ -18,6 +18,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
 use super::error::JournalError;
+use super::filesystem;
 
 /// The table, with at most one row. `sum` tells a row that is whole from one of a page that was half written.
 pub(super) const TABLE: &str = "
@@ -57,16 +58,10 @@ impl Log {
 ///
 /// To be called while this process has no connection to the file: closing it would free the lock of that one.
 pub(super) fn in_database(path: &Path) -> Option<Log> {
-    let name = path.to_str()?;
-    // The characters that mean something in a URI.
-    let escaped = name
-        .replace('%', "%25")
-        .replace('?', "%3f")
-        .replace('#', "%23");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
         | OpenFlags::SQLITE_OPEN_URI
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let db = Connection::open_with_flags(format!("file:{escaped}?immutable=1"), flags).ok()?;
+    let db = Connection::open_with_flags(filesystem::immutable(path), flags).ok()?;
     Log::read(&db).ok().flatten()
 }
 

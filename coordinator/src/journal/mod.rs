@@ -23,7 +23,7 @@
 //!   `runs_before`) sees what is written between them.
 //!
 //! Modules: `wal` says whether a write-ahead log is whole, `log` whether it belongs to its database; `thread` owns the
-//! connection, `rows` has the statements, `schema` the tables and migrations, `recover` reads what a start needs, `filesystem`
+//! connection, `snapshot` copies the database while it is used, `rows` has the statements, `schema` the tables and migrations, `recover` reads what a start needs, `filesystem`
 //! asks about the disk, `error` says what to do.
 
 mod error;
@@ -32,6 +32,7 @@ mod log;
 mod recover;
 mod rows;
 mod schema;
+mod snapshot;
 mod thread;
 mod version;
 mod wal;
@@ -57,6 +58,7 @@ use filesystem::Place;
 #[allow(unused_imports)]
 pub(crate) use recover::{LiveRun, Recovered};
 use rows::{Change, Page, RunRow, StepRow};
+pub(crate) use snapshot::{Content, CopyError, Snapshot, inspect};
 use thread::{Message, Read, Thread, Write};
 
 /// Writes and reads that may wait for the thread; senders wait when there are more.
@@ -128,6 +130,8 @@ impl Journal {
         let db = schema::open(path)?;
         let recovered = recover::recover(&db, path)?;
         let place = Place::of(path)?;
+        // For snapshots. It stays open as long as the connection: closing it would free SQLite's lock.
+        let file = std::fs::File::open(path).map_err(JournalError::io("open", path))?;
         let (writes, for_writes) = mpsc::channel(WRITES);
         let (reads, for_reads) = mpsc::channel(READS);
         let (set_reason, reason) = watch::channel(None);
@@ -143,7 +147,7 @@ impl Journal {
             Err(error) => return Err(start(error)),
         };
         let shared = (for_writes, for_reads);
-        let (file, counted) = ((path.to_owned(), place), counters.clone());
+        let (files, counted) = ((path.to_owned(), place, file), counters.clone());
         info!(
             path = %path.display(),
             "journal.opened: {} in {:.3} s; {}, {} ended",
@@ -155,7 +159,7 @@ impl Journal {
         let body = move || {
             // Made here, because its timers count from within the runtime.
             runtime.block_on(async {
-                Thread::new(db, file, shared, set_reason, set_refusal, counted)
+                Thread::new(db, files, shared, set_reason, set_refusal, counted)
                     .serve()
                     .await;
             });
@@ -360,6 +364,15 @@ impl Journal {
                 return Ok((entries, bytes));
             }
         }
+    }
+
+    /// The journal as it is now, for a copy of it: with every write that was answered before. The log is not merged as long as
+    /// the snapshot lives.
+    ///
+    /// # Errors
+    /// There is another snapshot; the log cannot be merged; the journal is closed.
+    pub(crate) async fn snapshot(&self) -> Result<Snapshot, JournalError> {
+        self.read(Read::Snapshot).await
     }
 
     /// Why writes wait, for people; None while they do not.

@@ -60,8 +60,9 @@ pub(super) fn recover(db: &Connection, path: &Path) -> Result<Recovered, Journal
         next_run: u64::try_from(next).unwrap_or(1).max(1),
         live,
         terminal_runs: terminal_runs as u64,
-        datasets: pairs(db, "SELECT name, digest FROM datasets ORDER BY name").map_err(fail)?,
-        stores: pairs(db, "SELECT kind, id FROM stores").map_err(fail)?,
+        datasets: rows::pairs(db, "SELECT name, digest FROM datasets ORDER BY name")
+            .map_err(fail)?,
+        stores: rows::pairs(db, "SELECT kind, id FROM stores").map_err(fail)?,
     })
 }
 
@@ -83,10 +84,4 @@ fn losses(db: &Connection, run: &Run) -> rusqlite::Result<Vec<(u64, f64, u32)>> 
         Ok((row.get::<_, i64>(0)? as u64, row.get(1)?, count))
     })?
     .collect()
-}
-
-fn pairs<T: FromIterator<(String, String)>>(db: &Connection, sql: &str) -> rusqlite::Result<T> {
-    db.prepare(sql)?
-        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect()
 }

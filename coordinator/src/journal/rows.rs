@@ -385,3 +385,13 @@ pub(super) fn set_meta(db: &Connection, key: &str, value: i64) -> rusqlite::Resu
 pub(super) fn is_terminal(phase: &str) -> bool {
     matches!(phase, "completed" | "failed" | "cancelled")
 }
+
+/// Two columns of text.
+pub(super) fn pairs<T: FromIterator<(String, String)>>(
+    db: &Connection,
+    sql: &str,
+) -> rusqlite::Result<T> {
+    db.prepare(sql)?
+        .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect()
+}

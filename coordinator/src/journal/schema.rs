@@ -191,6 +191,22 @@ fn version(db: &Connection) -> rusqlite::Result<Option<i64>> {
     Ok(Some(rows::meta(db, "schema_version")?.unwrap_or(OLDEST)))
 }
 
+/// The version of a database that this coordinator reads.
+pub(super) fn supported(db: &Connection, path: &Path) -> Result<i64, JournalError> {
+    let fail = |e: rusqlite::Error| JournalError::from_sqlite("read", path, 0, &e);
+    match version(db).map_err(fail)? {
+        Some(found @ (OLDEST | VERSION)) => Ok(found),
+        Some(found) => Err(JournalError::Version {
+            path: path.to_owned(),
+            found,
+        }),
+        None => Err(JournalError::Corrupt {
+            path: path.to_owned(),
+            problem: "it has none of a journal's tables".into(),
+        }),
+    }
+}
+
 fn create(db: &mut Connection) -> rusqlite::Result<()> {
     let transaction = db.transaction()?;
     transaction.execute_batch(TABLES)?;

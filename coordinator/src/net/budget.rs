@@ -41,7 +41,7 @@ impl Budget {
             } = budget;
             warn!(
                 "descriptors.scarce: {limit} file descriptors allow {connections} connections, \
-                 {uploads} dataset uploads and {downloads} downloads, less than max_connections \
+                 {uploads} uploads and {downloads} downloads, less than max_connections \
                  ({}), max_uploads ({}) and max_downloads ({}); raise the limit (ulimit -n, or \
                  LimitNOFILE of the service) if more clients are expected",
                 config.max_connections, config.max_uploads, config.max_downloads

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! accepted ──preface and SETTINGS──> served ──no stream for idle_timeout_s──> closed
-//!     └──not within handshake_timeout_s──> closed
+//! (with TLS,  └──not within handshake_timeout_s──> closed
+//!  after the
+//!  handshake)
 //! ```
 //!
 //! Pings are not use: both ends send them on an idle connection. What counts is an open stream (a
@@ -16,14 +18,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use fovea_security::Identity;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::debug;
 
 use super::handshake::Handshake;
 use super::quota::Permit;
+use super::socket::Socket;
 
 /// How long a connection may take to become useful, and be of no use afterwards.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +40,7 @@ pub(crate) struct Deadlines {
 /// A connection that is closed when a deadline passes.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Socket,
     info: ConnectionInfo,
     /// None once it is complete.
     handshake: Option<Handshake>,
@@ -50,6 +53,8 @@ pub(crate) struct Connection {
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionInfo {
     pub(super) tcp: TcpConnectInfo,
+    /// Who the client is, by its certificate.
+    pub(super) peer: Option<Arc<Identity>>,
     streams: Arc<Streams>,
 }
 
@@ -75,7 +80,7 @@ pub(crate) fn peer<T>(request: &tonic::Request<T>) -> Option<IpAddr> {
 
 impl Connection {
     pub(super) fn new(
-        stream: TcpStream,
+        stream: Socket,
         peer: SocketAddr,
         deadlines: Deadlines,
         permit: Permit,
@@ -89,11 +94,12 @@ impl Connection {
             remote_addr: Some(peer),
         };
         Self {
-            stream,
             info: ConnectionInfo {
                 tcp,
+                peer: stream.peer(),
                 streams: Arc::new(streams),
             },
+            stream,
             handshake: Some(Handshake::default()),
             deadlines,
             timer: Box::pin(sleep(deadlines.handshake)),

@@ -15,6 +15,7 @@ use tower::{Layer, Service};
 
 use super::connection::{ConnectionInfo, OpenStream};
 use super::framing::CheckedBody;
+use crate::access::Caller;
 
 /// A request whose body is silent for so long is given up.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -66,6 +67,10 @@ where
         let stream = info.as_ref().map(ConnectionInfo::open_stream);
         if let Some(info) = info {
             // By this, services know who asks: `Request::remote_addr`.
+            request.extensions_mut().insert(Caller {
+                identity: info.peer,
+                address: info.tcp.remote_addr,
+            });
             request.extensions_mut().insert(info.tcp);
         }
         let silent = MAY_BE_SILENT.contains(&request.uri().path());

@@ -1,6 +1,5 @@
 //! The accept loop: connections within the limits, whatever goes wrong.
 
-use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -8,21 +7,23 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use fovea_core::count::count;
+use fovea_security::Tls;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_stream::Stream;
 use tracing::warn;
 
 use super::connection::{Connection, Deadlines};
+use super::farewell;
+use super::handshakes::Handshakes;
 use super::limits::Limits;
 use super::listeners::Listeners;
+use super::repeated::Repeated;
+use super::socket::Socket;
 
 /// The first and the longest wait after the system could not accept a connection.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// A flood of refused connections makes one log line in this time.
-const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// The stream of accepted connections. It never ends, and none of its items is an error.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(crate) struct Incoming {
     listeners: Listeners,
     limits: Limits,
     deadlines: Deadlines,
+    /// None without TLS.
+    handshakes: Option<Handshakes>,
     /// The wait after an error of the system, and how long the next one is.
     pause: Option<Pin<Box<Sleep>>>,
     next_pause: Duration,
@@ -38,11 +41,17 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    pub(crate) fn new(listeners: Listeners, limits: Limits, deadlines: Deadlines) -> Self {
+    pub(crate) fn new(
+        listeners: Listeners,
+        limits: Limits,
+        deadlines: Deadlines,
+        tls: Option<Tls>,
+    ) -> Self {
         Self {
             listeners,
             limits,
             deadlines,
+            handshakes: tls.map(Handshakes::new),
             pause: None,
             next_pause: FIRST_PAUSE,
             refusals: Repeated::default(),
@@ -50,13 +59,18 @@ impl Incoming {
         }
     }
 
-    /// The connection, unless a limit is reached.
+    /// The connection, unless a limit is reached. With TLS it comes when its handshake is done.
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr) -> Option<Connection> {
         match self.limits.connection(Some(peer.ip())) {
             Ok(permit) => {
                 // Heartbeats and acknowledgements are small and urgent. If it fails, they are late.
                 let _ = stream.set_nodelay(true);
-                Some(Connection::new(stream, peer, self.deadlines, permit))
+                if let Some(handshakes) = &mut self.handshakes {
+                    handshakes.begin(stream, peer, self.deadlines, permit);
+                    return None;
+                }
+                let socket = Socket::Plain(stream);
+                Some(Connection::new(socket, peer, self.deadlines, permit))
             }
             Err(reached) => {
                 if let Some(closed) = self.refusals.on_event(Instant::now()) {
@@ -68,7 +82,7 @@ impl Incoming {
                     );
                 }
                 // Best effort: it is closed at once, whether the client can read this or not.
-                let _ = stream.try_write(&farewell(&reached));
+                let _ = stream.try_write(&farewell::beyond_limit(&reached));
                 None
             }
         }
@@ -95,6 +109,11 @@ impl Stream for Incoming {
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         loop {
+            if let Some(handshakes) = &mut this.handshakes
+                && let Poll::Ready(connection) = handshakes.poll_next(context)
+            {
+                return Poll::Ready(Some(Ok(connection)));
+            }
             if let Some(pause) = &mut this.pause {
                 ready!(pause.as_mut().poll(context));
                 this.pause = None;
@@ -105,6 +124,7 @@ impl Stream for Incoming {
                     if let Some(connection) = this.admit(stream, peer) {
                         return Poll::Ready(Some(Ok(connection)));
                     }
+                    // The loop goes on, so that a handshake that has begun is polled.
                 }
                 Err(error) if concerns_one_connection(&error) => {}
                 Err(error) => this.pause(&error),
@@ -126,58 +146,9 @@ fn concerns_one_connection(error: &io::Error) -> bool {
     )
 }
 
-/// What a refused client reads, if it does: an HTTP/2 GOAWAY with the reason, after the empty
-/// SETTINGS that every server sends first.
-fn farewell(reason: &impl Display) -> Vec<u8> {
-    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    const ENHANCE_YOUR_CALM: u32 = 0xb;
-    let text = format!("connection refused: {reason}");
-    let length = 8 + text.len() as u32;
-    let mut bytes = SETTINGS.to_vec();
-    bytes.extend(&length.to_be_bytes()[1..]);
-    // Its type, no flags, and the stream 0: the connection as a whole.
-    bytes.extend([7, 0, 0, 0, 0, 0]);
-    // No stream was worked on.
-    bytes.extend(0u32.to_be_bytes());
-    bytes.extend(ENHANCE_YOUR_CALM.to_be_bytes());
-    bytes.extend(text.as_bytes());
-    bytes
-}
-
-/// Events of which only one in [`LOG_EVERY`] is logged, with their number.
-#[derive(Debug, Default)]
-struct Repeated {
-    last: Option<Instant>,
-    count: u64,
-}
-
-impl Repeated {
-    /// The number of events since the line before, if it is time for a line.
-    fn on_event(&mut self, now: Instant) -> Option<u64> {
-        self.count += 1;
-        if self.last.is_some_and(|last| now < last + LOG_EVERY) {
-            return None;
-        }
-        self.last = Some(now);
-        Some(std::mem::take(&mut self.count))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_flood_makes_few_lines_and_no_event_is_lost() {
-        let mut events = Repeated::default();
-        let start = Instant::now();
-        let mut lines = Vec::new();
-        for ms in (0..25_000).step_by(10) {
-            lines.extend(events.on_event(start + Duration::from_millis(ms)));
-        }
-        assert_eq!(lines, [1, 1000, 1000]);
-        assert_eq!(events.count, 499);
-    }
 
     #[test]
     fn errors_of_the_system_are_waited_out_and_those_of_a_client_are_not() {

@@ -14,7 +14,7 @@ use crate::error::ApiError;
 pub(crate) struct Limits {
     connections: Arc<Quota>,
     watches: Arc<Quota>,
-    dataset_uploads: Arc<Quota>,
+    uploads: Arc<Quota>,
     slice_uploads: Arc<Quota>,
     downloads: Arc<Quota>,
 }
@@ -53,8 +53,8 @@ impl Limits {
                 key(config.max_watches, "max_watches"),
                 key(config.max_watches_per_client, "max_watches_per_client"),
             ),
-            dataset_uploads: Quota::new(
-                "dataset uploads",
+            uploads: Quota::new(
+                "uploads of datasets and weights",
                 within(budget.uploads, config.max_uploads, "max_uploads"),
                 key(config.max_uploads_per_client, "max_uploads_per_client"),
             ),
@@ -86,9 +86,9 @@ impl Limits {
         self.watches.acquire(peer)
     }
 
-    /// The upload of a dataset.
-    pub(crate) fn dataset_upload(&self, peer: Option<IpAddr>) -> Result<Permit, LimitReached> {
-        self.dataset_uploads.acquire(peer)
+    /// The upload of a dataset or of weights.
+    pub(crate) fn upload(&self, peer: Option<IpAddr>) -> Result<Permit, LimitReached> {
+        self.uploads.acquire(peer)
     }
 
     /// The upload of a worker's slice of a checkpoint. Workers try again when it is refused.
@@ -96,7 +96,7 @@ impl Limits {
         self.slice_uploads.acquire(peer)
     }
 
-    /// The download of a checkpoint or of packs. Workers and clients try again when it is refused.
+    /// The download of a checkpoint, of packs or of weights. Workers and clients try again when it is refused.
     pub(crate) fn download(&self, peer: Option<IpAddr>) -> Result<Permit, LimitReached> {
         self.downloads.acquire(peer)
     }
@@ -138,7 +138,7 @@ mod tests {
         let cases: [(&str, Take); 5] = [
             ("max_connections", Limits::connection),
             ("max_watches", Limits::watch),
-            ("max_uploads", Limits::dataset_upload),
+            ("max_uploads", Limits::upload),
             ("max_slice_uploads", Limits::slice_upload),
             ("max_downloads", Limits::download),
         ];

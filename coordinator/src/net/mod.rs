@@ -1,10 +1,12 @@
 //! The network's door: who may connect, how much each client may use, and for how long.
 //!
 //! ```text
-//! Listeners ──> Incoming ─> Connection ──> hyper, tonic ─> Gate ─────> services
-//! (one socket   (limits,    (handshake and                 (protocol   (watches, uploads
-//!  an address)   back-off)   idle deadlines)                version,    and downloads take
-//!                                                           framing)    a Permit of Limits)
+//! Listeners ──> Incoming ─> Connection ──> hyper, tonic ─> Gate ─────> access ─> services
+//! (one socket   (limits,    (handshake and                 (protocol   (roles)   (watches, uploads
+//!  an address)   back-off)   idle deadlines)                version,              and downloads take
+//!                  │  ^                                     framing)              a Permit of Limits)
+//!                  v  │
+//!               Handshakes (TLS: who the client is)
 //! ```
 //!
 //! Invariants: no client can end the accept loop, keep a connection without using it, or take the
@@ -12,14 +14,18 @@
 
 mod budget;
 mod connection;
+mod farewell;
 mod framing;
 mod gate;
 mod handshake;
+mod handshakes;
 mod incoming;
 mod limits;
 mod listeners;
 mod pace;
 mod quota;
+mod repeated;
+mod socket;
 
 pub(crate) use budget::Budget;
 pub(crate) use connection::{Deadlines, peer};

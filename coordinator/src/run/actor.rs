@@ -10,7 +10,7 @@ use tracing::info;
 use super::assembly::Assemblies;
 use super::effects::rewind;
 use super::ledger::Ledger;
-use super::report::Report;
+use super::report::{DataProblems, Report};
 use super::state::{Actor, RunActorError};
 use super::status::LINGER_MS;
 use super::{RunContext, RunHandle, RunInput, Shown};
@@ -41,6 +41,7 @@ pub(crate) fn start(
     let mut run = written.recovered(now);
     run.limits = Limits {
         unreadable_patience_ms: cx.config.unreadable_patience_s * 1000,
+        no_worker_patience_ms: cx.config.no_worker_patience_s * 1000,
     };
     run.restore_losses(losses);
     if run.roster().is_some() {
@@ -70,7 +71,7 @@ pub(crate) fn start(
         ledger: Ledger::new(ledger_head),
         assemblies: Assemblies::default(),
         storage_problem: None,
-        data_problem: None,
+        data_problems: DataProblems::default(),
         inherited,
         waits: None,
         shown,
@@ -183,12 +184,26 @@ impl Actor {
                 serving,
                 replaced,
             } => self.worker_back(worker, serving, replaced).await?,
+            RunInput::Unfit {
+                worker,
+                trouble,
+                reason,
+            } => {
+                self.apply(Event::Unfit {
+                    worker,
+                    trouble,
+                    reason,
+                })
+                .await?;
+                self.show();
+            }
+            RunInput::Usable(workers) => self.apply(Event::Usable { workers }).await?,
             RunInput::Waits(reason) => {
                 self.waits = reason;
                 self.show();
             }
-            RunInput::DataState(problem) => {
-                self.data_problem = problem;
+            RunInput::DataState(problems) => {
+                self.data_problems = problems;
                 self.show();
             }
             RunInput::Request { request, reply } => {

@@ -44,7 +44,7 @@ use std::sync::Arc;
 
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::ids::{RunId, WorkerId};
-use fovea_core::run::{EpochResult, Run, StepReport};
+use fovea_core::run::{EpochResult, Run, StepReport, Trouble};
 use fovea_core::spec::RunSpec;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
@@ -59,7 +59,7 @@ use crate::store::CheckpointStore;
 
 pub(crate) use actor::start;
 pub(crate) use assembly::{AssemblyKey, SliceTicket};
-pub(crate) use report::{Demand, Report, RunStatus};
+pub(crate) use report::{DataProblems, Demand, Report, RunStatus};
 pub(crate) use requests::{DeletedRun, PersonRequest};
 pub use state::RunActorError;
 pub(crate) use storage::FileReport;
@@ -115,10 +115,18 @@ pub(crate) enum RunInput {
         serving: Option<u64>,
         replaced: bool,
     },
+    /// A worker that is not in the roster could not prepare, because of trouble of its own.
+    Unfit {
+        worker: WorkerId,
+        trouble: Trouble,
+        reason: String,
+    },
+    /// How many connected workers could serve the run, busy or not.
+    Usable(usize),
     /// Why the run waits for workers; None if it does not.
     Waits(Option<String>),
-    /// What is wrong with the dataset at the coordinator; None if nothing is.
-    DataState(Option<String>),
+    /// What is wrong with the dataset or the weights at the coordinator.
+    DataState(DataProblems),
     /// A person's request.
     Request {
         request: PersonRequest,

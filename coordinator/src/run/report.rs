@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use fovea_core::ids::WorkerId;
 use fovea_core::roster::Roster;
+use fovea_core::run::LeftOut;
 
 use crate::error::ApiError;
 use crate::messages::CoordinatorMessage;
@@ -42,6 +43,10 @@ pub(crate) struct RunStatus {
     pub roster: Option<Roster>,
     /// Workers that the run does not want before that time, on the coordinator's clock.
     pub barred: BTreeMap<WorkerId, u64>,
+    /// Workers with trouble of their own. They are barred, too.
+    pub left_out: BTreeMap<WorkerId, LeftOut>,
+    /// Its members take steps, or store the last checkpoint.
+    pub training: bool,
     /// A whole checkpoint is being stored.
     pub storing: bool,
 }
@@ -55,4 +60,13 @@ pub(crate) enum Demand {
     Start { min: usize, max: usize },
     /// So many more, while it is under way.
     Join { room: usize },
+}
+
+/// What is known to be wrong with what a run reads from the stores; both None: nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct DataProblems {
+    /// With its dataset.
+    pub dataset: Option<String>,
+    /// With the weights that it starts from, which a run with a checkpoint does not need.
+    pub weights: Option<String>,
 }

@@ -6,7 +6,7 @@ use tracing::warn;
 
 use super::assembly::Assemblies;
 use super::ledger::Ledger;
-use super::report::RunStatus;
+use super::report::{DataProblems, RunStatus};
 use super::{RunContext, RunEvent, RunInput, Shown};
 use crate::blocking::Panicked;
 use crate::error::ApiError;
@@ -31,8 +31,8 @@ pub(super) struct Actor {
     pub assemblies: Assemblies,
     /// Why the newest checkpoint cannot be stored, while it cannot.
     pub storage_problem: Option<String>,
-    /// What is wrong with the dataset at the coordinator.
-    pub(super) data_problem: Option<String>,
+    /// What is wrong with the dataset or the weights at the coordinator.
+    pub(super) data_problems: DataProblems,
     /// The generation that was under way when this coordinator started.
     pub(super) inherited: Option<u64>,
     /// Why the cluster gives it no workers.

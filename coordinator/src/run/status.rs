@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use fovea_core::run::Phase;
 
-use super::report::{Demand, Report, RunStatus};
+use super::report::{DataProblems, Demand, Report, RunStatus};
 use super::state::Actor;
 
 /// An ended run's actor closes when nobody has asked it for anything for so long, milliseconds.
@@ -17,8 +17,15 @@ impl Actor {
         if !matches!(self.run.phase, Phase::Queued { .. }) {
             return None;
         }
-        let data = self.data_problem.clone();
-        data.or_else(|| self.run.start_blocked(self.cx.clock.now()))
+        let now = self.cx.clock.now();
+        let DataProblems { dataset, weights } = &self.data_problems;
+        // With a checkpoint it starts from that.
+        let weights = || match self.run.start_checkpoint(now) {
+            Some(_) => None,
+            None => weights.clone(),
+        };
+        let data = dataset.clone().or_else(weights);
+        data.or_else(|| self.run.start_blocked(now))
     }
 
     /// Why a generation does not form: the checkpoint that it starts from cannot be read.
@@ -91,6 +98,8 @@ impl Actor {
                 Demand::Nothing => BTreeMap::new(),
                 Demand::Start { .. } | Demand::Join { .. } => run.barred(),
             },
+            left_out: run.left_out(),
+            training: matches!(run.phase, Phase::Running { .. } | Phase::Finishing { .. }),
             storing: self.assemblies.any_whole(),
         }
     }

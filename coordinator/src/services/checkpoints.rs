@@ -9,6 +9,7 @@ use tonic::{Request, Response, Status};
 use super::file_state::{file_state, is_listed, manifest_cure, report_file};
 use super::transfer::{Answers, Stored, send_file};
 use super::{Context, check, peer};
+use crate::access::{Subject, caller};
 use crate::blocking::blocking;
 use crate::error::ApiError;
 use crate::run::{RunInput, Shown};
@@ -87,8 +88,10 @@ impl Checkpoints for CheckpointsService {
             .limits
             .download(peer(&request))
             .map_err(ApiError::from)?;
+        let subject = Subject::of(&request);
         let pb::VerifyCheckpointsRequest { run_id, step } = request.into_inner();
         let run = check::run_id("run_id", &run_id)?;
+        subject.set(format_args!("the checkpoints of {run}"));
         let shown = self.0.runs.shown(&run).await?;
         let wanted = match step {
             Some(_) => vec![find(&shown, step)?],
@@ -136,8 +139,11 @@ impl Checkpoints for CheckpointsService {
         &self,
         request: Request<pb::DeleteCheckpointRequest>,
     ) -> Result<Response<pb::DeleteCheckpointResponse>, Status> {
+        let (caller, subject) = (caller(&request), Subject::of(&request));
         let pb::DeleteCheckpointRequest { run_id, step } = request.into_inner();
         let run = check::run_id("run_id", &run_id)?;
+        subject.set(format_args!("{run} step {step}"));
+        self.0.authorize(&caller, &run).await?;
         let delete = |reply| RunInput::DeleteCheckpoint { step, reply };
         let freed_bytes = self.0.runs.ask(&run, delete).await?;
         Ok(Response::new(pb::DeleteCheckpointResponse { freed_bytes }))

@@ -15,6 +15,7 @@ use tracing::warn;
 
 use super::transfer::{Answers, Receiving, Stored, send_file};
 use super::{Context, check, peer};
+use crate::access::Subject;
 use crate::blocking::blocking;
 use crate::catalogue::{Repaired, name_taken};
 use crate::error::ApiError;
@@ -33,9 +34,10 @@ impl Datasets for DatasetsService {
         let _place = self
             .0
             .limits
-            .dataset_upload(peer(&request))
+            .upload(peer(&request))
             .map_err(ApiError::from)?;
-        let answer = self.upload(request.into_inner()).await?;
+        let subject = Subject::of(&request);
+        let answer = self.upload(request.into_inner(), &subject).await?;
         Ok(Response::new(answer))
     }
 
@@ -136,8 +138,10 @@ impl Datasets for DatasetsService {
         &self,
         request: Request<pb::DeleteDatasetRequest>,
     ) -> Result<Response<pb::DeleteDatasetResponse>, Status> {
+        let subject = Subject::of(&request);
         let wanted = request.into_inner().dataset;
         named(&wanted)?;
+        subject.set(format_args!("dataset {wanted}"));
         let catalogue = self.0.datasets.now();
         let found = catalogue
             .names()
@@ -172,6 +176,7 @@ impl DatasetsService {
     async fn upload(
         &self,
         stream: Streaming<pb::CreateDatasetRequest>,
+        subject: &Subject,
     ) -> Result<pb::CreateDatasetResponse, ApiError> {
         let mut stream = Receiving::new(stream, |message| match &message.part {
             Some(Part::Header(files)) => files.manifest.len() + files.index.len(),
@@ -185,6 +190,7 @@ impl DatasetsService {
         let pb::DatasetFiles { manifest, index } = header;
         let checking = (manifest.clone(), index.clone());
         let checked = blocking(move || Upload::check(&checking.0, &checking.1)).await??;
+        subject.set(format_args!("dataset {}", checked.name));
         let catalogue = self.0.datasets.now();
         let same_name = catalogue.names().find(|(name, _)| **name == checked.name);
         if let Some((name, digest)) = same_name {
@@ -275,7 +281,7 @@ fn explained(name: &DatasetName, pack: u32, error: &ApiError) -> ApiError {
 }
 
 /// The commands that cancel these runs, for people.
-fn listed_commands(runs: &[String]) -> String {
+pub(super) fn listed_commands(runs: &[String]) -> String {
     let commands: Vec<String> = runs
         .iter()
         .map(|id| format!("`fovea cancel {id}`"))

@@ -6,42 +6,70 @@
 mod admin;
 mod check;
 mod checkpoints;
+mod cluster;
 mod datasets;
 mod file_state;
 mod runs;
 mod transfer;
 mod verification;
+mod weights;
 mod workers;
 
 use std::sync::Arc;
 
+use fovea_core::ids::RunId;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::access::Caller;
 use crate::catalogue::Datasets;
+use crate::catalogue::weights::Weights;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::directory::Directory;
+use crate::error::ApiError;
 use crate::net::{Limits, peer};
-use crate::store::{CheckpointStore, DatasetStore};
+use crate::store::{CheckpointStore, DatasetStore, WeightsStore};
 
 pub(crate) use admin::AdminService;
 pub(crate) use checkpoints::CheckpointsService;
+pub(crate) use cluster::ClusterService;
 pub(crate) use datasets::DatasetsService;
 pub(crate) use runs::RunsService;
+pub(crate) use weights::WeightsService;
 pub(crate) use workers::WorkersService;
 
 /// What every service needs.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub config: Arc<Config>,
+    /// That of the actors.
+    pub clock: Clock,
     pub runs: Directory,
     pub datasets: Datasets,
     pub dataset_files: DatasetStore,
+    pub weights: Weights,
+    pub weight_files: WeightsStore,
     pub checkpoints: CheckpointStore,
+    /// A turn to check an uploaded file of weights.
+    pub checking: Arc<Semaphore>,
     /// How much clients may have under way.
     pub limits: Limits,
     /// Streams under way; the server waits for them when it stops.
     pub tasks: TaskTracker,
     /// Streams end when it is cancelled.
     pub closing: CancellationToken,
+}
+
+impl Context {
+    /// Refuses the caller if it may not change this run.
+    async fn authorize(&self, caller: &Caller, run: &RunId) -> Result<(), ApiError> {
+        // Without identities there is nothing to look up.
+        if caller.identity.is_none() {
+            return Ok(());
+        }
+        let shown = self.runs.shown(run).await?;
+        caller.may_change(run, shown.run.submitted_by.as_deref())
+    }
 }

@@ -13,10 +13,12 @@ use tokio::sync::{broadcast, mpsc};
 use tonic::{Request, Response, Status};
 use tracing::{info, warn};
 
+use super::cluster::left_out_of;
 use super::transfer::Answers;
 use super::{Context, check, peer};
+use crate::access::{Caller, Subject, caller};
 use crate::blocking::blocking;
-use crate::clock::unix_ms;
+use crate::clock::{Clock, unix_ms};
 use crate::cluster::Request as ClusterRequest;
 use crate::directory::Directory;
 use crate::error::ApiError;
@@ -43,23 +45,26 @@ impl Runs for RunsService {
         &self,
         request: Request<pb::SubmitRequest>,
     ) -> Result<Response<pb::SubmitResponse>, Status> {
+        let (caller, subject) = (caller(&request), Subject::of(&request));
         let pb::SubmitRequest { spec } = request.into_inner();
         let spec = spec.ok_or_else(|| ApiError::invalid("spec", "is missing"))?;
         let spec = RunSpec::try_from(spec).map_err(ApiError::from)?;
         spec.validate().map_err(ApiError::from)?;
+        let name = spec.name.clone();
         // In a task: a client that goes away must not leave a run that is in the journal and has no actor.
-        let accepting = self.0.tasks.spawn(accept(self.0.clone(), spec));
-        let shown = accepting
-            .await
-            .map_err(|error| ApiError::Internal(error.to_string()))??;
+        let accepting = accept(self.0.clone(), spec, caller.owner(), subject.clone());
+        let accepted = self.0.tasks.spawn(accepting).await;
+        // Where it has no id.
+        subject.set(format_args!("a run {name}"));
+        let shown = accepted.map_err(|error| ApiError::Internal(error.to_string()))??;
         Ok(Response::new(pb::SubmitResponse {
-            run: Some(wire(&shown)),
+            run: Some(self.wire(&shown)),
         }))
     }
 
     async fn get(&self, request: Request<pb::GetRunRequest>) -> Result<Response<pb::Run>, Status> {
         let run = check::run_id("run_id", &request.into_inner().run_id)?;
-        Ok(Response::new(wire(&self.0.runs.shown(&run).await?)))
+        Ok(Response::new(self.wire(&self.0.runs.shown(&run).await?)))
     }
 
     async fn list(
@@ -94,7 +99,7 @@ impl Runs for RunsService {
             _ => String::new(),
         };
         Ok(Response::new(pb::ListRunsResponse {
-            runs: runs.iter().map(wire).collect(),
+            runs: runs.iter().map(|run| self.wire(run)).collect(),
             next_page_token,
         }))
     }
@@ -113,13 +118,18 @@ impl Runs for RunsService {
         let run = check::run_id("run_id", &request.into_inner().run_id)?;
         let watched = subscribe(&self.0.runs, &run).await?;
         let (sender, receiver) = mpsc::channel(WATCH_AHEAD);
-        let Context { runs, closing, .. } = self.0.clone();
+        let Context {
+            runs,
+            closing,
+            clock,
+            ..
+        } = self.0.clone();
         self.0.tasks.spawn(async move {
             let _permit = permit;
             tokio::select! {
                 // First, so that what happened before the end is sent before the end.
                 biased;
-                () = follow(&sender, watched, &runs, &run) => {}
+                () = follow(&sender, watched, &runs, &run, clock) => {}
                 () = sender.closed() => {}
                 () = closing.cancelled() => {
                     let _ = sender.try_send(Err(ApiError::ShuttingDown.into()));
@@ -133,12 +143,16 @@ impl Runs for RunsService {
         &self,
         request: Request<pb::CancelRequest>,
     ) -> Result<Response<pb::Run>, Status> {
+        let (caller, subject) = (caller(&request), Subject::of(&request));
         let run = check::run_id("run_id", &request.into_inner().run_id)?;
+        self.authorize(&caller, &subject, &run).await?;
         Ok(Response::new(self.ask(&run, PersonRequest::Cancel).await?))
     }
 
     async fn pause(&self, request: Request<pb::PauseRequest>) -> Result<Response<pb::Run>, Status> {
+        let (caller, subject) = (caller(&request), Subject::of(&request));
         let run = check::run_id("run_id", &request.into_inner().run_id)?;
+        self.authorize(&caller, &subject, &run).await?;
         Ok(Response::new(self.ask(&run, PersonRequest::Pause).await?))
     }
 
@@ -154,11 +168,13 @@ impl Runs for RunsService {
         &self,
         request: Request<pb::DeleteRunRequest>,
     ) -> Result<Response<pb::DeleteRunResponse>, Status> {
+        let (caller, subject) = (caller(&request), Subject::of(&request));
         let pb::DeleteRunRequest {
             run_id,
             with_checkpoints,
         } = request.into_inner();
         let run = check::run_id("run_id", &run_id)?;
+        self.authorize(&caller, &subject, &run).await?;
         let delete = |reply| RunInput::Delete {
             with_checkpoints,
             reply,
@@ -174,23 +190,40 @@ impl Runs for RunsService {
         &self,
         request: Request<pb::ResumeRequest>,
     ) -> Result<Response<pb::Run>, Status> {
+        let (caller, subject) = (caller(&request), Subject::of(&request));
         let pb::ResumeRequest {
             run_id,
             checkpoint_step: checkpoint,
         } = request.into_inner();
         let run = check::run_id("run_id", &run_id)?;
+        self.authorize(&caller, &subject, &run).await?;
         let request = PersonRequest::Resume { checkpoint };
         Ok(Response::new(self.ask(&run, request).await?))
     }
 }
 
 impl RunsService {
+    fn wire(&self, shown: &Shown) -> pb::Run {
+        wire(shown, self.0.clock.now())
+    }
+
+    /// Names the run for the audit log, and refuses the caller if it may not change it.
+    async fn authorize(
+        &self,
+        caller: &Caller,
+        subject: &Subject,
+        run: &RunId,
+    ) -> Result<(), ApiError> {
+        subject.set(run);
+        self.0.authorize(caller, run).await
+    }
+
     async fn ask(&self, run: &RunId, request: PersonRequest) -> Result<pb::Run, ApiError> {
         let ask = |reply| RunInput::Request {
             request: request.clone(),
             reply,
         };
-        Ok(wire(&self.0.runs.ask(run, ask).await?))
+        Ok(self.wire(&self.0.runs.ask(run, ask).await?))
     }
 
     /// Compares a run's ledger with its plan, a page at a time.
@@ -243,8 +276,14 @@ impl RunsService {
     }
 }
 
-/// Accepts a valid spec: meets its dataset, gets a number, is journalled, starts.
-async fn accept(context: Context, spec: RunSpec) -> Result<Shown, ApiError> {
+/// Accepts a valid spec: its weights are pinned, it meets its dataset, gets a number, is journalled, starts.
+async fn accept(
+    context: Context,
+    mut spec: RunSpec,
+    submitted_by: Option<String>,
+    subject: Subject,
+) -> Result<Shown, ApiError> {
+    context.weights.now().pin(&mut spec.model)?;
     let dataset = context.datasets.now().find(spec.dataset.as_str())?;
     let plan = plan(&dataset, &spec)?;
     let steps_per_epoch = plan.steps_per_epoch();
@@ -258,8 +297,10 @@ async fn accept(context: Context, spec: RunSpec) -> Result<Shown, ApiError> {
     let number = context.runs.cluster.ask(number).await?;
     let id = RunId::new(format!("{}-{number}", spec.name))
         .map_err(|e| ApiError::invalid("spec.name", e))?;
+    subject.set(&id);
     let digest = dataset.manifest.digest.clone();
-    let run = Run::new(id, number, spec, digest, extent, unix_ms());
+    let mut run = Run::new(id, number, spec, digest, extent, unix_ms());
+    run.submitted_by = submitted_by;
     let written = context.runs.journal.put_run(
         number,
         Some(&run),
@@ -287,7 +328,11 @@ async fn accept(context: Context, spec: RunSpec) -> Result<Shown, ApiError> {
         ledger_head: 0,
         losses: Vec::new(),
     };
-    Ok(context.runs.cluster.open(live).await?.shown())
+    let cluster = &context.runs.cluster;
+    let mut shown = cluster.open(live).await?.shown();
+    // What the cluster says a moment later, so that who submits it sees it at once.
+    shown.waiting = cluster.memory_shortage(number).await?;
+    Ok(shown)
 }
 
 fn plan(dataset: &HeldDataset, spec: &RunSpec) -> Result<ShardPlan, ApiError> {
@@ -308,10 +353,11 @@ async fn follow(
     mut watched: Watched,
     runs: &Directory,
     run: &RunId,
+    clock: Clock,
 ) {
     let mut blocked = runs.journal.blocked();
     loop {
-        if !send_run(sender, &watched.now).await {
+        if !send_run(sender, &watched.now, clock.now()).await {
             return;
         }
         loop {
@@ -322,13 +368,13 @@ async fn follow(
             };
             match event {
                 Ok(RunEvent::Run(shown)) => {
-                    if !send_run(sender, &shown).await {
+                    if !send_run(sender, &shown, clock.now()).await {
                         return;
                     }
                 }
                 Ok(event) => {
                     let event = match event {
-                        RunEvent::Run(shown) => Wire::Run(wire(&shown)),
+                        RunEvent::Run(shown) => Wire::Run(wire(&shown, clock.now())),
                         RunEvent::Step(report) => Wire::Step((&report).into()),
                         RunEvent::Epoch(result) => Wire::Epoch((&*result).into()),
                         RunEvent::Checkpoint(info) => Wire::Checkpoint((&*info).into()),
@@ -371,16 +417,25 @@ async fn subscribe(runs: &Directory, run: &RunId) -> Result<Watched, ApiError> {
 }
 
 /// Sends the run as it is. False when nothing more is to be sent.
-async fn send_run(sender: &mpsc::Sender<Result<pb::RunEvent, Status>>, shown: &Shown) -> bool {
+async fn send_run(
+    sender: &mpsc::Sender<Result<pb::RunEvent, Status>>,
+    shown: &Shown,
+    now: u64,
+) -> bool {
     let event = pb::RunEvent {
-        event: Some(Wire::Run(wire(shown))),
+        event: Some(Wire::Run(wire(shown, now))),
     };
     sender.send(Ok(event)).await.is_ok() && !shown.run.is_terminal()
 }
 
-/// A run on the wire. What it waits for follows the reason of its phase.
-fn wire(shown: &Shown) -> pb::Run {
+/// A run on the wire at `now` on the actors' clock. What it waits for follows the reason of its phase.
+fn wire(shown: &Shown, now: u64) -> pb::Run {
     let mut run = pb::Run::from(&*shown.run);
+    let left_out = shown.run.left_out();
+    run.left_out = left_out
+        .iter()
+        .map(|(worker, why)| left_out_of(worker, &shown.run.id, why, now))
+        .collect();
     run.progress = shown.progress.as_ref().map(Into::into);
     if let Some(waiting) = &shown.waiting {
         run.reason = if run.reason.is_empty() {

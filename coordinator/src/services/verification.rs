@@ -2,6 +2,8 @@
 //!
 //! A store that is away is one problem, not one for each of its files.
 
+mod weights;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,6 +38,13 @@ pub(super) struct Verification {
     total: u64,
 }
 
+/// What is read.
+pub(super) struct Wanted {
+    pub checkpoints: bool,
+    pub datasets: bool,
+    pub weights: bool,
+}
+
 /// The store went away: what is left of it is not read.
 struct Away;
 
@@ -59,7 +68,12 @@ impl Verification {
         }
     }
 
-    pub(super) async fn run(mut self, checkpoints: bool, datasets: bool) -> Result<(), ApiError> {
+    pub(super) async fn run(mut self, wanted: Wanted) -> Result<(), ApiError> {
+        let Wanted {
+            checkpoints,
+            datasets,
+            weights,
+        } = wanted;
         let catalogue = self.context.datasets.now();
         let store = self.context.checkpoints.clone();
         let checkpoints = checkpoints
@@ -71,6 +85,11 @@ impl Verification {
             && self
                 .is_there("dataset store", move || store.check())
                 .await?;
+        let store = self.context.weight_files.clone();
+        let weights = weights
+            && self
+                .is_there("weights store", move || store.check())
+                .await?;
 
         let listed = match checkpoints {
             true => self.listed().await?,
@@ -81,7 +100,9 @@ impl Verification {
             .held()
             .filter(|_| datasets)
             .flat_map(|d| d.manifest.packs.iter().map(|p| p.bytes));
-        self.total = stored.chain(packs).sum();
+        let kept = self.context.weights.now();
+        let kept = kept.held().filter(|_| weights).map(|held| held.bytes);
+        self.total = stored.chain(packs).chain(kept).sum();
         if checkpoints {
             // None: it went away meanwhile, which was sent.
             let _: Option<Away> = self.checkpoints(listed).await?;
@@ -93,13 +114,17 @@ impl Verification {
                 }
             }
         }
+        if weights {
+            let _: Option<Away> = self.all_weights().await?;
+        }
         info!(
             checkpoints = self.summary.checkpoints,
             packs = self.summary.packs,
+            weights = self.summary.weights,
             problems = self.summary.problems,
             "store.verified: {}, {}",
             count(
-                self.summary.checkpoints + self.summary.packs,
+                self.summary.checkpoints + self.summary.packs + self.summary.weights,
                 "file",
                 "files"
             ),

@@ -18,8 +18,10 @@ use sha2::{Digest, Sha256};
 
 use super::crash_trace::{self, FOLDER, Kill, Outcome, acknowledge, be_traced};
 use super::manifest::Manifest;
-use super::test_support::{dataset, files, options, run_id, store_one, upload};
-use super::{CheckpointStore, DatasetStore, TEMPORARY};
+use super::test_support::{
+    WEIGHTS, add_weights, dataset, files, options, run_id, store_one, upload, weights_digest,
+};
+use super::{CheckpointStore, DatasetStore, TEMPORARY, WeightsStore};
 
 /// How long all the kills may take. When they would take longer, only some of them are done.
 const BUDGET: Duration = Duration::from_secs(60);
@@ -31,7 +33,7 @@ fn perform(root: &Path, kill: Option<&Kill>) -> Outcome {
 /// Something that the child does and acknowledges.
 #[derive(Debug, Clone, Copy)]
 enum Act {
-    /// Opens both stores, which makes them at first.
+    /// Opens all stores, which makes them at first.
     Open,
     /// Assembles and stores a checkpoint (step, generation).
     Store(u64, u64),
@@ -49,6 +51,12 @@ enum Act {
     Repair,
     /// Removes the dataset.
     RemoveDataset,
+    /// Uploads weights.
+    AddWeights,
+    /// Damages their file and uploads them again.
+    RepairWeights,
+    /// Removes them.
+    RemoveWeights,
 }
 
 const STORY: &[Act] = &[
@@ -56,15 +64,18 @@ const STORY: &[Act] = &[
     Act::Store(10, 1),
     Act::Store(20, 1),
     Act::Upload,
+    Act::AddWeights,
     Act::Store(20, 2),
     Act::Remove(20, 1),
     Act::Sweep(30, 2),
     Act::Quarantine(10, 1),
     Act::Repair,
+    Act::RepairWeights,
     Act::EmptyTrash,
     Act::Open,
     Act::Store(40, 3),
     Act::RemoveDataset,
+    Act::RemoveWeights,
 ];
 
 /// What there is after some acts.
@@ -72,6 +83,7 @@ const STORY: &[Act] = &[
 struct World {
     listed: BTreeSet<(u64, u64)>,
     dataset: bool,
+    weights: bool,
 }
 
 fn after(acts: &[Act]) -> World {
@@ -86,7 +98,10 @@ fn after(acts: &[Act]) -> World {
             }
             Act::Upload => world.dataset = true,
             Act::RemoveDataset => world.dataset = false,
-            Act::Open | Act::Sweep(..) | Act::EmptyTrash | Act::Repair => {}
+            Act::AddWeights => world.weights = true,
+            Act::RemoveWeights => world.weights = false,
+            Act::Open | Act::Sweep(..) | Act::EmptyTrash => {}
+            Act::Repair | Act::RepairWeights => {}
         }
     }
     world
@@ -151,7 +166,11 @@ fn check(root: &Path, lines: &[String], about: &str) {
     let (datasets, _) =
         DatasetStore::open(&root.join("datasets"), known(1).as_deref(), 0, options()).expect(about);
 
-    for folder in [&folder, &root.join("checkpoints"), &root.join("datasets")] {
+    let (weights, _) =
+        WeightsStore::open(&root.join("weights"), known(2).as_deref(), options()).expect(about);
+
+    let stores = ["checkpoints", "datasets", "weights"].map(|name| root.join(name));
+    for folder in std::iter::once(&folder).chain(&stores) {
         for name in files(folder) {
             assert!(!name.starts_with(TEMPORARY), "{about}: {name} was left");
         }
@@ -219,6 +238,22 @@ fn check(root: &Path, lines: &[String], about: &str) {
         .expect(about);
     assert!(datasets.verify(&stored.held, |_| ()).is_empty(), "{about}");
     store_one(&store, &run_id(), 90, 9);
+
+    let there = root.join("weights").join(weights_digest());
+    if before.weights && then.weights {
+        let held = weights.describe(&weights_digest()).expect(about);
+        let repairing = STORY
+            .get(lines.len())
+            .is_some_and(|act| matches!(act, Act::RepairWeights));
+        let verified = weights.verify(&held, |_| ());
+        assert!(verified.is_ok() || repairing, "{about}: {verified:?}");
+    } else if there.exists() {
+        assert!(before.weights || then.weights, "{about}: nobody added them");
+        let held = weights.describe(&weights_digest()).expect(about);
+        weights.verify(&held, |_| ()).expect(about);
+    }
+    let added = add_weights(&weights).expect(about);
+    weights.verify(&added.held, |_| ()).expect(about);
 }
 
 /// What a manifest says, which must be true of its file.
@@ -241,21 +276,25 @@ fn child() {
     let source = dataset();
     be_traced();
 
-    let mut ids: (Option<String>, Option<String>) = (None, None);
+    let mut ids: [Option<String>; 3] = [None, None, None];
     let mut stores = None;
     let mut infos: Vec<CheckpointInfo> = Vec::new();
     for act in STORY {
         if let Act::Open = act {
             let (checkpoints, id) =
-                CheckpointStore::open(&root.join("checkpoints"), ids.0.as_deref(), 0, options())
+                CheckpointStore::open(&root.join("checkpoints"), ids[0].as_deref(), 0, options())
                     .unwrap();
-            ids.0 = Some(id);
+            ids[0] = Some(id);
             let (datasets, id) =
-                DatasetStore::open(&root.join("datasets"), ids.1.as_deref(), 0, options()).unwrap();
-            ids.1 = Some(id);
-            stores = Some((checkpoints, datasets));
+                DatasetStore::open(&root.join("datasets"), ids[1].as_deref(), 0, options())
+                    .unwrap();
+            ids[1] = Some(id);
+            let (weights, id) =
+                WeightsStore::open(&root.join("weights"), ids[2].as_deref(), options()).unwrap();
+            ids[2] = Some(id);
+            stores = Some((checkpoints, datasets, weights));
         }
-        let (checkpoints, datasets) = stores.as_ref().unwrap();
+        let (checkpoints, datasets, weights) = stores.as_ref().unwrap();
         let mut taken = |step, generation| {
             let key = (step, generation);
             let at = infos
@@ -297,8 +336,15 @@ fn child() {
             Act::RemoveDataset => {
                 assert!(datasets.remove(&source.manifest.digest).unwrap() > 0);
             }
+            Act::AddWeights => assert!(add_weights(weights).unwrap().added),
+            Act::RepairWeights => {
+                let place = root.join("weights").join(weights_digest());
+                fs::write(place.join("file"), &WEIGHTS[1..]).unwrap();
+                assert!(add_weights(weights).unwrap().repaired);
+            }
+            Act::RemoveWeights => assert!(weights.remove(&weights_digest()).unwrap() > 0),
         }
-        let (first, second) = (ids.0.as_deref(), ids.1.as_deref());
-        acknowledge(&format!("{} {} {act:?}", first.unwrap(), second.unwrap()));
+        let ids = ids.each_ref().map(|id| id.as_deref().unwrap());
+        acknowledge(&format!("{} {act:?}", ids.join(" ")));
     }
 }

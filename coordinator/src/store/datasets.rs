@@ -17,11 +17,12 @@ use std::sync::Arc;
 use fovea_dataset::{
     INDEX_FILE, Index, MANIFEST_FILE, MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, Manifest, PackEntry,
 };
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::error::{OpenError, StoreError};
 use super::identity::{Kind, Root};
-use super::{StoreOptions, TEMPORARY, disk};
+use super::rooted::{Rooted, digests_in_folder};
+use super::{StoreOptions, disk};
 
 /// The folder of a dataset's packs.
 pub(super) const PACKS: &str = "packs";
@@ -111,7 +112,7 @@ impl DatasetStore {
         let store = Self {
             inner: Arc::new(Inner { root, options }),
         };
-        if let Err(error) = store.remove_temporaries() {
+        if let Err(error) = store.root().remove_temporaries() {
             warn!("store.leftover: temporary files could not be removed: {error}");
         }
         Ok((store, id))
@@ -224,25 +225,7 @@ impl DatasetStore {
     /// # Errors
     /// As the disk reports. When the dataset was renamed already, the next start removes the rest.
     pub(crate) fn remove(&self, digest: &str) -> Result<u64, StoreError> {
-        self.check()?;
-        let place = self.place(digest);
-        let failed = |error| self.inner.root.remove_error(&place, error);
-        // Under its name a dataset is complete, until the last moment.
-        let aside = self.inner.root.temporary(self.dir(), "removed");
-        match disk::rename(&place, &aside) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-            result => result.map_err(failed)?,
-        }
-        disk::sync_folder(self.dir()).map_err(failed)?;
-        disk::remove_tree(&aside).map_err(|error| self.inner.root.remove_error(&aside, error))
-    }
-
-    /// Bytes that are free on the store's disk.
-    ///
-    /// # Errors
-    /// As the disk reports.
-    pub(crate) fn free_bytes(&self) -> Result<u64, StoreError> {
-        self.inner.root.free_bytes()
+        self.inner.root.remove_folder(&self.place(digest))
     }
 
     /// The datasets in the store that are not among `known`, as their folders: what a kill between the files and the
@@ -257,10 +240,6 @@ impl DatasetStore {
         Ok(unlisted.map(|digest| self.place(&digest)).collect())
     }
 
-    pub(super) fn root(&self) -> &Root {
-        &self.inner.root
-    }
-
     pub(super) fn min_free_bytes(&self) -> u64 {
         self.inner.options.min_free_bytes
     }
@@ -271,11 +250,7 @@ impl DatasetStore {
 
     /// The folder of a dataset.
     pub(super) fn place(&self, digest: &str) -> PathBuf {
-        let is_digest = digest.len() == 64 && digest.bytes().all(|b| b.is_ascii_hexdigit());
-        // Digests come from checked manifests and from the journal. Should another text come here, it must not lead
-        // out of the folder.
-        self.dir()
-            .join(if is_digest { digest } else { "not-a-digest" })
+        self.inner.root.place_of_digest(digest)
     }
 
     /// Reads and checks the manifest and the index in a dataset's folder.
@@ -304,36 +279,22 @@ impl DatasetStore {
 
     fn read_manifest(&self, digest: &str) -> Result<(Vec<u8>, Manifest), StoreError> {
         let path = self.place(digest).join(MANIFEST_FILE);
-        let bytes = self.read_whole(&path, MAX_MANIFEST_BYTES)?;
-        let manifest = Manifest::parse(&bytes).map_err(|e| self.corrupt(&path, e.to_string()))?;
+        let bytes = self.inner.root.read_whole(&path, MAX_MANIFEST_BYTES)?;
+        let manifest =
+            Manifest::parse(&bytes).map_err(|e| self.inner.root.corrupt(&path, e.to_string()))?;
         if manifest.digest != digest {
             let problem = format!("it is that of dataset {}", manifest.digest);
-            return Err(self.corrupt(&path, problem));
+            return Err(self.inner.root.corrupt(&path, problem));
         }
         Ok((bytes, manifest))
     }
 
     fn read_index(&self, manifest: &Manifest) -> Result<(Vec<u8>, Index), StoreError> {
         let path = self.place(&manifest.digest).join(INDEX_FILE);
-        let bytes = self.read_whole(&path, MAX_INDEX_BYTES)?;
+        let bytes = self.inner.root.read_whole(&path, MAX_INDEX_BYTES)?;
         match Index::parse(&bytes, manifest) {
             Ok(index) => Ok((bytes, index)),
-            Err(error) => Err(self.corrupt(&path, error.to_string())),
-        }
-    }
-
-    fn read_whole(&self, path: &Path, most: u64) -> Result<Vec<u8>, StoreError> {
-        disk::read_whole(path, most).map_err(|error| self.inner.root.read_error(path, error))
-    }
-
-    /// What a complete read that is not what it should be means: the volume may have been replaced meanwhile.
-    fn corrupt(&self, path: &Path, problem: String) -> StoreError {
-        match self.check() {
-            Ok(()) => StoreError::Corrupt {
-                path: path.to_owned(),
-                problem,
-            },
-            Err(error) => error,
+            Err(error) => Err(self.inner.root.corrupt(&path, error.to_string())),
         }
     }
 
@@ -344,53 +305,23 @@ impl DatasetStore {
         entry: &PackEntry,
         progress: &mut impl FnMut(u64),
     ) -> Result<(), StoreError> {
-        let failed = |error| self.inner.root.read_error(path, error);
-        let (mut file, _) = disk::open(path).map_err(failed)?;
-        disk::forget_cached(&file);
-        let (bytes, sha256) = disk::hash(&mut file, progress).map_err(failed)?;
-        if bytes == entry.bytes && sha256 == entry.sha256 {
-            return Ok(());
-        }
-        // The volume may have been replaced while it was read.
-        self.check()?;
-        let problem = if bytes == entry.bytes {
-            format!(
-                "its SHA-256 is {sha256}, but the manifest says {}",
-                entry.sha256
-            )
-        } else {
-            format!(
-                "it has {bytes} bytes, but the manifest says {}",
-                entry.bytes
-            )
-        };
-        Err(StoreError::Corrupt {
-            path: path.to_owned(),
-            problem,
-        })
+        self.inner
+            .root
+            .verify_file(path, entry.bytes, &entry.sha256, progress)
     }
+}
 
-    fn remove_temporaries(&self) -> Result<(), StoreError> {
-        let dir = self.dir();
-        let names = disk::list(dir).map_err(|error| self.inner.root.read_error(dir, error))?;
-        for name in names.iter().filter(|name| name.starts_with(TEMPORARY)) {
-            let path = dir.join(name);
-            disk::remove_tree(&path).map_err(|error| self.inner.root.remove_error(&path, error))?;
-            info!(
-                "store.temporary_removed: {} was left by an interrupted write",
-                path.display()
-            );
-        }
-        Ok(())
+impl Rooted for DatasetStore {
+    fn root(&self) -> &Root {
+        &self.inner.root
     }
 }
 
 /// The datasets in a folder, by digest.
 fn digests_in(dir: &Path) -> io::Result<Vec<String>> {
     let mut found = Vec::new();
-    for name in disk::list(dir)? {
-        let is_digest = name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit());
-        if is_digest && disk::exists(&dir.join(&name).join(MANIFEST_FILE))? {
+    for name in digests_in_folder(dir)? {
+        if disk::exists(&dir.join(&name).join(MANIFEST_FILE))? {
             found.push(name);
         }
     }

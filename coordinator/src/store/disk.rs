@@ -336,7 +336,7 @@ pub(super) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Bytes that an unprivileged process can still write on the file system of `path`.
-pub(super) fn free_bytes(path: &Path) -> io::Result<u64> {
+pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
     use std::os::unix::ffi::OsStrExt;
     gate(Operation::Stat, Some(path))?;
     let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;

@@ -34,7 +34,7 @@ const MOST_BYTES: u64 = 64 << 10;
 struct Identity {
     /// Format of the store.
     format: u32,
-    /// `checkpoints` or `datasets`.
+    /// `checkpoints`, `datasets` or `weights`.
     kind: String,
     /// 128 random bits in hex.
     id: String,
@@ -381,6 +381,11 @@ fn remove_tree_if_there(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(_) | Err(_) => Ok(()),
     }
+}
+
+/// The identity of the store in `dir`, if there is one that can be read. For people: opening a store decides.
+pub(crate) fn stored_identity(dir: &Path) -> Option<String> {
+    read(dir).ok().map(|identity| identity.id)
 }
 
 fn read(dir: &Path) -> Result<Identity, NoIdentity> {

@@ -3,10 +3,13 @@
 //! ```text
 //!  run actors, services ──calls──> CheckpointStore ──> DATA/checkpoints/   nobody else opens, renames or
 //!                       ──calls──> DatasetStore    ──> DATA/datasets/      removes anything in there
+//!                       ──calls──> WeightsStore    ──> DATA/weights/
 //!
 //!  identity      is the folder the store that the journal knows, or a volume that is not mounted?
 //!  checkpoints   begin, probe, verify, read, remove, quarantine, sweep, find   (assembly, folder, inspect, manifest, segment, header, trash)
 //!  datasets      open, verify, read, remove                                    (upload: add and repair)
+//!  weights       list, verify, read, remove                                    (weights_upload: add and repair)
+//!  rooted        what stores of files named by digest share                    (temporary: folders of uploads)
 //!  disk          the single file operations, where tests inject faults
 //! ```
 //!
@@ -41,26 +44,36 @@ mod inspect;
 mod manifest;
 mod names;
 mod priority;
+mod rooted;
 mod segment;
+mod temporary;
 #[cfg(test)]
 pub(crate) mod test_support;
 #[cfg(test)]
 mod tests;
 mod trash;
 mod upload;
+mod weights;
+#[cfg(test)]
+mod weights_tests;
+mod weights_upload;
 
 use std::time::Duration;
 
 pub(crate) use assembly::{AssemblyFile, CheckpointRecord};
 pub(crate) use checkpoints::CheckpointStore;
 pub(crate) use datasets::{DatasetStore, DescribingFile, HeldDataset};
+pub(crate) use disk::free_bytes;
 pub use error::{OpenError, StoreError};
 pub(crate) use header::{Description, header};
+pub(crate) use identity::stored_identity;
 pub(crate) use manifest::RunRecord;
 pub(crate) use priority::low_priority;
 pub(crate) use segment::Segment;
 pub use upload::UploadError;
 pub(crate) use upload::{Stored, Upload, Verified};
+pub(crate) use weights::{HeldWeights, WeightsStore};
+pub(crate) use weights_upload::{StoredWeights, VerifiedWeights, WeightsUpload};
 
 /// What names of unfinished files and folders begin with. They are removed at start.
 const TEMPORARY: &str = "tmp-";

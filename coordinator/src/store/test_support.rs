@@ -9,17 +9,19 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use fovea_core::checkpoint::{CheckpointInfo, Fingerprint};
-use fovea_core::ids::RunId;
+use fovea_core::ids::{RunId, WeightsName};
 use fovea_core::ledger::Entry;
 use fovea_core::metrics::Evaluation;
 use fovea_core::run::EpochResult;
 use fovea_dataset::{INDEX_FILE, MANIFEST_FILE, Manifest};
+use fovea_weights::{Checked, Format};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::trash::TRASH;
 use super::{
-    CheckpointRecord, CheckpointStore, DatasetStore, RunRecord, StoreOptions, Upload, UploadError,
-    Verified,
+    CheckpointRecord, CheckpointStore, DatasetStore, RunRecord, StoreOptions, StoredWeights,
+    Upload, UploadError, Verified, WeightsStore, WeightsUpload,
 };
 
 /// Elements of a state: enough for several slices.
@@ -240,4 +242,27 @@ pub(crate) fn upload(store: &DatasetStore, source: &Source) -> Result<Verified, 
         }
     }
     upload.verify()
+}
+
+/// The content of a file of weights; the check of it is left out.
+pub(super) const WEIGHTS: &[u8] = b"the weights of a network";
+
+pub(super) fn weights_digest() -> String {
+    hex::encode(Sha256::digest(WEIGHTS))
+}
+
+/// Uploads [`WEIGHTS`], called `w`.
+pub(super) fn add_weights(store: &WeightsStore) -> Result<StoredWeights, UploadError> {
+    let bytes = WEIGHTS.len() as u64;
+    let mut upload = WeightsUpload::begin(store, weights_digest(), bytes, "w.x".into())?;
+    upload.piece(&WEIGHTS[..9])?;
+    upload.piece(&WEIGHTS[9..])?;
+    let verified = upload.verify_by(|_| {
+        Ok(Checked {
+            format: Format::Caffemodel,
+            layers: vec![],
+            ignored: vec![],
+        })
+    })?;
+    Ok(verified.store(WeightsName::new("w").unwrap(), 7)?)
 }

@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fovea_core::ids::DatasetName;
 use fovea_dataset::{INDEX_FILE, Index, MANIFEST_FILE, Manifest};
@@ -17,6 +17,8 @@ use tracing::warn;
 use super::datasets::{DatasetStore, DescribingFile, HeldDataset, PACKS};
 use super::disk;
 use super::error::StoreError;
+use super::rooted::Rooted;
+use super::temporary::TemporaryFolder;
 
 /// The largest manifest that is taken, in bytes, as the protocol says.
 const MANIFEST_BYTES: usize = 16 << 20;
@@ -42,7 +44,7 @@ pub enum UploadError {
 /// An upload under way. Dropping it removes what has arrived so far.
 #[derive(Debug)]
 pub(crate) struct Upload {
-    folder: TemporaryFolder,
+    folder: TemporaryFolder<DatasetStore>,
     manifest: Manifest,
     index: Index,
     /// The pack that is being written, and the bytes of it that have arrived.
@@ -54,7 +56,7 @@ pub(crate) struct Upload {
 /// A whole upload: every digest was recomputed from what is on disk. Dropping it removes it.
 #[derive(Debug)]
 pub(crate) struct Verified {
-    folder: TemporaryFolder,
+    folder: TemporaryFolder<DatasetStore>,
     manifest: Manifest,
     index: Index,
 }
@@ -80,15 +82,6 @@ struct Repair {
     replaced: Vec<u32>,
     files: Vec<DescribingFile>,
     unreadable: Vec<(u32, StoreError)>,
-}
-
-/// Removes its folder when dropped.
-#[derive(Debug)]
-struct TemporaryFolder {
-    store: DatasetStore,
-    path: PathBuf,
-    /// It became the dataset's folder.
-    kept: bool,
 }
 
 impl Upload {
@@ -123,35 +116,19 @@ impl Upload {
         let packs: u64 = manifest.packs.iter().map(|pack| pack.bytes).sum();
         let bytes = packs + (manifest_bytes.len() + index_bytes.len()) as u64;
         store.root().remove_leftovers();
-        let (free, reserve) = (store.free_bytes()?, store.min_free_bytes());
-        if free < bytes.saturating_add(reserve) {
-            return Err(StoreError::Full {
-                what: format!(
-                    "dataset {} is not taken: it has {:.1} MiB, and {:.1} MiB must stay free (min_free_mib)",
-                    manifest.name,
-                    bytes as f64 / f64::from(1 << 20),
-                    reserve as f64 / f64::from(1 << 20),
-                ),
-                needed: bytes.saturating_add(reserve),
-                free,
-            }
-            .into());
-        }
-        let path = store.root().temporary(store.dir(), "upload");
+        let what = format!("dataset {}", manifest.name);
+        store
+            .root()
+            .check_room(&what, bytes, store.min_free_bytes())?;
+        let folder = TemporaryFolder::make(store, "upload")?;
         let failed = |path: &Path, bytes: usize| {
             let path = path.to_owned();
             move |error| store.root().write_error(&path, bytes as u64, error)
         };
-        disk::make_folder(&path).map_err(failed(&path, 0))?;
-        let folder = TemporaryFolder {
-            store: store.clone(),
-            path,
-            kept: false,
-        };
-        let packs = folder.path.join(PACKS);
+        let packs = folder.path().join(PACKS);
         disk::make_folder(&packs).map_err(failed(&packs, 0))?;
         for (file, bytes) in [(MANIFEST_FILE, manifest_bytes), (INDEX_FILE, index_bytes)] {
-            let path = folder.path.join(file);
+            let path = folder.path().join(file);
             disk::write_new(&path, bytes).map_err(failed(&path, bytes.len()))?;
         }
         Ok(Self {
@@ -197,8 +174,8 @@ impl Upload {
                 ),
             );
         }
-        let path = self.folder.path.join(&entry.file);
-        let root = self.folder.store.root();
+        let path = self.folder.path().join(&entry.file);
+        let root = self.folder.store().root();
         let failed = |error| root.write_error(&path, entry.bytes, error);
         let file = match &mut self.file {
             Some(file) => file,
@@ -242,9 +219,9 @@ impl Upload {
             index,
             ..
         } = self;
-        let store = folder.store.clone();
+        let store = folder.store().clone();
         for (pack, entry) in manifest.packs.iter().enumerate() {
-            let path = folder.path.join(&entry.file);
+            let path = folder.path().join(&entry.file);
             match store.verify_file(&path, entry, &mut |_| ()) {
                 Ok(()) => {}
                 Err(StoreError::Corrupt { problem, .. }) => {
@@ -256,7 +233,7 @@ impl Upload {
                 Err(error) => return Err(error.into()),
             }
         }
-        for path in [folder.path.join(PACKS), folder.path.clone()] {
+        for path in [folder.path().join(PACKS), folder.path().to_owned()] {
             disk::sync_folder(&path).map_err(|error| store.root().write_error(&path, 0, error))?;
         }
         Ok(Verified {
@@ -279,7 +256,7 @@ impl Verified {
     /// # Errors
     /// As the disk reports. What was replaced until then stays replaced; the upload can be repeated.
     pub(crate) fn store(mut self) -> Result<Stored, StoreError> {
-        let store = self.folder.store.clone();
+        let store = self.folder.store().clone();
         store.check()?;
         let place = store.place(&self.manifest.digest);
         let there = disk::exists(&place).map_err(|e| store.root().read_error(&place, e))?;
@@ -287,11 +264,7 @@ impl Verified {
         if there {
             repair = self.repair(&store, &place)?;
         } else {
-            disk::rename(&self.folder.path, &place)
-                .map_err(|error| store.root().write_error(&place, 0, error))?;
-            self.folder.kept = true;
-            let dir = store.dir();
-            disk::sync_folder(dir).map_err(|error| store.root().write_error(dir, 0, error))?;
+            self.folder.keep_as(&place)?;
         }
         Ok(Stored {
             held: HeldDataset::new(self.manifest.clone(), &self.index),
@@ -326,7 +299,7 @@ impl Verified {
                 }
             };
             store.check()?;
-            disk::rename(&self.folder.path.join(&entry.file), &path).map_err(failed(&path))?;
+            disk::rename(&self.folder.path().join(&entry.file), &path).map_err(failed(&path))?;
             warn!(
                 dataset = %self.manifest.name,
                 pack = number,
@@ -343,7 +316,7 @@ impl Verified {
             };
             store.check()?;
             let path = place.join(file.name());
-            disk::rename(&self.folder.path.join(file.name()), &path).map_err(failed(&path))?;
+            disk::rename(&self.folder.path().join(file.name()), &path).map_err(failed(&path))?;
             warn!(
                 dataset = %self.manifest.name,
                 file = file.name(),
@@ -357,14 +330,6 @@ impl Verified {
             disk::sync_folder(path).map_err(failed(path))?;
         }
         Ok(repair)
-    }
-}
-
-impl Drop for TemporaryFolder {
-    fn drop(&mut self) {
-        if !self.kept {
-            self.store.root().discard_temporary(&self.path);
-        }
     }
 }
 

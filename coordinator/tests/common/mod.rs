@@ -17,10 +17,12 @@ use fovea_core::plan::ShardPlan;
 use fovea_dataset::Dataset;
 use fovea_proto::pb::admin_client::AdminClient;
 use fovea_proto::pb::checkpoints_client::CheckpointsClient;
+use fovea_proto::pb::cluster_client::ClusterClient;
 use fovea_proto::pb::datasets_client::DatasetsClient;
 use fovea_proto::pb::runs_client::RunsClient;
 use fovea_proto::pb::workers_client::WorkersClient;
-use fovea_proto::{MESSAGE_BYTES, connect, pb};
+use fovea_proto::{MESSAGE_BYTES, connect_with, pb};
+use fovea_security::Tls;
 use fovea_service::Shutdown;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -72,19 +74,29 @@ pub struct Server {
 impl Server {
     /// Starts one on `data_dir` and any port.
     pub async fn start(data_dir: &Path, change: impl FnOnce(&mut Config)) -> Self {
-        Self::start_on(data_dir, || (), change).await
+        Self::start_on(data_dir, || (), None, change).await
+    }
+
+    /// The same, connected with this certificate. `change` gives it one of its own.
+    pub async fn start_for(
+        client: &Tls,
+        data_dir: &Path,
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
+        Self::start_on(data_dir, || (), Some(client), change).await
     }
 
     /// The same, but its threads have no rights to the files of others: as any user's, where the test is root's.
     pub async fn start_unprivileged(data_dir: &Path, change: impl FnOnce(&mut Config)) -> Self {
         let folder = data_dir.parent().unwrap();
         std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o777)).unwrap();
-        Self::start_on(data_dir, give_up_rights, change).await
+        Self::start_on(data_dir, give_up_rights, None, change).await
     }
 
     async fn start_on(
         data_dir: &Path,
         on_thread_start: fn(),
+        client: Option<&Tls>,
         change: impl FnOnce(&mut Config),
     ) -> Self {
         let mut config = Config {
@@ -112,7 +124,7 @@ impl Server {
             let listener = TcpListener::from_std(listener).unwrap();
             serve(config, listener, asked).await
         });
-        let channel = connect(&address, PATIENCE).await.unwrap();
+        let channel = connect_with(&address, client, PATIENCE).await.unwrap();
         Self {
             address,
             channel,
@@ -145,6 +157,10 @@ impl Server {
 
     pub fn workers(&self) -> WorkersClient<Channel> {
         WorkersClient::new(self.channel.clone())
+    }
+
+    pub fn cluster(&self) -> ClusterClient<Channel> {
+        ClusterClient::new(self.channel.clone())
     }
 
     pub fn admin(&self) -> AdminClient<Channel> {

@@ -31,7 +31,12 @@ impl Worker {
 
     /// Opens a session that begins with `hello`, with heartbeats.
     pub async fn begin(server: &Server, hello: Up) -> Self {
-        let mut worker = Self::open(server, hello).await.unwrap();
+        Self::begin_on(server.channel.clone(), hello).await
+    }
+
+    /// The same over a channel of its own.
+    pub async fn begin_on(channel: Channel, hello: Up) -> Self {
+        let mut worker = Self::open_on(channel, hello).await.unwrap();
         let Down::Welcome(welcome) = worker.next().await else {
             panic!("no welcome")
         };
@@ -62,12 +67,17 @@ impl Worker {
 
     /// Opens a session that begins with `first`; no heartbeats.
     pub async fn open(server: &Server, first: Up) -> Result<Self, Status> {
+        Self::open_on(server.channel.clone(), first).await
+    }
+
+    /// The same over a channel of its own.
+    pub async fn open_on(channel: Channel, first: Up) -> Result<Self, Status> {
         let (up, messages) = mpsc::channel(64);
         let first = pb::WorkerMessage {
             message: Some(first),
         };
         up.send(first).await.unwrap();
-        let mut client = server.workers();
+        let mut client = WorkersClient::new(channel);
         let down = client.session(ReceiverStream::new(messages)).await?;
         Ok(Self {
             client,
@@ -253,6 +263,7 @@ impl Worker {
         self.send(Up::Prepared(pb::Prepared {
             run_id: prepare.run_id.clone(),
             problem: problem.into(),
+            trouble: 0,
         }))
         .await;
     }
@@ -305,6 +316,7 @@ pub fn hello(id: &str) -> Up {
         held_run_id: String::new(),
         boot_id: String::new(),
         gpu_uuid: String::new(),
+        memory: None,
     })
 }
 

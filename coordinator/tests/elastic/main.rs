@@ -13,6 +13,7 @@ mod pausing;
 mod restart;
 mod sessions;
 mod states;
+mod troubles;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -137,6 +137,7 @@ async fn sessions() {
         Some(Up::Prepared(pb::Prepared {
             run_id: run.into(),
             problem: String::new(),
+            trouble: 0,
         }))
     }
     let said: Vec<(Say, &str)> = vec![
@@ -312,6 +313,7 @@ async fn what_nobody_asked_for_changes_nothing() {
             .send(Up::Prepared(pb::Prepared {
                 run_id: run_id.into(),
                 problem: "\u{1b}[31m".repeat(10_000),
+                trouble: 0,
             }))
             .await;
     }

@@ -170,3 +170,90 @@ async fn a_new_run_takes_nothing_of_another_one_of_its_id() {
     let mut worker = Worker::rejoin(&server, "w0", &at).await;
     assert_eq!(worker.abort().await.run_id, lost.id);
 }
+
+/// A backup over the wire, as the client fetches it.
+async fn backup(server: &Server) -> Vec<u8> {
+    use pb::backup_part::Part;
+    let request = pb::BackupRequest {};
+    let mut stream = server.admin().backup(request).await.unwrap().into_inner();
+    let (mut archive, mut ended) = (Vec::new(), false);
+    while let Some(part) = stream.message().await.unwrap() {
+        match part.part.unwrap() {
+            Part::Info(info) => assert_eq!((info.runs, info.live_runs), (1, 1)),
+            Part::Data(data) => archive.extend_from_slice(&data),
+            Part::End(_) => ended = true,
+        }
+    }
+    assert!(ended);
+    archive
+}
+
+/// The disk of the data folder is lost, that of the stores is not, and they have newer checkpoints than the backup knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_replaces_a_lost_data_folder() {
+    let place = Place::new();
+    let server = place.fresh_server().await;
+    let (run, at, mut worker) = begin(&server).await;
+    for step in 1..=2 {
+        place.step(&mut worker, &at, step).await;
+    }
+    checkpoint(&server, &worker, &at, 2).await;
+    // While the run is under way.
+    let archive = backup(&server).await;
+    for step in 3..=6 {
+        place.step(&mut worker, &at, step).await;
+    }
+    checkpoint(&server, &worker, &at, 6).await;
+    server.kill().await;
+    let aside = place.dir.path().join("volume");
+    std::fs::create_dir(&aside).unwrap();
+    for store in ["checkpoints", "datasets", "weights"] {
+        std::fs::rename(place.data().join(store), aside.join(store)).unwrap();
+    }
+    std::fs::remove_dir_all(place.data()).unwrap();
+
+    let file = place.dir.path().join("fovea.tar");
+    std::fs::write(&file, archive).unwrap();
+    let restored = fovea_coordinator::restore(&file, &place.data()).unwrap();
+    let report = restored.report().join("\n");
+    assert!(report.contains("1 run, 1 under way, 1 dataset"), "{report}");
+    assert!(report.contains("holds no store"), "{report}");
+    for store in ["checkpoints", "datasets", "weights"] {
+        std::fs::rename(aside.join(store), place.data().join(store)).unwrap();
+    }
+    let server = place.server().await;
+    let adopted = shown(&server, &run.id, "the newer checkpoint", |run| {
+        run.checkpoints.iter().any(|c| c.step == 6)
+    })
+    .await;
+    assert_eq!(adopted.id, run.id);
+    let request = pb::AuditRequest {
+        run_id: run.id.clone(),
+    };
+    let audit = server.runs().audit(request).await.unwrap().into_inner();
+    assert_eq!((audit.steps, &*audit.problems), (6, &[][..]), "{audit:?}");
+    let mut worker = Worker::join(&server, "w0").await;
+    let at = worker.assignment().await;
+    assert_eq!(at.start_step, 6);
+}
+
+/// Backups are whole whatever happens at the same time.
+#[tokio::test(flavor = "multi_thread")]
+async fn backups_are_made_while_a_run_trains() {
+    let place = Place::new();
+    let server = place.fresh_server().await;
+    let (_, at, mut worker) = begin(&server).await;
+    for step in 1..=10 {
+        let (archive, ()) = tokio::join!(backup(&server), place.step(&mut worker, &at, step));
+        let file = place.dir.path().join("fovea.tar");
+        std::fs::write(&file, archive).unwrap();
+        let to = place.dir.path().join(format!("restored-{step}"));
+        fovea_coordinator::restore(&file, &to).unwrap();
+    }
+    let left: Vec<_> = std::fs::read_dir(place.data())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("tmp-"))
+        .collect();
+    assert_eq!(left, [""; 0]);
+}

@@ -13,6 +13,7 @@ async fn verified(server: &Server) -> (Vec<pb::VerifyProblem>, pb::VerifySummary
     let request = pb::VerifyStoreRequest {
         skip_checkpoints: false,
         skip_datasets: false,
+        skip_weights: false,
     };
     let mut stream = server.admin().verify(request).await.unwrap().into_inner();
     let mut problems = Vec::new();

@@ -35,6 +35,7 @@ impl Run {
             self.start_differs(now, from_the_start, differ, out);
             return;
         }
+        self.troubles.over(&worker);
         self.check_fingerprint(&worker, fingerprint, out);
         let Phase::Forming {
             roster,
@@ -52,6 +53,7 @@ impl Run {
         roster.start_step = state.step;
         let workers: Vec<WorkerId> = ids(&peers(&roster));
         self.liveness.all_ready();
+        self.troubles.settled();
         // Those that were further are gone: their steps are taken, and reported, again.
         self.progress = self.progress.filter(|p| p.step <= state.step);
         self.enter(Phase::Running { roster, stopping }, out);
@@ -63,8 +65,8 @@ impl Run {
         }
     }
 
-    /// Two members start from different states. Different first weights are the user's to mend; different later states
-    /// are void.
+    /// Two members start from different states. Another attempt would not make the first states equal; different
+    /// later states are void.
     fn start_differs(
         &mut self,
         now: u64,
@@ -75,7 +77,7 @@ impl Run {
         let members = self.present();
         if from_the_start {
             let reason = format!(
-                "{differ}: do they read the same weights file? Give model.weights_sha256 to be sure"
+                "{differ}, though weights are verified by their digest: do all workers have the same version of Fovea?"
             );
             self.fail(reason, &ids(&members), out);
             return;

@@ -116,7 +116,14 @@ impl Run {
                     reason,
                 };
                 self.lost(now, &worker, cause, out);
+                self.troubles.gone(&worker);
             }
+            Event::Unfit {
+                worker,
+                trouble,
+                reason,
+            } => self.unfit(now, &worker, trouble, reason, out),
+            Event::Usable { workers } => self.usable(now, workers),
             Event::WorkerLeaving { worker } => self.leaving(now, &worker, out),
             Event::WorkerBack { worker, serving } => self.back(now, worker, serving, out),
             Event::Unaccounted {
@@ -141,7 +148,7 @@ impl Run {
     /// after each.
     pub fn wake(&self) -> Option<u64> {
         let liveness = self.roster().and_then(|_| self.liveness.wake());
-        [liveness, self.availability_wake()]
+        [liveness, self.availability_wake(), self.shortage_wake()]
             .into_iter()
             .flatten()
             .min()
@@ -149,12 +156,18 @@ impl Run {
 
     /// Workers that the run does not want, and until when, in milliseconds on the caller's clock.
     pub fn barred(&self) -> std::collections::BTreeMap<crate::ids::WorkerId, u64> {
-        self.liveness.barred()
+        let mut barred = self.liveness.barred();
+        for (worker, left_out) in self.left_out() {
+            let until = barred.entry(worker).or_default();
+            *until = left_out.until_ms.max(*until);
+        }
+        barred
     }
 
     /// Until when a worker is barred from this run: `u64::MAX` is for good.
     pub fn barred_until(&self, worker: &crate::ids::WorkerId) -> u64 {
-        self.liveness.barred_until(worker)
+        let trouble = self.troubled_until(worker);
+        self.liveness.barred_until(worker).max(trouble)
     }
 
     /// Goes over to `phase`, journals it and tells watchers.

@@ -32,12 +32,15 @@ const LONGEST_RETRY_MS: u64 = 30_000;
 pub struct Limits {
     /// How long a run waits for a checkpoint that cannot be read before it goes on from an older one, in milliseconds.
     pub unreadable_patience_ms: u64,
+    /// How long a run waits for enough workers without trouble of their own before it fails, in milliseconds.
+    pub no_worker_patience_ms: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             unreadable_patience_ms: 600_000,
+            no_worker_patience_ms: 600_000,
         }
     }
 }

@@ -25,7 +25,8 @@ impl Run {
                     Outcome::Yielded { .. }
                     | Outcome::Aborted
                     | Outcome::Failed { .. }
-                    | Outcome::Blocked { .. } => return,
+                    | Outcome::Blocked { .. }
+                    | Outcome::Unfit { .. } => return,
                 };
                 let Some(roster) = self.roster().cloned() else {
                     return;
@@ -255,6 +256,7 @@ impl Run {
         self.failures = 0;
         self.liveness.reset_penalties();
         self.availability.reset_retries();
+        self.troubles.reset();
         self.enter(Phase::Queued { reason: None }, out);
     }
 

@@ -52,6 +52,9 @@ impl Run {
 
     /// Time has passed: finds what did not happen in time.
     pub(super) fn tick(&mut self, now: u64, out: &mut Vec<Effect>) {
+        if self.tick_shortage(now, out) {
+            return;
+        }
         self.tick_availability(now, out);
         if self.roster().is_none() || self.liveness.overslept(now) {
             return;

@@ -74,7 +74,7 @@ impl Run {
     }
 
     /// The smallest number of workers that the run can have.
-    fn fewest(&self) -> usize {
+    pub(super) fn fewest(&self) -> usize {
         self.spec.workers.min.max(1) as usize
     }
 
@@ -248,7 +248,7 @@ impl Run {
     }
 
     /// The present members without `worker`.
-    fn others(&self, worker: &WorkerId) -> Vec<Peer> {
+    pub(super) fn others(&self, worker: &WorkerId) -> Vec<Peer> {
         let mut members = self.present();
         members.retain(|(other, _)| other != worker);
         members
@@ -388,6 +388,7 @@ impl Run {
                 self.lost(now, worker, cause, out);
             }
             Outcome::Blocked { reason } => self.blocked(now, worker, reason, out),
+            Outcome::Unfit { trouble, reason } => self.unfit(now, worker, trouble, reason, out),
             Outcome::Failed { reason, fatal } => {
                 let reason = format!("worker {worker}: {reason}");
                 if fatal && !self.ends_regardless() {

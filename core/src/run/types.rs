@@ -11,6 +11,8 @@ use crate::metrics::{Evaluation, Score};
 use crate::roster::Roster;
 use crate::state::StateId;
 
+use super::trouble::Trouble;
+
 /// Sizes that follow from the spec and the dataset; fixed when the run is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extent {
@@ -181,6 +183,8 @@ pub enum Outcome {
     /// Cannot go on before something at the coordinator (a pack, a checkpoint) can be read again. Nobody's failure: the run
     /// is queued and tried again later.
     Blocked { reason: String },
+    /// Trouble of this worker alone: others can go on.
+    Unfit { trouble: Trouble, reason: String },
 }
 
 /// What a worker's heartbeat reports about its part in a run.
@@ -278,6 +282,14 @@ pub enum Event {
     WorkerLost { worker: WorkerId, reason: String },
     /// A worker asks to be let go: it shuts down.
     WorkerLeaving { worker: WorkerId },
+    /// A worker could not prepare to join, because of trouble of its own.
+    Unfit {
+        worker: WorkerId,
+        trouble: Trouble,
+        reason: String,
+    },
+    /// How many connected workers could serve the run, busy or not: neither left out nor barred, and with enough memory.
+    Usable { workers: usize },
     /// After a restart of the coordinator: a worker reconnected, and serves that generation.
     WorkerBack {
         worker: WorkerId,

@@ -53,6 +53,9 @@ impl From<&Run> for pb::Run {
             checkpoints: run.checkpoints.iter().map(Into::into).collect(),
             dataset_digest: run.dataset_digest.clone(),
             submitted_at_ms: run.submitted_at_ms,
+            // For how long is known by whoever has the clock.
+            left_out: Vec::new(),
+            submitted_by: run.submitted_by.clone().unwrap_or_default(),
         }
     }
 }

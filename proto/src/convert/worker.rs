@@ -3,7 +3,7 @@
 use fovea_core::ids::WorkerId;
 use fovea_core::metrics::Score;
 use fovea_core::roster::{Member, Roster};
-use fovea_core::run::Outcome;
+use fovea_core::run::{Outcome, Trouble};
 
 use super::ConvertError;
 use crate::pb;
@@ -120,6 +120,10 @@ impl From<&Outcome> for pb::released::Outcome {
             Outcome::Blocked { reason } => Self::Blocked(pb::Blocked {
                 reason: reason.clone(),
             }),
+            Outcome::Unfit { trouble, reason } => Self::Unfit(pb::Unfit {
+                trouble: pb::Trouble::from(*trouble) as i32,
+                reason: reason.clone(),
+            }),
         }
     }
 }
@@ -135,6 +139,42 @@ impl From<pb::released::Outcome> for Outcome {
                 Self::Failed { reason, fatal }
             }
             pb::released::Outcome::Blocked(pb::Blocked { reason }) => Self::Blocked { reason },
+            pb::released::Outcome::Unfit(pb::Unfit { trouble, reason }) => {
+                match trouble_from_wire(trouble) {
+                    Some(trouble) => Self::Unfit { trouble, reason },
+                    // Of a newer version: another attempt may succeed.
+                    None => Self::Failed {
+                        reason,
+                        fatal: false,
+                    },
+                }
+            }
         }
+    }
+}
+
+impl From<Trouble> for pb::Trouble {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Memory => Self::Memory,
+            Trouble::Disk => Self::Disk,
+            Trouble::Data => Self::Data,
+            Trouble::Content => Self::Content,
+            Trouble::Device => Self::Device,
+            Trouble::System => Self::System,
+        }
+    }
+}
+
+/// The kind of trouble that a number on the wire means; None for none, or one that is not known.
+pub fn trouble_from_wire(wire: i32) -> Option<Trouble> {
+    match pb::Trouble::try_from(wire) {
+        Ok(pb::Trouble::Memory) => Some(Trouble::Memory),
+        Ok(pb::Trouble::Disk) => Some(Trouble::Disk),
+        Ok(pb::Trouble::Data) => Some(Trouble::Data),
+        Ok(pb::Trouble::Content) => Some(Trouble::Content),
+        Ok(pb::Trouble::Device) => Some(Trouble::Device),
+        Ok(pb::Trouble::System) => Some(Trouble::System),
+        Ok(pb::Trouble::Unspecified) | Err(_) => None,
     }
 }

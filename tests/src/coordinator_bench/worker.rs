@@ -162,6 +162,7 @@ impl Fleet {
             held_run_id: String::new(),
             boot_id: String::new(),
             gpu_uuid: String::new(),
+            memory: None,
         });
         let hello = pb::WorkerMessage {
             message: Some(hello),
@@ -222,6 +223,7 @@ impl Fleet {
             Down::Prepare(prepare) => vec![Up::Prepared(pb::Prepared {
                 run_id: prepare.run_id,
                 problem: String::new(),
+                trouble: pb::Trouble::Unspecified as i32,
             })],
             Down::Welcome(_) => Vec::new(),
         }

@@ -160,6 +160,9 @@ impl<W: Work> Agent<W> {
                 warn!(fatal, "assignment.failed: {reason}");
             }
             Ended::Released(Outcome::Blocked { reason }) => warn!("assignment.blocked: {reason}"),
+            Ended::Released(Outcome::Unfit { trouble, reason }) => {
+                warn!(%trouble, "assignment.unfit: this worker cannot serve the run ({trouble}): {reason}");
+            }
             Ended::Released(outcome) => info!(?outcome, "assignment.released: {outcome:?}"),
             Ended::Interrupted { reason } => {
                 warn!("assignment.interrupted: {reason}; keeping the state for the next generation");

@@ -1,9 +1,11 @@
 //! Conversions of the agent's messages to the wire's types.
 
+use fovea_core::memory::Memory;
 use fovea_core::run::Outcome;
 use fovea_proto::pb;
 use fovea_proto::pb::worker_message::Message;
 
+use crate::fetch::Refusal;
 use crate::job::Ended;
 use crate::reports::Report;
 
@@ -35,6 +37,31 @@ pub(super) fn released(run_id: &str, generation: u64, outcome: &Outcome) -> Mess
         generation,
         outcome: Some(outcome.into()),
     })
+}
+
+/// The answer to a request to prepare for a run.
+pub(super) fn prepared(run_id: String, prepared: Result<(), Refusal>) -> Message {
+    let refusal = prepared.err();
+    let trouble = refusal.as_ref().and_then(Refusal::trouble);
+    Message::Prepared(pb::Prepared {
+        run_id,
+        problem: refusal.map_or_else(String::new, |refusal| refusal.to_string()),
+        trouble: trouble.map_or(pb::Trouble::Unspecified, Into::into) as i32,
+    })
+}
+
+/// What memory this worker can use.
+pub(super) fn memory(memory: Memory) -> pb::Memory {
+    let Memory {
+        host,
+        gpu,
+        gpu_free,
+    } = memory;
+    pb::Memory {
+        host_bytes: host,
+        gpu_bytes: gpu,
+        gpu_free_bytes: gpu_free,
+    }
 }
 
 /// A report, in as many messages as it takes.

@@ -10,6 +10,8 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::absence::{Absence, Notice};
+use super::convert;
+use super::outgoing::MEASURE_AGAIN;
 use super::session::Session;
 use super::state::{Agent, AgentError, Identity, Preparing, Work, every};
 use crate::link::Opening;
@@ -25,7 +27,10 @@ impl<W: Work> Agent<W> {
             device,
             boot_id,
             gpu_uuid,
+            memory,
         } = &self.identity;
+        let memory = memory();
+        self.memory = (memory, Instant::now() + MEASURE_AGAIN);
         let hello = pb::Hello {
             protocol: fovea_proto::PROTOCOL,
             worker_id: worker.to_string(),
@@ -34,6 +39,7 @@ impl<W: Work> Agent<W> {
             device: device.clone(),
             boot_id: boot_id.clone(),
             gpu_uuid: gpu_uuid.clone(),
+            memory: Some(convert::memory(memory)),
             version: VERSION.into(),
             serving: self.serving(),
             held_run_id: self

@@ -31,6 +31,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{error, info, warn};
 
+use crate::fetch::Refusal;
 use crate::job::{Ended, JobEvent};
 use crate::link::LinkEvent;
 use crate::pulse;
@@ -54,7 +55,7 @@ enum Event {
     Heartbeat,
     Job(JobEvent),
     Ended(Ended),
-    Prepared(String),
+    Prepared(Result<(), Refusal>),
     Shutdown,
     Idle,
     GiveUp,
@@ -75,7 +76,7 @@ impl<W: Work> Agent<W> {
                 permit = room(&self.session), if sends => Event::Room(permit),
                 _ = self.beat.tick() => Event::Heartbeat,
                 event = job_event(&mut self.current), if takes => event,
-                problem = prepared(&mut self.preparing) => Event::Prepared(problem),
+                prepared = prepared(&mut self.preparing) => Event::Prepared(prepared),
                 () = self.shutdown.wait(), if !self.leaving => Event::Shutdown,
                 () = until(self.idle_until) => Event::Idle,
                 () = until(self.give_up_at) => Event::GiveUp,
@@ -120,13 +121,15 @@ impl<W: Work> Agent<W> {
             Event::Heartbeat => self.send_heartbeat(),
             Event::Job(event) => self.handle_job_event(event),
             Event::Ended(ended) => self.ended(ended),
-            Event::Prepared(problem) => {
+            Event::Prepared(prepared) => {
                 if let Some(Preparing { run_id, .. }) = self.preparing.take() {
-                    match problem.is_empty() {
-                        true => info!(run_id, "join.prepared: ready to join run {run_id}"),
-                        false => warn!(run_id, "join.failed: cannot join run {run_id}: {problem}"),
+                    match &prepared {
+                        Ok(()) => info!(run_id, "join.prepared: ready to join run {run_id}"),
+                        Err(refusal) => {
+                            warn!(run_id, "join.failed: cannot join run {run_id}: {refusal}");
+                        }
                     }
-                    self.send(FromWorker::Prepared(pb::Prepared { run_id, problem }));
+                    self.send(convert::prepared(run_id, prepared));
                 }
             }
             Event::Shutdown => {
@@ -258,9 +261,9 @@ async fn job_event(current: &mut Option<Current>) -> Event {
     }
 }
 
-async fn prepared(preparing: &mut Option<Preparing>) -> String {
+async fn prepared(preparing: &mut Option<Preparing>) -> Result<(), Refusal> {
     match preparing {
-        Some(Preparing { task, .. }) => task.await.unwrap_or_else(|e| e.to_string()),
+        Some(Preparing { task, .. }) => task.await.unwrap_or_else(|e| Err(Refusal::passing(e))),
         None => pending().await,
     }
 }

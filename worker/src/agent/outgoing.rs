@@ -1,12 +1,19 @@
 //! Messages to the coordinator.
 
+use std::time::Duration;
+
 use fovea_core::run::Heartbeat;
 use fovea_proto::pb;
 use fovea_proto::pb::worker_message::Message;
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::convert;
+use super::session::Session;
 use super::state::{Agent, Work};
+
+/// How often an idle worker measures what memory it can use.
+pub(super) const MEASURE_AGAIN: Duration = Duration::from_secs(10);
 
 impl<W: Work> Agent<W> {
     /// Queues a message in the session, if there is one.
@@ -31,8 +38,25 @@ impl<W: Work> Agent<W> {
         session.next_queued()
     }
 
+    /// Reports what memory this worker can use, if it is idle and that has changed.
+    fn report_memory(&mut self) {
+        let (known, due) = self.memory;
+        let welcomed = self.session.as_ref().is_some_and(Session::is_welcomed);
+        let busy = self.current.is_some() || self.next.is_some();
+        if busy || !welcomed || Instant::now() < due {
+            return;
+        }
+        let memory = (self.identity.memory)();
+        self.memory.1 = Instant::now() + MEASURE_AGAIN;
+        if memory.differs(&known) {
+            self.memory.0 = memory;
+            self.send(Message::Memory(convert::memory(memory)));
+        }
+    }
+
     /// Sends a heartbeat, if there is a session.
     pub(super) fn send_heartbeat(&mut self) {
+        self.report_memory();
         let serving = self.serving();
         self.sequence += 1;
         let sequence = self.sequence;

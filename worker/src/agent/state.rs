@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::memory::Memory;
 use fovea_proto::pb;
 use fovea_service::{Shutdown, VERSION};
 use tokio::sync::watch;
@@ -17,7 +18,7 @@ use super::current::Current;
 use super::session::Session;
 use crate::assignment::{self, AssignmentHandle};
 use crate::context::Context;
-use crate::fetch;
+use crate::fetch::{self, Refusal};
 use crate::job::Ended;
 use crate::pulse::Pulse;
 use crate::reports::Reports;
@@ -36,6 +37,8 @@ pub struct Identity {
     pub boot_id: String,
     /// UUID of its GPU, as nvidia-smi writes it; empty for a CPU, or if it is not known.
     pub gpu_uuid: String,
+    /// Measures the memory that this worker can use.
+    pub memory: Box<dyn Fn() -> Memory + Send>,
 }
 
 /// The work that the agent starts, in tasks that it owns.
@@ -43,8 +46,8 @@ pub trait Work {
     /// Begins an assignment.
     fn begin(&self, handle: AssignmentHandle) -> AbortOnDropHandle<Ended>;
 
-    /// Prepares to join a run. Returns why that failed, or an empty text.
-    fn prepare(&self, request: pb::Prepare) -> AbortOnDropHandle<String>;
+    /// Prepares to join a run.
+    fn prepare(&self, request: pb::Prepare) -> AbortOnDropHandle<Result<(), Refusal>>;
 
     /// The run whose state the device holds.
     fn held_run(&self) -> Option<RunId>;
@@ -56,13 +59,10 @@ impl Work for Context {
         AbortOnDropHandle::new(tokio::spawn(task))
     }
 
-    fn prepare(&self, request: pb::Prepare) -> AbortOnDropHandle<String> {
+    fn prepare(&self, request: pb::Prepare) -> AbortOnDropHandle<Result<(), Refusal>> {
         let context = self.clone();
         AbortOnDropHandle::new(tokio::spawn(async move {
-            let prepared = fetch::prepare(&context, request).await;
-            prepared
-                .err()
-                .map_or_else(String::new, |refusal| refusal.to_string())
+            fetch::prepare(&context, request).await
         }))
     }
 
@@ -88,6 +88,8 @@ pub struct Agent<W> {
     pub(super) beat: Interval,
     /// Heartbeats so far.
     pub(super) sequence: u64,
+    /// What memory the coordinator knows of, and when it is measured again.
+    pub(super) memory: (Memory, Instant),
     pub(super) leaving: bool,
     /// How long it may be idle before it leaves; None for ever.
     pub(super) exit_when_idle: Option<Duration>,
@@ -127,7 +129,7 @@ pub enum AgentError {
 /// A request to prepare for a run, under way.
 pub(super) struct Preparing {
     pub(super) run_id: String,
-    pub(super) task: AbortOnDropHandle<String>,
+    pub(super) task: AbortOnDropHandle<Result<(), Refusal>>,
 }
 
 impl<W: Work> Agent<W> {
@@ -151,6 +153,7 @@ impl<W: Work> Agent<W> {
             reports: Reports::default(),
             beat: every(Duration::from_secs(1)),
             sequence: 0,
+            memory: (Memory::default(), Instant::now()),
             leaving: false,
             exit_when_idle: None,
             idle_until: None,

@@ -13,6 +13,8 @@ use super::CacheError;
 
 /// Part of every temporary file's name.
 pub(super) const TEMPORARY: &str = ".tmp-";
+/// Suffix of a file that was put aside because it was corrupt or unreadable.
+pub(super) const ASIDE: &str = ".corrupt";
 
 /// A file that is removed unless [`Temporary::rename`] gave it its final name.
 pub(super) struct Temporary {
@@ -79,6 +81,17 @@ pub(super) fn sync_folder_of(path: &Path) -> Result<(), CacheError> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(CacheError::io(folder))
+}
+
+/// Gives a file that cannot be used another name, under which it can be examined until its room is needed.
+pub(super) fn put_aside(path: &Path) -> Result<(), CacheError> {
+    let mut aside = path.file_name().unwrap_or_default().to_owned();
+    aside.push(ASIDE);
+    match std::fs::rename(path, path.with_file_name(aside)) {
+        Ok(()) => sync_folder_of(path),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(CacheError::io(path)(error)),
+    }
 }
 
 /// Whether an error comes from a limit of this process or machine, and says nothing about the file.

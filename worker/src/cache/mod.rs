@@ -1,4 +1,5 @@
-//! What an assignment needs from the coordinator: packs, kept on this machine's disk by digest, and checkpoints.
+//! What an assignment needs from the coordinator: packs and weights, kept on this machine's disk by digest, and
+//! checkpoints.
 //!
 //! A file with its final name is complete (see `files`). A pack has a sidecar with the digests of its records, written
 //! when the whole pack matched its SHA-256; every read is compared with it (see `packs`). The cache stays within
@@ -12,6 +13,7 @@ mod packs;
 #[cfg(test)]
 mod packs_tests;
 mod room;
+mod weights;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,7 @@ use std::sync::Arc;
 
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::ids::RunId;
+use fovea_core::run::Trouble;
 use fovea_dataset::{
     INDEX_FILE, Index, IndexError, MANIFEST_FILE, Manifest, ManifestError, PackError,
 };
@@ -31,6 +34,7 @@ pub use room::sweep;
 use crate::link::{Refused, refusal};
 use crate::progress::Progress;
 use crate::threads::blocking;
+use crate::trouble;
 use files::put;
 
 /// Something could not be fetched or kept.
@@ -86,6 +90,20 @@ impl CacheError {
             | Self::Index(_)
             | Self::Pack(_)
             | Self::Damaged { .. } => None,
+        }
+    }
+
+    /// The trouble of this worker alone that it shows; None if it may lie elsewhere.
+    pub fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Io { source, .. } => Some(trouble::of_folder(source)),
+            Self::Pack(PackError::Io { source, .. }) => {
+                Some(trouble::of_system(source).unwrap_or(Trouble::Data))
+            }
+            Self::Pack(_) => Some(Trouble::Data),
+            // What the coordinator sent, and every worker would get.
+            Self::Manifest(_) | Self::Index(_) => Some(Trouble::Content),
+            Self::Rpc { .. } | Self::Damaged { .. } => None,
         }
     }
 

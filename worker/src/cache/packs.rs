@@ -9,16 +9,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::path::PathBuf;
 
 use fovea_dataset::{Blocks, BlocksId, PackEntry, PackError, PackFile};
 use fovea_proto::pb;
 use tokio::io::AsyncWriteExt;
 use tracing::{info, warn};
 
-use super::files::{Temporary, is_shortage, put, sync_folder_of};
-use super::room::{ASIDE, make_room};
+use super::files::{Temporary, is_shortage, put, put_aside, sync_folder_of};
+use super::room::{hold, make_room};
 use super::{Cache, CacheError, CachedDataset};
 use crate::threads::blocking;
 
@@ -253,7 +252,7 @@ async fn cached(place: &Place) -> Result<Cached, CacheError> {
 fn open_cached(place: &Place) -> Result<Cached, CacheError> {
     match open(place) {
         Ok(file) => {
-            hold(&file);
+            hold(file.file());
             Ok(Cached::Open(file))
         }
         Err(PackError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -303,14 +302,6 @@ fn open(place: &Place) -> Result<PackFile, PackError> {
     Ok(file.with_blocks(blocks))
 }
 
-/// Keeps an open pack from being evicted, and notes that it is used now.
-fn hold(file: &PackFile) {
-    // Where the file system has no locks, nothing is evicted.
-    let _ = file.file().lock_shared();
-    // Of another user's file the time cannot be set; it then counts as used when it was fetched.
-    let _ = file.file().set_modified(SystemTime::now());
-}
-
 /// The pack that lies in its place now, if `record` can be read from it.
 fn reread(place: &Place, record: u32) -> Option<PackFile> {
     let record_bytes = place.dataset.manifest.record_bytes;
@@ -319,19 +310,8 @@ fn reread(place: &Place, record: u32) -> Option<PackFile> {
     let file = file.with_blocks(Blocks::load(&place.path, &id).ok()?);
     let mut buffer = vec![0; record_bytes as usize];
     file.read(record, &mut buffer).ok()?;
-    hold(&file);
+    hold(file.file());
     Some(file)
-}
-
-/// Gives a pack that cannot be used another name, under which it can be examined until its room is needed.
-fn put_aside(path: &Path) -> Result<(), CacheError> {
-    let mut aside = path.file_name().unwrap_or_default().to_owned();
-    aside.push(ASIDE);
-    match std::fs::rename(path, path.with_file_name(aside)) {
-        Ok(()) => sync_folder_of(path),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(CacheError::io(path)(error)),
-    }
 }
 
 /// Verifies a fetched pack and gives it and its digests their names. The digests come first: a pack in its place has
@@ -364,6 +344,6 @@ fn admit(place: &Place, temporary: Temporary) -> Result<PackFile, CacheError> {
     temporary.rename(&place.path)?;
     sync_folder_of(&place.path)?;
     let file = PackFile::open(&place.path, record_bytes, place.entry())?;
-    hold(&file);
+    hold(file.file());
     Ok(file.with_blocks(blocks))
 }

@@ -1,7 +1,7 @@
-//! The cache's size: packs are evicted by their last use, and leftovers of killed processes are removed.
+//! The cache's size: packs and weights are evicted by their last use, and leftovers of killed processes are removed.
 //!
-//! Several workers may share one folder. A pack that any of them has open carries a shared lock, and is never
-//! evicted. A pack's modification time is its last use.
+//! Several workers may share one folder. A file that any of them has open carries a shared lock, and is never
+//! evicted. A file's modification time is its last use.
 
 use std::fs::{DirEntry, File, TryLockError};
 use std::io;
@@ -11,10 +11,10 @@ use std::time::{Duration, SystemTime};
 use fovea_dataset::Blocks;
 use tracing::{info, warn};
 
-use super::files::TEMPORARY;
+use super::files::{ASIDE, TEMPORARY};
 
-/// Suffix of a pack that was put aside because it was corrupt or unreadable.
-pub(super) const ASIDE: &str = ".corrupt";
+/// The folder of weights below the cache's.
+pub(super) const WEIGHTS: &str = "weights";
 /// A temporary file may be without its lock for a moment after its creation.
 const LEFTOVER_AGE: Duration = Duration::from_secs(60);
 
@@ -27,7 +27,15 @@ struct Candidate {
     used: SystemTime,
 }
 
-/// Evicts packs below `dir` until `needed` more bytes fit below `limit` bytes (0: no limit), but none below `keep`.
+/// Keeps an open file from being evicted, and notes that it is used now.
+pub(super) fn hold(file: &File) {
+    // Where the file system has no locks, nothing is evicted.
+    let _ = file.lock_shared();
+    // Of another user's file the time cannot be set; it then counts as used when it was fetched.
+    let _ = file.set_modified(SystemTime::now());
+}
+
+/// Evicts packs and weights below `dir` until `needed` more bytes fit below `limit` bytes (0: no limit), but none below `keep`.
 /// Returns whether they fit.
 pub(super) fn make_room(
     dir: &Path,
@@ -39,6 +47,7 @@ pub(super) fn make_room(
         return Ok(true);
     }
     let (mut total, mut candidates) = (needed, Vec::new());
+    let weights = dir.join(WEIGHTS);
     for entry in files(dir)? {
         let metadata = match entry.metadata() {
             Ok(metadata) => metadata,
@@ -51,7 +60,8 @@ pub(super) fn make_room(
         let name = entry.file_name().to_string_lossy().into_owned();
         let aside = name.ends_with(ASIDE);
         let kept = keep.is_some_and(|keep| path.starts_with(keep));
-        if aside || name.ends_with(".pack") && !kept {
+        let is_weights = name.len() == 64 && path.parent() == Some(&weights);
+        if aside || (name.ends_with(".pack") || is_weights) && !kept {
             candidates.push(Candidate {
                 path,
                 bytes: metadata.len(),
@@ -147,9 +157,10 @@ fn is_leftover(entry: &DirEntry) -> bool {
     old && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok())
 }
 
-/// All files of the datasets below `dir`.
+/// All files of datasets and weights below `dir`.
 fn files(dir: &Path) -> io::Result<Vec<DirEntry>> {
-    let mut files = Vec::new();
+    let mut files = entries(&dir.join(WEIGHTS))?;
+    files.retain(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
     for dataset in entries(&dir.join("datasets"))? {
         let dataset = dataset.path();
         if !dataset.is_dir() {

@@ -211,6 +211,24 @@ fn uuid_text(bytes: [u8; 16]) -> String {
     format!("GPU-{}", groups.join("-"))
 }
 
+/// The memory of `device`, if that is a GPU: all of it, and what is free. It takes a moment, because the process's context
+/// on the GPU is made for it.
+///
+/// # Errors
+/// If the driver refuses.
+pub fn memory(device: tch::Device) -> Result<Option<crate::memory::Gpu>, DriverError> {
+    if !device.is_cuda() {
+        return Ok(None);
+    }
+    make_current(device)?;
+    let (free, total) =
+        driver::mem_get_info().map_err(DriverError::named("the GPU's memory cannot be read"))?;
+    Ok(Some(crate::memory::Gpu {
+        total: total as u64,
+        free: free as u64,
+    }))
+}
+
 /// Free bytes of the current GPU's memory, or None if the driver does not return them.
 pub fn free_bytes() -> Option<u64> {
     driver::mem_get_info().ok().map(|(free, _)| free as u64)

@@ -1,7 +1,8 @@
 //! Why a generation fails, and what that means for the run.
 
 use fovea_core::googlenet::LayoutError;
-use fovea_core::run::Outcome;
+use fovea_core::run::{Outcome, Trouble};
+use fovea_weights::WeightsError;
 
 use super::first_state::FirstStateError;
 use super::types::{Ended, FetchError};
@@ -9,8 +10,10 @@ use crate::checkpoint::CheckpointError;
 use crate::collective::CollectiveError;
 use crate::data::DataError;
 use crate::device::DeviceError;
+use crate::gpu::GpuError;
 use crate::threads::SuperviseError;
 use crate::training::{Control, TrainingError};
+use crate::trouble;
 
 /// Why a job could not be completed.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +24,7 @@ pub(super) enum JobError {
     FirstState(#[from] FirstStateError),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    #[error("the checkpoint cannot be fetched: {0}")]
+    #[error("the state to start from cannot be fetched: {0}")]
     Fetch(#[from] FetchError),
     #[error("the members agreed on no state")]
     NoState,
@@ -52,12 +55,44 @@ impl From<TrainingError> for JobError {
 }
 
 impl JobError {
+    /// The trouble of this worker alone that it shows; None if it may lie elsewhere, or is the run's.
+    fn trouble(&self) -> Option<Trouble> {
+        match self {
+            Self::Device(error) => Some(error.trouble()),
+            Self::Fetch(FetchError::Own(trouble, _)) => Some(*trouble),
+            Self::Training(TrainingError::Data(error)) => error.trouble(),
+            Self::FirstState(FirstStateError::Weights(
+                WeightsError::Io { .. } | WeightsError::NotRegular { .. },
+            )) => Some(Trouble::Data),
+            Self::Io(error) => trouble::of_system(error),
+            Self::Supervise(SuperviseError::Spawn(_)) => Some(Trouble::System),
+            // NCCL reports a peer that died in many ways, and the driver and libtorch never do.
+            Self::Collective(CollectiveError::Gpu(
+                error @ (GpuError::Driver(_) | GpuError::Torch(_) | GpuError::NoContext),
+            )) => Some(trouble::of_device(&error.to_string())),
+            // Every worker would meet the same: the spec, the checkpoint's content, a loss that is not finite.
+            Self::Layout(_)
+            | Self::FirstState(_)
+            | Self::Checkpoint(_)
+            | Self::Training(_)
+            | Self::Fetch(_)
+            | Self::NoState
+            // The reader itself reports its own trouble.
+            | Self::NotRead { .. }
+            | Self::Supervise(_)
+            | Self::Collective(_) => None,
+        }
+    }
+
     /// How the generation ends. After an abort an error is only its consequence.
     pub(super) fn ended(self, control: &Control) -> Ended {
         if control.aborted() {
             return Ended::Released(Outcome::Aborted);
         }
         let reason = self.to_string();
+        if let Some(trouble) = self.trouble() {
+            return Ended::unfit(trouble, reason);
+        }
         match self {
             // Requested, or given up before it began.
             Self::Collective(CollectiveError::Aborted) => Ended::Released(Outcome::Aborted),
@@ -80,7 +115,7 @@ impl JobError {
                 | CollectiveError::OutOfStep { .. }
                 | CollectiveError::Gpu(_),
             )
-            | Self::Fetch(FetchError::Failed(_))
+            | Self::Fetch(FetchError::Failed(_) | FetchError::Own(..))
             | Self::NoState
             | Self::NotRead { .. } => Ended::Interrupted { reason },
             // The same file or spec would meet the same error.

@@ -1,19 +1,21 @@
 //! The state that a run starts from.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
 
 use fovea_core::googlenet::{FlatLayout, HEAD, ParamSpec, fill, param_specs};
 use fovea_core::spec::RunSpec;
-use sha2::{Digest, Sha256};
+use fovea_weights::{Source, WeightsError, load};
 use tracing::info;
 
-use crate::weights::{self, WeightsError};
-
-/// The state that a run starts from: drawn by the seed, or read from the spec's weights file with a new
-/// classifier. Velocities are zero. The same bits on every worker.
-pub fn first_state(spec: &RunSpec, layout: &FlatLayout) -> Result<Vec<f32>, FirstStateError> {
+/// The state that a run starts from: drawn by the seed, or read from `weights` (the verified file that the spec means)
+/// with a new classifier. Velocities are zero. The same bits on every worker.
+pub fn first_state(
+    spec: &RunSpec,
+    layout: &FlatLayout,
+    weights: Option<File>,
+) -> Result<Vec<f32>, FirstStateError> {
     let mut state = vec![0f32; layout.state_len()];
     let places: HashMap<String, Range<usize>> = layout
         .state_entries()
@@ -25,20 +27,19 @@ pub fn first_state(spec: &RunSpec, layout: &FlatLayout) -> Result<Vec<f32>, Firs
         let values = &mut state[places[&param.name].clone()];
         fill(param, spec.model.init, spec.seed, values);
     }
-    if spec.model.weights.is_empty() {
+    let Some(file) = weights else {
         return Ok(state);
-    }
-    let path = Path::new(&spec.model.weights);
-    check_digest(path, &spec.model.weights_sha256)?;
+    };
     let mut set = |param: &ParamSpec, values: &[f32]| {
         state[places[&param.name].clone()].copy_from_slice(values);
     };
-    let loaded = weights::load(path, &specs, &[HEAD], &mut set)?;
+    let name = &spec.model.weights;
+    let loaded = load(&mut Source::new(file, name), &specs, &[HEAD], &mut set)?;
     info!(
         layers = loaded.copied.len(),
         ignored = loaded.ignored.join(" "),
-        "weights.loaded: read the first weights from {}",
-        path.display()
+        sha256 = spec.model.weights_sha256,
+        "weights.loaded: read the first weights from {name}"
     );
     Ok(state)
 }
@@ -49,42 +50,30 @@ pub enum FirstStateError {
     /// The weights file.
     #[error("the run's model.weights: {0}")]
     Weights(#[from] WeightsError),
-    /// Another file than the one meant.
-    #[error(
-        "the run's model.weights: {} has SHA-256 {found}, but model.weights_sha256 is {expected}: copy the right \
-         file to this worker", path.display()
-    )]
-    OtherFile {
-        /// The file.
-        path: PathBuf,
-        /// Its digest.
-        found: String,
-        /// The one in the spec.
-        expected: String,
-    },
 }
 
-/// The file must be the one that the spec means, where the spec says which.
-fn check_digest(path: &Path, expected: &str) -> Result<(), FirstStateError> {
-    if expected.is_empty() {
-        return Ok(());
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::state_digest;
+    use crate::testing::spec;
+
+    /// The first state from the published weights is the one of every version since the first: runs can be repeated.
+    #[cfg_attr(
+        not(has_shared),
+        ignore = "needs ../shared: real photographs and weights"
+    )]
+    #[test]
+    fn the_first_state_has_the_known_bits() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../shared/weights/bvlc_googlenet_trunk_v1.caffemodel");
+        let mut spec = spec("");
+        spec.seed = 5;
+        spec.model.frozen = fovea_core::spec::ModelSpec::default().frozen;
+        spec.model.weights = "bvlc".into();
+        let layout = FlatLayout::new(2, &spec.model.frozen).unwrap();
+        let state = first_state(&spec, &layout, Some(File::open(path).unwrap())).unwrap();
+        let digest = crate::checkpoint::digest_text(state_digest(&state));
+        assert_eq!(digest, "d39d1d13e0ded6e8f7706d329af08c82");
     }
-    let io = |source| {
-        FirstStateError::Weights(WeightsError::Io {
-            path: path.to_owned(),
-            source,
-        })
-    };
-    let mut hash = Sha256::new();
-    let mut file = weights::open(path)?;
-    std::io::copy(&mut file, &mut hash).map_err(io)?;
-    let found = hex::encode(hash.finalize());
-    if found == expected {
-        return Ok(());
-    }
-    Err(FirstStateError::OtherFile {
-        path: path.to_owned(),
-        found,
-        expected: expected.to_owned(),
-    })
 }

@@ -1,6 +1,7 @@
 //! One generation on the device: connect, agree on a state, train.
 
 use std::collections::HashSet;
+use std::fs::File;
 use std::sync::Arc;
 
 use fovea_core::googlenet::FlatLayout;
@@ -25,11 +26,12 @@ use crate::loader::Loader;
 use crate::threads::supervise;
 use crate::training::{State, Training, TrainingEvent, starts_with_evaluation};
 
-/// Makes a device for a run, without a state yet.
-pub type MakeDevice = Box<dyn Fn(&RunSpec, &FlatLayout) -> Box<dyn Device> + Send>;
-/// Makes the state that a run starts from. It reads files that may lie on a mount that hangs, so it runs on a thread
-/// that can be abandoned.
-pub(super) type MakeFirstState = fn(&RunSpec, &FlatLayout) -> Result<Vec<f32>, FirstStateError>;
+/// Makes a device for a run on images of so many pixels in width and height, without a state yet.
+pub type MakeDevice = Box<dyn Fn(&RunSpec, &FlatLayout, usize) -> Box<dyn Device> + Send>;
+/// Makes the state that a run starts from, given the file of its weights. That may lie on a mount that hangs, so it runs
+/// on a thread that can be abandoned.
+pub(super) type MakeFirstState =
+    fn(&RunSpec, &FlatLayout, Option<File>) -> Result<Vec<f32>, FirstStateError>;
 
 /// A device, and how a run begins on it.
 pub(super) struct Place {
@@ -58,6 +60,7 @@ impl Place {
             key,
             mesh,
             mut checkpoint,
+            mut weights,
             next_epoch,
             data,
             control,
@@ -92,7 +95,7 @@ impl Place {
             progress: &progress,
             control: &control,
             state_len: layout.state_len(),
-            fresh: &|| (self.make)(&spec, &layout),
+            fresh: &|| (self.make)(&spec, &layout, data.size()),
         };
         match &mut checkpoint {
             Some(fetch) => {
@@ -101,13 +104,14 @@ impl Place {
             }
             None => {
                 let mut make = || {
+                    let weights = weights.as_mut().map(|fetch| fetch()).transpose()?;
                     let (make, spec, layout) = (self.first_state, spec.clone(), layout.clone());
                     let given_up = || match stop_requested {
                         true => control.given_up(),
                         false => control.withdrawn(),
                     };
                     let made = supervise("reading the first weights", &given_up, move || {
-                        make(&spec, &layout)
+                        make(&spec, &layout, weights)
                     })?;
                     Ok(made?)
                 };

@@ -4,7 +4,7 @@
 //! connect to the peers ──> agree on a state ──> Ready ──> train ──> Ended; the state stays
 //! ```
 //!
-//! The thread itself reads no file that a person names: such reads may hang, and run on threads that can be abandoned.
+//! The thread itself reads no file: such reads may hang, and run on threads that can be abandoned.
 
 mod agreement;
 mod error;
@@ -17,7 +17,7 @@ mod types;
 pub use first_state::{FirstStateError, first_state};
 pub use generation::MakeDevice;
 pub use thread::DeviceThread;
-pub use types::{Ended, FetchCheckpoint, FetchError, Job, JobEvent};
+pub use types::{Ended, FetchCheckpoint, FetchError, FetchWeights, Job, JobEvent};
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 use std::sync::mpsc;
 
 use fovea_core::ids::RunId;
+use fovea_core::run::Trouble;
 use fovea_core::spec::RunSpec;
 use tokio::sync::{oneshot, watch};
 
@@ -12,6 +13,7 @@ use super::generation::{MakeDevice, MakeFirstState, Place};
 use super::types::{Ended, Job};
 use crate::gpu;
 use crate::training::State;
+use crate::trouble;
 
 /// The device's thread; clones are handles to the same one.
 #[derive(Clone)]
@@ -52,7 +54,9 @@ impl DeviceThread {
                 for (job, reply) in jobs {
                     let ended = match &current {
                         Ok(()) => owner.guarded(job),
-                        Err(problem) => Ended::failed(problem, false),
+                        Err(problem) => {
+                            Ended::unfit(trouble::of_device(&problem.to_string()), problem)
+                        }
                     };
                     let _ = reply.send(ended);
                 }
@@ -104,7 +108,11 @@ impl Owner {
                 .map(String::as_str)
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .unwrap_or("no message");
-            Ended::failed(format!("the device's thread panicked: {text}"), false)
+            let reason = format!("the device's thread panicked: {text}");
+            match trouble::is_out_of_memory(text) {
+                true => Ended::unfit(Trouble::Memory, reason),
+                false => Ended::failed(reason, false),
+            }
         })
     }
 

@@ -1,5 +1,6 @@
 //! What the device's thread is given, and what it returns.
 
+use std::fs::File;
 use std::time::Duration;
 
 use fovea_core::checkpoint::Fingerprint;
@@ -7,7 +8,7 @@ use fovea_core::ids::RunId;
 use fovea_core::metrics::Score;
 use fovea_core::plan::ShardPlan;
 use fovea_core::roster::Roster;
-use fovea_core::run::{Outcome, StepReport};
+use fovea_core::run::{Outcome, StepReport, Trouble};
 use fovea_core::spec::RunSpec;
 use tokio::sync::{mpsc, oneshot};
 
@@ -19,15 +20,21 @@ use crate::training::{Control, Snapshot};
 /// Fetches the checkpoint's bytes, and blocks until they are there.
 pub type FetchCheckpoint = Box<dyn FnMut() -> Result<Vec<u8>, FetchError> + Send>;
 
-/// Why a checkpoint could not be fetched.
+/// Fetches the file of a run's first weights, verified and open, and blocks until it is there.
+pub type FetchWeights = Box<dyn FnMut() -> Result<File, FetchError> + Send>;
+
+/// Why a checkpoint or weights could not be fetched.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The coordinator's copy is corrupt.
+    /// The coordinator's copy is corrupt, or it has none.
     #[error("{0}")]
     Blocked(String),
     /// It is not needed any more.
-    #[error("the checkpoint is not needed any more")]
+    #[error("it is not needed any more")]
     Cancelled,
+    /// This worker cannot keep it, or not read it.
+    #[error("{1}")]
+    Own(Trouble, String),
     /// Anything else.
     #[error("{0}")]
     Failed(String),
@@ -55,6 +62,8 @@ pub struct Job {
     pub mesh: Mesh,
     /// The checkpoint; None starts from the spec's first weights.
     pub checkpoint: Option<FetchCheckpoint>,
+    /// The first weights; None draws them by the seed.
+    pub weights: Option<FetchWeights>,
     /// The first epoch without a result.
     pub next_epoch: u32,
     /// The packs.
@@ -128,6 +137,14 @@ pub enum Ended {
 }
 
 impl Ended {
+    /// It cannot continue, and others can.
+    pub fn unfit(trouble: Trouble, reason: impl ToString) -> Self {
+        Self::Released(Outcome::Unfit {
+            trouble,
+            reason: reason.to_string(),
+        })
+    }
+
     /// It cannot continue.
     pub fn failed(reason: impl ToString, fatal: bool) -> Self {
         Self::Released(Outcome::Failed {

@@ -7,10 +7,10 @@ use fovea_core::googlenet::{
     FlatLayout, HEAD, LRN_ALPHA, LRN_BETA, LRN_K, LRN_SIZE, Op, fill, layers, output_shapes,
 };
 use fovea_core::spec::Init;
+use fovea_weights::{Source, load};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{Net, Pass, Sink, channels_last, loss_sum, lrn};
-use crate::weights;
 
 const STEM: [&str; 3] = ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"];
 
@@ -45,9 +45,12 @@ fn published_net() -> (Net, PathBuf) {
     let net = net(1000, &[]);
     let specs: Vec<_> = net.entries().map(|entry| entry.spec.clone()).collect();
     let file = folder.join("bvlc_googlenet_trunk_v1.caffemodel");
-    weights::load(&file, &specs, &[], &mut |spec, values| {
-        net.set_param(&spec.name, values)
-    })
+    load(
+        &mut Source::open(&file).unwrap(),
+        &specs,
+        &[],
+        &mut |spec, values| net.set_param(&spec.name, values),
+    )
     .unwrap();
     (net, folder)
 }

@@ -24,6 +24,8 @@ fn run(phase: Phase) -> RunInfo {
         validation_samples: 119,
         dataset_digest: "00".into(),
         submitted_at_ms: 0,
+        left_out: Vec::new(),
+        submitted_by: String::new(),
         progress: None,
         epochs: vec![],
         checkpoints: vec![],

@@ -8,6 +8,7 @@ mod kills;
 mod migration;
 mod moved;
 mod rights;
+mod snapshots;
 mod speed;
 mod wal;
 
@@ -19,6 +20,7 @@ use std::time::Duration;
 use fovea_core::ids::{DatasetName, RunId, WorkerId};
 use fovea_core::ledger::Entry;
 use fovea_core::run::{Event, Extent, Phase, Run};
+use sha2::{Digest, Sha256};
 
 use super::*;
 

@@ -17,8 +17,9 @@ mod commit;
 mod tidy;
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -28,6 +29,7 @@ use tracing::warn;
 
 use super::filesystem::Place;
 use super::rows::{self, Change, Page, StepRow};
+use super::snapshot::{Pin, Snapshot};
 use super::{Counters, JournalError, OnFull, Urgency, schema};
 
 /// How long a write that is not urgent waits for others to share its commit.
@@ -84,6 +86,7 @@ pub(super) enum Read {
         limit: usize,
         answer: Answer<Page<StepRow>>,
     },
+    Snapshot(Answer<Snapshot>),
     /// Lets a test at the connection, to injure it.
     #[cfg(test)]
     Test(Box<dyn FnOnce(&Connection) + Send>),
@@ -102,6 +105,10 @@ pub(super) struct Thread {
     pub db: Connection,
     pub path: PathBuf,
     place: Place,
+    /// The open database, after `db`: closing it first would free SQLite's lock.
+    file: Arc<File>,
+    /// A snapshot that somebody copies.
+    pin: Weak<Pin>,
     pub writes: mpsc::Receiver<Message>,
     pub reads: mpsc::Receiver<Read>,
     /// The reason why writes wait, for people and for those that would rather be refused.
@@ -128,7 +135,7 @@ pub(super) struct Thread {
 impl Thread {
     pub(super) fn new(
         db: Connection,
-        (path, place): (PathBuf, Place),
+        (path, place, file): (PathBuf, Place, File),
         (writes, reads): (mpsc::Receiver<Message>, mpsc::Receiver<Read>),
         reason: watch::Sender<Option<String>>,
         refusal: watch::Sender<Option<JournalError>>,
@@ -138,6 +145,8 @@ impl Thread {
             db,
             path,
             place,
+            file: Arc::new(file),
+            pin: Weak::new(),
             writes,
             reads,
             reason,
@@ -260,6 +269,9 @@ impl Thread {
     }
 
     fn read(&mut self, read: Read) {
+        if let Read::Snapshot(to) = read {
+            return answer(to, self.snapshot());
+        }
         let (db, path) = (&self.db, &self.path);
         let fail = |e: rusqlite::Error| JournalError::from_sqlite("read", path, 0, &e);
         match read {
@@ -278,6 +290,7 @@ impl Thread {
                 limit,
                 answer: to,
             } => answer(to, rows::steps(db, number, from, limit, PAGE).map_err(fail)),
+            Read::Snapshot(_) => {}
             #[cfg(test)]
             Read::Test(act) => act(db),
         }
@@ -305,6 +318,9 @@ impl Thread {
             let error = reason.clone().unwrap_or(JournalError::Closed);
             outcome = Err(error.clone());
             answer(write.done, Err(error));
+        }
+        if let Some(pin) = self.pin.upgrade() {
+            pin.break_off();
         }
         if self.place.check().is_err() {
             // By its name, which is another's now.

@@ -1,5 +1,6 @@
 //! What can wait: the log is merged into the database, and ledgers of removed runs are swept.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rusqlite::TransactionBehavior;
@@ -7,11 +8,14 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::super::error::JournalError;
+use super::super::snapshot::{Pin, Snapshot};
 use super::super::{log, rows};
 use super::{MERGE_PAGES, Thread, roll_back};
 
 /// Steps of a removed run's ledger that are deleted in one piece.
 const SWEEP_STEPS: usize = 256;
+/// How long merging pauses while a snapshot is copied.
+const PINNED_PAUSE: Duration = Duration::from_millis(50);
 /// How long tidying pauses after an error.
 const TIDY_PAUSE: Duration = Duration::from_secs(5);
 
@@ -43,6 +47,10 @@ impl Thread {
 
     /// Moves the log into the database. While that fails the log grows, and nothing else is wrong.
     pub(super) fn merge(&mut self) {
+        if self.pin.strong_count() > 0 {
+            self.tidy_at = Instant::now() + PINNED_PAUSE;
+            return;
+        }
         let merged = self
             .db
             .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
@@ -70,6 +78,50 @@ impl Thread {
                 }
             }
         }
+    }
+
+    /// Merges the whole log and leaves the database file alone until the snapshot is gone.
+    pub(super) fn snapshot(&mut self) -> Result<Snapshot, JournalError> {
+        if let Some(fatal) = &self.fatal {
+            return Err(fatal.clone());
+        }
+        if self.pin.strong_count() > 0 {
+            return Err(JournalError::Copied {
+                path: self.path.clone(),
+            });
+        }
+        self.place.check()?;
+        let fail = |e: rusqlite::Error| {
+            JournalError::from_sqlite("merge the write-ahead log into", &self.path, 0, &e)
+        };
+        roll_back(&self.db).map_err(fail)?;
+        let (all, merged) = self
+            .db
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+                Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+            })
+            .map_err(fail)?;
+        if all != merged {
+            return Err(JournalError::Unavailable {
+                action: "merge the write-ahead log into",
+                path: self.path.clone(),
+                problem: format!("{merged} of {all} pages were merged"),
+            });
+        }
+        self.log_pages = 0;
+        self.log_begins = true;
+        let bytes = self
+            .file
+            .metadata()
+            .map_err(JournalError::io("examine", &self.path))?
+            .len();
+        let pin = Arc::new(Pin::default());
+        self.pin = Arc::downgrade(&pin);
+        Ok(Snapshot {
+            file: Arc::clone(&self.file),
+            bytes,
+            pin,
+        })
     }
 
     /// Deletes a piece of a removed run's ledger. Returns whether there is more.

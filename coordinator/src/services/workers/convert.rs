@@ -1,16 +1,17 @@
 //! Session messages: from the wire, checked, and onto it.
 
 use fovea_core::ids::RunId;
+use fovea_core::memory::Memory;
 use fovea_core::metrics::Score;
 use fovea_core::run::{Heartbeat, Outcome, StateId, StepReport};
 use fovea_proto::pb::coordinator_message::Message as Down;
 use fovea_proto::pb::worker_message::Message as Up;
-use fovea_proto::{PROTOCOL, pb};
+use fovea_proto::{PROTOCOL, pb, trouble_from_wire};
 use tonic::Status;
 
 use crate::error::ApiError;
 use crate::messages::{
-    Assignment, CoordinatorMessage, Gpu, Hello, Prepare, RunMessage, WorkerMessage,
+    Assignment, CoordinatorMessage, Gpu, Hello, NotPrepared, Prepare, RunMessage, WorkerMessage,
 };
 use crate::services::check;
 
@@ -31,6 +32,7 @@ pub(super) fn hello(wire: pb::Hello) -> Result<Hello, ApiError> {
         protocol,
         boot_id,
         gpu_uuid,
+        memory,
     } = wire;
     if protocol != PROTOCOL {
         return Err(ApiError::Precondition(format!(
@@ -53,8 +55,22 @@ pub(super) fn hello(wire: pb::Hello) -> Result<Hello, ApiError> {
         host: check::label("hello.host", &host)?,
         device: check::label("hello.device", &device)?,
         gpu: gpu(&boot_id, &gpu_uuid)?,
+        memory: memory_of(memory.unwrap_or_default()),
         version: check::label("hello.version", &version)?,
     })
+}
+
+fn memory_of(wire: pb::Memory) -> Memory {
+    let pb::Memory {
+        host_bytes,
+        gpu_bytes,
+        gpu_free_bytes,
+    } = wire;
+    Memory {
+        host: host_bytes,
+        gpu: gpu_bytes,
+        gpu_free: gpu_free_bytes,
+    }
 }
 
 /// The worker's GPU, if it names one.
@@ -106,12 +122,16 @@ pub(super) fn worker_message(
             });
             ("heartbeat.serving", run_id, generation, what)
         }
-        Up::Prepared(pb::Prepared { run_id, problem }) => {
+        Up::Prepared(pb::Prepared {
+            run_id,
+            problem,
+            trouble,
+        }) => {
             let run = check::run_id("prepared.run_id", &run_id)?;
-            let problem = match &*problem {
-                "" => String::new(),
-                text => check::reason(text),
-            };
+            let problem = (!problem.is_empty()).then(|| NotPrepared {
+                trouble: trouble_from_wire(trouble),
+                reason: check::reason(&problem),
+            });
             return Ok(Some(WorkerMessage::Prepared { run, problem }));
         }
         Up::StateDigest(pb::StateDigest {
@@ -148,6 +168,7 @@ pub(super) fn worker_message(
             )
         }
         Up::Leaving(pb::Leaving {}) => return Ok(Some(WorkerMessage::Leaving)),
+        Up::Memory(memory) => return Ok(Some(WorkerMessage::Memory(memory_of(memory)))),
         Up::Ready(pb::Ready {
             run_id,
             generation,
@@ -203,6 +224,10 @@ pub(super) fn worker_message(
                     fatal,
                 },
                 Outcome::Blocked { reason } => Outcome::Blocked {
+                    reason: check::reason(&reason),
+                },
+                Outcome::Unfit { trouble, reason } => Outcome::Unfit {
+                    trouble,
                     reason: check::reason(&reason),
                 },
                 other => other,

@@ -20,7 +20,8 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 
 use super::{Context, peer, transfer};
-use crate::cluster::{Request as ClusterRequest, SessionId};
+use crate::access::caller;
+use crate::cluster::{LastHeard, Request as ClusterRequest, SessionId};
 use crate::error::ApiError;
 use crate::messages::{CoordinatorMessage, Hello};
 use convert::{down, hello, wire_message, worker_message};
@@ -49,6 +50,7 @@ impl Workers for WorkersService {
         &self,
         request: Request<Streaming<pb::WorkerMessage>>,
     ) -> Result<Response<SessionStream>, Status> {
+        let caller = caller(&request);
         let mut stream = request.into_inner();
         let patience = self.0.config.timeout();
         let first = timeout(patience, stream.message())
@@ -59,6 +61,7 @@ impl Workers for WorkersService {
             return Err(ApiError::invalid("hello", "must come first").into());
         };
         let hello = hello(wire)?;
+        caller.may_speak_for("hello.worker_id", &hello.id)?;
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let (joined, joining) = oneshot::channel();
         let context = self.0.clone();
@@ -87,7 +90,8 @@ impl Workers for WorkersService {
             .limits
             .slice_upload(peer(&request))
             .map_err(ApiError::from)?;
-        slices::take_slice(&self.0, request.into_inner()).await?;
+        let caller = caller(&request);
+        slices::take_slice(&self.0, &caller, request.into_inner()).await?;
         drop(permit);
         Ok(Response::new(pb::SliceAck {}))
     }
@@ -102,10 +106,12 @@ async fn listen(
     joined: oneshot::Sender<Result<(), ApiError>>,
 ) {
     let over = CancellationToken::new();
+    let heard = LastHeard::new(context.clock);
     let join = |reply| ClusterRequest::Hello {
         hello: Box::new(hello),
         outbox: outbox.clone(),
         over: over.clone(),
+        heard: heard.clone(),
         reply,
     };
     let session = match context.runs.cluster.ask(join).await {
@@ -122,7 +128,7 @@ async fn listen(
     let end = tokio::select! {
         // The cluster ended it and has sent the reason.
         () = over.cancelled() => return,
-        end = relay(&context, session, stream, &outbox) => end,
+        end = relay(&context, session, stream, &outbox, &heard) => end,
     };
     // The cluster first, so that its reason is this one and not what the worker does about it.
     let reason = end.to_string();
@@ -144,6 +150,7 @@ async fn relay(
     session: SessionId,
     mut stream: Streaming<pb::WorkerMessage>,
     outbox: &mpsc::Sender<CoordinatorMessage>,
+    heard: &LastHeard,
 ) -> ApiError {
     let patience = context.config.timeout();
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT));
@@ -167,6 +174,7 @@ async fn relay(
             Ok(Ok(None)) => return ApiError::BrokenOff("it closed its session".into()),
             Ok(Ok(Some(message))) => message,
         };
+        heard.now();
         let message = match worker_message(message) {
             Ok(Some(message)) => message,
             Ok(None) => continue,

@@ -7,6 +7,7 @@ use fovea_proto::{CHUNK_BYTES, pb};
 use tonic::Streaming;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::access::Caller;
 use crate::blocking::blocking;
 use crate::error::ApiError;
 use crate::messages::SliceClaim;
@@ -17,6 +18,7 @@ use crate::services::{Context, check};
 /// Takes a slice: checked, written at its place, verified, flushed to disk, reported to the run.
 pub(super) async fn take_slice(
     context: &Context,
+    caller: &Caller,
     stream: Streaming<pb::SliceUpload>,
 ) -> Result<(), ApiError> {
     let mut stream = Receiving::new(stream, |message| match &message.part {
@@ -28,6 +30,7 @@ pub(super) async fn take_slice(
         return Err(ApiError::invalid("header", "must come first"));
     };
     let slice = claim(header)?;
+    caller.may_speak_for("header.worker_id", &slice.worker)?;
     let digest = slice.digest.clone();
     let actor = context.runs.cluster.find(&slice.run).await?;
     let actor = actor.ok_or_else(|| ApiError::no_run(&slice.run))?;

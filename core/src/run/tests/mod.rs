@@ -6,6 +6,7 @@ mod endings;
 mod lineages;
 mod random;
 mod tables;
+mod troubles;
 
 use std::collections::BTreeSet;
 

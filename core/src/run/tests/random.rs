@@ -8,6 +8,10 @@ use super::*;
 
 const CASES: u32 = 4000;
 
+fn trouble() -> impl Strategy<Value = Trouble> {
+    prop::sample::select(&Trouble::ALL[..])
+}
+
 fn any_event() -> impl Strategy<Value = Event> {
     let outcome = prop_oneof![
         Just(Outcome::Completed { step: 10 }),
@@ -17,6 +21,10 @@ fn any_event() -> impl Strategy<Value = Event> {
         Just(failure(false)),
         Just(failure(true)),
         Just(blocked()),
+        trouble().prop_map(|trouble| Outcome::Unfit {
+            trouble,
+            reason: "x".into(),
+        }),
     ];
     let who = || 0u8..6;
     let generation = || 0u64..8;
@@ -54,6 +62,11 @@ fn any_event() -> impl Strategy<Value = Event> {
         }),
         who().prop_map(lost),
         who().prop_map(|w| Event::WorkerLeaving { worker: worker(w) }),
+        (who(), trouble()).prop_map(|(w, trouble)| Event::Unfit {
+            worker: worker(w),
+            trouble,
+            reason: "x".into(),
+        }),
     ];
     prop_oneof![
         3 => some().prop_map(move |of| assigned(&distinct(of))),
@@ -78,6 +91,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         }),
         1 => prop_oneof![Just(Event::Cancel), Just(Event::Pause), Just(Event::Drain)],
         1 => prop::option::of(step()).prop_map(resume),
+        1 => (0usize..3).prop_map(|workers| Event::Usable { workers }),
         4 => Just(Event::Tick),
     ]
 }
@@ -196,6 +210,7 @@ fn sequence(
     run.spec.workers.max = if max == 0 { 0 } else { max.max(min) };
     run.spec.checkpoint.keep_last = keep_last;
     run.limits.unreadable_patience_ms = 2500;
+    run.limits.no_worker_patience_ms = 5000;
     let mut now = 0;
     let mut away: BTreeSet<WorkerId> = BTreeSet::new();
     for (mut event, present, ms) in turns {

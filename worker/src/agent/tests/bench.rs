@@ -1,6 +1,10 @@
 //! A pretended coordinator and pretended work, with a worker's main loop between them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::memory::Memory;
 use fovea_core::run::Outcome;
 use fovea_proto::pb::coordinator_message::Message as FromCoordinator;
 use fovea_service::Shutdown;
@@ -36,11 +40,14 @@ impl Work for Pretended {
     }
 
     /// Fails with the dataset's digest; if that is a number, after so many seconds.
-    fn prepare(&self, request: pb::Prepare) -> AbortOnDropHandle<String> {
+    fn prepare(&self, request: pb::Prepare) -> AbortOnDropHandle<Result<(), Refusal>> {
         let seconds = request.dataset_digest.parse().unwrap_or_default();
         AbortOnDropHandle::new(tokio::spawn(async move {
             tokio::time::sleep(Duration::from_secs(seconds)).await;
-            request.dataset_digest
+            match request.dataset_digest {
+                digest if digest.is_empty() => Ok(()),
+                digest => Err(Refusal::passing(digest)),
+            }
         }))
     }
 
@@ -124,6 +131,7 @@ pub(super) fn word(message: &Message) -> String {
         Message::Interrupted(m) => format!("interrupted {}.{}", m.run_id, m.generation),
         Message::Unreachable(m) => format!("unreachable {:?}", m.worker_ids),
         Message::Prepared(m) => format!("prepared {}: {}", m.run_id, m.problem),
+        Message::Memory(m) => format!("memory {}", m.host_bytes),
     }
 }
 
@@ -132,6 +140,8 @@ pub(super) struct Bench {
     pub(super) link: mpsc::Sender<LinkEvent>,
     pub(super) begun: mpsc::Receiver<Begun>,
     pub(super) shutdown: Shutdown,
+    /// The memory that it measures.
+    pub(super) memory: Arc<AtomicU64>,
     pub(super) agent: JoinHandle<Result<(), AgentError>>,
 }
 
@@ -145,6 +155,8 @@ impl Bench {
         let (link, events) = mpsc::channel(16);
         let (begin, begun) = mpsc::channel(16);
         let shutdown = Shutdown::default();
+        let memory = Arc::new(AtomicU64::new(1600));
+        let measured = Arc::clone(&memory);
         let identity = Identity {
             worker: WorkerId::new("w").unwrap(),
             address: "h:1".into(),
@@ -152,6 +164,10 @@ impl Bench {
             device: "cpu".into(),
             boot_id: "b".into(),
             gpu_uuid: String::new(),
+            memory: Box::new(move || Memory {
+                host: measured.load(Ordering::Relaxed),
+                ..Memory::default()
+            }),
         };
         let channels = watch::channel(None).0;
         let agent = Agent::new(identity, Pretended(begin), channels, shutdown.clone())
@@ -160,6 +176,7 @@ impl Bench {
             link,
             begun,
             shutdown,
+            memory,
             agent: tokio::spawn(agent.run(events)),
         }
     }

@@ -1,5 +1,7 @@
 //! A worker that is idle for too long leaves.
 
+use std::sync::atomic::Ordering;
+
 use fovea_core::run::Outcome;
 use fovea_proto::pb::coordinator_message::Message as FromCoordinator;
 
@@ -71,6 +73,25 @@ async fn the_time_of_idleness_begins_when_the_last_assignment_ends() {
     assert_eq!(talk.sent().await, "leaving");
     assert_eq!(begun.elapsed().as_secs(), IDLE.as_secs());
     bench.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_worker_reports_what_memory_it_can_use_when_that_has_changed() {
+    let mut bench = Bench::idle_for(None);
+    let mut talk = bench.open().await;
+    assert_eq!(talk.hello.memory.unwrap().host_bytes, 1600);
+    bench.memory.store(1550, Ordering::Relaxed);
+    after(&bench, 60).await;
+    bench.memory.store(400, Ordering::Relaxed);
+    assert_eq!(talk.sent().await, "memory 400");
+    // While it works it uses what the run needs.
+    assign(&talk, assignment("r", 1)).await;
+    let begun = bench.begun().await;
+    bench.memory.store(2000, Ordering::Relaxed);
+    after(&bench, 60).await;
+    begun.ends(released(Outcome::Aborted));
+    assert_eq!(talk.sent().await, "released r.1 Aborted");
+    assert_eq!(talk.sent().await, "memory 2000");
 }
 
 #[tokio::test(start_paused = true)]

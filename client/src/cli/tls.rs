@@ -1,0 +1,36 @@
+//! The certificate with which the command line talks to a coordinator.
+
+use fovea_security::{CertificateInfo, Role, Tls, TlsFiles};
+use time::OffsetDateTime;
+
+use super::args::TlsArgs;
+use crate::error::Error;
+
+/// Loads the certificate that flags or the environment name; None if there is none. It is loaded
+/// again when its files change, for commands that last.
+pub fn load(args: &TlsArgs) -> Result<Option<Tls>, Error> {
+    let path = |path: &Option<std::path::PathBuf>| path.clone().unwrap_or_default();
+    let files = TlsFiles::from_keys(
+        &path(&args.tls_certificate),
+        &path(&args.tls_key),
+        &path(&args.tls_ca),
+    )
+    .map_err(Error::Usage)?;
+    let Some(files) = files else { return Ok(None) };
+    let tls = Tls::load(files, "a viewer, a submitter or an admin", Role::is_person)
+        .map_err(|error| Error::Tls(error.to_string()))?;
+    if let Some(warning) = warning(&tls.certificate()) {
+        eprintln!("fovea: {warning}");
+    }
+    tokio::spawn(tls.clone().reload());
+    Ok(Some(tls))
+}
+
+fn warning(certificate: &CertificateInfo) -> Option<String> {
+    certificate.ends_soon(OffsetDateTime::now_utc()).then(|| {
+        format!(
+            "your certificate ends on {}; renew it (`fovea certs renew`)",
+            certificate.until_text()
+        )
+    })
+}

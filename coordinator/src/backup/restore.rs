@@ -1,0 +1,266 @@
+//! Restoring a backup into a data folder that has no journal.
+
+use std::fs::{File, Permissions};
+use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
+
+use super::{ABOUT, About, FORMAT, JOURNAL, TEMPORARY};
+use crate::data_dir::{DataDir, DataDirError, sync_folder};
+use crate::journal::{JournalError, inspect};
+use crate::store::stored_identity;
+
+/// A description is short.
+const MOST_ABOUT: u64 = 1 << 20;
+
+/// Why a backup was not restored. Nothing was changed in the data folder.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// The data folder.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// There is a journal already, or what is left of one.
+    #[error(
+        "{} is there; a backup is restored only where no journal is. If it is not needed any more, move journal.db and \
+         journal.db-wal away, or name another folder with --data-dir",
+        path.display()
+    )]
+    Occupied {
+        /// The file that is there.
+        path: PathBuf,
+    },
+    /// The archive cannot be read.
+    #[error("cannot read the backup {}: {source}", path.display())]
+    Read {
+        /// The archive.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+    /// The archive is not what was written.
+    #[error("the backup {} is damaged, or is none: {problem}; use another one", path.display())]
+    Damaged {
+        /// The archive.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// A newer program made it.
+    #[error(
+        "the backup {} has format {found}, this coordinator reads format {FORMAT}; use the Fovea version that made it",
+        path.display()
+    )]
+    TooNew {
+        /// The archive.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// Its journal cannot be used by this program.
+    #[error("the backup's journal cannot be used: {0}")]
+    Journal(JournalError),
+    /// The journal cannot be written.
+    #[error("cannot write {}: {source}; nothing was restored", path.display())]
+    Write {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+}
+
+impl RestoreError {
+    /// The program's exit code: 2 for a wrong archive, else 4, as for the data folder.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Read { .. } | Self::Damaged { .. } | Self::TooNew { .. } => 2,
+            Self::DataDir(_) | Self::Occupied { .. } | Self::Journal(_) | Self::Write { .. } => 4,
+        }
+    }
+}
+
+/// What was restored.
+#[derive(Debug)]
+pub struct Restored {
+    about: About,
+    /// The stores that the journal knows and that are not in the data folder, with what is there.
+    stores: Vec<(String, PathBuf, StoreFound)>,
+}
+
+/// What lies in the place of a store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum StoreFound {
+    Itself,
+    None,
+    Other(String),
+}
+
+/// Puts the journal of the backup `archive` into the data folder `root`, which is made where it is missing. Waits for the
+/// disk.
+///
+/// # Errors
+/// See [`RestoreError`]; then nothing was changed.
+pub fn restore(archive: &Path, root: &Path) -> Result<Restored, RestoreError> {
+    // Before a folder is made for it.
+    let file = open(archive)?;
+    let dir = DataDir::open(root)?;
+    let target = dir.journal();
+    for path in [target.clone(), target.with_extension("db-wal")] {
+        if path.symlink_metadata().is_ok() {
+            return Err(RestoreError::Occupied { path });
+        }
+    }
+    let write = |path: &Path| {
+        let path = path.to_owned();
+        move |source| RestoreError::Write { path, source }
+    };
+    let mut copy = tempfile::Builder::new()
+        .prefix(TEMPORARY)
+        .permissions(Permissions::from_mode(0o600))
+        .tempfile_in(root)
+        .map_err(write(root))?;
+    let about = unpack(file, archive, &mut copy)?;
+    inspect(copy.path()).map_err(RestoreError::Journal)?;
+    copy.as_file().sync_all().map_err(write(copy.path()))?;
+    copy.persist_noclobber(&target)
+        .map_err(|e| write(&target)(e.error))?;
+    sync_folder(root).map_err(write(root))?;
+    let stores = about
+        .stores
+        .iter()
+        .filter_map(|(kind, id)| {
+            let folder = dir.store(kind)?;
+            let found = match stored_identity(&folder) {
+                None => StoreFound::None,
+                Some(found) if found == *id => StoreFound::Itself,
+                Some(found) => StoreFound::Other(found),
+            };
+            Some((kind.clone(), folder, found))
+        })
+        .collect();
+    Ok(Restored { about, stores })
+}
+
+fn open(archive: &Path) -> Result<File, RestoreError> {
+    let read = |source| RestoreError::Read {
+        path: archive.to_owned(),
+        source,
+    };
+    let file = File::open(archive).map_err(read)?;
+    if !file.metadata().map_err(read)?.is_file() {
+        return Err(read(io::Error::other("it is no regular file")));
+    }
+    Ok(file)
+}
+
+/// Reads the archive to its end, and its journal into `copy`.
+fn unpack(file: File, path: &Path, copy: &mut NamedTempFile) -> Result<About, RestoreError> {
+    let damaged = |problem: String| RestoreError::Damaged {
+        path: path.to_owned(),
+        problem,
+    };
+    // The archive's reader gives its complaints as I/O errors without an error of the system.
+    let read = |source: io::Error| match source.raw_os_error() {
+        Some(_) => RestoreError::Read {
+            path: path.to_owned(),
+            source,
+        },
+        None => damaged(source.to_string()),
+    };
+    let mut archive = tar::Archive::new(BufReader::new(file));
+    let mut entries = archive.entries().map_err(read)?;
+    let mut next = |name: &str| {
+        let entry = match entries.next() {
+            Some(entry) => entry.map_err(read)?,
+            None => return Err(damaged(format!("it has no {name}"))),
+        };
+        match &*entry.path_bytes() {
+            found if found == name.as_bytes() => Ok(entry),
+            found => Err(damaged(format!(
+                "it holds {} where {name} should be",
+                String::from_utf8_lossy(found).escape_debug()
+            ))),
+        }
+    };
+    let mut text = Vec::new();
+    let description = next(ABOUT)?;
+    description
+        .take(MOST_ABOUT)
+        .read_to_end(&mut text)
+        .map_err(read)?;
+    /// The one field that every format has.
+    #[derive(serde::Deserialize)]
+    struct Format {
+        format: u32,
+    }
+    let invalid = |error: serde_json::Error| damaged(format!("{ABOUT} is not valid: {error}"));
+    let Format { format } = serde_json::from_slice(&text).map_err(invalid)?;
+    if format != FORMAT {
+        return Err(RestoreError::TooNew {
+            path: path.to_owned(),
+            found: format,
+        });
+    }
+    let about: About = serde_json::from_slice(&text).map_err(invalid)?;
+    let mut journal = next(JOURNAL)?;
+    let (mut hash, mut piece, mut bytes) = (Sha256::new(), vec![0; 1 << 20], 0);
+    loop {
+        let read = journal.read(&mut piece).map_err(read)?;
+        if read == 0 {
+            break;
+        }
+        bytes += read as u64;
+        hash.update(&piece[..read]);
+        let written = copy.write_all(&piece[..read]);
+        written.map_err(|source| RestoreError::Write {
+            path: copy.path().to_owned(),
+            source,
+        })?;
+    }
+    if bytes != about.journal_bytes {
+        return Err(damaged(format!(
+            "its {JOURNAL} has {bytes} bytes, {} were written",
+            about.journal_bytes
+        )));
+    }
+    let found = hex::encode(hash.finalize());
+    if found != about.journal_sha256 {
+        return Err(damaged(format!(
+            "the SHA-256 of its {JOURNAL} is {found}, {} was written",
+            about.journal_sha256
+        )));
+    }
+    Ok(about)
+}
+
+impl Restored {
+    /// What was restored, and what to do next, in lines for people.
+    pub fn report(&self) -> Vec<String> {
+        use fovea_core::count::count;
+        let about = &self.about;
+        let mut lines = vec![format!(
+            "restored the journal: {}, {} under way, {}",
+            count(about.runs, "run", "runs"),
+            about.live_runs,
+            count(about.datasets, "dataset", "datasets")
+        )];
+        for (kind, folder, found) in &self.stores {
+            let folder = folder.display();
+            lines.push(match found {
+                StoreFound::Itself => format!("{kind}: {folder} is the store that the journal knows"),
+                StoreFound::None => format!(
+                    "{kind}: {folder} holds no store. Put it there or mount it; if it is lost, start once with --accept-store"
+                ),
+                StoreFound::Other(id) => format!(
+                    "{kind}: {folder} holds another store ({id}). Put the right one there; to use this one, start once with \
+                     --accept-store"
+                ),
+            });
+        }
+        lines.push("start the coordinator: runs under way wait for workers and go on".into());
+        lines
+    }
+}

@@ -1,0 +1,159 @@
+//! Archives, whole and damaged ones.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::journal::Journal;
+
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// A backup of a journal with two datasets.
+    async fn backup(&self) -> Vec<u8> {
+        let data = self.path("data");
+        fs::create_dir_all(&data).unwrap();
+        let (journal, _) = Journal::open(&data.join(JOURNAL), true).unwrap();
+        for name in ["a", "b"] {
+            let name = fovea_core::ids::DatasetName::new(name).unwrap();
+            journal.put_dataset(&name, &"0".repeat(64)).await.unwrap();
+        }
+        journal.put_store("checkpoints", "c0ffee").await.unwrap();
+        let snapshot = journal.snapshot().await.unwrap();
+        let backup = Backup::make(snapshot, &data, 1_000).unwrap();
+        let (expected, mut archive) = (backup.archive_bytes(), Vec::new());
+        backup.write(&mut archive).unwrap();
+        assert_eq!(archive.len() as u64, expected);
+        assert_eq!(names(&data), ["journal.db", "journal.db-wal"]);
+        archive
+    }
+
+    fn restore(&self, archive: &[u8], to: &str) -> Result<Restored, RestoreError> {
+        let file = self.path("backup.tar");
+        fs::write(&file, archive).unwrap();
+        restore(&file, &self.path(to))
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let names: BTreeSet<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.into_iter().collect()
+}
+
+#[tokio::test]
+async fn a_backup_becomes_the_journal_of_a_new_folder() {
+    let place = Place::new();
+    let archive = place.backup().await;
+    let restored = place.restore(&archive, "new").unwrap();
+    let report = restored.report().join("\n");
+    assert!(
+        report.contains("restored the journal: 0 runs, 0 under way, 2 datasets"),
+        "{report}"
+    );
+    assert!(
+        report.contains("checkpoints: ") && report.contains("holds no store"),
+        "{report}"
+    );
+    assert_eq!(names(&place.path("new")), ["journal.db", "lock"]);
+    let (_, found) = Journal::open(&place.path("new/journal.db"), true).unwrap();
+    assert_eq!(found.datasets.len(), 2);
+    assert_eq!(found.stores["checkpoints"], "c0ffee");
+
+    // Into a folder that has one, or the log of one.
+    for file in ["journal.db", "journal.db-wal"] {
+        let folder = place.path("used");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join(file), "precious").unwrap();
+        let error = place.restore(&archive, "used").unwrap_err();
+        assert!(matches!(error, RestoreError::Occupied { .. }), "{error}");
+        assert_eq!(error.exit_code(), 4);
+        assert_eq!(fs::read(folder.join(file)).unwrap(), b"precious");
+        fs::remove_dir_all(folder).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_backup_is_refused_and_leaves_nothing() {
+    let place = Place::new();
+    let archive = place.backup().await;
+    let journal_at = archive.len() - 1024 - 4096;
+    let cut = |at: usize| archive[..at].to_vec();
+    let flipped = |at: usize| {
+        let mut damaged = archive.clone();
+        damaged[at] ^= 1;
+        damaged
+    };
+    let cases = [
+        vec![],
+        b"not a tar archive at all".to_vec(),
+        vec![0; 4096],
+        cut(300),
+        cut(600),
+        cut(2_000),
+        cut(archive.len() / 2),
+        cut(journal_at),
+        flipped(0),
+        flipped(520),
+        flipped(archive.len() / 2),
+        flipped(journal_at),
+    ];
+    for (number, damaged) in cases.into_iter().enumerate() {
+        let error = place.restore(&damaged, "new").unwrap_err();
+        assert!(
+            matches!(error, RestoreError::Damaged { .. }),
+            "{number}: {error}"
+        );
+        assert_eq!(error.exit_code(), 2);
+        let text = error.to_string();
+        assert!(text.contains("backup.tar"), "{text}");
+        assert_eq!(names(&place.path("new")), ["lock"], "{number}");
+    }
+    let error = restore(&place.path("absent.tar"), &place.path("other")).unwrap_err();
+    assert!(error.to_string().contains("absent.tar"), "{error}");
+    assert!(!place.path("other").exists(), "a folder was made");
+    let error = restore(place.dir.path(), &place.path("other")).unwrap_err();
+    assert!(error.to_string().contains("no regular file"), "{error}");
+}
+
+#[tokio::test]
+async fn a_newer_backup_is_refused_by_its_format() {
+    let place = Place::new();
+    let archive = place.backup().await;
+    let text = String::from_utf8_lossy(&archive).into_owned();
+    let at = text.find("\"format\": 1").unwrap() + "\"format\": ".len();
+    let mut newer = archive;
+    newer[at] = b'2';
+    let error = place.restore(&newer, "new").unwrap_err();
+    assert!(
+        matches!(error, RestoreError::TooNew { found: 2, .. }),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_folder_without_room_or_rights_is_named() {
+    let place = Place::new();
+    place.backup().await;
+    let (journal, _) = Journal::open(&place.path("data/journal.db"), true).unwrap();
+    let snapshot = journal.snapshot().await.unwrap();
+    let error = Backup::make(snapshot, &place.path("gone"), 0).unwrap_err();
+    assert!(error.to_string().contains("gone"), "{error}");
+    // The journal can be copied again.
+    drop(journal.snapshot().await.unwrap());
+}

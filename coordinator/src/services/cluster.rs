@@ -1,0 +1,136 @@
+//! `Cluster`: what people see of the workers.
+
+use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::memory::Memory;
+use fovea_core::run::LeftOut;
+use fovea_proto::pb;
+use fovea_proto::pb::cluster_server::Cluster;
+use tonic::{Request, Response, Status};
+
+use super::Context;
+use crate::cluster::{WorkerState, WorkerView};
+
+/// The service.
+#[derive(Debug)]
+pub(crate) struct ClusterService(pub Context);
+
+#[tonic::async_trait]
+impl Cluster for ClusterService {
+    async fn list_workers(
+        &self,
+        request: Request<pb::ListWorkersRequest>,
+    ) -> Result<Response<pb::ListWorkersResponse>, Status> {
+        let pb::ListWorkersRequest {} = request.into_inner();
+        let workers = self.0.runs.cluster.workers().await?;
+        let now = self.0.clock.now();
+        Ok(Response::new(pb::ListWorkersResponse {
+            workers: workers.iter().map(|worker| wire(worker, now)).collect(),
+        }))
+    }
+}
+
+/// A worker on the wire, at `now` on the actors' clock.
+fn wire(worker: &WorkerView, now: u64) -> pb::Worker {
+    let WorkerView {
+        id,
+        state,
+        host,
+        address,
+        device,
+        version,
+        memory,
+        hosts,
+        heard,
+        since,
+        left_out,
+    } = worker;
+    let Memory {
+        host: host_bytes,
+        gpu: gpu_bytes,
+        gpu_free: gpu_free_bytes,
+    } = *memory;
+    let (first_virtual_rank, virtual_ranks) = hosts.unwrap_or_default();
+    let left_out: Vec<pb::LeftOut> = left_out
+        .iter()
+        .map(|(run, why)| left_out_of(id, run, why, now))
+        .collect();
+    let (state, run, reason) = match state {
+        WorkerState::Idle => (pb::WorkerState::Idle, None, String::new()),
+        WorkerState::Preparing(run) => (pb::WorkerState::Preparing, Some(run), String::new()),
+        WorkerState::Training(run) => (pb::WorkerState::Training, Some(run), String::new()),
+        WorkerState::Waiting { reason } => (pb::WorkerState::Waiting, None, reason.clone()),
+        WorkerState::Barred { run, until } => {
+            (pb::WorkerState::Barred, None, barred(run, *until, now))
+        }
+        WorkerState::LeftOut => {
+            let reasons: Vec<String> = left_out.iter().map(left_out_reason).collect();
+            (pb::WorkerState::LeftOut, None, reasons.join("; "))
+        }
+        WorkerState::Leaving(run) => {
+            let reason = "it shuts down".to_owned();
+            (pb::WorkerState::Leaving, run.as_ref(), reason)
+        }
+    };
+    pb::Worker {
+        id: id.to_string(),
+        state: state as i32,
+        reason,
+        host: host.clone(),
+        address: address.clone(),
+        device: device.clone(),
+        version: version.clone(),
+        host_bytes,
+        gpu_bytes,
+        gpu_free_bytes,
+        run_id: run.map_or_else(String::new, ToString::to_string),
+        first_virtual_rank,
+        virtual_ranks,
+        last_seen_ms: now.saturating_sub(*heard),
+        connected_ms: now.saturating_sub(*since),
+        left_out,
+    }
+}
+
+fn barred(run: &RunId, until: u64, now: u64) -> String {
+    match until {
+        u64::MAX => format!("from {run}: its state differed twice; test its memory"),
+        _ => format!(
+            "from {run} for {} s, because it failed there",
+            until.saturating_sub(now).div_ceil(1000)
+        ),
+    }
+}
+
+fn left_out_reason(left_out: &pb::LeftOut) -> String {
+    let again = match left_out.again_in_ms.div_ceil(1000) {
+        0 => "offered again at the next opportunity".to_owned(),
+        seconds => format!("offered again in {seconds} s"),
+    };
+    let trouble = left_out.trouble().as_str_name();
+    let trouble = trouble.trim_start_matches("TROUBLE_").to_lowercase();
+    let pb::LeftOut { run_id, reason, .. } = left_out;
+    format!("of {run_id} ({trouble}): {reason} ({again})")
+}
+
+/// A worker that is left out of a run, on the wire, at `now` on the actors' clock.
+pub(super) fn left_out_of(
+    worker: &WorkerId,
+    run: &RunId,
+    left_out: &LeftOut,
+    now: u64,
+) -> pb::LeftOut {
+    let LeftOut {
+        trouble,
+        reason,
+        since_ms,
+        until_ms,
+    } = left_out;
+    pb::LeftOut {
+        worker_id: worker.to_string(),
+        run_id: run.to_string(),
+        trouble: pb::Trouble::from(*trouble) as i32,
+        reason: reason.clone(),
+        for_ms: now.saturating_sub(*since_ms),
+        again_in_ms: until_ms.saturating_sub(now),
+    }
+}

@@ -29,7 +29,8 @@ fn generation(
     read: impl Fn(usize, &Control) -> Result<Vec<f32>, JobError> + Sync,
 ) -> Vec<Result<Vec<f32>, JobError>> {
     let roster = peers.roster(number, members, 7);
-    let (roster, read) = (&roster, &read);
+    let connected = AtomicUsize::new(0);
+    let (roster, read, connected) = (&roster, &read, &connected);
     std::thread::scope(|scope| {
         let start = |(rank, &place): (usize, &usize)| {
             let (mesh, control) = (&peers.meshes[place], &controls[place]);
@@ -40,6 +41,11 @@ fn generation(
                 let waiting = waiting.clone();
                 let mut collective = TcpCollective::new(roster, rank, streams, timeout, waiting)?;
                 control.connected(collective.aborter()?);
+                // A peer that leaves before is waited for, as its port answers.
+                connected.fetch_add(1, Ordering::SeqCst);
+                wait_until("all connections", || {
+                    connected.load(Ordering::SeqCst) == members.len()
+                });
                 let readers = Readers {
                     roster,
                     rank,

@@ -46,7 +46,7 @@ pub enum Need {
 }
 
 impl Need {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Shared,
         Self::Netns,
         Self::Mount,

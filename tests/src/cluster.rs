@@ -10,7 +10,7 @@ use fovea_proto::{MESSAGE_BYTES, connect_with, pb};
 use fovea_security::Role;
 use tonic::transport::Channel;
 
-use crate::certificates::{Certificates, environment};
+use crate::certificates::{self, Certificates};
 use crate::launch::{self, CoordinatorOptions};
 use crate::process::{Process, binary};
 
@@ -41,13 +41,13 @@ impl Cluster {
 
     /// The same with TLS. Tests talk to it as an admin.
     pub fn start_secure(dir: &Path, workers: usize) -> Self {
-        let certificates = Certificates::create(dir.join("certs"));
+        let made = Certificates::create(dir.join("certs"));
         let mut options = CoordinatorOptions::new(dir);
         options
             .environment
-            .extend(environment(&certificates.coordinator()));
+            .extend(certificates::environment(&made.coordinator()));
         let mut cluster = Self::start_with(dir, 0, options);
-        cluster.certificates = Some(certificates);
+        cluster.certificates = Some(made);
         for _ in 0..workers {
             cluster.add_worker();
         }
@@ -98,24 +98,24 @@ impl Cluster {
 
     /// Starts one more worker on the CPU, with its data below a folder of its own.
     pub fn add_worker_in(&mut self, dir: &Path) {
-        let number = self.started;
-        self.started += 1;
-        let name = format!("w{number}");
-        let command = launch::worker_on("cpu", &self.worker, dir, &self.address, &name);
-        let log = self.dir.join(format!("worker-{number}.log"));
-        self.workers.push(Process::start(command, log));
+        self.start_worker("cpu", dir, &[]);
     }
 
     /// Starts one more worker on `device`, with more in its environment.
-    pub fn add_worker_on(&mut self, device: &str, environment: &[(&str, &str)]) {
+    pub fn add_worker_on(&mut self, device: &str, variables: &[(&str, &str)]) {
+        let dir = self.dir.clone();
+        self.start_worker(device, &dir, variables);
+    }
+
+    fn start_worker(&mut self, device: &str, dir: &Path, variables: &[(&str, &str)]) {
         let number = self.started;
         self.started += 1;
         let name = format!("w{number}");
-        let mut command = launch::worker_on(device, &self.worker, &self.dir, &self.url(), &name);
-        if let Some(certificates) = &self.certificates {
-            command.envs(environment(&certificates.member(Role::Worker, &name)));
+        let mut command = launch::worker_on(device, &self.worker, dir, &self.url(), &name);
+        if let Some(made) = &self.certificates {
+            command.envs(certificates::environment(&made.member(Role::Worker, &name)));
         }
-        command.envs(environment.iter().copied());
+        command.envs(variables.iter().copied());
         let log = self.dir.join(format!("worker-{number}.log"));
         self.workers.push(Process::start(command, log));
     }
@@ -158,7 +158,7 @@ impl Cluster {
             .envs(
                 self.certificates
                     .iter()
-                    .flat_map(|c| environment(&c.admin())),
+                    .flat_map(|c| certificates::environment(&c.admin())),
             )
             .args(args)
             .output()

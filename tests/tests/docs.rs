@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The crates that log.
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 10] = [
     "core",
     "dataset",
     "proto",

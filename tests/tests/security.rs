@@ -49,7 +49,7 @@ async fn a_killed_worker_under_tls_leaves_the_bits_of_plain_text() {
     let expected = tensors(&plain.checkpoint(&run.id, done.total_steps).await);
     drop(plain);
 
-    let mut secure = Cluster::start_secure(secure_dir.path(), 2);
+    let secure = Cluster::start_secure(secure_dir.path(), 2);
     secure.fovea(&["dataset", "add", prepared]);
     let run = secure.submit(spec("secure")).await;
     assert_eq!(run.submitted_by, "admin");
@@ -67,7 +67,7 @@ async fn a_killed_worker_under_tls_leaves_the_bits_of_plain_text() {
         "{log}"
     );
     assert!(
-        log.contains("audit.change: admin (admin) asked for Runs/Submit of a run secure: done"),
+        log.contains("audit.change: admin (admin) asked for Runs/Submit of secure-1: done"),
         "{log}"
     );
     assert!(

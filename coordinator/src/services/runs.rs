@@ -49,16 +49,14 @@ impl Runs for RunsService {
         let pb::SubmitRequest { spec } = request.into_inner();
         let spec = spec.ok_or_else(|| ApiError::invalid("spec", "is missing"))?;
         let spec = RunSpec::try_from(spec).map_err(ApiError::from)?;
-        subject.set(format_args!("a run {}", spec.name));
         spec.validate().map_err(ApiError::from)?;
+        let name = spec.name.clone();
         // In a task: a client that goes away must not leave a run that is in the journal and has no actor.
-        let accepting = self
-            .0
-            .tasks
-            .spawn(accept(self.0.clone(), spec, caller.owner()));
-        let shown = accepting
-            .await
-            .map_err(|error| ApiError::Internal(error.to_string()))??;
+        let accepting = accept(self.0.clone(), spec, caller.owner(), subject.clone());
+        let accepted = self.0.tasks.spawn(accepting).await;
+        // Where it has no id.
+        subject.set(format_args!("a run {name}"));
+        let shown = accepted.map_err(|error| ApiError::Internal(error.to_string()))??;
         Ok(Response::new(pb::SubmitResponse {
             run: Some(self.wire(&shown)),
         }))
@@ -283,6 +281,7 @@ async fn accept(
     context: Context,
     mut spec: RunSpec,
     submitted_by: Option<String>,
+    subject: Subject,
 ) -> Result<Shown, ApiError> {
     context.weights.now().pin(&mut spec.model)?;
     let dataset = context.datasets.now().find(spec.dataset.as_str())?;
@@ -298,6 +297,7 @@ async fn accept(
     let number = context.runs.cluster.ask(number).await?;
     let id = RunId::new(format!("{}-{number}", spec.name))
         .map_err(|e| ApiError::invalid("spec.name", e))?;
+    subject.set(&id);
     let digest = dataset.manifest.digest.clone();
     let mut run = Run::new(id, number, spec, digest, extent, unix_ms());
     run.submitted_by = submitted_by;

@@ -70,7 +70,7 @@ async fn run_when(stage: &Stage, id: &str, holds: impl Fn(&pb::Run) -> bool) -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_with_trouble_is_left_out_with_its_reason_and_asked_again_after_a_pause() {
     let stage = Stage::new().await;
-    let (run, at, mut watch, [w0, mut w1]) = stage.begin(spec_of(2, 1, 2), ["w0", "w1"]).await;
+    let (run, at, mut watch, [mut w0, mut w1]) = stage.begin(spec_of(2, 1, 2), ["w0", "w1"]).await;
     w1.released(&at, unfit(Trouble::Disk)).await;
     let next = form(&mut [&mut w0]).await;
     assert_eq!(ids_of(&next), ["w0"]);
@@ -99,6 +99,12 @@ async fn a_worker_with_trouble_is_left_out_with_its_reason_and_asked_again_after
     let other = stage.server.submit(spec_of(1, 1, 1)).await.unwrap();
     let theirs = form(&mut [&mut w1]).await;
     assert_eq!(theirs.run_id, other.id);
+    stage
+        .server
+        .watch(&other.id)
+        .await
+        .until(Phase::Running)
+        .await;
     stage.cancel(&other).await.unwrap();
     assert_eq!(w1.stop().await.run_id, other.id);
     w1.released(&theirs, Outcome::Aborted(pb::Aborted {})).await;

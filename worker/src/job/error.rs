@@ -77,6 +77,8 @@ impl JobError {
             | Self::Training(_)
             | Self::Fetch(_)
             | Self::NoState
+            // The reader itself reports its own trouble.
+            | Self::NotRead { .. }
             | Self::Supervise(_)
             | Self::Collective(_) => None,
         }

@@ -501,7 +501,10 @@ fn trouble_of_this_worker_alone_is_told_from_that_of_the_run() {
     let others: [(JobError, Is); 5] = [
         (JobError::FirstState(damaged), fatal),
         (
-            JobError::Training(TrainingError::NotFinite { step: 3 }),
+            JobError::Training(TrainingError::NotFinite {
+                what: "the loss",
+                step: 3,
+            }),
             fatal,
         ),
         (data(not_replaced(None)), passing),

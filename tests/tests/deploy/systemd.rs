@@ -88,9 +88,12 @@ impl Guest {
     }
 
     fn wait_active(&self, units: &[&str]) {
-        until(&format!("{units:?} are active"), || {
-            self.try_run(&[&["systemctl", "is-active"], units].concat())
-        });
+        // One by one: `is-active` succeeds if any of several is.
+        for unit in units {
+            until(&format!("{unit} is active"), || {
+                self.try_run(&["systemctl", "is-active", unit])
+            });
+        }
     }
 
     /// Its main process.

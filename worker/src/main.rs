@@ -210,13 +210,10 @@ async fn identity(
         None if config.name.is_empty() => &host,
         None => &config.name,
     };
-    // A new id for each process: messages of an old process can never count for a new one.
+    // A new id for each process: messages of an old process can never count for a new one. Workers that share a certificate
+    // share the name, and in containers the number of the process is always 1, so the rest must not repeat.
     let short: String = name.chars().take(40).collect();
-    let id = format!(
-        "{short}-{}-{:04x}",
-        std::process::id(),
-        random_u32() & 0xffff
-    );
+    let id = format!("{short}-{}-{:08x}", std::process::id(), random_u32());
     let worker = WorkerId::new(id).map_err(|e| Failure(2, format!("name: {e}")))?;
     let address = config
         .address(mesh.address())

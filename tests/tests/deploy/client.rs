@@ -40,6 +40,8 @@ pub struct Client {
     program: PathBuf,
     /// `http://host:port`, or `file:PATH` of a file that holds it.
     coordinator: String,
+    /// A folder with an admin's certificate; None without TLS.
+    certs: Option<PathBuf>,
 }
 
 impl Client {
@@ -47,16 +49,29 @@ impl Client {
         Self {
             program,
             coordinator,
+            certs: None,
+        }
+    }
+
+    /// As the admin whose files [`crate::site::certificates`] made.
+    pub fn with_certificates(self, certs: &Path) -> Self {
+        Self {
+            certs: Some(certs.to_owned()),
+            ..self
         }
     }
 
     /// Whatever comes of it.
     pub fn try_fovea(&self, arguments: &[&str]) -> Output {
-        Command::new(&self.program)
-            .args(["--coordinator", &self.coordinator])
-            .args(arguments)
-            .output()
-            .expect("fovea starts")
+        let mut command = Command::new(&self.program);
+        command.args(["--coordinator", &self.coordinator]);
+        if let Some(certs) = &self.certs {
+            command
+                .env("FOVEA_TLS_CERTIFICATE", certs.join("admin.pem"))
+                .env("FOVEA_TLS_KEY", certs.join("admin.key"))
+                .env("FOVEA_TLS_CA", certs.join("ca.pem"));
+        }
+        command.args(arguments).output().expect("fovea starts")
     }
 
     /// Standard output; tried again while the coordinator cannot be reached (exit code 3).

@@ -1,7 +1,8 @@
 //! The pods of deploy/kubernetes under Podman: not root, on a root file system that cannot be written.
 //!
 //! There is no Kubernetes here. Podman reads the objects as `kubectl kustomize` renders them, with what it does not know
-//! replaced: the StatefulSet by a pod of its template, the pod's address and the Service's name by addresses.
+//! replaced: the StatefulSet by a pod of its template, Secrets by folders with the owner and mode that Kubernetes gives
+//! their files, the pod's address and the Service's name by addresses.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use crate::site::{base_image, free_port, must, root, site};
+use crate::site::{base_image, certificates, free_port, must, root, site};
 
 /// A Podman with its images and containers in a folder of its own.
 struct Podman {
@@ -122,6 +123,25 @@ fn pod(objects: &[Value], kind: &str, name: &str, ports: &[(u16, u16)]) -> Value
     pod
 }
 
+/// A folder in the place of the pod's Secret.
+fn mount_secret(pod: &mut Value, certs: &Path, name: &str) {
+    let folder = certs.join("secrets").join(name);
+    fs::create_dir_all(&folder).expect("a folder can be made");
+    for (from, key) in [
+        (format!("{name}.pem"), "tls.crt"),
+        (format!("{name}.key"), "tls.key"),
+        ("ca.pem".into(), "ca.crt"),
+    ] {
+        let file = folder.join(key);
+        fs::copy(certs.join(from), &file).expect("a file can be copied");
+        must(Command::new("chown").arg("0:65532").arg(&file));
+        must(Command::new("chmod").arg("0440").arg(&file));
+    }
+    let volumes = pod["spec"]["volumes"].as_array_mut().expect("volumes");
+    let secret = volumes.iter_mut().find(|volume| volume["name"] == "tls");
+    *secret.expect("a Secret") = json!({ "name": "tls", "hostPath": { "path": folder } });
+}
+
 #[test]
 #[ignore = "starts pods in Podman: `make test-deploy` runs it"]
 fn the_pods_train_without_root_on_a_read_only_root() {
@@ -135,6 +155,8 @@ fn the_pods_train_without_root_on_a_read_only_root() {
         .collect();
     assert_eq!(maps.len(), 2);
 
+    let certs = dir.path().join("certs");
+    certificates(&certs, "pod");
     let grpc = free_port();
     let mut coordinator = pod(
         &objects,
@@ -146,6 +168,7 @@ fn the_pods_train_without_root_on_a_read_only_root() {
         .as_array_mut()
         .expect("volumes");
     volumes.push(json!({ "name": "data", "persistentVolumeClaim": { "claimName": "fovea-data" } }));
+    mount_secret(&mut coordinator, &certs, "coordinator");
     podman.play(&[&maps[..], &[&coordinator]].concat());
 
     let inspect = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
@@ -173,8 +196,9 @@ fn the_pods_train_without_root_on_a_read_only_root() {
         }
     }
     variables.push(
-        json!({ "name": "FOVEA_COORDINATOR", "value": format!("http://{}:7070", ip.trim()) }),
+        json!({ "name": "FOVEA_COORDINATOR", "value": format!("https://{}:7070", ip.trim()) }),
     );
+    mount_secret(&mut worker, &certs, "worker-pod");
     podman.play(&[&maps[..], &[&worker]].concat());
 
     for name in ["coordinator-coordinator", "worker-worker"] {
@@ -188,8 +212,9 @@ fn the_pods_train_without_root_on_a_read_only_root() {
     }
     let client = Client::new(
         site.prefix.join("bin/fovea"),
-        format!("http://127.0.0.1:{grpc}"),
-    );
+        format!("https://127.0.0.1:{grpc}"),
+    )
+    .with_certificates(&certs);
     let run = client.submit(&site.dataset, &site.run_file);
     client.progresses(&run, 5, 1);
     client.completes(&run, &site.expected, dir.path());

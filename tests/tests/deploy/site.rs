@@ -75,6 +75,22 @@ pub fn base_image() -> PathBuf {
     base
 }
 
+/// Makes certificates for a coordinator, an admin and the workers of this name in a folder.
+pub fn certificates(dir: &Path, worker: &str) {
+    let fovea = site().prefix.join("bin/fovea");
+    let mut init = Command::new(&fovea);
+    must(
+        init.args(["certs", "init", "--cluster", "deploy", "--dir"])
+            .arg(dir),
+    );
+    let mut issue = Command::new(&fovea);
+    must(
+        issue
+            .args(["certs", "issue", "worker", worker, "--dir"])
+            .arg(dir),
+    );
+}
+
 /// The site, made at the first call.
 pub fn site() -> &'static Site {
     static SITE: OnceLock<Site> = OnceLock::new();

@@ -9,7 +9,7 @@ use std::time::Duration;
 use fovea_tests::Process;
 
 use crate::client::{Client, until};
-use crate::site::{free_port, must, root, site};
+use crate::site::{certificates, free_port, must, root, site};
 
 /// The jobs' owner on a machine of one person.
 const USER: &str = "root";
@@ -178,11 +178,14 @@ fn slurm_preempts_moves_and_ends_jobs_and_the_weights_stay() {
     let site = site();
     let dir = tempfile::tempdir().expect("a folder can be made");
     let slurm = Slurm::start(dir.path());
+    let certs = dir.path().join("shared/certs");
+    certificates(&certs, "slurm");
     let address = dir.path().join("shared/address");
     let client = Client::new(
         site.prefix.join("bin/fovea"),
         format!("file:{}", address.display()),
-    );
+    )
+    .with_certificates(&certs);
     let coordinator = slurm.sbatch(&[
         "--export=ALL,FOVEA_LISTEN=0.0.0.0:0",
         "-w",

@@ -8,7 +8,7 @@ use std::process::Command;
 use fovea_tests::Process;
 
 use crate::client::{Client, until};
-use crate::site::{free_port, must, root, site};
+use crate::site::{certificates, free_port, must, root, site};
 
 /// Makes the watchdogs of the units quick: a program that hangs is killed after 4 s.
 const QUICK: &str = "[Service]\nWatchdogSec=3\nTimeoutAbortSec=1\n";
@@ -184,7 +184,23 @@ fn systemd_restarts_what_dies_or_hangs_and_the_weights_stay() {
     let site = site();
     let dir = tempfile::tempdir().expect("a folder can be made");
     let address = format!("127.0.0.1:{}", free_port());
+    let certs = dir.path().join("certs");
+    certificates(&certs, "guest");
+    let pem = |name: &str| fs::read_to_string(certs.join(name)).expect("`fovea certs` made it");
     let files = [
+        ("fovea/ca.pem", pem("ca.pem")),
+        ("fovea/fovea-coordinator.pem", pem("coordinator.pem")),
+        ("fovea/fovea-coordinator.key", pem("coordinator.key")),
+        ("fovea/fovea-worker.pem", pem("worker-guest.pem")),
+        ("fovea/fovea-worker.key", pem("worker-guest.key")),
+        (
+            "systemd/system/fovea-coordinator.service.d/tls.conf",
+            unit("tls.conf"),
+        ),
+        (
+            "systemd/system/fovea-worker@.service.d/tls.conf",
+            unit("tls.conf"),
+        ),
         (
             "fovea/coordinator.toml",
             example("coordinator.toml", &[("listen", address.clone())]),
@@ -194,7 +210,7 @@ fn systemd_restarts_what_dies_or_hangs_and_the_weights_stay() {
             example(
                 "worker.toml",
                 &[
-                    ("coordinator", format!("http://{address}")),
+                    ("coordinator", format!("https://{address}")),
                     ("device", "cpu".into()),
                 ],
             ),
@@ -223,7 +239,8 @@ fn systemd_restarts_what_dies_or_hangs_and_the_weights_stay() {
     ];
     let mut guest = Guest::boot(dir.path(), &files, &units);
     guest.wait_active(&units);
-    let client = Client::new(site.prefix.join("bin/fovea"), format!("http://{address}"));
+    let client = Client::new(site.prefix.join("bin/fovea"), format!("https://{address}"))
+        .with_certificates(&certs);
     let run = client.submit(&site.dataset, &site.run_file);
     client.progresses(&run, 5, 2);
     for unit in &units[..2] {

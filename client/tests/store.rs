@@ -273,7 +273,13 @@ async fn a_whole_store_is_exit_0() {
     let requests = fake.0.lock().unwrap().store_requests.clone();
     assert!(requests[0].skip_checkpoints && !requests[0].skip_datasets);
 
-    let args = ["admin", "verify", "--skip-checkpoints", "--skip-datasets"];
+    let args = [
+        "admin",
+        "verify",
+        "--skip-checkpoints",
+        "--skip-datasets",
+        "--skip-weights",
+    ];
     let output = fovea(&address, &args).await;
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
 }

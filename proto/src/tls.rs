@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use fovea_security::{Begun, Expected, Refusal, Tls, begin};
+use fovea_security::{Begun, Expected, Tls, begin};
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioIo;
 use tonic::transport::Uri;
@@ -50,9 +50,8 @@ impl Service<Uri> for Connector {
         Box::pin(async move {
             let socket = connecting.await?.into_inner();
             let begun = begin(socket, config, &host, patience).await;
-            Ok(TokioIo::new(
-                begun.map_err(|refusal: Refusal| Box::new(refusal))?,
-            ))
+            // As itself: boxed first, it would not be found in the error.
+            Ok(TokioIo::new(begun.map_err(BoxError::from)?))
         })
     }
 }

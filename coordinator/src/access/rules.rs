@@ -79,7 +79,6 @@ const RULES: &[(&str, Rule)] = &[
     // All runs and names: more than one person's.
     ("/fovea.v1.Admin/Backup", change(People(Admin))),
     ("/grpc.health.v1.Health/Check", read(Members)),
-    ("/grpc.health.v1.Health/List", read(Members)),
     ("/grpc.health.v1.Health/Watch", read(Members)),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", read(People(Viewer))),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", read(People(Viewer))),

@@ -221,8 +221,8 @@ impl WeightsStore {
             .map_err(failed)?;
         bytes.push(b'\n');
         let temporary = root.temporary(root.dir(), "manifest");
-        disk::write_new(&temporary, &bytes).map_err(failed)?;
-        let placed = disk::rename(&temporary, &path);
+        let placed =
+            disk::write_new(&temporary, &bytes).and_then(|()| disk::rename(&temporary, &path));
         if placed.is_err() {
             root.discard_temporary(&temporary);
         }

@@ -70,7 +70,7 @@ async fn a_worker_whose_data_folder_cannot_be_used_holds_nobody_up() {
     // A run that needs both waits and says why, and so does the list.
     let run = cluster.submit(spec("both", 2, 2)).await;
     let waits = cluster
-        .run_until(&run.id, |run| run.reason.contains("left out"))
+        .run_until(&run.id, |run| run.reason.contains("left out: "))
         .await;
     let named = format!("left out: {broken_id} (disk): ");
     assert!(waits.reason.contains(&named), "{}", waits.reason);

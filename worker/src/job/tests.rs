@@ -217,7 +217,10 @@ fn an_interrupted_step_is_taken_again_with_the_same_bits_and_nothing_is_computed
     );
     assert_eq!(
         other.ended,
-        Ended::failed("the device failed while pretending: a test wants it", false)
+        Ended::unfit(
+            Trouble::Device,
+            "the device failed while pretending: a test wants it"
+        )
     );
     assert_eq!(dying.device.held_run(), None, "who knows what it holds");
     assert_eq!(survivor.device.held_run(), RunId::new("r-1").ok());

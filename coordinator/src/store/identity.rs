@@ -378,8 +378,13 @@ impl Root {
 
 fn remove_tree_if_there(path: &Path) -> io::Result<()> {
     match disk::remove_tree(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(_) | Err(_) => Ok(()),
+        Ok(_) => Ok(()),
+        // Of something in it, perhaps.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match disk::exists(path)? {
+            true => Err(error),
+            false => Ok(()),
+        },
+        Err(error) => Err(error),
     }
 }
 

@@ -317,7 +317,7 @@ async fn at_the_limit_of_connections_the_coordinators_sentence_is_shown() {
         // The connection may end before the request is sent; then the reason is lost.
         let closed = format!(
             "fovea: lost the connection to the coordinator at {address}: it was closed before the request was sent; \
-             the coordinator may be at its limit of connections (max_connections)\n"
+             the coordinator may be at its limit of connections (max_connections), or speak TLS only\n"
         );
         if text != closed {
             assert_eq!(

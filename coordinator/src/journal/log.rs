@@ -67,12 +67,16 @@ pub(super) fn in_database(path: &Path) -> Option<Log> {
 
 /// Refuses a log that does not belong to the database, which says `alone` without it. Nothing is changed then.
 ///
+/// Returns whether the next change begins a new log. A log that a killed coordinator has left, with a number that is not in
+/// the database yet, is continued: another number would not be that of the log after the one in the database.
+///
 /// # Errors
 /// [`JournalError::ForeignLog`]; or the database cannot be read.
-pub(super) fn check(db: &Connection, path: &Path, alone: Option<Log>) -> Result<(), JournalError> {
-    let Some(alone) = alone else {
-        return Ok(());
-    };
+pub(super) fn check(
+    db: &Connection,
+    path: &Path,
+    alone: Option<Log>,
+) -> Result<bool, JournalError> {
     let fail = |e: rusqlite::Error| JournalError::from_sqlite("read", path, 0, &e);
     // A log without the table, or without a row in it, is of a new database or of an older version.
     let with_log = match Log::read(db) {
@@ -80,8 +84,12 @@ pub(super) fn check(db: &Connection, path: &Path, alone: Option<Log>) -> Result<
         Err(rusqlite::Error::SqliteFailure(..)) if !has_table(db).map_err(fail)? => None,
         Err(error) => return Err(fail(error)),
     };
-    if with_log.is_some_and(|log| log == alone || log.before == alone.number) {
-        return Ok(());
+    let begins = with_log == alone;
+    let Some(alone) = alone else {
+        return Ok(begins);
+    };
+    if begins || with_log.is_some_and(|log| log.before == alone.number) {
+        return Ok(begins);
     }
     // Else the last connection to close would apply the log.
     db.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)

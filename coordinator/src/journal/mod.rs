@@ -127,7 +127,7 @@ impl Journal {
     ) -> Result<(Self, Recovered), JournalError> {
         let begun = std::time::Instant::now();
         filesystem::refuse_network(filesystem::folder_of(path), allow_network)?;
-        let db = schema::open(path)?;
+        let (db, log_begins) = schema::open(path)?;
         let recovered = recover::recover(&db, path)?;
         let place = Place::of(path)?;
         // For snapshots. It stays open as long as the connection: closing it would free SQLite's lock.
@@ -159,9 +159,16 @@ impl Journal {
         let body = move || {
             // Made here, because its timers count from within the runtime.
             runtime.block_on(async {
-                Thread::new(db, files, shared, set_reason, set_refusal, counted)
-                    .serve()
-                    .await;
+                Thread::new(
+                    (db, log_begins),
+                    files,
+                    shared,
+                    set_reason,
+                    set_refusal,
+                    counted,
+                )
+                .serve()
+                .await;
             });
         };
         if let Err(error) = std::thread::Builder::new()

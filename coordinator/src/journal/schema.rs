@@ -65,14 +65,15 @@ const RUN_COLUMNS: &str = "
     ALTER TABLE runs ADD COLUMN dataset_digest TEXT NOT NULL DEFAULT '';
     ALTER TABLE runs ADD COLUMN submitted_at_ms INTEGER NOT NULL DEFAULT 0;";
 
-/// Opens the database at `path` for this process alone, creates or migrates it.
-pub(super) fn open(path: &Path) -> Result<Connection, JournalError> {
+/// Opens the database at `path` for this process alone, creates or migrates it. Returns with it whether the first change
+/// begins a new log.
+pub(super) fn open(path: &Path) -> Result<(Connection, bool), JournalError> {
     // Before SQLite sees the log, and before anything is created.
     wal::check(path)?;
     filesystem::open_files(path)?;
     let alone = log::in_database(path);
     let mut db = connect(path)?;
-    log::check(&db, path, alone)?;
+    let mut log_begins = log::check(&db, path, alone)?;
     let fail = |e: rusqlite::Error| JournalError::from_sqlite("open", path, 0, &e);
     match version(&db).map_err(fail)? {
         Some(VERSION) => {}
@@ -85,6 +86,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, JournalError> {
             let backup = back_up(path)?;
             db = connect(path)?;
             migrate(&mut db, path, &backup)?;
+            log_begins = true;
         }
         Some(found) => {
             return Err(JournalError::Version {
@@ -93,7 +95,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, JournalError> {
             });
         }
     }
-    Ok(db)
+    Ok((db, log_begins))
 }
 
 /// A connection that holds an exclusive lock and has all its files open, so that it needs no further
@@ -157,6 +159,13 @@ fn refuse_log(path: &Path) -> Result<(), JournalError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(JournalError::io("examine", &log)(error)),
     }
+}
+
+/// Moves the log into the database. Returns whether all of it is there, so that the next write begins a new log.
+pub(super) fn merge(db: &Connection) -> rusqlite::Result<bool> {
+    db.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
+        Ok(row.get::<_, i64>(1)? == row.get::<_, i64>(2)?)
+    })
 }
 
 /// Moves the whole log into the database and empties it.

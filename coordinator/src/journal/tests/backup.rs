@@ -95,3 +95,24 @@ async fn a_log_is_known_again_before_and_after_each_merge() {
     journal.close().await.unwrap();
     assert_eq!(open(&path).1.live.len(), 199);
 }
+
+/// A coordinator that is killed again before it has merged what the one before it left.
+#[tokio::test]
+async fn the_log_of_one_that_was_killed_is_continued_by_the_next() {
+    let (_folder, path) = place();
+    let (journal, _) = open(&path);
+    journal.put(&run(1), OnFull::Wait).await.unwrap();
+    journal.close().await.unwrap();
+    let mut kept = vec![(_folder, path)];
+    for number in 2..6 {
+        let (_, path) = kept.last().unwrap();
+        let (journal, _) = open(path);
+        journal.put(&run(number), OnFull::Wait).await.unwrap();
+        let (folder, killed) = place();
+        leave(path, &killed);
+        journal.close().await.unwrap();
+        kept.push((folder, killed));
+    }
+    let (_, path) = kept.last().unwrap();
+    assert_eq!(open(path).1.live.len(), 5);
+}

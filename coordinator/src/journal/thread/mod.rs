@@ -134,7 +134,7 @@ pub(super) struct Thread {
 
 impl Thread {
     pub(super) fn new(
-        db: Connection,
+        (db, log_begins): (Connection, bool),
         (path, place, file): (PathBuf, Place, File),
         (writes, reads): (mpsc::Receiver<Message>, mpsc::Receiver<Read>),
         reason: watch::Sender<Option<String>>,
@@ -161,7 +161,7 @@ impl Thread {
             abandoned: false,
             log_pages: 0,
             merge_failed: false,
-            log_begins: true,
+            log_begins,
             // Another coordinator may have been stopped before it was done.
             sweeping: true,
             tidy_at: Instant::now(),

@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::super::error::JournalError;
 use super::super::snapshot::{Pin, Snapshot};
-use super::super::{log, rows};
+use super::super::{log, rows, schema};
 use super::{MERGE_PAGES, Thread, roll_back};
 
 /// Steps of a removed run's ledger that are deleted in one piece.
@@ -51,11 +51,10 @@ impl Thread {
             self.tidy_at = Instant::now() + PINNED_PAUSE;
             return;
         }
-        let merged = self
-            .db
-            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
-        match merged {
-            Ok(()) => {
+        match schema::merge(&self.db) {
+            // Without other connections nothing prevents a part of it.
+            Ok(false) => self.tidy_at = Instant::now() + TIDY_PAUSE,
+            Ok(true) => {
                 self.log_pages = 0;
                 self.log_begins = true;
                 if std::mem::take(&mut self.merge_failed) {
@@ -95,17 +94,11 @@ impl Thread {
             JournalError::from_sqlite("merge the write-ahead log into", &self.path, 0, &e)
         };
         roll_back(&self.db).map_err(fail)?;
-        let (all, merged) = self
-            .db
-            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| {
-                Ok((row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
-            })
-            .map_err(fail)?;
-        if all != merged {
+        if !schema::merge(&self.db).map_err(fail)? {
             return Err(JournalError::Unavailable {
                 action: "merge the write-ahead log into",
                 path: self.path.clone(),
-                problem: format!("{merged} of {all} pages were merged"),
+                problem: "not all of it was merged".into(),
             });
         }
         self.log_pages = 0;

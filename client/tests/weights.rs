@@ -126,7 +126,7 @@ async fn an_addition_shows_what_is_in_the_file() {
     let broken = place.path("broken.caffemodel");
     std::fs::write(&broken, [7; 99]).unwrap();
     let broken = broken.to_str().unwrap();
-    for (args, code, said) in [
+    for (args, code, named) in [
         (
             &["weights", "add", broken][..],
             1,
@@ -147,7 +147,7 @@ async fn an_addition_shows_what_is_in_the_file() {
         let output = fovea(&address, args).await;
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(code), "{args:?}: {text}");
-        assert!(text.contains(said), "{args:?}: {text}");
+        assert!(text.contains(named), "{args:?}: {text}");
     }
     assert_eq!(fake.0.lock().unwrap().sent_weights.len(), 1);
 }

@@ -101,8 +101,8 @@ async fn serve(args: &Args, config: Config, addresses: &[SocketAddr]) -> Result<
         );
     }
     let vitals = Vitals::new(shutdown.clone());
-    let told = supervisor::notify(vitals.clone(), Started::WhenReady, shutdown.clone());
-    let _supervisor = AbortOnDropHandle::new(tokio::spawn(told));
+    let notifying = supervisor::notify(vitals.clone(), Started::WhenReady, shutdown.clone());
+    let _supervisor = AbortOnDropHandle::new(tokio::spawn(notifying));
     // Before the journal is opened, which may take long.
     let _ops = match config.ops_address().map_err(Failure::config)? {
         None => None,

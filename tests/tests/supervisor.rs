@@ -10,29 +10,29 @@ use fovea_tests::{Process, binary};
 /// The longest that a start, or a stop, takes.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Collects what is told until `word` was, and returns all of it.
+/// Collects notifications until `word` has come, and returns all of them.
 fn until(socket: &UnixDatagram, word: &str) -> BTreeSet<String> {
     let end = Instant::now() + DEADLINE;
-    let mut told = BTreeSet::new();
+    let mut sent = BTreeSet::new();
     let mut bytes = [0; 4096];
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        assert!(!left.is_zero(), "{word:?} was not told: {told:?}");
+        assert!(!left.is_zero(), "{word:?} was not sent: {sent:?}");
         socket
             .set_read_timeout(Some(left))
             .expect("a timeout can be set");
         if let Ok(length) = socket.recv(&mut bytes) {
             let text = String::from_utf8_lossy(&bytes[..length]);
-            told.extend(text.lines().map(str::to_owned));
+            sent.extend(text.lines().map(str::to_owned));
         }
-        if told.contains(word) {
-            return told;
+        if sent.contains(word) {
+            return sent;
         }
     }
 }
 
-/// `stopping`: whether it takes long enough to stop that this is told for sure.
-fn told(program: &str, arguments: &[&str], stopping: bool) {
+/// `stopping`: whether it takes long enough to stop that this is certainly sent.
+fn notifies(program: &str, arguments: &[&str], stopping: bool) {
     let dir = tempfile::tempdir().expect("a folder can be made");
     let path = dir.path().join("notify");
     let socket = UnixDatagram::bind(&path).expect("a socket can be made");
@@ -66,13 +66,13 @@ fn told(program: &str, arguments: &[&str], stopping: bool) {
 
 #[test]
 fn a_coordinator_tells_its_service_manager_how_it_is() {
-    told("fovea-coordinator", &["--listen", "127.0.0.1:0"], true);
+    notifies("fovea-coordinator", &["--listen", "127.0.0.1:0"], true);
 }
 
 #[test]
 fn a_worker_has_started_also_without_its_coordinator() {
     // Nobody listens there.
-    told(
+    notifies(
         "fovea-worker",
         &["--device", "cpu", "--coordinator", "http://127.0.0.1:9"],
         false,

@@ -20,7 +20,7 @@ impl Subject {
         request.extensions().get().cloned().unwrap_or_default()
     }
 
-    /// Says what the request is about. What is said first counts.
+    /// Names what the request is about. The first name counts.
     pub(crate) fn set(&self, subject: impl ToString) {
         let _ = self.0.set(subject.to_string());
     }

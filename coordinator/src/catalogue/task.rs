@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
-use super::problem::Problem;
+use super::problem::{Problem, next_in_turn};
 use super::{Added, Catalogue, Command, Datasets, Entry, Problems, Repaired, name_taken};
 use crate::blocking::blocking;
 use crate::error::ApiError;
@@ -34,6 +34,7 @@ pub(crate) fn start(
         store,
         journal,
         shown,
+        retried: String::new(),
     };
     (Datasets { commands, now }, tokio::spawn(task.run(inbox)))
 }
@@ -42,6 +43,8 @@ struct Task {
     store: DatasetStore,
     journal: Journal,
     shown: watch::Sender<Arc<Catalogue>>,
+    /// Digest of the dataset that was read again last.
+    retried: String,
 }
 
 impl Task {
@@ -65,6 +68,7 @@ impl Task {
                 },
                 _ = again.tick(), if reading.is_empty() => {
                     if let Some(digest) = self.may_recover() {
+                        self.retried.clone_from(&digest);
                         let store = self.store.clone();
                         reading.spawn_blocking(move || Entry::read(&store, digest));
                     }
@@ -199,8 +203,8 @@ impl Task {
     /// The digest of a dataset that could not be read and may be readable now.
     fn may_recover(&self) -> Option<String> {
         let catalogue = self.shown.borrow();
-        let entry = catalogue.entries.values().find(|e| e.may_recover())?;
-        Some(entry.digest.clone())
+        let entries = catalogue.entries.values().filter(|e| e.may_recover());
+        next_in_turn(entries.map(|entry| &entry.digest), &self.retried)
     }
 
     fn read_again(&self, read: Entry) {

@@ -355,13 +355,13 @@ impl Actor {
     fn tell_data_problems(&mut self) {
         self.catalogue.mark_unchanged();
         self.weights.mark_unchanged();
-        let told: Vec<(u64, DataProblems)> = self
+        let changed: Vec<(u64, DataProblems)> = self
             .runs
             .iter()
             .map(|(number, live)| (*number, self.data_problems(&live.handle)))
             .filter(|(number, problems)| self.runs[number].data_problems != *problems)
             .collect();
-        for (number, problems) in told {
+        for (number, problems) in changed {
             if let Some(live) = self.runs.get_mut(&number) {
                 live.data_problems.clone_from(&problems);
                 live.handle.send(RunInput::DataState(problems));

@@ -1,4 +1,4 @@
-//! Verifying everything that the stores hold: what is read, in which order, and what is told about it.
+//! Verifying everything that the stores hold: what is read, in which order, and what is reported about it.
 //!
 //! A store that is away is one problem, not one for each of its files.
 

@@ -100,7 +100,7 @@ async fn a_pause_that_was_asked_for_outlives_a_hand_over() {
     stage.server.watch(&run.id).await.until(Phase::Paused).await;
 }
 
-/// People who watch are told to come back; health as a whole follows.
+/// Watches end with a status that asks the client to connect again; health as a whole follows.
 async fn health_follows(on_stop: OnStop) {
     let stage = Stage::new_with(on_stop).await;
     // It never lets go, so that draining takes its time.

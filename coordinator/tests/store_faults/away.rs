@@ -108,3 +108,57 @@ async fn a_run_whose_dataset_was_removed_waits_and_goes_on_when_it_is_back() {
     let at = worker.assignment().await;
     assert_eq!(at.run_id, run.id);
 }
+
+/// A dataset that stays unreadable does not keep another from being used again.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_unreadable_dataset_is_tried_again_in_its_turn() {
+    let place = Place::new();
+    let server = place.fresh_server().await;
+    let first = dataset(place.dir.path(), "before-tiny", 2);
+    server.upload(&first).await.unwrap();
+    let listed = |server: &Server| {
+        let datasets = server.datasets();
+        async move {
+            let request = pb::ListDatasetsRequest {};
+            let reply = datasets.clone().list(request).await.unwrap();
+            reply.into_inner().datasets
+        }
+    };
+    let both = listed(&server).await;
+    assert_eq!(both.len(), 2);
+    let manifest = |d: &pb::Dataset| {
+        let folder = place.data().join("datasets").join(&d.digest);
+        folder.join("manifest.json")
+    };
+    server.kill().await;
+    for dataset in &both {
+        let path = manifest(dataset);
+        std::fs::rename(&path, path.with_extension("aside")).unwrap();
+    }
+    let server = place.server().await;
+    let problems = listed(&server).await;
+    assert!(
+        problems.iter().all(|d| !d.problem.is_empty()),
+        "{problems:?}"
+    );
+    // The last by name comes back, and the one before it does not.
+    let back = both.iter().max_by_key(|d| &d.name).unwrap();
+    let path = manifest(back);
+    std::fs::rename(path.with_extension("aside"), &path).unwrap();
+    soon("the dataset to be usable", async {
+        loop {
+            let now = listed(&server).await;
+            let problem = |d: &pb::Dataset| !d.problem.is_empty();
+            let left: Vec<&str> = now
+                .iter()
+                .filter(|d| problem(d))
+                .map(|d| &*d.name)
+                .collect();
+            if left == ["before-tiny"] {
+                return;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    })
+    .await;
+}

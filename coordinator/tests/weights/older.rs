@@ -34,7 +34,7 @@ async fn a_run_with_path_and_digest_waits_until_the_file_is_added() {
     let mut worker = Worker::join(&server, "w0").await;
     let waiting = waits_for(&server, &run, "`fovea weights add /data/bvlc.caffemodel`").await;
     assert_eq!((waiting.phase(), waiting.generation), (Phase::Queued, 0));
-    // A worker that asks all the same is told to wait.
+    // A worker that asks all the same has to wait.
     let status = fetch(&server, &digest).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::FailedPrecondition);
     add(&server, "", "bvlc.safetensors", googlenet())
@@ -42,7 +42,7 @@ async fn a_run_with_path_and_digest_waits_until_the_file_is_added() {
         .unwrap();
     let assignment = worker.assignment().await;
     assert_eq!(assignment.run_id, run);
-    // What the run is said to start from is unchanged: workers compare specs.
+    // What the run starts from by its spec is unchanged: workers compare specs.
     let model = assignment.spec.unwrap().model.unwrap();
     assert_eq!(model.weights.as_deref(), Some("/data/bvlc.caffemodel"));
     assert_eq!(model.weights_sha256, Some(digest));

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use super::{AddedWeights, Command, Entry, Weights, WeightsCatalogue};
 use crate::blocking::blocking;
-use crate::catalogue::problem::Problem;
+use crate::catalogue::problem::{Problem, next_in_turn};
 use crate::clock::unix_ms;
 use crate::error::ApiError;
 use crate::store::{StoredWeights, VerifiedWeights, WeightsStore};
@@ -157,18 +157,12 @@ impl Task {
         self.show(sha256, entry);
     }
 
-    /// Digest of weights that could not be read and may be readable now: the next after those read again last.
+    /// Digest of weights that could not be read and may be readable now.
     fn may_recover(&self) -> Option<String> {
         let catalogue = self.shown.borrow();
         let transient = |entry: &Entry| entry.problem.as_ref().is_some_and(|p| p.transient);
-        let candidates = || {
-            let entries = catalogue.entries.iter();
-            entries
-                .filter(|(_, e)| transient(e))
-                .map(|(sha256, _)| sha256)
-        };
-        let next = candidates().find(|sha256| **sha256 > self.retried);
-        next.or_else(|| candidates().next()).cloned()
+        let entries = catalogue.entries.iter().filter(|(_, e)| transient(e));
+        next_in_turn(entries.map(|(sha256, _)| sha256), &self.retried)
     }
 
     fn read_again(&self, sha256: String, read: Entry) {

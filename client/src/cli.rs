@@ -19,6 +19,8 @@ mod output;
 mod prepare;
 mod remove;
 mod runs;
+mod step;
+mod store_args;
 mod synthetic;
 mod table;
 mod tls;

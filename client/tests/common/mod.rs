@@ -4,7 +4,6 @@
 #![allow(dead_code)]
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
 use std::pin::Pin;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
@@ -23,6 +22,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 mod messages;
 pub use messages::*;
+mod datasets;
+#[allow(unused_imports)] // Not every test program needs a dataset.
+pub use datasets::*;
 mod weights;
 
 type Events = Vec<Result<pb::RunEvent, Status>>;
@@ -472,32 +474,4 @@ pub fn stdout(output: &Output) -> String {
 
 pub fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-/// A small prepared dataset of drawings, in `dir/set`.
-pub fn prepared(dir: &Path) -> std::path::PathBuf {
-    prepared_of(dir, 12, 32)
-}
-
-/// The same with so many patients and images of so many pixels.
-pub fn prepared_of(dir: &Path, patients: u32, image_size: u32) -> std::path::PathBuf {
-    use fovea_dataset::synthetic::{SyntheticOptions, generate};
-    let drawings = dir.join("drawings");
-    let options = SyntheticOptions {
-        patients,
-        size: 64,
-        ..SyntheticOptions::default()
-    };
-    generate(&drawings, &options, &|_| {}).unwrap();
-    let out = dir.join("set");
-    let mut options = fovea_dataset::PrepareOptions::new(
-        drawings.join("trainLabels.csv"),
-        drawings.join("images"),
-        out.clone(),
-        fovea_core::ids::DatasetName::new("set").unwrap(),
-    );
-    options.image_size = image_size;
-    options.pack_records = 4;
-    fovea_dataset::prepare(&options, &()).unwrap();
-    out
 }

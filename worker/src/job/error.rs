@@ -134,3 +134,7 @@ impl JobError {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "error_tests.rs"]
+mod tests;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
+use crate::ports::free_port;
 use crate::process::{Process, binary};
 
 /// User and group `nobody`: not root, so that file permissions hold for it.
@@ -18,7 +19,7 @@ const STARTS_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct CoordinatorOptions {
     dir: PathBuf,
-    /// Where to listen; port 0 lets the system choose.
+    /// Where to listen: a port that stays free while the coordinator is stopped.
     pub listen: String,
     /// More variables of its environment.
     pub environment: Vec<(String, String)>,
@@ -44,7 +45,7 @@ impl CoordinatorOptions {
     pub fn new(dir: &Path) -> Self {
         Self {
             dir: dir.to_owned(),
-            listen: "127.0.0.1:0".into(),
+            listen: format!("127.0.0.1:{}", free_port()),
             environment: Vec::new(),
             flags: Vec::new(),
             unprivileged: false,

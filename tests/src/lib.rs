@@ -10,11 +10,13 @@ pub mod coordinator_bench;
 pub mod faults;
 mod fixture;
 pub mod launch;
+mod ports;
 pub mod process;
 mod soft_gpu;
 
 pub use certificates::Certificates;
 pub use cluster::{Cluster, tensors};
 pub use fixture::{shared, synthetic_dataset};
+pub use ports::free_port;
 pub use process::{Process, binary};
 pub use soft_gpu::SoftGpu;

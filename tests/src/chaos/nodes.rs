@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -43,9 +42,11 @@ impl<'a> Nodes<'a> {
         unprivileged: bool,
     ) -> Self {
         let mark = format!("{}-{}", std::process::id(), dir.display());
-        let host = net.map_or(Ipv4Addr::LOCALHOST, |net| net.address(0));
         let mut options = CoordinatorOptions::new(dir);
-        options.listen = format!("{host}:0");
+        if let Some(net) = net {
+            // Nobody else is in that network.
+            options.listen = format!("{}:7070", net.address(0));
+        }
         options.unprivileged = unprivileged;
         options.environment = vec![
             ("FOVEA_ALLOW_INSECURE".into(), "true".into()),

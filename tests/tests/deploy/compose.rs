@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use fovea_tests::Process;
+use fovea_tests::{Process, free_port};
 
 use crate::client::{Client, until};
-use crate::site::{base_image, free_port, must, root, site};
+use crate::site::{base_image, must, root, site};
 
 /// How long a daemon takes to end its containers.
 const ENDS_WITHIN: Duration = Duration::from_secs(60);

@@ -8,10 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use fovea_tests::free_port;
 use serde_json::{Value, json};
 
 use crate::client::Client;
-use crate::site::{base_image, certificates, free_port, must, root, site};
+use crate::site::{base_image, certificates, must, root, site};
 
 /// A Podman with its images and containers in a folder of its own.
 struct Podman {

@@ -58,12 +58,6 @@ pub fn must(command: &mut Command) -> String {
     text
 }
 
-/// A port of this machine that nobody uses now.
-pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
-    listener.local_addr().expect("it has an address").port()
-}
-
 /// A small Debian that images are made from.
 pub fn base_image() -> PathBuf {
     let base = root().join(".deploy-tools/base.tar");

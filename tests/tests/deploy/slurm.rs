@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use fovea_tests::Process;
+use fovea_tests::{Process, free_port};
 
 use crate::client::{Client, until};
-use crate::site::{certificates, free_port, must, root, site};
+use crate::site::{certificates, must, root, site};
 
 /// The jobs' owner on a machine of one person.
 const USER: &str = "root";

@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fovea_tests::Process;
+use fovea_tests::{Process, free_port};
 
 use crate::client::{Client, until};
-use crate::site::{certificates, free_port, must, root, site};
+use crate::site::{certificates, must, root, site};
 
 /// Makes the watchdogs of the units quick: a program that hangs is killed after 4 s. Heartbeats may be late on a machine that
 /// does other things, too.

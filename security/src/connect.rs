@@ -70,9 +70,9 @@ pub async fn accept(
     }
 }
 
-/// Best effort. What the client still sends is read: a connection that is closed with unread bytes is
-/// reset, and the farewell would be lost.
-async fn say_goodbye(stream: &mut TcpStream, farewell: &[u8]) {
+/// Sends a client `farewell` in plain text, and closes. Best effort. What the client still sends is read: a connection
+/// that is closed with unread bytes is reset, and the farewell would be lost.
+pub async fn say_goodbye(stream: &mut TcpStream, farewell: &[u8]) {
     use tokio::io::AsyncWriteExt;
     if stream.write_all(farewell).await.is_err() || stream.shutdown().await.is_err() {
         return;
@@ -119,6 +119,38 @@ pub async fn begin(
         // Without an answer: another server than ours may wait for the first request.
         Ok(Ok(_)) | Err(_) => Ok(stream),
         Ok(Err(error)) => Err(Refusal::from(&error)),
+    }
+}
+
+/// A connection whose handshake is done, for who moves its bytes without tokio.
+#[derive(Debug)]
+pub struct Parts {
+    /// The socket.
+    pub stream: TcpStream,
+    /// What encrypts and decrypts. It may hold bytes that have come already.
+    pub connection: rustls::Connection,
+}
+
+impl From<Accepted> for Parts {
+    fn from(accepted: Accepted) -> Self {
+        let (stream, connection) = accepted.stream.into_inner();
+        let connection = connection.into();
+        Self { stream, connection }
+    }
+}
+
+impl TryFrom<Begun> for Parts {
+    type Error = Refusal;
+
+    /// # Errors
+    /// The server has sent bytes that are not read yet.
+    fn try_from(begun: Begun) -> Result<Self, Refusal> {
+        if !begun.buffer().is_empty() {
+            return Err(Refusal::Broken("it sent more than was expected".into()));
+        }
+        let (first, connection) = begun.into_inner().into_inner();
+        let (stream, connection) = (first.stream, connection.into());
+        Ok(Self { stream, connection })
     }
 }
 

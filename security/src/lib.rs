@@ -25,7 +25,7 @@ mod tls;
 mod verify;
 
 pub use certificate::{CertificateError, CertificateInfo};
-pub use connect::{Accepted, Begun, FirstBytes, accept, begin};
+pub use connect::{Accepted, Begun, FirstBytes, Parts, accept, begin, say_goodbye};
 pub use files::{FileError, TlsFiles, read_certificates, write_private, write_public};
 pub use identity::{Identity, IdentityError, Role};
 pub use refusal::{Refusal, Rejection};

@@ -6,6 +6,7 @@ mod descriptors;
 mod logging;
 pub mod ops;
 mod random;
+mod repeated;
 mod shutdown;
 pub mod supervisor;
 
@@ -13,6 +14,7 @@ pub use config::{ConfigError, layered, misspelt, warn_misspelt};
 pub use descriptors::{descriptor_limit, open_descriptors, raise_descriptor_limit};
 pub use logging::{LogFormat, LoggingError, init_logging};
 pub use random::random_bytes;
+pub use repeated::Repeated;
 pub use shutdown::{FORCED, Shutdown, StopRequests};
 
 /// Fovea's version with the commit that it was built from.

@@ -17,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::cache::{Cache, CacheError, CachedDataset};
-use crate::collective::probe;
 use crate::context::Context;
 use crate::data::{LocalData, ReplaceError, ReplacePack, packs_of};
 use crate::link::Coordinator;
@@ -333,13 +332,16 @@ pub async fn prepare(context: &Context, request: pb::Prepare) -> Result<(), Refu
     let others = roster.members.iter().filter(|m| m.worker != context.worker);
     let mut probes: JoinSet<Result<(), Refusal>> = others
         .cloned()
-        .map(|member| async move {
-            let (worker, address) = (member.worker, member.address);
-            probe(&address, PROBE).await.map_err(|e| {
-                Refusal::passing(format!(
-                    "worker {worker} cannot be reached at {address}: {e}; {UNREACHABLE_HINT}"
-                ))
-            })
+        .map(|member| {
+            let mesh = context.mesh.clone();
+            async move {
+                mesh.probe(&member, PROBE).await.map_err(|e| {
+                    let (worker, address) = (member.worker, member.address);
+                    Refusal::passing(format!(
+                        "worker {worker} cannot be reached at {address}: {e}; {UNREACHABLE_HINT}"
+                    ))
+                })
+            }
         })
         .collect();
     while let Some(probed) = probes.join_next().await {

@@ -10,6 +10,8 @@ pub mod advertise;
 pub mod agent;
 pub mod assignment;
 pub mod cache;
+#[cfg(test)]
+mod certificates;
 pub mod checkpoint;
 pub mod collective;
 pub mod config;

@@ -108,7 +108,8 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         .await
         .map_err(|e| Failure(3, format!("cannot listen on {}: {e}", config.listen)))?;
     let mut tasks = JoinSet::new();
-    let mesh = Mesh::start(listener, &mut tasks).map_err(|e| Failure(3, e.to_string()))?;
+    let mesh =
+        Mesh::start(listener, tls.clone(), &mut tasks).map_err(|e| Failure(3, e.to_string()))?;
     let (cache, images) = (config.cache_bytes(), config.images_bytes());
     // Measured when the first run begins: later, memory that libtorch keeps for reuse would count as used.
     let free = OnceLock::new();

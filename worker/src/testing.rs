@@ -360,7 +360,7 @@ pub(crate) fn peers(count: usize) -> Peers {
         let mut meshes = Vec::new();
         for _ in 0..count {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            meshes.push(Mesh::start(listener, &mut tasks).unwrap());
+            meshes.push(Mesh::start(listener, None, &mut tasks).unwrap());
         }
         meshes
     });

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use fovea_core::count::count;
 use fovea_security::{Expected, Refusal, Tls, accept};
+use fovea_service::Repeated;
 use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout};
@@ -15,7 +16,6 @@ use tracing::warn;
 use super::connection::{Connection, Deadlines};
 use super::farewell;
 use super::quota::Permit;
-use super::repeated::Repeated;
 use super::socket::Socket;
 
 /// The longest that a client may take.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use fovea_core::count::count;
 use fovea_security::Tls;
+use fovea_service::Repeated;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 use tokio_stream::Stream;
@@ -18,7 +19,6 @@ use super::farewell;
 use super::handshakes::Handshakes;
 use super::limits::Limits;
 use super::listeners::Listeners;
-use super::repeated::Repeated;
 use super::socket::Socket;
 
 /// The first and the longest wait after the system could not accept a connection.

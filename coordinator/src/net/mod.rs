@@ -24,7 +24,6 @@ mod limits;
 mod listeners;
 mod pace;
 mod quota;
-mod repeated;
 mod socket;
 
 pub(crate) use budget::Budget;

@@ -2,7 +2,7 @@
 //!
 //! The thread waits for all connections at once, and serves those that are ready: full socket buffers block nobody, a
 //! slow peer delays only what depends on it, and no thread is started for a message or a peer. As one thread owns both
-//! directions of a connection, no lock is needed for it.
+//! directions of a connection, no lock is needed for it, and its TLS.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -37,7 +37,7 @@ impl<'a> Exchange<'a> {
     ) -> Result<(), CollectiveError> {
         let result = self.transfer(peers, waiting, timeout, arrived);
         if result.is_err() {
-            peers.iter().flatten().for_each(Peer::shut_down);
+            peers.iter_mut().flatten().for_each(Peer::shut_down);
         }
         result
     }
@@ -146,7 +146,7 @@ fn wait(
     let peer = |rank: usize| peers[rank].as_ref().expect("as above");
     let mut polled: Vec<PollFd> = transfers
         .iter()
-        .map(|(rank, flags, _)| PollFd::new(peer(*rank).stream(), *flags))
+        .map(|(rank, flags, _)| PollFd::new(peer(*rank).socket(), *flags))
         .collect();
     let interval = POLL_INTERVAL.min(timeout);
     let interval = Timespec {

@@ -5,35 +5,34 @@
 //! all ranks above connect to it. A connection whose key no generation of this worker has is dropped after 120 s: the
 //! peer may have received the generation before this worker did.
 //!
+//! With TLS the key alone is not enough: both ends know each other by their certificates, whose names must be those of the
+//! members of the generation ([`greeting`](super::greeting)).
+//!
 //! A probe is a connection that belongs to no generation. It is answered at once, which shows that this
 //! worker can be reached.
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use fovea_core::count::count;
+use fovea_core::roster::{Member, Roster, UNREACHABLE_HINT};
+use fovea_security::{Refusal, Tls};
+use fovea_service::Repeated;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
-use fovea_core::roster::{Roster, UNREACHABLE_HINT};
-
+use super::channel::Channel;
+use super::greeting::{self, Caller, Greeting, GreetingError};
 use super::waiting::{Waiting, Waits};
-use super::{CollectiveError, Unreached};
+use super::{CollectiveError, MeshKey, Unreached};
 
-/// The secret by which the peers of a generation recognize each other.
-pub type MeshKey = [u8; 16];
-
-/// Start of a peer's greeting.
-const MAGIC: [u8; 8] = *b"fovea-m1";
-/// The whole greeting of a probe, and the answer to it.
-const PROBE: [u8; 8] = *b"fovea-p1";
-/// Magic, key, rank.
-const GREETING: usize = 8 + 16 + 4;
 /// A greeting must come within this.
 const GREETING_DEADLINE: Duration = Duration::from_secs(5);
 /// Connections whose greeting is awaited at a time; others wait in the system's queue.
@@ -52,57 +51,41 @@ const POLL_INTERVAL: Duration = Duration::from_millis(50);
 pub struct Mesh {
     shared: Arc<(Mutex<Vec<Arrival>>, Condvar)>,
     address: SocketAddr,
+    /// For new connections.
+    tls: Option<Tls>,
     unclaimed: Duration,
+    runtime: Handle,
 }
 
 /// A connection from a peer, waiting for its generation. They are kept in the order of arrival.
 struct Arrival {
-    key: MeshKey,
-    rank: u32,
-    stream: TcpStream,
+    caller: Caller,
     since: Instant,
 }
 
-/// Connects to a worker's port for peers and waits for its answer. It shows that the worker can be
-/// reached from here, before a generation counts on it.
-pub async fn probe(address: &str, deadline: Duration) -> io::Result<()> {
-    let answered = async {
-        let mut stream = tokio::net::TcpStream::connect(address).await?;
-        stream.write_all(&PROBE).await?;
-        let mut answer = [0; PROBE.len()];
-        stream.read_exact(&mut answer).await?;
-        if answer != PROBE {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the program that answers there is not a worker",
-            ));
-        }
-        Ok(())
-    };
-    match tokio::time::timeout(deadline, answered).await {
-        Ok(result) => result,
-        Err(_) => Err(io::Error::new(
-            io::ErrorKind::TimedOut,
-            format!("no answer within {deadline:?}"),
-        )),
-    }
-}
-
 impl Mesh {
-    /// Starts to accept peers on `listener`; the task ends when `tasks` is dropped.
-    pub fn start(listener: TcpListener, tasks: &mut JoinSet<()>) -> io::Result<Self> {
-        Self::start_dropping_after(UNCLAIMED, listener, tasks)
+    /// Starts to accept peers on `listener`, under TLS if there is a certificate; the task ends when `tasks` is dropped.
+    /// Calls to peers run on the runtime that this is called on.
+    pub fn start(
+        listener: TcpListener,
+        tls: Option<Tls>,
+        tasks: &mut JoinSet<()>,
+    ) -> io::Result<Self> {
+        Self::start_dropping_after(UNCLAIMED, listener, tls, tasks)
     }
 
     fn start_dropping_after(
         unclaimed: Duration,
         listener: TcpListener,
+        tls: Option<Tls>,
         tasks: &mut JoinSet<()>,
     ) -> io::Result<Self> {
         let mesh = Self {
             shared: Arc::default(),
             address: listener.local_addr()?,
+            tls,
             unclaimed,
+            runtime: Handle::current(),
         };
         let acceptor = mesh.clone();
         tasks.spawn(async move { acceptor.accept(listener).await });
@@ -114,8 +97,19 @@ impl Mesh {
         self.address
     }
 
+    /// Connects to the port for peers of `member` and waits for its answer. It shows that the worker can be reached from
+    /// here, before a generation counts on it.
+    ///
+    /// # Errors
+    /// If that fails within `deadline`.
+    pub async fn probe(&self, member: &Member, deadline: Duration) -> Result<(), GreetingError> {
+        let (address, worker) = (&member.address, member.worker.as_str());
+        greeting::probe(self.tls.as_ref(), address, worker, deadline).await
+    }
+
     async fn accept(self, listener: TcpListener) {
         let mut greetings = JoinSet::new();
+        let mut refusals = Repeated::default();
         // Dropping them must not depend on further arrivals: without a free file descriptor there are none.
         let mut sweep = tokio::time::interval(self.unclaimed / 4);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -125,13 +119,14 @@ impl Mesh {
                     Ok((stream, from)) => {
                         let mesh = self.clone();
                         greetings.spawn(async move {
-                            let greeting = tokio::time::timeout(GREETING_DEADLINE, greeted(stream));
-                            match greeting.await {
-                                Ok(Ok(Some((key, rank, stream)))) => mesh.arrived(key, rank, stream),
-                                Ok(Ok(None)) => debug!(%from, "answered a probe"),
-                                Ok(Err(e)) => debug!(%from, "not a peer: {e}"),
-                                Err(_) => debug!(%from, "a connection sent no greeting"),
+                            let answer = greeting::answer(mesh.tls.as_ref(), stream);
+                            let answered = tokio::time::timeout(GREETING_DEADLINE, answer).await;
+                            match answered.unwrap_or(Err(GreetingError::Slow(GREETING_DEADLINE))) {
+                                Ok(Some(caller)) => mesh.arrived(caller),
+                                Ok(None) => debug!(%from, "answered a probe"),
+                                Err(error) => return Some((from, error)),
                             }
+                            None
                         });
                     }
                     Err(e) => {
@@ -140,28 +135,34 @@ impl Mesh {
                         tokio::time::sleep(Duration::from_millis(100)).await;
                     }
                 },
-                Some(_) = greetings.join_next(), if !greetings.is_empty() => {}
+                Some(greeted) = greetings.join_next(), if !greetings.is_empty() => {
+                    if let Ok(Some((from, error))) = greeted {
+                        report(&mut refusals, from, &error);
+                    }
+                }
                 _ = sweep.tick() => self.arrivals().retain(|a| a.since.elapsed() < self.unclaimed),
             }
         }
     }
 
-    fn arrived(&self, key: MeshKey, rank: u32, stream: TcpStream) {
+    fn arrived(&self, caller: Caller) {
         let mut arrivals = self.arrivals();
         // The newest belong to the generation that is forming, the oldest to ended ones.
         let excess = (arrivals.len() + 1).saturating_sub(MOST_UNCLAIMED);
         arrivals.drain(..excess);
-        arrivals.push(Arrival {
-            key,
-            rank,
-            stream,
-            since: Instant::now(),
-        });
+        let since = Instant::now();
+        arrivals.push(Arrival { caller, since });
         self.shared.1.notify_all();
     }
 
     fn arrivals(&self) -> MutexGuard<'_, Vec<Arrival>> {
         self.shared.0.lock().expect("no holder of this lock panics")
+    }
+
+    /// Takes those that have called for a generation with this key.
+    fn claim(&self, arrivals: &mut Vec<Arrival>, key: MeshKey) -> Vec<Caller> {
+        let claimed = arrivals.extract_if(.., |arrival| arrival.caller.greeting.key == key);
+        claimed.map(|arrival| arrival.caller).collect()
     }
 
     /// Connects the worker of rank `rank` with all its peers, by rank; its own place stays empty.
@@ -175,32 +176,37 @@ impl Mesh {
         deadline: Duration,
         aborted: &dyn Fn() -> bool,
         waiting: &Waiting,
-    ) -> Result<Vec<Option<TcpStream>>, CollectiveError> {
+    ) -> Result<Vec<Option<Channel>>, CollectiveError> {
         let mut end = Instant::now() + deadline;
-        let mut streams: Vec<Option<TcpStream>> = roster.members.iter().map(|_| None).collect();
-        let Some(anyone) = (0..streams.len()).find(|&r| r != rank) else {
-            return Ok(streams);
+        let mut channels: Vec<Option<Channel>> = roster.members.iter().map(|_| None).collect();
+        let Some(anyone) = (0..channels.len()).find(|&r| r != rank) else {
+            return Ok(channels);
         };
         let waits = waiting.begin(anyone);
-        let mut problems: HashMap<usize, io::Error> = HashMap::new();
+        let mut problems: HashMap<usize, GreetingError> = HashMap::new();
         let mut pause = Duration::from_millis(10);
         let mut next_round = Instant::now();
         loop {
             waits.poll();
-            // All are tried in turn: one that cannot be reached must not delay the others.
-            if Instant::now() >= next_round {
-                let below: Vec<usize> = (0..rank).filter(|&r| streams[r].is_none()).collect();
-                for &peer in &below {
-                    if aborted() {
-                        return Err(CollectiveError::Aborted);
-                    }
-                    waits.switch(peer);
-                    let left = end.saturating_duration_since(Instant::now());
-                    let wait = CALL.min(left / below.len() as u32);
-                    let address = &roster.members[peer].address;
-                    match polling(&waits, || call(address, key, rank, wait)) {
-                        Ok(stream) => {
-                            streams[peer] = Some(stream);
+            let below: Vec<usize> = (0..rank).filter(|&r| channels[r].is_none()).collect();
+            if let Some(&first) = below.first()
+                && Instant::now() >= next_round
+            {
+                waits.switch(first);
+                let left = end.saturating_duration_since(Instant::now());
+                let patience = CALL.min(left).max(POLL_INTERVAL);
+                let greeting = Greeting {
+                    key,
+                    rank: rank as u32,
+                };
+                let calls = self.ask(&roster.members, below, move |tls, member| async move {
+                    let (address, worker) = (&member.address, member.worker.as_str());
+                    greeting::call(tls.as_ref(), address, worker, greeting, patience).await
+                });
+                for (peer, called) in polling(&waits, aborted, calls)? {
+                    match called {
+                        Ok(channel) => {
+                            channels[peer] = Some(channel);
                             problems.remove(&peer);
                         }
                         Err(problem) => {
@@ -213,21 +219,25 @@ impl Mesh {
             }
 
             let mut arrivals = self.arrivals();
-            for arrival in arrivals.extract_if(.., |arrival| arrival.key == key) {
-                let from = arrival.rank as usize;
-                if from > rank && from < streams.len() {
-                    streams[from] = Some(arrival.stream);
+            for caller in self.claim(&mut arrivals, key) {
+                let from = caller.greeting.rank as usize;
+                if from <= rank || from >= channels.len() {
+                    continue;
+                }
+                match is_other(&roster.members[from], &caller) {
+                    None => channels[from] = Some(caller.channel),
+                    Some(other) => warn!("peer.refused: {other}"),
                 }
             }
             // A peer may have disconnected while this worker waited for others.
-            for stream in &mut streams {
-                stream.take_if(|stream| disconnected(stream));
+            for channel in &mut channels {
+                channel.take_if(|channel| !channel.is_open());
             }
-            let missing: Vec<usize> = (0..streams.len())
-                .filter(|&r| r != rank && streams[r].is_none())
+            let missing: Vec<usize> = (0..channels.len())
+                .filter(|&r| r != rank && channels[r].is_none())
                 .collect();
             let Some(&first) = missing.first() else {
-                return Ok(streams);
+                return Ok(channels);
             };
             if aborted() {
                 return Err(CollectiveError::Aborted);
@@ -237,16 +247,24 @@ impl Mesh {
             if now >= end {
                 drop(arrivals);
                 // A peer that answers but has not connected is busy with a long step, and not missing.
-                let silent = |&peer: &usize| {
-                    problems.contains_key(&peer)
-                        || polling(&waits, || answers(&roster.members[peer].address)).is_err()
-                };
-                let missing: Vec<usize> = missing.into_iter().filter(silent).collect();
-                if missing.is_empty() {
+                let (mut silent, quiet) = (missing.into_iter())
+                    .partition::<Vec<usize>, _>(|peer| problems.contains_key(peer));
+                let probes = self.ask(&roster.members, quiet, |tls, member| async move {
+                    let (address, worker) = (&member.address, member.worker.as_str());
+                    greeting::probe(tls.as_ref(), address, worker, CALL).await
+                });
+                for (peer, probed) in polling(&waits, aborted, probes)? {
+                    if let Err(problem) = probed {
+                        debug!(peer, "no answer to a probe: {problem}");
+                        silent.push(peer);
+                    }
+                }
+                if silent.is_empty() {
                     end = Instant::now() + deadline;
                     continue;
                 }
-                return Err(incomplete(roster, &missing, &problems, deadline));
+                silent.sort_unstable();
+                return Err(incomplete(roster, &silent, &problems, deadline));
             }
             // Woken by an arrival; in between `aborted` is checked and the others are tried again.
             let mut wait = POLL_INTERVAL.min(end - now);
@@ -259,29 +277,93 @@ impl Mesh {
             drop(guard);
         }
     }
+
+    /// Does `work` with each of `peers` at the same time, on the runtime: one that cannot be reached must not delay the
+    /// others, and neither must a name server.
+    fn ask<T, F>(
+        &self,
+        members: &[Member],
+        peers: Vec<usize>,
+        work: impl Fn(Option<Tls>, Member) -> F,
+    ) -> Asked<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (done, answers) = mpsc::channel();
+        let ask = |peer: usize| {
+            let (done, work) = (done.clone(), work(self.tls.clone(), members[peer].clone()));
+            AbortOnDropHandle::new(self.runtime.spawn(async move {
+                // Without a receiver nobody waits any more.
+                let _ = done.send((peer, work.await));
+            }))
+        };
+        let tasks = peers.into_iter().map(ask).collect();
+        Asked { answers, tasks }
+    }
 }
 
-/// [`probe`], for threads that may block.
-fn answers(address: &str) -> io::Result<()> {
-    use std::io::{Read, Write};
-    let mut stream = open(address, CALL)?;
-    stream.set_read_timeout(Some(CALL))?;
-    stream.write_all(&PROBE)?;
-    let mut answer = [0; PROBE.len()];
-    stream.read_exact(&mut answer)?;
-    if answer == PROBE {
-        Ok(())
-    } else {
-        Err(io::Error::other(
-            "the program that answers there is not a worker",
-        ))
+/// Work on the runtime, which ends when this is dropped. Answers come with the peer that they are about.
+struct Asked<T> {
+    answers: mpsc::Receiver<(usize, T)>,
+    tasks: Vec<AbortOnDropHandle<()>>,
+}
+
+/// Waits for all answers and polls meanwhile: a peer, or a name server, may take long.
+fn polling<T>(
+    waits: &Waits,
+    aborted: &dyn Fn() -> bool,
+    asked: Asked<T>,
+) -> Result<Vec<(usize, T)>, CollectiveError> {
+    let Asked { answers, tasks } = asked;
+    let mut all = Vec::with_capacity(tasks.len());
+    loop {
+        match answers.recv_timeout(POLL_INTERVAL) {
+            Ok(answer) => all.push(answer),
+            Err(RecvTimeoutError::Timeout) if aborted() => return Err(CollectiveError::Aborted),
+            Err(RecvTimeoutError::Timeout) => waits.poll(),
+            Err(RecvTimeoutError::Disconnected) => return Ok(all),
+        }
+    }
+}
+
+/// Why the caller is not the member that it says to be.
+fn is_other(member: &Member, caller: &Caller) -> Option<String> {
+    let identity = caller.identity.as_ref()?;
+    let (worker, rank) = (&member.worker, caller.greeting.rank);
+    (!identity.owns_worker(worker.as_str())).then(|| {
+        format!(
+            "{identity} called as rank {rank}, which is {worker}; it knows the run's key, so find out who uses that certificate"
+        )
+    })
+}
+
+/// Logs that somebody got no connection.
+fn report(refusals: &mut Repeated, from: SocketAddr, error: &GreetingError) {
+    // A caller that gives up is no event: it may have waited for another peer for too long.
+    let is_event = match error {
+        GreetingError::Refused(Refusal::Broken(_)) | GreetingError::Io(_) => false,
+        GreetingError::Refused(_)
+        | GreetingError::TlsOnly
+        | GreetingError::NotAPeer
+        | GreetingError::Slow(_) => true,
+    };
+    if !is_event {
+        debug!(%from, "not a peer: {error}");
+    } else if let Some(refused) = refusals.on_event(tokio::time::Instant::now()) {
+        warn!(
+            %from,
+            count = refused,
+            "peer.refused: refused {} on the port for workers, the last from {from}: {error}",
+            count(refused, "connection", "connections")
+        );
     }
 }
 
 fn incomplete(
     roster: &Roster,
     missing: &[usize],
-    problems: &HashMap<usize, io::Error>,
+    problems: &HashMap<usize, GreetingError>,
     waited: Duration,
 ) -> CollectiveError {
     for peer in missing {
@@ -306,90 +388,6 @@ fn incomplete(
         missing: missing.iter().map(peer).collect(),
         waited,
     }
-}
-
-/// Reads a peer's greeting, or answers a probe.
-async fn greeted(
-    mut stream: tokio::net::TcpStream,
-) -> io::Result<Option<(MeshKey, u32, TcpStream)>> {
-    let mut magic = [0; 8];
-    stream.read_exact(&mut magic).await?;
-    if magic == PROBE {
-        stream.write_all(&PROBE).await?;
-        return Ok(None);
-    }
-    if magic != MAGIC {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "its greeting is not that of a peer",
-        ));
-    }
-    let mut key = [0; 16];
-    stream.read_exact(&mut key).await?;
-    let mut rank = [0; 4];
-    stream.read_exact(&mut rank).await?;
-    let stream = stream.into_std()?;
-    stream.set_nonblocking(false)?;
-    stream.set_nodelay(true)?;
-    Ok(Some((key, u32::from_le_bytes(rank), stream)))
-}
-
-/// Runs `work` on a thread of its own while this one polls: a name server may take long to answer.
-fn polling<T: Send>(waits: &Waits, work: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let (done, finished) = mpsc::channel();
-        let worker = scope.spawn(move || {
-            let result = work();
-            // The receiver lives until then.
-            let _ = done.send(());
-            result
-        });
-        while let Err(RecvTimeoutError::Timeout) = finished.recv_timeout(POLL_INTERVAL) {
-            waits.poll();
-        }
-        worker
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
-
-/// Connects to the first address of a name that answers, within `wait` for all together.
-fn open(address: &str, wait: Duration) -> io::Result<TcpStream> {
-    let targets: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
-    let wait = (wait / targets.len().max(1) as u32).max(Duration::from_millis(1));
-    let mut connected = Err(io::Error::other("the name has no address"));
-    for target in &targets {
-        connected = TcpStream::connect_timeout(target, wait);
-        if connected.is_ok() {
-            break;
-        }
-    }
-    connected
-}
-
-/// Calls a peer once and greets it.
-fn call(address: &str, key: MeshKey, rank: usize, wait: Duration) -> io::Result<TcpStream> {
-    use std::io::Write;
-    let mut stream = open(address, wait)?;
-    stream.set_nodelay(true)?;
-    let mut greeting = [0; GREETING];
-    greeting[..8].copy_from_slice(&MAGIC);
-    greeting[8..24].copy_from_slice(&key);
-    greeting[24..].copy_from_slice(&(rank as u32).to_le_bytes());
-    stream.write_all(&greeting)?;
-    Ok(stream)
-}
-
-/// Whether the peer has closed the connection. Nothing is read: its first message may be there already.
-fn disconnected(stream: &TcpStream) -> bool {
-    let peeked = stream
-        .set_nonblocking(true)
-        .and_then(|()| stream.peek(&mut [0]));
-    let open = match peeked {
-        Ok(bytes) => bytes > 0,
-        Err(e) => e.kind() == io::ErrorKind::WouldBlock,
-    };
-    !open || stream.set_nonblocking(false).is_err()
 }
 
 #[cfg(test)]

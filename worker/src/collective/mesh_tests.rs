@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::io::{Read, Write};
+use std::net::TcpStream;
 
 use fovea_core::ids::WorkerId;
 use tokio::runtime::Runtime;
@@ -33,7 +34,7 @@ impl Port {
         let listener = runtime.block_on(TcpListener::bind(listen)).unwrap();
         let mut tasks = JoinSet::new();
         let entered = runtime.enter();
-        let mesh = Mesh::start_dropping_after(unclaimed, listener, &mut tasks).unwrap();
+        let mesh = Mesh::start_dropping_after(unclaimed, listener, None, &mut tasks).unwrap();
         drop(entered);
         Self {
             mesh,
@@ -53,8 +54,13 @@ impl Port {
         rank: usize,
         deadline: Duration,
         waiting: &Waiting,
-    ) -> Result<Vec<Option<TcpStream>>, CollectiveError> {
+    ) -> Result<Vec<Option<Channel>>, CollectiveError> {
         (self.mesh).connect(roster, key, rank, deadline, &|| false, waiting)
+    }
+
+    fn probe(&self, address: &str, deadline: Duration) -> Result<(), GreetingError> {
+        let member = &roster(&[address.to_owned()]).members[0];
+        self.runtime.block_on(self.mesh.probe(member, deadline))
     }
 }
 
@@ -65,6 +71,18 @@ fn roster(addresses: &[String]) -> Roster {
         .map(|(i, address)| (WorkerId::new(format!("w{i}")).unwrap(), address.clone()))
         .collect();
     Roster::deal(1, &workers, workers.len() as u32, 0)
+}
+
+/// Calls a worker's port, as rank `rank`.
+fn call(address: &str, key: MeshKey, rank: usize) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let rank = (rank as u32).to_le_bytes();
+    (stream.write_all(&[&b"fovea-m2"[..], &key, &rank].concat())).unwrap();
+    let mut answer = [0; 8];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"fovea-m2");
+    stream
 }
 
 /// Until the other side closes; an error if it does not in time.
@@ -123,18 +141,16 @@ fn peers_meet_over_ipv6() {
             scope.spawn(move || port.connect(roster, KEY, rank, PATIENCE, &Waiting::default()))
         };
         let met = [meet(0), meet(1)].map(|met| met.join().unwrap().unwrap());
-        let mut sent = met[0][1].as_ref().expect("rank 1");
-        let mut received = met[1][0].as_ref().expect("rank 0");
+        let mut sent = met[0][1].as_ref().expect("rank 1").socket();
+        let mut received = met[1][0].as_ref().expect("rank 0").socket();
         sent.write_all(b"hello").unwrap();
         let mut bytes = [0; 5];
+        received.set_nonblocking(false).unwrap();
         received.read_exact(&mut bytes).unwrap();
         assert_eq!(&bytes, b"hello");
     });
     // As a worker asks before it joins, and while it waits.
-    (ports[0].runtime)
-        .block_on(probe(&addresses[1], PATIENCE))
-        .unwrap();
-    answers(&addresses[1]).unwrap();
+    ports[0].probe(&addresses[1], PATIENCE).unwrap();
 }
 
 #[test]
@@ -155,7 +171,7 @@ fn all_that_are_missing_are_listed() {
             ports[1].connect(&roster, KEY, 3, deadline, &waiting)
         });
         // Rank 5's part, as far as it concerns this one.
-        let caller = call(&roster.members[3].address, KEY, 5, PATIENCE).unwrap();
+        let caller = call(&roster.members[3].address, KEY, 5);
         wait_until("waiting for the first", || waiting.on() == Some(0));
         let before = waiting.polls();
         wait_until("looking up", || waiting.polls() > before + 1);
@@ -190,7 +206,7 @@ fn one_that_is_there_but_calls_late_is_waited_for() {
         let mut question = [0; 8];
         probe.read_exact(&mut question).unwrap();
         probe.write_all(&question).unwrap();
-        let _caller = call(&roster.members[0].address, KEY, 1, PATIENCE).unwrap();
+        let _caller = call(&roster.members[0].address, KEY, 1);
         let streams = met.join().unwrap().unwrap();
         assert!(streams[1].is_some());
     });
@@ -200,7 +216,7 @@ fn one_that_is_there_but_calls_late_is_waited_for() {
 fn a_peer_that_left_again_is_missing() {
     let port = Port::open(UNCLAIMED);
     let roster = roster(&[port.address(), closed(), closed()]);
-    drop(call(&port.address(), KEY, 1, PATIENCE).unwrap());
+    drop(call(&port.address(), KEY, 1));
     let deadline = Duration::from_millis(300);
     let met = port.connect(&roster, KEY, 0, deadline, &Waiting::default());
     let error = met.unwrap_err().to_string();
@@ -237,19 +253,22 @@ fn a_single_worker_waits_for_no_peer() {
 #[test]
 fn probes_tell_open_ports_from_others() {
     let port = Port::open(UNCLAIMED);
-    let probe = |address: &str, deadline| port.runtime.block_on(probe(address, deadline));
+    let probe = |address: &str, deadline| port.probe(address, deadline);
     for _ in 0..3 {
         probe(&port.address(), PATIENCE).unwrap();
     }
     assert!(port.mesh.arrivals().is_empty());
 
     let refused = probe(&closed(), PATIENCE).unwrap_err();
-    assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+    assert!(
+        matches!(&refused, GreetingError::Io(e) if e.kind() == io::ErrorKind::ConnectionRefused),
+        "{refused}"
+    );
     // Connects, as its queue takes it, but is never answered.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap().to_string();
     let late = probe(&address, Duration::from_millis(50)).unwrap_err();
-    assert_eq!(late.kind(), io::ErrorKind::TimedOut);
+    assert!(matches!(late, GreetingError::Slow(_)), "{late}");
     // Some other server.
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -261,7 +280,7 @@ fn probes_tell_open_ports_from_others() {
             }
         });
         let other = probe(&address, PATIENCE).unwrap_err();
-        assert_eq!(other.kind(), io::ErrorKind::InvalidData, "{other}");
+        assert!(matches!(other, GreetingError::NotAPeer), "{other}");
     });
 }
 
@@ -269,7 +288,7 @@ fn probes_tell_open_ports_from_others() {
 #[test]
 fn unclaimed_connections_are_dropped() {
     let port = Port::open(Duration::from_millis(100));
-    let stream = call(&port.address(), KEY, 1, PATIENCE).unwrap();
+    let stream = call(&port.address(), KEY, 1);
     closed_by_peer(&stream).unwrap();
     assert!(port.mesh.arrivals().is_empty());
 }
@@ -278,12 +297,12 @@ fn unclaimed_connections_are_dropped() {
 fn the_oldest_make_way_when_there_are_too_many() {
     let port = Port::open(Duration::from_secs(3600));
     let (arrivals, target) = (|| port.mesh.arrivals().len(), port.address());
-    let first = call(&target, KEY, 1, PATIENCE).unwrap();
+    let first = call(&target, KEY, 1);
     wait_until("its arrival", || arrivals() == 1);
     let mut others = Vec::new();
     for i in 0..MOST_UNCLAIMED {
         let key = [i as u8; 16];
-        others.push(call(&target, key, i, PATIENCE).unwrap());
+        others.push(call(&target, key, i));
     }
     // Only the last to arrive is one too many.
     closed_by_peer(&first).unwrap();
@@ -292,9 +311,10 @@ fn the_oldest_make_way_when_there_are_too_many() {
 
 /// What the system knows an open socket by, for as long as any file descriptor holds it.
 #[cfg(target_os = "linux")]
-fn socket(stream: &TcpStream) -> std::path::PathBuf {
+fn socket(channel: &Channel) -> std::path::PathBuf {
     use std::os::fd::AsRawFd;
-    std::fs::read_link(format!("/proc/self/fd/{}", stream.as_raw_fd())).unwrap()
+    let number = channel.socket().as_raw_fd();
+    std::fs::read_link(format!("/proc/self/fd/{number}")).unwrap()
 }
 
 #[cfg(target_os = "linux")]
@@ -314,7 +334,7 @@ fn many_generations_leave_nothing_behind() {
                     let streams = port.connect(roster, key, rank, PATIENCE, &waiting).unwrap();
                     let known: Vec<_> = streams.iter().flatten().map(socket).collect();
                     let mut collective =
-                        TcpCollective::new(roster, rank, streams, PATIENCE, waiting).unwrap();
+                        TcpCollective::new(roster, rank, streams, PATIENCE, waiting);
                     assert_eq!(collective.gather(&[rank as u8]).unwrap(), [[0], [1]]);
                     (collective.aborter().unwrap(), collective, known)
                 })
@@ -341,14 +361,20 @@ fn many_generations_leave_nothing_behind() {
 
 #[test]
 fn a_slow_call_does_not_pass_for_one_that_hangs() {
+    let port = Port::open(UNCLAIMED);
     let waiting = Waiting::default();
     let waits = waiting.begin(0);
     let before = waiting.polls();
-    let (go_on, released) = std::sync::mpsc::channel::<()>();
+    let (go_on, released) = tokio::sync::watch::channel(false);
+    let members = roster(&[closed()]).members;
     std::thread::scope(|scope| {
-        let called = scope.spawn(|| polling(&waits, move || released.recv().is_ok()));
+        let asked = port.mesh.ask(&members, vec![0], |_, _| {
+            let mut released = released.clone();
+            async move { released.wait_for(|&released| released).await.is_ok() }
+        });
+        let called = scope.spawn(|| polling(&waits, &|| false, asked));
         wait_until("looking up", || waiting.polls() > before + 1);
-        go_on.send(()).unwrap();
-        assert!(called.join().unwrap());
+        go_on.send_replace(true);
+        assert_eq!(called.join().unwrap().unwrap(), [(0, true)]);
     });
 }

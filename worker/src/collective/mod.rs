@@ -5,10 +5,14 @@
 //! is added in the order of the virtual ranks, 0 to V-1, in 32-bit floats. That is what makes the
 //! result bit-identical for any number of workers.
 
+mod channel;
 mod exchange;
+mod greeting;
 mod mesh;
 mod nccl;
 mod tcp;
+#[cfg(test)]
+mod tls_tests;
 mod waiting;
 mod wire;
 
@@ -21,10 +25,15 @@ use tch::{Tensor, no_grad};
 use crate::device::{Buffer, Ready};
 use crate::gpu::GpuError;
 
-pub use mesh::{Mesh, MeshKey, probe};
+pub use channel::Channel;
+pub use greeting::GreetingError;
+pub use mesh::Mesh;
 pub use nccl::with_nccl;
 pub use tcp::{Aborter, TcpCollective};
 pub use waiting::Waiting;
+
+/// The secret by which the peers of a generation recognize each other.
+pub type MeshKey = [u8; 16];
 
 /// Why a collective operation failed. No step is left half applied, because its caller has not changed its parameters
 /// yet; a receiver's state in [`Collective::broadcast`] may be partly overwritten.

@@ -1,4 +1,4 @@
-//! The collective over TCP, for CPU workers.
+//! The collective over TCP, in plain text or under TLS, for CPU workers.
 //!
 //! In a reduction each rank owns one slice of the buffer. First every rank sends every owner the
 //! owner's slice of each virtual rank that it hosts, and the owner adds them in the order of the
@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use fovea_core::roster::{Roster, slice_of};
 
+use super::channel::Channel;
 use super::exchange::Exchange;
 use super::waiting::Waiting;
 use super::wire::{Body, GATHER, GATHER_BYTES, Peer, SCATTER, STATE, Tag};
@@ -52,7 +53,7 @@ pub struct TcpCollective {
 /// Ends a generation's connections from another thread.
 #[derive(Clone)]
 pub struct Aborter {
-    streams: Arc<Vec<TcpStream>>,
+    sockets: Arc<Vec<TcpStream>>,
     communicator: Arc<Slot>,
 }
 
@@ -60,40 +61,38 @@ impl Aborter {
     /// Shuts the connections down: a blocked read or write returns at once, and so does a wait for the GPU.
     pub fn abort(&self) {
         self.communicator.abort();
-        for stream in self.streams.iter() {
+        for socket in self.sockets.iter() {
             // It may be closed already.
-            let _ = stream.shutdown(Shutdown::Both);
+            let _ = socket.shutdown(Shutdown::Both);
         }
     }
 }
 
 impl TcpCollective {
-    /// Takes the connected streams of `roster` (by rank, own place empty). A peer from which nothing comes for `timeout`
+    /// Takes the connections with the members of `roster` (by rank, own place empty). A peer from which nothing comes for `timeout`
     /// while something is due is lost; `waiting` publishes for which peer a call waits.
     pub fn new(
         roster: &Roster,
         rank: usize,
-        streams: Vec<Option<TcpStream>>,
+        channels: Vec<Option<Channel>>,
         timeout: Duration,
         waiting: Waiting,
-    ) -> io::Result<Self> {
-        let mut peers = Vec::with_capacity(streams.len());
-        for (rank, (stream, member)) in streams.into_iter().zip(&roster.members).enumerate() {
-            peers.push(match stream {
-                None => None,
-                Some(stream) => Some(Peer::new(member, rank, stream)?),
-            });
-        }
-        Ok(Self {
+    ) -> Self {
+        let members = roster.members.iter().enumerate();
+        let peers = channels.into_iter().zip(members);
+        let peer = |(channel, (rank, member)): (Option<Channel>, _)| {
+            channel.map(|channel| Peer::new(member, rank, channel))
+        };
+        Self {
             id: roster.members[rank].worker.to_string(),
             rank,
-            peers,
+            peers: peers.map(peer).collect(),
             sequence: 0,
             scratch: Vec::new(),
             timeout,
             waiting,
             communicator: Arc::default(),
-        })
+        }
     }
 
     /// Each worker contributes one part to a reduction, however many virtual ranks it hosts.
@@ -116,9 +115,9 @@ impl TcpCollective {
 
     /// A handle that ends the connections from another thread.
     pub fn aborter(&self) -> io::Result<Aborter> {
-        let streams = (self.peers.iter().flatten()).map(|peer| peer.stream().try_clone());
+        let sockets = (self.peers.iter().flatten()).map(|peer| peer.socket().try_clone());
         Ok(Aborter {
-            streams: Arc::new(streams.collect::<io::Result<_>>()?),
+            sockets: Arc::new(sockets.collect::<io::Result<_>>()?),
             communicator: Arc::clone(&self.communicator),
         })
     }

@@ -28,43 +28,56 @@ fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let a = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let b = listener.accept().unwrap().0;
-    // As the mesh does.
-    a.set_nodelay(true).unwrap();
-    b.set_nodelay(true).unwrap();
     (a, b)
 }
 
 /// `collectives[i]` is connected with all others.
 pub(in crate::collective) fn meshed(roster: &Roster, patience: Duration) -> Vec<TcpCollective> {
+    meshed_by(roster, patience, &|_, _| {
+        let (a, b) = pair();
+        (plain(a), plain(b))
+    })
+}
+
+/// The same over connections of the caller's choice, each for two ranks.
+pub(in crate::collective) fn meshed_by(
+    roster: &Roster,
+    patience: Duration,
+    pair: &dyn Fn(usize, usize) -> (Channel, Channel),
+) -> Vec<TcpCollective> {
     let n = roster.members.len();
-    let mut streams: Vec<Vec<Option<TcpStream>>> =
+    let mut channels: Vec<Vec<Option<Channel>>> =
         (0..n).map(|_| (0..n).map(|_| None).collect()).collect();
     for higher in 1..n {
-        let (below, above) = streams.split_at_mut(higher);
+        let (below, above) = channels.split_at_mut(higher);
         for (lower, row) in below.iter_mut().enumerate() {
-            let (a, b) = pair();
+            let (a, b) = pair(higher, lower);
             above[0][lower] = Some(a);
             row[higher] = Some(b);
         }
     }
-    streams
+    channels
         .into_iter()
         .enumerate()
-        .map(|(rank, s)| TcpCollective::new(roster, rank, s, patience, Waiting::default()).unwrap())
+        .map(|(rank, row)| TcpCollective::new(roster, rank, row, patience, Waiting::default()))
         .collect()
+}
+
+fn plain(stream: TcpStream) -> Channel {
+    Channel::plain(stream).unwrap()
 }
 
 /// Rank 0 of two, and the other end of its connection.
 fn first_of_two(patience: Duration) -> (TcpCollective, TcpStream) {
     let (a, b) = pair();
-    let streams = vec![None, Some(a)];
+    let channels = vec![None, Some(plain(a))];
     let waiting = Waiting::default();
-    let collective = TcpCollective::new(&roster(2, 2), 0, streams, patience, waiting).unwrap();
+    let collective = TcpCollective::new(&roster(2, 2), 0, channels, patience, waiting);
     (collective, b)
 }
 
 /// What `work(rank, collective)` returns on each rank, all at the same time on threads.
-fn each<T: Send>(
+pub(in crate::collective) fn each<T: Send>(
     collectives: Vec<TcpCollective>,
     work: impl Fn(usize, &mut TcpCollective) -> T + Sync,
 ) -> Vec<T> {
@@ -286,10 +299,9 @@ fn a_message_may_come_byte_by_byte() {
 fn a_late_peer_does_not_keep_the_others() {
     let (late, _late) = pair();
     let (early, mut sends) = pair();
-    let streams = vec![None, Some(late), Some(early)];
+    let channels = vec![None, Some(plain(late)), Some(plain(early))];
     let waiting = Waiting::default();
-    let mut collective =
-        TcpCollective::new(&roster(3, 9), 0, streams, FOREVER, waiting.clone()).unwrap();
+    let mut collective = TcpCollective::new(&roster(3, 9), 0, channels, FOREVER, waiting.clone());
     let aborter = collective.aborter().unwrap();
     std::thread::scope(|scope| {
         let reduced = scope.spawn(move || {

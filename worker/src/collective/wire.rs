@@ -2,19 +2,19 @@
 //!
 //! Connections do not block: [`exchange`](super::exchange) waits for all of them at once.
 
-use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io::{self, IoSlice};
+use std::net::TcpStream;
 
 use fovea_core::roster::Member;
 
 use super::CollectiveError;
+use super::channel::Channel;
 
 /// A connected peer.
 pub(super) struct Peer {
     pub(super) id: String,
     pub(super) rank: usize,
-    /// Does not block.
-    stream: TcpStream,
+    channel: Channel,
     /// Parts that it contributes to a reduction: one for each virtual rank that it hosts.
     pub(super) parts: usize,
 }
@@ -51,8 +51,10 @@ pub(super) fn header(tag: Tag, bytes: usize) -> Header {
 pub(super) struct Sending<'a> {
     pub(super) rank: usize,
     slices: Vec<IoSlice<'a>>,
-    /// So many of them are sent.
-    sent: usize,
+    /// So many of them are taken by the connection.
+    taken: usize,
+    /// The connection has not sent all that it has taken.
+    pending: bool,
 }
 
 impl<'a> Sending<'a> {
@@ -65,27 +67,25 @@ impl<'a> Sending<'a> {
                 .chain(parts)
                 .map(IoSlice::new)
                 .collect(),
-            sent: 0,
+            taken: 0,
+            pending: false,
         }
     }
 
     /// Whether all of it is sent.
     pub(super) fn is_done(&self) -> bool {
-        self.sent == self.slices.len()
+        self.taken == self.slices.len() && !self.pending
     }
 
     /// Sends what the connection takes now. Returns whether that was anything.
-    fn advance(&mut self, to: &mut impl Write) -> io::Result<bool> {
-        let mut rest = &mut self.slices[self.sent..];
-        let taken = match to.write_vectored(rest) {
-            Err(e) => return nothing_yet(e),
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(taken) => taken,
-        };
-        IoSlice::advance_slices(&mut rest, taken);
+    fn advance(&mut self, to: &mut Channel) -> io::Result<bool> {
+        let mut rest = &mut self.slices[self.taken..];
+        let sent = to.send(rest)?;
+        IoSlice::advance_slices(&mut rest, sent.taken);
         let left = rest.len();
-        self.sent = self.slices.len() - left;
-        Ok(true)
+        self.taken = self.slices.len() - left;
+        self.pending = sent.pending;
+        Ok(sent.moved)
     }
 }
 
@@ -169,30 +169,28 @@ impl<'a> Receiving<'a> {
     }
 
     /// Reads what is there now, and nothing of the message after it. Returns whether that was anything.
-    fn advance(&mut self, from: &mut impl Read) -> Result<bool, ReceiveError> {
+    fn advance(&mut self, from: &mut Channel) -> Result<bool, ReceiveError> {
         let before = self.read;
-        if self.read < HEADER {
-            match from.read(&mut self.header[self.read..]) {
-                Err(e) => return Ok(nothing_yet(e)?),
-                Ok(0) => return Err(ReceiveError::Lost(io::ErrorKind::UnexpectedEof.into())),
-                Ok(bytes) => self.read += bytes,
-            }
-            if self.read < HEADER {
-                return Ok(true);
-            }
-            self.check().map_err(ReceiveError::OutOfStep)?;
-        }
-        let body = self.body.place();
-        let missing = &mut body[self.read - HEADER..];
-        if !missing.is_empty() {
-            match from.read(missing) {
+        loop {
+            let place = match self.read.checked_sub(HEADER) {
+                None => &mut self.header[self.read..],
+                Some(at) => &mut self.body.place()[at..],
+            };
+            match from.read(place) {
                 Err(e) => return Ok(nothing_yet(e)? || self.read > before),
                 Ok(0) => return Err(ReceiveError::Lost(io::ErrorKind::UnexpectedEof.into())),
                 Ok(bytes) => self.read += bytes,
             }
+            let begins = self.read == HEADER;
+            if begins {
+                self.check().map_err(ReceiveError::OutOfStep)?;
+            }
+            self.done = self.read >= HEADER && self.read == HEADER + self.body.place().len();
+            // The body may be there already. Of what the connection holds the socket does not tell.
+            if self.done || !(begins || from.has_unread()) {
+                return Ok(true);
+            }
         }
-        self.done = self.read == HEADER + self.body.place().len();
-        Ok(true)
     }
 
     /// Whether the header is that of the message that is due. Makes room for the message.
@@ -228,7 +226,7 @@ impl<'a> Receiving<'a> {
     }
 }
 
-/// Nothing can be read or written now, unless the error says more.
+/// Nothing can be read now, unless the error says more.
 fn nothing_yet(error: io::Error) -> io::Result<bool> {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(false),
@@ -237,39 +235,37 @@ fn nothing_yet(error: io::Error) -> io::Result<bool> {
 }
 
 impl Peer {
-    /// The peer at the other end of `stream`.
-    pub(super) fn new(member: &Member, rank: usize, stream: TcpStream) -> io::Result<Self> {
-        stream.set_nonblocking(true)?;
-        Ok(Self {
+    /// The peer at the other end of `channel`.
+    pub(super) fn new(member: &Member, rank: usize, channel: Channel) -> Self {
+        Self {
             id: member.worker.to_string(),
             rank,
-            stream,
+            channel,
             parts: member.virtual_ranks as usize,
-        })
+        }
     }
 
-    /// Its connection.
-    pub(super) fn stream(&self) -> &TcpStream {
-        &self.stream
+    /// The socket of its connection.
+    pub(super) fn socket(&self) -> &TcpStream {
+        self.channel.socket()
     }
 
     /// Ends its connection.
-    pub(super) fn shut_down(&self) {
-        // It may be closed already.
-        let _ = self.stream.shutdown(Shutdown::Both);
+    pub(super) fn shut_down(&mut self) {
+        self.channel.shut_down();
     }
 
     /// Sends what the connection takes of `message` now. Returns whether that was anything.
     pub(super) fn send(&mut self, message: &mut Sending) -> Result<bool, CollectiveError> {
         message
-            .advance(&mut self.stream)
+            .advance(&mut self.channel)
             .map_err(|error| self.lost(&error))
     }
 
     /// Reads what is there of `message` now. Returns whether that was anything.
     pub(super) fn receive(&mut self, message: &mut Receiving) -> Result<bool, CollectiveError> {
         message
-            .advance(&mut self.stream)
+            .advance(&mut self.channel)
             .map_err(|error| match error {
                 ReceiveError::Lost(error) => self.lost(&error),
                 ReceiveError::OutOfStep(problem) => CollectiveError::OutOfStep {
@@ -292,6 +288,7 @@ impl Peer {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::BrokenPipe
             | io::ErrorKind::WriteZero => "closed the connection".to_owned(),
+            io::ErrorKind::InvalidData => broken_tls(error),
             _ => format!("cannot be reached any more: {error}"),
         };
         CollectiveError::Peer {
@@ -299,5 +296,20 @@ impl Peer {
             rank: self.rank,
             problem,
         }
+    }
+}
+
+/// What a failure of TLS means.
+fn broken_tls(error: &io::Error) -> String {
+    use rustls::{AlertDescription, Error};
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
+    match inner {
+        Some(Error::DecryptError | Error::AlertReceived(AlertDescription::BadRecordMac)) => {
+            format!(
+                "cannot be talked to any more, because bytes were changed on the way ({error}): look for a faulty network card or \
+             cable, or for somebody in the network"
+            )
+        }
+        _ => format!("broke the TLS connection: {error}"),
     }
 }

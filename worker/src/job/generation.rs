@@ -76,9 +76,9 @@ impl Place {
         let stop_requested = control.stopping();
         let given_up = || control.given_up();
         let waiting = progress.waiting();
-        let streams = mesh.connect(&roster, key, rank, connect_timeout, &given_up, waiting)?;
+        let channels = mesh.connect(&roster, key, rank, connect_timeout, &given_up, waiting)?;
         progress.tick();
-        let tcp = TcpCollective::new(&roster, rank, streams, peer_timeout, waiting.clone())?;
+        let tcp = TcpCollective::new(&roster, rank, channels, peer_timeout, waiting.clone());
         let reduction = spec.train.reduction;
         let tcp = match reduction {
             Reduction::Ordered => tcp,

@@ -37,9 +37,9 @@ fn generation(
             scope.spawn(move || {
                 let progress = Progress::default();
                 let (key, waiting) = ([number as u8; 16], progress.waiting());
-                let streams = mesh.connect(roster, key, rank, PATIENCE, &|| false, waiting)?;
+                let channels = mesh.connect(roster, key, rank, PATIENCE, &|| false, waiting)?;
                 let waiting = waiting.clone();
-                let mut collective = TcpCollective::new(roster, rank, streams, timeout, waiting)?;
+                let mut collective = TcpCollective::new(roster, rank, channels, timeout, waiting);
                 control.connected(collective.aborter()?);
                 // A peer that leaves before is waited for, as its port answers.
                 connected.fetch_add(1, Ordering::SeqCst);

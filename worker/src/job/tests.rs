@@ -337,12 +337,11 @@ fn all_take_over_the_state_of_the_most_advanced() {
                     });
                     let progress = Progress::default();
                     let limit = Duration::from_secs(60);
-                    let streams = mesh
+                    let channels = mesh
                         .connect(roster, [1; 16], rank, limit, &|| false, progress.waiting())
                         .unwrap();
                     let mut collective =
-                        TcpCollective::new(roster, rank, streams, limit, Default::default())
-                            .unwrap();
+                        TcpCollective::new(roster, rank, channels, limit, Default::default());
                     let agreement = Agreement {
                         roster,
                         rank,

@@ -148,6 +148,7 @@ impl Prepared {
             progress,
             connect_timeout: seconds(context.config.connect_timeout_s),
             peer_timeout: seconds(context.config.peer_timeout_s),
+            allow_plaintext_nccl: context.config.allow_plaintext_nccl,
             began: start,
             events,
             snapshots,

@@ -62,6 +62,9 @@ pub struct WorkerConfig {
     pub tls_key: PathBuf,
     /// The cluster's CAs (PEM).
     pub tls_ca: PathBuf,
+    /// With TLS: let NCCL send gradients to other machines, which it does in plain text. False sends them over the
+    /// encrypted mesh there. NCCL is used where all workers of a run allow it.
+    pub allow_plaintext_nccl: bool,
 }
 
 impl Default for WorkerConfig {
@@ -88,6 +91,7 @@ impl Default for WorkerConfig {
             tls_certificate: PathBuf::new(),
             tls_key: PathBuf::new(),
             tls_ca: PathBuf::new(),
+            allow_plaintext_nccl: false,
         }
     }
 }

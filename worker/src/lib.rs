@@ -25,6 +25,7 @@ pub mod gpu;
 pub mod job;
 pub mod link;
 pub mod loader;
+pub mod machine;
 pub mod memory;
 pub mod model;
 pub mod optimizer;

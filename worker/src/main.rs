@@ -22,6 +22,7 @@ use fovea_worker::devices::report;
 use fovea_worker::gpu;
 use fovea_worker::job::DeviceThread;
 use fovea_worker::link::{self, Coordinator, random_u32};
+use fovea_worker::machine;
 use fovea_worker::memory;
 use fovea_worker::pulse::Shown;
 use fovea_worker::segments;
@@ -189,11 +190,7 @@ async fn identity(
     mesh: &Mesh,
     place: tch::Device,
 ) -> Result<Identity, Failure> {
-    let kernel = |name: &str| {
-        let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}"));
-        text.map(|text| text.trim().to_owned())
-    };
-    let host = kernel("hostname").unwrap_or_else(|_| "worker".into());
+    let host = machine::hostname().unwrap_or_else(|| "worker".into());
     // With TLS the certificate says who this worker is: the coordinator refuses another name.
     let certified = tls.map(|tls| tls.identity().name().to_owned());
     let name = match &certified {
@@ -232,7 +229,7 @@ async fn identity(
         address,
         host,
         device: gpu::name(place),
-        boot_id: kernel("random/boot_id").unwrap_or_default(),
+        boot_id: machine::boot_id(),
         gpu_uuid: gpu_uuid.unwrap_or_default(),
         memory: {
             let gpu = gpu_memory(place).await;

@@ -97,6 +97,11 @@ impl Mesh {
         self.address
     }
 
+    /// Whether connections with peers are under TLS.
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
     /// Connects to the port for peers of `member` and waits for its answer. It shows that the worker can be reached from
     /// here, before a generation counts on it.
     ///

@@ -10,6 +10,7 @@ mod exchange;
 mod greeting;
 mod mesh;
 mod nccl;
+mod offers;
 mod tcp;
 #[cfg(test)]
 mod tls_tests;
@@ -28,7 +29,8 @@ use crate::gpu::GpuError;
 pub use channel::Channel;
 pub use greeting::GreetingError;
 pub use mesh::Mesh;
-pub use nccl::with_nccl;
+pub use nccl::{Reducing, with_nccl};
+pub use offers::Network;
 pub use tcp::{Aborter, TcpCollective};
 pub use waiting::Waiting;
 

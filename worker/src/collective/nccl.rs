@@ -6,19 +6,19 @@
 //!
 //! A reduction is queued on a stream of its own, so that it overlaps the rest of the backward pass.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use fovea_core::roster::{Roster, slice_of};
 use fovea_core::spec::Reduction;
 use tch::{Kind, Tensor};
-use tracing::info;
+use tracing::{info, warn};
 
+use super::offers::{Network, NoNccl, Offer, communicator_id};
 use super::tcp::TcpCollective;
 use super::{Collective, CollectiveError, accumulate_tensors};
 use crate::device::{Buffer, Ready};
 use crate::gpu::communicator::{Call, Communicator, Link};
-use crate::gpu::nccl::{Api, ID_BYTES};
+use crate::gpu::nccl::Api;
 use crate::gpu::{DriverError, GpuError, unique_name};
 
 /// The TCP connections of a generation, and the connection between its GPUs.
@@ -35,32 +35,64 @@ pub struct NcclCollective {
     scratch: Option<Tensor>,
 }
 
-/// Returns `tcp` with NCCL for its reductions if every worker of the generation has NCCL and a GPU of its own, and `tcp`
-/// itself otherwise. `gpu` is this worker's NCCL and its GPU's number, if it has both. All workers of a generation must
-/// call it at the same point. It, and later each reduction, gives up after `patience`.
+/// A generation that reduces gradients.
+pub struct Reducing<'a> {
+    /// How gradients are added.
+    pub reduction: Reduction,
+    /// Its members.
+    pub roster: &'a Roster,
+    /// This worker's rank.
+    pub rank: usize,
+    /// Length of a gradient.
+    pub len: usize,
+    /// Longest time that forming the communicator, and each reduction, may take.
+    pub patience: Duration,
+}
+
+impl Reducing<'_> {
+    /// Bytes that this worker sends for each step where gradients go over the mesh.
+    fn bytes_sent(&self) -> u64 {
+        let (len, ranks) = (self.len as u64, self.roster.members.len() as u64);
+        let parts = match self.reduction {
+            Reduction::Ordered => self.roster.members[self.rank].virtual_ranks.into(),
+            Reduction::Fast => 1,
+        };
+        // Its parts of the others' slices, and its sum to each of the others.
+        (parts + 1) * len * 4 * (ranks - 1) / ranks
+    }
+}
+
+/// Returns `tcp` with NCCL for its reductions if every worker of the generation has NCCL and a GPU of its own and all allow
+/// it, and `tcp` itself otherwise. `gpu` is this worker's NCCL and its GPU's number, if it has both. All workers of a
+/// generation must call it at the same point.
 ///
 /// # Errors
 /// If a peer is lost, or a call of the driver or of NCCL fails.
 pub fn with_nccl(
     mut tcp: TcpCollective,
     gpu: Option<(&Api, usize)>,
-    reduction: Reduction,
-    roster: &Roster,
-    rank: usize,
-    patience: Duration,
+    network: Network,
+    reducing: &Reducing,
 ) -> Result<Box<dyn Collective>, CollectiveError> {
+    let Reducing {
+        reduction,
+        roster,
+        rank,
+        patience,
+        ..
+    } = *reducing;
     // A single worker sends nothing.
     if roster.members.len() == 1 {
         return Ok(Box::new(tcp));
     }
-    // Each rank sends the unique name of its GPU; rank 0 sends the communicator's id before it.
+    // Rank 0 sends the communicator's id before its offer.
     let mut mine = Vec::new();
     if let Some((api, device)) = gpu {
         if rank == 0 {
             mine = api.unique_id().map_err(CollectiveError::Gpu)?;
         }
-        let name = unique_name(device).map_err(gpu_error)?;
-        mine.extend(name.into_bytes());
+        let gpu = unique_name(device).map_err(gpu_error)?;
+        mine.extend(Offer { gpu, network }.bytes());
     }
     let messages = tcp.gather(&mine)?;
     let Some((api, device)) = gpu else {
@@ -70,6 +102,17 @@ pub fn with_nccl(
     let by_worker: Vec<(&str, &[u8])> = names.zip(messages.iter().map(Vec::as_slice)).collect();
     let id = match communicator_id(&by_worker) {
         Ok(id) => id,
+        Err(reason @ NoNccl::PlainText(_)) => {
+            let megabytes = reducing.bytes_sent() as f64 / 1e6;
+            warn!(
+                megabytes,
+                "reduction.encrypted: gradients are reduced through the host's memory and the mesh, whose connections \
+                 are encrypted, because {reason}: in each step this worker copies them from its GPU and encrypts and sends \
+                 {megabytes:.0} MB, and receives as much, on one processor core. If nobody else is in that network, or it is \
+                 encrypted below (WireGuard, IPsec), set allow_plaintext_nccl = true at every worker"
+            );
+            return Ok(Box::new(tcp));
+        }
         Err(reason) => {
             info!(
                 %reason,
@@ -98,47 +141,6 @@ pub fn with_nccl(
 
 fn gpu_error(error: DriverError) -> CollectiveError {
     CollectiveError::Gpu(error.into())
-}
-
-/// Why a generation does not use NCCL.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-enum NoNccl {
-    /// Workers without a GPU, or without the library.
-    #[error("no NCCL at {}", .0.join(", "))]
-    Missing(Vec<String>),
-    #[error("rank 0 sent {bytes} bytes, which hold no id of a communicator ({ID_BYTES} bytes)")]
-    NoId { bytes: usize },
-    #[error(
-        "{one} and {other} share a GPU, which NCCL does not allow; give each its own (local_rank)"
-    )]
-    SharedGpu { one: String, other: String },
-}
-
-/// The communicator's id from the messages of all workers, which are given by rank with the workers' names. An empty
-/// message means that the worker has no NCCL. All workers have the same messages, so all decide the same.
-fn communicator_id<'a>(messages: &[(&str, &'a [u8])]) -> Result<&'a [u8], NoNccl> {
-    let missing: Vec<String> = messages
-        .iter()
-        .filter(|(_, message)| message.is_empty())
-        .map(|(worker, _)| (*worker).to_owned())
-        .collect();
-    if !missing.is_empty() {
-        return Err(NoNccl::Missing(missing));
-    }
-    let (worker, message) = messages[0];
-    let (id, gpu) = message.split_at_checked(ID_BYTES).ok_or(NoNccl::NoId {
-        bytes: message.len(),
-    })?;
-    let mut gpus: BTreeMap<&[u8], &str> = BTreeMap::from([(gpu, worker)]);
-    for (worker, gpu) in &messages[1..] {
-        if let Some(one) = gpus.insert(gpu, worker) {
-            return Err(NoNccl::SharedGpu {
-                one: one.to_owned(),
-                other: (*worker).to_owned(),
-            });
-        }
-    }
-    Ok(id)
 }
 
 impl NcclCollective {

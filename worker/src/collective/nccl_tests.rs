@@ -7,20 +7,19 @@ use super::*;
 use crate::testing::PATIENCE;
 
 #[test]
-fn nccl_needs_a_gpu_for_each_worker() {
-    let id = [7u8; ID_BYTES];
-    let named = [&id[..], b"gpu-a"].concat();
-    let reason = |messages: &[(&str, &[u8])]| communicator_id(messages).unwrap_err().to_string();
-    assert_eq!(
-        communicator_id(&[("w0", &named), ("w1", b"gpu-b"), ("w2", b"gpu-c")]),
-        Ok(&id[..])
-    );
-    let text = reason(&[("w0", &named), ("w1", b""), ("w2", b"")]);
-    assert!(text.contains("no NCCL at w1, w2"), "{text}");
-    let text = reason(&[("w0", &named), ("w1", b"gpu-b"), ("w2", b"gpu-a")]);
-    assert!(text.contains("w0 and w2 share a GPU"), "{text}");
-    let text = reason(&[("w0", b"gpu-a"), ("w1", b"gpu-b")]);
-    assert!(text.contains("rank 0 sent 5 bytes"), "{text}");
+fn the_cost_of_the_mesh_is_counted() {
+    let roster = roster(4, 8);
+    let mut reducing = Reducing {
+        reduction: Reduction::Ordered,
+        roster: &roster,
+        rank: 0,
+        len: 1000,
+        patience: PATIENCE,
+    };
+    // Two parts, and the sum: three quarters of each to others.
+    assert_eq!(reducing.bytes_sent(), 9000);
+    reducing.reduction = Reduction::Fast;
+    assert_eq!(reducing.bytes_sent(), 6000);
 }
 
 /// One rank's link, which copies host memory through channels.

@@ -17,12 +17,13 @@ use super::error::JobError;
 use super::first_state::FirstStateError;
 use super::types::{Job, JobEvent};
 use crate::checkpoint::{self, digest_text};
-use crate::collective::{TcpCollective, with_nccl};
+use crate::collective::{Network, Reducing, TcpCollective, with_nccl};
 use crate::data::{LocalData, hosted};
 use crate::device::{Device, HeldImages, Image, Split};
 use crate::fingerprint::fingerprint;
 use crate::gpu;
 use crate::loader::Loader;
+use crate::machine;
 use crate::threads::supervise;
 use crate::training::{State, Training, TrainingEvent, starts_with_evaluation};
 
@@ -67,6 +68,7 @@ impl Place {
             progress,
             connect_timeout,
             peer_timeout,
+            allow_plaintext_nccl,
             began,
             events,
             snapshots,
@@ -86,7 +88,18 @@ impl Place {
         };
         control.connected(tcp.aborter()?);
         let nccl = gpu::nccl_for(self.device);
-        let mut collective = with_nccl(tcp, nccl, reduction, &roster, rank, peer_timeout)?;
+        let network = Network {
+            machine: machine::boot_id(),
+            plain_text: allow_plaintext_nccl || !mesh.is_encrypted(),
+        };
+        let reducing = Reducing {
+            reduction,
+            roster: &roster,
+            rank,
+            len: layout.trainable_len(),
+            patience: peer_timeout,
+        };
+        let mut collective = with_nccl(tcp, nccl, network, &reducing)?;
         progress.tick();
         let agreement = Agreement {
             roster: &roster,

@@ -110,6 +110,7 @@ impl<'a> Part<'a> {
             progress: Progress::default(),
             connect_timeout: self.connect_timeout,
             peer_timeout: Duration::from_secs(60),
+            allow_plaintext_nccl: false,
             began: oneshot::channel().0,
             events,
             snapshots,

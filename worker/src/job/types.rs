@@ -76,6 +76,8 @@ pub struct Job {
     pub connect_timeout: Duration,
     /// How long a peer may keep this worker waiting.
     pub peer_timeout: Duration,
+    /// NCCL may send in plain text to other machines where connections with peers are encrypted.
+    pub allow_plaintext_nccl: bool,
     /// Sent to when the first step, or the evaluation before it, begins.
     pub began: oneshot::Sender<()>,
     /// Where events are sent. Bounded: a slow receiver slows training, and memory stays flat.

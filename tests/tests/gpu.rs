@@ -218,6 +218,62 @@ async fn the_worker_of_a_gpu_that_hangs_is_evicted() {
     assert!(disturbed == expected, "the bits differ");
 }
 
+/// A worker that takes itself to be on another machine: its boot id is another one.
+fn elsewhere(worker: &Path, dir: &Path) -> PathBuf {
+    let (boot_id, program) = (dir.join("boot-id"), dir.join("worker-elsewhere"));
+    std::fs::write(&boot_id, "00000000-1111-2222-3333-444444444444\n").expect("a file");
+    let script = format!(
+        "#!/bin/sh\nexec unshare --mount sh -c 'mount --bind {} /proc/sys/kernel/random/boot_id && exec {} \"$@\"' sh \"$@\"\n",
+        boot_id.display(),
+        worker.display()
+    );
+    std::fs::write(&program, script).expect("a file");
+    let all = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, all).expect("the file is ours");
+    program
+}
+
+/// NCCL cannot encrypt. With TLS, gradients go from one machine to another over the workers' connections, unless all of them
+/// allow the other.
+#[cfg_attr(not(has_mount), ignore = "needs to mount a boot id: root")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gradients_leave_a_machine_in_plain_text_only_where_all_allow_it() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
+    let gpu = SoftGpu::install(&dir.path().join("gpu"));
+    let other = elsewhere(&gpu.worker(), dir.path());
+    let prepared = synthetic_dataset(dir.path(), 24, 64);
+    let mut cluster = Cluster::start_secure(dir.path(), 0);
+    cluster.fovea(&["dataset", "add", prepared.to_str().expect("UTF-8")]);
+    let float32 = pb::Precision::Float32;
+    let mut results = Vec::new();
+    for (allowed, selected) in [
+        (["false", "false"], "reduction.encrypted: "),
+        (["true", "false"], "reduction.encrypted: "),
+        (["true", "true"], "gradients are reduced by NCCL"),
+    ] {
+        for (number, program) in [gpu.worker(), other.clone()].iter().enumerate() {
+            cluster.set_worker(program);
+            let environment = [
+                ("OMP_NUM_THREADS", "1"),
+                ("NCCL_HOSTID", ["here", "there"][number]),
+                ("FOVEA_ALLOW_PLAINTEXT_NCCL", allowed[number]),
+            ];
+            cluster.add_worker_on("cuda:0", &environment);
+        }
+        let (_, found) = trained(&cluster, spec("two", 2..=2, float32), |_| {}).await;
+        results.push(found);
+        for worker in &cluster.workers {
+            let log = worker.log();
+            assert!(log.contains(selected), "{allowed:?}: {log}");
+        }
+        cluster.workers.clear();
+    }
+    assert!(
+        results.iter().all(|found| *found == results[0]),
+        "the bits differ"
+    );
+}
+
 async fn bits_losses_and_kills(worker: &Path) {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let dir: PathBuf = dir.path().to_owned();

@@ -1,5 +1,6 @@
 //! A cluster with TLS, made as people make it: the same bits as without, and programs that say why they are refused.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -7,25 +8,26 @@ use std::time::Duration;
 use fovea_proto::pb;
 use fovea_security::{Role, TlsFiles};
 use fovea_tests::certificates::environment;
-use fovea_tests::{Certificates, Cluster, Process, launch, synthetic_dataset, tensors};
+use fovea_tests::faults::Wire;
+use fovea_tests::{Certificates, Cluster, Process, free_port, launch, synthetic_dataset, tensors};
 
 const SIZE: u32 = 64;
 const PATIENTS: u32 = 24;
 
-fn spec(name: &str) -> pb::RunSpec {
+fn spec(name: &str, workers: u32) -> pb::RunSpec {
     pb::RunSpec {
         name: name.into(),
         dataset: "synthetic".into(),
         seed: Some(5),
         train: Some(pb::TrainSpec {
-            epochs: Some(2),
+            epochs: Some(4),
             virtual_ranks: Some(4),
             batch: Some(3),
             ..Default::default()
         }),
         workers: Some(pb::WorkersSpec {
-            min: Some(1),
-            max: Some(2),
+            min: Some(workers.min(2)),
+            max: Some(workers),
         }),
         checkpoint: Some(pb::CheckpointSpec {
             every_epochs: Some(0),
@@ -36,32 +38,85 @@ fn spec(name: &str) -> pb::RunSpec {
     }
 }
 
+/// Starts a worker whose peers reach it over a wire.
+async fn add_worker_behind_a_wire(cluster: &mut Cluster) -> Wire {
+    let listen = format!("127.0.0.1:{}", free_port());
+    let wire = Wire::to(&listen).await.expect("a port is free");
+    let variables = [
+        ("FOVEA_LISTEN", &*listen),
+        ("FOVEA_ADVERTISE", wire.address()),
+    ];
+    cluster.add_worker_on("cpu", &variables);
+    wire
+}
+
+/// What the run ends with.
+async fn ended(cluster: &Cluster, run: &pb::Run) -> BTreeMap<String, Vec<u8>> {
+    let done = cluster.wait_completed(&run.id).await;
+    cluster.fovea(&["runs", "audit", &run.id]);
+    tensors(&cluster.checkpoint(&run.id, done.total_steps).await)
+}
+
+/// The begin of a greeting, and that of a message with gradients.
+const IN_PLAIN_TEXT: [&[u8]; 2] = [b"fovea-m", b"1AVF\x01\0\0\0"];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_killed_worker_under_tls_leaves_the_bits_of_plain_text() {
+async fn a_disturbed_run_under_tls_ends_with_the_bits_of_plain_text_and_shows_nothing() {
     let (plain_dir, secure_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let prepared = synthetic_dataset(plain_dir.path(), PATIENTS, SIZE);
     let prepared = prepared.to_str().expect("UTF-8");
 
-    let plain = Cluster::start(plain_dir.path(), 1);
+    let mut plain = Cluster::start(plain_dir.path(), 1);
     plain.fovea(&["dataset", "add", prepared]);
-    let run = plain.submit(spec("plain")).await;
-    let done = plain.wait_completed(&run.id).await;
-    let expected = tensors(&plain.checkpoint(&run.id, done.total_steps).await);
+    let run = plain.submit(spec("plain", 1)).await;
+    let expected = ended(&plain, &run).await;
+    plain.workers.clear();
+    // What is looked for below can be found.
+    let wires = [
+        add_worker_behind_a_wire(&mut plain).await,
+        add_worker_behind_a_wire(&mut plain).await,
+    ];
+    let run = plain.submit(spec("plain-two", 2)).await;
+    assert!(ended(&plain, &run).await == expected, "the bits differ");
+    for what in IN_PLAIN_TEXT {
+        assert!(wires.iter().any(|wire| wire.shows(what)), "{what:?}");
+    }
+    let numbers = wires.iter().map(Wire::commonest_byte).fold(0.0, f64::max);
+    assert!(numbers > 0.02, "{numbers}");
     drop(plain);
 
-    let secure = Cluster::start_secure(secure_dir.path(), 2);
+    let mut secure = Cluster::start_secure(secure_dir.path(), 0);
     secure.fovea(&["dataset", "add", prepared]);
-    let run = secure.submit(spec("secure")).await;
+    let mut wires = Vec::new();
+    for _ in 0..3 {
+        wires.push(add_worker_behind_a_wire(&mut secure).await);
+    }
+    let run = secure.submit(spec("secure", 3)).await;
     assert_eq!(run.submitted_by, "admin");
     secure.wait_step(&run.id, 2).await;
+    wires.iter().for_each(Wire::change_a_bit);
+    secure.wait_step(&run.id, 5).await;
     secure.workers[1].signal(libc::SIGKILL);
-    let done = secure.wait_completed(&run.id).await;
-    let found = tensors(&secure.checkpoint(&run.id, done.total_steps).await);
-    assert!(found == expected, "the bits differ");
+    assert!(ended(&secure, &run).await == expected, "the bits differ");
+    for wire in &wires {
+        for what in IN_PLAIN_TEXT {
+            assert!(!wire.shows(what), "{what:?}");
+        }
+    }
+    let kept = wires.iter().filter(|wire| wire.kept() > 4 << 20);
+    let shares: Vec<f64> = kept.map(Wire::commonest_byte).collect();
+    // Even when the second worker is everybody's lowest rank, most has passed one of the others' wires.
+    assert!(
+        !shares.is_empty() && shares.iter().all(|&share| share < 0.006),
+        "{shares:?}"
+    );
+    let logs: Vec<String> = secure.workers.iter().map(Process::log).collect();
+    let found_out = |log: &String| log.contains("because bytes were changed on the way");
+    assert!(logs.iter().any(found_out), "{logs:?}");
     let shown = secure.fovea(&["run", &run.id]);
     assert!(shown.contains("by admin"), "{shown}");
-    secure.fovea(&["runs", "audit", &run.id]);
     let log = secure.coordinator.log();
+    assert!(log.contains("generation.interrupted: "), "{log}");
     assert!(
         log.contains("with TLS as fovea://eyes/coordinator/coordinator"),
         "{log}"

@@ -10,6 +10,7 @@ mod memory;
 mod partition;
 mod proxy;
 mod stall;
+mod wire;
 
 pub use disk::SmallDisk;
 pub use file::{corrupt_file, packs_below};
@@ -17,3 +18,4 @@ pub use memory::flip_bit;
 pub use partition::Partition;
 pub use proxy::Proxy;
 pub use stall::Stall;
+pub use wire::Wire;

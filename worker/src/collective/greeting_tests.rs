@@ -260,7 +260,7 @@ fn silent_connections_keep_nobody_out() {
     let certificates = Certificates::create();
     let port = Port::open(Some(certificates.worker("w0")));
     let mut silent = Vec::new();
-    for i in 0..200 {
+    for i in 0..400 {
         let mut stream = std::net::TcpStream::connect(port.address()).unwrap();
         if i % 2 == 0 {
             // The begin of a handshake.

@@ -11,7 +11,7 @@
 //! A probe is a connection that belongs to no generation. It is answered at once, which shows that this
 //! worker can be reached.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -24,7 +24,7 @@ use fovea_security::{Refusal, Tls};
 use fovea_service::Repeated;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
@@ -35,7 +35,8 @@ use super::{CollectiveError, MeshKey, Unreached};
 
 /// A greeting must come within this.
 const GREETING_DEADLINE: Duration = Duration::from_secs(5);
-/// Connections whose greeting is awaited at a time; others wait in the system's queue.
+/// Connections whose greeting is awaited at a time. One more, and the oldest is given up: a peer takes milliseconds, so that
+/// those that say nothing are hit.
 const MOST_GREETINGS: usize = 256;
 /// A connection that no generation claims is dropped after this, or a little later.
 const UNCLAIMED: Duration = Duration::from_secs(120);
@@ -114,16 +115,19 @@ impl Mesh {
 
     async fn accept(self, listener: TcpListener) {
         let mut greetings = JoinSet::new();
+        // The same, oldest first, and some that have ended.
+        let mut order = VecDeque::new();
         let mut refusals = Repeated::default();
         // Dropping them must not depend on further arrivals: without a free file descriptor there are none.
         let mut sweep = tokio::time::interval(self.unclaimed / 4);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                accepted = listener.accept(), if greetings.len() < MOST_GREETINGS => match accepted {
+                accepted = listener.accept() => match accepted {
                     Ok((stream, from)) => {
+                        make_room(&mut order);
                         let mesh = self.clone();
-                        greetings.spawn(async move {
+                        order.push_back(greetings.spawn(async move {
                             let answer = greeting::answer(mesh.tls.as_ref(), stream);
                             let answered = tokio::time::timeout(GREETING_DEADLINE, answer).await;
                             match answered.unwrap_or(Err(GreetingError::Slow(GREETING_DEADLINE))) {
@@ -132,7 +136,7 @@ impl Mesh {
                                 Err(error) => return Some((from, error)),
                             }
                             None
-                        });
+                        }));
                     }
                     Err(e) => {
                         // For example without a free file descriptor: do not spin.
@@ -329,6 +333,15 @@ fn polling<T>(
             Err(RecvTimeoutError::Timeout) => waits.poll(),
             Err(RecvTimeoutError::Disconnected) => return Ok(all),
         }
+    }
+}
+
+/// Gives up the oldest of too many greetings.
+fn make_room(order: &mut VecDeque<AbortHandle>) {
+    order.retain(|greeting| !greeting.is_finished());
+    while order.len() >= MOST_GREETINGS {
+        let oldest = order.pop_front();
+        oldest.inspect(AbortHandle::abort);
     }
 }
 

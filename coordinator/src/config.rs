@@ -25,6 +25,11 @@ pub struct Config {
     pub tls_key: PathBuf,
     /// The cluster's CAs (PEM): they sign who may connect.
     pub tls_ca: PathBuf,
+    /// The private key of one of these CAs (PEM, mode 0600): with it the coordinator signs certificates of workers that
+    /// join with a token; empty: none can join.
+    pub tls_ca_key: PathBuf,
+    /// Lets people in with a token instead of a certificate, and workers that join; false: only certificates count.
+    pub tokens: bool,
     /// Allows listening beyond this machine without TLS: on closed networks only.
     pub allow_insecure: bool,
     /// `text` or `json`.
@@ -92,6 +97,8 @@ impl Default for Config {
             tls_certificate: PathBuf::new(),
             tls_key: PathBuf::new(),
             tls_ca: PathBuf::new(),
+            tls_ca_key: PathBuf::new(),
+            tokens: true,
             allow_insecure: false,
             log_format: LogFormat::Text,
             log_level: "info".into(),
@@ -133,6 +140,18 @@ impl Config {
         let bad = |message: String| Err(ConfigError::Value(message));
         self.ops_address()?;
         let tls = self.tls_files()?;
+        let signs = !self.tls_ca_key.as_os_str().is_empty();
+        if signs && tls.is_none() {
+            return bad(
+                "tls_ca_key is set, and tls_certificate, tls_key and tls_ca are not: set all, or none".into(),
+            );
+        }
+        if signs && !self.tokens {
+            return bad(
+                "tls_ca_key is set, with which workers join by tokens, and tokens is false: remove one of the two"
+                    .into(),
+            );
+        }
         if self.data_dir.as_os_str().is_empty() {
             return bad("data_dir is empty: name a folder".into());
         }
@@ -292,8 +311,9 @@ mod tests {
     #[test]
     fn impossible_values_are_refused_by_name() {
         type Change = fn(&mut Config);
-        let cases: [(Change, &str); 14] = [
+        let cases: [(Change, &str); 15] = [
             (|c| c.tls_key = "k".into(), "tls_certificate and tls_ca"),
+            (|c| c.tls_ca_key = "k".into(), "tls_ca_key is set, and"),
             (|c| c.ops_listen = "9090".into(), "ops_listen is \"9090\""),
             (|c| c.listen = "nowhere".into(), "listen"),
             (|c| c.listen = "0.0.0.0:7070".into(), "allow_insecure"),

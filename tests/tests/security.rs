@@ -146,7 +146,7 @@ async fn each_wrong_worker_ends_with_code_2_and_its_own_sentence() {
             &url,
             "open",
             Some(&open),
-            "others can read this private key; `chmod 600",
+            "others can read this secret; `chmod 600",
         ),
         (
             &url,

@@ -41,17 +41,19 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
+    /// With TLS, clients without a certificate are let in if `strangers` may.
     pub(crate) fn new(
         listeners: Listeners,
         limits: Limits,
         deadlines: Deadlines,
         tls: Option<Tls>,
+        strangers: bool,
     ) -> Self {
         Self {
             listeners,
             limits,
             deadlines,
-            handshakes: tls.map(Handshakes::new),
+            handshakes: tls.map(|tls| Handshakes::new(tls, strangers)),
             pause: None,
             next_pause: FIRST_PAUSE,
             refusals: Repeated::default(),

@@ -56,11 +56,11 @@ pub struct Config {
     pub idle_timeout_s: u64,
     /// How many streams of runs' events may be open.
     pub max_watches: u32,
-    /// How many of them one client address may have.
+    /// How many of them one client (with TLS: a member at an address) may have.
     pub max_watches_per_client: u32,
     /// How many datasets and files of weights may be uploaded at the same time.
     pub max_uploads: u32,
-    /// How many of them one client address may upload.
+    /// How many of them one client (with TLS: a member at an address) may upload.
     pub max_uploads_per_client: u32,
     /// How many slices of checkpoints may be uploaded at the same time.
     pub max_slice_uploads: u32,
@@ -68,7 +68,7 @@ pub struct Config {
     pub max_slice_uploads_per_client: u32,
     /// How many downloads (checkpoints, packs) there may be at the same time.
     pub max_downloads: u32,
-    /// How many of them one client address may have.
+    /// How many of them one client (with TLS: a member at an address) may have.
     pub max_downloads_per_client: u32,
     /// How long files stay in the trash before they are deleted, days.
     pub trash_keep_days: u32,

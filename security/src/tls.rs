@@ -149,11 +149,15 @@ impl Tls {
         state.server_config(verifier, Arc::clone(&state.certified), protocols)
     }
 
-    /// The same for a server that also lets in clients without a certificate, for whom a token speaks, or nothing. It sends
-    /// its CA's certificate, too, because these know it by that ([`Pin`](crate::Pin)).
-    pub fn open_server_config(&self, protocols: &[&[u8]]) -> Arc<ServerConfig> {
+    /// The configuration of a coordinator, whose clients are all members, and also `strangers` without a certificate, for
+    /// whom a token speaks, or nothing. It sends its CA's certificate, too, because these know it by that
+    /// ([`Pin`](crate::Pin)).
+    pub fn coordinator_config(&self, strangers: bool, protocols: &[&[u8]]) -> Arc<ServerConfig> {
         let state = self.current.load();
-        let verifier = state.verifier(Expected::Member).with_strangers();
+        let mut verifier = state.verifier(Expected::Member);
+        if strangers {
+            verifier = verifier.with_strangers();
+        }
         let mut certified = CertifiedKey::clone(&state.certified);
         if let Some(ca) = state.signer()
             && !certified.cert.contains(ca)

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use fovea_core::count::count;
-use fovea_security::{Expected, Refusal, Tls, accept};
+use fovea_security::{Refusal, Tls, accept};
 use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout};
@@ -71,10 +71,7 @@ impl Handshakes {
             oldest.abort();
         }
         // Who may do what is decided for each request.
-        let config = match self.strangers {
-            true => self.tls.open_server_config(PROTOCOLS),
-            false => self.tls.server_config(Expected::Member, PROTOCOLS),
-        };
+        let config = self.tls.coordinator_config(self.strangers, PROTOCOLS);
         let handshake = self.under_way.spawn(async move {
             let farewell = farewell::tls_only();
             let deadline = DEADLINE.min(deadlines.handshake);

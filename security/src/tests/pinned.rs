@@ -18,7 +18,7 @@ async fn a_stranger_knows_the_coordinator_by_the_digest_of_its_ca() {
         Some(ours.clone())
     );
     let (client, server) = meet(
-        coordinator.open_server_config(PROTOCOLS),
+        coordinator.coordinator_config(true, PROTOCOLS),
         ours.client_config(PROTOCOLS),
     )
     .await;
@@ -26,7 +26,7 @@ async fn a_stranger_knows_the_coordinator_by_the_digest_of_its_ca() {
     assert_eq!(server.unwrap(), Some(coordinator.identity()));
     // Where certificates are demanded, there is no way in.
     let (client, server) = meet(
-        coordinator.server_config(Expected::Member, PROTOCOLS),
+        coordinator.coordinator_config(false, PROTOCOLS),
         ours.client_config(PROTOCOLS),
     )
     .await;
@@ -39,7 +39,7 @@ async fn somebody_else_at_the_address_is_refused() {
     let (cluster, other) = (Cluster::new("c"), Cluster::new("c"));
     let ours = pin(&cluster);
     let stranger = other.member(Role::Coordinator, "main");
-    let config = stranger.open_server_config(PROTOCOLS);
+    let config = stranger.coordinator_config(true, PROTOCOLS);
     let (_, server) = meet(config, ours.client_config(PROTOCOLS)).await;
     refused(server, &["another cluster than the token", "somebody else"]);
     // One who shows our CA's certificate, which is no secret, behind his own.
@@ -54,12 +54,12 @@ async fn somebody_else_at_the_address_is_refused() {
         certificate: mixed,
         ..(*stranger.files).clone()
     };
-    let config = load(files).unwrap().open_server_config(PROTOCOLS);
+    let config = load(files).unwrap().coordinator_config(true, PROTOCOLS);
     let (_, server) = meet(config, ours.client_config(PROTOCOLS)).await;
     refused(server, &["signed by another CA"]);
     // A worker of the own cluster is no coordinator.
     let worker = cluster.member(Role::Worker, "w");
-    let config = worker.open_server_config(PROTOCOLS);
+    let config = worker.coordinator_config(true, PROTOCOLS);
     let (_, server) = meet(config, ours.client_config(PROTOCOLS)).await;
     refused(server, &["worker/w", "a coordinator was expected"]);
 }
@@ -68,7 +68,7 @@ async fn somebody_else_at_the_address_is_refused() {
 async fn a_certificate_that_is_shown_counts_also_where_none_is_demanded() {
     let (cluster, other) = (Cluster::new("c"), Cluster::new("c"));
     let coordinator = cluster.member(Role::Coordinator, "main");
-    let config = coordinator.open_server_config(PROTOCOLS);
+    let config = coordinator.coordinator_config(true, PROTOCOLS);
     let ann = cluster.member(Role::Viewer, "ann");
     let as_client = |tls: &Tls| tls.client_config(Expected::coordinator(), PROTOCOLS);
     let (client, _) = meet(Arc::clone(&config), as_client(&ann)).await;

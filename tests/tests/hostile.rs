@@ -123,7 +123,11 @@ async fn nuisance(address: String, number: usize, viewer: Tls) {
 
 /// Waits for so many more steps; how long each took, seconds.
 async fn pace(cluster: &Cluster, run: &str) -> f64 {
-    let now = cluster.run(run).await.progress.map_or(0, |report| report.step);
+    let now = cluster
+        .run(run)
+        .await
+        .progress
+        .map_or(0, |report| report.step);
     let begun = Instant::now();
     cluster.wait_step(run, now + STEPS).await;
     begun.elapsed().as_secs_f64() / STEPS as f64

@@ -138,6 +138,21 @@ async fn who_may_not_join_reads_why() {
         refused(refusal, Code::InvalidArgument, named);
     }
     let mut tokens = pb::tokens_client::TokensClient::new(server.channel.clone());
+    let short = pb::CreateTokenRequest {
+        role: "worker".into(),
+        valid_s: 1,
+        ..Default::default()
+    };
+    let ended = tokens.create(short).await.unwrap().into_inner();
+    let ended: Token = ended.token.parse().unwrap();
+    let begun = std::time::Instant::now();
+    let refusal = loop {
+        match node.join(&server, &ended).await {
+            Ok(_) => assert!(begun.elapsed() < PATIENCE, "it never ends"),
+            refusal => break refusal,
+        }
+    };
+    refused(refusal, Code::PermissionDenied, "has expired on ");
     let id = token.id().to_owned();
     tokens.revoke(pb::RevokeTokenRequest { id }).await.unwrap();
     let refusal = node.join(&server, &token).await;

@@ -26,7 +26,7 @@ use time::OffsetDateTime;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// How long a connection or an answer may take.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -177,10 +177,22 @@ impl Joining {
         .await?
     }
 
-    /// Renews the certificate in time, until it is dropped. [`Tls::reload`] uses the new one.
+    /// Renews the certificate in time, until it is dropped. [`Tls::reload`] uses the new one. Ends when the certificate has
+    /// expired, because nobody was there to renew it: this process cannot talk to the coordinator any more, and the next
+    /// one joins anew.
     pub async fn renew(self, tls: Tls) {
         loop {
             let certificate = tls.certificate();
+            if certificate.until <= OffsetDateTime::now_utc() {
+                let until = certificate.until_text();
+                error!(
+                    until,
+                    "identity.expired: the certificate of {} has expired on {until} and could not be renewed; this worker \
+                     stops, and joins anew when it is started again",
+                    tls.identity()
+                );
+                return;
+            }
             let life = certificate.until - certificate.from;
             let due = certificate.from + life * 2 / 3;
             let left: time::Duration = due - OffsetDateTime::now_utc();

@@ -152,7 +152,11 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     });
     if let Some(tls) = tls.clone() {
         if let Some(joining) = joining {
-            tasks.spawn(joining.renew(tls.clone()));
+            let (renewing, shutdown) = (joining.renew(tls.clone()), shutdown.clone());
+            tasks.spawn(async move {
+                renewing.await;
+                shutdown.request();
+            });
         }
         tasks.spawn(tls.reload());
     }

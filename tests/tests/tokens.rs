@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use fovea_security::write_private;
+use fovea_security::authority::{Authority, Options};
+use fovea_security::{Identity, Role, write_private};
 use fovea_tests::{Cluster, Process, binary, launch, synthetic_dataset};
+use time::OffsetDateTime;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -165,4 +167,61 @@ async fn a_token_of_another_cluster_does_not_reach_this_one() {
     assert_eq!(worker.wait(PATIENCE).code(), Some(2), "{}", worker.log());
     let log = worker.log();
     assert!(log.contains("must not be sent in plain text"), "{log}");
+}
+
+/// Puts an identity into a worker's data folder, as if it had joined so many hours ago.
+fn joined_before(cluster: &Cluster, data: &Path, name: &str, hours: i64) {
+    let made = cluster.certificates();
+    let (ca, now) = (made.admin().ca, OffsetDateTime::now_utc());
+    let authority = Authority::read(&ca, &made.ca_key(), now).unwrap();
+    let identity = Identity::new("eyes", Role::Worker, name).unwrap();
+    let options = Options {
+        days: Some(1),
+        hosts: Vec::new(),
+    };
+    let then = now - time::Duration::hours(hours);
+    let pair = authority.issue(&identity, &options, then).unwrap();
+    let folder = data.join("identity");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::copy(ca, folder.join("ca.pem")).unwrap();
+    write_private(&folder.join("key.pem"), &pair.key).unwrap();
+    std::fs::write(folder.join("certificate.pem"), &pair.certificate).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_is_renewed_in_time_and_one_that_has_expired_needs_a_token() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path();
+    let cluster = Cluster::start_secure(path, 0);
+    let gone = path.join("gone.token");
+    joined_before(&cluster, &path.join("old/worker-data"), "old", 20);
+    let certificate = path.join("old/worker-data/identity/certificate.pem");
+    let before = std::fs::read_to_string(&certificate).unwrap();
+    let mut worker = joining(&cluster.url(), path, "old", &gone);
+    let id = ids(&cluster, 1).remove(0);
+    assert!(id.starts_with("old-"), "{id}");
+    let end = Instant::now() + PATIENCE;
+    while !worker.log().contains("identity.renewed: ") || !worker.log().contains("tls.reloaded: ") {
+        assert!(
+            worker.status().is_none() && Instant::now() < end,
+            "{}",
+            worker.log()
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_ne!(std::fs::read_to_string(&certificate).unwrap(), before);
+    assert_eq!(ids(&cluster, 1), [id], "its session has ended");
+
+    joined_before(&cluster, &path.join("late/worker-data"), "late", 25);
+    let mut late = joining(&cluster.url(), path, "late", &gone);
+    assert_eq!(late.wait(PATIENCE).code(), Some(2), "{}", late.log());
+    let log = late.log();
+    assert!(
+        log.contains("has expired on") && log.contains("gone.token"),
+        "{log}"
+    );
+    let join = token(&cluster, path, &["--role", "worker"]);
+    let _again = joining(&cluster.url(), path, "late", &join);
+    let back = ids(&cluster, 2);
+    assert!(back.iter().any(|id| id.starts_with("late-")), "{back:?}");
 }

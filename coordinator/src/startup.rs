@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use fovea_core::ids::RunId;
 use fovea_core::run::Run;
+use fovea_security::Tls;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::access::{Registry, Signer};
 use crate::blocking::blocking;
 use crate::catalogue::weights::{self, WeightsCatalogue};
 use crate::catalogue::{self, Catalogue};
@@ -54,7 +56,15 @@ pub(crate) struct Opened {
     catalogue: Catalogue,
     weights: WeightsStore,
     weights_catalogue: WeightsCatalogue,
+    registry: Registry,
     dir: DataDir,
+}
+
+/// The coordinator's certificate, and the CA's key if it may sign with it.
+#[derive(Debug, Default)]
+pub(crate) struct Certified {
+    pub tls: Option<Tls>,
+    pub signer: Option<Signer>,
 }
 
 /// The actors and what they share.
@@ -140,6 +150,8 @@ pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
     let store = checkpoints.clone();
     let stored = blocking(move || store.unlisted_runs(&BTreeSet::new())).await?;
     recovered.next_run = unused_number(recovered.next_run, &stored);
+    let registry =
+        Registry::new(journal.clone(), &recovered.access).map_err(ServeError::Journal)?;
     sweep_ended(&journal, &checkpoints).await;
     Ok(Opened {
         config,
@@ -150,13 +162,14 @@ pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
         catalogue,
         weights,
         weights_catalogue,
+        registry,
         dir,
     })
 }
 
 impl Opened {
     /// Starts the actors. Workers of runs that were under way have a while to come back from now on.
-    pub(crate) fn start(self, limits: Limits) -> Running {
+    pub(crate) fn start(self, limits: Limits, certified: Certified) -> Running {
         let Self {
             config,
             journal,
@@ -166,6 +179,7 @@ impl Opened {
             catalogue,
             weights: weight_files,
             weights_catalogue,
+            registry,
             dir,
         } = self;
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
@@ -197,8 +211,12 @@ impl Opened {
             },
             runs,
         );
+        let Certified { tls, signer } = certified;
         let context = Context {
             config,
+            tls,
+            registry,
+            signer,
             clock,
             runs: Directory {
                 cluster,

@@ -161,6 +161,9 @@ pub(super) async fn answer(
     };
     let config = tls.server_config(Expected::Role(Role::Worker), PROTOCOLS);
     let mut accepted = accept(stream, config, &TLS_ONLY).await?;
+    let Some(identity) = accepted.peer.take() else {
+        return Err(Refusal::NoCertificate.into());
+    };
     let stream = &mut accepted.stream;
     stream.write_all(&MAGIC).await?;
     stream.flush().await?;
@@ -169,11 +172,10 @@ pub(super) async fn answer(
         stream.flush().await?;
         return Ok(None);
     };
-    let identity = Some(accepted.peer.clone());
     Ok(Some(Caller {
         greeting,
         channel: Channel::secured(ours(accepted.into())?)?,
-        identity,
+        identity: Some(identity),
     }))
 }
 

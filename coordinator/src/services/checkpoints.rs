@@ -12,7 +12,7 @@ use super::{Context, check, peer};
 use crate::access::{Subject, caller};
 use crate::blocking::blocking;
 use crate::error::ApiError;
-use crate::run::{RunInput, Shown};
+use crate::run::{RunInput, Shown, opened};
 
 /// The service.
 #[derive(Debug)]
@@ -45,8 +45,7 @@ impl Checkpoints for CheckpointsService {
         let pb::GetCheckpointRequest { run_id, step } = request.into_inner();
         let run = check::run_id("run_id", &run_id)?;
         let info = find(&self.0.runs.shown(&run).await?, step)?;
-        let (store, id, wanted) = (self.0.checkpoints.clone(), run.clone(), info.clone());
-        let opened = blocking(move || store.open_file(&id, &wanted)).await?;
+        let opened = opened(&self.0.checkpoints, &self.0.remote, &run, &info).await?;
         let file = match opened {
             Ok(file) => file,
             Err(error) => {

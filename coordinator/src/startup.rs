@@ -25,7 +25,7 @@ use crate::directory::Directory;
 use crate::housekeeping;
 use crate::journal::{Journal, JournalError, Recovered};
 use crate::net::Limits;
-use crate::remote::{self, Item, Remote, Stores};
+use crate::remote::{self, Item, REMOTE, Remote, Stores};
 use crate::run::RunContext;
 use crate::serve_error::ServeError;
 use crate::services::Context;
@@ -37,7 +37,6 @@ use crate::store::{
 const CHECKPOINTS: &str = "checkpoints";
 const DATASETS: &str = "datasets";
 const WEIGHTS: &str = "weights";
-const REMOTE: &str = "remote";
 
 /// Runs that are read from the journal at a time.
 const PAGE: usize = 200;

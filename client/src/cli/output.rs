@@ -12,8 +12,8 @@ use serde::Serialize;
 use crate::backup::BackupFile;
 use crate::error::Error;
 use crate::view::{
-    AuditInfo, DatasetInfo, FileState, Phase, RunInfo, StoreProblem, StoreProgress, StoreSummary,
-    WeightsInfo, WorkerInfo,
+    AuditInfo, DatasetInfo, FileState, Phase, Place, RunInfo, StoreProblem, StoreProgress,
+    StoreSummary, WeightsInfo, WorkerInfo,
 };
 
 /// What `--json` prints, one a line. `fovea --help` documents the fields; they are kept stable.
@@ -38,6 +38,8 @@ pub enum Record<'a> {
         info: &'a CheckpointInfo,
         #[serde(skip_serializing_if = "Option::is_none")]
         path: Option<&'a Path>,
+        #[serde(rename = "where", skip_serializing_if = "Option::is_none")]
+        place: Option<Place>,
     },
     Verified {
         run: &'a str,

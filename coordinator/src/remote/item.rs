@@ -131,7 +131,7 @@ impl Item {
     }
 
     /// The run that it belongs to.
-    pub(super) fn run(&self) -> Option<&RunId> {
+    pub(crate) fn run(&self) -> Option<&RunId> {
         match self {
             Self::Checkpoint { run, .. } | Self::Ledger { run, .. } | Self::Run(run) => Some(run),
             Self::Dataset(_) | Self::Weights(_) => None,

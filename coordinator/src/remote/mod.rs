@@ -51,6 +51,9 @@ pub(crate) use item::Item;
 pub(crate) use location::{Location, redact};
 pub(crate) use start::{Opened, open};
 
+/// What the journal calls the object store among the stores that it knows.
+pub(crate) const REMOTE: &str = "remote";
+
 /// The local stores.
 #[derive(Debug, Clone)]
 pub(crate) struct Stores {
@@ -73,7 +76,7 @@ pub(crate) struct View {
     /// Items that are still to be uploaded.
     pub waiting: usize,
     /// Items that are still to be removed.
-    pub removing: usize,
+    pub removals: Arc<BTreeSet<Item>>,
 }
 
 enum Command {
@@ -99,6 +102,7 @@ struct Inner {
     commands: mpsc::UnboundedSender<Command>,
     requests: mpsc::UnboundedSender<fetch::Request>,
     view: watch::Receiver<Arc<View>>,
+    objects: Arc<dyn objects::Objects>,
 }
 
 impl std::fmt::Debug for Remote {
@@ -139,6 +143,31 @@ impl Remote {
             // The mirror ends only with the coordinator; the next start wants it again.
             let _ = inner.commands.send(Command::Want { item, info, fresh });
         }
+    }
+
+    /// It should be in the object store and is not: it is uploaded again.
+    pub(crate) fn lost(&self, item: Item, info: Option<CheckpointInfo>) {
+        self.want(item, info, true);
+    }
+
+    /// Looks up what is complete in the bucket now: its manifest is there, and so are its objects.
+    ///
+    /// # Errors
+    /// The object store fails.
+    pub(crate) async fn look(&self) -> Result<BTreeSet<Item>, RemoteError> {
+        let Some(inner) = &self.inner else {
+            return Ok(BTreeSet::new());
+        };
+        let listed = inner.objects.list().await?;
+        let whole = |item: &Item| item.data().is_none_or(|key| listed.contains_key(&key));
+        let complete = Item::complete(&listed).into_iter();
+        Ok(complete.filter(whole).collect())
+    }
+
+    /// All of this run is being removed from the object store.
+    pub(crate) fn removes(&self, run: &RunId) -> bool {
+        self.view()
+            .is_some_and(|view| view.removals.contains(&Item::Run(run.clone())))
     }
 
     /// These are about to be removed here. When this returns, their removal there is written down, and survives a kill.

@@ -13,13 +13,27 @@ use fovea_core::checkpoint::CheckpointInfo;
 
 use super::item::Item;
 
-/// Pauses after failures, milliseconds: the first and the longest.
-const PAUSE_MS: (u64, u64) = (1_000, 60_000);
+/// Pauses after failures.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pauses {
+    pub first_ms: u64,
+    pub longest_ms: u64,
+}
 
-/// The pause after so many failures in a row.
-pub(super) fn pause_ms(failures: u32) -> u64 {
-    let (first, longest) = PAUSE_MS;
-    (first << failures.saturating_sub(1).min(10)).min(longest)
+impl Default for Pauses {
+    fn default() -> Self {
+        Self {
+            first_ms: 1_000,
+            longest_ms: 60_000,
+        }
+    }
+}
+
+impl Pauses {
+    /// The pause after so many failures in a row, milliseconds.
+    pub(super) fn after(self, failures: u32) -> u64 {
+        (self.first_ms << failures.saturating_sub(1).min(10)).min(self.longest_ms)
+    }
 }
 
 /// What is to be done.
@@ -56,9 +70,17 @@ pub(super) struct Plan {
     uploads_due: u64,
     full: u32,
     turns: u64,
+    pauses: Pauses,
 }
 
 impl Plan {
+    pub(super) fn new(pauses: Pauses) -> Self {
+        Self {
+            pauses,
+            ..Self::default()
+        }
+    }
+
     /// `item` is to be in the bucket. `fresh`: it was made a moment ago, so that what is there is not it.
     pub(super) fn want(&mut self, item: Item, info: Option<CheckpointInfo>, fresh: bool) {
         if fresh {
@@ -117,7 +139,7 @@ impl Plan {
         let before = self.failures.get(item);
         let count = before.map_or(0, |failure| failure.count) + 1;
         let news = before.is_none_or(|failure| failure.problem != problem);
-        let due = now + pause_ms(count);
+        let due = now + self.pauses.after(count);
         let failure = Failure {
             count,
             due,
@@ -130,7 +152,7 @@ impl Plan {
     /// The store is full: nothing is uploaded for a while.
     pub(super) fn full(&mut self, now: u64) {
         self.full += 1;
-        self.uploads_due = now + pause_ms(self.full);
+        self.uploads_due = now + self.pauses.after(self.full);
     }
 
     pub(super) fn info(&self, item: &Item) -> Option<CheckpointInfo> {
@@ -262,7 +284,7 @@ mod tests {
         assert_eq!(plan.next(0), Next::Wait(Some(1_000)));
         assert!(!plan.failed(&checkpoint("r-1", 20), "p".into(), 1_000));
         assert_eq!(plan.next(1_000), Next::Wait(Some(3_000)));
-        assert_eq!(pause_ms(40), 60_000);
+        assert_eq!(Pauses::default().after(40), 60_000);
         assert_eq!(plan.next(3_000), Next::Upload(checkpoint("r-1", 20)));
     }
 

@@ -17,7 +17,7 @@ use super::fetch::Fetcher;
 use super::item::Item;
 use super::location::Location;
 use super::objects::Objects;
-use super::plan::Plan;
+use super::plan::{Pauses, Plan};
 use super::state::State;
 use super::task::{Connected, Start, Task, connect};
 use super::upload::{PART, Recorder, Uploader};
@@ -114,7 +114,7 @@ impl Opened {
         clock: Clock,
         closing: CancellationToken,
     ) -> (Remote, Vec<JoinHandle<()>>) {
-        self.start_with(stores, wanted, clock, closing, PART)
+        self.start_with(stores, wanted, clock, closing, PART, Pauses::default())
     }
 
     pub(super) fn start_with(
@@ -124,6 +124,7 @@ impl Opened {
         clock: Clock,
         closing: CancellationToken,
         part_bytes: u64,
+        pauses: Pauses,
     ) -> (Remote, Vec<JoinHandle<()>>) {
         let complete = self.complete();
         let Self {
@@ -133,7 +134,7 @@ impl Opened {
             state,
             connected,
         } = self;
-        let mut plan = Plan::default();
+        let mut plan = Plan::new(pauses);
         for item in state.removals() {
             plan.remove(item.clone());
         }
@@ -149,11 +150,12 @@ impl Opened {
             problem,
             stored: plan.stored(),
             waiting: plan.waiting(),
-            removing: plan.removals().len(),
+            removals: Arc::new(plan.removals().clone()),
         }));
         let (commands, inbox) = mpsc::unbounded_channel();
         let (requests, asked) = mpsc::unbounded_channel();
         let (notes, noted) = mpsc::channel(1);
+        let looking = Arc::clone(&objects);
         let fetcher = Fetcher {
             objects: Arc::clone(&objects),
             stores: stores.clone(),
@@ -173,6 +175,7 @@ impl Opened {
             connected: connected.ok(),
             view: shown,
             clock,
+            pauses,
         });
         let mirror = tokio::spawn(task.run(inbox, noted, closing.clone()));
         let fetcher = tokio::spawn(fetcher.run(asked, closing));
@@ -180,6 +183,7 @@ impl Opened {
             commands,
             requests,
             view,
+            objects: looking,
         };
         let remote = Remote { inner: Some(inner) };
         (remote, vec![mirror, fetcher])

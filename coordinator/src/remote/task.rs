@@ -19,7 +19,7 @@ use super::error::RemoteError;
 use super::item::Item;
 use super::location::Location;
 use super::objects::{Objects, OpenUpload};
-use super::plan::{Next, Plan, pause_ms};
+use super::plan::{Next, Pauses, Plan};
 use super::state::State;
 use super::upload::{Note, Step, Uploader};
 use super::{Command, View, identity};
@@ -67,6 +67,7 @@ pub(super) struct Start {
     pub connected: Option<Connected>,
     pub view: watch::Sender<Arc<View>>,
     pub clock: Clock,
+    pub pauses: Pauses,
 }
 
 type Notes = mpsc::Receiver<(Note, oneshot::Sender<Result<(), RemoteError>>)>;
@@ -93,7 +94,7 @@ impl Task {
             failures: u32::from(connected.is_none()),
             due: match connected {
                 Some(_) => 0,
-                None => start.clock.now() + pause_ms(1),
+                None => start.clock.now() + start.pauses.after(1),
             },
             start,
             jobs: JoinSet::new(),
@@ -359,7 +360,7 @@ impl Task {
     /// The store as a whole does not do what it should.
     fn store_failed(&mut self, problem: String) {
         self.failures += 1;
-        self.due = self.start.clock.now() + pause_ms(self.failures);
+        self.due = self.start.clock.now() + self.start.pauses.after(self.failures);
         // What is in it is looked at again: others may have changed it.
         self.objects = None;
         if self.problem.as_ref() != Some(&problem) {
@@ -401,7 +402,7 @@ impl Task {
             problem,
             stored: plan.stored(),
             waiting: plan.waiting(),
-            removing: plan.removals().len(),
+            removals: Arc::new(plan.removals().clone()),
         };
         self.start.view.send_if_modified(|shown| {
             let changed = **shown != view;

@@ -127,6 +127,17 @@ impl Plan {
         }
     }
 
+    /// There is nothing to upload of it.
+    pub(super) fn forget(&mut self, item: &Item) {
+        self.wanted.remove(item);
+        self.failures.remove(item);
+    }
+
+    /// The store is not known to be full.
+    pub(super) fn may_upload(&self, now: u64) -> bool {
+        self.uploads_due <= now
+    }
+
     pub(super) fn removed(&mut self, item: &Item) {
         self.failures.remove(item);
         self.removals.remove(item);

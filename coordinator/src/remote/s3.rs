@@ -30,7 +30,22 @@ const VALID: Duration = Duration::from_secs(60);
 /// # Errors
 /// `Config` when the environment holds impossible values.
 pub(super) fn bucket(location: &Location) -> Result<Bucket, RemoteError> {
-    let config = |error: Cause| RemoteError::Config(error.to_string());
+    let config = |error: Cause| {
+        let (text, mut cause) = (error.to_string(), String::new());
+        let mut next = std::error::Error::source(&error);
+        while let Some(error) = next {
+            cause = error.to_string();
+            next = error.source();
+        }
+        match cause.contains("certificate") {
+            // Such as on an image without any CA.
+            true => RemoteError::Tls {
+                store: location.key(),
+                problem: cause,
+            },
+            false => RemoteError::Config(text),
+        }
+    };
     let options = ClientOptions::new()
         .with_allow_http(location.allow_http())
         .with_connect_timeout(CONNECT)

@@ -24,8 +24,9 @@ use super::upload::{PART, Recorder, Uploader};
 use super::{Inner, Remote, Stores, View, s3};
 use crate::clock::Clock;
 
-/// How long a start waits for the object store.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a start waits for the object store: the first, and one that can do without.
+const FIRST: Duration = Duration::from_secs(30);
+const LATER: Duration = Duration::from_secs(5);
 
 /// An object store that is this cluster's, or was when it was last reached.
 #[derive(Debug)]
@@ -60,12 +61,16 @@ pub(super) async fn open_at(
     state: &Path,
 ) -> Result<Opened, RemoteError> {
     let mut state = State::open(state, &location.key());
+    let patience = match state.claimed() {
+        true => LATER,
+        false => FIRST,
+    };
     let connecting = connect(&*objects, &location, &id, accept);
-    let connected = match tokio::time::timeout(PATIENCE, connecting).await {
+    let connected = match tokio::time::timeout(patience, connecting).await {
         Ok(connected) => connected,
         Err(_) => Err(RemoteError::Away {
             store: location.key(),
-            problem: format!("no answer within {PATIENCE:?}"),
+            problem: format!("no answer within {patience:?}"),
         }),
     };
     match &connected {

@@ -197,7 +197,13 @@ impl Task {
                 });
                 None
             }
-            Next::Wait(at) => Some(at.map_or(self.sweep_due, |at| at.min(self.sweep_due))),
+            Next::Wait(at) => {
+                // Everything that could be done was done.
+                if self.start.plan.may_upload(now) {
+                    self.works();
+                }
+                Some(at.map_or(self.sweep_due, |at| at.min(self.sweep_due)))
+            }
         }
     }
 
@@ -259,6 +265,11 @@ impl Task {
                     objects.extend(written.iter().cloned());
                 }
                 if let Step::Done(written) = step {
+                    if written.is_empty() {
+                        // There is nothing of it any more.
+                        self.start.plan.forget(&item);
+                        return;
+                    }
                     self.start.plan.uploaded(&item);
                     let bytes: u64 = written.iter().map(|(_, bytes)| bytes).sum();
                     match item {
@@ -291,7 +302,6 @@ impl Task {
             }
             Outcome::Removed(item, _, Err(error)) => self.item_failed(&item, error, now),
             Outcome::Swept(Ok(aborted)) => {
-                self.works();
                 for OpenUpload { key, id } in aborted {
                     if self
                         .start
@@ -326,7 +336,6 @@ impl Task {
 
     fn connected(&mut self, connected: Connected) {
         let Connected { claimed, objects } = connected;
-        self.works();
         let location = &self.start.location;
         if claimed {
             info!(
@@ -335,13 +344,16 @@ impl Task {
             );
         }
         self.start.plan.found(Item::complete(&objects));
-        info!(
-            objects = objects.len(),
-            "remote.connected: {} holds {}; {} to be uploaded",
-            location.key(),
-            count(objects.len(), "object", "objects"),
-            count(self.start.plan.waiting(), "item is", "items are")
-        );
+        // After a failure it is not news before something was done there: reading may be allowed, and writing not.
+        if self.problem.is_none() {
+            info!(
+                objects = objects.len(),
+                "remote.connected: {} holds {}; {} to be uploaded",
+                location.key(),
+                count(objects.len(), "object", "objects"),
+                count(self.start.plan.waiting(), "item is", "items are")
+            );
+        }
         self.objects = Some(objects);
         self.sweep_due = 0;
     }

@@ -168,18 +168,29 @@ async fn fetch_newer(run: &Run, store: &CheckpointStore, remote: &Remote) {
         run.id,
         count(checkpoints.len(), "checkpoint", "checkpoints")
     );
-    let missing = checkpoints.into_iter().filter(|wanted| match wanted {
-        Wanted::Checkpoint {
-            run,
-            step,
-            generation,
-            ..
-        } => !store.is_here(run, *step, *generation),
-        _ => true,
-    });
+    let store = store.clone();
+    let look = move || {
+        let is_missing = |wanted: &Wanted| match wanted {
+            Wanted::Checkpoint {
+                run,
+                step,
+                generation,
+                ..
+            } => !store.is_here(run, *step, *generation),
+            _ => true,
+        };
+        checkpoints
+            .into_iter()
+            .filter(is_missing)
+            .collect::<Vec<_>>()
+    };
+    let Ok(missing) = blocking(look).await else {
+        return;
+    };
     let fetched = async {
         // The fetcher takes several at a time.
         let asked: Vec<_> = missing
+            .into_iter()
             .chain(ledgers)
             .map(|wanted| {
                 let remote = remote.clone();

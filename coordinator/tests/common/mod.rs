@@ -36,6 +36,7 @@ use tonic::{Code, Status, Streaming};
 // Not every test file makes a dataset.
 #[allow(unused_imports)]
 pub use photographs::*;
+#[allow(unused_imports)]
 pub use ports::free_port;
 pub use worker::*;
 

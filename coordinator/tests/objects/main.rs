@@ -82,7 +82,7 @@ fn one_worker(large: bool) -> pb::RunSpec {
 
 /// The state of the large run.
 fn large_state(seed: u32) -> Vec<u8> {
-    let elements = FlatLayout::new(2, &[]).unwrap().state_len() as u32;
+    let elements = FlatLayout::new::<&str>(2, &[]).unwrap().state_len() as u32;
     (0..elements)
         .flat_map(|i| (i.wrapping_mul(2_654_435_761).wrapping_add(seed) as f32).to_le_bytes())
         .collect()

@@ -86,6 +86,8 @@ impl Seaweed {
         command
             .arg("server")
             .args(["-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-filer", "-s3"])
+            // Services of its own at fixed ports.
+            .args(["-s3.port.iceberg=0", "-s3.port.lance=0"])
             .args([
                 "-master.telemetry=false",
                 "-master.volumeSizeLimitMB=64",
@@ -131,14 +133,14 @@ impl Seaweed {
         let [master, _, filer, _] = self.ports;
         let done = async {
             loop {
-                let (command, master, filer) = (command.to_owned(), master.0, filer.0);
+                let command = command.to_owned();
                 let ran = tokio::task::spawn_blocking(move || {
                     let mut shell = Command::new("timeout")
                         .arg("20")
                         .arg(weed())
                         .arg("shell")
-                        .arg(format!("-master=127.0.0.1:{master}"))
-                        .arg(format!("-filer=127.0.0.1:{filer}"))
+                        .arg(format!("-master=127.0.0.1:{}.{}", master.0, master.1))
+                        .arg(format!("-filer=127.0.0.1:{}.{}", filer.0, filer.1))
                         .stdin(Stdio::piped())
                         .stdout(Stdio::piped())
                         .stderr(Stdio::piped())

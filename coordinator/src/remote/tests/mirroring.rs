@@ -253,6 +253,8 @@ async fn a_store_that_is_away_keeps_only_a_new_cluster_from_starting() {
         .await;
     store.every.store(0, Ordering::SeqCst);
     running.settled().await;
-    assert_eq!(running.remote.view().unwrap().problem, None);
+    running
+        .until("the end of the trouble", |view| view.problem.is_none())
+        .await;
     running.kill().await;
 }

@@ -204,7 +204,7 @@ mod tests {
             ("", "", "eu", false, "store_region is set"),
             ("", "", "", true, "store_allow_http is set"),
             (
-                "s3://AKIA:SECRET@fovea",
+                "s3://AKIA:hunter2@fovea",
                 "",
                 "",
                 false,
@@ -212,13 +212,13 @@ mod tests {
             ),
             (
                 "s3://fovea",
-                "https://u:SECRET@h",
+                "https://u:hunter2@h",
                 "",
                 false,
                 "store_endpoint holds credentials",
             ),
             (
-                "s3://fovea?secret=SECRET",
+                "s3://fovea?secret=hunter2",
                 "",
                 "",
                 false,
@@ -227,7 +227,7 @@ mod tests {
         ] {
             let error = Location::from_keys(store, endpoint, region, http).unwrap_err();
             assert!(error.contains(named), "{error}");
-            assert!(!error.contains("SECRET"), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
         }
     }
 }

@@ -79,14 +79,15 @@ async fn rights_that_are_taken_away_are_named_and_waited_for() {
             step += 1;
             place.step(&mut worker, &at, step).await;
             checkpoint(&server, &worker, &at, step, &state(step as u32)).await;
-            for _ in 0..100 {
+            for _ in 0..600 {
                 let list = listed(&server, &run.id).await;
                 if list.store_problem.contains("does not allow to") {
                     return list.store_problem;
                 }
                 tokio::time::sleep(POLL).await;
             }
-            assert!(step < 9, "nobody noticed");
+            let list = listed(&server, &run.id).await;
+            assert!(step < 9, "nobody noticed: {list:?}");
         }
     };
     let problem = soon("the refusal", refused).await;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use object_store::Error as Cause;
@@ -44,8 +44,12 @@ impl OpenUploads for Tracked {
 pub struct Faulty {
     bucket: Bucket,
     pub open: Open,
-    /// Every so many-th request fails; 0: none does.
+    /// One of so many requests fails, as if by chance; 0: none does.
     pub every: AtomicUsize,
+    /// No answer comes to the part that is the so many-th to arrive; 0: to none.
+    pub hangs_at: AtomicUsize,
+    /// Somebody else has damaged what is in it.
+    pub damaged: AtomicBool,
     /// The requests so far.
     pub requests: AtomicUsize,
     /// Parts that arrived.
@@ -66,6 +70,8 @@ impl Faulty {
             bucket,
             open,
             every: AtomicUsize::new(0),
+            hangs_at: AtomicUsize::new(0),
+            damaged: AtomicBool::new(false),
             requests: AtomicUsize::new(0),
             parts: AtomicUsize::new(0),
             next: Mutex::new(None),
@@ -96,8 +102,10 @@ impl Faulty {
         }
         let number = self.requests.fetch_add(1, Ordering::SeqCst) + 1;
         let every = self.every.load(Ordering::SeqCst);
-        let fails = every > 0 && number.is_multiple_of(every);
-        if fails && (number / every).is_multiple_of(2) {
+        // The same at each run of the test, and in step with nothing.
+        let chance = (number as u64).wrapping_mul(6_364_136_223_846_793_005) >> 33;
+        let fails = every > 0 && chance.is_multiple_of(every as u64);
+        if fails && (chance / every as u64).is_multiple_of(2) {
             return Err(Self::away());
         }
         let result = request.await;
@@ -111,6 +119,9 @@ impl Faulty {
 
     /// Whatever has a manifest in the store has its objects, with the content that the manifest says.
     pub async fn assert_whole(&self, after: &str) {
+        if self.damaged.load(Ordering::SeqCst) {
+            return;
+        }
         let objects = self.bucket.list().await.unwrap();
         for item in Item::complete(&objects) {
             let manifest = self.bucket.get(&item.manifest().unwrap()).await.unwrap();
@@ -144,6 +155,7 @@ impl Faulty {
 
     /// Changes an object behind everybody's back.
     pub async fn overwrite(&self, key: &str, bytes: &'static [u8]) {
+        self.damaged.store(true, Ordering::SeqCst);
         let bytes = Bytes::from_static(bytes);
         self.bucket.put(key, bytes).await.unwrap();
     }
@@ -211,8 +223,12 @@ impl Objects for Faulty {
                     object: key.into(),
                 });
             }
-            self.parts.fetch_add(1, Ordering::SeqCst);
-            self.bucket.part(key, id, number, bytes).await
+            let tag = self.bucket.part(key, id, number, bytes).await?;
+            let arrived = self.parts.fetch_add(1, Ordering::SeqCst) + 1;
+            if arrived == self.hangs_at.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            Ok(tag)
         };
         self.ask("part", part).await
     }

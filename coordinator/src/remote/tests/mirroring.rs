@@ -8,7 +8,7 @@ use super::*;
 /// the end everything is there, nothing is there that was removed, and no upload is left.
 #[tokio::test]
 async fn whatever_requests_fail_nothing_listed_is_unreadable_and_no_upload_is_left() {
-    for every in [0, 2, 3, 4, 5, 7, 11] {
+    for every in [0, 3, 4, 5, 7, 11] {
         let (machine, store) = (Machine::new(), Faulty::new());
         let mut wanted = machine.fill();
         let infos = [10, 20, 30].map(|step| machine.checkpoint(step));
@@ -31,6 +31,9 @@ async fn whatever_requests_fail_nothing_listed_is_unreadable_and_no_upload_is_le
             .remove(&run_id(), &infos[0])
             .unwrap();
         running.remote.stored(ledger.clone());
+        running
+            .until("the ledger", |view| view.stored.contains(&ledger))
+            .await;
         running.settled().await;
         let left = running.remote.view().unwrap().stored.clone();
         assert!(
@@ -68,13 +71,11 @@ async fn an_upload_goes_on_where_a_kill_ended_it() {
     let info = machine.checkpoint(10);
     let parts = info.bytes.div_ceil(PART) as usize;
     assert_eq!(parts, 3);
-    // Killed after each number of parts.
+    // Killed while each of the parts is on its way.
     for there in 1..=parts {
-        *store.next.lock().unwrap() = None;
-        let running = machine.start(&store, vec![]).await;
-        running.settled().await;
         store.parts.store(0, Ordering::SeqCst);
-        running.remote.checkpoint_stored(&run_id(), &info);
+        store.hangs_at.store(there, Ordering::SeqCst);
+        let running = machine.start(&store, vec![of(&info)]).await;
         while store.parts.load(Ordering::SeqCst) < there {
             tokio::task::yield_now().await;
         }
@@ -82,14 +83,15 @@ async fn an_upload_goes_on_where_a_kill_ended_it() {
         let state: serde_json::Value =
             serde_json::from_slice(&std::fs::read(machine.state()).unwrap()).unwrap();
         let key = "checkpoints/r-1/step-0000000010.g1.safetensors";
-        let noted = state["uploads"][key]["tags"].as_array().map_or(0, Vec::len);
-        // The last part may have been sent and not noted.
-        assert!((there - 1..=there).contains(&noted), "{noted} of {there}");
+        // The last part was sent and not noted.
+        let noted = state["uploads"][key]["tags"].as_array().map(Vec::len);
+        assert_eq!(noted, Some(there - 1));
 
         store.parts.store(0, Ordering::SeqCst);
+        store.hangs_at.store(0, Ordering::SeqCst);
         let running = machine.start(&store, vec![of(&info)]).await;
         running.settled().await;
-        assert_eq!(store.parts.load(Ordering::SeqCst), parts - noted);
+        assert_eq!(store.parts.load(Ordering::SeqCst), parts - (there - 1));
         store.assert_whole("the resumed upload").await;
         assert!(store.open.lock().unwrap().is_empty());
         running.remote.remove(vec![of(&info).0]).await;
@@ -102,10 +104,9 @@ async fn an_upload_goes_on_where_a_kill_ended_it() {
 async fn an_upload_that_the_store_has_forgotten_begins_anew() {
     let (machine, store) = (Machine::new(), Faulty::new());
     let info = machine.checkpoint(10);
-    let running = machine.start(&store, vec![]).await;
-    running.settled().await;
-    running.remote.checkpoint_stored(&run_id(), &info);
-    while store.parts.load(Ordering::SeqCst) < 1 {
+    store.hangs_at.store(2, Ordering::SeqCst);
+    let running = machine.start(&store, vec![of(&info)]).await;
+    while store.parts.load(Ordering::SeqCst) < 2 {
         tokio::task::yield_now().await;
     }
     running.kill().await;
@@ -184,12 +185,15 @@ async fn another_checkpoint_of_the_same_name_is_replaced_manifest_first() {
     let running = machine.start(&store, vec![]).await;
     running.settled().await;
     running.remote.checkpoint_stored(&run_id(), &again);
-    running
-        .until("the upload", |view| {
-            view.waiting == 0 && view.stored.len() == 1
-        })
-        .await;
-    assert_eq!(store.objects().await[key], before + 1);
+    let replaced = async {
+        while store.objects().await.get(key) != Some(&(before + 1)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), replaced)
+        .await
+        .expect("the manifest is replaced");
+    running.settled().await;
     running.kill().await;
 }
 

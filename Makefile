@@ -21,8 +21,8 @@ test-deploy: build deploy-tools ## Run the manifests of deploy/ in systemd, Slur
 	@scripts/deploy_engines.sh
 	$(CARGO) test --release --workspace --locked --test deploy -- --ignored --test-threads=1 --nocapture
 
-soak: build ## Inject faults at random: FAULTS=n faults (200), SEED=n; prints one JSON line; needs root and iproute2
-	@target/release/fovea-soak $(or $(FAULTS),200) $(or $(SEED),1)
+soak: build ## Inject faults at random: FAULTS=n faults (200), SEED=n, PLAIN=1 without TLS; prints one JSON line; needs root and iproute2
+	@target/release/fovea-soak $(or $(FAULTS),200) $(or $(SEED),1) $(if $(PLAIN),plain)
 
 build: libtorch ## Build all programs into target/release
 	$(CARGO) build --release --workspace --locked

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
     "fovea/v1/common.proto",
     "fovea/v1/runs.proto",
     "fovea/v1/datasets.proto",
@@ -13,6 +13,7 @@ const FILES: [&str; 8] = [
     "fovea/v1/checkpoints.proto",
     "fovea/v1/admin.proto",
     "fovea/v1/cluster.proto",
+    "fovea/v1/identity.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -3,6 +3,8 @@
 //! Results go to standard output; bars, remarks and errors to standard error. With `--json`, standard
 //! output carries one JSON object per line and nothing else; see [`output::Record`].
 
+mod access;
+mod access_args;
 mod admin;
 mod args;
 mod audit;
@@ -76,13 +78,18 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
     let address = args.coordinator.clone();
     let tls_args = args.tls;
     let connect = async || {
-        let tls = tls::load(&tls_args)?;
-        Client::connect_with(&address, tls.as_ref(), CONNECT).await
+        let credentials = tls::credentials(&tls_args, &address)?;
+        Client::connect_as(&address, &credentials, CONNECT).await
     };
     match args.command {
         Command::Prepare(command) => prepare::run(command, output).await,
         Command::Synthetic(command) => synthetic::run(command, output),
         Command::Certs(command) => certs::run(command, output),
+        Command::Login(command) => access::login(&address, &command, CONNECT, output).await,
+        Command::Logout => access::logout(&address, output),
+        Command::Whoami => access::whoami(&connect().await?, output).await,
+        Command::Token(command) => access::token(&connect().await?, command, output).await,
+        Command::Worker(command) => access::worker(&connect().await?, command, output).await,
         Command::Local(command) => local::run(command, &output.outliving_reader()).await,
         Command::Dataset(DatasetCommand::Add { dir }) => {
             datasets::add(&connect().await?, &dir, output).await

@@ -11,11 +11,13 @@ use fovea_proto::pb::cluster_client::ClusterClient;
 use fovea_proto::pb::datasets_client::DatasetsClient;
 use fovea_proto::pb::runs_client::RunsClient;
 use fovea_proto::pb::weights_client::WeightsClient;
-use fovea_proto::{MESSAGE_BYTES, connect_with, pb};
-use fovea_security::Tls;
+use fovea_proto::{MESSAGE_BYTES, connect_pinned, connect_with, pb};
+use fovea_security::Pin;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::credentials::{Bearer, Credentials};
 use crate::error::Error;
 use crate::view::{
     AuditInfo, DatasetInfo, Removed, RunInfo, StoreReport, StoredCheckpoints, VerifiedCheckpoint,
@@ -33,25 +35,37 @@ const PAGE: u32 = 200;
 pub struct Client {
     address: String,
     channel: Channel,
+    bearer: Bearer,
 }
+
+/// A channel whose requests carry the caller's token, if there is one.
+pub(crate) type Service = InterceptedService<Channel, Bearer>;
 
 impl Client {
     /// Connects without TLS to the coordinator at `address`, such as `http://127.0.0.1:7070`.
     pub async fn connect(address: &str, timeout: Duration) -> Result<Self, Error> {
-        Self::connect_with(address, None, timeout).await
+        Self::connect_as(address, &Credentials::Nothing, timeout).await
     }
 
-    /// Connects to the coordinator at `address`, such as `https://node-0:7070`: with TLS if there is a
-    /// certificate.
-    pub async fn connect_with(
+    /// Connects to the coordinator at `address`, such as `https://node-0:7070`: with TLS if there is a certificate or a
+    /// token.
+    pub async fn connect_as(
         address: &str,
-        tls: Option<&Tls>,
+        credentials: &Credentials,
         timeout: Duration,
     ) -> Result<Self, Error> {
-        let channel = connect_with(address, tls, timeout).await?;
+        let channel = match credentials {
+            Credentials::Nothing => connect_with(address, None, timeout).await?,
+            Credentials::Certificate(tls) => connect_with(address, Some(tls), timeout).await?,
+            Credentials::Token(token) => {
+                let pin = Pin::new(token.ca_sha256());
+                connect_pinned(address, &pin, timeout).await?
+            }
+        };
         Ok(Self {
             address: address.to_owned(),
             channel,
+            bearer: credentials.bearer(),
         })
     }
 
@@ -279,7 +293,7 @@ impl Client {
             skip_weights,
         };
         let stream = self
-            .answer(AdminClient::new(self.channel.clone()).verify(request))
+            .answer(AdminClient::new(self.service()).verify(request))
             .await?;
         Ok(StoreVerification {
             stream,
@@ -293,7 +307,7 @@ impl Client {
         request: pb::BackupRequest,
     ) -> Result<Streaming<pb::BackupPart>, Error> {
         // Copying a large journal takes a while.
-        self.unbounded(AdminClient::new(self.channel.clone()).backup(request))
+        self.unbounded(AdminClient::new(self.service()).backup(request))
             .await
     }
 
@@ -309,10 +323,10 @@ impl Client {
 
     /// All connected workers, in the order in which they joined.
     pub async fn workers(&self) -> Result<Vec<WorkerInfo>, Error> {
-        let mut client =
-            ClusterClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES);
         let request = pb::ListWorkersRequest {};
-        let reply = self.answer(client.list_workers(request)).await?;
+        let reply = self
+            .answer(self.cluster_client().list_workers(request))
+            .await?;
         reply
             .workers
             .into_iter()
@@ -389,7 +403,8 @@ impl Client {
             .map_err(|status| self.error(&status))
     }
 
-    async fn answer<T>(
+    /// Waits for an answer, but not for ever.
+    pub(crate) async fn answer<T>(
         &self,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Error> {
@@ -403,20 +418,29 @@ impl Client {
         }
     }
 
-    fn runs_client(&self) -> RunsClient<Channel> {
-        RunsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES)
+    /// For the clients of services.
+    pub(crate) fn service(&self) -> Service {
+        InterceptedService::new(self.channel.clone(), self.bearer.clone())
     }
 
-    fn datasets_client(&self) -> DatasetsClient<Channel> {
-        DatasetsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES)
+    pub(crate) fn cluster_client(&self) -> ClusterClient<Service> {
+        ClusterClient::new(self.service()).max_decoding_message_size(MESSAGE_BYTES)
     }
 
-    fn weights_client(&self) -> WeightsClient<Channel> {
-        WeightsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES)
+    fn runs_client(&self) -> RunsClient<Service> {
+        RunsClient::new(self.service()).max_decoding_message_size(MESSAGE_BYTES)
     }
 
-    fn checkpoints_client(&self) -> CheckpointsClient<Channel> {
-        CheckpointsClient::new(self.channel.clone())
+    fn datasets_client(&self) -> DatasetsClient<Service> {
+        DatasetsClient::new(self.service()).max_decoding_message_size(MESSAGE_BYTES)
+    }
+
+    fn weights_client(&self) -> WeightsClient<Service> {
+        WeightsClient::new(self.service()).max_decoding_message_size(MESSAGE_BYTES)
+    }
+
+    fn checkpoints_client(&self) -> CheckpointsClient<Service> {
+        CheckpointsClient::new(self.service())
     }
 }
 

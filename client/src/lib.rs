@@ -3,12 +3,15 @@
 //! Never links libtorch. Wire types stay inside [`client`]; everything else sees the domain's types
 //! and the views of [`view`].
 
+pub mod access;
 pub mod backup;
 pub mod cli;
 pub mod client;
+pub mod credentials;
 pub mod download;
 pub mod error;
 pub mod local;
+pub mod logins;
 mod receive;
 pub mod runfile;
 pub mod upload;

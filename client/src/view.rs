@@ -2,6 +2,7 @@
 //!
 //! The serde forms are the `--json` output, so field names are kept stable.
 
+mod access;
 mod store;
 mod weights;
 mod workers;
@@ -13,6 +14,7 @@ use fovea_proto::pb;
 use serde::Serialize;
 
 use crate::error::Error;
+pub use access::{DeniedInfo, IdentityInfo, TokenInfo};
 pub use store::{
     FileState, Place, Removed, StoreProblem, StoreProgress, StoreReport, StoreSummary,
     StoredCheckpoints, VerifiedCheckpoint,

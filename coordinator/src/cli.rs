@@ -46,6 +46,10 @@ pub struct Args {
     /// The cluster's CAs (PEM): they sign who may connect
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<String>,
+    /// The private key of the CA (PEM, mode 0600): with it the coordinator signs certificates of workers that join with a
+    /// token
+    #[arg(long, value_name = "FILE")]
+    tls_ca_key: Option<String>,
     /// How log lines look: text or json
     #[arg(long, value_name = "FORMAT")]
     log_format: Option<LogFormat>,
@@ -118,6 +122,7 @@ impl Args {
             ("tls_certificate", self.tls_certificate.clone()),
             ("tls_key", self.tls_key.clone()),
             ("tls_ca", self.tls_ca.clone()),
+            ("tls_ca_key", self.tls_ca_key.clone()),
             ("log_format", format),
             ("log_level", self.log_level.clone()),
             ("ops_listen", self.ops_listen.clone()),

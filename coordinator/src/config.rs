@@ -36,6 +36,11 @@ pub struct Config {
     pub tls_key: PathBuf,
     /// The cluster's CAs (PEM): they sign who may connect.
     pub tls_ca: PathBuf,
+    /// The private key of one of these CAs (PEM, mode 0600): with it the coordinator signs certificates of workers that
+    /// join with a token; empty: none can join.
+    pub tls_ca_key: PathBuf,
+    /// Lets people in with a token instead of a certificate, and workers that join; false: only certificates count.
+    pub tokens: bool,
     /// Allows listening beyond this machine without TLS: on closed networks only.
     pub allow_insecure: bool,
     /// `text` or `json`.
@@ -62,11 +67,11 @@ pub struct Config {
     pub idle_timeout_s: u64,
     /// How many streams of runs' events may be open.
     pub max_watches: u32,
-    /// How many of them one client address may have.
+    /// How many of them one client (with TLS: a member at an address) may have.
     pub max_watches_per_client: u32,
     /// How many datasets and files of weights may be uploaded at the same time.
     pub max_uploads: u32,
-    /// How many of them one client address may upload.
+    /// How many of them one client (with TLS: a member at an address) may upload.
     pub max_uploads_per_client: u32,
     /// How many slices of checkpoints may be uploaded at the same time.
     pub max_slice_uploads: u32,
@@ -74,7 +79,7 @@ pub struct Config {
     pub max_slice_uploads_per_client: u32,
     /// How many downloads (checkpoints, packs) there may be at the same time.
     pub max_downloads: u32,
-    /// How many of them one client address may have.
+    /// How many of them one client (with TLS: a member at an address) may have.
     pub max_downloads_per_client: u32,
     /// How long files stay in the trash before they are deleted, days.
     pub trash_keep_days: u32,
@@ -107,6 +112,8 @@ impl Default for Config {
             tls_certificate: PathBuf::new(),
             tls_key: PathBuf::new(),
             tls_ca: PathBuf::new(),
+            tls_ca_key: PathBuf::new(),
+            tokens: true,
             allow_insecure: false,
             log_format: LogFormat::Text,
             log_level: "info".into(),
@@ -149,6 +156,18 @@ impl Config {
         self.ops_address()?;
         let tls = self.tls_files()?;
         self.object_store()?;
+        let signs = !self.tls_ca_key.as_os_str().is_empty();
+        if signs && tls.is_none() {
+            return bad(
+                "tls_ca_key is set, and tls_certificate, tls_key and tls_ca are not: set all, or none".into(),
+            );
+        }
+        if signs && !self.tokens {
+            return bad(
+                "tls_ca_key is set, with which workers join by tokens, and tokens is false: remove one of the two"
+                    .into(),
+            );
+        }
         if self.data_dir.as_os_str().is_empty() {
             return bad("data_dir is empty: name a folder".into());
         }
@@ -329,11 +348,12 @@ mod tests {
     #[test]
     fn impossible_values_are_refused_by_name() {
         type Change = fn(&mut Config);
-        let cases: [(Change, &str); 17] = [
+        let cases: [(Change, &str); 18] = [
             (|c| c.store = "/srv".into(), "store is \"/srv\""),
             (|c| c.store_region = "eu".into(), "store_region is set"),
             (|c| c.store_allow_http = true, "store_allow_http is set"),
             (|c| c.tls_key = "k".into(), "tls_certificate and tls_ca"),
+            (|c| c.tls_ca_key = "k".into(), "tls_ca_key is set, and"),
             (|c| c.ops_listen = "9090".into(), "ops_listen is \"9090\""),
             (|c| c.listen = "nowhere".into(), "listen"),
             (|c| c.listen = "0.0.0.0:7070".into(), "allow_insecure"),

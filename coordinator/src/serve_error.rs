@@ -35,6 +35,9 @@ pub enum ServeError {
     /// The certificate, the key or the CAs.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The CA's key.
+    #[error("tls_ca_key: {0}")]
+    CaKey(String),
     /// Some of the configuration's keys of TLS are missing.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -81,7 +84,7 @@ impl ServeError {
     /// The program's exit code: 2 for configuration and certificates, 4 for the data folder and the object store, 5 for a stop by force, else 1.
     pub fn exit_code(&self) -> i32 {
         match self {
-            Self::Tls(_) | Self::Config(_) => 2,
+            Self::Tls(_) | Self::CaKey(_) | Self::Config(_) => 2,
             Self::DataDir(_) | Self::Journal(_) | Self::Store(_) | Self::Remote(_) | Self::Slow => {
                 4
             }

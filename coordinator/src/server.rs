@@ -7,7 +7,9 @@ use fovea_proto::pb::admin_server::AdminServer;
 use fovea_proto::pb::checkpoints_server::CheckpointsServer;
 use fovea_proto::pb::cluster_server::ClusterServer;
 use fovea_proto::pb::datasets_server::DatasetsServer;
+use fovea_proto::pb::identity_server::IdentityServer;
 use fovea_proto::pb::runs_server::RunsServer;
+use fovea_proto::pb::tokens_server::TokensServer;
 use fovea_proto::pb::weights_server::WeightsServer;
 use fovea_proto::pb::workers_server::WorkersServer;
 use fovea_proto::{CONNECTION_WINDOW, DESCRIPTORS, FRAME, MESSAGE_BYTES, STREAM_WINDOW};
@@ -23,17 +25,17 @@ use tonic_health::server::HealthReporter;
 use tower::layer::util::{Identity, Stack};
 use tracing::{error, info, warn};
 
-use crate::access::AccessLayer;
+use crate::access::{AccessLayer, Known, Signer};
 use crate::cluster::{ActorError, Cluster};
 use crate::config::Config;
 use crate::journal::{Journal, Stats};
 use crate::net::{Budget, GateLayer, Incoming, Limits, Listeners};
 use crate::serve_error::ServeError;
 use crate::services::{
-    AdminService, CheckpointsService, ClusterService, Context, DatasetsService, RunsService,
-    WeightsService, WorkersService,
+    AdminService, CheckpointsService, ClusterService, Context, DatasetsService, IdentityService,
+    RunsService, TokensService, WeightsService, WorkersService,
 };
-use crate::startup::{self, Opened, Running};
+use crate::startup::{self, Certified, Opened, Running};
 use crate::stop::OnStop;
 use crate::vitals::Vitals;
 
@@ -54,7 +56,7 @@ const ERROR_RESETS: usize = 1024;
 pub struct Coordinator {
     opened: Opened,
     config: Arc<Config>,
-    tls: Option<Tls>,
+    certified: Certified,
     vitals: Option<Vitals>,
 }
 
@@ -80,26 +82,33 @@ impl Coordinator {
     /// # Errors
     /// The certificate cannot be used. The folder is used by another coordinator, cannot be used, or is not the one that the journal knows.
     pub async fn open(config: Config) -> Result<Self, ServeError> {
-        let tls = match config.tls_files()? {
+        let certified = match config.tls_files()? {
             Some(files) => {
+                let (ca, key) = (files.ca.clone(), config.tls_ca_key.clone());
                 let is_coordinator = |role| role == Role::Coordinator;
-                Some(Tls::load(files, "a coordinator", is_coordinator)?)
+                let tls = Tls::load(files, "a coordinator", is_coordinator)?;
+                let signs = !key.as_os_str().is_empty();
+                let signer = signs.then(|| Signer::new(tls.clone(), ca, key)).transpose();
+                Certified {
+                    tls: Some(tls),
+                    signer: signer.map_err(|e| ServeError::CaKey(e.to_string()))?,
+                }
             }
-            None => None,
+            None => Certified::default(),
         };
         let config = Arc::new(config);
         let opened = startup::open(Arc::clone(&config)).await?;
         Ok(Self {
             opened,
             config,
-            tls,
+            certified,
             vitals: None,
         })
     }
 
     /// Who it is, with TLS.
     pub fn identity(&self) -> Option<fovea_security::Identity> {
-        self.tls.as_ref().map(Tls::identity)
+        self.certified.tls.as_ref().map(Tls::identity)
     }
 
     /// Tells `vitals` when it serves.
@@ -122,9 +131,10 @@ impl Coordinator {
         let Self {
             opened,
             config,
-            tls,
+            certified,
             vitals,
         } = self;
+        let tls = certified.tls.clone();
         let Running {
             context,
             mut cluster,
@@ -134,7 +144,7 @@ impl Coordinator {
         } = {
             // The journal and the stores have their files open by now.
             let limits = Limits::new(&config, &Budget::of_this_process(&config));
-            opened.start(limits)
+            opened.start(limits, certified)
         };
         let (tasks, closing) = (context.tasks.clone(), context.closing.clone());
         let actors = context.runs.cluster.clone();
@@ -143,13 +153,22 @@ impl Coordinator {
         }
         let limits = context.limits.clone();
         let access = AccessLayer {
-            identified: tls.is_some(),
+            known: tls.as_ref().map(|tls| Known {
+                cluster: tls.identity().cluster().to_owned(),
+                registry: context.registry.clone(),
+            }),
         };
         let (router, health) = router(context, access).await?;
         if let Some(tls) = tls.clone() {
             others.push(tokio::spawn(tls.reload()));
         }
-        let incoming = Incoming::new(listeners.into(), limits, config.deadlines(), tls);
+        let incoming = Incoming::new(
+            listeners.into(),
+            limits,
+            config.deadlines(),
+            tls,
+            config.tokens,
+        );
         let stop = closing.clone();
         let mut server = tokio::spawn(async move {
             let stopped = async move { stop.cancelled().await };
@@ -278,6 +297,8 @@ async fn router(
     let admin = AdminServer::new(AdminService(context.clone()));
     let weights = WeightsServer::new(WeightsService(context.clone()));
     let cluster = ClusterServer::new(ClusterService(context.clone()));
+    let identity = IdentityServer::new(IdentityService(context.clone()));
+    let tokens = TokensServer::new(TokensService(context.clone()));
     // A dataset's index comes in one message; nothing else is large.
     let datasets =
         DatasetsServer::new(DatasetsService(context)).max_decoding_message_size(MESSAGE_BYTES);
@@ -294,6 +315,10 @@ async fn router(
     health.set_serving::<AdminServer<AdminService>>().await;
     health.set_serving::<WeightsServer<WeightsService>>().await;
     health.set_serving::<ClusterServer<ClusterService>>().await;
+    health
+        .set_serving::<IdentityServer<IdentityService>>()
+        .await;
+    health.set_serving::<TokensServer<TokensService>>().await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -321,7 +346,9 @@ async fn router(
         .add_service(workers)
         .add_service(checkpoints)
         .add_service(admin)
-        .add_service(cluster);
+        .add_service(cluster)
+        .add_service(identity)
+        .add_service(tokens);
     Ok((router, health))
 }
 

@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::ids::RunId;
 use fovea_core::run::Run;
+use fovea_security::Tls;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::access::{Registry, Signer};
 use crate::blocking::blocking;
 use crate::catalogue::weights::{self, WeightsCatalogue};
 use crate::catalogue::{self, Catalogue};
@@ -58,7 +60,15 @@ pub(crate) struct Opened {
     weights_catalogue: WeightsCatalogue,
     /// The object store, and what it is to hold.
     remote: Option<(remote::Opened, Vec<(Item, Option<CheckpointInfo>)>)>,
+    registry: Registry,
     dir: DataDir,
+}
+
+/// The coordinator's certificate, and the CA's key if it may sign with it.
+#[derive(Debug, Default)]
+pub(crate) struct Certified {
+    pub tls: Option<Tls>,
+    pub signer: Option<Signer>,
 }
 
 /// The actors and what they share.
@@ -169,6 +179,8 @@ pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
     let in_bucket = opened.as_ref().map(remote::Opened::runs);
     let stored = stored.map(|stored| [stored, in_bucket.unwrap_or_default()].concat());
     recovered.next_run = unused_number(recovered.next_run, &stored);
+    let registry =
+        Registry::new(journal.clone(), &recovered.access).map_err(ServeError::Journal)?;
     sweep_ended(&journal, &checkpoints).await;
     let remote = match opened {
         None => None,
@@ -205,6 +217,7 @@ pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
         weights,
         weights_catalogue,
         remote,
+        registry,
         dir,
     })
 }
@@ -218,7 +231,7 @@ async fn put_store(journal: &Journal, kind: &str, id: &str) -> Result<(), ServeE
 
 impl Opened {
     /// Starts the actors. Workers of runs that were under way have a while to come back from now on.
-    pub(crate) fn start(self, limits: Limits) -> Running {
+    pub(crate) fn start(self, limits: Limits, certified: Certified) -> Running {
         let Self {
             config,
             journal,
@@ -229,6 +242,7 @@ impl Opened {
             weights: weight_files,
             weights_catalogue,
             remote,
+            registry,
             dir,
         } = self;
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
@@ -277,8 +291,12 @@ impl Opened {
             },
             runs,
         );
+        let Certified { tls, signer } = certified;
         let context = Context {
             config,
+            tls,
+            registry,
+            signer,
             clock,
             runs: Directory {
                 cluster,

@@ -4,12 +4,12 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use fovea_security::{Refusal, Tls};
+use fovea_security::{Pin, Refusal, Tls};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::PROTOCOL;
 use crate::cause::{Cause, cause, limit};
-use crate::tls::Connector;
+use crate::tls::{Connector, Trust};
 
 /// Begins an address that is in a file.
 const FILE: &str = "file:";
@@ -25,8 +25,9 @@ pub enum ChannelError {
     Address { address: String },
     /// The address asks for TLS, and there is no certificate.
     #[error(
-        "{address} is an address with TLS, which needs tls_certificate, tls_key and tls_ca: set them (`fovea certs \
-         issue` makes the files), or write http:// if the coordinator has no TLS"
+        "{address} is an address with TLS, which needs a certificate or a token: set tls_certificate, tls_key and tls_ca \
+         (`fovea certs issue` makes the files), log in with a token (`fovea login`; a worker has join_token_file), or \
+         write http:// if the coordinator has no TLS"
     )]
     NoCertificate { address: String },
     /// There is a certificate, and the address asks for plain text.
@@ -35,6 +36,12 @@ pub enum ChannelError {
          remove these three if the coordinator has no TLS"
     )]
     PlainAddress { address: String },
+    /// There is a token, and the address asks for plain text.
+    #[error(
+        "{address} is an address without TLS, and a token must not be sent in plain text, where others can read it: write \
+         https://"
+    )]
+    PlainToken { address: String },
     /// The two ends do not accept each other, or one of them speaks plain text.
     #[error("no connection with the coordinator at {address}: {reason}")]
     Refused { address: String, reason: String },
@@ -112,6 +119,24 @@ pub async fn connect_with(
     tls: Option<&Tls>,
     timeout: Duration,
 ) -> Result<Channel, ChannelError> {
+    open(address, tls.cloned().map(Trust::Member), timeout).await
+}
+
+/// The same without a certificate: the coordinator is known by the key of its CA, which a token names. Requests need the
+/// token, then.
+pub async fn connect_pinned(
+    address: &str,
+    pin: &Pin,
+    timeout: Duration,
+) -> Result<Channel, ChannelError> {
+    open(address, Some(Trust::ByToken(pin.clone())), timeout).await
+}
+
+async fn open(
+    address: &str,
+    trust: Option<Trust>,
+    timeout: Duration,
+) -> Result<Channel, ChannelError> {
     let from_file;
     let address = match address.strip_prefix(FILE) {
         // `file:///path` is a path, too.
@@ -126,9 +151,14 @@ pub async fn connect_with(
         address: address.to_owned(),
     };
     let own = || address.to_owned();
-    let uri = match (address.split_once("://"), tls) {
+    let uri = match (address.split_once("://"), &trust) {
         (Some(("https", _)), None) => return Err(ChannelError::NoCertificate { address: own() }),
-        (Some(("http", _)), Some(_)) => return Err(ChannelError::PlainAddress { address: own() }),
+        (Some(("http", _)), Some(Trust::Member(_))) => {
+            return Err(ChannelError::PlainAddress { address: own() });
+        }
+        (Some(("http", _)), Some(Trust::ByToken(_))) => {
+            return Err(ChannelError::PlainToken { address: own() });
+        }
         (Some(_), _) => own(),
         (None, Some(_)) => format!("https://{address}"),
         (None, None) => format!("http://{address}"),
@@ -150,9 +180,9 @@ pub async fn connect_with(
         .http2_keep_alive_interval(Duration::from_secs(5))
         .keep_alive_timeout(Duration::from_secs(10))
         .keep_alive_while_idle(true);
-    let connected = match tls {
-        Some(tls) => {
-            let connector = Connector::new(tls.clone(), timeout);
+    let connected = match trust {
+        Some(trust) => {
+            let connector = Connector::new(trust, timeout);
             endpoint.connect_with_connector(connector).await
         }
         None => endpoint.connect().await,
@@ -181,6 +211,7 @@ impl ChannelError {
             Self::Address { .. }
             | Self::NoCertificate { .. }
             | Self::PlainAddress { .. }
+            | Self::PlainToken { .. }
             | Self::Refused { .. } => true,
             Self::AddressFile { .. } | Self::Unreachable { .. } | Self::Limit { .. } => false,
         }

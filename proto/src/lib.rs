@@ -11,8 +11,8 @@ mod tls;
 
 pub use cause::{Cause, TLS_ONLY, cause, describe, tls_refusal};
 pub use channel::{
-    CONNECTION_WINDOW, ChannelError, FRAME, STREAM_WINDOW, UserAgent, connect, connect_with,
-    is_file, user_agent,
+    CONNECTION_WINDOW, ChannelError, FRAME, STREAM_WINDOW, UserAgent, connect, connect_pinned,
+    connect_with, is_file, user_agent,
 };
 pub use convert::{ConvertError, trouble_from_wire};
 

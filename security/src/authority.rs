@@ -102,11 +102,7 @@ impl Authority {
         let key = new_key()?;
         // CAs of the same name could not be told apart by who looks for a certificate's issuer.
         let digest = Sha256::digest(key.subject_public_key_info());
-        let mark: String = digest
-            .iter()
-            .take(4)
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let mark = hex::encode(&digest[..4]);
         let mut params = CertificateParams::default();
         params.distinguished_name = common_name(&format!("Fovea CA of {cluster} {mark}"));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
@@ -123,7 +119,7 @@ impl Authority {
         Ok((Self { issuer, until }, pair))
     }
 
-    /// Reads a CA's files.
+    /// Reads a CA's files. Of several CAs in the file, the one counts whose key it is.
     ///
     /// # Errors
     /// Names the file and what is wrong with it.
@@ -134,25 +130,28 @@ impl Authority {
     ) -> Result<Self, AuthorityError> {
         let found = files::read_certificates("the CA's certificate", certificate)?;
         let path = || certificate.display().to_string();
-        let no_ca = || AuthorityError::NoCa { path: path() };
-        let info = CertificateInfo::read(&found[0]).map_err(|_| no_ca())?;
-        if !info.is_ca {
-            return Err(no_ca());
+        let infos = found.iter().map(|ca| (ca, CertificateInfo::read(ca)));
+        let cas: Vec<_> = infos
+            .filter_map(|(ca, info)| Some((ca, info.ok().filter(|info| info.is_ca)?)))
+            .collect();
+        if cas.is_empty() {
+            return Err(AuthorityError::NoCa { path: path() });
         }
+        let pair = read_key("the CA's key", key)?;
+        let digest = hex::encode(Sha256::digest(pair.subject_public_key_info()));
+        let Some((ca, info)) = cas.iter().find(|(_, info)| info.key_sha256 == digest) else {
+            return Err(AuthorityError::KeyMismatch {
+                key: key.display().to_string(),
+            });
+        };
         if info.until <= now {
             return Err(AuthorityError::Expired {
                 path: path(),
                 until: info.until_text(),
             });
         }
-        let pair = read_key("the CA's key", key)?;
-        if hex(&Sha256::digest(pair.subject_public_key_info())) != info.key_sha256 {
-            return Err(AuthorityError::KeyMismatch {
-                key: key.display().to_string(),
-            });
-        }
         Ok(Self {
-            issuer: Issuer::from_ca_cert_der(&found[0], pair)?,
+            issuer: Issuer::from_ca_cert_der(ca, pair)?,
             until: info.until,
         })
     }
@@ -200,9 +199,7 @@ impl Authority {
         options: &Options,
         now: OffsetDateTime,
     ) -> Result<String, AuthorityError> {
-        let request = CertificateSigningRequestDer::from(request);
-        let request = CertificateSigningRequestParams::from_der(&request)
-            .map_err(|error| AuthorityError::Request(error.to_string()))?;
+        let request = parse_request(request)?;
         self.certificate(identity, options, &request.public_key, now)
     }
 
@@ -239,22 +236,45 @@ impl Authority {
     }
 }
 
-/// A request for a certificate of a new key: the request (DER) and the key (PEM).
+/// A request for a certificate of the key in a file (PEM): the request, DER.
+///
+/// # Errors
+/// The key cannot be used.
+pub fn request_for(key: &Path) -> Result<Vec<u8>, AuthorityError> {
+    let key = read_key("the private key", key)?;
+    let request = CertificateParams::default().serialize_request(&key)?;
+    Ok(request.der().to_vec())
+}
+
+/// SHA-256 of the public key in a request, hexadecimal.
+///
+/// # Errors
+/// It is no request, or its signature is wrong.
+pub fn request_key_sha256(request: &[u8]) -> Result<String, AuthorityError> {
+    let key = parse_request(request)?.public_key;
+    Ok(hex::encode(Sha256::digest(key.subject_public_key_info())))
+}
+
+fn parse_request(request: &[u8]) -> Result<CertificateSigningRequestParams, AuthorityError> {
+    let request = CertificateSigningRequestDer::from(request);
+    CertificateSigningRequestParams::from_der(&request)
+        .map_err(|error| AuthorityError::Request(error.to_string()))
+}
+
+/// A new private key, PEM.
 ///
 /// # Errors
 /// The library fails.
-pub fn request() -> Result<(Vec<u8>, String), AuthorityError> {
-    let key = new_key()?;
-    let request = CertificateParams::default().serialize_request(&key)?;
-    Ok((request.der().to_vec(), key.serialize_pem()))
+pub fn key() -> Result<String, AuthorityError> {
+    Ok(new_key()?.serialize_pem())
 }
 
-/// SHA-256 of a CA's public key, hexadecimal: by it a worker that joins knows its CA.
-///
-/// # Errors
-/// It is no certificate.
-pub fn key_digest(certificate: &CertificateDer<'_>) -> Result<String, crate::CertificateError> {
-    Ok(CertificateInfo::read(certificate)?.key_sha256)
+/// A certificate as PEM.
+pub(crate) fn pem(certificate: &CertificateDer<'_>) -> String {
+    pem::encode_config(
+        &pem::Pem::new("CERTIFICATE", certificate.as_ref()),
+        pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF),
+    )
 }
 
 fn new_key() -> Result<KeyPair, AuthorityError> {
@@ -278,8 +298,4 @@ fn common_name(text: &str) -> DistinguishedName {
 
 fn ia5(text: &str) -> Result<Ia5String, rcgen::Error> {
     Ia5String::try_from(text)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

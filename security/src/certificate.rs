@@ -65,7 +65,7 @@ impl CertificateInfo {
             from: time(parsed.validity().not_before.timestamp())?,
             until: time(parsed.validity().not_after.timestamp())?,
             is_ca: parsed.is_ca(),
-            key_sha256: key.iter().map(|byte| format!("{byte:02x}")).collect(),
+            key_sha256: hex::encode(key),
             hosts: names(&parsed)
                 .iter()
                 .filter_map(|name| match name {

@@ -31,20 +31,20 @@ const KEPT: usize = 1024;
 /// How long a server that speaks plain text may take to say more.
 const MORE: Duration = Duration::from_millis(200);
 
-/// A server's end of a connection whose client is verified.
+/// A server's end of a connection after the handshake.
 #[derive(Debug)]
 pub struct Accepted {
     /// The connection.
     pub stream: server::TlsStream<TcpStream>,
-    /// Who the client is.
-    pub peer: Identity,
+    /// Who the client is; None if the server lets in clients without a certificate, and this is one.
+    pub peer: Option<Identity>,
 }
 
 /// Does a server's part of the handshake. A client that speaks plain text gets `farewell`, in plain
 /// text.
 ///
 /// # Errors
-/// The client does not speak TLS 1.3, or shows no certificate that is accepted.
+/// The client does not speak TLS 1.3, or shows a certificate that is not accepted, or none where one is demanded.
 pub async fn accept(
     mut stream: TcpStream,
     config: Arc<ServerConfig>,
@@ -64,10 +64,8 @@ pub async fn accept(
         .accept(stream)
         .await
         .map_err(|error| Refusal::from(&error))?;
-    match peer_identity(stream.get_ref().1.peer_certificates()) {
-        Some(peer) => Ok(Accepted { stream, peer }),
-        None => Err(Refusal::NoCertificate),
-    }
+    let peer = peer_identity(stream.get_ref().1.peer_certificates());
+    Ok(Accepted { stream, peer })
 }
 
 /// Best effort. What the client still sends is read: a connection that is closed with unread bytes is

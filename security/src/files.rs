@@ -45,9 +45,9 @@ pub enum FileError {
         /// What is wrong and what to do.
         problem: String,
     },
-    /// Others may read a private key.
+    /// Others may read a secret.
     #[error(
-        "{key} {}: its mode is {mode:03o}, so that others can read this private key; `chmod 600 {}`",
+        "{key} {}: its mode is {mode:03o}, so that others can read this secret; `chmod 600 {}`",
         path.display(),
         path.display()
     )]
@@ -167,6 +167,22 @@ pub(crate) fn read_private(key: &'static str, path: &Path) -> Result<Vec<u8>, Fi
         });
     }
     read(key, path)
+}
+
+/// Reads the one line of a file with a secret.
+///
+/// # Errors
+/// As for private keys; or it is not text.
+pub fn read_secret(what: &'static str, path: &Path) -> Result<String, FileError> {
+    let bytes = read_private(what, path)?;
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(_) => Err(FileError::Content {
+            key: what,
+            path: path.to_owned(),
+            problem: "it is not text; correct the path".into(),
+        }),
+    }
 }
 
 /// The certificates of a PEM file, in their order; at least one.

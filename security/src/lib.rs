@@ -17,18 +17,22 @@ mod certificate;
 mod connect;
 mod files;
 mod identity;
+mod pinned;
 mod refusal;
 mod reload;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod token;
 mod verify;
 
 pub use certificate::{CertificateError, CertificateInfo};
 pub use connect::{Accepted, Begun, FirstBytes, accept, begin};
-pub use files::{FileError, TlsFiles, read_certificates, write_private, write_public};
+pub use files::{FileError, TlsFiles, read_certificates, read_secret, write_private, write_public};
 pub use identity::{Identity, IdentityError, Role};
-pub use refusal::{Refusal, Rejection};
+pub use pinned::Pin;
+pub use refusal::{Refusal, Rejection, utc};
 pub use reload::RELOAD_EVERY;
 pub use tls::{Tls, TlsError, install_provider, peer_identity};
+pub use token::{NoToken, SecretDigest, Token, TokenKind};
 pub use verify::Expected;

@@ -15,6 +15,8 @@ use crate::verify::Expected;
 pub enum Refusal {
     /// The peer's certificate is signed by none of our CAs.
     OtherCa,
+    /// The peer's certificate is not signed by the CA that our token names.
+    OtherPin,
     /// The peer's certificate was valid until then.
     Expired {
         /// End of its validity; None if it is not known.
@@ -89,6 +91,10 @@ impl Refusal {
             Self::OtherCa => format!(
                 "{peer}'s certificate is signed by another CA than those in tls_ca; use a certificate \
                  of this cluster's CA (`fovea certs issue`), or add the other CA to tls_ca"
+            ),
+            Self::OtherPin => format!(
+                "{peer} belongs to another cluster than the token: its CA is another; correct the address, or take a \
+                 token of that cluster (`fovea token create`). If the address is right, somebody else answers there"
             ),
             Self::Expired { until } => format!(
                 "{peer}'s certificate has expired{}; renew it (`fovea certs renew`), and check the \
@@ -207,6 +213,15 @@ fn at(before: &str, time: &Option<OffsetDateTime>) -> String {
     }
 }
 
+/// A time for people, in UTC: milliseconds since the Unix epoch, to the minute.
+pub fn utc(ms: u64) -> String {
+    let seconds = i64::try_from(ms / 1000).ok();
+    match seconds.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok()) {
+        Some(time) => date(time),
+        None => format!("{ms} ms after the Unix epoch"),
+    }
+}
+
 /// A time for people, in UTC.
 pub(crate) fn date(time: OffsetDateTime) -> String {
     let (day, clock) = (time.date(), time.time());
@@ -300,6 +315,7 @@ mod tests {
         let found: Identity = "fovea://c/viewer/ann".parse().unwrap();
         let all = [
             Refusal::OtherCa,
+            Refusal::OtherPin,
             Refusal::Expired { until: None },
             Refusal::NotYetValid { from: None },
             Refusal::OtherCluster {

@@ -12,6 +12,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use time::OffsetDateTime;
 use tracing::warn;
 
+use crate::authority;
 use crate::certificate::{CertificateInfo, identity_of};
 use crate::files::{self, Contents, FileError, TlsFiles};
 use crate::identity::{Identity, Role};
@@ -77,6 +78,7 @@ struct State {
     info: CertificateInfo,
     certified: Arc<CertifiedKey>,
     roots: Arc<RootCertStore>,
+    cas: Vec<CertificateDer<'static>>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -143,17 +145,40 @@ impl Tls {
     /// verified.
     pub fn server_config(&self, clients: Expected, protocols: &[&[u8]]) -> Arc<ServerConfig> {
         let state = self.current.load();
-        let mut config = ServerConfig::builder_with_provider(Arc::clone(&state.provider))
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .expect("the provider has TLS 1.3")
-            .with_client_cert_verifier(Arc::new(state.verifier(clients)))
-            .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(
-                &state.certified,
-            ))));
-        config.alpn_protocols = owned(protocols);
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        Arc::new(config)
+        let verifier = state.verifier(clients);
+        state.server_config(verifier, Arc::clone(&state.certified), protocols)
+    }
+
+    /// The configuration of a coordinator, whose clients are all members, and also `strangers` without a certificate, for
+    /// whom a token speaks, or nothing. It sends its CA's certificate, too, because these know it by that
+    /// ([`Pin`](crate::Pin)).
+    pub fn coordinator_config(&self, strangers: bool, protocols: &[&[u8]]) -> Arc<ServerConfig> {
+        let state = self.current.load();
+        let mut verifier = state.verifier(Expected::Member);
+        if strangers {
+            verifier = verifier.with_strangers();
+        }
+        let mut certified = CertifiedKey::clone(&state.certified);
+        if let Some(ca) = state.signer()
+            && !certified.cert.contains(ca)
+        {
+            certified.cert.push(ca.clone());
+        }
+        state.server_config(verifier, Arc::new(certified), protocols)
+    }
+
+    /// SHA-256 of the public key of the CA that has signed the current certificate, hexadecimal: how tokens name it.
+    pub fn ca_sha256(&self) -> Option<String> {
+        let state = self.current.load();
+        let info = CertificateInfo::read(state.signer()?).ok()?;
+        Some(info.key_sha256)
+    }
+
+    /// The CAs of the cluster, PEM.
+    pub fn cas(&self) -> String {
+        let state = self.current.load();
+        let pem = |ca: &CertificateDer<'_>| authority::pem(ca);
+        state.cas.iter().map(pem).collect()
     }
 
     /// The configuration of a client, with the present certificate. The server must show a
@@ -193,7 +218,12 @@ impl State {
                 )));
             }
         };
-        let roots = roots(files, &contents.ca)?;
+        let cas = files::certificates("tls_ca", &files.ca, &contents.ca)?;
+        let roots = roots(&cas).map_err(|error| FileError::Content {
+            key: "tls_ca",
+            path: files.ca.clone(),
+            problem: format!("a certificate in it is no CA's that can be used: {error}"),
+        })?;
         let key = files::private_key("tls_key", &files.key, &contents.key)?;
         let key = provider
             .key_provider
@@ -218,6 +248,7 @@ impl State {
             info,
             certified: Arc::new(certified),
             roots: Arc::new(roots),
+            cas,
             provider,
         };
         state.check_own().map_err(bad)?;
@@ -256,9 +287,40 @@ impl State {
         })
     }
 
+    fn server_config(
+        &self,
+        clients: Verifier,
+        certified: Arc<CertifiedKey>,
+        protocols: &[&[u8]],
+    ) -> Arc<ServerConfig> {
+        let mut config = ServerConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("the provider has TLS 1.3")
+            .with_client_cert_verifier(Arc::new(clients))
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        config.alpn_protocols = owned(protocols);
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Arc::new(config)
+    }
+
+    /// The CA that has signed this member's certificate, with the intermediate ones in its file.
+    fn signer(&self) -> Option<&CertificateDer<'static>> {
+        let (own, others) = self.certified.cert.split_first()?;
+        self.cas.iter().find(|ca| {
+            let alone = roots(std::slice::from_ref(*ca)).ok();
+            let verifier = alone.map(|roots| self.verifier_by(Arc::new(roots), Expected::Member));
+            verifier.is_some_and(|v| v.server(own, others, UnixTime::now()).is_ok())
+        })
+    }
+
     fn verifier(&self, expected: Expected) -> Verifier {
+        self.verifier_by(Arc::clone(&self.roots), expected)
+    }
+
+    fn verifier_by(&self, roots: Arc<RootCertStore>, expected: Expected) -> Verifier {
         Verifier::new(
-            Arc::clone(&self.roots),
+            roots,
             Arc::clone(&self.provider),
             self.identity.cluster(),
             expected,
@@ -292,14 +354,10 @@ pub fn install_provider() {
     let _ = aws_lc_rs::default_provider().install_default();
 }
 
-fn roots(files: &TlsFiles, pem: &[u8]) -> Result<RootCertStore, TlsError> {
+fn roots(cas: &[CertificateDer<'static>]) -> Result<RootCertStore, rustls::Error> {
     let mut roots = RootCertStore::empty();
-    for certificate in files::certificates("tls_ca", &files.ca, pem)? {
-        roots.add(certificate).map_err(|error| FileError::Content {
-            key: "tls_ca",
-            path: files.ca.clone(),
-            problem: format!("a certificate in it is no CA's that can be used: {error}"),
-        })?;
+    for ca in cas {
+        roots.add(ca.clone())?;
     }
     Ok(roots)
 }

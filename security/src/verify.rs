@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
-use rustls::crypto::{CryptoProvider, verify_tls13_signature};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
@@ -18,6 +18,38 @@ use rustls::{
 use crate::certificate::identity_of;
 use crate::identity::{Identity, Role};
 use crate::refusal::Refusal;
+
+/// The methods about signatures that both traits of verifiers have: TLS 1.3 as the provider verifies it, and
+/// nothing older.
+macro_rules! tls13_signatures {
+    ($older:expr) => {
+        fn verify_tls12_signature(
+            &self,
+            _message: &[u8],
+            _certificate: &CertificateDer<'_>,
+            _signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Err($older.into())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            let algorithms = &self.provider.signature_verification_algorithms;
+            rustls::crypto::verify_tls13_signature(message, certificate, signed, algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.provider
+                .signature_verification_algorithms
+                .supported_schemes()
+        }
+    };
+}
+pub(crate) use tls13_signatures;
 
 /// Who the peer must be, beside being of the same cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +70,7 @@ impl Expected {
         Self::Role(Role::Coordinator)
     }
 
-    fn is_met_by(&self, identity: &Identity) -> bool {
+    pub(crate) fn is_met_by(&self, identity: &Identity) -> bool {
         match self {
             Self::Member => true,
             Self::Role(role) => identity.role() == *role,
@@ -68,6 +100,8 @@ pub(crate) struct Verifier {
     provider: Arc<CryptoProvider>,
     cluster: String,
     expected: Expected,
+    /// Whether clients may have no certificate.
+    strangers: bool,
 }
 
 impl Verifier {
@@ -89,7 +123,14 @@ impl Verifier {
             provider,
             cluster: cluster.to_owned(),
             expected,
+            strangers: false,
         })
+    }
+
+    /// Clients may have no certificate. One that they show is verified.
+    pub(crate) fn with_strangers(mut self) -> Self {
+        self.strangers = true;
+        self
     }
 
     fn check_identity(&self, certificate: &CertificateDer<'_>) -> Result<(), CertificateError> {
@@ -145,22 +186,6 @@ impl Verifier {
             .verify_client_cert(certificate, intermediates, now)?;
         Ok(self.check_identity(certificate)?)
     }
-
-    fn signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -176,30 +201,14 @@ impl ServerCertVerifier for Verifier {
         Ok(ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig.into())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.schemes()
-    }
+    tls13_signatures!(PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig);
 }
 
 impl ClientCertVerifier for Verifier {
+    fn client_auth_mandatory(&self) -> bool {
+        !self.strangers
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         self.clients.root_hint_subjects()
     }
@@ -214,25 +223,5 @@ impl ClientCertVerifier for Verifier {
         Ok(ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(PeerIncompatible::Tls12NotOffered.into())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.schemes()
-    }
+    tls13_signatures!(PeerIncompatible::Tls12NotOffered);
 }

@@ -45,6 +45,11 @@ impl Certificates {
         self.files("coordinator")
     }
 
+    /// The CA's key.
+    pub fn ca_key(&self) -> PathBuf {
+        self.dir.join("ca.key")
+    }
+
     /// The files of the first admin.
     pub fn admin(&self) -> TlsFiles {
         self.files("admin")

@@ -39,13 +39,17 @@ impl Cluster {
         Self::start_with(dir, workers, CoordinatorOptions::new(dir))
     }
 
-    /// The same with TLS. Tests talk to it as an admin.
+    /// The same with TLS, and with the key to sign certificates. Tests talk to it as an admin.
     pub fn start_secure(dir: &Path, workers: usize) -> Self {
         let made = Certificates::create(dir.join("certs"));
         let mut options = CoordinatorOptions::new(dir);
         options
             .environment
             .extend(certificates::environment(&made.coordinator()));
+        let ca_key = made.ca_key().display().to_string();
+        options
+            .environment
+            .push(("FOVEA_TLS_CA_KEY".into(), ca_key));
         let mut cluster = Self::start_with(dir, 0, options);
         cluster.certificates = Some(made);
         for _ in 0..workers {

@@ -147,6 +147,14 @@ impl CoordinatorOptions {
     }
 
     /// Gives the coordinator's folders to `nobody`, and lets it enter those above.
+    /// Gives a file to the user that an unprivileged coordinator runs as.
+    ///
+    /// # Panics
+    /// If this is not root.
+    pub fn own(&self, path: &Path) {
+        chown_all(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    }
+
     fn hand_over(&self, folder: &Path) {
         let enter = fs::Permissions::from_mode(0o755);
         fs::set_permissions(&self.dir, enter).expect("the folder is ours");
@@ -166,13 +174,8 @@ fn chown_all(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The command that starts a worker on the CPU with its data in `dir`, for the coordinator at this `host:port`.
-pub fn worker(dir: &Path, coordinator: &str, name: &str) -> Command {
-    let url = format!("http://{coordinator}");
-    worker_on("cpu", &binary("fovea-worker"), dir, &url, name)
-}
-
-/// The same of this `program`, on a device of the caller's choice, for the coordinator at this URL.
+/// The command that starts a worker, this `program`, on a device of the caller's choice with its data in `dir`, for the
+/// coordinator at this URL.
 pub fn worker_on(
     device: &str,
     program: &Path,

@@ -1,10 +1,10 @@
-//! Each kind of fault once against real processes: the bits, the ledger, the checkpoints, and nothing left over.
+//! Each kind of fault once against real processes, with TLS: the bits, the ledger, the checkpoints, and nothing left over.
 //!
 //! `make soak FAULTS=n` does the same for longer, at random.
 
 use fovea_tests::chaos::{ChaosOptions, Kind, run_chaos};
 
-fn injects(kinds: Vec<Kind>) {
+fn injects(kinds: Vec<Kind>, secure: bool) {
     let dir = tempfile::tempdir().expect("a temporary folder");
     // As with SOAK_DIR, the folder need not be there.
     std::fs::remove_dir(dir.path()).expect("it is empty");
@@ -14,6 +14,7 @@ fn injects(kinds: Vec<Kind>) {
         kinds,
         workers: 4,
         epochs: 12,
+        secure,
     };
     let report = run_chaos(dir.path(), &options);
     let json = serde_json::to_string(&report).expect("a report is JSON");
@@ -31,7 +32,7 @@ fn injects(kinds: Vec<Kind>) {
 )]
 #[test]
 fn every_kind_of_fault_leaves_the_bits_as_they_are() {
-    injects(Kind::ALL.to_vec());
+    injects(Kind::ALL.to_vec(), true);
 }
 
 #[cfg_attr(
@@ -40,5 +41,5 @@ fn every_kind_of_fault_leaves_the_bits_as_they_are() {
 )]
 #[test]
 fn every_kind_that_needs_no_rights_leaves_the_bits_as_they_are() {
-    injects(Kind::unprivileged());
+    injects(Kind::unprivileged(), false);
 }

@@ -146,7 +146,7 @@ async fn each_wrong_worker_ends_with_code_2_and_its_own_sentence() {
             &url,
             "open",
             Some(&open),
-            "others can read this private key; `chmod 600",
+            "others can read this secret; `chmod 600",
         ),
         (
             &url,
@@ -160,7 +160,7 @@ async fn each_wrong_worker_ends_with_code_2_and_its_own_sentence() {
             Some(&worker),
             "name is \"x\", and tls_certificate is that of worker \"w\"",
         ),
-        (&url, "w", None, "needs tls_certificate, tls_key and tls_ca"),
+        (&url, "w", None, "needs a certificate or a token"),
         (
             &plain,
             "w",
@@ -179,10 +179,7 @@ async fn each_wrong_worker_ends_with_code_2_and_its_own_sentence() {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        text.contains("needs tls_certificate, tls_key and tls_ca"),
-        "{text}"
-    );
+    assert!(text.contains("needs a certificate or a token"), "{text}");
     assert_eq!(output.status.code(), Some(2), "{text}");
 }
 

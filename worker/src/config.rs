@@ -62,6 +62,9 @@ pub struct WorkerConfig {
     pub tls_key: PathBuf,
     /// The cluster's CAs (PEM).
     pub tls_ca: PathBuf,
+    /// File with a token to join the cluster with (mode 0600), instead of these three: the coordinator signs a certificate,
+    /// which is kept in `data_dir` and renewed; empty: none.
+    pub join_token_file: PathBuf,
 }
 
 impl Default for WorkerConfig {
@@ -88,6 +91,7 @@ impl Default for WorkerConfig {
             tls_certificate: PathBuf::new(),
             tls_key: PathBuf::new(),
             tls_ca: PathBuf::new(),
+            join_token_file: PathBuf::new(),
         }
     }
 }
@@ -151,6 +155,9 @@ pub struct Cli {
     /// The cluster's CAs (PEM)
     #[arg(long, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
+    /// A file with a token to join the cluster with (mode 0600), instead of a certificate
+    #[arg(long, value_name = "FILE")]
+    join_token_file: Option<PathBuf>,
     /// text or json
     #[arg(long)]
     log_format: Option<String>,
@@ -205,6 +212,7 @@ impl Cli {
             ("tls_certificate", self.tls_certificate.as_ref().map(text)),
             ("tls_key", self.tls_key.as_ref().map(text)),
             ("tls_ca", self.tls_ca.as_ref().map(text)),
+            ("join_token_file", self.join_token_file.as_ref().map(text)),
             ("log_format", self.log_format.clone()),
             ("log_level", self.log_level.clone()),
             ("ops_listen", self.ops_listen.clone()),
@@ -251,6 +259,11 @@ impl WorkerConfig {
             .map_err(ConfigError::Value)
     }
 
+    /// Whether it joins with a token.
+    pub fn joins(&self) -> bool {
+        !self.join_token_file.as_os_str().is_empty()
+    }
+
     /// `exit_when_idle_s`; None for never.
     pub fn exit_when_idle(&self) -> Option<Duration> {
         (self.exit_when_idle_s > 0).then(|| Duration::from_secs(self.exit_when_idle_s))
@@ -275,7 +288,13 @@ impl WorkerConfig {
 
     fn validate(&self) -> Result<(), ConfigError> {
         self.ops_address()?;
-        self.tls_files()?;
+        let tls = self.tls_files()?;
+        if tls.is_some() && self.joins() {
+            return Err(ConfigError::Value(
+                "join_token_file and tls_certificate are both set, and a worker has one identity: remove one of the two"
+                    .into(),
+            ));
+        }
         let bad = |message: String| Err(ConfigError::Value(message));
         if self.listen.ip().is_unspecified() && self.advertise.is_empty() {
             return bad(format!(
@@ -351,6 +370,19 @@ mod tests {
         for key in keys.keys() {
             assert!(text.contains(&format!("\n{key} = ")), "{key} is missing");
         }
+    }
+
+    #[test]
+    fn a_worker_has_one_identity() {
+        let files = ["--tls-certificate", "c", "--tls-key", "k", "--tls-ca", "a"];
+        assert!(config(&files).is_ok());
+        assert!(config(&["--join-token-file", "t"]).unwrap().joins());
+        let both = [&files[..], &["--join-token-file", "t"]].concat();
+        let error = config(&both).unwrap_err().to_string();
+        assert!(
+            error.contains("join_token_file and tls_certificate"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Fovea's worker: hosts virtual ranks of runs and trains GoogLeNet on its local device.
 //!
-//! From the outside in: `link` keeps a connection with the coordinator. `agent` is the main loop, which outlives any
+//! From the outside in: `join` gets a certificate with a token, `link` keeps a connection with the coordinator. `agent` is the main loop, which outlives any
 //! session. `assignment`, `fetch` and `cache` bring what a generation needs to this machine. `job` is executed on the
 //! device's one thread, which keeps a run's state between generations. `training` is the loop, and `device`,
 //! `collective` and `loader` are its parts. Results leave through `reports` and `uploads`. `model` and
@@ -21,6 +21,7 @@ pub mod fetch;
 pub mod fingerprint;
 pub mod gpu;
 pub mod job;
+pub mod join;
 pub mod link;
 pub mod loader;
 pub mod memory;

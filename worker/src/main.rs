@@ -21,6 +21,7 @@ use fovea_worker::device::{Device, TorchDevice};
 use fovea_worker::devices::report;
 use fovea_worker::gpu;
 use fovea_worker::job::DeviceThread;
+use fovea_worker::join::Joining;
 use fovea_worker::link::{self, Coordinator, random_u32};
 use fovea_worker::memory;
 use fovea_worker::pulse::Shown;
@@ -97,12 +98,10 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
             Ok(shutdown)
         })
         .map_err(|e| Failure(1, format!("cannot listen for signals: {e}")))?;
-    let tls = match config.tls_files().map_err(|e| Failure(2, e.to_string()))? {
-        Some(files) => {
-            let tls = Tls::load(files, "a worker", |role| role == Role::Worker);
-            Some(tls.map_err(|e| Failure(2, e.to_string()))?)
-        }
-        None => None,
+    let host = hostname();
+    let Some(Certified { tls, joining }) = certified(&config, &host, &shutdown).await? else {
+        info!("worker.stopped: fovea-worker has stopped before it could join");
+        return Ok(());
     };
     let listener = TcpListener::bind(config.listen)
         .await
@@ -128,7 +127,7 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         Box::new(device.with_cache(cache).with_images(images)) as Box<dyn Device>
     });
     let device = DeviceThread::start(place, make).map_err(|e| Failure(1, e.to_string()))?;
-    let identity = identity(&config, tls.as_ref(), &mesh, place).await?;
+    let identity = identity(&config, tls.as_ref(), host, &mesh, place).await?;
     info!(
         version = VERSION,
         worker = %identity.worker,
@@ -152,6 +151,13 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         segments::sweep(Path::new("/dev/shm"), Path::new("/proc"));
     });
     if let Some(tls) = tls.clone() {
+        if let Some(joining) = joining {
+            let (renewing, shutdown) = (joining.renew(tls.clone()), shutdown.clone());
+            tasks.spawn(async move {
+                renewing.await;
+                shutdown.request();
+            });
+        }
         tasks.spawn(tls.reload());
     }
     let link = link::start(config.coordinator.clone(), tls, &mut tasks);
@@ -182,21 +188,75 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     ended.map_err(|e| Failure(2, e.to_string()))
 }
 
+/// The worker's certificate, and what renews it if it has joined with a token.
+struct Certified {
+    tls: Option<Tls>,
+    joining: Option<Joining>,
+}
+
+/// None if the worker is asked to stop before it could join.
+async fn certified(
+    config: &WorkerConfig,
+    host: &str,
+    shutdown: &Shutdown,
+) -> Result<Option<Certified>, Failure> {
+    if let Some(files) = config.tls_files().map_err(|e| Failure(2, e.to_string()))? {
+        let tls = Tls::load(files, "a worker", |role| role == Role::Worker);
+        return Ok(Some(Certified {
+            tls: Some(tls.map_err(|e| Failure(2, e.to_string()))?),
+            joining: None,
+        }));
+    }
+    if !config.joins() {
+        return Ok(Some(Certified {
+            tls: None,
+            joining: None,
+        }));
+    }
+    let wanted = match config.name.as_str() {
+        "" => host,
+        name => name,
+    };
+    let joining = Joining {
+        coordinator: config.coordinator.clone(),
+        token_file: config.join_token_file.clone(),
+        data_dir: config.data_dir.clone(),
+        host: wanted.to_owned(),
+    };
+    tokio::select! {
+        tls = joining.certificate() => {
+            let tls = tls.map_err(|e| Failure(2, e.to_string()))?;
+            Ok(Some(Certified {
+                tls: Some(tls),
+                joining: Some(joining.clone()),
+            }))
+        }
+        () = shutdown.wait() => Ok(None),
+    }
+}
+
+/// What the kernel says of itself.
+fn kernel(name: &str) -> std::io::Result<String> {
+    let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}"));
+    text.map(|text| text.trim().to_owned())
+}
+
+fn hostname() -> String {
+    kernel("hostname").unwrap_or_else(|_| "worker".into())
+}
+
 async fn identity(
     config: &WorkerConfig,
     tls: Option<&Tls>,
+    host: String,
     mesh: &Mesh,
     place: tch::Device,
 ) -> Result<Identity, Failure> {
-    let kernel = |name: &str| {
-        let text = std::fs::read_to_string(format!("/proc/sys/kernel/{name}"));
-        text.map(|text| text.trim().to_owned())
-    };
-    let host = kernel("hostname").unwrap_or_else(|_| "worker".into());
     // With TLS the certificate says who this worker is: the coordinator refuses another name.
     let certified = tls.map(|tls| tls.identity().name().to_owned());
     let name = match &certified {
-        Some(name) if config.name.is_empty() || config.name == *name => name,
+        // One that joined has asked for its name already.
+        Some(name) if config.name.is_empty() || config.name == *name || config.joins() => name,
         Some(name) => {
             let given = &config.name;
             return Err(Failure(

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use super::access_args::{Login, TokenCommand, WorkerCommand};
 use super::certs_args::CertsCommand;
 use super::help::{EXAMPLES, JSON_HELP};
 use crate::VERSION;
@@ -57,6 +58,9 @@ pub struct TlsArgs {
     /// The cluster's CA (PEM): the coordinator's certificate must be signed by it
     #[arg(long, global = true, env = "FOVEA_TLS_CA", value_name = "FILE")]
     pub tls_ca: Option<PathBuf>,
+    /// A file with your token (mode 0600), instead of a certificate and of what you have logged in with
+    #[arg(long, global = true, env = "FOVEA_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -124,6 +128,18 @@ the table says why. memory is what the worker can use, seen is when the coordina
     /// Make, show and renew the certificates of a cluster with TLS
     #[command(subcommand)]
     Certs(CertsCommand),
+    /// Keep a token for a coordinator with TLS, instead of a certificate
+    Login(Login),
+    /// Forget the token for a coordinator
+    Logout,
+    /// Say who the coordinator takes you for
+    Whoami,
+    /// Make, list and revoke tokens, for people and for workers that join
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Shut out a worker, or let it in again
+    #[command(subcommand)]
+    Worker(WorkerCommand),
     /// Train on this machine: starts a coordinator and workers, runs, and stops them
     Local(Local),
 }

@@ -16,6 +16,8 @@ Examples:
   fovea runs rm dr-1 --with-checkpoints        remove a run and its checkpoints
   fovea checkpoint get dr-1 newest -o dr.safetensors
   fovea certs init --cluster eyes              make the certificates of a cluster with TLS
+  fovea token create --role submitter --name ann
+  fovea login                                  keep a token for a coordinator with TLS
   fovea local -n 2 --dataset eyepacs-224 run.toml
                                                train on this machine, no coordinator needed";
 
@@ -30,6 +32,11 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
   worker       a worker: id, state (idle, preparing, training, waiting, barred, left_out, leaving),
                reason, host, address, device, version, host_bytes, gpu_bytes, gpu_free_bytes (what it
                can use), run, first_virtual_rank, virtual_ranks, last_seen_ms, connected_ms, left_out
+  worker_denied     name, denied (false: let in again), sessions (processes that were disconnected)
+  denied       name, reason, since_ms, by
+  identity     cluster, role, name, token_id, token_expires_at_ms (empty without TLS)
+  token        id, role, name, created_at_ms, expires_at_ms, created_by, uses, used, last_used_at_ms,
+               and after create token
   step         run, step, loss, images, images_per_s, learning_rate, phases
   epoch        run, epoch (from 0), step, train_loss, validation {samples, positives, loss,
                accuracy, auc, sensitivity, specificity, quadratic_kappa, confusion}

@@ -12,8 +12,8 @@ use serde::Serialize;
 use crate::backup::BackupFile;
 use crate::error::Error;
 use crate::view::{
-    AuditInfo, DatasetInfo, FileState, Phase, Place, RunInfo, StoreProblem, StoreProgress,
-    StoreSummary, WeightsInfo, WorkerInfo,
+    AuditInfo, DatasetInfo, DeniedInfo, FileState, IdentityInfo, Phase, Place, RunInfo, StoreProblem,
+    StoreProgress, StoreSummary, TokenInfo, WeightsInfo, WorkerInfo,
 };
 
 /// What `--json` prints, one a line. `fovea --help` documents the fields; they are kept stable.
@@ -22,6 +22,19 @@ use crate::view::{
 pub enum Record<'a> {
     Run(&'a RunInfo),
     Worker(&'a WorkerInfo),
+    WorkerDenied {
+        name: &'a str,
+        denied: bool,
+        sessions: u32,
+    },
+    Denied(&'a DeniedInfo),
+    Identity(&'a IdentityInfo),
+    Token {
+        #[serde(flatten)]
+        info: &'a TokenInfo,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        token: Option<&'a str>,
+    },
     Step {
         run: &'a str,
         #[serde(flatten)]

@@ -140,8 +140,10 @@ or unlisted, 8 if some merely cannot be read now.")]
 Example:
   fovea admin backup fovea-$(date +%F).tar
 
-The backup holds all runs, ledgers and names of datasets, but no checkpoints and no photographs. It is
-a tar archive, readable by its owner only. To restore it into a data folder without a journal:
+The backup holds all runs, ledgers, names of datasets and digests of tokens, and the coordinator's
+certificate, key and CAs (with the CA's key, if tls_ca_key is set: who has that can be anybody in the
+cluster), but no checkpoints and no photographs. It is a tar archive, readable by its owner only; keep it
+as you keep keys. To restore it into a data folder without a journal:
   fovea-coordinator --data-dir DIR restore FILE
 A restored journal adopts checkpoints in the store that are newer than itself.")]
     Backup {

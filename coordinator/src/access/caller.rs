@@ -12,10 +12,19 @@ use crate::error::ApiError;
 /// Who makes a request.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Caller {
-    /// By its certificate; None without TLS.
+    /// By its certificate or its token; None without TLS.
     pub identity: Option<Arc<Identity>>,
+    /// The token that speaks for it, if one does.
+    pub token: Option<ByToken>,
     /// Where it is; None if the request did not come over the network.
     pub address: Option<SocketAddr>,
+}
+
+/// The token by which somebody is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ByToken {
+    pub id: String,
+    pub expires_at_ms: u64,
 }
 
 /// Who makes this request.
@@ -69,11 +78,17 @@ impl Caller {
     }
 }
 
-/// `ann (submitter)`, or the address where there is no identity.
+/// `ann (submitter)`, `ann (submitter, token 0a1b2c3d4e5f)`, or the address where there is no identity.
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.identity, self.address) {
-            (Some(identity), _) => write!(f, "{} ({})", identity.name(), identity.role()),
+            (Some(identity), _) => {
+                write!(f, "{} ({}", identity.name(), identity.role())?;
+                if let Some(ByToken { id, .. }) = &self.token {
+                    write!(f, ", token {id}")?;
+                }
+                f.write_str(")")
+            }
             (None, Some(address)) => write!(f, "somebody at {}", address.ip()),
             (None, None) => f.write_str("somebody"),
         }
@@ -87,6 +102,7 @@ mod tests {
     fn as_(role: Role, name: &str) -> Caller {
         Caller {
             identity: Some(Arc::new(Identity::new("c", role, name).unwrap())),
+            token: None,
             address: Some(([10, 0, 0, 1], 7).into()),
         }
     }

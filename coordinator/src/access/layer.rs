@@ -3,27 +3,38 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use fovea_security::Identity;
+use http::{HeaderMap, Request, Response, header};
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
 use super::audit::{Change, Subject, denied};
-use super::caller::Caller;
-use super::rules::{Rule, rule};
+use super::caller::{ByToken, Caller};
+use super::registry::Registry;
+use super::rules::{Rule, Who, rule};
+use crate::clock::unix_ms;
 
 /// Puts [`Access`] before a service.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct AccessLayer {
-    /// Whether every caller must have an identity: with TLS.
-    pub identified: bool,
+    /// How callers are known; None without TLS, where nobody is.
+    pub known: Option<Known>,
+}
+
+/// How callers are known.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    /// The cluster's name.
+    pub cluster: String,
+    pub registry: Registry,
 }
 
 /// A service that is reached only by those who may call its methods.
 #[derive(Debug, Clone)]
 pub(crate) struct Access<S> {
     inner: S,
-    identified: bool,
+    known: Option<Known>,
 }
 
 impl<S> Layer<S> for AccessLayer {
@@ -32,7 +43,7 @@ impl<S> Layer<S> for AccessLayer {
     fn layer(&self, inner: S) -> Access<S> {
         Access {
             inner,
-            identified: self.identified,
+            known: self.known.clone(),
         }
     }
 }
@@ -54,9 +65,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let caller: Caller = request.extensions().get().cloned().unwrap_or_default();
+        let mut caller: Caller = request.extensions().get().cloned().unwrap_or_default();
+        let known = self.known.as_ref();
+        let recognized = recognize(known, &mut caller, request.headers());
         let path = request.uri().path();
-        let rule = match check(self.identified, &caller, path) {
+        let checked = recognized.and_then(|()| check(known.is_some(), &caller, path));
+        let rule = match checked {
             Ok(rule) => rule,
             Err(status) => {
                 // Without an identity there is nobody to name, and anybody could fill the log.
@@ -66,11 +80,14 @@ where
                 return Box::pin(async move { Ok(status.into_http()) });
             }
         };
+        if caller.token.is_some() {
+            request.extensions_mut().insert(caller.clone());
+        }
         if !rule.is_change {
             return Box::pin(self.inner.call(request));
         }
         let subject = Subject::default();
-        let change = Change::begin(caller, path, subject.clone());
+        let change = Change::begin(caller, request.uri().path(), subject.clone());
         request.extensions_mut().insert(subject);
         let answer = self.inner.call(request);
         Box::pin(async move {
@@ -83,6 +100,53 @@ where
     }
 }
 
+/// What begins the header of a request with a token.
+const BEARER: &str = "Bearer ";
+
+/// Finds out who the caller is, if its certificate does not say that, and refuses one who is shut out.
+fn recognize(
+    known: Option<&Known>,
+    caller: &mut Caller,
+    headers: &HeaderMap,
+) -> Result<(), Status> {
+    let token = headers.get(header::AUTHORIZATION);
+    let Some(known) = known else {
+        return match token {
+            None => Ok(()),
+            Some(_) => Err(Status::unauthenticated(
+                "a token came in plain text, where others may have read it: have it revoked (`fovea token revoke`), and \
+                 use a coordinator with TLS",
+            )),
+        };
+    };
+    if let Some(identity) = &caller.identity {
+        return match known.registry.denial(identity) {
+            None => Ok(()),
+            Some(reason) => Err(Status::permission_denied(reason)),
+        };
+    }
+    let Some(token) = token else {
+        return Ok(());
+    };
+    let text = token
+        .to_str()
+        .ok()
+        .and_then(|text| text.strip_prefix(BEARER));
+    let held = match text {
+        Some(text) => known.registry.holder(text, unix_ms()),
+        None => Err("the header authorization must be \"Bearer \" and a token".into()),
+    };
+    let holder = held.map_err(Status::unauthenticated)?;
+    let identity = Identity::new(&known.cluster, holder.role, &holder.name)
+        .map_err(|error| Status::unauthenticated(error.to_string()))?;
+    caller.identity = Some(identity.into());
+    caller.token = Some(ByToken {
+        id: holder.token_id,
+        expires_at_ms: holder.expires_at_ms,
+    });
+    Ok(())
+}
+
 /// The rule by which the request passes, or why it does not.
 fn check(identified: bool, caller: &Caller, path: &str) -> Result<Rule, Status> {
     let Some(rule) = rule(path) else {
@@ -92,13 +156,14 @@ fn check(identified: bool, caller: &Caller, path: &str) -> Result<Rule, Status> 
         ));
     };
     match &caller.identity {
-        None if !identified => Ok(rule),
+        None if !identified || rule.who == Who::Anybody => Ok(rule),
         None => Err(Status::unauthenticated(
-            "a certificate is needed; set tls_certificate, tls_key and tls_ca",
+            "a certificate or a token is needed: set tls_certificate, tls_key and tls_ca (`fovea certs issue` makes the \
+             files), or log in with a token (`fovea login`)",
         )),
         Some(identity) if rule.who.includes(identity.role()) => Ok(rule),
         Some(_) => Err(Status::permission_denied(format!(
-            "{caller} may not do this: it needs a certificate of {} (`fovea certs issue` makes one)",
+            "{caller} may not do this: it needs a certificate or a token of {}; ask an admin",
             rule.who.words()
         ))),
     }
@@ -117,6 +182,7 @@ mod tests {
     fn a_request_passes_by_its_rule() {
         let caller = |role| Caller {
             identity: Some(Arc::new(Identity::new("c", role, "x").unwrap())),
+            token: None,
             address: None,
         };
         let submit = "/fovea.v1.Runs/Submit";
@@ -146,8 +212,8 @@ mod tests {
         let status = check(true, &caller(Role::Viewer), submit).unwrap_err();
         assert_eq!(
             status.message(),
-            "x (viewer) may not do this: it needs a certificate of a submitter, or a person with more rights \
-             (`fovea certs issue` makes one)"
+            "x (viewer) may not do this: it needs a certificate or a token of a submitter, or a person with more \
+             rights; ask an admin"
         );
     }
 }

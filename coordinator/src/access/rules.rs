@@ -5,6 +5,8 @@ use fovea_security::Role;
 /// Who may call a method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Who {
+    /// Also a stranger, who has neither a certificate nor a token.
+    Anybody,
     /// Every member of the cluster.
     Members,
     /// People in this role, and in those above it.
@@ -24,7 +26,7 @@ pub(super) struct Rule {
 }
 
 use Role::{Admin, Submitter, Viewer};
-use Who::{Members, People, Workers, WorkersAndPeople};
+use Who::{Anybody, Members, People, Workers, WorkersAndPeople};
 
 const fn read(who: Who) -> Rule {
     Rule {
@@ -66,6 +68,16 @@ const RULES: &[(&str, Rule)] = &[
     // Weights belong to nobody.
     ("/fovea.v1.Weights/Delete", change(People(Admin))),
     ("/fovea.v1.Cluster/ListWorkers", read(People(Viewer))),
+    ("/fovea.v1.Cluster/ListDenied", read(People(Viewer))),
+    ("/fovea.v1.Cluster/DenyWorker", change(People(Admin))),
+    ("/fovea.v1.Cluster/AllowWorker", change(People(Admin))),
+    // With a token for joining in the message.
+    ("/fovea.v1.Identity/Join", change(Anybody)),
+    ("/fovea.v1.Identity/Renew", change(Workers)),
+    ("/fovea.v1.Identity/Show", read(Members)),
+    ("/fovea.v1.Tokens/Create", change(People(Admin))),
+    ("/fovea.v1.Tokens/List", read(People(Admin))),
+    ("/fovea.v1.Tokens/Revoke", change(People(Admin))),
     ("/fovea.v1.Checkpoints/List", read(People(Viewer))),
     ("/fovea.v1.Checkpoints/Get", read(WorkersAndPeople(Submitter))),
     // Puts corrupt files aside.
@@ -96,7 +108,7 @@ impl Who {
         // Roles of people are ordered.
         let person = |least: Role| role.is_person() && role >= least;
         match self {
-            Members => true,
+            Anybody | Members => true,
             People(least) => person(least),
             Workers => role == Role::Worker,
             WorkersAndPeople(least) => role == Role::Worker || person(least),
@@ -106,6 +118,7 @@ impl Who {
     /// In words.
     pub(super) fn words(self) -> String {
         match self {
+            Anybody => "anybody".into(),
             Members => "every member of the cluster".into(),
             People(Role::Admin) => "an admin".into(),
             People(least) => format!("a {least}, or a person with more rights"),

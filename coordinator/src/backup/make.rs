@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
+use super::certificates::{self, Content};
 use super::{ABOUT, About, JOURNAL, TEMPORARY};
 use crate::journal::{CopyError, JournalError, Snapshot, inspect};
 use crate::store::free_bytes;
@@ -47,13 +48,16 @@ pub(crate) struct Backup {
     pub about: About,
     description: Vec<u8>,
     copy: NamedTempFile,
+    tls: Vec<Content>,
 }
 
 impl Backup {
-    /// Copies the journal into `folder` and checks the copy. Waits for the disk.
+    /// Copies the journal into `folder` and checks the copy, and reads the files of TLS, each with its name in the archive.
+    /// Waits for the disk.
     pub(crate) fn make(
         snapshot: Snapshot,
         folder: &Path,
+        tls: &[(&'static str, PathBuf)],
         created_at_ms: u64,
     ) -> Result<Self, BackupError> {
         let io = |action, path: &Path| {
@@ -64,6 +68,10 @@ impl Backup {
                 source,
             }
         };
+        let tls = tls
+            .iter()
+            .map(|(name, path)| certificates::read(name, path).map_err(io("read", path)))
+            .collect::<Result<Vec<_>, _>>()?;
         let bytes = snapshot.bytes();
         let full = |free| BackupError::Full {
             folder: folder.to_owned(),
@@ -89,7 +97,8 @@ impl Backup {
             Err(CopyError::Write(error)) => return Err(io("write", copy.path())(error)),
         };
         let content = inspect(copy.path()).map_err(BackupError::Copy)?;
-        let about = About::new(created_at_ms, content, bytes, sha256);
+        let entries = tls.iter().map(|content| content.entry.clone()).collect();
+        let about = About::new(created_at_ms, content, bytes, sha256, entries);
         let description = serde_json::to_vec_pretty(&about)
             .map_err(io::Error::from)
             .map_err(io("describe", copy.path()))?;
@@ -97,13 +106,16 @@ impl Backup {
             about,
             description,
             copy,
+            tls,
         })
     }
 
     /// Size of the archive: each entry has a block before it and ends with a block, and so does the archive, with two.
     pub(crate) fn archive_bytes(&self) -> u64 {
         let entry = |bytes: u64| BLOCK + bytes.next_multiple_of(BLOCK);
-        entry(self.description.len() as u64) + entry(self.about.journal_bytes) + 2 * BLOCK
+        let tls = self.tls.iter().map(|content| entry(content.entry.bytes));
+        let described = entry(self.description.len() as u64);
+        described + entry(self.about.journal_bytes) + tls.sum::<u64>() + 2 * BLOCK
     }
 
     /// Writes the archive to `out`. Waits for the disk, and for `out`.
@@ -124,6 +136,10 @@ impl Backup {
         journal.seek(SeekFrom::Start(0))?;
         let mut entry = header(self.about.journal_bytes);
         archive.append_data(&mut entry, JOURNAL, journal.take(self.about.journal_bytes))?;
+        for content in &self.tls {
+            let mut entry = header(content.entry.bytes);
+            archive.append_data(&mut entry, &content.entry.name, &content.bytes[..])?;
+        }
         archive.into_inner()?.flush()
     }
 }

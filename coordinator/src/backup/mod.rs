@@ -5,16 +5,18 @@
 //!  FILE ──read, every digest compared──> tmp-backup-* ──checked──> journal.db                        (restore)
 //! ```
 //!
-//! The archive is a tar of two files, so that anybody can look into it:
+//! The archive is a tar, so that anybody can look into it:
 //!
 //! | name | content |
 //! |---|---|
 //! | `backup.json` | [`About`]: format, time, versions, what the journal holds, its size and SHA-256 |
 //! | `journal.db` | the journal, an SQLite database |
+//! | `tls/...` | the coordinator's certificate, its key, the CAs, and the CA's key, as far as the configuration names them |
 //!
 //! Checkpoints and photographs are not in it. The journal knows the identities of their stores, and adopts checkpoints that
 //! are newer than itself.
 
+mod certificates;
 mod make;
 mod restore;
 #[cfg(test)]
@@ -24,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::journal::Content;
 
+pub(crate) use certificates::paths as tls_paths;
 pub(crate) use make::{Backup, BackupError};
 pub use restore::{RestoreError, Restored, restore};
 
@@ -59,10 +62,19 @@ pub(crate) struct About {
     pub journal_bytes: u64,
     /// SHA-256 of `journal.db`, in hexadecimal digits.
     pub journal_sha256: String,
+    /// The files of TLS.
+    #[serde(default)]
+    pub tls: Vec<certificates::Entry>,
 }
 
 impl About {
-    fn new(created_at_ms: u64, content: Content, bytes: u64, sha256: String) -> Self {
+    fn new(
+        created_at_ms: u64,
+        content: Content,
+        bytes: u64,
+        sha256: String,
+        tls: Vec<certificates::Entry>,
+    ) -> Self {
         let Content {
             schema,
             runs,
@@ -81,6 +93,7 @@ impl About {
             stores,
             journal_bytes: bytes,
             journal_sha256: sha256,
+            tls,
         }
     }
 }

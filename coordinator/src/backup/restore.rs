@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
+use super::certificates::{self, Content};
 use super::{ABOUT, About, FORMAT, JOURNAL, TEMPORARY};
 use crate::data_dir::{DataDir, DataDirError, sync_folder};
 use crate::journal::{JournalError, inspect};
@@ -25,8 +26,8 @@ pub enum RestoreError {
     DataDir(#[from] DataDirError),
     /// There is a journal already, or what is left of one.
     #[error(
-        "{} is there; a backup is restored only where no journal is. If it is not needed any more, move journal.db and \
-         journal.db-wal away, or name another folder with --data-dir",
+        "{} is there; a backup is restored only where nothing of a journal or an earlier restoration is. If it is not \
+         needed any more, move journal.db, journal.db-wal and restored-tls away, or name another folder with --data-dir",
         path.display()
     )]
     Occupied {
@@ -63,6 +64,9 @@ pub enum RestoreError {
     /// Its journal cannot be used by this program.
     #[error("the backup's journal cannot be used: {0}")]
     Journal(JournalError),
+    /// The files of TLS cannot be written.
+    #[error("{0}; nothing was restored")]
+    Tls(fovea_security::FileError),
     /// The journal cannot be written.
     #[error("cannot write {}: {source}; nothing was restored", path.display())]
     Write {
@@ -78,7 +82,11 @@ impl RestoreError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Read { .. } | Self::Damaged { .. } | Self::TooNew { .. } => 2,
-            Self::DataDir(_) | Self::Occupied { .. } | Self::Journal(_) | Self::Write { .. } => 4,
+            Self::DataDir(_)
+            | Self::Occupied { .. }
+            | Self::Journal(_)
+            | Self::Tls(_)
+            | Self::Write { .. } => 4,
         }
     }
 }
@@ -89,6 +97,8 @@ pub struct Restored {
     about: About,
     /// The stores that the journal knows and that are not in the data folder, with what is there.
     stores: Vec<(String, PathBuf, StoreFound)>,
+    /// Where the files of TLS are, if the archive has some.
+    tls: Option<PathBuf>,
 }
 
 /// What lies in the place of a store.
@@ -109,7 +119,8 @@ pub fn restore(archive: &Path, root: &Path) -> Result<Restored, RestoreError> {
     let file = open(archive)?;
     let dir = DataDir::open(root)?;
     let target = dir.journal();
-    for path in [target.clone(), target.with_extension("db-wal")] {
+    let tls_folder = root.join(certificates::FOLDER);
+    for path in [target.clone(), target.with_extension("db-wal"), tls_folder] {
         if path.symlink_metadata().is_ok() {
             return Err(RestoreError::Occupied { path });
         }
@@ -123,11 +134,20 @@ pub fn restore(archive: &Path, root: &Path) -> Result<Restored, RestoreError> {
         .permissions(Permissions::from_mode(0o600))
         .tempfile_in(root)
         .map_err(write(root))?;
-    let about = unpack(file, archive, &mut copy)?;
+    let (about, tls) = unpack(file, archive, &mut copy)?;
     inspect(copy.path()).map_err(RestoreError::Journal)?;
     copy.as_file().sync_all().map_err(write(copy.path()))?;
-    copy.persist_noclobber(&target)
-        .map_err(|e| write(&target)(e.error))?;
+    let tls = match &*tls {
+        [] => None,
+        files => Some(certificates::write(root, files).map_err(RestoreError::Tls)?),
+    };
+    if let Err(error) = copy.persist_noclobber(&target) {
+        if let Some(folder) = &tls {
+            // What counts is why it was not restored.
+            let _ = std::fs::remove_dir_all(folder);
+        }
+        return Err(write(&target)(error.error));
+    }
     sync_folder(root).map_err(write(root))?;
     let stores = about
         .stores
@@ -142,7 +162,7 @@ pub fn restore(archive: &Path, root: &Path) -> Result<Restored, RestoreError> {
             Some((kind.clone(), folder, found))
         })
         .collect();
-    Ok(Restored { about, stores })
+    Ok(Restored { about, stores, tls })
 }
 
 fn open(archive: &Path) -> Result<File, RestoreError> {
@@ -158,7 +178,11 @@ fn open(archive: &Path) -> Result<File, RestoreError> {
 }
 
 /// Reads the archive to its end, and its journal into `copy`.
-fn unpack(file: File, path: &Path, copy: &mut NamedTempFile) -> Result<About, RestoreError> {
+fn unpack(
+    file: File,
+    path: &Path,
+    copy: &mut NamedTempFile,
+) -> Result<(About, Vec<Content>), RestoreError> {
     let damaged = |problem: String| RestoreError::Damaged {
         path: path.to_owned(),
         problem,
@@ -234,7 +258,30 @@ fn unpack(file: File, path: &Path, copy: &mut NamedTempFile) -> Result<About, Re
             about.journal_sha256
         )));
     }
-    Ok(about)
+    let mut tls = Vec::new();
+    for described in &about.tls {
+        let name = &described.name;
+        if !certificates::is_known(name) {
+            return Err(damaged(format!("it holds {name:?}, which no backup has")));
+        }
+        let mut bytes = Vec::new();
+        next(name)?
+            .take(certificates::LARGEST)
+            .read_to_end(&mut bytes)
+            .map_err(read)?;
+        let found = hex::encode(Sha256::digest(&bytes));
+        if found != described.sha256 {
+            return Err(damaged(format!(
+                "the SHA-256 of its {name} is {found}, {} was written",
+                described.sha256
+            )));
+        }
+        tls.push(Content {
+            entry: described.clone(),
+            bytes,
+        });
+    }
+    Ok((about, tls))
 }
 
 impl Restored {
@@ -265,6 +312,13 @@ impl Restored {
                      --accept-store"
                 ),
             });
+        }
+        if let Some(folder) = &self.tls {
+            lines.push(format!(
+                "certificates and keys: in {}; move them to their place, or set",
+                folder.display()
+            ));
+            lines.extend(certificates::settings(folder, &about.tls));
         }
         lines.push("start the coordinator: runs under way wait for workers and go on".into());
         lines

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::*;
+use crate::config::Config;
 use crate::journal::Journal;
 
 struct Place {
@@ -22,7 +24,19 @@ impl Place {
         self.dir.path().join(name)
     }
 
-    /// A backup of a journal with two datasets.
+    /// Files of TLS, as a configuration names them.
+    fn tls(&self) -> Vec<(&'static str, PathBuf)> {
+        let config = Config {
+            tls_ca: self.path("ca"),
+            tls_ca_key: self.path("key"),
+            ..Config::default()
+        };
+        fs::write(&config.tls_ca, "the CA").unwrap();
+        fs::write(&config.tls_ca_key, "its key").unwrap();
+        tls_paths(&config)
+    }
+
+    /// A backup of a journal with two datasets, and of a CA.
     async fn backup(&self) -> Vec<u8> {
         let data = self.path("data");
         fs::create_dir_all(&data).unwrap();
@@ -33,7 +47,7 @@ impl Place {
         }
         journal.put_store("checkpoints", "c0ffee").await.unwrap();
         let snapshot = journal.snapshot().await.unwrap();
-        let backup = Backup::make(snapshot, &data, 1_000).unwrap();
+        let backup = Backup::make(snapshot, &data, &self.tls(), 1_000).unwrap();
         let (expected, mut archive) = (backup.archive_bytes(), Vec::new());
         backup.write(&mut archive).unwrap();
         assert_eq!(archive.len() as u64, expected);
@@ -70,13 +84,26 @@ async fn a_backup_becomes_the_journal_of_a_new_folder() {
         report.contains("checkpoints: ") && report.contains("holds no store"),
         "{report}"
     );
-    assert_eq!(names(&place.path("new")), ["journal.db", "lock"]);
+    assert_eq!(
+        names(&place.path("new")),
+        ["journal.db", "lock", "restored-tls"]
+    );
+    let tls = place.path("new/restored-tls");
+    assert_eq!(names(&tls), ["ca.key", "ca.pem"]);
+    assert_eq!(fs::read(tls.join("ca.key")).unwrap(), b"its key");
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&tls), mode(&tls.join("ca.key"))), (0o700, 0o600));
+    let setting = format!(
+        "tls_ca_key = {:?}",
+        tls.join("ca.key").display().to_string()
+    );
+    assert!(report.contains(&setting), "{report}");
     let (_, found) = Journal::open(&place.path("new/journal.db"), true).unwrap();
     assert_eq!(found.datasets.len(), 2);
     assert_eq!(found.stores["checkpoints"], "c0ffee");
 
     // Into a folder that has one, or the log of one.
-    for file in ["journal.db", "journal.db-wal"] {
+    for file in ["journal.db", "journal.db-wal", "restored-tls"] {
         let folder = place.path("used");
         fs::create_dir_all(&folder).unwrap();
         fs::write(folder.join(file), "precious").unwrap();
@@ -92,7 +119,9 @@ async fn a_backup_becomes_the_journal_of_a_new_folder() {
 async fn a_damaged_backup_is_refused_and_leaves_nothing() {
     let place = Place::new();
     let archive = place.backup().await;
-    let journal_at = archive.len() - 1024 - 4096;
+    // Before the two files of TLS, of two blocks each, and the end.
+    let journal_at = archive.len() - 2 * 1024 - 1024 - 4096;
+    let key_at = archive.len() - 1024 - 512;
     let cut = |at: usize| archive[..at].to_vec();
     let flipped = |at: usize| {
         let mut damaged = archive.clone();
@@ -112,6 +141,8 @@ async fn a_damaged_backup_is_refused_and_leaves_nothing() {
         flipped(520),
         flipped(archive.len() / 2),
         flipped(journal_at),
+        flipped(key_at),
+        cut(key_at),
     ];
     for (number, damaged) in cases.into_iter().enumerate() {
         let error = place.restore(&damaged, "new").unwrap_err();
@@ -152,7 +183,7 @@ async fn a_folder_without_room_or_rights_is_named() {
     place.backup().await;
     let (journal, _) = Journal::open(&place.path("data/journal.db"), true).unwrap();
     let snapshot = journal.snapshot().await.unwrap();
-    let error = Backup::make(snapshot, &place.path("gone"), 0).unwrap_err();
+    let error = Backup::make(snapshot, &place.path("gone"), &[], 0).unwrap_err();
     assert!(error.to_string().contains("gone"), "{error}");
     // The journal can be copied again.
     drop(journal.snapshot().await.unwrap());

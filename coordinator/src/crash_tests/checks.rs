@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::journal::Journal;
 use crate::net::{Budget, Limits};
 use crate::run::RunInput;
-use crate::startup;
+use crate::startup::{self, Certified};
 use crate::store::Segment;
 use crate::store::test_support::{dataset, files, memory_folder};
 
@@ -102,7 +102,7 @@ async fn check_start(
     });
     let limits = Limits::new(&config, &Budget::of_this_process(&config));
     let opened = startup::open(Arc::clone(&config)).await.expect(about);
-    let running = opened.start(limits);
+    let running = opened.start(limits, Certified::default());
     let store = &running.context.checkpoints;
     for (number, wanted) in &world.journalled {
         let id = &wanted.id;

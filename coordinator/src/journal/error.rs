@@ -181,6 +181,14 @@ pub enum JournalError {
         /// Why.
         problem: String,
     },
+    /// A token or a denial that cannot be read.
+    #[error("journal: an entry about access ({kind}) cannot be used: {problem}")]
+    Access {
+        /// Which kind of entry.
+        kind: String,
+        /// Why.
+        problem: String,
+    },
     /// The run was removed. Its number is never used again.
     #[error("journal: run {run} was removed; `fovea runs` lists those there are")]
     Removed {
@@ -222,6 +230,7 @@ impl JournalError {
             | Self::Locked { .. }
             | Self::Io { .. }
             | Self::Entry { .. }
+            | Self::Access { .. }
             | Self::Removed { .. }
             | Self::Refused { .. }
             | Self::Closed => false,
@@ -282,6 +291,13 @@ impl JournalError {
             path: path.to_owned(),
             source: Arc::new(source),
             owners: owners(path),
+        }
+    }
+
+    pub(crate) fn access(kind: &str, problem: impl ToString) -> Self {
+        Self::Access {
+            kind: kind.to_owned(),
+            problem: problem.to_string(),
         }
     }
 

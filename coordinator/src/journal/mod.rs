@@ -275,6 +275,33 @@ impl Journal {
         .await
     }
 
+    /// Writes who may do what, as JSON: a token or a denial, by `kind` and `id`.
+    ///
+    /// # Errors
+    /// As for [`Journal::put_run`] with [`OnFull::Refuse`].
+    pub(crate) async fn put_access(
+        &self,
+        kind: &'static str,
+        id: &str,
+        entry: String,
+    ) -> Result<(), JournalError> {
+        let id = id.to_owned();
+        self.write_now(Change::PutAccess { kind, id, entry }).await
+    }
+
+    /// Removes what [`Journal::put_access`] has written, if it is there.
+    ///
+    /// # Errors
+    /// As for [`Journal::put_run`] with [`OnFull::Refuse`].
+    pub(crate) async fn remove_access(
+        &self,
+        kind: &'static str,
+        id: &str,
+    ) -> Result<(), JournalError> {
+        let id = id.to_owned();
+        self.write_now(Change::RemoveAccess { kind, id }).await
+    }
+
     /// A run as it was written last, ended or not.
     ///
     /// # Errors

@@ -25,6 +25,8 @@ pub(crate) struct Recovered {
     pub datasets: Vec<(String, String)>,
     /// The identity of each store of files, by kind.
     pub stores: BTreeMap<String, String>,
+    /// Kind and JSON of tokens and denials.
+    pub access: Vec<(String, String)>,
 }
 
 /// A run that has not ended.
@@ -63,6 +65,8 @@ pub(super) fn recover(db: &Connection, path: &Path) -> Result<Recovered, Journal
         datasets: rows::pairs(db, "SELECT name, digest FROM datasets ORDER BY name")
             .map_err(fail)?,
         stores: rows::pairs(db, "SELECT kind, id FROM stores").map_err(fail)?,
+        access: rows::pairs(db, "SELECT kind, entry FROM access ORDER BY kind, id")
+            .map_err(fail)?,
     })
 }
 

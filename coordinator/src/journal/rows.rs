@@ -56,6 +56,15 @@ pub(super) enum Change {
         kind: String,
         id: String,
     },
+    PutAccess {
+        kind: &'static str,
+        id: String,
+        entry: String,
+    },
+    RemoveAccess {
+        kind: &'static str,
+        id: String,
+    },
 }
 
 impl Change {
@@ -67,7 +76,8 @@ impl Change {
                 let steps = steps.iter().map(|s| s.samples.len() as u64 + 32);
                 row + steps.sum::<u64>() + 64
             }
-            Self::RemoveRun { .. } | Self::RemoveDataset { .. } => 64,
+            Self::RemoveRun { .. } | Self::RemoveDataset { .. } | Self::RemoveAccess { .. } => 64,
+            Self::PutAccess { id, entry, .. } => (id.len() + entry.len() + 64) as u64,
             Self::PutDataset { name, digest } => (name.len() + digest.len() + 64) as u64,
             Self::PutStore { kind, id } => (kind.len() + id.len() + 64) as u64,
         }
@@ -122,6 +132,17 @@ pub(super) fn apply(db: &Connection, change: &Change) -> Result<u64, ApplyError>
                  ON CONFLICT (kind) DO UPDATE SET id = ?2",
             )?
             .execute(params![kind, id])?;
+        }
+        Change::PutAccess { kind, id, entry } => {
+            db.prepare_cached(
+                "INSERT INTO access (kind, id, entry) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (kind, id) DO UPDATE SET entry = ?3",
+            )?
+            .execute(params![kind, id, entry])?;
+        }
+        Change::RemoveAccess { kind, id } => {
+            db.prepare_cached("DELETE FROM access WHERE kind = ?1 AND id = ?2")?
+                .execute(params![kind, id])?;
         }
     }
     Ok(0)

@@ -39,6 +39,7 @@ const CACHE_KIB: i64 = 8 * 1024;
 /// - `heads`: the last step of a run's ledger without a gap before it, so that nobody scans the ledger.
 /// - `removed`: runs that were removed; `swept` once their ledger is gone, too.
 /// - `stores`: the identity of each store of files, by kind.
+/// - `access`: tokens and denied workers, each as JSON, by kind and id.
 const TABLES: &str = "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
     CREATE TABLE runs (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, run TEXT NOT NULL,
@@ -55,6 +56,8 @@ const ADDED: &str = "
     CREATE TABLE heads (run INTEGER PRIMARY KEY, head INTEGER NOT NULL);
     CREATE TABLE removed (run INTEGER PRIMARY KEY, swept INTEGER NOT NULL DEFAULT 0);
     CREATE TABLE stores (kind TEXT PRIMARY KEY, id TEXT NOT NULL);
+    CREATE TABLE access (kind TEXT NOT NULL, id TEXT NOT NULL, entry TEXT NOT NULL,
+                         PRIMARY KEY (kind, id)) WITHOUT ROWID;
     CREATE INDEX runs_by_terminal ON runs (terminal, number);
     CREATE INDEX runs_by_dataset ON runs (dataset_digest, number);";
 

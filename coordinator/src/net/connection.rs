@@ -12,7 +12,7 @@
 //! are open streams, so they are never idle.
 
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -25,8 +25,9 @@ use tonic::transport::server::{Connected, TcpConnectInfo};
 use tracing::debug;
 
 use super::handshake::Handshake;
-use super::quota::Permit;
+use super::quota::{Client, Permit};
 use super::socket::Socket;
+use crate::access::caller;
 
 /// How long a connection may take to become useful, and be of no use afterwards.
 #[derive(Debug, Clone, Copy)]
@@ -73,9 +74,10 @@ struct Use {
 #[derive(Debug)]
 pub(super) struct OpenStream(Arc<Streams>);
 
-/// The address that a request came from; None if it did not come over the network.
-pub(crate) fn peer<T>(request: &tonic::Request<T>) -> Option<IpAddr> {
-    request.remote_addr().map(|address| address.ip())
+/// Who a request came from, as clients are counted; None if it did not come over the network.
+pub(crate) fn peer<T>(request: &tonic::Request<T>) -> Option<Client> {
+    let address = request.remote_addr()?.ip();
+    Some(Client::member(address, caller(request).identity))
 }
 
 impl Connection {

@@ -69,6 +69,7 @@ where
             // By this, services know who asks: `Request::remote_addr`.
             request.extensions_mut().insert(Caller {
                 identity: info.peer,
+                token: None,
                 address: info.tcp.remote_addr,
             });
             request.extensions_mut().insert(info.tcp);

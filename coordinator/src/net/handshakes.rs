@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use fovea_core::count::count;
-use fovea_security::{Expected, Refusal, Tls, accept};
+use fovea_security::{Refusal, Tls, accept};
 use tokio::net::TcpStream;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout};
@@ -32,6 +32,8 @@ const PROTOCOLS: &[&[u8]] = &[b"h2"];
 #[derive(Debug)]
 pub(super) struct Handshakes {
     tls: Tls,
+    /// Whether clients without a certificate are let in, for whom a token may speak.
+    strangers: bool,
     under_way: JoinSet<Result<Connection, (SocketAddr, Refusal)>>,
     /// The same, oldest first, and some that have ended.
     order: VecDeque<AbortHandle>,
@@ -39,9 +41,10 @@ pub(super) struct Handshakes {
 }
 
 impl Handshakes {
-    pub(super) fn new(tls: Tls) -> Self {
+    pub(super) fn new(tls: Tls, strangers: bool) -> Self {
         Self {
             tls,
+            strangers,
             under_way: JoinSet::new(),
             order: VecDeque::new(),
             refusals: Repeated::default(),
@@ -68,7 +71,7 @@ impl Handshakes {
             oldest.abort();
         }
         // Who may do what is decided for each request.
-        let config = self.tls.server_config(Expected::Member, PROTOCOLS);
+        let config = self.tls.coordinator_config(self.strangers, PROTOCOLS);
         let handshake = self.under_way.spawn(async move {
             let farewell = farewell::tls_only();
             let deadline = DEADLINE.min(deadlines.handshake);

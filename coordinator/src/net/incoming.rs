@@ -18,6 +18,7 @@ use super::farewell;
 use super::handshakes::Handshakes;
 use super::limits::Limits;
 use super::listeners::Listeners;
+use super::quota::Client;
 use super::repeated::Repeated;
 use super::socket::Socket;
 
@@ -41,17 +42,19 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
+    /// With TLS, clients without a certificate are let in if `strangers` may.
     pub(crate) fn new(
         listeners: Listeners,
         limits: Limits,
         deadlines: Deadlines,
         tls: Option<Tls>,
+        strangers: bool,
     ) -> Self {
         Self {
             listeners,
             limits,
             deadlines,
-            handshakes: tls.map(Handshakes::new),
+            handshakes: tls.map(|tls| Handshakes::new(tls, strangers)),
             pause: None,
             next_pause: FIRST_PAUSE,
             refusals: Repeated::default(),
@@ -61,7 +64,7 @@ impl Incoming {
 
     /// The connection, unless a limit is reached. With TLS it comes when its handshake is done.
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr) -> Option<Connection> {
-        match self.limits.connection(Some(peer.ip())) {
+        match self.limits.connection(Some(Client::at(peer.ip()))) {
             Ok(permit) => {
                 // Heartbeats and acknowledgements are small and urgent. If it fails, they are late.
                 let _ = stream.set_nodelay(true);

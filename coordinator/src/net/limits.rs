@@ -1,10 +1,9 @@
 //! The limits of what clients use, as the configuration and the descriptors set them.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::budget::Budget;
-use super::quota::{Cure, Limit, LimitReached, Permit, Quota};
+use super::quota::{Client, Cure, Limit, LimitReached, Permit, Quota};
 use crate::config::Config;
 use crate::error::ApiError;
 
@@ -75,30 +74,30 @@ impl Limits {
     }
 
     /// A connection that was accepted.
-    pub(crate) fn connection(&self, peer: Option<IpAddr>) -> Result<Permit, LimitReached> {
-        self.connections.acquire(peer)
+    pub(crate) fn connection(&self, client: Option<Client>) -> Result<Permit, LimitReached> {
+        self.connections.acquire(client)
     }
 }
 
 impl Limits {
     /// A stream of a run's events.
-    pub(crate) fn watch(&self, peer: Option<IpAddr>) -> Result<Permit, LimitReached> {
-        self.watches.acquire(peer)
+    pub(crate) fn watch(&self, client: Option<Client>) -> Result<Permit, LimitReached> {
+        self.watches.acquire(client)
     }
 
     /// The upload of a dataset or of weights.
-    pub(crate) fn upload(&self, peer: Option<IpAddr>) -> Result<Permit, LimitReached> {
-        self.uploads.acquire(peer)
+    pub(crate) fn upload(&self, client: Option<Client>) -> Result<Permit, LimitReached> {
+        self.uploads.acquire(client)
     }
 
     /// The upload of a worker's slice of a checkpoint. Workers try again when it is refused.
-    pub(crate) fn slice_upload(&self, peer: Option<IpAddr>) -> Result<Permit, LimitReached> {
-        self.slice_uploads.acquire(peer)
+    pub(crate) fn slice_upload(&self, client: Option<Client>) -> Result<Permit, LimitReached> {
+        self.slice_uploads.acquire(client)
     }
 
     /// The download of a checkpoint, of packs or of weights. Workers and clients try again when it is refused.
-    pub(crate) fn download(&self, peer: Option<IpAddr>) -> Result<Permit, LimitReached> {
-        self.downloads.acquire(peer)
+    pub(crate) fn download(&self, client: Option<Client>) -> Result<Permit, LimitReached> {
+        self.downloads.acquire(client)
     }
 }
 
@@ -134,7 +133,7 @@ mod tests {
             uploads: 2,
             downloads: 2,
         };
-        type Take = fn(&Limits, Option<IpAddr>) -> Result<Permit, LimitReached>;
+        type Take = fn(&Limits, Option<Client>) -> Result<Permit, LimitReached>;
         let cases: [(&str, Take); 5] = [
             ("max_connections", Limits::connection),
             ("max_watches", Limits::watch),
@@ -142,7 +141,7 @@ mod tests {
             ("max_slice_uploads", Limits::slice_upload),
             ("max_downloads", Limits::download),
         ];
-        let host = |last| Some(IpAddr::from([10, 0, 0, last]));
+        let host = |last| Some(Client::at([10, 0, 0, last].into()));
         let limits = Limits::new(&config, &budget);
         for (key, take) in cases {
             let _one = take(&limits, host(1)).unwrap();

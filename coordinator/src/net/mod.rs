@@ -35,3 +35,4 @@ pub(crate) use limits::Limits;
 pub use listeners::{BindError, Listeners};
 pub(crate) use pace::Pace;
 pub(crate) use quota::Permit;
+pub(crate) use repeated::Repeated;

@@ -5,6 +5,15 @@ use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use fovea_security::Identity;
+
+/// Who is counted: a member at an address, or whoever is there, where nobody has an identity.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Client {
+    address: IpAddr,
+    member: Option<Arc<Identity>>,
+}
+
 /// Something that clients may use up to a limit, each of them and all together.
 #[derive(Debug)]
 pub(crate) struct Quota {
@@ -35,14 +44,14 @@ pub(crate) enum Cure {
 struct Used {
     total: u32,
     /// Only clients that use something are here.
-    by_client: HashMap<IpAddr, u32>,
+    by_client: HashMap<Client, u32>,
 }
 
 /// The right to use one of what a [`Quota`] counts. Dropping it gives the place back.
 #[derive(Debug)]
 pub(crate) struct Permit {
     quota: Arc<Quota>,
-    client: Option<IpAddr>,
+    client: Option<Client>,
 }
 
 /// All places are taken. The text is a sentence for the client, and says what to change.
@@ -50,7 +59,7 @@ pub(crate) struct Permit {
 pub(crate) struct LimitReached {
     things: &'static str,
     /// The client whose own limit it is; None if it is the limit of all together.
-    client: Option<IpAddr>,
+    client: Option<Client>,
     limit: Limit,
 }
 
@@ -64,27 +73,31 @@ impl Quota {
         })
     }
 
-    /// Takes a place for a client; one whose address is unknown counts only in the total.
+    /// Takes a place for a client; one that is unknown counts only in the total.
     ///
     /// # Errors
     /// If this client, or all together, have as many as they may.
-    pub(crate) fn acquire(self: &Arc<Self>, peer: Option<IpAddr>) -> Result<Permit, LimitReached> {
-        let client = peer.map(client_of);
+    pub(crate) fn acquire(
+        self: &Arc<Self>,
+        client: Option<Client>,
+    ) -> Result<Permit, LimitReached> {
         let mut used = self.used();
         let reached = |client, limit| LimitReached {
             things: self.things,
             client,
             limit,
         };
-        let own = client.and_then(|client| used.by_client.get(&client));
+        let own = client
+            .as_ref()
+            .and_then(|client| used.by_client.get(client));
         if own.is_some_and(|own| *own >= self.per_client.most) {
-            return Err(reached(client, self.per_client));
+            return Err(reached(client.clone(), self.per_client));
         }
         if used.total >= self.total.most {
             return Err(reached(None, self.total));
         }
         used.total += 1;
-        if let Some(client) = client {
+        if let Some(client) = client.clone() {
             *used.by_client.entry(client).or_default() += 1;
         }
         drop(used);
@@ -103,12 +116,12 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut used = self.quota.used();
         used.total -= 1;
-        if let Some(client) = self.client
-            && let Some(own) = used.by_client.get_mut(&client)
+        if let Some(client) = &self.client
+            && let Some(own) = used.by_client.get_mut(client)
         {
             *own -= 1;
             if *own == 0 {
-                used.by_client.remove(&client);
+                used.by_client.remove(client);
             }
         }
     }
@@ -126,6 +139,24 @@ fn client_of(peer: IpAddr) -> IpAddr {
     }
 }
 
+impl Client {
+    /// Whoever is at this address.
+    pub(crate) fn at(peer: IpAddr) -> Self {
+        Self {
+            address: client_of(peer),
+            member: None,
+        }
+    }
+
+    /// A member at this address: people who share a machine do not take each other's places.
+    pub(crate) fn member(peer: IpAddr, member: Option<Arc<Identity>>) -> Self {
+        Self {
+            member,
+            ..Self::at(peer)
+        }
+    }
+}
+
 impl fmt::Display for LimitReached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -135,10 +166,18 @@ impl fmt::Display for LimitReached {
         } = self;
         write!(f, "the limit of {most} {things}")?;
         match client {
-            Some(IpAddr::V6(network)) if !network.is_loopback() && !network.is_unspecified() => {
-                write!(f, " for clients in {network}/64")?;
+            Some(Client { address, member }) => {
+                f.write_str(" for ")?;
+                if let Some(member) = member {
+                    write!(f, "{} ({}) at ", member.name(), member.role())?;
+                }
+                match address {
+                    IpAddr::V6(network) if !network.is_loopback() && !network.is_unspecified() => {
+                        write!(f, "clients in {network}/64")?;
+                    }
+                    address => write!(f, "the client {address}")?,
+                }
             }
-            Some(client) => write!(f, " for the client {client}")?,
             None => f.write_str(" for all clients together")?,
         }
         f.write_str(" is reached; end one, try again later, or raise ")?;
@@ -156,6 +195,8 @@ impl std::error::Error for LimitReached {}
 
 #[cfg(test)]
 mod tests {
+    use fovea_security::Role;
+
     use super::*;
 
     fn quota(total: u32, per_client: u32) -> Arc<Quota> {
@@ -170,8 +211,8 @@ mod tests {
         )
     }
 
-    fn ip(text: &str) -> Option<IpAddr> {
-        Some(text.parse().unwrap())
+    fn ip(text: &str) -> Option<Client> {
+        Some(Client::at(text.parse().unwrap()))
     }
 
     #[test]
@@ -196,10 +237,26 @@ mod tests {
     }
 
     #[test]
+    fn people_who_share_a_machine_do_not_take_each_others_places() {
+        let quota = quota(9, 1);
+        let at = |name: &str| {
+            let identity = Identity::new("c", Role::Viewer, name).unwrap();
+            let address = "10.0.0.1".parse().unwrap();
+            Some(Client::member(address, Some(Arc::new(identity))))
+        };
+        let _ann = quota.acquire(at("ann")).unwrap();
+        let _bob = quota.acquire(at("bob")).unwrap();
+        let _nobody = quota.acquire(ip("10.0.0.1")).unwrap();
+        let refused = quota.acquire(at("ann")).unwrap_err().to_string();
+        let named = "1 watches for ann (viewer) at the client 10.0.0.1 is reached";
+        assert!(refused.contains(named), "{refused}");
+    }
+
+    #[test]
     fn clients_that_left_are_forgotten() {
         let quota = quota(1000, 1);
         for host in 0..=255u8 {
-            let permit = quota.acquire(Some(IpAddr::from([10, 0, 0, host]))).unwrap();
+            let permit = quota.acquire(ip(&format!("10.0.0.{host}"))).unwrap();
             drop(permit);
         }
         let used = quota.used();

@@ -9,14 +9,14 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Events of which only one in [`LOG_EVERY`] is logged, with their number.
 #[derive(Debug, Default)]
-pub(super) struct Repeated {
+pub(crate) struct Repeated {
     last: Option<Instant>,
     count: u64,
 }
 
 impl Repeated {
     /// The number of events since the line before, if it is time for a line.
-    pub(super) fn on_event(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn on_event(&mut self, now: Instant) -> Option<u64> {
         self.count += 1;
         if self.last.is_some_and(|last| now < last + LOG_EVERY) {
             return None;

@@ -22,7 +22,7 @@ impl Socket {
     pub(super) fn peer(&self) -> Option<Arc<Identity>> {
         match self {
             Self::Plain(_) => None,
-            Self::Tls(accepted) => Some(Arc::new(accepted.peer.clone())),
+            Self::Tls(accepted) => accepted.peer.clone().map(Arc::new),
         }
     }
 

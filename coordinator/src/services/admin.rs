@@ -15,7 +15,7 @@ use super::transfer::Answers;
 use super::verification::{self, Verification, Wanted};
 use super::{Context, peer};
 use crate::access::Subject;
-use crate::backup::{Backup, BackupError};
+use crate::backup::{Backup, BackupError, tls_paths};
 use crate::blocking::blocking;
 use crate::clock::unix_ms;
 use crate::error::ApiError;
@@ -85,7 +85,9 @@ impl Admin for AdminService {
         let folder = self.0.config.data_dir.clone();
         let snapshot = self.0.runs.journal.snapshot().await;
         let snapshot = snapshot.map_err(|error| ApiError::Unavailable(error.to_string()))?;
-        let backup = blocking(move || Backup::make(snapshot, &folder, unix_ms())).await?;
+        let tls = tls_paths(&self.0.config);
+        let making = move || Backup::make(snapshot, &folder, &tls, unix_ms());
+        let backup = blocking(making).await?;
         let backup = backup.map_err(ApiError::from)?;
         let about = &backup.about;
         let described = pb::BackupInfo {

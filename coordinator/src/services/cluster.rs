@@ -5,10 +5,14 @@ use fovea_core::memory::Memory;
 use fovea_core::run::LeftOut;
 use fovea_proto::pb;
 use fovea_proto::pb::cluster_server::Cluster;
+use fovea_security::{Identity, Role};
 use tonic::{Request, Response, Status};
 
-use super::Context;
+use super::{Context, check};
+use crate::access::{Denied, Subject, caller};
+use crate::clock::unix_ms;
 use crate::cluster::{WorkerState, WorkerView};
+use crate::error::ApiError;
 
 /// The service.
 #[derive(Debug)]
@@ -26,6 +30,94 @@ impl Cluster for ClusterService {
         Ok(Response::new(pb::ListWorkersResponse {
             workers: workers.iter().map(|worker| wire(worker, now)).collect(),
         }))
+    }
+
+    async fn deny_worker(
+        &self,
+        request: Request<pb::DenyWorkerRequest>,
+    ) -> Result<Response<pb::DenyWorkerResponse>, Status> {
+        let (caller, subject) = (caller(&request), Subject::of(&request));
+        let pb::DenyWorkerRequest { name, reason } = request.into_inner();
+        let worker = self.named(&name)?;
+        subject.set(format_args!("worker {name}"));
+        let reason = check::label("reason", &reason)?;
+        let connected = self.0.runs.cluster.workers().await?;
+        let sessions = connected
+            .iter()
+            .filter(|connected| worker.owns_worker(connected.id.as_str()))
+            .count();
+        let denied = Denied {
+            name,
+            reason,
+            since_ms: unix_ms(),
+            by: caller.owner(),
+        };
+        let registry = self.0.registry.clone();
+        // In a task: a client that goes away must not leave a denial that is in the journal and not known here.
+        let denying = self
+            .0
+            .tasks
+            .spawn(async move { registry.deny(denied).await });
+        let done = denying.await;
+        done.map_err(|error| ApiError::Internal(error.to_string()))??;
+        Ok(Response::new(pb::DenyWorkerResponse {
+            sessions: sessions as u32,
+        }))
+    }
+
+    async fn allow_worker(
+        &self,
+        request: Request<pb::AllowWorkerRequest>,
+    ) -> Result<Response<pb::AllowWorkerResponse>, Status> {
+        let subject = Subject::of(&request);
+        let pb::AllowWorkerRequest { name } = request.into_inner();
+        subject.set(format_args!("worker {name}"));
+        let registry = self.0.registry.clone();
+        let allowing = self
+            .0
+            .tasks
+            .spawn(async move { registry.allow(&name).await });
+        let done = allowing.await;
+        done.map_err(|error| ApiError::Internal(error.to_string()))??;
+        Ok(Response::new(pb::AllowWorkerResponse {}))
+    }
+
+    async fn list_denied(
+        &self,
+        _: Request<pb::ListDeniedRequest>,
+    ) -> Result<Response<pb::ListDeniedResponse>, Status> {
+        let denied = self.0.registry.denied().into_iter().map(|denied| {
+            let Denied {
+                name,
+                reason,
+                since_ms,
+                by,
+            } = denied;
+            pb::DeniedWorker {
+                name,
+                reason,
+                since_ms,
+                by: by.unwrap_or_default(),
+            }
+        });
+        Ok(Response::new(pb::ListDeniedResponse {
+            denied: denied.collect(),
+        }))
+    }
+}
+
+impl ClusterService {
+    /// The worker of that name.
+    fn named(&self, name: &str) -> Result<Identity, ApiError> {
+        let Some(tls) = &self.0.tls else {
+            return Err(ApiError::Precondition(
+                "this coordinator has no TLS, so that nobody has a name that could be denied; set tls_certificate, \
+                 tls_key and tls_ca (`fovea certs init` makes the files)"
+                    .into(),
+            ));
+        };
+        Identity::new(tls.identity().cluster(), Role::Worker, name)
+            .map_err(|error| ApiError::invalid("name", error))
     }
 }
 

@@ -9,7 +9,9 @@ mod checkpoints;
 mod cluster;
 mod datasets;
 mod file_state;
+mod identity;
 mod runs;
+mod tokens;
 mod transfer;
 mod verification;
 mod weights;
@@ -18,11 +20,12 @@ mod workers;
 use std::sync::Arc;
 
 use fovea_core::ids::RunId;
+use fovea_security::Tls;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::access::Caller;
+use crate::access::{Caller, Registry, Signer};
 use crate::catalogue::Datasets;
 use crate::catalogue::weights::Weights;
 use crate::clock::Clock;
@@ -37,7 +40,9 @@ pub(crate) use admin::AdminService;
 pub(crate) use checkpoints::CheckpointsService;
 pub(crate) use cluster::ClusterService;
 pub(crate) use datasets::DatasetsService;
+pub(crate) use identity::IdentityService;
 pub(crate) use runs::RunsService;
+pub(crate) use tokens::TokensService;
 pub(crate) use weights::WeightsService;
 pub(crate) use workers::WorkersService;
 
@@ -45,6 +50,12 @@ pub(crate) use workers::WorkersService;
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub config: Arc<Config>,
+    /// None without TLS.
+    pub tls: Option<Tls>,
+    /// Tokens, and who is denied.
+    pub registry: Registry,
+    /// Signs certificates of workers that join, if it may.
+    pub signer: Option<Signer>,
     /// That of the actors.
     pub clock: Clock,
     pub runs: Directory,

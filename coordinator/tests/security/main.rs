@@ -5,8 +5,11 @@ mod common;
 
 mod certificates;
 mod crowds;
+mod denied;
+mod joining;
 mod log;
 mod openssl;
 mod pki;
 mod roles;
 mod roles_of_workers;
+mod tokens;

@@ -45,7 +45,9 @@ fn s_client(address: &str, more: &[&str], files: Option<&TlsFiles>) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn openssl_gets_in_with_a_certificate_and_tls_1_3_only() {
     let pki = Pki::new("eyes");
-    let server = pki.server(|config| config.handshake_timeout_s = 2).await;
+    let server = pki
+        .server(|config| (config.handshake_timeout_s, config.tokens) = (2, false))
+        .await;
     let files = pki.issue(Role::Viewer, "ann", 9);
     let ask = |more: &'static [&'static str], files: Option<TlsFiles>| {
         let address = server.address.clone();

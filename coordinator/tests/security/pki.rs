@@ -23,6 +23,7 @@ impl Pki {
         let folder = tempfile::tempdir().unwrap();
         let (authority, pair) = Authority::create(cluster, OffsetDateTime::now_utc()).unwrap();
         write_public(&folder.path().join("ca.pem"), &pair.certificate).unwrap();
+        write_private(&folder.path().join("ca.key"), &pair.key).unwrap();
         Self {
             cluster,
             folder,
@@ -32,6 +33,10 @@ impl Pki {
 
     pub fn path(&self) -> &Path {
         self.folder.path()
+    }
+
+    pub fn ca_key(&self) -> PathBuf {
+        self.path().join("ca.key")
     }
 
     pub fn ca(&self) -> PathBuf {

@@ -42,14 +42,14 @@ async fn people_do_what_their_roles_allow() {
     refused(
         denied,
         Code::PermissionDenied,
-        "vic (viewer) may not do this: it needs a certificate of a submitter",
+        "vic (viewer) may not do this: it needs a certificate or a token of a submitter",
     );
     let mut datasets = DatasetsClient::new(viewer.clone());
     let denied = datasets.fetch_pack(pb::FetchPackRequest::default()).await;
     refused(
         denied,
         Code::PermissionDenied,
-        "it needs a certificate of a worker",
+        "it needs a certificate or a token of a worker",
     );
 
     // Neither does a worker submit, nor another coordinator do anything.
@@ -98,13 +98,17 @@ async fn people_do_what_their_roles_allow() {
     refused(
         verify.map(drop),
         denied,
-        "it needs a certificate of an admin",
+        "it needs a certificate or a token of an admin",
     );
     let removal = pb::DeleteDatasetRequest {
         dataset: "tiny".into(),
     };
     let removal = DatasetsClient::new(bob.clone()).delete(removal).await;
-    refused(removal, denied, "it needs a certificate of an admin");
+    refused(
+        removal,
+        denied,
+        "it needs a certificate or a token of an admin",
+    );
     // Its owner pauses it, an admin resumes it, and its owner cancels and removes it.
     runs(&ann).pause(pause()).await.unwrap();
     server.runs().resume(resume()).await.unwrap();

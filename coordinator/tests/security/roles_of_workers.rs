@@ -33,7 +33,7 @@ async fn a_worker_speaks_in_its_own_name_only() {
     refused(
         person.map(drop),
         Code::PermissionDenied,
-        "it needs a certificate of a worker",
+        "it needs a certificate or a token of a worker",
     );
 
     // A slice in another's name is refused, and in its own taken.

@@ -1,4 +1,4 @@
-//! `make soak FAULTS=n`: disturbs runs at random and prints one JSON line.
+//! `make soak FAULTS=n`: disturbs runs at random, with TLS unless `plain` is given, and prints one JSON line.
 //!
 //! Needs root, iproute2 and util-linux: no kind of fault is left out. The exit code is 1 if a run's bits or ledger differ, a
 //! checkpoint is lost, a kind of fault could not be injected, or something is left over.
@@ -8,13 +8,15 @@ use std::path::PathBuf;
 use fovea_tests::chaos::{ChaosOptions, Kind, run_chaos};
 
 fn main() {
-    let numbers: Result<Vec<u64>, _> = std::env::args().skip(1).map(|a| a.parse()).collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let secure = arguments.pop_if(|last| last == "plain").is_none();
+    let numbers: Result<Vec<u64>, _> = arguments.iter().map(|text| text.parse()).collect();
     let (faults, seed) = match numbers.as_deref() {
         Ok([]) => (200, 1),
         Ok([faults]) => (*faults, 1),
         Ok([faults, seed]) => (*faults, *seed),
         Ok(_) | Err(_) => {
-            eprintln!("usage: fovea-soak [FAULTS [SEED]]");
+            eprintln!("usage: fovea-soak [FAULTS [SEED]] [plain]");
             std::process::exit(2)
         }
     };
@@ -28,6 +30,7 @@ fn main() {
         kinds: Kind::ALL.to_vec(),
         workers: 4,
         epochs: 30,
+        secure,
     };
     let report = run_chaos(dir, &options);
     println!(

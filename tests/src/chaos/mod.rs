@@ -43,6 +43,8 @@ pub struct ChaosOptions {
     pub workers: usize,
     /// Epochs of each run.
     pub epochs: u32,
+    /// With TLS, and a certificate for each worker.
+    pub secure: bool,
 }
 
 /// Patients of two images each; three quarters of them are trained on.
@@ -98,7 +100,7 @@ async fn run(dir: &Path, options: ChaosOptions, net: Option<&Partition>) -> Repo
     let unprivileged = options.kinds.iter().any(|kind| kind.needs_root());
     let mut chaos = Chaos {
         random: random::stream("chaos", &[options.seed]),
-        nodes: Nodes::start(&folder, options.workers, net, unprivileged),
+        nodes: Nodes::start(&folder, &options, net, unprivileged),
         disk,
         folder,
         expected,
@@ -122,7 +124,12 @@ async fn undisturbed(
 ) -> BTreeMap<String, Vec<u8>> {
     let folder = dir.join("undisturbed");
     std::fs::create_dir_all(&folder).expect("a folder can be made");
-    let nodes = Nodes::start(&folder, 1, None, false);
+    let alone = ChaosOptions {
+        workers: 1,
+        secure: false,
+        ..options.clone()
+    };
+    let nodes = Nodes::start(&folder, &alone, None, false);
     nodes.add_dataset(dataset);
     let client = nodes.client().await;
     let run = client

@@ -7,12 +7,15 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use fovea_client::Client;
+use fovea_client::credentials::Credentials;
 use fovea_proto::pb;
 use fovea_proto::pb::checkpoints_client::CheckpointsClient;
 use fovea_proto::pb::runs_client::RunsClient;
+use fovea_security::{Role, Tls};
 use tonic::transport::Channel;
 
-use super::Report;
+use super::{ChaosOptions, Report};
+use crate::certificates::{Certificates, environment};
 use crate::faults::{Partition, inspect, packs_below};
 use crate::launch::{self, CoordinatorOptions, Started};
 use crate::process::{Process, binary};
@@ -26,6 +29,8 @@ pub struct Nodes<'a> {
     net: Option<&'a Partition>,
     mark: String,
     options: CoordinatorOptions,
+    /// None without TLS.
+    certificates: Option<Certificates>,
     /// The coordinator; replaced by a restart.
     pub coordinator: Process,
     /// By place.
@@ -37,7 +42,7 @@ impl<'a> Nodes<'a> {
     /// Starts all of them below `dir`, the coordinator as `nobody` if it is to be `unprivileged`.
     pub fn start(
         dir: &Path,
-        workers: usize,
+        chaos: &ChaosOptions,
         net: Option<&'a Partition>,
         unprivileged: bool,
     ) -> Self {
@@ -48,10 +53,22 @@ impl<'a> Nodes<'a> {
             options.listen = format!("{}:7070", net.address(0));
         }
         options.unprivileged = unprivileged;
-        options.environment = vec![
-            ("FOVEA_ALLOW_INSECURE".into(), "true".into()),
-            (MARK.into(), mark.clone()),
-        ];
+        options.environment = vec![(MARK.into(), mark.clone())];
+        let certificates = chaos
+            .secure
+            .then(|| Certificates::create(dir.join("certificates")));
+        match &certificates {
+            Some(made) => {
+                let files = made.coordinator();
+                if unprivileged {
+                    options.own(&files.key);
+                }
+                options.environment.extend(environment(&files));
+            }
+            None => options
+                .environment
+                .push(("FOVEA_ALLOW_INSECURE".into(), "true".into())),
+        }
         let (coordinator, address) = options.start("coordinator-0.log");
         options.listen = address;
         let mut nodes = Self {
@@ -59,11 +76,12 @@ impl<'a> Nodes<'a> {
             net,
             mark,
             options,
+            certificates,
             coordinator,
-            workers: (0..workers).map(|_| None).collect(),
+            workers: (0..chaos.workers).map(|_| None).collect(),
             started: 0,
         };
-        for place in 0..workers {
+        for place in 0..chaos.workers {
             nodes.start_worker(place);
         }
         nodes
@@ -79,8 +97,12 @@ impl<'a> Nodes<'a> {
         self.started += 1;
         let number = self.started;
         let name = format!("w{place}");
-        let mut command = launch::worker(&self.dir, &self.options.listen, &name);
+        let program = binary("fovea-worker");
+        let mut command = launch::worker_on("cpu", &program, &self.dir, &self.url(), &name);
         command.env(MARK, &self.mark);
+        if let Some(made) = &self.certificates {
+            command.envs(environment(&made.member(Role::Worker, &name)));
+        }
         if let Some(net) = self.net {
             let listen = format!("{}:0", net.address(place + 1));
             command.args(["--listen", &listen]);
@@ -130,12 +152,30 @@ impl<'a> Nodes<'a> {
             .collect()
     }
 
+    /// The coordinator's address with its scheme.
+    fn url(&self) -> String {
+        let scheme = if self.certificates.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://{}", self.options.listen)
+    }
+
+    /// An admin's certificate, with TLS.
+    fn admin(&self) -> Option<Tls> {
+        self.certificates.as_ref().map(Certificates::admin_tls)
+    }
+
     /// Connects, and waits for the coordinator to answer.
     pub async fn client(&self) -> Client {
         let end = Instant::now() + Duration::from_secs(30);
+        let credentials = match self.admin() {
+            Some(tls) => Credentials::Certificate(tls),
+            None => Credentials::Nothing,
+        };
         loop {
-            let address = format!("http://{}", self.options.listen);
-            match Client::connect(&address, Duration::from_secs(5)).await {
+            match Client::connect_as(&self.url(), &credentials, Duration::from_secs(5)).await {
                 Ok(client) => return client,
                 Err(error) => assert!(Instant::now() < end, "{error}\n{}", self.coordinator.log()),
             }
@@ -144,7 +184,8 @@ impl<'a> Nodes<'a> {
     }
 
     async fn channel(&self) -> Channel {
-        let connected = fovea_proto::connect(&self.options.listen, Duration::from_secs(30)).await;
+        let (tls, patience) = (self.admin(), Duration::from_secs(30));
+        let connected = fovea_proto::connect_with(&self.url(), tls.as_ref(), patience).await;
         connected.unwrap_or_else(|e| panic!("{e}\n{}", self.coordinator.log()))
     }
 
@@ -176,7 +217,12 @@ impl<'a> Nodes<'a> {
     /// Uploads a prepared dataset.
     pub fn add_dataset(&self, folder: &Path) {
         let output = Command::new(binary("fovea"))
-            .args(["--coordinator", &format!("http://{}", self.options.listen)])
+            .args(["--coordinator", &self.url()])
+            .envs(
+                self.certificates
+                    .iter()
+                    .flat_map(|made| environment(&made.admin())),
+            )
             .args(["dataset", "add"])
             .arg(folder)
             .output()

@@ -156,6 +156,8 @@ fn compose_survives_kills_and_cuts_and_the_weights_stay() {
     let dir = tempfile::tempdir().expect("a folder can be made");
     let docker = Docker::start(dir.path(), free_port());
     build(&docker);
+    // Nothing is built from it here, but Compose 1.29 wants to see the folder for some of its commands.
+    std::fs::create_dir_all(root().join("target/image")).expect("a folder can be made");
     let up = ["up", "--detach", "--no-build", "--scale", "worker=3"];
     must(&mut docker.compose(&up));
     let address = format!("http://127.0.0.1:{}", docker.port);

@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::debug;
 
 use super::{Context, peer, transfer};
-use crate::access::caller;
+use crate::access::{Caller, caller};
 use crate::cluster::{LastHeard, Request as ClusterRequest, SessionId};
 use crate::error::ApiError;
 use crate::messages::{CoordinatorMessage, Hello};
@@ -69,7 +69,7 @@ impl Workers for WorkersService {
         // that the cluster knows must have somebody who reports its end.
         self.0
             .tasks
-            .spawn(listen(context, hello, stream, outbox, joined));
+            .spawn(listen(context, caller, hello, stream, outbox, joined));
         joining.await.map_err(|_| ApiError::ShuttingDown)??;
         let welcome = pb::Welcome {
             heartbeat_ms: self.0.config.heartbeat_ms,
@@ -100,6 +100,7 @@ impl Workers for WorkersService {
 /// Lets a worker join, listens to it until its session ends, and reports the end.
 async fn listen(
     context: Context,
+    caller: Caller,
     hello: Hello,
     stream: Streaming<pb::WorkerMessage>,
     outbox: mpsc::Sender<CoordinatorMessage>,
@@ -128,6 +129,7 @@ async fn listen(
     let end = tokio::select! {
         // The cluster ended it and has sent the reason.
         () = over.cancelled() => return,
+        reason = context.registry.until_denied(caller.identity.as_deref()) => ApiError::Denied(reason),
         end = relay(&context, session, stream, &outbox, &heard) => end,
     };
     // The cluster first, so that its reason is this one and not what the worker does about it.

@@ -1,5 +1,7 @@
 //! Handshakes over real sockets: who gets in, and what the others read.
 
+mod pinned;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration as Wait;
@@ -81,7 +83,10 @@ fn now() -> OffsetDateTime {
 async fn meet(
     server: Arc<rustls::ServerConfig>,
     client: Arc<rustls::ClientConfig>,
-) -> (Result<Identity, Refusal>, Result<Identity, Refusal>) {
+) -> (
+    Result<Option<Identity>, Refusal>,
+    Result<Option<Identity>, Refusal>,
+) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let serve = async {
@@ -97,7 +102,7 @@ async fn meet(
         let stream = TcpStream::connect(address).await.unwrap();
         let begun = begin(stream, client, "127.0.0.1", PATIENCE).await?;
         let connection = begun.get_ref().get_ref().1;
-        Ok(peer_identity(connection.peer_certificates()).unwrap())
+        Ok(peer_identity(connection.peer_certificates()))
     };
     tokio::time::timeout(PATIENCE, async { tokio::join!(serve, call) })
         .await
@@ -117,13 +122,13 @@ async fn members_of_a_cluster_know_each_other_by_name() {
             member.client_config(Expected::coordinator(), PROTOCOLS),
         )
         .await;
-        assert_eq!(client.unwrap(), member.identity());
-        assert_eq!(server.unwrap(), coordinator.identity());
+        assert_eq!(client.unwrap(), Some(member.identity()));
+        assert_eq!(server.unwrap(), Some(coordinator.identity()));
     }
 }
 
 /// Asserts that an end was refused with a text in which all of `named` are.
-fn refused(end: Result<Identity, Refusal>, named: &[&str]) {
+fn refused(end: Result<Option<Identity>, Refusal>, named: &[&str]) {
     let text = end.unwrap_err().by("PEER");
     for part in named {
         assert!(text.contains(part), "{part}: {text}");
@@ -376,7 +381,9 @@ fn a_request_gets_the_identity_that_the_authority_chooses_and_nothing_else() {
     assert_eq!(member.identity(), identity);
     assert!(!member.certificate().is_ca);
 
-    let (mut request, _) = authority::request().unwrap();
+    let path = cluster.folder.path().join("new.key");
+    write_private(&path, &authority::key().unwrap()).unwrap();
+    let mut request = authority::request_for(&path).unwrap();
     let sign = |request: &[u8]| {
         let options = Options::default();
         cluster

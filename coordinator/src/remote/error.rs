@@ -256,6 +256,13 @@ impl RemoteError {
             }
             _ => {}
         }
+        if answer.beyond_end {
+            return Self::Damaged {
+                store,
+                object: object.to_owned(),
+                problem: "it is shorter than its manifest says; nothing was stored".to_owned(),
+            };
+        }
         match error {
             Cause::NotFound { .. } => Self::Missing {
                 store,
@@ -291,6 +298,8 @@ struct Answer {
     tls: bool,
     credentials: bool,
     decode: bool,
+    /// The range that was to be read begins after the object's end.
+    beyond_end: bool,
     /// The innermost error.
     root: String,
 }
@@ -312,6 +321,9 @@ impl Answer {
                 && !all.contains("status code: 5"),
             ..Self::default()
         };
+        answer.beyond_end = answer.code == "InvalidRange"
+            || answer.status == Some(416)
+            || all.contains("Wanted range starting at");
         let mut next: Option<&dyn Error> = Some(error);
         while let Some(error) = next {
             let text = error.to_string();
@@ -409,6 +421,10 @@ mod tests {
             (
                 generic("Received redirect without LOCATION, this normally indicates an incorrectly configured region".into()),
                 "correct store_region",
+            ),
+            (
+                generic(status(416, "InvalidRange", "")),
+                "shorter than its manifest",
             ),
             (generic(status(507, "XMinioStorageFull", "")), "is full"),
             (generic(status(503, "SlowDown", "Please reduce")), "is away (SlowDown: Please reduce)"),

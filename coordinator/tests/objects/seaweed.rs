@@ -120,12 +120,24 @@ impl Seaweed {
         .await;
     }
 
-    /// What they may not do any more.
-    pub async fn forbid(&self, actions: &str) {
-        self.shell(&format!(
-            "s3.configure -user=fovea -buckets={BUCKET} -actions={actions} -delete -apply"
-        ))
-        .await;
+    /// Takes the right to write away; returns when the server does so.
+    pub async fn forbid_writing(&self) {
+        let (client, probe) = (self.client(), Key::from("probe"));
+        let command =
+            format!("s3.configure -user=fovea -buckets={BUCKET} -actions=Write -delete -apply");
+        let refused = async {
+            loop {
+                self.shell(&command).await;
+                // It takes its time to notice, and now and then does not at all.
+                for _ in 0..50 {
+                    if client.put(&probe, "x".into()).await.is_err() {
+                        return;
+                    }
+                    tokio::time::sleep(POLL * 10).await;
+                }
+            }
+        };
+        super::common::soon("the refusal", refused).await;
     }
 
     /// Does a command of its administration, trying again until its parts have found one another.
@@ -193,7 +205,7 @@ impl Seaweed {
         let mut keys = Vec::new();
         while let Some(object) = listed.next().await {
             let key = object.unwrap().location.to_string();
-            keys.push(key.strip_prefix("cluster/").expect("the prefix").to_owned());
+            keys.extend(key.strip_prefix("cluster/").map(str::to_owned));
         }
         keys.sort();
         keys

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::ids::RunId;
 use fovea_core::run::Run;
 use fovea_security::Tls;
@@ -27,7 +26,7 @@ use crate::directory::Directory;
 use crate::housekeeping;
 use crate::journal::{Journal, JournalError, Recovered};
 use crate::net::Limits;
-use crate::remote::{self, Item, REMOTE, Remote, Stores};
+use crate::remote::{self, Item, Listed, REMOTE, Remote, Stores};
 use crate::run::RunContext;
 use crate::serve_error::ServeError;
 use crate::services::Context;
@@ -59,7 +58,7 @@ pub(crate) struct Opened {
     weights: WeightsStore,
     weights_catalogue: WeightsCatalogue,
     /// The object store, and what it is to hold.
-    remote: Option<(remote::Opened, Vec<(Item, Option<CheckpointInfo>)>)>,
+    remote: Option<(remote::Opened, Listed)>,
     registry: Registry,
     dir: DataDir,
 }
@@ -363,9 +362,7 @@ async fn listed_checkpoints(journal: &Journal) -> Result<usize, JournalError> {
 }
 
 /// The checkpoints that the runs in the journal list.
-async fn listed_items(
-    journal: &Journal,
-) -> Result<Vec<(Item, Option<CheckpointInfo>)>, JournalError> {
+async fn listed_items(journal: &Journal) -> Result<Listed, JournalError> {
     let (mut listed, mut before) = (Vec::new(), u64::MAX);
     loop {
         let page = journal.runs_before(before, PAGE).await?;

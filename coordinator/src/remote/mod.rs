@@ -62,6 +62,9 @@ pub(crate) struct Stores {
     pub weights: WeightsStore,
 }
 
+/// What is to be in the bucket, with what the journal says of checkpoints.
+pub(crate) type Listed = Vec<(Item, Option<CheckpointInfo>)>;
+
 /// What is known of the object store at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct View {
@@ -82,7 +85,7 @@ pub(crate) struct View {
 enum Command {
     Want {
         item: Item,
-        info: Option<CheckpointInfo>,
+        info: Option<Box<CheckpointInfo>>,
         fresh: bool,
     },
     Remove {
@@ -141,6 +144,7 @@ impl Remote {
     fn want(&self, item: Item, info: Option<CheckpointInfo>, fresh: bool) {
         if let Some(inner) = &self.inner {
             // The mirror ends only with the coordinator; the next start wants it again.
+            let info = info.map(Box::new);
             let _ = inner.commands.send(Command::Want { item, info, fresh });
         }
     }

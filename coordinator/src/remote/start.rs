@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::ids::RunId;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -21,7 +20,7 @@ use super::plan::{Pauses, Plan};
 use super::state::State;
 use super::task::{Connected, Start, Task, connect};
 use super::upload::{PART, Recorder, Uploader};
-use super::{Inner, Remote, Stores, View, s3};
+use super::{Inner, Listed, Remote, Stores, View, s3};
 use crate::clock::Clock;
 
 /// How long a start waits for the object store: the first, and one that can do without.
@@ -115,7 +114,7 @@ impl Opened {
     pub(crate) fn start(
         self,
         stores: Stores,
-        wanted: Vec<(Item, Option<CheckpointInfo>)>,
+        wanted: Listed,
         clock: Clock,
         closing: CancellationToken,
     ) -> (Remote, Vec<JoinHandle<()>>) {
@@ -125,7 +124,7 @@ impl Opened {
     pub(super) fn start_with(
         self,
         stores: Stores,
-        wanted: Vec<(Item, Option<CheckpointInfo>)>,
+        wanted: Listed,
         clock: Clock,
         closing: CancellationToken,
         part_bytes: u64,

@@ -209,7 +209,9 @@ impl Task {
 
     async fn command(&mut self, command: Command) {
         match command {
-            Command::Want { item, info, fresh } => self.start.plan.want(item, info, fresh),
+            Command::Want { item, info, fresh } => {
+                self.start.plan.want(item, info.map(|info| *info), fresh);
+            }
             Command::Remove { items, reply } => {
                 for item in &items {
                     if self.busy.as_ref().is_some_and(|busy| covers(item, busy)) {

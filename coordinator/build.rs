@@ -7,5 +7,5 @@ use requires::Need;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    requires::emit(&[Need::Mount, Need::Root, Need::Openssl]);
+    requires::emit(&[Need::Mount, Need::Root, Need::Openssl, Need::S3]);
 }

@@ -19,6 +19,7 @@
 //! | `mount`  | a tmpfs can be mounted (root, and not a container without rights) |
 //! | `root`   | the tests run as root, with `setpriv` of util-linux               |
 //! | `manifests` | .deploy-tools (`make deploy-tools`) and systemd-analyze, for the files of deploy/ |
+//! | `s3`     | .s3-server (`make s3-server`): SeaweedFS, for the object store    |
 //! | `gpu`    | an NVIDIA GPU with its driver                                     |
 //! | `avx2`   | a processor with AVX2                                             |
 //! | `openssl` | the command `openssl`, another implementation of TLS           |
@@ -39,6 +40,7 @@ pub enum Need {
     Mount,
     Root,
     Manifests,
+    S3,
     Gpu,
     Avx2,
     NoAmx,
@@ -46,12 +48,13 @@ pub enum Need {
 }
 
 impl Need {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Shared,
         Self::Netns,
         Self::Mount,
         Self::Root,
         Self::Manifests,
+        Self::S3,
         Self::Gpu,
         Self::Avx2,
         Self::NoAmx,
@@ -65,6 +68,7 @@ impl Need {
             Self::Mount => "mount",
             Self::Root => "root",
             Self::Manifests => "manifests",
+            Self::S3 => "s3",
             Self::Gpu => "gpu",
             Self::Avx2 => "avx2",
             Self::NoAmx => "noamx",
@@ -90,6 +94,7 @@ impl Need {
             }
             Self::Root => succeeds("setpriv", &["--reuid", "65534", "--clear-groups", "true"]),
             Self::Manifests => tools().is_file() && succeeds("systemd-analyze", &["--version"]),
+            Self::S3 => s3_server().is_file(),
             Self::Gpu => succeeds("nvidia-smi", &["-L"]),
             Self::Openssl => succeeds("openssl", &["version"]),
             #[cfg(target_arch = "x86_64")]
@@ -144,6 +149,9 @@ pub fn emit(needs: &[Need]) {
         if there && *need == Need::Manifests {
             println!("cargo::rerun-if-changed={}", tools().display());
         }
+        if there && *need == Need::S3 {
+            println!("cargo::rerun-if-changed={}", s3_server().display());
+        }
     }
 }
 
@@ -151,6 +159,12 @@ pub fn emit(needs: &[Need]) {
 fn tools() -> PathBuf {
     let crate_folder = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
     Path::new(&crate_folder).join("../.deploy-tools/stamp")
+}
+
+/// Written when the server for the tests of the object store is there.
+fn s3_server() -> PathBuf {
+    let crate_folder = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    Path::new(&crate_folder).join("../.s3-server/stamp")
 }
 
 /// The folder beside the repository; build scripts run in their crate's folder, one below the repository's.

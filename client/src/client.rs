@@ -20,8 +20,8 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::credentials::{Bearer, Credentials};
 use crate::error::Error;
 use crate::view::{
-    AuditInfo, DatasetInfo, Removed, RunInfo, StoreReport, VerifiedCheckpoint, WeightsInfo,
-    WorkerInfo,
+    AuditInfo, DatasetInfo, Removed, RunInfo, StoreReport, StoredCheckpoints, VerifiedCheckpoint,
+    WeightsInfo, WorkerInfo,
 };
 
 /// Longest time for one answer. Streams are not bound by it: keep-alive pings detect a dead peer.
@@ -98,6 +98,12 @@ impl Client {
 
     /// All runs, newest first.
     pub async fn runs(&self) -> Result<Vec<RunInfo>, Error> {
+        let (runs, _) = self.runs_and_store().await?;
+        Ok(runs)
+    }
+
+    /// The same, with what is wrong with the coordinator's object store; empty if nothing is known to be.
+    pub async fn runs_and_store(&self) -> Result<(Vec<RunInfo>, String), Error> {
         let mut runs = Vec::new();
         let mut page_token = String::new();
         loop {
@@ -105,13 +111,17 @@ impl Client {
                 page_size: PAGE,
                 page_token,
             };
-            let page = self.answer(self.runs_client().list(request)).await?;
-            for run in page.runs {
+            let pb::ListRunsResponse {
+                runs: page,
+                next_page_token,
+                store_problem,
+            } = self.answer(self.runs_client().list(request)).await?;
+            for run in page {
                 runs.push(run.try_into()?);
             }
-            page_token = page.next_page_token;
+            page_token = next_page_token;
             if page_token.is_empty() {
-                return Ok(runs);
+                return Ok((runs, store_problem));
             }
         }
     }
@@ -164,17 +174,18 @@ impl Client {
 
     /// The stored checkpoints of a run, by step.
     pub async fn checkpoints(&self, run_id: &str) -> Result<Vec<CheckpointInfo>, Error> {
+        let stored = self.stored_checkpoints(run_id).await?;
+        let infos = stored.checkpoints.into_iter().map(|(info, _)| info);
+        Ok(infos.collect())
+    }
+
+    /// The same, with where they are.
+    pub async fn stored_checkpoints(&self, run_id: &str) -> Result<StoredCheckpoints, Error> {
         let request = pb::ListCheckpointsRequest {
             run_id: run_id.into(),
         };
         let reply = self.answer(self.checkpoints_client().list(request)).await?;
-        let mut checkpoints = reply
-            .checkpoints
-            .into_iter()
-            .map(CheckpointInfo::try_from)
-            .collect::<Result<Vec<_>, _>>()?;
-        checkpoints.sort_by_key(|c| c.step);
-        Ok(checkpoints)
+        reply.try_into()
     }
 
     /// Has the coordinator verify the checkpoint of that step, or all of the run; by step.

@@ -16,7 +16,8 @@ use serde::Serialize;
 use crate::error::Error;
 pub use access::{DeniedInfo, IdentityInfo, TokenInfo};
 pub use store::{
-    FileState, Removed, StoreProblem, StoreProgress, StoreReport, StoreSummary, VerifiedCheckpoint,
+    FileState, Place, Removed, StoreProblem, StoreProgress, StoreReport, StoreSummary,
+    StoredCheckpoints, VerifiedCheckpoint,
 };
 pub use weights::{IgnoredInfo, LayerInfo, WeightsInfo};
 pub use workers::{LeftOutInfo, WorkerInfo, WorkerState};

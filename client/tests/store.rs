@@ -245,6 +245,7 @@ fn summary(problems: u32) -> Result<pb::VerifyStoreEvent, Status> {
         weights: 1,
         checkpoints: 3,
         packs: 14,
+        objects: 0,
         read_bytes: 2_000_000_000,
         problems,
     }))

@@ -9,8 +9,8 @@ use fovea_service::ops::HealthError;
 use fovea_service::{LogFormat, VERSION};
 
 /// Options of the program. Exit codes: 0 stopped as asked; 1 other failures; 2 the command line, the
-/// configuration or the certificate; 3 the address cannot be listened on; 4 the data folder cannot be used, or
-/// another coordinator has it; 5 stopped by force: by a second signal, or because the stop took too
+/// configuration or the certificate; 3 the address cannot be listened on; 4 the data folder or the object store
+/// cannot be used, or another coordinator or cluster has it; 5 stopped by force: by a second signal, or because the stop took too
 /// long.
 #[derive(Debug, Parser)]
 #[command(
@@ -30,6 +30,9 @@ pub struct Args {
     /// Folder for the journal, datasets and checkpoints
     #[arg(long, value_name = "DIR")]
     data_dir: Option<String>,
+    /// Object store that gets a copy of checkpoints, datasets and weights: s3://BUCKET/PREFIX
+    #[arg(long, value_name = "URL")]
+    store: Option<String>,
     /// What a request to stop does about runs under way: checkpoint (they are stopped, and go on
     /// after the next start) or hand-over (their workers train on meanwhile)
     #[arg(long, value_name = "WHAT")]
@@ -93,12 +96,15 @@ SIGTERM, SIGINT, SIGHUP, SIGUSR1 or SIGUSR2 checkpoints the runs and stops, or w
 \"hand-over\" leaves them to their workers and stops within 2 s; a second one quits at once. Under
 nohup, SIGHUP is ignored.
 
+An object store (store, store_endpoint, store_region) takes its credentials from the environment (AWS_ACCESS_KEY_ID,
+AWS_SECRET_ACCESS_KEY), a web identity, or the role of the machine, never from the configuration.
+
 Exit codes:
   0  stopped as asked
   1  any other failure
   2  bad command line, configuration or certificate
   3  cannot listen on the address
-  4  the data folder cannot be used, or another coordinator uses it
+  4  the data folder or the object store cannot be used, or another coordinator or cluster uses it
   5  stopped by force: a second signal, or the stop took too long";
 
 impl Args {
@@ -111,6 +117,7 @@ impl Args {
         [
             ("listen", self.listen.clone()),
             ("data_dir", self.data_dir.clone()),
+            ("store", self.store.clone()),
             ("on_stop", self.on_stop.map(|on_stop| on_stop.to_string())),
             ("tls_certificate", self.tls_certificate.clone()),
             ("tls_key", self.tls_key.clone()),

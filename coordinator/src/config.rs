@@ -9,6 +9,7 @@ use fovea_service::{ConfigError, LogFormat, ops};
 use serde::{Deserialize, Serialize};
 
 use crate::net::Deadlines;
+use crate::remote::{Location, redact};
 use crate::stop::{OnStop, StopLimits};
 
 /// All that can be configured. Layers: defaults < file < FOVEA_* < flags.
@@ -19,6 +20,16 @@ pub struct Config {
     pub listen: String,
     /// Folder for the journal, datasets, weights and checkpoints.
     pub data_dir: PathBuf,
+    /// Object store that gets a copy of checkpoints, datasets and weights, `s3://BUCKET/PREFIX`; empty: none.
+    #[serde(serialize_with = "redacted")]
+    pub store: String,
+    /// Where its service is, `https://HOST:PORT`; empty: AWS.
+    #[serde(serialize_with = "redacted")]
+    pub store_endpoint: String,
+    /// Its region; empty: AWS_REGION, or us-east-1.
+    pub store_region: String,
+    /// Allows an endpoint without TLS.
+    pub store_allow_http: bool,
     /// The coordinator's certificate (PEM); empty: no TLS.
     pub tls_certificate: PathBuf,
     /// The certificate's private key (PEM, mode 0600).
@@ -94,6 +105,10 @@ impl Default for Config {
         Self {
             listen: "127.0.0.1:7070".into(),
             data_dir: "fovea-data".into(),
+            store: String::new(),
+            store_endpoint: String::new(),
+            store_region: String::new(),
+            store_allow_http: false,
             tls_certificate: PathBuf::new(),
             tls_key: PathBuf::new(),
             tls_ca: PathBuf::new(),
@@ -140,6 +155,7 @@ impl Config {
         let bad = |message: String| Err(ConfigError::Value(message));
         self.ops_address()?;
         let tls = self.tls_files()?;
+        self.object_store()?;
         let signs = !self.tls_ca_key.as_os_str().is_empty();
         if signs && tls.is_none() {
             return bad(
@@ -268,6 +284,22 @@ impl Config {
             .map_err(ConfigError::Value)
     }
 
+    /// Where the object store is; None: there is none.
+    ///
+    /// # Errors
+    /// One of the keys `store...` has an impossible value.
+    pub(crate) fn object_store(&self) -> Result<Option<Location>, ConfigError> {
+        let Self {
+            store,
+            store_endpoint,
+            store_region,
+            store_allow_http,
+            ..
+        } = self;
+        Location::from_keys(store, store_endpoint, store_region, *store_allow_http)
+            .map_err(ConfigError::Value)
+    }
+
     /// How long the parts of a stop may take.
     pub fn stop_limits(&self) -> StopLimits {
         self.on_stop
@@ -295,6 +327,11 @@ impl Config {
     }
 }
 
+/// A URL without what may be a secret in it: the configuration is shown to people (`--dump-config`).
+fn redacted<S: serde::Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&redact(url))
+}
+
 fn range(key: &str, value: u64, low: u64, high: u64) -> Result<(), ConfigError> {
     if (low..=high).contains(&value) {
         return Ok(());
@@ -311,7 +348,10 @@ mod tests {
     #[test]
     fn impossible_values_are_refused_by_name() {
         type Change = fn(&mut Config);
-        let cases: [(Change, &str); 15] = [
+        let cases: [(Change, &str); 18] = [
+            (|c| c.store = "/srv".into(), "store is \"/srv\""),
+            (|c| c.store_region = "eu".into(), "store_region is set"),
+            (|c| c.store_allow_http = true, "store_allow_http is set"),
             (|c| c.tls_key = "k".into(), "tls_certificate and tls_ca"),
             (|c| c.tls_ca_key = "k".into(), "tls_ca_key is set, and"),
             (|c| c.ops_listen = "9090".into(), "ops_listen is \"9090\""),
@@ -337,6 +377,21 @@ mod tests {
             let error = config.validate().unwrap_err().to_string();
             assert!(error.contains(named), "{error}");
         }
+    }
+
+    #[test]
+    fn no_secret_is_shown() {
+        let config = Config {
+            store: "s3://AKIA:hunter2@bucket/x".into(),
+            store_endpoint: "https://u:hunter2@host".into(),
+            ..Config::default()
+        };
+        let shown = toml::to_string(&config).unwrap();
+        assert!(shown.contains("s3://***@bucket/x"), "{shown}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+        let error = config.validate().unwrap_err().to_string();
+        assert!(error.contains("AWS_ACCESS_KEY_ID"), "{error}");
+        assert!(!error.contains("hunter2"), "{error}");
     }
 
     #[test]

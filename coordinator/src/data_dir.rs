@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/lock             held by the one coordinator that uses DIR
 //! DIR/journal.db       runs, datasets, ledger (`journal`)
+//! DIR/remote.json      what is under way at the object store (`remote`)
 //! DIR/datasets/        prepared datasets, by digest (`store`)
 //! DIR/weights/         weights that runs start from, by digest (`store`)
 //! DIR/checkpoints/     checkpoints, by run (`store`)
@@ -166,6 +167,11 @@ impl DataDir {
     /// The weights store's folder.
     pub(crate) fn weights(&self) -> PathBuf {
         self.root.join("weights")
+    }
+
+    /// What is under way at the object store.
+    pub(crate) fn remote(&self) -> PathBuf {
+        self.root.join("remote.json")
     }
 
     pub(crate) fn checkpoints(&self) -> PathBuf {

@@ -16,6 +16,7 @@
 //! - `run`: one actor for each live run; `fovea_core::run` decides, it carries out
 //! - `catalogue`: the datasets, one actor; `directory`: finding a run, live or ended
 //! - `journal`: what was promised, one thread; `store`: the only code that touches checkpoint and dataset files
+//! - `remote`: the object store, which has a copy of what the stores hold
 //! - `backup`: copies of the journal for people, and their restoration
 //! - `startup`, `server`: the coordinator's life; `stop`: how it ends; `housekeeping`: free room, trash
 //!
@@ -38,6 +39,7 @@ mod housekeeping;
 mod journal;
 mod messages;
 mod net;
+mod remote;
 mod run;
 mod serve_error;
 mod server;
@@ -58,6 +60,7 @@ pub use data_dir::{DataDirError, write_atomically};
 pub use error::ApiError;
 pub use journal::JournalError;
 pub use net::{BindError, Listeners};
+pub use remote::RemoteError;
 pub use run::RunActorError;
 pub use serve_error::ServeError;
 pub use server::{Coordinator, serve};

@@ -7,6 +7,7 @@ use crate::blocking::Panicked;
 use crate::cluster::ActorError;
 use crate::data_dir::DataDirError;
 use crate::journal::JournalError;
+use crate::remote::RemoteError;
 use crate::store::OpenError;
 use fovea_core::count::count;
 
@@ -22,6 +23,9 @@ pub enum ServeError {
     /// A store is not the one that the journal knows, or cannot be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The object store cannot be used.
+    #[error("store: {0}")]
+    Remote(#[from] RemoteError),
     /// The disk does not take the first write.
     #[error("data_dir: the journal could not be written within 30 s; is the disk full or slow?")]
     Slow,
@@ -77,11 +81,13 @@ pub enum ServeError {
 }
 
 impl ServeError {
-    /// The program's exit code: 2 for configuration and certificates, 4 for the data folder, 5 for a stop by force, else 1.
+    /// The program's exit code: 2 for configuration and certificates, 4 for the data folder and the object store, 5 for a stop by force, else 1.
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::Tls(_) | Self::CaKey(_) | Self::Config(_) => 2,
-            Self::DataDir(_) | Self::Journal(_) | Self::Store(_) | Self::Slow => 4,
+            Self::DataDir(_) | Self::Journal(_) | Self::Store(_) | Self::Remote(_) | Self::Slow => {
+                4
+            }
             Self::DrainTimeout { .. } | Self::HandOverTimeout { .. } | Self::JournalNotClosed => {
                 FORCED
             }

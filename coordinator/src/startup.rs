@@ -26,6 +26,7 @@ use crate::directory::Directory;
 use crate::housekeeping;
 use crate::journal::{Journal, JournalError, Recovered};
 use crate::net::Limits;
+use crate::remote::{self, Item, Listed, REMOTE, Remote, Stores};
 use crate::run::RunContext;
 use crate::serve_error::ServeError;
 use crate::services::Context;
@@ -56,6 +57,8 @@ pub(crate) struct Opened {
     catalogue: Catalogue,
     weights: WeightsStore,
     weights_catalogue: WeightsCatalogue,
+    /// The object store, and what it is to hold.
+    remote: Option<(remote::Opened, Listed)>,
     registry: Registry,
     dir: DataDir,
 }
@@ -136,23 +139,73 @@ pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
                 kind,
                 id, "store.registered: the journal knows the store of {kind} as {id} from now on"
             );
-            let written = tokio::time::timeout(FIRST_WRITES, journal.put_store(kind, &id)).await;
-            match written {
-                Ok(result) => result.map_err(ServeError::Journal)?,
-                Err(_) => return Err(ServeError::Slow),
-            }
+            put_store(&journal, kind, &id).await?;
         }
     }
+    let opened = match config.object_store()? {
+        None => None,
+        Some(location) => {
+            let id = match known(REMOTE) {
+                Some(id) => id,
+                None => {
+                    let id = remote::new_id();
+                    // Before the store has it: a claim that the journal forgot would be another cluster's.
+                    put_store(&journal, REMOTE, &id).await?;
+                    id
+                }
+            };
+            match remote::open(location, id, config.accept_store, &dir.remote()).await {
+                Ok(opened) => Some(opened),
+                Err(error) => {
+                    let _ = journal.close().await;
+                    if new && !error.may_have_claimed() {
+                        dir.remove_journal();
+                    }
+                    return Err(error.into());
+                }
+            }
+        }
+    };
     let (files, named) = (datasets.clone(), std::mem::take(&mut recovered.datasets));
-    let catalogue = blocking(move || Catalogue::read(&files, named)).await?;
+    let complete = opened.as_ref().map(remote::Opened::complete);
+    let complete = complete.unwrap_or_default();
+    let read = move || Catalogue::read(&files, |item| complete.contains(item), named);
+    let catalogue = blocking(read).await?;
     let files = weights.clone();
     let weights_catalogue = blocking(move || WeightsCatalogue::read(&files)).await?;
     let store = checkpoints.clone();
     let stored = blocking(move || store.unlisted_runs(&BTreeSet::new())).await?;
+    let in_bucket = opened.as_ref().map(remote::Opened::runs);
+    let stored = stored.map(|stored| [stored, in_bucket.unwrap_or_default()].concat());
     recovered.next_run = unused_number(recovered.next_run, &stored);
     let registry =
         Registry::new(journal.clone(), &recovered.access).map_err(ServeError::Journal)?;
     sweep_ended(&journal, &checkpoints).await;
+    let remote = match opened {
+        None => None,
+        Some(opened) => {
+            let mut wanted = listed_items(&journal).await.map_err(ServeError::Journal)?;
+            let digests = catalogue.names().map(|(_, digest)| digest.to_owned());
+            wanted.extend(digests.map(|digest| (Item::Dataset(digest), None)));
+            let of_weights = weights_catalogue.all();
+            wanted.extend(of_weights.map(|(sha256, _)| (Item::Weights(sha256.into()), None)));
+            let store = checkpoints.clone();
+            // Those that cannot be listed now are uploaded after the next start.
+            let ledgers = blocking(move || store.segment_names()).await?;
+            let ledgers = ledgers.unwrap_or_default().into_iter();
+            wanted.extend(ledgers.map(|(run, step, generation)| {
+                (
+                    Item::Ledger {
+                        run,
+                        step,
+                        generation,
+                    },
+                    None,
+                )
+            }));
+            Some((opened, wanted))
+        }
+    };
     Ok(Opened {
         config,
         journal,
@@ -162,9 +215,17 @@ pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
         catalogue,
         weights,
         weights_catalogue,
+        remote,
         registry,
         dir,
     })
+}
+
+async fn put_store(journal: &Journal, kind: &str, id: &str) -> Result<(), ServeError> {
+    match tokio::time::timeout(FIRST_WRITES, journal.put_store(kind, id)).await {
+        Ok(result) => result.map_err(ServeError::Journal),
+        Err(_) => Err(ServeError::Slow),
+    }
 }
 
 impl Opened {
@@ -179,24 +240,42 @@ impl Opened {
             catalogue,
             weights: weight_files,
             weights_catalogue,
+            remote,
             registry,
             dir,
         } = self;
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
-        let (datasets, catalogue_task) =
-            catalogue::start(catalogue, dataset_files.clone(), journal.clone());
-        let (weights, weights_task) = weights::start(weights_catalogue, weight_files.clone());
+        let clock = Clock::start();
+        let (remote, remote_tasks) = match remote {
+            None => (Remote::default(), Vec::new()),
+            Some((opened, wanted)) => {
+                let stores = Stores {
+                    checkpoints: checkpoints.clone(),
+                    datasets: dataset_files.clone(),
+                    weights: weight_files.clone(),
+                };
+                opened.start(stores, wanted, clock, closing.clone())
+            }
+        };
+        let (datasets, catalogue_task) = catalogue::start(
+            catalogue,
+            dataset_files.clone(),
+            journal.clone(),
+            remote.clone(),
+        );
+        let (weights, weights_task) =
+            weights::start(weights_catalogue, weight_files.clone(), remote.clone());
         let (room, housekeeping_task) = housekeeping::start(
             checkpoints.clone(),
             config.min_free_mib << 20,
             closing.clone(),
         );
-        let clock = Clock::start();
         let runs = |reports| RunContext {
             config: Arc::clone(&config),
             clock,
             journal: journal.clone(),
             store: checkpoints.clone(),
+            remote: remote.clone(),
             reports,
             tasks: tasks.clone(),
         };
@@ -228,14 +307,17 @@ impl Opened {
             weight_files,
             checking: Arc::new(Semaphore::new(1)),
             checkpoints,
+            remote,
             limits,
             tasks,
             closing,
         };
+        let mut tasks = vec![catalogue_task, weights_task, housekeeping_task];
+        tasks.extend(remote_tasks);
         Running {
             context,
             cluster: cluster_task,
-            tasks: vec![catalogue_task, weights_task, housekeeping_task],
+            tasks,
             journal,
             dir,
         }
@@ -276,6 +358,22 @@ async fn listed_checkpoints(journal: &Journal) -> Result<usize, JournalError> {
         };
         before = last.number;
         listed += page.iter().map(|run| run.checkpoints.len()).sum::<usize>();
+    }
+}
+
+/// The checkpoints that the runs in the journal list.
+async fn listed_items(journal: &Journal) -> Result<Listed, JournalError> {
+    let (mut listed, mut before) = (Vec::new(), u64::MAX);
+    loop {
+        let page = journal.runs_before(before, PAGE).await?;
+        let Some(last) = page.last() else {
+            return Ok(listed);
+        };
+        before = last.number;
+        for run in &page {
+            let infos = run.checkpoints.iter();
+            listed.extend(infos.map(|c| (Item::checkpoint(&run.id, c), Some(c.clone()))));
+        }
     }
 }
 

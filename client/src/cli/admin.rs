@@ -111,11 +111,18 @@ fn problem_lines(problem: &StoreProblem) -> Vec<String> {
 
 fn summary_line(summary: &StoreSummary) -> String {
     format!(
-        "verified {}, {} and {}, {} read: {}",
+        "verified {}, {} and {}, {} read{}: {}",
         count(summary.checkpoints, "checkpoint", "checkpoints"),
         count(summary.packs, "pack", "packs"),
         count(summary.weights, "weights file", "weights files"),
         bytes(summary.read_bytes),
+        match summary.objects {
+            0 => String::new(),
+            n => format!(
+                ", {} looked up in the object store",
+                count(n, "item", "items")
+            ),
+        },
         match summary.problems {
             0 => "no problems".into(),
             n => count(n, "problem", "problems"),

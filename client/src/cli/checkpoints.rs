@@ -11,16 +11,20 @@ use super::output::{Output, Record};
 use super::table::Table;
 use crate::client::Client;
 use crate::error::{Error, VerifiedCounts};
-use crate::view::{FileState, VerifiedCheckpoint};
+use crate::view::{FileState, Place, StoredCheckpoints, VerifiedCheckpoint};
 
 /// Lists the checkpoints of a run.
 pub async fn list(client: &Client, run: &str, output: &Output) -> Result<(), Error> {
-    let checkpoints = client.checkpoints(run).await?;
-    for info in &checkpoints {
+    let StoredCheckpoints {
+        checkpoints,
+        store_problem,
+    } = client.stored_checkpoints(run).await?;
+    for (info, place) in &checkpoints {
         output.record(&Record::Checkpoint {
             run,
             info,
             path: None,
+            place: *place,
         });
     }
     if checkpoints.is_empty() {
@@ -28,21 +32,38 @@ pub async fn list(client: &Client, run: &str, output: &Output) -> Result<(), Err
     } else {
         output.lines(table(&checkpoints, now_ms()).lines());
     }
+    remark_store(&store_problem, output);
     Ok(())
 }
 
-/// The checkpoints as a table.
-pub fn table(checkpoints: &[CheckpointInfo], now_ms: u64) -> Table {
-    let mut table = Table::new(&[">step", ">size", "stored", "device", ">threads", "sha256"]);
-    for info in checkpoints {
-        table.row([
+/// Says what is wrong with the object store, if anything is.
+pub fn remark_store(problem: &str, output: &Output) {
+    if !problem.is_empty() {
+        output.remark(format!("note: {problem}"));
+    }
+}
+
+/// The checkpoints as a table. Where each is stored is shown if the coordinator has an object store.
+pub fn table(checkpoints: &[(CheckpointInfo, Option<Place>)], now_ms: u64) -> Table {
+    let mut heads = vec![">step", ">size", "stored", "device", ">threads", "sha256"];
+    let placed = checkpoints.iter().any(|(_, place)| place.is_some());
+    if placed {
+        heads.push("where");
+    }
+    let mut table = Table::new(&heads);
+    for (info, place) in checkpoints {
+        let mut row = vec![
             info.step.to_string(),
             bytes(info.bytes),
             ago(info.stored_at_ms, now_ms),
             info.fingerprint.device.clone(),
             info.fingerprint.threads.to_string(),
             info.sha256.chars().take(16).collect(),
-        ]);
+        ];
+        if placed {
+            row.push(place.map_or("", Place::as_str).to_owned());
+        }
+        table.row(row);
     }
     table
 }
@@ -70,6 +91,7 @@ pub async fn get(
         run,
         info: &info,
         path: Some(&target),
+        place: None,
     });
     output.line(format!(
         "{}: checkpoint of run {run} at step {}, {}, sha256 {} (verified)",

@@ -124,6 +124,7 @@ impl Screen {
                 run,
                 info,
                 path: None,
+                place: None,
             },
             Update::Note(text) => Record::Note {
                 run,

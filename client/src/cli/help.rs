@@ -40,12 +40,13 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
   step         run, step, loss, images, images_per_s, learning_rate, phases
   epoch        run, epoch (from 0), step, train_loss, validation {samples, positives, loss,
                accuracy, auc, sensitivity, specificity, quadratic_kappa, confusion}
-  checkpoint   run, step, generation, bytes, sha256, stored_at_ms, fingerprint, path (when fetched)
+  checkpoint   run, step, generation, bytes, sha256, stored_at_ms, fingerprint, path (when fetched),
+               where (local, remote, both, nowhere; listed by a coordinator with an object store)
   verified     run, ok, state (ok, missing, unreadable, corrupt), problem (empty when ok),
                manifest_state, manifest_problem, and the fields of a checkpoint
   verify_progress   read_bytes, total_bytes, what (every 30 s)
   verify_problem    what, state (also unlisted), problem, action
-  verify_summary    checkpoints, packs, weights, read_bytes, problems
+  verify_summary    checkpoints, packs, weights, objects, read_bytes, problems
   backup       path, bytes, sha256, created_at_ms, runs, live_runs, datasets
   removed      kind (run, checkpoint, dataset, weights), name (of a checkpoint RUN/STEP),
                checkpoints, freed_bytes

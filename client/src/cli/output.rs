@@ -12,8 +12,8 @@ use serde::Serialize;
 use crate::backup::BackupFile;
 use crate::error::Error;
 use crate::view::{
-    AuditInfo, DatasetInfo, DeniedInfo, FileState, IdentityInfo, Phase, RunInfo, StoreProblem,
-    StoreProgress, StoreSummary, TokenInfo, WeightsInfo, WorkerInfo,
+    AuditInfo, DatasetInfo, DeniedInfo, FileState, IdentityInfo, Phase, Place, RunInfo,
+    StoreProblem, StoreProgress, StoreSummary, TokenInfo, WeightsInfo, WorkerInfo,
 };
 
 /// What `--json` prints, one a line. `fovea --help` documents the fields; they are kept stable.
@@ -51,6 +51,8 @@ pub enum Record<'a> {
         info: &'a CheckpointInfo,
         #[serde(skip_serializing_if = "Option::is_none")]
         path: Option<&'a Path>,
+        #[serde(rename = "where", skip_serializing_if = "Option::is_none")]
+        place: Option<Place>,
     },
     Verified {
         run: &'a str,

@@ -4,6 +4,7 @@ use fovea_core::roster::beyond_tested;
 use fovea_core::spec::{BestBy, CheckpointSpec, RunSpec};
 
 use super::args::{Resume, Step, Submit};
+use super::checkpoints::remark_store;
 use super::follow::follow;
 use super::format::{ago, bytes, now_ms, one_line, rate, share, without_event};
 use super::narrate::{EPOCH_HEADING, epoch_line};
@@ -82,7 +83,7 @@ pub fn accepted(run: &RunInfo) -> String {
 
 /// Lists all runs.
 pub async fn list(client: &Client, output: &Output) -> Result<(), Error> {
-    let runs = client.runs().await?;
+    let (runs, store_problem) = client.runs_and_store().await?;
     for run in &runs {
         output.record(&Record::Run(run));
     }
@@ -91,6 +92,7 @@ pub async fn list(client: &Client, output: &Output) -> Result<(), Error> {
     } else {
         output.lines(table(&runs, now_ms()).lines());
     }
+    remark_store(&store_problem, output);
     Ok(())
 }
 

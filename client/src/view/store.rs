@@ -51,6 +51,72 @@ impl FileState {
     }
 }
 
+/// Where a checkpoint is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// On the coordinator's disk.
+    Local,
+    /// In the object store.
+    Remote,
+    /// In both.
+    Both,
+    /// In neither, as far as is known.
+    Nowhere,
+}
+
+impl Place {
+    /// The place in lower case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Place::Local => "local",
+            Place::Remote => "remote",
+            Place::Both => "both",
+            Place::Nowhere => "nowhere",
+        }
+    }
+}
+
+/// The checkpoints of a run, and where they are.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredCheckpoints {
+    /// By step, each with its place; None: the coordinator has no object store.
+    pub checkpoints: Vec<(CheckpointInfo, Option<Place>)>,
+    /// What is wrong with the object store; empty if nothing is known to be.
+    pub store_problem: String,
+}
+
+impl TryFrom<pb::ListCheckpointsResponse> for StoredCheckpoints {
+    type Error = Error;
+
+    fn try_from(wire: pb::ListCheckpointsResponse) -> Result<Self, Error> {
+        let pb::ListCheckpointsResponse {
+            checkpoints,
+            places,
+            store_problem,
+        } = wire;
+        let place = |number: usize| {
+            let place = *places.get(number)?;
+            match pb::CheckpointPlace::try_from(place).ok()? {
+                pb::CheckpointPlace::Local => Some(Place::Local),
+                pb::CheckpointPlace::Remote => Some(Place::Remote),
+                pb::CheckpointPlace::Both => Some(Place::Both),
+                pb::CheckpointPlace::Nowhere => Some(Place::Nowhere),
+                pb::CheckpointPlace::Unspecified => None,
+            }
+        };
+        let mut placed = Vec::with_capacity(checkpoints.len());
+        for (number, checkpoint) in checkpoints.into_iter().enumerate() {
+            placed.push((CheckpointInfo::try_from(checkpoint)?, place(number)));
+        }
+        placed.sort_by_key(|(info, _)| info.step);
+        Ok(Self {
+            checkpoints: placed,
+            store_problem,
+        })
+    }
+}
+
 /// A stored checkpoint that was verified.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VerifiedCheckpoint {
@@ -142,6 +208,8 @@ pub struct StoreSummary {
     pub packs: u32,
     /// Files of weights verified.
     pub weights: u32,
+    /// Checkpoints, datasets and weights looked up in the object store.
+    pub objects: u32,
     /// Bytes read.
     pub read_bytes: u64,
     /// Files with a problem.
@@ -182,10 +250,12 @@ impl StoreReport {
                 read_bytes,
                 problems,
                 weights,
+                objects,
             }) => StoreReport::Summary(StoreSummary {
                 checkpoints,
                 packs,
                 weights,
+                objects,
                 read_bytes,
                 problems,
             }),

@@ -12,6 +12,7 @@ use super::certificates::{self, Content};
 use super::{ABOUT, About, FORMAT, JOURNAL, TEMPORARY};
 use crate::data_dir::{DataDir, DataDirError, sync_folder};
 use crate::journal::{JournalError, inspect};
+use crate::remote::REMOTE;
 use crate::store::stored_identity;
 
 /// A description is short.
@@ -294,10 +295,15 @@ impl Restored {
             about.live_runs,
             count(about.datasets, "dataset", "datasets")
         )];
+        let remote = self.about.stores.iter().any(|(kind, _)| kind == REMOTE);
         for (kind, folder, found) in &self.stores {
             let folder = folder.display();
             lines.push(match found {
                 StoreFound::Itself => format!("{kind}: {folder} is the store that the journal knows"),
+                StoreFound::None if remote => format!(
+                    "{kind}: {folder} holds no store. Put it there or mount it; if it is lost, start once with --accept-store \
+                     and the same object store (key store): what is needed is fetched from the object store"
+                ),
                 StoreFound::None => format!(
                     "{kind}: {folder} holds no store. Put it there or mount it; if it is lost, start once with --accept-store"
                 ),

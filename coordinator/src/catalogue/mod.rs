@@ -17,6 +17,7 @@ use tracing::warn;
 
 use crate::error::ApiError;
 use crate::messages::Reply;
+use crate::remote::Item;
 use crate::store::{DatasetStore, DescribingFile, HeldDataset, StoreError, Verified};
 
 use problem::Problem;
@@ -47,8 +48,13 @@ struct Problems {
 }
 
 impl Catalogue {
-    /// Opens the datasets that the journal names, and looks at their packs. Waits for the disk.
-    pub(crate) fn read(store: &DatasetStore, named: Vec<(String, String)>) -> Self {
+    /// Opens the datasets that the journal names, and looks at their packs. `elsewhere`: whether the object store has an item.
+    /// Waits for the disk.
+    pub(crate) fn read(
+        store: &DatasetStore,
+        elsewhere: impl Fn(&Item) -> bool,
+        named: Vec<(String, String)>,
+    ) -> Self {
         let mut catalogue = Self::default();
         let known: Vec<String> = named.iter().map(|(_, digest)| digest.clone()).collect();
         // A store that cannot be listed shows in the datasets themselves.
@@ -67,7 +73,7 @@ impl Catalogue {
                 );
                 continue;
             };
-            let entry = Entry::read(store, digest);
+            let entry = Entry::read(store, &elsewhere, digest);
             if let Some(problem) = entry.describe(&name) {
                 warn!(dataset = %name, "dataset.unusable: {problem}");
             }
@@ -130,12 +136,15 @@ impl Catalogue {
 }
 
 impl Entry {
-    /// Opens the dataset and looks at its packs.
-    fn read(store: &DatasetStore, digest: String) -> Self {
+    /// Opens the dataset and looks at its packs. Packs that are only in the object store are fetched when they are needed.
+    fn read(store: &DatasetStore, elsewhere: impl Fn(&Item) -> bool, digest: String) -> Self {
         let mut problems = Problems::default();
         let held = match store.open_dataset(&digest) {
             Ok(held) => {
-                let found = store.probe(&held);
+                let mut found = store.probe(&held);
+                if elsewhere(&Item::Dataset(digest.clone())) {
+                    found.retain(|(_, error)| !matches!(error, StoreError::Missing { .. }));
+                }
                 let of = |(pack, error): &(u32, StoreError)| (*pack, Problem::of(error));
                 problems.packs = found.iter().map(of).collect();
                 Some(Arc::new(held))

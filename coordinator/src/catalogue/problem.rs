@@ -8,6 +8,8 @@ pub(super) struct Problem {
     pub text: String,
     /// It may go away by itself.
     pub transient: bool,
+    /// The file is not here, though its store is.
+    pub missing: bool,
 }
 
 /// Whose turn it is to be read again: the digest after `last` in their order, or the first. So one that stays unreadable keeps
@@ -27,6 +29,7 @@ impl Problem {
         Self {
             text: error.to_string(),
             transient: error.is_transient(),
+            missing: matches!(error, StoreError::Missing { .. }),
         }
     }
 }

@@ -15,6 +15,7 @@ use super::{Added, Catalogue, Command, Datasets, Entry, Problems, Repaired, name
 use crate::blocking::blocking;
 use crate::error::ApiError;
 use crate::journal::Journal;
+use crate::remote::{Item, Remote, Wanted};
 use crate::store::{DatasetStore, StoreError, Stored, Verified};
 
 /// Commands that may wait for the task.
@@ -27,12 +28,14 @@ pub(crate) fn start(
     catalogue: Catalogue,
     store: DatasetStore,
     journal: Journal,
+    remote: Remote,
 ) -> (Datasets, tokio::task::JoinHandle<()>) {
     let (shown, now) = watch::channel(Arc::new(catalogue));
     let (commands, inbox) = mpsc::channel(INBOX);
     let task = Task {
         store,
         journal,
+        remote,
         shown,
         retried: String::new(),
     };
@@ -42,6 +45,7 @@ pub(crate) fn start(
 struct Task {
     store: DatasetStore,
     journal: Journal,
+    remote: Remote,
     shown: watch::Sender<Arc<Catalogue>>,
     /// Digest of the dataset that was read again last.
     retried: String,
@@ -69,8 +73,7 @@ impl Task {
                 _ = again.tick(), if reading.is_empty() => {
                     if let Some(digest) = self.may_recover() {
                         self.retried.clone_from(&digest);
-                        let store = self.store.clone();
-                        reading.spawn_blocking(move || Entry::read(&store, digest));
+                        reading.spawn(read(self.store.clone(), self.remote.clone(), digest));
                     }
                 }
             }
@@ -123,6 +126,7 @@ impl Task {
                 );
             }
         }
+        self.remote.stored(Item::Dataset(digest.clone()));
         let held = Arc::new(held);
         let entry = Entry {
             digest,
@@ -170,6 +174,9 @@ impl Task {
             return Ok(0);
         }
         let (store, digest) = (self.store.clone(), entry.digest);
+        self.remote
+            .remove(vec![Item::Dataset(digest.clone())])
+            .await;
         let removed = blocking(move || store.remove(&digest)).await?;
         let bytes = match removed {
             Ok(bytes) => bytes,
@@ -252,5 +259,33 @@ impl Task {
         };
         edit(&mut next);
         self.shown.send_replace(Arc::new(next));
+    }
+}
+
+/// Reads a dataset again. What describes it is fetched from the object store, if it is missing here and is there.
+async fn read(store: DatasetStore, remote: Remote, digest: String) -> Entry {
+    let look = || {
+        let (store, remote, digest) = (store.clone(), remote.clone(), digest.clone());
+        async move {
+            match tokio::task::spawn_blocking(move || {
+                Entry::read(&store, |item| remote.has(item), digest)
+            })
+            .await
+            {
+                Ok(entry) => entry,
+                // The caller's task fails as this one did.
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
+        }
+    };
+    let entry = look().await;
+    let lost = matches!(&entry.problems.whole, Some(problem) if problem.missing);
+    if !lost || !remote.has(&Item::Dataset(digest.clone())) {
+        return entry;
+    }
+    // The fetcher logs why not.
+    match remote.fetch(Wanted::Description(digest.clone())).await {
+        Ok(()) => look().await,
+        Err(_) => entry,
     }
 }

@@ -7,16 +7,21 @@
 use std::time::Duration;
 
 use fovea_core::checkpoint::CheckpointInfo;
+use fovea_core::count::count;
+use fovea_core::ids::RunId;
 use fovea_core::run::{FoundCheckpoint, Phase, Run};
 use tracing::{error, info, warn};
 
 use super::state::{Actor, RunActorError};
 use crate::blocking::blocking;
 use crate::journal::{OnFull, Urgency};
+use crate::remote::{Item, Remote, Wanted};
 use crate::store::{CheckpointStore, Segment, StoreError};
 
 /// How long a run waits at its start for the store to list its folder.
 const TIDY: Duration = Duration::from_secs(10);
+/// How long it waits for newer checkpoints from the object store.
+const FETCH: Duration = Duration::from_secs(300);
 
 /// What lies in a run's folder without being listed.
 #[derive(Debug, Default)]
@@ -31,6 +36,7 @@ impl Actor {
     pub(super) async fn tidy(&mut self) -> Result<(), RunActorError> {
         let id = self.run.id.clone();
         let known_generation = self.run.generation;
+        fetch_newer(&self.run, &self.cx.store, &self.cx.remote).await;
         let (store, run) = (self.cx.store.clone(), self.run.clone());
         let unlisted = blocking(move || unlisted(&store, &run));
         let unlisted = match tokio::time::timeout(TIDY, unlisted).await {
@@ -53,6 +59,7 @@ impl Actor {
             .map(|f| f.info.clone())
             .filter(|info| info.generation > known_generation)
             .collect();
+        let found: Vec<CheckpointInfo> = unlisted.found.iter().map(|f| f.info.clone()).collect();
         self.adopt(unlisted).await?;
         let mut keep = self.run.checkpoints.clone();
         for info in newer.into_iter().filter(|info| !is_listed(&self.run, info)) {
@@ -68,6 +75,7 @@ impl Actor {
             );
             keep.push(info);
         }
+        forget_replaced(&self.cx.remote, &id, &found, &keep).await;
         let (store, name) = (self.cx.store.clone(), id.clone());
         let sweep = blocking(move || store.sweep(&name, &keep));
         match tokio::time::timeout(TIDY, sweep).await {
@@ -101,6 +109,7 @@ impl Actor {
         }
         let id = &self.run.id;
         for info in &adopted.infos {
+            self.cx.remote.checkpoint_adopted(id, info);
             info!(run_id = %id, step = info.step, "checkpoint.adopted: {id} step {}: it is in the store and was not in the journal", info.step);
         }
         let head = self
@@ -130,6 +139,90 @@ impl Actor {
             self.probe_file(info);
         }
     }
+}
+
+/// Brings back what the object store holds beyond the newest checkpoint that the journal lists: the journal may have been
+/// restored from a backup, on a new machine. Without such checkpoints, nothing is waited for.
+async fn fetch_newer(run: &Run, store: &CheckpointStore, remote: &Remote) {
+    if run.phase == Phase::Completed {
+        return;
+    }
+    let newest = run.checkpoints.iter().map(|c| c.step).max().unwrap_or(0);
+    let newer = |wanted: &Wanted| match wanted {
+        Wanted::Checkpoint {
+            step, generation, ..
+        } => *step > newest || *generation > run.generation,
+        _ => true,
+    };
+    let mut wanted = remote.unlisted(&run.id, &run.checkpoints);
+    wanted.retain(newer);
+    let (checkpoints, ledgers): (Vec<_>, Vec<_>) = wanted
+        .into_iter()
+        .partition(|wanted| matches!(wanted, Wanted::Checkpoint { .. }));
+    if checkpoints.is_empty() {
+        return;
+    }
+    info!(
+        run_id = %run.id,
+        "remote.newer: {}: the object store holds {} that the journal does not list; fetching what is missing here",
+        run.id,
+        count(checkpoints.len(), "checkpoint", "checkpoints")
+    );
+    let store = store.clone();
+    let look = move || {
+        let is_missing = |wanted: &Wanted| match wanted {
+            Wanted::Checkpoint {
+                run,
+                step,
+                generation,
+                ..
+            } => !store.is_here(run, *step, *generation),
+            _ => true,
+        };
+        checkpoints
+            .into_iter()
+            .filter(is_missing)
+            .collect::<Vec<_>>()
+    };
+    let Ok(missing) = blocking(look).await else {
+        return;
+    };
+    let fetched = async {
+        // The fetcher takes several at a time.
+        let asked: Vec<_> = missing
+            .into_iter()
+            .chain(ledgers)
+            .map(|wanted| {
+                let remote = remote.clone();
+                tokio::spawn(async move { remote.fetch(wanted).await })
+            })
+            .collect();
+        for answer in asked {
+            // The fetcher has logged what failed; what is not here is not adopted.
+            let _ = answer.await;
+        }
+    };
+    if tokio::time::timeout(FETCH, fetched).await.is_err() {
+        warn!(run_id = %run.id, "remote.slow: not everything of {} came within {FETCH:?}; it goes on with what is here", run.id);
+    }
+}
+
+/// What was not adopted and is no newer than what is listed was removed by retention, or replaced: a kill kept that from
+/// being written down for the object store.
+async fn forget_replaced(
+    remote: &Remote,
+    run: &RunId,
+    found: &[CheckpointInfo],
+    keep: &[CheckpointInfo],
+) {
+    let newest = keep.iter().map(|c| c.step).max().unwrap_or(0);
+    let kept = |info: &CheckpointInfo| {
+        let same = |c: &CheckpointInfo| (c.step, c.generation) == (info.step, info.generation);
+        info.step > newest || keep.iter().any(same)
+    };
+    let gone = found.iter().filter(|info| !kept(info));
+    let items = gone.map(|info| Item::checkpoint(run, info)).collect();
+    remote.remove(items).await;
 }
 
 fn is_listed(run: &Run, info: &CheckpointInfo) -> bool {
@@ -202,7 +295,6 @@ fn bridge(found: &mut [FoundCheckpoint], segments: &[Segment], run: &Run, head: 
 
 #[cfg(test)]
 mod tests {
-    use fovea_core::ids::RunId;
     use fovea_core::ledger::Entry;
 
     use super::*;

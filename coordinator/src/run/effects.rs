@@ -90,6 +90,7 @@ impl Actor {
                         "checkpoint.stored: {run} step {}", info.step
                     );
                     self.show();
+                    self.cx.remote.checkpoint_stored(&run, &info);
                     self.publish(RunEvent::Checkpoint(Arc::new(info)));
                 }
                 Effect::Log { warning, message } => {

@@ -55,6 +55,7 @@ use crate::config::Config;
 use crate::error::ApiError;
 use crate::journal::Journal;
 use crate::messages::{Reply, RunMessage, SliceClaim};
+use crate::remote::Remote;
 use crate::store::CheckpointStore;
 
 pub(crate) use actor::start;
@@ -62,7 +63,7 @@ pub(crate) use assembly::{AssemblyKey, SliceTicket};
 pub(crate) use report::{DataProblems, Demand, Report, RunStatus};
 pub(crate) use requests::{DeletedRun, PersonRequest};
 pub use state::RunActorError;
-pub(crate) use storage::FileReport;
+pub(crate) use storage::{FileReport, opened};
 
 /// What every run actor works with.
 #[derive(Debug, Clone)]
@@ -71,6 +72,8 @@ pub(crate) struct RunContext {
     pub clock: Clock,
     pub journal: Journal,
     pub store: CheckpointStore,
+    /// The object store.
+    pub remote: Remote,
     /// To the cluster.
     pub reports: mpsc::UnboundedSender<Report>,
     /// Work on files that answers with a message.

@@ -3,17 +3,22 @@
 //! Only a complete read that differs is corruption. A file that is missing or cannot be read stays listed; the run
 //! waits for it (`fovea_core::run`).
 
+use std::fs::File;
+use std::io;
+
 use fovea_core::checkpoint::CheckpointInfo;
+use fovea_core::ids::RunId;
 use fovea_core::removal;
 use fovea_core::run::{Event, Phase};
 use tracing::{info, warn};
 
 use super::state::{Actor, RunActorError, not_written};
 use super::{DeletedRun, RunInput};
-use crate::blocking::blocking;
+use crate::blocking::{Panicked, blocking};
 use crate::error::ApiError;
 use crate::journal::OnFull;
-use crate::store::StoreError;
+use crate::remote::{Item, Remote, Wanted};
+use crate::store::{CheckpointStore, StoreError};
 
 /// What reading a stored checkpoint showed.
 #[derive(Debug)]
@@ -39,14 +44,26 @@ impl Actor {
     }
 
     pub(super) fn probe_file(&mut self, info: CheckpointInfo) {
-        let (store, id) = (self.cx.store.clone(), self.run.id.clone());
-        self.on_files(move || {
-            let result = store.probe(&id, &info);
-            RunInput::File(FileReport {
-                info,
-                result,
-                asked: true,
-            })
+        let (store, remote, id) = (
+            self.cx.store.clone(),
+            self.cx.remote.clone(),
+            self.run.id.clone(),
+        );
+        let Some(me) = self.me.upgrade() else {
+            return;
+        };
+        self.files_busy += 1;
+        self.cx.tasks.spawn(async move {
+            let input = match opened(&store, &remote, &id, &info).await {
+                Ok(result) => RunInput::File(FileReport {
+                    info,
+                    result: result.map(drop),
+                    asked: true,
+                }),
+                Err(panicked) => RunInput::Panicked(panicked),
+            };
+            // Fails only when the actor is gone.
+            let _ = me.send(input);
         });
     }
 
@@ -108,12 +125,18 @@ impl Actor {
 
     /// Removes the file of a checkpoint that retention has let go of.
     pub(super) fn remove_file(&mut self, info: CheckpointInfo) {
-        let (store, id) = (self.cx.store.clone(), self.run.id.clone());
+        let (store, remote, id) = (
+            self.cx.store.clone(),
+            self.cx.remote.clone(),
+            self.run.id.clone(),
+        );
         info!(run_id = %id, step = info.step, "checkpoint.removed: {id} step {}: retention", info.step);
-        self.cx.tasks.spawn_blocking(move || {
-            if let Err(error) = store.remove(&id, &info) {
+        self.cx.tasks.spawn(async move {
+            let step = info.step;
+            let removed = remove(&store, &remote, &id, info).await;
+            if let Ok(Err(error)) = removed {
                 // The next start's sweep moves it to the trash.
-                warn!(run_id = %id, step = info.step, %error, "checkpoint.not_removed: {id} step {}: {error}", info.step);
+                warn!(run_id = %id, step, %error, "checkpoint.not_removed: {id} step {step}: {error}");
             }
         });
     }
@@ -166,16 +189,11 @@ impl Actor {
             return Ok(Err(not_written(&error)));
         }
         self.show();
-        let store = self.cx.store.clone();
-        let name = id.clone();
-        let removed = blocking(move || {
-            match store.remove(&name, &info) {
-                // It is not listed any more, which is what was asked for.
-                Err(StoreError::Missing { .. }) => Ok(0),
-                removed => removed,
-            }
-        })
-        .await?;
+        let removed = match remove(&self.cx.store, &self.cx.remote, &id, info).await? {
+            // It is not listed any more, which is what was asked for.
+            Err(StoreError::Missing { .. }) => Ok(0),
+            removed => removed,
+        };
         Ok(match removed {
             Ok(bytes) => {
                 info!(run_id = %id, step, bytes, "checkpoint.deleted: {id} step {step}: on request");
@@ -217,6 +235,7 @@ impl Actor {
             let what = format!("run {id} was not removed and stays listed");
             return Ok(Err(ApiError::kept(&what, &error, &again)));
         }
+        self.cx.remote.remove(vec![Item::Run(id.clone())]).await;
         // Files first: a removal that is cut off can be repeated as long as the run is listed.
         let (store, name) = (self.cx.store.clone(), id.clone());
         let bytes = match blocking(move || store.remove_run(&name)).await? {
@@ -243,4 +262,51 @@ impl Actor {
             bytes,
         }))
     }
+}
+
+/// Opens a checkpoint's file; one that is missing here is fetched from the object store, if it is there.
+pub(crate) async fn opened(
+    store: &CheckpointStore,
+    remote: &Remote,
+    run: &RunId,
+    info: &CheckpointInfo,
+) -> Result<Result<File, StoreError>, Panicked> {
+    let open = || {
+        let (store, run, info) = (store.clone(), run.clone(), info.clone());
+        blocking(move || store.open_file(&run, &info))
+    };
+    let path = match open().await? {
+        Err(StoreError::Missing { path }) if remote.has(&Item::checkpoint(run, info)) => path,
+        result => return Ok(result),
+    };
+    let wanted = Wanted::Checkpoint {
+        run: run.clone(),
+        step: info.step,
+        generation: info.generation,
+        info: Some(info.clone()),
+    };
+    match remote.fetch(wanted).await {
+        Ok(()) => open().await,
+        // It is here or there: nothing is known to be lost.
+        Err(error) => Ok(Err(StoreError::Unreadable {
+            path,
+            source: io::Error::other(format!("it is not here, and {error}")),
+        })),
+    }
+}
+
+/// Removes a checkpoint that the journal no longer lists, here and in the object store; what stays of it goes there.
+async fn remove(
+    store: &CheckpointStore,
+    remote: &Remote,
+    run: &RunId,
+    info: CheckpointInfo,
+) -> Result<Result<u64, StoreError>, Panicked> {
+    // Written down before: a kill after the removal here must not leave it there.
+    remote.remove(vec![Item::checkpoint(run, &info)]).await;
+    let ledger = Item::ledger(run, &info);
+    let (store, of) = (store.clone(), run.clone());
+    let removed = blocking(move || store.remove(&of, &info)).await?;
+    remote.stored(ledger);
+    Ok(removed)
 }

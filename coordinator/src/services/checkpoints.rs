@@ -1,5 +1,7 @@
 //! `Checkpoints`: what runs leave behind.
 
+use std::sync::Arc;
+
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_proto::pb;
 use fovea_proto::pb::checkpoint_chunk::Part;
@@ -12,7 +14,8 @@ use super::{Context, check, peer};
 use crate::access::{Subject, caller};
 use crate::blocking::blocking;
 use crate::error::ApiError;
-use crate::run::{RunInput, Shown};
+use crate::remote::Item;
+use crate::run::{RunInput, Shown, opened};
 
 /// The service.
 #[derive(Debug)]
@@ -26,8 +29,31 @@ impl Checkpoints for CheckpointsService {
     ) -> Result<Response<pb::ListCheckpointsResponse>, Status> {
         let run = check::run_id("run_id", &request.into_inner().run_id)?;
         let shown = self.0.runs.shown(&run).await?;
+        let infos = shown.run.checkpoints.clone();
+        let checkpoints = infos.iter().map(Into::into).collect();
+        let Some(view) = self.0.remote.view() else {
+            return Ok(Response::new(pb::ListCheckpointsResponse {
+                checkpoints,
+                ..pb::ListCheckpointsResponse::default()
+            }));
+        };
+        let (store, remote) = (self.0.checkpoints.clone(), Arc::clone(&view));
+        let places = move || {
+            let place = |info: &CheckpointInfo| {
+                let here = store.is_here(&run, info.step, info.generation);
+                match (here, remote.stored.contains(&Item::checkpoint(&run, info))) {
+                    (true, false) => pb::CheckpointPlace::Local,
+                    (false, true) => pb::CheckpointPlace::Remote,
+                    (true, true) => pb::CheckpointPlace::Both,
+                    (false, false) => pb::CheckpointPlace::Nowhere,
+                }
+            };
+            infos.iter().map(|info| place(info).into()).collect()
+        };
         Ok(Response::new(pb::ListCheckpointsResponse {
-            checkpoints: shown.run.checkpoints.iter().map(Into::into).collect(),
+            checkpoints,
+            places: blocking(places).await?,
+            store_problem: view.problem.clone().unwrap_or_default(),
         }))
     }
 
@@ -45,8 +71,7 @@ impl Checkpoints for CheckpointsService {
         let pb::GetCheckpointRequest { run_id, step } = request.into_inner();
         let run = check::run_id("run_id", &run_id)?;
         let info = find(&self.0.runs.shown(&run).await?, step)?;
-        let (store, id, wanted) = (self.0.checkpoints.clone(), run.clone(), info.clone());
-        let opened = blocking(move || store.open_file(&id, &wanted)).await?;
+        let opened = opened(&self.0.checkpoints, &self.0.remote, &run, &info).await?;
         let file = match opened {
             Ok(file) => file,
             Err(error) => {
@@ -99,6 +124,8 @@ impl Checkpoints for CheckpointsService {
         };
         let mut verified = Vec::with_capacity(wanted.len());
         for info in wanted {
+            // What is missing here comes from the object store, if it is there, and is read then.
+            let _ = opened(&self.0.checkpoints, &self.0.remote, &run, &info).await?;
             let (store, id, reading) = (self.0.checkpoints.clone(), run.clone(), info.clone());
             let verify = move || {
                 let result = store.verify(&id, &reading, |_| {});

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use fovea_core::count::plural;
 use fovea_core::ids::DatasetName;
-use fovea_dataset::Split;
+use fovea_dataset::{PackEntry, Split};
 use fovea_proto::pb::create_dataset_request::Part;
 use fovea_proto::pb::create_dataset_response::Outcome;
 use fovea_proto::pb::datasets_server::Datasets;
@@ -19,7 +19,8 @@ use crate::access::Subject;
 use crate::blocking::blocking;
 use crate::catalogue::{Repaired, name_taken};
 use crate::error::ApiError;
-use crate::store::{HeldDataset, Upload};
+use crate::remote::{Item, Wanted};
+use crate::store::{HeldDataset, StoreError, Upload};
 
 /// The service.
 #[derive(Debug)]
@@ -99,8 +100,7 @@ impl Datasets for DatasetsService {
             return Err(ApiError::invalid("pack", problem).into());
         };
         let name = held.manifest.name.clone();
-        let store = self.0.dataset_files.clone();
-        let file = match blocking(move || store.open_pack(&held, pack)).await? {
+        let file = match self.open_pack(&held, pack, &entry).await? {
             Ok(file) => file,
             Err(error) => {
                 let datasets = &self.0.datasets;
@@ -115,7 +115,7 @@ impl Datasets for DatasetsService {
             sha256: entry.sha256,
         };
         let datasets = self.0.datasets.clone();
-        let read = move |result: Result<(), crate::store::StoreError>| async move {
+        let read = move |result: Result<(), StoreError>| async move {
             let text = result
                 .as_ref()
                 .err()
@@ -173,6 +173,39 @@ impl Datasets for DatasetsService {
 }
 
 impl DatasetsService {
+    /// Opens a pack; one that is missing here is fetched from the object store, if it is there.
+    async fn open_pack(
+        &self,
+        held: &Arc<HeldDataset>,
+        pack: u32,
+        entry: &PackEntry,
+    ) -> Result<Result<std::fs::File, StoreError>, ApiError> {
+        let open = || {
+            let (store, held) = (self.0.dataset_files.clone(), Arc::clone(held));
+            blocking(move || store.open_pack(&held, pack))
+        };
+        let digest = &held.manifest.digest;
+        let path = match open().await? {
+            Err(StoreError::Missing { path })
+                if self.0.remote.has(&Item::Dataset(digest.clone())) =>
+            {
+                path
+            }
+            result => return Ok(result),
+        };
+        let wanted = Wanted::Pack {
+            digest: digest.clone(),
+            entry: entry.clone(),
+        };
+        match self.0.remote.fetch(wanted).await {
+            Ok(()) => Ok(open().await?),
+            Err(error) => Ok(Err(StoreError::Unreadable {
+                path,
+                source: std::io::Error::other(format!("it is not here, and {error}")),
+            })),
+        }
+    }
+
     async fn upload(
         &self,
         stream: Streaming<pb::CreateDatasetRequest>,

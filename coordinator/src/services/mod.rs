@@ -33,6 +33,7 @@ use crate::config::Config;
 use crate::directory::Directory;
 use crate::error::ApiError;
 use crate::net::{Limits, peer};
+use crate::remote::Remote;
 use crate::store::{CheckpointStore, DatasetStore, WeightsStore};
 
 pub(crate) use admin::AdminService;
@@ -63,6 +64,7 @@ pub(crate) struct Context {
     pub weights: Weights,
     pub weight_files: WeightsStore,
     pub checkpoints: CheckpointStore,
+    pub remote: Remote,
     /// A turn to check an uploaded file of weights.
     pub checking: Arc<Semaphore>,
     /// How much clients may have under way.

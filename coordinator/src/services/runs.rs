@@ -101,6 +101,12 @@ impl Runs for RunsService {
         Ok(Response::new(pb::ListRunsResponse {
             runs: runs.iter().map(|run| self.wire(run)).collect(),
             next_page_token,
+            store_problem: self
+                .0
+                .remote
+                .view()
+                .and_then(|view| view.problem.clone())
+                .unwrap_or_default(),
         }))
     }
 

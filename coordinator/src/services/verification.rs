@@ -2,6 +2,7 @@
 //!
 //! A store that is away is one problem, not one for each of its files.
 
+mod objects;
 mod weights;
 
 use std::collections::BTreeSet;
@@ -21,6 +22,8 @@ use super::Context;
 use super::file_state::{file_state, is_listed, manifest_cure, report_file};
 use crate::blocking::blocking;
 use crate::error::ApiError;
+use crate::remote::Item;
+use crate::run::opened;
 use crate::store::{HeldDataset, StoreError};
 
 /// Events ahead of the receiver.
@@ -49,7 +52,7 @@ pub(super) struct Wanted {
 struct Away;
 
 /// Every run in the journal.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Listed {
     runs: BTreeSet<RunId>,
     checkpoints: Vec<(RunId, CheckpointInfo)>,
@@ -102,6 +105,7 @@ impl Verification {
             .flat_map(|d| d.manifest.packs.iter().map(|p| p.bytes));
         let kept = self.context.weights.now();
         let kept = kept.held().filter(|_| weights).map(|held| held.bytes);
+        let in_bucket = (checkpoints.then(|| listed.clone()), datasets, weights);
         self.total = stored.chain(packs).chain(kept).sum();
         if checkpoints {
             // None: it went away meanwhile, which was sent.
@@ -117,6 +121,8 @@ impl Verification {
         if weights {
             let _: Option<Away> = self.all_weights().await?;
         }
+        let (listed, datasets, weights) = in_bucket;
+        self.objects(listed, datasets, weights).await?;
         info!(
             checkpoints = self.summary.checkpoints,
             packs = self.summary.packs,
@@ -221,6 +227,9 @@ impl Verification {
         info: CheckpointInfo,
     ) -> Result<Option<Away>, ApiError> {
         let what = format!("run {run}, checkpoint {}", info.step);
+        // What is missing here comes from the object store, if it is there, and is read then.
+        let context = &self.context;
+        let _ = opened(&context.checkpoints, &context.remote, &run, &info).await?;
         let store = self.context.checkpoints.clone();
         let (id, wanted) = (run.clone(), info.clone());
         let (result, manifest) = self
@@ -327,11 +336,14 @@ impl Verification {
         if described.is_empty() && packs.is_empty() {
             self.context.datasets.sound(digest).await;
         }
+        let elsewhere = self.context.remote.has(&Item::Dataset(digest.to_owned()));
         let described = described
             .into_iter()
             .map(|(file, error)| (None, file.name().to_owned(), error));
         let packs = packs
             .into_iter()
+            // Those that are only in the object store are fetched when a worker needs them.
+            .filter(|(_, error)| !(elsewhere && matches!(error, StoreError::Missing { .. })))
             .map(|(pack, error)| (Some(pack), format!("pack {pack}"), error));
         for (pack, file, error) in described.chain(packs) {
             if let StoreError::Unavailable { .. } = error {

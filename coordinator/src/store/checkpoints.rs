@@ -77,6 +77,10 @@ impl CheckpointStore {
         &self.inner
     }
 
+    pub(super) fn shared(&self) -> Arc<Inner> {
+        Arc::clone(&self.inner)
+    }
+
     /// Whether the store is still there and the same. Cheap: reads the identity file.
     ///
     /// # Errors
@@ -135,6 +139,7 @@ impl CheckpointStore {
     ///
     /// # Errors
     /// Any of the reading kinds of [`StoreError`].
+    #[cfg(test)]
     pub(crate) fn probe(&self, run: &RunId, info: &CheckpointInfo) -> Result<(), StoreError> {
         self.open_file(run, info).map(|_| ())
     }
@@ -172,7 +177,7 @@ impl CheckpointStore {
     /// with the info's.
     ///
     /// # Errors
-    /// As [`Self::probe`].
+    /// Any of the reading kinds of [`StoreError`].
     pub(crate) fn open_file(&self, run: &RunId, info: &CheckpointInfo) -> Result<File, StoreError> {
         let path = self.inner.path(run, info);
         let (file, size) =

@@ -9,6 +9,7 @@
 //!  checkpoints   begin, probe, verify, read, remove, quarantine, sweep, find   (assembly, folder, inspect, manifest, segment, header, trash)
 //!  datasets      open, verify, read, remove                                    (upload: add and repair)
 //!  weights       list, verify, read, remove                                    (weights_upload: add and repair)
+//!  receive       files that come back from the object store; export: what its mirror reads
 //!  rooted        what stores of files named by digest share                    (temporary: folders of uploads)
 //!  disk          the single file operations, where tests inject faults
 //! ```
@@ -33,6 +34,7 @@ mod dataset_tests;
 mod datasets;
 mod disk;
 mod error;
+mod export;
 #[cfg(test)]
 mod fault;
 #[cfg(test)]
@@ -44,6 +46,7 @@ mod inspect;
 mod manifest;
 mod names;
 mod priority;
+mod receive;
 mod rooted;
 mod segment;
 mod temporary;
@@ -69,6 +72,7 @@ pub(crate) use header::{Description, header};
 pub(crate) use identity::stored_identity;
 pub(crate) use manifest::RunRecord;
 pub(crate) use priority::low_priority;
+pub(crate) use receive::Receiving;
 pub(crate) use segment::Segment;
 pub use upload::UploadError;
 pub(crate) use upload::{Stored, Upload, Verified};

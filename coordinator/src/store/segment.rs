@@ -75,6 +75,58 @@ impl CheckpointStore {
         }
         Ok(segments)
     }
+
+    /// The runs that have ledgers of removed checkpoints, with step and generation of each.
+    ///
+    /// # Errors
+    /// As the disk reports.
+    pub(crate) fn segment_names(&self) -> Result<Vec<(RunId, u64, u64)>, StoreError> {
+        let inner = self.inner();
+        let root = inner.root.dir().join(LEDGER);
+        let runs = inner.list(&root)?;
+        let mut found = Vec::new();
+        for run in runs.into_iter().filter_map(|name| RunId::new(name).ok()) {
+            for file in inner.list(&segments_folder(inner, &run))? {
+                if let Some((generation, step, Part::Manifest)) = names::parse(&file) {
+                    found.push((run.clone(), step, generation));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The ledger of a removed checkpoint, as it lies in the store; None: there is none.
+    ///
+    /// # Errors
+    /// As the disk reports.
+    pub(crate) fn segment_bytes(
+        &self,
+        run: &RunId,
+        step: u64,
+        generation: u64,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = segment_path(self.inner(), run, step, generation);
+        match disk::read_whole(&path, manifest::MOST_BYTES) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) => match self.inner().root.read_error(&path, error) {
+                StoreError::Missing { .. } => Ok(None),
+                error => Err(error),
+            },
+        }
+    }
+
+    /// Where the ledger of a removed checkpoint lies; its folder is made.
+    pub(super) fn make_segment_place(
+        &self,
+        run: &RunId,
+        step: u64,
+        generation: u64,
+    ) -> Result<PathBuf, StoreError> {
+        let inner = self.inner();
+        inner.ensure_folder(&inner.root.dir().join(LEDGER))?;
+        inner.ensure_folder(&segments_folder(inner, run))?;
+        Ok(segment_path(inner, run, step, generation))
+    }
 }
 
 impl Inner {

@@ -100,7 +100,7 @@ pub(crate) fn memory_folder() -> TempDir {
     }
 }
 
-pub(super) fn run_id() -> RunId {
+pub(crate) fn run_id() -> RunId {
     RunId::new("r-1").unwrap()
 }
 
@@ -117,7 +117,7 @@ pub(crate) fn files(folder: &Path) -> BTreeSet<String> {
 }
 
 /// Assembles and stores a checkpoint, as a run does.
-pub(super) fn store_one(
+pub(crate) fn store_one(
     store: &CheckpointStore,
     run: &RunId,
     step: u64,
@@ -245,14 +245,14 @@ pub(crate) fn upload(store: &DatasetStore, source: &Source) -> Result<Verified, 
 }
 
 /// The content of a file of weights; the check of it is left out.
-pub(super) const WEIGHTS: &[u8] = b"the weights of a network";
+pub(crate) const WEIGHTS: &[u8] = b"the weights of a network";
 
-pub(super) fn weights_digest() -> String {
+pub(crate) fn weights_digest() -> String {
     hex::encode(Sha256::digest(WEIGHTS))
 }
 
 /// Uploads [`WEIGHTS`], called `w`.
-pub(super) fn add_weights(store: &WeightsStore) -> Result<StoredWeights, UploadError> {
+pub(crate) fn add_weights(store: &WeightsStore) -> Result<StoredWeights, UploadError> {
     let bytes = WEIGHTS.len() as u64;
     let mut upload = WeightsUpload::begin(store, weights_digest(), bytes, "w.x".into())?;
     upload.piece(&WEIGHTS[..9])?;

@@ -30,7 +30,7 @@ pub(super) const FILE: &str = "file";
 /// What describes it.
 pub(super) const MANIFEST: &str = "manifest.json";
 /// Largest manifest that is read, in bytes.
-const MANIFEST_BYTES: u64 = 4 << 20;
+pub(super) const MANIFEST_BYTES: u64 = 4 << 20;
 /// The newest format of a manifest.
 const FORMAT: u32 = 1;
 
@@ -130,9 +130,19 @@ impl WeightsStore {
     /// # Errors
     /// Any of the reading kinds of [`StoreError`].
     pub(crate) fn describe(&self, sha256: &str) -> Result<HeldWeights, StoreError> {
+        let path = self.place(sha256).join(MANIFEST);
+        let bytes = self.inner.root.read_whole(&path, MANIFEST_BYTES)?;
+        self.parse_manifest(sha256, &bytes)
+    }
+
+    /// Reads the bytes of the manifest of these weights.
+    pub(crate) fn parse_manifest(
+        &self,
+        sha256: &str,
+        bytes: &[u8],
+    ) -> Result<HeldWeights, StoreError> {
         let root = &self.inner.root;
         let path = self.place(sha256).join(MANIFEST);
-        let bytes = root.read_whole(&path, MANIFEST_BYTES)?;
         /// The one field that every format has.
         #[derive(Deserialize)]
         struct Format {
@@ -140,7 +150,7 @@ impl WeightsStore {
         }
         let corrupt = |problem: String| root.corrupt(&path, problem);
         let Format { manifest } =
-            serde_json::from_slice(&bytes).map_err(|error| corrupt(error.to_string()))?;
+            serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
         if manifest > FORMAT {
             return Err(StoreError::TooNew {
                 path,
@@ -148,7 +158,7 @@ impl WeightsStore {
             });
         }
         let held: HeldWeights =
-            serde_json::from_slice(&bytes).map_err(|error| corrupt(error.to_string()))?;
+            serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
         if held.sha256 != sha256 {
             return Err(corrupt(format!("it is that of weights {}", held.sha256)));
         }

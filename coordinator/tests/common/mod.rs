@@ -3,6 +3,8 @@
 #![allow(dead_code)]
 
 mod photographs;
+#[path = "../../../tests/src/ports.rs"]
+mod ports;
 #[path = "../../../tests/src/faults/disk.rs"]
 pub mod small_disk;
 mod worker;
@@ -34,6 +36,8 @@ use tonic::{Code, Status, Streaming};
 // Not every test file makes a dataset.
 #[allow(unused_imports)]
 pub use photographs::*;
+#[allow(unused_imports)]
+pub use ports::free_port;
 pub use worker::*;
 
 /// The longest wait for anything; a test that waits longer has failed.

@@ -14,6 +14,7 @@ use crate::blocking::blocking;
 use crate::catalogue::problem::{Problem, next_in_turn};
 use crate::clock::unix_ms;
 use crate::error::ApiError;
+use crate::remote::{Item, Remote, Wanted};
 use crate::store::{StoredWeights, VerifiedWeights, WeightsStore};
 
 /// Commands that may wait for the task.
@@ -25,11 +26,13 @@ const AGAIN: Duration = Duration::from_secs(2);
 pub(crate) fn start(
     catalogue: WeightsCatalogue,
     store: WeightsStore,
+    remote: Remote,
 ) -> (Weights, tokio::task::JoinHandle<()>) {
     let (shown, now) = watch::channel(Arc::new(catalogue));
     let (commands, inbox) = mpsc::channel(INBOX);
     let task = Task {
         store,
+        remote,
         shown,
         retried: String::new(),
     };
@@ -38,6 +41,7 @@ pub(crate) fn start(
 
 struct Task {
     store: WeightsStore,
+    remote: Remote,
     shown: watch::Sender<Arc<WeightsCatalogue>>,
     /// Digest of the weights that were read again last.
     retried: String,
@@ -66,11 +70,7 @@ impl Task {
                 _ = again.tick(), if reading.is_empty() => {
                     if let Some(sha256) = self.may_recover() {
                         self.retried.clone_from(&sha256);
-                        let store = self.store.clone();
-                        reading.spawn_blocking(move || {
-                            let entry = Entry::read(&store, &sha256);
-                            (sha256, entry)
-                        });
+                        reading.spawn(read(self.store.clone(), self.remote.clone(), sha256));
                     }
                 }
             }
@@ -105,6 +105,7 @@ impl Task {
             held: Some(Arc::clone(&held)),
             problem: None,
         };
+        self.remote.stored(Item::Weights(sha256.clone()));
         self.edit(|catalogue| drop(catalogue.entries.insert(sha256, entry)));
         Ok(AddedWeights {
             held,
@@ -119,6 +120,9 @@ impl Task {
             Some(held) => held.name.to_string(),
             None => sha256.clone(),
         };
+        self.remote
+            .remove(vec![Item::Weights(sha256.clone())])
+            .await;
         let (store, digest) = (self.store.clone(), sha256.clone());
         let removed = blocking(move || store.remove(&digest)).await?;
         let bytes = match removed {
@@ -135,6 +139,7 @@ impl Task {
                          the cause; the next start of the coordinator removes what is left"
                     )));
                 }
+                self.remote.stored(Item::Weights(sha256));
                 return Err(ApiError::kept(
                     &format!("weights {name} were not removed and stay listed"),
                     &error,
@@ -157,16 +162,32 @@ impl Task {
         self.show(sha256, entry);
     }
 
-    /// Digest of weights that could not be read and may be readable now.
+    /// Digest of weights that could not be read and may be readable now, or that are only in the object store: the journal
+    /// does not list weights.
     fn may_recover(&self) -> Option<String> {
         let catalogue = self.shown.borrow();
         let transient = |entry: &Entry| entry.problem.as_ref().is_some_and(|p| p.transient);
         let entries = catalogue.entries.iter().filter(|(_, e)| transient(e));
-        next_in_turn(entries.map(|(sha256, _)| sha256), &self.retried)
+        let view = self.remote.view();
+        let stored = view.iter().flat_map(|view| view.stored.iter());
+        let elsewhere = stored.filter_map(|item| match item {
+            Item::Weights(sha256) if !catalogue.entries.contains_key(sha256) => Some(sha256),
+            _ => None,
+        });
+        let all = entries.map(|(sha256, _)| sha256).chain(elsewhere);
+        next_in_turn(all, &self.retried)
     }
 
     fn read_again(&self, sha256: String, read: Entry) {
         let before = self.shown.borrow().entries.get(&sha256).cloned();
+        if before.is_none()
+            && read.held.is_some()
+            && self.remote.has(&Item::Weights(sha256.clone()))
+        {
+            // They came from the object store.
+            self.edit(|catalogue| drop(catalogue.entries.insert(sha256, read)));
+            return;
+        }
         // Removed, repaired or found corrupt meanwhile.
         let waited = before.and_then(|entry| entry.problem);
         if waited.is_none_or(|problem| !problem.transient) {
@@ -199,4 +220,29 @@ impl Task {
         edit(&mut next);
         self.shown.send_replace(Arc::new(next));
     }
+}
+
+/// Reads weights again. They are fetched from the object store, if they are missing here and are there.
+async fn read(store: WeightsStore, remote: Remote, sha256: String) -> (String, Entry) {
+    let look = || {
+        let (store, sha256) = (store.clone(), sha256.clone());
+        async move {
+            match tokio::task::spawn_blocking(move || Entry::read(&store, &sha256)).await {
+                Ok(entry) => entry,
+                // The caller's task fails as this one did.
+                Err(error) => std::panic::resume_unwind(error.into_panic()),
+            }
+        }
+    };
+    let entry = look().await;
+    let lost = matches!(&entry.problem, Some(problem) if problem.missing);
+    if !lost || !remote.has(&Item::Weights(sha256.clone())) {
+        return (sha256, entry);
+    }
+    // The fetcher logs why not.
+    let entry = match remote.fetch(Wanted::Weights(sha256.clone())).await {
+        Ok(()) => look().await,
+        Err(_) => entry,
+    };
+    (sha256, entry)
 }

@@ -193,6 +193,7 @@ impl Runs for Fake {
         Ok(Response::new(pb::ListRunsResponse {
             runs: self.0.lock().unwrap().run.iter().cloned().collect(),
             next_page_token: String::new(),
+            ..Default::default()
         }))
     }
 
@@ -275,6 +276,7 @@ impl Checkpoints for Fake {
         let run = self.known(&request.into_inner().run_id)?;
         Ok(Response::new(pb::ListCheckpointsResponse {
             checkpoints: run.checkpoints,
+            ..Default::default()
         }))
     }
 

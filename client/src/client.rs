@@ -35,7 +35,7 @@ const PAGE: u32 = 200;
 pub struct Client {
     address: String,
     channel: Channel,
-    bearer: Bearer,
+    credentials: Credentials,
 }
 
 /// A channel whose requests carry the caller's token, if there is one.
@@ -65,8 +65,13 @@ impl Client {
         Ok(Self {
             address: address.to_owned(),
             channel,
-            bearer: credentials.bearer(),
+            credentials: credentials.clone(),
         })
+    }
+
+    /// A new connection to the same coordinator, as the same person.
+    pub(crate) async fn reconnected(&self, timeout: Duration) -> Result<Self, Error> {
+        Self::connect_as(&self.address, &self.credentials, timeout).await
     }
 
     /// The coordinator's address.
@@ -420,7 +425,7 @@ impl Client {
 
     /// For the clients of services.
     pub(crate) fn service(&self) -> Service {
-        InterceptedService::new(self.channel.clone(), self.bearer.clone())
+        InterceptedService::new(self.channel.clone(), self.credentials.bearer())
     }
 
     pub(crate) fn cluster_client(&self) -> ClusterClient<Service> {

@@ -105,7 +105,7 @@ impl Patience {
 
 /// Follows one run. Ask it with [`Watcher::next`] until it returns None.
 pub struct Watcher {
-    address: String,
+    client: Client,
     run_id: String,
     patience: Patience,
     stream: Option<Streaming<pb::RunEvent>>,
@@ -136,7 +136,7 @@ impl Watcher {
     /// refusal for the limit of watches is retried by [`Watcher::next`].
     pub async fn new(client: &Client, run_id: &str, patience: Patience) -> Result<Self, Error> {
         let mut watcher = Self {
-            address: client.address().to_owned(),
+            client: client.clone(),
             run_id: run_id.to_owned(),
             patience,
             stream: None,
@@ -181,7 +181,7 @@ impl Watcher {
                 }
                 Ok(None) => self.broken(Cause::Away, "the stream ended before the run".into())?,
                 Err(status) => {
-                    let error = Error::from_status(&status, &self.address);
+                    let error = Error::from_status(&status, self.client.address());
                     if !is_temporary(&status) {
                         return Err(error);
                     }
@@ -221,7 +221,7 @@ impl Watcher {
             );
             return Err(match cause {
                 Cause::Away => Error::Lost {
-                    address: self.address.clone(),
+                    address: self.client.address().to_owned(),
                     reason,
                 },
                 Cause::Limit => Error::LimitReached(reason),
@@ -235,7 +235,7 @@ impl Watcher {
         let wait = backoff.next().unwrap_or(longest);
         self.attempt += 1;
         self.connecting = Some(Box::pin(attempt(
-            self.address.clone(),
+            self.client.clone(),
             self.run_id.clone(),
             wait,
             self.patience.connect,
@@ -267,13 +267,13 @@ impl Watcher {
 }
 
 async fn attempt(
-    address: String,
+    client: Client,
     run_id: String,
     wait: Duration,
     connect: Duration,
 ) -> Result<Streaming<pb::RunEvent>, Failure> {
     tokio::time::sleep(wait).await;
-    let client = match Client::connect(&address, connect).await {
+    let client = match client.reconnected(connect).await {
         Ok(client) => client,
         Err(error) if error.exit_code() == 3 => {
             return Err(Failure::Temporary(cause_of(&error), reason_of(error)));

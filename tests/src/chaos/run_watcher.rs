@@ -120,7 +120,12 @@ impl RunWatcher {
         match tokio::time::timeout(deadline, waiting).await {
             Ok(Ok(now)) => now,
             // The watcher's task is over: it has seen the end.
-            Ok(Err(_)) => self.now(),
+            Ok(Err(_)) => {
+                let now = self.now();
+                let over = now.phase.is_terminal() || now.phase == Phase::Paused;
+                assert!(over, "seed {seed}: the watcher gave up: {now:?}");
+                now
+            }
             Err(_) => panic!("seed {seed}: no step within {deadline:?}: {:?}", self.now()),
         }
     }

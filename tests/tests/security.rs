@@ -324,3 +324,24 @@ async fn the_commands_make_show_and_renew_what_a_cluster_needs() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_under_tls_outlives_the_coordinator() {
+    let dir = tempfile::tempdir().unwrap();
+    let prepared = synthetic_dataset(dir.path(), PATIENTS, SIZE);
+    let mut cluster = Cluster::start_secure(dir.path(), 1);
+    cluster.fovea(&["dataset", "add", prepared.to_str().expect("UTF-8")]);
+    let run = cluster.submit(spec("watched", 1)).await;
+    let mut command = Command::new(fovea_tests::binary("fovea"));
+    command
+        .args(["--coordinator", &cluster.url(), "watch", &run.id])
+        .envs(environment(&cluster.certificates().admin()));
+    let mut watch = Process::start(command, dir.path().join("watch.log"));
+    cluster.wait_step(&run.id, 1).await;
+    cluster.coordinator.signal(libc::SIGKILL);
+    cluster.coordinator.wait(Duration::from_secs(30));
+    cluster.restart_coordinator();
+    cluster.wait_completed(&run.id).await;
+    let status = watch.wait(Duration::from_secs(60));
+    assert!(status.success(), "{}", watch.log());
+}

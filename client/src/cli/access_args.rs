@@ -58,7 +58,7 @@ under another name.")]
     Deny {
         /// The worker's name, or the id of one of its processes
         name: String,
-        /// Why, for people; the worker is told, too
+        /// Why, for people; the worker reads it, too
         #[arg(long, default_value = "", hide_default_value = true)]
         reason: String,
     },

@@ -287,7 +287,7 @@ impl RemoteError {
     }
 }
 
-/// What can be told from an error: the library hides the response, but shows it in the text.
+/// What is known from an error: the library hides the response, but shows it in the text.
 #[derive(Debug, Default)]
 struct Answer {
     /// S3's error code; empty: none.

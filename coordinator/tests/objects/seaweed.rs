@@ -8,7 +8,7 @@ use std::sync::Once;
 
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path as Key;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{ObjectStore, ObjectStoreExt, RetryConfig};
 use tempfile::TempDir;
 use tokio_stream::StreamExt;
 
@@ -16,6 +16,8 @@ use super::common::{PATIENCE, POLL, eventually, free_port};
 
 const BUCKET: &str = "fovea";
 const KEY: (&str, &str) = ("fovea-key", "fovea-secret");
+
+pub const ALL_RIGHTS: [&str; 4] = ["Read", "Write", "List", "Tagging"];
 
 /// The server, with its bucket.
 pub struct Seaweed {
@@ -47,12 +49,12 @@ impl Seaweed {
             ports: [(); 4].map(|()| (free_port(), free_port())),
             child: None,
         };
+        server.write_rights(&ALL_RIGHTS);
         server.go_on().await;
         server
             .shell(&format!("s3.bucket.create -name {BUCKET}"))
             .await;
-        server.allow("Read,Write,List,Tagging").await;
-        server.wait_for_rights().await;
+        server.until_rights(&ALL_RIGHTS).await;
         server
     }
 
@@ -90,10 +92,17 @@ impl Seaweed {
             .args(["-s3.port.iceberg=0", "-s3.port.lance=0"])
             .args([
                 "-master.telemetry=false",
+                // Else it has no leader for 17 s after each start.
+                "-master.electionTimeout=1s",
+                "-master.heartbeatInterval=100ms",
                 "-master.volumeSizeLimitMB=64",
                 "-volume.max=30",
             ])
             .arg(format!("-dir={}", data.display()))
+            .arg(format!("-s3.config={}", self.rights().display()))
+            // It would make credentials in its environment those of an administrator.
+            .env_remove("AWS_ACCESS_KEY_ID")
+            .env_remove("AWS_SECRET_ACCESS_KEY")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log);
@@ -111,33 +120,41 @@ impl Seaweed {
         .await;
     }
 
-    /// What the coordinator's credentials may do in the bucket.
-    pub async fn allow(&self, actions: &str) {
-        let (key, secret) = KEY;
-        self.shell(&format!(
-            "s3.configure -access_key={key} -secret_key={secret} -user=fovea -buckets={BUCKET} -actions={actions} -apply"
-        ))
-        .await;
+    /// Starts it again with other rights of the coordinator's credentials in the bucket; returns when it goes by them.
+    pub async fn set_rights(&mut self, actions: &[&str]) {
+        self.kill();
+        self.write_rights(actions);
+        self.go_on().await;
+        self.until_rights(actions).await;
     }
 
-    /// Takes the right to write away; returns when the server does so.
-    pub async fn forbid_writing(&self) {
+    async fn until_rights(&self, actions: &[&str]) {
         let (client, probe) = (self.client(), Key::from("probe"));
-        let command =
-            format!("s3.configure -user=fovea -buckets={BUCKET} -actions=Write -delete -apply");
-        let refused = async {
+        let may_write = actions.contains(&"Write");
+        let known = async {
             loop {
-                self.shell(&command).await;
-                // It takes its time to notice, and now and then does not at all.
-                for _ in 0..50 {
-                    if client.put(&probe, "x".into()).await.is_err() {
-                        return;
-                    }
-                    tokio::time::sleep(POLL * 10).await;
+                match client.put(&probe, "x".into()).await {
+                    Ok(_) if may_write => return client.delete(&probe).await.unwrap(),
+                    Err(object_store::Error::PermissionDenied { .. }) if !may_write => return,
+                    _ => tokio::time::sleep(POLL * 10).await,
                 }
             }
         };
-        super::common::soon("the refusal", refused).await;
+        super::common::soon("the rights in the bucket", known).await;
+    }
+
+    fn rights(&self) -> PathBuf {
+        self.dir.path().join("rights.json")
+    }
+
+    fn write_rights(&self, actions: &[&str]) {
+        let actions: Vec<String> = actions.iter().map(|a| format!("{a}:{BUCKET}")).collect();
+        let rights = serde_json::json!({"identities": [{
+            "name": "fovea",
+            "credentials": [{"accessKey": KEY.0, "secretKey": KEY.1}],
+            "actions": actions,
+        }]});
+        std::fs::write(self.rights(), rights.to_string()).unwrap();
     }
 
     /// Does a command of its administration, trying again until its parts have found one another.
@@ -180,22 +197,14 @@ impl Seaweed {
             .with_bucket_name(BUCKET)
             .with_endpoint(self.endpoint())
             .with_allow_http(true)
+            .with_retry(RetryConfig {
+                max_retries: 0,
+                ..Default::default()
+            })
             .with_access_key_id(KEY.0)
             .with_secret_access_key(KEY.1)
             .build()
             .unwrap()
-    }
-
-    async fn wait_for_rights(&self) {
-        let client = self.client();
-        let works = async {
-            let probe = Key::from("probe");
-            while client.put(&probe, "x".into()).await.is_err() {
-                tokio::time::sleep(POLL).await;
-            }
-            client.delete(&probe).await.unwrap();
-        };
-        super::common::soon("rights in the bucket", works).await;
     }
 
     /// Keys in the bucket, without the prefix.

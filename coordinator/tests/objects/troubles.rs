@@ -1,5 +1,6 @@
 //! The server goes away, forbids, and what was removed here is removed there.
 
+use super::seaweed::ALL_RIGHTS;
 use super::*;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -64,14 +65,14 @@ async fn training_goes_on_while_the_object_store_is_away() {
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(has_s3), ignore = "needs .s3-server: make s3-server")]
 async fn rights_that_are_taken_away_are_named_and_waited_for() {
-    let place = Place::new().await;
+    let mut place = Place::new().await;
     let server = place.server().await;
     server.upload(&place.tiny).await.unwrap();
     let (run, at, mut worker) = begin(&server, false).await;
     place.step(&mut worker, &at, 1).await;
     checkpoint(&server, &worker, &at, 1, &state(1)).await;
     until_all(&server, &run.id, CheckpointPlace::Both).await;
-    place.bucket.forbid_writing().await;
+    place.bucket.set_rights(&["Read", "List"]).await;
     place.step(&mut worker, &at, 2).await;
     checkpoint(&server, &worker, &at, 2, &state(2)).await;
     let refused = async {
@@ -109,7 +110,7 @@ async fn rights_that_are_taken_away_are_named_and_waited_for() {
     );
     // Training goes on.
     place.step(&mut worker, &at, 3).await;
-    place.bucket.allow("Write").await;
+    place.bucket.set_rights(&ALL_RIGHTS).await;
     until_all(&server, &run.id, CheckpointPlace::Both).await;
     let verify = server
         .admin()

@@ -51,7 +51,7 @@ fn main() {
             code
         }
     };
-    // An error of standard output has nobody left to be told.
+    // If standard output fails here, nobody is left to report it to.
     let _ = std::io::stdout().flush();
     // The device's thread may compute still, where it did not end in time.
     leave(code.into())

@@ -12,6 +12,9 @@ mod certs;
 mod certs_args;
 mod checkpoints;
 mod datasets;
+mod evaluate;
+mod evaluate_args;
+mod figures;
 mod follow;
 mod format;
 mod help;
@@ -130,6 +133,7 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Watch { run, patience } => {
             follow::follow(&connect().await?, &run, patience, output).await
         }
+        Command::Evaluate(command) => evaluate::run(&connect().await?, &command, output).await,
         Command::Workers => workers::list(&connect().await?, output).await,
         Command::Cancel { run } => runs::cancel(&connect().await?, &run, output).await,
         Command::Pause { run } => runs::pause(&connect().await?, &run, output).await,

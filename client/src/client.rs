@@ -399,7 +399,7 @@ impl Client {
     }
 
     /// Waits for an answer without a limit: the connection's pings detect a dead peer.
-    async fn unbounded<T>(
+    pub(crate) async fn unbounded<T>(
         &self,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Error> {
@@ -432,11 +432,11 @@ impl Client {
         ClusterClient::new(self.service()).max_decoding_message_size(MESSAGE_BYTES)
     }
 
-    fn runs_client(&self) -> RunsClient<Service> {
+    pub(crate) fn runs_client(&self) -> RunsClient<Service> {
         RunsClient::new(self.service()).max_decoding_message_size(MESSAGE_BYTES)
     }
 
-    fn datasets_client(&self) -> DatasetsClient<Service> {
+    pub(crate) fn datasets_client(&self) -> DatasetsClient<Service> {
         DatasetsClient::new(self.service()).max_decoding_message_size(MESSAGE_BYTES)
     }
 

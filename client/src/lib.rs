@@ -10,6 +10,7 @@ pub mod client;
 pub mod credentials;
 pub mod download;
 pub mod error;
+pub mod evaluations;
 pub mod local;
 pub mod logins;
 mod receive;

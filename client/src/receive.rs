@@ -44,6 +44,13 @@ fn folder_of(target: &Path) -> &Path {
     }
 }
 
+/// Writes a whole file: it appears under its name complete, or not at all.
+pub(crate) fn write_whole(target: &Path, overwrite: bool, bytes: &[u8]) -> Result<(), Error> {
+    let mut file = Receiving::begin("the file".into(), target, overwrite, bytes.len() as u64)?;
+    file.take(bytes)?;
+    file.persist(0o644)
+}
+
 impl Receiving {
     /// Begins a file of `expected` bytes. What killed fetches left in the folder is swept.
     pub(crate) fn begin(
@@ -96,6 +103,10 @@ impl Receiving {
         if !digest.eq_ignore_ascii_case(sha256) {
             return Err(self.damaged(format!("its SHA-256 is {digest}, {sha256} was announced")));
         }
+        self.persist(mode)
+    }
+
+    fn persist(mut self, mode: u32) -> Result<(), Error> {
         let target = self.target;
         let io = |e| Error::io(&target, e);
         let file = self.file.file();

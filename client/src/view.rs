@@ -3,6 +3,7 @@
 //! The serde forms are the `--json` output, so field names are kept stable.
 
 mod access;
+mod evaluation;
 mod store;
 mod weights;
 mod workers;
@@ -15,6 +16,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 pub use access::{DeniedInfo, IdentityInfo, TokenInfo};
+pub use evaluation::{EvaluationInfo, Scores};
 pub use store::{
     FileState, Place, Removed, StoreProblem, StoreProgress, StoreReport, StoreSummary,
     StoredCheckpoints, VerifiedCheckpoint,
@@ -103,6 +105,8 @@ pub struct RunInfo {
     pub checkpoints: Vec<CheckpointInfo>,
     /// Workers that are left out of it because of trouble of their own.
     pub left_out: Vec<LeftOutInfo>,
+    /// Evaluations of its checkpoints, as they were asked for.
+    pub evaluations: Vec<EvaluationInfo>,
     /// The run's specification with every default filled in.
     pub spec: RunSpec,
 }
@@ -145,6 +149,7 @@ impl TryFrom<pb::Run> for RunInfo {
             submitted_at_ms,
             left_out,
             submitted_by,
+            evaluations,
         } = wire;
         let phase = match pb::Phase::try_from(phase) {
             Ok(pb::Phase::Queued) => Phase::Queued,
@@ -176,6 +181,10 @@ impl TryFrom<pb::Run> for RunInfo {
             submitted_by,
             progress: progress.map(Into::into),
             left_out: left_out.into_iter().map(Into::into).collect(),
+            evaluations: evaluations
+                .into_iter()
+                .map(EvaluationInfo::try_from)
+                .collect::<Result<_, _>>()?,
             epochs: epochs
                 .into_iter()
                 .map(EpochResult::try_from)

@@ -13,6 +13,7 @@ use std::ops::Range;
 use rand_chacha::rand_core::RngCore;
 
 use crate::random;
+use crate::spec::RunSpec;
 
 /// One use of a training sample: which, and how it is turned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,7 @@ pub struct ShardPlan {
     train: Vec<Vec<u32>>,
     /// Validation ordinals of each virtual rank: contiguous ranges.
     validation: Vec<Range<u32>>,
+    steps_per_epoch: u64,
 }
 
 /// Why no plan can be made.
@@ -104,19 +106,52 @@ impl ShardPlan {
             train.push(rotated[bounds[from]..bounds[to]].to_vec());
             from = to;
         }
-        let validation = (0..u64::from(virtual_ranks))
-            .map(|r| {
-                let cut = |r: u64| (u64::from(validation) * r / u64::from(virtual_ranks)) as u32;
-                cut(r)..cut(r + 1)
-            })
-            .collect();
+        let longest = train.iter().map(Vec::len).max().unwrap_or(0) as u64;
         Ok(Self {
             seed,
             batch,
             rotate,
             train,
-            validation,
+            validation: in_ranges(validation, virtual_ranks),
+            steps_per_epoch: longest.div_ceil(u64::from(batch)),
         })
+    }
+
+    /// The plan of a run: what it trains on, and what it scores.
+    ///
+    /// `patients` is the patient of every training sample in plan order, `scored` the number of samples in the part of the
+    /// dataset that the run scores.
+    pub fn of_run(spec: &RunSpec, patients: &[u32], scored: u32) -> Result<Self, PlanError> {
+        let (train, ranks) = (&spec.train, spec.train.virtual_ranks);
+        match &spec.evaluate {
+            Some(evaluate) => Ok(Self::of_evaluation(
+                evaluate.step,
+                scored,
+                ranks,
+                train.batch,
+            )),
+            None => Self::new(
+                patients,
+                scored,
+                ranks,
+                train.batch,
+                spec.seed,
+                train.rotate,
+            ),
+        }
+    }
+
+    /// The plan of an evaluation: nothing is trained. It begins after `step` steps, which count as one epoch, so that what
+    /// is left to do is the scoring at its end.
+    fn of_evaluation(step: u64, scored: u32, virtual_ranks: u32, batch: u32) -> Self {
+        Self {
+            seed: 0,
+            batch,
+            rotate: false,
+            train: vec![Vec::new(); virtual_ranks as usize],
+            validation: in_ranges(scored, virtual_ranks),
+            steps_per_epoch: step,
+        }
     }
 
     /// How many virtual ranks there are.
@@ -141,8 +176,7 @@ impl ShardPlan {
 
     /// Steps in one epoch: enough for the longest shard.
     pub fn steps_per_epoch(&self) -> u64 {
-        let longest = self.train.iter().map(Vec::len).max().unwrap_or(0) as u64;
-        longest.div_ceil(u64::from(self.batch))
+        self.steps_per_epoch
     }
 
     /// Where the `step`-th step (0-based, over the whole run) lies.
@@ -180,6 +214,12 @@ impl ShardPlan {
             order,
         }
     }
+}
+
+/// `count` ordinals in contiguous ranges of about equal length.
+fn in_ranges(count: u32, ranges: u32) -> Vec<Range<u32>> {
+    let cut = |r: u64| (u64::from(count) * r / u64::from(ranges)) as u32;
+    (0..u64::from(ranges)).map(|r| cut(r)..cut(r + 1)).collect()
 }
 
 /// One virtual rank's epoch, shuffled.

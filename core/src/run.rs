@@ -40,8 +40,8 @@ pub use availability::Limits;
 pub use lineage::Rewind;
 pub use trouble::{LeftOut, Trouble};
 pub use types::{
-    Effect, EpochResult, Event, Extent, Heartbeat, Next, Outcome, Phase, RunError, StepPhases,
-    StepReport, Stopping, without_event_name,
+    Effect, EpochResult, EpochScores, EvaluationRecord, Event, Extent, Heartbeat, Next, Outcome,
+    Phase, RunError, StepPhases, StepReport, Stopping, without_event_name,
 };
 
 use std::collections::BTreeMap;
@@ -84,6 +84,9 @@ pub struct Run {
     /// Name of the person who submitted it; None without TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submitted_by: Option<String>,
+    /// Evaluations of its checkpoints, as they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub evaluations: Vec<EvaluationRecord>,
     /// Where it is.
     #[serde(flatten)]
     pub phase: Phase,
@@ -155,6 +158,7 @@ impl Run {
             extent,
             submitted_at_ms: now_ms,
             submitted_by: None,
+            evaluations: Vec::new(),
             phase: Phase::Queued { reason: None },
             generation: 0,
             epochs: Vec::new(),
@@ -175,6 +179,13 @@ impl Run {
             troubles: Troubles::default(),
             limits: Limits::default(),
         }
+    }
+
+    /// An accepted evaluation, queued: a run that begins at the end of its only epoch, with `checkpoint`.
+    pub fn evaluating(mut self, checkpoint: CheckpointInfo) -> Self {
+        self.generation = checkpoint.generation;
+        self.checkpoints = vec![checkpoint];
+        self
     }
 
     /// The run as a coordinator finds it in its journal at start. Workers go on training without a coordinator, so

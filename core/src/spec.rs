@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::DatasetName;
+use crate::ids::{DatasetName, RunId};
 use crate::schedule::{Policy, Schedule};
 use crate::weights::{WeightsRef, is_sha256};
 
@@ -29,6 +29,53 @@ pub struct RunSpec {
     /// When checkpoints are taken.
     #[serde(default)]
     pub checkpoint: CheckpointSpec,
+    /// What is evaluated; None for a run that trains. The coordinator fills it in, nobody writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluate: Option<EvaluateSpec>,
+}
+
+/// What an evaluation scores: a run's checkpoint on a part of a dataset. No step is taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluateSpec {
+    /// The run whose checkpoint it is.
+    pub run: RunId,
+    /// Committed steps that the checkpoint holds.
+    pub step: u64,
+    /// Part of the dataset that is scored.
+    pub part: Part,
+}
+
+/// A part of a dataset that can be scored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Part {
+    /// The training split.
+    Train,
+    /// The validation split.
+    Validation,
+    /// The test part, which no run trains on or chooses by.
+    Test,
+    /// Every sample.
+    All,
+}
+
+impl Part {
+    /// Its name, as people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+            Self::Test => "test",
+            Self::All => "all",
+        }
+    }
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// The network and its initial weights.
@@ -315,6 +362,11 @@ impl RunSpec {
             format!("{} is less than workers.min = {}", w.max, w.min)
         });
         problems.into_result()
+    }
+
+    /// The part of the dataset that is scored: after each epoch, or in an evaluation.
+    pub fn scored_part(&self) -> Part {
+        self.evaluate.as_ref().map_or(Part::Validation, |e| e.part)
     }
 
     /// The largest number of workers that the run may have.

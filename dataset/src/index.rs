@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use fovea_core::spec::Part;
 use serde::{Deserialize, Serialize};
 
 use crate::eye::{Eye, name_problem};
@@ -154,6 +155,17 @@ impl Index {
         }
     }
 
+    /// The samples of a part, in the order of the index.
+    pub fn part(&self, part: Part) -> PartOf<'_> {
+        let (train, validation) = (&self.train[..], &self.validation[..]);
+        PartOf(match part {
+            Part::Train => [train, &[]],
+            Part::Validation => [&[], validation],
+            Part::Test => [&[], &[]],
+            Part::All => [train, validation],
+        })
+    }
+
     /// Name of a patient by number; `None` beyond the last.
     pub fn patient(&self, id: u32) -> Option<&str> {
         self.patients.get(id as usize).map(String::as_str)
@@ -162,6 +174,39 @@ impl Index {
     /// Number of patients on both sides together.
     pub fn patients(&self) -> usize {
         self.patients.len()
+    }
+}
+
+/// The samples of a part of a dataset, of one side or of several, numbered from 0.
+#[derive(Debug, Clone, Copy)]
+pub struct PartOf<'a>([&'a [Sample]; 2]);
+
+impl<'a> PartOf<'a> {
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|side| side.len()).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The sample of this number. None beyond the last.
+    pub fn get(&self, number: usize) -> Option<&'a Sample> {
+        let mut number = number;
+        for side in self.0 {
+            if let Some(sample) = side.get(number) {
+                return Some(sample);
+            }
+            number -= side.len();
+        }
+        None
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &'a Sample> + use<'a> {
+        self.0.into_iter().flatten()
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use fovea_core::plan::ShardPlan;
 use fovea_core::roster::Member;
 use fovea_core::run::Trouble;
+use fovea_core::spec::Part;
 use fovea_dataset::{Index, PackError, PackFile, Sample};
 use tokio_util::sync::CancellationToken;
 
@@ -90,15 +91,15 @@ pub trait ReplacePack: Send {
     ) -> Result<PackFile, ReplaceError>;
 }
 
-/// The packs that `member`'s virtual ranks touch: those of their training shards and of their parts of
-/// the validation split.
-pub fn packs_of(plan: &ShardPlan, index: &Index, member: &Member) -> BTreeSet<u32> {
+/// The packs that `member`'s virtual ranks touch: those of their training shards and of what they score of `part`.
+pub fn packs_of(plan: &ShardPlan, index: &Index, part: Part, member: &Member) -> BTreeSet<u32> {
+    let scored = index.part(part);
     let mut packs = BTreeSet::new();
     for rank in hosted(member) {
         let train = plan.shard(rank).iter().map(|&s| &index.train()[s as usize]);
         let validation = plan
             .validation_shard(rank)
-            .map(|s| &index.validation()[s as usize]);
+            .filter_map(|s| scored.get(s as usize));
         packs.extend(train.chain(validation).map(|sample| sample.pack));
     }
     packs
@@ -112,6 +113,7 @@ pub fn hosted(member: &Member) -> std::ops::Range<u32> {
 /// Opened packs with the index over them.
 pub struct LocalData {
     index: Index,
+    scored: Part,
     size: usize,
     packs: RefCell<BTreeMap<u32, PackFile>>,
     source: Box<dyn ReplacePack>,
@@ -119,16 +121,18 @@ pub struct LocalData {
 }
 
 impl LocalData {
-    /// The samples of `index` in the open `packs`; their images are `size` pixels wide and high. A pack that cannot
-    /// be read is replaced from `source`.
+    /// The samples of `index` in the open `packs`, of which the run scores those in `scored`; their images are `size` pixels
+    /// wide and high. A pack that cannot be read is replaced from `source`.
     pub fn new(
         index: Index,
+        scored: Part,
         size: usize,
         packs: BTreeMap<u32, PackFile>,
         source: Box<dyn ReplacePack>,
     ) -> Self {
         Self {
             index,
+            scored,
             size,
             packs: RefCell::new(packs),
             source,
@@ -146,9 +150,9 @@ impl LocalData {
         self.size
     }
 
-    /// Samples of the training and of the validation split.
+    /// Samples of the training split, and of the part that is scored.
     pub fn samples(&self) -> [usize; 2] {
-        [self.index.train().len(), self.index.validation().len()]
+        [self.index.train().len(), self.index.part(self.scored).len()]
     }
 
     /// A training sample's description.
@@ -156,9 +160,11 @@ impl LocalData {
         &self.index.train()[ordinal as usize]
     }
 
-    /// A validation sample's description.
-    pub fn validation(&self, ordinal: u32) -> &Sample {
-        &self.index.validation()[ordinal as usize]
+    /// The description of a sample in the part that is scored.
+    pub fn scored(&self, ordinal: u32) -> &Sample {
+        let part = self.index.part(self.scored);
+        part.get(ordinal as usize)
+            .expect("the plan counts the samples of this part")
     }
 
     /// Reads a sample's pixels: `size * size * 3` bytes, compared with their digest. If they cannot be read or

@@ -8,7 +8,7 @@ use fovea_core::ids::WorkerId;
 use fovea_core::plan::ShardPlan;
 use fovea_core::roster::{Roster, UNREACHABLE_HINT};
 use fovea_core::run::{Outcome, Trouble};
-use fovea_core::spec::RunSpec;
+use fovea_core::spec::{Part, RunSpec};
 use fovea_dataset::{Index, PackError, PackFile};
 use fovea_proto::pb;
 use tokio::runtime::Handle;
@@ -104,6 +104,7 @@ pub struct Fetched {
     pub plan: ShardPlan,
     dataset: CachedDataset,
     index: Index,
+    scored: Part,
     packs: BTreeMap<u32, PackFile>,
 }
 
@@ -131,16 +132,10 @@ impl Fetched {
             )));
         }
         let patients: Vec<u32> = index.train().iter().map(|s| s.patient).collect();
-        let plan = ShardPlan::new(
-            &patients,
-            index.validation().len() as u32,
-            spec.train.virtual_ranks,
-            spec.train.batch,
-            spec.seed,
-            spec.train.rotate,
-        )
-        .map_err(Refusal::fatal)?;
-        let needed = packs_of(&plan, &index, &roster.members[rank]);
+        let scored = spec.scored_part();
+        let plan = ShardPlan::of_run(spec, &patients, index.part(scored).len() as u32)
+            .map_err(Refusal::fatal)?;
+        let needed = packs_of(&plan, &index, scored, &roster.members[rank]);
         let packs = context
             .with_cache("fetching packs", progress, |cache| {
                 let (dataset, needed) = (&dataset, &needed);
@@ -151,6 +146,7 @@ impl Fetched {
             plan,
             dataset,
             index,
+            scored,
             packs,
         })
     }
@@ -161,6 +157,7 @@ impl Fetched {
             plan: _,
             dataset,
             index,
+            scored,
             packs,
         } = self;
         let rest = Rest {
@@ -174,7 +171,10 @@ impl Fetched {
             dataset,
             progress: progress.clone(),
         };
-        (LocalData::new(index, size, packs, Box::new(source)), rest)
+        (
+            LocalData::new(index, scored, size, packs, Box::new(source)),
+            rest,
+        )
     }
 }
 

@@ -229,7 +229,7 @@ impl Producer {
             ..Batch::default()
         };
         for ordinal in ordinals {
-            let sample = self.data.validation(ordinal);
+            let sample = self.data.scored(ordinal);
             batch.samples.push(ordinal);
             batch.quarter_turns.push(0);
             batch.labels.push(self.spec.class_of(sample.grade));
@@ -243,7 +243,7 @@ impl Producer {
         let record = size * size * 3;
         let sample = |ordinal| match split {
             Split::Train => self.data.train(ordinal),
-            Split::Validation => self.data.validation(ordinal),
+            Split::Validation => self.data.scored(ordinal),
         };
         if let Some(held) = &self.held {
             let given: Vec<bool> = images.iter().map(|(s, _)| !held.holds(split, *s)).collect();

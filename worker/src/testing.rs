@@ -11,7 +11,7 @@ use fovea_core::metrics::Score;
 use fovea_core::plan::ShardPlan;
 use fovea_core::roster::Roster;
 use fovea_core::run::{StepPhases, StepReport};
-use fovea_core::spec::RunSpec;
+use fovea_core::spec::{Part, RunSpec};
 use fovea_dataset::synthetic::{self, SyntheticOptions};
 use fovea_dataset::{Blocks, Dataset, PackError, PackFile, PrepareOptions, prepare};
 use fovea_proto::connect;
@@ -66,17 +66,8 @@ impl Tiny {
     pub(crate) fn plan(&self, spec: &RunSpec) -> ShardPlan {
         let index = self.dataset.index();
         let patients: Vec<u32> = index.train().iter().map(|s| s.patient).collect();
-        let t = &spec.train;
-        let validation = index.validation().len() as u32;
-        ShardPlan::new(
-            &patients,
-            validation,
-            t.virtual_ranks,
-            t.batch,
-            spec.seed,
-            t.rotate,
-        )
-        .unwrap()
+        let scored = index.part(spec.scored_part()).len() as u32;
+        ShardPlan::of_run(spec, &patients, scored).unwrap()
     }
 
     /// All packs, verified at every read. A pack that cannot be read is not replaced.
@@ -90,6 +81,7 @@ impl Tiny {
         });
         LocalData::new(
             self.dataset.index().clone(),
+            Part::Validation,
             manifest.image_size as usize,
             packs.collect(),
             Box::new(NoSource),

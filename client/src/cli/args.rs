@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 use super::access_args::{Login, TokenCommand, WorkerCommand};
 use super::certs_args::CertsCommand;
+use super::evaluate_args::Evaluate;
 use super::help::{EXAMPLES, JSON_HELP};
 use crate::VERSION;
 use crate::error::EXIT_CODES;
@@ -95,6 +96,8 @@ pub enum Command {
         #[arg(long, value_name = "SECONDS", default_value_t = 300)]
         patience: u64,
     },
+    /// Evaluate a run's model, with intervals over patients
+    Evaluate(Evaluate),
     /// List the connected workers: what each does, and why not
     #[command(after_help = "\
 The states are idle, preparing (for a run), training, waiting (a run wants workers and cannot have this

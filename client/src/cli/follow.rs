@@ -20,6 +20,20 @@ pub async fn follow(
     patience_s: u64,
     output: &Output,
 ) -> Result<(), Error> {
+    let run = follow_to_end(client, run_id, patience_s, output).await?;
+    output.record(&Record::result(&run));
+    verdict(&run)?;
+    output.lines(summary(&run));
+    Ok(())
+}
+
+/// Shows a run until it ends or is paused, and returns it, however it ended.
+pub async fn follow_to_end(
+    client: &Client,
+    run_id: &str,
+    patience_s: u64,
+    output: &Output,
+) -> Result<RunInfo, Error> {
     let patience = Patience {
         give_up: Duration::from_secs(patience_s),
         ..Patience::default()
@@ -27,19 +41,15 @@ pub async fn follow(
     let mut watcher = Watcher::new(client, run_id, patience).await?;
     let mut screen = Screen::new(run_id, *output);
     let mut signals = Signals::listen()?;
-    let run = tokio::select! {
-        run = screen.follow(&mut watcher) => run?,
+    tokio::select! {
+        run = screen.follow(&mut watcher) => run,
         () = signals.next() => {
             screen.close();
-            return Err(Error::Interrupted(format!(
+            Err(Error::Interrupted(format!(
                 "run {run_id} continues; `fovea watch {run_id}` follows it again, `fovea cancel {run_id}` stops it"
-            )));
+            )))
         }
-    };
-    output.record(&Record::result(&run));
-    verdict(&run)?;
-    output.lines(summary(&run));
-    Ok(())
+    }
 }
 
 /// The error of a run that failed or was cancelled.

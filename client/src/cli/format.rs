@@ -21,6 +21,13 @@ pub fn ago(then_ms: u64, now_ms: u64) -> String {
     format!("{} ago", HumanDuration(age))
 }
 
+/// The day and minute of a moment given in milliseconds since the Unix epoch: `2026-11-27 10:15 UTC`.
+pub fn date(ms: u64) -> String {
+    let then = time::OffsetDateTime::from(UNIX_EPOCH + Duration::from_millis(ms));
+    let (day, minute) = (then.date(), then.time());
+    format!("{day} {:02}:{:02} UTC", minute.hour(), minute.minute())
+}
+
 /// Now, in milliseconds since the Unix epoch.
 pub fn now_ms() -> u64 {
     SystemTime::now()
@@ -83,6 +90,7 @@ mod tests {
 
     #[test]
     fn sizes_and_times() {
+        assert_eq!(date(1_795_774_500_000), "2026-11-27 10:15 UTC");
         for (n, text) in [
             (0, "0 B"),
             (999, "999 B"),

@@ -7,6 +7,7 @@ Examples:
   fovea dataset add eyepacs-224                send it to the coordinator, or repair it there
   fovea weights add bvlc_googlenet.caffemodel  the weights that runs start from
   fovea submit run.toml --watch                train
+  fovea evaluate dr-1                          how good is the model, and how sure is that?
   fovea pause dr-1                             stop for now, with a checkpoint
   fovea resume dr-1 --watch                    continue where a run stopped
   fovea workers                                which workers are there, and what do they do?
@@ -27,7 +28,7 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
   run          a run: id, phase (queued, forming, running, finishing, paused, completed, failed,
                cancelled), reason, generation, workers, steps_per_epoch, total_steps,
                train_samples, validation_samples, dataset_digest, submitted_at_ms, submitted_by
-               (empty without TLS), progress, epochs, checkpoints, left_out [{worker, run, trouble (memory, disk, data, content,
+               (empty without TLS), progress, epochs, checkpoints, evaluations, left_out [{worker, run, trouble (memory, disk, data, content,
                device, system), reason, for_ms, again_in_ms}], spec
   worker       a worker: id, state (idle, preparing, training, waiting, barred, left_out, leaving),
                reason, host, address, device, version, host_bytes, gpu_bytes, gpu_free_bytes (what it
@@ -53,6 +54,10 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
   not_removed  kind, name, exit_code, message
   audit        run, clean, clean_epochs, begun_epochs, epochs (in the whole run), train_samples,
                samples_used, steps, total_steps, ledger_bytes, problems (at most 100)
+  evaluation   run, step, dataset, dataset_digest, part, chosen_here (thresholds were chosen on the same
+               photographs), uses (of this part by the run), samples, patients, positives, draws,
+               auc, kappa, accuracy, brier, calibration_error, recall (by class), each {value, low,
+               high, method, undefined} or null; points, confusion, roc, reliability, fellow_eye
   dataset      name, digest, image_size, train_samples, validation_samples, train_grades,
                validation_grades, packs, size_bytes, problem (empty when none is known), and after
                add outcome (added, unchanged, repaired), repaired_packs, repaired_files,

@@ -61,6 +61,11 @@ impl Narrator {
         }
     }
 
+    fn is_evaluation(&self) -> bool {
+        let run = self.run.as_ref();
+        run.is_some_and(|run| run.spec.evaluate.is_some())
+    }
+
     /// The run as it was reported last.
     pub fn run(&self) -> Option<&RunInfo> {
         self.run.as_ref()
@@ -71,6 +76,8 @@ impl Narrator {
         match update {
             Update::Run(run) => self.on_run(run),
             Update::Step(step) => self.on_step(step, now),
+            // Its figures are those of `fovea evaluate`.
+            Update::Epoch(_) if self.is_evaluation() => Vec::new(),
             Update::Epoch(epoch) => {
                 let mut lines = self.flush_row();
                 let due = self.run.as_ref().is_some_and(|r| {
@@ -160,6 +167,12 @@ impl Narrator {
         };
         let step = self.progress.map_or(0, |p| p.step);
         let text = match (run.phase, &self.progress) {
+            (Phase::Running | Phase::Finishing, _) if run.spec.evaluate.is_some() => {
+                format!(
+                    "scoring {}",
+                    count(run.validation_samples, "image", "images")
+                )
+            }
             (Phase::Running | Phase::Finishing, Some(p)) => progress_text(run, p),
             (Phase::Running, None) => "the first step".into(),
             (Phase::Queued, _) if !run.reason.is_empty() => {
@@ -169,7 +182,12 @@ impl Narrator {
             (Phase::Forming, _) => "workers fetch data and connect".into(),
             (phase, _) => phase.as_str().into(),
         };
-        (step, run.total_steps, text)
+        // An evaluation takes no step.
+        let total = match run.spec.evaluate {
+            None => run.total_steps,
+            Some(_) => 0,
+        };
+        (step, total, text)
     }
 
     fn on_run(&mut self, run: &RunInfo) -> Vec<String> {
@@ -261,6 +279,18 @@ impl Narrator {
 
 /// The results of a completed run, or where a run was paused.
 pub fn summary(run: &RunInfo) -> Vec<String> {
+    if let Some(evaluate) = &run.spec.evaluate {
+        return vec![format!(
+            "{} {}: {} of {} ({}) scored with step {} of {}",
+            run.id,
+            run.phase.as_str(),
+            count(run.validation_samples, "image", "images"),
+            run.spec.dataset,
+            evaluate.part,
+            evaluate.step,
+            evaluate.run
+        )];
+    }
     let mut lines = vec![match run.phase {
         Phase::Paused => paused_line(run, &format!("fovea resume {}", run.id)),
         phase => format!(
@@ -367,6 +397,11 @@ fn phase_line(run: &RunInfo, first_time: bool, reason_known: bool) -> Option<Str
             0 | 1 => format!("{id}: waiting for workers to join"),
             min => format!("{id}: waiting for workers to join (needs {min})"),
         }),
+        Phase::Running if run.spec.evaluate.is_some() && reason.is_empty() => Some(format!(
+            "{id}: scoring {} with {}",
+            count(run.validation_samples, "image", "images"),
+            count(workers, "worker", "workers"),
+        )),
         Phase::Running if !reason.is_empty() => Some(format!("{id}: {reason}")),
         Phase::Running if first_time || run.step() == 0 => Some(format!(
             "{id}: training on {} with {}, {} of {}; {} held out",

@@ -6,6 +6,8 @@ use std::path::Path;
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::metrics::Evaluation;
 use fovea_core::run::{EpochResult, StepReport};
+use fovea_core::spec::Part;
+use fovea_evaluation::{Evaluated, FellowEye};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -90,6 +92,18 @@ pub enum Record<'a> {
         clean: bool,
         begun_epochs: u64,
         epochs: u32,
+    },
+    Evaluation {
+        run: &'a str,
+        step: u64,
+        dataset: &'a str,
+        dataset_digest: &'a str,
+        part: Part,
+        chosen_here: bool,
+        uses: usize,
+        #[serde(flatten)]
+        evaluated: &'a Evaluated,
+        fellow_eye: Option<&'a FellowEye>,
     },
     Dataset {
         #[serde(flatten)]

@@ -6,7 +6,7 @@ use fovea_core::spec::{BestBy, CheckpointSpec, RunSpec};
 use super::args::{Resume, Step, Submit};
 use super::checkpoints::remark_store;
 use super::follow::follow;
-use super::format::{ago, bytes, now_ms, one_line, rate, share, without_event};
+use super::format::{ago, bytes, date, now_ms, one_line, rate, share, without_event};
 use super::narrate::{EPOCH_HEADING, epoch_line};
 use super::output::{Output, Record};
 use super::table::Table;
@@ -15,7 +15,7 @@ use super::workers::left_out_line;
 use crate::client::Client;
 use crate::error::Error;
 use crate::runfile::{RunFile, Weights};
-use crate::view::{Phase, RunInfo};
+use crate::view::{EvaluationInfo, Phase, RunInfo};
 use fovea_core::count::count;
 
 /// Patience, in seconds, of a watch that follows another command.
@@ -111,13 +111,25 @@ pub fn table(runs: &[RunInfo], now_ms: u64) -> Table {
     ]);
     for run in runs {
         let auc = run.last_epoch().and_then(|e| e.validation.auc);
+        let (step, epoch, dataset) = match &run.spec.evaluate {
+            None => (
+                format!("{}/{}", run.step(), run.total_steps),
+                format!("{}/{}", run.epochs.len(), run.spec.train.epochs),
+                run.spec.dataset.to_string(),
+            ),
+            Some(evaluate) => (
+                "-".into(),
+                "-".into(),
+                format!("{} ({})", run.spec.dataset, evaluate.part),
+            ),
+        };
         table.row([
             run.id.clone(),
             run.phase.as_str().into(),
-            format!("{}/{}", run.step(), run.total_steps),
-            format!("{}/{}", run.epochs.len(), run.spec.train.epochs),
+            step,
+            epoch,
             share(auc),
-            run.spec.dataset.to_string(),
+            dataset,
             run.workers.len().to_string(),
             ago(run.submitted_at_ms, now_ms),
             reason(run),
@@ -170,6 +182,29 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
         name => format!(" by {name}"),
     };
     field("submitted", ago(run.submitted_at_ms, now_ms) + &by);
+    if let Some(evaluate) = &spec.evaluate {
+        field(
+            "evaluates",
+            format!(
+                "step {} of {} on {} ({})",
+                evaluate.step, evaluate.run, spec.dataset, evaluate.part
+            ),
+        );
+        field("images", run.validation_samples.to_string());
+        if !run.workers.is_empty() {
+            field("workers", run.workers.join(", "));
+        }
+        if run.phase == Phase::Completed {
+            field(
+                "figures",
+                format!(
+                    "fovea evaluate {} --split {} --dataset {}",
+                    evaluate.run, evaluate.part, spec.dataset
+                ),
+            );
+        }
+        return lines;
+    }
     field(
         "dataset",
         format!(
@@ -243,6 +278,11 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
             lines.push(epoch_line(epoch, t.epochs, stored));
         }
     }
+    if !run.evaluations.is_empty() {
+        lines.push(String::new());
+        lines.push("evaluated".into());
+        lines.extend(run.evaluations.iter().map(evaluation_line));
+    }
     if let Some(newest) = run.checkpoints.last() {
         lines.push(String::new());
         lines.push(format!(
@@ -254,6 +294,27 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
         ));
     }
     lines
+}
+
+fn evaluation_line(evaluation: &EvaluationInfo) -> String {
+    let EvaluationInfo {
+        run,
+        step,
+        dataset,
+        part,
+        at_ms,
+        by,
+        generation: _,
+        dataset_digest: _,
+    } = evaluation;
+    let by = match &**by {
+        "" => String::new(),
+        name => format!(" by {name}"),
+    };
+    format!(
+        "  step {step} on {dataset} ({part}), {}{by}: {run}",
+        date(*at_ms)
+    )
 }
 
 /// Which checkpoints are kept. Older ones were removed on purpose.

@@ -32,6 +32,8 @@ impl Schema {
             train: TrainSpec::default(),
             workers: WorkersSpec::default(),
             checkpoint: CheckpointSpec::default(),
+            // Nobody writes it.
+            evaluate: None,
         };
         let sample = toml::Table::try_from(&sample).expect("a spec is a table");
         let mut leaves = BTreeMap::new();

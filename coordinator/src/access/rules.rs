@@ -49,7 +49,10 @@ const RULES: &[(&str, Rule)] = &[
     ("/fovea.v1.Runs/List", read(People(Viewer))),
     ("/fovea.v1.Runs/Watch", read(People(Viewer))),
     ("/fovea.v1.Runs/Audit", read(People(Viewer))),
+    ("/fovea.v1.Runs/Scores", read(People(Viewer))),
     ("/fovea.v1.Runs/Submit", change(People(Submitter))),
+    // It changes nothing of the run but the record that it was evaluated.
+    ("/fovea.v1.Runs/Evaluate", change(People(Submitter))),
     // Of one's own runs; an admin of all.
     ("/fovea.v1.Runs/Cancel", change(People(Submitter))),
     ("/fovea.v1.Runs/Pause", change(People(Submitter))),

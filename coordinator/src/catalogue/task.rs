@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use fovea_core::count::count;
 use fovea_core::ids::DatasetName;
+use fovea_core::spec::Part;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
@@ -111,7 +112,7 @@ impl Task {
                 dataset = %name,
                 digest,
                 train = held.patients.len(),
-                validation = held.validation,
+                validation = held.samples(Part::Validation),
                 "dataset.added: {name}"
             ),
             Some(Repaired { packs, files }) => {

@@ -8,7 +8,7 @@ use fovea_core::ids::{DatasetName, RunId};
 use super::SPLIT;
 use super::story::Operation;
 use crate::data_dir::DataDir;
-use crate::journal::{Journal, OnFull, Urgency};
+use crate::journal::{Journal, OnFull, RunChange, Urgency};
 use crate::store::test_support::{
     ELEMENTS, dataset, digest_of, fingerprint, header, options, state, upload,
 };
@@ -84,12 +84,15 @@ impl Files {
                     None => Urgency::Soon,
                 };
                 let put = files.journal.put_run(
-                    of,
-                    run.as_deref(),
-                    rewind,
-                    steps,
-                    SPLIT,
-                    0,
+                    RunChange {
+                        number: of,
+                        run: run.as_deref(),
+                        rewind,
+                        steps,
+                        scores: None,
+                        train_samples: SPLIT,
+                        head: 0,
+                    },
                     urgency,
                     OnFull::Wait,
                 );

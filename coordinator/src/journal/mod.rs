@@ -23,7 +23,7 @@
 //!   `runs_before`) sees what is written between them.
 //!
 //! Modules: `wal` says whether a write-ahead log is whole, `log` whether it belongs to its database; `thread` owns the
-//! connection, `snapshot` copies the database while it is used, `rows` has the statements, `convert` makes rows of runs and steps, `schema` the tables and migrations, `recover` reads what a start needs, `filesystem`
+//! connection, `snapshot` copies the database while it is used, `rows` has the statements, `scores` those of evaluated epochs, `convert` makes rows of runs and steps, `schema` the tables and migrations, `recover` reads what a start needs, `filesystem`
 //! asks about the disk, `error` says what to do.
 
 mod convert;
@@ -33,6 +33,7 @@ mod log;
 mod recover;
 mod rows;
 mod schema;
+mod scores;
 mod snapshot;
 mod thread;
 mod version;
@@ -49,7 +50,7 @@ use std::time::Duration;
 use fovea_core::count::count;
 use fovea_core::ids::DatasetName;
 use fovea_core::ledger;
-use fovea_core::run::Run;
+use fovea_core::run::{EpochScores, Run};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::info;
@@ -69,6 +70,21 @@ const READS: usize = 64;
 
 /// Steps that are read at a time for their losses.
 const LOSSES: usize = 2_000;
+
+/// What is written of a run in one transaction.
+#[derive(Debug, Clone)]
+pub(crate) struct RunChange<'a> {
+    pub number: u64,
+    pub run: Option<&'a Run>,
+    /// The ledger after this step, and scores of epochs that ended after it, are void.
+    pub rewind: Option<u64>,
+    pub steps: Vec<ledger::Entry>,
+    pub scores: Option<&'a EpochScores>,
+    /// Size of the training split, which the ledger's samples are packed by.
+    pub train_samples: u64,
+    /// Where the ledger begins when the journal has no head of this run, so 0 for a new run.
+    pub head: u64,
+}
 
 /// How long a write may wait for others to share its commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,28 +205,29 @@ impl Journal {
         Ok((journal, recovered))
     }
 
-    /// One transaction: cuts the ledger after step `rewind` if it is given, appends `steps` (a step that is there
-    /// is replaced), and writes `run` if it is given. Returns the ledger's head: the last step up to which it has
-    /// no gap. The journal keeps the head itself; `head` is where the ledger begins when it has none yet, so 0
-    /// for a new run.
+    /// One transaction: cuts the ledger and the scores, appends steps (a step that is there is replaced) and scores, and
+    /// writes the run. Returns the ledger's head: the last step up to which it has no gap.
     ///
     /// Once it was polled for the first time the write may be made even if the future is dropped.
     ///
     /// # Errors
     /// The run was removed; a step's loss is not a number; with [`OnFull::Refuse`], the disk is full or cannot be
     /// written; the file is damaged; the journal is closed.
-    #[allow(clippy::too_many_arguments)]
     pub(crate) async fn put_run(
         &self,
-        number: u64,
-        run: Option<&Run>,
-        rewind: Option<u64>,
-        steps: Vec<ledger::Entry>,
-        train_samples: u64,
-        head: u64,
+        change: RunChange<'_>,
         urgency: Urgency,
         on_full: OnFull,
     ) -> Result<u64, JournalError> {
+        let RunChange {
+            number,
+            run,
+            rewind,
+            steps,
+            scores,
+            train_samples,
+            head,
+        } = change;
         let row = run.map(|run| run_row(number, run)).transpose()?;
         let steps = steps
             .iter()
@@ -221,6 +238,7 @@ impl Journal {
             row,
             rewind,
             steps,
+            scores: scores.map(Into::into),
             base: head,
         };
         self.write(change, urgency, on_full).await
@@ -400,6 +418,25 @@ impl Journal {
                 return Ok((entries, bytes));
             }
         }
+    }
+
+    /// Scores of a run's epoch that ended at `step`, if there are any.
+    ///
+    /// # Errors
+    /// They cannot be read, or the journal is closed.
+    pub(crate) async fn scores(
+        &self,
+        number: u64,
+        step: u64,
+    ) -> Result<Option<EpochScores>, JournalError> {
+        let row = self
+            .read(|answer| Read::Scores {
+                number,
+                step,
+                answer,
+            })
+            .await?;
+        Ok(row.map(Into::into))
     }
 
     /// The journal as it is now, for a copy of it: with every write that was answered before. The log is not merged as long as

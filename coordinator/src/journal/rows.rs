@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::JournalError;
+use super::scores::{self, ScoresRow};
 
 /// A run as it lies in its table.
 #[derive(Debug, Clone)]
@@ -39,6 +40,7 @@ pub(super) enum Change {
         row: Option<RunRow>,
         rewind: Option<u64>,
         steps: Vec<StepRow>,
+        scores: Option<ScoresRow>,
         /// Where the ledger begins when the journal has no head of this run.
         base: u64,
     },
@@ -71,10 +73,13 @@ impl Change {
     /// About the bytes that it adds to the log.
     pub(super) fn bytes(&self) -> u64 {
         match self {
-            Self::Run { row, steps, .. } => {
+            Self::Run {
+                row, steps, scores, ..
+            } => {
                 let row = row.as_ref().map_or(0, |row| row.json.len() as u64);
                 let steps = steps.iter().map(|s| s.samples.len() as u64 + 32);
-                row + steps.sum::<u64>() + 64
+                let scores = scores.as_ref().map_or(0, |s| s.probabilities.len() as u64);
+                row + steps.sum::<u64>() + scores + 64
             }
             Self::RemoveRun { .. } | Self::RemoveDataset { .. } | Self::RemoveAccess { .. } => 64,
             Self::PutAccess { id, entry, .. } => (id.len() + entry.len() + 64) as u64,
@@ -106,11 +111,18 @@ pub(super) fn apply(db: &Connection, change: &Change) -> Result<u64, ApplyError>
             row,
             rewind,
             steps,
+            scores,
             base,
         } => {
             refuse_removed(db, *number)?;
             if let Some(row) = row {
                 put_run(db, *number, row)?;
+            }
+            if let Some(step) = rewind {
+                scores::cut(db, *number, *step)?;
+            }
+            if let Some(scores) = scores {
+                scores::put(db, *number, scores)?;
             }
             return Ok(put_steps(db, *number, *rewind, steps, *base)?);
         }
@@ -260,6 +272,7 @@ fn remove_run(db: &Connection, number: u64) -> rusqlite::Result<()> {
     let run = db
         .prepare_cached("DELETE FROM runs WHERE number = ?1")?
         .execute([number as i64])?;
+    scores::remove(db, number)?;
     let head = db
         .prepare_cached("DELETE FROM heads WHERE run = ?1")?
         .execute([number as i64])?;

@@ -3,18 +3,18 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use fovea_core::run::{Effect, Event, Limits};
+use fovea_core::run::{Effect, EpochScores, Event, Limits};
 use tokio::sync::{broadcast, mpsc, watch};
 use tracing::info;
 
 use super::assembly::Assemblies;
-use super::effects::rewind;
+use super::effects::{rewind, scores};
 use super::ledger::Ledger;
 use super::report::{DataProblems, Report};
 use super::state::{Actor, RunActorError};
 use super::status::LINGER_MS;
 use super::{RunContext, RunHandle, RunInput, Shown};
-use crate::journal::{JournalError, LiveRun, OnFull, Urgency};
+use crate::journal::{JournalError, LiveRun, OnFull, RunChange, Urgency};
 
 /// Interval of `Event::Tick` while a run is under way, milliseconds.
 const TICK_MS: u64 = 250;
@@ -214,6 +214,10 @@ impl Actor {
                 let answer = self.request(request).await?;
                 drop(reply.send(answer));
             }
+            RunInput::RecordEvaluation { record, reply } => {
+                let answer = self.record_evaluation(record).await?;
+                drop(reply.send(answer));
+            }
             RunInput::Flush { reply } => {
                 self.flush().await?;
                 let _ = reply.send(());
@@ -292,7 +296,8 @@ impl Actor {
         events: &mut VecDeque<Event>,
     ) -> Result<(), RunActorError> {
         if effects.contains(&Effect::Persist) {
-            self.persist(rewind(&effects), OnFull::Wait).await?;
+            self.persist(rewind(&effects), scores(&effects), OnFull::Wait)
+                .await?;
         }
         self.carry_out(effects, events)
     }
@@ -301,6 +306,7 @@ impl Actor {
     pub(super) async fn persist(
         &mut self,
         rewind: Option<u64>,
+        scores: Option<&EpochScores>,
         on_full: OnFull,
     ) -> Result<(), JournalError> {
         let mut any = self.ledger.finish().await?;
@@ -310,12 +316,15 @@ impl Actor {
             .cx
             .journal
             .put_run(
-                self.run.number,
-                Some(&self.run),
-                rewind,
-                steps.clone(),
-                self.run.extent.train_samples,
-                self.ledger.head(),
+                RunChange {
+                    number: self.run.number,
+                    run: Some(&self.run),
+                    rewind,
+                    steps: steps.clone(),
+                    scores,
+                    train_samples: self.run.extent.train_samples,
+                    head: self.ledger.head(),
+                },
                 Urgency::Now,
                 on_full,
             )

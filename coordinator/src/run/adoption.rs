@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use super::state::{Actor, RunActorError};
 use crate::blocking::blocking;
-use crate::journal::{OnFull, Urgency};
+use crate::journal::{OnFull, RunChange, Urgency};
 use crate::remote::{Item, Remote, Wanted};
 use crate::store::{CheckpointStore, Segment, StoreError};
 
@@ -116,12 +116,15 @@ impl Actor {
             .cx
             .journal
             .put_run(
-                self.run.number,
-                Some(&self.run),
-                adopted.rewind,
-                adopted.entries,
-                self.run.extent.train_samples,
-                self.ledger.head(),
+                RunChange {
+                    number: self.run.number,
+                    run: Some(&self.run),
+                    rewind: adopted.rewind,
+                    steps: adopted.entries,
+                    scores: None,
+                    train_samples: self.run.extent.train_samples,
+                    head: self.ledger.head(),
+                },
                 Urgency::Now,
                 OnFull::Wait,
             )

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use fovea_core::ids::WorkerId;
 use fovea_core::roster::Roster;
-use fovea_core::run::{Effect, Event, Phase};
+use fovea_core::run::{Effect, EpochScores, Event, Phase};
 use tracing::{error, info, warn};
 
 use super::RunEvent;
@@ -29,6 +29,8 @@ impl Actor {
             let run = self.run.id.clone();
             match effect {
                 Effect::Persist => persisted = true,
+                // Written with the run.
+                Effect::KeepScores(_) => {}
                 Effect::Rewind { step } => self.ledger.rewound(step),
                 Effect::SendRoster {
                     roster,
@@ -200,6 +202,14 @@ impl Actor {
 pub(super) fn rewind(effects: &[Effect]) -> Option<u64> {
     effects.iter().find_map(|effect| match effect {
         Effect::Rewind { step } => Some(*step),
+        _ => None,
+    })
+}
+
+/// Scores that are written with the run.
+pub(super) fn scores(effects: &[Effect]) -> Option<&EpochScores> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::KeepScores(scores) => Some(scores),
         _ => None,
     })
 }

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use fovea_core::ledger::Entry;
 use fovea_core::run::{Run, StepReport};
 
-use crate::journal::{Journal, JournalError, OnFull, Urgency};
+use crate::journal::{Journal, JournalError, OnFull, RunChange, Urgency};
 
 type Writing = Pin<Box<dyn Future<Output = Result<u64, JournalError>> + Send>>;
 
@@ -73,12 +73,15 @@ impl Ledger {
         self.writing = Some(Box::pin(async move {
             journal
                 .put_run(
-                    number,
-                    None,
-                    None,
-                    steps,
-                    train_samples,
-                    head,
+                    RunChange {
+                        number,
+                        run: None,
+                        rewind: None,
+                        steps,
+                        scores: None,
+                        train_samples,
+                        head,
+                    },
                     Urgency::Soon,
                     OnFull::Wait,
                 )

@@ -44,7 +44,7 @@ use std::sync::Arc;
 
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::ids::{RunId, WorkerId};
-use fovea_core::run::{EpochResult, Run, StepReport, Trouble};
+use fovea_core::run::{EpochResult, EvaluationRecord, Run, StepReport, Trouble};
 use fovea_core::spec::RunSpec;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
@@ -134,6 +134,11 @@ pub(crate) enum RunInput {
     Request {
         request: PersonRequest,
         reply: Reply<Shown>,
+    },
+    /// A checkpoint of the run is going to be evaluated.
+    RecordEvaluation {
+        record: EvaluationRecord,
+        reply: Reply<()>,
     },
     /// Write the ledger out: it is about to be read.
     Flush {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use fovea_core::run::{Effect, Event, Phase};
+use fovea_core::run::{Effect, EvaluationRecord, Event, Phase};
 use tracing::info;
 
 use super::effects::rewind;
@@ -57,7 +57,7 @@ impl Actor {
         // On a copy first: a request that cannot be written has not happened.
         let before = self.run.clone();
         let effects = self.run.apply(self.cx.clock.now(), event);
-        if let Err(error) = self.persist(rewind(&effects), OnFull::Refuse).await {
+        if let Err(error) = self.persist(rewind(&effects), None, OnFull::Refuse).await {
             if error.is_fatal() {
                 return Err(error.into());
             }
@@ -80,6 +80,26 @@ impl Actor {
             self.publish(RunEvent::Run(Arc::new(self.shown())));
         }
         Ok(Ok(self.shown()))
+    }
+
+    /// A checkpoint of the run is going to be evaluated: that is in the journal before anybody sees a figure.
+    pub(super) async fn record_evaluation(
+        &mut self,
+        record: EvaluationRecord,
+    ) -> Result<Result<(), ApiError>, RunActorError> {
+        if self.deleted {
+            return Ok(Err(ApiError::no_run(&self.run.id)));
+        }
+        self.run.evaluations.push(record);
+        if let Err(error) = self.persist(None, None, OnFull::Refuse).await {
+            if error.is_fatal() {
+                return Err(error.into());
+            }
+            self.run.evaluations.pop();
+            return Ok(Err(not_written(&error)));
+        }
+        self.show();
+        Ok(Ok(()))
     }
 
     /// A cancelled run does not wait for a checkpoint that cannot be stored.

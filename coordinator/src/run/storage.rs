@@ -182,7 +182,7 @@ impl Actor {
         }
         let before = self.run.clone();
         let info = self.run.checkpoints.remove(at);
-        if let Err(error) = self.persist(None, OnFull::Refuse).await {
+        if let Err(error) = self.persist(None, None, OnFull::Refuse).await {
             if error.is_fatal() {
                 return Err(error.into());
             }

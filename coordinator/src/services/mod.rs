@@ -3,11 +3,13 @@
 //! Nothing is decided here. Each method turns what came over the wire into domain values (or
 //! refuses it, naming the field), and `pb::` types go no further.
 
+mod accepting;
 mod admin;
 mod check;
 mod checkpoints;
 mod cluster;
 mod datasets;
+mod evaluations;
 mod file_state;
 mod identity;
 mod runs;

@@ -2,29 +2,24 @@
 
 use fovea_core::ids::RunId;
 use fovea_core::ledger::{Audit, Auditor};
-use fovea_core::plan::ShardPlan;
-use fovea_core::roster::beyond_tested;
-use fovea_core::run::{Extent, Run};
 use fovea_core::spec::RunSpec;
 use fovea_proto::pb;
 use fovea_proto::pb::run_event::Event as Wire;
 use fovea_proto::pb::runs_server::Runs;
 use tokio::sync::{broadcast, mpsc};
 use tonic::{Request, Response, Status};
-use tracing::{info, warn};
 
+use super::accepting::{accept, plan};
 use super::cluster::left_out_of;
+use super::evaluations::{self, Wanted};
 use super::transfer::Answers;
 use super::{Context, check, peer};
 use crate::access::{Caller, Subject, caller};
 use crate::blocking::blocking;
-use crate::clock::{Clock, unix_ms};
-use crate::cluster::Request as ClusterRequest;
+use crate::clock::Clock;
 use crate::directory::Directory;
 use crate::error::ApiError;
-use crate::journal::{LiveRun, OnFull, Urgency};
 use crate::run::{DeletedRun, PersonRequest, RunEvent, RunInput, Shown, Watched};
-use crate::store::HeldDataset;
 
 /// Most runs in a page, and how many there are unless the client says.
 const PAGE: (u32, u32) = (1000, 100);
@@ -50,6 +45,10 @@ impl Runs for RunsService {
         let spec = spec.ok_or_else(|| ApiError::invalid("spec", "is missing"))?;
         let spec = RunSpec::try_from(spec).map_err(ApiError::from)?;
         spec.validate().map_err(ApiError::from)?;
+        if spec.evaluate.is_some() {
+            let problem = "is for the coordinator to fill in; Runs.Evaluate makes an evaluation";
+            return Err(ApiError::invalid("spec.evaluate", problem).into());
+        }
         let name = spec.name.clone();
         // In a task: a client that goes away must not leave a run that is in the journal and has no actor.
         let accepting = accept(self.0.clone(), spec, caller.owner(), subject.clone());
@@ -137,6 +136,58 @@ impl Runs for RunsService {
                 biased;
                 () = follow(&sender, watched, &runs, &run, clock) => {}
                 () = sender.closed() => {}
+                () = closing.cancelled() => {
+                    let _ = sender.try_send(Err(ApiError::ShuttingDown.into()));
+                }
+            }
+        });
+        Ok(Response::new(Answers::new(receiver)))
+    }
+
+    async fn evaluate(
+        &self,
+        request: Request<pb::EvaluateRequest>,
+    ) -> Result<Response<pb::EvaluateResponse>, Status> {
+        let (caller, subject) = (caller(&request), Subject::of(&request));
+        let wanted = Wanted::parse(request.into_inner(), caller.owner())?;
+        subject.set(&wanted.run);
+        // In a task, as a submission.
+        let making = evaluations::evaluate(self.0.clone(), wanted, subject.clone());
+        let made = self.0.tasks.spawn(making).await;
+        let (shown, existed) = made.map_err(|error| ApiError::Internal(error.to_string()))??;
+        Ok(Response::new(pb::EvaluateResponse {
+            run: Some(self.wire(&shown)),
+            existed,
+        }))
+    }
+
+    type ScoresStream = Answers<pb::ScoresPart>;
+
+    async fn scores(
+        &self,
+        request: Request<pb::ScoresRequest>,
+    ) -> Result<Response<Self::ScoresStream>, Status> {
+        let permit = self
+            .0
+            .limits
+            .download(peer(&request))
+            .map_err(ApiError::from)?;
+        let pb::ScoresRequest { run_id, step } = request.into_inner();
+        let run = check::run_id("run_id", &run_id)?;
+        let parts = evaluations::scores(&self.0, &run, step).await?;
+        let (sender, receiver) = mpsc::channel(WATCH_AHEAD);
+        let closing = self.0.closing.clone();
+        self.0.tasks.spawn(async move {
+            let _permit = permit;
+            let send = async {
+                for part in parts {
+                    if sender.send(Ok(part)).await.is_err() {
+                        return;
+                    }
+                }
+            };
+            tokio::select! {
+                () = send => {}
                 () = closing.cancelled() => {
                     let _ = sender.try_send(Err(ApiError::ShuttingDown.into()));
                 }
@@ -242,6 +293,12 @@ impl RunsService {
                 .await?;
         }
         let Shown { run, progress, .. } = runs.shown(id).await?;
+        if let Some(evaluate) = &run.spec.evaluate {
+            return Err(ApiError::Precondition(format!(
+                "{id} is an evaluation of {} and trains on nothing; `fovea runs audit {}` audits that run",
+                evaluate.run, evaluate.run
+            )));
+        }
         let dataset = self.0.datasets.now().find(&run.dataset_digest)?;
         let mut auditor = Auditor::new(plan(&dataset, &run.spec)?);
         let (mut from, mut ledger_bytes) = (0, 0);
@@ -280,76 +337,6 @@ impl RunsService {
             ledger_bytes,
         })
     }
-}
-
-/// Accepts a valid spec: its weights are pinned, it meets its dataset, gets a number, is journalled, starts.
-async fn accept(
-    context: Context,
-    mut spec: RunSpec,
-    submitted_by: Option<String>,
-    subject: Subject,
-) -> Result<Shown, ApiError> {
-    context.weights.now().pin(&mut spec.model)?;
-    let dataset = context.datasets.now().find(spec.dataset.as_str())?;
-    let plan = plan(&dataset, &spec)?;
-    let steps_per_epoch = plan.steps_per_epoch();
-    let extent = Extent {
-        steps_per_epoch,
-        total_steps: steps_per_epoch * u64::from(spec.train.epochs),
-        train_samples: plan.train_samples(),
-        validation_samples: dataset.validation.into(),
-    };
-    let number = |reply| ClusterRequest::NextNumber { reply };
-    let number = context.runs.cluster.ask(number).await?;
-    let id = RunId::new(format!("{}-{number}", spec.name))
-        .map_err(|e| ApiError::invalid("spec.name", e))?;
-    subject.set(&id);
-    let digest = dataset.manifest.digest.clone();
-    let mut run = Run::new(id, number, spec, digest, extent, unix_ms());
-    run.submitted_by = submitted_by;
-    let written = context.runs.journal.put_run(
-        number,
-        Some(&run),
-        None,
-        Vec::new(),
-        extent.train_samples,
-        0,
-        Urgency::Now,
-        OnFull::Refuse,
-    );
-    written
-        .await
-        .map_err(|e| ApiError::Unavailable(e.to_string()))?;
-    info!(
-        run_id = %run.id,
-        dataset = %run.spec.dataset,
-        total_steps = extent.total_steps,
-        "run.accepted: {}: {} steps on {}", run.id, extent.total_steps, run.spec.dataset
-    );
-    if let Some(remark) = beyond_tested(&run.spec) {
-        warn!(run_id = %run.id, "run.size_untested: {}: {remark}", run.id);
-    }
-    let live = LiveRun {
-        run,
-        ledger_head: 0,
-        losses: Vec::new(),
-    };
-    let cluster = &context.runs.cluster;
-    let mut shown = cluster.open(live).await?.shown();
-    // What the cluster says a moment later, so that who submits it sees it at once.
-    shown.waiting = cluster.memory_shortage(number).await?;
-    Ok(shown)
-}
-
-fn plan(dataset: &HeldDataset, spec: &RunSpec) -> Result<ShardPlan, ApiError> {
-    Ok(ShardPlan::new(
-        &dataset.patients,
-        dataset.validation,
-        spec.train.virtual_ranks,
-        spec.train.batch,
-        spec.seed,
-        spec.train.rotate,
-    )?)
 }
 
 /// Sends a watcher what happens until the run ends or the watcher is gone. A watcher that is too

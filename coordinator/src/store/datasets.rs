@@ -14,8 +14,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use fovea_core::spec::Part;
 use fovea_dataset::{
     INDEX_FILE, Index, MANIFEST_FILE, MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, Manifest, PackEntry,
+    Split,
 };
 use tracing::warn;
 
@@ -52,8 +54,6 @@ pub(crate) struct HeldDataset {
     pub manifest: Manifest,
     /// The patient of every training sample, in plan order.
     pub patients: Vec<u32>,
-    /// Validation samples.
-    pub validation: u32,
 }
 
 /// The manifest and the index of a dataset, as bytes and parsed.
@@ -89,8 +89,20 @@ impl HeldDataset {
     pub(super) fn new(manifest: Manifest, index: &Index) -> Self {
         Self {
             patients: index.train().iter().map(|sample| sample.patient).collect(),
-            validation: index.validation().len() as u32,
             manifest,
+        }
+    }
+}
+
+impl HeldDataset {
+    /// Number of samples in a part.
+    pub(crate) fn samples(&self, part: Part) -> u32 {
+        let of = |split| self.manifest.samples(split) as u32;
+        match part {
+            Part::Train => of(Split::Train),
+            Part::Validation => of(Split::Validation),
+            Part::Test => 0,
+            Part::All => of(Split::Train) + of(Split::Validation),
         }
     }
 }

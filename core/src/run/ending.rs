@@ -150,6 +150,11 @@ impl Run {
             },
         };
         self.enter(phase, out);
+        if self.phase == Phase::Completed && self.spec.evaluate.is_some() {
+            // Its copy of another run's checkpoint has served.
+            let copies = std::mem::take(&mut self.checkpoints);
+            out.extend(copies.into_iter().map(Effect::RemoveCheckpoint));
+        }
     }
 
     /// A checkpoint could not be stored. That of an older generation is of interest to nobody.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::membership::Cause;
-use super::{Effect, EpochResult, Phase, Run, StepReport};
+use super::{Effect, EpochResult, EpochScores, Phase, Run, StepReport};
 use crate::checkpoint::CheckpointInfo;
 use crate::metrics::{self, Score};
 use crate::retention;
@@ -69,9 +69,19 @@ impl Run {
             train_loss: (samples > 0).then(|| sum / samples as f64),
             validation: metrics::evaluate(&all, classes as usize, self.spec.positive_class()),
         };
+        let scores = EpochScores {
+            epoch,
+            step,
+            classes,
+            probabilities: all.into_iter().flat_map(|s| s.probabilities).collect(),
+        };
         self.epochs.insert(at, result.clone());
         self.expire(out);
-        out.extend([Effect::Persist, Effect::PublishEpoch(result)]);
+        out.extend([
+            Effect::Persist,
+            Effect::KeepScores(scores),
+            Effect::PublishEpoch(result),
+        ]);
     }
 
     /// A checkpoint is on disk.

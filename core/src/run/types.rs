@@ -6,9 +6,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{CheckpointInfo, Fingerprint};
-use crate::ids::{RunId, WorkerId};
+use crate::ids::{DatasetName, RunId, WorkerId};
 use crate::metrics::{Evaluation, Score};
 use crate::roster::Roster;
+use crate::spec::Part;
 use crate::state::StateId;
 
 use super::trouble::Trouble;
@@ -118,6 +119,41 @@ pub struct EpochResult {
     pub train_loss: Option<f64>,
     /// Metrics on the validation split.
     pub validation: Evaluation,
+}
+
+/// Scores of all samples of the scored part after an epoch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EpochScores {
+    /// 0-based epoch.
+    pub epoch: u32,
+    /// Committed steps at its end.
+    pub step: u64,
+    /// Number of classes.
+    pub classes: u32,
+    /// Probability of each class, sample by sample in the order of their ordinals.
+    pub probabilities: Vec<f32>,
+}
+
+/// An evaluation of a run's checkpoint that somebody asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvaluationRecord {
+    /// The run that scores.
+    pub run: RunId,
+    /// Step of the checkpoint.
+    pub step: u64,
+    /// Generation that took the checkpoint.
+    pub generation: u64,
+    /// The dataset's name.
+    pub dataset: DatasetName,
+    /// The dataset's digest.
+    pub dataset_digest: String,
+    /// Part of the dataset that is scored.
+    pub part: Part,
+    /// When it was asked for, milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// Name of the person who asked; None without TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
 }
 
 /// The newest step, as the roster's first worker reported it.
@@ -319,6 +355,8 @@ pub enum Event {
 pub enum Effect {
     /// Write the run to the journal before any other effect is carried out.
     Persist,
+    /// Write these scores in the same transaction.
+    KeepScores(EpochScores),
     /// Send the roster to each of its members. Members of the generation before leave it at the next step boundary, or
     /// at once. Those in `discard` must discard the state that they hold.
     SendRoster {

@@ -1,7 +1,9 @@
 //! Runs and their results on the wire.
 
 use fovea_core::metrics::Evaluation;
-use fovea_core::run::{EpochResult, Next, Phase, Run, StepPhases, StepReport, Stopping};
+use fovea_core::run::{
+    EpochResult, EvaluationRecord, Next, Phase, Run, StepPhases, StepReport, Stopping,
+};
 
 use super::ConvertError;
 use crate::pb;
@@ -56,6 +58,32 @@ impl From<&Run> for pb::Run {
             // For how long is known by whoever has the clock.
             left_out: Vec::new(),
             submitted_by: run.submitted_by.clone().unwrap_or_default(),
+            evaluations: run.evaluations.iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&EvaluationRecord> for pb::EvaluationRecord {
+    fn from(record: &EvaluationRecord) -> Self {
+        let EvaluationRecord {
+            run,
+            step,
+            generation,
+            dataset,
+            dataset_digest,
+            part,
+            at_ms,
+            by,
+        } = record;
+        Self {
+            run_id: run.to_string(),
+            step: *step,
+            generation: *generation,
+            dataset: dataset.to_string(),
+            dataset_digest: dataset_digest.clone(),
+            part: pb::Part::from(*part).into(),
+            at_ms: *at_ms,
+            by: by.clone().unwrap_or_default(),
         }
     }
 }

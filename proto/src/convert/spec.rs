@@ -1,10 +1,11 @@
 //! `RunSpec` on the wire. Absent optional fields become the domain's defaults; the values
 //! themselves are judged by `RunSpec::validate`, not here.
 
-use fovea_core::ids::DatasetName;
+use fovea_core::ids::{DatasetName, RunId};
 use fovea_core::schedule::Policy;
 use fovea_core::spec::{
-    BestBy, CheckpointSpec, Init, ModelSpec, Precision, Reduction, RunSpec, TrainSpec, WorkersSpec,
+    BestBy, CheckpointSpec, EvaluateSpec, Init, ModelSpec, Part, Precision, Reduction, RunSpec,
+    TrainSpec, WorkersSpec,
 };
 
 use super::ConvertError;
@@ -22,6 +23,7 @@ impl TryFrom<pb::RunSpec> for RunSpec {
             train,
             workers,
             checkpoint,
+            evaluate,
         } = wire;
         Ok(RunSpec {
             name,
@@ -31,6 +33,7 @@ impl TryFrom<pb::RunSpec> for RunSpec {
             train: train.unwrap_or_default().try_into()?,
             workers: workers.unwrap_or_default().into(),
             checkpoint: checkpoint.unwrap_or_default().try_into()?,
+            evaluate: evaluate.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -45,6 +48,7 @@ impl From<&RunSpec> for pb::RunSpec {
             train,
             workers,
             checkpoint,
+            evaluate,
         } = spec;
         Self {
             name: name.clone(),
@@ -54,7 +58,55 @@ impl From<&RunSpec> for pb::RunSpec {
             train: Some(train.into()),
             workers: Some(workers.into()),
             checkpoint: Some(checkpoint.into()),
+            evaluate: evaluate.as_ref().map(Into::into),
         }
+    }
+}
+
+impl TryFrom<pb::EvaluateSpec> for EvaluateSpec {
+    type Error = ConvertError;
+
+    fn try_from(wire: pb::EvaluateSpec) -> Result<Self, ConvertError> {
+        let pb::EvaluateSpec { run_id, step, part } = wire;
+        Ok(Self {
+            run: RunId::new(run_id).map_err(|e| ConvertError::new("spec.evaluate.run_id", e))?,
+            step,
+            part: part_from_wire(part)
+                .ok_or_else(|| ConvertError::missing("spec.evaluate.part"))?,
+        })
+    }
+}
+
+impl From<&EvaluateSpec> for pb::EvaluateSpec {
+    fn from(spec: &EvaluateSpec) -> Self {
+        let EvaluateSpec { run, step, part } = spec;
+        Self {
+            run_id: run.to_string(),
+            step: *step,
+            part: pb::Part::from(*part).into(),
+        }
+    }
+}
+
+impl From<Part> for pb::Part {
+    fn from(part: Part) -> Self {
+        match part {
+            Part::Train => Self::Train,
+            Part::Validation => Self::Validation,
+            Part::Test => Self::Test,
+            Part::All => Self::All,
+        }
+    }
+}
+
+/// A part of a dataset; None if it is not set or unknown.
+pub fn part_from_wire(wire: i32) -> Option<Part> {
+    match pb::Part::try_from(wire).ok()? {
+        pb::Part::Unspecified => None,
+        pb::Part::Train => Some(Part::Train),
+        pb::Part::Validation => Some(Part::Validation),
+        pb::Part::Test => Some(Part::Test),
+        pb::Part::All => Some(Part::All),
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use fovea_core::spec::Part;
 use fovea_dataset::{INDEX_FILE, MANIFEST_FILE};
 use fovea_proto::pb;
 use pb::datasets_server::{Datasets, DatasetsServer};
@@ -171,6 +172,7 @@ impl Bench {
         let size = self.dataset.manifest.image_size as usize;
         Ok(LocalData::new(
             self.index.clone(),
+            Part::Validation,
             size,
             packs,
             Box::new(source),

@@ -114,12 +114,15 @@ async fn without_descriptors() {
     journal.remove_run(2).await.unwrap();
     journal
         .put_run(
-            1,
-            None,
-            Some(20_000),
-            vec![],
-            SPLIT,
-            0,
+            RunChange {
+                number: 1,
+                run: None,
+                rewind: Some(20_000),
+                steps: vec![],
+                scores: None,
+                train_samples: SPLIT,
+                head: 0,
+            },
             Urgency::Now,
             OnFull::Refuse,
         )

@@ -115,12 +115,15 @@ async fn one_that_is_refused_blocks_nobody() {
     journal.put(&run(1), OnFull::Wait).await.unwrap();
     fill(&journal).await;
     let large = journal.put_run(
-        1,
-        None,
-        None,
-        steps(1, 3000),
-        SPLIT,
-        0,
+        RunChange {
+            number: 1,
+            run: None,
+            rewind: None,
+            steps: steps(1, 3000),
+            scores: None,
+            train_samples: SPLIT,
+            head: 0,
+        },
         Urgency::Now,
         OnFull::Refuse,
     );

@@ -89,12 +89,15 @@ impl Journal {
     async fn put(&self, run: &Run, on_full: OnFull) -> Result<u64, JournalError> {
         let (number, split) = (run.number, run.extent.train_samples);
         self.put_run(
-            number,
-            Some(run),
-            None,
-            vec![],
-            split,
-            0,
+            RunChange {
+                number,
+                run: Some(run),
+                rewind: None,
+                steps: vec![],
+                scores: None,
+                train_samples: split,
+                head: 0,
+            },
             Urgency::Now,
             on_full,
         )
@@ -103,12 +106,15 @@ impl Journal {
 
     async fn append(&self, number: u64, steps: Vec<Entry>) -> Result<u64, JournalError> {
         self.put_run(
-            number,
-            None,
-            None,
-            steps,
-            SPLIT,
-            0,
+            RunChange {
+                number,
+                run: None,
+                rewind: None,
+                steps,
+                scores: None,
+                train_samples: SPLIT,
+                head: 0,
+            },
             Urgency::Soon,
             OnFull::Wait,
         )
@@ -247,12 +253,15 @@ async fn the_ledger_is_kept_by_step_and_cut_by_a_rewind() {
     let rewound = run(1);
     let head = journal
         .put_run(
-            1,
-            Some(&rewound),
-            Some(1),
-            vec![step(2, &[2])],
-            SPLIT,
-            99,
+            RunChange {
+                number: 1,
+                run: Some(&rewound),
+                rewind: Some(1),
+                steps: vec![step(2, &[2])],
+                scores: None,
+                train_samples: SPLIT,
+                head: 99,
+            },
             Urgency::Now,
             OnFull::Wait,
         )
@@ -352,12 +361,15 @@ async fn the_disk_has_it_when_a_write_is_answered_and_order_is_kept() {
     let pair = tokio::join!(
         journal.append(1, vec![step(11, &[1])]),
         journal.put_run(
-            1,
-            None,
-            Some(5),
-            vec![],
-            SPLIT,
-            0,
+            RunChange {
+                number: 1,
+                run: None,
+                rewind: Some(5),
+                steps: vec![],
+                scores: None,
+                train_samples: SPLIT,
+                head: 0
+            },
             Urgency::Now,
             OnFull::Wait
         ),

@@ -116,12 +116,15 @@ async fn measure_100_writers() {
                     let sent = Instant::now();
                     journal
                         .put_run(
-                            number,
-                            None,
-                            None,
-                            vec![step(at, &[1; 200])],
-                            SPLIT,
-                            0,
+                            RunChange {
+                                number,
+                                run: None,
+                                rewind: None,
+                                steps: vec![step(at, &[1; 200])],
+                                scores: None,
+                                train_samples: SPLIT,
+                                head: 0,
+                            },
                             urgency,
                             OnFull::Wait,
                         )
@@ -153,12 +156,15 @@ async fn measure_100_writers() {
         let sent = Instant::now();
         journal
             .put_run(
-                1,
-                None,
-                Some(1),
-                vec![],
-                SPLIT,
-                0,
+                RunChange {
+                    number: 1,
+                    run: None,
+                    rewind: Some(1),
+                    steps: vec![],
+                    scores: None,
+                    train_samples: SPLIT,
+                    head: 0,
+                },
                 Urgency::Now,
                 OnFull::Wait,
             )

@@ -58,12 +58,15 @@ async fn write_and_wait() {
 async fn put_with_steps(journal: &Journal, number: u64) {
     journal
         .put_run(
-            number,
-            Some(&run(number)),
-            Some(0),
-            steps(1, 50),
-            SPLIT,
-            0,
+            RunChange {
+                number,
+                run: Some(&run(number)),
+                rewind: Some(0),
+                steps: steps(1, 50),
+                scores: None,
+                train_samples: SPLIT,
+                head: 0,
+            },
             Urgency::Now,
             OnFull::Wait,
         )

@@ -29,6 +29,7 @@ use tracing::warn;
 
 use super::filesystem::Place;
 use super::rows::{self, Change, Page, StepRow};
+use super::scores::{self, ScoresRow};
 use super::snapshot::{Pin, Snapshot};
 use super::{Counters, JournalError, OnFull, Urgency, schema};
 
@@ -85,6 +86,11 @@ pub(super) enum Read {
         from: u64,
         limit: usize,
         answer: Answer<Page<StepRow>>,
+    },
+    Scores {
+        number: u64,
+        step: u64,
+        answer: Answer<Option<ScoresRow>>,
     },
     Snapshot(Answer<Snapshot>),
     /// Lets a test at the connection, to injure it.
@@ -290,6 +296,11 @@ impl Thread {
                 limit,
                 answer: to,
             } => answer(to, rows::steps(db, number, from, limit, PAGE).map_err(fail)),
+            Read::Scores {
+                number,
+                step,
+                answer: to,
+            } => answer(to, scores::get(db, number, step).map_err(fail)),
             Read::Snapshot(_) => {}
             #[cfg(test)]
             Read::Test(act) => act(db),

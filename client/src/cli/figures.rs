@@ -1,0 +1,226 @@
+//! The figures of an evaluation as lines for people: pure.
+
+use fovea_core::spec::Part;
+use fovea_evaluation::{Choice, Estimate, Evaluated, FellowEye, Method, PointResult};
+
+use super::evaluate::Judged;
+use super::format::date;
+use super::table::Table;
+use fovea_core::count::count;
+
+/// What was judged.
+pub struct Heading {
+    /// Run, checkpoint, dataset, part.
+    title: String,
+    /// What positive means.
+    positive: String,
+    /// Names of the classes.
+    classes: Vec<String>,
+    /// Where the thresholds were chosen.
+    points: String,
+    /// What a reader must know.
+    notes: Vec<String>,
+}
+
+impl Heading {
+    pub fn of(judged: &Judged) -> Self {
+        let (run, chosen) = (&judged.run, &judged.chosen);
+        let dataset = &judged.dataset.manifest.name;
+        let model = &run.spec.model;
+        let mut notes = Vec::new();
+        if judged.chosen_here() {
+            notes.push(
+                "thresholds and checkpoint were chosen on these photographs: the figures look better than they are"
+                    .to_owned(),
+            );
+        }
+        if judged.part == Part::Train
+            || judged.part == Part::All && judged.dataset.manifest.digest == run.dataset_digest
+        {
+            notes.push(
+                "the model was trained on these photographs: the figures say nothing about others"
+                    .to_owned(),
+            );
+        }
+        if judged.part == Part::Test {
+            let uses: Vec<String> = judged
+                .uses()
+                .map(|u| {
+                    let by = if u.by.is_empty() {
+                        String::new()
+                    } else {
+                        format!(" by {}", u.by)
+                    };
+                    format!("{}{by} (step {})", date(u.at_ms), u.step)
+                })
+                .collect();
+            notes.push(format!(
+                "{} has used this test part {}: {}",
+                run.id,
+                count(uses.len(), "time", "times"),
+                uses.join(", ")
+            ));
+        }
+        Self {
+            title: format!(
+                "{} step {} ({}) on {dataset} ({})",
+                run.id, chosen.step, chosen.why, judged.part
+            ),
+            positive: format!("grade {} and above", model.positive_from),
+            classes: match model.classes {
+                2 => vec![
+                    format!("below {}", model.positive_from),
+                    format!("{} and above", model.positive_from),
+                ],
+                _ => (0..model.classes)
+                    .map(|class| format!("grade {class}"))
+                    .collect(),
+            },
+            points: format!("chosen on the validation split of {}", run.id),
+            notes,
+        }
+    }
+}
+
+/// All lines.
+pub fn lines(
+    heading: &Heading,
+    evaluated: &Evaluated,
+    fellow_eye: Option<&FellowEye>,
+) -> Vec<String> {
+    let mut lines = vec![
+        heading.title.clone(),
+        format!(
+            "{} of {}, {} positive ({})",
+            count(evaluated.samples, "image", "images"),
+            count(evaluated.patients, "patient", "patients"),
+            evaluated.positives,
+            heading.positive
+        ),
+        String::new(),
+    ];
+    lines.extend(summary(evaluated));
+    lines.push(String::new());
+    lines.push(format!("operating points, {}:", heading.points));
+    lines.extend(points(&evaluated.points));
+    lines.push(String::new());
+    lines.push("labels (rows) and predictions (columns):".into());
+    lines.extend(confusion(heading, evaluated));
+    if let Some(fellow) = fellow_eye {
+        lines.push(String::new());
+        lines.push(fellow_line(fellow));
+    }
+    lines.push(String::new());
+    lines.push(format!(
+        "95 % intervals: bootstrap over patients, {} draws, seed {}; (w): Wilson's, by the number of patients",
+        evaluated.draws.number, evaluated.draws.seed
+    ));
+    lines.extend(heading.notes.iter().map(|note| format!("note: {note}")));
+    lines.push("Fovea is research software, not a medical device.".into());
+    lines
+}
+
+fn summary(evaluated: &Evaluated) -> Vec<String> {
+    let mut table = Table::with_width(&["figure", ">value", "95 % interval"], None);
+    for (name, figure) in [
+        ("AUC", &evaluated.auc),
+        ("quadratic weighted kappa", &evaluated.kappa),
+        ("accuracy", &evaluated.accuracy),
+        ("Brier score (0 is best)", &evaluated.brier),
+        (
+            "calibration error (0 is best)",
+            &evaluated.calibration_error,
+        ),
+    ] {
+        let (value, interval) = parts(figure.as_ref());
+        table.row([name.to_owned(), value, interval]);
+    }
+    table.lines()
+}
+
+fn points(points: &[PointResult]) -> Vec<String> {
+    let mut table = Table::with_width(
+        &[
+            "point",
+            ">threshold",
+            "sensitivity",
+            "specificity",
+            "PPV",
+            "NPV",
+        ],
+        None,
+    );
+    for result in points {
+        table.row([
+            match result.point.choice {
+                Choice::Half => "0.5",
+                Choice::HighSensitivity => "high sensitivity",
+                Choice::HighSpecificity => "high specificity",
+                Choice::Youden => "Youden",
+            }
+            .to_owned(),
+            format!("{:.4}", result.point.threshold),
+            short(result.sensitivity.as_ref()),
+            short(result.specificity.as_ref()),
+            short(result.ppv.as_ref()),
+            short(result.npv.as_ref()),
+        ]);
+    }
+    table.lines()
+}
+
+fn confusion(heading: &Heading, evaluated: &Evaluated) -> Vec<String> {
+    let right: Vec<String> = heading.classes.iter().map(|c| format!(">{c}")).collect();
+    let mut heads = vec![""];
+    heads.extend(right.iter().map(String::as_str));
+    heads.push("recall");
+    let mut table = Table::with_width(&heads, None);
+    for (class, counts) in evaluated.confusion.iter().enumerate() {
+        let mut row = vec![heading.classes.get(class).cloned().unwrap_or_default()];
+        row.extend(counts.iter().map(ToString::to_string));
+        let recall = evaluated.recall.get(class).and_then(Option::as_ref);
+        row.push(short(recall));
+        table.row(row);
+    }
+    table.lines()
+}
+
+fn fellow_line(fellow: &FellowEye) -> String {
+    format!(
+        "fellow eye: copying the grade of the patient's other eye would score AUC {}, sensitivity {}, specificity {} on the {} \
+         of {} that have one",
+        short(fellow.auc.as_ref()),
+        short(fellow.sensitivity.as_ref()),
+        short(fellow.specificity.as_ref()),
+        count(fellow.samples, "image", "images"),
+        count(fellow.patients, "patient", "patients"),
+    )
+}
+
+/// A value, and its interval.
+fn parts(figure: Option<&Estimate>) -> (String, String) {
+    let Some(figure) = figure else {
+        return ("-".into(), "not defined here".into());
+    };
+    let interval = match figure.method {
+        Method::Bootstrap => format!("{:.3} to {:.3}", figure.low, figure.high),
+        Method::Wilson => format!("{:.3} to {:.3} (w)", figure.low, figure.high),
+        Method::None => "none: seldom defined in the draws".into(),
+    };
+    (format!("{:.3}", figure.value), interval)
+}
+
+/// Both in one cell.
+fn short(figure: Option<&Estimate>) -> String {
+    let Some(figure) = figure else {
+        return "-".into();
+    };
+    let Estimate {
+        value, low, high, ..
+    } = figure;
+    match figure.method {
+        Method::Bootstrap => format!("{value:.3} ({low:.3} to {high:.3})"),
+        Method::Wilson => format!("{value:.3} ({low:.3} to {high:.3}, w)"),
+        Method::None => format!("{value:.3}"),
+    }
+}

@@ -1,0 +1,98 @@
+//! Evaluations of a run's checkpoints, and the scores that they left.
+
+use fovea_core::spec::Part;
+use fovea_proto::{part_from_wire, pb};
+use serde::Serialize;
+
+use crate::error::Error;
+
+/// An evaluation of a checkpoint that somebody asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct EvaluationInfo {
+    /// Id of the run that scored; it may have been removed.
+    pub run: String,
+    /// Step of the checkpoint.
+    pub step: u64,
+    /// Generation that took the checkpoint.
+    pub generation: u64,
+    /// Name of the dataset.
+    pub dataset: String,
+    /// Digest of the dataset.
+    pub dataset_digest: String,
+    /// Part of the dataset.
+    pub part: Part,
+    /// When it was asked for, milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// Name of the person who asked; empty without TLS.
+    pub by: String,
+}
+
+impl TryFrom<pb::EvaluationRecord> for EvaluationInfo {
+    type Error = Error;
+
+    fn try_from(wire: pb::EvaluationRecord) -> Result<Self, Error> {
+        let pb::EvaluationRecord {
+            run_id,
+            step,
+            dataset,
+            dataset_digest,
+            part,
+            at_ms,
+            by,
+            generation,
+        } = wire;
+        Ok(Self {
+            run: run_id,
+            step,
+            generation,
+            dataset,
+            dataset_digest,
+            part: part_of(part)?,
+            at_ms,
+            by,
+        })
+    }
+}
+
+/// The probabilities that a model gave to every class of every sample of a part.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scores {
+    /// Digest of the dataset.
+    pub dataset_digest: String,
+    /// The part that was scored.
+    pub part: Part,
+    /// Number of classes.
+    pub classes: usize,
+    /// Sample by sample in the order of the dataset's index, class by class.
+    pub probabilities: Vec<f32>,
+}
+
+impl Scores {
+    /// Begins with what the scores are of. Returns the number of probabilities that are to follow, too.
+    pub(crate) fn begin(info: pb::ScoresInfo) -> Result<(Self, u64), Error> {
+        let pb::ScoresInfo {
+            dataset_digest,
+            part,
+            samples,
+            classes,
+            epoch: _,
+        } = info;
+        let scores = Self {
+            dataset_digest,
+            part: part_of(part)?,
+            classes: classes as usize,
+            probabilities: Vec::new(),
+        };
+        Ok((scores, samples.saturating_mul(u64::from(classes))))
+    }
+
+    /// Number of samples.
+    pub fn samples(&self) -> usize {
+        self.probabilities.len() / self.classes.max(1)
+    }
+}
+
+fn part_of(wire: i32) -> Result<Part, Error> {
+    part_from_wire(wire)
+        .ok_or_else(|| Error::Protocol(format!("part of a dataset is {wire}, expected 1 to 4")))
+}

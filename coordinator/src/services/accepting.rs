@@ -1,0 +1,109 @@
+//! Accepting a run: it gets a number, is journalled, and starts.
+
+use fovea_core::ids::RunId;
+use fovea_core::plan::ShardPlan;
+use fovea_core::roster::beyond_tested;
+use fovea_core::run::{Extent, Run};
+use fovea_core::spec::RunSpec;
+use tracing::{info, warn};
+
+use super::Context;
+use crate::access::Subject;
+use crate::clock::unix_ms;
+use crate::cluster::Request as ClusterRequest;
+use crate::error::ApiError;
+use crate::journal::{LiveRun, OnFull, RunChange, Urgency};
+use crate::run::Shown;
+use crate::store::HeldDataset;
+
+/// Accepts a valid spec: its weights are pinned, it meets its dataset, gets a number, is journalled, starts.
+pub(super) async fn accept(
+    context: Context,
+    mut spec: RunSpec,
+    submitted_by: Option<String>,
+    subject: Subject,
+) -> Result<Shown, ApiError> {
+    context.weights.now().pin(&mut spec.model)?;
+    let dataset = context.datasets.now().find(spec.dataset.as_str())?;
+    let run = new_run(&context, spec, &dataset, submitted_by).await?;
+    subject.set(&run.id);
+    start(&context, run).await
+}
+
+/// A run of a valid spec, with an id, which is not journalled.
+pub(super) async fn new_run(
+    context: &Context,
+    spec: RunSpec,
+    dataset: &HeldDataset,
+    submitted_by: Option<String>,
+) -> Result<Run, ApiError> {
+    let plan = plan(dataset, &spec)?;
+    let steps_per_epoch = plan.steps_per_epoch();
+    let extent = Extent {
+        steps_per_epoch,
+        total_steps: steps_per_epoch * u64::from(spec.train.epochs),
+        train_samples: plan.train_samples(),
+        validation_samples: dataset.samples(spec.scored_part()).into(),
+    };
+    let number = |reply| ClusterRequest::NextNumber { reply };
+    let number = context.runs.cluster.ask(number).await?;
+    let id = RunId::new(format!("{}-{number}", spec.name))
+        .map_err(|e| ApiError::invalid("spec.name", e))?;
+    let digest = dataset.manifest.digest.clone();
+    let mut run = Run::new(id, number, spec, digest, extent, unix_ms());
+    run.submitted_by = submitted_by;
+    Ok(run)
+}
+
+/// Journals a new run and gives it an actor.
+pub(super) async fn start(context: &Context, run: Run) -> Result<Shown, ApiError> {
+    let change = RunChange {
+        number: run.number,
+        run: Some(&run),
+        rewind: None,
+        steps: Vec::new(),
+        scores: None,
+        train_samples: run.extent.train_samples,
+        head: 0,
+    };
+    let journal = &context.runs.journal;
+    journal
+        .put_run(change, Urgency::Now, OnFull::Refuse)
+        .await
+        .map_err(|e| ApiError::Unavailable(e.to_string()))?;
+    let (number, total_steps) = (run.number, run.extent.total_steps);
+    match &run.spec.evaluate {
+        None => info!(
+            run_id = %run.id,
+            dataset = %run.spec.dataset,
+            total_steps,
+            "run.accepted: {}: {total_steps} steps on {}", run.id, run.spec.dataset
+        ),
+        Some(evaluate) => info!(
+            run_id = %run.id,
+            dataset = %run.spec.dataset,
+            part = %evaluate.part,
+            "run.accepted: {}: evaluates step {} of {} on {} ({})",
+            run.id, evaluate.step, evaluate.run, run.spec.dataset, evaluate.part
+        ),
+    }
+    if let Some(remark) = beyond_tested(&run.spec) {
+        warn!(run_id = %run.id, "run.size_untested: {}: {remark}", run.id);
+    }
+    let live = LiveRun {
+        run,
+        ledger_head: 0,
+        losses: Vec::new(),
+    };
+    let cluster = &context.runs.cluster;
+    let mut shown = cluster.open(live).await?.shown();
+    // What the cluster says a moment later, so that who submits it sees it at once.
+    shown.waiting = cluster.memory_shortage(number).await?;
+    Ok(shown)
+}
+
+/// The plan of a run with this spec.
+pub(super) fn plan(dataset: &HeldDataset, spec: &RunSpec) -> Result<ShardPlan, ApiError> {
+    let scored = dataset.samples(spec.scored_part());
+    Ok(ShardPlan::of_run(spec, &dataset.patients, scored)?)
+}

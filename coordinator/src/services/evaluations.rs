@@ -1,0 +1,322 @@
+//! Evaluations: scoring a checkpoint of a run on a part of a dataset, as a run of its own; and the scores that are kept.
+
+use std::io::Read;
+use std::sync::Arc;
+
+use fovea_core::checkpoint::CheckpointInfo;
+use fovea_core::googlenet::FlatLayout;
+use fovea_core::ids::RunId;
+use fovea_core::run::{EvaluationRecord, Phase, Run};
+use fovea_core::spec::{EvaluateSpec, Part, RunSpec};
+use fovea_proto::{part_from_wire, pb};
+use sha2::{Digest, Sha256};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::{Context, accepting, check};
+use crate::access::Subject;
+use crate::blocking::blocking;
+use crate::clock::unix_ms;
+use crate::error::ApiError;
+use crate::run::{RunInput, Shown, opened};
+use crate::store::{
+    CheckpointRecord, CheckpointStore, Description, HeldDataset, RunRecord, StoreError, header,
+    low_priority,
+};
+
+/// Probabilities in one part of an answer.
+const PIECE: usize = 65_536;
+/// Letters of a run's id that the name of its evaluation keeps: the name has at most 48.
+const NAME: usize = 36;
+
+/// What somebody asks to evaluate.
+pub(super) struct Wanted {
+    pub run: RunId,
+    step: u64,
+    /// None: the one that the run trains on.
+    dataset: Option<String>,
+    part: Part,
+    by: Option<String>,
+}
+
+impl Wanted {
+    pub(super) fn parse(
+        request: pb::EvaluateRequest,
+        by: Option<String>,
+    ) -> Result<Self, ApiError> {
+        let pb::EvaluateRequest {
+            run_id,
+            step,
+            dataset,
+            part,
+        } = request;
+        Ok(Self {
+            run: check::run_id("run_id", &run_id)?,
+            step,
+            dataset: (!dataset.is_empty()).then_some(dataset),
+            part: part_from_wire(part).ok_or_else(|| ApiError::invalid("part", "is not set"))?,
+            by,
+        })
+    }
+}
+
+/// Makes an evaluation, or finds the one that was made before. Returns it, and whether it was there.
+pub(super) async fn evaluate(
+    context: Context,
+    wanted: Wanted,
+    subject: Subject,
+) -> Result<(Shown, bool), ApiError> {
+    let Wanted {
+        run: of,
+        step,
+        dataset,
+        part,
+        by,
+    } = wanted;
+    let run = context.runs.shown(&of).await?.run;
+    if let Some(evaluate) = &run.spec.evaluate {
+        return Err(ApiError::Precondition(format!(
+            "{of} is an evaluation; evaluate the run {} that it is of",
+            evaluate.run
+        )));
+    }
+    let checkpoint = checkpoint_of(&run, step)?;
+    let dataset = dataset_of(&context, &run, dataset.as_deref(), part)?;
+    let digest = &dataset.manifest.digest;
+    let same = |e: &&EvaluationRecord| {
+        (e.step, e.generation, e.part) == (step, checkpoint.generation, part)
+            && e.dataset_digest == *digest
+    };
+    for record in run.evaluations.iter().rev().filter(same) {
+        match context.runs.shown(&record.run).await {
+            Ok(shown) if !matches!(shown.run.phase, Phase::Failed { .. } | Phase::Cancelled) => {
+                return Ok((shown, true));
+            }
+            Ok(_) | Err(ApiError::NotFound(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let spec = spec_of(&run, step, part, &dataset);
+    let evaluation = accepting::new_run(&context, spec, &dataset, by.clone()).await?;
+    subject.set(format_args!("{of} step {step} by {}", evaluation.id));
+    let copy = copy_checkpoint(&context, &run, &checkpoint, &evaluation).await?;
+    let record = EvaluationRecord {
+        run: evaluation.id.clone(),
+        step,
+        generation: checkpoint.generation,
+        dataset: dataset.manifest.name.clone(),
+        dataset_digest: digest.clone(),
+        part,
+        at_ms: unix_ms(),
+        by,
+    };
+    // Before anything is scored: a test part that was used stays used.
+    let recording = |reply| RunInput::RecordEvaluation {
+        record: record.clone(),
+        reply,
+    };
+    context.runs.ask(&of, recording).await?;
+    let shown = accepting::start(&context, evaluation.evaluating(copy)).await?;
+    Ok((shown, false))
+}
+
+fn checkpoint_of(run: &Run, step: u64) -> Result<CheckpointInfo, ApiError> {
+    let found = run.checkpoints.iter().find(|c| c.step == step);
+    found.cloned().ok_or_else(|| {
+        ApiError::NotFound(format!(
+            "run {} has no checkpoint at step {step}; `fovea checkpoints {}` lists them",
+            run.id, run.id
+        ))
+    })
+}
+
+/// The dataset to score: `name`, or the run's own as it was then.
+fn dataset_of(
+    context: &Context,
+    run: &Run,
+    name: Option<&str>,
+    part: Part,
+) -> Result<Arc<HeldDataset>, ApiError> {
+    let catalogue = context.datasets.now();
+    let own = catalogue.find(&run.dataset_digest);
+    let dataset = match name {
+        None => own?,
+        Some(name) => {
+            let dataset = catalogue.find(name)?;
+            // A run whose own dataset was removed cannot be compared with others.
+            if let Ok(own) = own {
+                check_alike(&own, &dataset)?;
+            }
+            dataset
+        }
+    };
+    if dataset.samples(part) == 0 {
+        let counts = [Part::Train, Part::Validation, Part::Test]
+            .map(|part| format!("{part} {}", dataset.samples(part)))
+            .join(", ");
+        return Err(ApiError::Precondition(format!(
+            "dataset {} has no samples in the part {part} ({counts})",
+            dataset.manifest.name
+        )));
+    }
+    Ok(dataset)
+}
+
+/// What a model has learnt holds for photographs that were prepared as those that it learnt from.
+fn check_alike(own: &HeldDataset, other: &HeldDataset) -> Result<(), ApiError> {
+    let (own, other) = (&own.manifest, &other.manifest);
+    if own.image_size != other.image_size {
+        return Err(ApiError::Precondition(format!(
+            "the run was trained on images of {} px and dataset {} has images of {} px: prepare it again with --size {}",
+            own.image_size, other.name, other.image_size, own.image_size
+        )));
+    }
+    if own.preprocess != other.preprocess {
+        return Err(ApiError::Precondition(format!(
+            "dataset {} was prepared in another way than dataset {}, on which the run was trained ({:?} instead of {:?}): \
+             prepare both with the same version of Fovea and the same options",
+            other.name, own.name, other.preprocess, own.preprocess
+        )));
+    }
+    Ok(())
+}
+
+/// The spec of an evaluation: the run's, without anything that training needs.
+fn spec_of(run: &Run, step: u64, part: Part, dataset: &HeldDataset) -> RunSpec {
+    let mut spec = run.spec.clone();
+    let of: String = run.id.as_str().chars().take(NAME).collect();
+    spec.name = format!("{of}.{part}");
+    spec.dataset = dataset.manifest.name.clone();
+    spec.model.weights.clear();
+    spec.model.weights_sha256.clear();
+    spec.train.epochs = 1;
+    spec.evaluate = Some(EvaluateSpec {
+        run: run.id.clone(),
+        step,
+        part,
+    });
+    spec
+}
+
+/// Copies a checkpoint of `run` into the folder of `to`, which owns it from then on.
+async fn copy_checkpoint(
+    context: &Context,
+    run: &Run,
+    info: &CheckpointInfo,
+    to: &Run,
+) -> Result<CheckpointInfo, ApiError> {
+    let opened = opened(&context.checkpoints, &context.remote, &run.id, info).await?;
+    let mut file = opened.map_err(|error| ApiError::from(&error))?;
+    let (store, from, info, to) = (
+        context.checkpoints.clone(),
+        run.id.clone(),
+        info.clone(),
+        to.clone(),
+    );
+    let copy = move || {
+        low_priority(|| {
+            let mut bytes = Vec::with_capacity(info.bytes as usize);
+            file.read_to_end(&mut bytes).map_err(|e| {
+                ApiError::Unavailable(format!("checkpoint {} of {from}: {e}", info.step))
+            })?;
+            if hex::encode(Sha256::digest(&bytes)) != info.sha256 {
+                return Err(ApiError::Damaged(format!(
+                    "checkpoint {} of run {from} is not what was stored: `fovea checkpoint verify {from} --step {}`",
+                    info.step, info.step
+                )));
+            }
+            write_copy(&store, &bytes, &info, &to)
+        })
+    };
+    blocking(copy).await?
+}
+
+fn write_copy(
+    store: &CheckpointStore,
+    bytes: &[u8],
+    info: &CheckpointInfo,
+    to: &Run,
+) -> Result<CheckpointInfo, ApiError> {
+    let internal = |problem: String| ApiError::Internal(problem);
+    let model = &to.spec.model;
+    let layout =
+        FlatLayout::new(model.classes, &model.frozen).map_err(|e| internal(e.to_string()))?;
+    let elements = layout.state_len();
+    let state = bytes
+        .len()
+        .checked_sub(elements * size_of::<f32>())
+        .and_then(|from| bytes.get(from..))
+        .ok_or_else(|| internal(format!("checkpoint {} is too short for its run", info.step)))?;
+    let about = Description {
+        run: to,
+        generation: info.generation,
+        step: info.step,
+        fingerprint: &info.fingerprint,
+    };
+    let header = header(&layout, &about).map_err(|e| internal(e.to_string()))?;
+    let failed = |error: StoreError| ApiError::from(&error);
+    let file = store
+        .begin(&to.id, info.step, info.generation, &header, elements as u64)
+        .map_err(failed)?;
+    file.write_at(state, 0).map_err(failed)?;
+    let record = CheckpointRecord {
+        fingerprint: info.fingerprint.clone(),
+        lineage: to.lineage,
+        stored_at_ms: unix_ms(),
+        run: RunRecord {
+            number: to.number,
+            id: to.id.clone(),
+            name: to.spec.name.clone(),
+            epochs: Vec::new(),
+            train_samples: 0,
+            ledger: Vec::new(),
+        },
+    };
+    file.finish(&format!("{:032x}", xxh3_128(state)), &record)
+        .map_err(failed)
+}
+
+/// The scores of the epoch that ended at `step`, in pieces for the wire.
+pub(super) async fn scores(
+    context: &Context,
+    id: &RunId,
+    step: u64,
+) -> Result<Vec<pb::ScoresPart>, ApiError> {
+    let run = context.runs.shown(id).await?.run;
+    let found = context
+        .runs
+        .journal
+        .scores(run.number, step)
+        .await
+        .map_err(|e| ApiError::Unavailable(e.to_string()))?;
+    let Some(scores) = found else {
+        let evaluated: Vec<String> = run.epochs.iter().map(|e| e.step.to_string()).collect();
+        return Err(ApiError::NotFound(format!(
+            "there are no scores of run {id} at step {step}; epochs were evaluated at steps {}, and versions before this one \
+             kept no scores",
+            if evaluated.is_empty() {
+                "none".to_owned()
+            } else {
+                evaluated.join(", ")
+            }
+        )));
+    };
+    let info = pb::ScoresInfo {
+        dataset_digest: run.dataset_digest.clone(),
+        part: pb::Part::from(run.spec.scored_part()).into(),
+        samples: run.extent.validation_samples,
+        classes: scores.classes,
+        epoch: scores.epoch,
+    };
+    let first = pb::ScoresPart {
+        info: Some(info),
+        probabilities: Vec::new(),
+    };
+    let rest = scores
+        .probabilities
+        .chunks(PIECE)
+        .map(|piece| pb::ScoresPart {
+            info: None,
+            probabilities: piece.to_vec(),
+        });
+    Ok(std::iter::once(first).chain(rest).collect())
+}

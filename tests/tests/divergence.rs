@@ -31,6 +31,7 @@ fn spec(name: &str, workers: u32) -> pb::RunSpec {
             keep_last: Some(0),
             ..Default::default()
         }),
+        evaluate: None,
     }
 }
 

@@ -80,6 +80,8 @@ pub struct State {
     pub sent_weights: Vec<(pb::WeightsHeader, usize)>,
     /// The specs that were submitted.
     pub submitted: Vec<pb::RunSpec>,
+    /// The answer to a request for scores; empty: there are none.
+    pub scores: Vec<pb::ScoresPart>,
     /// Run ids that were cancelled.
     pub cancelled: Vec<String>,
     /// Run ids that were paused.
@@ -216,6 +218,23 @@ impl Runs for Fake {
         } else {
             Box::pin(events)
         }))
+    }
+
+    async fn evaluate(&self, _: Request<pb::EvaluateRequest>) -> Reply<pb::EvaluateResponse> {
+        Err(Status::unavailable("no workers here"))
+    }
+
+    type ScoresStream = Out<pb::ScoresPart>;
+
+    async fn scores(&self, request: Request<pb::ScoresRequest>) -> Reply<Self::ScoresStream> {
+        self.known(&request.into_inner().run_id)?;
+        let parts = self.0.lock().unwrap().scores.clone();
+        match parts.is_empty() {
+            true => Err(Status::not_found("there are no scores")),
+            false => Ok(Response::new(Box::pin(tokio_stream::iter(
+                parts.into_iter().map(Ok),
+            )))),
+        }
     }
 
     async fn cancel(&self, request: Request<pb::CancelRequest>) -> Reply<pb::Run> {

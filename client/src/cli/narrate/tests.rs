@@ -25,6 +25,7 @@ fn run(phase: Phase) -> RunInfo {
         dataset_digest: "00".into(),
         submitted_at_ms: 0,
         left_out: Vec::new(),
+        evaluations: Vec::new(),
         submitted_by: String::new(),
         progress: None,
         epochs: vec![],

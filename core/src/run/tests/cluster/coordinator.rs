@@ -73,6 +73,7 @@ impl Cluster {
                     self.probing.push_back((info.step, info.generation));
                 }
                 Effect::Persist
+                | Effect::KeepScores(_)
                 | Effect::PublishPhase
                 | Effect::PublishStep(_)
                 | Effect::PublishEpoch(_)

@@ -362,4 +362,21 @@ mod tests {
         let error = ShardPlan::new(&[0, 0, 1], 0, 3, 4, 0, true).unwrap_err();
         assert!(error.to_string().contains("virtual_ranks is 3"), "{error}");
     }
+
+    /// An evaluation of step 40 is one epoch of 40 steps, at whose end everything is scored once.
+    #[test]
+    fn an_evaluation_trains_on_nothing() {
+        let spec = "name = 'e'\ndataset = 'd'\n[train]\nvirtual_ranks = 3\n\
+                    [evaluate]\nrun = 'dr-1'\nstep = 40\npart = 'all'";
+        let spec: RunSpec = toml::from_str(spec).unwrap();
+        // Fewer patients than virtual ranks do not matter.
+        let plan = ShardPlan::of_run(&spec, &[0], 7).unwrap();
+        assert_eq!((plan.steps_per_epoch(), plan.train_samples()), (40, 0));
+        assert_eq!((plan.position(39).epoch, plan.global_batch(39)), (0, 0));
+        let scored: Vec<u32> = (0..3)
+            .flat_map(|rank| plan.validation_shard(rank))
+            .collect();
+        assert_eq!(scored, [0, 1, 2, 3, 4, 5, 6]);
+        assert!((0..3).all(|rank| plan.shard(rank).is_empty()));
+    }
 }

@@ -8,6 +8,7 @@ mod kills;
 mod migration;
 mod moved;
 mod rights;
+mod scores;
 mod snapshots;
 mod speed;
 mod wal;

@@ -1,6 +1,7 @@
 //! Tables: how runs end and pause, and which checkpoints and results they leave.
 
 use super::*;
+use crate::spec::{EvaluateSpec, Part};
 
 fn finishing(of: &[u8], first: u8, outcome: Outcome, wish: Option<Event>) -> Run {
     let mut run = running(of);
@@ -405,7 +406,33 @@ fn an_epoch_has_one_result_when_every_sample_is_scored() {
     };
     assert_eq!((result.step, result.validation.auc), (5, Some(1.0)));
     assert_eq!(result.train_loss, None, "no step was told");
-    assert!(effects.contains(&Effect::Persist));
+    // Written together, before anybody hears of the result.
+    let scores = EpochScores {
+        epoch: 0,
+        step: 5,
+        classes: 2,
+        probabilities: vec![0.8, 0.2, 0.2, 0.8],
+    };
+    let [
+        Effect::Persist,
+        Effect::KeepScores(kept),
+        Effect::PublishEpoch(_),
+    ] = &effects[..]
+    else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(
+        (kept.epoch, kept.step, kept.classes),
+        (scores.epoch, scores.step, scores.classes)
+    );
+    let close = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-6;
+    assert!(
+        kept.probabilities
+            .iter()
+            .zip(&scores.probabilities)
+            .all(close),
+        "{kept:?}"
+    );
     for sample in [0, 1] {
         assert!(run.apply(0, scored(1, 0, sample)).is_empty());
     }
@@ -452,4 +479,37 @@ fn an_epochs_loss_is_that_of_its_steps_each_counted_once() {
     run.apply(0, scored(1, 0, 0));
     let effects = run.apply(0, scored(1, 0, 1));
     assert_eq!(results(&effects)[0].train_loss, Some(2.0));
+}
+
+/// An evaluation begins with a copy of a checkpoint at the end of its only epoch, so nothing is left but the scoring.
+#[test]
+fn an_evaluation_completes_without_a_step_and_removes_its_copy() {
+    let mut spec = queued().spec;
+    spec.evaluate = Some(EvaluateSpec {
+        run: RunId::new("dr-7").unwrap(),
+        step: 8,
+        part: Part::All,
+    });
+    let extent = Extent {
+        steps_per_epoch: 8,
+        total_steps: 8,
+        train_samples: 0,
+        validation_samples: 2,
+    };
+    let id = RunId::new("dr-7.all-9").unwrap();
+    let mut run = Run::new(id, 9, spec, "d".into(), extent, 0).evaluating(info(8, 3));
+    run.apply(0, assigned(&[0]));
+    let effects = run.apply(0, ready(0, 4, 8, "a"));
+    assert!(matches!(run.phase, Phase::Running { .. }), "{effects:?}");
+    for sample in [0, 1] {
+        run.apply(0, scored(4, 0, sample));
+    }
+    assert_eq!((run.epochs.len(), run.epochs[0].step), (1, 8));
+    let effects = run.apply(0, released(0, 4, Outcome::Completed { step: 8 }));
+    assert_eq!(run.phase, Phase::Completed);
+    assert!(
+        effects.contains(&Effect::RemoveCheckpoint(info(8, 3))),
+        "{effects:?}"
+    );
+    assert!(run.checkpoints.is_empty());
 }

@@ -24,7 +24,7 @@ pub enum Method {
     /// Wilson's score interval (Wilson, 1927), with the number of patients for n: at 0 and 1 every draw of a bootstrap is
     /// the same, and its interval would have no width.
     Wilson,
-    /// None: too few draws in which the figure was defined.
+    /// None: too few draws in which the figure was defined, or the same in all of them.
     None,
 }
 
@@ -77,11 +77,11 @@ pub(crate) fn estimate(
         (value, value, Method::None)
     } else {
         values.sort_by(f64::total_cmp);
-        (
-            quantile(&values, 0.025),
-            quantile(&values, 0.975),
-            Method::Bootstrap,
-        )
+        match (quantile(&values, 0.025), quantile(&values, 0.975)) {
+            // No width: that says that the draws cannot tell, not that the value is certain.
+            (low, high) if low == high => (value, value, Method::None),
+            (low, high) => (low, high, Method::Bootstrap),
+        }
     };
     Estimate {
         value,
@@ -124,6 +124,12 @@ mod tests {
         assert_eq!(quantile(&values, 0.5), 20.0);
         assert!((quantile(&values, 0.99) - 39.6).abs() < 1e-12);
         assert_eq!(quantile(&[3.0], 0.975), 3.0);
+    }
+
+    #[test]
+    fn an_interval_without_width_is_none() {
+        let same = estimate(0.0, (0..300).map(|_| Some(0.0)), None);
+        assert_eq!((same.method, same.low, same.high), (Method::None, 0.0, 0.0));
     }
 
     #[test]

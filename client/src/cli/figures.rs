@@ -205,7 +205,7 @@ fn parts(figure: Option<&Estimate>) -> (String, String) {
     let interval = match figure.method {
         Method::Bootstrap => format!("{:.3} to {:.3}", figure.low, figure.high),
         Method::Wilson => format!("{:.3} to {:.3} (w)", figure.low, figure.high),
-        Method::None => "none: seldom defined in the draws".into(),
+        Method::None => "none: the draws cannot tell".into(),
     };
     (format!("{:.3}", figure.value), interval)
 }

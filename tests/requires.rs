@@ -22,6 +22,7 @@
 //! | `s3`     | .s3-server (`make s3-server`): SeaweedFS, for the object store    |
 //! | `gpu`    | an NVIDIA GPU with its driver                                     |
 //! | `avx2`   | a processor with AVX2                                             |
+//! | `browser` | Chromium (`chromium` of Debian), for the pages that people look at |
 //! | `openssl` | the command `openssl`, another implementation of TLS           |
 //! | `noamx`  | a processor without AMX for bf16, which is faster than our kernel |
 
@@ -45,10 +46,11 @@ pub enum Need {
     Avx2,
     NoAmx,
     Openssl,
+    Browser,
 }
 
 impl Need {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Shared,
         Self::Netns,
         Self::Mount,
@@ -59,6 +61,7 @@ impl Need {
         Self::Avx2,
         Self::NoAmx,
         Self::Openssl,
+        Self::Browser,
     ];
 
     fn name(self) -> &'static str {
@@ -73,6 +76,7 @@ impl Need {
             Self::Avx2 => "avx2",
             Self::NoAmx => "noamx",
             Self::Openssl => "openssl",
+            Self::Browser => "browser",
         }
     }
 
@@ -97,6 +101,7 @@ impl Need {
             Self::S3 => s3_server().is_file(),
             Self::Gpu => succeeds("nvidia-smi", &["-L"]),
             Self::Openssl => succeeds("openssl", &["version"]),
+            Self::Browser => succeeds("chromium", &["--version"]),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => std::arch::is_x86_feature_detected!("avx2"),
             #[cfg(not(target_arch = "x86_64"))]

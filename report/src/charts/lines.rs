@@ -1,0 +1,152 @@
+//! Lines over time.
+
+use maud::{Markup, html};
+
+use super::frame::{Axis, Scale, WIDTH, axes, path, px, svg};
+use crate::number::significant;
+
+/// Up to four lines over the same axis.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LineChart<'a> {
+    pub title: &'a str,
+    pub x_label: &'a str,
+    pub y_label: &'a str,
+    /// Ends of the y axis that do not follow the data.
+    pub y_from: Option<f64>,
+    pub y_to: Option<f64>,
+    pub series: Vec<Series<'a>>,
+    /// A place on the x axis to be marked.
+    pub mark: Option<Mark<'a>>,
+}
+
+/// One line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Series<'a> {
+    pub name: &'a str,
+    /// x and y; without y the line is broken.
+    pub values: Vec<(f64, Option<f64>)>,
+}
+
+/// A vertical line with a word.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Mark<'a> {
+    pub x: f64,
+    pub label: &'a str,
+}
+
+const HEIGHT: f64 = 290.0;
+
+impl LineChart<'_> {
+    /// The chart. Without any value its axes are empty.
+    pub fn draw(&self) -> Markup {
+        let (x, y) = self.axes();
+        let content = html! {
+            (axes(&x, &y))
+            @if let Some(mark) = &self.mark { (draw_mark(mark, &x.scale, y.scale.drawn)) }
+            @for (number, series) in self.series.iter().enumerate() {
+                @let points = series.values.iter().map(|(at, value)| value.map(|v| (x.scale.at(*at), y.scale.within(v))));
+                path class=(format!("c-line c-{} c-dash-{}", number + 1, number + 1)) d=(path(points)) {}
+                @if series.values.len() <= 60 {
+                    @for (at, value) in &series.values {
+                        @if let Some(value) = value {
+                            circle class=(format!("c-dot c-fill-{}", number + 1)) cx=(px(x.scale.at(*at)))
+                                cy=(px(y.scale.within(*value))) r="2.6" {
+                                title { (series.name) ", " (self.x_label) " " (significant(*at)) ": " (significant(*value)) }
+                            }
+                        }
+                    }
+                }
+            }
+            (self.legend(x.scale.drawn.0))
+        };
+        svg(HEIGHT, self.title, &self.description(), content)
+    }
+
+    fn axes(&self) -> (Axis, Axis) {
+        let all = || self.series.iter().flat_map(|series| &series.values);
+        let xs = ends(all().map(|(x, _)| *x)).unwrap_or((0.0, 1.0));
+        let (low, high) = ends(all().filter_map(|(_, y)| *y)).unwrap_or((0.0, 1.0));
+        let pad = if high > low { 0.05 * (high - low) } else { high.abs().max(0.1) * 0.1 };
+        let low = self.y_from.unwrap_or(low - pad);
+        let high = self.y_to.unwrap_or(high + pad);
+        let y = Scale {
+            data: (low, if high > low { high } else { low + 1.0 }),
+            drawn: (HEIGHT - 46.0, 34.0),
+        };
+        let x = Scale {
+            data: xs,
+            drawn: (60.0, WIDTH - 14.0),
+        };
+        let mut x = Axis::new(self.x_label, x, 6);
+        // Half an epoch is none.
+        x.ticks.retain(|(at, _)| at.fract() == 0.0);
+        for (at, text) in &mut x.ticks {
+            *text = format!("{at:.0}");
+        }
+        (x, Axis::new(self.y_label, y, 5))
+    }
+
+    fn legend(&self, left: f64) -> Markup {
+        let mut at = left;
+        let places: Vec<f64> = self
+            .series
+            .iter()
+            .map(|series| {
+                let here = at;
+                at += 44.0 + 7.2 * series.name.chars().count() as f64;
+                here
+            })
+            .collect();
+        html! {
+            @for (number, (series, at)) in self.series.iter().zip(places).enumerate() {
+                path class=(format!("c-line c-{} c-dash-{}", number + 1, number + 1))
+                    d=(format!("M{} 14L{} 14", px(at), px(at + 24.0))) {}
+                text class="c-legend" x=(px(at + 30.0)) y="18.5" { (series.name) }
+            }
+        }
+    }
+
+    fn description(&self) -> String {
+        let of = |series: &Series| {
+            let mut defined = series.values.iter().filter_map(|(x, y)| Some((*x, (*y)?)));
+            match (defined.next(), defined.next_back()) {
+                (Some(first), last) => {
+                    let last = last.unwrap_or(first);
+                    let say = significant;
+                    format!(
+                        "{}: {} at {} {}, {} at {} {}.",
+                        series.name,
+                        say(first.1),
+                        self.x_label,
+                        say(first.0),
+                        say(last.1),
+                        self.x_label,
+                        say(last.0)
+                    )
+                }
+                (None, _) => format!("{}: no values.", series.name),
+            }
+        };
+        let all: Vec<String> = self.series.iter().map(of).collect();
+        all.join(" ")
+    }
+}
+
+fn draw_mark(mark: &Mark, x: &Scale, (bottom, top): (f64, f64)) -> Markup {
+    let at = x.within(mark.x);
+    let before = at > (x.drawn.0 + x.drawn.1) / 2.0;
+    let anchor = if before { "end" } else { "start" };
+    let beside = if before { at - 5.0 } else { at + 5.0 };
+    html! {
+        line class="c-mark" x1=(px(at)) x2=(px(at)) y1=(px(bottom)) y2=(px(top)) {}
+        text class="c-note" text-anchor=(anchor) x=(px(beside)) y=(px(bottom - 7.0)) { (mark.label) }
+    }
+}
+
+fn ends(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
+    let finite = values.filter(|v| v.is_finite());
+    finite.fold(None, |ends, v| match ends {
+        None => Some((v, v)),
+        Some((low, high)) => Some((low.min(v), high.max(v))),
+    })
+}

@@ -1,0 +1,90 @@
+//! The page.
+
+mod data;
+mod errors;
+mod head;
+mod notes;
+mod points;
+mod results;
+mod run;
+mod training;
+mod warnings;
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use crate::charts;
+use crate::model::Report;
+
+/// The page forbids itself to load anything, and scripts.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
+
+/// Writes the report as one HTML file.
+pub fn html(report: &Report) -> String {
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta http-equiv="Content-Security-Policy" content=(POLICY);
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (report.run.name) " · Fovea report" }
+                style { (PreEscaped(charts::STYLE)) (PreEscaped(include_str!("style.css"))) }
+            }
+            body {
+                main {
+                    (head::head(report))
+                    (warnings::section(report))
+                    (contents(report))
+                    @for (number, part) in report.results.iter().enumerate() {
+                        (results::section(number, part, &report.labels))
+                    }
+                    @if report.results.len() > 1 { (results::comparison(&report.results)) }
+                    (errors::section(report))
+                    (training::section(report))
+                    (data::section(report))
+                    (run::section(report))
+                    (notes::section())
+                }
+                (foot(report))
+            }
+        }
+    };
+    page.into_string()
+}
+
+fn contents(report: &Report) -> Markup {
+    html! {
+        nav aria-label="Contents" {
+            @for (number, part) in report.results.iter().enumerate() {
+                a href=(format!("#part-{number}")) { (part.title) }
+            }
+            @if report.results.len() > 1 { a href="#comparison" { "Comparison" } }
+            @if report.worst_errors.is_some() { a href="#errors" { "Worst errors" } }
+            a href="#training" { "Training" }
+            a href="#data" { "Data" }
+            a href="#run" { "Run" }
+            a href="#method" { "Method" }
+        }
+    }
+}
+
+fn foot(report: &Report) -> Markup {
+    html! {
+        footer {
+            p { b { (head::DISCLAIMER) } " " (head::DISCLAIMER_MORE) }
+            p { "Written " (crate::number::date(report.written_at_ms)) " by Fovea " (report.written_by) "." }
+        }
+    }
+}
+
+/// A chart or table with its title, and below it on what it was computed.
+fn figure(title: &str, content: Markup, note: Markup) -> Markup {
+    html! {
+        figure {
+            h3 { (title) }
+            (content)
+            figcaption { (note) }
+        }
+    }
+}

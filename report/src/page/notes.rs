@@ -1,0 +1,77 @@
+//! On what a figure was computed, and how its interval was made.
+
+use fovea_evaluation::{Draws, Estimate, Method};
+use maud::{Markup, html};
+
+use crate::number::{NO_INTERVAL, WILSON, count};
+
+/// How the intervals of `estimates` were made, in a sentence or two.
+pub(super) fn intervals<'a>(
+    draws: Draws,
+    estimates: impl Iterator<Item = &'a Option<Estimate>>,
+) -> String {
+    let all: Vec<&Estimate> = estimates.flatten().collect();
+    let any = |method| all.iter().any(|e| e.method == method);
+    let mut out = String::new();
+    if any(Method::Bootstrap) {
+        out += &format!(
+            "95\u{a0}% intervals: percentiles 2.5 and 97.5 of {} bootstrap draws of patients (seed {}).",
+            count(u64::from(draws.number)),
+            draws.seed
+        );
+    }
+    if any(Method::Wilson) {
+        out += &format!(
+            " {WILSON} 95\u{a0}% interval of Wilson by the number of patients, as every draw gives the same."
+        );
+    }
+    if any(Method::None) {
+        out += &format!(" {NO_INTERVAL} Too few draws in which the figure is defined.");
+    }
+    let undefined = all.iter().map(|e| e.undefined).max().unwrap_or(0);
+    if undefined > 0 {
+        out += &format!(
+            " In up to {} draws a figure is not defined; these are left out.",
+            count(u64::from(undefined))
+        );
+    }
+    out.trim().into()
+}
+
+/// How to read the report.
+pub(super) fn section() -> Markup {
+    html! {
+        section id="method" {
+            h2 { "How the figures are made" }
+            dl class="terms" {
+                dt { "Positive" }
+                dd { "A photograph is called positive if the probabilities of the positive classes, added up, reach the threshold." }
+                dt { "95\u{a0}% interval" }
+                dd {
+                    "Patients are drawn again and again, with replacement and with all their photographs, and the figure is computed \
+                     of each draw. Two eyes of a patient are not independent: an interval over photographs would be too narrow. \
+                     It tells what chance does to this set of patients. It tells nothing of other cameras, clinics or graders."
+                }
+                dt { "AUC" }
+                dd { "Area under the ROC curve: how often a positive photograph gets a higher probability than a negative one. \
+                      0.5 is guessing." }
+                dt { "Sensitivity, specificity" }
+                dd { "Share of the positive photographs that are called positive, and of the negative ones that are not." }
+                dt { "PPV, NPV" }
+                dd { "Positive and negative predictive value: share of those called positive that are positive, and of the others \
+                      that are negative. Both change with how frequent the disease is." }
+                dt { "Kappa" }
+                dd { "Cohen's kappa of the most probable class with quadratic weights: agreement beyond chance, where two grades off \
+                      count four times as much as one. 1 is perfect, 0 is chance." }
+                dt { "ECE, Brier score" }
+                dd { "Expected calibration error: mean distance of predicted probability and observed share in ten bins; it is too \
+                      large in small sets. Brier score: mean square of the difference of probability and truth. 0 is best for both." }
+                dt { "Fellow-eye reference" }
+                dd { "What copying the grade of the patient's other eye would score, with no model. A patient's eyes mostly have \
+                      the same grade, so it is high." }
+                dt { (crate::number::DASH) }
+                dd { "The figure is not defined, such as a sensitivity where nothing is positive." }
+            }
+        }
+    }
+}

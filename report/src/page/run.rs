@@ -1,0 +1,96 @@
+//! The run: what it took, on what machine, and its spec.
+
+use fovea_core::checkpoint::Fingerprint;
+use maud::{Markup, html};
+
+use crate::model::{Cost, Report};
+use crate::number::{DASH, count, counted, date, decimals};
+
+pub(super) fn section(report: &Report) -> Markup {
+    let run = &report.run;
+    let judged = &report.judged;
+    html! {
+        section id="run" {
+            h2 { "Run" }
+            div class="grid" {
+                div {
+                    h3 { "Facts" }
+                    dl class="facts" {
+                        div { dt { "Id" } dd { code class="break" { (run.id) } } }
+                        div { dt { "Submitted" } dd { (date(run.submitted_at_ms)) } }
+                        div { dt { "By" } dd { (run.submitted_by.as_deref().unwrap_or(DASH)) } }
+                        div { dt { "State" } dd { (run.state) } }
+                        div { dt { "Judged checkpoint" } dd {
+                            "step " (count(judged.step))
+                            @if let Some(epoch) = judged.epoch { ", epoch " (epoch + 1) }
+                        } }
+                        div { dt { "Chosen by" } dd { (judged.chosen) } }
+                    }
+                    h3 { "Cost" }
+                    (cost(&run.cost))
+                    h3 { "Numeric fingerprint" }
+                    @match &run.fingerprint {
+                        Some(fingerprint) => (machine(fingerprint)),
+                        None => p { "Not known: there is no checkpoint." },
+                    }
+                }
+                div {
+                    h3 { "Spec" }
+                    pre tabindex="0" { code { (run.spec) } }
+                }
+            }
+        }
+    }
+}
+
+fn cost(cost: &Cost) -> Markup {
+    let Cost {
+        images_per_s,
+        hours,
+        steps,
+        workers,
+    } = cost;
+    html! {
+        dl class="facts" {
+            div { dt { "Speed" } dd {
+                @match images_per_s {
+                    Some(speed) => { (decimals(*speed, if *speed < 100.0 { 1 } else { 0 })) " images/s over all workers" },
+                    None => (DASH),
+                }
+            } }
+            div { dt { "Time" } dd { (hours.map_or(DASH.into(), time)) } }
+            div { dt { "Steps" } dd { (count(*steps)) } }
+            div { dt { "Workers" } dd { (counted(u64::from(*workers), "worker")) " at most" } }
+        }
+    }
+}
+
+/// Hours, or minutes where they say more.
+fn time(hours: f64) -> String {
+    if hours < 1.0 {
+        return format!("{} minutes", decimals(60.0 * hours, 1));
+    }
+    format!("{} hours", decimals(hours, 2))
+}
+
+fn machine(fingerprint: &Fingerprint) -> Markup {
+    let Fingerprint {
+        device,
+        cpu,
+        libtorch,
+        threads,
+        precision,
+        fovea,
+    } = fingerprint;
+    html! {
+        dl class="facts" {
+            div { dt { "Device" } dd { (device) } }
+            div { dt { "CPU" } dd { (cpu) } }
+            div { dt { "libtorch" } dd { (libtorch) } }
+            div { dt { "Threads" } dd { (threads) " for each worker" } }
+            div { dt { "Precision" } dd { (precision) } }
+            div { dt { "Fovea" } dd { (fovea) } }
+        }
+        p class="note" { "With the spec and the data set, this is what the bits of the result depend on." }
+    }
+}

@@ -1,0 +1,79 @@
+//! What the reader must know before the figures.
+
+use maud::{Markup, html};
+
+use crate::model::{Patients, PointsFrom, Report};
+use crate::number::counted;
+
+pub(super) fn section(report: &Report) -> Markup {
+    let all = warnings(report);
+    html! {
+        @if !all.is_empty() {
+            section class="warnings" aria-label="Warnings" {
+                h2 { (if all.len() == 1 { "Warning" } else { "Warnings" }) }
+                ul { @for warning in &all { li { (warning) } } }
+            }
+        }
+    }
+}
+
+/// Those that were given, then those that follow from the data.
+fn warnings(report: &Report) -> Vec<String> {
+    let mut out = report.warnings.clone();
+    let leaks = &report.dataset.leak_check;
+    match leaks.patients {
+        Patients::OnSeveralSides(0) => {}
+        Patients::OnSeveralSides(number) => out.push(format!(
+            "{} on more than one side of the split: the results are better than they would be on new patients.",
+            verb(number, "patient")
+        )),
+        Patients::Unknown => out.push(
+            "It is not known whose photographs they are. Each was taken as a patient of its own, so that both eyes of a patient \
+             can be on two sides of the split, and the intervals are too narrow."
+                .into(),
+        ),
+    }
+    if let Some(duplicates) = leaks.duplicates {
+        if duplicates.exact > 0 {
+            out.push(format!(
+                "{} on more than one side of the split, equal to the byte.",
+                verb(duplicates.exact, "photograph")
+            ));
+        }
+        if duplicates.near > 0 {
+            out.push(format!(
+                "{} on more than one side of the split in nearly the same form.",
+                verb(duplicates.near, "photograph")
+            ));
+        }
+    }
+    for part in &report.results {
+        if part.points_from == PointsFrom::Same && !part.evaluated.points.is_empty() {
+            out.push(format!(
+                "{}: the operating points were chosen on the photographs on which they are reported.",
+                part.title
+            ));
+        }
+        let positives = part.evaluated.positives;
+        if positives == 0 || positives == part.evaluated.samples {
+            let kind = if positives == 0 { "negative" } else { "positive" };
+            out.push(format!(
+                "{}: all photographs are {kind}; most figures are not defined.",
+                part.title
+            ));
+        }
+    }
+    let uses = report.test_uses.len();
+    if uses > 1 {
+        out.push(format!(
+            "The test part was used {uses} times. Whoever chooses between models by it makes it a validation part."
+        ));
+    }
+    out
+}
+
+/// "1 patient is", "2 patients are".
+fn verb(number: u64, noun: &str) -> String {
+    let verb = if number == 1 { "is" } else { "are" };
+    format!("{} {verb}", counted(number, noun))
+}

@@ -23,6 +23,7 @@ mod narrate;
 mod output;
 mod prepare;
 mod remove;
+mod report;
 mod runs;
 mod step;
 mod store_args;
@@ -134,6 +135,7 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
             follow::follow(&connect().await?, &run, patience, output).await
         }
         Command::Evaluate(command) => evaluate::run(&connect().await?, &command, output).await,
+        Command::Report(command) => report::run(&connect().await?, &command, output).await,
         Command::Workers => workers::list(&connect().await?, output).await,
         Command::Cancel { run } => runs::cancel(&connect().await?, &run, output).await,
         Command::Pause { run } => runs::pause(&connect().await?, &run, output).await,

@@ -15,7 +15,7 @@ use crate::view::{RunInfo, Scores};
 const MOST: u64 = 50_000_000;
 
 /// A dataset's description: what its photographs are, without their pixels.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Described {
     /// Its manifest.
     pub manifest: Manifest,

@@ -105,6 +105,12 @@ pub struct RunInfo {
     pub checkpoints: Vec<CheckpointInfo>,
     /// Workers that are left out of it because of trouble of their own.
     pub left_out: Vec<LeftOutInfo>,
+    /// When its first generation had formed, milliseconds since the Unix epoch; 0 before that.
+    pub began_at_ms: u64,
+    /// When it ended, milliseconds since the Unix epoch; 0 while it has not.
+    pub ended_at_ms: u64,
+    /// The largest number of workers at a time.
+    pub most_workers: u32,
     /// Evaluations of its checkpoints, as they were asked for.
     pub evaluations: Vec<EvaluationInfo>,
     /// The run's specification with every default filled in.
@@ -150,6 +156,9 @@ impl TryFrom<pb::Run> for RunInfo {
             left_out,
             submitted_by,
             evaluations,
+            began_at_ms,
+            ended_at_ms,
+            most_workers,
         } = wire;
         let phase = match pb::Phase::try_from(phase) {
             Ok(pb::Phase::Queued) => Phase::Queued,
@@ -179,6 +188,9 @@ impl TryFrom<pb::Run> for RunInfo {
             dataset_digest,
             submitted_at_ms,
             submitted_by,
+            began_at_ms,
+            ended_at_ms,
+            most_workers,
             progress: progress.map(Into::into),
             left_out: left_out.into_iter().map(Into::into).collect(),
             evaluations: evaluations

@@ -41,7 +41,7 @@ pub use lineage::Rewind;
 pub use trouble::{LeftOut, Trouble};
 pub use types::{
     Effect, EpochResult, EpochScores, EvaluationRecord, Event, Extent, Heartbeat, Next, Outcome,
-    Phase, RunError, StepPhases, StepReport, Stopping, without_event_name,
+    Phase, RunError, StepPhases, StepReport, Stopping, Times, without_event_name,
 };
 
 use std::collections::BTreeMap;
@@ -84,6 +84,9 @@ pub struct Run {
     /// Name of the person who submitted it; None without TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submitted_by: Option<String>,
+    /// When it ran, and on how many workers.
+    #[serde(default)]
+    pub times: Times,
     /// Evaluations of its checkpoints, as they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evaluations: Vec<EvaluationRecord>,
@@ -158,6 +161,7 @@ impl Run {
             extent,
             submitted_at_ms: now_ms,
             submitted_by: None,
+            times: Times::default(),
             evaluations: Vec::new(),
             phase: Phase::Queued { reason: None },
             generation: 0,
@@ -220,6 +224,20 @@ impl Run {
             Phase::Completed => "completed",
             Phase::Failed { .. } => "failed",
             Phase::Cancelled => "cancelled",
+        }
+    }
+
+    /// Notes the time of what it does now, `unix_ms` milliseconds since the Unix epoch. To be called before it is written.
+    pub fn note_time(&mut self, unix_ms: u64) {
+        if let Phase::Running { roster, .. } = &self.phase {
+            self.times.began_ms.get_or_insert(unix_ms);
+            let workers = roster.members.len() as u32;
+            self.times.most_workers = self.times.most_workers.max(workers);
+        }
+        if self.is_terminal() {
+            self.times.ended_ms.get_or_insert(unix_ms);
+        } else {
+            self.times.ended_ms = None;
         }
     }
 

@@ -29,6 +29,26 @@ pub struct Sample {
     pub probabilities: Vec<f32>,
 }
 
+impl Sample {
+    /// P(positive), 0 to 1: the sum over the classes from `positive_class` on.
+    pub fn p_positive(&self, positive_class: usize) -> f64 {
+        let positive = self.probabilities.iter().skip(positive_class);
+        let sum: f64 = positive.map(|&p| f64::from(p)).sum();
+        sum.clamp(0.0, 1.0)
+    }
+
+    /// The most probable class, of equal ones the first.
+    pub fn predicted(&self) -> usize {
+        let mut best = 0;
+        for (class, p) in self.probabilities.iter().enumerate() {
+            if *p > self.probabilities[best] {
+                best = class;
+            }
+        }
+        best
+    }
+}
+
 /// Samples that can be evaluated.
 #[derive(Debug, Clone)]
 pub struct Samples {
@@ -89,16 +109,14 @@ impl Samples {
         }
         let scored = samples.iter().enumerate().map(|(number, sample)| {
             check(number, sample, classes)?;
-            let positive_part = &sample.probabilities[positive_class..];
-            let p: f64 = positive_part.iter().map(|&p| f64::from(p)).sum();
-            let p = p.clamp(0.0, 1.0);
+            let p = sample.p_positive(positive_class);
             Ok(Scored {
                 patient: patients[sample.patient.as_str()],
                 eye: sample.eye,
                 grade: sample.grade,
                 label: sample.label,
                 positive: sample.label >= positive_class,
-                predicted: most_probable(&sample.probabilities),
+                predicted: sample.predicted(),
                 p,
                 bin: bin_of(p),
             })
@@ -157,14 +175,4 @@ fn check(number: usize, sample: &Sample, classes: usize) -> Result<(), SamplesEr
         });
     }
     Ok(())
-}
-
-fn most_probable(probabilities: &[f32]) -> usize {
-    let mut best = 0;
-    for (class, p) in probabilities.iter().enumerate() {
-        if *p > probabilities[best] {
-            best = class;
-        }
-    }
-    best
 }

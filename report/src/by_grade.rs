@@ -16,11 +16,6 @@ pub struct GradeCalls {
 /// Counts for each grade that occurs what each of `points` calls positive. `samples` are those that were evaluated, and classes
 /// from `positive_class` on are positive.
 pub fn by_grade(samples: &[Sample], positive_class: usize, points: &[Point]) -> Vec<GradeCalls> {
-    let p = |sample: &Sample| -> f64 {
-        let positive = sample.probabilities.iter().skip(positive_class);
-        let sum: f64 = positive.map(|&p| f64::from(p)).sum();
-        sum.clamp(0.0, 1.0)
-    };
     let mut all: Vec<GradeCalls> = Vec::new();
     for sample in samples {
         let at = match all.binary_search_by_key(&sample.grade, |calls| calls.grade) {
@@ -37,7 +32,7 @@ pub fn by_grade(samples: &[Sample], positive_class: usize, points: &[Point]) -> 
         };
         let calls = &mut all[at];
         calls.samples += 1;
-        let p = p(sample);
+        let p = sample.p_positive(positive_class);
         for (count, point) in calls.positive.iter_mut().zip(points) {
             *count += u64::from(p >= point.threshold);
         }

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 use super::access_args::{Login, TokenCommand, WorkerCommand};
 use super::certs_args::CertsCommand;
-use super::evaluate_args::Evaluate;
+use super::evaluate_args::{Evaluate, Report};
 use super::help::{EXAMPLES, JSON_HELP};
 use crate::VERSION;
 use crate::error::EXIT_CODES;
@@ -98,6 +98,8 @@ pub enum Command {
     },
     /// Evaluate a run's model, with intervals over patients
     Evaluate(Evaluate),
+    /// Write a run's report, one HTML file
+    Report(Report),
     /// List the connected workers: what each does, and why not
     #[command(after_help = "\
 The states are idle, preparing (for a run), training, waiting (a run wants workers and cannot have this

@@ -3,10 +3,7 @@
 use std::path::Path;
 
 use fovea_core::spec::Part;
-use fovea_evaluation::{
-    Draws, Evaluated, FellowEye, Point, Sample, Wanted, choose as choose_points, evaluate,
-    fellow_eye,
-};
+use fovea_evaluation::{Draws, Wanted};
 
 use super::evaluate_args::Evaluate;
 use super::figures::{self, Heading};
@@ -14,52 +11,20 @@ use super::follow::{follow_to_end, verdict};
 use super::output::{Output, Record};
 use crate::client::Client;
 use crate::error::Error;
-use crate::evaluations::{Chosen, Described, choose, ready, samples};
+use crate::evaluations::choose;
+use crate::judge::{Judged, Scored, judge};
 use crate::receive::{check_target, write_whole};
-use crate::view::{EvaluationInfo, RunInfo, Scores};
+use crate::view::{RunInfo, Scores};
 
 /// Patience, in seconds, while the cluster scores.
 const PATIENCE_S: u64 = 300;
-
-/// A model, judged on a part of a dataset.
-pub struct Judged {
-    /// The run that trained it, as it is after the evaluation.
-    pub run: RunInfo,
-    /// Its checkpoint.
-    pub chosen: Chosen,
-    /// The dataset that was scored.
-    pub dataset: Described,
-    /// The part of it.
-    pub part: Part,
-    /// The scored photographs, in the order of the dataset's index.
-    pub samples: Vec<Sample>,
-    /// The figures.
-    pub evaluated: Evaluated,
-    /// What copying the other eye's grade would score, where there are other eyes.
-    pub fellow_eye: Option<FellowEye>,
-}
-
-impl Judged {
-    /// Evaluations of any checkpoint of the run on the part that was scored.
-    pub fn uses(&self) -> impl Iterator<Item = &EvaluationInfo> {
-        let same = |e: &&EvaluationInfo| {
-            e.part == self.part && e.dataset_digest == self.dataset.manifest.digest
-        };
-        self.run.evaluations.iter().filter(same)
-    }
-
-    /// Whether thresholds and checkpoint were chosen on the very photographs that are judged.
-    pub fn chosen_here(&self) -> bool {
-        self.part == Part::Validation && self.dataset.manifest.digest == self.run.dataset_digest
-    }
-}
 
 /// Evaluates a run and prints the figures.
 pub async fn run(client: &Client, command: &Evaluate, output: &Output) -> Result<(), Error> {
     if let Some(file) = &command.csv {
         check_target(file, command.overwrite)?;
     }
-    let judged = judge(client, command, output).await?;
+    let judged = judged(client, command, output).await?;
     output.record(&Record::Evaluation {
         run: &judged.run.id,
         step: judged.chosen.step,
@@ -84,7 +49,7 @@ pub async fn run(client: &Client, command: &Evaluate, output: &Output) -> Result
 }
 
 /// Scores what is asked for, unless that was done before, and computes the figures.
-pub async fn judge(client: &Client, command: &Evaluate, output: &Output) -> Result<Judged, Error> {
+pub async fn judged(client: &Client, command: &Evaluate, output: &Output) -> Result<Judged, Error> {
     let run = client.run(&command.run).await?;
     if let Some(evaluate) = &run.spec.evaluate {
         return Err(Error::Usage(format!(
@@ -99,19 +64,8 @@ pub async fn judge(client: &Client, command: &Evaluate, output: &Output) -> Resu
         (None, Some(_)) => Part::All,
         (None, None) => Part::Validation,
     };
-    let scores = scored(client, &run, chosen.step, other, part, output).await?;
-    let dataset = client.describe_dataset(&scores.dataset_digest).await?;
-    let of = samples(&scores, &dataset, &run.spec)?;
-    let own = scores.dataset_digest == run.dataset_digest;
-    let validation = match (own, part) {
-        (true, Part::Validation) => of.clone(),
-        _ => {
-            let scores = scored(client, &run, chosen.step, None, Part::Validation, output).await?;
-            let dataset = client.describe_dataset(&scores.dataset_digest).await?;
-            samples(&scores, &dataset, &run.spec)?
-        }
-    };
-    let (judging, choosing) = (ready(&of, &run.spec)?, ready(&validation, &run.spec)?);
+    let of = scored(client, &run, chosen.step, other, part, output).await?;
+    let validation = scored(client, &run, chosen.step, None, Part::Validation, output).await?;
     let wanted = Wanted {
         sensitivity: command.sensitivity,
         specificity: command.specificity,
@@ -120,40 +74,34 @@ pub async fn judge(client: &Client, command: &Evaluate, output: &Output) -> Resu
         number: command.draws,
         ..Draws::default()
     };
-    let compute = move || {
-        let points: Vec<Point> = choose_points(&choosing, wanted);
-        let evaluated = evaluate(&judging, &points, draws);
-        (evaluated, fellow_eye(&judging, draws))
-    };
-    let (evaluated, fellow_eye) = tokio::task::spawn_blocking(compute)
+    // With what was recorded in it meanwhile.
+    let run = client.run(&run.id).await?;
+    computed(move || judge(run, chosen, of, &validation, wanted, draws)).await
+}
+
+/// The result of a computation that takes a while.
+pub async fn computed<T: Send + 'static>(
+    compute: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(compute)
         .await
-        .map_err(|e| Error::Protocol(format!("the figures could not be computed: {e}")))?;
-    Ok(Judged {
-        // With what was recorded in it meanwhile.
-        run: client.run(&run.id).await?,
-        chosen,
-        dataset,
-        part,
-        samples: of,
-        evaluated,
-        fellow_eye,
-    })
+        .map_err(|e| Error::Protocol(format!("the figures could not be computed: {e}")))?
 }
 
 /// The scores of a checkpoint on a part, from the journal if they are there, otherwise from the cluster.
-async fn scored(
+pub async fn scored(
     client: &Client,
     run: &RunInfo,
     step: u64,
     dataset: Option<&str>,
     part: Part,
     output: &Output,
-) -> Result<Scores, Error> {
+) -> Result<Scored, Error> {
     if dataset.is_none()
         && part == Part::Validation
         && let Some(scores) = client.scores(&run.id, step).await?
     {
-        return Ok(scores);
+        return with_dataset(client, scores).await;
     }
     let (mut evaluation, existed) = client.evaluate(&run.id, step, dataset, part).await?;
     if !evaluation.phase.is_terminal() {
@@ -168,14 +116,20 @@ async fn scored(
         evaluation = follow_to_end(client, &evaluation.id, PATIENCE_S, output).await?;
     }
     verdict(&evaluation)?;
-    let scores = client.scores(&evaluation.id, step).await?;
-    scores.ok_or_else(|| {
-        Error::Protocol(format!(
+    let Some(scores) = client.scores(&evaluation.id, step).await? else {
+        return Err(Error::Protocol(format!(
             "evaluation {} is {} and has no scores",
             evaluation.id,
             evaluation.phase.as_str()
-        ))
-    })
+        )));
+    };
+    with_dataset(client, scores).await
+}
+
+/// Scores with the dataset that they are of.
+pub async fn with_dataset(client: &Client, scores: Scores) -> Result<Scored, Error> {
+    let dataset = client.describe_dataset(&scores.dataset_digest).await?;
+    Ok((scores, dataset))
 }
 
 /// Writes the score of each photograph.
@@ -195,11 +149,7 @@ fn write_csv(judged: &Judged, file: &Path, overwrite: bool) -> Result<(), Error>
         row.push(indexed.eye.as_str().to_owned());
         row.extend([sample.grade.to_string(), sample.label.to_string()]);
         row.extend(sample.probabilities.iter().map(|p| p.to_string()));
-        let p: f64 = sample.probabilities[positive..]
-            .iter()
-            .map(|&p| f64::from(p))
-            .sum();
-        row.push(format!("{p:.7}"));
+        row.push(format!("{:.7}", sample.p_positive(positive)));
         writer.write_record(&row).map_err(failed)?;
     }
     let bytes = writer

@@ -1,4 +1,4 @@
-//! The arguments of `fovea evaluate`.
+//! The arguments of `fovea evaluate` and `fovea report`.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -52,6 +52,30 @@ pub struct Evaluate {
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
     /// Replace the file that --csv names
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  fovea report dr-1                                 writes dr-1.html
+  fovea evaluate dr-1 --split test && fovea report dr-1 -o final.html
+
+The report is one HTML file that loads nothing: curves, ROC with operating points, reliability diagram,
+confusion matrix, the worst errors, split and leak check, spec, fingerprint and cost. It shows the
+validation split and all that this checkpoint was evaluated on before; it never uses the test part by
+itself.")]
+pub struct Report {
+    /// The run's id, such as dr-1
+    pub run: String,
+    /// The file to write [default: RUN.html]
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// The checkpoint: best, newest, or a step, as in `fovea evaluate`
+    #[arg(long, value_name = "STEP", default_value = "best")]
+    pub checkpoint: WhichCheckpoint,
+    /// Replace the file if it is there
     #[arg(long)]
     pub overwrite: bool,
 }

@@ -3,9 +3,10 @@
 use fovea_core::spec::Part;
 use fovea_evaluation::{Choice, Estimate, Evaluated, FellowEye, Method, PointResult};
 
-use super::evaluate::Judged;
 use super::format::date;
 use super::table::Table;
+use crate::judge::Judged;
+use crate::reporting::labels;
 use fovea_core::count::count;
 
 /// What was judged.
@@ -26,7 +27,7 @@ impl Heading {
     pub fn of(judged: &Judged) -> Self {
         let (run, chosen) = (&judged.run, &judged.chosen);
         let dataset = &judged.dataset.manifest.name;
-        let model = &run.spec.model;
+        let labels = labels(&run.spec);
         let mut notes = Vec::new();
         if judged.chosen_here() {
             notes.push(
@@ -34,9 +35,7 @@ impl Heading {
                     .to_owned(),
             );
         }
-        if judged.part == Part::Train
-            || judged.part == Part::All && judged.dataset.manifest.digest == run.dataset_digest
-        {
+        if judged.trained_here() {
             notes.push(
                 "the model was trained on these photographs: the figures say nothing about others"
                     .to_owned(),
@@ -66,16 +65,11 @@ impl Heading {
                 "{} step {} ({}) on {dataset} ({})",
                 run.id, chosen.step, chosen.why, judged.part
             ),
-            positive: format!("grade {} and above", model.positive_from),
-            classes: match model.classes {
-                2 => vec![
-                    format!("below {}", model.positive_from),
-                    format!("{} and above", model.positive_from),
-                ],
-                _ => (0..model.classes)
-                    .map(|class| format!("grade {class}"))
-                    .collect(),
-            },
+            positive: format!(
+                "{}, grade {} and above",
+                labels.positive, labels.positive_from
+            ),
+            classes: labels.classes,
             points: format!("chosen on the validation split of {}", run.id),
             notes,
         }

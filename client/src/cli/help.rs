@@ -8,6 +8,7 @@ Examples:
   fovea weights add bvlc_googlenet.caffemodel  the weights that runs start from
   fovea submit run.toml --watch                train
   fovea evaluate dr-1                          how good is the model, and how sure is that?
+  fovea report dr-1                            curves, ROC and all figures as one HTML file
   fovea pause dr-1                             stop for now, with a checkpoint
   fovea resume dr-1 --watch                    continue where a run stopped
   fovea workers                                which workers are there, and what do they do?
@@ -28,7 +29,8 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
   run          a run: id, phase (queued, forming, running, finishing, paused, completed, failed,
                cancelled), reason, generation, workers, steps_per_epoch, total_steps,
                train_samples, validation_samples, dataset_digest, submitted_at_ms, submitted_by
-               (empty without TLS), progress, epochs, checkpoints, evaluations, left_out [{worker, run, trouble (memory, disk, data, content,
+               (empty without TLS), began_at_ms, ended_at_ms (0: not yet), most_workers, progress,
+               epochs, checkpoints, evaluations, left_out [{worker, run, trouble (memory, disk, data, content,
                device, system), reason, for_ms, again_in_ms}], spec
   worker       a worker: id, state (idle, preparing, training, waiting, barred, left_out, leaving),
                reason, host, address, device, version, host_bytes, gpu_bytes, gpu_free_bytes (what it
@@ -58,6 +60,7 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
                photographs), uses (of this part by the run), samples, patients, positives, draws,
                auc, kappa, accuracy, brier, calibration_error, recall (by class), each {value, low,
                high, method, undefined} or null; points, confusion, roc, reliability, fellow_eye
+  report       run, path, bytes
   dataset      name, digest, image_size, train_samples, validation_samples, train_grades,
                validation_grades, packs, size_bytes, problem (empty when none is known), and after
                add outcome (added, unchanged, repaired), repaired_packs, repaired_files,

@@ -105,6 +105,11 @@ pub enum Record<'a> {
         evaluated: &'a Evaluated,
         fellow_eye: Option<&'a FellowEye>,
     },
+    Report {
+        run: &'a str,
+        path: &'a Path,
+        bytes: u64,
+    },
     Dataset {
         #[serde(flatten)]
         dataset: &'a DatasetInfo,

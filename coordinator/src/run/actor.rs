@@ -14,6 +14,7 @@ use super::report::{DataProblems, Report};
 use super::state::{Actor, RunActorError};
 use super::status::LINGER_MS;
 use super::{RunContext, RunHandle, RunInput, Shown};
+use crate::clock::unix_ms;
 use crate::journal::{JournalError, LiveRun, OnFull, RunChange, Urgency};
 
 /// Interval of `Event::Tick` while a run is under way, milliseconds.
@@ -309,6 +310,7 @@ impl Actor {
         scores: Option<&EpochScores>,
         on_full: OnFull,
     ) -> Result<(), JournalError> {
+        self.run.note_time(unix_ms());
         let mut any = self.ledger.finish().await?;
         let steps = self.ledger.take(rewind);
         any |= !steps.is_empty();

@@ -134,6 +134,17 @@ pub struct EpochScores {
     pub probabilities: Vec<f32>,
 }
 
+/// When a run ran. Milliseconds since the Unix epoch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Times {
+    /// When its first generation had formed.
+    pub began_ms: Option<u64>,
+    /// When it ended; None while it has not, or if it was resumed.
+    pub ended_ms: Option<u64>,
+    /// The largest number of workers at a time.
+    pub most_workers: u32,
+}
+
 /// An evaluation of a run's checkpoint that somebody asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EvaluationRecord {

@@ -59,6 +59,9 @@ impl From<&Run> for pb::Run {
             left_out: Vec::new(),
             submitted_by: run.submitted_by.clone().unwrap_or_default(),
             evaluations: run.evaluations.iter().map(Into::into).collect(),
+            began_at_ms: run.times.began_ms.unwrap_or(0),
+            ended_at_ms: run.times.ended_ms.unwrap_or(0),
+            most_workers: run.times.most_workers,
         }
     }
 }

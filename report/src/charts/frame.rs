@@ -179,8 +179,14 @@ mod tests {
 
     #[test]
     fn ticks_are_round_and_within() {
-        assert_eq!(ticks(0.0, 1.0, 5), (vec![0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0], 1));
-        assert_eq!(ticks(0.0, 30.0, 6).0, [0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]);
+        assert_eq!(
+            ticks(0.0, 1.0, 5),
+            (vec![0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0], 1)
+        );
+        assert_eq!(
+            ticks(0.0, 30.0, 6).0,
+            [0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]
+        );
         let (all, places) = ticks(0.31, 0.72, 4);
         assert!(all.iter().all(|at| (0.31..=0.72).contains(at)), "{all:?}");
         assert_eq!((all.len(), places), (4, 1));
@@ -190,7 +196,13 @@ mod tests {
 
     #[test]
     fn a_path_breaks_where_there_is_nothing() {
-        let points = [Some((0.0, 1.0)), Some((0.01, 1.0)), None, Some((2.25, 3.0)), Some((4.0, -0.01))];
+        let points = [
+            Some((0.0, 1.0)),
+            Some((0.01, 1.0)),
+            None,
+            Some((2.25, 3.0)),
+            Some((4.0, -0.01)),
+        ];
         assert_eq!(path(points.into_iter()), "M0 1M2.2 3L4 0");
     }
 }

@@ -55,7 +55,11 @@ impl IntervalChart<'_> {
     /// The name and the figure stand above the whisker.
     fn row(&self, row: &IntervalRow, top: f64, x: &Scale) -> Markup {
         let at = top + 33.0;
-        let class = if row.reference { "c-shape c-5" } else { "c-shape c-1" };
+        let class = if row.reference {
+            "c-shape c-5"
+        } else {
+            "c-shape c-1"
+        };
         html! {
             text class="c-name" x="4" y=(px(top + 17.0)) {
                 (row.name) " " tspan class="c-small" { (row.note) }

@@ -66,7 +66,11 @@ impl LineChart<'_> {
         let all = || self.series.iter().flat_map(|series| &series.values);
         let xs = ends(all().map(|(x, _)| *x)).unwrap_or((0.0, 1.0));
         let (low, high) = ends(all().filter_map(|(_, y)| *y)).unwrap_or((0.0, 1.0));
-        let pad = if high > low { 0.05 * (high - low) } else { high.abs().max(0.1) * 0.1 };
+        let pad = if high > low {
+            0.05 * (high - low)
+        } else {
+            high.abs().max(0.1) * 0.1
+        };
         let low = self.y_from.unwrap_or(low - pad);
         let high = self.y_to.unwrap_or(high + pad);
         let y = Scale {

@@ -62,9 +62,16 @@ fn verdict(part: &JudgedPart, labels: &Labels) -> Markup {
     let sensitivity = at.and_then(|at| at.sensitivity);
     let specificity = at.and_then(|at| at.specificity);
     let fellow = part.fellow_eye.as_ref();
-    let point = at.map_or_else(|| "no operating point".into(), |at| {
-        format!("{} point, threshold {}", name(at.point.choice), significant(at.point.threshold))
-    });
+    let point = at.map_or_else(
+        || "no operating point".into(),
+        |at| {
+            format!(
+                "{} point, threshold {}",
+                name(at.point.choice),
+                significant(at.point.threshold)
+            )
+        },
+    );
     let shown = [e.auc, sensitivity, specificity, e.kappa];
     html! {
         section class="verdict" aria-label="Verdict" {
@@ -90,7 +97,8 @@ pub(super) fn chosen(from: &PointsFrom) -> String {
     match from {
         PointsFrom::Other(other) => format!("Thresholds were chosen on {other}."),
         PointsFrom::Same => {
-            "Thresholds were chosen on this very part, which makes them look better than they are.".into()
+            "Thresholds were chosen on this very part, which makes them look better than they are."
+                .into()
         }
     }
 }
@@ -122,7 +130,12 @@ fn tile(
     from: f64,
     reference: Option<Estimate>,
 ) -> Markup {
-    let at = |value: f64| format!("{:.1}%", 100.0 * ((value - from) / (1.0 - from)).clamp(0.0, 1.0));
+    let at = |value: f64| {
+        format!(
+            "{:.1}%",
+            100.0 * ((value - from) / (1.0 - from)).clamp(0.0, 1.0)
+        )
+    };
     html! {
         div class="tile" {
             p class="tile-name" { (name) }

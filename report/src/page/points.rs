@@ -121,9 +121,24 @@ pub(super) fn people(part: &JudgedPart, labels: &Labels) -> Markup {
     };
     let keys = [
         ("c-found", screened.found, "found", "positive, referred"),
-        ("c-missed", screened.missed, "missed", "positive, not referred"),
-        ("c-alarm", screened.false_alarms, "false alarms", "negative, referred"),
-        ("c-cleared", screened.cleared, "cleared", "negative, not referred"),
+        (
+            "c-missed",
+            screened.missed,
+            "missed",
+            "positive, not referred",
+        ),
+        (
+            "c-alarm",
+            screened.false_alarms,
+            "false alarms",
+            "negative, referred",
+        ),
+        (
+            "c-cleared",
+            screened.cleared,
+            "cleared",
+            "negative, not referred",
+        ),
     ];
     let content = html! {
         (chart.draw())

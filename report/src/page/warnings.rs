@@ -56,7 +56,11 @@ fn warnings(report: &Report) -> Vec<String> {
         }
         let positives = part.evaluated.positives;
         if positives == 0 || positives == part.evaluated.samples {
-            let kind = if positives == 0 { "negative" } else { "positive" };
+            let kind = if positives == 0 {
+                "negative"
+            } else {
+                "positive"
+            };
             out.push(format!(
                 "{}: all photographs are {kind}; most figures are not defined.",
                 part.title

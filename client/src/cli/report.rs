@@ -1,0 +1,115 @@
+//! `fovea report`: a run's report as one HTML file.
+
+use std::path::Path;
+
+use fovea_core::spec::Part;
+use fovea_evaluation::{Draws, Wanted};
+
+use super::evaluate::{computed, scored, with_dataset};
+use super::evaluate_args::Report;
+use super::format::{bytes, now_ms};
+use super::output::{Output, Record};
+use crate::client::Client;
+use crate::error::Error;
+use crate::evaluations::{Which, choose};
+use crate::judge::judge;
+use crate::receive::{check_target, write_whole};
+use crate::reporting;
+use crate::view::RunInfo;
+
+/// Writes the report of a run.
+pub async fn run(client: &Client, command: &Report, output: &Output) -> Result<(), Error> {
+    let default = format!("{}.html", command.run);
+    let file = command.out.as_deref().unwrap_or(Path::new(&default));
+    check_target(file, command.overwrite)?;
+    let run = client.run(&command.run).await?;
+    if let Some(evaluate) = &run.spec.evaluate {
+        return Err(Error::Usage(format!(
+            "{} is an evaluation: `fovea report {}` shows it in the report of its run",
+            run.id, evaluate.run
+        )));
+    }
+    let size = write(
+        client,
+        run,
+        command.checkpoint.0,
+        file,
+        command.overwrite,
+        output,
+    )
+    .await?;
+    output.record(&Record::Report {
+        run: &command.run,
+        path: file,
+        bytes: size,
+    });
+    output.line(format!("report   {} ({})", file.display(), bytes(size)));
+    Ok(())
+}
+
+/// Judges a checkpoint on the validation split and on all that it was evaluated on before, and writes the report to `file`.
+/// Returns its size in bytes.
+pub async fn write(
+    client: &Client,
+    run: RunInfo,
+    which: Which,
+    file: &Path,
+    overwrite: bool,
+    output: &Output,
+) -> Result<u64, Error> {
+    let chosen = choose(&run, which)?;
+    let validation = scored(client, &run, chosen.step, None, Part::Validation, output).await?;
+    let own = client.describe_dataset(&run.dataset_digest).await?;
+    let generation = run
+        .checkpoints
+        .iter()
+        .find(|c| c.step == chosen.step)
+        .map(|c| c.generation);
+    let mut others = Vec::new();
+    let mut seen = Vec::new();
+    // The newest of equal ones.
+    for evaluation in run.evaluations.iter().rev() {
+        let what = (&evaluation.dataset_digest, evaluation.part);
+        let is_validation =
+            evaluation.part == Part::Validation && evaluation.dataset_digest == run.dataset_digest;
+        if (evaluation.step, Some(evaluation.generation)) != (chosen.step, generation)
+            || is_validation
+            || seen.contains(&what)
+        {
+            continue;
+        }
+        // It may have been removed or have failed.
+        if let Some(scores) = client.scores(&evaluation.run, chosen.step).await? {
+            seen.push(what);
+            others.push(with_dataset(client, scores).await?);
+        }
+    }
+    let compute = move || {
+        let (wanted, draws) = (Wanted::default(), Draws::default());
+        let mut judged = Vec::new();
+        for scored in others {
+            judged.push(judge(
+                run.clone(),
+                chosen.clone(),
+                scored,
+                &validation,
+                wanted,
+                draws,
+            )?);
+        }
+        // The most telling first: the test part, other datasets, the validation split, what the model was trained on.
+        judged.sort_by_key(|j| (j.trained_here(), j.part != Part::Test));
+        let at = judged.iter().take_while(|j| !j.trained_here()).count();
+        let on_validation = (validation.0.clone(), validation.1.clone());
+        judged.insert(
+            at,
+            judge(run, chosen, on_validation, &validation, wanted, draws)?,
+        );
+        let report = reporting::report(&judged, &own, now_ms())
+            .ok_or_else(|| Error::Protocol("nothing was judged".into()))?;
+        Ok(fovea_report::html(&report))
+    };
+    let html = computed(compute).await?;
+    write_whole(file, overwrite, html.as_bytes())?;
+    Ok(html.len() as u64)
+}

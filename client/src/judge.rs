@@ -1,0 +1,85 @@
+//! A model that is judged: its scores on a part of a dataset, and the figures of them.
+
+use fovea_core::spec::Part;
+use fovea_evaluation::{
+    Draws, Evaluated, FellowEye, Sample, Wanted, choose as choose_points, evaluate, fellow_eye,
+};
+
+use crate::error::Error;
+use crate::evaluations::{Chosen, Described, ready, samples};
+use crate::view::{EvaluationInfo, RunInfo, Scores};
+
+/// A model, judged on a part of a dataset.
+pub struct Judged {
+    /// The run that trained it, as it is after the evaluation.
+    pub run: RunInfo,
+    /// Its checkpoint.
+    pub chosen: Chosen,
+    /// The dataset that was scored.
+    pub dataset: Described,
+    /// The part of it.
+    pub part: Part,
+    /// The scored photographs, in the order of the dataset's index.
+    pub samples: Vec<Sample>,
+    /// The figures.
+    pub evaluated: Evaluated,
+    /// What copying the other eye's grade would score, where there are other eyes.
+    pub fellow_eye: Option<FellowEye>,
+}
+
+impl Judged {
+    /// Evaluations of any checkpoint of the run on the part that was scored.
+    pub fn uses(&self) -> impl Iterator<Item = &EvaluationInfo> {
+        let same = |e: &&EvaluationInfo| {
+            e.part == self.part && e.dataset_digest == self.dataset.manifest.digest
+        };
+        self.run.evaluations.iter().filter(same)
+    }
+
+    /// Whether the run was trained on the dataset that was scored.
+    pub fn is_own_dataset(&self) -> bool {
+        self.dataset.manifest.digest == self.run.dataset_digest
+    }
+
+    /// Whether the model was trained on some of the photographs that are judged.
+    pub fn trained_here(&self) -> bool {
+        matches!(self.part, Part::Train | Part::All) && self.is_own_dataset()
+    }
+
+    /// Whether thresholds and checkpoint were chosen on the very photographs that are judged.
+    pub fn chosen_here(&self) -> bool {
+        self.part == Part::Validation && self.is_own_dataset()
+    }
+}
+
+/// Scores with the dataset that they are of.
+pub type Scored = (Scores, Described);
+
+/// Computes the figures of `scored`. Thresholds are chosen on `validation`, the scores of the same checkpoint on the validation
+/// split of the run. It takes a while, on all cores.
+///
+/// # Errors
+/// Scores that do not belong to their dataset.
+pub fn judge(
+    run: RunInfo,
+    chosen: Chosen,
+    scored: Scored,
+    validation: &Scored,
+    wanted: Wanted,
+    draws: Draws,
+) -> Result<Judged, Error> {
+    let (scores, dataset) = scored;
+    let of = samples(&scores, &dataset, &run.spec)?;
+    let judging = ready(&of, &run.spec)?;
+    let choosing = samples(&validation.0, &validation.1, &run.spec)?;
+    let points = choose_points(&ready(&choosing, &run.spec)?, wanted);
+    Ok(Judged {
+        run,
+        chosen,
+        dataset,
+        part: scores.part,
+        samples: of,
+        evaluated: evaluate(&judging, &points, draws),
+        fellow_eye: fellow_eye(&judging, draws),
+    })
+}

@@ -1,0 +1,255 @@
+//! From a judged model to its report: pure.
+
+use std::collections::BTreeSet;
+
+use fovea_core::spec::{Part, RunSpec};
+use fovea_dataset::{Manifest, Preprocess, Sample as Indexed};
+use fovea_evaluation::{Point, Sample};
+use fovea_report::{
+    Cost, Dataset, Judged as JudgedCheckpoint, JudgedPart, Labels, LeakCheck, LearningRate,
+    Patients, PointsFrom, Report, RunFacts, Split, TestUse, WorstError, WorstErrors, by_grade,
+};
+
+use crate::VERSION;
+use crate::evaluations::Described;
+use crate::judge::Judged;
+use crate::view::RunInfo;
+
+/// Photographs in the list of the worst errors.
+const WORST: usize = 24;
+/// Points of the curve of the learning rate.
+const RATES: u64 = 200;
+
+/// The report of `judged`: one part or several of the same checkpoint of a run, the most telling first. `own` is the dataset
+/// that the run trains on; `written_at_ms` is in milliseconds since the Unix epoch.
+pub fn report(judged: &[Judged], own: &Described, written_at_ms: u64) -> Option<Report> {
+    let first = judged.first()?;
+    let (run, spec) = (&first.run, &first.run.spec);
+    let epoch = run.epochs.iter().find(|e| e.step == first.chosen.step);
+    let named = |number: u64| (number > 0).then_some(number);
+    let hours = named(run.began_at_ms)
+        .zip(named(run.ended_at_ms))
+        .map(|(from, to)| to.saturating_sub(from) as f64 / 3_600_000.0);
+    Some(Report {
+        run: RunFacts {
+            id: run.id.clone(),
+            name: spec.name.clone(),
+            submitted_at_ms: run.submitted_at_ms,
+            submitted_by: (!run.submitted_by.is_empty()).then(|| run.submitted_by.clone()),
+            state: run.phase.as_str().into(),
+            reason: (!run.reason.is_empty()).then(|| run.reason.clone()),
+            spec: toml::to_string(spec).unwrap_or_default(),
+            fingerprint: run.checkpoints.last().map(|c| c.fingerprint.clone()),
+            cost: Cost {
+                images_per_s: run.progress.map(|p| p.images_per_s),
+                hours,
+                steps: run.step(),
+                workers: run.most_workers.max(run.workers.len() as u32),
+            },
+        },
+        labels: labels(spec),
+        epochs: run.epochs.clone(),
+        learning_rates: learning_rates(run),
+        judged: JudgedCheckpoint {
+            step: first.chosen.step,
+            epoch: epoch.map(|e| e.epoch),
+            chosen: first.chosen.why.clone(),
+        },
+        dataset: dataset(own),
+        results: judged.iter().map(judged_part).collect(),
+        test_uses: test_uses(run),
+        worst_errors: Some(worst_errors(first)),
+        warnings: warnings(run),
+        written_at_ms,
+        written_by: VERSION.into(),
+    })
+}
+
+/// What the classes of a run's model mean.
+pub fn labels(spec: &RunSpec) -> Labels {
+    let from = spec.model.positive_from;
+    let positive = match from {
+        1 => "any DR".to_owned(),
+        2 => "referable DR".to_owned(),
+        3 => "severe or proliferative DR".to_owned(),
+        4 => "proliferative DR".to_owned(),
+        from => format!("grade {from} and above"),
+    };
+    let classes = match spec.model.classes {
+        2 => vec![
+            format!("below grade {from}"),
+            format!("grade {from} and above"),
+        ],
+        classes => (0..classes).map(|class| format!("grade {class}")).collect(),
+    };
+    Labels {
+        classes,
+        positive_class: spec.positive_class() as usize,
+        positive_from: from as u8,
+        positive,
+    }
+}
+
+/// Such as `test`, or `messidor2, all`.
+pub fn title(judged: &Judged) -> String {
+    let part = match judged.part {
+        Part::Train => "Training split",
+        Part::Validation => "Validation split",
+        Part::Test => "Test part",
+        Part::All => "All photographs",
+    };
+    match judged.is_own_dataset() {
+        true => part.to_owned(),
+        false => format!("{part} of {}", judged.dataset.manifest.name),
+    }
+}
+
+fn judged_part(judged: &Judged) -> JudgedPart {
+    let points: Vec<Point> = judged.evaluated.points.iter().map(|p| p.point).collect();
+    let positive = judged.run.spec.positive_class() as usize;
+    JudgedPart {
+        title: title(judged),
+        about: judged.trained_here().then(|| {
+            "The model was trained on photographs of this part: the figures say nothing about others.".into()
+        }),
+        evaluated: judged.evaluated.clone(),
+        fellow_eye: judged.fellow_eye.clone(),
+        points_from: match judged.chosen_here() {
+            true => PointsFrom::Same,
+            false => PointsFrom::Other("Validation split".into()),
+        },
+        by_grade: by_grade(&judged.samples, positive, &points),
+    }
+}
+
+fn learning_rates(run: &RunInfo) -> Vec<LearningRate> {
+    let (total, per_epoch) = (run.total_steps, run.steps_per_epoch.max(1));
+    let schedule = run.spec.schedule(total);
+    let every = total.div_ceil(RATES).max(1);
+    (0..total)
+        .step_by(every as usize)
+        .map(|step| LearningRate {
+            epochs: step as f64 / per_epoch as f64,
+            rate: schedule.rate(step),
+        })
+        .collect()
+}
+
+fn dataset(own: &Described) -> Dataset {
+    let Manifest {
+        name,
+        digest,
+        preprocess,
+        image_size,
+        ..
+    } = &own.manifest;
+    let parts = [
+        ("Training", Part::Train),
+        ("Validation", Part::Validation),
+        ("Test", Part::Test),
+    ];
+    let mut sides: Vec<BTreeSet<u32>> = Vec::new();
+    let mut splits = Vec::new();
+    for (name, part) in parts {
+        let samples = own.index.part(part);
+        if samples.is_empty() {
+            continue;
+        }
+        let patients: BTreeSet<u32> = samples.iter().map(|s| s.patient).collect();
+        let mut by_grade = [0; 5];
+        for sample in samples.iter() {
+            by_grade[usize::from(sample.grade)] += 1;
+        }
+        splits.push(Split {
+            name: name.into(),
+            by_grade,
+            patients: Some(patients.len() as u64),
+        });
+        sides.push(patients);
+    }
+    let apart: usize = sides.iter().map(BTreeSet::len).sum();
+    let all: BTreeSet<u32> = sides.into_iter().flatten().collect();
+    Dataset {
+        name: name.to_string(),
+        digest: digest.clone(),
+        splits,
+        preprocessing: preprocessing(preprocess, *image_size),
+        leak_check: LeakCheck {
+            patients: Patients::OnSeveralSides((apart - all.len()) as u64),
+            duplicates: None,
+        },
+    }
+}
+
+fn preprocessing(preprocess: &Preprocess, size: u32) -> Vec<String> {
+    let Preprocess {
+        crop,
+        filter,
+        version,
+    } = preprocess;
+    let crop = match &**crop {
+        "circle" => "Cropped to the square around the fundus".to_owned(),
+        other => format!("Cropped: {other}"),
+    };
+    vec![
+        format!("{crop} (version {version} of the rules)"),
+        format!("Resized to {size} x {size} pixels ({filter})"),
+        "Mean of the ImageNet photographs subtracted, as the first weights expect".into(),
+        "Turned by 0, 90, 180 or 270 degrees at random in training, if train.rotate is set".into(),
+    ]
+}
+
+fn test_uses(run: &RunInfo) -> Vec<TestUse> {
+    let of_test = run.evaluations.iter().filter(|e| e.part == Part::Test);
+    of_test
+        .map(|e| TestUse {
+            at_ms: e.at_ms,
+            by: (!e.by.is_empty()).then(|| e.by.clone()),
+            run: run.id.clone(),
+        })
+        .collect()
+}
+
+/// The photographs whose P(positive) is farthest from what it should be, among those on the wrong side of 0.5.
+fn worst_errors(judged: &Judged) -> WorstErrors {
+    let positive = judged.run.spec.positive_class() as usize;
+    let part = judged.dataset.index.part(judged.part);
+    let mut all: Vec<(f64, &Indexed, &Sample, f64)> = part
+        .iter()
+        .zip(&judged.samples)
+        .map(|(indexed, sample)| {
+            let p = sample.p_positive(positive);
+            let should = if sample.label >= positive { 1.0 } else { 0.0 };
+            ((p - should).abs(), indexed, sample, p)
+        })
+        .filter(|(distance, ..)| *distance > 0.5)
+        .collect();
+    all.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.image.cmp(&b.1.image)));
+    let error = |(_, indexed, sample, p): (f64, &Indexed, &Sample, f64)| WorstError {
+        image: indexed.image.clone(),
+        patient: sample.patient.clone(),
+        grade: sample.grade,
+        label: sample.label,
+        predicted: sample.predicted(),
+        p_positive: p,
+        quality: None,
+        heat_map: None,
+    };
+    WorstErrors {
+        part: title(judged),
+        all: all.into_iter().take(WORST).map(error).collect(),
+    }
+}
+
+fn warnings(run: &RunInfo) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if run.phase != crate::view::Phase::Completed {
+        warnings.push(format!(
+            "The run is {}: {} of {} steps are done.",
+            run.phase.as_str(),
+            run.step(),
+            run.total_steps
+        ));
+    }
+    warnings
+}

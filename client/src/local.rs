@@ -5,7 +5,7 @@
 //! DATA_DIR/coordinator/   the coordinator's files: journal, datasets, central checkpoints
 //! DATA_DIR/workers/N/     a worker's files: cached packs
 //! DATA_DIR/logs/*.log     their logs
-//! DATA_DIR/RUN/           a run's results: model.safetensors, metrics.json
+//! DATA_DIR/RUN/           a run's results: model.safetensors, metrics.json, report.html
 //! ```
 
 mod process;

@@ -198,6 +198,25 @@ async fn a_checkpoint_is_scored_with_the_same_bits_and_every_use_is_recorded() {
         .count() as u64;
     assert_eq!(rows, all.validation_samples + 1);
 
+    // The report shows both parts, and is not written over another file.
+    let file = keep.path().join("report.html");
+    let path = file.to_str().expect("UTF-8");
+    cluster.fovea(&["report", &run.id, "--checkpoint", "newest", "-o", path]);
+    let page = std::fs::read_to_string(&file).expect("the report");
+    for text in [
+        &*run.id,
+        "Validation split",
+        "All photographs",
+        &format!("{auc:.3}"),
+    ] {
+        assert!(page.contains(text), "{text}");
+    }
+    let again = cluster.try_fovea(&["report", &run.id, "-o", path]);
+    assert!(
+        String::from_utf8_lossy(&again.stderr).contains("--overwrite"),
+        "{again:?}"
+    );
+
     // A removed evaluation is made anew; its record stays.
     cluster.fovea(&["runs", "rm", &all.id, "--yes"]);
     let anew = evaluate(&cluster, &run, step, pb::Part::All)

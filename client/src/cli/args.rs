@@ -309,7 +309,7 @@ Examples:
 
 Ctrl-C, TERM, HUP, USR1 or USR2 stops the run with a checkpoint; a second signal stops at once. A HUP
 that is ignored at the start (nohup) stays ignored. All files are in --data-dir: logs/*.log,
-coordinator/ with the central checkpoints, and for each run RUN/model.safetensors. workers.min and
+coordinator/ with the central checkpoints, and for each run RUN/model.safetensors and RUN/report.html. workers.min and
 workers.max become the number of workers, and train.threads the cores for each, unless run.toml or
 --set gives them.
 

@@ -205,7 +205,7 @@ fn parts(figure: Option<&Estimate>) -> (String, String) {
 }
 
 /// Both in one cell.
-fn short(figure: Option<&Estimate>) -> String {
+pub fn short(figure: Option<&Estimate>) -> String {
     let Some(figure) = figure else {
         return "-".into();
     };

@@ -72,7 +72,8 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
   note         run, event (its name, such as worker.evicted, or null), text
   reconnecting run, cause (away, limit), reason, attempt, wait_ms
   result       run, phase, reason, step, total_steps, epochs, validation (of the last epoch),
-               checkpoint (the newest), and after `local` model and metrics (paths)
+               checkpoint (the newest), and after `local` model, metrics and
+               report (paths)
   certificate  path, identity (null for a CA's), ca, valid_from_s, valid_until_s, issuer, key_sha256,
                hosts
   error        exit_code, message";

@@ -12,15 +12,18 @@ use serde::Serialize;
 use super::args::{Local, Step};
 use super::checkpoints::fetch_with_bar;
 use super::datasets::{self, add_with_bar, added_line};
+use super::figures::short;
 use super::follow::{Screen, verdict};
 use super::format::{bytes, now_ms};
 use super::narrate::{paused_line, summary};
 use super::output::{Output, Record};
+use super::report::{self, Written};
 use super::runs;
 use super::weights::provide;
 use crate::VERSION;
 use crate::client::Client;
 use crate::error::Error;
+use crate::evaluations::{Which, choose};
 use crate::local::{Cluster, ClusterOptions, Death, Signals};
 use crate::runfile::{RunFile, Weights};
 use crate::view::{Phase, RunInfo};
@@ -183,9 +186,16 @@ async fn drive(
     }
     let left = leave(client, &run, &command.data_dir, output).await?;
     let mut record = Record::result(&run);
-    if let Record::Result { model, metrics, .. } = &mut record {
+    if let Record::Result {
+        model,
+        metrics,
+        report,
+        ..
+    } = &mut record
+    {
         *model = left.model.as_deref();
         *metrics = Some(&left.metrics);
+        *report = left.report.as_ref().map(|(file, _)| file.as_path());
     }
     output.record(&record);
     output.line("");
@@ -199,6 +209,16 @@ async fn drive(
         ));
     }
     output.line(format!("metrics  {}", left.metrics.display()));
+    if let Some((file, written)) = &left.report {
+        if let Some(auc) = &written.auc {
+            output.line(format!(
+                "step {}, the best by its validation metric: AUC {}, a 95 % interval over patients",
+                written.step,
+                short(Some(auc))
+            ));
+        }
+        output.line(format!("report   {}", file.display()));
+    }
     let central = cluster.central_checkpoints(&run.id);
     if central.is_dir() {
         output.line(format!("central  {}", central.display()));
@@ -337,6 +357,7 @@ fn error_of(death: Death) -> Error {
 struct Left {
     model: Option<PathBuf>,
     metrics: PathBuf,
+    report: Option<(PathBuf, Written)>,
 }
 
 /// The content of metrics.json.
@@ -393,5 +414,34 @@ async fn leave(
     let partial = dir.join(".metrics.json.part");
     std::fs::write(&partial, json).map_err(|e| Error::io(&partial, e))?;
     std::fs::rename(&partial, &metrics).map_err(|e| Error::io(&metrics, e))?;
-    Ok(Left { model, metrics })
+    let report = match report_of(client, run, &dir.join("report.html"), output).await {
+        Ok(report) => report,
+        // The model is there all the same.
+        Err(error) => {
+            output.remark(format!("note: no report was written: {error}"));
+            None
+        }
+    };
+    Ok(Left {
+        model,
+        metrics,
+        report,
+    })
+}
+
+/// Writes the report of a run whose validation scores were kept. None if they were not.
+async fn report_of(
+    client: &Client,
+    run: &RunInfo,
+    file: &Path,
+    output: &Output,
+) -> Result<Option<(PathBuf, Written)>, Error> {
+    let Ok(chosen) = choose(run, Which::Best) else {
+        return Ok(None);
+    };
+    if client.scores(&run.id, chosen.step).await?.is_none() {
+        return Ok(None);
+    }
+    let written = report::write(client, run.clone(), Which::Best, file, true, output).await?;
+    Ok(Some((file.to_owned(), written)))
 }

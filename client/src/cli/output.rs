@@ -169,6 +169,8 @@ pub enum Record<'a> {
         model: Option<&'a Path>,
         #[serde(skip_serializing_if = "Option::is_none")]
         metrics: Option<&'a Path>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        report: Option<&'a Path>,
     },
     Certificate {
         path: &'a Path,
@@ -211,6 +213,7 @@ impl<'a> Record<'a> {
             checkpoint: run.checkpoints.last(),
             model: None,
             metrics: None,
+            report: None,
         }
     }
 }

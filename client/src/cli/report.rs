@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use fovea_core::spec::Part;
-use fovea_evaluation::{Draws, Wanted};
+use fovea_evaluation::{Draws, Estimate, Wanted};
 
 use super::evaluate::{computed, scored, with_dataset};
 use super::evaluate_args::Report;
@@ -29,7 +29,7 @@ pub async fn run(client: &Client, command: &Report, output: &Output) -> Result<(
             run.id, evaluate.run
         )));
     }
-    let size = write(
+    let Written { bytes: size, .. } = write(
         client,
         run,
         command.checkpoint.0,
@@ -47,8 +47,17 @@ pub async fn run(client: &Client, command: &Report, output: &Output) -> Result<(
     Ok(())
 }
 
+/// A report that was written.
+pub struct Written {
+    /// Its size.
+    pub bytes: u64,
+    /// Committed steps of the checkpoint that it judges.
+    pub step: u64,
+    /// AUC of that checkpoint on the validation split.
+    pub auc: Option<Estimate>,
+}
+
 /// Judges a checkpoint on the validation split and on all that it was evaluated on before, and writes the report to `file`.
-/// Returns its size in bytes.
 pub async fn write(
     client: &Client,
     run: RunInfo,
@@ -56,7 +65,7 @@ pub async fn write(
     file: &Path,
     overwrite: bool,
     output: &Output,
-) -> Result<u64, Error> {
+) -> Result<Written, Error> {
     let chosen = choose(&run, which)?;
     let validation = scored(client, &run, chosen.step, None, Part::Validation, output).await?;
     let own = client.describe_dataset(&run.dataset_digest).await?;
@@ -84,6 +93,7 @@ pub async fn write(
             others.push(with_dataset(client, scores).await?);
         }
     }
+    let step = chosen.step;
     let compute = move || {
         let (wanted, draws) = (Wanted::default(), Draws::default());
         let mut judged = Vec::new();
@@ -101,15 +111,18 @@ pub async fn write(
         judged.sort_by_key(|j| (j.trained_here(), j.part != Part::Test));
         let at = judged.iter().take_while(|j| !j.trained_here()).count();
         let on_validation = (validation.0.clone(), validation.1.clone());
-        judged.insert(
-            at,
-            judge(run, chosen, on_validation, &validation, wanted, draws)?,
-        );
+        let own_split = judge(run, chosen, on_validation, &validation, wanted, draws)?;
+        let auc = own_split.evaluated.auc;
+        judged.insert(at, own_split);
         let report = reporting::report(&judged, &own, now_ms())
             .ok_or_else(|| Error::Protocol("nothing was judged".into()))?;
-        Ok(fovea_report::html(&report))
+        Ok((fovea_report::html(&report), auc))
     };
-    let html = computed(compute).await?;
+    let (html, auc) = computed(compute).await?;
     write_whole(file, overwrite, html.as_bytes())?;
-    Ok(html.len() as u64)
+    Ok(Written {
+        bytes: html.len() as u64,
+        step,
+        auc,
+    })
 }

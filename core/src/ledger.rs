@@ -81,8 +81,8 @@ pub struct Audit {
 }
 
 /// Compares a ledger with the plan, entry by entry, in memory that does not depend on the number of steps. It checks that
-/// no step is missing or repeated, that each complete epoch used every sample of the training split exactly once, that
-/// an epoch under way used no sample twice, and that each step used the samples that the plan gives it.
+/// no step is missing or repeated, that each complete epoch used every sample of the training split as often as the plan says,
+/// which is once unless smaller classes are oversampled, that an epoch under way used none more often, and that each step used the samples that the plan gives it.
 #[derive(Debug, Clone)]
 pub struct Auditor {
     plan: ShardPlan,
@@ -92,6 +92,8 @@ pub struct Auditor {
     /// The epoch whose orders are in `orders`: the samples of each virtual rank.
     epoch: Option<u32>,
     orders: Vec<Vec<u32>>,
+    /// How often each sample is to be used in it.
+    planned: Vec<u32>,
     /// The step expected next.
     next: u64,
     /// Whether a step of the epoch under way is missing or repeated.
@@ -103,6 +105,7 @@ impl Auditor {
     pub fn new(plan: ShardPlan) -> Self {
         Self {
             uses: vec![0; plan.train_samples() as usize],
+            planned: vec![1; plan.train_samples() as usize],
             plan,
             audit: Audit::default(),
             epoch: None,
@@ -132,6 +135,10 @@ impl Auditor {
             let order = |rank| self.plan.epoch_order(rank, position.epoch).into_samples();
             self.orders = (0..self.plan.virtual_ranks()).map(order).collect();
             self.epoch = Some(position.epoch);
+            self.planned.fill(0);
+            for &sample in self.orders.iter().flatten() {
+                self.planned[sample as usize] += 1;
+            }
         }
         let planned = self.orders.iter().flat_map(|order| {
             let range = self.plan.range(order.len(), position.step_in_epoch);
@@ -151,7 +158,11 @@ impl Auditor {
             }
         }
         if step.is_multiple_of(self.plan.steps_per_epoch().max(1)) {
-            if self.audit.epoch_is_clean(position.epoch, &self.uses) && !self.broken {
+            if self
+                .audit
+                .epoch_is_clean(position.epoch, &self.uses, &self.planned)
+                && !self.broken
+            {
                 self.audit.clean_epochs += 1;
             }
             self.uses.fill(0);
@@ -161,10 +172,11 @@ impl Auditor {
 
     /// Ends the audit. `committed` is the run's newest committed step: steps up to it must be in the ledger.
     pub fn finish(mut self, committed: u64) -> Audit {
-        if let Some(sample) = self.uses.iter().position(|&count| count > 1) {
-            let times = self.uses[sample];
+        let mut both = self.uses.iter().zip(&self.planned);
+        if let Some(sample) = both.position(|(count, planned)| count > planned) {
+            let (times, planned) = (self.uses[sample], self.planned[sample]);
             self.audit.problem(format!(
-                "the begun epoch used sample {sample} {times} times"
+                "the begun epoch used sample {sample} {times} times, and {planned} were planned"
             ));
         }
         if self.next <= committed {
@@ -189,12 +201,13 @@ impl Audit {
         }
     }
 
-    fn epoch_is_clean(&mut self, epoch: u32, uses: &[u32]) -> bool {
-        let never = uses.iter().filter(|&&count| count == 0).count();
-        let repeated = uses.iter().filter(|&&count| count > 1).count();
+    fn epoch_is_clean(&mut self, epoch: u32, uses: &[u32], planned: &[u32]) -> bool {
+        let both = || uses.iter().zip(planned);
+        let never = both().filter(|(count, planned)| count < planned).count();
+        let repeated = both().filter(|(count, planned)| count > planned).count();
         if never + repeated > 0 {
             self.problem(format!(
-                "epoch {} left out {} and used {repeated} more than once",
+                "epoch {} left out {} and used {repeated} more often than planned",
                 epoch + 1,
                 count(never, "sample", "samples")
             ));

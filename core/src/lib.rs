@@ -12,6 +12,7 @@ pub mod ids;
 pub mod ledger;
 pub mod memory;
 pub mod metrics;
+mod oversample;
 pub mod plan;
 pub mod random;
 pub mod removal;

@@ -12,8 +12,9 @@ use std::ops::Range;
 
 use rand_chacha::rand_core::RngCore;
 
+use crate::oversample::{self, Use};
 use crate::random;
-use crate::spec::RunSpec;
+use crate::spec::{Imbalance, RunSpec};
 
 /// One use of a training sample: which, and how it is turned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,17 @@ pub struct Draw {
     pub sample: u32,
     /// Counter-clockwise quarter turns, 0 to 3.
     pub quarter_turns: u8,
+    /// How often the sample was used in this epoch before: 0 unless smaller classes are oversampled.
+    pub copy: u32,
+}
+
+/// The training split in plan order, as far as a plan depends on it.
+#[derive(Debug, Clone, Copy)]
+pub struct TrainingSplit<'a> {
+    /// The patient of every sample; equal neighbours are one patient.
+    pub patients: &'a [u32],
+    /// The grade of every sample.
+    pub grades: &'a [u8],
 }
 
 /// A run's position: which epoch, and which step inside it.
@@ -44,6 +56,8 @@ pub struct ShardPlan {
     /// Validation ordinals of each virtual rank: contiguous ranges.
     validation: Vec<Range<u32>>,
     steps_per_epoch: u64,
+    /// Class of each training sample, if smaller classes are oversampled.
+    classes: Option<Vec<u8>>,
 }
 
 /// Why no plan can be made.
@@ -114,14 +128,28 @@ impl ShardPlan {
             train,
             validation: in_ranges(validation, virtual_ranks),
             steps_per_epoch: longest.div_ceil(u64::from(batch)),
+            classes: None,
         })
+    }
+
+    /// The same shards, of which each uses every class equally often in an epoch. `classes` is the class of every training
+    /// sample.
+    fn oversampled(mut self, classes: Vec<u8>) -> Self {
+        self.classes = Some(classes);
+        let longest = (0..self.virtual_ranks()).map(|rank| self.epoch_len(rank));
+        let longest = longest.max().unwrap_or(0) as u64;
+        self.steps_per_epoch = longest.div_ceil(u64::from(self.batch));
+        self
     }
 
     /// The plan of a run: what it trains on, and what it scores.
     ///
-    /// `patients` is the patient of every training sample in plan order, `scored` the number of samples in the part of the
-    /// dataset that the run scores.
-    pub fn of_run(spec: &RunSpec, patients: &[u32], scored: u32) -> Result<Self, PlanError> {
+    /// `scored` is the number of samples in the part of the dataset that the run scores.
+    pub fn of_run(
+        spec: &RunSpec,
+        split: TrainingSplit<'_>,
+        scored: u32,
+    ) -> Result<Self, PlanError> {
         let (train, ranks) = (&spec.train, spec.train.virtual_ranks);
         match &spec.evaluate {
             Some(evaluate) => Ok(Self::of_evaluation(
@@ -130,14 +158,17 @@ impl ShardPlan {
                 ranks,
                 train.batch,
             )),
-            None => Self::new(
-                patients,
-                scored,
-                ranks,
-                train.batch,
-                spec.seed,
-                train.rotate,
-            ),
+            None => {
+                let (patients, batch) = (split.patients, train.batch);
+                let plan = Self::new(patients, scored, ranks, batch, spec.seed, train.rotate)?;
+                Ok(match train.imbalance {
+                    Imbalance::None | Imbalance::ClassWeights => plan,
+                    Imbalance::Oversample => {
+                        let class = |&grade: &u8| spec.class_of(grade) as u8;
+                        plan.oversampled(split.grades.iter().map(class).collect())
+                    }
+                })
+            }
         }
     }
 
@@ -151,6 +182,7 @@ impl ShardPlan {
             train: vec![Vec::new(); virtual_ranks as usize],
             validation: in_ranges(scored, virtual_ranks),
             steps_per_epoch: step,
+            classes: None,
         }
     }
 
@@ -190,13 +222,21 @@ impl ShardPlan {
 
     /// Samples of all virtual ranks together in step `step_in_epoch`.
     pub fn global_batch(&self, step_in_epoch: u64) -> u32 {
-        self.train
-            .iter()
-            .map(|shard| self.range(shard.len(), step_in_epoch).len() as u32)
+        (0..self.virtual_ranks())
+            .map(|rank| self.range(self.epoch_len(rank), step_in_epoch).len() as u32)
             .sum()
     }
 
-    /// Which part of a shard of `len` samples, in an epoch's order, step `step_in_epoch` uses.
+    /// Number of samples that virtual rank `rank` uses in an epoch, repetitions included.
+    pub fn epoch_len(&self, rank: u32) -> usize {
+        let shard = self.shard(rank);
+        match &self.classes {
+            None => shard.len(),
+            Some(classes) => oversample::len(shard, |sample| classes[sample as usize]),
+        }
+    }
+
+    /// Which part of `len` uses, in an epoch's order, step `step_in_epoch` uses.
     pub(crate) fn range(&self, len: usize, step_in_epoch: u64) -> Range<usize> {
         let batch = u64::from(self.batch);
         let cut = |s: u64| (s * batch).min(len as u64) as usize;
@@ -205,8 +245,12 @@ impl ShardPlan {
 
     /// The order in which virtual rank `rank` goes through its shard in `epoch`.
     pub fn epoch_order(&self, rank: u32, epoch: u32) -> EpochOrder<'_> {
-        let mut order = self.train[rank as usize].clone();
         let key = [self.seed, u64::from(epoch), u64::from(rank)];
+        let shard = self.shard(rank);
+        let mut order: Vec<Use> = match &self.classes {
+            None => shard.iter().map(|&sample| (sample, 0)).collect(),
+            Some(classes) => oversample::uses(shard, |sample| classes[sample as usize], &key),
+        };
         random::shuffle(&mut random::stream("order", &key), &mut order);
         EpochOrder {
             plan: self,
@@ -227,13 +271,13 @@ fn in_ranges(count: u32, ranges: u32) -> Vec<Range<u32>> {
 pub struct EpochOrder<'a> {
     plan: &'a ShardPlan,
     epoch: u32,
-    order: Vec<u32>,
+    order: Vec<Use>,
 }
 
 impl EpochOrder<'_> {
     /// The shard's samples in the order of the epoch.
     pub(crate) fn into_samples(self) -> Vec<u32> {
-        self.order
+        self.order.into_iter().map(|(sample, _)| sample).collect()
     }
 
     /// What the virtual rank uses in step `step_in_epoch`: at most `batch` draws, fewer (even none)
@@ -241,21 +285,22 @@ impl EpochOrder<'_> {
     pub fn batch(&self, step_in_epoch: u64) -> Vec<Draw> {
         self.order[self.plan.range(self.order.len(), step_in_epoch)]
             .iter()
-            .map(|&sample| Draw {
+            .map(|&(sample, copy)| Draw {
                 sample,
-                quarter_turns: self.plan.quarter_turns(self.epoch, sample),
+                quarter_turns: self.plan.quarter_turns(self.epoch, sample, copy),
+                copy,
             })
             .collect()
     }
 }
 
 impl ShardPlan {
-    /// The augmentation of `sample` in `epoch`: keyed by the sample alone.
-    fn quarter_turns(&self, epoch: u32, sample: u32) -> u8 {
+    /// The augmentation of the use `copy` of `sample` in `epoch`, whoever trains it.
+    fn quarter_turns(&self, epoch: u32, sample: u32, copy: u32) -> u8 {
         if !self.rotate {
             return 0;
         }
-        let key = [self.seed, u64::from(epoch), u64::from(sample)];
+        let key = random::use_key(self.seed, epoch, sample, copy);
         (random::stream("rotate", &key).next_u32() % 4) as u8
     }
 }
@@ -370,7 +415,11 @@ mod tests {
                     [evaluate]\nrun = 'dr-1'\nstep = 40\npart = 'all'";
         let spec: RunSpec = toml::from_str(spec).unwrap();
         // Fewer patients than virtual ranks do not matter.
-        let plan = ShardPlan::of_run(&spec, &[0], 7).unwrap();
+        let split = TrainingSplit {
+            patients: &[0],
+            grades: &[0],
+        };
+        let plan = ShardPlan::of_run(&spec, split, 7).unwrap();
         assert_eq!((plan.steps_per_epoch(), plan.train_samples()), (40, 0));
         assert_eq!((plan.position(39).epoch, plan.global_batch(39)), (0, 0));
         let scored: Vec<u32> = (0..3)
@@ -378,5 +427,45 @@ mod tests {
             .collect();
         assert_eq!(scored, [0, 1, 2, 3, 4, 5, 6]);
         assert!((0..3).all(|rank| plan.shard(rank).is_empty()));
+    }
+
+    /// 3 of 12 samples are positive: an epoch has 9 of each kind in each of the shards together, or nearly.
+    #[test]
+    fn oversampling_makes_epochs_longer_and_turns_copies_anew() {
+        let patients: Vec<u32> = (0..48).collect();
+        let grades: Vec<u8> = (0..48).map(|i| if i % 4 == 3 { 2 } else { 0 }).collect();
+        let split = TrainingSplit {
+            patients: &patients,
+            grades: &grades,
+        };
+        let spec = |more: &str| -> RunSpec {
+            let text = format!("name = 'o'\ndataset = 'd'\n[train]\nbatch = 4\n{more}");
+            toml::from_str(&text).unwrap()
+        };
+        let plain = ShardPlan::of_run(&spec(""), split, 0).unwrap();
+        let plan = ShardPlan::of_run(&spec("imbalance = 'oversample'"), split, 0).unwrap();
+        assert_eq!((plain.steps_per_epoch(), plan.steps_per_epoch()), (6, 9));
+        assert_eq!(plan.shard(0), plain.shard(0));
+        let draws: Vec<Draw> = (0..9)
+            .flat_map(|s| plan.epoch_order(0, 1).batch(s))
+            .collect();
+        assert_eq!(draws.len(), plan.epoch_len(0));
+        let positive = draws.iter().filter(|d| d.sample % 4 == 3).count();
+        assert_eq!(positive * 2, draws.len());
+        // Of the same sample with other turns; with 12 copies, all equal by chance in one of 4^8.
+        let copied = draws.iter().filter(|d| d.copy > 0);
+        let differs = |d: &Draw| {
+            let first = draws
+                .iter()
+                .find(|o| (o.sample, o.copy) == (d.sample, 0))
+                .unwrap();
+            first.quarter_turns != d.quarter_turns
+        };
+        assert!(copied.clone().count() >= 12 && copied.clone().any(differs));
+        let global: u64 = (0..9).map(|s| u64::from(plan.global_batch(s))).sum();
+        assert_eq!(global, 72);
+        // The weights of classes change nothing of the order.
+        let weighted = ShardPlan::of_run(&spec("imbalance = 'class_weights'"), split, 0).unwrap();
+        assert_eq!(weighted, plain);
     }
 }

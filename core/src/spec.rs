@@ -140,6 +140,8 @@ pub struct TrainSpec {
     pub precision: Precision,
     /// How gradients are added.
     pub reduction: Reduction,
+    /// What is done about classes of unequal size.
+    pub imbalance: Imbalance,
     /// Threads with which a worker computes. They belong to the run because the result's bits depend on their number.
     pub threads: u32,
     /// The digests of the workers' states are compared at checkpoints and after every so many steps; 0: at checkpoints
@@ -172,6 +174,20 @@ pub enum Reduction {
     /// sample is used exactly once, and all workers hold the same bits, but these bits depend on the number of workers
     /// in each step.
     Fast,
+}
+
+/// What is done about classes of unequal size in the training split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Imbalance {
+    /// Nothing: each sample is used once in an epoch and counts once.
+    None,
+    /// The loss of a sample of class c counts N / (K n_c) times, with N samples in the training split, of which n_c are of
+    /// class c, in K classes. On average it counts once.
+    ClassWeights,
+    /// In an epoch each virtual rank uses the samples of its smaller classes repeatedly, each about equally often, until
+    /// every class is used as often as its largest. Repetitions are rotated and dropped out anew.
+    Oversample,
 }
 
 /// How many workers a run uses.
@@ -242,6 +258,7 @@ impl Default for TrainSpec {
             rotate: true,
             precision: Precision::Float32,
             reduction: Reduction::Ordered,
+            imbalance: Imbalance::None,
             threads: 1,
             digest_every: 50,
         }
@@ -386,6 +403,24 @@ impl RunSpec {
         }
     }
 
+    /// How often the loss of a sample of each class counts, from the training split's grades; empty if each counts once.
+    pub fn class_weights(&self, grades: impl IntoIterator<Item = u8>) -> Vec<f32> {
+        if self.train.imbalance != Imbalance::ClassWeights {
+            return Vec::new();
+        }
+        let mut counts = vec![0u64; self.model.classes as usize];
+        for grade in grades {
+            counts[self.class_of(grade) as usize] += 1;
+        }
+        let present = counts.iter().filter(|n| **n > 0).count() as f64;
+        let all = counts.iter().sum::<u64>() as f64;
+        let weight = |n: u64| match n {
+            0 => 1.0,
+            n => (all / (present * n as f64)) as f32,
+        };
+        counts.into_iter().map(weight).collect()
+    }
+
     /// The first class index that counts as positive.
     pub fn positive_class(&self) -> u32 {
         if self.model.classes == 2 {
@@ -472,6 +507,18 @@ mod tests {
         assert_eq!(spec.class_of(1), 0);
         assert_eq!(spec.class_of(2), 1);
         assert_eq!(spec.max_workers(), 2);
+    }
+
+    #[test]
+    fn class_weights_count_once_on_average() {
+        let mut spec = minimal();
+        assert!(spec.class_weights([0, 2]).is_empty());
+        spec.train.imbalance = Imbalance::ClassWeights;
+        // Three negative and one positive: 4 / (2 x 3) and 4 / (2 x 1).
+        assert_eq!(spec.class_weights([0, 1, 0, 4]), [2.0 / 3.0, 2.0]);
+        spec.model.classes = 5;
+        let weights = spec.class_weights([0, 0, 0, 2, 4, 4]);
+        assert_eq!(weights, [6.0 / 9.0, 1.0, 2.0, 1.0, 1.0]);
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //! Each row ends with digests (XXH3) of all gradients and losses, of all scores, and of the state after the
 //! last step. Two builds whose digests are equal compute the same bits.
 
+use std::sync::Arc;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -171,6 +172,7 @@ fn batch() -> Batch {
         samples: (0..BATCH as u32).collect(),
         quarter_turns: vec![0; BATCH],
         labels: (0..BATCH as u32).map(|sample| sample % 2).collect(),
+        class_weights: Arc::default(),
         size: SIZE,
         pixels: Pixels::Turned((0..BATCH * SIZE * SIZE * 3).map(|_| byte()).collect()),
         dropout: vec![1.0; BATCH * HEAD_INPUT],

@@ -155,6 +155,11 @@ impl LocalData {
         [self.index.train().len(), self.index.part(self.scored).len()]
     }
 
+    /// The grades of the training split.
+    pub fn train_grades(&self) -> impl Iterator<Item = u8> {
+        self.index.train().iter().map(|sample| sample.grade)
+    }
+
     /// A training sample's description.
     pub fn train(&self, ordinal: u32) -> &Sample {
         &self.index.train()[ordinal as usize]

@@ -41,6 +41,8 @@ pub struct Batch {
     pub quarter_turns: Vec<u8>,
     /// Class index of each sample.
     pub labels: Vec<u32>,
+    /// How often the loss of a sample of each class counts; empty if each counts once.
+    pub class_weights: Arc<[f32]>,
     /// Width and height of the images.
     pub size: usize,
     /// Their pixels.
@@ -100,10 +102,15 @@ impl Batch {
                 samples,
                 quarter_turns,
                 labels,
+                class_weights,
                 size,
                 pixels,
                 dropout,
             } = batch;
+            // They are the run's; an empty batch may not know them.
+            if !class_weights.is_empty() {
+                all.class_weights = class_weights;
+            }
             // Those without samples may not know.
             all.size = all.size.max(size);
             all.samples.extend(samples);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use fovea_core::ids::WorkerId;
-use fovea_core::plan::ShardPlan;
+use fovea_core::plan::{ShardPlan, TrainingSplit};
 use fovea_core::roster::{Roster, UNREACHABLE_HINT};
 use fovea_core::run::{Outcome, Trouble};
 use fovea_core::spec::{Part, RunSpec};
@@ -132,8 +132,13 @@ impl Fetched {
             )));
         }
         let patients: Vec<u32> = index.train().iter().map(|s| s.patient).collect();
+        let grades: Vec<u8> = index.train().iter().map(|s| s.grade).collect();
+        let split = TrainingSplit {
+            patients: &patients,
+            grades: &grades,
+        };
         let scored = spec.scored_part();
-        let plan = ShardPlan::of_run(spec, &patients, index.part(scored).len() as u32)
+        let plan = ShardPlan::of_run(spec, split, index.part(scored).len() as u32)
             .map_err(Refusal::fatal)?;
         let needed = packs_of(&plan, &index, scored, &roster.members[rank]);
         let packs = context

@@ -70,7 +70,9 @@ impl Loader {
     ) -> std::io::Result<Self> {
         let cancel = data.canceller();
         let (send, items) = sync_channel(AHEAD * member.virtual_ranks as usize);
+        let class_weights = spec.class_weights(data.train_grades()).into();
         let producer = Producer {
+            class_weights,
             data,
             plan,
             spec,
@@ -135,6 +137,7 @@ impl Drop for Loader {
 struct Unwanted;
 
 struct Producer {
+    class_weights: Arc<[f32]>,
     data: LocalData,
     plan: ShardPlan,
     spec: RunSpec,
@@ -202,6 +205,7 @@ impl Producer {
         let images: Vec<(u32, u8)> = draws.iter().map(|d| (d.sample, d.quarter_turns)).collect();
         let mut batch = Batch {
             size,
+            class_weights: self.class_weights.clone(),
             pixels: self.pixels(Split::Train, &images)?,
             dropout: match ratio > 0.0 {
                 true => vec![0.0; HEAD_INPUT * draws.len()],
@@ -216,7 +220,7 @@ impl Producer {
             batch.labels.push(self.spec.class_of(sample.grade));
         }
         for (draw, mask) in draws.iter().zip(batch.dropout.chunks_exact_mut(HEAD_INPUT)) {
-            dropout_mask(self.spec.seed, epoch, draw.sample, ratio, mask);
+            dropout_mask(self.spec.seed, epoch, (draw.sample, draw.copy), ratio, mask);
         }
         Ok(batch)
     }

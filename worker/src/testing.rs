@@ -8,7 +8,7 @@ use fovea_core::checkpoint::Fingerprint;
 use fovea_core::googlenet::{FlatLayout, HEAD, param_specs};
 use fovea_core::ids::{DatasetName, WorkerId};
 use fovea_core::metrics::Score;
-use fovea_core::plan::ShardPlan;
+use fovea_core::plan::{ShardPlan, TrainingSplit};
 use fovea_core::roster::Roster;
 use fovea_core::run::{StepPhases, StepReport};
 use fovea_core::spec::{Part, RunSpec};
@@ -66,8 +66,13 @@ impl Tiny {
     pub(crate) fn plan(&self, spec: &RunSpec) -> ShardPlan {
         let index = self.dataset.index();
         let patients: Vec<u32> = index.train().iter().map(|s| s.patient).collect();
+        let grades: Vec<u8> = index.train().iter().map(|s| s.grade).collect();
+        let split = TrainingSplit {
+            patients: &patients,
+            grades: &grades,
+        };
         let scored = index.part(spec.scored_part()).len() as u32;
-        ShardPlan::of_run(spec, &patients, scored).unwrap()
+        ShardPlan::of_run(spec, split, scored).unwrap()
     }
 
     /// All packs, verified at every read. A pack that cannot be read is not replaced.

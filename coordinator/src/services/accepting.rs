@@ -1,7 +1,7 @@
 //! Accepting a run: it gets a number, is journalled, and starts.
 
 use fovea_core::ids::RunId;
-use fovea_core::plan::ShardPlan;
+use fovea_core::plan::{ShardPlan, TrainingSplit};
 use fovea_core::roster::beyond_tested;
 use fovea_core::run::{Extent, Run};
 use fovea_core::spec::RunSpec;
@@ -139,5 +139,9 @@ pub(super) async fn start(context: &Context, run: Run) -> Result<Shown, ApiError
 /// The plan of a run with this spec.
 pub(super) fn plan(dataset: &HeldDataset, spec: &RunSpec) -> Result<ShardPlan, ApiError> {
     let scored = dataset.samples(spec.scored_part());
-    Ok(ShardPlan::of_run(spec, &dataset.patients, scored)?)
+    let split = TrainingSplit {
+        patients: &dataset.patients,
+        grades: &dataset.grades,
+    };
+    Ok(ShardPlan::of_run(spec, split, scored)?)
 }

@@ -54,6 +54,8 @@ pub(crate) struct HeldDataset {
     pub manifest: Manifest,
     /// The patient of every training sample, in plan order.
     pub patients: Vec<u32>,
+    /// The grade of every training sample, in plan order.
+    pub grades: Vec<u8>,
 }
 
 /// The manifest and the index of a dataset, as bytes and parsed.
@@ -89,6 +91,7 @@ impl HeldDataset {
     pub(super) fn new(manifest: Manifest, index: &Index) -> Self {
         Self {
             patients: index.train().iter().map(|sample| sample.patient).collect(),
+            grades: index.train().iter().map(|sample| sample.grade).collect(),
             manifest,
         }
     }

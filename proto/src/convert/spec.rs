@@ -4,8 +4,8 @@
 use fovea_core::ids::{DatasetName, RunId};
 use fovea_core::schedule::Policy;
 use fovea_core::spec::{
-    BestBy, CheckpointSpec, EvaluateSpec, Init, ModelSpec, Part, Precision, Reduction, RunSpec,
-    TrainSpec, WorkersSpec,
+    BestBy, CheckpointSpec, EvaluateSpec, Imbalance, Init, ModelSpec, Part, Precision, Reduction,
+    RunSpec, TrainSpec, WorkersSpec,
 };
 
 use super::ConvertError;
@@ -190,6 +190,7 @@ impl TryFrom<pb::TrainSpec> for TrainSpec {
             threads,
             digest_every,
             reduction,
+            imbalance,
         } = wire;
         let default = Self::default();
         Ok(Self {
@@ -220,6 +221,12 @@ impl TryFrom<pb::TrainSpec> for TrainSpec {
                 pb::Reduction::Ordered => Reduction::Ordered,
                 pb::Reduction::Fast => Reduction::Fast,
             },
+            imbalance: match known(imbalance, "spec.train.imbalance")? {
+                pb::Imbalance::Unspecified => default.imbalance,
+                pb::Imbalance::None => Imbalance::None,
+                pb::Imbalance::ClassWeights => Imbalance::ClassWeights,
+                pb::Imbalance::Oversample => Imbalance::Oversample,
+            },
         })
     }
 }
@@ -242,6 +249,7 @@ impl From<&TrainSpec> for pb::TrainSpec {
             threads,
             digest_every,
             reduction,
+            imbalance,
         } = spec;
         Self {
             epochs: Some(*epochs),
@@ -267,6 +275,11 @@ impl From<&TrainSpec> for pb::TrainSpec {
             reduction: Some(match reduction {
                 Reduction::Ordered => pb::Reduction::Ordered,
                 Reduction::Fast => pb::Reduction::Fast,
+            } as i32),
+            imbalance: Some(match imbalance {
+                Imbalance::None => pb::Imbalance::None,
+                Imbalance::ClassWeights => pb::Imbalance::ClassWeights,
+                Imbalance::Oversample => pb::Imbalance::Oversample,
             } as i32),
         }
     }
@@ -378,6 +391,7 @@ mod tests {
         spec.train.digest_every = 9;
         spec.train.precision = Precision::Bf16;
         spec.train.reduction = Reduction::Fast;
+        spec.train.imbalance = Imbalance::Oversample;
         spec.workers.max = 1;
         assert_eq!(RunSpec::try_from(pb::RunSpec::from(&spec)).unwrap(), spec);
     }

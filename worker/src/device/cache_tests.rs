@@ -70,7 +70,7 @@ fn batch(split: Split, images: &[(u32, u8)]) -> Batch {
         batch.labels.push(sample % 2);
         if split == Split::Train {
             let mut mask = vec![0.0; HEAD_INPUT];
-            dropout_mask(1, 0, sample, 0.4, &mut mask);
+            dropout_mask(1, 0, (sample, 0), 0.4, &mut mask);
             batch.dropout.extend(mask);
         }
     }

@@ -267,7 +267,9 @@ impl Device for TorchDevice {
         let loaded = Instant::now();
         let features = self.features(Split::Train, batch)?;
         let pass = self.net.train_features(&features, dropout.as_ref());
-        let sum = loss_sum(pass.logits(), &labels);
+        let weights =
+            (!batch.class_weights.is_empty()).then(|| sent(&batch.class_weights[..], device));
+        let sum = loss_sum(pass.logits(), &labels, weights.as_ref());
         let loss = self.layout().buckets()[FlatLayout::OTHERS].len();
         match into.bucket(FlatLayout::OTHERS) {
             Buffer::Host(values) => {

@@ -19,7 +19,7 @@ fn images(size: i64) -> Tensor {
 }
 
 fn loss(net: &Net, x: &Tensor) -> f64 {
-    loss_sum(&net.forward(x), &Tensor::from_slice(&LABELS)).double_value(&[])
+    loss_sum(&net.forward(x), &Tensor::from_slice(&LABELS), None).double_value(&[])
 }
 
 fn cosine(a: &Tensor, b: &Tensor) -> f64 {

@@ -96,7 +96,7 @@ pub(super) fn backward(net: &Net, pass: Pass, labels: &[i64]) -> Tensor {
         out: Tensor::full([len], f64::NAN, (Kind::Float, Device::Cpu)),
         finished: Vec::new(),
     };
-    let loss = loss_sum(pass.logits(), &Tensor::from_slice(labels));
+    let loss = loss_sum(pass.logits(), &Tensor::from_slice(labels), None);
     pass.gradient(net, &loss, &mut whole).unwrap();
     assert_eq!(whole.finished, [3, 2, 1, 0, 4]);
     whole.out
@@ -298,7 +298,7 @@ fn plain_loss(params: &Named, x: &Tensor, labels: &[i64], dropout: Option<&Tenso
         let y = if layer.relu { y.relu() } else { y };
         tops.insert(layer.name, y);
     }
-    loss_sum(&tops[HEAD], &Tensor::from_slice(labels))
+    loss_sum(&tops[HEAD], &Tensor::from_slice(labels), None)
 }
 
 fn plain_gradient(net: &Net, x: &Tensor, labels: &[i64], dropout: &Tensor) -> Tensor {

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use image::{ImageFormat, ImageReader, Limits, RgbImage};
 
+use crate::names::{composed, key};
+
 /// Decodes the photograph at `path` (JPEG, PNG, TIFF or BMP, recognized by content) to 8-bit RGB.
 ///
 /// An incomplete file is an error even where a decoder would fill the rest with grey: half a retina
@@ -130,7 +132,7 @@ pub(crate) fn is_image_ending(ending: &str) -> bool {
 /// The photographs of a folder, by name.
 pub(crate) struct ImageFolder {
     dir: PathBuf,
-    /// File names by the lower-case name before the ending.
+    /// File names by the key of the name before the ending.
     files: HashMap<String, Vec<String>>,
 }
 
@@ -144,7 +146,7 @@ impl ImageFolder {
                 && let Some((stem, ending)) = file.rsplit_once('.')
                 && is_image_ending(ending)
             {
-                files.entry(stem.to_lowercase()).or_default().push(file);
+                files.entry(key(stem)).or_default().push(file);
             }
         }
         // The order in which a folder is listed must not matter.
@@ -155,11 +157,11 @@ impl ImageFolder {
         })
     }
 
-    /// The file of the image `name`: an exact match if there is one, else one that differs in case.
+    /// The file of the image `name` (in NFC): an exact match if there is one, else one that differs in case.
     pub(crate) fn find(&self, name: &str) -> Result<PathBuf, FindError> {
-        let all = self.files.get(&name.to_lowercase());
+        let all = self.files.get(&key(name));
         let all: Vec<&str> = all.into_iter().flatten().map(String::as_str).collect();
-        let stem = |file: &str| file.rsplit_once('.').map(|(stem, _)| stem.to_owned());
+        let stem = |file: &str| file.rsplit_once('.').map(|(stem, _)| composed(stem));
         let exact: Vec<&str> = all
             .iter()
             .copied()
@@ -178,7 +180,7 @@ impl ImageFolder {
 
     /// How many photographs `used` does not name, and the first few of them.
     pub(crate) fn unused<'a>(&self, used: impl Iterator<Item = &'a str>) -> (usize, Vec<String>) {
-        let used: std::collections::HashSet<String> = used.map(str::to_lowercase).collect();
+        let used: std::collections::HashSet<String> = used.map(key).collect();
         let mut unused: Vec<&String> = self
             .files
             .iter()

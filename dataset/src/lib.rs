@@ -22,11 +22,14 @@ pub mod labels;
 pub mod leftovers;
 mod lines;
 mod manifest;
+mod names;
 mod pack;
+pub mod patient;
 pub mod prepare;
 mod rotate;
 pub mod split;
 pub mod synthetic;
+mod table;
 
 pub use blocks::{Blocks, BlocksError, BlocksId, BlocksProblem};
 pub use dataset::{Dataset, DatasetError};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use fovea_core::ids::DatasetName;
+use fovea_dataset::labels::LabelOptions;
 use fovea_dataset::{PrepareError, PrepareOptions, PrepareReport, Progress, prepare};
 use indicatif::ProgressBar;
 
@@ -43,8 +44,13 @@ pub async fn run(command: Prepare, output: &Output) -> Result<(), Error> {
         PrepareError::Cancelled => Error::Interrupted("nothing was written".into()),
         PrepareError::Option { .. } => Error::Usage(e.to_string()),
         // The hint in the library's error does not know the names of options here.
-        PrepareError::TooManyBad { .. } => Error::Dataset(format!(
-            "{e}\nTo leave them out, give --max-bad N or --max-bad x%"
+        PrepareError::TooManyBad { unlabelled, .. } => Error::Dataset(format!(
+            "{e}\nTo leave them out, give --max-bad N or --max-bad x%{}",
+            if unlabelled > 0 {
+                "; images may have no label with --allow-unlabelled"
+            } else {
+                ""
+            }
         )),
         PrepareError::Exists { .. } => Error::Dataset(format!("{e} (here: --overwrite)")),
         _ => Error::Dataset(e.to_string()),
@@ -64,26 +70,7 @@ pub async fn run(command: Prepare, output: &Output) -> Result<(), Error> {
 }
 
 fn options(command: Prepare) -> Result<PrepareOptions, Error> {
-    let below = |name: &str| command.folder.as_ref().map(|f| f.join(name));
-    let (Some(labels), Some(images)) = (
-        command.labels.clone().or_else(|| below("trainLabels.csv")),
-        command.images.clone().or_else(|| below("images")),
-    ) else {
-        return Err(Error::Usage(
-            "give a FOLDER with trainLabels.csv and images/, or both --labels and --images".into(),
-        ));
-    };
-    for (path, flag, wanted_dir) in [(&labels, "--labels", false), (&images, "--images", true)] {
-        let is_dir = path.is_dir();
-        if !path.exists() || is_dir != wanted_dir {
-            let kind = if wanted_dir { "folder" } else { "file" };
-            return Err(Error::Usage(format!(
-                "{}: there is no such {kind}; a FOLDER holds trainLabels.csv and images/, or name \
-                 them with --labels and --images (this is {flag})",
-                path.display()
-            )));
-        }
-    }
+    let (labels, images) = places(&command)?;
     let name = match &command.name {
         Some(name) => name.clone(),
         None => name_of(&command.out),
@@ -97,8 +84,57 @@ fn options(command: Prepare) -> Result<PrepareOptions, Error> {
     options.split_file = command.split;
     options.threads = command.threads;
     options.max_bad = command.max_bad;
+    options.allow_unlabelled = command.allow_unlabelled;
+    options.label_options = LabelOptions {
+        from: command.from,
+        columns: command.columns.unwrap_or_default(),
+        patient_pattern: command.patient_pattern,
+        each_image_a_patient: command.each_image_a_patient,
+    };
     options.overwrite = command.overwrite;
     Ok(options)
+}
+
+/// The label file and the folder with the photographs.
+fn places(command: &Prepare) -> Result<(PathBuf, PathBuf), Error> {
+    const USUAL: &[(&str, &str)] = &[("trainLabels.csv", "images")];
+    let known = command.from.map_or(USUAL, |from| from.places());
+    let known = if known.is_empty() { USUAL } else { known };
+    let found = command.folder.as_ref().map(|folder| {
+        // Where one of the two is given, the other decides.
+        let there = |(labels, images): &&(&str, &str)| {
+            (command.labels.is_some() || folder.join(labels).is_file())
+                && (command.images.is_some() || folder.join(images).is_dir())
+        };
+        let place = known.iter().find(there).unwrap_or(&known[0]);
+        (folder.join(place.0), folder.join(place.1))
+    });
+    let (in_labels, in_images) = found.unzip();
+    let (Some(labels), Some(images)) = (
+        command.labels.clone().or(in_labels),
+        command.images.clone().or(in_images),
+    ) else {
+        return Err(Error::Usage(
+            "give a FOLDER with trainLabels.csv and images/, or both --labels and --images".into(),
+        ));
+    };
+    for (path, flag, wanted_dir) in [(&labels, "--labels", false), (&images, "--images", true)] {
+        let is_dir = path.is_dir();
+        if !path.exists() || is_dir != wanted_dir {
+            let kind = if wanted_dir { "folder" } else { "file" };
+            let holds: Vec<String> = known
+                .iter()
+                .map(|(labels, images)| format!("{labels} and {images}/"))
+                .collect();
+            return Err(Error::Usage(format!(
+                "{}: there is no such {kind}; a FOLDER holds {}, or name them with --labels and \
+                 --images (this is {flag})",
+                path.display(),
+                holds.join(", or ")
+            )));
+        }
+    }
+    Ok((labels, images))
 }
 
 /// The last part of a path, also of one such as `.`.
@@ -221,6 +257,11 @@ mod tests {
             seed: 0,
             split: None,
             max_bad: MaxBad::Count(0),
+            allow_unlabelled: false,
+            from: None,
+            columns: None,
+            patient_pattern: None,
+            each_image_a_patient: false,
             threads: 0,
             overwrite: false,
         };

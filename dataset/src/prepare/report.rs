@@ -5,8 +5,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::leftovers::Swept;
-use crate::labels::LabelsError;
-use crate::{Counts, ManifestError, Split};
+use crate::labels::{LabelRemark, LabelsError};
+use crate::{Counts, GRADES, ManifestError, Split};
 use fovea_core::count;
 
 /// The dataset that was made.
@@ -37,6 +37,8 @@ pub struct Excluded {
     pub image: String,
     /// Why.
     pub reason: String,
+    /// Whether the data set is known to hold such rows: they do not count as bad.
+    pub expected: bool,
 }
 
 impl fmt::Display for Excluded {
@@ -67,8 +69,15 @@ pub enum Warning {
         /// Whether some are trained on and some held out.
         across_splits: bool,
     },
-    /// Neither names nor a column identify the patient of an image.
-    NoPatients,
+    /// About the label file.
+    Labels(LabelRemark),
+    /// On a side, all images are referable (grade 2 and above), or none is.
+    OneClass {
+        /// The side.
+        split: Split,
+        /// Its images of each grade.
+        counts: [u64; GRADES],
+    },
     /// Photographs that the label file does not name.
     Unlabelled {
         /// How many.
@@ -127,14 +136,26 @@ impl fmt::Display for Warning {
                 }
                 Ok(())
             }
-            Warning::NoPatients => f.write_str(
-                "neither names nor a column identify the patients, so each image counts as a patient; \
-                 add a 'patient' column if you know them",
-            ),
+            Warning::Labels(remark) => remark.fmt(f),
+            Warning::OneClass { split, counts } => {
+                let none = counts[2..].iter().all(|n| *n == 0);
+                let counts: Vec<String> = counts.iter().map(u64::to_string).collect();
+                write!(
+                    f,
+                    "the {split} split has images of one class only: {} is referable (images of grades 0 \
+                     to 4: {}); nothing can be learned or measured there with positive_from = 2",
+                    if none { "none" } else { "every one" },
+                    counts.join("/")
+                )
+            }
             Warning::Unlabelled { count, examples } => write!(
                 f,
                 "{} not used: {}{}",
-                count::count(*count, "image has no label and is", "images have no label and are"),
+                count::count(
+                    *count,
+                    "image has no label and is",
+                    "images have no label and are"
+                ),
                 examples.join(", "),
                 if *count > examples.len() { ", ..." } else { "" }
             ),
@@ -175,12 +196,16 @@ pub enum PrepareError {
     #[error(transparent)]
     Labels(#[from] LabelsError),
     /// More bad rows and photographs than allowed.
-    #[error("{}", too_many(excluded, *total, *allowed))]
+    #[error("{}", too_many(excluded, *total, *unlabelled, unlabelled_examples, *allowed))]
     TooManyBad {
         /// All of them, in the order of the label file.
         excluded: Vec<Excluded>,
         /// Rows of the label file.
         total: usize,
+        /// Photographs without a label, if they count.
+        unlabelled: usize,
+        /// Some of their files.
+        unlabelled_examples: Vec<String>,
         /// How many were allowed.
         allowed: usize,
     },
@@ -256,12 +281,37 @@ pub(super) fn io_error(action: &'static str, path: &Path, source: io::Error) -> 
 /// Most unusable images that an error lists.
 const LISTED: usize = 20;
 
-fn too_many(excluded: &[Excluded], total: usize, allowed: usize) -> String {
+fn too_many(
+    excluded: &[Excluded],
+    total: usize,
+    unlabelled: usize,
+    examples: &[String],
+    allowed: usize,
+) -> String {
+    let mut parts = Vec::new();
+    if !excluded.is_empty() {
+        parts.push(format!("{} of {total} rows cannot be used", excluded.len()));
+    }
+    if unlabelled > 0 {
+        parts.push(count::count(
+            unlabelled,
+            "image has no label",
+            "images have no label",
+        ));
+    }
+    let allowed = count::count(allowed, "is allowed", "are allowed");
     let mut text = format!(
-        "{} of {total} rows cannot be used, {allowed} are allowed; repair them, or allow more bad \
-         images:",
-        excluded.len()
+        "{}, {allowed}; repair them, or allow more bad images:",
+        parts.join(" and "),
     );
+    if unlabelled > 0 {
+        let more = if unlabelled > examples.len() {
+            ", ..."
+        } else {
+            ""
+        };
+        text += &format!("\n  without a label: {}{more}", examples.join(", "));
+    }
     for one in excluded.iter().take(LISTED) {
         text += &format!("\n  {one}");
     }

@@ -3,4 +3,5 @@
 mod damaged;
 mod refused;
 mod study;
+mod tables;
 mod written;

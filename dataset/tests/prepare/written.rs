@@ -171,11 +171,15 @@ fn a_split_file_imposes_the_split_but_not_on_halves_of_a_patient() {
     );
     refused(
         &format!("{good}9_left,train\n"),
-        "no usable row in the label file (1): 9_left",
+        "no row in the label file (1): 9_left",
     );
     refused(
         &good.replace("3_left,train", "3_left,test"),
-        "line 8: \"test\" is neither",
+        "line 8: \"test\": a dataset has two sides",
+    );
+    refused(
+        &good.replace("3_left,train", "3_left,fold 2"),
+        "line 8: \"fold 2\" is neither",
     );
     refused(
         &format!("{good}0_left,train\n"),

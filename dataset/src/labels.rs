@@ -238,7 +238,7 @@ fn find_columns(
 /// Some lists name files; the name of the image is what stands before the ending.
 fn without_ending(name: &str) -> &str {
     match name.rsplit_once('.') {
-        Some((stem, ending)) if crate::decode::is_image_ending(ending) => stem,
+        Some((stem, ending)) if crate::folder::is_image_ending(ending) => stem,
         _ => name,
     }
 }

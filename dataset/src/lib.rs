@@ -17,6 +17,7 @@ pub mod crop;
 mod dataset;
 mod decode;
 pub mod eye;
+mod folder;
 mod index;
 pub mod labels;
 pub mod leftovers;
@@ -28,12 +29,13 @@ pub mod patient;
 pub mod prepare;
 mod rotate;
 pub mod split;
+mod square;
 pub mod synthetic;
 mod table;
 
 pub use blocks::{Blocks, BlocksError, BlocksId, BlocksProblem};
 pub use dataset::{Dataset, DatasetError};
-pub use decode::{DecodeError, decode};
+pub use decode::{DecodeError, Encoded, Implausible, Photograph, decode};
 pub use eye::Eye;
 pub use index::{Index, IndexError, Sample};
 pub use manifest::{
@@ -47,6 +49,7 @@ pub use prepare::{
     prepare,
 };
 pub use rotate::rotate90;
+pub use square::{Square, SquareError};
 
 use serde::{Deserialize, Serialize};
 

@@ -18,7 +18,7 @@ pub use report::{Excluded, PrepareError, PrepareReport, Warning};
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::decode::ImageFolder;
+use crate::folder::ImageFolder;
 use crate::labels::{self, LabelRow, Labels};
 use crate::split::{Patient, choose_validation, interleave};
 use crate::{Counts, Split, SplitOrigin};

@@ -309,11 +309,7 @@ impl<'a> HeaderNames<'a> {
     fn hint(&self) -> String {
         let has = |name: &&str| self.names.contains(&plain(name));
         let fits = |recipe: &&Recipe| {
-            recipe.images.iter().any(has)
-                && recipe
-                    .grades
-                    .iter()
-                    .any(|set| set.iter().all(has))
+            recipe.images.iter().any(has) && recipe.grades.iter().any(|set| set.iter().all(has))
         };
         let looks = Importer::ALL
             .map(Importer::recipe)

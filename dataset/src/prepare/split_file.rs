@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::Split;
-use crate::decode::ImageFolder;
+use crate::folder::ImageFolder;
 use crate::labels::{LabelRow, Labels};
 use crate::names::{image_name, key};
 use crate::table::{self, Header};

@@ -9,9 +9,11 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::Split;
-use crate::crop::{CropError, CropMethod, crop_and_resize};
-use crate::decode::{DecodeError, FindError, ImageFolder, decode};
+use crate::crop::{CropError, CropMethod};
+use crate::decode::DecodeError;
+use crate::folder::{FindError, ImageFolder};
 use crate::labels::LabelRow;
+use crate::square::{Square, SquareError};
 
 use super::report::io_error;
 use super::{PrepareError, PrepareOptions, Progress, Warning};
@@ -38,6 +40,15 @@ pub(super) enum Unusable {
     /// The picture shows no fundus.
     #[error(transparent)]
     Crop(#[from] CropError),
+}
+
+impl From<SquareError> for Unusable {
+    fn from(error: SquareError) -> Self {
+        match error {
+            SquareError::Decode(error) => Unusable::Decode(error),
+            SquareError::Crop(error) => Unusable::Crop(error),
+        }
+    }
 }
 
 /// A record's digest and crop.
@@ -142,15 +153,14 @@ impl Drop for Spool {
 /// The record of an image, or why there is none.
 fn record(folder: &ImageFolder, image: &str, size: u32) -> Result<(Vec<u8>, Record), Unusable> {
     let path = folder.find(image)?;
-    let photograph = decode(&path)?;
-    let (square, crop) = crop_and_resize(&photograph, size)?;
-    let mut bytes = square.into_raw();
+    let square = Square::read(&path, size)?;
+    let mut bytes = square.pixels.into_raw();
     for pixel in bytes.chunks_exact_mut(3) {
         pixel.swap(0, 2); // R, G, B to B, G, R
     }
     let record = Record {
         sha256: Sha256::digest(&bytes).into(),
-        method: crop.method,
+        method: square.crop.method,
     };
     Ok((bytes, record))
 }

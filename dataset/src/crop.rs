@@ -108,7 +108,7 @@ pub enum CropError {
 pub const CROP_VERSION: u32 = 2;
 
 /// Least side of a photograph, in pixels.
-const MIN_SIDE: u32 = 32;
+pub(crate) const MIN_SIDE: u32 = 32;
 /// Levels (of 255) below which a picture is dark or flat.
 const MIN_LEVEL: u8 = 20;
 /// Longest side, in pixels, of the reduced picture in which the outline is sought: enough to place

@@ -7,9 +7,11 @@
 //! the split.
 
 mod columns;
+mod folders;
 mod grade;
 mod importer;
 mod likeness;
+pub(crate) mod npz;
 mod pairs;
 mod remarks;
 mod rows;
@@ -25,6 +27,7 @@ use crate::table::{self, Header, Row, Table};
 
 pub use crate::table::{EncodingRemark, TableError};
 pub use columns::{ColumnNames, ColumnNamesError, ColumnsError, PatientColumn};
+pub use folders::FoldersError;
 pub use grade::Scale;
 pub use importer::{Importer, ImporterError};
 pub use remarks::LabelRemark;
@@ -34,7 +37,8 @@ use importer::Patients;
 use pairs::Pairs;
 use rows::{Cells, Collector, PatientFindings};
 
-/// Reads the label file at `path`.
+/// Reads the label file at `path`, or what the data set has in its place: a folder with a folder for each
+/// grade, or an archive.
 ///
 /// Rows that cannot be used do not fail the file: they are returned as [`Problem`]s, each naming
 /// its row, and the caller decides how many are too many. An error means that the
@@ -44,6 +48,25 @@ pub fn read(path: &Path, options: &LabelOptions) -> Result<Labels, LabelsError> 
         path: path.to_owned(),
         source,
     };
+    match options.from {
+        Some(Importer::Folders) => {
+            let images = folders::list(path).map_err(|source| LabelsError::Folders {
+                path: path.to_owned(),
+                source,
+            })?;
+            let rows = images
+                .iter()
+                .map(|(image, grade)| (&**image, grade.to_string()));
+            return without_table(rows, path, options);
+        }
+        Some(Importer::Retinamnist) => {
+            let archive = npz::Archive::open(path).map_err(at)?;
+            let rows = archive.images.iter();
+            let rows = rows.map(|(image, grade, _)| (&**image, grade.clone()));
+            return without_table(rows, path, options);
+        }
+        _ => {}
+    }
     let size = fs::metadata(path).map_err(at)?.len();
     if size > MAX_BYTES {
         return Err(LabelsError::TooLarge {
@@ -91,7 +114,7 @@ pub struct Labels {
 /// A usable row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LabelRow {
-    /// Line in the file, counting from 1; the header is line 1.
+    /// Line in the file, counting from 1; the header is line 1. 0 if the labels are no table.
     pub line: u64,
     /// Name of the image, without folder and file ending.
     pub image: String,
@@ -108,7 +131,7 @@ pub struct LabelRow {
 /// A row that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Line in the file, counting from 1.
+    /// Line in the file, counting from 1; 0 if the labels are no table.
     pub line: u64,
     /// The image's name as the row gives it; may be empty.
     pub image: String,
@@ -120,7 +143,10 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {:?}: {}", self.line, self.image, self.reason)
+        if self.line > 0 {
+            write!(f, "line {}: ", self.line)?;
+        }
+        write!(f, "{:?}: {}", self.image, self.reason)
     }
 }
 
@@ -158,6 +184,14 @@ pub enum LabelsError {
         path: PathBuf,
         /// Which, and what to do.
         source: ColumnsError,
+    },
+    /// The folders are no labels.
+    #[error("{}: {source}", path.display())]
+    Folders {
+        /// The folder with the folders.
+        path: PathBuf,
+        /// What is wrong.
+        source: FoldersError,
     },
     /// There is a header and nothing below it.
     #[error("label file {} has no rows", path.display())]
@@ -285,14 +319,48 @@ fn parse(
     for row in &table.rows {
         collector.add(&cells(row, &columns, &table));
     }
+    let column = columns.patient.filter(|_| !columns.patient_is_sure);
+    let column = column.map(|column| table.header[column].as_str());
+    finish(collector, pairs, column, table.encoding, path, options)
+}
+
+/// Labels that come without a table: images and their grades.
+fn without_table<'a>(
+    rows: impl Iterator<Item = (&'a str, String)>,
+    path: &Path,
+    options: &LabelOptions,
+) -> Result<Labels, LabelsError> {
+    let mut collector = Collector::new(options);
+    for (image, grade) in rows {
+        collector.add(&Cells {
+            line: 0,
+            image,
+            grades: vec![&grade],
+            patient: "",
+            eye: "",
+            problem: None,
+        });
+    }
+    finish(collector, &Pairs::new(), None, None, path, options)
+}
+
+/// `column` is the patients' if nobody has said so.
+fn finish(
+    collector: Collector,
+    pairs: &Pairs,
+    column: Option<&str>,
+    encoding: Option<EncodingRemark>,
+    path: &Path,
+    options: &LabelOptions,
+) -> Result<Labels, LabelsError> {
     let (mut labels, findings) = collector.finish(pairs);
     if labels.total == 0 {
         return Err(LabelsError::Empty {
             path: path.to_owned(),
         });
     }
-    check_patients(&labels, &findings, &table, &columns, path, options)?;
-    labels.remarks = remarks::of(&labels, &findings, &table, options);
+    check_patients(&labels, &findings, column, path, options)?;
+    labels.remarks = remarks::of(&labels, &findings, encoding, options);
     Ok(labels)
 }
 
@@ -339,14 +407,13 @@ fn cells<'a>(row: &'a Row, columns: &Columns, table: &Table) -> Cells<'a> {
 fn check_patients(
     labels: &Labels,
     findings: &PatientFindings,
-    table: &Table,
-    columns: &Columns,
+    column: Option<&str>,
     path: &Path,
     options: &LabelOptions,
 ) -> Result<(), LabelsError> {
     let path = path.to_owned();
-    if let Some(column) = columns.patient.filter(|_| !columns.patient_is_sure) {
-        let column = table.header[column].clone();
+    if let Some(column) = column {
+        let column = column.to_owned();
         if options.patient_pattern.is_some() {
             return Err(LabelsError::ColumnAndPattern { path, column });
         }

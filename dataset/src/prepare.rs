@@ -12,6 +12,7 @@ mod output;
 mod report;
 mod split_file;
 mod spool;
+mod unpacked;
 
 pub use options::{MaxBad, MaxBadError, PrepareOptions, Progress};
 pub use report::{Excluded, PrepareError, PrepareReport, Warning};
@@ -19,13 +20,14 @@ pub use report::{Excluded, PrepareError, PrepareReport, Warning};
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::folder::ImageFolder;
-use crate::labels::{self, LabelRow, Labels};
+use crate::labels::{self, Importer, LabelRow, Labels};
 use crate::split::{Patient, choose_validation, interleave};
 use crate::{Counts, Split, SplitOrigin};
 
 use output::{Output, Place};
 use report::io_error;
 use spool::Spool;
+use unpacked::Unpacked;
 
 /// Prepares a dataset.
 ///
@@ -42,11 +44,22 @@ pub fn prepare(
 ) -> Result<PrepareReport, PrepareError> {
     let fraction_ppm = options.check()?;
     let labels = labels::read(&options.labels, &options.label_options)?;
-    let folder = ImageFolder::list(&options.images_dir)
-        .map_err(|source| io_error("list the images folder", &options.images_dir, source))?;
-    let imposed = match &options.split_file {
-        Some(path) => Some(split_file::read(path)?),
-        None => None,
+    let (output, swept) = Output::begin(&options.out, options.overwrite)?;
+    let unpacked = match options.label_options.from {
+        Some(Importer::Retinamnist) => {
+            Some(Unpacked::from(&options.labels, output.path("unpacked"))?)
+        }
+        _ => None,
+    };
+    let images_dir = unpacked
+        .as_ref()
+        .map_or(&*options.images_dir, Unpacked::path);
+    let folder = ImageFolder::list(images_dir)
+        .map_err(|source| io_error("list the images folder", images_dir, source))?;
+    let imposed = match (&options.split_file, &unpacked) {
+        (Some(path), _) => Some(split_file::read(path)?),
+        (None, Some(unpacked)) => Some(unpacked.split(&options.labels)?),
+        (None, None) => None,
     };
     if let Some(file) = &imposed {
         file.check(&labels, &folder)?;
@@ -54,7 +67,6 @@ pub fn prepare(
     let unlabelled = Unlabelled::of(&labels, &folder, options);
     // What is too bad without any photograph need not wait for all of them.
     too_many_bad(&bad_rows(&labels), &labels, &unlabelled, options)?;
-    let (output, swept) = Output::begin(&options.out, options.overwrite)?;
 
     let mut warnings: Vec<Warning> = swept.into_iter().map(Warning::from).collect();
     warnings.extend(labels.remarks.iter().cloned().map(Warning::Labels));
@@ -100,8 +112,9 @@ pub fn prepare(
 
     let places = output.write_packs(options, &spool, &order)?;
     let manifest = output.write_files(options, rows, &places, counts, origin, &excluded)?;
-    // The spool is a file of the temporary folder: it must be gone before that is published.
+    // Both are in the temporary folder: they must be gone before that is published.
     drop(spool);
+    drop(unpacked);
     output.publish()?;
     Ok(PrepareReport {
         dir: options.out.clone(),
@@ -295,3 +308,6 @@ impl Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

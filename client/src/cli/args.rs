@@ -185,7 +185,8 @@ pub struct Prepare {
     /// Seed of the split
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// The data set that it is: eyepacs, aptos, idrid, messidor, messidor2, deepdrid, ddr or brset
+    /// The data set that it is: eyepacs, aptos, idrid, messidor, messidor2, deepdrid, ddr, brset, retinamnist (FOLDER is the
+    /// .npz file), or folders (FOLDER holds a folder for each grade)
     ///
     /// Fovea then knows its columns, its scale, who the patient is and how many images it has. Without
     /// --labels and --images they are looked for in FOLDER where the data set has them.

@@ -97,6 +97,20 @@ fn options(command: Prepare) -> Result<PrepareOptions, Error> {
 
 /// The label file and the folder with the photographs.
 fn places(command: &Prepare) -> Result<(PathBuf, PathBuf), Error> {
+    if let Some(from) = command.from.filter(|from| from.is_one_place()) {
+        let (Some(place), None, None) = (&command.folder, &command.labels, &command.images) else {
+            return Err(Error::Usage(format!(
+                "--from {from} takes one FOLDER or file, without --labels and --images"
+            )));
+        };
+        if !place.exists() {
+            return Err(Error::Usage(format!(
+                "{}: there is no such file or folder",
+                place.display()
+            )));
+        }
+        return Ok((place.clone(), place.clone()));
+    }
     const USUAL: &[(&str, &str)] = &[("trainLabels.csv", "images")];
     let known = command.from.map_or(USUAL, |from| from.places());
     let known = if known.is_empty() { USUAL } else { known };
@@ -241,16 +255,12 @@ mod tests {
         );
     }
 
-    #[test]
-    fn a_folder_stands_for_labels_and_images() {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path();
-        std::fs::create_dir(root.join("images")).unwrap();
-        let command = || Prepare {
-            folder: Some(root.to_owned()),
+    fn prepare_of(folder: &Path) -> Prepare {
+        Prepare {
+            folder: Some(folder.to_owned()),
             labels: None,
             images: None,
-            out: root.join("my set"),
+            out: folder.join("set-64"),
             name: None,
             size: 64,
             validation: 0.25,
@@ -264,6 +274,51 @@ mod tests {
             each_image_a_patient: false,
             threads: 0,
             overwrite: false,
+        }
+    }
+
+    #[test]
+    fn a_data_set_is_found_where_it_lies() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let with = |from: &str| Prepare {
+            from: Some(from.parse().unwrap()),
+            ..prepare_of(root)
+        };
+        let message = options(with("aptos")).unwrap_err().to_string();
+        assert!(
+            message.contains("holds train.csv and train_images/, or train.csv and images/"),
+            "{message}"
+        );
+        std::fs::write(root.join("train.csv"), "id_code,diagnosis\n").unwrap();
+        std::fs::create_dir(root.join("images")).unwrap();
+        let found = options(with("aptos")).unwrap();
+        assert_eq!(
+            (found.labels, found.images_dir),
+            (root.join("train.csv"), root.join("images"))
+        );
+        let whole = options(with("folders")).unwrap();
+        assert_eq!((&*whole.labels, &*whole.images_dir), (root, root));
+        let both = Prepare {
+            images: Some(root.join("images")),
+            ..with("folders")
+        };
+        assert!(
+            options(both)
+                .unwrap_err()
+                .to_string()
+                .contains("takes one FOLDER")
+        );
+    }
+
+    #[test]
+    fn a_folder_stands_for_labels_and_images() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        std::fs::create_dir(root.join("images")).unwrap();
+        let command = || Prepare {
+            out: root.join("my set"),
+            ..prepare_of(root)
         };
         let error = options(command()).unwrap_err();
         assert_eq!(error.exit_code(), 2);

@@ -26,6 +26,10 @@ pub enum Importer {
     Ddr,
     /// BRSET.
     Brset,
+    /// RetinaMNIST, an archive of NumPy arrays.
+    Retinamnist,
+    /// A folder for each grade, with the photographs in it.
+    Folders,
 }
 
 /// Who the patient is, where no column tells.
@@ -261,9 +265,27 @@ static BRSET: Recipe = Recipe {
     ..USUAL
 };
 
+static RETINAMNIST: Recipe = Recipe {
+    name: "retinamnist",
+    title: "RetinaMNIST",
+    images: &[],
+    grades: &[],
+    parts: &[("the whole set", Holds::Grades([714, 186, 326, 282, 92]))],
+    ..USUAL
+};
+
+static FOLDERS: Recipe = Recipe {
+    name: "folders",
+    title: "a folder for each grade",
+    images: &[],
+    grades: &[],
+    patients: Patients::Names,
+    ..USUAL
+};
+
 impl Importer {
     /// All of them.
-    pub const ALL: [Importer; 8] = [
+    pub const ALL: [Importer; 10] = [
         Importer::Eyepacs,
         Importer::Aptos,
         Importer::Idrid,
@@ -272,6 +294,8 @@ impl Importer {
         Importer::Deepdrid,
         Importer::Ddr,
         Importer::Brset,
+        Importer::Retinamnist,
+        Importer::Folders,
     ];
 
     pub(crate) fn recipe(self) -> &'static Recipe {
@@ -284,12 +308,20 @@ impl Importer {
             Importer::Deepdrid => &DEEPDRID,
             Importer::Ddr => &DDR,
             Importer::Brset => &BRSET,
+            Importer::Retinamnist => &RETINAMNIST,
+            Importer::Folders => &FOLDERS,
         }
     }
 
     /// The name that `--from` takes.
     pub fn name(self) -> &'static str {
         self.recipe().name
+    }
+
+    /// Whether labels and photographs are in one place, a folder or a file, so that there is no label file
+    /// of its own.
+    pub fn is_one_place(self) -> bool {
+        matches!(self, Importer::Retinamnist | Importer::Folders)
     }
 
     /// Where the data set's label file and photographs may be within its folder.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::GRADES;
-use crate::table::{EncodingRemark, Table};
+use crate::table::EncodingRemark;
 use fovea_core::count::count;
 
 use super::importer::{Holds, Recipe};
@@ -43,6 +43,11 @@ pub enum LabelRemark {
     },
     /// The grades are Messidor's.
     MessidorScale,
+    /// The data set tells no patients, and has a part of other patients, which is held out.
+    HeldOutPart {
+        /// The data set.
+        title: &'static str,
+    },
     /// The data set is known to hold something else.
     Counts {
         /// The data set.
@@ -62,11 +67,11 @@ pub enum LabelRemark {
 pub(super) fn of(
     labels: &Labels,
     findings: &PatientFindings,
-    table: &Table,
+    encoding: Option<EncodingRemark>,
     options: &LabelOptions,
 ) -> Vec<LabelRemark> {
     let mut remarks: Vec<LabelRemark> = Vec::new();
-    remarks.extend(table.encoding.clone().map(LabelRemark::Encoding));
+    remarks.extend(encoding.map(LabelRemark::Encoding));
     let untold = untold(labels);
     if untold > 0 {
         remarks.push(LabelRemark::Untold {
@@ -95,6 +100,12 @@ pub(super) fn of(
             remarks.push(LabelRemark::GradesAbsent { counts });
         }
         Scale::Icdr => {}
+    }
+    if options.from == Some(Importer::Retinamnist) {
+        // That each image counts as a patient is no matter where the split is by parts.
+        remarks.retain(|remark| !matches!(remark, LabelRemark::Untold { .. }));
+        let title = Importer::Retinamnist.recipe().title;
+        remarks.push(LabelRemark::HeldOutPart { title });
     }
     remarks.extend(recipe.and_then(|recipe| unexpected(recipe, counts)));
     remarks
@@ -208,6 +219,11 @@ impl fmt::Display for LabelRemark {
             LabelRemark::MessidorScale => f.write_str(
                 "the grades are Messidor's, 0 to 3 by numbers of lesions: 2 and 3 are referable, as on the \
                  international scale 2 to 4 are, but single grades are not comparable",
+            ),
+            LabelRemark::HeldOutPart { title } => write!(
+                f,
+                "{title} does not tell the patients: its parts train and val have patients in common and are \
+                 trained on, its part test has others and is held out, unless a split file says otherwise"
             ),
             LabelRemark::Counts {
                 title,

@@ -299,6 +299,13 @@ fn number(text: &str) -> &str {
     }
 }
 
+fn on_line(line: u64) -> String {
+    match line {
+        0 => String::new(),
+        line => format!(" on line {line}"),
+    }
+}
+
 /// Why a row cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 enum RowError {
@@ -319,8 +326,8 @@ enum RowError {
     },
     /// Photographs in different folders have the same name.
     #[error(
-        "{other:?} on line {line} has the same file name: photographs are known by the name of their \
-         file, without its folder"
+        "{other:?}{} has the same file name: photographs are known by the name of their file, without \
+         its folder", on_line(*line)
     )]
     SameName {
         /// The other's cell.

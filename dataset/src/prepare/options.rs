@@ -14,7 +14,7 @@ use super::PrepareError;
 /// What to prepare, and how. [`PrepareOptions::new`] sets the defaults.
 #[derive(Debug, Clone)]
 pub struct PrepareOptions {
-    /// The label file.
+    /// The label file, or what the data set has in its place ([`crate::labels::Importer::is_one_place`]).
     pub labels: PathBuf,
     /// How to read it.
     pub label_options: LabelOptions,

@@ -31,7 +31,7 @@ pub struct PrepareReport {
 /// A row of the label file that was left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Excluded {
-    /// Its line in the label file, from 1.
+    /// Its line in the label file, from 1; 0 if the labels are no table.
     pub line: u64,
     /// The image it names; may be empty.
     pub image: String,
@@ -48,7 +48,10 @@ impl fmt::Display for Excluded {
         } else {
             &self.image
         };
-        write!(f, "{name} (line {}): {}", self.line, self.reason)
+        match self.line {
+            0 => write!(f, "{name}: {}", self.reason),
+            line => write!(f, "{name} (line {line}): {}", self.reason),
+        }
     }
 }
 

@@ -112,6 +112,23 @@ pub(super) struct SplitFile {
 }
 
 impl SplitFile {
+    /// The split that an archive's parts impose.
+    pub fn of_archive<'a>(
+        path: &Path,
+        bytes: &[u8],
+        images: impl Iterator<Item = (&'a str, Split)>,
+    ) -> Self {
+        let exact = images.map(|(image, split)| (image.to_owned(), split));
+        Self {
+            path: path.to_owned(),
+            sha256: crate::sha256_hex(bytes),
+            sides: Sides {
+                exact: exact.collect(),
+                by_key: HashMap::new(),
+            },
+        }
+    }
+
     /// Checks the file against the labels, before any photograph is read.
     ///
     /// Images that the file lacks, or names beyond those of the label file, are refused: either is

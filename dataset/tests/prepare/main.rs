@@ -1,6 +1,7 @@
 //! Preparing drawn photographs: output, refusals and reproducibility.
 
 mod damaged;
+mod places;
 mod refused;
 mod study;
 mod tables;

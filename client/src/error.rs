@@ -127,7 +127,7 @@ pub enum Error {
         exit_code: u8,
     },
     /// The file to write is there already.
-    #[error("{path} exists already; --overwrite replaces it, -o names another file")]
+    #[error("{path} exists already; --overwrite replaces it, or name another file")]
     Exists {
         /// The file.
         path: PathBuf,

@@ -52,7 +52,7 @@ async fn a_checkpoint_arrives_whole() {
     assert_eq!(
         stderr(&output),
         format!(
-            "fovea: {} exists already; --overwrite replaces it, -o names another file\n",
+            "fovea: {} exists already; --overwrite replaces it, or name another file\n",
             target.display()
         )
     );

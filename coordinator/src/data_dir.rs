@@ -19,6 +19,9 @@ const JOURNAL: &str = "journal.db";
 /// What tells the folder of a store from others (`store`).
 const IDENTITY: &str = "store.json";
 
+/// The file that is there while a backup is restored.
+const RESTORING: &str = "restoring";
+
 /// What the name of a file that is being written begins with.
 const TEMPORARY: &str = "tmp-";
 
@@ -53,6 +56,15 @@ pub enum DataDirError {
         /// The folder.
         root: PathBuf,
     },
+    /// A restoration was interrupted.
+    #[error(
+        "data_dir {} holds a backup that was restored in part: `fovea-coordinator restore` was interrupted. Restore it again",
+        root.display()
+    )]
+    HalfRestored {
+        /// The folder.
+        root: PathBuf,
+    },
     /// This user has no right to it.
     #[error(
         "data_dir: cannot {action} {}: {source}; {owners}. Run the coordinator as the user whose files they are, or give them to \
@@ -82,6 +94,26 @@ pub enum DataDirError {
 }
 
 impl DataDir {
+    /// The file that is there while a backup is restored.
+    pub(crate) fn restoring(&self) -> PathBuf {
+        self.root.join(RESTORING)
+    }
+
+    /// Whether a backup was restored in part.
+    pub(crate) fn is_half_restored(&self) -> bool {
+        self.restoring().exists() && !self.journal().exists()
+    }
+
+    /// Refuses a folder in which a backup was restored in part: it would become an empty cluster.
+    pub(crate) fn check_restored(&self) -> Result<(), DataDirError> {
+        match self.is_half_restored() {
+            true => Err(DataDirError::HalfRestored {
+                root: self.root.clone(),
+            }),
+            false => Ok(()),
+        }
+    }
+
     /// Creates the folder where it is missing, and locks it.
     pub(crate) fn open(root: &Path) -> Result<Self, DataDirError> {
         let fail = |action, path: &Path| {

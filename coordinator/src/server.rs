@@ -219,7 +219,11 @@ impl Coordinator {
         drop(dir);
         match &outcome {
             Ok(()) => match config.on_stop {
-                OnStop::Checkpoint => info!("coordinator.stopped: all runs are stored; exiting"),
+                // Not that all is stored: a last checkpoint may have found no room.
+                OnStop::Checkpoint => info!(
+                    "coordinator.stopped: exiting; at the next start, runs that have not ended go on from their last stored \
+                     checkpoint"
+                ),
                 OnStop::HandOver => {
                     info!("coordinator.stopped: the runs are left to their workers; exiting");
                 }

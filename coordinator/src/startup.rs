@@ -83,6 +83,7 @@ pub(crate) struct Running {
 /// Locks the data folder, opens the journal (an older one is brought to this version) and the stores.
 pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
     let dir = DataDir::open(&config.data_dir)?;
+    dir.check_restored()?;
     let new = !dir.journal().exists();
     let (path, network) = (dir.journal(), config.allow_network_data_dir);
     let (journal, mut recovered) = blocking(move || Journal::open(&path, network))

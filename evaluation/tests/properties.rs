@@ -207,6 +207,6 @@ fn what_is_no_output_of_a_model_is_refused_by_its_number() {
         assert!(error.to_string().contains(said), "{error}");
     }
     for (classes, positive) in [(1, 1), (2, 0), (2, 2)] {
-        assert!(Samples::new(&[good.clone()], classes, positive).is_err());
+        assert!(Samples::new(std::slice::from_ref(&good), classes, positive).is_err());
     }
 }

@@ -15,7 +15,7 @@ pub use descriptors::{descriptor_limit, open_descriptors, raise_descriptor_limit
 pub use logging::{LogFormat, LoggingError, init_logging};
 pub use random::random_bytes;
 pub use repeated::Repeated;
-pub use shutdown::{FORCED, Shutdown, StopRequests};
+pub use shutdown::{FORCED, Shutdown, StopRequests, leave};
 
 /// Fovea's version with the commit that it was built from.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("FOVEA_COMMIT"), ")");

@@ -158,9 +158,7 @@ impl Request {
     }
 }
 
-/// Logs, then ends the process without running exit handlers: those of C++ libraries wait for
-/// locks that a hanging thread may hold. Standard error may hang, too (a full pipe), so the log
-/// line has its own thread and a deadline.
+/// Logs, then [`leave`]s. Standard error may hang, too (a full pipe), so the log line has its own thread and a deadline.
 fn force_exit(code: i32, log: impl FnOnce() + Send + 'static) -> ! {
     let (done, logged) = mpsc::channel();
     let logger = thread::Builder::new().name("last-line".into());
@@ -173,6 +171,12 @@ fn force_exit(code: i32, log: impl FnOnce() + Send + 'static) -> ! {
     {
         let _ = logged.recv_timeout(LAST_LINE);
     }
+    leave(code)
+}
+
+/// Ends the process without running exit handlers: those of C++ libraries destroy what a thread that still computes uses, and
+/// wait for locks that a hanging thread may hold. Standard output must have been flushed.
+pub fn leave(code: i32) -> ! {
     // SAFETY: `_exit` only ends the process; it touches no memory of it.
     unsafe { libc::_exit(code) }
 }

@@ -7,87 +7,13 @@ use fovea_core::googlenet::{ParamSpec, param_specs};
 use tempfile::NamedTempFile;
 
 use super::*;
+use wire::*;
+
+mod other_networks;
+mod wire;
 
 fn open(path: &Path) -> Result<Source, WeightsError> {
     Source::open(path)
-}
-
-/// A protobuf message under construction.
-#[derive(Clone, Default)]
-struct Bytes(Vec<u8>);
-
-impl Bytes {
-    fn varint(mut self, mut value: u64) -> Bytes {
-        while value >= 0x80 {
-            self.0.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value as u8);
-        self
-    }
-
-    fn int(self, field: u64, value: i64) -> Bytes {
-        self.varint(field << 3).varint(value as u64)
-    }
-
-    fn bytes(self, field: u64, value: &[u8]) -> Bytes {
-        let mut out = self.varint(field << 3 | 2).varint(value.len() as u64);
-        out.0.extend(value);
-        out
-    }
-
-    fn packed(self, field: u64, values: &[f32]) -> Bytes {
-        let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.bytes(field, &raw)
-    }
-
-    fn unpacked(mut self, field: u64, values: &[f32]) -> Bytes {
-        for value in values {
-            self = self.varint(field << 3 | 5);
-            self.0.extend(value.to_le_bytes());
-        }
-        self
-    }
-
-    fn doubles(self, field: u64, values: &[f32]) -> Bytes {
-        let raw = values.iter().flat_map(|&v| f64::from(v).to_le_bytes());
-        self.bytes(field, &raw.collect::<Vec<u8>>())
-    }
-
-    fn shape(self, dims: &[i64]) -> Bytes {
-        let run = dims
-            .iter()
-            .fold(Bytes::default(), |b, &n| b.varint(n as u64));
-        self.bytes(7, &Bytes::default().bytes(1, &run.0).0)
-    }
-
-    fn legacy(self, [n, c, h, w]: [i64; 4]) -> Bytes {
-        self.int(1, n).int(2, c).int(3, h).int(4, w)
-    }
-}
-
-fn v1(name: &str, blobs: &[Bytes]) -> Bytes {
-    // With the fields that real files have around the ones of interest.
-    let layer = Bytes::default()
-        .bytes(2, b"bottom")
-        .bytes(3, b"top")
-        .bytes(4, name.as_bytes())
-        .int(5, 4);
-    let layer = blobs
-        .iter()
-        .fold(layer, |layer, blob| layer.bytes(6, &blob.0));
-    layer.unpacked(7, &[1.0, 2.0]).unpacked(8, &[1.0, 0.0])
-}
-
-fn v2(name: &str, blobs: &[Bytes]) -> Bytes {
-    let layer = Bytes::default()
-        .bytes(1, name.as_bytes())
-        .bytes(2, b"Convolution")
-        .bytes(3, b"bottom")
-        .bytes(106, &[8, 64, 18, 0]);
-    blobs
-        .iter()
-        .fold(layer, |layer, blob| layer.bytes(7, &blob.0))
 }
 
 /// A network of two small layers instead of GoogLeNet's 58.
@@ -261,97 +187,6 @@ fn raw_numbers_of_every_type_are_read() {
         error.contains("layer conv: its numbers are of type 3"),
         "{error}"
     );
-}
-
-/// A layer of the second generation with what stands around it.
-fn between(name: &str, kind: &str, bottom: &str, top: &str, blobs: &[Bytes]) -> Bytes {
-    let layer = Bytes::default()
-        .bytes(1, name.as_bytes())
-        .bytes(2, kind.as_bytes())
-        .bytes(3, bottom.as_bytes())
-        .bytes(4, top.as_bytes());
-    blobs
-        .iter()
-        .fold(layer, |layer, blob| layer.bytes(7, &blob.0))
-}
-
-#[test]
-fn a_layer_that_changes_what_others_compute_is_refused() {
-    let one = || Bytes::default().shape(&[2]).packed(5, &BIAS);
-    let net = |middle: &[Bytes]| {
-        let mut layers = vec![between(
-            "conv",
-            "Convolution",
-            "data",
-            "conv",
-            &conv_blobs(),
-        )];
-        layers.extend(middle.iter().cloned());
-        layers.push(between("fc", "InnerProduct", "conv", "fc", &fc_blobs()));
-        layers
-    };
-    assert_all(&v2_net(&net(&[])));
-    // In place, passed on by layers without numbers.
-    let error = message(&v2_net(&net(&[
-        between("norm", "BatchNorm", "conv", "conv", &[one(), one(), one()]),
-        between("relu", "ReLU", "conv", "conv", &[]),
-    ])));
-    assert!(
-        error.contains("layer fc: its input depends on layer norm (BatchNorm), which BVLC GoogLeNet does not have"),
-        "{error}"
-    );
-    // On branches that no layer of the network reads.
-    assert_all(&v2_net(&net(&[
-        between("loss1/conv", "Convolution", "conv", "loss1/conv", &[one()]),
-        between("my/classifier", "InnerProduct", "conv", "my", &[one()]),
-        between("softmax", "Softmax", "my", "prob", &[]),
-    ])));
-    // Written anew before it is read.
-    assert_all(&v2_net(&net(&[
-        between("aside", "Convolution", "data", "conv", &[one()]),
-        between("pool", "Pooling", "data", "conv", &[]),
-    ])));
-    // The replaced classifier may depend on anything.
-    let mut layers = net(&[between("more", "InnerProduct", "conv", "conv", &[one()])]);
-    layers[2] = between("fc", "InnerProduct", "conv", "fc", &[one()]);
-    assert_eq!(
-        loaded(&v2_net(&layers), &["fc"]).unwrap().0.copied,
-        ["conv"]
-    );
-}
-
-#[test]
-fn a_layer_of_unknown_place_is_judged_by_its_kind_name_and_arrays() {
-    let one = || Bytes::default().shape(&[2]).packed(5, &BIAS);
-    let with = |layer: Bytes| v2_net(&[v2("conv", &conv_blobs()), layer, v2("fc", &fc_blobs())]);
-    let layer = |name: &str, kind: &str, blobs: &[Bytes]| {
-        let layer = Bytes::default()
-            .bytes(1, name.as_bytes())
-            .bytes(2, kind.as_bytes());
-        blobs
-            .iter()
-            .fold(layer, |layer, blob| layer.bytes(7, &blob.0))
-    };
-    for (name, kind, blobs) in [
-        ("conv/bn", "", 1),
-        ("conv_scale", "", 2),
-        ("x", "BatchNorm", 1),
-        ("x", "PReLU", 1),
-        ("x", "", 3),
-        ("inception/bn2/norm", "", 1),
-    ] {
-        let error = message(&with(layer(name, kind, &vec![one(); blobs])));
-        let expected = format!("layer {name}: BVLC GoogLeNet has no such layer");
-        assert!(error.contains(&expected), "{error}");
-    }
-    for (name, kind, blobs) in [
-        ("my_classifier", "InnerProduct", 2),
-        ("loss1/bn", "BatchNorm", 3),
-        ("conv/relu", "ReLU", 0),
-        ("convolution", "", 2),
-    ] {
-        assert_all(&with(layer(name, kind, &vec![one(); blobs])));
-    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Files that people take for weights, told by their first bytes.
+//! Files that people take for weights, recognized by their first bytes.
 
 use prost::bytes::Buf;
 use prost::encoding::{WireType, decode_key, decode_varint};

@@ -1,7 +1,7 @@
 //! `fovea-worker`: configuration, signals, listener, device thread, link, agent; ends when asked to.
 
+use std::io::Write;
 use std::path::Path;
-use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use fovea_core::ids::WorkerId;
 use fovea_security::{Role, Tls, install_provider};
 use fovea_service::ops::{self, Ops};
 use fovea_service::supervisor::{self, Started};
-use fovea_service::{Shutdown, VERSION, init_logging, warn_misspelt};
+use fovea_service::{Shutdown, VERSION, init_logging, leave, warn_misspelt};
 use fovea_worker::advertise;
 use fovea_worker::agent::{Agent, Identity};
 use fovea_worker::cache;
@@ -41,16 +41,20 @@ const GPU_ANSWER: Duration = Duration::from_secs(20);
 /// How long blocking calls may take when the worker ends.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
 
-fn main() -> ExitCode {
+fn main() {
     install_provider();
     let cli = Cli::parse();
-    match start(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
+    let code = match start(&cli) {
+        Ok(()) => 0,
         Err(Failure(code, message)) => {
             eprintln!("fovea-worker: {message}");
-            ExitCode::from(code)
+            code
         }
-    }
+    };
+    // If standard output fails here, nobody is left to report it to.
+    let _ = std::io::stdout().flush();
+    // The device's thread may compute still, where it did not end in time.
+    leave(code.into())
 }
 
 fn start(cli: &Cli) -> Result<(), Failure> {

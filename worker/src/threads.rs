@@ -83,7 +83,7 @@ impl Shared {
                 "thread.limit_reached: {count} threads hang, the last one in {what}; exiting. Repair the disk or \
                  mount, then restart the worker"
             );
-            std::process::exit(EXIT_HUNG);
+            fovea_service::leave(EXIT_HUNG);
         }
     }
 }

@@ -136,8 +136,12 @@ pub async fn token(client: &Client, command: TokenCommand, output: &Output) -> R
             ));
             if revoked.role == Role::Worker.as_str() && revoked.used > 0 {
                 output.remark(format!(
-                    "{} joined with it and stay; `fovea worker deny NAME` shuts one out.",
-                    count(revoked.used, "worker has", "workers have")
+                    "{} the cluster; `fovea worker deny NAME` shuts one out.",
+                    count(
+                        revoked.used,
+                        "worker that joined with it stays in",
+                        "workers that joined with it stay in"
+                    )
                 ));
             }
             Ok(())
@@ -170,11 +174,18 @@ async fn create(
         uses: uses.unwrap_or(0),
     };
     let (token, info) = client.create_token(new).await?;
-    output.record(&Record::Token {
+    let record = Record::Token {
         info: &info,
         token: Some(&token),
-    });
-    output.line(token);
+    };
+    // Nobody else knows it.
+    output.result(&record, &token).map_err(|error| {
+        let lost = format!(
+            "{error}. Nobody has token {id}: make it void with `fovea token revoke {id}`",
+            id = info.id
+        );
+        Error::io("standard output", std::io::Error::new(error.kind(), lost))
+    })?;
     output.remark(format!(
         "Token {} {}, until {}. It is shown this once; keep it in a file with mode 0600.",
         info.id,

@@ -92,7 +92,7 @@ pub async fn backup(
         bytes(file.bytes),
         file.sha256,
     ));
-    output.remark("checkpoints and datasets are not in it: back up their folders, too");
+    output.remark("checkpoints, datasets and weights are not in it: back up their folders, too");
     Ok(())
 }
 

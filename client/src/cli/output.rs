@@ -304,10 +304,26 @@ impl Output {
     /// Writes a line. When nobody reads any more (`fovea runs | head -1`), the program ends as one
     /// that wrote to a closed pipe does, unless it owns processes.
     fn print(&self, text: &str) {
-        let mut out = std::io::stdout().lock();
-        let written = writeln!(out, "{text}").and_then(|()| out.flush());
-        if written.is_err() && !self.outlives_reader {
-            std::process::exit(141);
+        match write_line(text) {
+            Err(error) if !self.outlives_reader => {
+                if error.kind() == std::io::ErrorKind::BrokenPipe {
+                    std::process::exit(141);
+                }
+                self.complain(&format!("standard output: {error}"));
+                std::process::exit(1);
+            }
+            Ok(()) | Err(_) => {}
+        }
+    }
+
+    /// A result that must not be lost: the record for scripts, or the line for people.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub fn result(&self, record: &Record<'_>, line: &str) -> std::io::Result<()> {
+        match self.json {
+            true => write_line(&serde_json::to_string(record)?),
+            false => write_line(line),
         }
     }
 
@@ -340,4 +356,8 @@ impl Output {
             .progress_chars("━╸─");
         ProgressBar::new(total).with_style(style)
     }
+}
+fn write_line(text: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}").and_then(|()| out.flush())
 }

@@ -82,13 +82,13 @@ impl Drop for Change {
     }
 }
 
-/// A request that its caller may not make.
-pub(super) fn denied(caller: &Caller, path: &str) {
+/// A request that its caller may not make, and why.
+pub(super) fn denied(caller: &Caller, path: &str, why: &str) {
     let (who, method) = (caller.to_string(), short(path));
     let peer = caller.address.map(|address| address.to_string());
     warn!(
         who,
-        peer, method, "audit.denied: {who} asked for {method}, which is not allowed"
+        peer, method, "audit.denied: {who} asked for {method}, which is not allowed: {why}"
     );
 }
 

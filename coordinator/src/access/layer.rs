@@ -75,7 +75,7 @@ where
             Err(status) => {
                 // Without an identity there is nobody to name, and anybody could fill the log.
                 if caller.identity.is_some() {
-                    denied(&caller, path);
+                    denied(&caller, path, status.message());
                 }
                 return Box::pin(async move { Ok(status.into_http()) });
             }

@@ -236,12 +236,17 @@ impl Registry {
         Ok(name)
     }
 
-    /// Shuts a worker out. Its sessions end by themselves.
+    /// Shuts a worker out. Its sessions end by themselves. One that is out already keeps its reason unless a new one is given.
     ///
     /// # Errors
     /// The journal cannot take it.
-    pub(crate) async fn deny(&self, denied: Denied) -> Result<(), ApiError> {
+    pub(crate) async fn deny(&self, mut denied: Denied) -> Result<(), ApiError> {
         let _turn = self.0.turn.lock().await;
+        if denied.reason.is_empty()
+            && let Some(before) = self.0.denied.borrow().get(&denied.name)
+        {
+            denied.reason.clone_from(&before.reason);
+        }
         let entry = json(&denied)?;
         let written = self.0.journal.put_access(DENIED, &denied.name, entry).await;
         written.map_err(not_written)?;

@@ -5,6 +5,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use fovea_security::utc;
 use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
@@ -120,15 +121,23 @@ pub fn restore(archive: &Path, root: &Path) -> Result<Restored, RestoreError> {
     let dir = DataDir::open(root)?;
     let target = dir.journal();
     let tls_folder = root.join(certificates::FOLDER);
+    let write = |path: &Path| {
+        let path = path.to_owned();
+        move |source| RestoreError::Write { path, source }
+    };
+    // What a restoration that was killed has written of these is no use to anybody.
+    if dir.is_half_restored() && tls_folder.symlink_metadata().is_ok() {
+        std::fs::remove_dir_all(&tls_folder).map_err(write(&tls_folder))?;
+    }
     for path in [target.clone(), target.with_extension("db-wal"), tls_folder] {
         if path.symlink_metadata().is_ok() {
             return Err(RestoreError::Occupied { path });
         }
     }
-    let write = |path: &Path| {
-        let path = path.to_owned();
-        move |source| RestoreError::Write { path, source }
-    };
+    let mark = dir.restoring();
+    let marked = File::create(&mark).and_then(|_| sync_folder(root));
+    marked.map_err(write(&mark))?;
+    let _mark = Mark(mark);
     let mut copy = tempfile::Builder::new()
         .prefix(TEMPORARY)
         .permissions(Permissions::from_mode(0o600))
@@ -163,6 +172,16 @@ pub fn restore(archive: &Path, root: &Path) -> Result<Restored, RestoreError> {
         })
         .collect();
     Ok(Restored { about, stores, tls })
+}
+
+/// Says that a restoration is under way; the file is gone when it has ended, well or not.
+struct Mark(PathBuf);
+
+impl Drop for Mark {
+    fn drop(&mut self) {
+        // One that is left beside a journal means nothing.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 fn open(archive: &Path) -> Result<File, RestoreError> {
@@ -319,6 +338,13 @@ impl Restored {
                 folder.display()
             ));
             lines.extend(certificates::settings(folder, &about.tls));
+        }
+        if !about.tls.is_empty() {
+            lines.push(format!(
+                "tokens that were revoked and workers that were denied since the backup was made, {}, are valid again: compare \
+                 `fovea token list` and `fovea worker denied` with what you know",
+                utc(about.created_at_ms)
+            ));
         }
         lines.push("start the coordinator: runs under way wait for workers and go on".into());
         lines

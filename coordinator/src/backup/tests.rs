@@ -1,5 +1,6 @@
 //! Archives, whole and damaged ones.
 
+use crate::data_dir::DataDir;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -80,6 +81,10 @@ async fn a_backup_becomes_the_journal_of_a_new_folder() {
         report.contains("restored the journal: 0 runs, 0 under way, 2 datasets"),
         "{report}"
     );
+    // Made one second after the beginning of the epoch.
+    let revived =
+        "workers that were denied since the backup was made, 1970-01-01 00:00 UTC, are valid again";
+    assert!(report.contains(revived), "{report}");
     assert!(
         report.contains("checkpoints: ") && report.contains("holds no store"),
         "{report}"
@@ -113,6 +118,30 @@ async fn a_backup_becomes_the_journal_of_a_new_folder() {
         assert_eq!(fs::read(folder.join(file)).unwrap(), b"precious");
         fs::remove_dir_all(folder).unwrap();
     }
+}
+
+/// One that was killed leaves its mark and a part of its files: no coordinator starts there, and the next one begins anew.
+#[tokio::test]
+async fn a_restoration_that_was_killed_is_done_again() {
+    let place = Place::new();
+    let archive = place.backup().await;
+    let folder = place.path("half");
+    fs::create_dir_all(folder.join("restored-tls")).unwrap();
+    fs::write(folder.join("restored-tls/ca.pem"), "half of it").unwrap();
+    fs::write(folder.join("tmp-backup-1"), "half of it").unwrap();
+    fs::write(folder.join("restoring"), "").unwrap();
+    let error = DataDir::open(&folder)
+        .unwrap()
+        .check_restored()
+        .unwrap_err();
+    assert!(error.to_string().contains("Restore it again"), "{error}");
+    place.restore(&archive, "half").unwrap();
+    assert_eq!(names(&folder), ["journal.db", "lock", "restored-tls"]);
+    assert_eq!(names(&folder.join("restored-tls")), ["ca.key", "ca.pem"]);
+    DataDir::open(&folder).unwrap().check_restored().unwrap();
+    // Nor is a mark left by one that is refused.
+    assert!(place.restore(b"no tar", "other").is_err());
+    assert_eq!(names(&place.path("other")), ["lock"]);
 }
 
 #[tokio::test]

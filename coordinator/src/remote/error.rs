@@ -71,6 +71,17 @@ pub enum RemoteError {
         /// What happened.
         problem: String,
     },
+    /// It cannot be reached at the first start, and nobody knows yet whose it is.
+    #[error(
+        "the object store {store} is away ({problem}). It was never used from this data folder, so that the first start needs \
+         it: correct what is named and start again, or start without the key store"
+    )]
+    Needed {
+        /// The store.
+        store: String,
+        /// What happened.
+        problem: String,
+    },
     /// It cannot be reached, or fails by itself.
     #[error(
         "the object store {store} is away ({problem}); it is tried again, and training goes on"
@@ -186,6 +197,7 @@ impl RemoteError {
             | Self::Denied { .. }
             | Self::Region { .. }
             | Self::Tls { .. }
+            | Self::Needed { .. }
             | Self::Away { .. }
             | Self::Full { .. }
             | Self::Foreign { .. }
@@ -209,7 +221,7 @@ impl RemoteError {
     pub(crate) fn may_have_claimed(&self) -> bool {
         matches!(
             self,
-            Self::Away { .. } | Self::Answer { .. } | Self::Local(_)
+            Self::Needed { .. } | Self::Away { .. } | Self::Answer { .. } | Self::Local(_)
         )
     }
 

@@ -81,7 +81,14 @@ pub(super) async fn open_at(
                 ))
             })?;
         }
-        Err(error) if error.forbids_start() || !state.claimed() => return Err(error.clone()),
+        Err(error) if error.forbids_start() => return Err(error.clone()),
+        Err(RemoteError::Away { store, problem }) if !state.claimed() => {
+            return Err(RemoteError::Needed {
+                store: store.clone(),
+                problem: problem.clone(),
+            });
+        }
+        Err(error) if !state.claimed() => return Err(error.clone()),
         Err(error) => warn!("remote.unavailable: {error}"),
     }
     Ok(Opened {

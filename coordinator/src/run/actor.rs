@@ -71,6 +71,7 @@ pub(crate) fn start(
         ledger: Ledger::new(ledger_head),
         assemblies: Assemblies::default(),
         storage_problem: None,
+        storage_needed: 0,
         data_problems: DataProblems::default(),
         inherited,
         waits: None,

@@ -169,6 +169,9 @@ impl Actor {
     /// Notes and logs that a checkpoint cannot be stored now.
     fn storage_trouble(&mut self, key: AssemblyKey, error: &StoreError) {
         let problem = format!("checkpoint {} cannot be stored: {error}", key.step);
+        if let StoreError::Full { needed, .. } = error {
+            self.storage_needed = *needed;
+        }
         if self.storage_problem.as_ref() != Some(&problem) {
             warn!(
                 run_id = %self.run.id,

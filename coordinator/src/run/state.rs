@@ -31,6 +31,8 @@ pub(super) struct Actor {
     pub assemblies: Assemblies,
     /// Why the newest checkpoint cannot be stored, while it cannot.
     pub storage_problem: Option<String>,
+    /// Bytes of the checkpoint that could not be stored.
+    pub storage_needed: u64,
     /// What is wrong with the dataset or the weights at the coordinator.
     pub(super) data_problems: DataProblems,
     /// The generation that was under way when this coordinator started.

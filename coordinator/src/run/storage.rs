@@ -74,7 +74,8 @@ impl Actor {
             return;
         }
         let (store, id) = (self.cx.store.clone(), self.run.id.clone());
-        let bytes = self.run.checkpoints.last().map_or(0, |c| c.bytes);
+        let last = self.run.checkpoints.last().map_or(0, |c| c.bytes);
+        let bytes = last.max(self.storage_needed);
         self.on_files(move || RunInput::CouldStore(store.could_store(&id, bytes)));
     }
 

@@ -61,6 +61,10 @@ impl Current {
         }
     }
 
+    pub(super) fn is_working(&self) -> bool {
+        matches!(self.stage, Stage::Working { .. })
+    }
+
     pub(super) fn is(&self, run_id: &str, generation: u64) -> bool {
         self.run_id == run_id && self.generation == generation
     }

@@ -67,7 +67,7 @@ impl<W: Work> Agent<W> {
                     worker, address, ..
                 } = &self.identity;
                 if welcome.protocol != fovea_proto::PROTOCOL {
-                    self.failure = Some(AgentError::Protocol {
+                    self.fail(AgentError::Protocol {
                         // Version 1 did not name itself.
                         coordinator: welcome.protocol.max(1),
                     });

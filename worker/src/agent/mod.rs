@@ -110,7 +110,7 @@ impl<W: Work> Agent<W> {
             Event::Link(LinkEvent::Refused(reason)) => {
                 error!("session.refused: another attempt would meet the same: {reason}");
                 self.close_session();
-                self.failure = Some(AgentError::Refused { reason });
+                self.fail(AgentError::Refused { reason });
             }
             Event::Room(Some(permit)) => {
                 if let Some(message) = self.next_message() {
@@ -166,6 +166,17 @@ impl<W: Work> Agent<W> {
         self.send(FromWorker::Leaving(pb::Leaving {}));
     }
 
+    /// Ends the worker with an error, once the device computes no more.
+    fn fail(&mut self, error: AgentError) {
+        self.failure = Some(error);
+        self.next = None;
+        self.preparing = None;
+        if let Some(current) = &self.current {
+            current.control.abort();
+            self.give_up_at = Some(Instant::now() + ABORTING);
+        }
+    }
+
     /// Whether the device's events are taken. Not while the reports are full, so that training pauses; always when the
     /// generation is to end, because the device's thread must not block then.
     fn takes_events(&self) -> bool {
@@ -193,7 +204,8 @@ impl<W: Work> Agent<W> {
     /// A worker that leaves ends when it has nothing to do and nothing to send.
     fn is_done(&self) -> bool {
         if self.failure.is_some() {
-            return true;
+            // The device must not compute when the process ends.
+            return !matches!(&self.current, Some(current) if current.is_working());
         }
         let silent = |s: &Session| !s.has_queued() && !self.reports.is_due();
         self.leaving
@@ -204,7 +216,9 @@ impl<W: Work> Agent<W> {
 
     /// Limits how long a leaving worker waits for the coordinator's answer.
     fn update_deadline(&mut self) {
-        if !self.leaving || self.session.as_ref().is_some_and(Session::is_welcomed) {
+        if self.failure.is_some() {
+            // Set when it failed.
+        } else if !self.leaving || self.session.as_ref().is_some_and(Session::is_welcomed) {
             self.give_up_at = None;
         } else if self.give_up_at.is_none() {
             self.give_up_at = Some(Instant::now() + ALONE);

@@ -351,12 +351,33 @@ async fn a_refusal_for_good_ends_the_worker() {
         }
         bench.fails("absent").await;
         bench.refuses(sentence).await;
+        if let Some(begun) = begun {
+            // The process must not end while the device computes: its libraries' exit handlers would pull away what it uses.
+            let aborted = begun.handle.control.wait_aborted();
+            timeout(DEADLINE, aborted).await.expect("it goes on");
+            assert!(!bench.agent.is_finished());
+            begun.ends(interrupted());
+        }
         let error = bench.result().await.unwrap_err();
         let reason = sentence.to_owned();
         assert_eq!(error, AgentError::Refused { reason });
         assert!(error.to_string().contains(sentence), "{error}");
-        drop(begun);
     }
+}
+
+/// A device that hangs does not keep a refused worker.
+#[tokio::test(start_paused = true)]
+async fn a_refused_worker_whose_device_hangs_ends_without_it() {
+    let mut bench = Bench::new();
+    let talk = bench.open().await;
+    assign(&talk, assignment("r", 1)).await;
+    let begun = bench.begun().await;
+    bench.down(talk).await;
+    bench.refuses("denied").await;
+    let refused = Instant::now();
+    assert!(bench.result().await.is_err());
+    assert_eq!(refused.elapsed().as_secs(), ABORTING.as_secs());
+    drop(begun);
 }
 
 /// A device that takes 60 steps, as fast as their events are taken, and the newest of them. The reports of 16 are the

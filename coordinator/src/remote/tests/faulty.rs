@@ -85,6 +85,14 @@ impl Faulty {
         }
     }
 
+    /// The same, as the first start tells it.
+    pub fn needed() -> RemoteError {
+        RemoteError::Needed {
+            store: "memory".into(),
+            problem: "on purpose".into(),
+        }
+    }
+
     /// Does a request, unless it is to fail. Afterwards everything with a manifest must be whole.
     async fn ask<T>(
         &self,

@@ -244,7 +244,7 @@ async fn a_store_that_is_away_keeps_only_a_new_cluster_from_starting() {
     let (machine, store) = (Machine::new(), Faulty::new());
     store.every.store(1, Ordering::SeqCst);
     let error = machine.open(&store, "us").await.unwrap_err();
-    assert_eq!(error, Faulty::away());
+    assert_eq!(error, Faulty::needed());
     store.every.store(0, Ordering::SeqCst);
     let info = machine.checkpoint(10);
     machine.start(&store, vec![of(&info)]).await.kill().await;

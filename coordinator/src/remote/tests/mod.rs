@@ -98,7 +98,7 @@ impl Machine {
         let opened = loop {
             match self.open(store, "us").await {
                 Ok(opened) => break opened,
-                Err(error) => assert_eq!(error, Faulty::away()),
+                Err(error) => assert_eq!(error, Faulty::needed()),
             }
         };
         let closing = CancellationToken::new();

@@ -6,6 +6,8 @@
 //! beside the destination, so the destination is a complete dataset or absent. Temporary folders of
 //! killed processes are swept by the next call for the same destination ([`leftovers`]).
 
+mod copies;
+mod identify;
 mod leftovers;
 mod options;
 mod output;
@@ -41,9 +43,10 @@ pub fn prepare(
     progress: &dyn Progress,
 ) -> Result<PrepareReport, PrepareError> {
     let fraction_ppm = options.check()?;
-    let labels = labels::read(&options.labels, &options.label_options)?;
+    let mut labels = labels::read(&options.labels, &options.label_options)?;
     let folder = ImageFolder::list(&options.images_dir)
         .map_err(|source| io_error("list the images folder", &options.images_dir, source))?;
+    identify::identify(&mut labels.rows, &folder);
     let imposed = match &options.split_file {
         Some(path) => Some(split_file::read(path)?),
         None => None,
@@ -95,7 +98,8 @@ pub fn prepare(
             return Err(PrepareError::EmptySplit { split });
         }
     }
-    warnings.extend(spool.warnings(rows, &split_of));
+    warnings.extend(spool.without_circle(rows));
+    warnings.extend(copies_of(options, rows, &spool, &split_of)?);
     warnings.extend(patients.warning(rows, &good));
 
     let places = output.write_packs(options, &spool, &order)?;
@@ -112,6 +116,48 @@ pub fn prepare(
         excluded,
         warnings,
     })
+}
+
+/// Warnings about copies of a photograph; an error if some are on both sides and this is not allowed: a network has seen
+/// what it is evaluated on.
+fn copies_of(
+    options: &PrepareOptions,
+    rows: &[LabelRow],
+    spool: &Spool,
+    split_of: &[Option<Split>],
+) -> Result<Vec<Warning>, PrepareError> {
+    let warning = |copies: copies::Copies| {
+        let first = copies.rows[0];
+        let differ = |what: &dyn Fn(usize) -> bool| copies.rows.iter().any(|&row| what(row));
+        Warning::SamePixels {
+            exact: copies.exact,
+            across_patients: differ(&|row| rows[row].patient != rows[first].patient),
+            across_splits: differ(&|row| split_of[row] != split_of[first]),
+            images: (copies.rows.iter())
+                .map(|&row| (rows[row].image.clone(), rows[row].grade))
+                .collect(),
+        }
+    };
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(options.threads)
+        .build()?;
+    let copies = pool.install(|| copies::find(spool))?;
+    let warnings: Vec<Warning> = copies.into_iter().map(warning).collect();
+    let leaks = |w: &&Warning| {
+        matches!(
+            w,
+            Warning::SamePixels {
+                across_splits: true,
+                ..
+            }
+        )
+    };
+    let leaking: Vec<Warning> = warnings.iter().filter(leaks).cloned().collect();
+    if leaking.is_empty() || options.allow_duplicates {
+        Ok(warnings)
+    } else {
+        Err(PrepareError::Copies { copies: leaking })
+    }
 }
 
 /// The patients of the usable rows.

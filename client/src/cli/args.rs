@@ -185,6 +185,9 @@ pub struct Prepare {
     /// Leave out at most so many unusable images: a number, or a share such as 1%
     #[arg(long, value_name = "N|x%", default_value = "0")]
     pub max_bad: MaxBad,
+    /// Keep photographs that are on both sides of the split under different names
+    #[arg(long)]
+    pub allow_duplicates: bool,
     /// Threads [default: one per core]
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     pub threads: usize,

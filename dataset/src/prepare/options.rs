@@ -18,7 +18,8 @@ pub struct PrepareOptions {
     pub labels: PathBuf,
     /// Which of its columns to read.
     pub label_options: LabelOptions,
-    /// The folder with the photographs: `<image>.jpeg`, `.jpg`, `.png`, `.tif` or `.tiff`.
+    /// The folder with the photographs: `<image>.jpeg`, `.png`, `.dcm` ..., also in
+    /// sub-folders.
     pub images_dir: PathBuf,
     /// The folder to make.
     pub out: PathBuf,
@@ -40,6 +41,8 @@ pub struct PrepareOptions {
     pub threads: usize,
     /// Most bad rows and photographs that are left out; with more of them nothing is made.
     pub max_bad: MaxBad,
+    /// Whether copies of a photograph may be on both sides of the split. Without it they are an error.
+    pub allow_duplicates: bool,
     /// Whether an existing dataset at `out` is replaced. Anything else there is never touched.
     pub overwrite: bool,
 }
@@ -60,6 +63,7 @@ impl PrepareOptions {
             pack_records: 256,
             threads: 0,
             max_bad: MaxBad::Count(0),
+            allow_duplicates: false,
             overwrite: false,
         }
     }

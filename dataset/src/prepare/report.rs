@@ -58,8 +58,10 @@ pub enum Warning {
         /// Their images.
         images: Vec<String>,
     },
-    /// Images of different names with the very same pixels.
+    /// Images of different names that show one photograph.
     SamePixels {
+        /// Whether their pixels are the very same; else it was saved again, perhaps at another size.
+        exact: bool,
         /// The images, each with its grade.
         images: Vec<(String, u8)>,
         /// Whether they belong to different patients.
@@ -107,6 +109,7 @@ impl fmt::Display for Warning {
                 shortened(images, 20)
             ),
             Warning::SamePixels {
+                exact,
                 images,
                 across_patients,
                 across_splits,
@@ -115,7 +118,12 @@ impl fmt::Display for Warning {
                     .iter()
                     .map(|(image, grade)| format!("{image} (grade {grade})"))
                     .collect();
-                write!(f, "same pixels: {}", shortened(&list, 20))?;
+                let what = if *exact {
+                    "same pixels"
+                } else {
+                    "one photograph, saved again"
+                };
+                write!(f, "{what}: {}", shortened(&list, 20))?;
                 if images.iter().any(|(_, grade)| *grade != images[0].1) {
                     f.write_str("; their labels conflict")?;
                 }
@@ -207,6 +215,12 @@ pub enum PrepareError {
         /// One of the patient's validation images.
         validation: String,
     },
+    /// Copies of a photograph are on both sides of the split.
+    #[error("{}", copies_text(copies))]
+    Copies {
+        /// What is known of each.
+        copies: Vec<Warning>,
+    },
     /// One side would be empty.
     #[error(
         "the {split} split would be empty: too few patients, at least two of one grade are needed \
@@ -266,6 +280,21 @@ fn too_many(excluded: &[Excluded], total: usize, allowed: usize) -> String {
         text += &format!("\n  {one}");
     }
     if let more @ 1.. = excluded.len().saturating_sub(LISTED) {
+        text += &format!("\n  ... and {more} more");
+    }
+    text
+}
+
+fn copies_text(copies: &[Warning]) -> String {
+    let mut text = format!(
+        "{} would be trained on and evaluated with, under different names; remove the copies, or put all \
+         images of a patient under one patient:",
+        count::count(copies.len(), "photograph", "photographs")
+    );
+    for one in copies.iter().take(LISTED) {
+        text += &format!("\n  {one}");
+    }
+    if let more @ 1.. = copies.len().saturating_sub(LISTED) {
         text += &format!("\n  ... and {more} more");
     }
     text

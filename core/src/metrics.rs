@@ -1,5 +1,9 @@
 //! Metrics of an evaluation, computed from the scores of its samples.
 
+mod ranking;
+
+pub use ranking::{CurvePoint, Ranking};
+
 use serde::{Deserialize, Serialize};
 
 /// The model's output for one validation sample.
@@ -79,7 +83,7 @@ pub fn evaluate(scores: &[Score], classes: usize, positive_class: u32) -> Evalua
         positives,
         loss: loss / samples.max(1) as f64,
         accuracy: share(correct, samples).unwrap_or(0.0),
-        auc: auc(&mut ranked),
+        auc: Ranking::new(ranked.into_iter()).auc(|_| 1),
         sensitivity: share(hits_pos, positives),
         specificity: share(hits_neg, negatives),
         quadratic_kappa: quadratic_kappa(&confusion),
@@ -87,32 +91,9 @@ pub fn evaluate(scores: &[Score], classes: usize, positive_class: u32) -> Evalua
     }
 }
 
-/// Area under the ROC curve as the Mann–Whitney statistic: the probability that a positive sample scores above a negative
-/// one, ties counted half. Sorts `ranked`, pairs of (score, is positive).
-fn auc(ranked: &mut [(f64, bool)]) -> Option<f64> {
-    let positives = ranked.iter().filter(|r| r.1).count() as f64;
-    let negatives = ranked.len() as f64 - positives;
-    if positives == 0.0 || negatives == 0.0 {
-        return None;
-    }
-    ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let mut rank_sum = 0.0;
-    let mut i = 0;
-    while i < ranked.len() {
-        let mut j = i;
-        while j < ranked.len() && ranked[j].0 == ranked[i].0 {
-            j += 1;
-        }
-        // Equal scores get the mean of their ranks i+1 ..= j.
-        let mean = (i + 1 + j) as f64 / 2.0;
-        rank_sum += mean * ranked[i..j].iter().filter(|r| r.1).count() as f64;
-        i = j;
-    }
-    Some((rank_sum - positives * (positives + 1.0) / 2.0) / (positives * negatives))
-}
-
-/// Cohen's kappa with quadratic weights: 1 - sum(w O) / sum(w E), w = (i-j)^2.
-fn quadratic_kappa(confusion: &[Vec<u64>]) -> Option<f64> {
+/// Cohen's kappa with quadratic weights (Cohen, 1968): 1 - sum(w O) / sum(w E), w = (i-j)^2, of `confusion[label][prediction]`.
+/// None if only one class is in it.
+pub fn quadratic_kappa(confusion: &[Vec<u64>]) -> Option<f64> {
     let n = confusion.len();
     let total: u64 = confusion.iter().flatten().sum();
     let row = |i: usize| confusion[i].iter().sum::<u64>() as f64;

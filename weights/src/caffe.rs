@@ -1,22 +1,26 @@
 //! Caffe's binary `NetParameter` (.caffemodel), read layer by layer.
 //!
 //! Field numbers are those of BVLC/caffe `src/caffe/proto/caffe.proto`. Both generations of layers are
-//! read: V1 (`layers = 2`: name 4, blobs 6) and V2 (`layer = 100`: name 1, blobs 7); everything that is
-//! not a layer's name or blob is skipped. The blobs themselves are decoded by prost, which takes packed
-//! and unpacked runs and runs in several pieces.
+//! read: V1 (`layers = 2`: bottom 2, top 3, name 4, blobs 6) and V2 (`layer = 100`: name 1, type 2, bottom 3, top 4,
+//! blobs 7); other fields are skipped. The blobs themselves are decoded by prost, which takes packed and unpacked runs and runs
+//! in several pieces. NVIDIA's Caffe, which DIGITS uses, keeps a blob's numbers in `raw_data` (12) of the type
+//! `raw_data_type` (10: 0 double, 1 float, 2 half precision).
 
 use std::io::{Read, Seek, SeekFrom};
 
+use half::f16;
 use prost::Message;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 use super::error::{LayerProblem, Problem};
-use super::source::Blob;
+use super::source::{Blob, Head, Visit};
 
 /// The longest layer that is read. GoogLeNet's takes 8 MiB; others are read so that an error can say what is missing.
 const LONGEST_LAYER: u64 = 256 << 20;
 /// The most blobs that a layer may have; no layer of Caffe has more than five.
 const MOST_BLOBS: usize = 8;
+/// The most inputs or outputs of a layer; GoogLeNet's have four.
+const MOST_NAMES: usize = 256;
 /// The most bytes that a blob's shape may take: 32 dimensions are Caffe's limit.
 const LONGEST_SHAPE: usize = 512;
 
@@ -24,7 +28,7 @@ const LONGEST_SHAPE: usize = 512;
 pub(super) fn read<R: Read + Seek>(
     reader: &mut R,
     size: u64,
-    visit: &mut dyn FnMut(Blob) -> Result<(), LayerProblem>,
+    visit: &mut dyn Visit,
 ) -> Result<(), Problem> {
     let mut file = Wire {
         reader,
@@ -54,13 +58,24 @@ fn layer(
     bytes: &[u8],
     generation: Generation,
     number: usize,
-    visit: &mut dyn FnMut(Blob) -> Result<(), LayerProblem>,
+    visit: &mut dyn Visit,
 ) -> Result<String, Problem> {
-    let name = find_name(bytes, generation).unwrap_or_else(|| format!("number {number}, unnamed"));
-    let result = blobs(bytes, generation).and_then(|blobs| {
-        for (index, bytes) in blobs.into_iter().enumerate() {
+    let named = find_name(bytes, generation);
+    let name = named.unwrap_or_else(|| format!("number {number}, unnamed"));
+    let result = Parts::of(bytes, generation).and_then(|parts| {
+        let head = Head {
+            layer: &name,
+            kind: &parts.kind,
+            bottoms: &parts.bottoms,
+            tops: &parts.tops,
+            blobs: parts.blobs.len(),
+        };
+        if !visit.head(head)? {
+            return Ok(());
+        }
+        for (index, bytes) in parts.blobs.into_iter().enumerate() {
             let (shape, values) = blob(index, bytes)?;
-            visit(Blob {
+            visit.blob(Blob {
                 layer: &name,
                 index,
                 shape: &shape,
@@ -97,10 +112,11 @@ impl Generation {
         }
     }
 
-    fn blobs_field(self) -> u32 {
+    /// Fields of the kind (V1 has a number, not read), the inputs, the outputs and the blobs.
+    fn fields(self) -> (Option<u32>, u32, u32, u32) {
         match self {
-            Generation::V1 => 6,
-            Generation::V2 => 7,
+            Generation::V1 => (None, 2, 3, 6),
+            Generation::V2 => (Some(2), 3, 4, 7),
         }
     }
 }
@@ -118,19 +134,48 @@ fn find_name(bytes: &[u8], generation: Generation) -> Option<String> {
     name
 }
 
-/// The bytes of a layer's blobs.
-fn blobs(bytes: &[u8], generation: Generation) -> Result<Vec<&[u8]>, LayerProblem> {
-    let mut rest = bytes;
-    let mut blobs = Vec::new();
-    while let Some((field, wire_type, value)) = next_field(&mut rest)? {
-        if field == generation.blobs_field() && wire_type == WireType::LengthDelimited {
-            if blobs.len() == MOST_BLOBS {
-                return Err(LayerProblem::ExtraBlob { index: MOST_BLOBS });
+/// The parts of a layer but its name.
+#[derive(Default)]
+struct Parts<'a> {
+    kind: String,
+    bottoms: Vec<String>,
+    tops: Vec<String>,
+    blobs: Vec<&'a [u8]>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(bytes: &'a [u8], generation: Generation) -> Result<Self, LayerProblem> {
+        let (kind, bottoms, tops, blobs) = generation.fields();
+        let text =
+            |value: &[u8]| String::from_utf8_lossy(&value[..value.len().min(256)]).into_owned();
+        let mut parts = Self::default();
+        let mut rest = bytes;
+        while let Some((field, wire_type, value)) = next_field(&mut rest)? {
+            if wire_type != WireType::LengthDelimited {
+                continue;
             }
-            blobs.push(value);
+            if Some(field) == kind {
+                parts.kind = text(value);
+            } else if field == bottoms || field == tops {
+                let names = match field == bottoms {
+                    true => &mut parts.bottoms,
+                    false => &mut parts.tops,
+                };
+                if names.len() == MOST_NAMES {
+                    return Err(LayerProblem::Malformed {
+                        reason: format!("it has more than {MOST_NAMES} inputs or outputs"),
+                    });
+                }
+                names.push(text(value));
+            } else if field == blobs {
+                if parts.blobs.len() == MOST_BLOBS {
+                    return Err(LayerProblem::ExtraBlob { index: MOST_BLOBS });
+                }
+                parts.blobs.push(value);
+            }
         }
+        Ok(parts)
     }
-    Ok(blobs)
 }
 
 /// Number, wire type, and, of a length-delimited one, the value.
@@ -186,10 +231,12 @@ fn blob(index: usize, bytes: &[u8]) -> Result<(Vec<usize>, Vec<f32>), LayerProbl
     } else {
         blob.shape.unwrap_or_default().dim
     };
-    let values = if blob.double_data.is_empty() {
-        blob.data
-    } else {
+    let values = if !blob.double_data.is_empty() {
         blob.double_data.iter().map(|&value| value as f32).collect()
+    } else if let Some(raw) = &blob.raw_data {
+        raw_values(index, blob.raw_data_type.unwrap_or(0), raw)?
+    } else {
+        blob.data
     };
     let mut shape = Vec::with_capacity(dimensions.len());
     let mut product = Some(1usize);
@@ -210,6 +257,46 @@ fn blob(index: usize, bytes: &[u8]) -> Result<(Vec<usize>, Vec<f32>), LayerProbl
     Ok((shape, values))
 }
 
+/// The numbers of NVIDIA's Caffe.
+fn raw_values(index: usize, kind: i32, raw: &[u8]) -> Result<Vec<f32>, LayerProblem> {
+    let (values, left): (Vec<f32>, &[u8]) = match kind {
+        0 => {
+            let (eight, left) = raw.as_chunks::<8>();
+            (
+                eight
+                    .iter()
+                    .map(|&b| f64::from_le_bytes(b) as f32)
+                    .collect(),
+                left,
+            )
+        }
+        1 => {
+            let (four, left) = raw.as_chunks::<4>();
+            (four.iter().map(|&b| f32::from_le_bytes(b)).collect(), left)
+        }
+        2 => {
+            let (two, left) = raw.as_chunks::<2>();
+            (
+                two.iter()
+                    .map(|&b| f16::from_le_bytes(b).to_f32())
+                    .collect(),
+                left,
+            )
+        }
+        other => {
+            return Err(LayerProblem::OtherType {
+                dtype: format!("{other} of NVIDIA's Caffe"),
+            });
+        }
+    };
+    match left {
+        [] => Ok(values),
+        left => Err(LayerProblem::Malformed {
+            reason: format!("blob {index} ends {} bytes after a number", left.len()),
+        }),
+    }
+}
+
 #[derive(Clone, PartialEq, Message)]
 struct BlobProto {
     // The shape as Caffe wrote it before 2014: four dimensions, whatever the blob.
@@ -227,6 +314,10 @@ struct BlobProto {
     shape: Option<BlobShape>,
     #[prost(double, repeated, tag = "8")]
     double_data: Vec<f64>,
+    #[prost(int32, optional, tag = "10")]
+    raw_data_type: Option<i32>,
+    #[prost(bytes = "vec", optional, tag = "12")]
+    raw_data: Option<Vec<u8>>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -218,6 +218,153 @@ fn floats_packed_unpacked_and_in_pieces() {
     }
 }
 
+/// As NVIDIA's Caffe and DIGITS write a blob.
+fn raw(shape: &[i64], kind: i64, values: &[f32]) -> Bytes {
+    let bytes: Vec<u8> = match kind {
+        0 => values
+            .iter()
+            .flat_map(|&v| f64::from(v).to_le_bytes())
+            .collect(),
+        1 => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        _ => values
+            .iter()
+            .flat_map(|&v| half::f16::from_f32(v).to_le_bytes())
+            .collect(),
+    };
+    Bytes::default()
+        .shape(shape)
+        .int(10, kind)
+        .bytes(12, &bytes)
+}
+
+#[test]
+fn raw_numbers_of_every_type_are_read() {
+    for kind in [0, 1, 2] {
+        let conv = [raw(&[2, 3, 1, 1], kind, &CONV), raw(&[2], kind, &BIAS)];
+        let fc = [raw(&[2, 4], kind, &FC), raw(&[1, 1, 1, 2], kind, &BIAS)];
+        assert_all(&v2_net(&[v2("conv", &conv), v2("fc", &fc)]));
+        assert_all(&v1_net(&[v1("conv", &conv), v1("fc", &fc)]));
+    }
+    let of = |weight: Bytes| message(&v2_net(&[v2("conv", &[weight])]));
+    let error = of(raw(&[2, 3, 1, 1], 1, &CONV[..5]));
+    assert!(
+        error.contains("layer conv: its blob 0") && error.contains("holds 5 numbers"),
+        "{error}"
+    );
+    let error = of(Bytes::default().shape(&[1]).int(10, 1).bytes(12, &[0; 7]));
+    assert!(
+        error.contains("layer conv") && error.contains("ends 3 bytes after a number"),
+        "{error}"
+    );
+    let error = of(Bytes::default().shape(&[1]).int(10, 3).bytes(12, &[0; 4]));
+    assert!(
+        error.contains("layer conv: its numbers are of type 3"),
+        "{error}"
+    );
+}
+
+/// A layer of the second generation with what stands around it.
+fn between(name: &str, kind: &str, bottom: &str, top: &str, blobs: &[Bytes]) -> Bytes {
+    let layer = Bytes::default()
+        .bytes(1, name.as_bytes())
+        .bytes(2, kind.as_bytes())
+        .bytes(3, bottom.as_bytes())
+        .bytes(4, top.as_bytes());
+    blobs
+        .iter()
+        .fold(layer, |layer, blob| layer.bytes(7, &blob.0))
+}
+
+#[test]
+fn a_layer_that_changes_what_others_compute_is_refused() {
+    let one = || Bytes::default().shape(&[2]).packed(5, &BIAS);
+    let net = |middle: &[Bytes]| {
+        let mut layers = vec![between(
+            "conv",
+            "Convolution",
+            "data",
+            "conv",
+            &conv_blobs(),
+        )];
+        layers.extend(middle.iter().cloned());
+        layers.push(between("fc", "InnerProduct", "conv", "fc", &fc_blobs()));
+        layers
+    };
+    assert_all(&v2_net(&net(&[])));
+    // In place, passed on by layers without numbers.
+    let error = message(&v2_net(&net(&[
+        between("norm", "BatchNorm", "conv", "conv", &[one(), one(), one()]),
+        between("relu", "ReLU", "conv", "conv", &[]),
+    ])));
+    assert!(
+        error.contains("layer fc: its input depends on layer norm (BatchNorm), which BVLC GoogLeNet does not have"),
+        "{error}"
+    );
+    // On branches that no layer of the network reads.
+    assert_all(&v2_net(&net(&[
+        between("loss1/conv", "Convolution", "conv", "loss1/conv", &[one()]),
+        between("my/classifier", "InnerProduct", "conv", "my", &[one()]),
+        between("softmax", "Softmax", "my", "prob", &[]),
+    ])));
+    // Written anew before it is read.
+    assert_all(&v2_net(&net(&[
+        between("aside", "Convolution", "data", "conv", &[one()]),
+        between("pool", "Pooling", "data", "conv", &[]),
+    ])));
+    // The replaced classifier may depend on anything.
+    let mut layers = net(&[between("more", "InnerProduct", "conv", "conv", &[one()])]);
+    layers[2] = between("fc", "InnerProduct", "conv", "fc", &[one()]);
+    assert_eq!(
+        loaded(&v2_net(&layers), &["fc"]).unwrap().0.copied,
+        ["conv"]
+    );
+}
+
+#[test]
+fn a_layer_of_unknown_place_is_judged_by_its_kind_name_and_arrays() {
+    let one = || Bytes::default().shape(&[2]).packed(5, &BIAS);
+    let with = |layer: Bytes| v2_net(&[v2("conv", &conv_blobs()), layer, v2("fc", &fc_blobs())]);
+    let layer = |name: &str, kind: &str, blobs: &[Bytes]| {
+        let layer = Bytes::default()
+            .bytes(1, name.as_bytes())
+            .bytes(2, kind.as_bytes());
+        blobs
+            .iter()
+            .fold(layer, |layer, blob| layer.bytes(7, &blob.0))
+    };
+    for (name, kind, blobs) in [
+        ("conv/bn", "", 1),
+        ("conv_scale", "", 2),
+        ("x", "BatchNorm", 1),
+        ("x", "PReLU", 1),
+        ("x", "", 3),
+        ("inception/bn2/norm", "", 1),
+    ] {
+        let error = message(&with(layer(name, kind, &vec![one(); blobs])));
+        let expected = format!("layer {name}: BVLC GoogLeNet has no such layer");
+        assert!(error.contains(&expected), "{error}");
+    }
+    for (name, kind, blobs) in [
+        ("my_classifier", "InnerProduct", 2),
+        ("loss1/bn", "BatchNorm", 3),
+        ("conv/relu", "ReLU", 0),
+        ("convolution", "", 2),
+    ] {
+        assert_all(&with(layer(name, kind, &vec![one(); blobs])));
+    }
+}
+
+#[test]
+fn other_files_are_named_for_what_they_are() {
+    let error = message(b"\x89HDF\r\n\x1a\n\0\0\0\0");
+    assert!(
+        error.contains("is an HDF5 file") && error.contains("save it as .caffemodel"),
+        "{error}"
+    );
+    let error = message(b"name: \"GoogleNet\"\nlayer {");
+    assert!(error.contains("is a .prototxt"), "{error}");
+}
+
 #[test]
 fn unpacked_dimensions_are_read() {
     let dims = Bytes::default().int(1, 2).int(1, 3).int(1, 1).int(1, 1);
@@ -365,7 +512,6 @@ fn files_that_are_no_caffemodel_say_so() {
     for bytes in [
         &b""[..],
         b"\0\0\0\0",
-        b"name: \"GoogleNet\"\nlayer {",
         &[0xff; 64],
         b"\x0b\x0c",
         // A layer of 100 bytes without a name would begin here.
@@ -395,6 +541,20 @@ fn files_that_are_no_caffemodel_say_so() {
     assert!(error.unwrap_err().to_string().contains("no/such/file"));
 }
 
+/// Counts all numbers.
+struct Count(usize);
+
+impl Visit for Count {
+    fn head(&mut self, _: Head) -> Result<bool, LayerProblem> {
+        Ok(true)
+    }
+
+    fn blob(&mut self, blob: Blob) -> Result<(), LayerProblem> {
+        self.0 += blob.values.len();
+        Ok(())
+    }
+}
+
 /// Every prefix of a good file, and thousands of mutations of it: an error or a result, never a panic.
 #[test]
 fn damage_never_panics() {
@@ -420,12 +580,12 @@ fn damage_never_panics() {
                 _ => bytes.insert(at, [0xff, 0x80, 0x00, 0x7f][random(4)]),
             }
         }
-        let mut total = 0;
-        let _ = open(file(&bytes).path()).unwrap().read(&mut |blob| {
-            total += blob.values.len();
-            Ok(())
-        });
-        assert!(total <= bytes.len(), "more numbers than the file has bytes");
+        let mut count = Count(0);
+        let _ = open(file(&bytes).path()).unwrap().read(&mut count);
+        assert!(
+            count.0 <= bytes.len(),
+            "more numbers than the file has bytes"
+        );
     }
 }
 

@@ -6,6 +6,7 @@ use fovea_core::googlenet::{HEAD, ParamKind, param_specs};
 use serde::{Deserialize, Serialize};
 
 use super::error::WeightsError;
+use super::foreign::is_auxiliary;
 use super::load::load;
 use super::source::{Format, Source};
 
@@ -54,7 +55,7 @@ impl Why {
     fn of(layer: &str) -> Self {
         if layer == HEAD {
             Self::Replaced
-        } else if layer.starts_with("loss1/") || layer.starts_with("loss2/") {
+        } else if is_auxiliary(layer) {
             Self::Auxiliary
         } else {
             Self::Unknown
@@ -68,7 +69,7 @@ impl Why {
                 "of an auxiliary classifier: it only helps training from scratch, and gives no result"
             }
             Self::Replaced => {
-                "the classifier of other classes: each run trains a new one in its place"
+                "the classifier: each run trains a new one in its place, whatever its classes"
             }
             Self::Unknown => "not a layer of GoogLeNet: no layer of the network reads it",
         }

@@ -19,6 +19,14 @@ pub enum WeightsError {
         format: &'static str,
         reason: String,
     },
+    #[error("{file} is {kind}: {advice}")]
+    OtherKind {
+        file: String,
+        /// What it is.
+        kind: &'static str,
+        /// What to do.
+        advice: &'static str,
+    },
     #[error("{file} is damaged after layer {layer}: {reason}; get a whole copy of it")]
     Damaged {
         file: String,
@@ -87,8 +95,13 @@ pub enum LayerProblem {
     TooLong { declared: u64, limit: u64 },
     #[error("its bytes cannot be decoded ({reason}); the file is damaged")]
     Malformed { reason: String },
-    #[error("its numbers are of type {dtype}; F32, F16 and BF16 are read")]
+    #[error("its numbers are of type {dtype}; F64, F32, F16 and BF16 are read")]
     OtherType { dtype: String },
+    #[error(
+        "{reason}; the weights were trained for another function than BVLC GoogLeNet's, and would give wrong results in \
+         it: use weights of a network without that layer"
+    )]
+    OtherNetwork { reason: String },
 }
 
 /// A problem before the name of the file is put to it.

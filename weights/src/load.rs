@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use fovea_core::googlenet::{ParamKind, ParamSpec};
 
 use super::error::{LayerProblem, WeightsError};
-use super::source::{Format, Source};
+use super::foreign::Foreign;
+use super::source::{Blob, Format, Head, Source, Visit};
 
 /// What [`load`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,38 +38,20 @@ pub fn load(
             wanted.entry(&spec.layer).or_default()[blob_of(spec.kind)] = Some(spec);
         }
     }
-    let mut copied = HashSet::new();
-    let mut ignored = Vec::new();
-    let format = source.read(&mut |blob| {
-        let Some(of_layer) = wanted.get(blob.layer) else {
-            if ignored.last().is_none_or(|last| last != blob.layer) {
-                ignored.push(blob.layer.to_string());
-            }
-            return Ok(());
-        };
-        let Some(spec) = of_layer.get(blob.index).copied().flatten() else {
-            return Err(LayerProblem::ExtraBlob { index: blob.index });
-        };
-        if !same_shape(blob.shape, &spec.shape) {
-            return Err(LayerProblem::OtherShape {
-                kind: spec.kind.suffix(),
-                found: blob.shape.to_vec(),
-                wanted: spec.shape.clone(),
-            });
-        }
-        if !blob.values.iter().all(|value| value.is_finite()) {
-            return Err(LayerProblem::NotFinite {
-                kind: spec.kind.suffix(),
-            });
-        }
-        if !copied.insert(spec.name.as_str()) {
-            return Err(LayerProblem::Repeated {
-                kind: spec.kind.suffix(),
-            });
-        }
-        set(spec, blob.values);
-        Ok(())
-    })?;
+    let mut copying = Copying {
+        foreign: Foreign::new(wanted.keys().copied(), replaced),
+        wanted,
+        copied: HashSet::new(),
+        ignored: Vec::new(),
+        set,
+    };
+    let format = source.read(&mut copying)?;
+    let Copying {
+        wanted,
+        copied,
+        ignored,
+        ..
+    } = copying;
     let needed = || {
         let of_file = |spec: &&ParamSpec| wanted.contains_key(spec.layer.as_str());
         specs.iter().filter(of_file)
@@ -90,6 +73,54 @@ pub fn load(
         copied: weights.map(|spec| spec.layer.clone()).collect(),
         ignored,
     })
+}
+
+struct Copying<'a> {
+    /// Weight and bias of each layer that is copied.
+    wanted: HashMap<&'a str, [Option<&'a ParamSpec>; 2]>,
+    foreign: Foreign<'a>,
+    /// Names of the parameters that were set.
+    copied: HashSet<&'a str>,
+    ignored: Vec<String>,
+    set: &'a mut dyn FnMut(&ParamSpec, &[f32]),
+}
+
+impl Visit for Copying<'_> {
+    fn head(&mut self, head: Head) -> Result<bool, LayerProblem> {
+        self.foreign.follow(&head)?;
+        let wanted = self.wanted.contains_key(head.layer);
+        if !wanted && head.blobs > 0 && self.ignored.last().is_none_or(|l| l != head.layer) {
+            self.ignored.push(head.layer.to_owned());
+        }
+        Ok(wanted)
+    }
+
+    fn blob(&mut self, blob: Blob) -> Result<(), LayerProblem> {
+        let of_layer = self.wanted.get(blob.layer);
+        let Some(spec) = of_layer.and_then(|of_layer| of_layer.get(blob.index).copied().flatten())
+        else {
+            return Err(LayerProblem::ExtraBlob { index: blob.index });
+        };
+        if !same_shape(blob.shape, &spec.shape) {
+            return Err(LayerProblem::OtherShape {
+                kind: spec.kind.suffix(),
+                found: blob.shape.to_vec(),
+                wanted: spec.shape.clone(),
+            });
+        }
+        if !blob.values.iter().all(|value| value.is_finite()) {
+            return Err(LayerProblem::NotFinite {
+                kind: spec.kind.suffix(),
+            });
+        }
+        if !self.copied.insert(spec.name.as_str()) {
+            return Err(LayerProblem::Repeated {
+                kind: spec.kind.suffix(),
+            });
+        }
+        (self.set)(spec, blob.values);
+        Ok(())
+    }
 }
 
 fn blob_of(kind: ParamKind) -> usize {

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::error::{LayerProblem, WeightsError};
-use super::{caffe, tensors};
+use super::{caffe, recognise, tensors};
 
 /// The largest file that a coordinator takes, in bytes. BVLC's GoogLeNet has 51 MiB with its auxiliary classifiers.
 pub const MOST_BYTES: u64 = 256 << 20;
@@ -38,6 +38,36 @@ impl Format {
             Self::Safetensors => "safetensors",
         }
     }
+}
+
+/// What a file says of a layer, before its numbers.
+#[derive(Debug, Clone, Copy)]
+pub struct Head<'a> {
+    /// Its name.
+    pub layer: &'a str,
+    /// What it computes, as Caffe calls it, such as `Convolution`, or the end of a tensor's name, such as `running_mean`;
+    /// empty if the file does not say.
+    pub kind: &'a str,
+    /// Names of its inputs and outputs; empty if the file does not say.
+    pub bottoms: &'a [String],
+    pub tops: &'a [String],
+    /// How many arrays of numbers it has.
+    pub blobs: usize,
+}
+
+/// What is done with the layers of a file.
+pub trait Visit {
+    /// A layer begins. The answer is whether its numbers are wanted; those of others are not decoded.
+    ///
+    /// # Errors
+    /// The file is refused because of this layer.
+    fn head(&mut self, head: Head) -> Result<bool, LayerProblem>;
+
+    /// One array of numbers of a wanted layer.
+    ///
+    /// # Errors
+    /// The file is refused because of this layer.
+    fn blob(&mut self, blob: Blob) -> Result<(), LayerProblem>;
 }
 
 /// One array of numbers in a file.
@@ -104,15 +134,11 @@ impl Source {
         &self.name
     }
 
-    /// Streams every array of numbers to `visit`, in the order of the file. The format is recognized by the first
-    /// bytes.
+    /// Streams the layers to `visit`, in the order of the file. The format is recognized by the first bytes.
     ///
     /// # Errors
     /// The file cannot be read, is of no known format, or `visit` refused a layer.
-    pub fn read(
-        &mut self,
-        visit: &mut dyn FnMut(Blob) -> Result<(), LayerProblem>,
-    ) -> Result<Format, WeightsError> {
+    pub fn read(&mut self, visit: &mut dyn Visit) -> Result<Format, WeightsError> {
         let in_file = |source| WeightsError::Io {
             file: self.name.clone(),
             source,
@@ -122,10 +148,17 @@ impl Source {
         reader.rewind().map_err(in_file)?;
         let mut start = Vec::new();
         (&mut reader)
-            .take(9)
+            .take(recognise::START)
             .read_to_end(&mut start)
             .map_err(in_file)?;
         reader.rewind().map_err(in_file)?;
+        if let Some((kind, advice)) = recognise::other_kind(&start) {
+            return Err(WeightsError::OtherKind {
+                file: self.name.clone(),
+                kind,
+                advice,
+            });
+        }
         let (format, result) = if start.get(8) == Some(&b'{') {
             let read = tensors::read(&mut reader, size, visit);
             (Format::Safetensors, read)

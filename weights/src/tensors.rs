@@ -1,15 +1,16 @@
-//! Safetensors, read tensor by tensor: `<layer>.weight` and `<layer>.bias` of F32, F16 or BF16.
+//! Safetensors, read tensor by tensor: `<layer>.weight` and `<layer>.bias` of F64, F32, F16 or BF16.
 //!
 //! Fovea's own checkpoints are such files, so a run may start from another run's checkpoint; the
-//! velocities in it have other names and are passed over.
+//! velocities in it have other names and are passed over, as is any other tensor, whatever its type.
 
 use std::io::{Read, Seek, SeekFrom};
 
+use half::f16;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use super::error::{LayerProblem, Problem};
-use super::source::Blob;
+use super::source::{Blob, Head, Visit};
 
 /// The longest table of contents that is read. GoogLeNet's takes 12 kB.
 const LONGEST_HEADER: u64 = 16 << 20;
@@ -18,7 +19,7 @@ const LONGEST_HEADER: u64 = 16 << 20;
 pub(super) fn read<R: Read + Seek>(
     reader: &mut R,
     size: u64,
-    visit: &mut dyn FnMut(Blob) -> Result<(), LayerProblem>,
+    visit: &mut dyn Visit,
 ) -> Result<(), Problem> {
     let mut length = [0; 8];
     reader.read_exact(&mut length)?;
@@ -38,10 +39,24 @@ pub(super) fn read<R: Read + Seek>(
     let mut bytes = Vec::new();
     let mut values = Vec::new();
     for (name, info) in tensors {
-        let Some((layer, index)) = layer_and_blob(&name) else {
-            continue;
+        let (layer, kind) = name.rsplit_once('.').unwrap_or((&name, ""));
+        let index = match kind {
+            "weight" => Some(0),
+            "bias" => Some(1),
+            _ => None,
         };
         let problem = |problem| Problem::Layer(layer.to_string(), problem);
+        let head = Head {
+            layer,
+            kind: if index.is_some() { "" } else { kind },
+            bottoms: &[],
+            tops: &[],
+            blobs: usize::from(index.is_some()),
+        };
+        let wanted = visit.head(head).map_err(problem)?;
+        let Some(index) = index.filter(|_| wanted) else {
+            continue;
+        };
         let (begin, end) = info.data_offsets;
         let (begin, end) = (begin as u64, end as u64);
         let left = (size - start).saturating_sub(begin);
@@ -55,27 +70,19 @@ pub(super) fn read<R: Read + Seek>(
         bytes.clear();
         reader.take(end - begin).read_to_end(&mut bytes)?;
         decode(index, info, &bytes, &mut values).map_err(problem)?;
-        visit(Blob {
+        let blob = Blob {
             layer,
             index,
             shape: &info.shape,
             values: &values,
-        })
-        .map_err(problem)?;
+        };
+        visit.blob(blob).map_err(problem)?;
     }
     Ok(())
 }
 
 fn not_safetensors(reason: String) -> Problem {
     Problem::Format(".safetensors file", reason)
-}
-
-fn layer_and_blob(name: &str) -> Option<(&str, usize)> {
-    match name.rsplit_once('.') {
-        Some((layer, "weight")) => Some((layer, 0)),
-        Some((layer, "bias")) => Some((layer, 1)),
-        _ => None,
-    }
 }
 
 fn decode(
@@ -86,6 +93,11 @@ fn decode(
 ) -> Result<(), LayerProblem> {
     values.clear();
     let width = match info.dtype {
+        Dtype::F64 => {
+            let eight = bytes.as_chunks::<8>().0;
+            values.extend(eight.iter().map(|&b| f64::from_le_bytes(b) as f32));
+            8
+        }
         Dtype::F32 => {
             let four = bytes.as_chunks::<4>().0;
             values.extend(four.iter().map(|&b| f32::from_le_bytes(b)));
@@ -93,7 +105,7 @@ fn decode(
         }
         Dtype::F16 => {
             let two = bytes.as_chunks::<2>().0;
-            values.extend(two.iter().map(|&b| from_half(u16::from_le_bytes(b))));
+            values.extend(two.iter().map(|&b| f16::from_le_bytes(b).to_f32()));
             2
         }
         Dtype::BF16 => {
@@ -118,17 +130,4 @@ fn decode(
         });
     }
     Ok(())
-}
-
-/// IEEE 754 binary16 to binary32, exactly.
-fn from_half(half: u16) -> f32 {
-    let sign = if half & 0x8000 == 0 { 1.0 } else { -1.0 };
-    let exponent = i32::from(half >> 10 & 0x1f);
-    let fraction = f32::from(half & 0x3ff);
-    match exponent {
-        0 => sign * fraction * 2f32.powi(-24),
-        31 if fraction == 0.0 => sign * f32::INFINITY,
-        31 => f32::NAN,
-        _ => sign * (1024.0 + fraction) * 2f32.powi(exponent - 25),
-    }
 }

@@ -48,10 +48,11 @@ fn loaded(file: &NamedTempFile) -> Result<Vec<Vec<f32>>, String> {
 }
 
 #[test]
-fn single_half_and_brain_floats() {
+fn double_single_half_and_brain_floats() {
     let expected = |i: usize| [0.0, 1.0, -2.5, 0.125][i % 4];
     type Encode = fn(f32) -> Vec<u8>;
-    let encodings: [(&str, usize, Encode); 3] = [
+    let encodings: [(&str, usize, Encode); 4] = [
+        ("F64", 8, |v| f64::from(v).to_le_bytes().to_vec()),
         ("F32", 4, |v| v.to_le_bytes().to_vec()),
         ("BF16", 2, |v| v.to_le_bytes()[2..].to_vec()),
         ("F16", 2, |v| {
@@ -93,21 +94,43 @@ fn halves_at_the_edges() {
 fn other_tensors_are_passed_over() {
     let header = head("F32", 4).replacen(
         '{',
-        r#"{"__metadata__":{"step":"7"},"optimizer/velocity/loss3/classifier.bias":
+        r#"{"other.weight":{"dtype":"I64","shape":[1],"data_offsets":[8216,8224]},
+        "mine.bias":{"dtype":"F8_E4M3","shape":[8],"data_offsets":[8224,8232]},
+        "__metadata__":{"step":"7"},"optimizer/velocity/loss3/classifier.bias":
         {"dtype":"F32","shape":[2],"data_offsets":[8200,8208]},"step":
         {"dtype":"I64","shape":[],"data_offsets":[8208,8216]},"#,
         1,
     );
-    let set = loaded(&file(&header, &[0; 8216])).unwrap();
+    let set = loaded(&file(&header, &[0; 8232])).unwrap();
     assert_eq!(set.len(), 2);
+}
+
+#[test]
+fn tensors_of_normalisation_are_refused() {
+    for name in [
+        "features.bn.running_var",
+        "loss3/classifier.norm.weight",
+        "x.gamma",
+    ] {
+        let header = head("F32", 4).replacen(
+            '{',
+            &format!(r#"{{"{name}":{{"dtype":"F32","shape":[2],"data_offsets":[8200,8208]}},"#),
+            1,
+        );
+        let error = loaded(&file(&header, &[0; 8208])).unwrap_err();
+        assert!(
+            error.contains("BVLC GoogLeNet has no such layer"),
+            "{error}"
+        );
+    }
 }
 
 #[test]
 fn damage_is_named() {
     let cases = [
         (
-            file(&head("F64", 8), &[0; 16400]),
-            "layer loss3/classifier: its numbers are of type F64",
+            file(&head("I32", 4), &[0; 8200]),
+            "layer loss3/classifier: its numbers are of type I32",
         ),
         (
             file(&head("F32", 4), &[0; 8000]),

@@ -1,0 +1,170 @@
+//! A model's outputs on labelled photographs.
+
+use std::collections::BTreeMap;
+
+use fovea_core::metrics::Ranking;
+
+use crate::calibration::bin_of;
+use crate::error::SamplesError;
+
+/// Which eye of a patient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Eye {
+    Left,
+    Right,
+}
+
+/// One photograph.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// Whose it is; equal names are one patient.
+    pub patient: String,
+    /// Which eye, if that is known.
+    pub eye: Option<Eye>,
+    /// The grade that people gave, 0 to 4.
+    pub grade: u8,
+    /// Class index of the grade.
+    pub label: usize,
+    /// The model's probability of each class.
+    pub probabilities: Vec<f32>,
+}
+
+/// Samples that can be evaluated.
+#[derive(Debug, Clone)]
+pub struct Samples {
+    pub(crate) classes: usize,
+    pub(crate) positive_class: usize,
+    pub(crate) patients: usize,
+    pub(crate) all: Vec<Scored>,
+    /// By the probability of being positive.
+    pub(crate) ranking: Ranking,
+}
+
+/// What is computed once of a sample.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scored {
+    /// From 0, in the order of the patients' names.
+    pub patient: usize,
+    pub eye: Option<Eye>,
+    pub grade: u8,
+    pub label: usize,
+    pub positive: bool,
+    /// The most probable class, of equal ones the first.
+    pub predicted: usize,
+    /// P(positive), 0 to 1.
+    pub p: f64,
+    /// Of the reliability diagram.
+    pub bin: usize,
+}
+
+/// How far probabilities may be from adding up to 1: they are rounded to float32, at worst to bfloat16's steps before.
+const ROUNDING: f64 = 1e-3;
+
+impl Samples {
+    /// Takes the outputs of a model with `classes` classes, of which those from `positive_class` on are positive.
+    ///
+    /// # Errors
+    /// Names the first sample that cannot be used.
+    pub fn new(
+        samples: &[Sample],
+        classes: usize,
+        positive_class: usize,
+    ) -> Result<Self, SamplesError> {
+        if classes < 2 {
+            return Err(SamplesError::Classes { classes });
+        }
+        if positive_class == 0 || positive_class >= classes {
+            return Err(SamplesError::Positive {
+                positive_class,
+                classes,
+            });
+        }
+        if samples.is_empty() {
+            return Err(SamplesError::Empty);
+        }
+        let mut patients: BTreeMap<&str, usize> =
+            samples.iter().map(|s| (s.patient.as_str(), 0)).collect();
+        for (number, patient) in patients.values_mut().enumerate() {
+            *patient = number;
+        }
+        let scored = samples.iter().enumerate().map(|(number, sample)| {
+            check(number, sample, classes)?;
+            let positive_part = &sample.probabilities[positive_class..];
+            let p: f64 = positive_part.iter().map(|&p| f64::from(p)).sum();
+            let p = p.clamp(0.0, 1.0);
+            Ok(Scored {
+                patient: patients[sample.patient.as_str()],
+                eye: sample.eye,
+                grade: sample.grade,
+                label: sample.label,
+                positive: sample.label >= positive_class,
+                predicted: most_probable(&sample.probabilities),
+                p,
+                bin: bin_of(p),
+            })
+        });
+        let all = scored.collect::<Result<Vec<_>, _>>()?;
+        Ok(Self::of(all, classes, positive_class, patients.len()))
+    }
+
+    pub(crate) fn of(
+        all: Vec<Scored>,
+        classes: usize,
+        positive_class: usize,
+        patients: usize,
+    ) -> Self {
+        Self {
+            classes,
+            positive_class,
+            patients,
+            ranking: Ranking::new(all.iter().map(|s| (s.p, s.positive))),
+            all,
+        }
+    }
+
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Never: samples without any are refused.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+}
+
+fn check(number: usize, sample: &Sample, classes: usize) -> Result<(), SamplesError> {
+    if sample.label >= classes {
+        return Err(SamplesError::Label {
+            sample: number,
+            label: sample.label,
+            classes,
+        });
+    }
+    if sample.probabilities.len() != classes {
+        return Err(SamplesError::Count {
+            sample: number,
+            found: sample.probabilities.len(),
+            classes,
+        });
+    }
+    let sum: f64 = sample.probabilities.iter().map(|&p| f64::from(p)).sum();
+    let each = sample.probabilities.iter().all(|p| (0.0..=1.0).contains(p));
+    if !each || (sum - 1.0).abs() > ROUNDING {
+        return Err(SamplesError::Probabilities {
+            sample: number,
+            probabilities: sample.probabilities.clone(),
+        });
+    }
+    Ok(())
+}
+
+fn most_probable(probabilities: &[f32]) -> usize {
+    let mut best = 0;
+    for (class, p) in probabilities.iter().enumerate() {
+        if *p > probabilities[best] {
+            best = class;
+        }
+    }
+    best
+}

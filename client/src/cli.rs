@@ -18,6 +18,7 @@ mod help;
 mod local;
 mod narrate;
 mod output;
+mod pace;
 mod prepare;
 mod remove;
 mod runs;

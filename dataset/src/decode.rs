@@ -1,5 +1,6 @@
 //! Photographs from files: decoding them in bounded memory, at the size that is needed.
 
+mod dicom;
 mod error;
 mod jpeg;
 mod raster;
@@ -15,12 +16,13 @@ use image::metadata::Orientation;
 
 use jpeg::Jpeg;
 
+pub(crate) use dicom::{Identity, identity};
 pub use error::DecodeError;
 pub use scan::Implausible;
 
 /// Decodes the photograph at `path` to 8-bit RGB, whole and upright.
 ///
-/// The format (JPEG, PNG, TIFF, BMP or WebP) is recognized by content. A damaged or incomplete file is an error
+/// The format (JPEG, PNG, TIFF, BMP, WebP or DICOM) is recognized by content. A damaged or incomplete file is an error
 /// even where a decoder would fill the rest with grey: half a retina must not be used as a whole one. The Exif
 /// orientation is applied, so that left is left for the network as it was for whoever graded the photograph.
 pub fn decode(path: &Path) -> Result<RgbImage, DecodeError> {
@@ -38,9 +40,15 @@ const MAX_DECODED_BYTES: u64 = 1 << 30;
 
 /// The content of a photograph's file, of a JPEG also checked for damage.
 #[derive(Debug)]
-pub struct Encoded {
-    bytes: Vec<u8>,
-    jpeg: Option<Jpeg>,
+pub struct Encoded(Content);
+
+#[derive(Debug)]
+enum Content {
+    Jpeg(Jpeg, Vec<u8>),
+    /// A file that the image crate decodes.
+    Raster(Vec<u8>),
+    /// Pixels of a DICOM file.
+    Pixels(RgbImage),
 }
 
 /// A decoded photograph.
@@ -72,15 +80,23 @@ impl Encoded {
         if bytes.is_empty() {
             return Err(DecodeError::Empty);
         }
-        let jpeg = Jpeg::is(&bytes).then(|| Jpeg::read(&mut bytes));
-        let jpeg = jpeg.transpose()?;
-        Ok(Self { bytes, jpeg })
+        if dicom::is(&bytes) {
+            match dicom::picture(&bytes)? {
+                dicom::Picture::Pixels(pixels) => return Ok(Self(Content::Pixels(pixels))),
+                dicom::Picture::Jpeg(jpeg) => bytes = jpeg,
+            }
+        }
+        Ok(Self(if Jpeg::is(&bytes) {
+            Content::Jpeg(Jpeg::read(&mut bytes)?, bytes)
+        } else {
+            Content::Raster(bytes)
+        }))
     }
 
     /// The largest reduction (8, 4, 2 or 1) that leaves at least `least` pixels of the photograph's shorter side. It is 1
     /// for formats that are only decoded whole.
     pub fn reduction(&self, least: u32) -> u32 {
-        let Some(jpeg) = self.jpeg else {
+        let Content::Jpeg(jpeg, _) = &self.0 else {
             return 1;
         };
         let shorter = jpeg.width.min(jpeg.height);
@@ -90,16 +106,15 @@ impl Encoded {
 
     /// Decodes the photograph, with each side divided by `reduction` (1, 2, 4 or 8) if its format allows.
     pub fn decode(&self, reduction: u32) -> Result<Photograph, DecodeError> {
-        let (pixels, reduction, orientation) = match self.jpeg {
-            Some(jpeg) => (
-                jpeg.decode(&self.bytes, reduction)?,
-                reduction,
-                jpeg.orientation,
-            ),
-            None => {
-                let (pixels, orientation) = raster::decode(&self.bytes)?;
+        let (pixels, reduction, orientation) = match &self.0 {
+            Content::Jpeg(jpeg, bytes) => {
+                (jpeg.decode(bytes, reduction)?, reduction, jpeg.orientation)
+            }
+            Content::Raster(bytes) => {
+                let (pixels, orientation) = raster::decode(bytes)?;
                 (pixels, 1, orientation)
             }
+            Content::Pixels(pixels) => (pixels.clone(), 1, Orientation::NoTransforms),
         };
         Ok(Photograph {
             pixels,

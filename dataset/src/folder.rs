@@ -6,14 +6,14 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use unicode_normalization::UnicodeNormalization;
+use crate::names::{READ_ENDINGS, composed, is_read_ending, key};
 
 /// Why there is no photograph of a name in the images folder.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FindError {
     /// There is no such file.
     #[error(
-        "missing: there is no {name}.{{{}}} in the images folder or below it", ENDINGS.join(",")
+        "missing: there is no {name}.{{{}}} in the images folder or below it", READ_ENDINGS.join(",")
     )]
     Missing {
         /// The image.
@@ -22,7 +22,7 @@ pub(crate) enum FindError {
     /// There is a file of that name that is no photograph by its ending.
     #[error(
         "not read: the images folder has {}, but only {} are read; convert it to PNG",
-        files.join(", "), ENDINGS.join(", ")
+        files.join(", "), READ_ENDINGS.join(", ")
     )]
     OtherFormat {
         /// Its files.
@@ -34,16 +34,6 @@ pub(crate) enum FindError {
         /// The files.
         files: Vec<String>,
     },
-}
-
-/// File endings of photographs.
-const ENDINGS: [&str; 11] = [
-    "jpeg", "jpg", "jpe", "jfif", "png", "tif", "tiff", "bmp", "webp", "dcm", "dicom",
-];
-
-/// Whether `ending` (without the dot) is one of a photograph, in any case.
-pub(crate) fn is_image_ending(ending: &str) -> bool {
-    ENDINGS.iter().any(|e| ending.eq_ignore_ascii_case(e))
 }
 
 /// The photographs of a folder, by name.
@@ -105,7 +95,7 @@ impl ImageFolder {
                     continue;
                 }
                 let (stem, kind) = match name.rsplit_once('.') {
-                    Some((stem, ending)) if is_image_ending(ending) => (stem, Kind::Photograph),
+                    Some((stem, ending)) if is_read_ending(ending) => (stem, Kind::Photograph),
                     // Dots are common in DICOM's identifiers: what follows the last one may be no ending.
                     Some((_, last)) if last.bytes().all(|b| b.is_ascii_digit()) => {
                         (name.as_str(), Kind::Bare)
@@ -113,9 +103,9 @@ impl ImageFolder {
                     Some((stem, _)) => (stem, Kind::Other),
                     None => (name.as_str(), Kind::Bare),
                 };
-                let stem = composed(stem);
+                let stem = composed(stem.trim());
                 files
-                    .entry(stem.to_lowercase())
+                    .entry(key(&stem))
                     .or_default()
                     .push(File { path, stem, kind });
             }
@@ -131,10 +121,10 @@ impl ImageFolder {
     }
 
     /// The file of the image `name`: an exact match if there is one, else one that differs in case. Names are
-    /// compared in Unicode's composed form.
+    /// compared in Unicode's composed form (NFC).
     pub(crate) fn find(&self, name: &str) -> Result<PathBuf, FindError> {
         let name = composed(name);
-        let all = self.files.get(&name.to_lowercase());
+        let all = self.files.get(&key(&name));
         let of = |kind: Kind| {
             let same = all.into_iter().flatten().filter(move |f| f.kind == kind);
             same.collect::<Vec<&File>>()
@@ -163,7 +153,7 @@ impl ImageFolder {
 
     /// How many photographs `used` does not name, and the first few of them.
     pub(crate) fn unused<'a>(&self, used: impl Iterator<Item = &'a str>) -> (usize, Vec<String>) {
-        let used: HashSet<String> = used.map(|name| composed(name).to_lowercase()).collect();
+        let used: HashSet<String> = used.map(key).collect();
         let mut unused: Vec<&String> = self
             .files
             .iter()
@@ -175,11 +165,6 @@ impl ImageFolder {
         unused.sort();
         (unused.len(), unused.into_iter().take(5).cloned().collect())
     }
-}
-
-/// A text in Unicode's composed form: macOS writes names in the decomposed one.
-fn composed(text: &str) -> String {
-    text.nfc().collect()
 }
 
 #[cfg(test)]

@@ -42,7 +42,8 @@ use rows::{Cells, Collector, PatientFindings};
 ///
 /// Rows that cannot be used do not fail the file: they are returned as [`Problem`]s, each naming
 /// its row, and the caller decides how many are too many. An error means that the
-/// file as a whole cannot be read, or that too few images tell their patient.
+/// file as a whole cannot be read. Whether enough images tell their patient is
+/// [`check_told`]'s question, because the photographs may tell more of them.
 pub fn read(path: &Path, options: &LabelOptions) -> Result<Labels, LabelsError> {
     let at = |source| LabelsError::Io {
         path: path.to_owned(),
@@ -359,7 +360,7 @@ fn finish(
             path: path.to_owned(),
         });
     }
-    check_patients(&labels, &findings, column, path, options)?;
+    check_patients(&findings, column, path, options)?;
     labels.remarks = remarks::of(&labels, &findings, encoding, options);
     Ok(labels)
 }
@@ -405,7 +406,6 @@ fn cells<'a>(row: &'a Row, columns: &Columns, table: &Table) -> Cells<'a> {
 }
 
 fn check_patients(
-    labels: &Labels,
     findings: &PatientFindings,
     column: Option<&str>,
     path: &Path,
@@ -433,13 +433,22 @@ fn check_patients(
             images: *images,
         });
     }
+    Ok(())
+}
+
+/// Refuses labels of which too many images do not tell their patient; remarks on a few.
+pub(crate) fn check_told(
+    labels: &mut Labels,
+    path: &Path,
+    options: &LabelOptions,
+) -> Result<(), LabelsError> {
     let untold = remarks::untold(labels);
     let too_many = untold * 100 > labels.rows.len() * MAX_UNTOLD_PERCENT;
     let patients = options.from.map(|importer| importer.recipe().patients);
     let allowed = options.each_image_a_patient || patients == Some(Patients::EachImage);
     if too_many && !allowed {
         return Err(LabelsError::Untold {
-            path,
+            path: path.to_owned(),
             untold,
             total: labels.rows.len(),
             examples: remarks::untold_examples(labels),
@@ -449,6 +458,7 @@ fn check_patients(
             },
         });
     }
+    remarks::remark_untold(labels, options);
     Ok(())
 }
 

@@ -21,6 +21,7 @@ mod folder;
 mod index;
 pub mod labels;
 pub mod leftovers;
+mod likeness;
 mod lines;
 mod manifest;
 mod names;

@@ -26,16 +26,23 @@ pub(crate) fn composed(text: &str) -> String {
     text.nfc().collect()
 }
 
-/// Endings that tables give to pictures, whether or not such pictures are read.
-const PICTURE_ENDINGS: [&str; 15] = [
-    "jpeg", "jpg", "jpe", "jfif", "png", "tif", "tiff", "bmp", "webp", "gif", "heic", "heif",
-    "avif", "dcm", "dicom",
+/// Endings of photographs that are read.
+pub(crate) const READ_ENDINGS: [&str; 11] = [
+    "jpeg", "jpg", "jpe", "jfif", "png", "tif", "tiff", "bmp", "webp", "dcm", "dicom",
 ];
 
+/// Endings of pictures that are not read.
+const OTHER_ENDINGS: [&str; 4] = ["gif", "heic", "heif", "avif"];
+
+/// Whether photographs with this ending (without the dot, in any case) are read.
+pub(crate) fn is_read_ending(ending: &str) -> bool {
+    READ_ENDINGS.iter().any(|e| ending.eq_ignore_ascii_case(e))
+}
+
+/// Whether tables and folders give this ending to pictures, whether or not such pictures are read.
 pub(crate) fn is_picture_ending(ending: &str) -> bool {
-    PICTURE_ENDINGS
-        .iter()
-        .any(|known| ending.eq_ignore_ascii_case(known))
+    let mut others = OTHER_ENDINGS.iter();
+    is_read_ending(ending) || others.any(|e| ending.eq_ignore_ascii_case(e))
 }
 
 #[cfg(test)]

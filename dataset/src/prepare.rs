@@ -6,6 +6,8 @@
 //! beside the destination, so the destination is a complete dataset or absent. Temporary folders of
 //! killed processes are swept by the next call for the same destination ([`leftovers`]).
 
+mod copies;
+mod identify;
 mod leftovers;
 mod options;
 mod output;
@@ -43,7 +45,7 @@ pub fn prepare(
     progress: &dyn Progress,
 ) -> Result<PrepareReport, PrepareError> {
     let fraction_ppm = options.check()?;
-    let labels = labels::read(&options.labels, &options.label_options)?;
+    let mut labels = labels::read(&options.labels, &options.label_options)?;
     let (output, swept) = Output::begin(&options.out, options.overwrite)?;
     let unpacked = match options.label_options.from {
         Some(Importer::Retinamnist) => {
@@ -56,6 +58,8 @@ pub fn prepare(
         .map_or(&*options.images_dir, Unpacked::path);
     let folder = ImageFolder::list(images_dir)
         .map_err(|source| io_error("list the images folder", images_dir, source))?;
+    identify::identify(&mut labels.rows, &folder);
+    labels::check_told(&mut labels, &options.labels, &options.label_options)?;
     let imposed = match (&options.split_file, &unpacked) {
         (Some(path), _) => Some(split_file::read(path)?),
         (None, Some(unpacked)) => Some(unpacked.split(&options.labels)?),
@@ -107,7 +111,8 @@ pub fn prepare(
             return Err(PrepareError::EmptySplit { split });
         }
     }
-    warnings.extend(spool.warnings(rows, &split_of));
+    warnings.extend(spool.without_circle(rows));
+    warnings.extend(copies::check(options, rows, &spool, &split_of)?);
     warnings.extend(one_class(&counts));
 
     let places = output.write_packs(options, &spool, &order)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use fovea_core::ids::DatasetName;
 use fovea_dataset::crop::CropMethod;
-use fovea_dataset::{Dataset, PrepareOptions, crop, decode, prepare};
+use fovea_dataset::{Dataset, Encoded, PrepareOptions, Square, crop, decode, prepare};
 
 #[cfg_attr(
     not(has_shared),
@@ -106,5 +106,75 @@ fn a_photograph_and_its_small_copy_give_the_same_circle() {
             let off = (a - b * scale).abs() / f64::from(large.side);
             assert!(off < 0.01, "{name}: {what} {a} against {b} x {scale}");
         }
+    }
+}
+
+#[cfg_attr(
+    not(has_shared),
+    ignore = "needs ../shared: real photographs and weights"
+)]
+#[test]
+fn a_real_photograph_reduced_while_it_is_decoded_gives_the_same_square() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/fundus_original");
+    for (size, reduction) in [(224, 4), (512, 2)] {
+        for entry in std::fs::read_dir(&data).expect("list").take(4) {
+            let path = entry.expect("entry").path();
+            let reduced = Square::read(&path, size).expect("square");
+            assert_eq!(reduced.reduction, reduction, "{}", path.display());
+            let whole = decode(&path).expect("decode");
+            let crop = crop::find(&whole).expect("fundus");
+            let crop = crop.within(whole.width(), whole.height());
+            let stored = f64::from(crop.side) / f64::from(size);
+            let factor = f64::from(reduction);
+            for (a, b) in [
+                (f64::from(reduced.crop.side), f64::from(crop.side)),
+                (reduced.crop.left as f64, crop.left as f64),
+                (reduced.crop.top as f64, crop.top as f64),
+            ] {
+                let off = (a * factor - b).abs() / stored;
+                assert!(
+                    off <= 1.0,
+                    "{}, {size}: {:?}, {crop:?}",
+                    path.display(),
+                    reduced.crop
+                );
+            }
+        }
+    }
+}
+
+/// Random bytes over real photographs: what is not noticed must be rare.
+#[cfg_attr(
+    not(has_shared),
+    ignore = "needs ../shared: real photographs and weights"
+)]
+#[test]
+fn overwritten_parts_of_real_photographs_are_noticed() {
+    use rand_chacha::rand_core::{RngCore, SeedableRng};
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/fundus512/images");
+    let mut paths: Vec<_> = std::fs::read_dir(data)
+        .expect("list")
+        .map(|entry| entry.expect("entry").path())
+        .collect();
+    paths.sort();
+    let mut random = rand_chacha::ChaCha8Rng::seed_from_u64(13);
+    for (length, most) in [(512, 3), (2000, 1)] {
+        let mut missed = 0;
+        for path in &paths[..60] {
+            let whole = std::fs::read(path).expect("read");
+            for _ in 0..4 {
+                // Behind the headers, before the end marker.
+                let room = (whole.len() - 800 - 2 - length) as u64;
+                let at = 800 + (random.next_u64() % room) as usize;
+                let mut damaged = whole.clone();
+                for byte in &mut damaged[at..at + length] {
+                    *byte = (random.next_u32() % 255) as u8;
+                }
+                let read = Encoded::from_bytes(damaged).and_then(|file| file.decode(1));
+                missed += usize::from(read.is_ok());
+            }
+        }
+        println!("{length} bytes: {missed} of 240 were not noticed");
+        assert!(missed <= most, "{missed} of 240 with {length} bytes");
     }
 }

@@ -212,6 +212,9 @@ pub struct Prepare {
     /// Do not count images without a label as bad; otherwise they are when more than 1 % have none
     #[arg(long)]
     pub allow_unlabelled: bool,
+    /// Keep photographs that are there several times, under names of different patients
+    #[arg(long)]
+    pub allow_duplicates: bool,
     /// Threads [default: one per core]
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     pub threads: usize,

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use fovea_core::ids::DatasetName;
 use fovea_dataset::labels::LabelOptions;
@@ -11,6 +12,7 @@ use indicatif::ProgressBar;
 
 use super::args::Prepare;
 use super::output::{Output, Record};
+use super::pace::{self, Pace};
 use super::table::Table;
 use crate::error::Error;
 use crate::local::Signals;
@@ -37,8 +39,13 @@ pub async fn run(command: Prepare, output: &Output) -> Result<(), Error> {
         signals.next().await;
         std::process::exit(i32::from(Error::Interrupted(String::new()).exit_code()));
     });
+    let lines =
+        (!output.interactive()).then(|| tokio::spawn(say_now_and_then(*output, bar.bar.clone())));
     let report = tokio::task::block_in_place(|| prepare(&options, &bar));
     listener.abort();
+    if let Some(lines) = lines {
+        lines.abort();
+    }
     bar.bar.finish_and_clear();
     let report = report.map_err(|e| match e {
         PrepareError::Cancelled => Error::Interrupted("nothing was written".into()),
@@ -52,6 +59,9 @@ pub async fn run(command: Prepare, output: &Output) -> Result<(), Error> {
                 ""
             }
         )),
+        PrepareError::Copies { .. } => {
+            Error::Dataset(format!("{e}\nTo keep them all, give --allow-duplicates"))
+        }
         PrepareError::Exists { .. } => Error::Dataset(format!("{e} (here: --overwrite)")),
         _ => Error::Dataset(e.to_string()),
     })?;
@@ -67,6 +77,18 @@ pub async fn run(command: Prepare, output: &Output) -> Result<(), Error> {
     });
     output.lines(describe(&report));
     Ok(())
+}
+
+/// Where no bar can be drawn, a long preparation must not look like one that hangs.
+async fn say_now_and_then(output: Output, bar: ProgressBar) {
+    let mut pace = Pace::new(Instant::now());
+    loop {
+        tokio::time::sleep(pace::INTERVAL).await;
+        let total = bar.length().unwrap_or(0);
+        if let Some(line) = pace.line(Instant::now(), bar.position(), total) {
+            output.remark(line);
+        }
+    }
 }
 
 fn options(command: Prepare) -> Result<PrepareOptions, Error> {
@@ -92,6 +114,7 @@ fn options(command: Prepare) -> Result<PrepareOptions, Error> {
         each_image_a_patient: command.each_image_a_patient,
     };
     options.overwrite = command.overwrite;
+    options.allow_duplicates = command.allow_duplicates;
     Ok(options)
 }
 
@@ -274,6 +297,7 @@ mod tests {
             each_image_a_patient: false,
             threads: 0,
             overwrite: false,
+            allow_duplicates: false,
         }
     }
 

@@ -35,6 +35,9 @@ pub enum DecodeError {
     /// A JPEG whose data no encoder writes.
     #[error("the JPEG is damaged: {0}")]
     Implausible(#[from] Implausible),
+    /// A DICOM file without a picture that can be used.
+    #[error("DICOM: {0}")]
+    Dicom(String),
     /// The decoder reported an error.
     #[error("cannot be decoded: {0}")]
     Image(#[from] image::ImageError),

@@ -26,10 +26,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(RgbImage, Orientation), DecodeErro
     };
     let decoded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode));
     let (picture, orientation) = decoded.map_err(|_| DecodeError::Malformed)??;
-    Ok((to_rgb(picture), orientation))
+    Ok((to_rgb(picture, None), orientation))
 }
 
-fn to_rgb(picture: DynamicImage) -> RgbImage {
+/// The same for pixels; `bits` is how many of 16 are used, if that is known.
+pub(super) fn to_rgb(picture: DynamicImage, bits: Option<u32>) -> RgbImage {
     match picture {
         DynamicImage::ImageRgb8(picture) => picture,
         DynamicImage::ImageLuma8(_) => picture.into_rgb8(),
@@ -44,12 +45,13 @@ fn to_rgb(picture: DynamicImage) -> RgbImage {
         deep => {
             let picture = deep.into_rgba16();
             let colours = picture.pixels().flat_map(|p| [p.0[0], p.0[1], p.0[2]]);
-            let shift = used_bits(colours.max().unwrap_or(0)) - 8;
+            let bits = bits.unwrap_or_else(|| used_bits(colours.max().unwrap_or(0)));
+            let shift = bits - 8;
             RgbImage::from_fn(picture.width(), picture.height(), |x, y| {
                 let [red, green, blue, alpha] = picture.get_pixel(x, y).0;
                 let on_black = |c: u16| {
                     let seen = (u32::from(c) * u32::from(alpha) + 32_767) / 65_535;
-                    (seen >> shift) as u8
+                    (seen >> shift).min(255) as u8
                 };
                 image::Rgb([red, green, blue].map(on_black))
             })
@@ -59,7 +61,7 @@ fn to_rgb(picture: DynamicImage) -> RgbImage {
 
 /// How many bits a camera used of 16, by the largest value: 8, 10, 12, 14 or 16. A sensor of 12 bits stored in 16 would
 /// otherwise be 16 times too dark.
-pub(super) fn used_bits(largest: u16) -> u32 {
+fn used_bits(largest: u16) -> u32 {
     let bits = 16 - largest.leading_zeros();
     bits.next_multiple_of(2).clamp(8, 16)
 }

@@ -72,14 +72,6 @@ pub(super) fn of(
 ) -> Vec<LabelRemark> {
     let mut remarks: Vec<LabelRemark> = Vec::new();
     remarks.extend(encoding.map(LabelRemark::Encoding));
-    let untold = untold(labels);
-    if untold > 0 {
-        remarks.push(LabelRemark::Untold {
-            untold,
-            total: labels.rows.len(),
-            examples: untold_examples(labels),
-        });
-    }
     if findings.filled > 0 {
         remarks.push(LabelRemark::Filled {
             images: findings.filled,
@@ -102,13 +94,28 @@ pub(super) fn of(
         Scale::Icdr => {}
     }
     if options.from == Some(Importer::Retinamnist) {
-        // That each image counts as a patient is no matter where the split is by parts.
-        remarks.retain(|remark| !matches!(remark, LabelRemark::Untold { .. }));
         let title = Importer::Retinamnist.recipe().title;
         remarks.push(LabelRemark::HeldOutPart { title });
     }
     remarks.extend(recipe.and_then(|recipe| unexpected(recipe, counts)));
     remarks
+}
+
+/// Adds a remark on the images that tell no patient.
+pub(super) fn remark_untold(labels: &mut Labels, options: &LabelOptions) {
+    let untold = untold(labels);
+    // Where the split is by parts it does not matter.
+    if untold == 0 || options.from == Some(Importer::Retinamnist) {
+        return;
+    }
+    let remark = LabelRemark::Untold {
+        untold,
+        total: labels.rows.len(),
+        examples: untold_examples(labels),
+    };
+    let is_encoding = |remark: &LabelRemark| matches!(remark, LabelRemark::Encoding(_));
+    let behind = labels.remarks.iter().take_while(|r| is_encoding(r)).count();
+    labels.remarks.insert(behind, remark);
 }
 
 /// How many images tell no patient.

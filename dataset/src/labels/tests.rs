@@ -7,7 +7,10 @@ fn labels(text: &str) -> Labels {
 }
 
 fn try_labels(text: &str, options: &LabelOptions) -> Result<Labels, LabelsError> {
-    parse(text.as_bytes(), Path::new("l.csv"), options, &Pairs::new())
+    let path = Path::new("l.csv");
+    let mut labels = parse(text.as_bytes(), path, options, &Pairs::new())?;
+    check_told(&mut labels, path, options)?;
+    Ok(labels)
 }
 
 fn refused(text: &str, options: &LabelOptions) -> String {

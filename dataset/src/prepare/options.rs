@@ -18,7 +18,8 @@ pub struct PrepareOptions {
     pub labels: PathBuf,
     /// How to read it.
     pub label_options: LabelOptions,
-    /// The folder with the photographs: `<image>.jpeg`, `.jpg`, `.png`, `.tif` or `.tiff`.
+    /// The folder with the photographs: `<image>.jpeg`, `.png`, `.dcm` ..., also in
+    /// sub-folders.
     pub images_dir: PathBuf,
     /// The folder to make.
     pub out: PathBuf,
@@ -43,6 +44,9 @@ pub struct PrepareOptions {
     /// Whether photographs without a label are no sign of lost rows. Otherwise they count as bad when
     /// they are more than 1 % of the rows.
     pub allow_unlabelled: bool,
+    /// Whether copies of a photograph may belong to different patients, who may be on both sides of the
+    /// split. Without it they are an error.
+    pub allow_duplicates: bool,
     /// Whether an existing dataset at `out` is replaced. Anything else there is never touched.
     pub overwrite: bool,
 }
@@ -64,6 +68,7 @@ impl PrepareOptions {
             threads: 0,
             max_bad: MaxBad::Count(0),
             allow_unlabelled: false,
+            allow_duplicates: false,
             overwrite: false,
         }
     }

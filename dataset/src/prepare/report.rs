@@ -63,8 +63,10 @@ pub enum Warning {
         /// Their images.
         images: Vec<String>,
     },
-    /// Images of different names with the very same pixels.
+    /// Images of different names that show one photograph.
     SamePixels {
+        /// Whether their pixels are the very same; else it was saved again, perhaps at another size.
+        exact: bool,
         /// The images, each with its grade.
         images: Vec<(String, u8)>,
         /// Whether they belong to different patients.
@@ -119,6 +121,7 @@ impl fmt::Display for Warning {
                 shortened(images, 20)
             ),
             Warning::SamePixels {
+                exact,
                 images,
                 across_patients,
                 across_splits,
@@ -127,7 +130,12 @@ impl fmt::Display for Warning {
                     .iter()
                     .map(|(image, grade)| format!("{image} (grade {grade})"))
                     .collect();
-                write!(f, "same pixels: {}", shortened(&list, 20))?;
+                let what = if *exact {
+                    "same pixels"
+                } else {
+                    "one photograph, saved again"
+                };
+                write!(f, "{what}: {}", shortened(&list, 20))?;
                 if images.iter().any(|(_, grade)| *grade != images[0].1) {
                     f.write_str("; their labels conflict")?;
                 }
@@ -235,6 +243,12 @@ pub enum PrepareError {
         /// One of the patient's validation images.
         validation: String,
     },
+    /// Copies of a photograph belong to different patients.
+    #[error("{}", copies_text(copies))]
+    Copies {
+        /// What is known of each.
+        copies: Vec<Warning>,
+    },
     /// One side would be empty.
     #[error(
         "the {split} split would be empty: too few patients, at least two of one grade are needed \
@@ -319,6 +333,25 @@ fn too_many(
         text += &format!("\n  {one}");
     }
     if let more @ 1.. = excluded.len().saturating_sub(LISTED) {
+        text += &format!("\n  ... and {more} more");
+    }
+    text
+}
+
+fn copies_text(copies: &[Warning]) -> String {
+    let mut text = format!(
+        "{} under names of different patients, so what is trained on could be evaluated with; remove the \
+         copies, or put all images of a patient under one patient:",
+        count::count(
+            copies.len(),
+            "photograph is there several times",
+            "photographs are there several times"
+        )
+    );
+    for one in copies.iter().take(LISTED) {
+        text += &format!("\n  {one}");
+    }
+    if let more @ 1.. = copies.len().saturating_sub(LISTED) {
         text += &format!("\n  ... and {more} more");
     }
     text

@@ -2,6 +2,7 @@
 
 mod damaged;
 mod places;
+mod pictures;
 mod refused;
 mod study;
 mod tables;

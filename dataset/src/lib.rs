@@ -26,6 +26,7 @@ mod lines;
 mod manifest;
 mod pack;
 pub mod prepare;
+mod quality;
 mod rotate;
 pub mod split;
 mod square;
@@ -46,6 +47,7 @@ pub use prepare::{
     Excluded, MaxBad, MaxBadError, PrepareError, PrepareOptions, PrepareReport, Progress, Warning,
     prepare,
 };
+pub use quality::{Flaw, Quality};
 pub use rotate::rotate90;
 pub use square::{Square, SquareError};
 

@@ -12,6 +12,7 @@ mod leftovers;
 mod options;
 mod output;
 mod report;
+mod sheet;
 mod split_file;
 mod spool;
 
@@ -104,6 +105,14 @@ pub fn prepare(
 
     let places = output.write_packs(options, &spool, &order)?;
     let manifest = output.write_files(options, rows, &places, counts, origin, &excluded)?;
+    output.write_quality(rows, &places, &spool)?;
+    let mut flaws = BTreeMap::new();
+    for flaw in spool
+        .usable()
+        .flat_map(|(_, record)| record.quality.flaws())
+    {
+        *flaws.entry(flaw).or_insert(0) += 1;
+    }
     // The spool is a file of the temporary folder: it must be gone before that is published.
     drop(spool);
     output.publish()?;
@@ -115,6 +124,7 @@ pub fn prepare(
         packs: manifest.packs.len(),
         excluded,
         warnings,
+        flaws,
     })
 }
 

@@ -13,6 +13,7 @@ use crate::decode::DecodeError;
 use crate::folder::{FindError, ImageFolder};
 use crate::labels::LabelRow;
 use crate::likeness::Print;
+use crate::quality::Quality;
 use crate::square::{Square, SquareError};
 
 use super::report::io_error;
@@ -58,6 +59,7 @@ pub(super) struct Record {
     pub method: CropMethod,
     /// To find copies.
     pub print: Print,
+    pub quality: Quality,
 }
 
 impl Spool {
@@ -160,6 +162,7 @@ fn record(folder: &ImageFolder, image: &str, size: u32) -> Result<(Vec<u8>, Reco
     let path = folder.find(image)?;
     let square = Square::read(&path, size)?;
     let print = Print::of(&square.pixels);
+    let quality = Quality::of(&square.pixels);
     let mut bytes = square.pixels.into_raw();
     for pixel in bytes.chunks_exact_mut(3) {
         pixel.swap(0, 2); // R, G, B to B, G, R
@@ -168,6 +171,7 @@ fn record(folder: &ImageFolder, image: &str, size: u32) -> Result<(Vec<u8>, Reco
         sha256: Sha256::digest(&bytes).into(),
         method: square.crop.method,
         print,
+        quality,
     };
     Ok((bytes, record))
 }

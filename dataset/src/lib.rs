@@ -28,6 +28,7 @@ mod names;
 mod pack;
 pub mod patient;
 pub mod prepare;
+mod quality;
 mod rotate;
 pub mod split;
 mod square;
@@ -49,6 +50,7 @@ pub use prepare::{
     Excluded, MaxBad, MaxBadError, PrepareError, PrepareOptions, PrepareReport, Progress, Warning,
     prepare,
 };
+pub use quality::{Flaw, Quality};
 pub use rotate::rotate90;
 pub use square::{Square, SquareError};
 

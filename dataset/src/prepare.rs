@@ -12,6 +12,7 @@ mod leftovers;
 mod options;
 mod output;
 mod report;
+mod sheet;
 mod split_file;
 mod spool;
 mod unpacked;
@@ -117,6 +118,8 @@ pub fn prepare(
 
     let places = output.write_packs(options, &spool, &order)?;
     let manifest = output.write_files(options, rows, &places, counts, origin, &excluded)?;
+    output.write_quality(rows, &places, &spool)?;
+    let flaws = spool.flaws();
     // Both are in the temporary folder: they must be gone before that is published.
     drop(spool);
     drop(unpacked);
@@ -129,6 +132,7 @@ pub fn prepare(
         packs: manifest.packs.len(),
         excluded,
         warnings,
+        flaws,
     })
 }
 

@@ -16,8 +16,9 @@ fn real_photographs_are_prepared_whole() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/fundus512");
     let dir = tempfile::tempdir().expect("folder");
     let options = PrepareOptions {
-        // Small, for speed: decoding and finding the circle is the same work.
-        image_size: 64,
+        // Small, for speed: decoding and finding the circle is the same work. From 96 px on copies are sought.
+        image_size: 96,
+        allow_duplicates: true,
         ..PrepareOptions::new(
             data.join("trainLabels.csv"),
             data.join("images"),
@@ -26,7 +27,14 @@ fn real_photographs_are_prepared_whole() {
         )
     };
     let report = prepare(&options, &()).expect("prepared");
-    assert_eq!((report.excluded, report.warnings), (vec![], vec![]));
+    assert_eq!(report.excluded, []);
+    // The public set has two photographs of one eye under two patients: the same vessels, in other light.
+    let warnings: Vec<String> = report.warnings.iter().map(ToString::to_string).collect();
+    let twice = "one photograph, saved again: Patient058_L (grade 0), Patient155_L (grade 0); labelled as different patients";
+    assert!(
+        matches!(warnings.as_slice(), [one] if one.starts_with(twice)),
+        "{warnings:?}"
+    );
     assert_eq!(report.patients.iter().sum::<usize>(), 238);
     let all: Vec<u64> = (0..5)
         .map(|g| report.counts.train[g] + report.counts.validation[g])
@@ -35,6 +43,11 @@ fn real_photographs_are_prepared_whole() {
 
     let dataset = Dataset::open(&options.out).expect("open");
     dataset.verify().expect("packs");
+    if let Some(folder) = std::env::var_os("FOVEA_SHOW") {
+        for name in ["contact-sheet.png", "quality.csv"] {
+            std::fs::copy(options.out.join(name), Path::new(&folder).join(name)).expect("copy");
+        }
+    }
     let patients = |samples: &[fovea_dataset::Sample]| -> BTreeSet<u32> {
         samples.iter().map(|sample| sample.patient).collect()
     };
@@ -47,24 +60,24 @@ fn real_photographs_are_prepared_whole() {
 
     // The disc fills its square: retina in the middle of all four edges, black in the corners. The
     // frame of these photographs cuts the disc at top and bottom.
-    let mut record = vec![0; 64 * 64 * 3];
+    let mut record = vec![0; 96 * 96 * 3];
     for sample in dataset.index().train() {
         let pack = dataset.open_pack(sample.pack as usize).expect("pack");
         pack.read(sample.record, &mut record).expect("record");
         let level = |x: usize, y: usize| {
-            let at = (y * 64 + x) * 3;
+            let at = (y * 96 + x) * 3;
             record[at..at + 3].iter().copied().max().unwrap_or(0)
         };
-        for corner in [(0, 0), (63, 0), (0, 63), (63, 63)] {
+        for corner in [(0, 0), (95, 0), (0, 95), (95, 95)] {
             assert!(
                 level(corner.0, corner.1) < 8,
                 "{}: {corner:?}",
                 sample.image
             );
         }
-        for edge in [2, 61] {
-            assert!(level(edge, 32) > 12, "{}: column {edge}", sample.image);
-            assert!(level(32, edge) > 12, "{}: row {edge}", sample.image);
+        for edge in [3, 92] {
+            assert!(level(edge, 48) > 12, "{}: column {edge}", sample.image);
+            assert!(level(48, edge) > 12, "{}: row {edge}", sample.image);
         }
     }
 }

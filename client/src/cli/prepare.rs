@@ -208,6 +208,12 @@ fn describe(report: &PrepareReport) -> Vec<String> {
     lines.push(format!("dataset  {}", report.dir.display()));
     lines.push(format!("digest   {}", report.digest));
     lines.push(format!("packs    {}", report.packs));
+    if !report.flaws.is_empty() {
+        let flaws: Vec<String> = (report.flaws.iter())
+            .map(|(flaw, count)| format!("{count} {flaw}"))
+            .collect();
+        lines.push(format!("quality  {} (see quality.csv)", flaws.join(", ")));
+    }
     let listed = |lines: &mut Vec<String>, what: &str, items: Vec<String>| {
         if items.is_empty() {
             return;
@@ -248,7 +254,7 @@ impl Progress for Bar {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fovea_dataset::{Counts, MaxBad};
+    use fovea_dataset::{Counts, Flaw, MaxBad};
 
     #[test]
     fn the_report_reads_well() {
@@ -263,6 +269,7 @@ mod tests {
             packs: 3,
             excluded: vec![],
             warnings: vec![],
+            flaws: [(Flaw::Dark, 2), (Flaw::NoDisc, 1)].into(),
         };
         assert_eq!(
             describe(&report),
@@ -274,6 +281,7 @@ mod tests {
                 "dataset  out",
                 "digest   abc",
                 "packs    3",
+                "quality  2 dark, 1 no disc (see quality.csv)",
             ]
         );
     }

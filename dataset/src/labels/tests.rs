@@ -343,7 +343,9 @@ fn pairs_of_images_are_one_patient() {
                 20051020_43808_0100_PP.png,0,0,1\nIM000001.JPG,1,0,1\n20051020_43832_0100_PP.png,2,0,1\n";
     std::fs::write(&path, text).expect("labels");
     let options = from(Importer::Messidor2);
-    let message = read(&path, &options).expect_err("no pairs").to_string();
+    let mut read_alone = read(&path, &options).expect("labels");
+    let untold = check_told(&mut read_alone, &path, &options).expect_err("no pairs");
+    let message = untold.to_string();
     assert!(message.contains("Put messidor-2.csv"), "{message}");
     let pairs = dir.path().join("messidor-2.csv");
     std::fs::write(

@@ -1,12 +1,13 @@
 //! The results and errors of [`super::prepare`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::leftovers::Swept;
 use crate::labels::{LabelRemark, LabelsError};
-use crate::{Counts, GRADES, ManifestError, Split};
+use crate::{Counts, Flaw, GRADES, ManifestError, Split};
 use fovea_core::count;
 
 /// The dataset that was made.
@@ -26,6 +27,8 @@ pub struct PrepareReport {
     pub excluded: Vec<Excluded>,
     /// Things that a person should check.
     pub warnings: Vec<Warning>,
+    /// How many photographs have which flaw; `quality.csv` in the dataset's folder names them.
+    pub flaws: BTreeMap<Flaw, usize>,
 }
 
 /// A row of the label file that was left out.

@@ -1,5 +1,6 @@
 //! Photographs to records, by all threads, in a file of records in the label file's order.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use crate::decode::DecodeError;
 use crate::folder::{FindError, ImageFolder};
 use crate::labels::LabelRow;
 use crate::likeness::Print;
+use crate::quality::{Flaw, Quality};
 use crate::square::{Square, SquareError};
 
 use super::report::io_error;
@@ -58,6 +60,7 @@ pub(super) struct Record {
     pub method: CropMethod,
     /// To find copies.
     pub print: Print,
+    pub quality: Quality,
 }
 
 impl Spool {
@@ -137,6 +140,17 @@ impl Spool {
         records.filter_map(|(row, record)| Some((row, record.as_ref().ok()?)))
     }
 
+    /// How many photographs have which flaw.
+    pub fn flaws(&self) -> BTreeMap<Flaw, usize> {
+        let mut flaws = BTreeMap::new();
+        for (_, record) in self.usable() {
+            for flaw in record.quality.flaws() {
+                *flaws.entry(flaw).or_insert(0) += 1;
+            }
+        }
+        flaws
+    }
+
     /// A warning about photographs without a circle.
     pub fn without_circle(&self, rows: &[LabelRow]) -> Option<Warning> {
         let images: Vec<String> = self
@@ -160,6 +174,7 @@ fn record(folder: &ImageFolder, image: &str, size: u32) -> Result<(Vec<u8>, Reco
     let path = folder.find(image)?;
     let square = Square::read(&path, size)?;
     let print = Print::of(&square.pixels);
+    let quality = Quality::of(&square.pixels);
     let mut bytes = square.pixels.into_raw();
     for pixel in bytes.chunks_exact_mut(3) {
         pixel.swap(0, 2); // R, G, B to B, G, R
@@ -168,6 +183,7 @@ fn record(folder: &ImageFolder, image: &str, size: u32) -> Result<(Vec<u8>, Reco
         sha256: Sha256::digest(&bytes).into(),
         method: square.crop.method,
         print,
+        quality,
     };
     Ok((bytes, record))
 }

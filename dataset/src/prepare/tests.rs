@@ -185,7 +185,8 @@ fn sides(
     if let Some(pairs) = pairs {
         fs::write(dir.path().join("messidor-2.csv"), pairs).expect("write");
     }
-    let labels = labels::read(&path, options)?;
+    let mut labels = labels::read(&path, options)?;
+    labels::check_told(&mut labels, &path, options)?;
     assert_eq!(labels.problems, []);
     let all: Vec<usize> = (0..labels.rows.len()).collect();
     assert_eq!(all.len(), images.len());

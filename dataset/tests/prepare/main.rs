@@ -1,8 +1,8 @@
 //! Preparing drawn photographs: output, refusals and reproducibility.
 
 mod damaged;
-mod places;
 mod pictures;
+mod places;
 mod refused;
 mod study;
 mod tables;

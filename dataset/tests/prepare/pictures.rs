@@ -178,10 +178,23 @@ fn copies_on_both_sides_of_the_split_are_refused_unless_allowed() {
     };
     warned(&prepared(&options), true);
 
-    // On one side they are a warning.
+    // Of different patients they are refused on one side, too: another seed would part them.
     options.allow_duplicates = false;
     options.overwrite = true;
     sides(&[4, 5]);
+    let message = refused(&options);
+    assert!(
+        message.contains("labelled as different patients"),
+        "{message}"
+    );
+    assert!(!message.contains("in both"), "{message}");
+
+    // Of one patient they are a warning.
+    jpeg(
+        &image::open(file(&images[22])).expect("decode").into_rgb8(),
+        95,
+        &file(copy),
+    );
     warned(&prepared(&options), false);
 }
 

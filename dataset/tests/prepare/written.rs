@@ -68,7 +68,15 @@ fn a_prepared_dataset_can_be_opened_verified_and_read() {
     }
     // Outside the split, nothing is left over.
     let files = study.output_files();
-    assert_eq!(files.len(), 2 + manifest.packs.len());
+    assert_eq!(files.len(), 4 + manifest.packs.len());
+    let quality = String::from_utf8(file(&files, "quality.csv")).expect("text");
+    assert_eq!(
+        quality.lines().next(),
+        Some("image,brightness,sharpness,peak,notes,sheet")
+    );
+    assert_eq!(quality.lines().count(), 41);
+    let sheet = image::load_from_memory(&file(&files, "contact-sheet.png")).expect("a picture");
+    assert_eq!((sheet.width(), sheet.height()), (8 * 144, 5 * 144));
 
     // Records: B, G, R, the disc filling the square, and the mark where that image has it.
     let mut record = vec![0; 48 * 48 * 3];

@@ -3,7 +3,7 @@
 CARGO ?= cargo
 PYTHON ?= python3
 
-.PHONY: help demo test test-gpu test-deploy soak build libtorch deploy-tools s3-server lint bench bench-gpu bench-checkpoints bench-coordinator clean
+.PHONY: help demo test test-gpu test-deploy soak build libtorch deploy-tools s3-server lint bench bench-gpu bench-checkpoints bench-coordinator bench-decode clean
 
 help: ## Show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ bench-checkpoints: build ## Measure what a checkpoint every 10 steps costs
 
 bench-coordinator: build ## Measure the coordinator with simulated workers; ARGS="--seconds 60 --idle 200 ...", ARGS=--help lists all
 	@target/release/fovea-bench-coordinator $(ARGS)
+
+bench-decode: build ## Measure decoding beside Pillow, which PYTHON must have; ARGS="--photographs FOLDER --rounds 5"
+	$(CARGO) build --release --locked -p fovea-dataset --example decode_time
+	@$(PYTHON) bench/decode.py $(ARGS)
 
 clean: ## Remove what was built, and the demo's output (keeps .libtorch)
 	$(CARGO) clean

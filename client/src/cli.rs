@@ -21,6 +21,7 @@ mod help;
 mod local;
 mod narrate;
 mod output;
+mod pace;
 mod prepare;
 mod remove;
 mod report;

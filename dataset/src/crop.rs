@@ -104,11 +104,12 @@ pub enum CropError {
     },
 }
 
-/// Version of the rules in this module, kept in the manifest: other rules make other pictures.
-pub const CROP_VERSION: u32 = 2;
+/// Version of the rules by which photographs become records, kept in the manifest: other rules make other pictures.
+/// 3: JPEG by libjpeg-turbo, reduced while it is decoded, and turned as the file says.
+pub const CROP_VERSION: u32 = 3;
 
 /// Least side of a photograph, in pixels.
-const MIN_SIDE: u32 = 32;
+pub(crate) const MIN_SIDE: u32 = 32;
 /// Levels (of 255) below which a picture is dark or flat.
 const MIN_LEVEL: u8 = 20;
 /// Longest side, in pixels, of the reduced picture in which the outline is sought: enough to place

@@ -1,4 +1,4 @@
-//! Patient and eye from an image's name.
+//! Which eye, and what names of images and patients may hold.
 
 /// Which eye of the patient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,24 +32,6 @@ impl Eye {
     }
 }
 
-/// Patient and eye from an image's name.
-///
-/// A last part `left`/`right`, `L`/`R` or `OS`/`OD` (any case, after `_` or `-`) is the eye and
-/// what stands before it is the patient: `10_left`, `Patient003_R`. Any other name is a patient of
-/// its own.
-pub fn patient_and_eye(name: &str) -> (&str, Eye) {
-    if let Some((patient, side)) = name.rsplit_once(['_', '-'])
-        && !patient.is_empty()
-    {
-        match side.to_ascii_lowercase().as_str() {
-            "left" | "l" | "os" => return (patient, Eye::Left),
-            "right" | "r" | "od" => return (patient, Eye::Right),
-            _ => {}
-        }
-    }
-    (name, Eye::Unknown)
-}
-
 /// The longest image or patient name that is accepted, in bytes.
 pub(crate) const MAX_NAME: usize = 200;
 
@@ -72,29 +54,6 @@ pub(crate) fn name_problem(name: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn patient_and_eye_come_from_the_last_part() {
-        for (name, patient, eye) in [
-            ("10_left", "10", Eye::Left),
-            ("10_right", "10", Eye::Right),
-            ("Patient003_L", "Patient003", Eye::Left),
-            ("Patient003_R", "Patient003", Eye::Right),
-            ("a_b_OD", "a_b", Eye::Right),
-            ("a-os", "a", Eye::Left),
-            ("000c1434d8d7", "000c1434d8d7", Eye::Unknown),
-            ("IDRiD_001", "IDRiD_001", Eye::Unknown),
-            (
-                "20051020_43808_0100_PP",
-                "20051020_43808_0100_PP",
-                Eye::Unknown,
-            ),
-            ("_left", "_left", Eye::Unknown),
-            ("left", "left", Eye::Unknown),
-        ] {
-            assert_eq!(patient_and_eye(name), (patient, eye), "{name}");
-        }
-    }
 
     #[test]
     fn names_that_could_leave_the_folder_are_refused() {

@@ -1,30 +1,73 @@
 //! Reading the label files that diabetic-retinopathy datasets come with.
 //!
-//! The columns are found by their header: EyePACS (`image,level`), APTOS (`id_code,diagnosis`),
-//! IDRiD (`Image name,Retinopathy grade`) and the adjudicated Messidor-2 grades
-//! (`image_id,adjudicated_dr_grade`); spaces and case of the header do not matter, other columns
-//! are ignored. The patient is taken from a column `patient` if there is one, else from the image's
-//! name ([`crate::eye::patient_and_eye`]).
+//! The columns are found by their header, named by a person ([`ColumnNames`]), or known of a public data
+//! set ([`Importer`]); spaces and case of the header do not matter. The patient is taken from the one
+//! column that is the patient, else from the image's name ([`crate::patient`]). A column that only looks
+//! like the patient is refused by name: read wrongly, it would put eyes of a patient on both sides of
+//! the split.
 
-use std::collections::HashMap;
+mod columns;
+mod folders;
+mod grade;
+mod importer;
+mod likeness;
+pub(crate) mod npz;
+mod pairs;
+mod remarks;
+mod rows;
+
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::eye::{Eye, name_problem, patient_and_eye};
-use crate::lines::Lines;
+use crate::Eye;
+use crate::patient::PatientPattern;
+use crate::table::{self, Header, Row, Table};
 
-/// Reads the label file at `path`.
+pub use crate::table::{EncodingRemark, TableError};
+pub use columns::{ColumnNames, ColumnNamesError, ColumnsError, PatientColumn};
+pub use folders::FoldersError;
+pub use grade::Scale;
+pub use importer::{Importer, ImporterError};
+pub use remarks::LabelRemark;
+
+use columns::Columns;
+use importer::Patients;
+use pairs::Pairs;
+use rows::{Cells, Collector, PatientFindings};
+
+/// Reads the label file at `path`, or what the data set has in its place: a folder with a folder for each
+/// grade, or an archive.
 ///
 /// Rows that cannot be used do not fail the file: they are returned as [`Problem`]s, each naming
 /// its row, and the caller decides how many are too many. An error means that the
-/// file as a whole cannot be read.
+/// file as a whole cannot be read. Whether enough images tell their patient is
+/// [`check_told`]'s question, because the photographs may tell more of them.
 pub fn read(path: &Path, options: &LabelOptions) -> Result<Labels, LabelsError> {
     let at = |source| LabelsError::Io {
         path: path.to_owned(),
         source,
     };
+    match options.from {
+        Some(Importer::Folders) => {
+            let images = folders::list(path).map_err(|source| LabelsError::Folders {
+                path: path.to_owned(),
+                source,
+            })?;
+            let rows = images
+                .iter()
+                .map(|(image, grade)| (&**image, grade.to_string()));
+            return without_table(rows, path, options);
+        }
+        Some(Importer::Retinamnist) => {
+            let archive = npz::Archive::open(path).map_err(at)?;
+            let rows = archive.images.iter();
+            let rows = rows.map(|(image, grade, _)| (&**image, grade.clone()));
+            return without_table(rows, path, options);
+        }
+        _ => {}
+    }
     let size = fs::metadata(path).map_err(at)?.len();
     if size > MAX_BYTES {
         return Err(LabelsError::TooLarge {
@@ -33,21 +76,27 @@ pub fn read(path: &Path, options: &LabelOptions) -> Result<Labels, LabelsError> 
         });
     }
     let bytes = fs::read(path).map_err(at)?;
-    parse(&bytes, path, options)
+    let pairs = match options.from.map(|importer| importer.recipe().patients) {
+        Some(Patients::Pairs(name)) => pairs::read(path, name)?,
+        _ => Pairs::new(),
+    };
+    parse(&bytes, path, options, &pairs)
 }
 
 /// Label files are text of tens of bytes a row; the largest public one has 2 MB.
 const MAX_BYTES: u64 = 256 << 20;
 
-/// Which columns to read where the header is none of the known ones.
+/// How to read a label file.
 #[derive(Debug, Clone, Default)]
 pub struct LabelOptions {
-    /// Name of the column with the images' names.
-    pub image_column: Option<String>,
-    /// Name of the column with the grades.
-    pub grade_column: Option<String>,
-    /// Name of the column with the patients. Without it a column `patient` is used if there is one.
-    pub patient_column: Option<String>,
+    /// The data set that it is.
+    pub from: Option<Importer>,
+    /// Its columns, where the header or the data set does not tell them.
+    pub columns: ColumnNames,
+    /// How images' names tell the patient, instead of the usual forms.
+    pub patient_pattern: Option<PatientPattern>,
+    /// Whether images that tell no patient count as a patient each, however many they are.
+    pub each_image_a_patient: bool,
 }
 
 /// A label file's content.
@@ -59,18 +108,22 @@ pub struct Labels {
     pub problems: Vec<Problem>,
     /// Rows of the file, usable or not, without the header and empty lines.
     pub total: usize,
+    /// What a person should know about the file.
+    pub remarks: Vec<LabelRemark>,
 }
 
 /// A usable row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LabelRow {
-    /// Line in the file, counting from 1; the header is line 1.
+    /// Line in the file, counting from 1; the header is line 1. 0 if the labels are no table.
     pub line: u64,
     /// Name of the image, without folder and file ending.
     pub image: String,
-    /// Whose eye it is.
+    /// Whose eye it is; the image's name if nothing tells.
     pub patient: String,
-    /// Which eye, if the name contains it.
+    /// Whether a column or the name tells the patient.
+    pub told: bool,
+    /// Which eye, if the name or a column tells it.
     pub eye: Eye,
     /// 0 to 4.
     pub grade: u8,
@@ -79,17 +132,22 @@ pub struct LabelRow {
 /// A row that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// Line in the file, counting from 1.
+    /// Line in the file, counting from 1; 0 if the labels are no table.
     pub line: u64,
     /// The image's name as the row gives it; may be empty.
     pub image: String,
     /// What is wrong.
     pub reason: String,
+    /// Whether the data set is known to hold such rows: then it is no mistake.
+    pub expected: bool,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "line {}: {:?}: {}", self.line, self.image, self.reason)
+        if self.line > 0 {
+            write!(f, "line {}: ", self.line)?;
+        }
+        write!(f, "{:?}: {}", self.image, self.reason)
     }
 }
 
@@ -112,27 +170,29 @@ pub enum LabelsError {
         /// Its size in bytes.
         size: u64,
     },
-    /// The text is not CSV in UTF-8.
-    #[error("label file {} is not CSV text in UTF-8: {source}", path.display())]
-    Csv {
+    /// The file is no table.
+    #[error("label file {}: {}", path.display(), table_problem(source))]
+    Table {
         /// The label file.
         path: PathBuf,
         /// Where and why.
-        source: csv::Error,
+        source: TableError,
     },
-    /// The header names no known columns.
-    #[error(
-        "label file {}: no {column} column in its header ({header}); known headers are \
-         'image,level', 'id_code,diagnosis', 'Image name,Retinopathy grade' and \
-         'image_id,adjudicated_dr_grade'", path.display()
-    )]
-    Header {
+    /// The header does not tell the columns.
+    #[error("label file {}: {source}", path.display())]
+    Columns {
         /// The label file.
         path: PathBuf,
-        /// Which column is missing.
-        column: String,
-        /// The header as it stands.
-        header: String,
+        /// Which, and what to do.
+        source: ColumnsError,
+    },
+    /// The folders are no labels.
+    #[error("{}: {source}", path.display())]
+    Folders {
+        /// The folder with the folders.
+        path: PathBuf,
+        /// What is wrong.
+        source: FoldersError,
     },
     /// There is a header and nothing below it.
     #[error("label file {} has no rows", path.display())]
@@ -140,244 +200,266 @@ pub enum LabelsError {
         /// The label file.
         path: PathBuf,
     },
+    /// The patients of too many images are not known.
+    #[error(
+        "label file {}: {untold} of {total} images do not tell their patient ({}), so photographs of \
+         one patient could be both trained on and held out. {}", path.display(), examples.join(", "),
+        what_to_do(.missing_pairs.as_deref())
+    )]
+    Untold {
+        /// The label file.
+        path: PathBuf,
+        /// How many.
+        untold: usize,
+        /// Usable rows.
+        total: usize,
+        /// Some of their names.
+        examples: Vec<String>,
+        /// The table that would tell, which is missing.
+        missing_pairs: Option<String>,
+    },
+    /// A column with patients and a pattern for names.
+    #[error(
+        "label file {}: the column {column:?} tells the patient, and --patient-pattern would too: leave \
+         the pattern out, or give --columns patient=none", path.display()
+    )]
+    ColumnAndPattern {
+        /// The label file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+    },
+    /// The patients of a column are not those of the names.
+    #[error(
+        "label file {}: the column {column:?} gives {} and {}, by their names eyes of one patient, to \
+         different patients (so do {patients} patients' photographs): if the column is right, give \
+         --columns \"patient={column}\", else --columns patient=none", path.display(), images[0], images[1]
+    )]
+    ColumnSplitsPatients {
+        /// The label file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// How many patients by name.
+        patients: usize,
+        /// Two images.
+        images: [String; 2],
+    },
+    /// Names give one patient more photographs than anybody has.
+    #[error(
+        "label file {}: by their names, {images} images are of one patient, {patient:?}: say which part \
+         of a name is the patient with --patient-pattern, or give a column with the patient",
+        path.display()
+    )]
+    Crowded {
+        /// The label file.
+        path: PathBuf,
+        /// The patient.
+        patient: String,
+        /// The patient's images.
+        images: usize,
+    },
+    /// The table that pairs images cannot be used.
+    #[error("{}: {problem}", path.display())]
+    Pairs {
+        /// That table.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
 }
 
-/// Known names of the (image, grade) columns, in lower case.
-const KNOWN_HEADERS: [(&str, &str); 4] = [
-    ("image", "level"),
-    ("id_code", "diagnosis"),
-    ("image name", "retinopathy grade"),
-    ("image_id", "adjudicated_dr_grade"),
-];
-
-struct Columns {
-    image: usize,
-    grade: usize,
-    patient: Option<usize>,
+fn table_problem(source: &TableError) -> String {
+    // A sentence whose subject is the file goes on after its name.
+    let text = source.to_string();
+    match text.starts_with("line ") {
+        true => text,
+        false => format!("it {text}"),
+    }
 }
 
-fn parse(bytes: &[u8], path: &Path, options: &LabelOptions) -> Result<Labels, LabelsError> {
-    let csv_error = |source| LabelsError::Csv {
+fn what_to_do(missing_pairs: Option<&str>) -> String {
+    let usual = "Give a column with the patient (--columns patient=NAME), a pattern for the names \
+                 (--patient-pattern), or --each-image-a-patient if each shows another patient";
+    match missing_pairs {
+        Some(name) => {
+            format!("Put {name}, which comes with the photographs, beside the label file. {usual}")
+        }
+        None => usual.to_owned(),
+    }
+}
+
+/// Most images, in percent, whose patient may be unknown unless a person allows it.
+const MAX_UNTOLD_PERCENT: usize = 5;
+
+fn parse(
+    bytes: &[u8],
+    path: &Path,
+    options: &LabelOptions,
+    pairs: &Pairs,
+) -> Result<Labels, LabelsError> {
+    let recipe = options.from.map(Importer::recipe);
+    let of_table = |source| LabelsError::Table {
         path: path.to_owned(),
         source,
     };
-    // Spreadsheet programs write a byte-order mark in front of the first column's name.
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let mut reader = csv::ReaderBuilder::new()
-        .flexible(true)
-        .trim(csv::Trim::All)
-        .from_reader(bytes);
-    let columns = find_columns(reader.headers().map_err(csv_error)?, path, options)?;
-
-    let mut collector = Collector::default();
-    let mut lines = Lines::new(bytes);
-    for record in reader.records() {
-        let record = record.map_err(csv_error)?;
-        if record.iter().all(str::is_empty) {
-            continue;
+    let header = match recipe {
+        Some(recipe) if recipe.headless && is_headless(bytes) => Header::None {
+            names: &["image", "grade"],
+        },
+        _ => Header::FirstLine,
+    };
+    let table = table::parse(bytes, header).map_err(of_table)?;
+    let columns = columns::find(&table, &options.columns, options.from).map_err(|source| {
+        LabelsError::Columns {
+            path: path.to_owned(),
+            source,
         }
-        let line = lines.of(&record);
-        let cell = |column: usize| record.get(column).unwrap_or_default();
-        collector.add(
-            line,
-            without_ending(cell(columns.image)),
-            cell(columns.grade),
-            columns.patient.map(cell).unwrap_or_default(),
-        );
+    })?;
+    let mut collector = Collector::new(options);
+    for row in &table.rows {
+        collector.add(&cells(row, &columns, &table));
     }
-    let labels = collector.finish();
+    let column = columns.patient.filter(|_| !columns.patient_is_sure);
+    let column = column.map(|column| table.header[column].as_str());
+    finish(collector, pairs, column, table.encoding, path, options)
+}
+
+/// Labels that come without a table: images and their grades.
+fn without_table<'a>(
+    rows: impl Iterator<Item = (&'a str, String)>,
+    path: &Path,
+    options: &LabelOptions,
+) -> Result<Labels, LabelsError> {
+    let mut collector = Collector::new(options);
+    for (image, grade) in rows {
+        collector.add(&Cells {
+            line: 0,
+            image,
+            grades: vec![&grade],
+            patient: "",
+            eye: "",
+            problem: None,
+        });
+    }
+    finish(collector, &Pairs::new(), None, None, path, options)
+}
+
+/// `column` is the patients' if nobody has said so.
+fn finish(
+    collector: Collector,
+    pairs: &Pairs,
+    column: Option<&str>,
+    encoding: Option<EncodingRemark>,
+    path: &Path,
+    options: &LabelOptions,
+) -> Result<Labels, LabelsError> {
+    let (mut labels, findings) = collector.finish(pairs);
     if labels.total == 0 {
         return Err(LabelsError::Empty {
             path: path.to_owned(),
         });
     }
+    check_patients(&findings, column, path, options)?;
+    labels.remarks = remarks::of(&labels, &findings, encoding, options);
     Ok(labels)
 }
 
-fn find_columns(
-    header: &csv::StringRecord,
+/// Whether a file is a table of names and grades without a header, separated by a space.
+fn is_headless(bytes: &[u8]) -> bool {
+    let line = bytes
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let cells: Vec<&str> = line.split_whitespace().collect();
+    matches!(cells.as_slice(), [_, grade] if grade.parse::<u8>().is_ok()) && !line.contains(',')
+}
+
+fn cells<'a>(row: &'a Row, columns: &Columns, table: &Table) -> Cells<'a> {
+    let width = row.width();
+    // A comma within a name shifts the cells behind it into wrong columns.
+    let too_wide = (width > table.header.len()).then(|| {
+        format!(
+            "the row has {width} cells, and the header {}: is a quotation mark missing?",
+            table.header.len()
+        )
+    });
+    Cells {
+        line: row.line,
+        image: row.cell(columns.image),
+        grades: columns
+            .grades
+            .iter()
+            .map(|&column| row.cell(column))
+            .collect(),
+        patient: columns
+            .patient
+            .map(|column| row.cell(column))
+            .unwrap_or_default(),
+        eye: columns
+            .eye
+            .map(|column| row.cell(column))
+            .unwrap_or_default(),
+        problem: too_wide,
+    }
+}
+
+fn check_patients(
+    findings: &PatientFindings,
+    column: Option<&str>,
     path: &Path,
     options: &LabelOptions,
-) -> Result<Columns, LabelsError> {
-    // Copies of IDRiD differ in the spaces of their header, even inside a name.
-    let names: Vec<String> = header
-        .iter()
-        .map(|name| {
-            let words: Vec<&str> = name.split_whitespace().collect();
-            words.join(" ").to_lowercase()
-        })
-        .collect();
-    let find = |wanted: &str| {
-        names
-            .iter()
-            .position(|n| *n == wanted.trim().to_lowercase())
-    };
-    let need = |wanted: &str, kind: &str| {
-        find(wanted).ok_or_else(|| LabelsError::Header {
+) -> Result<(), LabelsError> {
+    let path = path.to_owned();
+    if let Some(column) = column {
+        let column = column.to_owned();
+        if options.patient_pattern.is_some() {
+            return Err(LabelsError::ColumnAndPattern { path, column });
+        }
+        if let Some((patients, images)) = &findings.split_by_column {
+            return Err(LabelsError::ColumnSplitsPatients {
+                path,
+                column,
+                patients: *patients,
+                images: images.clone(),
+            });
+        }
+    }
+    if let Some((patient, images)) = &findings.crowded {
+        return Err(LabelsError::Crowded {
+            path,
+            patient: patient.clone(),
+            images: *images,
+        });
+    }
+    Ok(())
+}
+
+/// Refuses labels of which too many images do not tell their patient; remarks on a few.
+pub(crate) fn check_told(
+    labels: &mut Labels,
+    path: &Path,
+    options: &LabelOptions,
+) -> Result<(), LabelsError> {
+    let untold = remarks::untold(labels);
+    let too_many = untold * 100 > labels.rows.len() * MAX_UNTOLD_PERCENT;
+    let patients = options.from.map(|importer| importer.recipe().patients);
+    let allowed = options.each_image_a_patient || patients == Some(Patients::EachImage);
+    if too_many && !allowed {
+        return Err(LabelsError::Untold {
             path: path.to_owned(),
-            column: format!("{kind} {wanted:?}"),
-            header: header.iter().take(20).collect::<Vec<_>>().join(","),
-        })
-    };
-    let known = KNOWN_HEADERS
-        .iter()
-        .find(|(image, grade)| find(image).is_some() && find(grade).is_some());
-    let (known_image, known_grade) = known.copied().unwrap_or(KNOWN_HEADERS[0]);
-    let image = options.image_column.as_deref().unwrap_or(known_image);
-    let grade = options.grade_column.as_deref().unwrap_or(known_grade);
-    Ok(Columns {
-        image: need(image, "image")?,
-        grade: need(grade, "grade")?,
-        patient: match &options.patient_column {
-            Some(name) => Some(need(name, "patient")?),
-            None => find("patient"),
-        },
-    })
-}
-
-/// Some lists name files; the name of the image is what stands before the ending.
-fn without_ending(name: &str) -> &str {
-    match name.rsplit_once('.') {
-        Some((stem, ending)) if crate::decode::is_image_ending(ending) => stem,
-        _ => name,
+            untold,
+            total: labels.rows.len(),
+            examples: remarks::untold_examples(labels),
+            missing_pairs: match patients {
+                Some(Patients::Pairs(name)) => Some(name.to_owned()),
+                _ => None,
+            },
+        });
     }
-}
-
-/// Gathers rows, watching for images that come twice.
-#[derive(Default)]
-struct Collector {
-    rows: Vec<LabelRow>,
-    /// Where an image's first row stands in `rows`.
-    first: HashMap<String, usize>,
-    /// Rows whose image has another grade elsewhere: nobody knows which is right.
-    conflicting: Vec<bool>,
-    problems: Vec<Problem>,
-    total: usize,
-}
-
-impl Collector {
-    fn add(&mut self, line: u64, image: &str, grade: &str, patient: &str) {
-        self.total += 1;
-        match self.check(line, image, grade, patient) {
-            Ok(row) => {
-                self.first.insert(row.image.clone(), self.rows.len());
-                self.rows.push(row);
-                self.conflicting.push(false);
-            }
-            Err(error) => self.problems.push(Problem {
-                line,
-                // What a broken file holds may be huge; a message stays short.
-                image: image.chars().take(80).collect(),
-                reason: error.to_string(),
-            }),
-        }
-    }
-
-    fn check(
-        &mut self,
-        line: u64,
-        image: &str,
-        grade: &str,
-        patient: &str,
-    ) -> Result<LabelRow, RowError> {
-        if let Some(problem) = name_problem(image) {
-            return Err(RowError::Image(problem));
-        }
-        let grade = parse_grade(grade)?;
-        if let Some(&at) = self.first.get(image) {
-            let first = &self.rows[at];
-            if first.grade == grade {
-                return Err(RowError::Duplicate { line: first.line });
-            }
-            let conflict =
-                |here: u8, there: u8, line: u64| RowError::Conflict { here, there, line };
-            if !self.conflicting[at] {
-                self.conflicting[at] = true;
-                self.problems.push(Problem {
-                    line: first.line,
-                    image: image.to_owned(),
-                    reason: conflict(first.grade, grade, line).to_string(),
-                });
-            }
-            return Err(conflict(grade, first.grade, first.line));
-        }
-        let (from_name, eye) = patient_and_eye(image);
-        let patient = if patient.is_empty() {
-            from_name
-        } else {
-            patient
-        };
-        if let Some(problem) = name_problem(patient) {
-            return Err(RowError::Patient(problem));
-        }
-        Ok(LabelRow {
-            line,
-            image: image.to_owned(),
-            patient: patient.to_owned(),
-            eye,
-            grade,
-        })
-    }
-
-    fn finish(mut self) -> Labels {
-        let mut conflicting = self.conflicting.iter();
-        self.rows.retain(|_| conflicting.next() == Some(&false));
-        self.problems.sort_by_key(|problem| problem.line);
-        Labels {
-            rows: self.rows,
-            problems: self.problems,
-            total: self.total,
-        }
-    }
-}
-
-/// Why a row cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-enum RowError {
-    /// The image's name.
-    #[error("{0}")]
-    Image(&'static str),
-    /// The patient's name.
-    #[error("patient: {0}")]
-    Patient(&'static str),
-    /// The image has a row already, with the same grade.
-    #[error("duplicate row: the image is on line {line} already, with the same grade")]
-    Duplicate {
-        /// That row's line.
-        line: u64,
-    },
-    /// The image has another row, with another grade.
-    #[error(
-        "conflicting labels: grade {here} here, grade {there} on line {line}; the image is left out"
-    )]
-    Conflict {
-        /// The grade of this row.
-        here: u8,
-        /// The grade of the other.
-        there: u8,
-        /// The other's line.
-        line: u64,
-    },
-    /// A number that is no grade.
-    #[error("grade {0} is outside 0 to 4")]
-    GradeOutside(i64),
-    /// No grade.
-    #[error("the grade is empty")]
-    GradeEmpty,
-    /// A text that is no number, shortened.
-    #[error("grade {0:?} is not a whole number from 0 to 4")]
-    GradeText(String),
-}
-
-fn parse_grade(text: &str) -> Result<u8, RowError> {
-    // A column that also has empty cells is often saved as 0.0, 1.0, ...
-    let digits = text.strip_suffix(".0").unwrap_or(text);
-    match digits.parse::<i64>() {
-        Ok(grade @ 0..=4) => Ok(grade as u8),
-        Ok(grade) => Err(RowError::GradeOutside(grade)),
-        Err(_) if text.is_empty() => Err(RowError::GradeEmpty),
-        Err(_) => Err(RowError::GradeText(text.chars().take(40).collect())),
-    }
+    remarks::remark_untold(labels, options);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -17,20 +17,27 @@ pub mod crop;
 mod dataset;
 mod decode;
 pub mod eye;
+mod folder;
 mod index;
 pub mod labels;
 pub mod leftovers;
+mod likeness;
 mod lines;
 mod manifest;
+mod names;
 mod pack;
+pub mod patient;
 pub mod prepare;
+mod quality;
 mod rotate;
 pub mod split;
+mod square;
 pub mod synthetic;
+mod table;
 
 pub use blocks::{Blocks, BlocksError, BlocksId, BlocksProblem};
 pub use dataset::{Dataset, DatasetError};
-pub use decode::{DecodeError, decode};
+pub use decode::{DecodeError, Encoded, Implausible, Photograph, decode};
 pub use eye::Eye;
 pub use index::{Index, IndexError, PartOf, Sample};
 pub use manifest::{
@@ -43,7 +50,9 @@ pub use prepare::{
     Excluded, MaxBad, MaxBadError, PrepareError, PrepareOptions, PrepareReport, Progress, Warning,
     prepare,
 };
+pub use quality::{Flaw, Quality};
 pub use rotate::rotate90;
+pub use square::{Square, SquareError};
 
 use serde::{Deserialize, Serialize};
 

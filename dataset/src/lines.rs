@@ -29,7 +29,9 @@ impl<'a> Lines<'a> {
             if self.at >= from && !matches!(byte, b'\r' | b'\n') {
                 break;
             }
-            self.breaks += u64::from(byte == b'\n');
+            // An old Mac's line ends with a CR alone.
+            let next = self.text.get(self.at + 1);
+            self.breaks += u64::from(byte == b'\n' || byte == b'\r' && next != Some(&b'\n'));
             self.at += 1;
         }
         self.breaks + 1
@@ -46,6 +48,7 @@ mod tests {
             "h\na\nb\n\n\nc\n",
             "h\r\na\r\nb\r\n\r\n\r\nc",
             "h\na\r\nb\n\r\n\nc",
+            "h\ra\rb\r\r\rc\r",
         ] {
             let mut reader = csv::Reader::from_reader(text.as_bytes());
             let mut lines = Lines::new(text.as_bytes());

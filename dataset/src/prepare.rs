@@ -6,26 +6,31 @@
 //! beside the destination, so the destination is a complete dataset or absent. Temporary folders of
 //! killed processes are swept by the next call for the same destination ([`leftovers`]).
 
+mod copies;
+mod identify;
 mod leftovers;
 mod options;
 mod output;
 mod report;
+mod sheet;
 mod split_file;
 mod spool;
+mod unpacked;
 
 pub use options::{MaxBad, MaxBadError, PrepareOptions, Progress};
 pub use report::{Excluded, PrepareError, PrepareReport, Warning};
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::decode::ImageFolder;
-use crate::labels::{self, LabelRow, Labels};
+use crate::folder::ImageFolder;
+use crate::labels::{self, Importer, LabelRow, Labels};
 use crate::split::{Patient, choose_validation, interleave};
 use crate::{Counts, Split, SplitOrigin};
 
 use output::{Output, Place};
 use report::io_error;
 use spool::Spool;
+use unpacked::Unpacked;
 
 /// Prepares a dataset.
 ///
@@ -41,17 +46,36 @@ pub fn prepare(
     progress: &dyn Progress,
 ) -> Result<PrepareReport, PrepareError> {
     let fraction_ppm = options.check()?;
-    let labels = labels::read(&options.labels, &options.label_options)?;
-    let folder = ImageFolder::list(&options.images_dir)
-        .map_err(|source| io_error("list the images folder", &options.images_dir, source))?;
-    let imposed = match &options.split_file {
-        Some(path) => Some(split_file::read(path)?),
-        None => None,
-    };
+    let mut labels = labels::read(&options.labels, &options.label_options)?;
     let (output, swept) = Output::begin(&options.out, options.overwrite)?;
+    let unpacked = match options.label_options.from {
+        Some(Importer::Retinamnist) => {
+            Some(Unpacked::from(&options.labels, output.path("unpacked"))?)
+        }
+        _ => None,
+    };
+    let images_dir = unpacked
+        .as_ref()
+        .map_or(&*options.images_dir, Unpacked::path);
+    let folder = ImageFolder::list(images_dir)
+        .map_err(|source| io_error("list the images folder", images_dir, source))?;
+    identify::identify(&mut labels.rows, &folder);
+    labels::check_told(&mut labels, &options.labels, &options.label_options)?;
+    let imposed = match (&options.split_file, &unpacked) {
+        (Some(path), _) => Some(split_file::read(path)?),
+        (None, Some(unpacked)) => Some(unpacked.split(&options.labels)?),
+        (None, None) => None,
+    };
+    if let Some(file) = &imposed {
+        file.check(&labels, &folder)?;
+    }
+    let unlabelled = Unlabelled::of(&labels, &folder, options);
+    // What is too bad without any photograph need not wait for all of them.
+    too_many_bad(&bad_rows(&labels), &labels, &unlabelled, options)?;
 
     let mut warnings: Vec<Warning> = swept.into_iter().map(Warning::from).collect();
-    warnings.extend(unlabelled(&labels, &folder));
+    warnings.extend(labels.remarks.iter().cloned().map(Warning::Labels));
+    warnings.extend(unlabelled.warning());
     let spool = Spool::fill(
         output.path("spool"),
         options,
@@ -60,14 +84,7 @@ pub fn prepare(
         progress,
     )?;
     let excluded = excluded(&labels, &spool);
-    let allowed = options.max_bad.allowed(labels.total);
-    if excluded.len() > allowed {
-        return Err(PrepareError::TooManyBad {
-            excluded,
-            total: labels.total,
-            allowed,
-        });
-    }
+    too_many_bad(&excluded, &labels, &unlabelled, options)?;
 
     let rows = &labels.rows;
     let good: Vec<usize> = (0..rows.len())
@@ -75,7 +92,7 @@ pub fn prepare(
         .collect();
     let patients = Patients::of(rows, &good);
     let held_out = match &imposed {
-        Some(file) => file.assign(rows, &good, &patients)?,
+        Some(file) => file.assign(rows, &patients)?,
         None => choose_validation(&patients.known, fraction_ppm, options.seed),
     };
     let origin = match &imposed {
@@ -95,13 +112,17 @@ pub fn prepare(
             return Err(PrepareError::EmptySplit { split });
         }
     }
-    warnings.extend(spool.warnings(rows, &split_of));
-    warnings.extend(patients.warning(rows, &good));
+    warnings.extend(spool.without_circle(rows));
+    warnings.extend(copies::check(options, rows, &spool, &split_of)?);
+    warnings.extend(one_class(&counts));
 
     let places = output.write_packs(options, &spool, &order)?;
     let manifest = output.write_files(options, rows, &places, counts, origin, &excluded)?;
-    // The spool is a file of the temporary folder: it must be gone before that is published.
+    output.write_quality(rows, &places, &spool)?;
+    let flaws = spool.flaws();
+    // Both are in the temporary folder: they must be gone before that is published.
     drop(spool);
+    drop(unpacked);
     output.publish()?;
     Ok(PrepareReport {
         dir: options.out.clone(),
@@ -111,6 +132,7 @@ pub fn prepare(
         packs: manifest.packs.len(),
         excluded,
         warnings,
+        flaws,
     })
 }
 
@@ -163,14 +185,6 @@ impl Patients {
             (split, rows)
         })
     }
-
-    /// A warning if neither names nor a column identify patients: then the split is by image, and two
-    /// eyes of a patient may be on different sides.
-    fn warning(&self, rows: &[LabelRow], good: &[usize]) -> Option<Warning> {
-        let own = |&row: &usize| rows[row].patient == rows[row].image;
-        let nothing_known = self.known.len() == good.len() && good.iter().all(own);
-        nothing_known.then_some(Warning::NoPatients)
-    }
 }
 
 /// Counts by side and grade, and the side of every row that has one.
@@ -191,32 +205,101 @@ fn held_out_counts(held_out: &[bool]) -> [usize; 2] {
     [held_out.len() - validation, validation]
 }
 
-/// Unusable rows and photographs, in the order of the label file.
-fn excluded(labels: &Labels, spool: &Spool) -> Vec<Excluded> {
+/// A warning for each side on which all images are referable (grade 2 and above), or none is: no ROC
+/// curve can be drawn there, and nothing can be learned.
+fn one_class(counts: &Counts) -> Vec<Warning> {
+    let sides = [Split::Train, Split::Validation].map(|split| (split, *counts.of(split)));
+    let lacking = sides.into_iter().filter(|(_, grades)| {
+        let positive: u64 = grades[2..].iter().sum();
+        positive == 0 || grades[..2].iter().sum::<u64>() == 0
+    });
+    lacking
+        .map(|(split, counts)| Warning::OneClass { split, counts })
+        .collect()
+}
+
+/// Rows that cannot be used, in the order of the label file.
+fn bad_rows(labels: &Labels) -> Vec<Excluded> {
     let rows = labels.problems.iter().map(|problem| Excluded {
         line: problem.line,
         image: problem.image.clone(),
         reason: problem.reason.clone(),
+        expected: problem.expected,
     });
+    rows.collect()
+}
+
+/// Unusable rows and photographs, in the order of the label file.
+fn excluded(labels: &Labels, spool: &Spool) -> Vec<Excluded> {
     let photographs = labels.rows.iter().zip(&spool.records);
     let photographs = photographs.filter_map(|(row, record)| {
         record.as_ref().err().map(|unusable| Excluded {
             line: row.line,
             image: row.image.clone(),
             reason: unusable.to_string(),
+            expected: false,
         })
     });
-    let mut all: Vec<Excluded> = rows.chain(photographs).collect();
+    let mut all = bad_rows(labels);
+    all.extend(photographs);
     all.sort_by_key(|e| e.line);
     all
 }
 
-fn unlabelled(labels: &Labels, folder: &ImageFolder) -> Option<Warning> {
-    let rows = labels.rows.iter().map(|row| row.image.as_str());
-    let problems = labels.problems.iter().map(|problem| problem.image.as_str());
-    let named: BTreeSet<&str> = rows.chain(problems).collect();
-    let (count, examples) = folder.unused(named.into_iter());
-    (count > 0).then_some(Warning::Unlabelled { count, examples })
+/// An error if more is bad than allowed.
+fn too_many_bad(
+    excluded: &[Excluded],
+    labels: &Labels,
+    unlabelled: &Unlabelled,
+    options: &PrepareOptions,
+) -> Result<(), PrepareError> {
+    let bad: Vec<&Excluded> = excluded.iter().filter(|one| !one.expected).collect();
+    let counted = unlabelled.counted();
+    let allowed = options.max_bad.allowed(labels.total + counted);
+    if bad.len() + counted <= allowed {
+        return Ok(());
+    }
+    Err(PrepareError::TooManyBad {
+        excluded: bad.into_iter().cloned().collect(),
+        total: labels.total,
+        unlabelled: counted,
+        unlabelled_examples: unlabelled.examples.clone(),
+        allowed,
+    })
+}
+
+/// Photographs that the label file does not name.
+struct Unlabelled {
+    count: usize,
+    examples: Vec<String>,
+    /// Whether they count as bad: a few left-overs do not, many mean lost rows.
+    bad: bool,
+}
+
+impl Unlabelled {
+    fn of(labels: &Labels, folder: &ImageFolder, options: &PrepareOptions) -> Self {
+        let rows = labels.rows.iter().map(|row| row.image.as_str());
+        let problems = labels.problems.iter().map(|problem| problem.image.as_str());
+        let named: BTreeSet<&str> = rows.chain(problems).collect();
+        let (count, examples) = folder.unused(named.into_iter());
+        Self {
+            count,
+            examples,
+            bad: !options.allow_unlabelled && count * 100 > labels.total,
+        }
+    }
+
+    /// How many count as bad.
+    fn counted(&self) -> usize {
+        if self.bad { self.count } else { 0 }
+    }
+
+    fn warning(&self) -> Option<Warning> {
+        (self.count > 0).then(|| Warning::Unlabelled {
+            count: self.count,
+            examples: self.examples.clone(),
+        })
+    }
 }
 
 /// A sample's place in the packs; `write_packs` gives them in plan order.
@@ -234,3 +317,6 @@ impl Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,8 @@ use super::help::{EXAMPLES, JSON_HELP};
 use crate::VERSION;
 use crate::error::EXIT_CODES;
 use fovea_dataset::MaxBad;
+use fovea_dataset::labels::{ColumnNames, Importer};
+use fovea_dataset::patient::PatientPattern;
 
 pub use super::step::Step;
 pub use super::store_args::{AdminCommand, CheckpointCommand, DatasetCommand, WeightsCommand};
@@ -155,10 +157,14 @@ Examples:
   fovea prepare eyepacs --out eyepacs-224              a folder with trainLabels.csv and images/
   fovea prepare --labels train.csv --images train_images --out aptos --size 299
   fovea prepare eyepacs --out eyepacs-224 --max-bad 1% leave out up to 1 % unusable images
+  fovea prepare brset --from brset --out brset-512 --size 512
+  fovea prepare --labels l.csv --images photos --columns image=file,grade=dr,patient=mrn --out own
 
-The label file has a header: image,level (EyePACS), id_code,diagnosis (APTOS) or Image name,
-Retinopathy grade (IDRiD). All images of a patient stay on one side of the split; the patient is
-taken from names such as 10_left or P003_L, or from a column `patient`.")]
+The label file is a table with a header, separated by commas, semicolons or tabs: image,level (EyePACS),
+id_code,diagnosis (APTOS), Image name,Retinopathy grade (IDRiD), or as --from or --columns says. All
+images of a patient stay on one side of the split. The patient is a column such as patient_id, subject
+or case, else taken from names such as 10_left, P003-OD-1 or 12_l2. If more than 5 % of the images tell
+no patient, nothing is made unless --each-image-a-patient is given.")]
 pub struct Prepare {
     /// A folder with trainLabels.csv and images/, instead of --labels and --images
     #[arg(value_name = "FOLDER", required_unless_present_all = ["labels", "images"])]
@@ -184,12 +190,36 @@ pub struct Prepare {
     /// Seed of the split
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-    /// A CSV file image,split (train or validation) with the split to use
+    /// The data set that it is: eyepacs, aptos, idrid, messidor, messidor2, deepdrid, ddr, brset, retinamnist (FOLDER is the
+    /// .npz file), or folders (FOLDER holds a folder for each grade)
+    ///
+    /// Fovea then knows its columns, its scale, who the patient is and how many images it has. Without
+    /// --labels and --images they are looked for in FOLDER where the data set has them.
+    #[arg(long, value_name = "DATA SET")]
+    pub from: Option<Importer>,
+    /// The label file's columns: image=NAME,grade=NAME,patient=NAME,eye=NAME, those that are needed
+    ///
+    /// patient=none says that no column is the patient.
+    #[arg(long, value_name = "COLUMNS")]
+    pub columns: Option<ColumnNames>,
+    /// A regular expression on images' names whose first group, or group `patient`, is the patient
+    #[arg(long, value_name = "REGEX")]
+    pub patient_pattern: Option<PatientPattern>,
+    /// Count each image whose patient is not told as a patient of its own, however many they are
+    #[arg(long)]
+    pub each_image_a_patient: bool,
+    /// A table image,split (train or validation) with the split to use
     #[arg(long, value_name = "FILE", conflicts_with = "validation")]
     pub split: Option<PathBuf>,
     /// Leave out at most so many unusable images: a number, or a share such as 1%
     #[arg(long, value_name = "N|x%", default_value = "0")]
     pub max_bad: MaxBad,
+    /// Do not count images without a label as bad; otherwise they are when more than 1 % have none
+    #[arg(long)]
+    pub allow_unlabelled: bool,
+    /// Keep photographs that are there several times, under names of different patients
+    #[arg(long)]
+    pub allow_duplicates: bool,
     /// Threads [default: one per core]
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     pub threads: usize,

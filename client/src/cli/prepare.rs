@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use fovea_core::ids::DatasetName;
+use fovea_dataset::labels::LabelOptions;
 use fovea_dataset::{PrepareError, PrepareOptions, PrepareReport, Progress, prepare};
 use indicatif::ProgressBar;
 
 use super::args::Prepare;
 use super::output::{Output, Record};
+use super::pace::{self, Pace};
 use super::table::Table;
 use crate::error::Error;
 use crate::local::Signals;
@@ -36,16 +39,29 @@ pub async fn run(command: Prepare, output: &Output) -> Result<(), Error> {
         signals.next().await;
         std::process::exit(i32::from(Error::Interrupted(String::new()).exit_code()));
     });
+    let lines =
+        (!output.interactive()).then(|| tokio::spawn(say_now_and_then(*output, bar.bar.clone())));
     let report = tokio::task::block_in_place(|| prepare(&options, &bar));
     listener.abort();
+    if let Some(lines) = lines {
+        lines.abort();
+    }
     bar.bar.finish_and_clear();
     let report = report.map_err(|e| match e {
         PrepareError::Cancelled => Error::Interrupted("nothing was written".into()),
         PrepareError::Option { .. } => Error::Usage(e.to_string()),
         // The hint in the library's error does not know the names of options here.
-        PrepareError::TooManyBad { .. } => Error::Dataset(format!(
-            "{e}\nTo leave them out, give --max-bad N or --max-bad x%"
+        PrepareError::TooManyBad { unlabelled, .. } => Error::Dataset(format!(
+            "{e}\nTo leave them out, give --max-bad N or --max-bad x%{}",
+            if unlabelled > 0 {
+                "; images may have no label with --allow-unlabelled"
+            } else {
+                ""
+            }
         )),
+        PrepareError::Copies { .. } => {
+            Error::Dataset(format!("{e}\nTo keep them all, give --allow-duplicates"))
+        }
         PrepareError::Exists { .. } => Error::Dataset(format!("{e} (here: --overwrite)")),
         _ => Error::Dataset(e.to_string()),
     })?;
@@ -63,27 +79,20 @@ pub async fn run(command: Prepare, output: &Output) -> Result<(), Error> {
     Ok(())
 }
 
-fn options(command: Prepare) -> Result<PrepareOptions, Error> {
-    let below = |name: &str| command.folder.as_ref().map(|f| f.join(name));
-    let (Some(labels), Some(images)) = (
-        command.labels.clone().or_else(|| below("trainLabels.csv")),
-        command.images.clone().or_else(|| below("images")),
-    ) else {
-        return Err(Error::Usage(
-            "give a FOLDER with trainLabels.csv and images/, or both --labels and --images".into(),
-        ));
-    };
-    for (path, flag, wanted_dir) in [(&labels, "--labels", false), (&images, "--images", true)] {
-        let is_dir = path.is_dir();
-        if !path.exists() || is_dir != wanted_dir {
-            let kind = if wanted_dir { "folder" } else { "file" };
-            return Err(Error::Usage(format!(
-                "{}: there is no such {kind}; a FOLDER holds trainLabels.csv and images/, or name \
-                 them with --labels and --images (this is {flag})",
-                path.display()
-            )));
+/// Where no bar can be drawn, a long preparation must not look like one that hangs.
+async fn say_now_and_then(output: Output, bar: ProgressBar) {
+    let mut pace = Pace::new(Instant::now());
+    loop {
+        tokio::time::sleep(pace::INTERVAL).await;
+        let total = bar.length().unwrap_or(0);
+        if let Some(line) = pace.line(Instant::now(), bar.position(), total) {
+            output.remark(line);
         }
     }
+}
+
+fn options(command: Prepare) -> Result<PrepareOptions, Error> {
+    let (labels, images) = places(&command)?;
     let name = match &command.name {
         Some(name) => name.clone(),
         None => name_of(&command.out),
@@ -97,8 +106,72 @@ fn options(command: Prepare) -> Result<PrepareOptions, Error> {
     options.split_file = command.split;
     options.threads = command.threads;
     options.max_bad = command.max_bad;
+    options.allow_unlabelled = command.allow_unlabelled;
+    options.label_options = LabelOptions {
+        from: command.from,
+        columns: command.columns.unwrap_or_default(),
+        patient_pattern: command.patient_pattern,
+        each_image_a_patient: command.each_image_a_patient,
+    };
     options.overwrite = command.overwrite;
+    options.allow_duplicates = command.allow_duplicates;
     Ok(options)
+}
+
+/// The label file and the folder with the photographs.
+fn places(command: &Prepare) -> Result<(PathBuf, PathBuf), Error> {
+    if let Some(from) = command.from.filter(|from| from.is_one_place()) {
+        let (Some(place), None, None) = (&command.folder, &command.labels, &command.images) else {
+            return Err(Error::Usage(format!(
+                "--from {from} takes one FOLDER or file, without --labels and --images"
+            )));
+        };
+        if !place.exists() {
+            return Err(Error::Usage(format!(
+                "{}: there is no such file or folder",
+                place.display()
+            )));
+        }
+        return Ok((place.clone(), place.clone()));
+    }
+    const USUAL: &[(&str, &str)] = &[("trainLabels.csv", "images")];
+    let known = command.from.map_or(USUAL, |from| from.places());
+    let known = if known.is_empty() { USUAL } else { known };
+    let found = command.folder.as_ref().map(|folder| {
+        // Where one of the two is given, the other decides.
+        let there = |(labels, images): &&(&str, &str)| {
+            (command.labels.is_some() || folder.join(labels).is_file())
+                && (command.images.is_some() || folder.join(images).is_dir())
+        };
+        let place = known.iter().find(there).unwrap_or(&known[0]);
+        (folder.join(place.0), folder.join(place.1))
+    });
+    let (in_labels, in_images) = found.unzip();
+    let (Some(labels), Some(images)) = (
+        command.labels.clone().or(in_labels),
+        command.images.clone().or(in_images),
+    ) else {
+        return Err(Error::Usage(
+            "give a FOLDER with trainLabels.csv and images/, or both --labels and --images".into(),
+        ));
+    };
+    for (path, flag, wanted_dir) in [(&labels, "--labels", false), (&images, "--images", true)] {
+        let is_dir = path.is_dir();
+        if !path.exists() || is_dir != wanted_dir {
+            let kind = if wanted_dir { "folder" } else { "file" };
+            let holds: Vec<String> = known
+                .iter()
+                .map(|(labels, images)| format!("{labels} and {images}/"))
+                .collect();
+            return Err(Error::Usage(format!(
+                "{}: there is no such {kind}; a FOLDER holds {}, or name them with --labels and \
+                 --images (this is {flag})",
+                path.display(),
+                holds.join(", or ")
+            )));
+        }
+    }
+    Ok((labels, images))
 }
 
 /// The last part of a path, also of one such as `.`.
@@ -135,6 +208,12 @@ fn describe(report: &PrepareReport) -> Vec<String> {
     lines.push(format!("dataset  {}", report.dir.display()));
     lines.push(format!("digest   {}", report.digest));
     lines.push(format!("packs    {}", report.packs));
+    if !report.flaws.is_empty() {
+        let flaws: Vec<String> = (report.flaws.iter())
+            .map(|(flaw, count)| format!("{count} {flaw}"))
+            .collect();
+        lines.push(format!("quality  {} (see quality.csv)", flaws.join(", ")));
+    }
     let listed = |lines: &mut Vec<String>, what: &str, items: Vec<String>| {
         if items.is_empty() {
             return;
@@ -175,7 +254,7 @@ impl Progress for Bar {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fovea_dataset::{Counts, MaxBad};
+    use fovea_dataset::{Counts, Flaw, MaxBad};
 
     #[test]
     fn the_report_reads_well() {
@@ -190,6 +269,7 @@ mod tests {
             packs: 3,
             excluded: vec![],
             warnings: vec![],
+            flaws: [(Flaw::Dark, 2), (Flaw::NoDisc, 1)].into(),
         };
         assert_eq!(
             describe(&report),
@@ -201,7 +281,65 @@ mod tests {
                 "dataset  out",
                 "digest   abc",
                 "packs    3",
+                "quality  2 dark, 1 no disc (see quality.csv)",
             ]
+        );
+    }
+
+    fn prepare_of(folder: &Path) -> Prepare {
+        Prepare {
+            folder: Some(folder.to_owned()),
+            labels: None,
+            images: None,
+            out: folder.join("set-64"),
+            name: None,
+            size: 64,
+            validation: 0.25,
+            seed: 0,
+            split: None,
+            max_bad: MaxBad::Count(0),
+            allow_unlabelled: false,
+            from: None,
+            columns: None,
+            patient_pattern: None,
+            each_image_a_patient: false,
+            threads: 0,
+            overwrite: false,
+            allow_duplicates: false,
+        }
+    }
+
+    #[test]
+    fn a_data_set_is_found_where_it_lies() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let with = |from: &str| Prepare {
+            from: Some(from.parse().unwrap()),
+            ..prepare_of(root)
+        };
+        let message = options(with("aptos")).unwrap_err().to_string();
+        assert!(
+            message.contains("holds train.csv and train_images/, or train.csv and images/"),
+            "{message}"
+        );
+        std::fs::write(root.join("train.csv"), "id_code,diagnosis\n").unwrap();
+        std::fs::create_dir(root.join("images")).unwrap();
+        let found = options(with("aptos")).unwrap();
+        assert_eq!(
+            (found.labels, found.images_dir),
+            (root.join("train.csv"), root.join("images"))
+        );
+        let whole = options(with("folders")).unwrap();
+        assert_eq!((&*whole.labels, &*whole.images_dir), (root, root));
+        let both = Prepare {
+            images: Some(root.join("images")),
+            ..with("folders")
+        };
+        assert!(
+            options(both)
+                .unwrap_err()
+                .to_string()
+                .contains("takes one FOLDER")
         );
     }
 
@@ -211,18 +349,8 @@ mod tests {
         let root = folder.path();
         std::fs::create_dir(root.join("images")).unwrap();
         let command = || Prepare {
-            folder: Some(root.to_owned()),
-            labels: None,
-            images: None,
             out: root.join("my set"),
-            name: None,
-            size: 64,
-            validation: 0.25,
-            seed: 0,
-            split: None,
-            max_bad: MaxBad::Count(0),
-            threads: 0,
-            overwrite: false,
+            ..prepare_of(root)
         };
         let error = options(command()).unwrap_err();
         assert_eq!(error.exit_code(), 2);

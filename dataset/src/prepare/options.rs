@@ -14,11 +14,12 @@ use super::PrepareError;
 /// What to prepare, and how. [`PrepareOptions::new`] sets the defaults.
 #[derive(Debug, Clone)]
 pub struct PrepareOptions {
-    /// The label file.
+    /// The label file, or what the data set has in its place ([`crate::labels::Importer::is_one_place`]).
     pub labels: PathBuf,
-    /// Which of its columns to read.
+    /// How to read it.
     pub label_options: LabelOptions,
-    /// The folder with the photographs: `<image>.jpeg`, `.jpg`, `.png`, `.tif` or `.tiff`.
+    /// The folder with the photographs: `<image>.jpeg`, `.png`, `.dcm` ..., also in
+    /// sub-folders.
     pub images_dir: PathBuf,
     /// The folder to make.
     pub out: PathBuf,
@@ -31,7 +32,7 @@ pub struct PrepareOptions {
     pub validation_fraction: f64,
     /// Seed of the split and of the samples' order.
     pub seed: u64,
-    /// A CSV file `image,split` (`train` or `validation`) that imposes the split. It must name every
+    /// A table `image,split` (`train` or `validation`) that imposes the split. It must name every
     /// usable image; a patient on both sides is refused.
     pub split_file: Option<PathBuf>,
     /// Least number of records in a pack but the last: a pack ends at a patient's end.
@@ -40,6 +41,12 @@ pub struct PrepareOptions {
     pub threads: usize,
     /// Most bad rows and photographs that are left out; with more of them nothing is made.
     pub max_bad: MaxBad,
+    /// Whether photographs without a label are no sign of lost rows. Otherwise they count as bad when
+    /// they are more than 1 % of the rows.
+    pub allow_unlabelled: bool,
+    /// Whether copies of a photograph may belong to different patients, who may be on both sides of the
+    /// split. Without it they are an error.
+    pub allow_duplicates: bool,
     /// Whether an existing dataset at `out` is replaced. Anything else there is never touched.
     pub overwrite: bool,
 }
@@ -60,6 +67,8 @@ impl PrepareOptions {
             pack_records: 256,
             threads: 0,
             max_bad: MaxBad::Count(0),
+            allow_unlabelled: false,
+            allow_duplicates: false,
             overwrite: false,
         }
     }

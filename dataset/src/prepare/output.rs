@@ -1,5 +1,6 @@
 //! The folder being written: temporary beside its destination, then renamed into place.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -15,8 +16,14 @@ use crate::{
 
 use super::leftovers::{self, Swept, Temporary};
 use super::report::io_error;
+use super::sheet;
 use super::spool::Spool;
 use super::{Excluded, Order, PrepareError, PrepareOptions};
+
+/// What a look at each photograph found. It stays with whoever prepared the dataset.
+const QUALITY_FILE: &str = "quality.csv";
+/// The contact sheet; the column `sheet` of `quality.csv` numbers its pictures row by row.
+const SHEET_FILE: &str = "contact-sheet.png";
 
 /// A dataset being written. Dropped before [`Output::publish`], it leaves nothing behind.
 pub(super) struct Output {
@@ -228,6 +235,52 @@ impl Output {
         let bytes = manifest.seal()?;
         self.write_file(MANIFEST_FILE, &bytes)?;
         Ok(manifest)
+    }
+
+    /// Writes what a look at each photograph found, in the order of the index, and the contact sheet.
+    pub fn write_quality(
+        &self,
+        rows: &[LabelRow],
+        packs: &Packs,
+        spool: &Spool,
+    ) -> Result<(), PrepareError> {
+        let (sheet, shown) = sheet::draw(spool)?;
+        let mut png = io::Cursor::new(Vec::new());
+        sheet
+            .write_to(&mut png, image::ImageFormat::Png)
+            .map_err(|e| io_error("write", &self.path(SHEET_FILE), io::Error::other(e)))?;
+        self.write_file(SHEET_FILE, png.get_ref())?;
+        let place_on_sheet: HashMap<usize, usize> = shown.into_iter().zip(1..).collect();
+        let mut writer = csv::Writer::from_writer(Vec::new());
+        let mut write = || {
+            writer.write_record(["image", "brightness", "sharpness", "peak", "notes", "sheet"])?;
+            for place in &packs.places {
+                let Ok(record) = &spool.records[place.row] else {
+                    continue;
+                };
+                let quality = record.quality;
+                let notes: Vec<String> = quality.flaws().iter().map(ToString::to_string).collect();
+                let sharpness = quality.sharpness.map(|s| format!("{s:.2}"));
+                writer.write_record([
+                    rows[place.row].image.as_str(),
+                    &format!("{:.1}", quality.brightness),
+                    &sharpness.unwrap_or_default(),
+                    &format!("{:.2}", quality.peak),
+                    &notes.join("; "),
+                    &place_on_sheet
+                        .get(&place.row)
+                        .map_or(String::new(), usize::to_string),
+                ])?;
+            }
+            Ok::<(), csv::Error>(())
+        };
+        let path = self.path(QUALITY_FILE);
+        write().map_err(|source| io_error("write", &path, io::Error::other(source)))?;
+        let bytes = writer.into_inner();
+        self.write_file(
+            QUALITY_FILE,
+            &bytes.map_err(|e| io_error("write", &path, e.into_error()))?,
+        )
     }
 
     fn write_file(&self, name: &str, bytes: &[u8]) -> Result<(), PrepareError> {

@@ -1,12 +1,13 @@
 //! The results and errors of [`super::prepare`].
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::leftovers::Swept;
-use crate::labels::LabelsError;
-use crate::{Counts, ManifestError, Split};
+use crate::labels::{LabelRemark, LabelsError};
+use crate::{Counts, Flaw, GRADES, ManifestError, Split};
 use fovea_core::count;
 
 /// The dataset that was made.
@@ -26,17 +27,21 @@ pub struct PrepareReport {
     pub excluded: Vec<Excluded>,
     /// Things that a person should check.
     pub warnings: Vec<Warning>,
+    /// How many photographs have which flaw; `quality.csv` in the dataset's folder names them.
+    pub flaws: BTreeMap<Flaw, usize>,
 }
 
 /// A row of the label file that was left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Excluded {
-    /// Its line in the label file, from 1.
+    /// Its line in the label file, from 1; 0 if the labels are no table.
     pub line: u64,
     /// The image it names; may be empty.
     pub image: String,
     /// Why.
     pub reason: String,
+    /// Whether the data set is known to hold such rows: they do not count as bad.
+    pub expected: bool,
 }
 
 impl fmt::Display for Excluded {
@@ -46,7 +51,10 @@ impl fmt::Display for Excluded {
         } else {
             &self.image
         };
-        write!(f, "{name} (line {}): {}", self.line, self.reason)
+        match self.line {
+            0 => write!(f, "{name}: {}", self.reason),
+            line => write!(f, "{name} (line {line}): {}", self.reason),
+        }
     }
 }
 
@@ -58,8 +66,10 @@ pub enum Warning {
         /// Their images.
         images: Vec<String>,
     },
-    /// Images of different names with the very same pixels.
+    /// Images of different names that show one photograph.
     SamePixels {
+        /// Whether their pixels are the very same; else it was saved again, perhaps at another size.
+        exact: bool,
         /// The images, each with its grade.
         images: Vec<(String, u8)>,
         /// Whether they belong to different patients.
@@ -67,8 +77,15 @@ pub enum Warning {
         /// Whether some are trained on and some held out.
         across_splits: bool,
     },
-    /// Neither names nor a column identify the patient of an image.
-    NoPatients,
+    /// About the label file.
+    Labels(LabelRemark),
+    /// On a side, all images are referable (grade 2 and above), or none is.
+    OneClass {
+        /// The side.
+        split: Split,
+        /// Its images of each grade.
+        counts: [u64; GRADES],
+    },
     /// Photographs that the label file does not name.
     Unlabelled {
         /// How many.
@@ -107,6 +124,7 @@ impl fmt::Display for Warning {
                 shortened(images, 20)
             ),
             Warning::SamePixels {
+                exact,
                 images,
                 across_patients,
                 across_splits,
@@ -115,7 +133,12 @@ impl fmt::Display for Warning {
                     .iter()
                     .map(|(image, grade)| format!("{image} (grade {grade})"))
                     .collect();
-                write!(f, "same pixels: {}", shortened(&list, 20))?;
+                let what = if *exact {
+                    "same pixels"
+                } else {
+                    "one photograph, saved again"
+                };
+                write!(f, "{what}: {}", shortened(&list, 20))?;
                 if images.iter().any(|(_, grade)| *grade != images[0].1) {
                     f.write_str("; their labels conflict")?;
                 }
@@ -127,14 +150,26 @@ impl fmt::Display for Warning {
                 }
                 Ok(())
             }
-            Warning::NoPatients => f.write_str(
-                "neither names nor a column identify the patients, so each image counts as a patient; \
-                 add a 'patient' column if you know them",
-            ),
+            Warning::Labels(remark) => remark.fmt(f),
+            Warning::OneClass { split, counts } => {
+                let none = counts[2..].iter().all(|n| *n == 0);
+                let counts: Vec<String> = counts.iter().map(u64::to_string).collect();
+                write!(
+                    f,
+                    "the {split} split has images of one class only: {} is referable (images of grades 0 \
+                     to 4: {}); nothing can be learned or measured there with positive_from = 2",
+                    if none { "none" } else { "every one" },
+                    counts.join("/")
+                )
+            }
             Warning::Unlabelled { count, examples } => write!(
                 f,
                 "{} not used: {}{}",
-                count::count(*count, "image has no label and is", "images have no label and are"),
+                count::count(
+                    *count,
+                    "image has no label and is",
+                    "images have no label and are"
+                ),
                 examples.join(", "),
                 if *count > examples.len() { ", ..." } else { "" }
             ),
@@ -175,12 +210,16 @@ pub enum PrepareError {
     #[error(transparent)]
     Labels(#[from] LabelsError),
     /// More bad rows and photographs than allowed.
-    #[error("{}", too_many(excluded, *total, *allowed))]
+    #[error("{}", too_many(excluded, *total, *unlabelled, unlabelled_examples, *allowed))]
     TooManyBad {
         /// All of them, in the order of the label file.
         excluded: Vec<Excluded>,
         /// Rows of the label file.
         total: usize,
+        /// Photographs without a label, if they count.
+        unlabelled: usize,
+        /// Some of their files.
+        unlabelled_examples: Vec<String>,
         /// How many were allowed.
         allowed: usize,
     },
@@ -206,6 +245,12 @@ pub enum PrepareError {
         train: String,
         /// One of the patient's validation images.
         validation: String,
+    },
+    /// Copies of a photograph belong to different patients.
+    #[error("{}", copies_text(copies))]
+    Copies {
+        /// What is known of each.
+        copies: Vec<Warning>,
     },
     /// One side would be empty.
     #[error(
@@ -256,16 +301,60 @@ pub(super) fn io_error(action: &'static str, path: &Path, source: io::Error) -> 
 /// Most unusable images that an error lists.
 const LISTED: usize = 20;
 
-fn too_many(excluded: &[Excluded], total: usize, allowed: usize) -> String {
+fn too_many(
+    excluded: &[Excluded],
+    total: usize,
+    unlabelled: usize,
+    examples: &[String],
+    allowed: usize,
+) -> String {
+    let mut parts = Vec::new();
+    if !excluded.is_empty() {
+        parts.push(format!("{} of {total} rows cannot be used", excluded.len()));
+    }
+    if unlabelled > 0 {
+        parts.push(count::count(
+            unlabelled,
+            "image has no label",
+            "images have no label",
+        ));
+    }
+    let allowed = count::count(allowed, "is allowed", "are allowed");
     let mut text = format!(
-        "{} of {total} rows cannot be used, {allowed} are allowed; repair them, or allow more bad \
-         images:",
-        excluded.len()
+        "{}, {allowed}; repair them, or allow more bad images:",
+        parts.join(" and "),
     );
+    if unlabelled > 0 {
+        let more = if unlabelled > examples.len() {
+            ", ..."
+        } else {
+            ""
+        };
+        text += &format!("\n  without a label: {}{more}", examples.join(", "));
+    }
     for one in excluded.iter().take(LISTED) {
         text += &format!("\n  {one}");
     }
     if let more @ 1.. = excluded.len().saturating_sub(LISTED) {
+        text += &format!("\n  ... and {more} more");
+    }
+    text
+}
+
+fn copies_text(copies: &[Warning]) -> String {
+    let mut text = format!(
+        "{} under names of different patients, so what is trained on could be evaluated with; remove the \
+         copies, or put all images of a patient under one patient:",
+        count::count(
+            copies.len(),
+            "photograph is there several times",
+            "photographs are there several times"
+        )
+    );
+    for one in copies.iter().take(LISTED) {
+        text += &format!("\n  {one}");
+    }
+    if let more @ 1.. = copies.len().saturating_sub(LISTED) {
         text += &format!("\n  ... and {more} more");
     }
     text

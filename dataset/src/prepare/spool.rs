@@ -1,17 +1,21 @@
 //! Photographs to records, by all threads, in a file of records in the label file's order.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
+use image::RgbImage;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
-use crate::Split;
-use crate::crop::{CropError, CropMethod, crop_and_resize};
-use crate::decode::{DecodeError, FindError, ImageFolder, decode};
+use crate::crop::{CropError, CropMethod};
+use crate::decode::DecodeError;
+use crate::folder::{FindError, ImageFolder};
 use crate::labels::LabelRow;
+use crate::likeness::Print;
+use crate::quality::{Flaw, Quality};
+use crate::square::{Square, SquareError};
 
 use super::report::io_error;
 use super::{PrepareError, PrepareOptions, Progress, Warning};
@@ -40,11 +44,23 @@ pub(super) enum Unusable {
     Crop(#[from] CropError),
 }
 
-/// A record's digest and crop.
+impl From<SquareError> for Unusable {
+    fn from(error: SquareError) -> Self {
+        match error {
+            SquareError::Decode(error) => Unusable::Decode(error),
+            SquareError::Crop(error) => Unusable::Crop(error),
+        }
+    }
+}
+
+/// What is kept in memory of a record.
 pub(super) struct Record {
     /// SHA-256 of its bytes.
-    sha256: [u8; 32],
-    method: CropMethod,
+    pub sha256: [u8; 32],
+    pub method: CropMethod,
+    /// To find copies.
+    pub print: Print,
+    pub quality: Quality,
 }
 
 impl Spool {
@@ -104,31 +120,45 @@ impl Spool {
             .map_err(|source| io_error("read", &self.path, source))
     }
 
-    /// Warnings about the records.
-    pub fn warnings(&self, rows: &[LabelRow], split_of: &[Option<Split>]) -> Vec<Warning> {
-        let mut no_circle = Vec::new();
-        let mut by_pixels: HashMap<[u8; 32], Vec<usize>> = HashMap::new();
-        for (row, record) in self.records.iter().enumerate() {
-            if let Ok(record) = record {
-                by_pixels.entry(record.sha256).or_default().push(row);
-                if record.method == CropMethod::BoundingBox {
-                    no_circle.push(rows[row].image.clone());
-                }
+    /// The record of a row as a picture.
+    pub fn square(&self, row: usize) -> Result<RgbImage, PrepareError> {
+        let mut record = vec![0; self.record_bytes];
+        self.read(row, &mut record)?;
+        let size = self.side();
+        let rgb = record.chunks_exact(3).flat_map(|p| [p[2], p[1], p[0]]);
+        Ok(RgbImage::from_raw(size, size, rgb.collect()).expect("a record is size x size pixels"))
+    }
+
+    /// Width and height of the records, in pixels.
+    pub fn side(&self) -> u32 {
+        (self.record_bytes / 3).isqrt() as u32
+    }
+
+    /// The rows that have a record.
+    pub fn usable(&self) -> impl Iterator<Item = (usize, &Record)> {
+        let records = self.records.iter().enumerate();
+        records.filter_map(|(row, record)| Some((row, record.as_ref().ok()?)))
+    }
+
+    /// How many photographs have which flaw.
+    pub fn flaws(&self) -> BTreeMap<Flaw, usize> {
+        let mut flaws = BTreeMap::new();
+        for (_, record) in self.usable() {
+            for flaw in record.quality.flaws() {
+                *flaws.entry(flaw).or_insert(0) += 1;
             }
         }
-        let mut same: Vec<Vec<usize>> = by_pixels.into_values().filter(|r| r.len() > 1).collect();
-        same.sort();
-        let differ = |of: &[usize], what: &dyn Fn(usize) -> bool| of.iter().any(|&row| what(row));
-        let same = same.into_iter().map(|of| Warning::SamePixels {
-            across_patients: differ(&of, &|row| rows[row].patient != rows[of[0]].patient),
-            across_splits: differ(&of, &|row| split_of[row] != split_of[of[0]]),
-            images: of
-                .iter()
-                .map(|&row| (rows[row].image.clone(), rows[row].grade))
-                .collect(),
-        });
-        let no_circle = (!no_circle.is_empty()).then_some(Warning::NoCircle { images: no_circle });
-        no_circle.into_iter().chain(same).collect()
+        flaws
+    }
+
+    /// A warning about photographs without a circle.
+    pub fn without_circle(&self, rows: &[LabelRow]) -> Option<Warning> {
+        let images: Vec<String> = self
+            .usable()
+            .filter(|(_, record)| record.method == CropMethod::BoundingBox)
+            .map(|(row, _)| rows[row].image.clone())
+            .collect();
+        (!images.is_empty()).then_some(Warning::NoCircle { images })
     }
 }
 
@@ -142,15 +172,18 @@ impl Drop for Spool {
 /// The record of an image, or why there is none.
 fn record(folder: &ImageFolder, image: &str, size: u32) -> Result<(Vec<u8>, Record), Unusable> {
     let path = folder.find(image)?;
-    let photograph = decode(&path)?;
-    let (square, crop) = crop_and_resize(&photograph, size)?;
-    let mut bytes = square.into_raw();
+    let square = Square::read(&path, size)?;
+    let print = Print::of(&square.pixels);
+    let quality = Quality::of(&square.pixels);
+    let mut bytes = square.pixels.into_raw();
     for pixel in bytes.chunks_exact_mut(3) {
         pixel.swap(0, 2); // R, G, B to B, G, R
     }
     let record = Record {
         sha256: Sha256::digest(&bytes).into(),
-        method: crop.method,
+        method: square.crop.method,
+        print,
+        quality,
     };
     Ok((bytes, record))
 }

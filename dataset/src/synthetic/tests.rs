@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::crop;
-use crate::eye::patient_and_eye;
+use crate::patient::patient_and_eye;
 
 fn eye(patient: u32, eye: Eye, grade: u8) -> EyeSpec {
     EyeSpec {
@@ -166,7 +166,7 @@ fn a_set_is_readable_labelled_and_says_what_it_is() {
     for (line, eye) in lines.zip(&eyes) {
         let (name, level) = line.split_once(',').unwrap();
         assert_eq!(level, eye.grade.to_string());
-        assert_eq!(patient_and_eye(name).1, eye.eye);
+        assert_eq!(patient_and_eye(name).map(|(_, eye)| eye), Some(eye.eye));
         assert!(name.starts_with("synthetic"), "{name}");
         let path = dir.join("images").join(format!("{name}.jpeg"));
         let picture = image::open(&path).unwrap().to_rgb8();

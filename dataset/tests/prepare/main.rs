@@ -1,6 +1,9 @@
 //! Preparing drawn photographs: output, refusals and reproducibility.
 
 mod damaged;
+mod pictures;
+mod places;
 mod refused;
 mod study;
+mod tables;
 mod written;

@@ -50,7 +50,9 @@ fn bad_images_and_rows_are_all_named_and_nothing_is_written() {
     let PrepareError::TooManyBad {
         excluded,
         total: 23,
+        unlabelled: 0,
         allowed: 8,
+        ..
     } = &error
     else {
         panic!("{error}");
@@ -122,7 +124,11 @@ fn the_same_pixels_under_two_names_are_reported() {
         .save(study.images().join("91_left.png"))
         .expect("save");
     study.write_labels(&(study.labels() + "90_left,4\n"));
-    let report = prepare(&study.options(), &()).expect("prepared");
+    let mut options = study.options();
+    options.allow_unlabelled = true;
+    // Whichever sides the two come to.
+    options.allow_duplicates = true;
+    let report = prepare(&options, &()).expect("prepared");
     let [unlabelled, same] = report.warnings.as_slice() else {
         panic!("{:?}", report.warnings);
     };
@@ -132,22 +138,36 @@ fn the_same_pixels_under_two_names_are_reported() {
     );
     let images = vec![("1_left".to_owned(), 1), ("90_left".to_owned(), 4)];
     assert!(
-        matches!(same, Warning::SamePixels { images: found, across_patients: true, .. } if *found == images)
+        matches!(same, Warning::SamePixels { images: found, exact: true, across_patients: true, .. } if *found == images)
     );
     assert!(same.to_string().contains("their labels conflict"), "{same}");
 }
 
 #[test]
-fn names_that_do_not_tell_the_patient_are_warned_about() {
-    let study = Study::new(4);
-    let mut labels = "id_code,diagnosis\n".to_owned();
-    for i in 0..8u32 {
-        photograph(i)
-            .save(study.images().join(format!("x{i}.png")))
+fn many_images_without_a_label_count_as_bad() {
+    let study = Study::new(60);
+    let more = |number: u32| {
+        photograph(number)
+            .save(study.images().join(format!("{number}x.png")))
             .expect("save");
-        labels += &format!("x{i},{}\n", i % 2);
-    }
-    study.write_labels(&labels);
-    let report = prepare(&study.options(), &()).expect("prepared");
-    assert!(report.warnings.contains(&Warning::NoPatients));
+    };
+    more(900);
+    let report = prepare(&study.options(), &()).expect("one of 120 may be left over");
+    let one = |warning: &Warning| matches!(warning, Warning::Unlabelled { count: 1, .. });
+    assert!(report.warnings.iter().any(one), "{:?}", report.warnings);
+    more(901);
+    let mut options = study.options();
+    options.overwrite = true;
+    options.max_bad = MaxBad::Count(1);
+    let message = prepare(&options, &()).expect_err("2 of 120").to_string();
+    assert!(
+        message.starts_with("2 images have no label, 1 is allowed"),
+        "{message}"
+    );
+    assert!(message.contains("900x.png, 901x.png"), "{message}");
+    options.max_bad = MaxBad::Count(2);
+    prepare(&options, &()).expect("two are allowed");
+    options.max_bad = MaxBad::Count(0);
+    options.allow_unlabelled = true;
+    prepare(&options, &()).expect("they may be there");
 }

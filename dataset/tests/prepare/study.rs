@@ -89,19 +89,20 @@ fn walk(dir: &Path, relative: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
     }
 }
 
-/// A disc on black with a mark whose place encodes `number`; red above green above blue.
+/// A disc on black with a mark whose place encodes `number`, with the shade of blue; red above green above blue.
 pub fn photograph(number: u32) -> RgbImage {
     RgbImage::from_fn(160, 120, |x, y| {
         let (dx, dy) = (f64::from(x) - 80.0, f64::from(y) - 60.0);
         if dx * dx + dy * dy > 52.0 * 52.0 {
             return Rgb([1, 1, 1]);
         }
-        let (mx, my) = (50 + number % 8 * 8, 30 + number / 8 * 8);
+        let (mx, my) = (50 + number % 8 * 8, 30 + number / 8 % 8 * 8);
         if (mx..mx + 6).contains(&x) && (my..my + 6).contains(&y) {
             return Rgb([230, 200, 40]);
         }
         let light = 1.0 - (dx * dx + dy * dy) / 5500.0;
-        Rgb([180.0, 100.0, 40.0].map(|c| (c * light) as u8))
+        let blue = 40.0 + f64::from(number / 64 * 3);
+        Rgb([180.0, 100.0, blue].map(|c| (c * light) as u8))
     })
 }
 

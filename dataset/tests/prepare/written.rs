@@ -68,7 +68,15 @@ fn a_prepared_dataset_can_be_opened_verified_and_read() {
     }
     // Outside the split, nothing is left over.
     let files = study.output_files();
-    assert_eq!(files.len(), 2 + manifest.packs.len());
+    assert_eq!(files.len(), 4 + manifest.packs.len());
+    let quality = String::from_utf8(file(&files, "quality.csv")).expect("text");
+    assert_eq!(
+        quality.lines().next(),
+        Some("image,brightness,sharpness,peak,notes,sheet")
+    );
+    assert_eq!(quality.lines().count(), 41);
+    let sheet = image::load_from_memory(&file(&files, "contact-sheet.png")).expect("a picture");
+    assert_eq!((sheet.width(), sheet.height()), (8 * 144, 5 * 144));
 
     // Records: B, G, R, the disc filling the square, and the mark where that image has it.
     let mut record = vec![0; 48 * 48 * 3];
@@ -171,11 +179,15 @@ fn a_split_file_imposes_the_split_but_not_on_halves_of_a_patient() {
     );
     refused(
         &format!("{good}9_left,train\n"),
-        "no usable row in the label file (1): 9_left",
+        "no row in the label file (1): 9_left",
     );
     refused(
         &good.replace("3_left,train", "3_left,test"),
-        "line 8: \"test\" is neither",
+        "line 8: \"test\": a dataset has two sides",
+    );
+    refused(
+        &good.replace("3_left,train", "3_left,fold 2"),
+        "line 8: \"fold 2\" is neither",
     );
     refused(
         &format!("{good}0_left,train\n"),

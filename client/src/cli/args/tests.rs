@@ -14,6 +14,8 @@ fn valid_and_invalid_command_lines() {
     for good in [
         "fovea prepare folder --out d",
         "fovea prepare --labels l.csv --images i --out d --max-bad 2%",
+        "fovea prepare brset --from brset --out d --allow-unlabelled --each-image-a-patient",
+        "fovea prepare f --out d --columns image=a,grade=b,patient=none --patient-pattern ^([0-9]+)_",
         "fovea submit run.toml --watch --set a=b --set c=d",
         "fovea --json runs",
         "fovea runs --json --coordinator http://h:1",
@@ -44,6 +46,9 @@ fn valid_and_invalid_command_lines() {
         "fovea prepare --out d",
         "fovea prepare --labels l.csv --out d",
         "fovea prepare f --out d --max-bad lots",
+        "fovea prepare f --out d --from kaggle",
+        "fovea prepare f --out d --columns label=a",
+        "fovea prepare f --out d --patient-pattern [0-9]+",
         "fovea pause",
         "fovea runs audit",
         "fovea runs dr-1",

@@ -1,0 +1,281 @@
+//! Photographs in a folder and its sub-folders, found by name.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::names::{READ_ENDINGS, composed, is_read_ending, key};
+
+/// Why there is no photograph of a name in the images folder.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FindError {
+    /// There is no such file.
+    #[error(
+        "missing: there is no {name}.{{{}}} in the images folder or below it", READ_ENDINGS.join(",")
+    )]
+    Missing {
+        /// The image.
+        name: String,
+    },
+    /// There is a file of that name that is no photograph by its ending.
+    #[error(
+        "not read: the images folder has {}, but only {} are read; convert it to PNG",
+        files.join(", "), READ_ENDINGS.join(", ")
+    )]
+    OtherFormat {
+        /// Its files.
+        files: Vec<String>,
+    },
+    /// There are several.
+    #[error("ambiguous: the images folder has {}; keep one", files.join(", "))]
+    Ambiguous {
+        /// The files.
+        files: Vec<String>,
+    },
+}
+
+/// The photographs of a folder, by name.
+///
+/// Hidden files and folders, and those that macOS adds to archives (`._a.jpeg`, `.DS_Store`, `__MACOSX`), are no
+/// photographs.
+pub(crate) struct ImageFolder {
+    dir: PathBuf,
+    files: HashMap<String, Vec<File>>,
+}
+
+/// A file in the folder.
+struct File {
+    /// Its path in the folder.
+    path: String,
+    /// Its name before the ending, composed.
+    stem: String,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// It has a photograph's ending.
+    Photograph,
+    /// It has none, as exported DICOM files often have: what it is shows when it is read.
+    Bare,
+    /// It has another ending.
+    Other,
+}
+
+impl ImageFolder {
+    /// Lists `dir` and its sub-folders.
+    pub(crate) fn list(dir: &Path) -> io::Result<Self> {
+        let mut files: HashMap<String, Vec<File>> = HashMap::new();
+        let mut folders = vec![(dir.to_owned(), String::new())];
+        // Links may lead in circles.
+        let mut visited = HashSet::new();
+        while let Some((folder, prefix)) = folders.pop() {
+            let identity = fs::metadata(&folder)?;
+            if !visited.insert((identity.dev(), identity.ino())) {
+                continue;
+            }
+            let mut entries = fs::read_dir(&folder)?.collect::<io::Result<Vec<_>>>()?;
+            entries.sort_by_key(fs::DirEntry::file_name);
+            for entry in entries {
+                // A name that is not UTF-8 cannot be in a label file either.
+                let Ok(name) = entry.file_name().into_string() else {
+                    continue;
+                };
+                if name.starts_with('.') || name == "__MACOSX" {
+                    continue;
+                }
+                let path = format!("{prefix}{name}");
+                let kind = entry.file_type()?;
+                let leads_to_folder =
+                    || fs::metadata(entry.path()).is_ok_and(|target| target.is_dir());
+                if kind.is_dir() || kind.is_symlink() && leads_to_folder() {
+                    folders.push((entry.path(), format!("{path}/")));
+                    continue;
+                }
+                let (stem, kind) = match name.rsplit_once('.') {
+                    Some((stem, ending)) if is_read_ending(ending) => (stem, Kind::Photograph),
+                    // Dots are common in DICOM's identifiers: what follows the last one may be no ending.
+                    Some((_, last)) if last.bytes().all(|b| b.is_ascii_digit()) => {
+                        (name.as_str(), Kind::Bare)
+                    }
+                    Some((stem, _)) => (stem, Kind::Other),
+                    None => (name.as_str(), Kind::Bare),
+                };
+                let stem = composed(stem.trim());
+                files
+                    .entry(key(&stem))
+                    .or_default()
+                    .push(File { path, stem, kind });
+            }
+        }
+        // The order in which a folder is listed must not matter.
+        for same in files.values_mut() {
+            same.sort_by(|a, b| a.path.cmp(&b.path));
+        }
+        Ok(Self {
+            dir: dir.to_owned(),
+            files,
+        })
+    }
+
+    /// The file of the image `name`: an exact match if there is one, else one that differs in case. Names are
+    /// compared in Unicode's composed form (NFC).
+    pub(crate) fn find(&self, name: &str) -> Result<PathBuf, FindError> {
+        let name = composed(name);
+        let all = self.files.get(&key(&name));
+        let of = |kind: Kind| {
+            let same = all.into_iter().flatten().filter(move |f| f.kind == kind);
+            same.collect::<Vec<&File>>()
+        };
+        let paths = |files: &[&File]| files.iter().map(|f| f.path.clone()).collect();
+        for kind in [Kind::Photograph, Kind::Bare] {
+            let all = of(kind);
+            let exact: Vec<&File> = all.iter().copied().filter(|f| f.stem == name).collect();
+            match (exact.as_slice(), all.as_slice()) {
+                ([file], _) | ([], [file]) => return Ok(self.dir.join(&file.path)),
+                ([], []) => {}
+                ([], several) | (several, _) => {
+                    return Err(FindError::Ambiguous {
+                        files: paths(several),
+                    });
+                }
+            }
+        }
+        Err(match of(Kind::Other).as_slice() {
+            [] => FindError::Missing { name },
+            others => FindError::OtherFormat {
+                files: paths(others),
+            },
+        })
+    }
+
+    /// How many photographs `used` does not name, and the first few of them.
+    pub(crate) fn unused<'a>(&self, used: impl Iterator<Item = &'a str>) -> (usize, Vec<String>) {
+        let used: HashSet<String> = used.map(key).collect();
+        let mut unused: Vec<&String> = self
+            .files
+            .iter()
+            .filter(|(stem, _)| !used.contains(*stem))
+            .flat_map(|(_, files)| files)
+            .filter(|file| file.kind == Kind::Photograph)
+            .map(|file| &file.path)
+            .collect();
+        unused.sort();
+        (unused.len(), unused.into_iter().take(5).cloned().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[&str]) -> (tempfile::TempDir, ImageFolder) {
+        let dir = tempfile::tempdir().expect("dir");
+        for file in files {
+            let path = dir.path().join(file);
+            fs::create_dir_all(path.parent().expect("parent")).expect("folder");
+            fs::write(path, b"x").expect("write");
+        }
+        let folder = ImageFolder::list(dir.path()).expect("list");
+        (dir, folder)
+    }
+
+    fn found(folder: &ImageFolder, name: &str) -> Result<String, String> {
+        let path = folder.find(name).map_err(|e| e.to_string())?;
+        let inside = path.strip_prefix(&folder.dir).expect("inside");
+        Ok(inside.to_string_lossy().into_owned())
+    }
+
+    #[test]
+    fn files_are_found_by_name_whatever_the_case_of_the_ending() {
+        let (_dir, folder) = folder(&[
+            "a.JPEG", "B.png", "c.jpg", "c.png", "d.txt", "e.tiff", "E.tif", "f.jfif", "g.BMP",
+            "h.dcm", "i.webp",
+        ]);
+        let found = |name| found(&folder, name);
+        for (name, file) in [
+            ("a", "a.JPEG"),
+            ("b", "B.png"),
+            ("e", "e.tiff"),
+            ("E", "E.tif"),
+            ("f", "f.jfif"),
+            ("g", "g.BMP"),
+            ("h", "h.dcm"),
+            ("i", "i.webp"),
+        ] {
+            assert_eq!(found(name).as_deref(), Ok(file));
+        }
+        assert!(found("c").expect_err("two").contains("c.jpg, c.png"));
+        assert!(found("x").expect_err("none").starts_with("missing"));
+        let (count, names) = folder.unused(["a", "b", "e", "f", "g", "h", "i"].into_iter());
+        assert_eq!(
+            (count, names),
+            (2, vec!["c.jpg".to_owned(), "c.png".to_owned()])
+        );
+    }
+
+    #[test]
+    fn a_file_that_is_there_but_not_read_is_named() {
+        let (_dir, folder) = folder(&["a.gif", "b.heic", "b.jpeg", "c.txt"]);
+        let message = found(&folder, "a").expect_err("a gif");
+        assert!(message.contains("has a.gif"), "{message}");
+        assert!(message.contains("convert it to PNG"), "{message}");
+        assert_eq!(found(&folder, "b").as_deref(), Ok("b.jpeg"));
+        assert_eq!(folder.unused(["b"].into_iter()), (0, vec![]));
+    }
+
+    #[test]
+    fn sub_folders_are_searched_and_a_name_in_two_of_them_is_ambiguous() {
+        let (_dir, folder) =
+            folder(&["10/10_left.jpeg", "11/x/11_left.jpeg", "a/1.png", "b/1.png"]);
+        assert_eq!(found(&folder, "10_left").as_deref(), Ok("10/10_left.jpeg"));
+        assert_eq!(
+            found(&folder, "11_left").as_deref(),
+            Ok("11/x/11_left.jpeg")
+        );
+        let message = found(&folder, "1").expect_err("two");
+        assert!(message.contains("a/1.png, b/1.png"), "{message}");
+    }
+
+    #[test]
+    fn a_link_in_a_circle_ends() {
+        let dir = tempfile::tempdir().expect("dir");
+        fs::write(dir.path().join("a.png"), b"x").expect("write");
+        std::os::unix::fs::symlink(".", dir.path().join("again")).expect("link");
+        let folder = ImageFolder::list(dir.path()).expect("list");
+        assert_eq!(found(&folder, "a").as_deref(), Ok("a.png"));
+    }
+
+    #[test]
+    fn hidden_files_of_macos_are_no_photographs() {
+        let (_dir, folder) = folder(&[
+            "a.jpeg",
+            "._a.jpeg",
+            ".DS_Store",
+            "__MACOSX/a.jpeg",
+            "__MACOSX/._a.jpeg",
+            ".cache/a.jpeg",
+        ]);
+        assert_eq!(found(&folder, "a").as_deref(), Ok("a.jpeg"));
+        assert_eq!(folder.unused(["a"].into_iter()), (0, vec![]));
+    }
+
+    #[test]
+    fn decomposed_names_are_found() {
+        let (_dir, folder) = folder(&["Mu\u{308}ller_left.jpeg"]);
+        let file = found(&folder, "M\u{fc}ller_left").expect("found");
+        assert_eq!(file, "Mu\u{308}ller_left.jpeg");
+        assert!(found(&folder, "mu\u{308}LLER_left").is_ok());
+    }
+
+    #[test]
+    fn files_without_an_ending_come_last() {
+        let (_dir, folder) = folder(&["IM0001", "b", "b.jpg", "1.2.840.7"]);
+        assert_eq!(found(&folder, "IM0001").as_deref(), Ok("IM0001"));
+        assert_eq!(found(&folder, "b").as_deref(), Ok("b.jpg"));
+        assert_eq!(found(&folder, "1.2.840.7").as_deref(), Ok("1.2.840.7"));
+        assert_eq!(folder.unused(["x"].into_iter()).0, 1);
+    }
+}

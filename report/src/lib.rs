@@ -4,8 +4,8 @@
 //! [`Report`] is what is reported; whoever fetches it fills it in. [`html`] writes the page. [`charts`] draws each chart by
 //! itself, for other pages.
 
-pub mod charts;
 mod by_grade;
+pub mod charts;
 mod model;
 mod number;
 mod page;

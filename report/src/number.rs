@@ -159,7 +159,10 @@ mod tests {
         };
         let range = |low, high, method| Unit::Plain.range(&estimate(low, high, method));
         assert_eq!(range(0.25, 0.75, Method::Bootstrap), "0.250–0.750");
-        assert_eq!(range(-0.25, 0.75, Method::Bootstrap), "\u{2212}0.250 to 0.750");
+        assert_eq!(
+            range(-0.25, 0.75, Method::Bootstrap),
+            "\u{2212}0.250 to 0.750"
+        );
         assert_eq!(range(0.25, 0.75, Method::Wilson), "0.250–0.750†");
         assert_eq!(range(0.5, 0.5, Method::None), "no interval‡");
         assert_eq!(Unit::Plain.with_range(None), DASH);

@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use crate::number::decimals;
 
-/// Width of every chart in its own units, which are pixels at a width of 420.
+/// Width of a chart in its own units. Texts are made for a chart that is about as many pixels wide.
 pub(super) const WIDTH: f64 = 420.0;
 
 /// A part of the data on a part of the drawing.
@@ -54,7 +54,7 @@ pub(super) fn ticks(low: f64, high: f64, wanted: usize) -> (Vec<f64>, usize) {
     let step = [1.0, 2.0, 5.0, 10.0]
         .into_iter()
         .map(|factor| factor * power)
-        .find(|step| *step >= rough * 0.999)
+        .find(|step| *step >= rough * 0.7)
         .unwrap_or(10.0 * power);
     let places = (-step.log10().floor()).clamp(0.0, 12.0) as usize;
     let first = (low / step - 1e-9).ceil() as i64;
@@ -114,7 +114,7 @@ pub(super) fn axes(x: &Axis, y: &Axis) -> Markup {
             }
         }
         (x_texts(x, bottom))
-        (text_up(&y.label, 13.0, (bottom + top) / 2.0))
+        @if !y.label.is_empty() { (text_up(&y.label, 13.0, (bottom + top) / 2.0)) }
     }
 }
 
@@ -140,9 +140,14 @@ pub(super) fn text_up(text: &str, x: f64, y: f64) -> Markup {
 }
 
 /// The SVG with title and description.
-pub(super) fn svg(height: f64, title: &str, description: &str, content: Markup) -> Markup {
+pub(super) fn svg(
+    (width, height): (f64, f64),
+    title: &str,
+    description: &str,
+    content: Markup,
+) -> Markup {
     html! {
-        svg class="c" role="img" viewBox=(format!("0 0 {} {}", px(WIDTH), px(height))) aria-label=(title) {
+        svg class="c" role="img" viewBox=(format!("0 0 {} {}", px(width), px(height))) aria-label=(title) {
             title { (title) }
             desc { (description) }
             (content)
@@ -179,8 +184,14 @@ mod tests {
 
     #[test]
     fn ticks_are_round_and_within() {
-        assert_eq!(ticks(0.0, 1.0, 5), (vec![0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0], 1));
-        assert_eq!(ticks(0.0, 30.0, 6).0, [0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]);
+        assert_eq!(
+            ticks(0.0, 1.0, 5),
+            (vec![0.0, 0.2, 0.4, 0.6000000000000001, 0.8, 1.0], 1)
+        );
+        assert_eq!(
+            ticks(0.0, 30.0, 6).0,
+            [0.0, 5.0, 10.0, 15.0, 20.0, 25.0, 30.0]
+        );
         let (all, places) = ticks(0.31, 0.72, 4);
         assert!(all.iter().all(|at| (0.31..=0.72).contains(at)), "{all:?}");
         assert_eq!((all.len(), places), (4, 1));
@@ -190,7 +201,13 @@ mod tests {
 
     #[test]
     fn a_path_breaks_where_there_is_nothing() {
-        let points = [Some((0.0, 1.0)), Some((0.01, 1.0)), None, Some((2.25, 3.0)), Some((4.0, -0.01))];
+        let points = [
+            Some((0.0, 1.0)),
+            Some((0.01, 1.0)),
+            None,
+            Some((2.25, 3.0)),
+            Some((4.0, -0.01)),
+        ];
         assert_eq!(path(points.into_iter()), "M0 1M2.2 3L4 0");
     }
 }

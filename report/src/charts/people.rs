@@ -84,7 +84,7 @@ impl PeopleChart<'_> {
             false_alarms + cleared
         );
         let height = PITCH * rows as f64 + 2.0;
-        svg(height, "1,000 people", &description, content)
+        svg((WIDTH, height), "1,000 people", &description, content)
     }
 }
 
@@ -107,7 +107,12 @@ mod tests {
     use super::*;
 
     fn screened(counts: [u64; 4]) -> Option<Screened> {
-        let [true_positives, false_negatives, false_positives, true_negatives] = counts;
+        let [
+            true_positives,
+            false_negatives,
+            false_positives,
+            true_negatives,
+        ] = counts;
         Screened::of(&PointResult {
             point: Point {
                 choice: Choice::Half,
@@ -127,11 +132,24 @@ mod tests {
     #[test]
     fn thousand_people_are_a_thousand() {
         assert_eq!(screened([0; 4]), None);
-        for counts in [[1, 1, 1, 4], [0, 0, 0, 9], [7, 0, 0, 0], [333, 333, 333, 2], [1, 5, 3, 6]] {
+        for counts in [
+            [1, 1, 1, 4],
+            [0, 0, 0, 9],
+            [7, 0, 0, 0],
+            [333, 333, 333, 2],
+            [1, 5, 3, 6],
+        ] {
             let s = screened(counts).unwrap();
-            assert_eq!(s.found + s.missed + s.false_alarms + s.cleared, 1000, "{s:?}");
+            assert_eq!(
+                s.found + s.missed + s.false_alarms + s.cleared,
+                1000,
+                "{s:?}"
+            );
         }
         let s = screened([190, 10, 300, 500]).unwrap();
-        assert_eq!((s.found, s.missed, s.false_alarms, s.cleared), (190, 10, 300, 500));
+        assert_eq!(
+            (s.found, s.missed, s.false_alarms, s.cleared),
+            (190, 10, 300, 500)
+        );
     }
 }

@@ -71,7 +71,7 @@ impl RocChart<'_> {
             }
             (self.legend(right, bottom))
         };
-        svg(HEIGHT, "ROC curve", &self.description(), content)
+        svg((WIDTH, HEIGHT), "ROC curve", &self.description(), content)
     }
 
     /// In the corner that the curve of a useful model leaves empty.
@@ -79,8 +79,12 @@ impl RocChart<'_> {
         let drawn = |p: &&RocPoint| p.sensitivity.is_some() && p.specificity.is_some();
         let drawn: Vec<&RocPoint> = self.points.iter().filter(drawn).collect();
         let rows = drawn.len() + usize::from(self.auc.is_some());
-        let longest = drawn.iter().map(|p| p.name.chars().count()).max().unwrap_or(0);
-        let width = 40.0 + 7.0 * longest.max(21) as f64;
+        let longest = drawn
+            .iter()
+            .map(|p| p.name.chars().count())
+            .max()
+            .unwrap_or(0);
+        let width = 40.0 + 7.2 * longest.max(22) as f64;
         let height = 19.0 * rows as f64 + 8.0;
         let left = right - width - 6.0;
         let top = bottom - height - 6.0;
@@ -176,7 +180,14 @@ mod tests {
 
     #[test]
     fn corners_of_the_curve_are_kept() {
-        let curve = [(0, 0, 1.0), (0, 1, 0.9), (0, 2, 0.8), (1, 2, 0.7), (2, 2, 0.6), (3, 4, 0.5)];
+        let curve = [
+            (0, 0, 1.0),
+            (0, 1, 0.9),
+            (0, 2, 0.8),
+            (1, 2, 0.7),
+            (2, 2, 0.6),
+            (3, 4, 0.5),
+        ];
         let chart = |curve| RocChart {
             curve,
             points: vec![],
@@ -188,6 +199,11 @@ mod tests {
             [(0.0, 0.0), (0.0, 0.5), (2.0 / 3.0, 0.5), (1.0, 1.0)]
         );
         assert_eq!(chart(&[(0, 0, 1.0), (4, 0, 0.5)]).shares(), None);
-        assert!(chart(&[]).draw().into_string().contains("all labels are of one kind"));
+        assert!(
+            chart(&[])
+                .draw()
+                .into_string()
+                .contains("all labels are of one kind")
+        );
     }
 }

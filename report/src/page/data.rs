@@ -27,7 +27,13 @@ pub(super) fn section(report: &Report) -> Markup {
 fn splits(dataset: &Dataset, positive_from: u8, positive: &str) -> Markup {
     let splits = &dataset.splits;
     let total = |split: &Split| split.by_grade.iter().sum::<u64>();
-    let positives = |split: &Split| split.by_grade.iter().skip(positive_from.into()).sum::<u64>();
+    let positives = |split: &Split| {
+        split
+            .by_grade
+            .iter()
+            .skip(positive_from.into())
+            .sum::<u64>()
+    };
     let row = |of: &dyn Fn(&Split) -> String| html! { @for split in splits { td { (of(split)) } } };
     html! {
         figure {
@@ -37,7 +43,7 @@ fn splits(dataset: &Dataset, positive_from: u8, positive: &str) -> Markup {
                 tbody {
                     @for number in 0..5u8 {
                         tr {
-                            th scope="row" { "grade " (grade(number)) }
+                            th scope="row" { (grade(number)) }
                             @for split in splits {
                                 @let of_grade = split.by_grade[usize::from(number)];
                                 td { b { (count(of_grade)) } span class="small" { (share(of_grade, total(split))) } }
@@ -59,10 +65,16 @@ fn splits(dataset: &Dataset, positive_from: u8, positive: &str) -> Markup {
 
 fn leaks(check: &LeakCheck) -> Markup {
     let patients = match check.patients {
-        Patients::OnSeveralSides(0) => (true, "No patient is on more than one side of the split.".into()),
+        Patients::OnSeveralSides(0) => (
+            true,
+            "No patient is on more than one side of the split.".into(),
+        ),
         Patients::OnSeveralSides(number) => (
             false,
-            format!("On more than one side of the split: {}.", counted(number, "patient")),
+            format!(
+                "On more than one side of the split: {}.",
+                counted(number, "patient")
+            ),
         ),
         Patients::Unknown => (
             false,
@@ -70,9 +82,10 @@ fn leaks(check: &LeakCheck) -> Markup {
         ),
     };
     let duplicates = match check.duplicates {
-        Some(d) if d.exact == 0 && d.near == 0 => {
-            (true, "No photograph is on more than one side, neither equal nor nearly so.".into())
-        }
+        Some(d) if d.exact == 0 && d.near == 0 => (
+            true,
+            "No photograph is on more than one side, neither equal nor nearly so.".into(),
+        ),
         Some(d) => (
             false,
             format!(

@@ -40,12 +40,15 @@ fn group(title: &str, errors: &[&WorstError], labels: &Labels) -> Markup {
 }
 
 fn card(error: &WorstError, labels: &Labels) -> Markup {
-    let class = labels.classes.get(error.predicted).map_or(DASH, String::as_str);
+    let class = labels
+        .classes
+        .get(error.predicted)
+        .map_or(DASH, String::as_str);
     let p = error.p_positive.clamp(0.0, 1.0);
     html! {
         li {
             @if let Some(png) = &error.heat_map {
-                img src=(format!("data:image/png;base64,{}", STANDARD.encode(png))) loading="lazy"
+                img src=(format!("data:image/png;base64,{}", STANDARD.encode(png)))
                     alt=(format!("Heat map of where the model looked in {}", error.image));
             }
             p class="file" { (error.image) }
@@ -77,6 +80,9 @@ mod tests {
     #[test]
     fn probabilities_keep_their_side() {
         let all = [0.0, 0.0001, 0.0005, 0.5, 0.9999, 1.0].map(probability);
-        assert_eq!(all, ["0.000", "<0.001", "0.001", "0.500", ">0.999", "1.000"]);
+        assert_eq!(
+            all,
+            ["0.000", "<0.001", "0.001", "0.500", ">0.999", "1.000"]
+        );
     }
 }

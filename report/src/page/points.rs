@@ -11,10 +11,20 @@ use crate::number::{DASH, Unit, count, share, significant};
 
 pub(super) fn name(choice: Choice) -> &'static str {
     match choice {
-        Choice::Half => "one half",
+        Choice::Half => "fixed 0.5",
         Choice::HighSensitivity => "high sensitivity",
         Choice::HighSpecificity => "high specificity",
         Choice::Youden => "Youden",
+    }
+}
+
+/// The name within a sentence.
+pub(super) fn named(choice: Choice) -> &'static str {
+    match choice {
+        Choice::Half => "point 0.5",
+        Choice::HighSensitivity => "high-sensitivity point",
+        Choice::HighSpecificity => "high-specificity point",
+        Choice::Youden => "Youden point",
     }
 }
 
@@ -121,9 +131,24 @@ pub(super) fn people(part: &JudgedPart, labels: &Labels) -> Markup {
     };
     let keys = [
         ("c-found", screened.found, "found", "positive, referred"),
-        ("c-missed", screened.missed, "missed", "positive, not referred"),
-        ("c-alarm", screened.false_alarms, "false alarms", "negative, referred"),
-        ("c-cleared", screened.cleared, "cleared", "negative, not referred"),
+        (
+            "c-missed",
+            screened.missed,
+            "missed",
+            "positive, not referred",
+        ),
+        (
+            "c-alarm",
+            screened.false_alarms,
+            "false alarms",
+            "negative, referred",
+        ),
+        (
+            "c-cleared",
+            screened.cleared,
+            "cleared",
+            "negative, not referred",
+        ),
     ];
     let content = html! {
         (chart.draw())
@@ -134,7 +159,7 @@ pub(super) fn people(part: &JudgedPart, labels: &Labels) -> Markup {
         }
     };
     let note = html! {
-        "One dot is one person with one photograph, at the " (name(at.point.choice)) " point (threshold "
+        "One dot is one person with one photograph, at the " (named(at.point.choice)) " (threshold "
         (significant(at.point.threshold)) "), if " (share(part.evaluated.positives, part.evaluated.samples))
         " have " (labels.positive) ", as the photographs here. From the values in the table, without their intervals."
     };
@@ -161,7 +186,7 @@ pub(super) fn grades(part: &JudgedPart, labels: &Labels) -> Markup {
         rows: rows.collect(),
     };
     let note = html! {
-        "On " (part.basis()) ", at the " (name(at.point.choice)) " point. Counts, without intervals. "
+        "On " (part.basis()) ", at the " (named(at.point.choice)) ". Counts, without intervals. "
         span class="key c-found" aria-hidden="true" {} " found "
         span class="key c-missed" aria-hidden="true" {} " missed "
         span class="key c-alarm" aria-hidden="true" {} " false alarm "

@@ -26,9 +26,9 @@ pub(super) fn section(number: usize, part: &JudgedPart, labels: &Labels) -> Mark
                 (roc(part))
                 (points::people(part, labels))
                 @if !e.points.is_empty() { (points::table(part, labels)) }
-                (points::grades(part, labels))
                 (confusion(part, labels))
                 (reliability(part))
+                (points::grades(part, labels))
                 (recall(part, labels))
             }
             (fellow(part))
@@ -150,7 +150,11 @@ fn recall(part: &JudgedPart, labels: &Labels) -> Markup {
         "On " (part.basis()) ": share of each class's photographs whose most probable class it is. "
         (notes::intervals(e.draws, e.recall.iter()))
     };
-    let title = if labels.classes.len() == 5 { "Recall by grade" } else { "Recall by class" };
+    let title = if labels.classes.len() == 5 {
+        "Recall by grade"
+    } else {
+        "Recall by class"
+    };
     figure(title, chart.draw(), note)
 }
 
@@ -169,8 +173,18 @@ fn fellow(part: &JudgedPart) -> Markup {
     let rows: [(&str, Unit, Option<Estimate>, Option<Estimate>); 4] = [
         ("AUC", Unit::Plain, e.auc, fellow.auc),
         ("Kappa", Unit::Plain, e.kappa, fellow.kappa),
-        ("Sensitivity", Unit::Percent, at.and_then(|at| at.sensitivity), fellow.sensitivity),
-        ("Specificity", Unit::Percent, at.and_then(|at| at.specificity), fellow.specificity),
+        (
+            "Sensitivity",
+            Unit::Percent,
+            at.and_then(|at| at.sensitivity),
+            fellow.sensitivity,
+        ),
+        (
+            "Specificity",
+            Unit::Percent,
+            at.and_then(|at| at.specificity),
+            fellow.specificity,
+        ),
     ];
     let shown: Vec<Option<Estimate>> = rows.iter().flat_map(|row| [row.2, row.3]).collect();
     html! {
@@ -193,7 +207,7 @@ fn fellow(part: &JudgedPart) -> Markup {
             }
             p class="note" {
                 "Model: " (part.basis())
-                @if let Some(at) = at { ", sensitivity and specificity at the " (points::name(at.point.choice)) " point" }
+                @if let Some(at) = at { ", sensitivity and specificity at the " (points::named(at.point.choice)) }
                 ". Fellow eye: the " (basis(fellow.samples, fellow.patients)) " with both eyes. "
                 (notes::intervals(e.draws, shown.iter()))
             }
@@ -225,7 +239,8 @@ fn reading(model: Option<Estimate>, fellow: &FellowEye) -> String {
 
 /// All parts beside each other.
 pub(super) fn comparison(parts: &[JudgedPart]) -> Markup {
-    let rows = |of: &dyn Fn(&JudgedPart) -> Option<Estimate>, fellow: Option<fn(&FellowEye) -> Option<Estimate>>| {
+    let rows = |of: &dyn Fn(&JudgedPart) -> Option<Estimate>,
+                fellow: Option<fn(&FellowEye) -> Option<Estimate>>| {
         let mut out = Vec::new();
         for part in parts {
             out.push(IntervalRow {
@@ -248,8 +263,18 @@ pub(super) fn comparison(parts: &[JudgedPart]) -> Markup {
     let sensitivity = |part: &JudgedPart| head::main_point(part)?.sensitivity;
     let specificity = |part: &JudgedPart| head::main_point(part)?.specificity;
     let charts = [
-        ("AUC", Unit::Plain, rows(&|part| part.evaluated.auc, Some(|eye| eye.auc)), 0.8),
-        ("Kappa", Unit::Plain, rows(&|part| part.evaluated.kappa, Some(|eye| eye.kappa)), 0.5),
+        (
+            "AUC",
+            Unit::Plain,
+            rows(&|part| part.evaluated.auc, Some(|eye| eye.auc)),
+            0.8,
+        ),
+        (
+            "Kappa",
+            Unit::Plain,
+            rows(&|part| part.evaluated.kappa, Some(|eye| eye.kappa)),
+            0.5,
+        ),
         ("Sensitivity", Unit::Percent, rows(&sensitivity, None), 0.7),
         ("Specificity", Unit::Percent, rows(&specificity, None), 0.5),
     ];

@@ -359,9 +359,11 @@ fn two_classes_and_no_eyes_and_no_grades_are_reported() {
     assert_eq!(all(&page, "#comparison").len(), 0);
 }
 
+type Change = fn(&mut Report);
+
 #[test]
 fn what_spoils_a_result_is_a_warning() {
-    let said = |change: fn(&mut Report)| {
+    let said = |change: Change| {
         let mut report = EXAMPLE.clone();
         report.warnings.clear();
         change(&mut report);
@@ -370,7 +372,7 @@ fn what_spoils_a_result_is_a_warning() {
             .replace('\u{a0}', " ")
     };
     assert_eq!(said(|_| {}), "");
-    let all: [(fn(&mut Report), &str); 6] = [
+    let all: [(Change, &str); 6] = [
         (
             |r| r.dataset.leak_check.patients = Patients::OnSeveralSides(1),
             "1 patient is on more than one side of the split",

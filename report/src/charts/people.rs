@@ -78,7 +78,7 @@ impl PeopleChart<'_> {
         };
         let description = format!(
             "Of 1,000 people {} have {}: {found} are found and {missed} are missed. Of the {} others {false_alarms} are false \
-             alarms and {cleared} are cleared.",
+             alarms and {cleared} are rightly not referred.",
             found + missed,
             self.positive,
             false_alarms + cleared

@@ -37,6 +37,8 @@ fn rule(choice: Choice) -> &'static str {
     }
 }
 
+type Number = fn(&Screened) -> u64;
+
 /// The table of all points.
 pub(super) fn table(part: &JudgedPart, labels: &Labels) -> Markup {
     let points = &part.evaluated.points;
@@ -50,11 +52,11 @@ pub(super) fn table(part: &JudgedPart, labels: &Labels) -> Markup {
         ("NPV", estimates(|at| &at.npv)),
     ];
     let screened: Vec<Option<Screened>> = points.iter().map(Screened::of).collect();
-    let people: [(&str, fn(&Screened) -> u64); 4] = [
+    let people: [(&str, Number); 4] = [
         ("found", |s| s.found),
         ("missed", |s| s.missed),
         ("false alarms", |s| s.false_alarms),
-        ("cleared", |s| s.cleared),
+        ("rightly not referred", |s| s.cleared),
     ];
     let content = html! {
         table class="points" {
@@ -146,7 +148,7 @@ pub(super) fn people(part: &JudgedPart, labels: &Labels) -> Markup {
         (
             "c-cleared",
             screened.cleared,
-            "cleared",
+            "others",
             "negative, not referred",
         ),
     ];
@@ -190,7 +192,7 @@ pub(super) fn grades(part: &JudgedPart, labels: &Labels) -> Markup {
         span class="key c-found" aria-hidden="true" {} " found "
         span class="key c-missed" aria-hidden="true" {} " missed "
         span class="key c-alarm" aria-hidden="true" {} " false alarm "
-        span class="key c-cleared" aria-hidden="true" {} " cleared"
+        span class="key c-cleared" aria-hidden="true" {} " rightly not referred"
     };
     html! {
         @if !part.by_grade.is_empty() {

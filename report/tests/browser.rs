@@ -114,7 +114,7 @@ fn a_report_fits_every_screen() {
     report.results[0].evaluated.reliability[0].samples = 88_702;
     report.dataset.splits[0].by_grade = [65_343, 6_205, 13_153, 2_087, 1_914];
     report.run.name =
-        "a-run-whose-name-is-long-enough-to-be-wider-than-the-screen-of-any-phone".into();
+        "a_run_whose_name_is_long_enough_to_be_wider_than_the_screen_of_any_phone".into();
     let errors = report.worst_errors.as_mut().unwrap();
     errors.all[0].image = format!("{}.jpeg", "0123456789abcdef".repeat(6));
     errors.all[1].patient = "f".repeat(80);

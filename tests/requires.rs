@@ -22,7 +22,7 @@
 //! | `s3`     | .s3-server (`make s3-server`): SeaweedFS, for the object store    |
 //! | `gpu`    | an NVIDIA GPU with its driver                                     |
 //! | `avx2`   | a processor with AVX2                                             |
-//! | `browser` | Chromium (`chromium` of Debian), for the pages that people look at |
+//! | `browser` | Chromium (`chromium` of Debian), to look at reports            |
 //! | `openssl` | the command `openssl`, another implementation of TLS           |
 //! | `noamx`  | a processor without AMX for bf16, which is faster than our kernel |
 

@@ -81,8 +81,8 @@ const VALIDATION: Clinic = Clinic {
     seed: 1,
     patients: 900,
     shift: 0.0,
-    noise: 0.55,
-    slope: 3.4,
+    noise: 0.5,
+    slope: 6.5,
 };
 const TEST: Clinic = Clinic {
     seed: 2,
@@ -93,7 +93,7 @@ const ELSEWHERE: Clinic = Clinic {
     patients: 874,
     shift: 0.12,
     noise: 0.72,
-    slope: 3.4,
+    slope: 6.5,
 };
 
 /// The report, without pictures.

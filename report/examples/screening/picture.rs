@@ -10,7 +10,7 @@ const SIDE: u32 = 256;
 pub fn heat_map(number: u64) -> Vec<u8> {
     let mut rng = stream("heat map", &[number]);
     let mut place = |from: f64, to: f64| from + (to - from) * below(&mut rng, 1000) as f64 / 1000.0;
-    let left = number % 2 == 0;
+    let left = number.is_multiple_of(2);
     let disc = (if left { 0.27 } else { 0.73 }, place(0.45, 0.55));
     let spots: Vec<(f64, f64, f64)> = (0..3)
         .map(|_| (place(0.3, 0.7), place(0.3, 0.7), place(0.05, 0.13)))

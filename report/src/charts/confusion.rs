@@ -17,7 +17,7 @@ pub struct ConfusionTable<'a> {
 
 impl ConfusionTable<'_> {
     pub fn draw(&self) -> Markup {
-        let name = |class: usize| self.classes.get(class).map_or(DASH, String::as_str);
+        let name = |class: usize| hyphenated(self.classes.get(class).map_or(DASH, String::as_str));
         let edge = |row: usize, column: usize| {
             let mut class = String::new();
             if row == column {
@@ -59,6 +59,12 @@ impl ConfusionTable<'_> {
             }
         }
     }
+}
+
+/// A long word may be divided in a narrow column.
+fn hyphenated(name: &str) -> String {
+    name.replace("proliferative", "prolif\u{ad}erative")
+        .replace("moderate", "mod\u{ad}erate")
 }
 
 /// In whole per cent, and "<1 %" for what is not nothing.

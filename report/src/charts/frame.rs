@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use crate::number::decimals;
 
-/// Width of every chart in its own units, which are pixels at a width of 420.
+/// Width of a chart in its own units. Texts are made for a chart that is about as many pixels wide.
 pub(super) const WIDTH: f64 = 420.0;
 
 /// A part of the data on a part of the drawing.
@@ -54,7 +54,7 @@ pub(super) fn ticks(low: f64, high: f64, wanted: usize) -> (Vec<f64>, usize) {
     let step = [1.0, 2.0, 5.0, 10.0]
         .into_iter()
         .map(|factor| factor * power)
-        .find(|step| *step >= rough * 0.999)
+        .find(|step| *step >= rough * 0.7)
         .unwrap_or(10.0 * power);
     let places = (-step.log10().floor()).clamp(0.0, 12.0) as usize;
     let first = (low / step - 1e-9).ceil() as i64;
@@ -114,7 +114,7 @@ pub(super) fn axes(x: &Axis, y: &Axis) -> Markup {
             }
         }
         (x_texts(x, bottom))
-        (text_up(&y.label, 13.0, (bottom + top) / 2.0))
+        @if !y.label.is_empty() { (text_up(&y.label, 13.0, (bottom + top) / 2.0)) }
     }
 }
 
@@ -140,9 +140,14 @@ pub(super) fn text_up(text: &str, x: f64, y: f64) -> Markup {
 }
 
 /// The SVG with title and description.
-pub(super) fn svg(height: f64, title: &str, description: &str, content: Markup) -> Markup {
+pub(super) fn svg(
+    (width, height): (f64, f64),
+    title: &str,
+    description: &str,
+    content: Markup,
+) -> Markup {
     html! {
-        svg class="c" role="img" viewBox=(format!("0 0 {} {}", px(WIDTH), px(height))) aria-label=(title) {
+        svg class="c" role="img" viewBox=(format!("0 0 {} {}", px(width), px(height))) aria-label=(title) {
             title { (title) }
             desc { (description) }
             (content)

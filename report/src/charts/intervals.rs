@@ -49,7 +49,7 @@ impl IntervalChart<'_> {
                 (self.row(row, ROW * number as f64, &axis.scale))
             }
         };
-        svg(height, self.title, &self.description(), content)
+        svg((WIDTH, height), self.title, &self.description(), content)
     }
 
     /// The name and the figure stand above the whisker.
@@ -61,7 +61,7 @@ impl IntervalChart<'_> {
             "c-shape c-1"
         };
         html! {
-            text class="c-name" x="4" y=(px(top + 17.0)) {
+            text class=(if row.reference { "c-name c-plain" } else { "c-name" }) x="4" y=(px(top + 17.0)) {
                 (row.name) " " tspan class="c-small" { (row.note) }
             }
             text class="c-value" text-anchor="end" x=(px(WIDTH - 4.0)) y=(px(top + 17.0)) {
@@ -82,7 +82,7 @@ impl IntervalChart<'_> {
         let high = all().fold(self.to, |high, e| high.max(e.high).max(e.value));
         let scale = Scale {
             data: (low, high),
-            drawn: (12.0, WIDTH - 12.0),
+            drawn: (18.0, WIDTH - 18.0),
         };
         let factor = match self.unit {
             Unit::Plain => 1.0,

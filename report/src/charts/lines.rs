@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use super::frame::{Axis, Scale, WIDTH, axes, path, px, svg};
+use super::frame::{Axis, Scale, axes, path, px, svg};
 use crate::number::significant;
 
 /// Up to four lines over the same axis.
@@ -34,7 +34,9 @@ pub struct Mark<'a> {
     pub label: &'a str,
 }
 
-const HEIGHT: f64 = 290.0;
+/// Narrower than other charts, so that three of them fit beside each other.
+const WIDTH: f64 = 350.0;
+const HEIGHT: f64 = 274.0;
 
 impl LineChart<'_> {
     /// The chart. Without any value its axes are empty.
@@ -46,7 +48,7 @@ impl LineChart<'_> {
             @for (number, series) in self.series.iter().enumerate() {
                 @let points = series.values.iter().map(|(at, value)| value.map(|v| (x.scale.at(*at), y.scale.within(v))));
                 path class=(format!("c-line c-{} c-dash-{}", number + 1, number + 1)) d=(path(points)) {}
-                @if series.values.len() <= 60 {
+                @if series.values.len() <= 15 {
                     @for (at, value) in &series.values {
                         @if let Some(value) = value {
                             circle class=(format!("c-dot c-fill-{}", number + 1)) cx=(px(x.scale.at(*at)))
@@ -59,7 +61,7 @@ impl LineChart<'_> {
             }
             (self.legend(x.scale.drawn.0))
         };
-        svg(HEIGHT, self.title, &self.description(), content)
+        svg((WIDTH, HEIGHT), self.title, &self.description(), content)
     }
 
     fn axes(&self) -> (Axis, Axis) {
@@ -75,11 +77,11 @@ impl LineChart<'_> {
         let high = self.y_to.unwrap_or(high + pad);
         let y = Scale {
             data: (low, if high > low { high } else { low + 1.0 }),
-            drawn: (HEIGHT - 46.0, 34.0),
+            drawn: (HEIGHT - 46.0, 48.0),
         };
         let x = Scale {
             data: xs,
-            drawn: (60.0, WIDTH - 14.0),
+            drawn: (56.0, WIDTH - 12.0),
         };
         let mut x = Axis::new(self.x_label, x, 6);
         // Half an epoch is none.
@@ -138,12 +140,15 @@ impl LineChart<'_> {
 
 fn draw_mark(mark: &Mark, x: &Scale, (bottom, top): (f64, f64)) -> Markup {
     let at = x.within(mark.x);
-    let before = at > (x.drawn.0 + x.drawn.1) / 2.0;
-    let anchor = if before { "end" } else { "start" };
-    let beside = if before { at - 5.0 } else { at + 5.0 };
+    // The word stays within the chart.
+    let anchor = match at {
+        at if at > x.drawn.1 - 24.0 => "end",
+        at if at < x.drawn.0 + 24.0 => "start",
+        _ => "middle",
+    };
     html! {
         line class="c-mark" x1=(px(at)) x2=(px(at)) y1=(px(bottom)) y2=(px(top)) {}
-        text class="c-note" text-anchor=(anchor) x=(px(beside)) y=(px(bottom - 7.0)) { (mark.label) }
+        text class="c-note" text-anchor=(anchor) x=(px(at)) y=(px(top - 5.0)) { (mark.label) }
     }
 }
 

@@ -78,13 +78,13 @@ impl PeopleChart<'_> {
         };
         let description = format!(
             "Of 1,000 people {} have {}: {found} are found and {missed} are missed. Of the {} others {false_alarms} are false \
-             alarms and {cleared} are cleared.",
+             alarms and {cleared} are rightly not referred.",
             found + missed,
             self.positive,
             false_alarms + cleared
         );
         let height = PITCH * rows as f64 + 2.0;
-        svg(height, "1,000 people", &description, content)
+        svg((WIDTH, height), "1,000 people", &description, content)
     }
 }
 

@@ -47,7 +47,12 @@ impl ReliabilityChart<'_> {
             (self.counts(&x.scale))
             text class="c-label" text-anchor="middle" x=(px((across.0 + across.1) / 2.0)) y=(px(HEIGHT - 8.0)) { (x.label) }
         };
-        svg(HEIGHT, "Reliability diagram", &self.description(), content)
+        svg(
+            (WIDTH, HEIGHT),
+            "Reliability diagram",
+            &self.description(),
+            content,
+        )
     }
 
     /// A bar for each bin, with its number.

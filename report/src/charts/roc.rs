@@ -71,7 +71,7 @@ impl RocChart<'_> {
             }
             (self.legend(right, bottom))
         };
-        svg(HEIGHT, "ROC curve", &self.description(), content)
+        svg((WIDTH, HEIGHT), "ROC curve", &self.description(), content)
     }
 
     /// In the corner that the curve of a useful model leaves empty.
@@ -84,7 +84,7 @@ impl RocChart<'_> {
             .map(|p| p.name.chars().count())
             .max()
             .unwrap_or(0);
-        let width = 40.0 + 7.0 * longest.max(21) as f64;
+        let width = 40.0 + 7.2 * longest.max(22) as f64;
         let height = 19.0 * rows as f64 + 8.0;
         let left = right - width - 6.0;
         let top = bottom - height - 6.0;

@@ -45,7 +45,7 @@ impl ShareChart<'_> {
                     width=(px(x.at(filled) - x.at(0.0))) height="13" rx="2" {}
             }
         };
-        svg(height, self.title, &self.description(), content)
+        svg((WIDTH, height), self.title, &self.description(), content)
     }
 
     fn figures(&self, row: &ShareRow) -> String {

@@ -43,7 +43,7 @@ fn splits(dataset: &Dataset, positive_from: u8, positive: &str) -> Markup {
                 tbody {
                     @for number in 0..5u8 {
                         tr {
-                            th scope="row" { "grade " (grade(number)) }
+                            th scope="row" { (grade(number)) }
                             @for split in splits {
                                 @let of_grade = split.by_grade[usize::from(number)];
                                 td { b { (count(of_grade)) } span class="small" { (share(of_grade, total(split))) } }

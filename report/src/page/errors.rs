@@ -48,7 +48,7 @@ fn card(error: &WorstError, labels: &Labels) -> Markup {
     html! {
         li {
             @if let Some(png) = &error.heat_map {
-                img src=(format!("data:image/png;base64,{}", STANDARD.encode(png))) loading="lazy"
+                img src=(format!("data:image/png;base64,{}", STANDARD.encode(png)))
                     alt=(format!("Heat map of where the model looked in {}", error.image));
             }
             p class="file" { (error.image) }

@@ -1,10 +1,10 @@
 //! The verdict in one glance.
 
-use fovea_evaluation::{Choice, Estimate, PointResult};
+use fovea_evaluation::{Choice, Estimate, FellowEye, PointResult};
 use maud::{Markup, html};
 
 use super::notes;
-use super::points::name;
+use super::points::named;
 use crate::model::{JudgedPart, Labels, PointsFrom, Report};
 use crate::number::{DASH, Unit, count, counted, date, significant};
 
@@ -66,27 +66,31 @@ fn verdict(part: &JudgedPart, labels: &Labels) -> Markup {
         || "no operating point".into(),
         |at| {
             format!(
-                "{} point, threshold {}",
-                name(at.point.choice),
+                "{}, threshold {}",
+                named(at.point.choice),
                 significant(at.point.threshold)
             )
         },
     );
+    let beside = |what: &str, of: fn(&FellowEye) -> Option<Estimate>| match fellow.and_then(of) {
+        Some(other) => format!("{what} Fellow eye: {}", Unit::Plain.show(other.value)),
+        None => what.into(),
+    };
     let shown = [e.auc, sensitivity, specificity, e.kappa];
     html! {
         section class="verdict" aria-label="Verdict" {
             p class="where" { b { (part.title) } " · " (part.basis()) " · " (counted(e.positives, "photograph")) " with " (labels.positive) }
             div class="tiles" {
-                (tile("AUC", "discrimination", Unit::Plain, e.auc, 0.5, fellow.and_then(|f| f.auc)))
+                (tile("AUC", &beside("0.5 is guessing.", |f| f.auc), Unit::Plain, e.auc, 0.5, fellow.and_then(|f| f.auc)))
                 (tile("Sensitivity", &point, Unit::Percent, sensitivity, 0.0, None))
                 (tile("Specificity", &point, Unit::Percent, specificity, 0.0, None))
-                (tile("Kappa", "quadratic weights", Unit::Plain, e.kappa, 0.0, fellow.and_then(|f| f.kappa)))
+                (tile("Kappa", &beside("Quadratic weights.", |f| f.kappa), Unit::Plain, e.kappa, 0.0, fellow.and_then(|f| f.kappa)))
             }
             p class="sentence" { (sentence(part, labels)) }
             p class="note" {
                 (notes::intervals(e.draws, shown.iter())) " "
                 @if at.is_some() { (chosen(&part.points_from)) " " }
-                @if fellow.is_some() { "The hollow mark on a scale is the fellow-eye reference." }
+                @if fellow.is_some() { "Hollow marks: the fellow-eye reference, what copying the grade of the other eye would score." }
             }
         }
     }
@@ -110,14 +114,14 @@ fn sentence(part: &JudgedPart, labels: &Labels) -> String {
     let positives = at.true_positives + at.false_negatives;
     let negatives = at.false_positives + at.true_negatives;
     format!(
-        "At the {} point the model finds {} of {} with {}, misses {}, and calls {} of {} without it positive.",
-        name(at.point.choice),
+        "At the {} the model finds {} of {} with {} and misses {}. Of {} without, it calls {} positive.",
+        named(at.point.choice),
         count(at.true_positives),
         counted(positives, "photograph"),
         labels.positive,
         count(at.false_negatives),
+        counted(negatives, "photograph"),
         count(at.false_positives),
-        count(negatives),
     )
 }
 

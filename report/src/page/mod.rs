@@ -36,10 +36,10 @@ pub fn html(report: &Report) -> String {
                     (head::head(report))
                     (warnings::section(report))
                     (contents(report))
+                    @if report.results.len() > 1 { (results::comparison(&report.results)) }
                     @for (number, part) in report.results.iter().enumerate() {
                         (results::section(number, part, &report.labels))
                     }
-                    @if report.results.len() > 1 { (results::comparison(&report.results)) }
                     (errors::section(report))
                     (training::section(report))
                     (data::section(report))
@@ -56,10 +56,10 @@ pub fn html(report: &Report) -> String {
 fn contents(report: &Report) -> Markup {
     html! {
         nav aria-label="Contents" {
+            @if report.results.len() > 1 { a href="#comparison" { "Comparison" } }
             @for (number, part) in report.results.iter().enumerate() {
                 a href=(format!("#part-{number}")) { (part.title) }
             }
-            @if report.results.len() > 1 { a href="#comparison" { "Comparison" } }
             @if report.worst_errors.is_some() { a href="#errors" { "Worst errors" } }
             a href="#training" { "Training" }
             a href="#data" { "Data" }

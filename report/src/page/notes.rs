@@ -15,14 +15,14 @@ pub(super) fn intervals<'a>(
     let mut out = String::new();
     if any(Method::Bootstrap) {
         out += &format!(
-            "95\u{a0}% intervals: percentiles 2.5 and 97.5 of {} bootstrap draws of patients (seed {}).",
+            "95\u{a0}% intervals: bootstrap, {} draws of patients, seed {}.",
             count(u64::from(draws.number)),
             draws.seed
         );
     }
     if any(Method::Wilson) {
         out += &format!(
-            " {WILSON} 95\u{a0}% interval of Wilson by the number of patients, as every draw gives the same."
+            " {WILSON} Wilson's 95\u{a0}% interval by the number of patients, as every draw gives the same."
         );
     }
     if any(Method::None) {
@@ -49,7 +49,8 @@ pub(super) fn section() -> Markup {
                 dt { "95\u{a0}% interval" }
                 dd {
                     "Patients are drawn again and again, with replacement and with all their photographs, and the figure is computed \
-                     of each draw. Two eyes of a patient are not independent: an interval over photographs would be too narrow. \
+                     of each draw; the interval is from percentile 2.5 to 97.5 (Efron and Tibshirani, 1993). Where a share is 0 or 1, \
+                     every draw gives the same, and the interval is Wilson's (1927), with patients for the number. Two eyes of a patient are not independent: an interval over photographs would be too narrow. \
                      It tells what chance does to this set of patients. It tells nothing of other cameras, clinics or graders."
                 }
                 dt { "AUC" }

@@ -11,10 +11,20 @@ use crate::number::{DASH, Unit, count, share, significant};
 
 pub(super) fn name(choice: Choice) -> &'static str {
     match choice {
-        Choice::Half => "one half",
+        Choice::Half => "fixed 0.5",
         Choice::HighSensitivity => "high sensitivity",
         Choice::HighSpecificity => "high specificity",
         Choice::Youden => "Youden",
+    }
+}
+
+/// The name within a sentence.
+pub(super) fn named(choice: Choice) -> &'static str {
+    match choice {
+        Choice::Half => "point 0.5",
+        Choice::HighSensitivity => "high-sensitivity point",
+        Choice::HighSpecificity => "high-specificity point",
+        Choice::Youden => "Youden point",
     }
 }
 
@@ -26,6 +36,8 @@ fn rule(choice: Choice) -> &'static str {
         Choice::Youden => "largest sensitivity + specificity",
     }
 }
+
+type Number = fn(&Screened) -> u64;
 
 /// The table of all points.
 pub(super) fn table(part: &JudgedPart, labels: &Labels) -> Markup {
@@ -40,11 +52,11 @@ pub(super) fn table(part: &JudgedPart, labels: &Labels) -> Markup {
         ("NPV", estimates(|at| &at.npv)),
     ];
     let screened: Vec<Option<Screened>> = points.iter().map(Screened::of).collect();
-    let people: [(&str, fn(&Screened) -> u64); 4] = [
+    let people: [(&str, Number); 4] = [
         ("found", |s| s.found),
         ("missed", |s| s.missed),
         ("false alarms", |s| s.false_alarms),
-        ("cleared", |s| s.cleared),
+        ("rightly not referred", |s| s.cleared),
     ];
     let content = html! {
         table class="points" {
@@ -136,7 +148,7 @@ pub(super) fn people(part: &JudgedPart, labels: &Labels) -> Markup {
         (
             "c-cleared",
             screened.cleared,
-            "cleared",
+            "others",
             "negative, not referred",
         ),
     ];
@@ -149,7 +161,7 @@ pub(super) fn people(part: &JudgedPart, labels: &Labels) -> Markup {
         }
     };
     let note = html! {
-        "One dot is one person with one photograph, at the " (name(at.point.choice)) " point (threshold "
+        "One dot is one person with one photograph, at the " (named(at.point.choice)) " (threshold "
         (significant(at.point.threshold)) "), if " (share(part.evaluated.positives, part.evaluated.samples))
         " have " (labels.positive) ", as the photographs here. From the values in the table, without their intervals."
     };
@@ -176,11 +188,11 @@ pub(super) fn grades(part: &JudgedPart, labels: &Labels) -> Markup {
         rows: rows.collect(),
     };
     let note = html! {
-        "On " (part.basis()) ", at the " (name(at.point.choice)) " point. Counts, without intervals. "
+        "On " (part.basis()) ", at the " (named(at.point.choice)) ". Counts, without intervals. "
         span class="key c-found" aria-hidden="true" {} " found "
         span class="key c-missed" aria-hidden="true" {} " missed "
         span class="key c-alarm" aria-hidden="true" {} " false alarm "
-        span class="key c-cleared" aria-hidden="true" {} " cleared"
+        span class="key c-cleared" aria-hidden="true" {} " rightly not referred"
     };
     html! {
         @if !part.by_grade.is_empty() {

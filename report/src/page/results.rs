@@ -26,9 +26,9 @@ pub(super) fn section(number: usize, part: &JudgedPart, labels: &Labels) -> Mark
                 (roc(part))
                 (points::people(part, labels))
                 @if !e.points.is_empty() { (points::table(part, labels)) }
-                (points::grades(part, labels))
                 (confusion(part, labels))
                 (reliability(part))
+                (points::grades(part, labels))
                 (recall(part, labels))
             }
             (fellow(part))
@@ -207,7 +207,7 @@ fn fellow(part: &JudgedPart) -> Markup {
             }
             p class="note" {
                 "Model: " (part.basis())
-                @if let Some(at) = at { ", sensitivity and specificity at the " (points::name(at.point.choice)) " point" }
+                @if let Some(at) = at { ", sensitivity and specificity at the " (points::named(at.point.choice)) }
                 ". Fellow eye: the " (basis(fellow.samples, fellow.patients)) " with both eyes. "
                 (notes::intervals(e.draws, shown.iter()))
             }

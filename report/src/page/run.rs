@@ -54,7 +54,8 @@ fn cost(cost: &Cost) -> Markup {
         dl class="facts" {
             div { dt { "Speed" } dd {
                 @match images_per_s {
-                    Some(speed) => { (decimals(*speed, if *speed < 100.0 { 1 } else { 0 })) " images/s over all workers" },
+                    Some(speed) if *speed < 100.0 => { (decimals(*speed, 1)) " images/s over all workers" },
+                    Some(speed) => { (count(speed.round() as u64)) " images/s over all workers" },
                     None => (DASH),
                 }
             } }

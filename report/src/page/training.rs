@@ -66,7 +66,7 @@ fn curves(report: &Report, mark: Option<Mark>) -> Markup {
         y_from: Some(0.0),
         ..chart(
             "Learning rate",
-            "learning rate",
+            "",
             None,
             vec![Series {
                 name: "learning rate",

@@ -47,13 +47,15 @@ fn warnings(report: &Report) -> Vec<String> {
             ));
         }
     }
+    // What stands in the head is what people quote.
+    let first = report.results.first();
+    if let Some(part) = first.filter(|part| part.points_from == PointsFrom::Same) {
+        out.push(format!(
+            "{}: the operating points were chosen on the photographs on which they are reported, which makes them look better.",
+            part.title
+        ));
+    }
     for part in &report.results {
-        if part.points_from == PointsFrom::Same && !part.evaluated.points.is_empty() {
-            out.push(format!(
-                "{}: the operating points were chosen on the photographs on which they are reported.",
-                part.title
-            ));
-        }
         let positives = part.evaluated.positives;
         if positives == 0 || positives == part.evaluated.samples {
             let kind = if positives == 0 {

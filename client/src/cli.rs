@@ -32,10 +32,11 @@ mod workers;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use fovea_service::misspelt;
 
 use crate::client::{Client, SkipVerify};
 use crate::error::Error;
+use crate::local::PASSED_ON;
 use args::{
     AdminCommand, Args, CheckpointCommand, Command, DatasetCommand, RunsCommand, WeightsCommand,
 };
@@ -47,7 +48,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Runs the command line and returns its exit code.
 pub fn main() -> ExitCode {
     fovea_security::install_provider();
-    let args = Args::parse();
+    let args = Args::read();
+    warn_misspelt(&args.command);
     let output = Output::new(args.json);
     // The runtime's worker threads only move bytes. The command itself runs on this thread, which
     // must be the one that starts child processes: they die with the *thread* that started them.
@@ -74,8 +76,31 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Names the variables of the environment that are probably misspelt, and so have no effect.
+fn warn_misspelt(command: &Command) {
+    let mut keys = Args::variables();
+    // What its processes are given.
+    if matches!(command, Command::Local(_)) {
+        keys.extend(PASSED_ON.iter().filter_map(|name| {
+            let key = name.strip_prefix("FOVEA_")?;
+            Some(key.to_lowercase())
+        }));
+    }
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let names: Vec<String> = std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .collect();
+    for (variable, key) in misspelt(&keys, names.iter().map(String::as_str)) {
+        eprintln!(
+            "fovea: the environment variable {variable} has no effect; did you mean FOVEA_{}?",
+            key.to_uppercase()
+        );
+    }
+}
+
 async fn run(args: Args, output: &Output) -> Result<(), Error> {
-    let address = args.coordinator.clone();
+    let variable = std::env::var_os("FOVEA_COORDINATOR");
+    let address = args.address(variable.is_some_and(|value| value.is_empty()))?;
     let tls_args = args.tls;
     let connect = async || {
         let credentials = tls::credentials(&tls_args, &address)?;
@@ -85,7 +110,9 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Prepare(command) => prepare::run(command, output).await,
         Command::Synthetic(command) => synthetic::run(command, output),
         Command::Certs(command) => certs::run(command, output),
-        Command::Login(command) => access::login(&address, &command, CONNECT, output).await,
+        Command::Login(command) => {
+            access::login(&address, &command, &tls_args, CONNECT, output).await
+        }
         Command::Logout => access::logout(&address, output),
         Command::Whoami => access::whoami(&connect().await?, output).await,
         Command::Token(command) => access::token(&connect().await?, command, output).await,

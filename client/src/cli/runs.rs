@@ -115,7 +115,7 @@ pub fn table(runs: &[RunInfo], now_ms: u64) -> Table {
             run.id.clone(),
             run.phase.as_str().into(),
             format!("{}/{}", run.step(), run.total_steps),
-            format!("{}/{}", run.epochs.len(), run.spec.train.epochs),
+            format!("{}/{}", run.epochs_done(), run.spec.train.epochs),
             share(auc),
             run.spec.dataset.to_string(),
             run.workers.len().to_string(),

@@ -12,7 +12,7 @@ use super::effects::rewind;
 use super::ledger::Ledger;
 use super::report::{DataProblems, Report};
 use super::state::{Actor, RunActorError};
-use super::status::LINGER_MS;
+use super::status::{LINGER_MS, recovering};
 use super::{RunContext, RunHandle, RunInput, Shown};
 use crate::journal::{JournalError, LiveRun, OnFull, Urgency};
 
@@ -52,7 +52,7 @@ pub(crate) fn start(
     let first = Shown {
         run: Arc::new(run.clone()),
         progress: run.progress,
-        waiting: None,
+        waiting: recovering(&run),
     };
     let (shown, seen) = watch::channel(first);
     let events = broadcast::Sender::new(WATCH_BACKLOG);
@@ -184,7 +184,10 @@ impl Actor {
                 worker,
                 serving,
                 replaced,
-            } => self.worker_back(worker, serving, replaced).await?,
+            } => {
+                self.worker_back(worker, serving, replaced).await?;
+                self.show();
+            }
             RunInput::Unfit {
                 worker,
                 trouble,

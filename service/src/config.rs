@@ -138,11 +138,11 @@ fn unfit(error: config::ConfigError) -> ConfigError {
             .and_then(|(_, rest)| rest.split_once('`')),
     ) {
         (Some((digits, _)), Some((key, place))) => {
-            let place = place.trim();
-            ConfigError::Value(format!(
-                "{key} is -{digits}; it is a number from 0{}{place}",
-                if place.is_empty() { "" } else { " " }
-            ))
+            let place = match place.trim() {
+                "" => String::new(),
+                place => format!(" ({place})"),
+            };
+            ConfigError::Value(format!("{key} is -{digits}{place}; use 0 or more"))
         }
         _ => ConfigError::Value(text),
     }
@@ -293,7 +293,7 @@ mod tests {
         for error in [from_file, from_environment] {
             let text = error.unwrap_err().to_string();
             assert!(
-                text.contains("patience_s is -1; it is a number from 0"),
+                text.contains("patience_s is -1") && text.contains("; use 0 or more"),
                 "{text}"
             );
         }

@@ -273,6 +273,10 @@ async fn a_full_disk_is_waited_for_and_nothing_is_lost() {
     let output = cluster.try_fovea(&["dataset", "add", prepared.to_str().expect("UTF-8")]);
     assert!(!output.status.success(), "{output:?}");
     assert!(text(&output).contains("min_free_mib"), "{output:?}");
+    assert!(
+        text(&output).contains("the coordinator's disk is too full"),
+        "{output:?}"
+    );
     stop(&mut cluster);
     drop(cluster);
 

@@ -237,6 +237,13 @@ async fn a_token_of_another_cluster_does_not_reach_this_one() {
     assert_eq!(login.status.code(), Some(2), "{said}");
     assert!(said.contains("another cluster than the token"), "{said}");
     let plain = cluster.url().replace("https", "http");
+    // Each time, however fast the connection is closed.
+    for _ in 0..5 {
+        let runs = as_person(&plain, ours.path(), &["runs"]);
+        let said = text(&runs);
+        assert_eq!(runs.status.code(), Some(2), "{said}");
+        assert!(said.contains("it speaks TLS; write https://"), "{said}");
+    }
     let mut worker = joining(&plain, ours.path(), "v", &join);
     assert_eq!(worker.wait(PATIENCE).code(), Some(2), "{}", worker.log());
     let log = worker.log();

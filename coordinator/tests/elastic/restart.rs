@@ -2,6 +2,7 @@
 
 use fovea_proto::pb;
 use pb::released::Outcome;
+use pb::run_event::Event;
 
 use crate::common::*;
 use crate::{Phase, Stage, form, gather, ids_of, spec_of};
@@ -24,13 +25,27 @@ async fn workers_that_trained_on_are_adopted_and_no_step_is_lost_or_there_twice(
     drop((w0, w1));
     let found = stage.server.run(&run.id).await;
     assert_eq!((found.phase(), found.generation), (Phase::Running, 1));
+    // Nobody is connected, and people read that.
+    let waits =
+        "recovering after the coordinator's restart: 2 of 2 workers are not back yet (w0 w1)";
+    assert_eq!(found.reason, waits);
     assert!(
         stage.audit(&run).await.steps >= 2,
         "what was acknowledged is there"
     );
 
+    let mut watch = stage.server.watch(&run.id).await;
     let mut w1 = Worker::rejoin(&stage.server, "w1", &at).await;
+    let mut until = async |reads: &dyn Fn(&str) -> bool| loop {
+        match watch.next().await.expect("the run goes on") {
+            Event::Run(run) if reads(&run.reason) => return run,
+            _ => {}
+        }
+    };
+    let told = until(&|reason| reason.contains("1 of 2 workers are not back yet (w0)")).await;
+    assert_eq!(told.phase(), Phase::Running);
     let mut w0 = Worker::rejoin(&stage.server, "w0", &at).await;
+    until(&str::is_empty).await;
     for step in 3..=5 {
         stage.step(&w0, &at, step).await;
     }

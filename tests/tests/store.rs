@@ -326,7 +326,7 @@ async fn a_worker_stops_in_time_while_the_checkpoint_store_is_full() {
     let mut options = CoordinatorOptions::new(dir.path());
     let store = options.data_dir().join("checkpoints");
     fs::create_dir_all(&store).expect("a folder can be made");
-    let disk = SmallDisk::mount(&store, 300 << 20).expect("a tmpfs");
+    let disk = SmallDisk::mount(&store, 600 << 20).expect("a tmpfs");
     options.environment = vec![("FOVEA_MIN_FREE_MIB".into(), "0".into())];
     let prepared = synthetic_dataset(dir.path(), 24, 64);
     let mut cluster = Cluster::start_with(dir.path(), 1, options);

@@ -2,7 +2,6 @@
 
 use fovea_proto::pb;
 use pb::released::Outcome;
-use pb::run_event::Event;
 
 use crate::common::*;
 use crate::{Phase, Stage, form, gather, ids_of, spec_of};
@@ -34,13 +33,18 @@ async fn workers_that_trained_on_are_adopted_and_no_step_is_lost_or_there_twice(
         "what was acknowledged is there"
     );
 
-    let mut watch = stage.server.watch(&run.id).await;
     let mut w1 = Worker::rejoin(&stage.server, "w1", &at).await;
-    let mut until = async |reads: &dyn Fn(&str) -> bool| loop {
-        match watch.next().await.expect("the run goes on") {
-            Event::Run(run) if reads(&run.reason) => return run,
-            _ => {}
-        }
+    let until = async |reads: &dyn Fn(&str) -> bool| {
+        let reading = async {
+            loop {
+                let read = stage.server.run(&run.id).await;
+                if reads(&read.reason) {
+                    return read;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        soon("the reason", reading).await
     };
     let told = until(&|reason| reason.contains("1 of 2 workers are not back yet (w0)")).await;
     assert_eq!(told.phase(), Phase::Running);

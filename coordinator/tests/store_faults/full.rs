@@ -139,7 +139,8 @@ async fn a_checkpoint_that_does_not_fit_is_shown_until_it_would() {
     // The first checkpoint of the run: how large one is shows nothing else.
     let room = whole.len() as u64 / 2;
     let disk = SmallDisk::mount(&place.checkpoints(), room).expect("mounting needs root");
-    let server = place.fresh_server().await;
+    let server = Server::start(&place.data(), |config| config.min_free_mib = 0).await;
+    server.upload(&place.tiny).await.unwrap();
     let (run, at, mut worker) = begin(&server).await;
     place.step(&mut worker, &at, 1).await;
     let refusal = worker.upload(&at, 0, 1, &whole).await;

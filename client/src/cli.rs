@@ -37,10 +37,12 @@ mod workers;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use fovea_service::misspelt;
 
 use crate::client::{Client, SkipVerify};
+use crate::credentials::Credentials;
 use crate::error::Error;
+use crate::local::PASSED_ON;
 use args::{
     AdminCommand, Args, CheckpointCommand, Command, DatasetCommand, RunsCommand, WeightsCommand,
 };
@@ -52,7 +54,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Runs the command line and returns its exit code.
 pub fn main() -> ExitCode {
     fovea_security::install_provider();
-    let args = Args::parse();
+    let args = Args::read();
+    warn_misspelt(&args.command);
     let output = Output::new(args.json);
     // The runtime's worker threads only move bytes. The command itself runs on this thread, which
     // must be the one that starts child processes: they die with the *thread* that started them.
@@ -67,7 +70,12 @@ pub fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    let outcome = runtime.block_on(run(args, &output));
+    let outcome = runtime.block_on(async {
+        match run(args, &output).await {
+            Err(error) => Err(explained(error).await),
+            done => done,
+        }
+    });
     // A blocking read of a failing disk must not delay the exit.
     runtime.shutdown_timeout(Duration::from_millis(200));
     match outcome {
@@ -79,8 +87,54 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The error, with the reason of a coordinator that closed the connection before it could say why: one with TLS, to
+/// which plain text was spoken. Asked again it has the time to say so.
+async fn explained(error: Error) -> Error {
+    /// Attempts: the reason may be missed again.
+    const ATTEMPTS: usize = 20;
+    let address = match &error {
+        Error::Lost { address, reason } if reason.contains("speak TLS only") => address.clone(),
+        _ => return error,
+    };
+    for _ in 0..ATTEMPTS {
+        let asked = async {
+            let client = Client::connect_as(&address, &Credentials::Nothing, CONNECT).await?;
+            client.identity().await
+        };
+        match tokio::time::timeout(CONNECT, asked).await {
+            Ok(Err(Error::Lost { .. })) => {}
+            Ok(Err(reason @ Error::Channel(_))) => return reason,
+            Ok(_) | Err(_) => return error,
+        }
+    }
+    error
+}
+
+/// Names the variables of the environment that are probably misspelt, and so have no effect.
+fn warn_misspelt(command: &Command) {
+    let mut keys = Args::variables();
+    // What its processes are given.
+    if matches!(command, Command::Local(_)) {
+        keys.extend(PASSED_ON.iter().filter_map(|name| {
+            let key = name.strip_prefix("FOVEA_")?;
+            Some(key.to_lowercase())
+        }));
+    }
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    let names: Vec<String> = std::env::vars_os()
+        .filter_map(|(name, _)| name.into_string().ok())
+        .collect();
+    for (variable, key) in misspelt(&keys, names.iter().map(String::as_str)) {
+        eprintln!(
+            "fovea: the environment variable {variable} has no effect; did you mean FOVEA_{}?",
+            key.to_uppercase()
+        );
+    }
+}
+
 async fn run(args: Args, output: &Output) -> Result<(), Error> {
-    let address = args.coordinator.clone();
+    let variable = std::env::var_os("FOVEA_COORDINATOR");
+    let address = args.address(variable.is_some_and(|value| value.is_empty()))?;
     let tls_args = args.tls;
     let connect = async || {
         let credentials = tls::credentials(&tls_args, &address)?;
@@ -90,7 +144,9 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Prepare(command) => prepare::run(command, output).await,
         Command::Synthetic(command) => synthetic::run(command, output),
         Command::Certs(command) => certs::run(command, output),
-        Command::Login(command) => access::login(&address, &command, CONNECT, output).await,
+        Command::Login(command) => {
+            access::login(&address, &command, &tls_args, CONNECT, output).await
+        }
         Command::Logout => access::logout(&address, output),
         Command::Whoami => access::whoami(&connect().await?, output).await,
         Command::Token(command) => access::token(&connect().await?, command, output).await,

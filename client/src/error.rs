@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fovea_proto::{Cause, ChannelError, ConvertError, cause};
+use fovea_proto::{Cause, ChannelError, ConvertError, NO_ROOM, cause};
 use tonic::Code;
 
 use crate::runfile::RunFileError;
@@ -40,12 +40,15 @@ pub enum Error {
         /// The coordinator's reason.
         message: String,
     },
-    /// A limit of the coordinator is reached: connections, watches, uploads, free disk space.
+    /// A limit of the coordinator is reached: connections, watches, uploads.
     #[error(
         "the coordinator is at a limit: {0}. Try again later, or have the limit raised in the \
          coordinator's configuration"
     )]
     LimitReached(String),
+    /// The coordinator's disk is full, or has too little room for this.
+    #[error("the coordinator's disk is too full for this: {0}")]
+    NoRoom(String),
     /// The coordinator refused the request.
     #[error("the coordinator refused: {0}")]
     Refused(String),
@@ -255,6 +258,7 @@ impl Error {
             Error::Channel(_)
             | Error::Lost { .. }
             | Error::Unavailable { .. }
+            | Error::NoRoom(_)
             | Error::LimitReached(_) => 3,
             Error::Refused(_) | Error::Precondition { .. } => 4,
             Error::RunFailed { .. } => 5,
@@ -331,6 +335,7 @@ impl Error {
                 address: address.to_owned(),
                 message: message(),
             },
+            Code::ResourceExhausted if message().contains(NO_ROOM) => Error::NoRoom(message()),
             Code::ResourceExhausted => Error::LimitReached(message()),
             Code::FailedPrecondition => Error::Precondition {
                 message: message(),

@@ -19,6 +19,7 @@ use fovea_dataset::leftovers::{self, Names, TemporaryFolder};
 
 use crate::client::Client;
 use crate::error::Error;
+pub(crate) use process::PASSED_ON;
 use process::Process;
 pub use signals::Signals;
 

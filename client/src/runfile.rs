@@ -3,7 +3,6 @@
 //! The known keys are taken from [`RunSpec`] itself, so a new field of the spec is known here at once.
 
 mod schema;
-mod suggest;
 mod weights;
 
 use std::collections::BTreeMap;

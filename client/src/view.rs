@@ -127,6 +127,14 @@ impl RunInfo {
         reported.min(self.total_steps)
     }
 
+    /// Epochs that are behind the newest step and have a result. After a step back there may be results of later ones,
+    /// which hold when the same steps are taken again.
+    pub fn epochs_done(&self) -> usize {
+        // Without a step that is known, the results are all there is.
+        let behind = |epoch: &&EpochResult| self.progress.is_none() || epoch.step <= self.step();
+        self.epochs.iter().filter(behind).count()
+    }
+
     /// The newest epoch's result.
     pub fn last_epoch(&self) -> Option<&EpochResult> {
         self.epochs.last()

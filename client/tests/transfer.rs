@@ -333,12 +333,14 @@ async fn an_early_reply_ends_an_upload() {
 
     let fake = Fake::default();
     fake.0.lock().unwrap().early_reply = Some(Err(Status::resource_exhausted(
-        "only 12 MiB are free (min_free_mib = 512)",
+        "512.0 MiB must stay free (min_free_mib): no room: 517.0 MiB are needed, 12.0 MiB are free",
     )));
     let output = fovea(&fake.serve().await, &["dataset", "add", set_text]).await;
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     assert!(
-        stderr(&output).contains("at a limit: only 12 MiB are free (min_free_mib = 512). Try"),
+        stderr(&output).contains(
+            "disk is too full for this: 512.0 MiB must stay free (min_free_mib): no room"
+        ),
         "{}",
         stderr(&output)
     );

@@ -22,13 +22,13 @@ use fovea_service::{LogFormat, VERSION};
 )]
 pub struct Args {
     /// Configuration file (TOML)
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Where to listen: on every address of the host; port 0 lets the system choose
     #[arg(long, value_name = "HOST:PORT")]
     listen: Option<String>,
     /// Folder for the journal, datasets and checkpoints
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     data_dir: Option<String>,
     /// Object store that gets a copy of checkpoints, datasets and weights: s3://BUCKET/PREFIX
     #[arg(long, value_name = "URL")]
@@ -64,7 +64,7 @@ pub struct Args {
     #[arg(long)]
     accept_store: bool,
     /// Serve /livez, /readyz and /metrics there, over plain HTTP
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, global = true, value_name = "HOST:PORT")]
     ops_listen: Option<String>,
     /// Print the configuration that holds, and exit
     #[arg(long)]
@@ -183,5 +183,32 @@ impl Failure {
             code,
             message: message.to_string(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// People write the options of a command behind it.
+    #[test]
+    fn what_a_command_needs_may_stand_before_it_or_behind_it() {
+        for line in [
+            "fovea-coordinator --data-dir d restore fovea.tar",
+            "fovea-coordinator restore fovea.tar --data-dir d",
+            "fovea-coordinator restore --data-dir d fovea.tar",
+            "fovea-coordinator --ops-listen h:1 health --data-dir d --live",
+        ] {
+            let args = Args::try_parse_from(line.split(' ')).unwrap();
+            let overrides = args.overrides();
+            assert!(
+                overrides.contains(&("data_dir", "d".to_owned())),
+                "{line}: {overrides:?}"
+            );
+        }
+        let health = Args::try_parse_from(["x", "health", "--ops-listen", "h:1", "--config", "c"]);
+        let health = health.unwrap();
+        assert_eq!(health.config, Some("c".into()));
+        assert_eq!(health.overrides(), [("ops_listen", "h:1".to_owned())]);
     }
 }

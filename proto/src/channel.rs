@@ -42,6 +42,12 @@ pub enum ChannelError {
          https://"
     )]
     PlainToken { address: String },
+    /// The address asks for TLS, and who answers there speaks plain text.
+    #[error(
+        "{address} is an address with TLS, and who answers there speaks plain text: write http:// and leave out certificate \
+         and token, or give the coordinator tls_certificate, tls_key and tls_ca"
+    )]
+    PlainServer { address: String },
     /// The two ends do not accept each other, or one of them speaks plain text.
     #[error("no connection with the coordinator at {address}: {reason}")]
     Refused { address: String, reason: String },
@@ -197,6 +203,9 @@ fn failure(address: String, error: &tonic::transport::Error) -> ChannelError {
     {
         return ChannelError::Limit { address, reason };
     }
+    if let Some(Refusal::PlainText { reason: None }) = Refusal::find(error) {
+        return ChannelError::PlainServer { address };
+    }
     match cause(error) {
         Cause::Limit(reason) => ChannelError::Limit { address, reason },
         Cause::Tls(reason) => ChannelError::Refused { address, reason },
@@ -212,6 +221,7 @@ impl ChannelError {
             | Self::NoCertificate { .. }
             | Self::PlainAddress { .. }
             | Self::PlainToken { .. }
+            | Self::PlainServer { .. }
             | Self::Refused { .. } => true,
             Self::AddressFile { .. } | Self::Unreachable { .. } | Self::Limit { .. } => false,
         }

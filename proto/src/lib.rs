@@ -23,6 +23,9 @@ pub mod pb {
     include!(concat!(env!("OUT_DIR"), "/servers/fovea.v1.rs"));
 }
 
+/// In the text of a refusal because a disk is too full: for a client it is no limit that could be raised.
+pub const NO_ROOM: &str = "no room";
+
 /// The compiled descriptors, for the reflection service.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/fovea.bin"));
 

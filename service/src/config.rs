@@ -8,6 +8,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
+use crate::nearest::nearest;
+
 /// What names of variables begin with.
 const PREFIX: &str = "FOVEA_";
 
@@ -65,9 +67,13 @@ where
             .map_err(|e: toml::de::Error| problem(path, &e))?;
         if let Some(unknown) = table.keys().find(|key| !defaults.contains_key(*key)) {
             let known: Vec<&str> = defaults.keys().map(String::as_str).collect();
+            let place = match line_of(&text, unknown) {
+                Some(line) => format!("line {line}: "),
+                None => String::new(),
+            };
             return Err(ConfigError::File {
                 path: path.to_owned(),
-                problem: format!("unknown key {unknown:?}; known keys: {}", known.join(", ")),
+                problem: format!("{place}unknown key {unknown:?}; {}", meant(unknown, &known)),
             });
         }
         builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
@@ -90,7 +96,56 @@ where
     builder
         .build()
         .and_then(Config::try_deserialize)
-        .map_err(value)
+        .map_err(unfit)
+}
+
+/// What somebody who wrote `unknown` may have meant.
+fn meant(unknown: &str, known: &[&str]) -> String {
+    match nearest(unknown, known.iter().copied()) {
+        Some(key) => format!("did you mean {key}?"),
+        None => format!("known keys: {}", known.join(", ")),
+    }
+}
+
+/// The number of the line that gives `key` a value, or begins a table of that name.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let names = |line: &str| {
+        let line = line.trim_start().trim_start_matches('[').trim_start();
+        let quoted = |quote| {
+            line.strip_prefix(quote)?
+                .strip_prefix(key)?
+                .strip_prefix(quote)
+        };
+        let rest = line
+            .strip_prefix(key)
+            .or_else(|| quoted('"'))
+            .or_else(|| quoted('\''));
+        rest.is_some_and(|rest| rest.trim_start().starts_with(['=', '.', ']']))
+    };
+    text.lines().position(names).map(|index| index + 1)
+}
+
+/// A value that does not fit its key, as a sentence.
+fn unfit(error: config::ConfigError) -> ConfigError {
+    let text = error.to_string();
+    // Numbers below zero are read as numbers, and fit none of the keys. The library's text speaks of bits.
+    let negative = text
+        .split_once("integer `-")
+        .and_then(|(_, rest)| rest.split_once('`'));
+    match (
+        negative,
+        text.rsplit_once("for key `")
+            .and_then(|(_, rest)| rest.split_once('`')),
+    ) {
+        (Some((digits, _)), Some((key, place))) => {
+            let place = match place.trim() {
+                "" => String::new(),
+                place => format!(" ({place})"),
+            };
+            ConfigError::Value(format!("{key} is -{digits}{place}; use 0 or more"))
+        }
+        _ => ConfigError::Value(text),
+    }
 }
 
 /// Logs a warning for each environment variable whose name is close to that of a key of `T`, without
@@ -209,7 +264,39 @@ mod tests {
     fn mistakes_are_named() {
         let unknown = file("lisen = 'x'");
         let error = layered::<Sample>(Some(unknown.path()), environment(&[]), &[]).unwrap_err();
-        assert!(error.to_string().contains("\"lisen\""), "{error}");
+        let text = error.to_string();
+        let expected = "line 1: unknown key \"lisen\"; did you mean listen?";
+        assert!(text.ends_with(expected), "{text}");
+        for (content, expected) in [
+            (
+                "# x = 1\nlisten = 'x'\n\n \"patience\" = 3",
+                "line 4: unknown key \"patience\"; did",
+            ),
+            (
+                "listen = 'nosuch = 1'\n[nosuch]\nx = 1",
+                "line 2: unknown key \"nosuch\"; known keys: ",
+            ),
+            (
+                "nosuch.x = 1",
+                "line 1: unknown key \"nosuch\"; known keys: insecure, listen, patience_s",
+            ),
+        ] {
+            let unknown = file(content);
+            let error = layered::<Sample>(Some(unknown.path()), environment(&[]), &[]);
+            let text = error.unwrap_err().to_string();
+            assert!(text.contains(expected), "{text}");
+        }
+        let negative = file("patience_s = -1");
+        let from_file = layered::<Sample>(Some(negative.path()), environment(&[]), &[]);
+        let negative = environment(&[("FOVEA_PATIENCE_S", "-1")]);
+        let from_environment = layered::<Sample>(None, negative, &[]);
+        for error in [from_file, from_environment] {
+            let text = error.unwrap_err().to_string();
+            assert!(
+                text.contains("patience_s is -1") && text.contains("; use 0 or more"),
+                "{text}"
+            );
+        }
         let bad = environment(&[("FOVEA_PATIENCE_S", "soon")]);
         let error = layered::<Sample>(None, bad, &[]).unwrap_err();
         assert!(error.to_string().contains("patience_s"), "{error}");

@@ -4,6 +4,7 @@
 mod config;
 mod descriptors;
 mod logging;
+mod nearest;
 pub mod ops;
 mod random;
 mod repeated;
@@ -13,6 +14,7 @@ pub mod supervisor;
 pub use config::{ConfigError, layered, misspelt, warn_misspelt};
 pub use descriptors::{descriptor_limit, open_descriptors, raise_descriptor_limit};
 pub use logging::{LogFormat, LoggingError, init_logging};
+pub use nearest::nearest;
 pub use random::random_bytes;
 pub use repeated::Repeated;
 pub use shutdown::{FORCED, Shutdown, StopRequests, leave};

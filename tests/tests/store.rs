@@ -273,6 +273,10 @@ async fn a_full_disk_is_waited_for_and_nothing_is_lost() {
     let output = cluster.try_fovea(&["dataset", "add", prepared.to_str().expect("UTF-8")]);
     assert!(!output.status.success(), "{output:?}");
     assert!(text(&output).contains("min_free_mib"), "{output:?}");
+    assert!(
+        text(&output).contains("the coordinator's disk is too full"),
+        "{output:?}"
+    );
     stop(&mut cluster);
     drop(cluster);
 
@@ -310,6 +314,57 @@ async fn a_full_disk_is_waited_for_and_nothing_is_lost() {
     let left = inspect::temporary_files(&cluster.options.data_dir()).expect("it can be read");
     assert_eq!(left, Vec::<PathBuf>::new());
     // The data folder is the disk: the coordinator must be gone before.
+    stop(&mut cluster);
+    drop(disk);
+}
+
+/// A worker whose slice finds no room stops in its time all the same, says what is not stored, and its coordinator knows.
+#[cfg_attr(not(has_mount), ignore = "needs to mount a tmpfs: root")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_stops_in_time_while_the_checkpoint_store_is_full() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let mut options = CoordinatorOptions::new(dir.path());
+    let store = options.data_dir().join("checkpoints");
+    fs::create_dir_all(&store).expect("a folder can be made");
+    let disk = SmallDisk::mount(&store, 600 << 20).expect("a tmpfs");
+    options.environment = vec![("FOVEA_MIN_FREE_MIB".into(), "0".into())];
+    let prepared = synthetic_dataset(dir.path(), 24, 64);
+    let mut cluster = Cluster::start_with(dir.path(), 1, options);
+    assert_eq!(cluster.checkpoint_store(), store);
+    add_dataset(&cluster, &prepared);
+    let (_, expected) = trained(&cluster, "kept").await;
+    disk.fill().expect("only full");
+    let run = cluster.submit(spec("unstored")).await;
+    let end = Instant::now() + DEADLINE;
+    while !cluster.workers[0]
+        .log()
+        .contains("checkpoint.upload_failed: ")
+    {
+        assert!(Instant::now() < end, "{}", cluster.workers[0].log());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let worker = &mut cluster.workers[0];
+    let asked = Instant::now();
+    worker.signal(libc::SIGTERM);
+    let status = worker.wait(DEADLINE);
+    let (took, log) = (asked.elapsed(), worker.log());
+    assert!(status.success(), "{status} after {took:?}: {log}");
+    // stop_timeout_s.
+    assert!(took < Duration::from_secs(10), "{took:?}: {log}");
+    assert!(
+        log.contains(
+            "checkpoint.not_stored: this worker shuts down before its slice of checkpoint"
+        ),
+        "{log}"
+    );
+    // The run does not wait for a worker that is gone.
+    let queued = |run: &pb::Run| run.phase() == Phase::Queued;
+    cluster.run_until(&run.id, queued).await;
+    disk.free().expect("it can be freed");
+    cluster.add_worker();
+    let (_, tensors) = finished(&cluster, &run.id).await;
+    assert!(tensors == expected, "the bits differ");
+    // The store is the disk: the coordinator must be gone before.
     stop(&mut cluster);
     drop(disk);
 }

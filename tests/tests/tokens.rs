@@ -30,10 +30,16 @@ fn joining(url: &str, dir: &Path, name: &str, token: &Path) -> Process {
 
 /// `fovea` as somebody with a home folder of their own and no certificate.
 fn as_person(url: &str, home: &Path, args: &[&str]) -> Output {
+    with(url, home, &[], args)
+}
+
+/// The same with files in the environment.
+fn with(url: &str, home: &Path, files: &[(&str, &PathBuf)], args: &[&str]) -> Output {
     Command::new(binary("fovea"))
         .args(["--coordinator", url])
         .args(args)
         .env("XDG_CONFIG_HOME", home)
+        .envs(files.iter().copied())
         .output()
         .expect("fovea starts")
 }
@@ -83,6 +89,39 @@ async fn workers_join_a_person_logs_in_and_a_worker_is_shut_out() {
     assert!(login.status.success(), "{said}");
     let expected = "as ann, submitter of the cluster eyes, by token ";
     assert!(said.contains(expected), "{said}");
+    // What else could speak for her is named, and what does.
+    let admin = cluster.certificates().admin();
+    let with_ca = [("FOVEA_TLS_CA", &admin.ca)];
+    let whoami = with(&url, &home, &with_ca, &["whoami"]);
+    let said = text(&whoami);
+    assert!(whoami.status.success(), "{said}");
+    assert!(
+        said.contains("ann, submitter of the cluster eyes"),
+        "{said}"
+    );
+    assert!(
+        said.contains("the CA of --tls-ca (or FOVEA_TLS_CA) is not used"),
+        "{said}"
+    );
+    let with_certificate = [
+        ("FOVEA_TLS_CERTIFICATE", &admin.certificate),
+        ("FOVEA_TLS_KEY", &admin.key),
+        ("FOVEA_TLS_CA", &admin.ca),
+    ];
+    let whoami = with(&url, &home, &with_certificate, &["whoami"]);
+    let said = text(&whoami);
+    assert!(
+        said.contains("admin of the cluster eyes, by certificate"),
+        "{said}"
+    );
+    let speaks = "your certificate (--tls-certificate or FOVEA_TLS_CERTIFICATE) speaks for you";
+    assert!(said.contains(speaks), "{said}");
+    let login = ["login", "--from", ann.to_str().unwrap()];
+    let said = text(&with(&url, &home, &with_certificate, &login));
+    assert!(
+        said.contains("logged in to") && said.contains(speaks),
+        "{said}"
+    );
     let file = path.join("run.toml");
     let toml = "name = \"joined\"\ndataset = \"synthetic\"\n[train]\nepochs = 40\nbatch = 3\nvirtual_ranks = 4\n\
                 [workers]\nmin = 1\nmax = 2\n[checkpoint]\nevery_epochs = 0\nevery_steps = 5\n";
@@ -145,6 +184,40 @@ async fn workers_join_a_person_logs_in_and_a_worker_is_shut_out() {
     assert_eq!(after.status.code(), Some(2), "{}", text(&after));
 }
 
+/// A token that could not be shown is nobody's: the command fails, and says how to make it void.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_nobody_could_read_is_not_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = Cluster::start_secure(dir.path(), 0);
+    let admin = cluster.certificates().admin();
+    for form in [&[][..], &["--json"]] {
+        // Nobody reads.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let lost = Command::new(binary("fovea"))
+            .args(["--coordinator", &cluster.url()])
+            .args(form)
+            .args(["token", "create", "--role", "viewer", "--name", "vic"])
+            .env("FOVEA_TLS_CERTIFICATE", &admin.certificate)
+            .env("FOVEA_TLS_KEY", &admin.key)
+            .env("FOVEA_TLS_CA", &admin.ca)
+            .env("XDG_CONFIG_HOME", dir.path())
+            .stdout(writer)
+            .output()
+            .unwrap();
+        let said = text(&lost);
+        assert_eq!(lost.status.code(), Some(1), "{said}");
+        let listed = cluster.fovea(&["--json", "token", "list"]);
+        let made: serde_json::Value =
+            serde_json::from_str(listed.lines().next().unwrap_or("{}")).unwrap();
+        let id = made["id"].as_str().unwrap_or_default();
+        let cure = format!("Nobody has token {id}: make it void with `fovea token revoke {id}`");
+        assert!(said.contains(&cure), "{said}");
+        assert!(!said.contains("It is shown this once"), "{said}");
+        cluster.fovea(&["token", "revoke", id]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_of_another_cluster_does_not_reach_this_one() {
     let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -164,6 +237,13 @@ async fn a_token_of_another_cluster_does_not_reach_this_one() {
     assert_eq!(login.status.code(), Some(2), "{said}");
     assert!(said.contains("another cluster than the token"), "{said}");
     let plain = cluster.url().replace("https", "http");
+    // Each time, however fast the connection is closed.
+    for _ in 0..5 {
+        let runs = as_person(&plain, ours.path(), &["runs"]);
+        let said = text(&runs);
+        assert_eq!(runs.status.code(), Some(2), "{said}");
+        assert!(said.contains("it speaks TLS; write https://"), "{said}");
+    }
     let mut worker = joining(&plain, ours.path(), "v", &join);
     assert_eq!(worker.wait(PATIENCE).code(), Some(2), "{}", worker.log());
     let log = worker.log();

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::future::pending;
 use std::pin::pin;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -174,6 +175,7 @@ impl Prepared {
         let (run, generation) = (job.run.to_string(), job.roster.generation);
         let (progress, per_epoch) = (job.progress.clone(), job.plan.steps_per_epoch());
         let trained = AtomicBool::new(false);
+        let refused = Mutex::new(None);
         let send = |snapshot| {
             let (run, worker) = (run.clone(), context.worker.to_string());
             let mut coordinator = context.coordinator.clone();
@@ -182,13 +184,18 @@ impl Prepared {
                 true => progress.clone(),
                 false => Progress::default(),
             };
+            let refused = &refused;
             async move {
                 progress.tick();
                 let channel = coordinator.channel().await;
-                checkpoint::upload(channel, run, worker, generation, snapshot, progress).await
+                let sent =
+                    checkpoint::upload(channel, run, worker, generation, snapshot, progress).await;
+                let reason = sent.as_ref().err().map(ToString::to_string);
+                *refused.lock().expect("no holder of this lock panics") = reason;
+                sent
             }
         };
-        let mut uploading = pin!(upload_all(slices, next_epoch, per_epoch, send));
+        let mut uploading = pin!(upload_all(slices, next_epoch, per_epoch, &control, send));
         let mut uploaded = None;
         let mut prefetching = pin!(async {
             if began.await.is_ok() && context.config.prefetch {
@@ -222,6 +229,8 @@ impl Prepared {
             tokio::select! {
                 biased;
                 () = control.wait_given_up() => {
+                    let refused = refused.lock().expect("no holder of this lock panics").take();
+                    not_stored(&run, step, refused, control.leaving());
                     return Ended::Released(match control.aborted() {
                         true => Outcome::Aborted,
                         false => Outcome::Yielded { step },
@@ -236,6 +245,20 @@ impl Prepared {
             Err(error) => Ended::failed(error, false),
         }
     }
+}
+
+/// Logs that this worker gives up its slice of the last checkpoint.
+fn not_stored(run: &str, step: u64, refused: Option<String>, leaving: bool) {
+    let why = match leaving {
+        true => "this worker shuts down",
+        false => "the assignment has ended",
+    };
+    let refused = refused.unwrap_or_else(|| "it was not sent to the end".into());
+    warn!(
+        step,
+        "checkpoint.not_stored: {why} before its slice of checkpoint {step} is stored ({refused}): unless another worker \
+         holds the state, run {run} goes on from its last stored checkpoint and takes the steps since then again"
+    );
 }
 
 /// Fetches a checkpoint for the device's thread, which blocks on it. A checkpoint that the coordinator cannot read now

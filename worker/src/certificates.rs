@@ -23,12 +23,16 @@ impl Certificates {
 
     /// New files of a member, in the place of those that it has.
     pub(crate) fn issue(&self, role: Role, name: &str) -> TlsFiles {
+        self.issue_at(role, name, OffsetDateTime::now_utc())
+    }
+
+    /// The same at another time; they are valid for 10 days.
+    fn issue_at(&self, role: Role, name: &str, now: OffsetDateTime) -> TlsFiles {
         let identity = Identity::new("c", role, name).unwrap();
         let options = Options {
             days: Some(10),
             hosts: vec![],
         };
-        let now = OffsetDateTime::now_utc();
         let pair = self.authority.issue(&identity, &options, now).unwrap();
         let at = |end: &str| self.folder.path().join(format!("{role}-{name}.{end}"));
         write_public(&at("pem"), &pair.certificate).unwrap();
@@ -46,6 +50,13 @@ impl Certificates {
 
     pub(crate) fn worker(&self, name: &str) -> Tls {
         self.tls(Role::Worker, name)
+    }
+
+    /// A worker's that ends in so many seconds.
+    pub(crate) fn ending_in(&self, seconds: i64, name: &str) -> Tls {
+        let ends = time::Duration::seconds(seconds) - time::Duration::days(10);
+        let files = self.issue_at(Role::Worker, name, OffsetDateTime::now_utc() + ends);
+        Tls::load(files, "any role", |_| true).unwrap()
     }
 
     fn ca(&self) -> PathBuf {

@@ -52,7 +52,7 @@ pub struct WorkerConfig {
     pub cache_disk_mib: u64,
     /// Where `/livez`, `/readyz` and `/metrics` are served over plain HTTP, `host:port`; empty: nowhere.
     pub ops_listen: String,
-    /// A worker that was asked to stop exits after so many seconds at most, whatever its threads wait for.
+    /// A worker that was asked to stop exits after so many seconds at most, whatever its threads or the coordinator wait for.
     pub stop_timeout_s: u64,
     /// A worker that has had no assignment for so many seconds leaves and exits with code 0; 0 never does.
     pub exit_when_idle_s: u64,
@@ -117,7 +117,7 @@ impl Default for WorkerConfig {
 )]
 pub struct Cli {
     /// TOML file with settings
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Coordinator's address, https://host:port (http:// without TLS), or file:PATH of a file that holds it
     /// [default: http://127.0.0.1:7070]
@@ -169,7 +169,7 @@ pub struct Cli {
     #[arg(long)]
     log_level: Option<String>,
     /// Serve /livez, /readyz and /metrics there, over plain HTTP
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, global = true, value_name = "HOST:PORT")]
     ops_listen: Option<String>,
     /// Print the effective configuration as TOML and exit
     #[arg(long)]

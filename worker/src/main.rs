@@ -176,8 +176,10 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         coordinator: Coordinator(newest),
     };
     let exit_when_idle = context.config.exit_when_idle();
-    let agent =
-        Agent::new(identity, context, channels, shutdown.clone()).exit_when_idle(exit_when_idle);
+    let stop_timeout = Duration::from_secs(context.config.stop_timeout_s);
+    let agent = Agent::new(identity, context, channels, shutdown.clone())
+        .exit_when_idle(exit_when_idle)
+        .stop_within(stop_timeout);
     tasks.spawn(supervisor::notify(
         Shown(agent.pulse()),
         Started::WhenAlive,

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::link::{Refused, backoff, delays, refusal};
-use crate::training::Snapshot;
+use crate::training::{Control, Snapshot};
 
 /// Shortest and longest delay before a slice that the coordinator refused is sent again.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
@@ -57,12 +57,13 @@ pub struct UploadError {
 ///
 /// A snapshot is held back until the results of all epochs that ended before it are acknowledged (`next_epoch` is the
 /// first without): a coordinator that loses a result rewinds to a checkpoint from which the result can be computed
-/// again. While the coordinator is away, or has no room, a slice is sent again and again; the caller drops this future
-/// when the generation is over.
+/// again. While the coordinator is away, or has no room, a slice is sent again and again, and soon if the worker shuts
+/// down (`control`); the caller drops this future when the generation is over.
 pub async fn upload_all<E, F>(
     mut snapshots: mpsc::Receiver<Snapshot>,
     next_epoch: watch::Receiver<u32>,
     steps_per_epoch: u64,
+    control: &Control,
     send: impl Fn(Snapshot) -> F,
 ) -> Result<(), UploadError>
 where
@@ -86,6 +87,7 @@ where
             &snapshot,
             next_epoch.clone(),
             steps_per_epoch,
+            control,
             &send,
             &signals,
         );
@@ -140,6 +142,7 @@ async fn deliver<E, F>(
     snapshot: &Snapshot,
     mut next_epoch: watch::Receiver<u32>,
     steps_per_epoch: u64,
+    control: &Control,
     send: &impl Fn(Snapshot) -> F,
     signals: &Signals,
 ) -> Result<(), UploadError>
@@ -187,7 +190,11 @@ where
             step,
             "checkpoint.upload_failed: {error}; sending the slice of checkpoint {step} again in {delay:.1?}"
         );
-        sleep(delay).await;
+        tokio::select! {
+            () = sleep(delay) => {}
+            // The disk may have been cleared by now, and a worker that shuts down has no 10 s more.
+            () = control.wait_leaving() => sleep(delay.min(REFUSED.0)).await,
+        }
     }
 }
 
@@ -216,12 +223,14 @@ mod tests {
     struct Bench {
         snapshots: Option<mpsc::Sender<Snapshot>>,
         next_epoch: watch::Sender<u32>,
+        control: Control,
         calls: mpsc::Receiver<Call>,
         result: tokio::task::JoinHandle<Result<(), UploadError>>,
     }
 
     impl Bench {
         fn new() -> Self {
+            let control = Control::default();
             let (snapshots, receive) = mpsc::channel(1);
             let (next_epoch, acknowledged) = watch::channel(0);
             let (call, calls) = mpsc::channel::<Call>(1);
@@ -237,7 +246,11 @@ mod tests {
                 snapshots: Some(snapshots),
                 next_epoch,
                 calls,
-                result: tokio::spawn(upload_all(receive, acknowledged, 10, send)),
+                result: tokio::spawn({
+                    let control = control.clone();
+                    async move { upload_all(receive, acknowledged, 10, &control, send).await }
+                }),
+                control,
             }
         }
 
@@ -349,6 +362,31 @@ mod tests {
         let within = |delay: &Duration| *delay >= shortest && *delay <= longest + shortest / 100;
         assert!(delays.iter().all(within), "{delays:?}");
         bench.call().await.1.send(Ok(())).unwrap();
+        bench.end().await.unwrap();
+    }
+
+    /// Of the few seconds that a worker has left to stop, none pass without an attempt.
+    #[tokio::test(start_paused = true)]
+    async fn a_worker_that_shuts_down_sends_again_within_2_s() {
+        let mut bench = Bench::new();
+        bench.offer(1).await;
+        bench.snapshots = None;
+        // So many refusals that the delays have grown to 10 s.
+        for _ in 0..8 {
+            let (_, answer) = bench.calls.recv().await.unwrap();
+            answer.send(Err(Answer(Retry::Later))).unwrap();
+        }
+        // It sleeps now, with the clock that only sleepers move.
+        tokio::task::yield_now().await;
+        bench.control.leave();
+        for _ in 0..3 {
+            let before = tokio::time::Instant::now();
+            let (_, answer) = bench.calls.recv().await.unwrap();
+            let waited = before.elapsed();
+            assert!(waited <= Duration::from_secs(2), "{waited:?}");
+            answer.send(Err(Answer(Retry::Later))).unwrap();
+        }
+        bench.calls.recv().await.unwrap().1.send(Ok(())).unwrap();
         bench.end().await.unwrap();
     }
 

@@ -1,5 +1,6 @@
 //! `fovea login`, `logout`, `whoami`, `token` and `worker`.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Read};
 use std::path::Path;
 use std::time::Duration;
@@ -7,11 +8,14 @@ use std::time::Duration;
 use console::Term;
 use fovea_core::count::count;
 use fovea_security::{Role, Token, utc};
+use fovea_service::nearest;
 
 use super::access_args::{Login, Span, TokenCommand, WorkerCommand};
+use super::args::TlsArgs;
 use super::format::{ago, now_ms};
 use super::output::{Output, Record};
 use super::table::Table;
+use super::tls::before_login;
 use crate::access::NewToken;
 use crate::client::Client;
 use crate::credentials::{Credentials, person};
@@ -27,6 +31,7 @@ const FOR_PEOPLE: u64 = 90 * 24 * 3600;
 pub async fn login(
     address: &str,
     command: &Login,
+    tls: &TlsArgs,
     timeout: Duration,
     output: &Output,
 ) -> Result<(), Error> {
@@ -45,6 +50,9 @@ pub async fn login(
     logins.put(address, token.reveal())?;
     output.record(&Record::Identity(&identity));
     output.line(format!("logged in to {address} as {}", whose(&identity)));
+    if let Some(remark) = before_login(tls, address) {
+        output.remark(format!("But {remark}."));
+    }
     Ok(())
 }
 
@@ -265,7 +273,9 @@ async fn list(client: &Client, output: &Output) -> Result<(), Error> {
 pub async fn worker(client: &Client, command: WorkerCommand, output: &Output) -> Result<(), Error> {
     match command {
         WorkerCommand::Deny { name, reason } => {
-            let name = name_of(client, name).await?;
+            let connected = client.workers().await?;
+            let ids: Vec<&str> = connected.iter().map(|worker| &*worker.id).collect();
+            let name = name_of(&ids, name);
             let sessions = client.deny_worker(&name, &reason).await?;
             output.record(&Record::WorkerDenied {
                 name: &name,
@@ -279,6 +289,9 @@ pub async fn worker(client: &Client, command: WorkerCommand, output: &Output) ->
                     count(n, "process was", "processes were")
                 ),
             });
+            if sessions == 0 {
+                output.remark(meant(&ids, &name));
+            }
         }
         WorkerCommand::Allow { name } => {
             client.allow_worker(&name).await?;
@@ -314,16 +327,61 @@ pub async fn worker(client: &Client, command: WorkerCommand, output: &Output) ->
     Ok(())
 }
 
-/// The name of the worker that somebody means: `fovea workers` shows ids of processes, NAME-PROCESS-RANDOM.
-async fn name_of(client: &Client, given: String) -> Result<String, Error> {
-    let is_id = client
-        .workers()
-        .await?
-        .iter()
-        .any(|worker| worker.id == given);
-    let name = match is_id {
-        true => given.rsplitn(3, '-').nth(2).map(str::to_owned),
+/// The name of the worker that somebody means: `fovea workers` shows ids of processes.
+fn name_of(ids: &[&str], given: String) -> String {
+    let name = match ids.contains(&&*given) {
+        true => name_in(&given).map(str::to_owned),
         false => None,
     };
-    Ok(name.unwrap_or(given))
+    name.unwrap_or(given)
+}
+
+/// The name of a worker in the id of one of its processes: NAME-PROCESS-RANDOM.
+fn name_in(id: &str) -> Option<&str> {
+    id.rsplitn(3, '-').nth(2)
+}
+
+/// What to tell somebody who has denied a worker that is not connected: it may be one that is away, or a mistyped name.
+fn meant(ids: &[&str], name: &str) -> String {
+    let names: BTreeSet<&str> = ids.iter().filter_map(|id| name_in(id)).collect();
+    let known = match names.len() {
+        0 => "no worker is connected".to_owned(),
+        1..=20 => format!(
+            "connected are {}",
+            names.iter().copied().collect::<Vec<_>>().join(", ")
+        ),
+        n => format!("{n} others are connected (`fovea workers`)"),
+    };
+    match nearest(name, names) {
+        Some(near) => format!(
+            "If you meant {near}: `fovea worker allow {name}`, then `fovea worker deny {near}`; {known}."
+        ),
+        None => {
+            format!("If {name} is mistyped, `fovea worker allow {name}` takes it back; {known}.")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistyped_name_is_answered_with_those_that_are_there() {
+        let ids = ["node-1-77-0a0b", "node-1-78-0a0c", "gpu-box-3-5-0a0d"];
+        assert_eq!(name_of(&ids, "node-1-77-0a0b".into()), "node-1");
+        assert_eq!(name_of(&ids, "node-1".into()), "node-1");
+        assert_eq!(
+            meant(&ids, "nod-1"),
+            "If you meant node-1: `fovea worker allow nod-1`, then `fovea worker deny node-1`; connected are gpu-box-3, \
+             node-1."
+        );
+        let far = meant(&ids, "something-else");
+        assert!(
+            far.starts_with("If something-else is mistyped, `fovea worker allow"),
+            "{far}"
+        );
+        assert!(far.ends_with("connected are gpu-box-3, node-1."), "{far}");
+        assert!(meant(&[], "x").ends_with("no worker is connected."));
+    }
 }

@@ -78,8 +78,10 @@ Examples:
   fovea --coordinator https://gpu-0:7070 login                 asks for the token
   fovea --coordinator https://gpu-0:7070 login --from ann.token
 
-An admin makes tokens (`fovea token create`). From then on, commands for this coordinator use the token. It
-is kept in ~/.config/fovea/logins.toml, which only you can read; `fovea logout` forgets it.")]
+An admin makes tokens (`fovea token create`). From then on, commands for this coordinator use the token,
+unless a certificate (FOVEA_TLS_CERTIFICATE, FOVEA_TLS_KEY) or --token-file is given: that goes before the
+login, and the command says so. It is kept in ~/.config/fovea/logins.toml, which only you can read;
+`fovea logout` forgets it.")]
 pub struct Login {
     /// The file with the token, or - for standard input [default: asks for it]
     #[arg(long, value_name = "FILE")]
@@ -104,8 +106,11 @@ impl FromStr for Span {
         };
         let number: u64 = text[..text.len() - 1].parse().map_err(|_| wrong())?;
         match number.checked_mul(unit) {
-            Some(seconds) if seconds > 0 => Ok(Self(seconds)),
-            _ => Err(wrong()),
+            Some(0) => Err(format!(
+                "{text:?} is no time at all; the shortest is a minute (1m), and `fovea token revoke` ends a token at once"
+            )),
+            Some(seconds) => Ok(Self(seconds)),
+            None => Err(wrong()),
         }
     }
 }
@@ -131,6 +136,13 @@ mod tests {
             "3ä",
         ] {
             assert!(text.parse::<Span>().is_err(), "{text}");
+        }
+        for text in ["0m", "0h", "0d", "00d"] {
+            let said = text.parse::<Span>().unwrap_err();
+            assert!(
+                said.contains("is no time at all; the shortest is a minute"),
+                "{said}"
+            );
         }
     }
 }

@@ -2,20 +2,24 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::access_args::{Login, TokenCommand, WorkerCommand};
 use super::certs_args::CertsCommand;
 use super::evaluate_args::{Evaluate, Report};
 use super::help::{EXAMPLES, JSON_HELP};
 use crate::VERSION;
-use crate::error::EXIT_CODES;
+use crate::error::{EXIT_CODES, Error};
 use fovea_dataset::MaxBad;
 use fovea_dataset::labels::{ColumnNames, Importer};
 use fovea_dataset::patient::PatientPattern;
 
 pub use super::step::Step;
 pub use super::store_args::{AdminCommand, CheckpointCommand, DatasetCommand, WeightsCommand};
+
+/// The coordinator on this machine, as it listens by default.
+const DEFAULT_COORDINATOR: &str = "http://127.0.0.1:7070";
 
 /// Fine-tune GoogLeNet on diabetic-retinopathy images over a cluster of workers.
 #[derive(Debug, Parser)]
@@ -29,7 +33,7 @@ pub struct Args {
         global = true,
         env = "FOVEA_COORDINATOR",
         value_name = "URL",
-        default_value = "http://127.0.0.1:7070"
+        default_value = DEFAULT_COORDINATOR
     )]
     pub coordinator: String,
 
@@ -52,18 +56,88 @@ pub struct TlsArgs {
         long,
         global = true,
         env = "FOVEA_TLS_CERTIFICATE",
-        value_name = "FILE"
+        value_name = "FILE",
+        value_parser = path()
     )]
     pub tls_certificate: Option<PathBuf>,
     /// The private key of your certificate (PEM, mode 0600)
-    #[arg(long, global = true, env = "FOVEA_TLS_KEY", value_name = "FILE")]
+    #[arg(long, global = true, env = "FOVEA_TLS_KEY", value_name = "FILE", value_parser = path())]
     pub tls_key: Option<PathBuf>,
     /// The cluster's CA (PEM): the coordinator's certificate must be signed by it
-    #[arg(long, global = true, env = "FOVEA_TLS_CA", value_name = "FILE")]
+    #[arg(long, global = true, env = "FOVEA_TLS_CA", value_name = "FILE", value_parser = path())]
     pub tls_ca: Option<PathBuf>,
     /// A file with your token (mode 0600), instead of a certificate and of what you have logged in with
-    #[arg(long, global = true, env = "FOVEA_TOKEN_FILE", value_name = "FILE")]
+    #[arg(long, global = true, env = "FOVEA_TOKEN_FILE", value_name = "FILE", value_parser = path())]
     pub token_file: Option<PathBuf>,
+}
+
+/// A path that may be empty: an empty variable names no file.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// Commands that talk to no coordinator: its options are not in their help. They are taken all the same, so that an alias
+/// with them can be used for every command.
+const WITHOUT_COORDINATOR: [&str; 4] = ["prepare", "synthetic", "certs", "local"];
+/// Commands that need the coordinator's address and no certificate.
+const WITHOUT_CERTIFICATE: [&str; 2] = ["login", "logout"];
+
+impl Args {
+    /// The command line, with the help of each command reduced to what it needs.
+    pub fn command_line() -> ClapCommand {
+        let root = Self::command();
+        let hidden = |and_coordinator: bool| {
+            let options = root.get_arguments().filter(|option| {
+                let is_coordinator = option.get_id() == "coordinator";
+                option.get_env().is_some() && (and_coordinator || !is_coordinator)
+            });
+            options
+                .cloned()
+                .map(|option| option.hide(true))
+                .collect::<Vec<_>>()
+        };
+        let (all, files) = (hidden(true), hidden(false));
+        let mut root = root.clone();
+        for (names, options) in [
+            (&WITHOUT_COORDINATOR[..], all),
+            (&WITHOUT_CERTIFICATE, files),
+        ] {
+            for name in names {
+                // What a command has itself is not inherited.
+                root = root.mut_subcommand(name, |command| command.args(options.clone()));
+            }
+        }
+        root
+    }
+
+    /// Reads the command line; ends the program if it cannot be, or if help is asked for.
+    pub fn read() -> Self {
+        let matches = Self::command_line().get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+
+    /// The coordinator's address. An empty variable is one that is not set.
+    ///
+    /// # Errors
+    /// The flag is empty.
+    pub fn address(&self, variable_is_empty: bool) -> Result<String, Error> {
+        match self.coordinator.trim() {
+            "" if variable_is_empty => Ok(DEFAULT_COORDINATOR.into()),
+            "" => Err(Error::Usage(
+                "--coordinator is empty; write https://HOST:PORT (http:// without TLS), or leave it out".into(),
+            )),
+            address => Ok(address.to_owned()),
+        }
+    }
+
+    /// The variables of the environment that have an effect, without FOVEA_, in lower case.
+    pub fn variables() -> Vec<String> {
+        let root = Self::command();
+        let variables = root.get_arguments().filter_map(|option| option.get_env());
+        let key =
+            |name: &std::ffi::OsStr| Some(name.to_str()?.strip_prefix("FOVEA_")?.to_lowercase());
+        variables.filter_map(key).collect()
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -107,7 +181,8 @@ pub enum Command {
 The states are idle, preparing (for a run), training, waiting (a run wants workers and cannot have this
 one now), barred (it failed a run and is not asked for a while), left out (of a run, because of trouble
 of its own: memory, disk, data, content, device or system) and leaving (it shuts down). A line below
-the table says why. memory is what the worker can use, seen is when the coordinator last heard it.")]
+the table says why. memory is what the worker can use, seen is when the coordinator last heard it, and
+token is the id of the token with which it joined (`fovea token list`), where some have.")]
     Workers,
     /// Stop a run at its next step, with a checkpoint
     Cancel {

@@ -34,7 +34,8 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
                device, system), reason, for_ms, again_in_ms}], spec
   worker       a worker: id, state (idle, preparing, training, waiting, barred, left_out, leaving),
                reason, host, address, device, version, host_bytes, gpu_bytes, gpu_free_bytes (what it
-               can use), run, first_virtual_rank, virtual_ranks, last_seen_ms, connected_ms, left_out
+               can use), run, first_virtual_rank, virtual_ranks, last_seen_ms, connected_ms, left_out,
+               token_id (with which it joined; empty if its certificate is not by a token)
   worker_denied     name, denied (false: let in again), sessions (processes that were disconnected)
   denied       name, reason, since_ms, by
   identity     cluster, role, name, token_id, token_expires_at_ms (empty without TLS)

@@ -170,17 +170,26 @@ async fn drive(
     if let Err(error) = verdict(&run) {
         output.record(&Record::result(&run));
         return Err(match error {
-            Error::RunCancelled { run } => Error::Interrupted(format!(
-                "run {run} stopped with a checkpoint; continue it with: fovea local --data-dir {} --resume {run}",
-                command.data_dir.display()
-            )),
+            Error::RunCancelled { run: id } => {
+                let how = match run.checkpoints.is_empty() {
+                    true => "stopped before its first checkpoint; begin it again",
+                    false => "stopped with a checkpoint; continue it",
+                };
+                let resume = resume_command(&command.data_dir, &id);
+                Error::Interrupted(format!("run {id} {how} with: {resume}"))
+            }
+            Error::RunFailed { run: id, reason } => {
+                let resume = resume_command(&command.data_dir, &id);
+                let reason =
+                    format!("{reason}; correct the cause, then continue it with: {resume}");
+                Error::RunFailed { run: id, reason }
+            }
             other => other,
         });
     }
     if run.phase == Phase::Paused {
         output.record(&Record::result(&run));
-        let dir = command.data_dir.display();
-        let resume = format!("fovea local --data-dir {dir} --resume {}", run.id);
+        let resume = resume_command(&command.data_dir, &run.id);
         output.line(paused_line(&run, &resume));
         return Ok(());
     }
@@ -226,6 +235,21 @@ async fn drive(
     Ok(())
 }
 
+/// What continues a run of this folder, to be copied into a shell.
+fn resume_command(data_dir: &Path, run: &str) -> String {
+    format!("fovea local --data-dir {} --resume {run}", quoted(data_dir))
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/._-+,:@%".contains(c);
+    match !text.is_empty() && text.chars().all(plain) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
 /// Submits or resumes the run to be followed. None if the task was to list runs.
 async fn begin(
     client: &Client,
@@ -244,14 +268,19 @@ async fn begin(
                 output.line(format!("{dir} has no runs yet"));
             } else {
                 output.lines(runs::table(before, now_ms()).lines());
-                output.line(format!(
-                    "\ncontinue one with: fovea local --data-dir {dir} --resume RUN"
-                ));
+                let resume = resume_command(&command.data_dir, "RUN");
+                output.line(format!("\ncontinue one with: {resume}"));
             }
             Ok(None)
         }
         Task::Resume { run } => {
-            let run = client.run(&run).await?;
+            let run = client.run(&run).await.map_err(|error| match error {
+                Error::Refused(text) => Error::Refused(format!(
+                    "{text}; `fovea local --data-dir {}` lists the runs there",
+                    quoted(&command.data_dir)
+                )),
+                other => other,
+            })?;
             let min = run.spec.workers.min;
             let workers = command.workers.unwrap_or(min);
             if workers < min {
@@ -444,4 +473,23 @@ async fn report_of(
     }
     let written = report::write(client, run.clone(), Which::Best, file, true, output).await?;
     Ok(Some((file.to_owned(), written)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_can_be_copied_whatever_the_folder_is_called() {
+        for (folder, expected) in [
+            ("fovea-local", "fovea-local"),
+            ("/srv/my runs", "'/srv/my runs'"),
+            ("it's", r"'it'\''s'"),
+            ("$HOME", "'$HOME'"),
+        ] {
+            let command = resume_command(Path::new(folder), "dr-1");
+            let text = format!("fovea local --data-dir {expected} --resume dr-1");
+            assert_eq!(command, text);
+        }
+    }
 }

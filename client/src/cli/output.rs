@@ -292,16 +292,22 @@ impl Output {
 
     /// The error with which the command ends.
     pub fn error(&self, error: &Error) {
-        self.record(&Record::Error {
-            exit_code: error.exit_code(),
-            message: error.to_string(),
-        });
         let text = error.to_string();
         let _ = match error {
             // Each line begins with its own place.
             Error::RunFile(_) => writeln!(std::io::stderr(), "{text}"),
             _ => writeln!(std::io::stderr(), "fovea: {text}"),
         };
+        // Last, and whatever comes of it: it may be standard output that has failed.
+        let record = Record::Error {
+            exit_code: error.exit_code(),
+            message: text,
+        };
+        if self.json
+            && let Ok(line) = serde_json::to_string(&record)
+        {
+            let _ = write_line(&line);
+        }
     }
 
     /// Asks a question on the terminal; true for yes.

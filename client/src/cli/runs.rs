@@ -114,7 +114,7 @@ pub fn table(runs: &[RunInfo], now_ms: u64) -> Table {
         let (step, epoch, dataset) = match &run.spec.evaluate {
             None => (
                 format!("{}/{}", run.step(), run.total_steps),
-                format!("{}/{}", run.epochs.len(), run.spec.train.epochs),
+                format!("{}/{}", run.epochs_done(), run.spec.train.epochs),
                 run.spec.dataset.to_string(),
             ),
             Some(evaluate) => (

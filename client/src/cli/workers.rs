@@ -36,6 +36,11 @@ fn lines(workers: &[WorkerInfo], width: Option<u16>) -> Vec<String> {
     if wide {
         headings.extend(["device", "address"]);
     }
+    // Without tokens there is nothing to show.
+    let by_token = wide && workers.iter().any(|worker| !worker.token_id.is_empty());
+    if by_token {
+        headings.push("token");
+    }
     let mut table = Table::with_width(&headings, width);
     for worker in workers {
         let run = match worker.state {
@@ -53,6 +58,12 @@ fn lines(workers: &[WorkerInfo], width: Option<u16>) -> Vec<String> {
         ];
         if wide {
             row.extend([worker.device.clone(), worker.address.clone()]);
+        }
+        if by_token {
+            row.push(match worker.token_id.as_str() {
+                "" => "-".into(),
+                id => id.to_owned(),
+            });
         }
         table.row(row);
     }
@@ -142,6 +153,7 @@ mod tests {
             last_seen_ms: 230,
             connected_ms: 1000,
             left_out: Vec::new(),
+            token_id: String::new(),
         }
     }
 
@@ -204,6 +216,21 @@ mod tests {
             assert_eq!(line, expected);
         }
         assert!(wide[..5].iter().all(|line| line.chars().count() <= 120));
+        // Who joined with a token is shown with it.
+        let mut joined = cluster();
+        joined[3].token_id = "0a1b2c3d4e5f".into();
+        let shown = lines(&joined, None);
+        assert!(
+            shown[0].ends_with("address           token"),
+            "{}",
+            shown[0]
+        );
+        assert!(shown[1].ends_with("10.20.30.41:7071  -"), "{}", shown[1]);
+        assert!(
+            shown[4].ends_with("10.20.30.41:7071  0a1b2c3d4e5f"),
+            "{}",
+            shown[4]
+        );
         // Elsewhere one row is one line.
         assert_eq!(lines(&cluster(), None).len(), 7);
     }

@@ -30,6 +30,13 @@ fn a_status_becomes_one_sentence_and_an_exit_code() {
             3,
             "at a limit: 200 watches (max_watches_per_client). Try again later",
         ),
+        (
+            Status::resource_exhausted(
+                "cannot write /d/x: no room: 9 MiB are needed, 2 MiB are free.",
+            ),
+            3,
+            "the coordinator's disk is too full for this: cannot write /d/x: no room: 9 MiB are needed, 2 MiB are free",
+        ),
         (Status::internal("disk"), 1, "failed (INTERNAL): disk"),
     ];
     for (status, exit, part) in cases {

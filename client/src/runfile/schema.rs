@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use fovea_core::ids::DatasetName;
 use fovea_core::spec::{CheckpointSpec, ModelSpec, RunSpec, TrainSpec, WorkersSpec};
+use fovea_service::nearest;
 use toml::Value;
 
-use super::{insert, suggest};
+use super::insert;
 
 /// A value does not have the type of its key. The text does not name the key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -87,11 +88,11 @@ impl Schema {
             .filter(|(_, v)| v.is_table())
             .map(|(k, _)| k.as_str());
         let alike = || {
-            suggest::nearest(key, self.leaves.keys().map(String::as_str).chain(tables))
+            nearest(key, self.leaves.keys().map(String::as_str).chain(tables))
                 .map(str::to_owned)
                 .or_else(|| {
                     let names: Vec<String> = self.leaves.keys().map(|k| last(k)).collect();
-                    let name = suggest::nearest(&last(key), names.iter().map(String::as_str))?;
+                    let name = nearest(&last(key), names.iter().map(String::as_str))?;
                     self.leaves.keys().find(|k| last(k) == name).cloned()
                 })
         };
@@ -149,10 +150,9 @@ fn in_plain_language(message: &str, value: &Value) -> String {
         if let Some(given) = message.strip_prefix("unknown variant ") {
             let given = given.split('`').nth(1).unwrap_or_default();
             let choices: Vec<&str> = kind.split('`').skip(1).step_by(2).collect();
-            let hint = suggest::nearest(given, choices.iter().copied())
-                .map_or(String::new(), |right| {
-                    format!("; did you mean \"{right}\"?")
-                });
+            let hint = nearest(given, choices.iter().copied()).map_or(String::new(), |right| {
+                format!("; did you mean \"{right}\"?")
+            });
             let choices: Vec<String> = choices.iter().map(|c| format!("\"{c}\"")).collect();
             return format!("\"{given}\" is not one of {}{hint}", choices.join(", "));
         }

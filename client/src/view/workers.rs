@@ -115,6 +115,8 @@ pub struct WorkerInfo {
     pub connected_ms: u64,
     /// The runs that it is left out of.
     pub left_out: Vec<LeftOutInfo>,
+    /// Id of the token with which it has joined; empty if its certificate is not by a token.
+    pub token_id: String,
 }
 
 impl TryFrom<pb::Worker> for WorkerInfo {
@@ -138,6 +140,7 @@ impl TryFrom<pb::Worker> for WorkerInfo {
             last_seen_ms,
             connected_ms,
             left_out,
+            token_id,
         } = wire;
         let state = match pb::WorkerState::try_from(state) {
             Ok(pb::WorkerState::Idle) => WorkerState::Idle,
@@ -170,6 +173,7 @@ impl TryFrom<pb::Worker> for WorkerInfo {
             last_seen_ms,
             connected_ms,
             left_out: left_out.into_iter().map(Into::into).collect(),
+            token_id,
         })
     }
 }

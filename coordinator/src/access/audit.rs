@@ -1,7 +1,7 @@
 //! The audit log: a line for each change that somebody asks for, with who, what, on what, and what
 //! became of it.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::Response;
 use tonic::body::Body;
@@ -12,7 +12,7 @@ use super::caller::Caller;
 
 /// What a request is about, such as a run's id. The service that reads the message sets it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Subject(Arc<OnceLock<String>>);
+pub(crate) struct Subject(Arc<Mutex<Option<String>>>);
 
 impl Subject {
     /// Of this request.
@@ -20,13 +20,15 @@ impl Subject {
         request.extensions().get().cloned().unwrap_or_default()
     }
 
-    /// Names what the request is about. The first name counts.
+    /// Names what the request is about. The last name counts: what was made has an id only then.
     pub(crate) fn set(&self, subject: impl ToString) {
-        let _ = self.0.set(subject.to_string());
+        let subject = Some(subject.to_string());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = subject;
     }
 
-    fn text(&self) -> &str {
-        self.0.get().map_or("?", String::as_str)
+    fn text(&self) -> String {
+        let subject = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        subject.clone().unwrap_or_else(|| "?".into())
     }
 }
 

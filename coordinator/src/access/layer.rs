@@ -133,7 +133,7 @@ fn recognize(
         .ok()
         .and_then(|text| text.strip_prefix(BEARER));
     let held = match text {
-        Some(text) => known.registry.holder(text, unix_ms()),
+        Some(text) => known.registry.holder(text, caller.address, unix_ms()),
         None => Err("the header authorization must be \"Bearer \" and a token".into()),
     };
     let holder = held.map_err(Status::unauthenticated)?;

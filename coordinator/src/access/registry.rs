@@ -7,6 +7,7 @@
 //! Invariants: what is answered is in the journal. A secret is nowhere, only its digest.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fovea_core::count::count;
@@ -17,7 +18,9 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::stored::{Denied, StoredToken, TokenRefusal, worker_name};
+use super::joined::{JoinedWorker, JoinedWorkers};
+use super::lookup::{Holder, joining, person};
+use super::stored::{Denied, StoredToken, worker_name};
 use crate::error::ApiError;
 use crate::journal::{Journal, JournalError};
 use fovea_service::Repeated;
@@ -25,9 +28,12 @@ use fovea_service::Repeated;
 /// Kinds of entries in the journal.
 const TOKEN: &str = "token";
 const DENIED: &str = "denied";
+const JOINED: &str = "joined";
 
 /// The most tokens. One for each person and pool is a small part of it.
 const MOST: usize = 10_000;
+/// The most workers that joined with a token and whose certificates have not ended long ago.
+const MOST_JOINED: usize = 100_000;
 
 /// The handle. Clones share everything.
 #[derive(Debug, Clone)]
@@ -46,6 +52,7 @@ struct Inner {
 #[derive(Debug, Default)]
 struct State {
     tokens: BTreeMap<String, StoredToken>,
+    joined: JoinedWorkers,
     /// When tokens were used last, since this start.
     used_at_ms: HashMap<String, u64>,
     refused: Repeated,
@@ -69,13 +76,17 @@ pub(crate) struct NewToken {
     pub created_by: Option<String>,
 }
 
-/// Whom a token stands for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Holder {
-    pub role: Role,
-    pub name: String,
-    pub token_id: String,
-    pub expires_at_ms: u64,
+/// What a worker asks for that joins.
+#[derive(Debug, Clone)]
+pub(crate) struct JoinRequest {
+    pub token: Token,
+    /// SHA-256 of its public key, hexadecimal.
+    pub key_sha256: String,
+    pub host: String,
+    /// Where it is.
+    pub peer: Option<SocketAddr>,
+    /// How long its certificate will be valid.
+    pub valid_ms: u64,
 }
 
 impl Registry {
@@ -88,6 +99,7 @@ impl Registry {
         let denied = parse(access, DENIED)?.map(|denied: Denied| (denied.name.clone(), denied));
         let state = State {
             tokens: tokens.collect(),
+            joined: JoinedWorkers::new(parse(access, JOINED)?),
             ..State::default()
         };
         Ok(Self(Arc::new(Inner {
@@ -105,8 +117,13 @@ impl Registry {
     /// Whom the text of a token stands for.
     ///
     /// # Errors
-    /// What is wrong with it, as a sentence. It is logged, too, but not each of a flood.
-    pub(crate) fn holder(&self, text: &str, now_ms: u64) -> Result<Holder, String> {
+    /// What is wrong with it, as a sentence. It is logged, too, with where it came from, but not each of a flood.
+    pub(crate) fn holder(
+        &self,
+        text: &str,
+        peer: Option<SocketAddr>,
+        now_ms: u64,
+    ) -> Result<Holder, String> {
         let mut state = self.state();
         let found = match text.parse::<Token>() {
             Ok(token) => person(&state.tokens, &token, now_ms).map_err(|e| e.to_string()),
@@ -118,7 +135,7 @@ impl Registry {
                 Ok(holder)
             }
             Err(reason) => {
-                state.refuse(&reason);
+                state.refuse(peer, &reason);
                 Err(reason)
             }
         }
@@ -196,35 +213,61 @@ impl Registry {
         Ok(token)
     }
 
-    /// The name of a worker with this key that joins with a token.
+    /// The name of a worker that joins with a token. A key that has joined before gets its name again, and none while that
+    /// is denied.
     ///
     /// # Errors
-    /// The token is refused, or the journal cannot take it.
-    pub(crate) async fn join(
-        &self,
-        token: &Token,
-        key_sha256: &str,
-        host: &str,
-        now_ms: u64,
-    ) -> Result<String, ApiError> {
+    /// The token is refused, the worker is denied, or the journal cannot take it.
+    pub(crate) async fn join(&self, request: JoinRequest, now_ms: u64) -> Result<String, ApiError> {
+        let JoinRequest {
+            token,
+            key_sha256,
+            host,
+            peer,
+            valid_ms,
+        } = request;
         let _turn = self.0.turn.lock().await;
-        let proposed = worker_name(host, random()?);
+        self.forget_stale(now_ms).await?;
+        let known = self.state().joined.by_key(&key_sha256).cloned();
+        let proposed = match &known {
+            Some(known) => known.name.clone(),
+            None => worker_name(&host, random()?),
+        };
         let found = {
             let mut state = self.state();
-            let found = joining(&state.tokens, token, now_ms);
-            let found = found.and_then(|stored| Ok((stored, stored.join(key_sha256, proposed)?)));
+            let found = joining(&state.tokens, &token, now_ms);
+            let found = found.and_then(|stored| Ok((stored, stored.join(&key_sha256, proposed)?)));
             match found {
                 Ok((stored, joined)) => Ok((stored.clone(), joined)),
                 Err(refusal) => {
-                    state.refuse(&refusal.to_string());
+                    state.refuse(peer, &refusal.to_string());
                     Err(refusal)
                 }
             }
         };
         let (before, (after, name)) = found.map_err(|e| ApiError::Denied(e.to_string()))?;
+        for name in known.iter().map(|known| &known.name).chain([&name]) {
+            if let Some(denied) = self.0.denied.borrow().get(name) {
+                return Err(ApiError::Denied(sentence(denied)));
+            }
+        }
+        if known.is_none() && self.state().joined.len() >= MOST_JOINED {
+            return Err(ApiError::Exhausted(format!(
+                "{MOST_JOINED} workers have joined within the last days; let machines keep their data_dir, with the identity \
+                 in it"
+            )));
+        }
         if after != before {
             self.put(&after).await?;
         }
+        let worker = JoinedWorker {
+            name: name.clone(),
+            key_sha256,
+            token: after.id.clone(),
+            joined_at_ms: now_ms,
+            expires_at_ms: now_ms.saturating_add(valid_ms),
+        };
+        self.put_joined(worker).await?;
         self.state().used_at_ms.insert(after.id.clone(), now_ms);
         info!(
             worker = name,
@@ -234,6 +277,36 @@ impl Registry {
             after.id
         );
         Ok(name)
+    }
+
+    /// A worker has renewed its certificate, for this key.
+    ///
+    /// # Errors
+    /// The journal cannot take it.
+    pub(crate) async fn renewed(
+        &self,
+        name: &str,
+        key_sha256: &str,
+        expires_at_ms: u64,
+    ) -> Result<(), ApiError> {
+        let _turn = self.0.turn.lock().await;
+        // One that has joined before such workers were kept, or not with a token.
+        let Some(before) = self.state().joined.get(name).cloned() else {
+            return Ok(());
+        };
+        self.put_joined(JoinedWorker {
+            key_sha256: key_sha256.to_owned(),
+            expires_at_ms,
+            ..before
+        })
+        .await
+    }
+
+    /// Id of the token with which the worker of this process has joined.
+    pub(crate) fn joined_with(&self, process: &str) -> Option<String> {
+        let state = self.state();
+        let worker = state.joined.of_process(process);
+        worker.map(|worker| worker.token.clone())
     }
 
     /// Shuts a worker out. Its sessions end by themselves. One that is out already keeps its reason unless a new one is given.
@@ -313,6 +386,14 @@ impl Registry {
         Ok(())
     }
 
+    async fn put_joined(&self, worker: JoinedWorker) -> Result<(), ApiError> {
+        let entry = json(&worker)?;
+        let written = self.0.journal.put_access(JOINED, &worker.name, entry).await;
+        written.map_err(not_written)?;
+        self.state().joined.put(worker);
+        Ok(())
+    }
+
     async fn forget_stale(&self, now_ms: u64) -> Result<(), ApiError> {
         let stale: Vec<String> = {
             let state = self.state();
@@ -324,74 +405,33 @@ impl Registry {
             removed.map_err(not_written)?;
             self.state().tokens.remove(&id);
         }
+        let gone = {
+            let denied = self.0.denied.borrow();
+            let is_denied = |name: &str| denied.contains_key(name);
+            self.state().joined.stale(now_ms, is_denied)
+        };
+        for name in gone {
+            let removed = self.0.journal.remove_access(JOINED, &name).await;
+            removed.map_err(not_written)?;
+            self.state().joined.remove(&name);
+        }
         Ok(())
     }
 }
 
 impl State {
     /// Logs a refusal, but not each of a flood.
-    fn refuse(&mut self, reason: &str) {
+    fn refuse(&mut self, peer: Option<SocketAddr>, reason: &str) {
         if let Some(refused) = self.refused.on_event(Instant::now()) {
+            let from = peer.map_or_else(String::new, |peer| format!(" from {}", peer.ip()));
+            let peer = peer.map(|peer| peer.to_string());
             warn!(
                 count = refused,
-                "token.refused: refused {}, the last because {reason}",
+                peer,
+                "token.refused: refused {}, the last{from} because {reason}",
                 count(refused, "token", "tokens")
             );
         }
-    }
-}
-
-/// The token with this id, if its secret is right and its time has not ended.
-fn find<'a>(
-    tokens: &'a BTreeMap<String, StoredToken>,
-    token: &Token,
-    now_ms: u64,
-) -> Result<&'a StoredToken, TokenRefusal> {
-    let found = tokens
-        .get(token.id())
-        .ok_or_else(|| TokenRefusal::Unknown {
-            id: token.id().to_owned(),
-        })?;
-    found.check(token.digest(), now_ms)?;
-    Ok(found)
-}
-
-fn person(
-    tokens: &BTreeMap<String, StoredToken>,
-    token: &Token,
-    now_ms: u64,
-) -> Result<Holder, TokenRefusal> {
-    let id = || token.id().to_owned();
-    if token.kind() == TokenKind::Join {
-        return Err(TokenRefusal::NotAPersons { id: id() });
-    }
-    let stored = find(tokens, token, now_ms)?;
-    if !stored.role.is_person() {
-        return Err(TokenRefusal::NotAPersons { id: id() });
-    }
-    Ok(Holder {
-        role: stored.role,
-        name: stored.name.clone(),
-        token_id: id(),
-        expires_at_ms: stored.expires_at_ms,
-    })
-}
-
-fn joining<'a>(
-    tokens: &'a BTreeMap<String, StoredToken>,
-    token: &Token,
-    now_ms: u64,
-) -> Result<&'a StoredToken, TokenRefusal> {
-    let not_for_joining = || TokenRefusal::NotForJoining {
-        id: token.id().to_owned(),
-    };
-    if token.kind() == TokenKind::Person {
-        return Err(not_for_joining());
-    }
-    let stored = find(tokens, token, now_ms)?;
-    match stored.role {
-        Role::Worker => Ok(stored),
-        _ => Err(not_for_joining()),
     }
 }
 

@@ -11,6 +11,8 @@ use crate::error::ApiError;
 
 /// How long the certificate of a worker that joined is valid, days. It is renewed long before.
 const DAYS: u32 = 1;
+/// The same, milliseconds.
+pub(crate) const VALID_MS: u64 = DAYS as u64 * 24 * 3600 * 1000;
 
 /// Signs with the CA's key, which is read each time, so that it can be exchanged.
 #[derive(Debug, Clone)]

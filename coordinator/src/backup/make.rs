@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use fovea_proto::NO_ROOM;
 use tempfile::NamedTempFile;
 
 use super::certificates::{self, Content};
@@ -20,7 +21,7 @@ const BLOCK: u64 = 512;
 pub(crate) enum BackupError {
     /// No room for the copy.
     #[error(
-        "backup: the copy of the journal takes {} MiB in {}, and {} MiB are free; free room there",
+        "backup: {NO_ROOM}: the copy of the journal takes {} MiB in {}, and {} MiB are free; free room there",
         needed.div_ceil(1 << 20), folder.display(), free >> 20
     )]
     Full {

@@ -17,7 +17,7 @@ pub(super) fn beyond_limit(reason: &impl Display) -> Vec<u8> {
 pub(super) fn tls_only() -> Vec<u8> {
     let text = format!(
         "{TLS_ONLY}it speaks TLS; write https:// in the address, and set tls_certificate, tls_key and tls_ca \
-         (`fovea certs issue` makes the files)"
+         (`fovea certs issue` makes the files) or use a token (`fovea login`)"
     );
     goaway(INADEQUATE_SECURITY, &text)
 }

@@ -12,7 +12,7 @@ use super::effects::{rewind, scores};
 use super::ledger::Ledger;
 use super::report::{DataProblems, Report};
 use super::state::{Actor, RunActorError};
-use super::status::LINGER_MS;
+use super::status::{LINGER_MS, recovering};
 use super::{RunContext, RunHandle, RunInput, Shown};
 use crate::clock::unix_ms;
 use crate::journal::{JournalError, LiveRun, OnFull, RunChange, Urgency};
@@ -53,7 +53,7 @@ pub(crate) fn start(
     let first = Shown {
         run: Arc::new(run.clone()),
         progress: run.progress,
-        waiting: None,
+        waiting: recovering(&run),
     };
     let (shown, seen) = watch::channel(first);
     let events = broadcast::Sender::new(WATCH_BACKLOG);
@@ -185,7 +185,10 @@ impl Actor {
                 worker,
                 serving,
                 replaced,
-            } => self.worker_back(worker, serving, replaced).await?,
+            } => {
+                self.worker_back(worker, serving, replaced).await?;
+                self.show();
+            }
             RunInput::Unfit {
                 worker,
                 trouble,

@@ -3,13 +3,28 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use fovea_core::run::Phase;
+use fovea_core::count::count;
+use fovea_core::run::{Phase, Run};
 
 use super::report::{DataProblems, Demand, Report, RunStatus};
 use super::state::Actor;
 
 /// An ended run's actor closes when nobody has asked it for anything for so long, milliseconds.
 pub(super) const LINGER_MS: u64 = 2_000;
+
+/// Whom a run waits for since the coordinator's restart. Its phase is the one before: nothing was lost if they come back.
+pub(super) fn recovering(run: &Run) -> Option<String> {
+    let members = run.roster()?.members.len();
+    let away: Vec<&str> = run.awaited().map(|worker| worker.as_str()).collect();
+    (!away.is_empty()).then(|| {
+        format!(
+            "recovering after the coordinator's restart: {} of {} not back yet ({})",
+            away.len(),
+            count(members, "worker is", "workers are"),
+            away.join(" ")
+        )
+    })
+}
 
 impl Actor {
     /// Why the run must not be given workers now.
@@ -115,6 +130,7 @@ impl Actor {
             .blocked()
             .or_else(|| self.forming_blocked())
             .or_else(|| self.storage_problem.clone().filter(|_| self.stores()))
+            .or_else(|| recovering(&self.run))
             .or_else(|| match self.run.phase {
                 Phase::Queued { .. } => self.waits.clone(),
                 _ => None,

@@ -28,7 +28,17 @@ impl Cluster for ClusterService {
         let workers = self.0.runs.cluster.workers().await?;
         let now = self.0.clock.now();
         Ok(Response::new(pb::ListWorkersResponse {
-            workers: workers.iter().map(|worker| wire(worker, now)).collect(),
+            workers: workers
+                .iter()
+                .map(|worker| pb::Worker {
+                    token_id: self
+                        .0
+                        .registry
+                        .joined_with(worker.id.as_str())
+                        .unwrap_or_default(),
+                    ..wire(worker, now)
+                })
+                .collect(),
         }))
     }
 
@@ -180,6 +190,8 @@ fn wire(worker: &WorkerView, now: u64) -> pb::Worker {
         last_seen_ms: now.saturating_sub(*heard),
         connected_ms: now.saturating_sub(*since),
         left_out,
+        // Filled in by who knows the tokens.
+        token_id: String::new(),
     }
 }
 

@@ -7,7 +7,7 @@ use fovea_security::{Role, Token};
 use tonic::{Request, Response, Status};
 
 use super::{Context, check};
-use crate::access::{Signed, Signer, Subject, caller};
+use crate::access::{JoinRequest, Signed, Signer, Subject, VALID_MS, caller};
 use crate::clock::unix_ms;
 use crate::error::ApiError;
 
@@ -24,7 +24,7 @@ impl Identity for IdentityService {
         &self,
         request: Request<pb::JoinRequest>,
     ) -> Result<Response<pb::JoinResponse>, Status> {
-        let subject = Subject::of(&request);
+        let (peer, subject) = (caller(&request).address, Subject::of(&request));
         let pb::JoinRequest {
             token,
             signing_request,
@@ -33,22 +33,28 @@ impl Identity for IdentityService {
         let token: Token = token
             .parse()
             .map_err(|error| ApiError::invalid("token", error))?;
-        subject.set(format_args!("token {}", token.id()));
+        let by = format!("token {}", token.id());
+        subject.set(&by);
         let host = check::label("host", &host)?;
         let key = key_of(&signing_request)?;
         let signer = self.signer()?.clone();
         // In a task: a client that goes away must not leave a use that was counted and is not known here.
         let context = self.0.clone();
+        let asked = JoinRequest {
+            token,
+            key_sha256: key,
+            host,
+            peer,
+            valid_ms: VALID_MS,
+        };
         let joining = async move {
-            let name = context
-                .registry
-                .join(&token, &key, &host, unix_ms())
-                .await?;
+            let name = context.registry.join(asked, unix_ms()).await?;
             let signed = signer.sign(&name, signing_request.into()).await?;
             Ok::<_, ApiError>((name, signed))
         };
         let joined = self.0.tasks.spawn(joining).await;
         let (name, signed) = joined.map_err(|error| ApiError::Internal(error.to_string()))??;
+        subject.set(format_args!("worker {name} by {by}"));
         Ok(Response::new(wire(name, signed)))
     }
 
@@ -66,8 +72,13 @@ impl Identity for IdentityService {
         };
         subject.set(format_args!("worker {name}"));
         let pb::RenewRequest { signing_request } = request.into_inner();
-        key_of(&signing_request)?;
+        let key = key_of(&signing_request)?;
         let signed = self.signer()?.sign(&name, signing_request.into()).await?;
+        let (registry, of, until) = (self.0.registry.clone(), name.clone(), signed.expires_at_ms);
+        // In a task: a client that goes away must not leave what is in the journal and not known here.
+        let noting = async move { registry.renewed(&of, &key, until).await };
+        let noted = self.0.tasks.spawn(noting).await;
+        noted.map_err(|error| ApiError::Internal(error.to_string()))??;
         Ok(Response::new(wire(name, signed)))
     }
 

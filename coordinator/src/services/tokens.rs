@@ -36,6 +36,7 @@ impl Tokens for TokensService {
         let creating = async move { registry.create(new, &ca, unix_ms()).await };
         let created = self.0.tasks.spawn(creating).await;
         let (token, stored) = created.map_err(|error| ApiError::Internal(error.to_string()))??;
+        subject.set(format_args!("token {} of {whose}", stored.id));
         Ok(Response::new(pb::CreateTokenResponse {
             token: token.reveal(),
             info: Some(wire(stored, None)),
@@ -113,7 +114,10 @@ impl TokensService {
         if !(1..=LONGEST).contains(&valid_s) {
             return Err(ApiError::invalid(
                 "valid_s",
-                format!("is {valid_s}; use 1 to {LONGEST} (366 days)"),
+                format!(
+                    "is {valid_s} ({}); use 1 to {LONGEST} (366 days)",
+                    span(valid_s)
+                ),
             ));
         }
         match role {
@@ -153,6 +157,22 @@ impl TokensService {
             created_by,
         })
     }
+}
+
+/// Seconds as people count them.
+fn span(seconds: u64) -> String {
+    let (unit, per) = match seconds {
+        0..7200 => ("seconds", 1),
+        7200..172_800 => ("hours", 3600),
+        _ => ("days", 24 * 3600),
+    };
+    let whole = seconds / per;
+    let about = if seconds.is_multiple_of(per) {
+        ""
+    } else {
+        "about "
+    };
+    format!("{about}{whole} {unit}")
 }
 
 fn wire(token: StoredToken, used_at_ms: Option<u64>) -> pb::TokenInfo {

@@ -159,7 +159,7 @@ impl Verification {
         let problem = pb::VerifyProblem {
             what: what.to_owned(),
             state: pb::FileState::Unreadable.into(),
-            problem: error.to_string(),
+            problem: error.finding(),
             action: "mount it, or correct what the text names, then verify again; no other file of it was read".into(),
         };
         self.problem(problem).await?;
@@ -271,7 +271,7 @@ impl Verification {
             let problem = pb::VerifyProblem {
                 what: what.clone(),
                 state: file_state(&result).into(),
-                problem: error.to_string(),
+                problem: error.finding(),
                 action,
             };
             self.problem(problem).await?;
@@ -280,7 +280,7 @@ impl Verification {
             let problem = pb::VerifyProblem {
                 what: format!("{what}, manifest"),
                 state: file_state(&manifest).into(),
-                problem: error.to_string(),
+                problem: error.finding(),
                 action: manifest_cure(&run, error),
             };
             self.problem(problem).await?;
@@ -369,7 +369,7 @@ impl Verification {
         };
         let problem = pb::VerifyProblem {
             what,
-            problem: error.to_string(),
+            problem: error.finding(),
             state: file_state(&Err(error)).into(),
             action: action.into(),
         };

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use fovea_proto::NO_ROOM;
+
 /// Why a store did not do what was asked.
 ///
 /// | kind | what is known | what the caller does |
@@ -62,7 +64,7 @@ pub enum StoreError {
     },
     /// The disk or the quota is full.
     #[error(
-        "{what}: no room: {} are needed, {} are free (a quota may be lower). Free room on that disk",
+        "{what}: {NO_ROOM}: {} are needed, {} are free (a quota may be lower). Free room on that disk",
         mib(*needed), mib(*free)
     )]
     Full {
@@ -92,6 +94,22 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// What was found, without what to do: for those who say themselves what to do.
+    pub(crate) fn finding(&self) -> String {
+        match self {
+            Self::Unavailable { store, problem } => {
+                format!("the {store} is unavailable: {problem}")
+            }
+            Self::Missing { path } => {
+                format!("{} is missing, though its store is there", path.display())
+            }
+            Self::Unreadable { path, source } => {
+                format!("{} cannot be read: {source}", path.display())
+            }
+            error => error.to_string(),
+        }
+    }
+
     /// The same call can succeed later, without anything being done to the file in question by Fovea.
     pub fn is_transient(&self) -> bool {
         match self {

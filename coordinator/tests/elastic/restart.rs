@@ -24,13 +24,32 @@ async fn workers_that_trained_on_are_adopted_and_no_step_is_lost_or_there_twice(
     drop((w0, w1));
     let found = stage.server.run(&run.id).await;
     assert_eq!((found.phase(), found.generation), (Phase::Running, 1));
+    // Nobody is connected, and people read that.
+    let waits =
+        "recovering after the coordinator's restart: 2 of 2 workers are not back yet (w0 w1)";
+    assert_eq!(found.reason, waits);
     assert!(
         stage.audit(&run).await.steps >= 2,
         "what was acknowledged is there"
     );
 
     let mut w1 = Worker::rejoin(&stage.server, "w1", &at).await;
+    let until = async |reads: &dyn Fn(&str) -> bool| {
+        let reading = async {
+            loop {
+                let read = stage.server.run(&run.id).await;
+                if reads(&read.reason) {
+                    return read;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        soon("the reason", reading).await
+    };
+    let told = until(&|reason| reason.contains("1 of 2 workers are not back yet (w0)")).await;
+    assert_eq!(told.phase(), Phase::Running);
     let mut w0 = Worker::rejoin(&stage.server, "w0", &at).await;
+    until(&str::is_empty).await;
     for step in 3..=5 {
         stage.step(&w0, &at, step).await;
     }

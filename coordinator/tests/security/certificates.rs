@@ -107,7 +107,9 @@ async fn plain_text_and_tls_tell_each_other_apart() {
     let plain = Server::start(&dir.path().join("data"), |_| ()).await;
     let text = reason(channel(&plain, &pki.member(Role::Worker, "w")).await);
     assert!(
-        text.contains("the coordinator speaks plain text, and TLS was expected"),
+        text.contains(
+            "is an address with TLS, and who answers there speaks plain text: write http://"
+        ),
         "{text}"
     );
     plain.stop().await;

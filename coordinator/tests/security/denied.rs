@@ -62,6 +62,19 @@ async fn a_denied_worker_is_out_at_once_and_stays_out() {
     } = &denied[0];
     assert_eq!([name, reason, by], ["one", "stolen", "root"]);
 
+    // Somebody else denies it again: without a reason the first one stays, with a reason that counts.
+    for (again, kept) in [("", "stolen"), ("sold", "sold"), ("", "sold")] {
+        let deny = pb::DenyWorkerRequest {
+            name: "one".into(),
+            reason: again.into(),
+        };
+        server.cluster().deny_worker(deny).await.unwrap();
+        let mut cluster = server.cluster();
+        let denied = cluster.list_denied(pb::ListDeniedRequest {}).await.unwrap();
+        let denied = denied.into_inner().denied;
+        assert_eq!((denied.len(), &*denied[0].reason), (1, kept), "{again:?}");
+    }
+
     let allow = pb::AllowWorkerRequest { name: "one".into() };
     server.cluster().allow_worker(allow.clone()).await.unwrap();
     drop(Worker::begin_on(one, hello("one-1-a")).await);

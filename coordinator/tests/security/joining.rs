@@ -166,6 +166,108 @@ async fn who_may_not_join_reads_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_denied_worker_gets_no_certificate_for_its_old_key() {
+    let pki = Pki::new("eyes");
+    let server = pki.server(|config| config.tls_ca_key = pki.ca_key()).await;
+    let (limited, _) = create(&server, "worker", "", 2).await.unwrap();
+    let (free, _) = create(&server, "worker", "", 0).await.unwrap();
+    for (name, first, other) in [("node-1", &limited, &free), ("node-2", &free, &limited)] {
+        let node = Joiner::new(&pki, name);
+        let joined = node.join(&server, first).await.unwrap();
+        // It keeps its name, whatever token it joins with.
+        let again = node.join(&server, first).await.unwrap();
+        assert_eq!(again.name, joined.name);
+        let deny = pb::DenyWorkerRequest {
+            name: joined.name.clone(),
+            reason: "sold".into(),
+        };
+        server.cluster().deny_worker(deny).await.unwrap();
+        let sentence = format!("the worker {} is denied (sold)", joined.name);
+        for token in [first, other] {
+            let refusal = node.join(&server, token).await;
+            refused(refusal, Code::PermissionDenied, &sentence);
+        }
+        let allow = pb::AllowWorkerRequest {
+            name: joined.name.clone(),
+        };
+        server.cluster().allow_worker(allow).await.unwrap();
+        let back = node.join(&server, first).await.unwrap();
+        assert_eq!(back.name, joined.name);
+        let deny = pb::DenyWorkerRequest {
+            name: joined.name,
+            reason: "sold".into(),
+        };
+        server.cluster().deny_worker(deny).await.unwrap();
+    }
+    // Its refusals have used up nothing, and are remembered after a kill.
+    server.kill().await;
+    let server = pki.server(|config| config.tls_ca_key = pki.ca_key()).await;
+    let path = pki.path().join("node-2.key");
+    let again = Joiner {
+        pki: &pki,
+        name: "node-2",
+        request: request_for(&path).unwrap(),
+    };
+    for token in [&limited, &free] {
+        let refusal = again.join(&server, token).await;
+        refused(refusal, Code::PermissionDenied, "is denied (sold)");
+    }
+    Joiner::new(&pki, "node-3")
+        .join(&server, &limited)
+        .await
+        .unwrap();
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_is_listed_with_the_token_that_it_joined_with() {
+    let pki = Pki::new("eyes");
+    let server = pki.server(|config| config.tls_ca_key = pki.ca_key()).await;
+    let (token, _) = create(&server, "worker", "", 0).await.unwrap();
+    let node = Joiner::new(&pki, "node-1");
+    let joined = node.join(&server, &token).await.unwrap();
+    let own = channel(&server, &node.load(&joined)).await.unwrap();
+    let by_file = channel(&server, &pki.member(Role::Worker, "two"))
+        .await
+        .unwrap();
+    let id = format!("{}-1-a", joined.name);
+    let listed = async |server: &Server| {
+        let request = pb::ListWorkersRequest {};
+        let listed = server.cluster().list_workers(request).await.unwrap();
+        let tokens = listed
+            .into_inner()
+            .workers
+            .into_iter()
+            .map(|w| (w.id, w.token_id));
+        tokens.collect::<Vec<_>>()
+    };
+    let _workers = [
+        Worker::begin_on(own.clone(), hello(&id)).await,
+        Worker::begin_on(by_file, hello("two-1-a")).await,
+    ];
+    let expected = [
+        (id, token.id().to_owned()),
+        ("two-1-a".into(), String::new()),
+    ];
+    assert_eq!(listed(&server).await, expected);
+    // Also after it has renewed its certificate for another key.
+    let other = Joiner::new(&pki, "other");
+    let renew = pb::RenewRequest {
+        signing_request: other.request.clone().into(),
+    };
+    IdentityClient::new(own).renew(renew).await.unwrap();
+    assert_eq!(listed(&server).await, expected);
+    let deny = pb::DenyWorkerRequest {
+        name: joined.name.clone(),
+        reason: String::new(),
+    };
+    server.cluster().deny_worker(deny).await.unwrap();
+    let refusal = other.join(&server, &token).await;
+    refused(refusal, Code::PermissionDenied, "is denied");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_ca_key_that_cannot_sign_is_refused_at_the_start() {
     let (pki, other) = (Pki::new("eyes"), Pki::new("eyes"));
     let start = async |change: &dyn Fn(&mut fovea_coordinator::Config)| {

@@ -3,9 +3,11 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
-use fovea_proto::{connect, connect_with, pb};
-use fovea_security::{Role, Tls, TlsFiles};
+use fovea_proto::{connect, connect_pinned, connect_with, pb};
+use fovea_security::{Pin, Role, Tls, TlsFiles, Token, authority, write_private};
+use pb::identity_client::IdentityClient;
 use pb::runs_client::RunsClient;
+use pb::tokens_client::TokensClient;
 
 use crate::common::*;
 use crate::pki::*;
@@ -35,7 +37,8 @@ impl Process {
             command
                 .env("FOVEA_TLS_CERTIFICATE", &files.certificate)
                 .env("FOVEA_TLS_KEY", &files.key)
-                .env("FOVEA_TLS_CA", &files.ca);
+                .env("FOVEA_TLS_CA", &files.ca)
+                .env("FOVEA_TLS_CA_KEY", pki.ca_key());
         }
         let mut child = command
             .args([
@@ -141,6 +144,73 @@ async fn changes_and_refusals_are_in_the_log_with_who_and_what() {
             "127.0.0.1",
         ],
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_in_the_log_by_their_ids_and_refused_ones_with_where_they_came_from() {
+    let pki = Pki::new("eyes");
+    let files = pki.issue(Role::Coordinator, "main", 2);
+    let mut process = Process::start(&pki, Some(&files));
+    let root = pki.member(Role::Admin, "root");
+    let channel = connect_with(&process.address, Some(&root), PATIENCE)
+        .await
+        .unwrap();
+    let mut tokens = TokensClient::new(channel);
+    let request = pb::CreateTokenRequest {
+        role: "worker".into(),
+        valid_s: 600,
+        ..Default::default()
+    };
+    let made = tokens.create(request.clone()).await.unwrap().into_inner();
+    let token: Token = made.token.parse().unwrap();
+    let id = token.id();
+    let line = process.until("audit.change: ");
+    let text =
+        format!("root (admin) asked for Tokens/Create of token {id} of workers that join: done");
+    has(&line, &[&text]);
+    // One that is not made has no id.
+    let never = pb::CreateTokenRequest {
+        name: "w".into(),
+        ..request
+    };
+    tokens.create(never).await.unwrap_err();
+    has(
+        &process.until("audit.change: "),
+        &["Tokens/Create of ?: refused"],
+    );
+
+    let key = pki.path().join("node.key");
+    write_private(&key, &authority::key().unwrap()).unwrap();
+    let pin = Pin::new(token.ca_sha256());
+    let stranger = connect_pinned(&process.address, &pin, PATIENCE)
+        .await
+        .unwrap();
+    let mut identity = IdentityClient::new(stranger);
+    let mut join = pb::JoinRequest {
+        token: token.reveal(),
+        signing_request: authority::request_for(&key).unwrap().into(),
+        host: "node".into(),
+    };
+    let joined = identity.join(join.clone()).await.unwrap().into_inner();
+    let line = process.until("audit.change: ");
+    let name = &joined.name;
+    let text = format!("asked for Identity/Join of worker {name} by token {id}: done");
+    has(&line, &[&text, r#""peer":"127.0.0.1:"#]);
+
+    let revoke = pb::RevokeTokenRequest { id: id.into() };
+    tokens.revoke(revoke).await.unwrap();
+    join.host = "other".into();
+    identity.join(join).await.unwrap_err();
+    let line = process.until("token.refused: ");
+    has(
+        &line,
+        &[
+            "refused 1 token, the last from 127.0.0.1 because this coordinator knows no token",
+            r#""peer":"127.0.0.1:"#,
+        ],
+    );
+    let line = process.until("audit.change: ");
+    has(&line, &[&format!("Identity/Join of token {id}: refused")]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -129,6 +129,35 @@ async fn while_the_disk_is_full_requests_are_refused_and_runs_wait() {
     cancel(&server, &run.id).await;
 }
 
+/// Some room is not room for a checkpoint: that none can be stored is shown until there is as much as it takes.
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(has_mount), ignore = "needs to mount a tmpfs: root")]
+async fn a_checkpoint_that_does_not_fit_is_shown_until_it_would() {
+    let place = Place::new();
+    let whole = state(1);
+    std::fs::create_dir_all(place.checkpoints()).unwrap();
+    // The first checkpoint of the run: how large one is shows nothing else.
+    let room = whole.len() as u64 / 2;
+    let disk = SmallDisk::mount(&place.checkpoints(), room).expect("mounting needs root");
+    let server = Server::start(&place.data(), |config| config.min_free_mib = 0).await;
+    server.upload(&place.tiny).await.unwrap();
+    let (run, at, mut worker) = begin(&server).await;
+    place.step(&mut worker, &at, 1).await;
+    let refusal = worker.upload(&at, 0, 1, &whole).await;
+    refused(refusal, Code::ResourceExhausted, "no room");
+    let delayed = |run: &pb::Run| run.reason.contains("checkpoint 1 cannot be stored");
+    shown(&server, &run.id, "the delay", delayed).await;
+    // The coordinator looks once a second whether it would fit.
+    let end = Instant::now() + Duration::from_millis(3_500);
+    while Instant::now() < end {
+        let now = server.run(&run.id).await;
+        assert!(delayed(&now), "it is said to be over: {:?}", now.reason);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    server.kill().await;
+    drop(disk);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 #[cfg_attr(not(has_mount), ignore = "needs to mount a tmpfs: root")]
 async fn a_stop_while_the_disk_is_full_ends_in_time_and_loses_nothing() {

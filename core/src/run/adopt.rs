@@ -112,7 +112,7 @@ impl Run {
             lineage::push(&mut self.rewinds, rewind);
             self.epochs.retain(|e| e.step <= step);
             self.losses.retain(|s, _| *s <= step);
-            self.progress = self.progress.filter(|p| p.step <= step);
+            self.go_back(step);
             adopted.entries.retain(|e| e.step <= step);
             adopted.infos.retain(|c| c.step <= step);
             adopted.rewind = Some(adopted.rewind.map_or(step, |earlier| earlier.min(step)));

@@ -55,7 +55,7 @@ impl Run {
         self.liveness.all_ready();
         self.troubles.settled();
         // Those that were further are gone: their steps are taken, and reported, again.
-        self.progress = self.progress.filter(|p| p.step <= state.step);
+        self.go_back(state.step);
         self.enter(Phase::Running { roster, stopping }, out);
         if stopping.is_some() {
             out.push(Effect::SendStop {

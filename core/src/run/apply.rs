@@ -154,6 +154,11 @@ impl Run {
             .min()
     }
 
+    /// Members that have not come back since the coordinator's restart.
+    pub fn awaited(&self) -> impl Iterator<Item = &crate::ids::WorkerId> {
+        self.liveness.awaited.keys()
+    }
+
     /// Workers that the run does not want, and until when, in milliseconds on the caller's clock.
     pub fn barred(&self) -> std::collections::BTreeMap<crate::ids::WorkerId, u64> {
         let mut barred = self.liveness.barred();

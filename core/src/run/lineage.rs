@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Effect, Run};
+use super::{Effect, Run, StepReport};
 use crate::checkpoint::CheckpointInfo;
 
 /// The run was sent back to a checkpoint.
@@ -86,6 +86,25 @@ impl Run {
         self.checkpoints.iter().rev().find(|c| !self.is_void(c))
     }
 
+    /// The newest step is `step` at most, as people see it.
+    pub(super) fn go_back(&mut self, step: u64) {
+        let Some(newest) = self.progress.filter(|newest| newest.step > step) else {
+            return;
+        };
+        // What is not known any more of an older step is that of the newest, until the next one is taken.
+        let (loss, images) = match self.losses.get(&step) {
+            Some((loss, images)) => (*loss, *images),
+            None => (newest.loss, newest.images),
+        };
+        self.progress = (step > 0).then(|| StepReport {
+            step,
+            loss,
+            images,
+            learning_rate: self.spec.schedule(self.extent.total_steps).rate(step - 1),
+            ..newest
+        });
+    }
+
     /// Rewinds the run to a checkpoint (None: to the newest valid one): states that workers hold are void.
     pub(super) fn rewind(&mut self, step: Option<u64>, out: &mut Vec<Effect>) {
         let newest = self.newest_valid().map_or(0, |c| c.step);
@@ -99,7 +118,7 @@ impl Run {
         push(&mut self.rewinds, rewind);
         self.epochs.retain(|e| e.step <= step);
         self.losses.retain(|s, _| *s <= step);
-        self.progress = self.progress.filter(|p| p.step <= step);
+        self.go_back(step);
         // `furthest` stays: a run that is rewound again and again makes no progress, though it takes steps.
         out.push(Effect::Rewind { step });
     }

@@ -72,6 +72,9 @@ impl<W: Work> Agent<W> {
         let (acknowledged, next_epoch) = watch::channel(self.reports.next_epoch());
         let (send, events) = mpsc::channel(EVENTS);
         let (control, progress) = (Control::default(), Progress::default());
+        if self.leaving {
+            control.leave();
+        }
         let task = span.in_scope(|| {
             info!(
                 workers = assignment.members.len(),
@@ -240,7 +243,7 @@ impl<W: Work> Agent<W> {
     }
 
     /// Releases an assignment that has no task.
-    fn release(&mut self) {
+    pub(super) fn release(&mut self) {
         if let Some(current) = self.current.take() {
             let outcome = Outcome::Aborted;
             self.send(convert::released(

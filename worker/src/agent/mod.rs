@@ -47,6 +47,9 @@ const ALONE: Duration = Duration::from_secs(5);
 const ABORTING: Duration = Duration::from_secs(3);
 /// How long delivering the last messages may take.
 const CLOSING: Duration = Duration::from_secs(1);
+/// So long before a stop must be complete the worker waits for nothing more: what is left is to release the run, to
+/// deliver that ([`CLOSING`]), and to end the process.
+const LAST: Duration = Duration::from_secs(2);
 
 /// Everything that the agent reacts to.
 enum Event {
@@ -120,7 +123,14 @@ impl<W: Work> Agent<W> {
             Event::Room(None) => self.close_session(),
             Event::Heartbeat => self.send_heartbeat(),
             Event::Job(event) => self.handle_job_event(event),
-            Event::Ended(ended) => self.ended(ended),
+            Event::Ended(ended) => {
+                let gave_up = |c: &Current| self.leaving && c.control.aborted();
+                let gave_up = self.current.as_ref().is_some_and(gave_up);
+                self.ended(ended);
+                if gave_up && self.failure.is_none() && self.leave_by.is_some() {
+                    self.deliver_last();
+                }
+            }
             Event::Prepared(prepared) => {
                 if let Some(Preparing { run_id, .. }) = self.preparing.take() {
                     match &prepared {
@@ -163,6 +173,13 @@ impl<W: Work> Agent<W> {
     /// Takes no more work, and says so.
     fn leave(&mut self) {
         self.leaving = true;
+        self.leave_by = self.stop_within.and_then(|limit| {
+            let waits = limit.saturating_sub(LAST).max(limit / 2);
+            Instant::now().checked_add(waits)
+        });
+        if let Some(current) = &self.current {
+            current.control.leave();
+        }
         self.send(FromWorker::Leaving(pb::Leaving {}));
     }
 
@@ -214,14 +231,19 @@ impl<W: Work> Agent<W> {
             && self.session.as_ref().is_none_or(silent)
     }
 
-    /// Limits how long a leaving worker waits for the coordinator's answer.
+    /// Limits how long a leaving worker waits: for a coordinator that is away, and for one that does not take what this
+    /// worker holds.
     fn update_deadline(&mut self) {
         if self.failure.is_some() {
             // Set when it failed.
-        } else if !self.leaving || self.session.as_ref().is_some_and(Session::is_welcomed) {
+        } else if !self.leaving {
             self.give_up_at = None;
-        } else if self.give_up_at.is_none() {
-            self.give_up_at = Some(Instant::now() + ALONE);
+        } else if self.session.as_ref().is_some_and(Session::is_welcomed) {
+            self.give_up_at = self.leave_by;
+        } else {
+            let limits = [self.give_up_at, self.leave_by];
+            let alone = Instant::now() + ALONE;
+            self.give_up_at = limits.into_iter().flatten().chain([alone]).min();
         }
         let waits = |c: &Current| matches!(c.stage, Stage::Waiting(_));
         if self.leaving && self.session.is_none() && self.current.as_ref().is_some_and(waits) {
@@ -229,17 +251,32 @@ impl<W: Work> Agent<W> {
         }
     }
 
+    /// Nothing is left but to deliver the last messages.
+    fn deliver_last(&mut self) {
+        self.leave_by = Some(Instant::now() + CLOSING);
+        self.give_up_at = self.leave_by;
+    }
+
     fn give_up_waiting(&mut self) {
         self.next = None;
         match &self.current {
+            Some(current) if matches!(current.stage, Stage::Waiting(_)) => {
+                self.release();
+                self.deliver_last();
+            }
             Some(current) if !current.control.aborted() => {
+                let why = match self.session.as_ref().is_some_and(Session::is_welcomed) {
+                    true => "it has not ended in time",
+                    false => "the coordinator is away",
+                };
                 warn!(
-                    "assignment.abandoned: the coordinator is away while this worker shuts down; aborting the assignment"
+                    "assignment.abandoned: {why} while this worker shuts down; aborting the assignment"
                 );
                 current.control.abort();
-                self.give_up_at = Some(Instant::now() + ABORTING);
+                self.leave_by = Some(Instant::now() + ABORTING);
+                self.give_up_at = self.leave_by;
             }
-            // The session was never welcomed.
+            // The session was never welcomed, or takes nothing.
             None => self.session = None,
             Some(_) => {
                 warn!(

@@ -95,7 +95,11 @@ pub struct Agent<W> {
     pub(super) exit_when_idle: Option<Duration>,
     /// When it leaves if it is idle until then.
     pub(super) idle_until: Option<Instant>,
-    /// When a worker that is leaving stops waiting.
+    /// How long a stop may take; None for ever.
+    pub(super) stop_within: Option<Duration>,
+    /// When a worker that is leaving stops waiting for its coordinator, however that answers.
+    pub(super) leave_by: Option<Instant>,
+    /// When a worker that is leaving, or has failed, stops waiting for what it waits for now.
     pub(super) give_up_at: Option<Instant>,
     /// Whether the pause because of full reports was logged.
     pub(super) paused: bool,
@@ -157,6 +161,8 @@ impl<W: Work> Agent<W> {
             leaving: false,
             exit_when_idle: None,
             idle_until: None,
+            stop_within: None,
+            leave_by: None,
             give_up_at: None,
             paused: false,
             pulse: Arc::default(),
@@ -173,6 +179,12 @@ impl<W: Work> Agent<W> {
     pub fn exit_when_idle(mut self, limit: Option<Duration>) -> Self {
         self.exit_when_idle = limit;
         self.update_idle();
+        self
+    }
+
+    /// The same worker, which ends within `limit` when it leaves, unless its device hangs.
+    pub fn stop_within(mut self, limit: Duration) -> Self {
+        self.stop_within = Some(limit);
         self
     }
 

@@ -2,6 +2,7 @@
 
 mod bench;
 mod idle;
+mod leaving;
 
 use fovea_core::run::Outcome;
 use fovea_proto::pb::coordinator_message::Message as FromCoordinator;
@@ -219,86 +220,6 @@ async fn it_prepares_unless_there_is_something_better_to_do() {
     assert_eq!(talk.sent().await, "prepared r: no room");
     assign(&talk, assignment("r", 1)).await;
     bench.begun().await;
-}
-
-#[tokio::test]
-async fn an_idle_worker_that_shuts_down_says_so_and_ends() {
-    let bench = Bench::new();
-    let mut talk = bench.open().await;
-    bench.shutdown.request();
-    assert_eq!(talk.sent().await, "leaving");
-    while talk.outbound.recv().await.is_some() {}
-    bench
-        .link
-        .send(LinkEvent::Down("closed".into()))
-        .await
-        .unwrap();
-    bench.ends().await;
-
-    let lonely = Bench::new();
-    lonely.shutdown.request();
-    lonely.ends().await;
-}
-
-#[tokio::test]
-async fn a_busy_worker_that_shuts_down_waits_for_its_run_to_go_on_without_it() {
-    let mut bench = Bench::new();
-    let talk = bench.open().await;
-    assign(&talk, assignment("r", 1)).await;
-    let begun = bench.begun().await;
-    bench.shutdown.request();
-    bench.down(talk).await;
-    let mut talk = bench.open().await;
-    assert_eq!(talk.sent().await, "leaving");
-    assert!(!begun.handle.control.given_up());
-    ask_to_yield(&talk, "r", 1).await;
-    begun.handle.control.wait_given_up().await;
-    begun.takes(1).await;
-    begun.ends(released(Outcome::Yielded { step: 1 }));
-    let sent: [String; 2] = talk.all_sent().await;
-    assert_eq!(sent, ["step 1 r.1 [1]", "released r.1 Yielded { step: 1 }"]);
-    while talk.outbound.recv().await.is_some() {}
-    bench
-        .link
-        .send(LinkEvent::Down("closed".into()))
-        .await
-        .unwrap();
-    bench.ends().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_worker_that_shuts_down_does_not_wait_for_ever_for_its_coordinator() {
-    let mut bench = Bench::new();
-    let talk = bench.open().await;
-    assign(&talk, assignment("r", 1)).await;
-    let begun = bench.begun().await;
-    bench.down(talk).await;
-    bench.shutdown.request();
-    // The clock is paused: it shows for how long the worker meant to wait.
-    let asked = Instant::now();
-    begun.handle.control.wait_aborted().await;
-    assert_eq!(asked.elapsed().as_secs(), ALONE.as_secs());
-    begun.ends(released(Outcome::Aborted));
-    bench.ends().await;
-
-    // Nor for a device that does not end, nor for an assignment that only waits for another generation.
-    for waits in [false, true] {
-        let mut bench = Bench::new();
-        let mut talk = bench.open().await;
-        assign(&talk, assignment("r", 1)).await;
-        let begun = bench.begun().await;
-        let mut kept = None;
-        if waits {
-            begun.ends(interrupted());
-            assert_eq!(talk.sent().await, "interrupted r.1");
-        } else {
-            kept = Some(begun);
-        }
-        bench.down(talk).await;
-        bench.shutdown.request();
-        bench.ends().await;
-        drop(kept);
-    }
 }
 
 /// Many reports are sent at the pace at which they are taken.

@@ -22,6 +22,7 @@ use fovea_core::count::count;
 use fovea_core::roster::{Member, Roster, UNREACHABLE_HINT};
 use fovea_security::{Refusal, Tls};
 use fovea_service::Repeated;
+use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, JoinSet};
@@ -113,6 +114,13 @@ impl Mesh {
         greeting::probe(self.tls.as_ref(), address, worker, deadline).await
     }
 
+    /// When this worker's certificate has expired, if it has.
+    fn expired(&self) -> Option<String> {
+        let certificate = self.tls.as_ref()?.certificate();
+        let is_over = certificate.until <= OffsetDateTime::now_utc();
+        is_over.then(|| certificate.until_text())
+    }
+
     async fn accept(self, listener: TcpListener) {
         let mut greetings = JoinSet::new();
         // The same, oldest first, and some that have ended.
@@ -191,6 +199,10 @@ impl Mesh {
         let Some(anyone) = (0..channels.len()).find(|&r| r != rank) else {
             return Ok(channels);
         };
+        // It would complain of its peers, and they of it: of two workers the other one would pass for the one that is cut off.
+        if let Some(until) = self.expired() {
+            return Err(CollectiveError::Expired { until });
+        }
         let waits = waiting.begin(anyone);
         let mut problems: HashMap<usize, GreetingError> = HashMap::new();
         let mut pause = Duration::from_millis(10);

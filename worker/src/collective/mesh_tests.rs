@@ -9,6 +9,7 @@ use tokio::runtime::Runtime;
 
 use super::super::{Collective, TcpCollective, list};
 use super::*;
+use crate::certificates::Certificates;
 use crate::testing::{PATIENCE, closed, collect_log, logged, wait_until};
 
 const KEY: MeshKey = [7; 16];
@@ -223,6 +224,39 @@ fn a_peer_that_left_again_is_missing() {
     assert!(
         error.contains("w1 at ") && error.contains("w2 at "),
         "{error}"
+    );
+}
+
+/// A worker whose certificate has expired while it ran says so itself. Otherwise two workers would complain of each other, and
+/// the one of rank 1 would be evicted, whoever of them is to blame.
+#[test]
+fn who_has_an_expired_certificate_complains_of_nobody() {
+    let certificates = Certificates::create();
+    let tls = certificates.ending_in(2, "a");
+    let runtime = crate::testing::runtime();
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let mut tasks = JoinSet::new();
+    let entered = runtime.enter();
+    let mesh = Mesh::start(listener, Some(tls.clone()), &mut tasks).unwrap();
+    drop(entered);
+    // The end itself is waited for.
+    wait_until("the end of the certificate", || {
+        tls.certificate().until <= OffsetDateTime::now_utc()
+    });
+    for rank in [0, 1] {
+        let roster = roster(&[mesh.address().to_string(), mesh.address().to_string()]);
+        let waiting = Waiting::default();
+        let met = mesh.connect(&roster, KEY, rank, PATIENCE, &|| false, &waiting);
+        let error = met.map(drop).unwrap_err();
+        assert!(matches!(error, CollectiveError::Expired { .. }), "{error}");
+        assert!(error.to_string().contains("fovea certs renew"), "{error}");
+    }
+    // Alone it needs no peer to accept it.
+    let alone = roster(&[mesh.address().to_string()]);
+    let waiting = Waiting::default();
+    assert!(
+        mesh.connect(&alone, KEY, 0, PATIENCE, &|| false, &waiting)
+            .is_ok()
     );
 }
 

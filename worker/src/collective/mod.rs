@@ -75,6 +75,14 @@ pub enum CollectiveError {
     /// The system cannot wait for connections.
     #[error("cannot wait for connections with peers: {0}")]
     Poll(#[source] io::Error),
+    /// No peer accepts this worker any more.
+    #[error(
+        "this worker's certificate has expired on {until}, so that no peer accepts it; renew it (`fovea certs renew`)"
+    )]
+    Expired {
+        /// The end of its validity.
+        until: String,
+    },
     /// The generation was aborted.
     #[error("the generation was aborted")]
     Aborted,

@@ -66,6 +66,7 @@ impl JobError {
             )) => Some(Trouble::Data),
             Self::Io(error) => trouble::of_system(error),
             Self::Supervise(SuperviseError::Spawn(_)) => Some(Trouble::System),
+            Self::Collective(CollectiveError::Expired { .. }) => Some(Trouble::System),
             // NCCL reports a peer that died in many ways, and the driver and libtorch never do.
             Self::Collective(CollectiveError::Gpu(
                 error @ (GpuError::Driver(_) | GpuError::Torch(_) | GpuError::NoContext),
@@ -113,6 +114,7 @@ impl JobError {
             Self::Collective(
                 CollectiveError::Peer { .. }
                 | CollectiveError::OutOfStep { .. }
+                | CollectiveError::Expired { .. }
                 | CollectiveError::Gpu(_),
             )
             | Self::Fetch(FetchError::Failed(_) | FetchError::Own(..))

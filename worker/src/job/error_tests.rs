@@ -60,6 +60,10 @@ fn trouble_of_this_worker_alone_differs_from_that_of_the_run() {
         (JobError::FirstState(missing), Trouble::Data),
         (JobError::Io(io(libc::EMFILE)), Trouble::System),
         (gpu(GpuError::NoContext), Trouble::Device),
+        (
+            JobError::Collective(CollectiveError::Expired { until: "x".into() }),
+            Trouble::System,
+        ),
     ] {
         let reason = error.to_string();
         let ended = error.ended(&Control::default());

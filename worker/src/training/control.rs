@@ -17,6 +17,7 @@ pub struct Control {
     stopped_at: Arc<OnceLock<Instant>>,
     give_way: CancellationToken,
     abort: CancellationToken,
+    leave: CancellationToken,
     connections: Arc<OnceLock<Aborter>>,
 }
 
@@ -58,6 +59,21 @@ impl Control {
     /// Whether a generation that has not begun yet need not begin any more.
     pub fn given_up(&self) -> bool {
         self.aborted() || self.yielding()
+    }
+
+    /// Says that the worker shuts down, and cannot wait long for its coordinator.
+    pub fn leave(&self) {
+        self.leave.cancel();
+    }
+
+    /// Whether [`Control::leave`] was called.
+    pub fn leaving(&self) -> bool {
+        self.leave.is_cancelled()
+    }
+
+    /// Ends when [`Control::leave`] is called.
+    pub async fn wait_leaving(&self) {
+        self.leave.cancelled().await;
     }
 
     /// Ends when an abort is asked for.

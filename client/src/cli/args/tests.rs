@@ -1,7 +1,6 @@
 //! Valid and invalid command lines.
 
 use super::*;
-use clap::CommandFactory;
 
 #[test]
 fn the_command_line_is_consistent() {
@@ -69,4 +68,85 @@ fn valid_and_invalid_command_lines() {
             "{bad}"
         );
     }
+}
+
+#[test]
+fn the_help_of_a_command_shows_the_options_that_it_needs() {
+    let help = |line: &str| {
+        let asked = Args::command_line().try_get_matches_from(line.split(' '));
+        asked.unwrap_err().to_string()
+    };
+    let tls = ["--tls-certificate", "--tls-key", "--tls-ca", "--token-file"];
+    for line in ["certs init", "certs show", "prepare", "synthetic", "local"] {
+        let text = help(&format!("fovea {line} --help"));
+        for option in tls.iter().chain(&["--coordinator"]) {
+            assert!(!text.contains(option), "{line}: {text}");
+        }
+    }
+    let login = help("fovea login --help");
+    assert!(login.contains("--coordinator <URL>"), "{login}");
+    assert!(!login.contains("--tls-key"), "{login}");
+    for line in ["runs", "worker deny", "token create"] {
+        let text = help(&format!("fovea {line} --help"));
+        for option in tls.iter().chain(&["--coordinator <URL>"]) {
+            assert!(text.contains(option), "{line}: {text}");
+        }
+    }
+    // They are taken all the same, before and after the command.
+    for line in [
+        "fovea --tls-ca ca.pem certs show x.pem",
+        "fovea certs show --tls-ca ca.pem x.pem",
+    ] {
+        let matches = Args::command_line()
+            .try_get_matches_from(line.split(' '))
+            .unwrap();
+        let args = Args::from_arg_matches(&matches).unwrap();
+        assert_eq!(args.tls.tls_ca, Some("ca.pem".into()), "{line}");
+    }
+}
+
+#[test]
+fn an_empty_address_is_one_that_is_not_given() {
+    let args = Args::try_parse_from(["fovea", "--coordinator", "", "runs"]).unwrap();
+    assert_eq!(args.address(true).unwrap(), "http://127.0.0.1:7070");
+    let text = args.address(false).unwrap_err().to_string();
+    assert!(text.contains("--coordinator is empty"), "{text}");
+    let args = Args::try_parse_from([
+        "fovea",
+        "--coordinator",
+        "https://h:1",
+        "--tls-ca",
+        "",
+        "runs",
+    ]);
+    let args = args.unwrap();
+    assert_eq!(args.address(true).unwrap(), "https://h:1");
+    assert_eq!(args.tls.tls_ca, Some("".into()));
+}
+
+#[test]
+fn variables_that_have_an_effect_are_known() {
+    let known = Args::variables();
+    for key in [
+        "coordinator",
+        "tls_certificate",
+        "tls_key",
+        "tls_ca",
+        "token_file",
+    ] {
+        assert!(known.iter().any(|k| k == key), "{key}: {known:?}");
+    }
+    let keys: Vec<&str> = known.iter().map(String::as_str).collect();
+    let near = [
+        "FOVEA_CORDINATOR",
+        "FOVEA_TLS_CERTIFICAT",
+        "FOVEA_TLS_CA_KEY",
+        "FOVEA_LISTEN",
+    ];
+    let found = fovea_service::misspelt(&keys, near.into_iter());
+    let expected = [
+        ("FOVEA_CORDINATOR", "coordinator"),
+        ("FOVEA_TLS_CERTIFICAT", "tls_certificate"),
+    ];
+    assert_eq!(found, expected);
 }

@@ -55,7 +55,7 @@ impl Verification {
             };
             let problem = pb::VerifyProblem {
                 what,
-                problem: error.to_string(),
+                problem: error.finding(),
                 state: file_state(&Err(error)).into(),
                 action: action.into(),
             };

@@ -363,6 +363,32 @@ fn a_resume_from_an_older_checkpoint_voids_what_came_after() {
     assert_eq!(run.checkpoints, [info(4, 1), info(8, 2)]);
 }
 
+/// Who was furthest is gone: the step that is shown is the one from which the others go on, and not none.
+#[test]
+fn a_step_back_is_shown_as_the_step_that_is_gone_back_to() {
+    let mut run = running(&[0, 1]);
+    (1..=8).for_each(|step| drop(run.apply(0, committed(step, 1))));
+    run.apply(0, stored(6, 1));
+    run.apply(0, lost(1));
+    run.apply(0, ready(0, 2, 7, "a"));
+    assert_eq!(run.phase_name(), "running");
+    let shown = run.progress.expect("there are steps");
+    assert_eq!((shown.step, shown.loss, shown.images), (7, 0.5, 8));
+    // A rewind, too, and one to the beginning.
+    run.apply(0, Event::Cancel);
+    run.apply(0, released(0, 2, Outcome::Stopped { step: 7 }));
+    run.apply(0, stored(7, 2));
+    assert_eq!(run.phase, Phase::Cancelled);
+    run.apply(0, resume(Some(6)));
+    assert_eq!(run.progress.map(|p| p.step), Some(6));
+    let mut run = running(&[0]);
+    run.apply(0, committed(1, 1));
+    run.apply(0, lost(0));
+    run.apply(0, assigned(&[2]));
+    run.apply(0, ready(2, 2, 0, "a"));
+    assert_eq!(run.progress, None);
+}
+
 #[test]
 fn an_early_end_of_an_adopted_state_takes_the_checkpoint_that_is_there() {
     let mut run = running(&[0, 1]);

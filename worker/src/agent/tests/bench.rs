@@ -147,11 +147,20 @@ pub(super) struct Bench {
 
 impl Bench {
     pub(super) fn new() -> Self {
-        Self::idle_for(None)
+        Self::with(|agent| agent)
     }
 
     /// A worker that leaves when it was idle for `limit`.
     pub(super) fn idle_for(limit: Option<Duration>) -> Self {
+        Self::with(|agent| agent.exit_when_idle(limit))
+    }
+
+    /// A worker whose stop takes `limit` at most.
+    pub(super) fn stops_within(limit: Duration) -> Self {
+        Self::with(|agent| agent.stop_within(limit))
+    }
+
+    fn with(set: impl FnOnce(Agent<Pretended>) -> Agent<Pretended>) -> Self {
         let (link, events) = mpsc::channel(16);
         let (begin, begun) = mpsc::channel(16);
         let shutdown = Shutdown::default();
@@ -170,8 +179,8 @@ impl Bench {
             }),
         };
         let channels = watch::channel(None).0;
-        let agent = Agent::new(identity, Pretended(begin), channels, shutdown.clone())
-            .exit_when_idle(limit);
+        let agent = Agent::new(identity, Pretended(begin), channels, shutdown.clone());
+        let agent = set(agent);
         Self {
             link,
             begun,

@@ -2,10 +2,7 @@
 
 /// The name nearest to `given` by edit distance (insert, delete, replace, swap of neighbours), if it
 /// is at most a third of the length away.
-pub(super) fn nearest<'a>(
-    given: &str,
-    names: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(given: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // A distance takes time quadratic in the length, and nobody mistypes a name of 80 characters.
     let given: String = given.to_lowercase().chars().take(80).collect();
     let limit = (given.chars().count() / 3).max(1);

@@ -288,6 +288,10 @@ pub struct DatasetInfo {
     pub train_grades: Vec<u64>,
     /// Validation samples by grade 0 to 4.
     pub validation_grades: Vec<u64>,
+    /// Test samples.
+    pub test_samples: u64,
+    /// Test samples by grade 0 to 4.
+    pub test_grades: Vec<u64>,
     /// Packs.
     pub packs: u32,
     /// Bytes of all packs.
@@ -306,6 +310,8 @@ impl From<pb::Dataset> for DatasetInfo {
             validation_samples,
             train_grades,
             validation_grades,
+            test_samples,
+            test_grades,
             packs,
             size_bytes,
             problem,
@@ -318,6 +324,8 @@ impl From<pb::Dataset> for DatasetInfo {
             validation_samples,
             train_grades,
             validation_grades,
+            test_samples,
+            test_grades,
             packs,
             size_bytes,
             problem,

@@ -13,6 +13,7 @@ use crate::{Counts, GRADES, Manifest, Split};
 pub struct Index {
     train: Vec<Sample>,
     validation: Vec<Sample>,
+    test: Vec<Sample>,
     patients: Vec<String>,
 }
 
@@ -85,14 +86,16 @@ pub enum IndexError {
         /// What is wrong.
         problem: String,
     },
-    /// A patient is on both sides of the split.
+    /// A patient is on two sides of the split.
     #[error(
-        "index.csv: patient {patient:?} is in both the training and the validation split, which \
-         would make the evaluation worthless; prepare the dataset again with a split by patient"
+        "index.csv: patient {patient:?} is in both the {} and the {} split, which would make the \
+         evaluation worthless; prepare the dataset again with a split by patient", splits[0], splits[1]
     )]
-    PatientInBothSplits {
+    PatientInTwoSplits {
         /// The patient.
         patient: String,
+        /// The sides.
+        splits: [Split; 2],
     },
     /// The rows do not match the counts of the manifest.
     #[error("index.csv has {found}, but manifest.json says {expected}")]
@@ -106,7 +109,7 @@ pub enum IndexError {
 
 impl Index {
     /// Parses and checks an index from an untrusted source against its manifest: size and digest,
-    /// every value, that no patient is on both sides, that a patient's samples are neighbours, and
+    /// every value, that no patient is on two sides, that a patient's samples are neighbours, and
     /// that the rows go through every record of every pack once, in order.
     pub fn parse(bytes: &[u8], manifest: &Manifest) -> Result<Self, IndexError> {
         let entry = &manifest.index;
@@ -147,22 +150,28 @@ impl Index {
         &self.validation
     }
 
+    /// The test samples, in plan order; often none. Nothing that trains or chooses may read them.
+    pub fn test(&self) -> &[Sample] {
+        &self.test
+    }
+
     /// The samples of one side, in plan order.
     pub fn of(&self, split: Split) -> &[Sample] {
         match split {
             Split::Train => &self.train,
             Split::Validation => &self.validation,
+            Split::Test => &self.test,
         }
     }
 
     /// The samples of a part, in the order of the index.
     pub fn part(&self, part: Part) -> PartOf<'_> {
-        let (train, validation) = (&self.train[..], &self.validation[..]);
+        let [train, validation, test] = [&self.train[..], &self.validation, &self.test];
         PartOf(match part {
-            Part::Train => [train, &[]],
-            Part::Validation => [&[], validation],
-            Part::Test => [&[], &[]],
-            Part::All => [train, validation],
+            Part::Train => [train, &[], &[]],
+            Part::Validation => [&[], validation, &[]],
+            Part::Test => [&[], &[], test],
+            Part::All => [train, validation, test],
         })
     }
 
@@ -171,7 +180,7 @@ impl Index {
         self.patients.get(id as usize).map(String::as_str)
     }
 
-    /// Number of patients on both sides together.
+    /// Number of patients on all sides together.
     pub fn patients(&self) -> usize {
         self.patients.len()
     }
@@ -179,7 +188,7 @@ impl Index {
 
 /// The samples of a part of a dataset, of one side or of several, numbered from 0.
 #[derive(Debug, Clone, Copy)]
-pub struct PartOf<'a>([&'a [Sample]; 2]);
+pub struct PartOf<'a>([&'a [Sample]; 3]);
 
 impl<'a> PartOf<'a> {
     /// Number of samples.
@@ -242,6 +251,7 @@ impl<'a> Builder<'a> {
             index: Index {
                 train: Vec::new(),
                 validation: Vec::new(),
+                test: Vec::new(),
                 patients: Vec::new(),
             },
             counts: Counts::default(),
@@ -266,8 +276,12 @@ impl<'a> Builder<'a> {
         }
         let eye = Eye::parse(&row.eye)
             .ok_or_else(|| fail(format!("eye {:?} is not left, right or nothing", row.eye)))?;
-        let split = Split::parse(&row.split)
-            .ok_or_else(|| fail(format!("split {:?} is not train or validation", row.split)))?;
+        let split = Split::parse(&row.split).ok_or_else(|| {
+            fail(format!(
+                "split {:?} is not train, validation or test",
+                row.split
+            ))
+        })?;
         if usize::from(row.grade) >= GRADES {
             return Err(fail(format!("grade {} is outside 0 to 4", row.grade)));
         }
@@ -289,8 +303,9 @@ impl<'a> Builder<'a> {
         }
         let patient = match self.patients.get(&row.patient) {
             Some(&(_, other)) if other != split => {
-                return Err(IndexError::PatientInBothSplits {
+                return Err(IndexError::PatientInTwoSplits {
                     patient: row.patient,
+                    splits: [other, split],
                 });
             }
             Some(&(id, _)) if self.previous != Some(id) => {
@@ -317,6 +332,7 @@ impl<'a> Builder<'a> {
         let samples = match split {
             Split::Train => &mut self.index.train,
             Split::Validation => &mut self.index.validation,
+            Split::Test => &mut self.index.test,
         };
         samples.push(Sample {
             ordinal: samples.len() as u32,
@@ -336,8 +352,8 @@ impl<'a> Builder<'a> {
         if self.counts != self.manifest.counts {
             let say = |c: &Counts| {
                 format!(
-                    "by grade {:?} to train and {:?} to validate",
-                    c.train, c.validation
+                    "by grade {:?} to train, {:?} to validate and {:?} to test",
+                    c.train, c.validation, c.test
                 )
             };
             return Err(IndexError::Counts {

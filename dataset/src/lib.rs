@@ -6,7 +6,7 @@
 //!
 //! Invariants, established by [`prepare()`] and checked by every reader:
 //!
-//! - no patient is on both sides of the split, and the samples of a patient are neighbours;
+//! - no patient is on two sides of the split (training, validation, test), and the samples of a patient are neighbours;
 //! - the samples stand in an order in which every contiguous range is about stratified by grade
 //!   ([`split::interleave`]), and packs are cut from that order at patients' boundaries;
 //! - the manifest's digest covers the digests of the index and of every pack, so it identifies
@@ -65,26 +65,28 @@ pub const GRADES: usize = 5;
 pub enum Split {
     /// For training.
     Train,
-    /// Held out, for evaluation.
+    /// Held out, to choose checkpoints and thresholds by.
     Validation,
+    /// Held out for one evaluation at the end: neither training nor validation reads it. Often empty.
+    Test,
 }
 
 impl Split {
-    /// The name used in files: `train` or `validation`.
+    /// All sides, in the order in which they stand in a dataset.
+    pub const ALL: [Split; 3] = [Split::Train, Split::Validation, Split::Test];
+
+    /// The name used in files: `train`, `validation` or `test`.
     pub fn as_str(self) -> &'static str {
         match self {
             Split::Train => "train",
             Split::Validation => "validation",
+            Split::Test => "test",
         }
     }
 
     /// Parses that name.
     pub fn parse(text: &str) -> Option<Self> {
-        match text {
-            "train" => Some(Split::Train),
-            "validation" => Some(Split::Validation),
-            _ => None,
-        }
+        Self::ALL.into_iter().find(|split| split.as_str() == text)
     }
 }
 

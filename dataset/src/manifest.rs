@@ -24,7 +24,9 @@ pub const MAX_IMAGE_SIZE: u32 = 2048;
 /// `format` is this and the version.
 const FORMAT: &str = "fovea-dataset-";
 /// The version that is written, and the newest that is read. All older ones are read.
-const VERSION: u32 = 1;
+///
+/// Version 2 has a test part.
+const VERSION: u32 = 2;
 const LAYOUT: &str = "HWC";
 const CHANNELS: &str = "BGR";
 /// Largest pack that is accepted, in bytes.
@@ -34,7 +36,7 @@ const MAX_PACK_BYTES: u64 = 16 << 30;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// `fovea-dataset-1`: the format and its version.
+    /// `fovea-dataset-2`: the format and its version.
     pub format: String,
     /// The dataset's name.
     pub name: DatasetName,
@@ -78,12 +80,15 @@ pub struct Preprocess {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "method", rename_all = "lowercase", deny_unknown_fields)]
 pub enum SplitOrigin {
-    /// Chosen by patient, stratified by highest grade ([`crate::split::choose_validation`]).
+    /// Chosen by patient, stratified by highest grade ([`crate::split::choose`]).
     Stratified {
         /// Seed of the choice and of the order.
         seed: u64,
-        /// Share of patients held out.
+        /// Share of patients held out for validation.
         validation_fraction: f64,
+        /// Share of patients held out for the test; 0 in datasets of version 1.
+        #[serde(default)]
+        test_fraction: f64,
     },
     /// Imposed by a file.
     File {
@@ -102,6 +107,9 @@ pub struct Counts {
     pub train: [u64; GRADES],
     /// Validation samples of each grade.
     pub validation: [u64; GRADES],
+    /// Test samples of each grade; none in datasets of version 1.
+    #[serde(default)]
+    pub test: [u64; GRADES],
 }
 
 impl Counts {
@@ -110,6 +118,7 @@ impl Counts {
         match split {
             Split::Train => &self.train,
             Split::Validation => &self.validation,
+            Split::Test => &self.test,
         }
     }
 
@@ -118,6 +127,7 @@ impl Counts {
         match split {
             Split::Train => &mut self.train,
             Split::Validation => &mut self.validation,
+            Split::Test => &mut self.test,
         }
     }
 }
@@ -132,7 +142,7 @@ pub struct IndexEntry {
     pub bytes: u64,
     /// Its SHA-256, hexadecimal.
     pub sha256: String,
-    /// Its rows without the header: samples of both sides.
+    /// Its rows without the header: samples of all sides.
     pub rows: u64,
 }
 
@@ -289,20 +299,28 @@ impl Manifest {
     fn check_split(&self) -> Result<(), ManifestError> {
         match &self.split {
             SplitOrigin::Stratified {
-                validation_fraction,
+                validation_fraction: validation,
+                test_fraction: test,
                 ..
-            } => ensure(
-                *validation_fraction > 0.0 && *validation_fraction < 1.0,
-                "split.validation_fraction",
-                || format!("is {validation_fraction}; it must lie between 0 and 1"),
-            ),
+            } => {
+                ensure(
+                    *validation > 0.0 && *validation < 1.0,
+                    "split.validation_fraction",
+                    || format!("is {validation}; it must lie between 0 and 1"),
+                )?;
+                ensure(
+                    *test >= 0.0 && validation + test < 1.0,
+                    "split.test_fraction",
+                    || format!("is {test}; with validation_fraction it must stay below 1"),
+                )
+            }
             SplitOrigin::File { sha256, .. } => is_sha256("split.sha256", sha256),
         }
     }
 
     fn check_counts(&self) -> Result<(), ManifestError> {
         // The numbers are not validated yet: their sum may overflow.
-        let all = self.counts.train.iter().chain(&self.counts.validation);
+        let all = Split::ALL.iter().flat_map(|split| self.counts.of(*split));
         let total = all.fold(0u64, |sum, n| sum.saturating_add(*n));
         ensure(total == self.index.rows, "counts", || {
             format!("add up to {total}, but index.rows is {}", self.index.rows)
@@ -314,7 +332,7 @@ impl Manifest {
 
     fn check_packs(&self) -> Result<(), ManifestError> {
         let mut names = HashSet::new();
-        let mut records = [0u64; 2];
+        let mut records = [0u64; Split::ALL.len()];
         for (i, pack) in self.packs.iter().enumerate() {
             let field = |name: &str| format!("packs[{i}].{name}");
             ensure(is_pack_name(&pack.file), &field("file"), || {
@@ -338,7 +356,7 @@ impl Manifest {
             is_sha256(&field("sha256"), &pack.sha256)?;
             records[pack.split as usize] += u64::from(pack.records);
         }
-        for split in [Split::Train, Split::Validation] {
+        for split in Split::ALL {
             let (packed, counted) = (records[split as usize], self.samples(split));
             ensure(packed == counted, "packs", || {
                 format!("hold {packed} {split} records, but counts say {counted}")

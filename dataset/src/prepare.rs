@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::folder::ImageFolder;
 use crate::labels::{self, Importer, LabelRow, Labels};
-use crate::split::{Patient, choose_validation, interleave};
+use crate::split::{Patient, choose, interleave};
 use crate::{Counts, Split, SplitOrigin};
 
 use output::{Output, Place};
@@ -45,7 +45,7 @@ pub fn prepare(
     options: &PrepareOptions,
     progress: &dyn Progress,
 ) -> Result<PrepareReport, PrepareError> {
-    let fraction_ppm = options.check()?;
+    let shares = options.check()?;
     let mut labels = labels::read(&options.labels, &options.label_options)?;
     let (output, swept) = Output::begin(&options.out, options.overwrite)?;
     let unpacked = match options.label_options.from {
@@ -67,6 +67,7 @@ pub fn prepare(
         (None, None) => None,
     };
     if let Some(file) = &imposed {
+        options.check_imposed()?;
         file.check(&labels, &folder)?;
     }
     let unlabelled = Unlabelled::of(&labels, &folder, options);
@@ -91,9 +92,9 @@ pub fn prepare(
         .filter(|&row| spool.records[row].is_ok())
         .collect();
     let patients = Patients::of(rows, &good);
-    let held_out = match &imposed {
+    let sides = match &imposed {
         Some(file) => file.assign(rows, &patients)?,
-        None => choose_validation(&patients.known, fraction_ppm, options.seed),
+        None => choose(&patients.known, shares, options.seed),
     };
     let origin = match &imposed {
         Some(file) => SplitOrigin::File {
@@ -102,14 +103,17 @@ pub fn prepare(
         },
         None => SplitOrigin::Stratified {
             seed: options.seed,
-            validation_fraction: f64::from(fraction_ppm) / 1e6,
+            validation_fraction: f64::from(shares.validation_ppm) / 1e6,
+            test_fraction: f64::from(shares.test_ppm) / 1e6,
         },
     };
-    let order = patients.order(&held_out, options.seed);
+    let order = patients.order(&sides, options.seed);
     let (counts, split_of) = count(rows, &order);
-    for split in [Split::Train, Split::Validation] {
-        if counts.of(split).iter().sum::<u64>() == 0 {
-            return Err(PrepareError::EmptySplit { split });
+    for split in Split::ALL {
+        let wanted = split != Split::Test || shares.test_ppm > 0;
+        if wanted && counts.of(split).iter().sum::<u64>() == 0 {
+            let imposed = imposed.is_some();
+            return Err(PrepareError::EmptySplit { split, imposed });
         }
     }
     warnings.extend(spool.without_circle(rows));
@@ -128,7 +132,7 @@ pub fn prepare(
         dir: options.out.clone(),
         digest: manifest.digest,
         counts,
-        patients: held_out_counts(&held_out),
+        patients: Split::ALL.map(|split| sides.iter().filter(|s| **s == split).count()),
         packs: manifest.packs.len(),
         excluded,
         warnings,
@@ -144,8 +148,8 @@ struct Patients {
     rows: Vec<Vec<usize>>,
 }
 
-/// One side of the split in plan order: rows, grouped by patient.
-type Order = [(Split, Vec<Vec<usize>>); 2];
+/// The sides of the split in plan order: rows, grouped by patient.
+type Order = [(Split, Vec<Vec<usize>>); Split::ALL.len()];
 
 impl Patients {
     fn of(rows: &[LabelRow], good: &[usize]) -> Self {
@@ -172,10 +176,10 @@ impl Patients {
         }
     }
 
-    fn order(&self, held_out: &[bool], seed: u64) -> Order {
-        [Split::Train, Split::Validation].map(|split| {
+    fn order(&self, sides: &[Split], seed: u64) -> Order {
+        Split::ALL.map(|split| {
             let members: Vec<usize> = (0..self.known.len())
-                .filter(|&p| held_out[p] == (split == Split::Validation))
+                .filter(|&p| sides[p] == split)
                 .collect();
             let patients: Vec<Patient> = members.iter().map(|&p| self.known[p].clone()).collect();
             let rows = interleave(&patients, split.as_str(), seed)
@@ -200,18 +204,14 @@ fn count(rows: &[LabelRow], order: &Order) -> (Counts, Vec<Option<Split>>) {
     (counts, split_of)
 }
 
-fn held_out_counts(held_out: &[bool]) -> [usize; 2] {
-    let validation = held_out.iter().filter(|&&h| h).count();
-    [held_out.len() - validation, validation]
-}
-
 /// A warning for each side on which all images are referable (grade 2 and above), or none is: no ROC
 /// curve can be drawn there, and nothing can be learned.
 fn one_class(counts: &Counts) -> Vec<Warning> {
-    let sides = [Split::Train, Split::Validation].map(|split| (split, *counts.of(split)));
+    let sides = Split::ALL.map(|split| (split, *counts.of(split)));
     let lacking = sides.into_iter().filter(|(_, grades)| {
-        let positive: u64 = grades[2..].iter().sum();
-        positive == 0 || grades[..2].iter().sum::<u64>() == 0
+        let [negative, positive] = [&grades[..2], &grades[2..]].map(|g| g.iter().sum::<u64>());
+        // The test part may be empty.
+        negative + positive > 0 && (negative == 0 || positive == 0)
     });
     lacking
         .map(|(split, counts)| Warning::OneClass { split, counts })

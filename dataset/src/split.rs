@@ -1,11 +1,11 @@
-//! Who is held out, and in which order samples stand: pure functions of grades and a seed.
+//! Who is held out, for what, and in which order samples stand: pure functions of grades and a seed.
 //!
 //! Both work on patients, never on images: the two eyes of a patient have the same grade in about
 //! seven of eight patients, so a split by image would let a model that memorises score well.
 
 use fovea_core::random;
 
-use crate::GRADES;
+use crate::{GRADES, Split};
 
 /// What the split has to know about a patient.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,44 +19,92 @@ pub struct Patient {
 /// Parts in a million, the unit in which fractions are kept: sums of it are exact.
 pub(crate) const MILLION: u64 = 1_000_000;
 
-/// Chooses who is held out for validation: `true` at the place of each such patient.
+/// Shares of the patients that are held out, in parts in a million. Together they are less than a million.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shares {
+    /// For validation.
+    pub validation_ppm: u32,
+    /// For the test; 0 for no test part.
+    pub test_ppm: u32,
+}
+
+/// Chooses each patient's side.
 ///
-/// Stratified by highest grade: each group gives `fraction_ppm` parts in a million of its patients,
-/// rounded up or down so that the total comes nearest (largest remainder), but of every group of
-/// two or more patients at least one goes to each side, as long as 0 < `fraction_ppm` < 1,000,000.
-/// A patient alone in a group is trained on. So each group is within one patient of its share.
-pub fn choose_validation(patients: &[Patient], fraction_ppm: u32, seed: u64) -> Vec<bool> {
-    let ppm = u64::from(fraction_ppm).min(MILLION);
+/// Stratified by highest grade: each group gives its share of its patients, rounded up or down so
+/// that the total comes nearest (largest remainder), but of every group of two or more patients at
+/// least one goes to training and one to validation, and of three or more one to the test, too, where
+/// those shares are not 0. A patient alone in a group is trained on.
+///
+/// The test part is chosen first, from all patients: another share for validation leaves it as it is.
+pub fn choose(patients: &[Patient], shares: Shares, seed: u64) -> Vec<Split> {
+    let validation = u64::from(shares.validation_ppm).min(MILLION);
+    let test = u64::from(shares.test_ppm).min(MILLION - validation);
     let groups = by_grade(patients);
-    let share = |g: usize| groups[g].len() as u64 * ppm;
+    let mut sides = vec![Split::Train; patients.len()];
+    let mut hold_out = |groups: &[Vec<usize>; GRADES], split, part: Part, purpose: &str| {
+        let quota = part.quota(groups);
+        let mut rest = groups.clone();
+        for (g, rest) in rest.iter_mut().enumerate() {
+            let mut members = rest.clone();
+            random::shuffle(
+                &mut random::stream(purpose, &[seed, g as u64]),
+                &mut members,
+            );
+            for &p in members.iter().take(quota[g] as usize) {
+                sides[p] = split;
+            }
+            rest.retain(|&p| sides[p] != split);
+        }
+        rest
+    };
+    let of_all = Part {
+        share: test,
+        whole: MILLION,
+        others: 2,
+    };
+    let rest = hold_out(&groups, Split::Test, of_all, "split-test");
+    let of_rest = Part {
+        share: validation,
+        whole: MILLION - test,
+        others: 1,
+    };
+    hold_out(&rest, Split::Validation, of_rest, "split");
+    sides
+}
 
-    let mut quota: [u64; GRADES] = std::array::from_fn(|g| share(g) / MILLION);
-    let target = (patients.len() as u64 * ppm + MILLION / 2) / MILLION;
-    let mut by_remainder: Vec<usize> = (0..GRADES).collect();
-    by_remainder.sort_by_key(|&g| (std::cmp::Reverse(share(g) % MILLION), g));
-    for g in by_remainder {
-        if quota.iter().sum::<u64>() < target && share(g) % MILLION > 0 {
-            quota[g] += 1;
-        }
-    }
-    if 0 < ppm && ppm < MILLION {
-        for (g, quota) in quota.iter_mut().enumerate() {
-            let n = groups[g].len() as u64;
-            *quota = if n >= 2 { (*quota).clamp(1, n - 1) } else { 0 };
-        }
-    }
+/// A part of some patients.
+#[derive(Clone, Copy)]
+struct Part {
+    /// It is `share` of `whole` of them.
+    share: u64,
+    whole: u64,
+    /// How many other sides must get a patient of each group first.
+    others: u64,
+}
 
-    let mut held_out = vec![false; patients.len()];
-    for (g, mut members) in groups.into_iter().enumerate() {
-        random::shuffle(
-            &mut random::stream("split", &[seed, g as u64]),
-            &mut members,
-        );
-        for &p in members.iter().take(quota[g] as usize) {
-            held_out[p] = true;
+impl Part {
+    /// How many patients of each group.
+    fn quota(self, groups: &[Vec<usize>; GRADES]) -> [u64; GRADES] {
+        let Part { share, whole, .. } = self;
+        let of_group = |g: usize| groups[g].len() as u64 * share;
+        let mut quota: [u64; GRADES] = std::array::from_fn(|g| of_group(g) / whole);
+        let all: u64 = groups.iter().map(|group| group.len() as u64).sum();
+        let target = (all * share + whole / 2) / whole;
+        let mut by_remainder: Vec<usize> = (0..GRADES).collect();
+        by_remainder.sort_by_key(|&g| (std::cmp::Reverse(of_group(g) % whole), g));
+        for g in by_remainder {
+            if quota.iter().sum::<u64>() < target && of_group(g) % whole > 0 {
+                quota[g] += 1;
+            }
         }
+        if 0 < share && share < whole {
+            for (g, quota) in quota.iter_mut().enumerate() {
+                let most = (groups[g].len() as u64).saturating_sub(self.others);
+                *quota = if most > 0 { (*quota).clamp(1, most) } else { 0 };
+            }
+        }
+        quota
     }
-    held_out
 }
 
 /// The order in which patients stand: indices into `patients`.
@@ -134,12 +182,52 @@ mod tests {
         chosen.map(|i| patients[i].name.clone()).collect()
     }
 
+    /// Who is held out for validation where there is no test part.
+    fn held_out(patients: &[Patient], validation_ppm: u32, seed: u64) -> Vec<bool> {
+        let shares = Shares {
+            validation_ppm,
+            test_ppm: 0,
+        };
+        let sides = choose(patients, shares, seed);
+        assert!(!sides.contains(&Split::Test));
+        sides.iter().map(|s| *s == Split::Validation).collect()
+    }
+
     proptest! {
+        #[test]
+        fn of_three_sides_every_group_has_its_share_of_each(
+            patients in any_patients(300), seed in any::<u64>(),
+            validation_ppm in 1u32..500_000, test_ppm in 1u32..500_000
+        ) {
+            let shares = Shares { validation_ppm, test_ppm };
+            let sides = choose(&patients, shares, seed);
+            for grade in 0..5u8 {
+                let of = |wanted: Split| patients.iter().zip(&sides)
+                    .filter(|(p, s)| p.highest_grade == grade && **s == wanted).count() as i64;
+                let counts = Split::ALL.map(of);
+                let n: i64 = counts.iter().sum();
+                for (count, ppm) in counts[1..].iter().zip([validation_ppm, test_ppm]) {
+                    // Who is missing in one part is missing in the rest of which the other is cut.
+                    let off = count * 1_000_000 - n * i64::from(ppm);
+                    prop_assert!(off.abs() <= 2_000_000, "grade {grade}: {counts:?}");
+                }
+                prop_assert!(n < 3 || counts.iter().all(|c| *c > 0), "grade {grade}: {counts:?}");
+                prop_assert!(n < 2 || counts[0] > 0 && counts[1] > 0, "grade {grade}: {counts:?}");
+                prop_assert!(n != 1 || counts[0] == 1);
+            }
+            // Whoever wants more to validate with must not change what is tested with.
+            let other = Shares { validation_ppm: 500_000 - validation_ppm / 2, test_ppm };
+            let again = choose(&patients, other, seed);
+            for (before, after) in sides.iter().zip(again) {
+                prop_assert_eq!(*before == Split::Test, after == Split::Test);
+            }
+        }
+
         #[test]
         fn every_group_is_within_one_patient_of_its_share(
             patients in any_patients(300), ppm in 1u32..1_000_000, seed in any::<u64>()
         ) {
-            let held_out = choose_validation(&patients, ppm, seed);
+            let held_out = held_out(&patients, ppm, seed);
             for grade in 0..5u8 {
                 let of_grade: Vec<bool> = patients.iter().zip(&held_out)
                     .filter(|(p, _)| p.highest_grade == grade).map(|(_, &h)| h).collect();
@@ -161,7 +249,7 @@ mod tests {
             turned.rotate_left(by % patients.len());
             turned.reverse();
             let held = |patients: &[Patient]| -> BTreeSet<String> {
-                let held_out = choose_validation(patients, 250_000, seed);
+                let held_out = held_out(patients, 250_000, seed);
                 names(patients, (0..patients.len()).filter(|&i| held_out[i])).into_iter().collect()
             };
             prop_assert_eq!(held(&patients), held(&turned));
@@ -195,8 +283,8 @@ mod tests {
     fn the_seed_matters_and_the_purposes_differ() {
         let patients = patients(&[0; 60]);
         assert_ne!(
-            choose_validation(&patients, 250_000, 1),
-            choose_validation(&patients, 250_000, 2)
+            held_out(&patients, 250_000, 1),
+            held_out(&patients, 250_000, 2)
         );
         assert_ne!(
             interleave(&patients, "train", 1),
@@ -208,7 +296,7 @@ mod tests {
     fn the_total_is_the_nearest_when_no_group_is_tiny() {
         // 10 x 0.25 = 2.5 in each of four groups: two of them round up.
         let grades: Vec<u8> = (0..40).map(|i| (i % 4) as u8).collect();
-        let held_out = choose_validation(&patients(&grades), 250_000, 7);
+        let held_out = held_out(&patients(&grades), 250_000, 7);
         assert_eq!(held_out.iter().filter(|&&h| h).count(), 10);
     }
 
@@ -216,7 +304,7 @@ mod tests {
     #[test]
     fn the_choice_is_pinned() {
         let patients = patients(&[0, 0, 0, 0, 0, 0, 1, 1, 2, 2, 2, 4]);
-        let held_out = choose_validation(&patients, 250_000, 0);
+        let held_out = held_out(&patients, 250_000, 0);
         let who = names(&patients, (0..patients.len()).filter(|&i| held_out[i]));
         let order = interleave(&patients, "train", 0);
         assert_eq!(who, ["p00000", "p00004", "p00006", "p00008"]);

@@ -9,7 +9,7 @@ use fovea_core::plan::{ShardPlan, TrainingSplit};
 use fovea_core::roster::{Roster, UNREACHABLE_HINT};
 use fovea_core::run::{Outcome, Trouble};
 use fovea_core::spec::{Part, RunSpec};
-use fovea_dataset::{Index, PackError, PackFile};
+use fovea_dataset::{Index, PackError, PackFile, Split};
 use fovea_proto::pb;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
@@ -193,8 +193,11 @@ impl Rest {
     /// Fetches them, one pack after the other, as far as they fit in the cache: then this worker can serve any
     /// virtual rank without a download.
     pub async fn prefetch(&self, context: &Context) {
-        let packs = 0..self.dataset.manifest.packs.len() as u32;
-        for pack in packs.filter(|pack| !self.held.contains(pack)) {
+        let packs = (0..).zip(&self.dataset.manifest.packs);
+        // No run reads the test part.
+        let used = packs.filter(|(_, entry)| entry.split != Split::Test);
+        let missing = used.filter(|(pack, _)| !self.held.contains(pack));
+        for (pack, _) in missing {
             // Not a sign of the assignment's work.
             let progress = Progress::default();
             let fetched = context
@@ -217,7 +220,7 @@ impl Rest {
                 }
             }
         }
-        info!("prefetch.completed: all packs of the dataset are in the cache");
+        info!("prefetch.completed: all packs of the dataset that runs read are in the cache");
     }
 }
 

@@ -262,6 +262,9 @@ pub struct Prepare {
     /// Share of the patients to hold out for validation
     #[arg(long, value_name = "SHARE", default_value_t = 0.25)]
     pub validation: f64,
+    /// Share of the patients to keep for a test at the end: neither training nor validation reads them
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    pub test: f64,
     /// Seed of the split
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
@@ -283,8 +286,8 @@ pub struct Prepare {
     /// Count each image whose patient is not told as a patient of its own, however many they are
     #[arg(long)]
     pub each_image_a_patient: bool,
-    /// A table image,split (train or validation) with the split to use
-    #[arg(long, value_name = "FILE", conflicts_with = "validation")]
+    /// A table image,split (train, validation or test) with the split to use
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["validation", "test"])]
     pub split: Option<PathBuf>,
     /// Leave out at most so many unusable images: a number, or a share such as 1%
     #[arg(long, value_name = "N|x%", default_value = "0")]

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use fovea_core::ids::DatasetName;
 use fovea_dataset::labels::LabelOptions;
-use fovea_dataset::{PrepareError, PrepareOptions, PrepareReport, Progress, prepare};
+use fovea_dataset::{PrepareError, PrepareOptions, PrepareReport, Progress, Split, prepare};
 use indicatif::ProgressBar;
 
 use super::args::Prepare;
@@ -70,6 +70,7 @@ pub async fn run(command: Prepare, output: &Output) -> Result<(), Error> {
         digest: &report.digest,
         train: report.counts.train,
         validation: report.counts.validation,
+        test: report.counts.test,
         patients: report.patients,
         packs: report.packs,
         excluded: report.excluded.iter().map(ToString::to_string).collect(),
@@ -102,6 +103,7 @@ fn options(command: Prepare) -> Result<PrepareOptions, Error> {
     let mut options = PrepareOptions::new(labels, images, command.out, name);
     options.image_size = command.size;
     options.validation_fraction = command.validation;
+    options.test_fraction = command.test;
     options.seed = command.seed;
     options.split_file = command.split;
     options.threads = command.threads;
@@ -194,13 +196,13 @@ fn describe(report: &PrepareReport) -> Vec<String> {
         ">3",
         ">4",
     ]);
-    let sides = [
-        ("train", report.counts.train),
-        ("validation", report.counts.validation),
-    ];
-    for ((side, grades), patients) in sides.into_iter().zip(report.patients) {
+    for (split, patients) in Split::ALL.into_iter().zip(report.patients) {
+        if split == Split::Test && patients == 0 {
+            continue;
+        }
+        let grades = report.counts.of(split);
         let images: u64 = grades.iter().sum();
-        let cells = [side.to_owned(), patients.to_string(), images.to_string()];
+        let cells = [split.to_string(), patients.to_string(), images.to_string()];
         table.row(cells.into_iter().chain(grades.iter().map(u64::to_string)));
     }
     let mut lines = table.lines();
@@ -258,14 +260,15 @@ mod tests {
 
     #[test]
     fn the_report_reads_well() {
-        let report = PrepareReport {
+        let mut report = PrepareReport {
             dir: "out".into(),
             digest: "abc".into(),
             counts: Counts {
                 train: [171, 55, 99, 16, 16],
                 validation: [57, 18, 33, 6, 5],
+                test: [0; 5],
             },
-            patients: [179, 59],
+            patients: [179, 59, 0],
             packs: 3,
             excluded: vec![],
             warnings: vec![],
@@ -284,6 +287,12 @@ mod tests {
                 "quality  2 dark, 1 no disc (see quality.csv)",
             ]
         );
+        report.counts.test = [40, 9, 8, 2, 1];
+        report.patients[2] = 30;
+        assert_eq!(
+            describe(&report)[3],
+            "test              30      60       40   9   8   2   1"
+        );
     }
 
     fn prepare_of(folder: &Path) -> Prepare {
@@ -295,6 +304,7 @@ mod tests {
             name: None,
             size: 64,
             validation: 0.25,
+            test: 0.0,
             seed: 0,
             split: None,
             max_bad: MaxBad::Count(0),

@@ -464,6 +464,8 @@ pub fn describe(manifest: &[u8]) -> pb::Dataset {
         image_size: manifest.image_size,
         train_samples: manifest.counts.train.iter().sum(),
         validation_samples: manifest.counts.validation.iter().sum(),
+        test_samples: manifest.counts.test.iter().sum(),
+        test_grades: manifest.counts.test.to_vec(),
         train_grades: manifest.counts.train.to_vec(),
         validation_grades: manifest.counts.validation.to_vec(),
         packs: manifest.packs.len() as u32,

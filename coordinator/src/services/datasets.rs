@@ -342,6 +342,8 @@ fn wire(held: &HeldDataset, problem: Option<String>) -> pb::Dataset {
         validation_samples: manifest.samples(Split::Validation),
         train_grades: manifest.counts.train.to_vec(),
         validation_grades: manifest.counts.validation.to_vec(),
+        test_samples: manifest.samples(Split::Test),
+        test_grades: manifest.counts.test.to_vec(),
         packs: manifest.packs.len() as u32,
         size_bytes: manifest.packs.iter().map(|p| p.bytes).sum(),
         problem: problem.unwrap_or_default(),

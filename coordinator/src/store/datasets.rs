@@ -104,8 +104,8 @@ impl HeldDataset {
         match part {
             Part::Train => of(Split::Train),
             Part::Validation => of(Split::Validation),
-            Part::Test => 0,
-            Part::All => of(Split::Train) + of(Split::Validation),
+            Part::Test => of(Split::Test),
+            Part::All => Split::ALL.into_iter().map(of).sum(),
         }
     }
 }

@@ -41,6 +41,34 @@ fn a_valid_index_is_read() {
 }
 
 #[test]
+fn test_samples_are_kept_apart() {
+    let with_test = VALID.to_owned() + "4,4,,3,test,3,0\n";
+    let parse = |text: &str| {
+        let mut manifest = crate::manifest::tests::with_test();
+        manifest.index.bytes = text.len() as u64;
+        manifest.index.sha256 = crate::sha256_hex(text.as_bytes());
+        Index::parse(text.as_bytes(), &manifest)
+    };
+    let index = parse(&with_test).expect("valid");
+    assert_eq!((index.train().len(), index.validation().len()), (3, 1));
+    let [test] = index.of(Split::Test) else {
+        panic!("one sample is for the test");
+    };
+    assert_eq!(
+        (test.image.as_str(), test.ordinal, test.patient),
+        ("4", 0, 3)
+    );
+    assert_eq!(index.test(), index.of(Split::Test));
+    let leaking = parse(&with_test.replace("4,4,,3", "4,3,,3")).expect_err("a leak");
+    assert!(
+        leaking
+            .to_string()
+            .contains("both the validation and the test split"),
+        "{leaking}"
+    );
+}
+
+#[test]
 fn bad_rows_are_refused_by_name() {
     let cases = [
         (
@@ -55,7 +83,12 @@ fn bad_rows_are_refused_by_name() {
             "\"1_left\"): the image is in the index twice",
         ),
         ("1_right,1,right", "1_right,1,up", "eye \"up\""),
-        ("2,train,0,1", "2,test,0,1", "split \"test\""),
+        ("2,train,0,1", "2,dev,0,1", "split \"dev\""),
+        (
+            "2,train,0,1",
+            "2,test,0,1",
+            "is for test, its pack for train",
+        ),
         ("1_right,1", "1_right,", "patient: the name is empty"),
         ("1_right,1", "../x,1", "the name holds a folder"),
         (
@@ -73,7 +106,11 @@ fn bad_rows_are_refused_by_name() {
             "2,validation,0,1",
             "is for validation, its pack for train",
         ),
-        ("2_left,2", "2_left,3", "patient \"3\" is in both"),
+        (
+            "2_left,2",
+            "2_left,3",
+            "patient \"3\" is in both the train and the validation split",
+        ),
         (
             "2_left,2,left,0",
             "2_left,2,left,1",
@@ -101,7 +138,7 @@ fn a_patient_on_both_sides_is_named() {
     let leaking = VALID.replace("3,3,,0", "3,1,,0");
     let error = parse(&leaking).expect_err("a leak");
     assert!(
-        matches!(&error, IndexError::PatientInBothSplits { patient } if patient == "1"),
+        matches!(&error, IndexError::PatientInTwoSplits { patient, .. } if patient == "1"),
         "{error}"
     );
 }

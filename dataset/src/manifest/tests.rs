@@ -28,10 +28,12 @@ pub(crate) fn valid() -> Manifest {
         split: SplitOrigin::Stratified {
             seed: 7,
             validation_fraction: 0.25,
+            test_fraction: 0.0,
         },
         counts: Counts {
             train: [2, 0, 1, 0, 0],
             validation: [1, 0, 0, 0, 0],
+            test: [0; GRADES],
         },
         index: IndexEntry {
             file: INDEX_FILE.to_owned(),
@@ -47,6 +49,20 @@ pub(crate) fn valid() -> Manifest {
         excluded: 0,
         digest: String::new(),
     };
+    manifest.seal().expect("seal");
+    manifest
+}
+
+/// The same with a test record, of grade 3, in a pack of its own.
+pub(crate) fn with_test() -> Manifest {
+    let mut manifest = valid();
+    manifest.counts.test[3] = 1;
+    manifest.index.rows += 1;
+    manifest.packs.push(PackEntry {
+        file: "packs/test-00000.pack".to_owned(),
+        split: Split::Test,
+        ..manifest.packs[2].clone()
+    });
     manifest.seal().expect("seal");
     manifest
 }
@@ -104,8 +120,8 @@ fn a_changed_manifest_is_noticed() {
 #[test]
 fn impossible_values_are_refused_by_field() {
     type Change = fn(&mut Value);
-    let cases: [(&str, Change); 20] = [
-        ("format: is \"zip\"; expected fovea-dataset-1", |m| {
+    let cases: [(&str, Change); 23] = [
+        ("format: is \"zip\"; expected fovea-dataset-2", |m| {
             m["format"] = json!("zip")
         }),
         ("layout", |m| m["layout"] = json!("CHW")),
@@ -116,6 +132,16 @@ fn impossible_values_are_refused_by_field() {
         ("record_bytes", |m| m["record_bytes"] = json!(3073)),
         ("split.validation_fraction", |m| {
             m["split"]["validation_fraction"] = json!(1.0)
+        }),
+        ("split.test_fraction", |m| {
+            m["split"]["test_fraction"] = json!(0.75)
+        }),
+        ("split.test_fraction", |m| {
+            m["split"]["test_fraction"] = json!(-0.1)
+        }),
+        ("packs: hold 0 test records, but counts say 1", |m| {
+            m["counts"]["test"][0] = json!(1);
+            m["index"]["rows"] = json!(5);
         }),
         ("unknown field `seeds`", |m| m["split"]["seeds"] = json!(1)),
         ("counts", |m| m["counts"]["train"][0] = json!(u64::MAX)),
@@ -142,11 +168,30 @@ fn impossible_values_are_refused_by_field() {
     }
 }
 
+/// A dataset of a release that knew no test part.
+#[test]
+fn version_1_is_read() {
+    let mut value = serde_json::to_value(valid()).expect("value");
+    value["format"] = json!("fovea-dataset-1");
+    let field = |value: &mut Value, name: &str, of: &str| {
+        value[of].as_object_mut().expect("object").remove(name);
+    };
+    field(&mut value, "test_fraction", "split");
+    field(&mut value, "test", "counts");
+    value["digest"] = json!(digest(value.to_string().as_bytes()).expect("digest"));
+    let read = Manifest::parse(value.to_string().as_bytes()).expect("version 1");
+    assert_eq!(
+        (read.samples(Split::Train), read.samples(Split::Test)),
+        (3, 0)
+    );
+    assert_eq!(read.split, valid().split);
+}
+
 /// A data folder of a later release: the version is named, not the first field that is unknown here.
 #[test]
 fn a_newer_version_is_refused_by_name() {
     for (format, version) in [
-        ("fovea-dataset-2", 2),
+        ("fovea-dataset-3", 3),
         ("fovea-dataset-17", 17),
         ("fovea-dataset-99999999999999999999", u32::MAX),
     ] {
@@ -157,7 +202,7 @@ fn a_newer_version_is_refused_by_name() {
         assert_eq!(
             message,
             format!(
-                "manifest.json has format version {version}, and this Fovea reads versions up to 1: \
+                "manifest.json has format version {version}, and this Fovea reads versions up to 2: \
                  use a newer Fovea, or prepare the dataset again with this one"
             )
         );

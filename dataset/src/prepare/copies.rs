@@ -1,6 +1,6 @@
 //! Copies of a photograph under several names: the very same pixels, or saved again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use rayon::prelude::*;
 
@@ -12,7 +12,7 @@ use crate::likeness::{Detail, LEAST_SIDE, Print};
 
 /// Warnings about copies of a photograph.
 ///
-/// Copies that belong to different patients, or are on both sides of the split, are an error unless that is allowed: with
+/// Copies that belong to different patients, or are on two sides of the split, are an error unless that is allowed: with
 /// another seed, if not with this one, a network would be evaluated on what it was trained on; and one of the patients is
 /// wrong.
 pub(super) fn check(
@@ -30,17 +30,19 @@ pub(super) fn check(
         let first = copies.rows[0];
         let differ = |what: &dyn Fn(usize) -> bool| copies.rows.iter().any(|&row| what(row));
         let across_patients = differ(&|row| rows[row].patient != rows[first].patient);
-        let across_splits = differ(&|row| split_of[row] != split_of[first]);
+        let splits: BTreeSet<Split> = (copies.rows.iter())
+            .filter_map(|&row| split_of[row])
+            .collect();
         let images = copies.rows.iter();
         let warning = Warning::SamePixels {
             exact: copies.exact,
             across_patients,
-            across_splits,
+            splits: splits.iter().copied().collect(),
             images: images
                 .map(|&row| (rows[row].image.clone(), rows[row].grade))
                 .collect(),
         };
-        if (across_patients || across_splits) && !options.allow_duplicates {
+        if (across_patients || splits.len() > 1) && !options.allow_duplicates {
             refused.push(warning);
         } else {
             warnings.push(warning);

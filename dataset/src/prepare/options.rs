@@ -6,7 +6,7 @@ use std::str::FromStr;
 use fovea_core::ids::DatasetName;
 
 use crate::labels::LabelOptions;
-use crate::split::MILLION;
+use crate::split::{MILLION, Shares};
 use crate::{MAX_IMAGE_SIZE, MIN_IMAGE_SIZE};
 
 use super::PrepareError;
@@ -30,10 +30,13 @@ pub struct PrepareOptions {
     /// Share of the patients held out for validation, between 0 and 1 (kept to a millionth). Not
     /// used with a `split_file`.
     pub validation_fraction: f64,
+    /// Share of the patients held out for the test, from 0 (no test part); with the validation part
+    /// it stays below 1. Not used with a `split_file`.
+    pub test_fraction: f64,
     /// Seed of the split and of the samples' order.
     pub seed: u64,
-    /// A table `image,split` (`train` or `validation`) that imposes the split. It must name every
-    /// usable image; a patient on both sides is refused.
+    /// A table `image,split` (`train`, `validation` or `test`) that imposes the split. It must name
+    /// every usable image; a patient on two sides is refused.
     pub split_file: Option<PathBuf>,
     /// Least number of records in a pack but the last: a pack ends at a patient's end.
     pub pack_records: u32,
@@ -62,6 +65,7 @@ impl PrepareOptions {
             name,
             image_size: 224,
             validation_fraction: 0.25,
+            test_fraction: 0.0,
             seed: 0,
             split_file: None,
             pack_records: 256,
@@ -73,8 +77,8 @@ impl PrepareOptions {
         }
     }
 
-    /// Checks the values; returns the validation fraction in parts per million.
-    pub(super) fn check(&self) -> Result<u32, PrepareError> {
+    /// Checks the values; returns the shares of the sides.
+    pub(super) fn check(&self) -> Result<Shares, PrepareError> {
         let fail =
             |option: &'static str, problem: String| Err(PrepareError::Option { option, problem });
         if !(MIN_IMAGE_SIZE..=MAX_IMAGE_SIZE).contains(&self.image_size) {
@@ -91,15 +95,38 @@ impl PrepareOptions {
         if self.threads > 1024 {
             return fail("threads", format!("is {}; use at most 1024", self.threads));
         }
-        let ppm = (self.validation_fraction * MILLION as f64).round();
-        if !(1.0..=999_999.0).contains(&ppm) {
+        let ppm = |share: f64| (share * MILLION as f64).round();
+        let (validation, test) = (ppm(self.validation_fraction), ppm(self.test_fraction));
+        if !(1.0..=999_999.0).contains(&validation) {
             let problem = format!(
                 "is {}; use a share between 0 and 1, such as 0.25",
                 self.validation_fraction
             );
             return fail("validation fraction", problem);
         }
-        Ok(ppm as u32)
+        if !(0.0..1e6 - validation).contains(&test) {
+            let problem = format!(
+                "is {}; use a share from 0 that leaves patients to train on, such as 0.2",
+                self.test_fraction
+            );
+            return fail("test fraction", problem);
+        }
+        Ok(Shares {
+            validation_ppm: validation as u32,
+            test_ppm: test as u32,
+        })
+    }
+
+    /// The same where the split is not chosen but imposed.
+    pub(super) fn check_imposed(&self) -> Result<(), PrepareError> {
+        if self.test_fraction == 0.0 {
+            return Ok(());
+        }
+        Err(PrepareError::Option {
+            option: "test fraction",
+            problem: "is given, but the split is: name the test images in the split file"
+                .to_owned(),
+        })
     }
 }
 
@@ -207,7 +234,11 @@ mod tests {
             "out".into(),
             DatasetName::new("x").expect("name"),
         );
-        assert_eq!(good.check().expect("good"), 250_000);
+        let shares = Shares {
+            validation_ppm: 250_000,
+            test_ppm: 0,
+        };
+        assert_eq!(good.check().expect("good"), shares);
         let refused = |change: fn(&mut PrepareOptions)| {
             let mut options = good.clone();
             change(&mut options);
@@ -221,6 +252,12 @@ mod tests {
             options.validation_fraction = bad;
             let message = options.check().expect_err("refused").to_string();
             assert!(message.starts_with("validation fraction"), "{message}");
+        }
+        for bad in [0.75, -0.1, 1.0, f64::NAN] {
+            let mut options = good.clone();
+            options.test_fraction = bad;
+            let message = options.check().expect_err("refused").to_string();
+            assert!(message.starts_with("test fraction"), "{message}");
         }
     }
 }

@@ -19,8 +19,8 @@ pub struct PrepareReport {
     pub digest: String,
     /// Samples by side and grade.
     pub counts: Counts,
-    /// Patients trained on and held out.
-    pub patients: [usize; 2],
+    /// Patients of each side, in the order of [`Split::ALL`].
+    pub patients: [usize; 3],
     /// Number of packs.
     pub packs: usize,
     /// Rows that were left out, in the order of the label file.
@@ -74,8 +74,8 @@ pub enum Warning {
         images: Vec<(String, u8)>,
         /// Whether they belong to different patients.
         across_patients: bool,
-        /// Whether some are trained on and some held out.
-        across_splits: bool,
+        /// The sides on which they are.
+        splits: Vec<Split>,
     },
     /// About the label file.
     Labels(LabelRemark),
@@ -127,7 +127,7 @@ impl fmt::Display for Warning {
                 exact,
                 images,
                 across_patients,
-                across_splits,
+                splits,
             } => {
                 let list: Vec<String> = images
                     .iter()
@@ -145,8 +145,8 @@ impl fmt::Display for Warning {
                 if *across_patients {
                     f.write_str("; labelled as different patients")?;
                 }
-                if *across_splits {
-                    f.write_str("; in both training and validation")?;
+                if let [first, .., last] = splits.as_slice() {
+                    write!(f, "; in both {first} and {last}")?;
                 }
                 Ok(())
             }
@@ -231,20 +231,18 @@ pub enum PrepareError {
         /// What is wrong.
         problem: String,
     },
-    /// The split file puts a patient on both sides.
+    /// The split file puts a patient on two sides.
     #[error(
-        "split file {}: patient {patient:?} is in both train ({train}) and validation \
-         ({validation}); put all images of a patient on one side", path.display()
+        "split file {}: patient {patient:?} is in both {} ({}) and {} ({}); put all images of a patient \
+         on one side", path.display(), images[0].0, images[0].1, images[1].0, images[1].1
     )]
-    PatientInBothSplits {
+    PatientInTwoSplits {
         /// The split file.
         path: PathBuf,
         /// The patient.
         patient: String,
-        /// One of the patient's training images.
-        train: String,
-        /// One of the patient's validation images.
-        validation: String,
+        /// Two sides, and one of the patient's images on each.
+        images: [(Split, String); 2],
     },
     /// Copies of a photograph belong to different patients.
     #[error("{}", copies_text(copies))]
@@ -253,13 +251,12 @@ pub enum PrepareError {
         copies: Vec<Warning>,
     },
     /// One side would be empty.
-    #[error(
-        "the {split} split would be empty: too few patients, at least two of one grade are needed \
-         to hold one out"
-    )]
+    #[error("the {split} split would be empty: {}", why_empty(*split, *imposed))]
     EmptySplit {
         /// The side.
         split: Split,
+        /// Whether a file imposes the split.
+        imposed: bool,
     },
     /// Something is at the destination already.
     #[error("{} exists already: {hint}", out.display())]
@@ -288,6 +285,19 @@ pub enum PrepareError {
     /// A reader would refuse the manifest.
     #[error("no valid manifest can be written for the dataset: {0}")]
     Manifest(#[from] ManifestError),
+}
+
+fn why_empty(split: Split, imposed: bool) -> String {
+    let least = match split {
+        Split::Test => "three",
+        Split::Train | Split::Validation => "two",
+    };
+    match imposed {
+        true => "the split file names no usable image for it".to_owned(),
+        false => {
+            format!("too few patients, at least {least} of one grade are needed to hold one out")
+        }
+    }
 }
 
 pub(super) fn io_error(action: &'static str, path: &Path, source: io::Error) -> PrepareError {

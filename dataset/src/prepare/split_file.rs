@@ -76,11 +76,8 @@ fn side(word: &str) -> Result<Split, String> {
     match word.to_lowercase().as_str() {
         "train" | "training" => Ok(Split::Train),
         "validation" | "valid" | "val" => Ok(Split::Validation),
-        "test" | "testing" => Err(format!(
-            "{shown:?}: a dataset has two sides, train and validation; give the test images to a \
-             dataset of their own and leave them out of this label file, or call them validation"
-        )),
-        _ => Err(format!("{shown:?} is neither train nor validation")),
+        "test" | "testing" => Ok(Split::Test),
+        _ => Err(format!("{shown:?} is none of train, validation and test")),
     }
 }
 
@@ -133,7 +130,7 @@ impl SplitFile {
     ///
     /// Images that the file lacks, or names beyond those of the label file, are refused: either is
     /// more likely a wrong file than meant. Rows of the label file that cannot be used, and images
-    /// without a photograph, may be named or not. A patient on both sides is refused by name.
+    /// without a photograph, may be named or not. A patient on two sides is refused by name.
     pub fn check(&self, labels: &Labels, folder: &ImageFolder) -> Result<(), PrepareError> {
         let rows = &labels.rows;
         let missing = rows.iter().map(|row| row.image.as_str());
@@ -158,28 +155,26 @@ impl SplitFile {
         self.assign(rows, &Patients::of(rows, &named)).map(|_| ())
     }
 
-    /// Whether each patient is held out.
+    /// Each patient's side.
     pub fn assign(
         &self,
         rows: &[LabelRow],
         patients: &Patients,
-    ) -> Result<Vec<bool>, PrepareError> {
+    ) -> Result<Vec<Split>, PrepareError> {
         let of_patient = |members: &Vec<usize>| {
             let on = |split: Split| {
-                let image = |row: &usize| rows[*row].image.clone();
-                members
-                    .iter()
-                    .map(image)
-                    .find(|image| self.sides.of(image) == Some(split))
+                let mut images = members.iter().map(|&row| rows[row].image.clone());
+                let image = images.find(|image| self.sides.of(image) == Some(split))?;
+                Some((split, image))
             };
-            match (on(Split::Train), on(Split::Validation)) {
-                (Some(train), Some(validation)) => Err(PrepareError::PatientInBothSplits {
+            let mut sides = Split::ALL.into_iter().filter_map(on);
+            match (sides.next(), sides.next()) {
+                (Some(one), Some(other)) => Err(PrepareError::PatientInTwoSplits {
                     path: self.path.clone(),
                     patient: rows[members[0]].patient.clone(),
-                    train,
-                    validation,
+                    images: [one, other],
                 }),
-                (_, held_out) => Ok(held_out.is_some()),
+                (one, _) => Ok(one.map_or(Split::Train, |(split, _)| split)),
             }
         };
         patients.rows.iter().map(of_patient).collect()

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::labels::{LabelOptions, LabelsError};
+use crate::split::Shares;
 
 /// An image of the study that a table is written for.
 struct Image {
@@ -178,7 +179,7 @@ fn sides(
     pairs: Option<&str>,
     options: &LabelOptions,
     seed: u64,
-) -> Result<BTreeMap<usize, BTreeSet<bool>>, LabelsError> {
+) -> Result<BTreeMap<usize, BTreeSet<Split>>, LabelsError> {
     let dir = tempfile::tempdir().expect("folder");
     let path = dir.path().join("labels.csv");
     fs::write(&path, table).expect("write");
@@ -191,19 +192,23 @@ fn sides(
     let all: Vec<usize> = (0..labels.rows.len()).collect();
     assert_eq!(all.len(), images.len());
     let patients = Patients::of(&labels.rows, &all);
-    let held_out = choose_validation(&patients.known, 300_000, seed);
+    let shares = Shares {
+        validation_ppm: 300_000,
+        test_ppm: [0, 200_000][seed as usize % 2],
+    };
+    let splits = choose(&patients.known, shares, seed);
     let truth: BTreeMap<&str, usize> = images.iter().map(|(name, p)| (&**name, *p)).collect();
-    let mut sides: BTreeMap<usize, BTreeSet<bool>> = BTreeMap::new();
-    for (rows, held_out) in patients.rows.iter().zip(held_out) {
+    let mut sides: BTreeMap<usize, BTreeSet<Split>> = BTreeMap::new();
+    for (rows, split) in patients.rows.iter().zip(splits) {
         for &row in rows {
             let patient = truth[&*labels.rows[row].image];
-            sides.entry(patient).or_default().insert(held_out);
+            sides.entry(patient).or_default().insert(split);
         }
     }
     Ok(sides)
 }
 
-fn nobody_on_two_sides(sides: &BTreeMap<usize, BTreeSet<bool>>) -> bool {
+fn nobody_on_two_sides(sides: &BTreeMap<usize, BTreeSet<Split>>) -> bool {
     sides.values().all(|sides| sides.len() == 1)
 }
 

@@ -37,7 +37,7 @@ fn a_prepared_dataset_can_be_opened_verified_and_read() {
     assert_eq!(progress.total.load(Ordering::SeqCst), 40);
     assert_eq!(progress.done.load(Ordering::SeqCst), 40);
     assert_eq!((report.excluded, report.warnings), (vec![], vec![]));
-    assert_eq!(report.patients, [15, 5]);
+    assert_eq!(report.patients, [15, 5, 0]);
 
     let dataset = Dataset::open(&study.out()).expect("open");
     dataset.verify().expect("packs are whole");
@@ -183,11 +183,11 @@ fn a_split_file_imposes_the_split_but_not_on_halves_of_a_patient() {
     );
     refused(
         &good.replace("3_left,train", "3_left,test"),
-        "line 8: \"test\": a dataset has two sides",
+        "patient \"3\" is in both train (3_right) and test (3_left)",
     );
     refused(
         &good.replace("3_left,train", "3_left,fold 2"),
-        "line 8: \"fold 2\" is neither",
+        "line 8: \"fold 2\" is none of train, validation and test",
     );
     refused(
         &format!("{good}0_left,train\n"),
@@ -196,7 +196,61 @@ fn a_split_file_imposes_the_split_but_not_on_halves_of_a_patient() {
     refused("name,split\n", "no column \"image\"");
     refused(
         &good.replace("validation", "train"),
-        "the validation split would be empty",
+        "the validation split would be empty: the split file names no usable image for it",
+    );
+}
+
+#[test]
+fn a_test_part_is_packed_and_counted_and_nobody_is_on_two_sides() {
+    let study = Study::new(40);
+    let mut options = study.options();
+    options.test_fraction = 0.2;
+    let report = prepare(&options, &()).expect("prepared");
+    assert_eq!(report.patients, [22, 10, 8]);
+    let dataset = Dataset::open(&study.out()).expect("open");
+    dataset.verify().expect("packs");
+    let (manifest, index) = (dataset.manifest(), dataset.index());
+    assert_eq!(manifest.counts, report.counts);
+    assert!(manifest.counts.test.iter().all(|count| *count > 0));
+    let patients = |split| index.of(split).iter().map(|s| s.patient).collect();
+    let of: [BTreeSet<u32>; 3] = Split::ALL.map(patients);
+    assert_eq!(of.iter().map(BTreeSet::len).sum::<usize>(), 40);
+    for (number, pack) in (0..).zip(&manifest.packs) {
+        let samples = index.of(pack.split).iter().filter(|s| s.pack == number);
+        assert_eq!(samples.count(), pack.records as usize, "{}", pack.file);
+        assert!(pack.file.starts_with(&format!("packs/{}-", pack.split)));
+    }
+
+    // A split file with the words that people use gives the same.
+    let split = study.dir.path().join("split.csv");
+    let words = |split: Split| ["Train", "val", "TEST"][split as usize];
+    let rows = Split::ALL.into_iter().flat_map(|split| {
+        let row = move |s: &fovea_dataset::Sample| format!("{}.png,{}\n", s.image, words(split));
+        index.of(split).iter().map(row)
+    });
+    let text = "image,split\n".to_owned() + &rows.collect::<String>();
+    fs::write(&split, text).expect("split file");
+    let mut imposed = study.options();
+    (imposed.split_file, imposed.overwrite) = (Some(split), true);
+    let again = prepare(&imposed, &()).expect("prepared");
+    assert_eq!(
+        (again.counts, again.patients),
+        (report.counts, report.patients)
+    );
+    imposed.test_fraction = 0.2;
+    let message = prepare(&imposed, &()).expect_err("both").to_string();
+    assert!(
+        message.contains("test fraction is given, but the split is"),
+        "{message}"
+    );
+
+    let few = Study::new(8);
+    let mut options = few.options();
+    options.test_fraction = 0.2;
+    let message = prepare(&options, &()).expect_err("8 patients").to_string();
+    assert!(
+        message.contains("the test split would be empty: too few patients, at least three"),
+        "{message}"
     );
 }
 

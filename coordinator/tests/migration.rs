@@ -46,10 +46,16 @@ fn restore_checkpoint(header: &Path, to: &Path) {
     file.set_len(manifest["bytes"].as_u64().unwrap()).unwrap();
 }
 
-/// The runs as 976f9b6 listed them.
+/// The runs as 976f9b6 listed them, with what has been added since.
 fn runs_of_old() -> Vec<pb::Run> {
     let bytes = fs::read(fixture().join("runs.bin")).unwrap();
-    pb::ListRunsResponse::decode(&*bytes).unwrap().runs
+    let mut runs = pb::ListRunsResponse::decode(&*bytes).unwrap().runs;
+    for run in &mut runs {
+        // Keys that came later, with their defaults.
+        let train = run.spec.as_mut().and_then(|spec| spec.train.as_mut());
+        train.unwrap().imbalance = Some(pb::Imbalance::None.into());
+    }
+    runs
 }
 
 async fn opened(dir: &tempfile::TempDir) -> Server {

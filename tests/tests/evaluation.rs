@@ -338,3 +338,73 @@ async fn what_cannot_be_evaluated_is_refused() {
         .wait_completed(&anew.run.expect("the evaluation").id)
         .await;
 }
+
+/// The test part is neither trained on nor chosen by. Only an explicit evaluation reads it, and each use is shown.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_test_part_is_used_once_and_that_is_shown() {
+    let keep = tempfile::tempdir().expect("a temporary folder");
+    let path = |name: &str| keep.path().join(name).to_str().expect("UTF-8").to_owned();
+    let cluster = Cluster::start(keep.path(), 1);
+    let size = SIZE.to_string();
+    cluster.fovea(&[
+        "synthetic",
+        "--out",
+        &path("drawn"),
+        "--patients",
+        "32",
+        "--size",
+        "96",
+    ]);
+    cluster.fovea(&[
+        "prepare",
+        &path("drawn"),
+        "--out",
+        &path("three"),
+        "--size",
+        &size,
+        "--test",
+        "0.25",
+    ]);
+    cluster.fovea(&["dataset", "add", &path("three")]);
+    let mut three = spec("three");
+    three.dataset = "three".into();
+    let run = cluster.submit(three).await;
+    let run = cluster.wait_completed(&run.id).await;
+    let listed: serde_json::Value =
+        serde_json::from_str(cluster.fovea(&["--json", "dataset", "list"]).trim()).expect("JSON");
+    let test = listed["test_samples"].as_u64().expect("a number");
+    assert!(test > 0, "{listed}");
+    assert_eq!(run.train_samples + run.validation_samples + test, 64);
+
+    let evaluated = || cluster.fovea(&["evaluate", &run.id, "--split", "test"]);
+    let first = evaluated();
+    assert!(first.contains(&format!("{test} images")), "{first}");
+    assert!(
+        first.contains("has used this test part 1 time: "),
+        "{first}"
+    );
+    assert!(!first.contains("look better than they are"), "{first}");
+    // The same figures again are no other use.
+    assert_eq!(evaluated(), first);
+    let again = cluster.fovea(&[
+        "evaluate",
+        &run.id,
+        "--split",
+        "test",
+        "--checkpoint",
+        "newest",
+    ]);
+    let uses = cluster.run(&run.id).await.evaluations.len();
+    assert!(
+        again.contains(&format!("has used this test part {uses} time")),
+        "{again}"
+    );
+    assert!(cluster.fovea(&["run", &run.id]).contains("on three (test)"));
+    cluster.fovea(&["report", &run.id, "-o", &path("three.html")]);
+    let page = std::fs::read_to_string(path("three.html")).expect("the report");
+    let (head, rest) = page.split_once("Validation split").expect("both parts");
+    assert!(
+        head.contains("Test part") && rest.contains("ROC"),
+        "the test part comes first"
+    );
+}

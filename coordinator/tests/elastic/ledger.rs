@@ -56,7 +56,7 @@ async fn a_wrong_sample_and_a_missing_step_are_found() {
     for found in [
         "step 2 did not use the samples",
         "steps 4 to 4 are missing",
-        "left out 3 samples and used 1 more than once",
+        "left out 3 samples and used 1 more often than planned",
     ] {
         assert!(text.contains(found), "{found}: {text}");
     }

@@ -344,7 +344,7 @@ fn split_files_name_images_and_sides_as_people_do() {
         ),
         (
             good.replace("4_left,train", "4_left,"),
-            "line 10: \"\" is neither",
+            "line 10: \"\" is none of train, validation and test",
         ),
         (
             good.replace("4_left,train", "\"4_left,train"),

@@ -94,7 +94,10 @@ fn leaks(check: &LeakCheck) -> Markup {
                 count(d.near)
             ),
         ),
-        None => (false, "Nobody looked for duplicates.".to_owned()),
+        None => (
+            false,
+            "Copies on several sides: not recorded in this data set.".to_owned(),
+        ),
     };
     html! {
         h3 { "Leak check" }

@@ -49,12 +49,11 @@ impl Runs for RunsService {
             let problem = "is for the coordinator to fill in; Runs.Evaluate makes an evaluation";
             return Err(ApiError::invalid("spec.evaluate", problem).into());
         }
-        let name = spec.name.clone();
+        // Until it has an id.
+        subject.set(format_args!("a run {}", spec.name));
         // In a task: a client that goes away must not leave a run that is in the journal and has no actor.
         let accepting = accept(self.0.clone(), spec, caller.owner(), subject.clone());
         let accepted = self.0.tasks.spawn(accepting).await;
-        // Where it has no id.
-        subject.set(format_args!("a run {name}"));
         let shown = accepted.map_err(|error| ApiError::Internal(error.to_string()))??;
         Ok(Response::new(pb::SubmitResponse {
             run: Some(self.wire(&shown)),

@@ -238,7 +238,7 @@ impl Journal {
             row,
             rewind,
             steps,
-            scores: scores.map(Into::into),
+            scores: scores.map(|scores| Box::new(scores.into())),
             base: head,
         };
         self.write(change, urgency, on_full).await

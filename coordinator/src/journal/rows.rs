@@ -40,7 +40,7 @@ pub(super) enum Change {
         row: Option<RunRow>,
         rewind: Option<u64>,
         steps: Vec<StepRow>,
-        scores: Option<ScoresRow>,
+        scores: Option<Box<ScoresRow>>,
         /// Where the ledger begins when the journal has no head of this run.
         base: u64,
     },

@@ -1,10 +1,14 @@
 //! The spec of a run: the validated form of `run.toml`.
 
+mod evaluate;
+
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{DatasetName, RunId};
+use crate::ids::DatasetName;
 use crate::schedule::{Policy, Schedule};
 use crate::weights::{WeightsRef, is_sha256};
+
+pub use evaluate::{EvaluateSpec, Part};
 
 /// A run, as a person writes it. Every key but `name` and `dataset` has a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -32,50 +36,6 @@ pub struct RunSpec {
     /// What is evaluated; None for a run that trains. The coordinator fills it in, nobody writes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluate: Option<EvaluateSpec>,
-}
-
-/// What an evaluation scores: a run's checkpoint on a part of a dataset. No step is taken.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EvaluateSpec {
-    /// The run whose checkpoint it is.
-    pub run: RunId,
-    /// Committed steps that the checkpoint holds.
-    pub step: u64,
-    /// Part of the dataset that is scored.
-    pub part: Part,
-}
-
-/// A part of a dataset that can be scored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Part {
-    /// The training split.
-    Train,
-    /// The validation split.
-    Validation,
-    /// The test part, which no run trains on or chooses by.
-    Test,
-    /// Every sample.
-    All,
-}
-
-impl Part {
-    /// Its name, as people write it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Validation => "validation",
-            Self::Test => "test",
-            Self::All => "all",
-        }
-    }
-}
-
-impl std::fmt::Display for Part {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
 }
 
 /// The network and its initial weights.

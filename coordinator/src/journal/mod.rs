@@ -26,6 +26,7 @@
 //! connection, `snapshot` copies the database while it is used, `rows` has the statements, `scores` those of evaluated epochs, `convert` makes rows of runs and steps, `schema` the tables and migrations, `recover` reads what a start needs, `filesystem`
 //! asks about the disk, `error` says what to do.
 
+mod change;
 mod convert;
 mod error;
 mod filesystem;
@@ -55,6 +56,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::info;
 
+pub(crate) use change::RunChange;
 use convert::{entry, parse, run_row, step_row};
 pub use error::JournalError;
 use filesystem::Place;
@@ -70,21 +72,6 @@ const READS: usize = 64;
 
 /// Steps that are read at a time for their losses.
 const LOSSES: usize = 2_000;
-
-/// What is written of a run in one transaction.
-#[derive(Debug, Clone)]
-pub(crate) struct RunChange<'a> {
-    pub number: u64,
-    pub run: Option<&'a Run>,
-    /// The ledger after this step, and scores of epochs that ended after it, are void.
-    pub rewind: Option<u64>,
-    pub steps: Vec<ledger::Entry>,
-    pub scores: Option<&'a EpochScores>,
-    /// Size of the training split, which the ledger's samples are packed by.
-    pub train_samples: u64,
-    /// Where the ledger begins when the journal has no head of this run, so 0 for a new run.
-    pub head: u64,
-}
 
 /// How long a write may wait for others to share its commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

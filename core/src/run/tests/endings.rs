@@ -1,7 +1,6 @@
 //! Tables: how runs end and pause, and which checkpoints and results they leave.
 
 use super::*;
-use crate::spec::{EvaluateSpec, Part};
 
 fn finishing(of: &[u8], first: u8, outcome: Outcome, wish: Option<Event>) -> Run {
     let mut run = running(of);
@@ -400,7 +399,7 @@ fn an_early_end_of_an_adopted_state_takes_the_checkpoint_that_is_there() {
     assert_eq!(run.phase, Phase::Paused);
 }
 
-fn scored(generation: u64, epoch: u32, sample: u32) -> Event {
+pub(super) fn scored(generation: u64, epoch: u32, sample: u32) -> Event {
     Event::Scored {
         generation,
         epoch,
@@ -505,37 +504,4 @@ fn an_epochs_loss_is_that_of_its_steps_each_counted_once() {
     run.apply(0, scored(1, 0, 0));
     let effects = run.apply(0, scored(1, 0, 1));
     assert_eq!(results(&effects)[0].train_loss, Some(2.0));
-}
-
-/// An evaluation begins with a copy of a checkpoint at the end of its only epoch, so nothing is left but the scoring.
-#[test]
-fn an_evaluation_completes_without_a_step_and_removes_its_copy() {
-    let mut spec = queued().spec;
-    spec.evaluate = Some(EvaluateSpec {
-        run: RunId::new("dr-7").unwrap(),
-        step: 8,
-        part: Part::All,
-    });
-    let extent = Extent {
-        steps_per_epoch: 8,
-        total_steps: 8,
-        train_samples: 0,
-        validation_samples: 2,
-    };
-    let id = RunId::new("dr-7.all-9").unwrap();
-    let mut run = Run::new(id, 9, spec, "d".into(), extent, 0).evaluating(info(8, 3));
-    run.apply(0, assigned(&[0]));
-    let effects = run.apply(0, ready(0, 4, 8, "a"));
-    assert!(matches!(run.phase, Phase::Running { .. }), "{effects:?}");
-    for sample in [0, 1] {
-        run.apply(0, scored(4, 0, sample));
-    }
-    assert_eq!((run.epochs.len(), run.epochs[0].step), (1, 8));
-    let effects = run.apply(0, released(0, 4, Outcome::Completed { step: 8 }));
-    assert_eq!(run.phase, Phase::Completed);
-    assert!(
-        effects.contains(&Effect::RemoveCheckpoint(info(8, 3))),
-        "{effects:?}"
-    );
-    assert!(run.checkpoints.is_empty());
 }

@@ -3,6 +3,7 @@
 mod availability;
 mod cluster;
 mod endings;
+mod evaluations;
 mod lineages;
 mod random;
 mod tables;

@@ -40,7 +40,6 @@ use std::time::Duration;
 use fovea_service::misspelt;
 
 use crate::client::{Client, SkipVerify};
-use crate::credentials::Credentials;
 use crate::error::Error;
 use crate::local::PASSED_ON;
 use args::{
@@ -70,12 +69,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    let outcome = runtime.block_on(async {
-        match run(args, &output).await {
-            Err(error) => Err(explained(error).await),
-            done => done,
-        }
-    });
+    let outcome = runtime.block_on(run(args, &output));
     // A blocking read of a failing disk must not delay the exit.
     runtime.shutdown_timeout(Duration::from_millis(200));
     match outcome {
@@ -85,29 +79,6 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
-}
-
-/// The error, with the reason of a coordinator that closed the connection before it could say why: one with TLS, to
-/// which plain text was spoken. Asked again it has the time to say so.
-async fn explained(error: Error) -> Error {
-    /// Attempts: the reason may be missed again.
-    const ATTEMPTS: usize = 20;
-    let address = match &error {
-        Error::Lost { address, reason } if reason.contains("speak TLS only") => address.clone(),
-        _ => return error,
-    };
-    for _ in 0..ATTEMPTS {
-        let asked = async {
-            let client = Client::connect_as(&address, &Credentials::Nothing, CONNECT).await?;
-            client.identity().await
-        };
-        match tokio::time::timeout(CONNECT, asked).await {
-            Ok(Err(Error::Lost { .. })) => {}
-            Ok(Err(reason @ Error::Channel(_))) => return reason,
-            Ok(_) | Err(_) => return error,
-        }
-    }
-    error
 }
 
 /// Names the variables of the environment that are probably misspelt, and so have no effect.

@@ -44,7 +44,11 @@ impl Caller {
     ///
     /// # Errors
     /// [`ApiError::Denied`], with whose it is.
-    pub(crate) fn may_change(&self, run: &RunId, owner: Option<&str>) -> Result<(), ApiError> {
+    pub(crate) fn may_change(
+        &self,
+        run: impl fmt::Display,
+        owner: Option<&str>,
+    ) -> Result<(), ApiError> {
         let Some(identity) = &self.identity else {
             return Ok(());
         };

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::ids::WorkerId;
 use fovea_security::{Identity, Role};
 
 use crate::error::ApiError;
@@ -101,6 +101,8 @@ impl fmt::Display for Caller {
 
 #[cfg(test)]
 mod tests {
+    use fovea_core::ids::RunId;
+
     use super::*;
 
     fn as_(role: Role, name: &str) -> Caller {

@@ -88,13 +88,13 @@ pub(super) async fn new_run(
     dataset: &HeldDataset,
     submitted_by: Option<String>,
 ) -> Result<Run, ApiError> {
-    let plan = plan(dataset, &spec)?;
+    let (plan, scored) = plan(dataset, &spec)?;
     let steps_per_epoch = plan.steps_per_epoch();
     let extent = Extent {
         steps_per_epoch,
         total_steps: steps_per_epoch * u64::from(spec.train.epochs),
         train_samples: plan.train_samples(),
-        validation_samples: scored(dataset, &spec)?.into(),
+        validation_samples: scored.into(),
     };
     let number = |reply| ClusterRequest::NextNumber { reply };
     let number = context.runs.cluster.ask(number).await?;
@@ -158,20 +158,12 @@ pub(super) async fn open(context: &Context, run: Run) -> Result<Shown, ApiError>
     Ok(shown)
 }
 
-/// The plan of a run with this spec.
-pub(super) fn plan(dataset: &HeldDataset, spec: &RunSpec) -> Result<ShardPlan, ApiError> {
+/// The plan of a run with this spec, and the number of samples that it scores.
+pub(super) fn plan(dataset: &HeldDataset, spec: &RunSpec) -> Result<(ShardPlan, u32), ApiError> {
     let view = dataset.pool.view(spec.fold)?;
-    Ok(ShardPlan::of_run(
-        spec,
-        view.training(),
-        scored(dataset, spec)?,
-    )?)
-}
-
-/// Number of samples in the part that a run with this spec scores.
-pub(super) fn scored(dataset: &HeldDataset, spec: &RunSpec) -> Result<u32, ApiError> {
     let part = spec.scored_part();
-    let view = dataset.pool.view(spec.fold)?;
     let grades = view.grades(part);
-    Ok(grades.map_or_else(|| dataset.samples(part), |grades| grades.len() as u32))
+    let scored = grades.map_or_else(|| dataset.samples(part), |grades| grades.len() as u32);
+    let plan = ShardPlan::of_run(spec, view.training(), scored)?;
+    Ok((plan, scored))
 }

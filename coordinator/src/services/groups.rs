@@ -12,6 +12,7 @@ use tracing::info;
 use super::accepting::{check_kinds, new_run, open};
 use super::{Context, check};
 use crate::access::{Subject, caller};
+use crate::blocking::blocking;
 use crate::clock::unix_ms;
 use crate::cluster::Request as ClusterRequest;
 use crate::error::ApiError;
@@ -176,9 +177,13 @@ async fn accept(
     context.weights.now().pin(&mut base.model)?;
     let specs = plan.specs(&base).map_err(refused)?;
     let dataset = context.datasets.now().find(base.dataset.as_str())?;
-    for spec in &specs {
-        check_kinds(spec, &dataset)?;
-    }
+    let held = dataset.clone();
+    // Dealing a large dataset takes milliseconds, and there may be a hundred runs.
+    let specs = blocking(move || {
+        let checked = specs.iter().try_for_each(|spec| check_kinds(spec, &held));
+        checked.map(|()| specs)
+    })
+    .await??;
     let number = |reply| ClusterRequest::NextNumber { reply };
     let number = context.runs.cluster.ask(number).await?;
     let id = group_id(&base.name, number).map_err(|e| ApiError::invalid("spec.name", e))?;

@@ -19,6 +19,8 @@ mod follow;
 mod format;
 mod group_args;
 mod group_figures;
+mod group_judge;
+mod group_report;
 mod groups;
 mod help;
 mod local;
@@ -248,5 +250,6 @@ async fn group(client: &Client, command: GroupCommand, output: &Output) -> Resul
         }
         GroupCommand::Cancel { group } => groups::cancel(client, &group, output).await,
         GroupCommand::Evaluate(command) => group_figures::run(client, &command, output).await,
+        GroupCommand::Report(command) => group_report::run(client, &command, output).await,
     }
 }

@@ -1,5 +1,6 @@
 //! The arguments of `fovea group`, and those of `fovea submit` that make one.
 
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Subcommand;
@@ -96,6 +97,20 @@ pub enum GroupCommand {
     },
     /// Evaluate a group: each completed run, mean and spread, and for folds all held-out photographs together
     Evaluate(EvaluateGroup),
+    /// Write a group's report, one HTML file
+    Report(ReportGroup),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ReportGroup {
+    #[command(flatten)]
+    pub what: EvaluateGroup,
+    /// The file to write [default: GROUP.html]
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub overwrite: bool,
 }
 
 #[derive(Debug, clap::Args)]

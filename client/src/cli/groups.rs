@@ -9,6 +9,7 @@ use fovea_core::spec::RunSpec;
 use super::follow::verdict;
 use super::format::{ago, now_ms, one_line, share, without_event};
 use super::group_figures::{self, spread_table};
+use super::group_judge;
 use super::output::{Output, Record};
 use super::runs::remark_size;
 use super::table::Table;
@@ -59,7 +60,7 @@ pub async fn submit(
 }
 
 /// Such as `5 folds`, or `3 seeds of each of 5 folds`.
-fn differing(group: &GroupInfo) -> String {
+pub fn differing(group: &GroupInfo) -> String {
     let seeds = group.seeds().len();
     match group.folds() {
         None => count(seeds, "seed", "seeds"),
@@ -219,7 +220,8 @@ fn details(group: &GroupInfo, runs: &[RunInfo], now_ms: u64) -> Vec<String> {
         group.runs.len()
     ));
     lines.extend(spread_table(&Spreads::of(&figures)));
-    lines.extend(group_figures::caveats(group, figures.len()));
+    let notes = group_judge::caveats(group, figures.len());
+    lines.extend(notes.iter().map(|note| format!("note: {note}")));
     lines.push(format!(
         "intervals over patients: fovea group evaluate {}",
         group.id

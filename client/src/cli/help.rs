@@ -71,6 +71,7 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
   group_evaluation  group, dataset, dataset_digest, part, runs, left_out (runs), spread (as above), pooled
                [{seed, and the fields of an evaluation from samples on}]; an evaluation of each run
                comes before it
+  group_report      group, path, bytes
   report       run, path, bytes
   dataset      name, digest, image_size, train_samples, validation_samples, test_samples,
                train_grades, validation_grades, test_grades, packs, size_bytes, problem (empty when

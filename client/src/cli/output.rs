@@ -120,9 +120,14 @@ pub enum Record<'a> {
         dataset_digest: &'a str,
         part: Part,
         runs: usize,
-        left_out: &'a [&'a str],
+        left_out: &'a [String],
         spread: &'a Spreads,
         pooled: Vec<PooledFigures<'a>>,
+    },
+    GroupReport {
+        group: &'a str,
+        path: &'a Path,
+        bytes: u64,
     },
     Report {
         run: &'a str,

@@ -54,7 +54,7 @@ fn a_group_says_what_differs_and_where_its_runs_are() {
 #[test]
 fn the_spread_is_explained_by_what_differs() {
     let seeds = group(vec![member(2, None, 0, None), member(3, None, 1, None)]);
-    let of = |group: &GroupInfo, runs| group_figures::caveats(group, runs).join("\n");
+    let of = |group: &GroupInfo, runs| group_judge::caveats(group, runs).join("\n");
     assert!(of(&seeds, 2).contains("over seeds: what chance"));
     assert!(of(&seeds, 2).contains("of 2 values a deviation is known roughly"));
     assert_eq!(of(&seeds, 1), "", "one run has no spread");
@@ -62,7 +62,7 @@ fn the_spread_is_explained_by_what_differs() {
         member(2, Some(1), 0, None),
         member(3, Some(2), 0, None),
     ]);
-    let text = of(&folds, 10);
+    let text = of(&folds, 12);
     assert!(text.contains("no standard error of the mean"), "{text}");
     assert!(!text.contains("roughly"), "{text}");
 }

@@ -209,12 +209,18 @@ impl Run {
         self
     }
 
-    /// Training loss of committed steps that the ledger holds, for the result of the epoch under way.
+    /// Training loss of committed steps that the ledger holds, for the result of the epoch under way. The newest is
+    /// where the run is, which is written with the run now and then only.
     pub fn restore_losses(&mut self, losses: impl IntoIterator<Item = (u64, f64, u32)>) {
         self.losses = losses
             .into_iter()
             .map(|(step, loss, n)| (step, (loss, n)))
             .collect();
+        if let Some((&step, &(loss, images))) = self.losses.last_key_value()
+            && self.progress.is_none_or(|written| written.step < step)
+        {
+            self.progress = Some(self.replayed(step, loss, images));
+        }
     }
 
     /// The phase as one word.

@@ -207,6 +207,25 @@ impl Server {
         self.runs().get(request).await.unwrap().into_inner()
     }
 
+    /// The run once people see that `holds`. A reason to wait is refreshed each second, and no event tells of it.
+    pub async fn run_when(
+        &self,
+        id: &str,
+        what: &str,
+        holds: impl Fn(&pb::Run) -> bool,
+    ) -> pb::Run {
+        let seen = async {
+            loop {
+                let run = self.run(id).await;
+                if holds(&run) {
+                    return run;
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        soon(what, seen).await
+    }
+
     pub async fn watch(&self, id: &str) -> Watch {
         let request = pb::WatchRequest { run_id: id.into() };
         Watch(self.runs().watch(request).await.unwrap().into_inner())

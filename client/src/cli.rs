@@ -17,6 +17,11 @@ mod evaluate_args;
 mod figures;
 mod follow;
 mod format;
+mod group_args;
+mod group_figures;
+mod group_judge;
+mod group_report;
+mod groups;
 mod help;
 mod local;
 mod narrate;
@@ -45,6 +50,7 @@ use crate::local::PASSED_ON;
 use args::{
     AdminCommand, Args, CheckpointCommand, Command, DatasetCommand, RunsCommand, WeightsCommand,
 };
+use group_args::GroupCommand;
 use output::Output;
 
 /// Longest time for connecting to the coordinator.
@@ -141,7 +147,13 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Submit(command) => {
             // Mistakes in the file are reported before an unreachable coordinator.
             let (spec, weights) = runs::read_spec(&command)?;
-            runs::submit(&connect().await?, &command, spec, &weights, output).await
+            match command.group.plan() {
+                None => runs::submit(&connect().await?, &command, spec, &weights, output).await,
+                Some(plan) => {
+                    let client = connect().await?;
+                    groups::submit(&client, &plan, spec, &weights, command.watch, output).await
+                }
+            }
         }
         Command::Runs { command: None } => runs::list(&connect().await?, output).await,
         Command::Runs {
@@ -162,6 +174,7 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Watch { run, patience } => {
             follow::follow(&connect().await?, &run, patience, output).await
         }
+        Command::Group(command) => group(&connect().await?, command, output).await,
         Command::Evaluate(command) => evaluate::run(&connect().await?, &command, output).await,
         Command::Report(command) => report::run(&connect().await?, &command, output).await,
         Command::Workers => workers::list(&connect().await?, output).await,
@@ -196,5 +209,18 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Admin(AdminCommand::Backup { file, overwrite }) => {
             admin::backup(&connect().await?, &file, overwrite, output).await
         }
+    }
+}
+
+async fn group(client: &Client, command: GroupCommand, output: &Output) -> Result<(), Error> {
+    match command {
+        GroupCommand::List => groups::list(client, output).await,
+        GroupCommand::Show { group } => groups::show(client, &group, output).await,
+        GroupCommand::Watch { group, patience } => {
+            groups::follow(client, &group, patience, output).await
+        }
+        GroupCommand::Cancel { group } => groups::cancel(client, &group, output).await,
+        GroupCommand::Evaluate(command) => group_figures::run(client, &command, output).await,
+        GroupCommand::Report(command) => group_report::run(client, &command, output).await,
     }
 }

@@ -49,7 +49,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{CheckpointInfo, Fingerprint};
-use crate::ids::{RunId, WorkerId};
+use crate::ids::{GroupId, RunId, WorkerId};
 use crate::metrics::Score;
 use crate::roster::Roster;
 use crate::spec::RunSpec;
@@ -84,6 +84,9 @@ pub struct Run {
     /// Name of the person who submitted it; None without TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submitted_by: Option<String>,
+    /// The group that it was submitted with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupId>,
     /// When it ran, and on how many workers.
     #[serde(default)]
     pub times: Times,
@@ -161,6 +164,7 @@ impl Run {
             extent,
             submitted_at_ms: now_ms,
             submitted_by: None,
+            group: None,
             times: Times::default(),
             evaluations: Vec::new(),
             phase: Phase::Queued { reason: None },

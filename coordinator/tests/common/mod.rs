@@ -21,6 +21,7 @@ use fovea_proto::pb::admin_client::AdminClient;
 use fovea_proto::pb::checkpoints_client::CheckpointsClient;
 use fovea_proto::pb::cluster_client::ClusterClient;
 use fovea_proto::pb::datasets_client::DatasetsClient;
+use fovea_proto::pb::groups_client::GroupsClient;
 use fovea_proto::pb::runs_client::RunsClient;
 use fovea_proto::pb::workers_client::WorkersClient;
 use fovea_proto::{MESSAGE_BYTES, connect_with, pb};
@@ -38,6 +39,8 @@ use tonic::{Code, Status, Streaming};
 pub use photographs::*;
 #[allow(unused_imports)]
 pub use ports::free_port;
+// Nor has every one workers.
+#[allow(unused_imports)]
 pub use worker::*;
 
 /// The longest wait for anything; a test that waits longer has failed.
@@ -153,6 +156,10 @@ impl Server {
 
     pub fn runs(&self) -> RunsClient<Channel> {
         RunsClient::new(self.channel.clone())
+    }
+
+    pub fn groups(&self) -> GroupsClient<Channel> {
+        GroupsClient::new(self.channel.clone())
     }
 
     pub fn datasets(&self) -> DatasetsClient<Channel> {

@@ -101,7 +101,9 @@ impl Need {
                 succeeds("unshare", &["--mount", "sh", "-c", script])
             }
             Self::Root => succeeds("setpriv", &["--reuid", "65534", "--clear-groups", "true"]),
-            Self::Manifests => stamp("deploy-tools").is_file() && succeeds("systemd-analyze", &["--version"]),
+            Self::Manifests => {
+                stamp("deploy-tools").is_file() && succeeds("systemd-analyze", &["--version"])
+            }
             Self::S3 => stamp("s3-server").is_file(),
             Self::Models => stamp("model-tools").is_file(),
             Self::Gpu => succeeds("nvidia-smi", &["-L"]),

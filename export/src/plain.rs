@@ -13,7 +13,7 @@ pub const FORMAT: &str = "fovea-model-1";
 const INPUT: &str =
     "images, 3 channels blue, green, red, height, width; 0 to 255 minus (104, 117, 123)";
 
-/// The parameters under their names in the checkpoint, with its metadata and the names of the classes: a third of the
+/// The parameters under their names in the checkpoint, with its metadata and the names of the classes: about half of the
 /// checkpoint's size, because the optimizer's state is left out. Equal models give equal files.
 ///
 /// # Errors

@@ -45,7 +45,10 @@ fn file(net: &Net) -> Vec<u8> {
 /// The values, little-endian, in the order of the dimensions.
 fn floats(x: &Tensor) -> Vec<u8> {
     let values: Vec<f32> = x.contiguous().view([-1]).try_into().unwrap();
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
 }
 
 #[cfg_attr(not(has_models), ignore = "needs .model-tools: run `make model-tools`")]
@@ -56,7 +59,13 @@ fn other_programs_compute_the_same_from_the_exported_graph() {
     let model = folder.path().join("model.onnx");
     std::fs::write(&model, onnx(&Model::read(&file(&net)).unwrap()).unwrap()).unwrap();
     // Caffe's rounding of lengths matters in some of these sizes.
-    for (batch, height, width) in [(3, 64, 64), (2, 224, 224), (1, 225, 227), (1, 299, 299), (1, 448, 448)] {
+    for (batch, height, width) in [
+        (3, 64, 64),
+        (2, 224, 224),
+        (1, 225, 227),
+        (1, 299, 299),
+        (1, 448, 448),
+    ] {
         // Blue, green, red.
         let images = ((noise(&[batch, 3, height, width], 1.0) + 1.0) * 127.5).round();
         let mean = Tensor::from_slice(&MEAN).view([1, 3, 1, 1]);
@@ -80,7 +89,10 @@ fn other_programs_compute_the_same_from_the_exported_graph() {
         let compare: serde_json::Value = serde_json::from_str(line).unwrap();
         let number = |key: &str| compare[key].as_f64().unwrap();
         assert!(number("largest") > 0.1, "{line}");
-        assert!(number("logits") < 1e-4 * number("largest").max(1.0), "{line}");
+        assert!(
+            number("logits") < 1e-4 * number("largest").max(1.0),
+            "{line}"
+        );
         assert!(number("probabilities") < 1e-4, "{line}");
         compared += 1;
     }

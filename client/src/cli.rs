@@ -14,6 +14,8 @@ mod checkpoints;
 mod datasets;
 mod evaluate;
 mod evaluate_args;
+mod export;
+mod export_args;
 mod figures;
 mod follow;
 mod format;
@@ -177,6 +179,7 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Group(command) => group(&connect().await?, command, output).await,
         Command::Evaluate(command) => evaluate::run(&connect().await?, &command, output).await,
         Command::Report(command) => report::run(&connect().await?, &command, output).await,
+        Command::Export(command) => export::run(connect, &command, output).await,
         Command::Workers => workers::list(&connect().await?, output).await,
         Command::Cancel { run } => runs::cancel(&connect().await?, &run, output).await,
         Command::Pause { run } => runs::pause(&connect().await?, &run, output).await,

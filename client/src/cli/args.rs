@@ -8,6 +8,7 @@ use clap::{Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subco
 use super::access_args::{Login, TokenCommand, WorkerCommand};
 use super::certs_args::CertsCommand;
 use super::evaluate_args::{Evaluate, Report};
+use super::export_args::Export;
 use super::group_args::{GroupArgs, GroupCommand};
 use super::help::{EXAMPLES, JSON_HELP};
 use crate::VERSION;
@@ -180,6 +181,8 @@ pub enum Command {
     Evaluate(Evaluate),
     /// Write a run's report, one HTML file
     Report(Report),
+    /// Write a run's model as ONNX or safetensors, for other programs
+    Export(Export),
     /// List the connected workers: what each does, and why not
     #[command(after_help = "\
 The states are idle, preparing (for a run), training, waiting (a run wants workers and cannot have this

@@ -11,6 +11,7 @@ Examples:
   fovea group evaluate dr-g7                   mean and spread over a group's runs
   fovea evaluate dr-1                          how good is the model, and how sure is that?
   fovea report dr-1                            curves, ROC and all figures as one HTML file
+  fovea export dr-1                            the model as ONNX, for other programs
   fovea pause dr-1                             stop for now, with a checkpoint
   fovea resume dr-1 --watch                    continue where a run stopped
   fovea workers                                which workers are there, and what do they do?
@@ -73,6 +74,7 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
                comes before it
   group_report      group, path, bytes
   report       run, path, bytes
+  export       model, path, bytes, classes
   dataset      name, digest, image_size, train_samples, validation_samples, test_samples,
                train_grades, validation_grades, test_grades, packs, size_bytes, problem (empty when
                none is known), and after add outcome (added, unchanged, repaired), repaired_packs,

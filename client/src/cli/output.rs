@@ -134,6 +134,12 @@ pub enum Record<'a> {
         path: &'a Path,
         bytes: u64,
     },
+    Export {
+        model: &'a str,
+        path: &'a Path,
+        bytes: u64,
+        classes: &'a [String],
+    },
     Dataset {
         #[serde(flatten)]
         dataset: &'a DatasetInfo,

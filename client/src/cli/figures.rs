@@ -60,17 +60,24 @@ impl Heading {
                 uses.join(", ")
             ));
         }
+        let fold = judged.fold().map(|fold| format!("fold {fold}, held out"));
         Self {
             title: format!(
                 "{} step {} ({}) on {dataset} ({})",
-                run.id, chosen.step, chosen.why, judged.part
+                run.id,
+                chosen.step,
+                chosen.why,
+                fold.unwrap_or_else(|| judged.part.to_string())
             ),
             positive: format!(
                 "{}, grade {} and above",
                 labels.positive, labels.positive_from
             ),
             classes: labels.classes,
-            points: format!("chosen on the validation split of {}", run.id),
+            points: match run.spec.fold {
+                None => format!("chosen on the validation split of {}", run.id),
+                Some(fold) => format!("chosen on fold {fold}, which {} held out", run.id),
+            },
             notes,
         }
     }

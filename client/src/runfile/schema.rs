@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fovea_core::ids::DatasetName;
-use fovea_core::spec::{CheckpointSpec, ModelSpec, RunSpec, TrainSpec, WorkersSpec};
+use fovea_core::spec::{CheckpointSpec, FoldSpec, ModelSpec, RunSpec, TrainSpec, WorkersSpec};
 use fovea_service::nearest;
 use toml::Value;
 
@@ -35,6 +35,7 @@ impl Schema {
             checkpoint: CheckpointSpec::default(),
             // Nobody writes it.
             evaluate: None,
+            fold: Some(FoldSpec { index: 1, of: 5 }),
         };
         let sample = toml::Table::try_from(&sample).expect("a spec is a table");
         let mut leaves = BTreeMap::new();

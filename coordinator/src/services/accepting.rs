@@ -1,11 +1,11 @@
 //! Accepting a run: it gets a number, is journalled, and starts.
 
 use fovea_core::ids::RunId;
-use fovea_core::plan::{ShardPlan, TrainingSplit};
+use fovea_core::plan::ShardPlan;
 use fovea_core::roster::beyond_tested;
 use fovea_core::run::{Extent, Run};
-use fovea_core::spec::RunSpec;
-use fovea_dataset::{Manifest, Split};
+use fovea_core::spec::{Part, RunSpec};
+use fovea_dataset::{GRADES, Split};
 use tracing::{info, warn};
 
 use super::Context;
@@ -26,7 +26,7 @@ pub(super) async fn accept(
 ) -> Result<Shown, ApiError> {
     context.weights.now().pin(&mut spec.model)?;
     let dataset = context.datasets.now().find(spec.dataset.as_str())?;
-    check_kinds(&spec, &dataset.manifest)?;
+    check_kinds(&spec, &dataset)?;
     check_weights(&context, &spec, &dataset.manifest)?;
     let run = new_run(&context, spec, &dataset, submitted_by).await?;
     subject.set(&run.id);
@@ -35,7 +35,7 @@ pub(super) async fn accept(
 
 /// Weights that a run of Fovea learnt go on with photographs that were prepared as those that it learnt from, at any size.
 /// Weights of other origin do not say.
-fn check_weights(context: &Context, spec: &RunSpec, manifest: &Manifest) -> Result<(), ApiError> {
+pub(super) fn check_weights(context: &Context, spec: &RunSpec, manifest: &Manifest) -> Result<(), ApiError> {
     if spec.model.weights.is_empty() {
         return Ok(());
     }
@@ -43,7 +43,8 @@ fn check_weights(context: &Context, spec: &RunSpec, manifest: &Manifest) -> Resu
     let now = manifest.pipeline();
     match &weights.checked.pipeline {
         Some(then) if !then.continues_on(&now) => Err(ApiError::Precondition(format!(
-            "weights {} were learnt from photographs prepared as {then}, and dataset {} has them as {now}: prepare it again              in the same way, or start from other weights",
+            "weights {} were learnt from photographs prepared as {then}, and dataset {} has them as {now}: prepare it again \
+             in the same way, or start from other weights",
             weights.name, manifest.name
         ))),
         _ => Ok(()),
@@ -52,11 +53,18 @@ fn check_weights(context: &Context, spec: &RunSpec, manifest: &Manifest) -> Resu
 
 /// Both splits must have negative and positive samples: a model that says the same of every photograph would be right in all
 /// cases, and there is no AUC.
-fn check_kinds(spec: &RunSpec, manifest: &Manifest) -> Result<(), ApiError> {
+pub(super) fn check_kinds(spec: &RunSpec, dataset: &HeldDataset) -> Result<(), ApiError> {
     let from = spec.model.positive_from;
     let splits = [Split::Train, Split::Validation];
-    for split in splits {
-        let grades = manifest.counts.of(split);
+    let view = dataset.pool.view(spec.fold)?;
+    let counts = [Part::Train, Part::Validation].map(|part| {
+        let mut counts = [0u64; GRADES];
+        for grade in view.grades(part).unwrap_or_default() {
+            counts[usize::from(*grade)] += 1;
+        }
+        counts
+    });
+    for (split, grades) in splits.into_iter().zip(&counts) {
         let (below, above) = grades.split_at(from as usize);
         let [negative, positive] = [below, above].map(|grades| grades.iter().sum::<u64>());
         if negative > 0 && positive > 0 {
@@ -67,15 +75,25 @@ fn check_kinds(spec: &RunSpec, manifest: &Manifest) -> Result<(), ApiError> {
         } else {
             "positive"
         };
-        let counts = splits.map(|split| {
-            let counts = manifest.counts.of(split).map(|n| n.to_string());
-            format!("{split} {}", counts.join(", "))
-        });
+        let counts: Vec<String> = splits
+            .iter()
+            .zip(&counts)
+            .map(|(split, counts)| format!("{split} {}", counts.map(|n| n.to_string()).join(", ")))
+            .collect();
+        let (of_fold, cure) = match spec.fold {
+            None => (
+                String::new(),
+                "prepare the dataset again with another split or with more photographs",
+            ),
+            Some(fold) => (
+                format!(" of fold {fold}"),
+                "ask for fewer folds, or prepare the dataset again with more photographs",
+            ),
+        };
         return Err(ApiError::Precondition(format!(
-            "the {split} split of dataset {} has only {kind} samples, with model.positive_from = {from} (samples of grades 0 to \
-             4: {}): give another model.positive_from, or prepare the dataset again with another split or with more \
-             photographs",
-            manifest.name,
+            "the {split} split{of_fold} of dataset {} has only {kind} samples, with model.positive_from = {from} (samples of \
+             grades 0 to 4: {}): give another model.positive_from, or {cure}",
+            dataset.manifest.name,
             counts.join("; ")
         )));
     }
@@ -89,13 +107,13 @@ pub(super) async fn new_run(
     dataset: &HeldDataset,
     submitted_by: Option<String>,
 ) -> Result<Run, ApiError> {
-    let plan = plan(dataset, &spec)?;
+    let (plan, scored) = plan(dataset, &spec)?;
     let steps_per_epoch = plan.steps_per_epoch();
     let extent = Extent {
         steps_per_epoch,
         total_steps: steps_per_epoch * u64::from(spec.train.epochs),
         train_samples: plan.train_samples(),
-        validation_samples: dataset.samples(spec.scored_part()).into(),
+        validation_samples: scored.into(),
     };
     let number = |reply| ClusterRequest::NextNumber { reply };
     let number = context.runs.cluster.ask(number).await?;
@@ -124,6 +142,11 @@ pub(super) async fn start(context: &Context, run: Run) -> Result<Shown, ApiError
         .put_run(change, Urgency::Now, OnFull::Refuse)
         .await
         .map_err(|e| ApiError::Unavailable(e.to_string()))?;
+    open(context, run).await
+}
+
+/// Gives a journalled run an actor.
+pub(super) async fn open(context: &Context, run: Run) -> Result<Shown, ApiError> {
     let (number, total_steps) = (run.number, run.extent.total_steps);
     match &run.spec.evaluate {
         None => info!(
@@ -155,12 +178,12 @@ pub(super) async fn start(context: &Context, run: Run) -> Result<Shown, ApiError
     Ok(shown)
 }
 
-/// The plan of a run with this spec.
-pub(super) fn plan(dataset: &HeldDataset, spec: &RunSpec) -> Result<ShardPlan, ApiError> {
-    let scored = dataset.samples(spec.scored_part());
-    let split = TrainingSplit {
-        patients: &dataset.patients,
-        grades: &dataset.grades,
-    };
-    Ok(ShardPlan::of_run(spec, split, scored)?)
+/// The plan of a run with this spec, and the number of samples that it scores.
+pub(super) fn plan(dataset: &HeldDataset, spec: &RunSpec) -> Result<(ShardPlan, u32), ApiError> {
+    let view = dataset.pool.view(spec.fold)?;
+    let part = spec.scored_part();
+    let grades = view.grades(part);
+    let scored = grades.map_or_else(|| dataset.samples(part), |grades| grades.len() as u32);
+    let plan = ShardPlan::of_run(spec, view.training(), scored)?;
+    Ok((plan, scored))
 }

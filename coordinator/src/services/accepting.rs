@@ -5,10 +5,9 @@ use fovea_core::plan::{ShardPlan, TrainingSplit};
 use fovea_core::roster::beyond_tested;
 use fovea_core::run::{Extent, Run};
 use fovea_core::spec::RunSpec;
-use fovea_dataset::{Manifest, Split};
 use tracing::{info, warn};
 
-use super::Context;
+use super::{Context, classes};
 use crate::access::Subject;
 use crate::clock::unix_ms;
 use crate::cluster::Request as ClusterRequest;
@@ -26,42 +25,14 @@ pub(super) async fn accept(
 ) -> Result<Shown, ApiError> {
     context.weights.now().pin(&mut spec.model)?;
     let dataset = context.datasets.now().find(spec.dataset.as_str())?;
-    check_kinds(&spec, &dataset.manifest)?;
+    classes::check(
+        &spec,
+        dataset.manifest.name.as_str(),
+        &dataset.manifest.counts,
+    )?;
     let run = new_run(&context, spec, &dataset, submitted_by).await?;
     subject.set(&run.id);
     start(&context, run).await
-}
-
-/// Both splits must have negative and positive samples: a model that says the same of every photograph would be right in all
-/// cases, and there is no AUC.
-fn check_kinds(spec: &RunSpec, manifest: &Manifest) -> Result<(), ApiError> {
-    let from = spec.model.positive_from;
-    let splits = [Split::Train, Split::Validation];
-    for split in splits {
-        let grades = manifest.counts.of(split);
-        let (below, above) = grades.split_at(from as usize);
-        let [negative, positive] = [below, above].map(|grades| grades.iter().sum::<u64>());
-        if negative > 0 && positive > 0 {
-            continue;
-        }
-        let kind = if positive == 0 {
-            "negative"
-        } else {
-            "positive"
-        };
-        let counts = splits.map(|split| {
-            let counts = manifest.counts.of(split).map(|n| n.to_string());
-            format!("{split} {}", counts.join(", "))
-        });
-        return Err(ApiError::Precondition(format!(
-            "the {split} split of dataset {} has only {kind} samples, with model.positive_from = {from} (samples of grades 0 to \
-             4: {}): give another model.positive_from, or prepare the dataset again with another split or with more \
-             photographs",
-            manifest.name,
-            counts.join("; ")
-        )));
-    }
-    Ok(())
 }
 
 /// A run of a valid spec, with an id, which is not journalled.

@@ -44,7 +44,7 @@ pub fn html(report: &Report) -> String {
                     (training::section(report))
                     (data::section(report))
                     (run::section(report))
-                    (notes::section())
+                    (notes::section(&report.labels))
                 }
                 (foot(report))
             }

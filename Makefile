@@ -3,7 +3,7 @@
 CARGO ?= cargo
 PYTHON ?= python3
 
-.PHONY: help demo test test-gpu test-deploy soak build libtorch deploy-tools s3-server lint bench bench-gpu bench-checkpoints bench-coordinator bench-decode clean
+.PHONY: help demo test test-gpu test-deploy soak build libtorch deploy-tools s3-server model-tools lint bench bench-gpu bench-checkpoints bench-coordinator bench-decode clean
 
 help: ## Show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,10 +31,13 @@ libtorch: ## Fetch libtorch into .libtorch (skipped when it is there)
 	@$(PYTHON) scripts/libtorch.py
 
 deploy-tools: ## Fetch the tools that check the manifests into .deploy-tools/ (skipped when they are there)
-	@$(PYTHON) scripts/deploy_tools.py
+	@$(PYTHON) scripts/tools.py deploy-tools
 
 s3-server: ## Fetch SeaweedFS into .s3-server/, for the tests of the object store (skipped when it is there)
-	@$(PYTHON) scripts/s3_server.py
+	@$(PYTHON) scripts/tools.py s3-server
+
+model-tools: ## Fetch ONNX Runtime and OpenCV into .model-tools/, for the tests of exported models (skipped when they are there)
+	@$(PYTHON) scripts/tools.py model-tools
 
 lint: libtorch ## Check formatting and lints
 	$(CARGO) fmt --all --check

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use prost::Message;
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "fovea/v1/common.proto",
     "fovea/v1/runs.proto",
+    "fovea/v1/groups.proto",
     "fovea/v1/datasets.proto",
     "fovea/v1/weights.proto",
     "fovea/v1/workers.proto",

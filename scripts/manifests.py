@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Renders and validates Kubernetes manifests for the tests. It runs in the environment that deploy_tools.py makes.
+"""Renders and validates Kubernetes manifests for the tests. It runs in the environment that `make deploy-tools` makes.
 
     manifests.py render DIR          the objects that `kubectl kustomize DIR` prints, as a JSON list
     manifests.py yaml FILE           a YAML file as JSON

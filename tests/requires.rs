@@ -20,6 +20,7 @@
 //! | `root`   | the tests run as root, with `setpriv` of util-linux               |
 //! | `manifests` | .deploy-tools (`make deploy-tools`) and systemd-analyze, for the files of deploy/ |
 //! | `s3`     | .s3-server (`make s3-server`): SeaweedFS, for the object store    |
+//! | `models` | .model-tools (`make model-tools`): ONNX Runtime and OpenCV, for exported models |
 //! | `gpu`    | an NVIDIA GPU with its driver                                     |
 //! | `avx2`   | a processor with AVX2                                             |
 //! | `browser` | Chromium (`chromium` of Debian), to look at reports            |
@@ -42,6 +43,7 @@ pub enum Need {
     Root,
     Manifests,
     S3,
+    Models,
     Gpu,
     Avx2,
     NoAmx,
@@ -50,13 +52,14 @@ pub enum Need {
 }
 
 impl Need {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Shared,
         Self::Netns,
         Self::Mount,
         Self::Root,
         Self::Manifests,
         Self::S3,
+        Self::Models,
         Self::Gpu,
         Self::Avx2,
         Self::NoAmx,
@@ -72,6 +75,7 @@ impl Need {
             Self::Root => "root",
             Self::Manifests => "manifests",
             Self::S3 => "s3",
+            Self::Models => "models",
             Self::Gpu => "gpu",
             Self::Avx2 => "avx2",
             Self::NoAmx => "noamx",
@@ -97,8 +101,11 @@ impl Need {
                 succeeds("unshare", &["--mount", "sh", "-c", script])
             }
             Self::Root => succeeds("setpriv", &["--reuid", "65534", "--clear-groups", "true"]),
-            Self::Manifests => tools().is_file() && succeeds("systemd-analyze", &["--version"]),
-            Self::S3 => s3_server().is_file(),
+            Self::Manifests => {
+                stamp("deploy-tools").is_file() && succeeds("systemd-analyze", &["--version"])
+            }
+            Self::S3 => stamp("s3-server").is_file(),
+            Self::Models => stamp("model-tools").is_file(),
             Self::Gpu => succeeds("nvidia-smi", &["-L"]),
             Self::Openssl => succeeds("openssl", &["version"]),
             Self::Browser => succeeds("chromium", &["--version"]),
@@ -151,25 +158,22 @@ pub fn emit(needs: &[Need]) {
                 shared().join("weights").display()
             );
         }
-        if there && *need == Need::Manifests {
-            println!("cargo::rerun-if-changed={}", tools().display());
-        }
-        if there && *need == Need::S3 {
-            println!("cargo::rerun-if-changed={}", s3_server().display());
+        let stamped = match need {
+            Need::Manifests => Some(stamp("deploy-tools")),
+            Need::S3 => Some(stamp("s3-server")),
+            Need::Models => Some(stamp("model-tools")),
+            _ => None,
+        };
+        if let Some(stamp) = stamped.filter(|_| there) {
+            println!("cargo::rerun-if-changed={}", stamp.display());
         }
     }
 }
 
-/// Written when the tools that check deploy/ are there.
-fn tools() -> PathBuf {
+/// The file that is written when `make NAME` has fetched its tools.
+fn stamp(name: &str) -> PathBuf {
     let crate_folder = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
-    Path::new(&crate_folder).join("../.deploy-tools/stamp")
-}
-
-/// Written when the server for the tests of the object store is there.
-fn s3_server() -> PathBuf {
-    let crate_folder = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
-    Path::new(&crate_folder).join("../.s3-server/stamp")
+    Path::new(&crate_folder).join(format!("../.{name}/stamp"))
 }
 
 /// The folder beside the repository; build scripts run in their crate's folder, one below the repository's.

@@ -27,7 +27,7 @@ fn main() {
     let libraries = root.join(".libtorch/site/torch/lib");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=LIBTORCH");
-    requires::emit(&[requires::Need::Shared, requires::Need::NoAmx]);
+    requires::emit(&[Need::Shared, Need::NoAmx, Need::Models]);
 
     println!("cargo::rustc-env=FOVEA_LIBTORCH_VERSION={}", version(root));
 
@@ -93,3 +93,5 @@ fn version(root: &Path) -> String {
 /// What the tests need from the machine.
 #[path = "../tests/requires.rs"]
 mod requires;
+
+use requires::Need;

@@ -14,9 +14,16 @@ mod checkpoints;
 mod datasets;
 mod evaluate;
 mod evaluate_args;
+mod export;
+mod export_args;
 mod figures;
 mod follow;
 mod format;
+mod group_args;
+mod group_figures;
+mod group_judge;
+mod group_report;
+mod groups;
 mod help;
 mod local;
 mod narrate;
@@ -40,12 +47,12 @@ use std::time::Duration;
 use fovea_service::misspelt;
 
 use crate::client::{Client, SkipVerify};
-use crate::credentials::Credentials;
 use crate::error::Error;
 use crate::local::PASSED_ON;
 use args::{
     AdminCommand, Args, CheckpointCommand, Command, DatasetCommand, RunsCommand, WeightsCommand,
 };
+use group_args::GroupCommand;
 use output::Output;
 
 /// Longest time for connecting to the coordinator.
@@ -70,12 +77,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(1);
         }
     };
-    let outcome = runtime.block_on(async {
-        match run(args, &output).await {
-            Err(error) => Err(explained(error).await),
-            done => done,
-        }
-    });
+    let outcome = runtime.block_on(run(args, &output));
     // A blocking read of a failing disk must not delay the exit.
     runtime.shutdown_timeout(Duration::from_millis(200));
     match outcome {
@@ -85,29 +87,6 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.exit_code())
         }
     }
-}
-
-/// The error, with the reason of a coordinator that closed the connection before it could say why: one with TLS, to
-/// which plain text was spoken. Asked again it has the time to say so.
-async fn explained(error: Error) -> Error {
-    /// Attempts: the reason may be missed again.
-    const ATTEMPTS: usize = 20;
-    let address = match &error {
-        Error::Lost { address, reason } if reason.contains("speak TLS only") => address.clone(),
-        _ => return error,
-    };
-    for _ in 0..ATTEMPTS {
-        let asked = async {
-            let client = Client::connect_as(&address, &Credentials::Nothing, CONNECT).await?;
-            client.identity().await
-        };
-        match tokio::time::timeout(CONNECT, asked).await {
-            Ok(Err(Error::Lost { .. })) => {}
-            Ok(Err(reason @ Error::Channel(_))) => return reason,
-            Ok(_) | Err(_) => return error,
-        }
-    }
-    error
 }
 
 /// Names the variables of the environment that are probably misspelt, and so have no effect.
@@ -170,7 +149,13 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Submit(command) => {
             // Mistakes in the file are reported before an unreachable coordinator.
             let (spec, weights) = runs::read_spec(&command)?;
-            runs::submit(&connect().await?, &command, spec, &weights, output).await
+            match command.group.plan() {
+                None => runs::submit(&connect().await?, &command, spec, &weights, output).await,
+                Some(plan) => {
+                    let client = connect().await?;
+                    groups::submit(&client, &plan, spec, &weights, command.watch, output).await
+                }
+            }
         }
         Command::Runs { command: None } => runs::list(&connect().await?, output).await,
         Command::Runs {
@@ -191,8 +176,10 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Watch { run, patience } => {
             follow::follow(&connect().await?, &run, patience, output).await
         }
+        Command::Group(command) => group(&connect().await?, command, output).await,
         Command::Evaluate(command) => evaluate::run(&connect().await?, &command, output).await,
         Command::Report(command) => report::run(&connect().await?, &command, output).await,
+        Command::Export(command) => export::run(connect, &command, output).await,
         Command::Workers => workers::list(&connect().await?, output).await,
         Command::Cancel { run } => runs::cancel(&connect().await?, &run, output).await,
         Command::Pause { run } => runs::pause(&connect().await?, &run, output).await,
@@ -225,5 +212,18 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Admin(AdminCommand::Backup { file, overwrite }) => {
             admin::backup(&connect().await?, &file, overwrite, output).await
         }
+    }
+}
+
+async fn group(client: &Client, command: GroupCommand, output: &Output) -> Result<(), Error> {
+    match command {
+        GroupCommand::List => groups::list(client, output).await,
+        GroupCommand::Show { group } => groups::show(client, &group, output).await,
+        GroupCommand::Watch { group, patience } => {
+            groups::follow(client, &group, patience, output).await
+        }
+        GroupCommand::Cancel { group } => groups::cancel(client, &group, output).await,
+        GroupCommand::Evaluate(command) => group_figures::run(client, &command, output).await,
+        GroupCommand::Report(command) => group_report::run(client, &command, output).await,
     }
 }

@@ -2,7 +2,7 @@
 
 use fovea_core::retention;
 use fovea_core::run::EpochResult;
-use fovea_core::spec::{BestBy, Part, RunSpec};
+use fovea_core::spec::{BestBy, FoldSpec, Part, RunSpec};
 use fovea_dataset::{Eye as IndexedEye, Index, Manifest, Sample as Indexed};
 use fovea_evaluation::{Eye, Sample, Samples};
 use fovea_proto::pb;
@@ -21,6 +21,20 @@ pub struct Described {
     pub manifest: Manifest,
     /// Its samples.
     pub index: Index,
+}
+
+impl Described {
+    /// The dataset as a run that holds out `fold` sees it.
+    ///
+    /// # Errors
+    /// It has too few patients for that, so there is no such run.
+    pub fn folded(self, fold: Option<FoldSpec>) -> Result<Self, Error> {
+        let Self { manifest, index } = self;
+        let index = index
+            .folded(fold)
+            .map_err(|e| Error::Protocol(format!("dataset {}: {e}", manifest.name)))?;
+        Ok(Self { manifest, index })
+    }
 }
 
 /// Which checkpoint of a run is evaluated.

@@ -1,6 +1,6 @@
 //! A model that is judged: its scores on a part of a dataset, and the figures of them.
 
-use fovea_core::spec::Part;
+use fovea_core::spec::{FoldSpec, Part};
 use fovea_evaluation::{
     Draws, Evaluated, FellowEye, Sample, Wanted, choose as choose_points, evaluate, fellow_eye,
 };
@@ -39,6 +39,11 @@ impl Judged {
     /// Whether the run was trained on the dataset that was scored.
     pub fn is_own_dataset(&self) -> bool {
         self.dataset.manifest.digest == self.run.dataset_digest
+    }
+
+    /// The fold that was scored in place of the validation split.
+    pub fn fold(&self) -> Option<FoldSpec> {
+        self.run.spec.fold.filter(|_| self.chosen_here())
     }
 
     /// Whether the model was trained on some of the photographs that are judged.

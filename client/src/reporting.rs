@@ -87,6 +87,9 @@ pub fn labels(spec: &RunSpec) -> Labels {
 
 /// Such as `test`, or `messidor2, all`.
 pub fn title(judged: &Judged) -> String {
+    if let Some(fold) = judged.fold() {
+        return format!("Held-out fold {fold}");
+    }
     let part = match judged.part {
         Part::Train => "Training split",
         Part::Validation => "Validation split",
@@ -111,7 +114,10 @@ fn judged_part(judged: &Judged) -> JudgedPart {
         fellow_eye: judged.fellow_eye.clone(),
         points_from: match judged.chosen_here() {
             true => PointsFrom::Same,
-            false => PointsFrom::Other("Validation split".into()),
+            false => PointsFrom::Other(match judged.run.spec.fold {
+                None => "Validation split".into(),
+                Some(fold) => format!("Held-out fold {fold}"),
+            }),
         },
         by_grade: by_grade(&judged.samples, positive, &points),
     }

@@ -4,6 +4,7 @@
 
 mod access;
 mod evaluation;
+mod group;
 mod store;
 mod weights;
 mod workers;
@@ -17,6 +18,7 @@ use serde::Serialize;
 use crate::error::Error;
 pub use access::{DeniedInfo, IdentityInfo, TokenInfo};
 pub use evaluation::{EvaluationInfo, Scores};
+pub use group::{GroupInfo, MemberInfo};
 pub use store::{
     FileState, Place, Removed, StoreProblem, StoreProgress, StoreReport, StoreSummary,
     StoredCheckpoints, VerifiedCheckpoint,
@@ -47,6 +49,25 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// The phase of the run `run`.
+    fn from_wire(run: &str, phase: i32) -> Result<Self, Error> {
+        Ok(match pb::Phase::try_from(phase) {
+            Ok(pb::Phase::Queued) => Phase::Queued,
+            Ok(pb::Phase::Forming) => Phase::Forming,
+            Ok(pb::Phase::Running) => Phase::Running,
+            Ok(pb::Phase::Finishing) => Phase::Finishing,
+            Ok(pb::Phase::Paused) => Phase::Paused,
+            Ok(pb::Phase::Completed) => Phase::Completed,
+            Ok(pb::Phase::Failed) => Phase::Failed,
+            Ok(pb::Phase::Cancelled) => Phase::Cancelled,
+            Ok(pb::Phase::Unspecified) | Err(_) => {
+                return Err(Error::Protocol(format!(
+                    "phase of run {run} is {phase}, expected 1 to 8"
+                )));
+            }
+        })
+    }
+
     /// The phase in lower case.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -91,6 +112,8 @@ pub struct RunInfo {
     pub train_samples: u64,
     /// Validation samples.
     pub validation_samples: u64,
+    /// The group that it was submitted with; empty if it was submitted alone.
+    pub group: String,
     /// Digest of the dataset that its name meant when the run was accepted.
     pub dataset_digest: String,
     /// Milliseconds since the Unix epoch.
@@ -167,25 +190,11 @@ impl TryFrom<pb::Run> for RunInfo {
             began_at_ms,
             ended_at_ms,
             most_workers,
+            group_id,
         } = wire;
-        let phase = match pb::Phase::try_from(phase) {
-            Ok(pb::Phase::Queued) => Phase::Queued,
-            Ok(pb::Phase::Forming) => Phase::Forming,
-            Ok(pb::Phase::Running) => Phase::Running,
-            Ok(pb::Phase::Finishing) => Phase::Finishing,
-            Ok(pb::Phase::Paused) => Phase::Paused,
-            Ok(pb::Phase::Completed) => Phase::Completed,
-            Ok(pb::Phase::Failed) => Phase::Failed,
-            Ok(pb::Phase::Cancelled) => Phase::Cancelled,
-            Ok(pb::Phase::Unspecified) | Err(_) => {
-                return Err(Error::Protocol(format!(
-                    "phase of run {id} is {phase}, expected 1 to 8"
-                )));
-            }
-        };
         Ok(Self {
+            phase: Phase::from_wire(&id, phase)?,
             id,
-            phase,
             reason,
             generation,
             workers,
@@ -199,6 +208,7 @@ impl TryFrom<pb::Run> for RunInfo {
             began_at_ms,
             ended_at_ms,
             most_workers,
+            group: group_id,
             progress: progress.map(Into::into),
             left_out: left_out.into_iter().map(Into::into).collect(),
             evaluations: evaluations

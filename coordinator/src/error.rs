@@ -1,5 +1,6 @@
 //! Why a request is not met, and the one place that maps it to a gRPC status.
 
+use fovea_core::fold::FoldError;
 use fovea_core::plan::PlanError;
 use fovea_core::run::RunError;
 use fovea_core::spec::SpecError;
@@ -21,6 +22,9 @@ pub enum ApiError {
     /// The dataset is too small for the spec.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// It is too small for the folds.
+    #[error(transparent)]
+    Fold(#[from] FoldError),
     /// Whoever asks may not do it.
     #[error("{0}")]
     Denied(String),
@@ -85,6 +89,12 @@ impl ApiError {
 
     pub(crate) fn no_run(id: impl std::fmt::Display) -> Self {
         Self::NotFound(format!("there is no run {id}; `fovea runs` lists them"))
+    }
+
+    pub(crate) fn no_group(id: impl std::fmt::Display) -> Self {
+        Self::NotFound(format!(
+            "there is no group {id}; `fovea group list` lists them"
+        ))
     }
 
     pub(crate) fn no_dataset(name: impl std::fmt::Display) -> Self {
@@ -160,9 +170,10 @@ impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
         let message = error.to_string();
         match error {
-            ApiError::Invalid { .. } | ApiError::Spec(_) | ApiError::Plan(_) => {
-                Self::invalid_argument(message)
-            }
+            ApiError::Invalid { .. }
+            | ApiError::Spec(_)
+            | ApiError::Plan(_)
+            | ApiError::Fold(_) => Self::invalid_argument(message),
             ApiError::Precondition(_) => Self::failed_precondition(message),
             ApiError::Denied(_) => Self::permission_denied(message),
             ApiError::NotFound(_) => Self::not_found(message),

@@ -7,6 +7,7 @@ use fovea_proto::pb::admin_server::AdminServer;
 use fovea_proto::pb::checkpoints_server::CheckpointsServer;
 use fovea_proto::pb::cluster_server::ClusterServer;
 use fovea_proto::pb::datasets_server::DatasetsServer;
+use fovea_proto::pb::groups_server::GroupsServer;
 use fovea_proto::pb::identity_server::IdentityServer;
 use fovea_proto::pb::runs_server::RunsServer;
 use fovea_proto::pb::tokens_server::TokensServer;
@@ -32,8 +33,8 @@ use crate::journal::{Journal, Stats};
 use crate::net::{Budget, GateLayer, Incoming, Limits, Listeners};
 use crate::serve_error::ServeError;
 use crate::services::{
-    AdminService, CheckpointsService, ClusterService, Context, DatasetsService, IdentityService,
-    RunsService, TokensService, WeightsService, WorkersService,
+    AdminService, CheckpointsService, ClusterService, Context, DatasetsService, GroupsService,
+    IdentityService, RunsService, TokensService, WeightsService, WorkersService,
 };
 use crate::startup::{self, Certified, Opened, Running};
 use crate::stop::OnStop;
@@ -296,6 +297,7 @@ async fn router(
 ) -> Result<(Gated, HealthReporter), ServeError> {
     let broken = |e: tonic_reflection::server::Error| ServeError::Server(e.to_string());
     let runs = RunsServer::new(RunsService(context.clone()));
+    let groups = GroupsServer::new(GroupsService(context.clone()));
     let workers = WorkersServer::new(WorkersService(context.clone()));
     let checkpoints = CheckpointsServer::new(CheckpointsService(context.clone()));
     let admin = AdminServer::new(AdminService(context.clone()));
@@ -316,6 +318,7 @@ async fn router(
     health
         .set_serving::<CheckpointsServer<CheckpointsService>>()
         .await;
+    health.set_serving::<GroupsServer<GroupsService>>().await;
     health.set_serving::<AdminServer<AdminService>>().await;
     health.set_serving::<WeightsServer<WeightsService>>().await;
     health.set_serving::<ClusterServer<ClusterService>>().await;
@@ -345,6 +348,7 @@ async fn router(
         .add_service(reflection().build_v1().map_err(broken)?)
         .add_service(reflection().build_v1alpha().map_err(broken)?)
         .add_service(runs)
+        .add_service(groups)
         .add_service(datasets)
         .add_service(weights)
         .add_service(workers)
@@ -362,6 +366,9 @@ async fn set_not_serving(health: &HealthReporter) {
         .set_service_status("", ServingStatus::NotServing)
         .await;
     health.set_not_serving::<RunsServer<RunsService>>().await;
+    health
+        .set_not_serving::<GroupsServer<GroupsService>>()
+        .await;
     health
         .set_not_serving::<WorkersServer<WorkersService>>()
         .await;

@@ -86,6 +86,11 @@ name_id!(
     "run id"
 );
 name_id!(
+    /// Id of a group of runs, given by the coordinator when it accepts the group: `<name>-g<number>`.
+    GroupId,
+    "group id"
+);
+name_id!(
     /// Id of a worker process. A restarted worker has a new one.
     WorkerId,
     "worker id"

@@ -7,7 +7,9 @@
 pub mod adoption;
 pub mod checkpoint;
 pub mod count;
+pub mod fold;
 pub mod googlenet;
+pub mod group;
 pub mod ids;
 pub mod ledger;
 pub mod memory;

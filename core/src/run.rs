@@ -49,7 +49,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{CheckpointInfo, Fingerprint};
-use crate::ids::{RunId, WorkerId};
+use crate::ids::{GroupId, RunId, WorkerId};
 use crate::metrics::Score;
 use crate::roster::Roster;
 use crate::spec::RunSpec;
@@ -84,6 +84,9 @@ pub struct Run {
     /// Name of the person who submitted it; None without TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submitted_by: Option<String>,
+    /// The group that it was submitted with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupId>,
     /// When it ran, and on how many workers.
     #[serde(default)]
     pub times: Times,
@@ -161,6 +164,7 @@ impl Run {
             extent,
             submitted_at_ms: now_ms,
             submitted_by: None,
+            group: None,
             times: Times::default(),
             evaluations: Vec::new(),
             phase: Phase::Queued { reason: None },
@@ -205,12 +209,18 @@ impl Run {
         self
     }
 
-    /// Training loss of committed steps that the ledger holds, for the result of the epoch under way.
+    /// Training loss of committed steps that the ledger holds, for the result of the epoch under way. The newest is
+    /// where the run is, which is written with the run now and then only.
     pub fn restore_losses(&mut self, losses: impl IntoIterator<Item = (u64, f64, u32)>) {
         self.losses = losses
             .into_iter()
             .map(|(step, loss, n)| (step, (loss, n)))
             .collect();
+        if let Some((&step, &(loss, images))) = self.losses.last_key_value()
+            && self.progress.is_none_or(|written| written.step < step)
+        {
+            self.progress = Some(self.replayed(step, loss, images));
+        }
     }
 
     /// The phase as one word.

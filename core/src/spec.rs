@@ -1,6 +1,7 @@
 //! The spec of a run: the validated form of `run.toml`.
 
 mod evaluate;
+mod fold;
 mod labels;
 
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,7 @@ use crate::schedule::{Policy, Schedule};
 use crate::weights::{WeightsRef, is_sha256};
 
 pub use evaluate::{EvaluateSpec, Part};
+pub use fold::{FoldSpec, MAX_FOLDS};
 pub(crate) use labels::p_at_least;
 pub use labels::{Head, Labels, Scheme};
 
@@ -39,6 +41,9 @@ pub struct RunSpec {
     /// What is evaluated; None for a run that trains. The coordinator fills it in, nobody writes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evaluate: Option<EvaluateSpec>,
+    /// The fold of a cross-validation that is held out instead of the validation split; None: the splits as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fold: Option<FoldSpec>,
 }
 
 /// The network and its initial weights.
@@ -342,6 +347,9 @@ impl RunSpec {
         p.check("workers.max", w.max == 0 || w.max >= w.min, || {
             format!("{} is less than workers.min = {}", w.max, w.min)
         });
+        if let Some((key, problem)) = self.fold.and_then(FoldSpec::problem) {
+            p.add(key, problem);
+        }
         problems.into_result()
     }
 
@@ -435,6 +443,8 @@ mod tests {
         assert_eq!(spec.class_of(1), 0);
         assert_eq!(spec.class_of(2), 1);
         assert_eq!(spec.max_workers(), 2);
+        // A run without a fold is written as it was before there were folds.
+        assert!(!serde_json::to_string(&spec).unwrap().contains("fold"));
     }
 
     #[test]
@@ -443,7 +453,7 @@ mod tests {
             .unwrap_err();
         assert!(error.to_string().contains("lerning_rate"), "{error}");
         type Spoil = fn(&mut RunSpec);
-        let cases: [(&str, Spoil); 7] = [
+        let cases: [(&str, Spoil); 10] = [
             ("name", |s| s.name = "a b".into()),
             ("model.frozen", |s| s.model.frozen = vec!["conv9".into()]),
             ("train.learning_rate", |s| s.train.learning_rate = f64::NAN),
@@ -451,6 +461,13 @@ mod tests {
             ("train.batch", |s| s.train.batch = 0),
             ("workers.min", |s| s.workers.min = 3),
             ("workers.max", |s| (s.workers.min, s.workers.max) = (2, 1)),
+            ("fold.of", |s| s.fold = Some(FoldSpec { index: 1, of: 1 })),
+            ("fold.index", |s| {
+                s.fold = Some(FoldSpec { index: 0, of: 2 })
+            }),
+            ("fold.index", |s| {
+                s.fold = Some(FoldSpec { index: 3, of: 2 })
+            }),
         ];
         for (key, spoil) in cases {
             let mut spec = minimal();

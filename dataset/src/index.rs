@@ -1,5 +1,7 @@
 //! `index.csv`: every sample with its side of the split, grade and position in the packs.
 
+mod fold;
+
 use std::collections::{HashMap, HashSet};
 
 use fovea_core::spec::Part;

@@ -9,9 +9,9 @@ use std::error::Error;
 
 use fovea_security::Refusal;
 
-/// hyper's text for a connection that ended before the request was sent. The GOAWAY of a coordinator at its limit may
+/// hyper's texts for a connection that ended before the request was sent. The GOAWAY of a coordinator at its limit may
 /// have come in between and is lost then.
-const CLOSED: &str = "connection closed";
+const CLOSED: [&str; 2] = ["connection closed", "connection was not ready"];
 
 /// Begins the coordinator's reason in a GOAWAY.
 const REFUSED: &str = "connection refused: ";
@@ -68,15 +68,10 @@ pub fn tls_refusal(status: &tonic::Status) -> Option<String> {
 
 /// The cause that the text of an innermost error names.
 fn cause_in(text: &str) -> Cause {
-    if let Some(data) = goaway(text) {
-        if let Some(reason) = limit(&data) {
-            return Cause::Limit(reason);
-        }
-        if let Some(reason) = data.strip_prefix(TLS_ONLY) {
-            return Cause::Tls(sentence(reason));
-        }
+    if let Some(cause) = goaway(text).and_then(|data| goodbye(&data)) {
+        return cause;
     }
-    if text == CLOSED {
+    if CLOSED.contains(&text) {
         return Cause::Broken(
             "it was closed before the request was sent; the coordinator may be at its limit of connections \
              (max_connections), or speak TLS only"
@@ -84,6 +79,12 @@ fn cause_in(text: &str) -> Cause {
         );
     }
     Cause::Broken(status(text).unwrap_or_else(|| text.to_owned()))
+}
+
+/// What the data of a coordinator's GOAWAY say, if it refuses the connection.
+pub(crate) fn goodbye(data: &str) -> Option<Cause> {
+    let tls_only = || Some(Cause::Tls(sentence(data.strip_prefix(TLS_ONLY)?)));
+    limit(data).map(Cause::Limit).or_else(tls_only)
 }
 
 /// The reason of a coordinator that refuses a connection because a limit is reached.

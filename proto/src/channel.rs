@@ -8,8 +8,8 @@ use fovea_security::{Pin, Refusal, Tls};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::PROTOCOL;
-use crate::cause::{Cause, cause, limit};
-use crate::tls::{Connector, Trust};
+use crate::cause::{Cause, cause, goodbye, limit};
+use crate::tls::{Connector, PlainConnector, Trust};
 
 /// Begins an address that is in a file.
 const FILE: &str = "file:";
@@ -186,14 +186,34 @@ async fn open(
         .http2_keep_alive_interval(Duration::from_secs(5))
         .keep_alive_timeout(Duration::from_secs(10))
         .keep_alive_while_idle(true);
-    let connected = match trust {
-        Some(trust) => {
-            let connector = Connector::new(trust, timeout);
-            endpoint.connect_with_connector(connector).await
-        }
-        None => endpoint.connect().await,
+    let failed = |error| failure(own(), &error);
+    let Some(trust) = trust else {
+        let connector = PlainConnector::new(timeout);
+        let connected = endpoint.connect_with_connector(connector.clone());
+        let channel = connected.await.map_err(failed)?;
+        return match refusal(&connector, timeout).await {
+            Some(Cause::Limit(reason)) => Err(ChannelError::Limit {
+                address: own(),
+                reason,
+            }),
+            Some(Cause::Tls(reason)) => Err(ChannelError::Refused {
+                address: own(),
+                reason,
+            }),
+            Some(Cause::Broken(_)) | None => Ok(channel),
+        };
     };
-    connected.map_err(|error| failure(own(), &error))
+    let connector = Connector::new(trust, timeout);
+    let connected = endpoint.connect_with_connector(connector);
+    connected.await.map_err(failed)
+}
+
+/// Why a coordinator in plain text refuses the connection, in the first bytes that it sends. hyper loses the reason if the
+/// connection ends before the first request. None also for one that says nothing within `patience`.
+async fn refusal(connector: &PlainConnector, patience: Duration) -> Option<Cause> {
+    let greeting = connector.greeting()?;
+    let refusal = tokio::time::timeout(patience, greeting.refusal()).await;
+    goodbye(&refusal.ok()??)
 }
 
 /// Why there is no connection.

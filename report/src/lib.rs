@@ -1,19 +1,22 @@
 //! The report of a run: one HTML file that holds all that it shows. It loads nothing and runs no script, so it can be mailed,
 //! archived and printed.
 //!
-//! [`Report`] is what is reported; whoever fetches it fills it in. [`html`] writes the page. [`charts`] draws each chart by
+//! [`Report`] is what is reported; whoever fetches it fills it in. [`html`] writes the page. [`GroupReport`] and [`group_html`] do
+//! the same for a group of runs. [`charts`] draws each chart by
 //! itself, for other pages.
 
 mod by_grade;
 pub mod charts;
+mod group;
 mod model;
 mod number;
 mod page;
 
 pub use by_grade::{GradeCalls, by_grade};
+pub use group::{GroupReport, GroupRun, SpreadRow};
 pub use maud::Markup;
 pub use model::{
     Cost, Dataset, Duplicates, Judged, JudgedPart, Labels, LeakCheck, LearningRate, Patients,
     PointsFrom, Report, RunFacts, Split, TestUse, WorstError, WorstErrors,
 };
-pub use page::html;
+pub use page::{group_html, html};

@@ -179,6 +179,8 @@ pub enum PointsFrom {
     Other(String),
     /// On the part itself: what they give is better than it would be elsewhere.
     Same,
+    /// Nowhere: there is only the threshold 0.5.
+    Fixed,
 }
 
 /// Somebody looked at how a checkpoint does on the test part.

@@ -13,6 +13,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
@@ -24,6 +25,9 @@ use crate::tls::peer_identity;
 const HANDSHAKE: u8 = 0x16;
 /// The first byte of a server's refusal of a TLS connection.
 const ALERT: u8 = 0x15;
+
+/// The type of HTTP/2's GOAWAY frame.
+const GOAWAY: u8 = 7;
 
 /// How many of the first bytes are kept for a look at them.
 const KEPT: usize = 1024;
@@ -156,35 +160,69 @@ impl TryFrom<Begun> for Parts {
 #[derive(Debug)]
 pub struct FirstBytes {
     stream: TcpStream,
-    first: Vec<u8>,
+    first: watch::Sender<Vec<u8>>,
 }
 
 impl FirstBytes {
-    fn new(stream: TcpStream) -> Self {
+    /// A socket from which nothing has been read.
+    pub fn new(stream: TcpStream) -> Self {
         Self {
             stream,
-            first: Vec::new(),
+            first: watch::Sender::default(),
         }
+    }
+
+    /// How the server begins, for who does not read the socket itself.
+    pub fn greeting(&self) -> Greeting {
+        Greeting(self.first.subscribe())
     }
 
     /// The refusal, if the server speaks plain text.
     async fn plain_text(mut self) -> Option<Refusal> {
-        if matches!(self.first.first(), None | Some(&HANDSHAKE | &ALERT)) {
+        let mut first = self.first.borrow().clone();
+        if matches!(first.first(), None | Some(&HANDSHAKE | &ALERT)) {
             return None;
         }
         let mut more = [0; KEPT];
         if let Ok(Ok(n)) = timeout(MORE, self.stream.read(&mut more)).await {
-            self.first.extend(&more[..n]);
+            first.extend(&more[..n]);
         }
         Some(Refusal::PlainText {
-            reason: goodbye(&self.first),
+            reason: goodbye(&first),
         })
+    }
+}
+
+/// The first bytes of a server that speaks HTTP/2 in plain text, while another task reads them.
+#[derive(Debug)]
+pub struct Greeting(watch::Receiver<Vec<u8>>);
+
+impl Greeting {
+    /// Waits until the server has taken the client in, or has refused it: then the reason in its GOAWAY. None also if the
+    /// connection ends without a reason.
+    pub async fn refusal(mut self) -> Option<String> {
+        let begun = self
+            .0
+            .wait_for(|first| goodbye(first).is_some() || is_welcome(first));
+        goodbye(&begun.await.ok()?)
+    }
+}
+
+/// Whether a server that begins like this has not refused: its SETTINGS set something, something else than a GOAWAY
+/// follows them, or it does not begin with SETTINGS at all and speaks another protocol.
+fn is_welcome(first: &[u8]) -> bool {
+    const SETTINGS: u8 = 4;
+    match first.split_at_checked(9) {
+        Some(([0, 0, 0, SETTINGS, ..], rest)) => {
+            rest.get(3).is_some_and(|kind| *kind != GOAWAY) || first.len() >= KEPT
+        }
+        Some(_) => true,
+        None => false,
     }
 }
 
 /// The reason in an HTTP/2 GOAWAY at the end of `bytes`, behind the server's SETTINGS.
 fn goodbye(mut bytes: &[u8]) -> Option<String> {
-    const GOAWAY: u8 = 7;
     loop {
         let (header, rest) = bytes.split_at_checked(9)?;
         let length = u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize;
@@ -205,10 +243,11 @@ impl AsyncRead for FirstBytes {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(context, buffer))?;
-        if self.first.len() < KEPT {
-            let room = KEPT - self.first.len();
-            let new = &buffer.filled()[before..];
-            self.first.extend(&new[..new.len().min(room)]);
+        let room = KEPT - self.first.borrow().len();
+        let new = &buffer.filled()[before..];
+        if room > 0 && !new.is_empty() {
+            let new = &new[..new.len().min(room)];
+            self.first.send_modify(|first| first.extend(new));
         }
         Poll::Ready(Ok(()))
     }
@@ -241,5 +280,32 @@ impl AsyncWrite for FirstBytes {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_has_refused_or_welcomed_as_soon_as_its_bytes_show_it() {
+        const EMPTY: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+        let mut refused = EMPTY.to_vec();
+        refused.extend([0, 0, 8 + 4, GOAWAY, 0, 0, 0, 0, 0]);
+        refused.extend([0, 0, 0, 0, 0, 0, 0, 0xb]);
+        refused.extend(b"full");
+        for n in 0..refused.len() {
+            let first = &refused[..n];
+            assert_eq!((goodbye(first), is_welcome(first)), (None, false), "{n}");
+        }
+        assert_eq!(goodbye(&refused).as_deref(), Some("full"));
+
+        let mut acknowledged = EMPTY.to_vec();
+        acknowledged.extend([0, 0, 0, 4, 1, 0, 0, 0, 0]);
+        let setting = [0, 0, 6, 4, 0, 0, 0, 0, 0];
+        for welcome in [&acknowledged[..], &setting, b"HTTP/1.1 400 Bad Request"] {
+            assert!(is_welcome(welcome), "{welcome:?}");
+            assert_eq!(goodbye(welcome), None);
+        }
     }
 }

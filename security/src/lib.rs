@@ -27,7 +27,7 @@ mod token;
 mod verify;
 
 pub use certificate::{CertificateError, CertificateInfo};
-pub use connect::{Accepted, Begun, FirstBytes, Parts, accept, begin, say_goodbye};
+pub use connect::{Accepted, Begun, FirstBytes, Greeting, Parts, accept, begin, say_goodbye};
 pub use files::{FileError, TlsFiles, read_certificates, read_secret, write_private, write_public};
 pub use identity::{Identity, IdentityError, Role};
 pub use pinned::Pin;

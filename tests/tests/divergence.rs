@@ -31,7 +31,7 @@ fn spec(name: &str, workers: u32) -> pb::RunSpec {
             keep_last: Some(0),
             ..Default::default()
         }),
-        evaluate: None,
+        ..Default::default()
     }
 }
 

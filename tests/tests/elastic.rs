@@ -30,7 +30,7 @@ fn spec(name: &str) -> pb::RunSpec {
             every_steps: Some(2),
             ..Default::default()
         }),
-        evaluate: None,
+        ..Default::default()
     }
 }
 

@@ -58,7 +58,7 @@ fn spec(
             every_steps: Some(5),
             ..Default::default()
         }),
-        evaluate: None,
+        ..Default::default()
     }
 }
 

@@ -33,7 +33,7 @@ fn spec(name: &str, virtual_ranks: u32, epochs: u32) -> pb::RunSpec {
             every_epochs: Some(0),
             ..Default::default()
         }),
-        evaluate: None,
+        ..Default::default()
     }
 }
 

@@ -14,6 +14,7 @@ mod caffe;
 mod check;
 mod error;
 mod foreign;
+mod header;
 mod load;
 mod recognise;
 mod source;
@@ -21,6 +22,7 @@ mod tensors;
 
 pub use check::{Checked, Ignored, Layer, Why, check};
 pub use error::{LayerProblem, WeightsError};
+pub use header::header;
 pub use load::{Loaded, load};
 pub use source::{Blob, Format, Head, MOST_BYTES, Source, Visit};
 

@@ -14,6 +14,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use crate::progress::Progress;
 use crate::training::Snapshot;
+use crate::uploads::NotTaken;
 
 /// A checkpoint file that does not fit the run.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +67,7 @@ pub fn read_state(layout: &FlatLayout, bytes: &[u8]) -> Result<Vec<f32>, Checkpo
 const STALLED: Duration = Duration::from_secs(60);
 
 /// Streams one slice of a checkpoint to the coordinator. The state is not copied again on the way. An upload that
-/// stalls for a minute ends with DEADLINE_EXCEEDED.
+/// stalls for a minute ends with an error.
 pub async fn upload(
     channel: Channel,
     run_id: String,
@@ -74,7 +75,7 @@ pub async fn upload(
     generation: u64,
     snapshot: Snapshot,
     progress: Progress,
-) -> Result<(), tonic::Status> {
+) -> Result<(), NotTaken> {
     let Snapshot {
         step,
         offset,
@@ -105,12 +106,13 @@ pub async fn upload(
         .map(move |piece| part(pb::slice_upload::Part::Data(piece)));
     let mut client = pb::workers_client::WorkersClient::new(channel);
     let upload = client.upload_slice(iter(std::iter::once(header).chain(pieces)));
-    tokio::select! {
+    let uploaded = tokio::select! {
         uploaded = upload => uploaded.map(|_| ()),
         () = stalled(&taken, STALLED) => Err(tonic::Status::deadline_exceeded(format!(
             "the coordinator has taken nothing of the slice for {} s", STALLED.as_secs()
         ))),
-    }
+    };
+    Ok(uploaded?)
 }
 
 /// Ends when `count` has not changed for `limit`.

@@ -125,6 +125,7 @@ impl Fetched {
                 |cache| async move { cache.dataset(digest).await },
             )
             .await?;
+        let index = index.folded(spec.fold).map_err(Refusal::fatal)?;
         let samples = index.train().len() as u64;
         if samples > MOST_SAMPLES {
             return Err(Refusal::fatal(format!(

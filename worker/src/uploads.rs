@@ -34,9 +34,14 @@ pub trait UploadFailure: Display {
     fn retry(&self) -> Retry;
 }
 
-impl UploadFailure for tonic::Status {
+/// The coordinator did not take a slice.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", fovea_proto::describe(.0))]
+pub struct NotTaken(#[from] tonic::Status);
+
+impl UploadFailure for NotTaken {
     fn retry(&self) -> Retry {
-        match refusal(self) {
+        match refusal(&self.0) {
             Refused::Away => Retry::Soon,
             Refused::Exhausted | Refused::Unreadable => Retry::Later,
             Refused::Corrupt | Refused::Precondition | Refused::Other => Retry::Never,
@@ -409,7 +414,11 @@ mod tests {
                 Retry::Never,
             ),
         ] {
-            assert_eq!(status.retry(), retry, "{status}");
+            let text = status.message().to_owned();
+            let failure = NotTaken::from(status);
+            assert_eq!(failure.retry(), retry, "{failure}");
+            // In the coordinator's own words.
+            assert_eq!(failure.to_string(), text);
         }
     }
 

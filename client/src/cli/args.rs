@@ -8,6 +8,8 @@ use clap::{Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subco
 use super::access_args::{Login, TokenCommand, WorkerCommand};
 use super::certs_args::CertsCommand;
 use super::evaluate_args::{Evaluate, Report};
+use super::export_args::Export;
+use super::group_args::{GroupArgs, GroupCommand};
 use super::help::{EXAMPLES, JSON_HELP};
 use crate::VERSION;
 use crate::error::{EXIT_CODES, Error};
@@ -152,7 +154,7 @@ pub enum Command {
     /// Add, repair, list and remove the weights that runs start from
     #[command(subcommand)]
     Weights(WeightsCommand),
-    /// Submit a run
+    /// Submit a run, or a group of runs
     Submit(Submit),
     /// List all runs, newest first; show, audit or remove some
     Runs {
@@ -172,10 +174,15 @@ pub enum Command {
         #[arg(long, value_name = "SECONDS", default_value_t = 300)]
         patience: u64,
     },
+    /// List, show, follow, evaluate and cancel groups: runs that were submitted together
+    #[command(subcommand)]
+    Group(GroupCommand),
     /// Evaluate a run's model, with intervals over patients
     Evaluate(Evaluate),
     /// Write a run's report, one HTML file
     Report(Report),
+    /// Write a run's model as ONNX or safetensors, for other programs
+    Export(Export),
     /// List the connected workers: what each does, and why not
     #[command(after_help = "\
 The states are idle, preparing (for a run), training, waiting (a run wants workers and cannot have this
@@ -333,6 +340,13 @@ pub struct Synthetic {
 Examples:
   fovea submit run.toml --watch
   fovea submit run.toml --set train.epochs=20 --set name=long
+  fovea submit run.toml --folds 5               5-fold cross-validation, as a group of 5 runs
+  fovea submit run.toml --seeds 0,1,2           the same run with three seeds
+  fovea submit run.toml --folds 5 --seeds 0-2   each fold with each seed: 15 runs
+
+With --folds the training and validation split together are dealt to K folds, patient by patient and
+evenly by grade; each run validates on one fold and trains on the others. The test part is in no fold.
+Either all runs of a group are accepted or none; they queue like others. `fovea group` shows them.
 
 model.weights is the name of weights that the coordinator has, sha256:DIGEST, or a file here, which
 is sent unless the coordinator has it. A relative path starts from the folder of run.toml, or from
@@ -344,7 +358,9 @@ pub struct Submit {
     /// Override a key of the run file
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
-    /// Follow the run until it ends
+    #[command(flatten)]
+    pub group: GroupArgs,
+    /// Follow the run until it ends, or all runs of the group
     #[arg(long)]
     pub watch: bool,
 }

@@ -25,17 +25,7 @@ pub async fn run(client: &Client, command: &Evaluate, output: &Output) -> Result
         check_target(file, command.overwrite)?;
     }
     let judged = judged(client, command, output).await?;
-    output.record(&Record::Evaluation {
-        run: &judged.run.id,
-        step: judged.chosen.step,
-        dataset: judged.dataset.manifest.name.as_str(),
-        dataset_digest: &judged.dataset.manifest.digest,
-        part: judged.part,
-        chosen_here: judged.chosen_here(),
-        uses: judged.uses().count(),
-        evaluated: &judged.evaluated,
-        fellow_eye: judged.fellow_eye.as_ref(),
-    });
+    output.record(&Record::evaluation(&judged));
     output.lines(figures::lines(
         &Heading::of(&judged),
         &judged.evaluated,
@@ -129,6 +119,7 @@ pub async fn scored(
 /// Scores with the dataset that they are of.
 pub async fn with_dataset(client: &Client, scores: Scores) -> Result<Scored, Error> {
     let dataset = client.describe_dataset(&scores.dataset_digest).await?;
+    let dataset = dataset.folded(scores.fold)?;
     Ok((scores, dataset))
 }
 

@@ -62,10 +62,14 @@ impl Heading {
                 uses.join(", ")
             ));
         }
+        let fold = judged.fold().map(|fold| format!("fold {fold}, held out"));
         Self {
             title: format!(
                 "{} step {} ({}) on {dataset} ({})",
-                run.id, chosen.step, chosen.why, judged.part
+                run.id,
+                chosen.step,
+                chosen.why,
+                fold.unwrap_or_else(|| judged.part.to_string())
             ),
             positive: format!(
                 "{}, grade {} and above",
@@ -73,7 +77,10 @@ impl Heading {
             ),
             classes: labels.classes,
             head: labels.head,
-            points: format!("chosen on the validation split of {}", run.id),
+            points: match run.spec.fold {
+                None => format!("chosen on the validation split of {}", run.id),
+                Some(fold) => format!("chosen on fold {fold}, which {} held out", run.id),
+            },
             notes,
         }
     }

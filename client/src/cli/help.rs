@@ -7,8 +7,11 @@ Examples:
   fovea dataset add eyepacs-224                send it to the coordinator, or repair it there
   fovea weights add bvlc_googlenet.caffemodel  the weights that runs start from
   fovea submit run.toml --watch                train
+  fovea submit run.toml --folds 5              cross-validate: a group of runs
+  fovea group evaluate dr-g7                   mean and spread over a group's runs
   fovea evaluate dr-1                          how good is the model, and how sure is that?
   fovea report dr-1                            curves, ROC and all figures as one HTML file
+  fovea export dr-1                            the model as ONNX, for other programs
   fovea pause dr-1                             stop for now, with a checkpoint
   fovea resume dr-1 --watch                    continue where a run stopped
   fovea workers                                which workers are there, and what do they do?
@@ -28,8 +31,8 @@ pub const JSON_HELP: &str = "\
 With --json, each line of standard output is one JSON object; \"type\" is its kind:
   run          a run: id, phase (queued, forming, running, finishing, paused, completed, failed,
                cancelled), reason, generation, workers, steps_per_epoch, total_steps,
-               train_samples, validation_samples, dataset_digest, submitted_at_ms, submitted_by
-               (empty without TLS), began_at_ms, ended_at_ms (0: not yet), most_workers, progress,
+               train_samples, validation_samples, group (empty: submitted alone), dataset_digest,
+               submitted_at_ms, submitted_by (empty without TLS), began_at_ms, ended_at_ms (0: not yet), most_workers, progress,
                epochs, checkpoints, evaluations, left_out [{worker, run, trouble (memory, disk, data, content,
                device, system), reason, for_ms, again_in_ms}], spec
   worker       a worker: id, state (idle, preparing, training, waiting, barred, left_out, leaving),
@@ -61,7 +64,17 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
                photographs), uses (of this part by the run), samples, patients, positives, draws,
                auc, kappa, accuracy, brier, calibration_error, recall (by class), each {value, low,
                high, method, undefined} or null; points, confusion, roc, reliability, fellow_eye
+  group        id, name, submitted_at_ms, submitted_by, runs [{run, fold {index, of} or null, seed, phase
+               (null: removed)}]
+  group_figures     group, runs (completed), of, spread {auc, kappa, accuracy, brier, calibration_error,
+               sensitivity, specificity (at 0.5), each {runs, mean, sd, min, max} or null}, after the
+               last epoch
+  group_evaluation  group, dataset, dataset_digest, part, runs, left_out (runs), spread (as above), pooled
+               [{seed, and the fields of an evaluation from samples on}]; an evaluation of each run
+               comes before it
+  group_report      group, path, bytes
   report       run, path, bytes
+  export       model, path, bytes, classes
   dataset      name, digest, image_size, train_samples, validation_samples, test_samples,
                train_grades, validation_grades, test_grades, packs, size_bytes, problem (empty when
                none is known), and after add outcome (added, unchanged, repaired), repaired_packs,

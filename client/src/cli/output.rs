@@ -13,8 +13,10 @@ use serde::Serialize;
 
 use crate::backup::BackupFile;
 use crate::error::Error;
+use crate::judge::Judged;
+use crate::spread::Spreads;
 use crate::view::{
-    AuditInfo, DatasetInfo, DeniedInfo, FileState, IdentityInfo, Phase, Place, RunInfo,
+    AuditInfo, DatasetInfo, DeniedInfo, FileState, GroupInfo, IdentityInfo, Phase, Place, RunInfo,
     StoreProblem, StoreProgress, StoreSummary, TokenInfo, WeightsInfo, WorkerInfo,
 };
 
@@ -105,10 +107,38 @@ pub enum Record<'a> {
         evaluated: &'a Evaluated,
         fellow_eye: Option<&'a FellowEye>,
     },
+    Group(&'a GroupInfo),
+    GroupFigures {
+        group: &'a str,
+        runs: usize,
+        of: usize,
+        spread: &'a Spreads,
+    },
+    GroupEvaluation {
+        group: &'a str,
+        dataset: &'a str,
+        dataset_digest: &'a str,
+        part: Part,
+        runs: usize,
+        left_out: &'a [String],
+        spread: &'a Spreads,
+        pooled: Vec<PooledFigures<'a>>,
+    },
+    GroupReport {
+        group: &'a str,
+        path: &'a Path,
+        bytes: u64,
+    },
     Report {
         run: &'a str,
         path: &'a Path,
         bytes: u64,
+    },
+    Export {
+        model: &'a str,
+        path: &'a Path,
+        bytes: u64,
+        classes: &'a [String],
     },
     Dataset {
         #[serde(flatten)]
@@ -190,6 +220,20 @@ pub enum Record<'a> {
     },
 }
 
+/// Figures of all held-out photographs of the folds of one seed.
+#[derive(Debug, Serialize)]
+pub struct PooledFigures<'a> {
+    seed: u64,
+    #[serde(flatten)]
+    evaluated: &'a Evaluated,
+}
+
+impl<'a> From<(u64, &'a Evaluated)> for PooledFigures<'a> {
+    fn from((seed, evaluated): (u64, &'a Evaluated)) -> Self {
+        Self { seed, evaluated }
+    }
+}
+
 /// A kind of thing that can be removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -201,6 +245,21 @@ pub enum Kind {
 }
 
 impl<'a> Record<'a> {
+    /// A model that was judged.
+    pub fn evaluation(judged: &'a Judged) -> Self {
+        Record::Evaluation {
+            run: &judged.run.id,
+            step: judged.chosen.step,
+            dataset: judged.dataset.manifest.name.as_str(),
+            dataset_digest: &judged.dataset.manifest.digest,
+            part: judged.part,
+            chosen_here: judged.chosen_here(),
+            uses: judged.uses().count(),
+            evaluated: &judged.evaluated,
+            fellow_eye: judged.fellow_eye.as_ref(),
+        }
+    }
+
     /// The end of a run, in short.
     pub fn result(run: &'a RunInfo) -> Self {
         Record::Result {

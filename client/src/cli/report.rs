@@ -69,6 +69,7 @@ pub async fn write(
     let chosen = choose(&run, which)?;
     let validation = scored(client, &run, chosen.step, None, Part::Validation, output).await?;
     let own = client.describe_dataset(&run.dataset_digest).await?;
+    let own = own.folded(run.spec.fold)?;
     let generation = run
         .checkpoints
         .iter()

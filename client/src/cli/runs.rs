@@ -207,6 +207,15 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
         }
         return lines;
     }
+    if !run.group.is_empty() {
+        field("group", run.group.clone());
+    }
+    if let Some(fold) = spec.fold {
+        field(
+            "fold",
+            format!("{fold}, held out instead of the validation split"),
+        );
+    }
     field(
         "dataset",
         format!(

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use fovea_core::ids::DatasetName;
-use fovea_core::spec::{CheckpointSpec, Head, Labels, ModelSpec, RunSpec, TrainSpec, WorkersSpec};
+use fovea_core::spec::{
+    CheckpointSpec, FoldSpec, Head, Labels, ModelSpec, RunSpec, TrainSpec, WorkersSpec,
+};
 use fovea_service::nearest;
 use toml::Value;
 
@@ -42,6 +44,7 @@ impl Schema {
             checkpoint: CheckpointSpec::default(),
             // Nobody writes it.
             evaluate: None,
+            fold: Some(FoldSpec { index: 1, of: 5 }),
         };
         let mut sample = toml::Table::try_from(&sample).expect("a spec is a table");
         // As the default it is left out of a spec.

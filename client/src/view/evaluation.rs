@@ -1,6 +1,6 @@
 //! Evaluations of a run's checkpoints, and the scores that they left.
 
-use fovea_core::spec::Part;
+use fovea_core::spec::{FoldSpec, Part};
 use fovea_proto::{part_from_wire, pb};
 use serde::Serialize;
 
@@ -61,6 +61,8 @@ pub struct Scores {
     pub dataset_digest: String,
     /// The part that was scored.
     pub part: Part,
+    /// The fold that counts as validation split there.
+    pub fold: Option<FoldSpec>,
     /// Number of classes.
     pub classes: usize,
     /// Sample by sample in the order of the dataset's index, class by class.
@@ -76,10 +78,12 @@ impl Scores {
             samples,
             classes,
             epoch: _,
+            fold,
         } = info;
         let scores = Self {
             dataset_digest,
             part: part_of(part)?,
+            fold: fold.map(Into::into),
             classes: classes as usize,
             probabilities: Vec::new(),
         };

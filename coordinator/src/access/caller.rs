@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::ids::WorkerId;
 use fovea_security::{Identity, Role};
 
 use crate::error::ApiError;
@@ -44,7 +44,11 @@ impl Caller {
     ///
     /// # Errors
     /// [`ApiError::Denied`], with whose it is.
-    pub(crate) fn may_change(&self, run: &RunId, owner: Option<&str>) -> Result<(), ApiError> {
+    pub(crate) fn may_change(
+        &self,
+        run: impl fmt::Display,
+        owner: Option<&str>,
+    ) -> Result<(), ApiError> {
         let Some(identity) = &self.identity else {
             return Ok(());
         };
@@ -97,6 +101,8 @@ impl fmt::Display for Caller {
 
 #[cfg(test)]
 mod tests {
+    use fovea_core::ids::RunId;
+
     use super::*;
 
     fn as_(role: Role, name: &str) -> Caller {

@@ -111,7 +111,7 @@ impl Task {
             None => info!(
                 dataset = %name,
                 digest,
-                train = held.patients.len(),
+                train = held.samples(Part::Train),
                 validation = held.samples(Part::Validation),
                 "dataset.added: {name}"
             ),

@@ -23,13 +23,14 @@
 //!   `runs_before`) sees what is written between them.
 //!
 //! Modules: `wal` says whether a write-ahead log is whole, `log` whether it belongs to its database; `thread` owns the
-//! connection, `snapshot` copies the database while it is used, `rows` has the statements, `scores` those of evaluated epochs, `convert` makes rows of runs and steps, `schema` the tables and migrations, `recover` reads what a start needs, `filesystem`
+//! connection, `snapshot` copies the database while it is used, `rows` has the statements, `scores` those of evaluated epochs, `groups` those of groups of runs, `convert` makes rows of runs and steps, `schema` the tables and migrations, `recover` reads what a start needs, `filesystem`
 //! asks about the disk, `error` says what to do.
 
 mod change;
 mod convert;
 mod error;
 mod filesystem;
+mod groups;
 mod log;
 mod recover;
 mod rows;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::JournalError;
+use super::groups::{self, GroupRow};
 use super::scores::{self, ScoresRow};
 
 /// A run as it lies in its table.
@@ -47,6 +48,8 @@ pub(super) enum Change {
     RemoveRun {
         number: u64,
     },
+    /// A new group and its runs.
+    PutGroup(Box<GroupRow>),
     PutDataset {
         name: String,
         digest: String,
@@ -80,6 +83,10 @@ impl Change {
                 let steps = steps.iter().map(|s| s.samples.len() as u64 + 32);
                 let scores = scores.as_ref().map_or(0, |s| s.probabilities.len() as u64);
                 row + steps.sum::<u64>() + scores + 64
+            }
+            Self::PutGroup(row) => {
+                let runs = row.runs.iter().map(|(_, run)| run.json.len() as u64 + 64);
+                row.json.len() as u64 + runs.sum::<u64>() + 64
             }
             Self::RemoveRun { .. } | Self::RemoveDataset { .. } | Self::RemoveAccess { .. } => 64,
             Self::PutAccess { id, entry, .. } => (id.len() + entry.len() + 64) as u64,
@@ -126,7 +133,17 @@ pub(super) fn apply(db: &Connection, change: &Change) -> Result<u64, ApplyError>
             }
             return Ok(put_steps(db, *number, *rewind, steps, *base)?);
         }
-        Change::RemoveRun { number } => remove_run(db, *number)?,
+        Change::RemoveRun { number } => {
+            remove_run(db, *number)?;
+            groups::forget_run(db, *number)?;
+        }
+        Change::PutGroup(row) => {
+            groups::put(db, row)?;
+            for (number, run) in &row.runs {
+                put_run(db, *number, run)?;
+                set_head(db, *number, 0)?;
+            }
+        }
         Change::PutDataset { name, digest } => {
             db.prepare_cached(
                 "INSERT INTO datasets (name, digest) VALUES (?1, ?2)

@@ -23,6 +23,7 @@ use tracing::info;
 
 use super::error::JournalError;
 use super::filesystem::{self, beside, folder_of, log_of};
+use super::groups;
 use super::log;
 use super::rows;
 use super::scores;
@@ -40,7 +41,7 @@ const CACHE_KIB: i64 = 8 * 1024;
 /// - `heads`: the last step of a run's ledger without a gap before it, so that nobody scans the ledger.
 /// - `removed`: runs that were removed; `swept` once their ledger is gone, too.
 /// - `stores`: the identity of each store of files, by kind.
-/// - `scores`: see `scores.rs`.
+/// - `scores`: see `scores.rs`. `run_groups`, `group_runs`: see `groups.rs`.
 /// - `access`: tokens and denied workers, each as JSON, by kind and id.
 const TABLES: &str = "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
@@ -81,7 +82,11 @@ pub(super) fn open(path: &Path) -> Result<(Connection, bool), JournalError> {
     let mut log_begins = log::check(&db, path, alone)?;
     let fail = |e: rusqlite::Error| JournalError::from_sqlite("open", path, 0, &e);
     match version(&db).map_err(fail)? {
-        Some(VERSION) => db.execute_batch(scores::TABLE).map_err(fail)?,
+        Some(VERSION) => {
+            for added in [scores::TABLE, groups::TABLES] {
+                db.execute_batch(added).map_err(fail)?;
+            }
+        }
         None => create(&mut db).map_err(fail)?,
         Some(OLDEST) => {
             // Closed for the copy: to close a second descriptor of the file would free SQLite's lock on it.
@@ -227,6 +232,7 @@ fn create(db: &mut Connection) -> rusqlite::Result<()> {
     transaction.execute_batch(ADDED)?;
     transaction.execute_batch(log::TABLE)?;
     transaction.execute_batch(scores::TABLE)?;
+    transaction.execute_batch(groups::TABLES)?;
     rows::set_meta(&transaction, "schema_version", VERSION)?;
     transaction.commit()
 }
@@ -328,6 +334,7 @@ fn migrate_tables(db: &mut Connection) -> Result<usize, MigrationProblem> {
     transaction.execute_batch(ADDED)?;
     transaction.execute_batch(log::TABLE)?;
     transaction.execute_batch(scores::TABLE)?;
+    transaction.execute_batch(groups::TABLES)?;
     let numbers: Vec<i64> = transaction
         .prepare("SELECT number FROM runs ORDER BY number")?
         .query_map([], |row| row.get(0))?

@@ -1,7 +1,7 @@
 //! Accepting a run: it gets a number, is journalled, and starts.
 
 use fovea_core::ids::RunId;
-use fovea_core::plan::{ShardPlan, TrainingSplit};
+use fovea_core::plan::ShardPlan;
 use fovea_core::roster::beyond_tested;
 use fovea_core::run::{Extent, Run};
 use fovea_core::spec::RunSpec;
@@ -25,11 +25,7 @@ pub(super) async fn accept(
 ) -> Result<Shown, ApiError> {
     context.weights.now().pin(&mut spec.model)?;
     let dataset = context.datasets.now().find(spec.dataset.as_str())?;
-    classes::check(
-        &spec,
-        dataset.manifest.name.as_str(),
-        &dataset.manifest.counts,
-    )?;
+    classes::check_dataset(&spec, &dataset)?;
     let run = new_run(&context, spec, &dataset, submitted_by).await?;
     subject.set(&run.id);
     start(&context, run).await
@@ -42,13 +38,13 @@ pub(super) async fn new_run(
     dataset: &HeldDataset,
     submitted_by: Option<String>,
 ) -> Result<Run, ApiError> {
-    let plan = plan(dataset, &spec)?;
+    let (plan, scored) = plan(dataset, &spec)?;
     let steps_per_epoch = plan.steps_per_epoch();
     let extent = Extent {
         steps_per_epoch,
         total_steps: steps_per_epoch * u64::from(spec.train.epochs),
         train_samples: plan.train_samples(),
-        validation_samples: dataset.samples(spec.scored_part()).into(),
+        validation_samples: scored.into(),
     };
     let number = |reply| ClusterRequest::NextNumber { reply };
     let number = context.runs.cluster.ask(number).await?;
@@ -76,6 +72,11 @@ pub(super) async fn start(context: &Context, run: Run) -> Result<Shown, ApiError
         .put_run(change, Urgency::Now, OnFull::Refuse)
         .await
         .map_err(|e| ApiError::Unavailable(e.to_string()))?;
+    open(context, run).await
+}
+
+/// Gives a journalled run an actor.
+pub(super) async fn open(context: &Context, run: Run) -> Result<Shown, ApiError> {
     let (number, total_steps) = (run.number, run.extent.total_steps);
     match &run.spec.evaluate {
         None => info!(
@@ -107,12 +108,12 @@ pub(super) async fn start(context: &Context, run: Run) -> Result<Shown, ApiError
     Ok(shown)
 }
 
-/// The plan of a run with this spec.
-pub(super) fn plan(dataset: &HeldDataset, spec: &RunSpec) -> Result<ShardPlan, ApiError> {
-    let scored = dataset.samples(spec.scored_part());
-    let split = TrainingSplit {
-        patients: &dataset.patients,
-        grades: &dataset.grades,
-    };
-    Ok(ShardPlan::of_run(spec, split, scored)?)
+/// The plan of a run with this spec, and the number of samples that it scores.
+pub(super) fn plan(dataset: &HeldDataset, spec: &RunSpec) -> Result<(ShardPlan, u32), ApiError> {
+    let view = dataset.pool.view(spec.fold)?;
+    let part = spec.scored_part();
+    let grades = view.grades(part);
+    let scored = grades.map_or_else(|| dataset.samples(part), |grades| grades.len() as u32);
+    let plan = ShardPlan::of_run(spec, view.training(), scored)?;
+    Ok((plan, scored))
 }

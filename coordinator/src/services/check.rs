@@ -1,7 +1,7 @@
 //! Checks of single wire fields. Each error names the field and what would be right.
 
 use fovea_core::checkpoint::Fingerprint;
-use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::ids::{GroupId, RunId, WorkerId};
 use fovea_proto::pb;
 
 use crate::error::ApiError;
@@ -13,6 +13,10 @@ const REASON: usize = 4096;
 
 pub(super) fn run_id(field: &str, text: &str) -> Result<RunId, ApiError> {
     RunId::new(text).map_err(|e| ApiError::invalid(field, e))
+}
+
+pub(super) fn group_id(field: &str, text: &str) -> Result<GroupId, ApiError> {
+    GroupId::new(text).map_err(|e| ApiError::invalid(field, e))
 }
 
 pub(super) fn worker_id(field: &str, text: &str) -> Result<WorkerId, ApiError> {

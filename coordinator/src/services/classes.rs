@@ -1,26 +1,50 @@
 //! Whether a dataset has the classes that a run is to learn.
 
-use fovea_core::spec::RunSpec;
-use fovea_dataset::{Counts, Split};
+use fovea_core::spec::{Part, RunSpec};
+use fovea_dataset::{GRADES, Split};
 
 use crate::error::ApiError;
+use crate::store::HeldDataset;
 
 const SPLITS: [Split; 2] = [Split::Train, Split::Validation];
 
 /// Both splits must have negative and positive samples: a model that says the same of every photograph would be right in all
 /// cases, and there is no AUC. Every class needs samples to train on. One that the validation split lacks is no error: its
 /// recall is not defined there, and all other figures are.
-pub(super) fn check(spec: &RunSpec, dataset: &str, counts: &Counts) -> Result<(), ApiError> {
+pub(super) fn check_dataset(spec: &RunSpec, dataset: &HeldDataset) -> Result<(), ApiError> {
+    let view = dataset.pool.view(spec.fold)?;
+    let counts = [Part::Train, Part::Validation].map(|part| {
+        let mut counts = [0u64; GRADES];
+        for grade in view.grades(part).unwrap_or_default() {
+            counts[usize::from(*grade)] += 1;
+        }
+        counts
+    });
+    check(spec, dataset.manifest.name.as_str(), &counts)
+}
+
+/// `counts`: training and validation samples of each grade.
+fn check(spec: &RunSpec, dataset: &str, counts: &[[u64; GRADES]; 2]) -> Result<(), ApiError> {
     let from = spec.model.positive_from;
     let by_grade = || {
-        let of = |split| {
-            let counts = counts.of(split).map(|n| n.to_string());
+        let of = |(split, counts): (&Split, &[u64; GRADES])| {
+            let counts = counts.map(|n| n.to_string());
             format!("{split} {}", counts.join(", "))
         };
-        SPLITS.map(of).join("; ")
+        let splits: Vec<String> = SPLITS.iter().zip(counts).map(of).collect();
+        splits.join("; ")
     };
-    for split in SPLITS {
-        let grades = counts.of(split);
+    let (of_fold, cure) = match spec.fold {
+        None => (
+            String::new(),
+            "prepare the dataset again with another split or with more photographs",
+        ),
+        Some(fold) => (
+            format!(" of fold {fold}"),
+            "ask for fewer folds, or prepare the dataset again with more photographs",
+        ),
+    };
+    for (split, grades) in SPLITS.into_iter().zip(counts) {
         let (below, above) = grades.split_at(from as usize);
         let [negative, positive] = [below, above].map(|grades| grades.iter().sum::<u64>());
         if negative > 0 && positive > 0 {
@@ -32,20 +56,18 @@ pub(super) fn check(spec: &RunSpec, dataset: &str, counts: &Counts) -> Result<()
             "positive"
         };
         return Err(ApiError::Precondition(format!(
-            "the {split} split of dataset {dataset} has only {kind} samples, with model.positive_from = {from} (samples of \
-             grades 0 to 4: {}): give another model.positive_from, or prepare the dataset again with another split or with \
-             more photographs",
+            "the {split} split{of_fold} of dataset {dataset} has only {kind} samples, with model.positive_from = {from} (samples \
+             of grades 0 to 4: {}): give another model.positive_from, or {cure}",
             by_grade()
         )));
     }
-    let classes = spec.class_counts(counts.of(Split::Train));
+    let classes = spec.class_counts(&counts[0]);
     let Some(empty) = classes.iter().position(|n| *n == 0) else {
         return Ok(());
     };
     Err(ApiError::Precondition(format!(
-        "the train split of dataset {dataset} has no samples of {}, which is a class with model.classes = {} (samples of \
-         grades 0 to 4: {}): give model.labels with fewer classes, or prepare the dataset again with another split or with \
-         more photographs",
+        "the train split{of_fold} of dataset {dataset} has no samples of {}, which is a class with model.classes = {} (samples \
+         of grades 0 to 4: {}): give model.labels with fewer classes, or {cure}",
         spec.model.class_name(empty as u32),
         spec.model.classes,
         by_grade()
@@ -60,12 +82,7 @@ mod tests {
     fn said(model: &str, train: [u64; 5], validation: [u64; 5]) -> String {
         let spec = format!("name = 'r'\ndataset = 'd'\n[model]\n{model}");
         let spec: RunSpec = toml::from_str(&spec).unwrap();
-        let counts = Counts {
-            train,
-            validation,
-            ..Counts::default()
-        };
-        match check(&spec, "d", &counts) {
+        match check(&spec, "d", &[train, validation]) {
             Ok(()) => String::new(),
             Err(error) => error.to_string(),
         }

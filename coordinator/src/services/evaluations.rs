@@ -189,6 +189,10 @@ fn spec_of(run: &Run, step: u64, part: Part, dataset: &HeldDataset) -> RunSpec {
     spec.model.weights.clear();
     spec.model.weights_sha256.clear();
     spec.train.epochs = 1;
+    // A fold is one of the run's own dataset.
+    spec.fold = spec
+        .fold
+        .filter(|_| dataset.manifest.digest == run.dataset_digest);
     spec.evaluate = Some(EvaluateSpec {
         run: run.id.clone(),
         step,
@@ -306,6 +310,7 @@ pub(super) async fn scores(
         samples: run.extent.validation_samples,
         classes: scores.classes,
         epoch: scores.epoch,
+        fold: run.spec.fold.map(Into::into),
     };
     let first = pb::ScoresPart {
         info: Some(info),

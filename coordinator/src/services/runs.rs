@@ -299,7 +299,8 @@ impl RunsService {
             )));
         }
         let dataset = self.0.datasets.now().find(&run.dataset_digest)?;
-        let mut auditor = Auditor::new(plan(&dataset, &run.spec)?);
+        let (plan, _) = plan(&dataset, &run.spec)?;
+        let mut auditor = Auditor::new(plan);
         let (mut from, mut ledger_bytes) = (0, 0);
         loop {
             let (entries, bytes) = runs

@@ -23,7 +23,7 @@ fn an_upload_adds_a_dataset_and_repairs_one_that_is_there() {
     assert!(stored.added && stored.repaired.is_empty());
     let held = store.open_dataset(digest).unwrap();
     assert_eq!(held.manifest, source.manifest);
-    assert_eq!(held.patients, stored.held.patients);
+    assert_eq!(held.pool, stored.held.pool);
     assert_eq!(
         store.read_files(digest).unwrap(),
         (source.manifest_bytes.clone(), source.index.clone())

@@ -14,10 +14,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use fovea_core::fold::Pool;
 use fovea_core::spec::Part;
 use fovea_dataset::{
     INDEX_FILE, Index, MANIFEST_FILE, MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, Manifest, PackEntry,
-    Split,
+    Sample, Split,
 };
 use tracing::warn;
 
@@ -52,10 +53,8 @@ struct Inner {
 pub(crate) struct HeldDataset {
     /// Its manifest.
     pub manifest: Manifest,
-    /// The patient of every training sample, in plan order.
-    pub patients: Vec<u32>,
-    /// The grade of every training sample, in plan order.
-    pub grades: Vec<u8>,
+    /// Patients and grades of the training and the validation split.
+    pub pool: Pool,
 }
 
 /// The manifest and the index of a dataset, as bytes and parsed.
@@ -89,9 +88,12 @@ impl DescribingFile {
 
 impl HeldDataset {
     pub(super) fn new(manifest: Manifest, index: &Index) -> Self {
+        let of = |sample: &Sample| (sample.patient, sample.grade);
         Self {
-            patients: index.train().iter().map(|sample| sample.patient).collect(),
-            grades: index.train().iter().map(|sample| sample.grade).collect(),
+            pool: Pool::new(
+                index.train().iter().map(of),
+                index.validation().iter().map(of),
+            ),
             manifest,
         }
     }

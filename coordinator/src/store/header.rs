@@ -27,32 +27,18 @@ pub(crate) struct Description<'a> {
     pub fingerprint: &'a Fingerprint,
 }
 
-/// The first bytes of the file: the header's length (8 bytes, little-endian), then the header,
-/// padded so that the data is aligned to 8 bytes.
-///
-/// Written in a fixed order (the library's own writer shuffles the metadata), so that equal
-/// checkpoints are equal files.
+/// The first bytes of the file. Equal checkpoints are equal files.
 pub(crate) fn header(layout: &FlatLayout, about: &Description<'_>) -> serde_json::Result<Vec<u8>> {
-    let mut json = String::from("{\"__metadata__\":");
-    json.push_str(&serde_json::to_string(&metadata(layout, about)?)?);
-    for entry in layout.state_entries() {
+    let entries = layout.state_entries();
+    let tensors = entries.iter().map(|entry| {
         let info = TensorInfo {
             dtype: Dtype::F32,
-            shape: entry.shape,
+            shape: entry.shape.clone(),
             data_offsets: (entry.offset * 4, (entry.offset + entry.len) * 4),
         };
-        json.push_str(&format!(
-            ",{}:{}",
-            serde_json::to_string(&entry.name)?,
-            serde_json::to_string(&info)?
-        ));
-    }
-    json.push('}');
-    let mut json = json.into_bytes();
-    json.resize(json.len().next_multiple_of(8), b' ');
-    let mut bytes = (json.len() as u64).to_le_bytes().to_vec();
-    bytes.append(&mut json);
-    Ok(bytes)
+        (entry.name.as_str(), info)
+    });
+    fovea_weights::header(&metadata(layout, about)?, tensors)
 }
 
 fn metadata(

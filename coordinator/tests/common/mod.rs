@@ -21,6 +21,7 @@ use fovea_proto::pb::admin_client::AdminClient;
 use fovea_proto::pb::checkpoints_client::CheckpointsClient;
 use fovea_proto::pb::cluster_client::ClusterClient;
 use fovea_proto::pb::datasets_client::DatasetsClient;
+use fovea_proto::pb::groups_client::GroupsClient;
 use fovea_proto::pb::runs_client::RunsClient;
 use fovea_proto::pb::workers_client::WorkersClient;
 use fovea_proto::{MESSAGE_BYTES, connect_with, pb};
@@ -38,6 +39,8 @@ use tonic::{Code, Status, Streaming};
 pub use photographs::*;
 #[allow(unused_imports)]
 pub use ports::free_port;
+// Nor has every one workers.
+#[allow(unused_imports)]
 pub use worker::*;
 
 /// The longest wait for anything; a test that waits longer has failed.
@@ -155,6 +158,10 @@ impl Server {
         RunsClient::new(self.channel.clone())
     }
 
+    pub fn groups(&self) -> GroupsClient<Channel> {
+        GroupsClient::new(self.channel.clone())
+    }
+
     pub fn datasets(&self) -> DatasetsClient<Channel> {
         DatasetsClient::new(self.channel.clone()).max_decoding_message_size(MESSAGE_BYTES)
     }
@@ -198,6 +205,25 @@ impl Server {
     pub async fn run(&self, id: &str) -> pb::Run {
         let request = pb::GetRunRequest { run_id: id.into() };
         self.runs().get(request).await.unwrap().into_inner()
+    }
+
+    /// The run once people see that `holds`. A reason to wait is refreshed each second, and no event tells of it.
+    pub async fn run_when(
+        &self,
+        id: &str,
+        what: &str,
+        holds: impl Fn(&pb::Run) -> bool,
+    ) -> pb::Run {
+        let seen = async {
+            loop {
+                let run = self.run(id).await;
+                if holds(&run) {
+                    return run;
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        soon(what, seen).await
     }
 
     pub async fn watch(&self, id: &str) -> Watch {

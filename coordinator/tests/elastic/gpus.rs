@@ -16,16 +16,8 @@ async fn join(stage: &Stage, id: &str, machine: &str, gpu: &str) -> Worker {
 
 /// Why the run waits, when `reason` is part of it. No event reports that.
 async fn waits(stage: &Stage, run: &pb::Run, reason: &str) -> String {
-    soon(reason, async {
-        loop {
-            let run = stage.server.run(&run.id).await;
-            if run.reason.contains(reason) {
-                return run.reason;
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    })
-    .await
+    let waiting = |run: &pb::Run| run.reason.contains(reason);
+    stage.server.run_when(&run.id, reason, waiting).await.reason
 }
 
 #[tokio::test(flavor = "multi_thread")]

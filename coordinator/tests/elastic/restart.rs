@@ -35,16 +35,8 @@ async fn workers_that_trained_on_are_adopted_and_no_step_is_lost_or_there_twice(
 
     let mut w1 = Worker::rejoin(&stage.server, "w1", &at).await;
     let until = async |reads: &dyn Fn(&str) -> bool| {
-        let reading = async {
-            loop {
-                let read = stage.server.run(&run.id).await;
-                if reads(&read.reason) {
-                    return read;
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-            }
-        };
-        soon("the reason", reading).await
+        let reads = |run: &pb::Run| reads(&run.reason);
+        stage.server.run_when(&run.id, "the reason", reads).await
     };
     let told = until(&|reason| reason.contains("1 of 2 workers are not back yet (w0)")).await;
     assert_eq!(told.phase(), Phase::Running);

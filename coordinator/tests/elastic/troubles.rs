@@ -53,20 +53,6 @@ async fn worker_when(stage: &Stage, id: &str, holds: impl Fn(&pb::Worker) -> boo
     .await
 }
 
-/// The run as people see it, once `holds`.
-async fn run_when(stage: &Stage, id: &str, holds: impl Fn(&pb::Run) -> bool) -> pb::Run {
-    soon("the run", async {
-        loop {
-            let run = stage.server.run(id).await;
-            if holds(&run) {
-                return run;
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    })
-    .await
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_with_trouble_is_left_out_with_its_reason_and_asked_again_after_a_pause() {
     let stage = Stage::new().await;
@@ -125,7 +111,10 @@ async fn a_worker_with_trouble_is_left_out_with_its_reason_and_asked_again_after
     drop(w1);
     let mut w2 = stage.join("w2").await;
     assert_eq!(w2.prepare().await.run_id, run.id);
-    run_when(&stage, &run.id, |run| run.left_out.is_empty()).await;
+    stage
+        .server
+        .run_when(&run.id, "the run", |run| run.left_out.is_empty())
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -136,7 +125,10 @@ async fn a_run_without_enough_workers_shows_the_reasons_and_fails_with_them() {
     let next = gather(&mut [&mut w1]).await;
     w1.released(&next, unfit(Trouble::Memory)).await;
     let expected = format!("left out: w0 (disk): {FULL}; w1 (memory): {FULL}");
-    run_when(&stage, &run.id, |run| run.reason.contains(&expected)).await;
+    stage
+        .server
+        .run_when(&run.id, "the run", |run| run.reason.contains(&expected))
+        .await;
     let failed = watch.until(Phase::Failed).await;
     let lines: Vec<&str> = failed.reason.lines().skip(1).collect();
     assert_eq!(
@@ -156,7 +148,9 @@ async fn a_run_waits_for_a_worker_with_enough_memory_and_shows_the_numbers() {
     // Whoever submits it sees it at once.
     for reason in [
         run.reason.clone(),
-        run_when(&stage, &run.id, |run| run.reason.contains("memory"))
+        stage
+            .server
+            .run_when(&run.id, "the run", |run| run.reason.contains("memory"))
             .await
             .reason,
     ] {

@@ -5,6 +5,7 @@ use fovea_security::Role;
 use pb::admin_client::AdminClient;
 use pb::checkpoints_client::CheckpointsClient;
 use pb::datasets_client::DatasetsClient;
+use pb::groups_client::GroupsClient;
 use pb::runs_client::RunsClient;
 use tonic::Code;
 
@@ -114,6 +115,32 @@ async fn people_do_what_their_roles_allow() {
     server.runs().resume(resume()).await.unwrap();
     runs(&ann).cancel(cancel()).await.unwrap();
     runs(&ann).delete(delete()).await.unwrap();
+
+    // So do groups.
+    let groups = |channel: &tonic::transport::Channel| GroupsClient::new(channel.clone());
+    let two = pb::SubmitGroupRequest {
+        spec: Some(spec()),
+        folds: 2,
+        seeds: Vec::new(),
+    };
+    refused(
+        groups(&viewer).submit(two.clone()).await,
+        denied,
+        "vic (viewer) may not do this",
+    );
+    let group = groups(&ann).submit(two).await.unwrap().into_inner();
+    assert_eq!((&*group.id, &*group.submitted_by), ("r-g2", "ann"));
+    let cancel = || pb::CancelGroupRequest {
+        group_id: group.id.clone(),
+    };
+    let others = "r-g2 belongs to ann, and bob (submitter) may change only its own runs";
+    refused(groups(&bob).cancel(cancel()).await, denied, others);
+    let seen = groups(&viewer)
+        .list(pb::ListGroupsRequest::default())
+        .await
+        .unwrap();
+    assert_eq!(seen.into_inner().groups, [group.clone()]);
+    groups(&ann).cancel(cancel()).await.unwrap();
 
     // What there is not is denied, too.
     let mut grpc = tonic::client::Grpc::new(ann.clone());

@@ -18,10 +18,9 @@ async fn removing_a_run_removes_the_ledgers_of_its_removed_checkpoints() {
     worker.upload(&at, 0, 3, &state(3)).await.unwrap();
     let stopped = pb::released::Outcome::StoppedStep(3);
     worker.released(&at, stopped).await;
-    shown(&server, &run.id, "its end", |run| {
-        run.phase() == Phase::Cancelled
-    })
-    .await;
+    server
+        .run_when(&run.id, "its end", |run| run.phase() == Phase::Cancelled)
+        .await;
     let request = pb::DeleteRunRequest {
         run_id: run.id.clone(),
         with_checkpoints: true,
@@ -46,7 +45,9 @@ async fn a_store_that_goes_away_delays_checkpoints_and_loses_none() {
             std::fs::create_dir(place.checkpoints()).unwrap();
         }
         worker.upload(&at, 0, 3, &state(3)).await.unwrap_err();
-        let waits = shown(&server, &run.id, "the reason", |run| !run.reason.is_empty()).await;
+        let waits = server
+            .run_when(&run.id, "the reason", |run| !run.reason.is_empty())
+            .await;
         assert!(
             waits.reason.contains("checkpoint 3 cannot be stored"),
             "{}",
@@ -68,7 +69,9 @@ async fn a_store_that_goes_away_delays_checkpoints_and_loses_none() {
     std::fs::rename(&away, place.checkpoints()).unwrap();
     assert_eq!(place.stored(&run), before);
     // The problem is over, and that shows before the next checkpoint.
-    shown(&server, &run.id, "no reason", |run| run.reason.is_empty()).await;
+    server
+        .run_when(&run.id, "no reason", |run| run.reason.is_empty())
+        .await;
     checkpoint(&server, &worker, &at, 3).await;
     let stored = server.run(&run.id).await;
     assert_eq!(
@@ -99,10 +102,11 @@ async fn a_run_whose_dataset_was_removed_waits_and_goes_on_when_it_is_back() {
     );
     let mut worker = Worker::join(&server, "w0").await;
     resume(&server, &run.id).await;
-    let waits = shown(&server, &run.id, "the reason", |run| {
-        run.reason.contains("fovea dataset add")
-    })
-    .await;
+    let waits = server
+        .run_when(&run.id, "the reason", |run| {
+            run.reason.contains("fovea dataset add")
+        })
+        .await;
     assert_eq!((waits.phase(), waits.generation), (Phase::Queued, 0));
     server.upload(&place.tiny).await.unwrap();
     let at = worker.assignment().await;

@@ -146,7 +146,7 @@ async fn a_checkpoint_that_does_not_fit_is_shown_until_it_would() {
     let refusal = worker.upload(&at, 0, 1, &whole).await;
     refused(refusal, Code::ResourceExhausted, "no room");
     let delayed = |run: &pb::Run| run.reason.contains("checkpoint 1 cannot be stored");
-    shown(&server, &run.id, "the delay", delayed).await;
+    server.run_when(&run.id, "the delay", delayed).await;
     // The coordinator looks once a second whether it would fit.
     let end = Instant::now() + Duration::from_millis(3_500);
     while Instant::now() < end {

@@ -47,10 +47,11 @@ async fn a_run_that_is_resumed_while_its_actor_closes_is_scheduled() {
         resume(&server, &run.id).await;
     }
     for run in &runs {
-        shown(&server, &run.id, "a live run", |run| {
-            run.reason.contains("needs 1 worker;")
-        })
-        .await;
+        server
+            .run_when(&run.id, "a live run", |run| {
+                run.reason.contains("needs 1 worker;")
+            })
+            .await;
     }
 }
 

@@ -139,25 +139,6 @@ async fn begin_with_checkpoints(
     (run, at, worker)
 }
 
-/// Reads the run until what is shown of it will do.
-async fn shown(
-    server: &Server,
-    id: &str,
-    what: &str,
-    will_do: impl Fn(&pb::Run) -> bool,
-) -> pb::Run {
-    let read = async {
-        loop {
-            let run = server.run(id).await;
-            if will_do(&run) {
-                return run;
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    };
-    soon(what, read).await
-}
-
 fn copy_journal(from: &Path, to: &Path) {
     for name in ["journal.db", "journal.db-wal", "journal.db-shm"] {
         match std::fs::copy(from.join(name), to.join(name)) {

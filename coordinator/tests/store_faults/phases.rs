@@ -69,10 +69,12 @@ async fn fetch(server: &Server, run: &pb::Run, step: u64) -> Result<usize, Statu
 
 /// Waits until people are shown that the run waits for checkpoint 2.
 async fn waits(server: &Server, run: &pb::Run, outage: Outage) -> pb::Run {
-    shown(server, &run.id, "the reason", |run| {
-        run.reason.contains("checkpoint 2 cannot be read") && run.reason.contains(outage.reason())
-    })
-    .await
+    server
+        .run_when(&run.id, "the reason", |run| {
+            run.reason.contains("checkpoint 2 cannot be read")
+                && run.reason.contains(outage.reason())
+        })
+        .await
 }
 
 fn listed(run: &pb::Run) -> Vec<u64> {
@@ -91,10 +93,11 @@ async fn a_queued_run_waits_until_the_store_is_back() {
         waits(&server, &run, outage).await;
         let mut worker = Worker::join(&server, "w1").await;
         // It has looked at the older one, too, with a worker at hand.
-        let waits = shown(&server, &run.id, "that it waits", |run| {
-            run.reason.contains("the run waits for the store")
-        })
-        .await;
+        let waits = server
+            .run_when(&run.id, "that it waits", |run| {
+                run.reason.contains("the run waits for the store")
+            })
+            .await;
         assert_eq!(
             (waits.phase(), waits.generation),
             (Phase::Queued, 1),
@@ -239,14 +242,17 @@ async fn finishing(place: &Place, server: &Server, outage: Outage) -> (pb::Run, 
             .await
             .unwrap();
         if epoch == 0 {
-            shown(server, &run.id, "checkpoint 2", |run| listed(run) == [2]).await;
+            server
+                .run_when(&run.id, "checkpoint 2", |run| listed(run) == [2])
+                .await;
         }
     }
-    let waits = shown(server, &run.id, "the reason", |run| {
-        let reason = &run.reason;
-        reason.contains("checkpoint 4 cannot be stored") && reason.contains(outage.reason())
-    })
-    .await;
+    let waits = server
+        .run_when(&run.id, "the reason", |run| {
+            let reason = &run.reason;
+            reason.contains("checkpoint 4 cannot be stored") && reason.contains(outage.reason())
+        })
+        .await;
     assert_eq!(waits.phase(), Phase::Finishing, "{outage:?}");
     assert_eq!(listed(&waits), [2]);
     (waits, workers)

@@ -29,10 +29,9 @@ async fn end(server: &Server, run: &pb::Run, at: &pb::Assignment, worker: &mut W
     worker.upload(at, 0, 3, &state(3)).await.unwrap();
     let stopped = pb::released::Outcome::StoppedStep(3);
     worker.released(at, stopped).await;
-    shown(server, &run.id, "its end", |run| {
-        run.phase() == Phase::Cancelled
-    })
-    .await;
+    server
+        .run_when(&run.id, "its end", |run| run.phase() == Phase::Cancelled)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

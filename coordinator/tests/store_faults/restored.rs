@@ -60,10 +60,11 @@ async fn an_older_journal_adopts_newer_checkpoints_over_those_that_retention_rem
     copy_journal(backup.path(), &place.data());
 
     let server = place.server().await;
-    let adopted = shown(&server, &run.id, "the newer checkpoints", |run| {
-        run.checkpoints.iter().any(|c| c.step == 10)
-    })
-    .await;
+    let adopted = server
+        .run_when(&run.id, "the newer checkpoints", |run| {
+            run.checkpoints.iter().any(|c| c.step == 10)
+        })
+        .await;
     let steps: Vec<u64> = adopted.checkpoints.iter().map(|c| c.step).collect();
     assert!(steps.ends_with(&[8, 10]), "{steps:?}");
     assert_eq!(place.stored(&run), kept);
@@ -222,10 +223,11 @@ async fn a_backup_replaces_a_lost_data_folder() {
         std::fs::rename(aside.join(store), place.data().join(store)).unwrap();
     }
     let server = place.server().await;
-    let adopted = shown(&server, &run.id, "the newer checkpoint", |run| {
-        run.checkpoints.iter().any(|c| c.step == 6)
-    })
-    .await;
+    let adopted = server
+        .run_when(&run.id, "the newer checkpoint", |run| {
+            run.checkpoints.iter().any(|c| c.step == 6)
+        })
+        .await;
     assert_eq!(adopted.id, run.id);
     let request = pb::AuditRequest {
         run_id: run.id.clone(),

@@ -4,7 +4,7 @@
 //! journal was restored from a backup that is older than the checkpoints in the store, the run takes those that follow
 //! on from what it knows, without a gap.
 
-use super::{EpochResult, Phase, Rewind, Run, StepPhases, StepReport, lineage};
+use super::{EpochResult, Phase, Rewind, Run, lineage};
 use crate::checkpoint::CheckpointInfo;
 use crate::ledger::Entry;
 
@@ -123,18 +123,10 @@ impl Run {
                 self.epochs.insert(at, result);
             }
         }
-        let schedule = self.spec.schedule(self.extent.total_steps);
         for entry in ledger.into_iter().filter(|e| e.step > head) {
             let images = entry.samples.len() as u32;
             self.losses.insert(entry.step, (entry.loss, images));
-            self.progress = Some(StepReport {
-                step: entry.step,
-                loss: entry.loss,
-                images,
-                images_per_s: 0.0,
-                learning_rate: schedule.rate(entry.step - 1),
-                phases: StepPhases::default(),
-            });
+            self.progress = Some(self.replayed(entry.step, entry.loss, images));
             adopted.entries.push(entry);
         }
         // Losses are kept for epochs without a result only.

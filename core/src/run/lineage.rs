@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Effect, Run, StepReport};
+use super::{Effect, Run, StepPhases, StepReport};
 use crate::checkpoint::CheckpointInfo;
 
 /// The run was sent back to a checkpoint.
@@ -84,6 +84,18 @@ impl Run {
     /// The newest checkpoint that is not void, whether it can be read now or not.
     pub(super) fn newest_valid(&self) -> Option<&CheckpointInfo> {
         self.checkpoints.iter().rev().find(|c| !self.is_void(c))
+    }
+
+    /// A step as the ledger knows it: without its times.
+    pub(super) fn replayed(&self, step: u64, loss: f64, images: u32) -> StepReport {
+        StepReport {
+            step,
+            loss,
+            images,
+            images_per_s: 0.0,
+            learning_rate: self.spec.schedule(self.extent.total_steps).rate(step - 1),
+            phases: StepPhases::default(),
+        }
     }
 
     /// The newest step is `step` at most, as people see it.

@@ -69,6 +69,51 @@ fn test_samples_are_kept_apart() {
 }
 
 #[test]
+fn a_fold_takes_the_place_of_the_validation_split() {
+    use fovea_core::spec::FoldSpec;
+    let with_test = VALID.to_owned() + "4,4,,3,test,3,0\n";
+    let mut manifest = crate::manifest::tests::with_test();
+    manifest.index.bytes = with_test.len() as u64;
+    manifest.index.sha256 = crate::sha256_hex(with_test.as_bytes());
+    let index = Index::parse(with_test.as_bytes(), &manifest).expect("valid");
+    let names = |samples: &[Sample]| -> Vec<String> {
+        for (at, sample) in (0..).zip(samples) {
+            assert_eq!(sample.ordinal, at);
+        }
+        samples.iter().map(|s| s.image.clone()).collect()
+    };
+    // Patients 2 and 3 are of grade 0 and dealt first, then patient 1 of grade 2.
+    let expected = [
+        (1, vec!["1_left", "1_right", "3"], vec!["2_left"]),
+        (2, vec!["1_left", "1_right", "2_left"], vec!["3"]),
+        (3, vec!["2_left", "3"], vec!["1_left", "1_right"]),
+    ];
+    for (number, train, held_out) in expected {
+        let fold = Some(FoldSpec {
+            index: number,
+            of: 3,
+        });
+        let folded = index.clone().folded(fold).expect("three patients");
+        assert_eq!(names(folded.train()), train);
+        assert_eq!(names(folded.validation()), held_out);
+        assert_eq!(folded.test(), index.test());
+        // Where a sample lies in the packs, and whose it is, stays.
+        for sample in folded.part(Part::All).iter() {
+            let before = index.part(Part::All);
+            let mut same = before.iter().filter(|s| s.image == sample.image);
+            let same = same.next().expect("the same sample");
+            assert_eq!(
+                (same.pack, same.record, same.patient),
+                (sample.pack, sample.record, sample.patient)
+            );
+        }
+    }
+    assert_eq!(index.clone().folded(None).expect("no fold"), index);
+    let too_many = Some(FoldSpec { index: 1, of: 4 });
+    assert!(index.folded(too_many).is_err());
+}
+
+#[test]
 fn bad_rows_are_refused_by_name() {
     let cases = [
         (

@@ -4,8 +4,8 @@
 use fovea_core::ids::{DatasetName, RunId};
 use fovea_core::schedule::Policy;
 use fovea_core::spec::{
-    BestBy, CheckpointSpec, EvaluateSpec, Head, Imbalance, Init, ModelSpec, Part, Precision,
-    Reduction, RunSpec, TrainSpec, WorkersSpec,
+    BestBy, CheckpointSpec, EvaluateSpec, FoldSpec, Head, Imbalance, Init, ModelSpec, Part,
+    Precision, Reduction, RunSpec, TrainSpec, WorkersSpec,
 };
 
 use super::ConvertError;
@@ -24,6 +24,7 @@ impl TryFrom<pb::RunSpec> for RunSpec {
             workers,
             checkpoint,
             evaluate,
+            fold,
         } = wire;
         Ok(RunSpec {
             name,
@@ -34,6 +35,7 @@ impl TryFrom<pb::RunSpec> for RunSpec {
             workers: workers.unwrap_or_default().into(),
             checkpoint: checkpoint.unwrap_or_default().try_into()?,
             evaluate: evaluate.map(TryInto::try_into).transpose()?,
+            fold: fold.map(Into::into),
         })
     }
 }
@@ -49,6 +51,7 @@ impl From<&RunSpec> for pb::RunSpec {
             workers,
             checkpoint,
             evaluate,
+            fold,
         } = spec;
         Self {
             name: name.clone(),
@@ -59,6 +62,7 @@ impl From<&RunSpec> for pb::RunSpec {
             workers: Some(workers.into()),
             checkpoint: Some(checkpoint.into()),
             evaluate: evaluate.as_ref().map(Into::into),
+            fold: fold.map(Into::into),
         }
     }
 }
@@ -85,6 +89,20 @@ impl From<&EvaluateSpec> for pb::EvaluateSpec {
             step: *step,
             part: pb::Part::from(*part).into(),
         }
+    }
+}
+
+impl From<pb::FoldSpec> for FoldSpec {
+    fn from(wire: pb::FoldSpec) -> Self {
+        let pb::FoldSpec { index, of } = wire;
+        Self { index, of }
+    }
+}
+
+impl From<FoldSpec> for pb::FoldSpec {
+    fn from(spec: FoldSpec) -> Self {
+        let FoldSpec { index, of } = spec;
+        Self { index, of }
     }
 }
 
@@ -407,6 +425,7 @@ mod tests {
         spec.train.reduction = Reduction::Fast;
         spec.train.imbalance = Imbalance::Oversample;
         spec.workers.max = 1;
+        spec.fold = Some(FoldSpec { index: 2, of: 5 });
         assert_eq!(RunSpec::try_from(pb::RunSpec::from(&spec)).unwrap(), spec);
     }
 

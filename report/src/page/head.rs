@@ -100,6 +100,7 @@ fn verdict(part: &JudgedPart, labels: &Labels) -> Markup {
 pub(super) fn chosen(from: &PointsFrom) -> String {
     match from {
         PointsFrom::Other(other) => format!("Thresholds were chosen on {other}."),
+        PointsFrom::Fixed => "The threshold is 0.5, which was not chosen.".into(),
         PointsFrom::Same => {
             "Thresholds were chosen on this very part, which makes them look better than they are."
                 .into()

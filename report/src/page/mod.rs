@@ -2,6 +2,7 @@
 
 mod data;
 mod errors;
+mod group;
 mod head;
 mod notes;
 mod points;
@@ -10,6 +11,7 @@ mod run;
 mod training;
 mod warnings;
 
+pub use group::group_html;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::charts;
@@ -20,6 +22,28 @@ const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src dat
 
 /// Writes the report as one HTML file.
 pub fn html(report: &Report) -> String {
+    let body = html! {
+        main {
+            (head::head(report))
+            (warnings::section(report))
+            (contents(report))
+            @if report.results.len() > 1 { (results::comparison(&report.results)) }
+            @for (number, part) in report.results.iter().enumerate() {
+                (results::section(number, part, &report.labels))
+            }
+            (errors::section(report))
+            (training::section(report))
+            (data::section(report))
+            (run::section(report))
+            (notes::section(&report.labels))
+        }
+        (foot(report.written_at_ms, &report.written_by))
+    };
+    document(&report.run.name, &body)
+}
+
+/// A file that is a page of its own.
+fn document(title: &str, body: &Markup) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -28,26 +52,10 @@ pub fn html(report: &Report) -> String {
                 meta http-equiv="Content-Security-Policy" content=(POLICY);
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
-                title { (report.run.name) " · Fovea report" }
+                title { (title) " · Fovea report" }
                 style { (PreEscaped(charts::STYLE)) (PreEscaped(include_str!("style.css"))) }
             }
-            body {
-                main {
-                    (head::head(report))
-                    (warnings::section(report))
-                    (contents(report))
-                    @if report.results.len() > 1 { (results::comparison(&report.results)) }
-                    @for (number, part) in report.results.iter().enumerate() {
-                        (results::section(number, part, &report.labels))
-                    }
-                    (errors::section(report))
-                    (training::section(report))
-                    (data::section(report))
-                    (run::section(report))
-                    (notes::section(&report.labels))
-                }
-                (foot(report))
-            }
+            body { (body) }
         }
     };
     page.into_string()
@@ -69,11 +77,11 @@ fn contents(report: &Report) -> Markup {
     }
 }
 
-fn foot(report: &Report) -> Markup {
+fn foot(written_at_ms: u64, written_by: &str) -> Markup {
     html! {
         footer {
             p { b { (head::DISCLAIMER) } " " (head::DISCLAIMER_MORE) }
-            p { "Written " (crate::number::date(report.written_at_ms)) " by Fovea " (report.written_by) "." }
+            p { "Written " (crate::number::date(written_at_ms)) " by Fovea " (written_by) "." }
         }
     }
 }

@@ -14,7 +14,7 @@ pub fn root() -> PathBuf {
     root.canonicalize().expect("the repository is there")
 }
 
-/// A program of the environment that scripts/deploy_tools.py makes.
+/// A program of the environment that `make deploy-tools` makes.
 pub fn tool(name: &str) -> Command {
     let path = root().join(".deploy-tools/bin").join(name);
     assert!(

@@ -24,7 +24,7 @@ pub fn loss_sum(head: Head, logits: &Tensor, labels: &Tensor, weights: Option<&T
         Head::Softmax => logits.cross_entropy_loss(labels, weights, Reduction::Sum, -100, 0.0),
         Head::Ordinal => {
             let log_p = ordinal_log_probabilities(logits);
-            log_p.nll_loss(labels, weights, Reduction::Sum, -100)
+            log_p.g_nll_loss(labels, weights, Reduction::Sum, -100)
         }
     }
 }

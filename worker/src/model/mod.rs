@@ -36,4 +36,6 @@ mod bf16_tests;
 #[cfg(test)]
 mod conv3x3_tests;
 #[cfg(test)]
+mod exported_tests;
+#[cfg(test)]
 mod tests;

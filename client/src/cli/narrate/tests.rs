@@ -22,6 +22,7 @@ fn run(phase: Phase) -> RunInfo {
         total_steps: 36,
         train_samples: 357,
         validation_samples: 119,
+        group: String::new(),
         dataset_digest: "00".into(),
         submitted_at_ms: 0,
         left_out: Vec::new(),

@@ -3,6 +3,7 @@
 mod backup;
 mod children;
 mod faults;
+mod groups;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod kills;
 mod migration;

@@ -28,6 +28,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use super::filesystem::Place;
+use super::groups;
 use super::rows::{self, Change, Page, StepRow};
 use super::scores::{self, ScoresRow};
 use super::snapshot::{Pin, Snapshot};
@@ -91,6 +92,15 @@ pub(super) enum Read {
         number: u64,
         step: u64,
         answer: Answer<Option<ScoresRow>>,
+    },
+    Group {
+        number: u64,
+        answer: Answer<Option<String>>,
+    },
+    GroupsBefore {
+        before: u64,
+        limit: usize,
+        answer: Answer<Vec<(u64, String)>>,
     },
     Snapshot(Answer<Snapshot>),
     /// Lets a test at the connection, to injure it.
@@ -301,6 +311,12 @@ impl Thread {
                 step,
                 answer: to,
             } => answer(to, scores::get(db, number, step).map_err(fail)),
+            Read::Group { number, answer: to } => answer(to, groups::get(db, number).map_err(fail)),
+            Read::GroupsBefore {
+                before,
+                limit,
+                answer: to,
+            } => answer(to, groups::before(db, before, limit).map_err(fail)),
             Read::Snapshot(_) => {}
             #[cfg(test)]
             Read::Test(act) => act(db),

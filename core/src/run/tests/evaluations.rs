@@ -1,6 +1,5 @@
 //! Evaluations: runs that score a checkpoint and take no step.
 
-use super::endings::scored;
 use super::*;
 use crate::spec::{EvaluateSpec, Part};
 

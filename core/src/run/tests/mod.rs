@@ -3,6 +3,7 @@
 mod availability;
 mod cluster;
 mod endings;
+mod epochs;
 mod evaluations;
 mod lineages;
 mod random;
@@ -250,6 +251,14 @@ fn stopped(effects: &[Effect]) -> Option<(Vec<WorkerId>, u64)> {
         } => Some((workers.clone(), *generation)),
         _ => None,
     })
+}
+
+fn scored(generation: u64, epoch: u32, sample: u32) -> Event {
+    Event::Scored {
+        generation,
+        epoch,
+        scores: vec![score(sample, sample % 2, 0.2 + 0.6 * (sample % 2) as f32)],
+    }
 }
 
 fn score(sample: u32, label: u32, p: f32) -> crate::metrics::Score {

@@ -1,0 +1,169 @@
+//! The arguments of `fovea group`, and those of `fovea submit` that make one.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Subcommand;
+
+use super::evaluate_args::{PartName, WhichCheckpoint};
+use fovea_core::group::{GroupPlan, MAX_RUNS};
+
+/// What makes a group of a submission.
+#[derive(Debug, Default, clap::Args)]
+pub struct GroupArgs {
+    /// Cross-validate: a run for each of K folds of the training and validation split together
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(2..=100))]
+    pub folds: Option<u32>,
+    /// A run for each of these seeds, such as 0,1,2 or 0-4; with --folds for each fold and seed
+    #[arg(long, value_name = "SEEDS")]
+    pub seeds: Option<Seeds>,
+}
+
+impl GroupArgs {
+    /// The group that is asked for; None for one run.
+    pub fn plan(&self) -> Option<GroupPlan> {
+        if self.folds.is_none() && self.seeds.is_none() {
+            return None;
+        }
+        Some(GroupPlan {
+            folds: self.folds.unwrap_or(0),
+            seeds: self.seeds.clone().map_or(Vec::new(), |seeds| seeds.0),
+        })
+    }
+}
+
+/// Seeds on the command line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seeds(pub Vec<u64>);
+
+/// Not a list of seeds.
+#[derive(Debug, thiserror::Error)]
+pub enum SeedsError {
+    #[error("{0:?} is neither a number nor a range such as 0-4")]
+    Part(String),
+    #[error(
+        "the range {0:?} has more seeds than the {MAX_RUNS} runs that a group can have, or none"
+    )]
+    Range(String),
+}
+
+impl FromStr for Seeds {
+    type Err = SeedsError;
+
+    fn from_str(text: &str) -> Result<Self, SeedsError> {
+        let mut seeds = Vec::new();
+        for part in text.split(',') {
+            let number = |text: &str| {
+                let number = text.trim().parse::<u64>();
+                number.map_err(|_| SeedsError::Part(part.to_owned()))
+            };
+            match part.split_once('-') {
+                None => seeds.push(number(part)?),
+                Some((from, to)) => {
+                    let (from, to) = (number(from)?, number(to)?);
+                    if to < from || to - from >= MAX_RUNS as u64 {
+                        return Err(SeedsError::Range(part.to_owned()));
+                    }
+                    seeds.extend(from..=to);
+                }
+            }
+        }
+        Ok(Self(seeds))
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum GroupCommand {
+    /// List all groups, newest first
+    List,
+    /// Show a group's runs, and mean and spread of their figures
+    #[command(visible_alias = "get")]
+    Show {
+        /// The group's id, such as dr-g7
+        group: String,
+    },
+    /// Follow a group until all its runs have ended or are paused
+    Watch {
+        /// The group's id, such as dr-g7
+        group: String,
+        /// Give up when the coordinator could not be reached for so many seconds
+        #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+        patience: u64,
+    },
+    /// Stop all runs of a group at their next step, with a checkpoint
+    Cancel {
+        /// The group's id, such as dr-g7
+        group: String,
+    },
+    /// Evaluate a group: each completed run, mean and spread, and for folds all held-out photographs together
+    Evaluate(EvaluateGroup),
+    /// Write a group's report, one HTML file
+    Report(ReportGroup),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ReportGroup {
+    #[command(flatten)]
+    pub what: EvaluateGroup,
+    /// The file to write [default: GROUP.html]
+    #[arg(short, long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  fovea group evaluate dr-g7                     what each run held out, from the scores that are kept
+  fovea group evaluate dr-g7 --split test        the test part, by each run's model: once, at the end
+  fovea group evaluate dr-g7 --dataset messidor2
+
+All figures are of the newest checkpoint and of the threshold 0.5: nothing was chosen on what is judged.
+With --checkpoint best each run's checkpoint is the best on its own held-out photographs, whose figures
+then look better than they are.
+
+The spread over seeds is what chance in training changes, with the same photographs. The spread over
+folds is that and which patients are held out. Neither says how the mean would differ with other
+patients: the training sets of folds overlap, so that their figures are not independent, and no interval
+is given for the mean. Each run's interval, and that of all held-out photographs together, is over the
+patients that are judged, for models as they are.")]
+pub struct EvaluateGroup {
+    /// The group's id, such as dr-g7
+    pub group: String,
+    /// The part to evaluate on: validation (what each run held out), test, train or all [default: validation; with --dataset
+    /// all]
+    #[arg(long, value_name = "PART", hide_possible_values = true)]
+    pub split: Option<PartName>,
+    /// Another dataset of the coordinator
+    #[arg(long, value_name = "NAME")]
+    pub dataset: Option<String>,
+    /// The checkpoint of each run: newest, best (by the validation metric that it keeps checkpoints by), or a step
+    #[arg(long, value_name = "STEP", default_value = "newest")]
+    pub checkpoint: WhichCheckpoint,
+    /// Draws of the bootstrap
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
+    pub draws: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_a_list_of_numbers_and_ranges() {
+        let read = |text: &str| {
+            text.parse::<Seeds>()
+                .map(|s| s.0)
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(read("3"), Ok(vec![3]));
+        assert_eq!(read("0,1,7"), Ok(vec![0, 1, 7]));
+        assert_eq!(read("0-2, 9"), Ok(vec![0, 1, 2, 9]));
+        for bad in ["", "a", "1,", "-1", "1-", "3-2", "0-100", "0-99999999999"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+        assert!(read("2-x").unwrap_err().contains("\"2-x\""));
+    }
+}

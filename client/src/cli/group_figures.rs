@@ -1,0 +1,153 @@
+//! `fovea group evaluate`: figures of each run, their mean and spread, and of all folds together.
+
+use fovea_core::spec::FoldSpec;
+use fovea_evaluation::Evaluated;
+
+use super::figures::short;
+use super::group_args::EvaluateGroup;
+use super::group_judge::{JudgedGroup, JudgedMember, Pooled, judge_group};
+use super::output::{Output, Record};
+use super::table::Table;
+use crate::client::Client;
+use crate::error::Error;
+use crate::spread::{Spreads, half};
+use fovea_core::count::count;
+
+/// Evaluates a group and prints the figures.
+pub async fn run(client: &Client, command: &EvaluateGroup, output: &Output) -> Result<(), Error> {
+    let judged = judge_group(client, command, output).await?;
+    let first = &judged.runs[0].judged;
+    output.record(&Record::GroupEvaluation {
+        group: &judged.group.id,
+        dataset: first.dataset.manifest.name.as_str(),
+        dataset_digest: &first.dataset.manifest.digest,
+        part: first.part,
+        runs: judged.runs.len(),
+        left_out: &judged.left_out,
+        spread: &judged.spread,
+        pooled: judged
+            .pooled
+            .iter()
+            .map(|p| (p.seed, &p.evaluated).into())
+            .collect(),
+    });
+    output.lines(lines(&judged, command.draws));
+    Ok(())
+}
+
+fn lines(judged: &JudgedGroup, draws: u32) -> Vec<String> {
+    let dataset = &judged.runs[0].judged.dataset.manifest.name;
+    let mut lines = vec![
+        format!("group {} on {dataset}: {}", judged.group.id, judged.what()),
+        String::new(),
+    ];
+    lines.extend(table_of(&judged.runs));
+    lines.push(String::new());
+    lines.push(format!("over {}:", count(judged.runs.len(), "run", "runs")));
+    lines.extend(spread_table(&judged.spread));
+    for Pooled {
+        seed, evaluated, ..
+    } in &judged.pooled
+    {
+        lines.push(String::new());
+        lines.push(format!(
+            "all {} of {} together, each scored by the run that held it out (seed {seed}):",
+            count(evaluated.samples, "photograph", "photographs"),
+            count(evaluated.patients, "patient", "patients"),
+        ));
+        lines.extend(pooled_table(evaluated));
+    }
+    lines.push(String::new());
+    lines.push(format!(
+        "95 % intervals: bootstrap over patients, {draws} draws; sensitivity and specificity are those of the threshold 0.5"
+    ));
+    lines.extend(judged.notes().iter().map(|note| format!("note: {note}")));
+    if !judged.left_out.is_empty() {
+        lines.push(format!(
+            "note: not completed, or removed, and left out: {}",
+            judged.left_out.join(", ")
+        ));
+    }
+    lines.push("Fovea is research software, not a medical device.".into());
+    lines
+}
+
+fn table_of(runs: &[JudgedMember]) -> Vec<String> {
+    let mut table = Table::with_width(
+        &[
+            "run",
+            "fold",
+            ">seed",
+            ">step",
+            ">images",
+            "AUC",
+            "kappa",
+            "sensitivity",
+            "specificity",
+        ],
+        None,
+    );
+    for JudgedMember { member, judged } in runs {
+        let evaluated = &judged.evaluated;
+        let half = half(evaluated);
+        table.row([
+            member.run.clone(),
+            fold(member.fold),
+            member.seed.to_string(),
+            judged.chosen.step.to_string(),
+            evaluated.samples.to_string(),
+            short(evaluated.auc.as_ref()),
+            short(evaluated.kappa.as_ref()),
+            short(half.and_then(|p| p.sensitivity.as_ref())),
+            short(half.and_then(|p| p.specificity.as_ref())),
+        ]);
+    }
+    table.lines()
+}
+
+fn pooled_table(evaluated: &Evaluated) -> Vec<String> {
+    let mut table = Table::with_width(&["figure", "value and 95 % interval"], None);
+    let half = half(evaluated);
+    for (name, figure) in [
+        ("AUC", evaluated.auc),
+        ("quadratic weighted kappa", evaluated.kappa),
+        ("accuracy", evaluated.accuracy),
+        ("sensitivity at 0.5", half.and_then(|p| p.sensitivity)),
+        ("specificity at 0.5", half.and_then(|p| p.specificity)),
+        ("Brier score (0 is best)", evaluated.brier),
+        ("calibration error (0 is best)", evaluated.calibration_error),
+    ] {
+        table.row([name.to_owned(), short(figure.as_ref())]);
+    }
+    table.lines()
+}
+
+/// Mean and spread of each figure.
+pub fn spread_table(spreads: &Spreads) -> Vec<String> {
+    let headings = [
+        "figure",
+        ">mean",
+        ">deviation",
+        ">lowest",
+        ">highest",
+        ">runs",
+    ];
+    let mut table = Table::with_width(&headings, None);
+    let value = |value: f64| format!("{value:.3}");
+    for (name, spread) in spreads.named() {
+        table.row([
+            name.to_owned(),
+            value(spread.mean),
+            spread.sd.map_or_else(|| "-".into(), value),
+            value(spread.min),
+            value(spread.max),
+            spread.runs.to_string(),
+        ]);
+    }
+    table.lines()
+}
+
+/// A fold in a cell.
+pub fn fold(fold: Option<FoldSpec>) -> String {
+    fold.map_or_else(|| "-".into(), |f| format!("{}/{}", f.index, f.of))
+}

@@ -1,0 +1,221 @@
+//! Judging a group: each completed run, their figures' spread, and the held-out photographs of all folds together.
+
+use fovea_core::spec::Part;
+use fovea_evaluation::{
+    Choice, Draws, Evaluated, FellowEye, Point, Sample, evaluate as figures_of, fellow_eye,
+};
+
+use super::evaluate::{computed, judged};
+use super::evaluate_args::Evaluate;
+use super::group_args::EvaluateGroup;
+use super::output::{Output, Record};
+use crate::client::Client;
+use crate::error::Error;
+use crate::evaluations::{Which, ready};
+use crate::judge::Judged;
+use crate::spread::{RunFigures, Spreads};
+use crate::view::{GroupInfo, MemberInfo, Phase};
+
+/// Sensitivity and specificity that an operating point must reach; none of these points is shown.
+const REACHED: f64 = 0.95;
+
+/// A group, judged.
+pub struct JudgedGroup {
+    /// The group.
+    pub group: GroupInfo,
+    /// Its completed runs; at least one.
+    pub runs: Vec<JudgedMember>,
+    /// Its other runs.
+    pub left_out: Vec<String>,
+    /// Figures over the runs.
+    pub spread: Spreads,
+    /// The held-out photographs of all folds, by seed. Empty unless these are what is judged, and all folds are there.
+    pub pooled: Vec<Pooled>,
+    /// Which checkpoints.
+    pub which: Which,
+}
+
+/// A run of a group, and how good its model is.
+pub struct JudgedMember {
+    pub member: MemberInfo,
+    pub judged: Judged,
+}
+
+/// All held-out photographs of the folds of one seed, each scored by the run that held it out.
+pub struct Pooled {
+    pub seed: u64,
+    pub samples: Vec<Sample>,
+    pub evaluated: Evaluated,
+    pub fellow_eye: Option<FellowEye>,
+}
+
+impl JudgedGroup {
+    /// What is judged, for people.
+    pub fn what(&self) -> String {
+        let first = &self.runs[0].judged;
+        let part = match first.chosen_here() && self.group.folds().is_some() {
+            true => "what each run held out".to_owned(),
+            false => first.part.to_string(),
+        };
+        let checkpoints = match self.which {
+            Which::Newest => "newest checkpoints".to_owned(),
+            Which::Best => "each run's best checkpoint".to_owned(),
+            Which::At(step) => format!("checkpoints of step {step}"),
+        };
+        format!("{part}, {checkpoints}")
+    }
+
+    /// What a reader must know.
+    pub fn notes(&self) -> Vec<String> {
+        let first = &self.runs[0].judged;
+        let mut notes = caveats(&self.group, self.runs.len());
+        if !self.pooled.is_empty() {
+            notes.push(
+                "together the photographs are ranked by the scores of several models, which may mean different things: their \
+                 AUC can be below the mean over the folds. The interval is over patients, for these models"
+                    .into(),
+            );
+        }
+        if self.which == Which::Best && first.chosen_here() {
+            notes.push(
+                "each checkpoint was chosen as the best on the very photographs that it is judged on: the figures look better \
+                 than they are"
+                    .into(),
+            );
+        }
+        if first.trained_here() {
+            notes.push(
+                "the models were trained on photographs of this part: the figures say nothing about others".into(),
+            );
+        }
+        if first.part == Part::Test {
+            notes.push("each run's use of the test part is recorded in it".into());
+        }
+        notes
+    }
+}
+
+/// Judges the completed runs of a group.
+///
+/// # Errors
+/// None has completed, or one cannot be judged.
+pub async fn judge_group(
+    client: &Client,
+    command: &EvaluateGroup,
+    output: &Output,
+) -> Result<JudgedGroup, Error> {
+    let group = client.group(&command.group).await?;
+    let (completed, others): (Vec<_>, Vec<_>) = group
+        .runs
+        .iter()
+        .cloned()
+        .partition(|m| m.phase == Some(Phase::Completed));
+    if completed.is_empty() {
+        return Err(Error::Usage(format!(
+            "no run of group {} has completed yet: `fovea group show {}` shows what they do",
+            group.id, group.id
+        )));
+    }
+    let mut runs = Vec::new();
+    for member in completed {
+        let of_run = Evaluate {
+            run: member.run.clone(),
+            split: command.split,
+            dataset: command.dataset.clone(),
+            checkpoint: command.checkpoint,
+            sensitivity: REACHED,
+            specificity: REACHED,
+            draws: command.draws,
+            csv: None,
+            overwrite: false,
+        };
+        let judged = judged(client, &of_run, output).await?;
+        output.record(&Record::evaluation(&judged));
+        runs.push(JudgedMember { member, judged });
+    }
+    let figures: Vec<RunFigures> = runs.iter().map(|r| (&r.judged.evaluated).into()).collect();
+    let pooled = pooled(&group, &runs, command.draws).await?;
+    Ok(JudgedGroup {
+        group,
+        runs,
+        left_out: others.into_iter().map(|m| m.run).collect(),
+        spread: Spreads::of(&figures),
+        pooled,
+        which: command.checkpoint.0,
+    })
+}
+
+async fn pooled(
+    group: &GroupInfo,
+    runs: &[JudgedMember],
+    draws: u32,
+) -> Result<Vec<Pooled>, Error> {
+    let Some(folds) = group.folds() else {
+        return Ok(Vec::new());
+    };
+    let mut all = Vec::new();
+    for seed in group.seeds() {
+        let of_seed: Vec<&Judged> = runs
+            .iter()
+            .filter(|r| r.member.seed == seed && r.judged.chosen_here())
+            .map(|r| &r.judged)
+            .collect();
+        if of_seed.len() != folds as usize {
+            continue;
+        }
+        let spec = of_seed[0].run.spec.clone();
+        let samples = of_seed.iter().flat_map(|judged| judged.samples.clone());
+        let samples: Vec<Sample> = samples.collect();
+        let draws = Draws {
+            number: draws,
+            ..Draws::default()
+        };
+        let compute = move || {
+            let ready = ready(&samples, &spec)?;
+            Ok(Pooled {
+                seed,
+                evaluated: figures_of(&ready, &[HALF], draws),
+                fellow_eye: fellow_eye(&ready, draws),
+                samples,
+            })
+        };
+        all.push(computed(compute).await?);
+    }
+    Ok(all)
+}
+
+/// The threshold of a group's figures: one that is chosen on what is judged would flatter.
+pub const HALF: Point = Point {
+    choice: Choice::Half,
+    threshold: 0.5,
+};
+
+/// What the spread over a group's runs is, and what it is not.
+pub fn caveats(group: &GroupInfo, runs: usize) -> Vec<String> {
+    /// With fewer, the interval of a standard deviation is wider than it is itself.
+    const FEW: usize = 12;
+    let what = match (group.folds(), group.seeds().len() > 1) {
+        (None, _) => {
+            "the deviation is over seeds: what chance in training changes, with the same photographs on both sides. How the \
+             figures would differ with other patients it does not say"
+        }
+        (Some(_), false) => {
+            "the deviation is over folds: other patients are held out, and chance in training differs. The training sets \
+             overlap, so the runs are not independent, and it is no standard error of the mean"
+        }
+        (Some(_), true) => {
+            "the deviation is over folds and seeds together. The training sets of folds overlap and those of seeds are the \
+             same, so the runs are not independent, and it is no standard error of the mean"
+        }
+    };
+    let mut notes = Vec::new();
+    if runs > 1 {
+        notes.push(what.to_owned());
+    }
+    if (2..FEW).contains(&runs) {
+        notes.push(format!(
+            "of {runs} values a deviation is known roughly at best"
+        ));
+    }
+    notes
+}

@@ -1,0 +1,326 @@
+//! `fovea group`, and `fovea submit` with --folds or --seeds.
+
+use std::time::{Duration, Instant};
+
+use fovea_core::count::count;
+use fovea_core::group::GroupPlan;
+use fovea_core::spec::RunSpec;
+
+use super::follow::verdict;
+use super::format::{ago, now_ms, one_line, share, without_event};
+use super::group_figures::{self, spread_table};
+use super::group_judge;
+use super::output::{Output, Record};
+use super::runs::remark_size;
+use super::table::Table;
+use super::weights::provide;
+use crate::client::Client;
+use crate::error::Error;
+use crate::local::Signals;
+use crate::runfile::Weights;
+use crate::spread::{RunFigures, Spreads};
+use crate::view::{GroupInfo, MemberInfo, Phase, RunInfo};
+
+/// How often a group is looked at while it is followed.
+const LOOK: Duration = Duration::from_secs(1);
+/// Patience, in seconds, of a watch that follows another command.
+const PATIENCE_S: u64 = 300;
+
+/// Submits a group, after the file of weights if the spec names one, and follows it if asked.
+pub async fn submit(
+    client: &Client,
+    plan: &GroupPlan,
+    mut spec: RunSpec,
+    weights: &Weights,
+    watch: bool,
+    output: &Output,
+) -> Result<(), Error> {
+    provide(client, &mut spec, weights, output).await?;
+    let group = client.submit_group(&spec, plan).await?;
+    output.record(&Record::Group(&group));
+    output.line(format!(
+        "group {} accepted: {} ({}) on {}",
+        group.id,
+        count(group.runs.len(), "run", "runs"),
+        differing(&group),
+        spec.dataset
+    ));
+    for member in &group.runs {
+        output.line(format!("  {}{}", member.run, held_out(member)));
+    }
+    // One stands for all: they differ in fold and seed alone.
+    if let Some(first) = group.runs.first() {
+        remark_size(&client.run(&first.run).await?, output);
+    }
+    if watch {
+        return follow(client, &group.id, PATIENCE_S, output).await;
+    }
+    output.line(format!("follow it with: fovea group watch {}", group.id));
+    Ok(())
+}
+
+/// Such as `5 folds`, or `3 seeds of each of 5 folds`.
+pub fn differing(group: &GroupInfo) -> String {
+    let seeds = group.seeds().len();
+    match group.folds() {
+        None => count(seeds, "seed", "seeds"),
+        Some(folds) if seeds < 2 => count(folds, "fold", "folds"),
+        Some(folds) => format!("{} of each of {folds} folds", count(seeds, "seed", "seeds")),
+    }
+}
+
+fn held_out(member: &MemberInfo) -> String {
+    let fold = member.fold.map(|fold| format!(": holds out fold {fold}"));
+    fold.unwrap_or_default()
+}
+
+/// Lists all groups.
+pub async fn list(client: &Client, output: &Output) -> Result<(), Error> {
+    let groups = client.groups().await?;
+    for group in &groups {
+        output.record(&Record::Group(group));
+    }
+    if groups.is_empty() {
+        output
+            .line("no groups yet; `fovea submit run.toml --folds 5` or `--seeds 0,1,2` starts one");
+        return Ok(());
+    }
+    let mut table = Table::new(&["group", ">runs", "differ in", "submitted", "phases"]);
+    for group in &groups {
+        table.row([
+            group.id.clone(),
+            group.runs.len().to_string(),
+            differing(group),
+            ago(group.submitted_at_ms, now_ms()),
+            phases(group),
+        ]);
+    }
+    output.lines(table.lines());
+    Ok(())
+}
+
+/// Such as `2 running, 3 queued`.
+fn phases(group: &GroupInfo) -> String {
+    const ORDER: [Option<Phase>; 9] = [
+        Some(Phase::Running),
+        Some(Phase::Forming),
+        Some(Phase::Finishing),
+        Some(Phase::Queued),
+        Some(Phase::Paused),
+        Some(Phase::Completed),
+        Some(Phase::Failed),
+        Some(Phase::Cancelled),
+        None,
+    ];
+    let counted = ORDER.iter().filter_map(|phase| {
+        let n = group.runs.iter().filter(|r| r.phase == *phase).count();
+        (n > 0).then(|| format!("{n} {}", phase.map_or("removed", Phase::as_str)))
+    });
+    counted.collect::<Vec<_>>().join(", ")
+}
+
+/// The runs of a group that are there, as they are now.
+async fn runs_of(client: &Client, group: &GroupInfo) -> Result<Vec<RunInfo>, Error> {
+    let mut runs = Vec::new();
+    for (member, _) in group.there() {
+        match client.run(&member.run).await {
+            Ok(run) => runs.push(run),
+            // Removed in between.
+            Err(Error::Refused(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(runs)
+}
+
+/// Shows a group: its runs, and their figures.
+pub async fn show(client: &Client, group_id: &str, output: &Output) -> Result<(), Error> {
+    let group = client.group(group_id).await?;
+    let runs = runs_of(client, &group).await?;
+    output.record(&Record::Group(&group));
+    for run in &runs {
+        output.record(&Record::Run(run));
+    }
+    let figures = figures(&runs);
+    output.record(&Record::GroupFigures {
+        group: &group.id,
+        runs: figures.len(),
+        of: group.runs.len(),
+        spread: &Spreads::of(&figures),
+    });
+    output.lines(details(&group, &runs, now_ms()));
+    Ok(())
+}
+
+/// Figures of the last epoch of the completed runs.
+fn figures(runs: &[RunInfo]) -> Vec<RunFigures> {
+    let completed = runs.iter().filter(|run| run.phase == Phase::Completed);
+    completed
+        .filter_map(|run| Some((&run.last_epoch()?.validation).into()))
+        .collect()
+}
+
+/// A group with its runs and their figures.
+fn details(group: &GroupInfo, runs: &[RunInfo], now_ms: u64) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut field = |what: &str, text: String| lines.push(format!("{what:<12}{text}"));
+    field("group", group.id.clone());
+    let by = match &*group.submitted_by {
+        "" => String::new(),
+        name => format!(" by {name}"),
+    };
+    field("submitted", ago(group.submitted_at_ms, now_ms) + &by);
+    field(
+        "runs",
+        format!("{}: {}", group.runs.len(), differing(group)),
+    );
+    field("phases", phases(group));
+    if let Some(run) = runs.first() {
+        let digest: String = run.dataset_digest.chars().take(12).collect();
+        field("dataset", format!("{} ({digest})", run.spec.dataset));
+    }
+    lines.push(String::new());
+    let mut table = Table::new(&[
+        "run",
+        "fold",
+        ">seed",
+        "phase",
+        ">epoch",
+        ">AUC",
+        ">kappa",
+        ">accuracy",
+        "reason",
+    ]);
+    for member in &group.runs {
+        let run = runs.iter().find(|run| run.id == member.run);
+        let last = run.and_then(RunInfo::last_epoch).map(|e| &e.validation);
+        table.row([
+            member.run.clone(),
+            group_figures::fold(member.fold),
+            member.seed.to_string(),
+            run.map_or("removed", |run| run.phase.as_str()).to_owned(),
+            run.map_or_else(String::new, |run| {
+                format!("{}/{}", run.epochs_done(), run.spec.train.epochs)
+            }),
+            share(last.and_then(|v| v.auc)),
+            share(last.and_then(|v| v.quadratic_kappa)),
+            share(last.map(|v| v.accuracy)),
+            run.map_or_else(String::new, |run| one_line(without_event(&run.reason))),
+        ]);
+    }
+    lines.extend(table.lines());
+    let figures = figures(runs);
+    if figures.is_empty() {
+        return lines;
+    }
+    lines.push(String::new());
+    lines.push(format!(
+        "after the last epoch, over {} of {}:",
+        count(figures.len(), "completed run", "completed runs"),
+        group.runs.len()
+    ));
+    lines.extend(spread_table(&Spreads::of(&figures)));
+    let notes = group_judge::caveats(group, figures.len());
+    lines.extend(notes.iter().map(|note| format!("note: {note}")));
+    lines.push(format!(
+        "intervals over patients: fovea group evaluate {}",
+        group.id
+    ));
+    lines
+}
+
+/// Cancels the runs of a group.
+pub async fn cancel(client: &Client, group_id: &str, output: &Output) -> Result<(), Error> {
+    let group = client.cancel_group(group_id).await?;
+    output.record(&Record::Group(&group));
+    output.line(format!(
+        "the runs of group {group_id} will stop at their next step, with a checkpoint; now: {}",
+        phases(&group)
+    ));
+    Ok(())
+}
+
+/// Follows a group until all its runs have ended or are paused, and fails if one did.
+pub async fn follow(
+    client: &Client,
+    group_id: &str,
+    patience_s: u64,
+    output: &Output,
+) -> Result<(), Error> {
+    let mut signals = Signals::listen()?;
+    let runs = tokio::select! {
+        runs = follow_to_end(client, group_id, Duration::from_secs(patience_s), output) => runs?,
+        () = signals.next() => return Err(Error::Interrupted(format!(
+            "group {group_id} continues; `fovea group watch {group_id}` follows it again, `fovea group cancel {group_id}` stops it"
+        ))),
+    };
+    let group = client.group(group_id).await?;
+    output.line("");
+    output.lines(details(&group, &runs, now_ms()));
+    for run in &runs {
+        output.record(&Record::result(run));
+    }
+    runs.iter().try_for_each(verdict)
+}
+
+/// Shows changes of the runs until all have ended or are paused, and returns them.
+async fn follow_to_end(
+    client: &Client,
+    group_id: &str,
+    patience: Duration,
+    output: &Output,
+) -> Result<Vec<RunInfo>, Error> {
+    // Those there are when it begins; one that is removed later is not missed.
+    let group = client.group(group_id).await?;
+    let mut known: Vec<RunInfo> = Vec::new();
+    let mut heard = Instant::now();
+    loop {
+        match runs_of(client, &group).await {
+            Ok(runs) => {
+                heard = Instant::now();
+                for run in &runs {
+                    let before = known.iter().find(|k| k.id == run.id);
+                    tell(before, run, output);
+                }
+                known = runs;
+            }
+            Err(error @ (Error::Lost { .. } | Error::Unavailable { .. })) => {
+                if heard.elapsed() >= patience {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        if heard.elapsed() < LOOK && known.iter().all(|run| run.phase.is_terminal()) {
+            return Ok(known);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Tells what has changed in a run.
+fn tell(before: Option<&RunInfo>, now: &RunInfo, output: &Output) {
+    let id = now.id.as_str();
+    let reported = before.map_or(0, |run| run.epochs.len());
+    for result in now.epochs.iter().skip(reported) {
+        output.record(&Record::Epoch { run: id, result });
+        output.line(format!(
+            "{id}: epoch {}/{}, AUC {}",
+            result.epoch + 1,
+            now.spec.train.epochs,
+            share(result.validation.auc)
+        ));
+    }
+    if before.map(|run| (run.phase, &run.reason)) == Some((now.phase, &now.reason)) {
+        return;
+    }
+    output.record(&Record::Run(now));
+    let reason = match &*now.reason {
+        "" => String::new(),
+        reason => format!(" ({})", one_line(without_event(reason))),
+    };
+    output.line(format!("{id}: {}{reason}", now.phase.as_str()));
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! Groups of runs: submitting, listing and cancelling them.
+
+use fovea_core::group::GroupPlan;
+use fovea_core::spec::RunSpec;
+use fovea_proto::pb;
+use fovea_proto::pb::groups_client::GroupsClient;
+
+use crate::client::{Client, Service};
+use crate::error::Error;
+use crate::view::GroupInfo;
+
+/// Groups requested at a time.
+const PAGE: u32 = 100;
+
+impl Client {
+    /// Submits a run of `spec` for each fold and seed of `plan`. When this returns, all of them are in the coordinator's
+    /// journal; if it fails, none is.
+    pub async fn submit_group(&self, spec: &RunSpec, plan: &GroupPlan) -> Result<GroupInfo, Error> {
+        let GroupPlan { folds, seeds } = plan;
+        let request = pb::SubmitGroupRequest {
+            spec: Some(spec.into()),
+            folds: *folds,
+            seeds: seeds.clone(),
+        };
+        self.answer(self.groups_client().submit(request))
+            .await?
+            .try_into()
+    }
+
+    /// One group.
+    pub async fn group(&self, group_id: &str) -> Result<GroupInfo, Error> {
+        let request = pb::GetGroupRequest {
+            group_id: group_id.into(),
+        };
+        self.answer(self.groups_client().get(request))
+            .await?
+            .try_into()
+    }
+
+    /// All groups, newest first.
+    pub async fn groups(&self) -> Result<Vec<GroupInfo>, Error> {
+        let mut groups = Vec::new();
+        let mut page_token = String::new();
+        loop {
+            let request = pb::ListGroupsRequest {
+                page_size: PAGE,
+                page_token,
+            };
+            let pb::ListGroupsResponse {
+                groups: page,
+                next_page_token,
+            } = self.answer(self.groups_client().list(request)).await?;
+            for group in page {
+                groups.push(group.try_into()?);
+            }
+            page_token = next_page_token;
+            if page_token.is_empty() {
+                return Ok(groups);
+            }
+        }
+    }
+
+    /// Cancels all runs of a group that have not ended, each at its next step boundary, with a checkpoint.
+    pub async fn cancel_group(&self, group_id: &str) -> Result<GroupInfo, Error> {
+        let request = pb::CancelGroupRequest {
+            group_id: group_id.into(),
+        };
+        // Each run is asked in turn.
+        self.unbounded(self.groups_client().cancel(request))
+            .await?
+            .try_into()
+    }
+
+    fn groups_client(&self) -> GroupsClient<Service> {
+        GroupsClient::new(self.service())
+    }
+}

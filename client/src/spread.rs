@@ -1,0 +1,170 @@
+//! Figures over the runs of a group: mean and spread. Pure.
+
+use fovea_core::metrics::Evaluation;
+use fovea_evaluation::{Choice, Estimate, Evaluated, PointResult};
+use serde::Serialize;
+
+/// A figure over several runs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Spread {
+    /// Number of runs in which it is defined.
+    pub runs: usize,
+    /// Their mean.
+    pub mean: f64,
+    /// Their standard deviation, with runs - 1 in the denominator. None for one run.
+    pub sd: Option<f64>,
+    /// The lowest.
+    pub min: f64,
+    /// The highest.
+    pub max: f64,
+}
+
+impl Spread {
+    /// Of the values that are there. None if there are none.
+    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let values: Vec<f64> = values.into_iter().collect();
+        let (min, max) = values
+            .iter()
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(min, max), v| {
+                (min.min(*v), max.max(*v))
+            });
+        let runs = values.len();
+        let mean = values.iter().sum::<f64>() / runs as f64;
+        let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
+        (runs > 0).then(|| Self {
+            runs,
+            // Of equal values rounding must not make another one.
+            mean: mean.clamp(min, max),
+            sd: (runs > 1).then(|| (squares / (runs - 1) as f64).sqrt()),
+            min,
+            max,
+        })
+    }
+}
+
+/// Figures of one run; None where one is not defined. None of them depends on a threshold that was chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct RunFigures {
+    pub auc: Option<f64>,
+    pub kappa: Option<f64>,
+    pub accuracy: Option<f64>,
+    pub brier: Option<f64>,
+    pub calibration_error: Option<f64>,
+    /// At 0.5.
+    pub sensitivity: Option<f64>,
+    /// At 0.5.
+    pub specificity: Option<f64>,
+}
+
+impl From<&Evaluation> for RunFigures {
+    fn from(evaluation: &Evaluation) -> Self {
+        Self {
+            auc: evaluation.auc,
+            kappa: evaluation.quadratic_kappa,
+            accuracy: Some(evaluation.accuracy),
+            brier: None,
+            calibration_error: None,
+            sensitivity: evaluation.sensitivity,
+            specificity: evaluation.specificity,
+        }
+    }
+}
+
+impl From<&Evaluated> for RunFigures {
+    fn from(evaluated: &Evaluated) -> Self {
+        let value = |figure: &Option<Estimate>| figure.as_ref().map(|f| f.value);
+        let half = half(evaluated);
+        Self {
+            auc: value(&evaluated.auc),
+            kappa: value(&evaluated.kappa),
+            accuracy: value(&evaluated.accuracy),
+            brier: value(&evaluated.brier),
+            calibration_error: value(&evaluated.calibration_error),
+            sensitivity: half.and_then(|p| value(&p.sensitivity)),
+            specificity: half.and_then(|p| value(&p.specificity)),
+        }
+    }
+}
+
+/// What the threshold 0.5 gives, which nobody chose.
+pub fn half(evaluated: &Evaluated) -> Option<&PointResult> {
+    let mut points = evaluated.points.iter();
+    points.find(|p| p.point.choice == Choice::Half)
+}
+
+/// All figures over several runs.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Spreads {
+    pub auc: Option<Spread>,
+    pub kappa: Option<Spread>,
+    pub accuracy: Option<Spread>,
+    pub brier: Option<Spread>,
+    pub calibration_error: Option<Spread>,
+    pub sensitivity: Option<Spread>,
+    pub specificity: Option<Spread>,
+}
+
+impl Spreads {
+    /// Over these runs.
+    pub fn of(runs: &[RunFigures]) -> Self {
+        let over =
+            |figure: fn(&RunFigures) -> Option<f64>| Spread::of(runs.iter().filter_map(figure));
+        Self {
+            auc: over(|r| r.auc),
+            kappa: over(|r| r.kappa),
+            accuracy: over(|r| r.accuracy),
+            brier: over(|r| r.brier),
+            calibration_error: over(|r| r.calibration_error),
+            sensitivity: over(|r| r.sensitivity),
+            specificity: over(|r| r.specificity),
+        }
+    }
+
+    /// Each with its name for people, where it is defined.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, Spread)> {
+        let all = [
+            ("AUC", self.auc),
+            ("quadratic weighted kappa", self.kappa),
+            ("accuracy", self.accuracy),
+            ("sensitivity at 0.5", self.sensitivity),
+            ("specificity at 0.5", self.specificity),
+            ("Brier score (0 is best)", self.brier),
+            ("calibration error (0 is best)", self.calibration_error),
+        ];
+        all.into_iter().filter_map(|(name, s)| Some((name, s?)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Against numpy: `np.mean`, `np.std(ddof=1)`.
+    #[test]
+    fn mean_and_deviation_are_those_of_a_sample() {
+        let spread = Spread::of([0.889, 0.891, 0.883]).unwrap();
+        assert!((spread.mean - 0.887_666_666_666_667).abs() < 1e-12);
+        assert!((spread.sd.unwrap() - 0.004_163_331_998_932_25).abs() < 1e-12);
+        assert_eq!((spread.runs, spread.min, spread.max), (3, 0.883, 0.891));
+        let one = Spread::of([0.7]).unwrap();
+        assert_eq!((one.mean, one.sd), (0.7, None));
+        assert_eq!(Spread::of([]), None);
+        // Three times 0.1 add up to more than 0.3.
+        assert_eq!(Spread::of([0.1; 3]).unwrap().mean, 0.1);
+    }
+
+    #[test]
+    fn a_figure_counts_only_where_it_is_defined() {
+        let run = |auc: Option<f64>| RunFigures {
+            auc,
+            accuracy: Some(0.5),
+            ..RunFigures::default()
+        };
+        let spreads = Spreads::of(&[run(Some(0.8)), run(None), run(Some(0.9))]);
+        assert_eq!(spreads.auc.unwrap().runs, 2);
+        assert_eq!(spreads.accuracy.unwrap().runs, 3);
+        assert_eq!(spreads.kappa, None);
+        let names: Vec<&str> = spreads.named().map(|(name, _)| name).collect();
+        assert_eq!(names, ["AUC", "accuracy"]);
+    }
+}

@@ -1,0 +1,100 @@
+//! The network against what other programs compute from its export.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+
+use fovea_core::spec::RunSpec;
+use fovea_export::{Model, onnx};
+use safetensors::tensor::{Dtype, TensorInfo};
+use tch::Tensor;
+
+use super::channels_last;
+use super::net::Net;
+use super::tests::{net, noise};
+
+/// Subtracted from blue, green, red.
+const MEAN: [f32; 3] = [104.0, 117.0, 123.0];
+
+/// The bytes of a file with the parameters of `net`.
+fn file(net: &Net) -> Vec<u8> {
+    let spec: RunSpec = serde_json::from_str(r#"{"name": "dr", "dataset": "eyes"}"#).unwrap();
+    let metadata = BTreeMap::from([
+        ("format", fovea_export::FORMAT.to_owned()),
+        ("spec", serde_json::to_string(&spec).unwrap()),
+    ]);
+    let entries: Vec<_> = net.entries().collect();
+    let mut at = 0;
+    let tensors = entries.iter().map(|entry| {
+        let from = at;
+        at += entry.spec.len() * 4;
+        let info = TensorInfo {
+            dtype: Dtype::F32,
+            shape: entry.spec.shape.clone(),
+            data_offsets: (from, at),
+        };
+        (entry.spec.name.as_str(), info)
+    });
+    let mut bytes = fovea_weights::header(&metadata, tensors).unwrap();
+    for entry in &entries {
+        bytes.extend(floats(&net.param(&entry.spec.name)));
+    }
+    bytes
+}
+
+/// The values, little-endian, in the order of the dimensions.
+fn floats(x: &Tensor) -> Vec<u8> {
+    let values: Vec<f32> = x.contiguous().view([-1]).try_into().unwrap();
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
+}
+
+#[cfg_attr(not(has_models), ignore = "needs .model-tools: run `make model-tools`")]
+#[test]
+fn other_programs_compute_the_same_from_the_exported_graph() {
+    let net = net(2, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("model.onnx");
+    std::fs::write(&model, onnx(&Model::read(&file(&net)).unwrap()).unwrap()).unwrap();
+    // Caffe's rounding of lengths matters in some of these sizes.
+    for (batch, height, width) in [
+        (3, 64, 64),
+        (2, 224, 224),
+        (1, 225, 227),
+        (1, 299, 299),
+        (1, 448, 448),
+    ] {
+        // Blue, green, red.
+        let images = ((noise(&[batch, 3, height, width], 1.0) + 1.0) * 127.5).round();
+        let mean = Tensor::from_slice(&MEAN).view([1, 3, 1, 1]);
+        let logits = tch::no_grad(|| net.forward(&channels_last(&(&images - mean))));
+        let name = folder.path().join(format!("{batch}-{height}-{width}"));
+        std::fs::write(name.with_extension("images"), floats(&images.flip([1]))).unwrap();
+        std::fs::write(name.with_extension("logits"), floats(&logits)).unwrap();
+    }
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let output = Command::new(repository.join(".model-tools/bin/python"))
+        .arg(repository.join("scripts/run_onnx.py"))
+        .args([&model, folder.path()])
+        .env_remove("LD_LIBRARY_PATH")
+        .output()
+        .expect("make model-tools fetches the programs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let problem = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}{problem}");
+    let mut compared = 0;
+    for line in text.lines() {
+        let compare: serde_json::Value = serde_json::from_str(line).unwrap();
+        let number = |key: &str| compare[key].as_f64().unwrap();
+        assert!(number("largest") > 0.1, "{line}");
+        assert!(
+            number("logits") < 1e-4 * number("largest").max(1.0),
+            "{line}"
+        );
+        assert!(number("probabilities") < 1e-4, "{line}");
+        compared += 1;
+    }
+    assert_eq!(compared, 10, "{text}");
+}

@@ -5,7 +5,8 @@
     python3 scripts/metrics_reference.py
 
 The tests of the crate `evaluation` compare its figures with these. Cases have ties, several photographs a patient, classes
-that do not occur, and patients whose photographs are alike.
+that do not occur, and patients whose photographs are alike. The last ones are of models with an ordinal head, which name
+the median class.
 """
 import json
 from pathlib import Path
@@ -20,8 +21,8 @@ BINS = 10
 DRAWS = 20_000
 
 
-def case(rng, number):
-    classes = [2, 2, 3, 5][number % 4]
+def case(rng, number, choice=(2, 2, 3, 5)):
+    classes = choice[number % len(choice)]
     positive_class = int(rng.integers(1, classes))
     patients = int(rng.integers(8, 60))
     patient, label, logits = [], [], []
@@ -49,10 +50,20 @@ def calibration_error(truth, p):
     return float((count[count > 0] / len(p) * np.abs(share - mean)).sum())
 
 
-def figures(classes, positive_class, label, probabilities):
+def most_probable(probabilities):
+    return probabilities.argmax(1)
+
+
+def median(probabilities):
+    """The highest class that is reached with a probability above 1/2 (CORN, Shi et al. 2021)."""
+    beyond = probabilities.astype(np.float64)[:, ::-1].cumsum(1)[:, ::-1][:, 1:]
+    return (beyond > 0.5).sum(1)
+
+
+def figures(classes, positive_class, label, probabilities, predict=most_probable):
     p = np.clip(probabilities[:, positive_class:].astype(np.float64).sum(1), 0, 1)
     truth = label >= positive_class
-    predicted = probabilities.argmax(1)
+    predicted = predict(probabilities)
     confusion = metrics.confusion_matrix(label, predicted, labels=range(classes))
     called = p >= 0.5
     out = {
@@ -111,6 +122,21 @@ def main():
         if number < 8 and 0 < truth.sum() < len(truth):
             entry["intervals"] = intervals(rng, positive_class, patient, label, probabilities)
         cases.append(entry)
+    rng = np.random.default_rng(20261128)
+    differ = 0
+    for number in range(12):
+        classes, positive_class, patient, label, probabilities = case(rng, number, (4, 5))
+        differ += int((median(probabilities) != most_probable(probabilities)).sum())
+        cases.append({
+            "classes": classes,
+            "positive_class": positive_class,
+            "head": "ordinal",
+            "patient": patient.tolist(),
+            "label": label.tolist(),
+            "probabilities": [[float(x) for x in row] for row in probabilities],
+            "figures": figures(classes, positive_class, label, probabilities, median),
+        })
+    assert differ >= 10, differ
     made_by = {"scikit-learn": sklearn.__version__, "numpy": np.__version__, "draws": DRAWS}
     OUT.write_text(json.dumps({"made_by": made_by, "cases": cases}, separators=(",", ":")) + "\n")
     print(f"{OUT}: {len(cases)} cases, {OUT.stat().st_size} bytes")

@@ -232,7 +232,6 @@ pub fn samples(scores: &Scores, dataset: &Described, spec: &RunSpec) -> Result<V
 /// # Errors
 /// Names the first that cannot be used.
 pub fn ready(samples: &[Sample], spec: &RunSpec) -> Result<Samples, Error> {
-    let classes = spec.model.classes as usize;
-    Samples::new(samples, classes, spec.positive_class() as usize)
+    Samples::new(samples, spec.scheme())
         .map_err(|e| Error::Protocol(format!("the scores cannot be evaluated: {e}")))
 }

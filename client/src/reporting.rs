@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use fovea_core::spec::{Part, RunSpec};
+use fovea_core::spec::{Part, RunSpec, Scheme};
 use fovea_dataset::{GradeScale, Manifest, Method, Preprocess, Sample as Indexed};
 use fovea_evaluation::{Point, Sample};
 use fovea_report::{
@@ -76,18 +76,13 @@ pub fn labels(spec: &RunSpec) -> Labels {
         4 => "proliferative DR".to_owned(),
         from => format!("grade {from} and above"),
     };
-    let classes = match spec.model.classes {
-        2 => vec![
-            format!("below grade {from}"),
-            format!("grade {from} and above"),
-        ],
-        classes => (0..classes).map(|class| format!("grade {class}")).collect(),
-    };
+    let classes = 0..spec.model.classes;
     Labels {
-        classes,
+        classes: classes.map(|class| spec.model.class_name(class)).collect(),
         positive_class: spec.positive_class() as usize,
         positive_from: from as u8,
         positive,
+        head: spec.model.head,
     }
 }
 
@@ -258,7 +253,11 @@ fn test_uses(run: &RunInfo) -> Vec<TestUse> {
 
 /// The photographs whose P(positive) is farthest from what it should be, among those on the wrong side of 0.5.
 fn worst_errors(judged: &Judged) -> WorstErrors {
-    let positive = judged.run.spec.positive_class() as usize;
+    let Scheme {
+        positive_class: positive,
+        head,
+        ..
+    } = judged.run.spec.scheme();
     let part = judged.dataset.index.part(judged.part);
     let mut all: Vec<(f64, &Indexed, &Sample, f64)> = part
         .iter()
@@ -276,7 +275,7 @@ fn worst_errors(judged: &Judged) -> WorstErrors {
         patient: sample.patient.clone(),
         grade: sample.grade,
         label: sample.label,
-        predicted: sample.predicted(),
+        predicted: head.predicted(&sample.probabilities),
         p_positive: p,
         quality: None,
         heat_map: None,

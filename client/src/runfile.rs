@@ -2,6 +2,7 @@
 //!
 //! The known keys are taken from [`RunSpec`] itself, so a new field of the spec is known here at once.
 
+mod labels;
 mod schema;
 mod weights;
 
@@ -164,7 +165,8 @@ impl RunFile {
     pub fn spec(&self) -> Result<RunSpec, RunFileError> {
         let mut problems = self.problems.clone();
         let mut table = toml::Table::new();
-        for (key, given) in &self.given {
+        let given = self.given.iter().filter(|(key, _)| *key != labels::KEY);
+        for (key, given) in given {
             insert(&mut table, key, given.value.clone());
         }
         for (key, hint) in [
@@ -183,6 +185,10 @@ impl RunFile {
         }
         if !problems.is_empty() {
             return Err(RunFileError(problems));
+        }
+        let meaning = self.labels_meaning().map_err(|p| RunFileError(vec![p]))?;
+        for (key, value) in meaning {
+            insert(&mut table, key, value);
         }
         let spec: RunSpec = Value::Table(table)
             .try_into()
@@ -222,6 +228,12 @@ impl RunFile {
     /// Checks one value alone, so that a wrong type is reported with its key, and stores it.
     fn give(&mut self, key: &str, value: Value, origin: Origin) {
         let checked = self.schema.check(key, &value);
+        if key == labels::KEY
+            && matches!(origin, Origin::Flag(_))
+            && let Ok(labels) = labels::named(&value)
+        {
+            self.labels_override(labels);
+        }
         self.given.insert(key.to_owned(), Given { value, origin });
         if let Err(error) = checked {
             let place = self.place(key);

@@ -116,7 +116,7 @@ impl Need {
             Reduction::Fast => 1.0,
         };
         // A spec that makes no network, or too small images, fail the run anyway.
-        let layout = FlatLayout::new(spec.model.classes, &spec.model.frozen);
+        let layout = FlatLayout::new(spec.model.outputs(), &spec.model.frozen);
         let gradient = layout.map_or(0.0, |layout| layout.trainable_len() as f64 * FLOAT);
         let size = f64::from(image_size);
         let ahead = hosted * AHEAD * f64::from(train.batch) * 3.0 * size * size;
@@ -162,7 +162,7 @@ impl Need {
 /// Elements that the layers put out for one image, from the first stage on that is trained: the stages before it are
 /// computed image by image and keep nothing.
 fn trained_outputs(spec: &RunSpec, image_size: usize) -> f64 {
-    let shapes = output_shapes(spec.model.classes as usize, image_size, image_size);
+    let shapes = output_shapes(spec.model.outputs() as usize, image_size, image_size);
     let shapes = shapes.unwrap_or_default();
     let weights = weight_layer_names();
     let trained = |name: &&String| !spec.model.frozen.contains(name);

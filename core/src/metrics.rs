@@ -6,6 +6,8 @@ pub use ranking::{CurvePoint, Ranking};
 
 use serde::{Deserialize, Serialize};
 
+use crate::spec::{Scheme, p_at_least};
+
 /// The model's output for one validation sample.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Score {
@@ -13,7 +15,7 @@ pub struct Score {
     pub sample: u32,
     /// Class index of the sample's label.
     pub label: u32,
-    /// Softmax probability of each class.
+    /// Probability of each class.
     pub probabilities: Vec<f32>,
     /// Cross-entropy, -ln p(label), in nats.
     pub loss: f32,
@@ -21,8 +23,10 @@ pub struct Score {
 
 /// Metrics of an epoch on the validation split.
 ///
-/// With more than two classes a sample is positive if its class index is at least `positive_from`, and P(positive) is
-/// the sum of the probabilities of those classes.
+/// With more than two classes a sample is positive if its class index is at least that of `positive_from`, and P(positive)
+/// is the sum of the probabilities of those classes. Which class a model names for a sample is [`Head::predicted`].
+///
+/// [`Head::predicted`]: crate::spec::Head::predicted
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Number of samples scored.
@@ -31,7 +35,7 @@ pub struct Evaluation {
     pub positives: u64,
     /// Mean cross-entropy in nats.
     pub loss: f64,
-    /// Share of samples whose most probable class is the label, 0 to 1.
+    /// Share of samples whose label the model names, 0 to 1.
     pub accuracy: f64,
     /// Area under the ROC curve, 0 to 1, ties counted half; None if all labels are positive or all are negative.
     pub auc: Option<f64>,
@@ -39,33 +43,29 @@ pub struct Evaluation {
     pub sensitivity: Option<f64>,
     /// Share of negative samples with P(positive) <= 0.5, 0 to 1; None without negative samples.
     pub specificity: Option<f64>,
-    /// Cohen's kappa of the most probable class with quadratic weights, -1 to 1; None where it is undefined.
+    /// Cohen's kappa of label and named class with quadratic weights, -1 to 1; None where it is undefined.
     pub quadratic_kappa: Option<f64>,
     /// Numbers of samples: `confusion[label][prediction]`.
     pub confusion: Vec<Vec<u64>>,
 }
 
-/// Computes the metrics. `positive_class` is the first class index that counts as positive.
-pub fn evaluate(scores: &[Score], classes: usize, positive_class: u32) -> Evaluation {
+/// Computes the metrics of probabilities that `scheme` says how to read.
+pub fn evaluate(scores: &[Score], scheme: Scheme) -> Evaluation {
+    let Scheme {
+        classes,
+        positive_class,
+        head,
+    } = scheme;
     let mut confusion = vec![vec![0u64; classes]; classes];
     let mut loss = 0.0;
     let mut ranked = Vec::with_capacity(scores.len());
     let (mut hits_pos, mut hits_neg) = (0u64, 0u64);
     for score in scores {
-        // Of equal probabilities the first counts, as with argmax.
-        let mut predicted = 0;
-        for (class, p) in score.probabilities.iter().enumerate() {
-            if *p > score.probabilities[predicted] {
-                predicted = class;
-            }
-        }
+        let predicted = head.predicted(&score.probabilities);
         confusion[score.label as usize][predicted] += 1;
         loss += f64::from(score.loss);
-        let p: f64 = score.probabilities[positive_class as usize..]
-            .iter()
-            .map(|&p| f64::from(p))
-            .sum();
-        let positive = score.label >= positive_class;
+        let p = p_at_least(&score.probabilities, positive_class);
+        let positive = score.label as usize >= positive_class;
         match (positive, p > 0.5) {
             (true, true) => hits_pos += 1,
             (false, false) => hits_neg += 1,
@@ -132,7 +132,7 @@ mod tests {
             binary(0.35, 1),
             binary(0.8, 1),
         ];
-        let e = evaluate(&s, 2, 1);
+        let e = evaluate(&s, Scheme::softmax(2, 1));
         assert_eq!(e.auc, Some(0.75));
         assert_eq!(e.sensitivity, Some(0.5));
         assert_eq!(e.specificity, Some(1.0));
@@ -145,10 +145,10 @@ mod tests {
     #[test]
     fn ties_count_half_and_one_kind_of_label_has_no_auc() {
         let tied = [binary(0.5, 0), binary(0.5, 1), binary(0.5, 1)];
-        assert_eq!(evaluate(&tied, 2, 1).auc, Some(0.5));
-        let e = evaluate(&[binary(0.9, 1)], 2, 1);
+        assert_eq!(evaluate(&tied, Scheme::softmax(2, 1)).auc, Some(0.5));
+        let e = evaluate(&[binary(0.9, 1)], Scheme::softmax(2, 1));
         assert_eq!((e.auc, e.specificity), (None, None));
-        assert_eq!(evaluate(&[], 2, 1).sensitivity, None);
+        assert_eq!(evaluate(&[], Scheme::softmax(2, 1)).sensitivity, None);
     }
 
     /// Five grades: positive is grade >= 2. The expected kappa was computed by hand:
@@ -166,7 +166,7 @@ mod tests {
                 loss: 0.0,
             }
         };
-        let e = evaluate(&[sure(0, 0), sure(2, 4), sure(4, 4)], 5, 2);
+        let e = evaluate(&[sure(0, 0), sure(2, 4), sure(4, 4)], Scheme::softmax(5, 2));
         assert_eq!(e.positives, 2);
         assert_eq!(e.auc, Some(1.0));
         let kappa = e.quadratic_kappa.unwrap();

@@ -88,7 +88,7 @@ mod tests {
                 validation: Evaluation {
                     auc,
                     loss,
-                    ..crate::metrics::evaluate(&[], 2, 1)
+                    ..crate::metrics::evaluate(&[], crate::spec::Scheme::softmax(2, 1))
                 },
             })
             .collect()

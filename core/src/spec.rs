@@ -2,6 +2,7 @@
 
 mod evaluate;
 mod fold;
+mod labels;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +12,8 @@ use crate::weights::{WeightsRef, is_sha256};
 
 pub use evaluate::{EvaluateSpec, Part};
 pub use fold::{FoldSpec, MAX_FOLDS};
+pub(crate) use labels::p_at_least;
+pub use labels::{Head, Labels, Scheme};
 
 /// A run, as a person writes it. Every key but `name` and `dataset` has a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -55,8 +58,11 @@ pub struct ModelSpec {
     pub weights_sha256: String,
     /// Initial weights of layers that the file does not hold.
     pub init: Init,
-    /// Number of classes: 2 (whether grade >= positive_from) or 5 (the grades themselves).
+    /// Number of classes: 2 (whether grade >= positive_from), 4 (grades 3 and 4 are one) or 5 (the grades themselves).
     pub classes: u32,
+    /// What the classifier puts out. As the default it is left out, so that a spec without it is written as ever.
+    #[serde(skip_serializing_if = "Head::is_default")]
+    pub head: Head,
     /// The first grade that counts as positive, 1 to 4. 2 is referable DR.
     pub positive_from: u32,
     /// Names of the layers that are not trained.
@@ -200,6 +206,7 @@ impl Default for ModelSpec {
             weights_sha256: String::new(),
             init: Init::Xavier,
             classes: 2,
+            head: Head::Softmax,
             positive_from: 2,
             frozen: vec!["conv1/7x7_s2".into(), "conv2/3x3_reduce".into()],
             dropout: 0.4,
@@ -283,10 +290,7 @@ impl RunSpec {
             },
         );
         let m = &self.model;
-        p.check("model.classes", m.classes == 2 || m.classes == 5, || {
-            format!("{} is neither 2 (binary) nor 5 (the grades)", m.classes)
-        });
-        p.range("model.positive_from", f64::from(m.positive_from), 1.0, 4.0);
+        m.check_labels(p);
         p.check("model.dropout", (0.0..1.0).contains(&m.dropout), || {
             format!("{} is not in 0 <= dropout < 1", m.dropout)
         });
@@ -298,7 +302,7 @@ impl RunSpec {
             m.weights_sha256.is_empty() || is_sha256(&m.weights_sha256),
             || "give the SHA-256 as 64 hex digits, or leave it out".into(),
         );
-        if let Err(e) = crate::googlenet::FlatLayout::new(m.classes.clamp(2, 5), &m.frozen) {
+        if let Err(e) = crate::googlenet::FlatLayout::new(m.outputs().clamp(2, 5), &m.frozen) {
             p.add("model.frozen", e.to_string());
         }
         let t = &self.train;
@@ -359,42 +363,6 @@ impl RunSpec {
         match self.workers.max {
             0 => self.train.virtual_ranks,
             max => max.min(self.train.virtual_ranks),
-        }
-    }
-
-    /// Class index of an ICDR grade (0 to 4).
-    pub fn class_of(&self, grade: u8) -> u32 {
-        if self.model.classes == 2 {
-            u32::from(u32::from(grade) >= self.model.positive_from)
-        } else {
-            u32::from(grade)
-        }
-    }
-
-    /// How often the loss of a sample of each class counts, from the training split's grades; empty if each counts once.
-    pub fn class_weights(&self, grades: impl IntoIterator<Item = u8>) -> Vec<f32> {
-        if self.train.imbalance != Imbalance::ClassWeights {
-            return Vec::new();
-        }
-        let mut counts = vec![0u64; self.model.classes as usize];
-        for grade in grades {
-            counts[self.class_of(grade) as usize] += 1;
-        }
-        let present = counts.iter().filter(|n| **n > 0).count() as f64;
-        let all = counts.iter().sum::<u64>() as f64;
-        let weight = |n: u64| match n {
-            0 => 1.0,
-            n => (all / (present * n as f64)) as f32,
-        };
-        counts.into_iter().map(weight).collect()
-    }
-
-    /// The first class index that counts as positive.
-    pub fn positive_class(&self) -> u32 {
-        if self.model.classes == 2 {
-            1
-        } else {
-            self.model.positive_from
         }
     }
 
@@ -480,27 +448,13 @@ mod tests {
     }
 
     #[test]
-    fn class_weights_count_once_on_average() {
-        let mut spec = minimal();
-        assert!(spec.class_weights([0, 2]).is_empty());
-        spec.train.imbalance = Imbalance::ClassWeights;
-        // Three negative and one positive: 4 / (2 x 3) and 4 / (2 x 1).
-        assert_eq!(spec.class_weights([0, 1, 0, 4]), [2.0 / 3.0, 2.0]);
-        spec.model.classes = 5;
-        let weights = spec.class_weights([0, 0, 0, 2, 4, 4]);
-        assert_eq!(weights, [6.0 / 9.0, 1.0, 2.0, 1.0, 1.0]);
-    }
-
-    #[test]
     fn unknown_keys_and_impossible_values_are_named() {
         let error = toml::from_str::<RunSpec>("name='a'\ndataset='b'\n[train]\nlerning_rate=1")
             .unwrap_err();
         assert!(error.to_string().contains("lerning_rate"), "{error}");
         type Spoil = fn(&mut RunSpec);
-        let cases: [(&str, Spoil); 12] = [
+        let cases: [(&str, Spoil); 10] = [
             ("name", |s| s.name = "a b".into()),
-            ("model.classes", |s| s.model.classes = 3),
-            ("model.positive_from", |s| s.model.positive_from = 0),
             ("model.frozen", |s| s.model.frozen = vec!["conv9".into()]),
             ("train.learning_rate", |s| s.train.learning_rate = f64::NAN),
             ("train.momentum", |s| s.train.momentum = 1.0),

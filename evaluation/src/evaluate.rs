@@ -25,9 +25,9 @@ pub struct Evaluated {
     pub draws: Draws,
     /// Area under the ROC curve of P(positive), ties counted half.
     pub auc: Option<Estimate>,
-    /// Cohen's kappa of the most probable class with quadratic weights.
+    /// Cohen's kappa of label and named class with quadratic weights.
     pub kappa: Option<Estimate>,
-    /// Share of samples whose most probable class is the label. Where most samples are of one class, it says little.
+    /// Share of samples whose label the model names. Where most samples are of one class, it says little.
     pub accuracy: Option<Estimate>,
     /// Mean square of P(positive) minus 1 or 0 (Brier, 1950): 0 is best.
     pub brier: Option<Estimate>,

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use fovea_core::metrics::Ranking;
+use fovea_core::spec::Scheme;
 
 use crate::calibration::bin_of;
 use crate::error::SamplesError;
@@ -36,17 +37,6 @@ impl Sample {
         let sum: f64 = positive.map(|&p| f64::from(p)).sum();
         sum.clamp(0.0, 1.0)
     }
-
-    /// The most probable class, of equal ones the first.
-    pub fn predicted(&self) -> usize {
-        let mut best = 0;
-        for (class, p) in self.probabilities.iter().enumerate() {
-            if *p > self.probabilities[best] {
-                best = class;
-            }
-        }
-        best
-    }
 }
 
 /// Samples that can be evaluated.
@@ -69,7 +59,7 @@ pub(crate) struct Scored {
     pub grade: u8,
     pub label: usize,
     pub positive: bool,
-    /// The most probable class, of equal ones the first.
+    /// The class that the model names.
     pub predicted: usize,
     /// P(positive), 0 to 1.
     pub p: f64,
@@ -81,15 +71,16 @@ pub(crate) struct Scored {
 const ROUNDING: f64 = 1e-3;
 
 impl Samples {
-    /// Takes the outputs of a model with `classes` classes, of which those from `positive_class` on are positive.
+    /// Takes the outputs of a model, which `scheme` says how to read.
     ///
     /// # Errors
     /// Names the first sample that cannot be used.
-    pub fn new(
-        samples: &[Sample],
-        classes: usize,
-        positive_class: usize,
-    ) -> Result<Self, SamplesError> {
+    pub fn new(samples: &[Sample], scheme: Scheme) -> Result<Self, SamplesError> {
+        let Scheme {
+            classes,
+            positive_class,
+            head,
+        } = scheme;
         if classes < 2 {
             return Err(SamplesError::Classes { classes });
         }
@@ -116,7 +107,7 @@ impl Samples {
                 grade: sample.grade,
                 label: sample.label,
                 positive: sample.label >= positive_class,
-                predicted: sample.predicted(),
+                predicted: head.predicted(&sample.probabilities),
                 p,
                 bin: bin_of(p),
             })

@@ -1,5 +1,6 @@
 //! What must hold for any samples.
 
+use fovea_core::spec::Scheme;
 use fovea_evaluation::{
     Choice, Draws, Eye, Method, Sample, Samples, SamplesError, Wanted, choose, evaluate, fellow_eye,
 };
@@ -26,7 +27,7 @@ fn sample(&(patient, grade, p): &Photograph) -> Sample {
 
 fn samples(photographs: &[Photograph]) -> Samples {
     let all: Vec<Sample> = photographs.iter().map(sample).collect();
-    Samples::new(&all, 2, 1).unwrap()
+    Samples::new(&all, Scheme::softmax(2, 1)).unwrap()
 }
 
 fn photographs() -> impl Strategy<Value = Vec<Photograph>> {
@@ -171,7 +172,7 @@ fn the_fellow_eye_is_scored_by_its_grade() {
         eye("e", None, 0),
         eye("c", left, 4),
     ];
-    let samples = Samples::new(&all, 5, 2).unwrap();
+    let samples = Samples::new(&all, Scheme::softmax(5, 2)).unwrap();
     let fellow = fellow_eye(&samples, DRAWS).unwrap();
     assert_eq!((fellow.samples, fellow.patients), (7, 3));
     // Positive: b left (fellow 1), c left twice (fellow 2), c right (fellow 4); negative: a (0, 0), b right (fellow 3).
@@ -179,7 +180,13 @@ fn the_fellow_eye_is_scored_by_its_grade() {
     assert_eq!(fellow.specificity.unwrap().value, 2.0 / 3.0);
     // Pairs in order: fellow 1 beats 0, 0 of 0, 0, 3; each 2 the same; 4 beats all three.
     assert!((fellow.auc.unwrap().value - (2.0 + 2.0 + 2.0 + 3.0) / 12.0).abs() < 1e-12);
-    assert!(fellow_eye(&Samples::new(&all[6..9], 5, 2).unwrap(), DRAWS).is_none());
+    assert!(
+        fellow_eye(
+            &Samples::new(&all[6..9], Scheme::softmax(5, 2)).unwrap(),
+            DRAWS
+        )
+        .is_none()
+    );
 }
 
 #[test]
@@ -188,9 +195,12 @@ fn what_is_no_output_of_a_model_is_refused_by_its_number() {
     let with = |change: fn(&mut Sample)| {
         let mut bad = good.clone();
         change(&mut bad);
-        Samples::new(&[good.clone(), bad], 2, 1).unwrap_err()
+        Samples::new(&[good.clone(), bad], Scheme::softmax(2, 1)).unwrap_err()
     };
-    assert_eq!(Samples::new(&[], 2, 1).unwrap_err(), SamplesError::Empty);
+    assert_eq!(
+        Samples::new(&[], Scheme::softmax(2, 1)).unwrap_err(),
+        SamplesError::Empty
+    );
     for (error, said) in [
         (with(|s| s.label = 2), "sample 1: its label is 2"),
         (
@@ -207,6 +217,12 @@ fn what_is_no_output_of_a_model_is_refused_by_its_number() {
         assert!(error.to_string().contains(said), "{error}");
     }
     for (classes, positive) in [(1, 1), (2, 0), (2, 2)] {
-        assert!(Samples::new(std::slice::from_ref(&good), classes, positive).is_err());
+        assert!(
+            Samples::new(
+                std::slice::from_ref(&good),
+                Scheme::softmax(classes, positive)
+            )
+            .is_err()
+        );
     }
 }

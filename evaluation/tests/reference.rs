@@ -1,6 +1,7 @@
 //! Figures of random cases agree with scikit-learn, and intervals with a plain bootstrap. `scripts/metrics_reference.py`
 //! makes the cases.
 
+use fovea_core::spec::{Head, Scheme};
 use fovea_evaluation::{Choice, Draws, Estimate, Method, Point, Sample, Samples, evaluate};
 use serde_json::Value;
 
@@ -33,7 +34,15 @@ fn samples(case: &Value) -> Samples {
         })
         .collect();
     let count = |key: &str| case[key].as_u64().unwrap() as usize;
-    Samples::new(&all, count("classes"), count("positive_class")).unwrap()
+    let scheme = Scheme {
+        classes: count("classes"),
+        positive_class: count("positive_class"),
+        head: match case["head"].as_str() {
+            None => Head::Softmax,
+            Some(_) => Head::Ordinal,
+        },
+    };
+    Samples::new(&all, scheme).unwrap()
 }
 
 const HALF: [Point; 1] = [Point {
@@ -45,7 +54,7 @@ const HALF: [Point; 1] = [Point {
 fn figures_agree_with_scikit_learn() {
     let few = Draws { number: 1, seed: 0 };
     let all = cases();
-    assert!(all.len() >= 40);
+    assert!(all.len() >= 52);
     for (number, case) in all.iter().enumerate() {
         let result = evaluate(&samples(case), &HALF, few);
         let expected = &case["figures"];

@@ -83,7 +83,7 @@ impl Model {
         let spec = metadata.get("spec").map_or("", String::as_str);
         let spec: RunSpec = serde_json::from_str(spec).map_err(ModelError::Spec)?;
         let tensors = SafeTensors::deserialize(bytes)?;
-        let parameters = param_specs(spec.model.classes as usize)
+        let parameters = param_specs(spec.model.outputs() as usize)
             .into_iter()
             .map(|parameter| {
                 let values = values(&tensors, &parameter)?;
@@ -102,9 +102,14 @@ impl Model {
         &self.spec
     }
 
-    /// Number of the classifier's outputs.
+    /// Number of classes.
     pub fn classes(&self) -> usize {
         self.spec.model.classes as usize
+    }
+
+    /// Number of the classifier's outputs.
+    pub fn outputs(&self) -> usize {
+        self.spec.model.outputs() as usize
     }
 
     /// Number of elements of all parameters.
@@ -112,7 +117,7 @@ impl Model {
         self.parameters.iter().map(|(spec, _)| spec.len()).sum()
     }
 
-    /// What each output of the classifier stands for, in its order.
+    /// What each class is, in their order.
     pub fn class_names(&self) -> Vec<String> {
         match self.classes() {
             2 => {
@@ -122,7 +127,9 @@ impl Model {
                     format!("DR grade {from} or more"),
                 ]
             }
-            n => (0..n).map(|grade| format!("DR grade {grade}")).collect(),
+            n => (0..n as u32)
+                .map(|class| format!("DR {}", self.spec.model.class_name(class)))
+                .collect(),
         }
     }
 }

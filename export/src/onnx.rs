@@ -7,6 +7,7 @@
 pub(crate) mod messages;
 
 use fovea_core::googlenet::{LRN_ALPHA, LRN_BETA, LRN_K, LRN_SIZE, Layer, Op, layers};
+use fovea_core::spec::Head;
 use prost::Message as _;
 
 use crate::model::Model;
@@ -20,9 +21,9 @@ use messages::{
 pub const OPSET: i64 = 13;
 /// Name of the graph's input: float32 `[batch, 3, height, width]`, red, green, blue, 0 to 255.
 pub const INPUT: &str = "image";
-/// Name of an output: float32 `[batch, classes]`, the classifier's outputs.
+/// Name of an output: float32 `[batch, outputs]`, the classifier's outputs.
 pub const LOGITS: &str = "logits";
-/// Name of an output: float32 `[batch, classes]`, their softmax.
+/// Name of an output: float32 `[batch, classes]`, the probability of each class.
 pub const PROBABILITIES: &str = "probabilities";
 
 /// ONNX's version of the file format.
@@ -75,19 +76,22 @@ fn graph(model: &Model, input: &str) -> Graph {
         DATA,
         Vec::new(),
     )];
-    for layer in layers(model.classes()) {
+    for layer in layers(model.outputs()) {
         computed(&layer, &mut node);
     }
-    node.push(operation(
-        "Softmax",
-        vec![LOGITS.into()],
-        PROBABILITIES,
-        vec![int("axis", 1)],
-    ));
+    match model.spec().model.head {
+        Head::Softmax => node.push(operation(
+            "Softmax",
+            vec![LOGITS.into()],
+            PROBABILITIES,
+            vec![int("axis", 1)],
+        )),
+        Head::Ordinal => node.extend(ordinal(model.outputs())),
+    }
     let free = |name: &str| Length::Free(name.into());
     let fixed = |n: usize| Length::Fixed(n as i64);
-    let output = |name: &str| {
-        let shape = [free("batch"), fixed(model.classes())];
+    let output = |name: &str, length: usize| {
+        let shape = [free("batch"), fixed(length)];
         value(name, shape.to_vec(), &model.class_names().join(", "))
     };
     let shape = vec![free("batch"), fixed(3), free("height"), free("width")];
@@ -96,8 +100,44 @@ fn graph(model: &Model, input: &str) -> Graph {
         name: "fovea".into(),
         initializer: initializers(model),
         input: vec![value(INPUT, shape, input)],
-        output: vec![output(LOGITS), output(PROBABILITIES)],
+        output: vec![
+            output(LOGITS, model.outputs()),
+            output(PROBABILITIES, model.classes()),
+        ],
     }
+}
+
+/// From the logits of an ordinal head to the probability of each class. Logit k is of going beyond class k, once there, so
+/// P(class = c) is the product of sigmoid(logit k) over k < c, times sigmoid(-logit c) where there is one.
+fn ordinal(outputs: usize) -> Vec<Node> {
+    let parts = |of: &str| -> Vec<String> { (0..outputs).map(|k| format!("{of}/{k}")).collect() };
+    let split = |of: &str| Node {
+        output: parts(of),
+        ..operation("Split", vec![of.into()], of, vec![int("axis", 1)])
+    };
+    let product =
+        |a: &str, b: &str, into: &str| operation("Mul", vec![a.into(), b.into()], into, Vec::new());
+    let mut nodes = vec![
+        operation("Neg", vec![LOGITS.into()], "negated", Vec::new()),
+        operation("Sigmoid", vec![LOGITS.into()], "beyond", Vec::new()),
+        operation("Sigmoid", vec!["negated".into()], "stays", Vec::new()),
+        split("beyond"),
+        split("stays"),
+    ];
+    let [beyond, stays] = ["beyond", "stays"].map(parts);
+    let mut classes = vec![stays[0].clone()];
+    let mut reached = beyond[0].clone();
+    for k in 1..outputs {
+        let [class, next] = [format!("class/{k}"), format!("reached/{}", k + 1)];
+        nodes.push(product(&reached, &stays[k], &class));
+        nodes.push(product(&reached, &beyond[k], &next));
+        classes.push(class);
+        reached = next;
+    }
+    classes.push(reached);
+    let joined = operation("Concat", classes, PROBABILITIES, vec![int("axis", 1)]);
+    nodes.push(joined);
+    nodes
 }
 
 /// The mean and all parameters.

@@ -215,3 +215,58 @@ fn what_is_no_model_is_refused_by_name() {
         "{text}"
     );
 }
+
+/// What the operations behind the classifier make of its outputs for one photograph.
+fn probabilities(graph: &messages::Graph, logits: &[f32]) -> Vec<f32> {
+    let mut known: HashMap<&str, Vec<f32>> = HashMap::from([(LOGITS, logits.to_vec())]);
+    let behind = graph.node.iter().skip_while(|n| n.op_type != "Gemm");
+    for node in behind.skip(1) {
+        let inputs: Vec<&[f32]> = node
+            .input
+            .iter()
+            .map(|name| &*known[name.as_str()])
+            .collect();
+        let each = |f: fn(f32) -> f32| vec![inputs[0].iter().map(|x| f(*x)).collect::<Vec<f32>>()];
+        let outputs = match node.op_type.as_str() {
+            "Neg" => each(|x| -x),
+            "Sigmoid" => each(|x| 1.0 / (1.0 + (-x).exp())),
+            "Split" => inputs[0].iter().map(|x| vec![*x]).collect(),
+            "Mul" => vec![vec![inputs[0][0] * inputs[1][0]]],
+            "Concat" => vec![inputs.concat()],
+            other => panic!("{other}"),
+        };
+        assert_eq!(outputs.len(), node.output.len(), "{}", node.name);
+        known.extend(node.output.iter().map(String::as_str).zip(outputs));
+    }
+    known[PROBABILITIES].clone()
+}
+
+/// sigmoid(ln 3) = 3/4, sigmoid(0) = 1/2, sigmoid(-ln 3) = 1/4.
+#[test]
+fn an_ordinal_head_has_a_probability_for_each_class() {
+    let mut about = metadata(4);
+    let (_, spec) = about.last_mut().unwrap();
+    let mut changed: RunSpec = serde_json::from_str(spec).unwrap();
+    changed.model.head = fovea_core::spec::Head::Ordinal;
+    *spec = serde_json::to_string(&changed).unwrap();
+    let model = Model::read(&file(&param_specs(3), &about)).unwrap();
+    assert_eq!((model.outputs(), model.classes()), (3, 4));
+    assert_eq!(
+        model.class_names()[2..],
+        ["DR grade 2", "DR grades 3 and 4"]
+    );
+    let (_, graph) = as_onnx(&model);
+    let third = 3.0f32.ln();
+    let found = probabilities(&graph, &[third, 0.0, -third]);
+    let expected = [1.0 / 4.0, 3.0 / 8.0, 9.0 / 32.0, 3.0 / 32.0];
+    assert_eq!(found.len(), 4);
+    for (found, expected) in found.iter().zip(expected) {
+        assert!((found - expected).abs() < 1e-6, "{found} {expected}");
+    }
+    // A softmax's classifier of as many outputs is not taken for one.
+    let mut softmax = changed.clone();
+    softmax.model.head = fovea_core::spec::Head::Softmax;
+    let (_, spec) = about.last_mut().unwrap();
+    *spec = serde_json::to_string(&softmax).unwrap();
+    assert!(Model::read(&file(&param_specs(3), &about)).is_err());
+}

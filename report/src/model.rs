@@ -2,6 +2,7 @@
 
 use fovea_core::checkpoint::Fingerprint;
 use fovea_core::run::EpochResult;
+use fovea_core::spec::Head;
 use fovea_evaluation::{Evaluated, FellowEye};
 
 use crate::by_grade::GradeCalls;
@@ -73,6 +74,18 @@ pub struct Labels {
     pub positive_from: u8,
     /// What positive means, such as "referable DR".
     pub positive: String,
+    /// It decides which class the model names.
+    pub head: Head,
+}
+
+impl Labels {
+    /// The class that the model names, in words.
+    pub(crate) fn named(&self) -> &'static str {
+        match self.head {
+            Head::Softmax => "most probable class",
+            Head::Ordinal => "median class",
+        }
+    }
 }
 
 /// The learning rate at a time of the run.
@@ -201,7 +214,7 @@ pub struct WorstError {
     pub grade: u8,
     /// Class index of that grade.
     pub label: usize,
-    /// The most probable class.
+    /// The class that the model names.
     pub predicted: usize,
     /// The model's probability that it is positive, 0 to 1.
     pub p_positive: f64,

@@ -334,8 +334,8 @@ async fn what_cannot_be_evaluated_is_refused() {
     });
     onwards.dataset = "clahe".into();
     let submit = |spec| pb::SubmitRequest { spec: Some(spec) };
-    let refused = cluster.runs().await.submit(submit(onwards.clone()));
-    let refused = refused.await.unwrap_err();
+    let mut runs = cluster.runs().await;
+    let refused = runs.submit(submit(onwards.clone())).await.unwrap_err();
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(
         both.iter().all(|part| refused.message().contains(part)),
@@ -343,9 +343,9 @@ async fn what_cannot_be_evaluated_is_refused() {
     );
     // Larger ones of the same kind.
     onwards.dataset = "other".into();
-    let accepted = cluster.runs().await.submit(submit(onwards)).await;
+    let accepted = runs.submit(submit(onwards)).await;
     let accepted = accepted.expect("accepted").into_inner();
-    cluster.fovea(&["cancel", &accepted.id]);
+    cluster.fovea(&["cancel", &accepted.run.expect("a run").id]);
 
     // Nothing of all that was recorded or begun.
     assert!(cluster.run(&run.id).await.evaluations.is_empty());

@@ -146,7 +146,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn device(spec: &RunSpec, cache: u64) -> anyhow::Result<TorchDevice> {
-    let layout = FlatLayout::new(spec.model.classes, &spec.model.frozen)?;
+    let layout = FlatLayout::new(spec.model.outputs(), &spec.model.frozen)?;
     let mut state = vec![0.0; layout.state_len()];
     let params = param_specs(layout.classes());
     for entry in layout.state_entries() {

@@ -117,7 +117,7 @@ impl Prepared {
             }
         };
         // Checked before anything is fetched.
-        FlatLayout::new(spec.model.classes, &spec.model.frozen).map_err(Refusal::fatal)?;
+        FlatLayout::new(spec.model.outputs(), &spec.model.frozen).map_err(Refusal::fatal)?;
         let fetched =
             Fetched::new(context, &spec, &dataset_digest, &roster, rank, &progress).await?;
         let may_need = checkpoint.is_none() && context.device.held_run().as_ref() != Some(&run);

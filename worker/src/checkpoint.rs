@@ -24,8 +24,8 @@ pub enum CheckpointError {
     Format(#[from] safetensors::SafeTensorError),
     /// Another network or another list of frozen layers.
     #[error(
-        "the checkpoint does not fit the run: tensor {name:?} {problem}; were model.classes or \
-         model.frozen changed?"
+        "the checkpoint does not fit the run: tensor {name:?} {problem}; were model.classes, \
+         model.head or model.frozen changed?"
     )]
     Misfit {
         /// The tensor.

@@ -214,7 +214,7 @@ pub trait Device {
     /// returns false.
     fn update(&mut self, sum: &mut Flat, scale: f32, rate: f64) -> Result<bool, DeviceError>;
 
-    /// Scores validation images: softmax probabilities and cross-entropy.
+    /// Scores validation images: the probability of each class, and -ln P(label).
     fn score(&mut self, batch: &Batch) -> Result<Vec<Score>, DeviceError>;
 
     /// Makes room for the photographs themselves, where the device keeps them: `expected` of `size` px, those `wanted`,

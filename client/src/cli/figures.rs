@@ -1,6 +1,6 @@
 //! The figures of an evaluation as lines for people: pure.
 
-use fovea_core::spec::Part;
+use fovea_core::spec::{Head, Part};
 use fovea_evaluation::{Choice, Estimate, Evaluated, FellowEye, Method, PointResult};
 
 use super::format::date;
@@ -17,6 +17,8 @@ pub struct Heading {
     positive: String,
     /// Names of the classes.
     classes: Vec<String>,
+    /// It decides which class the model names.
+    head: Head,
     /// Where the thresholds were chosen.
     points: String,
     /// What a reader must know.
@@ -74,6 +76,7 @@ impl Heading {
                 labels.positive, labels.positive_from
             ),
             classes: labels.classes,
+            head: labels.head,
             points: match run.spec.fold {
                 None => format!("chosen on the validation split of {}", run.id),
                 Some(fold) => format!("chosen on fold {fold}, which {} held out", run.id),
@@ -106,6 +109,11 @@ pub fn lines(
     lines.extend(points(&evaluated.points));
     lines.push(String::new());
     lines.push("labels (rows) and predictions (columns):".into());
+    if heading.head == Head::Ordinal {
+        lines.push(
+            "(predicted: the highest class that is reached with a probability above 1/2)".into(),
+        );
+    }
     lines.extend(confusion(heading, evaluated));
     if let Some(fellow) = fellow_eye {
         lines.push(String::new());

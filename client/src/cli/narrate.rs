@@ -135,7 +135,7 @@ impl Narrator {
         let mut lines = Vec::new();
         if !self.heading {
             self.heading = true;
-            lines.push(EPOCH_HEADING.into());
+            lines.push(epoch_heading(&epoch).into());
         }
         let epochs = self.run.as_ref().map_or(0, |r| r.spec.train.epochs);
         let stored = self.stored.contains_key(&epoch.step) && !self.lined.contains(&epoch.step);
@@ -304,8 +304,13 @@ pub fn summary(run: &RunInfo) -> Vec<String> {
     if let Some(epoch) = run.last_epoch() {
         let v = &epoch.validation;
         lines.push(format!(
-            "validation AUC {}, accuracy {:.3}, sensitivity {}, specificity {} ({} held out, {} positive)",
+            "validation AUC {}, {}accuracy {:.3}, sensitivity {}, specificity {} ({} held out, {} positive)",
             share(v.auc),
+            if has_grades(epoch) {
+                format!("kappa {}, ", share(v.quadratic_kappa))
+            } else {
+                String::new()
+            },
             v.accuracy,
             share(v.sensitivity),
             share(v.specificity),
@@ -334,18 +339,33 @@ pub fn paused_line(run: &RunInfo, resume: &str) -> String {
     )
 }
 
-/// The headings of [`epoch_line`].
-pub const EPOCH_HEADING: &str =
-    "  epoch  train loss  val loss    AUC  accuracy  sensitivity  specificity  checkpoint";
+/// Whether there are more classes than two, so that it matters how far off a prediction is.
+fn has_grades(result: &EpochResult) -> bool {
+    result.validation.confusion.len() > 2
+}
 
-/// One epoch's results under [`EPOCH_HEADING`].
+/// The headings of [`epoch_line`].
+pub fn epoch_heading(result: &EpochResult) -> &'static str {
+    if has_grades(result) {
+        "  epoch  train loss  val loss    AUC   kappa  accuracy  sensitivity  specificity  checkpoint"
+    } else {
+        "  epoch  train loss  val loss    AUC  accuracy  sensitivity  specificity  checkpoint"
+    }
+}
+
+/// One epoch's results under [`epoch_heading`].
 pub fn epoch_line(result: &EpochResult, epochs: u32, stored: bool) -> String {
     let v = &result.validation;
     let train_loss = result
         .train_loss
         .map_or_else(|| "-".into(), |l| format!("{l:.4}"));
+    let kappa = if has_grades(result) {
+        format!("  {:>6}", share(v.quadratic_kappa))
+    } else {
+        String::new()
+    };
     format!(
-        "{:>7}  {train_loss:>10}  {:>8.4}  {:>5}  {:>8.3}  {:>11}  {:>11}  {}",
+        "{:>7}  {train_loss:>10}  {:>8.4}  {:>5}{kappa}  {:>8.3}  {:>11}  {:>11}  {}",
         format!("{}/{epochs}", result.epoch + 1),
         v.loss,
         share(v.auc),

@@ -1,13 +1,13 @@
 //! `fovea submit`, `runs`, `run`, `cancel`, `pause` and `resume`.
 
 use fovea_core::roster::beyond_tested;
-use fovea_core::spec::{BestBy, CheckpointSpec, RunSpec};
+use fovea_core::spec::{BestBy, CheckpointSpec, Head, RunSpec};
 
 use super::args::{Resume, Step, Submit};
 use super::checkpoints::remark_store;
 use super::follow::follow;
 use super::format::{ago, bytes, date, now_ms, one_line, rate, share, without_event};
-use super::narrate::{EPOCH_HEADING, epoch_line};
+use super::narrate::{epoch_heading, epoch_line};
 use super::output::{Output, Record};
 use super::table::Table;
 use super::weights::provide;
@@ -98,19 +98,17 @@ pub async fn list(client: &Client, output: &Output) -> Result<(), Error> {
 
 /// The runs as a table. The last column has the reason why a run waits or failed.
 pub fn table(runs: &[RunInfo], now_ms: u64) -> Table {
-    let mut table = Table::new(&[
-        "run",
-        "phase",
-        ">step",
-        ">epoch",
-        ">AUC",
-        "dataset",
-        ">workers",
-        "submitted",
-        "reason",
-    ]);
+    // Of two classes it says little that AUC does not.
+    let graded = runs.iter().any(|run| run.spec.model.classes > 2);
+    let mut heads = vec!["run", "phase", ">step", ">epoch", ">AUC"];
+    heads.extend(graded.then_some(">kappa"));
+    heads.extend(["dataset", ">workers", "submitted", "reason"]);
+    let mut table = Table::new(&heads);
     for run in runs {
-        let auc = run.last_epoch().and_then(|e| e.validation.auc);
+        let last = run.last_epoch().map(|e| &e.validation);
+        let auc = last.and_then(|v| v.auc);
+        let kappa = last.and_then(|v| v.quadratic_kappa);
+        let kappa = kappa.filter(|_| run.spec.model.classes > 2);
         let (step, epoch, dataset) = match &run.spec.evaluate {
             None => (
                 format!("{}/{}", run.step(), run.total_steps),
@@ -123,17 +121,21 @@ pub fn table(runs: &[RunInfo], now_ms: u64) -> Table {
                 format!("{} ({})", run.spec.dataset, evaluate.part),
             ),
         };
-        table.row([
+        let mut row = vec![
             run.id.clone(),
             run.phase.as_str().into(),
             step,
             epoch,
             share(auc),
+        ];
+        row.extend(graded.then(|| share(kappa)));
+        row.extend([
             dataset,
             run.workers.len().to_string(),
             ago(run.submitted_at_ms, now_ms),
             reason(run),
         ]);
+        table.row(row);
     }
     table
 }
@@ -228,8 +230,14 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
     field(
         "model",
         format!(
-            "GoogLeNet, {} classes, positive from grade {}, {}",
+            "GoogLeNet, {} classes{}, positive from grade {}, {}",
             m.classes,
+            match (m.classes, m.head) {
+                (4, Head::Softmax) => " (grades 3 and 4 are one)",
+                (4, Head::Ordinal) => " (grades 3 and 4 are one), an ordinal head",
+                (_, Head::Softmax) => "",
+                (_, Head::Ordinal) => ", an ordinal head",
+            },
             m.positive_from,
             if m.weights.is_empty() {
                 "from scratch".into()
@@ -279,9 +287,9 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
     for left_out in &run.left_out {
         field("left out", left_out_line(left_out));
     }
-    if !run.epochs.is_empty() {
+    if let Some(first) = run.epochs.first() {
         lines.push(String::new());
-        lines.push(EPOCH_HEADING.into());
+        lines.push(epoch_heading(first).into());
         for epoch in &run.epochs {
             let stored = run.checkpoints.iter().any(|c| c.step == epoch.step);
             lines.push(epoch_line(epoch, t.epochs, stored));

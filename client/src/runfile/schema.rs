@@ -3,16 +3,25 @@
 use std::collections::BTreeMap;
 
 use fovea_core::ids::DatasetName;
-use fovea_core::spec::{CheckpointSpec, FoldSpec, ModelSpec, RunSpec, TrainSpec, WorkersSpec};
+use fovea_core::spec::{
+    CheckpointSpec, FoldSpec, Head, Labels, ModelSpec, RunSpec, TrainSpec, WorkersSpec,
+};
 use fovea_service::nearest;
 use toml::Value;
 
-use super::insert;
+use super::{insert, labels};
 
 /// A value does not have the type of its key. The text does not name the key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct WrongType(String);
+
+impl WrongType {
+    /// From serde's message on `value`.
+    pub fn of(message: &str, value: &Value) -> Self {
+        Self(in_plain_language(message, value))
+    }
+}
 
 /// The keys of a run file.
 #[derive(Debug, Clone)]
@@ -37,9 +46,13 @@ impl Schema {
             evaluate: None,
             fold: Some(FoldSpec { index: 1, of: 5 }),
         };
-        let sample = toml::Table::try_from(&sample).expect("a spec is a table");
+        let mut sample = toml::Table::try_from(&sample).expect("a spec is a table");
+        // As the default it is left out of a spec.
+        let head = Value::try_from(Head::default()).expect("a head is a text");
+        insert(&mut sample, "model.head", head);
         let mut leaves = BTreeMap::new();
         flatten("", &sample, &mut leaves);
+        leaves.insert(labels::KEY.into(), Labels::Referable.name().into());
         Self { sample, leaves }
     }
 
@@ -70,11 +83,14 @@ impl Schema {
 
     /// Checks the type of a value, alone.
     pub fn check(&self, key: &str, value: &Value) -> Result<(), WrongType> {
+        if key == labels::KEY {
+            return labels::named(value).map(|_| ());
+        }
         let mut trial = self.sample.clone();
         insert(&mut trial, key, value.clone());
         match Value::Table(trial).try_into::<RunSpec>() {
             Ok(_) => Ok(()),
-            Err(e) => Err(WrongType(in_plain_language(e.message(), value))),
+            Err(e) => Err(WrongType::of(e.message(), value)),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fovea_core::spec::{BestBy, Init};
+use fovea_core::spec::{BestBy, Head, Init};
 
 use super::*;
 use crate::weights::WeightsFile;
@@ -74,6 +74,27 @@ fn mistakes_are_reported_with_line_key_and_hint() {
             "run.toml:4: model.classes: 3 is neither 2 (binary) nor 5",
         ),
         ("[model]\nfrozen = [\"conv9\"]", "run.toml:4: model.frozen:"),
+        // Label schemes.
+        (
+            "[model]\nlabels = \"grade\"",
+            "run.toml:4: model.labels: \"grade\" is not one of \"any_dr\", \"referable\", \"four_classes\", \"grades\"; did you mean \"grades\"?",
+        ),
+        (
+            "[model]\nclasses = 2\nlabels = \"grades\"",
+            "run.toml:5: model.labels: \"grades\" means model.classes = 5, and run.toml:4 says 2: leave one of them out",
+        ),
+        (
+            "[model]\nlabels = \"any_dr\"\npositive_from = 2",
+            "run.toml:4: model.labels: \"any_dr\" means model.positive_from = 1, and run.toml:5 says 2",
+        ),
+        (
+            "[model]\nhead = \"ordinal\"",
+            "run.toml:4: model.head: two classes have no order: leave it out, or give model.labels",
+        ),
+        (
+            "[model]\nlabels = \"four_classes\"\npositive_from = 4",
+            "run.toml:5: model.positive_from: 4 is not a class of its own",
+        ),
         (
             "[workers]\nmin = 3",
             "run.toml:4: workers.min: 3 is not in 1..=2",
@@ -111,6 +132,41 @@ fn mistakes_are_reported_with_line_key_and_hint() {
             "more than one complaint: {printed}"
         );
     }
+}
+
+/// A name of the command line replaces what the file says otherwise, and contradicts only the command line.
+#[test]
+fn label_schemes_have_names() {
+    let spec = |text: &str, sets: &[&str]| {
+        let mut file = file(&format!("{MINIMAL}[model]\n{text}"));
+        sets.iter().for_each(|set| file.set(set));
+        let spec = file.spec().map_err(|e| e.to_string())?;
+        Ok::<_, String>((
+            spec.model.classes,
+            spec.model.positive_from,
+            spec.model.head,
+        ))
+    };
+    let softmax = |classes, from| Ok((classes, from, Head::Softmax));
+    assert_eq!(spec("", &[]), softmax(2, 2));
+    assert_eq!(spec("labels = 'referable'", &[]), softmax(2, 2));
+    assert_eq!(spec("labels = 'any_dr'", &[]), softmax(2, 1));
+    assert_eq!(spec("labels = 'four_classes'", &[]), softmax(4, 2));
+    assert_eq!(
+        spec("labels = 'grades'\nclasses = 5\npositive_from = 1", &[]),
+        softmax(5, 1)
+    );
+    let all = "classes = 2\npositive_from = 3";
+    assert_eq!(
+        spec(all, &["model.labels=grades", "model.head=ordinal"]),
+        Ok((5, 3, Head::Ordinal))
+    );
+    assert_eq!(spec(all, &["model.labels=any_dr"]), softmax(2, 1));
+    let both = spec(all, &["model.labels=grades", "model.classes=4"]).unwrap_err();
+    assert!(
+        both.contains("--set model.classes=4 says 4: leave one"),
+        "{both}"
+    );
 }
 
 #[test]

@@ -4,11 +4,11 @@ use fovea_core::ids::RunId;
 use fovea_core::plan::ShardPlan;
 use fovea_core::roster::beyond_tested;
 use fovea_core::run::{Extent, Run};
-use fovea_core::spec::{Part, RunSpec};
-use fovea_dataset::{GRADES, Split};
+use fovea_core::spec::RunSpec;
+use fovea_dataset::Manifest;
 use tracing::{info, warn};
 
-use super::Context;
+use super::{Context, classes};
 use crate::access::Subject;
 use crate::clock::unix_ms;
 use crate::cluster::Request as ClusterRequest;
@@ -26,7 +26,7 @@ pub(super) async fn accept(
 ) -> Result<Shown, ApiError> {
     context.weights.now().pin(&mut spec.model)?;
     let dataset = context.datasets.now().find(spec.dataset.as_str())?;
-    check_kinds(&spec, &dataset)?;
+    classes::check_dataset(&spec, &dataset)?;
     check_weights(&context, &spec, &dataset.manifest)?;
     let run = new_run(&context, spec, &dataset, submitted_by).await?;
     subject.set(&run.id);
@@ -35,7 +35,11 @@ pub(super) async fn accept(
 
 /// Weights that a run of Fovea learnt go on with photographs that were prepared as those that it learnt from, at any size.
 /// Weights of other origin do not say.
-pub(super) fn check_weights(context: &Context, spec: &RunSpec, manifest: &Manifest) -> Result<(), ApiError> {
+pub(super) fn check_weights(
+    context: &Context,
+    spec: &RunSpec,
+    manifest: &Manifest,
+) -> Result<(), ApiError> {
     if spec.model.weights.is_empty() {
         return Ok(());
     }
@@ -49,55 +53,6 @@ pub(super) fn check_weights(context: &Context, spec: &RunSpec, manifest: &Manife
         ))),
         _ => Ok(()),
     }
-}
-
-/// Both splits must have negative and positive samples: a model that says the same of every photograph would be right in all
-/// cases, and there is no AUC.
-pub(super) fn check_kinds(spec: &RunSpec, dataset: &HeldDataset) -> Result<(), ApiError> {
-    let from = spec.model.positive_from;
-    let splits = [Split::Train, Split::Validation];
-    let view = dataset.pool.view(spec.fold)?;
-    let counts = [Part::Train, Part::Validation].map(|part| {
-        let mut counts = [0u64; GRADES];
-        for grade in view.grades(part).unwrap_or_default() {
-            counts[usize::from(*grade)] += 1;
-        }
-        counts
-    });
-    for (split, grades) in splits.into_iter().zip(&counts) {
-        let (below, above) = grades.split_at(from as usize);
-        let [negative, positive] = [below, above].map(|grades| grades.iter().sum::<u64>());
-        if negative > 0 && positive > 0 {
-            continue;
-        }
-        let kind = if positive == 0 {
-            "negative"
-        } else {
-            "positive"
-        };
-        let counts: Vec<String> = splits
-            .iter()
-            .zip(&counts)
-            .map(|(split, counts)| format!("{split} {}", counts.map(|n| n.to_string()).join(", ")))
-            .collect();
-        let (of_fold, cure) = match spec.fold {
-            None => (
-                String::new(),
-                "prepare the dataset again with another split or with more photographs",
-            ),
-            Some(fold) => (
-                format!(" of fold {fold}"),
-                "ask for fewer folds, or prepare the dataset again with more photographs",
-            ),
-        };
-        return Err(ApiError::Precondition(format!(
-            "the {split} split{of_fold} of dataset {} has only {kind} samples, with model.positive_from = {from} (samples of \
-             grades 0 to 4: {}): give another model.positive_from, or {cure}",
-            dataset.manifest.name,
-            counts.join("; ")
-        )));
-    }
-    Ok(())
 }
 
 /// A run of a valid spec, with an id, which is not journalled.

@@ -239,7 +239,7 @@ fn write_copy(
     let internal = |problem: String| ApiError::Internal(problem);
     let model = &to.spec.model;
     let layout =
-        FlatLayout::new(model.classes, &model.frozen).map_err(|e| internal(e.to_string()))?;
+        FlatLayout::new(model.outputs(), &model.frozen).map_err(|e| internal(e.to_string()))?;
     let elements = layout.state_len();
     let state = bytes
         .len()

@@ -9,7 +9,8 @@ use fovea_proto::pb::groups_server::Groups;
 use tonic::{Request, Response, Status};
 use tracing::info;
 
-use super::accepting::{check_kinds, check_weights, new_run, open};
+use super::accepting::{check_weights, new_run, open};
+use super::classes::check_dataset;
 use super::{Context, check};
 use crate::access::{Subject, caller};
 use crate::blocking::blocking;
@@ -181,7 +182,7 @@ async fn accept(
     let held = dataset.clone();
     // Dealing a large dataset takes milliseconds, and there may be a hundred runs.
     let specs = blocking(move || {
-        let checked = specs.iter().try_for_each(|spec| check_kinds(spec, &held));
+        let checked = specs.iter().try_for_each(|spec| check_dataset(spec, &held));
         checked.map(|()| specs)
     })
     .await??;

@@ -7,6 +7,7 @@ mod accepting;
 mod admin;
 mod check;
 mod checkpoints;
+mod classes;
 mod cluster;
 mod datasets;
 mod evaluations;

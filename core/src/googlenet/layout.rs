@@ -45,7 +45,7 @@ impl FlatLayout {
     /// one.
     pub const BUCKET_ORDER: [usize; WEIGHT_BUCKETS + 1] = [3, 2, 1, 0, Self::OTHERS];
 
-    /// Lays out the parameters for `classes` outputs. The layers named in `frozen` are not trained.
+    /// Lays out the parameters for a head of `classes` outputs. The layers named in `frozen` are not trained.
     ///
     /// # Errors
     /// If there are fewer than 2 classes, or a name in `frozen` is unknown, repeated or that of the classifier.

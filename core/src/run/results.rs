@@ -67,7 +67,7 @@ impl Run {
             epoch,
             step,
             train_loss: (samples > 0).then(|| sum / samples as f64),
-            validation: metrics::evaluate(&all, classes as usize, self.spec.positive_class()),
+            validation: metrics::evaluate(&all, self.spec.scheme()),
         };
         let scores = EpochScores {
             epoch,

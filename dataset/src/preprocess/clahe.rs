@@ -103,11 +103,9 @@ fn table(histogram: &mut [u32; 256], pixels: u32, clip: f64) -> [u8; 256] {
     for count in histogram.iter_mut() {
         *count += each;
     }
-    if rest > 0 {
-        let step = (256 / rest).max(1);
-        for count in histogram.iter_mut().step_by(step).take(rest) {
-            *count += 1;
-        }
+    let step = 256 / rest.max(1);
+    for count in histogram.iter_mut().step_by(step).take(rest) {
+        *count += 1;
     }
     let scale = 255.0 / pixels as f32;
     let mut sum = 0;
@@ -168,7 +166,7 @@ fn to_rgb([lightness, a, b]: [f32; 3]) -> [u8; 3] {
     };
     let (x, y, z) = (curve(x) * WHITE[0], curve(y), curve(z) * WHITE[2]);
     let rgb = [
-        3.240_479 * x - 1.537_150 * y - 0.498_535 * z,
+        3.240_479 * x - 1.537_15 * y - 0.498_535 * z,
         -0.969_256 * x + 1.875_991 * y + 0.041_556 * z,
         0.055_648 * x - 0.204_043 * y + 1.057_311 * z,
     ];

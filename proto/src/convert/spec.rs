@@ -4,8 +4,8 @@
 use fovea_core::ids::{DatasetName, RunId};
 use fovea_core::schedule::Policy;
 use fovea_core::spec::{
-    BestBy, CheckpointSpec, EvaluateSpec, FoldSpec, Imbalance, Init, ModelSpec, Part, Precision,
-    Reduction, RunSpec, TrainSpec, WorkersSpec,
+    BestBy, CheckpointSpec, EvaluateSpec, FoldSpec, Head, Imbalance, Init, ModelSpec, Part,
+    Precision, Reduction, RunSpec, TrainSpec, WorkersSpec,
 };
 
 use super::ConvertError;
@@ -140,6 +140,7 @@ impl TryFrom<pb::ModelSpec> for ModelSpec {
             positive_from,
             frozen,
             dropout,
+            head,
         } = wire;
         let default = Self::default();
         Ok(Self {
@@ -156,6 +157,11 @@ impl TryFrom<pb::ModelSpec> for ModelSpec {
             positive_from: positive_from.unwrap_or(default.positive_from),
             frozen: frozen.map_or(default.frozen, |list| list.names),
             dropout: dropout.unwrap_or(default.dropout),
+            head: match known(head, "spec.model.head")? {
+                pb::Head::Unspecified => default.head,
+                pb::Head::Softmax => Head::Softmax,
+                pb::Head::Ordinal => Head::Ordinal,
+            },
         })
     }
 }
@@ -170,6 +176,7 @@ impl From<&ModelSpec> for pb::ModelSpec {
             positive_from,
             frozen,
             dropout,
+            head,
         } = spec;
         Self {
             weights: Some(weights.clone()),
@@ -184,6 +191,11 @@ impl From<&ModelSpec> for pb::ModelSpec {
                 names: frozen.clone(),
             }),
             dropout: Some(*dropout),
+            // The default is left out: such a spec has the bytes that it always had.
+            head: match head {
+                Head::Softmax => None,
+                Head::Ordinal => Some(pb::Head::Ordinal.into()),
+            },
         }
     }
 }
@@ -401,6 +413,8 @@ mod tests {
         spec.seed = 7;
         spec.model.init = Init::Msra;
         spec.model.frozen = vec![];
+        assert_eq!(pb::ModelSpec::from(&spec.model).head, None);
+        spec.model.head = Head::Ordinal;
         spec.train.rotate = false;
         spec.train.policy = Policy::Fixed;
         spec.checkpoint.every_steps = 3;

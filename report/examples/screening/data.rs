@@ -4,6 +4,7 @@ use fovea_core::checkpoint::Fingerprint;
 use fovea_core::metrics::Evaluation;
 use fovea_core::random::stream;
 use fovea_core::run::EpochResult;
+use fovea_core::spec::{Head, Scheme};
 use fovea_evaluation::{Draws, Eye, Point, Sample, Samples, Wanted, choose, evaluate, fellow_eye};
 use fovea_report::{
     Cost, Dataset, Duplicates, Judged, JudgedPart, Labels, LeakCheck, LearningRate, Patients,
@@ -134,6 +135,7 @@ pub fn report() -> Report {
             positive_class: POSITIVE,
             positive_from: POSITIVE as u8,
             positive: "referable DR".into(),
+            head: Head::Softmax,
         },
         epochs: (0..EPOCHS).map(epoch).collect(),
         learning_rates: (0..=120)
@@ -250,7 +252,8 @@ fn epoch(number: u32) -> EpochResult {
 }
 
 pub fn checked(samples: &[Sample]) -> Samples {
-    Samples::new(samples, CLASSES, POSITIVE).expect("made-up samples can be evaluated")
+    Samples::new(samples, Scheme::softmax(CLASSES, POSITIVE))
+        .expect("made-up samples can be evaluated")
 }
 
 pub fn judged(

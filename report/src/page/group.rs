@@ -32,7 +32,7 @@ pub fn group_html(report: &GroupReport) -> String {
                 h2 { "Spec of the first run" }
                 div class="grid" { div class="wide" { pre tabindex="0" { code { (report.spec) } } } }
             }
-            (notes::section())
+            (notes::section(&report.labels))
         }
         (foot(report.written_at_ms, &report.written_by))
     };

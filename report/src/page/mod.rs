@@ -35,7 +35,7 @@ pub fn html(report: &Report) -> String {
             (training::section(report))
             (data::section(report))
             (run::section(report))
-            (notes::section())
+            (notes::section(&report.labels))
         }
         (foot(report.written_at_ms, &report.written_by))
     };

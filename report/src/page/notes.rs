@@ -1,8 +1,10 @@
 //! On what a figure was computed, and how its interval was made.
 
+use fovea_core::spec::Head;
 use fovea_evaluation::{Draws, Estimate, Method};
 use maud::{Markup, html};
 
+use crate::model::Labels;
 use crate::number::{NO_INTERVAL, WILSON, count};
 
 /// How the intervals of `estimates` were made, in a sentence or two.
@@ -39,7 +41,7 @@ pub(super) fn intervals<'a>(
 }
 
 /// How to read the report.
-pub(super) fn section() -> Markup {
+pub(super) fn section(labels: &Labels) -> Markup {
     html! {
         section id="method" {
             h2 { "How the figures are made" }
@@ -62,8 +64,13 @@ pub(super) fn section() -> Markup {
                 dd { "Positive and negative predictive value: share of those called positive that are positive, and of the others \
                       that are negative. Both change with how frequent the disease is." }
                 dt { "Kappa" }
-                dd { "Cohen's kappa of the most probable class with quadratic weights: agreement beyond chance, where two grades off \
+                dd { "Cohen's kappa of the " (labels.named()) " with quadratic weights: agreement beyond chance, where two grades off \
                       count four times as much as one. 1 is perfect, 0 is chance." }
+                @if labels.head == Head::Ordinal {
+                    dt { "Median class" }
+                    dd { "The highest class that is reached with a probability above one half: the prediction of a model that was \
+                          trained on the order of the classes." }
+                }
                 dt { "ECE, Brier score" }
                 dd { "Expected calibration error: mean distance of predicted probability and observed share in ten bins; it is too \
                       large in small sets. Brier score: mean square of the difference of probability and truth. 0 is best for both." }

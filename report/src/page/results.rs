@@ -120,7 +120,7 @@ fn confusion(part: &JudgedPart, labels: &Labels) -> Markup {
         }
     };
     let note = html! {
-        "On " (part.basis()) ": each photograph's label (rows) and the model's most probable class (columns), with its share of the row. \
+        "On " (part.basis()) ": each photograph's label (rows) and the model's " (labels.named()) " (columns), with its share of the row. \
          Framed: right. Lines: where " (labels.positive) " begins. " (notes::intervals(e.draws, [&e.kappa, &e.accuracy].into_iter()))
         " Where most photographs are of one class, accuracy says little."
     };
@@ -147,7 +147,7 @@ fn recall(part: &JudgedPart, labels: &Labels) -> Markup {
         rows: rows.collect(),
     };
     let note = html! {
-        "On " (part.basis()) ": share of each class's photographs whose most probable class it is. "
+        "On " (part.basis()) ": share of each class's photographs whose " (labels.named()) " it is. "
         (notes::intervals(e.draws, e.recall.iter()))
     };
     let title = if labels.classes.len() == 5 {

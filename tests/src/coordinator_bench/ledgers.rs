@@ -8,7 +8,7 @@ use fovea_core::ledger;
 use fovea_core::metrics::{Score, evaluate};
 use fovea_core::plan::ShardPlan;
 use fovea_core::run::{EpochResult, Extent, Phase, Run, StepReport};
-use fovea_core::spec::RunSpec;
+use fovea_core::spec::{RunSpec, Scheme};
 use rusqlite::{Connection, params};
 
 use super::{SEED, Samples, epoch_samples};
@@ -133,7 +133,7 @@ fn run(number: u64, samples: &Samples, plan: &ShardPlan, steps: u64, paused: boo
             loss: 0.7,
         })
         .collect();
-    let validation = evaluate(&scores, 2, 1);
+    let validation = evaluate(&scores, Scheme::softmax(2, 1));
     run.epochs = (0..epochs)
         .map(|epoch| EpochResult {
             epoch: epoch as u32,

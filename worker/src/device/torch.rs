@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use fovea_core::googlenet::{FlatLayout, HEAD_INPUT};
 use fovea_core::metrics::Score;
-use fovea_core::spec::RunSpec;
+use fovea_core::spec::{Head, RunSpec};
 use tch::{Kind, Tensor, no_grad};
 
 use super::buffer::sent;
@@ -20,7 +20,7 @@ use super::{
     Image, ImageStore, PhaseTimes, Pixels, Split, digest_of, failed, images,
 };
 use crate::model::raw::values;
-use crate::model::{Net, loss_sum};
+use crate::model::{Net, log_probabilities, loss_sum};
 use crate::optimizer::Sgd;
 use crate::shim::check;
 
@@ -34,6 +34,7 @@ const GPU_IMAGES: usize = 32;
 /// GoogLeNet and its optimizer.
 pub struct TorchDevice {
     net: Net,
+    head: Head,
     optimizer: Sgd,
     means: Tensor,
     cache: FeatureCache,
@@ -55,6 +56,7 @@ impl TorchDevice {
         let t = &spec.train;
         Self {
             net: Net::new(layout, device).with_precision(t.precision),
+            head: spec.model.head,
             optimizer: Sgd::new(layout, device, t.momentum, t.weight_decay, t.head_lr_mult),
             means: sent(&MEANS, device),
             cache: FeatureCache::default(),
@@ -269,7 +271,7 @@ impl Device for TorchDevice {
         let pass = self.net.train_features(&features, dropout.as_ref());
         let weights =
             (!batch.class_weights.is_empty()).then(|| sent(&batch.class_weights[..], device));
-        let sum = loss_sum(pass.logits(), &labels, weights.as_ref());
+        let sum = loss_sum(self.head, pass.logits(), &labels, weights.as_ref());
         let loss = self.layout().buckets()[FlatLayout::OTHERS].len();
         match into.bucket(FlatLayout::OTHERS) {
             Buffer::Host(values) => {
@@ -324,7 +326,7 @@ impl Device for TorchDevice {
     fn score(&mut self, batch: &Batch) -> Result<Vec<Score>, DeviceError> {
         let features = self.features(Split::Validation, batch)?;
         let logits = self.net.forward_features(&features);
-        let log_p = logits.log_softmax(-1, Kind::Float);
+        let log_p = log_probabilities(self.head, &logits);
         let log_p = log_p.to_device(tch::Device::Cpu);
         let rows: Vec<Vec<f32>> = Vec::try_from(log_p).map_err(failed("reading the scores"))?;
         Ok(rows

@@ -1,6 +1,6 @@
 //! Computed in bfloat16, the network stays near to itself in single precision.
 
-use fovea_core::spec::Precision;
+use fovea_core::spec::{Head, Precision};
 use tch::{Kind, Tensor};
 
 use super::tests::{backward, gradient, net, noise};
@@ -19,7 +19,13 @@ fn images(size: i64) -> Tensor {
 }
 
 fn loss(net: &Net, x: &Tensor) -> f64 {
-    loss_sum(&net.forward(x), &Tensor::from_slice(&LABELS), None).double_value(&[])
+    loss_sum(
+        Head::Softmax,
+        &net.forward(x),
+        &Tensor::from_slice(&LABELS),
+        None,
+    )
+    .double_value(&[])
 }
 
 fn cosine(a: &Tensor, b: &Tensor) -> f64 {

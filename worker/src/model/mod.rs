@@ -19,6 +19,7 @@ mod conv3x3;
 mod convolution;
 mod forward;
 mod inception;
+mod loss;
 pub mod lrn;
 mod memory;
 mod net;
@@ -26,7 +27,8 @@ mod pass;
 mod pool;
 pub(crate) mod raw;
 
-pub use net::{Net, channels_last, loss_sum};
+pub use loss::{log_probabilities, loss_sum};
+pub use net::{Net, channels_last};
 pub use pass::{Pass, Sink};
 
 #[cfg(test)]

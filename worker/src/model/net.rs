@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use fovea_core::googlenet::{Entry, FlatLayout, Op, ParamKind, layers};
 use fovea_core::spec::Precision;
-use tch::{Device, Kind, Reduction, Tensor, no_grad};
+use tch::{Device, Kind, Tensor, no_grad};
 
 use super::conv3x3::Filters;
 use super::memory::keep_freed_memory;
@@ -172,38 +172,8 @@ pub fn channels_last(x: &Tensor) -> Tensor {
     x.permute([0, 2, 3, 1]).contiguous().permute([0, 3, 1, 2])
 }
 
-/// The *sum* over the batch of softmax cross-entropy. The mean over the global batch is taken after the gradients of all
-/// virtual ranks were added, so that it does not depend on which worker computed which part.
-///
-/// `logits` is f32 `[batch, classes]`, `labels` is i64 `[batch]`, `weights` f32 `[classes]`: how often the loss of a sample of each
-/// class counts.
-pub fn loss_sum(logits: &Tensor, labels: &Tensor, weights: Option<&Tensor>) -> Tensor {
-    logits.cross_entropy_loss(labels, weights, Reduction::Sum, -100, 0.0)
-}
-
 fn view(flat: &Tensor, entry: &Entry) -> Tensor {
     let shape: Vec<i64> = entry.spec.shape.iter().map(|&n| n as i64).collect();
     flat.narrow(0, entry.offset as i64, entry.spec.len() as i64)
         .view(&shape[..])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Of logits (0, ln 3) the probabilities are 1/4 and 3/4.
-    #[test]
-    fn a_class_weight_counts_as_so_many_samples() {
-        let logits = Tensor::from_slice(&[0.0f32, 3.0f32.ln(), 0.0, 3.0f32.ln()]).view([2, 2]);
-        let labels = Tensor::from_slice(&[0i64, 1]);
-        let plain = loss_sum(&logits, &labels, None).double_value(&[]);
-        assert!(
-            (plain - (4.0f64.ln() + (4.0f64 / 3.0).ln())).abs() < 1e-6,
-            "{plain}"
-        );
-        let weights = Tensor::from_slice(&[0.5f32, 2.0]);
-        let weighted = loss_sum(&logits, &labels, Some(&weights)).double_value(&[]);
-        let expected = 0.5 * 4.0f64.ln() + 2.0 * (4.0f64 / 3.0).ln();
-        assert!((weighted - expected).abs() < 1e-6, "{weighted}");
-    }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use fovea_core::googlenet::{
     FlatLayout, HEAD, LRN_ALPHA, LRN_BETA, LRN_K, LRN_SIZE, Op, fill, layers, output_shapes,
 };
-use fovea_core::spec::Init;
+use fovea_core::spec::{Head, Init};
 use fovea_weights::{Source, load};
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -96,7 +96,12 @@ pub(super) fn backward(net: &Net, pass: Pass, labels: &[i64]) -> Tensor {
         out: Tensor::full([len], f64::NAN, (Kind::Float, Device::Cpu)),
         finished: Vec::new(),
     };
-    let loss = loss_sum(pass.logits(), &Tensor::from_slice(labels), None);
+    let loss = loss_sum(
+        Head::Softmax,
+        pass.logits(),
+        &Tensor::from_slice(labels),
+        None,
+    );
     pass.gradient(net, &loss, &mut whole).unwrap();
     assert_eq!(whole.finished, [3, 2, 1, 0, 4]);
     whole.out
@@ -298,7 +303,12 @@ fn plain_loss(params: &Named, x: &Tensor, labels: &[i64], dropout: Option<&Tenso
         let y = if layer.relu { y.relu() } else { y };
         tops.insert(layer.name, y);
     }
-    loss_sum(&tops[HEAD], &Tensor::from_slice(labels), None)
+    loss_sum(
+        Head::Softmax,
+        &tops[HEAD],
+        &Tensor::from_slice(labels),
+        None,
+    )
 }
 
 fn plain_gradient(net: &Net, x: &Tensor, labels: &[i64], dropout: &Tensor) -> Tensor {

@@ -112,7 +112,7 @@ fn a_run_from_queue_to_end() {
     assert_eq!(
         lines(&mut n, Update::Epoch(epoch(0))),
         [
-            EPOCH_HEADING,
+            epoch_heading(&epoch(0)),
             "    1/3      0.5000    0.6123  0.813     0.750            -        0.900  -",
         ]
     );
@@ -386,6 +386,28 @@ fn a_broken_connection_is_shown_once_it_lasts() {
         lines(&mut n, broken(Cause::Limit, 1)),
         ["the coordinator refused this watch, it is at a limit: refused; attempt 1 in 0.4 s"]
     );
+}
+
+/// With more classes than two, how far off a prediction is matters.
+#[test]
+fn grades_have_a_kappa() {
+    let mut graded = epoch(0);
+    graded.validation.confusion = vec![vec![1; 5]; 5];
+    graded.validation.quadratic_kappa = Some(-0.0421);
+    assert_eq!(
+        [
+            epoch_heading(&graded).to_owned(),
+            epoch_line(&graded, 3, true)
+        ],
+        [
+            "  epoch  train loss  val loss    AUC   kappa  accuracy  sensitivity  specificity  checkpoint",
+            "    1/3      0.5000    0.6123  0.813  -0.042     0.750            -        0.900  step 12",
+        ]
+    );
+    let mut done = run(Phase::Completed);
+    done.epochs = vec![graded];
+    let figures = "validation AUC 0.813, kappa -0.042, accuracy 0.750, ";
+    assert!(summary(&done)[1].starts_with(figures));
 }
 
 #[test]

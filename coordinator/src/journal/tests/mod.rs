@@ -292,7 +292,7 @@ async fn a_restart_finds_head_and_losses_of_the_epoch_under_way() {
         epoch: 0,
         step: 2,
         train_loss: None,
-        validation: fovea_core::metrics::evaluate(&[], 5, 1),
+        validation: fovea_core::metrics::evaluate(&[], fovea_core::spec::Scheme::softmax(5, 1)),
     });
     journal.put(&one, OnFull::Wait).await.unwrap();
     let steps = vec![step(1, &[1]), step(2, &[2]), step(3, &[3, 4]), step(5, &[])];

@@ -18,7 +18,10 @@ async fn generate(path: &Path, runs: u64, steps: u64) {
                 epoch,
                 step: 1000 * (u64::from(epoch) + 1),
                 train_loss: Some(0.5),
-                validation: fovea_core::metrics::evaluate(&[], 5, 1),
+                validation: fovea_core::metrics::evaluate(
+                    &[],
+                    fovea_core::spec::Scheme::softmax(5, 1),
+                ),
             })
             .collect();
         journal.put(&run, OnFull::Wait).await.unwrap();

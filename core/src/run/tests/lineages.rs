@@ -125,7 +125,7 @@ fn result(epoch: u32) -> EpochResult {
         epoch,
         step: (u64::from(epoch) + 1) * 5,
         train_loss: None,
-        validation: crate::metrics::evaluate(&[], 2, 1),
+        validation: crate::metrics::evaluate(&[], crate::spec::Scheme::softmax(2, 1)),
     }
 }
 

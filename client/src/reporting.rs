@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use fovea_core::spec::{Part, RunSpec, Scheme};
-use fovea_dataset::{Manifest, Preprocess, Sample as Indexed};
+use fovea_dataset::{GradeScale, Manifest, Method, Preprocess, Sample as Indexed};
 use fovea_evaluation::{Point, Sample};
 use fovea_report::{
-    Cost, Dataset, Judged as JudgedCheckpoint, JudgedPart, Labels, LeakCheck, LearningRate,
-    Patients, PointsFrom, Report, RunFacts, Split, TestUse, WorstError, WorstErrors, by_grade,
+    Cost, Dataset, Duplicates, Judged as JudgedCheckpoint, JudgedPart, Labels, LeakCheck,
+    LearningRate, Patients, PointsFrom, Report, RunFacts, Split, TestUse, WorstError, WorstErrors,
+    by_grade,
 };
 
 use crate::VERSION;
@@ -142,6 +143,8 @@ fn dataset(own: &Described) -> Dataset {
         digest,
         preprocess,
         image_size,
+        scale,
+        duplicates,
         ..
     } = &own.manifest;
     let parts = [
@@ -175,29 +178,66 @@ fn dataset(own: &Described) -> Dataset {
         digest: digest.clone(),
         splits,
         preprocessing: preprocessing(preprocess, *image_size),
+        scale: scale_in_words(*scale).into(),
         leak_check: LeakCheck {
             patients: Patients::OnSeveralSides((apart - all.len()) as u64),
-            duplicates: None,
+            duplicates: duplicates.map(|d| Duplicates {
+                exact: d.sides_exact,
+                near: d.resaved.then_some(d.sides_resaved),
+                found: d.found,
+            }),
         },
+    }
+}
+
+fn scale_in_words(scale: Option<GradeScale>) -> &'static str {
+    match scale {
+        Some(GradeScale::Icdr) => "International Clinical Diabetic Retinopathy scale",
+        Some(GradeScale::Messidor) => "Messidor's scale R0 to R3",
+        Some(GradeScale::Unstated) | None => {
+            "taken for the International Clinical Diabetic Retinopathy scale: the labels do not say which"
+        }
     }
 }
 
 fn preprocessing(preprocess: &Preprocess, size: u32) -> Vec<String> {
     let Preprocess {
+        name,
+        parameters: _,
         crop,
         filter,
         version,
+        pipeline: _,
     } = preprocess;
-    let crop = match &**crop {
+    let cut = match &**crop {
         "circle" => "Cropped to the square around the fundus".to_owned(),
+        "frame" => "Not cropped: the whole photograph in a black square".to_owned(),
         other => format!("Cropped: {other}"),
     };
-    vec![
-        format!("{crop} (version {version} of the rules)"),
+    let mut steps = vec![
+        format!("{cut} (version {version} of the rules)"),
         format!("Resized to {size} x {size} pixels ({filter})"),
+    ];
+    steps.extend(match name {
+        Method::None | Method::Crop => None,
+        Method::BenGraham => Some(format!(
+            "Relative to its own local mean, grey outside the disc: {}",
+            preprocess.shown()
+        )),
+        Method::Clahe => Some(format!(
+            "Lightness equalized tile by tile, with limited contrast: {}",
+            preprocess.shown()
+        )),
+    });
+    steps.extend([
         "Mean of the ImageNet photographs subtracted, as the first weights expect".into(),
         "Turned by 0, 90, 180 or 270 degrees at random in training, if train.rotate is set".into(),
-    ]
+        format!(
+            "Digest of all but the last two: {}",
+            preprocess.pipeline(size).digest
+        ),
+    ]);
+    steps
 }
 
 fn test_uses(run: &RunInfo) -> Vec<TestUse> {

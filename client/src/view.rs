@@ -308,6 +308,12 @@ pub struct DatasetInfo {
     pub size_bytes: u64,
     /// What is wrong with its files at the coordinator, and what to do; else empty.
     pub problem: String,
+    /// What was done with the photographs, with its parameters.
+    pub preprocessing: String,
+    /// SHA-256 of all that made photographs into images.
+    pub pipeline: String,
+    /// What the grades mean: `icdr`, `messidor`, `unstated`; empty if the dataset does not say.
+    pub scale: String,
 }
 
 impl From<pb::Dataset> for DatasetInfo {
@@ -325,8 +331,14 @@ impl From<pb::Dataset> for DatasetInfo {
             packs,
             size_bytes,
             problem,
+            preprocessing,
+            pipeline,
+            scale,
         } = wire;
         Self {
+            preprocessing,
+            pipeline,
+            scale,
             name,
             digest,
             image_size,

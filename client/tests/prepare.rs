@@ -97,10 +97,10 @@ fn a_dataset_of_a_newer_fovea_is_refused_by_name() {
     let set = common::prepared(dir.path());
     let manifest = set.join("manifest.json");
     let text = fs::read_to_string(&manifest).unwrap();
-    assert!(text.contains("fovea-dataset-2"), "{text}");
+    assert!(text.contains("fovea-dataset-3"), "{text}");
     fs::write(
         &manifest,
-        text.replace("fovea-dataset-2", "fovea-dataset-3"),
+        text.replace("fovea-dataset-3", "fovea-dataset-4"),
     )
     .unwrap();
     let run = dir.path().join("run.toml");
@@ -115,8 +115,8 @@ fn a_dataset_of_a_newer_fovea_is_refused_by_name() {
     assert_eq!(
         stderr(&output),
         format!(
-            "fovea: dataset {}: manifest.json has format version 3, and this Fovea reads versions up \
-             to 2: use a newer Fovea, or prepare the dataset again with this one\n",
+            "fovea: dataset {}: manifest.json has format version 4, and this Fovea reads versions up \
+             to 3: use a newer Fovea, or prepare the dataset again with this one\n",
             set.display()
         )
     );

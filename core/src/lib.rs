@@ -15,6 +15,7 @@ pub mod ledger;
 pub mod memory;
 pub mod metrics;
 mod oversample;
+pub mod pipeline;
 pub mod plan;
 pub mod random;
 pub mod removal;

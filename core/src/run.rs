@@ -51,6 +51,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{CheckpointInfo, Fingerprint};
 use crate::ids::{GroupId, RunId, WorkerId};
 use crate::metrics::Score;
+use crate::pipeline::Pipeline;
 use crate::roster::Roster;
 use crate::spec::RunSpec;
 use availability::Availability;
@@ -77,6 +78,9 @@ pub struct Run {
     pub spec: RunSpec,
     /// Digest of the dataset that its name meant when the run was accepted.
     pub dataset_digest: String,
+    /// How photographs became that dataset's images; None for runs of versions that did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<Pipeline>,
     /// Sizes.
     pub extent: Extent,
     /// Milliseconds since the Unix epoch.
@@ -161,6 +165,7 @@ impl Run {
             number,
             spec,
             dataset_digest,
+            pipeline: None,
             extent,
             submitted_at_ms: now_ms,
             submitted_by: None,

@@ -9,8 +9,9 @@
 
 mod circle;
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::RgbImage;
 
 use circle::{Circle, Point};
@@ -67,6 +68,8 @@ pub enum CropMethod {
     /// Around everything bright, because the outline is no circle: the photograph was cropped
     /// before, or a part of the retina is too dark.
     BoundingBox,
+    /// Around the whole photograph: no fundus was sought.
+    Frame,
 }
 
 /// Why no fundus can be cut out.
@@ -143,12 +146,9 @@ pub fn find(photograph: &RgbImage) -> Result<Crop, CropError> {
     }
     let (background, bright) = (f64::from(background), f64::from(bright));
     if background >= f64::from(MIN_LEVEL) && background > MAX_BACKGROUND * bright {
-        let side = width.max(height);
         return Ok(Crop {
-            left: (i64::from(width) - i64::from(side)) / 2,
-            top: (i64::from(height) - i64::from(side)) / 2,
-            side,
             method: CropMethod::BoundingBox,
+            ..frame(width, height)
         });
     }
     let rise = bright - background;
@@ -183,17 +183,32 @@ pub fn find(photograph: &RgbImage) -> Result<Crop, CropError> {
     Ok(square(bounds, CropMethod::BoundingBox))
 }
 
+/// The square around a whole photograph, which it shows in its middle.
+pub fn frame(width: u32, height: u32) -> Crop {
+    let side = width.max(height);
+    Crop {
+        left: (i64::from(width) - i64::from(side)) / 2,
+        top: (i64::from(height) - i64::from(side)) / 2,
+        side,
+        method: CropMethod::Frame,
+    }
+}
+
 /// Cuts out `crop` and resizes it to `size` × `size` pixels.
 pub fn extract(photograph: &RgbImage, crop: &Crop, size: u32) -> RgbImage {
     let square = cut(photograph, crop);
-    let source = ImageRef::new(crop.side, crop.side, square.as_raw(), PixelType::U8x3)
+    let mut resized = RgbImage::new(size, size);
+    // By type: a choice among all pixel types when the program runs would compile the resizing of all of them into this
+    // crate, which is half of it.
+    let source = TypedImageRef::<U8x3>::from_buffer(crop.side, crop.side, square.as_raw())
         .expect("the buffer has side x side pixels of three bytes");
-    let mut target = Image::new(size, size, PixelType::U8x3);
+    let mut target = TypedImage::<U8x3>::from_buffer(size, size, &mut resized)
+        .expect("the buffer has size x size pixels of three bytes");
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
     Resizer::new()
-        .resize(&source, &mut target, &options)
-        .expect("both pictures have the same pixel type");
-    RgbImage::from_raw(size, size, target.into_vec()).expect("size x size pixels of three bytes")
+        .resize_typed(&source, &mut target, &options)
+        .expect("nothing is cut out of the square");
+    resized
 }
 
 /// The square itself, black where it leaves the photograph.

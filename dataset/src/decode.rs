@@ -2,6 +2,7 @@
 
 mod dicom;
 mod error;
+mod huffman;
 mod jpeg;
 mod raster;
 mod scan;

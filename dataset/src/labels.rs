@@ -21,9 +21,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::Eye;
 use crate::patient::PatientPattern;
 use crate::table::{self, Header, Row, Table};
+use crate::{Eye, GradeScale};
 
 pub use crate::table::{EncodingRemark, TableError};
 pub use columns::{ColumnNames, ColumnNamesError, ColumnsError, PatientColumn};
@@ -97,6 +97,20 @@ pub struct LabelOptions {
     pub patient_pattern: Option<PatientPattern>,
     /// Whether images that tell no patient count as a patient each, however many they are.
     pub each_image_a_patient: bool,
+}
+
+impl LabelOptions {
+    /// What the grades mean, as far as the data set tells.
+    pub fn scale(&self) -> GradeScale {
+        match self.from {
+            // Whoever made the folders named them.
+            None | Some(Importer::Folders) => GradeScale::Unstated,
+            Some(from) => match from.recipe().scale {
+                Scale::Icdr => GradeScale::Icdr,
+                Scale::Messidor => GradeScale::Messidor,
+            },
+        }
+    }
 }
 
 /// A label file's content.

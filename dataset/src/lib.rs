@@ -28,6 +28,7 @@ mod names;
 mod pack;
 pub mod patient;
 pub mod prepare;
+pub mod preprocess;
 mod quality;
 mod rotate;
 pub mod split;
@@ -41,18 +42,19 @@ pub use decode::{DecodeError, Encoded, Implausible, Photograph, decode};
 pub use eye::Eye;
 pub use index::{Index, IndexError, PartOf, Sample};
 pub use manifest::{
-    Counts, INDEX_FILE, IndexEntry, MANIFEST_FILE, MAX_IMAGE_SIZE, MAX_INDEX_BYTES,
-    MAX_MANIFEST_BYTES, MIN_IMAGE_SIZE, Manifest, ManifestError, PackEntry, Preprocess,
-    SplitOrigin,
+    Counts, Duplicates, GradeScale, INDEX_FILE, IndexEntry, MANIFEST_FILE, MAX_IMAGE_SIZE,
+    MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, MIN_IMAGE_SIZE, Manifest, ManifestError, PackEntry,
+    Preprocess, SplitOrigin,
 };
 pub use pack::{PackError, PackFile, verify_pack};
 pub use prepare::{
     Excluded, MaxBad, MaxBadError, PrepareError, PrepareOptions, PrepareReport, Progress, Warning,
     prepare,
 };
+pub use preprocess::{Method, Preprocessing, PreprocessingError};
 pub use quality::{Flaw, Quality};
 pub use rotate::rotate90;
-pub use square::{Square, SquareError};
+pub use square::{Disc, Square, SquareError};
 
 use serde::{Deserialize, Serialize};
 

@@ -15,12 +15,14 @@ const DETAIL: u32 = 64;
 /// Least side of a square whose detail tells photographs apart: a pixel for each of the grid.
 pub(crate) const LEAST_SIDE: u32 = 96;
 /// Least correlation of the details of two copies.
-const LEAST: f32 = 0.7;
-/// Most bits in which the prints of two copies differ.
-const MOST: u32 = 40;
+pub(crate) const LEAST: f32 = 0.7;
+/// From here on two photographs may be of one eye.
+pub(crate) const ONE_EYE: f32 = 0.6;
+/// Most bits in which the prints of two copies differ, or of two photographs of one eye.
+const MOST: u32 = 48;
 
-/// 256 bits that are almost the same for copies: a cheap first comparison. One pair in 40,000 of different photographs
-/// passes it.
+/// 256 bits that are almost the same for copies: a cheap first comparison. Of the 113,050 pairs of those 476
+/// photographs four pass it, of which one shows one eye.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Print([u64; 4]);
 
@@ -55,10 +57,10 @@ impl Detail {
         Self(detail(square, DETAIL, 16))
     }
 
-    /// Whether the two are of copies.
-    pub fn is_same(&self, other: &Self) -> bool {
+    /// How alike the two are: the correlation, from -1 to 1.
+    pub fn likeness(&self, other: &Self) -> f32 {
         let products = self.0.iter().zip(&other.0).map(|(a, b)| a * b);
-        products.sum::<f32>() > LEAST
+        products.sum::<f32>()
     }
 }
 
@@ -160,7 +162,7 @@ mod tests {
     fn copies(a: &RgbImage, b: &RgbImage) -> (bool, bool) {
         (
             Print::of(a).is_near(&Print::of(b)),
-            Detail::of(a).is_same(&Detail::of(b)),
+            Detail::of(a).likeness(&Detail::of(b)) > LEAST,
         )
     }
 
@@ -190,7 +192,7 @@ mod tests {
         for side in [32, 33, 48, 100] {
             let plain = RgbImage::from_pixel(side, side, image::Rgb([90; 3]));
             assert_eq!(Print::of(&plain), Print([0; 4]));
-            assert!(!Detail::of(&plain).is_same(&Detail::of(&plain)));
+            assert!(Detail::of(&plain).likeness(&Detail::of(&plain)) <= LEAST);
         }
     }
 }

@@ -1,12 +1,21 @@
 //! `manifest.json`: what a prepared dataset is made of, and the digest that names it.
 
+mod canonical;
+mod error;
+mod made;
+
 use std::collections::HashSet;
-use std::fmt::Write as _;
 
 use fovea_core::ids::DatasetName;
+use fovea_core::pipeline::Pipeline;
 use serde::{Deserialize, Serialize};
 
 use crate::{GRADES, Split};
+use canonical::write_canonical;
+use error::ensure;
+
+pub use error::ManifestError;
+pub use made::{Duplicates, GradeScale, Preprocess};
 
 /// File name of the manifest.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -25,8 +34,8 @@ pub const MAX_IMAGE_SIZE: u32 = 2048;
 const FORMAT: &str = "fovea-dataset-";
 /// The version that is written, and the newest that is read. All older ones are read.
 ///
-/// Version 2 has a test part.
-const VERSION: u32 = 2;
+/// Version 2 has a test part; version 3 says which preprocessing, which scale, and what was found of copies.
+const VERSION: u32 = 3;
 const LAYOUT: &str = "HWC";
 const CHANNELS: &str = "BGR";
 /// Largest pack that is accepted, in bytes.
@@ -36,7 +45,7 @@ const MAX_PACK_BYTES: u64 = 16 << 30;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// `fovea-dataset-2`: the format and its version.
+    /// `fovea-dataset-3`: the format and its version.
     pub format: String,
     /// The dataset's name.
     pub name: DatasetName,
@@ -50,6 +59,12 @@ pub struct Manifest {
     pub channels: String,
     /// How photographs became records.
     pub preprocess: Preprocess,
+    /// What the grades mean; None in datasets before version 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale: Option<GradeScale>,
+    /// What was found of copies of photographs; None in datasets before version 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duplicates: Option<Duplicates>,
     /// Where the split comes from.
     pub split: SplitOrigin,
     /// Samples of each side and grade.
@@ -62,18 +77,6 @@ pub struct Manifest {
     pub excluded: u64,
     /// SHA-256 (hexadecimal) of this manifest's canonical JSON without this field.
     pub digest: String,
-}
-
-/// How photographs became records.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Preprocess {
-    /// `circle`: the square around the fundus ([`crate::crop`]).
-    pub crop: String,
-    /// `bilinear`: the resizing kernel, widened when shrinking.
-    pub filter: String,
-    /// Version of those rules.
-    pub version: u32,
 }
 
 /// Where the split comes from.
@@ -162,48 +165,6 @@ pub struct PackEntry {
     pub sha256: String,
 }
 
-/// Why a manifest is not accepted.
-#[derive(Debug, thiserror::Error)]
-pub enum ManifestError {
-    /// More bytes than any manifest has.
-    #[error("manifest.json has {bytes} bytes; at most {MAX_MANIFEST_BYTES} are read")]
-    TooLarge {
-        /// Its size.
-        bytes: u64,
-    },
-    /// A version that this program does not know.
-    #[error(
-        "manifest.json has format version {version}, and this Fovea reads versions up to {VERSION}: \
-         use a newer Fovea, or prepare the dataset again with this one"
-    )]
-    Newer {
-        /// The version in the file.
-        version: u32,
-    },
-    /// Not JSON, or other fields.
-    #[error("manifest.json is not a Fovea dataset's manifest: {0}")]
-    Json(#[from] serde_json::Error),
-    /// A field has an impossible value.
-    #[error("manifest.json: {field}: {problem}")]
-    Field {
-        /// The field's path.
-        field: String,
-        /// What is wrong with it.
-        problem: String,
-    },
-    /// The content does not match the digest.
-    #[error(
-        "manifest.json was changed after it was written: it states the digest {stated}, its content \
-         has {actual}; prepare or copy the dataset again"
-    )]
-    Digest {
-        /// The digest in the file.
-        stated: String,
-        /// The digest of what is there.
-        actual: String,
-    },
-}
-
 impl Manifest {
     /// Parses and checks a manifest from an untrusted source: its digest, that sizes agree with
     /// each other and are sane, and that no file name leaves the dataset's folder.
@@ -211,12 +172,16 @@ impl Manifest {
         if bytes.len() as u64 > MAX_MANIFEST_BYTES {
             return Err(ManifestError::TooLarge {
                 bytes: bytes.len() as u64,
+                most: MAX_MANIFEST_BYTES,
             });
         }
         // First of all: a newer version has fields that are unknown here, which says nothing useful.
         let format: Format = serde_json::from_slice(bytes)?;
         match version_of(&format.format) {
-            Some(version) if version > VERSION => return Err(ManifestError::Newer { version }),
+            Some(version) if version > VERSION => {
+                let newest = VERSION;
+                return Err(ManifestError::Newer { version, newest });
+            }
             Some(_) => {}
             None => {
                 return Err(ManifestError::Field {
@@ -258,6 +223,11 @@ impl Manifest {
         ]
     }
 
+    /// How photographs became its images. That of a dataset before version 3 follows from what its manifest has.
+    pub fn pipeline(&self) -> Pipeline {
+        self.preprocess.pipeline(self.image_size)
+    }
+
     /// Samples of one side.
     pub fn samples(&self, split: Split) -> u64 {
         self.counts.of(split).iter().sum()
@@ -283,6 +253,7 @@ impl Manifest {
         ensure(self.record_bytes == record, "record_bytes", || {
             format!("is {}; image_size makes it {record}", self.record_bytes)
         })?;
+        self.preprocess.check(self.image_size)?;
         self.check_split()?;
         is_sha256("digest", &self.digest)?;
         is_sha256("index.sha256", &self.index.sha256)?;
@@ -386,16 +357,6 @@ fn shortened(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
-fn ensure(good: bool, field: &str, problem: impl FnOnce() -> String) -> Result<(), ManifestError> {
-    if good {
-        return Ok(());
-    }
-    Err(ManifestError::Field {
-        field: field.to_owned(),
-        problem: problem(),
-    })
-}
-
 fn is_sha256(field: &str, text: &str) -> Result<(), ManifestError> {
     let good = text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     ensure(good, field, || {
@@ -424,36 +385,6 @@ fn digest(bytes: &[u8]) -> Result<String, serde_json::Error> {
     let mut canonical = String::new();
     write_canonical(&value, &mut canonical);
     Ok(crate::sha256_hex(canonical.as_bytes()))
-}
-
-/// Written here because the order in which serde_json keeps keys depends on a compile-time feature,
-/// which any crate of a build can turn on.
-fn write_canonical(value: &serde_json::Value, out: &mut String) {
-    match value {
-        serde_json::Value::Object(fields) => {
-            let mut keys: Vec<_> = fields.iter().collect();
-            keys.sort_by_key(|(key, _)| key.as_str());
-            out.push('{');
-            for (i, (key, value)) in keys.into_iter().enumerate() {
-                let comma = if i > 0 { "," } else { "" };
-                let key = serde_json::Value::from(key.as_str());
-                write!(out, "{comma}{key}:").expect("writing to a string");
-                write_canonical(value, out);
-            }
-            out.push('}');
-        }
-        serde_json::Value::Array(items) => {
-            out.push('[');
-            for (i, item) in items.iter().enumerate() {
-                if i > 0 {
-                    out.push(',');
-                }
-                write_canonical(item, out);
-            }
-            out.push(']');
-        }
-        scalar => write!(out, "{scalar}").expect("writing to a string"),
-    }
 }
 
 #[cfg(test)]

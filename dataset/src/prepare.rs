@@ -27,7 +27,7 @@ use crate::labels::{self, Importer, LabelRow, Labels};
 use crate::split::{Patient, choose, interleave};
 use crate::{Counts, Split, SplitOrigin};
 
-use output::{Output, Place};
+use output::{Facts, Output, Place};
 use report::io_error;
 use spool::Spool;
 use unpacked::Unpacked;
@@ -117,12 +117,19 @@ pub fn prepare(
         }
     }
     warnings.extend(spool.without_circle(rows));
-    warnings.extend(copies::check(options, rows, &spool, &split_of)?);
+    let (duplicates, copies) = copies::check(options, rows, &spool, &split_of)?;
+    warnings.extend(copies);
     warnings.extend(one_class(&counts));
 
-    let places = output.write_packs(options, &spool, &order)?;
-    let manifest = output.write_files(options, rows, &places, counts, origin, &excluded)?;
-    output.write_quality(rows, &places, &spool)?;
+    let places = output.write_packs(options, &spool, &order, progress)?;
+    let facts = Facts {
+        counts,
+        split: origin,
+        scale: options.label_options.scale(),
+        duplicates,
+    };
+    let manifest = output.write_files(options, rows, &places, facts, &excluded)?;
+    output.write_quality(options, rows, &places, &spool)?;
     let flaws = spool.flaws();
     // Both are in the temporary folder: they must be gone before that is published.
     drop(spool);
@@ -130,8 +137,10 @@ pub fn prepare(
     output.publish()?;
     Ok(PrepareReport {
         dir: options.out.clone(),
+        pipeline: manifest.pipeline(),
         digest: manifest.digest,
         counts,
+        scale: options.label_options.scale(),
         patients: Split::ALL.map(|split| sides.iter().filter(|s| **s == split).count()),
         packs: manifest.packs.len(),
         excluded,

@@ -13,12 +13,61 @@ use crate::decode::{DecodeError, Encoded, upright};
 pub struct Square {
     /// `size` x `size` pixels.
     pub pixels: RgbImage,
+    /// Where the fundus lies in it.
+    pub disc: Disc,
     /// Where it was cut out, in pixels of the decoded picture: one of these stands for `reduction` pixels of the file.
     pub crop: Crop,
     /// By how much the picture was reduced when it was decoded, along a side: 1, 2, 4 or 8.
     pub reduction: u32,
     /// Whether the file's orientation was applied.
     pub turned: bool,
+}
+
+/// A disc in a square, in parts of the square's side; y grows downwards. It may reach beyond the square.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Disc {
+    /// Of its middle.
+    pub x: f64,
+    /// Of its middle.
+    pub y: f64,
+    /// Its radius.
+    pub radius: f64,
+}
+
+impl Disc {
+    /// The largest inside the square.
+    pub const WHOLE: Self = Self {
+        x: 0.5,
+        y: 0.5,
+        radius: 0.5,
+    };
+
+    /// The disc that `found` is around, in the square `cut`.
+    fn within(found: &Crop, cut: &Crop) -> Self {
+        let (diameter, side) = (f64::from(found.side), f64::from(cut.side));
+        let middle = |found: i64, cut: i64| ((found - cut) as f64 + diameter / 2.0) / side;
+        Self {
+            x: middle(found.left, cut.left),
+            y: middle(found.top, cut.top),
+            radius: diameter / 2.0 / side,
+        }
+    }
+
+    /// Where it is when the square is turned as [`upright`] does.
+    fn upright(self, orientation: Orientation) -> Self {
+        let (x, y) = (self.x, self.y);
+        let (x, y) = match orientation {
+            Orientation::NoTransforms => (x, y),
+            Orientation::Rotate90 => (1.0 - y, x),
+            Orientation::Rotate180 => (1.0 - x, 1.0 - y),
+            Orientation::Rotate270 => (y, 1.0 - x),
+            Orientation::FlipHorizontal => (1.0 - x, y),
+            Orientation::FlipVertical => (x, 1.0 - y),
+            Orientation::Rotate90FlipH => (y, x),
+            Orientation::Rotate270FlipH => (1.0 - y, 1.0 - x),
+        };
+        Self { x, y, ..self }
+    }
 }
 
 /// Why there is none.
@@ -58,11 +107,13 @@ impl Square {
         loop {
             let photograph = file.decode(reduction)?;
             let pixels = &photograph.pixels;
-            let crop = crop::find(pixels)?.within(pixels.width(), pixels.height());
+            let found = crop::find(pixels)?;
+            let crop = found.within(pixels.width(), pixels.height());
             if photograph.reduction == 1 || crop.side >= least {
                 let square = crop::extract(pixels, &crop, size);
                 return Ok(Self {
                     pixels: upright(square, photograph.orientation),
+                    disc: Disc::within(&found, &crop).upright(photograph.orientation),
                     crop,
                     reduction: photograph.reduction,
                     turned: photograph.orientation != Orientation::NoTransforms,
@@ -72,6 +123,27 @@ impl Square {
                 reduction /= 2;
             }
         }
+    }
+
+    /// The whole photograph in the middle of a black square, resized to `size` x `size` pixels. One without anything on it
+    /// is an error here, too.
+    pub fn framed(file: &Encoded, size: u32) -> Result<Self, SquareError> {
+        let least = OVERSAMPLING * size;
+        let photograph = file.decode(file.reduction(least.max(OUTLINE)))?;
+        let pixels = &photograph.pixels;
+        match crop::find(pixels) {
+            Ok(_) | Err(CropError::NoFundus { .. }) => {}
+            Err(blank) => return Err(blank.into()),
+        }
+        let crop = crop::frame(pixels.width(), pixels.height());
+        let square = crop::extract(pixels, &crop, size);
+        Ok(Self {
+            pixels: upright(square, photograph.orientation),
+            disc: Disc::WHOLE,
+            crop,
+            reduction: photograph.reduction,
+            turned: photograph.orientation != Orientation::NoTransforms,
+        })
     }
 }
 

@@ -117,6 +117,8 @@ pub struct Dataset {
     pub splits: Vec<Split>,
     /// The steps from a photograph to the model's input, in words.
     pub preprocessing: Vec<String>,
+    /// What the grades mean, in words.
+    pub scale: String,
     pub leak_check: LeakCheck,
 }
 
@@ -135,7 +137,7 @@ pub struct Split {
 #[derive(Debug, Clone, PartialEq)]
 pub struct LeakCheck {
     pub patients: Patients,
-    /// None if nobody looked for duplicates.
+    /// None if it was not recorded whether anybody looked for duplicates.
     pub duplicates: Option<Duplicates>,
 }
 
@@ -151,10 +153,12 @@ pub enum Patients {
 /// Photographs that are on one side of the split and, the same or nearly so, on another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Duplicates {
-    /// Equal to the byte.
+    /// With the very same pixels.
     pub exact: u64,
-    /// With nearly the same perceptual hash.
-    pub near: u64,
+    /// Saved again; None if those were not sought.
+    pub near: Option<u64>,
+    /// Photographs that are there several times, on one side or several.
+    pub found: u64,
 }
 
 /// A set of photographs on which the checkpoint was judged.

@@ -382,11 +382,23 @@ fn what_spoils_a_result_is_a_warning() {
             "It is not known whose photographs they are",
         ),
         (
-            |r| r.dataset.leak_check.duplicates = Some(Duplicates { exact: 3, near: 0 }),
+            |r| {
+                r.dataset.leak_check.duplicates = Some(Duplicates {
+                    exact: 3,
+                    near: None,
+                    found: 3,
+                })
+            },
             "3 photographs are on more than one side of the split, equal to the byte",
         ),
         (
-            |r| r.dataset.leak_check.duplicates = Some(Duplicates { exact: 0, near: 2 }),
+            |r| {
+                r.dataset.leak_check.duplicates = Some(Duplicates {
+                    exact: 0,
+                    near: Some(2),
+                    found: 2,
+                })
+            },
             "2 photographs are on more than one side of the split in nearly the same form",
         ),
         (

@@ -306,6 +306,47 @@ async fn what_cannot_be_evaluated_is_refused() {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("--size 64"), "{text}");
 
+    // So are those that were processed in another way, and both are named. Weights from the run go on with its own
+    // photographs only.
+    let clahe = keep.path().join("clahe");
+    cluster.fovea(&[
+        "prepare",
+        &at(&drawings),
+        "--out",
+        &at(&clahe),
+        "--size",
+        "64",
+        "--preprocess",
+        "clahe",
+    ]);
+    cluster.fovea(&["dataset", "add", &at(&clahe)]);
+    let both = ["crop, circle, bilinear", "clahe (clip 2, tiles 8), circle"];
+    let output = cluster.try_fovea(&["evaluate", &run.id, "--dataset", "clahe"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(both.iter().all(|part| text.contains(part)), "{text}");
+    let file = at(&keep.path().join("learnt.safetensors"));
+    cluster.fovea(&["checkpoint", "get", &run.id, "-o", &file]);
+    cluster.fovea(&["weights", "add", &file]);
+    let mut onwards = spec("onwards");
+    onwards.model = Some(pb::ModelSpec {
+        weights: Some("learnt".into()),
+        ..Default::default()
+    });
+    onwards.dataset = "clahe".into();
+    let submit = |spec| pb::SubmitRequest { spec: Some(spec) };
+    let mut runs = cluster.runs().await;
+    let refused = runs.submit(submit(onwards.clone())).await.unwrap_err();
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(
+        both.iter().all(|part| refused.message().contains(part)),
+        "{refused}"
+    );
+    // Larger ones of the same kind.
+    onwards.dataset = "other".into();
+    let accepted = runs.submit(submit(onwards)).await;
+    let accepted = accepted.expect("accepted").into_inner();
+    cluster.fovea(&["cancel", &accepted.run.expect("a run").id]);
+
     // Nothing of all that was recorded or begun.
     assert!(cluster.run(&run.id).await.evaluations.is_empty());
     assert!(!cluster.fovea(&["runs"]).contains("short-1."));

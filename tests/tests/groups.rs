@@ -26,7 +26,7 @@ every_steps = 2
 
 /// The records of `fovea --json`, by type.
 fn records(cluster: &Cluster, args: &[&str]) -> BTreeMap<String, Vec<Value>> {
-    let text = cluster.fovea(&[&["--json"], args].concat());
+    let text = cluster.fovea(&[&["--json"][..], args].concat());
     let mut records: BTreeMap<String, Vec<Value>> = BTreeMap::new();
     for line in text.lines() {
         let record: Value = serde_json::from_str(line).expect("a line is a record");
@@ -107,7 +107,7 @@ async fn three_folds_are_one_submission_with_the_figures_and_bits_of_single_runs
     std::fs::write(&file, RUN).expect("the run file is written");
     let file = file.to_str().expect("UTF-8");
     let alone = ["--set", "workers.max=1"];
-    let submit = [&["submit", file, "--folds", "3"], &alone[..]].concat();
+    let submit = [&["submit", file, "--folds", "3"][..], &alone[..]].concat();
     let submitted = records(&cluster, &submit);
     let group = one(&submitted, "group")["id"].as_str().expect("an id");
     let runs: Vec<&str> = one(&submitted, "group")["runs"]
@@ -198,7 +198,7 @@ async fn three_folds_are_one_submission_with_the_figures_and_bits_of_single_runs
         "--set",
         "workers.min=1",
     ];
-    let submitted = records(&cluster, &[&["submit", file], &fold[..]].concat());
+    let submitted = records(&cluster, &[&["submit", file][..], &fold[..]].concat());
     let disturbed = one(&submitted, "run")["id"]
         .as_str()
         .expect("an id")
@@ -222,7 +222,13 @@ async fn three_folds_are_one_submission_with_the_figures_and_bits_of_single_runs
     cluster.restart_coordinator();
     let listed = cluster.fovea_until(&["group", "list"], |text| text.contains("cv-g1"));
     assert!(listed.contains("3 completed"), "{listed}");
-    cluster.fovea(&[&["runs", "rm", "--yes", "--with-checkpoints"], &runs[..]].concat());
+    cluster.fovea(
+        &[
+            &["runs", "rm", "--yes", "--with-checkpoints"][..],
+            &runs[..],
+        ]
+        .concat(),
+    );
     let gone = cluster.try_fovea(&["group", "show", group]);
     assert!(!gone.status.success());
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use fovea_core::googlenet::{HEAD, ParamKind, param_specs};
+use fovea_core::pipeline::Pipeline;
 use serde::{Deserialize, Serialize};
 
 use super::error::WeightsError;
@@ -19,6 +20,10 @@ pub struct Checked {
     pub layers: Vec<Layer>,
     /// The other layers in the file.
     pub ignored: Vec<Ignored>,
+    /// How the photographs were prepared that they were learnt from; None if the file does not say, as only checkpoints of
+    /// Fovea do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<Pipeline>,
 }
 
 /// A layer that a run starts from.
@@ -110,6 +115,7 @@ pub fn check(source: &mut Source) -> Result<Checked, WeightsError> {
         format: loaded.format,
         layers,
         ignored,
+        pipeline: loaded.pipeline,
     })
 }
 
@@ -124,6 +130,26 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
         Source::new(file, "w.safetensors")
+    }
+
+    #[test]
+    fn a_checkpoint_says_how_its_photographs_were_prepared() {
+        let pipeline = Pipeline {
+            steps: "crop, circle, bilinear, rules 3".into(),
+            size: 224,
+            digest: "ab".repeat(32),
+        };
+        let plain = googlenet(&[], |_| {});
+        assert_eq!(check(&mut source(&plain)).unwrap().pipeline, None);
+        for (said, read) in [
+            (serde_json::to_string(&pipeline).unwrap(), Some(pipeline)),
+            // Other programs may mean something else by the word.
+            ("resize".to_owned(), None),
+            (format!("{{\"steps\":\"{}\"", "x".repeat(2000)), None),
+        ] {
+            let file = crate::testing::with_metadata(&plain, &[(Pipeline::KEY, &said)]);
+            assert_eq!(check(&mut source(&file)).unwrap().pipeline, read, "{said}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use fovea_core::googlenet::{ParamKind, ParamSpec};
+use fovea_core::pipeline::Pipeline;
 
 use super::error::{LayerProblem, WeightsError};
 use super::foreign::Foreign;
@@ -17,6 +18,8 @@ pub struct Loaded {
     pub copied: Vec<String>,
     /// Layers with weights in the file that the network does not have, or has replaced.
     pub ignored: Vec<String>,
+    /// How the photographs were prepared that they were learnt from, if the file says.
+    pub pipeline: Option<Pipeline>,
 }
 
 /// Copies the weights of `source` to the parameters `specs`, leaving out the layers named in `replaced`. `set` is given
@@ -43,6 +46,7 @@ pub fn load(
         wanted,
         copied: HashSet::new(),
         ignored: Vec::new(),
+        pipeline: None,
         set,
     };
     let format = source.read(&mut copying)?;
@@ -50,6 +54,7 @@ pub fn load(
         wanted,
         copied,
         ignored,
+        pipeline,
         ..
     } = copying;
     let needed = || {
@@ -72,6 +77,7 @@ pub fn load(
         format,
         copied: weights.map(|spec| spec.layer.clone()).collect(),
         ignored,
+        pipeline,
     })
 }
 
@@ -82,10 +88,16 @@ struct Copying<'a> {
     /// Names of the parameters that were set.
     copied: HashSet<&'a str>,
     ignored: Vec<String>,
+    pipeline: Option<Pipeline>,
     set: &'a mut dyn FnMut(&ParamSpec, &[f32]),
 }
 
 impl Visit for Copying<'_> {
+    fn metadata(&mut self, said: &HashMap<String, String>) {
+        let pipeline = said.get(Pipeline::KEY);
+        self.pipeline = pipeline.and_then(|json| Pipeline::from_metadata(json));
+    }
+
     fn head(&mut self, head: Head) -> Result<bool, LayerProblem> {
         self.foreign.follow(&head)?;
         let wanted = self.wanted.contains_key(head.layer);

@@ -1,5 +1,6 @@
 //! An open file of weights, and its arrays of numbers one after the other.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
@@ -68,6 +69,9 @@ pub trait Visit {
     /// # Errors
     /// The file is refused because of this layer.
     fn blob(&mut self, blob: Blob) -> Result<(), LayerProblem>;
+
+    /// What the file says of itself, before its layers; not all formats can.
+    fn metadata(&mut self, _: &HashMap<String, String>) {}
 }
 
 /// One array of numbers in a file.

@@ -33,6 +33,9 @@ pub(super) fn read<R: Read + Seek>(
     reader.take(length).read_to_end(&mut header)?;
     let metadata: Metadata = serde_json::from_slice(&header)
         .map_err(|error| not_safetensors(format!("its table of contents is damaged: {error}")))?;
+    if let Some(said) = metadata.metadata() {
+        visit.metadata(said);
+    }
     let mut tensors: Vec<_> = metadata.tensors().into_iter().collect();
     tensors.sort_by_key(|(_, info)| info.data_offsets.0);
     let start = 8 + length;

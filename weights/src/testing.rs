@@ -27,3 +27,20 @@ pub fn googlenet(more: &[&str], change: impl FnOnce(&mut Vec<(String, Vec<usize>
     bytes.resize(bytes.len() + end, 0);
     bytes
 }
+
+/// The same file with metadata in its header.
+#[allow(dead_code)]
+pub fn with_metadata(file: &[u8], metadata: &[(&str, &str)]) -> Vec<u8> {
+    let (length, rest) = file.split_first_chunk().expect("a length");
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let header = std::str::from_utf8(header).expect("UTF-8");
+    let said: Vec<String> = metadata
+        .iter()
+        .map(|(key, value)| format!("{key:?}:{value:?}"))
+        .collect();
+    let header = format!("{{\"__metadata__\":{{{}}},{}", said.join(","), &header[1..]);
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.extend(data);
+    bytes
+}

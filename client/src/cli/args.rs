@@ -13,9 +13,9 @@ use super::group_args::{GroupArgs, GroupCommand};
 use super::help::{EXAMPLES, JSON_HELP};
 use crate::VERSION;
 use crate::error::{EXIT_CODES, Error};
-use fovea_dataset::MaxBad;
 use fovea_dataset::labels::{ColumnNames, Importer};
 use fovea_dataset::patient::PatientPattern;
+use fovea_dataset::{MaxBad, Preprocessing};
 
 pub use super::step::Step;
 pub use super::store_args::{AdminCommand, CheckpointCommand, DatasetCommand, WeightsCommand};
@@ -266,6 +266,15 @@ pub struct Prepare {
     /// Width and height of the prepared images in pixels
     #[arg(long, value_name = "PIXELS", default_value_t = 224)]
     pub size: u32,
+    /// What is done with the photographs: crop, none, ben-graham or clahe
+    ///
+    /// crop cuts out the square around the fundus; none keeps the whole photograph, in a black square;
+    /// ben-graham shows each photograph relative to its local mean (gain=4, kept=0.9,
+    /// radius_per_sigma=30), grey beyond 0.9 of the radius; clahe equalizes the lightness tile by tile
+    /// (clip=2, tiles=8). Others than these values: clahe:clip=3,tiles=4. A run's model is only given
+    /// images that were made the same way.
+    #[arg(long, value_name = "NAME", default_value = "crop")]
+    pub preprocess: Preprocessing,
     /// Share of the patients to hold out for validation
     #[arg(long, value_name = "SHARE", default_value_t = 0.25)]
     pub validation: f64,

@@ -116,6 +116,8 @@ pub async fn list(client: &Client, output: &Output) -> Result<(), Error> {
     let mut table = Table::new(&[
         "dataset",
         ">size",
+        "preprocessing",
+        "scale",
         ">train",
         ">held out",
         ">test",
@@ -136,6 +138,11 @@ pub async fn list(client: &Client, output: &Output) -> Result<(), Error> {
         table.row([
             dataset.name.clone(),
             format!("{} px", dataset.image_size),
+            dataset.preprocessing.clone(),
+            match &*dataset.scale {
+                "" => "-".to_owned(),
+                scale => scale.to_owned(),
+            },
             dataset.train_samples.to_string(),
             dataset.validation_samples.to_string(),
             dataset.test_samples.to_string(),

@@ -77,11 +77,12 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
   export       model, path, bytes, classes
   dataset      name, digest, image_size, train_samples, validation_samples, test_samples,
                train_grades, validation_grades, test_grades, packs, size_bytes, problem (empty when
-               none is known), and after add outcome (added, unchanged, repaired), repaired_packs,
+               none is known), preprocessing, pipeline (its digest), scale, and after add outcome (added, unchanged, repaired), repaired_packs,
                repaired_files, already_there
   weights      name, sha256, size_bytes, added_at_ms, format (caffemodel, safetensors), layers
                {name, shape}, ignored {name, reason}, used_by (runs), problem, and after add outcome
-  prepared     dir, digest, train, validation, test, patients (of each), packs, excluded, warnings
+  prepared     dir, digest, pipeline {steps, size, digest}, scale, train, validation, test, patients (of
+               each), packs, excluded, warnings
   synthetic    dir, patients, images
   note         run, event (its name, such as worker.evicted, or null), text
   reconnecting run, cause (away, limit), reason, attempt, wait_ms

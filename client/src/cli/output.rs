@@ -5,8 +5,10 @@ use std::path::Path;
 
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::metrics::Evaluation;
+use fovea_core::pipeline::Pipeline;
 use fovea_core::run::{EpochResult, StepReport};
 use fovea_core::spec::Part;
+use fovea_dataset::GradeScale;
 use fovea_evaluation::{Evaluated, FellowEye};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
@@ -161,6 +163,8 @@ pub enum Record<'a> {
     Prepared {
         dir: &'a Path,
         digest: &'a str,
+        pipeline: &'a Pipeline,
+        scale: GradeScale,
         train: [u64; 5],
         validation: [u64; 5],
         test: [u64; 5],

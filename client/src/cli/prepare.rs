@@ -68,6 +68,8 @@ pub async fn run(command: Prepare, output: &Output) -> Result<(), Error> {
     output.record(&Record::Prepared {
         dir: &report.dir,
         digest: &report.digest,
+        pipeline: &report.pipeline,
+        scale: report.scale,
         train: report.counts.train,
         validation: report.counts.validation,
         test: report.counts.test,
@@ -102,6 +104,7 @@ fn options(command: Prepare) -> Result<PrepareOptions, Error> {
         .map_err(|e| Error::Usage(format!("{e} (give another with --name)")))?;
     let mut options = PrepareOptions::new(labels, images, command.out, name);
     options.image_size = command.size;
+    options.preprocess = command.preprocess;
     options.validation_fraction = command.validation;
     options.test_fraction = command.test;
     options.seed = command.seed;
@@ -210,6 +213,8 @@ fn describe(report: &PrepareReport) -> Vec<String> {
     lines.push(format!("dataset  {}", report.dir.display()));
     lines.push(format!("digest   {}", report.digest));
     lines.push(format!("packs    {}", report.packs));
+    lines.push(format!("images   {}", report.pipeline));
+    lines.push(format!("grades   {}", report.scale));
     if !report.flaws.is_empty() {
         let flaws: Vec<String> = (report.flaws.iter())
             .map(|(flaw, count)| format!("{count} {flaw}"))
@@ -256,13 +261,20 @@ impl Progress for Bar {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fovea_dataset::{Counts, Flaw, MaxBad};
+    use fovea_core::pipeline::Pipeline;
+    use fovea_dataset::{Counts, Flaw, GradeScale, MaxBad, Preprocessing};
 
     #[test]
     fn the_report_reads_well() {
         let mut report = PrepareReport {
             dir: "out".into(),
             digest: "abc".into(),
+            pipeline: Pipeline {
+                steps: "clahe (clip 2, tiles 8), circle, bilinear, rules 3".into(),
+                size: 64,
+                digest: "0123456789abcdef".into(),
+            },
+            scale: GradeScale::Icdr,
             counts: Counts {
                 train: [171, 55, 99, 16, 16],
                 validation: [57, 18, 33, 6, 5],
@@ -284,6 +296,8 @@ mod tests {
                 "dataset  out",
                 "digest   abc",
                 "packs    3",
+                "images   clahe (clip 2, tiles 8), circle, bilinear, rules 3, 64 px (pipeline 0123456789ab)",
+                "grades   ICDR 0-4",
                 "quality  2 dark, 1 no disc (see quality.csv)",
             ]
         );
@@ -303,6 +317,7 @@ mod tests {
             out: folder.join("set-64"),
             name: None,
             size: 64,
+            preprocess: Preprocessing::default(),
             validation: 0.25,
             test: 0.0,
             seed: 0,

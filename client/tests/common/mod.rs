@@ -470,7 +470,7 @@ pub fn describe(manifest: &[u8]) -> pb::Dataset {
         validation_grades: manifest.counts.validation.to_vec(),
         packs: manifest.packs.len() as u32,
         size_bytes: manifest.packs.iter().map(|p| p.bytes).sum(),
-        problem: String::new(),
+        ..pb::Dataset::default()
     }
 }
 

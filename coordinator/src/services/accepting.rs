@@ -5,6 +5,7 @@ use fovea_core::plan::ShardPlan;
 use fovea_core::roster::beyond_tested;
 use fovea_core::run::{Extent, Run};
 use fovea_core::spec::RunSpec;
+use fovea_dataset::Manifest;
 use tracing::{info, warn};
 
 use super::{Context, classes};
@@ -26,9 +27,32 @@ pub(super) async fn accept(
     context.weights.now().pin(&mut spec.model)?;
     let dataset = context.datasets.now().find(spec.dataset.as_str())?;
     classes::check_dataset(&spec, &dataset)?;
+    check_weights(&context, &spec, &dataset.manifest)?;
     let run = new_run(&context, spec, &dataset, submitted_by).await?;
     subject.set(&run.id);
     start(&context, run).await
+}
+
+/// Weights that a run of Fovea learnt go on with photographs that were prepared as those that it learnt from, at any size.
+/// Weights of other origin do not say.
+pub(super) fn check_weights(
+    context: &Context,
+    spec: &RunSpec,
+    manifest: &Manifest,
+) -> Result<(), ApiError> {
+    if spec.model.weights.is_empty() {
+        return Ok(());
+    }
+    let weights = context.weights.now().find(&spec.model.weights_sha256)?;
+    let now = manifest.pipeline();
+    match &weights.checked.pipeline {
+        Some(then) if !then.continues_on(&now) => Err(ApiError::Precondition(format!(
+            "weights {} were learnt from photographs prepared as {then}, and dataset {} has them as {now}: prepare it again \
+             in the same way, or start from other weights",
+            weights.name, manifest.name
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// A run of a valid spec, with an id, which is not journalled.
@@ -53,6 +77,7 @@ pub(super) async fn new_run(
     let digest = dataset.manifest.digest.clone();
     let mut run = Run::new(id, number, spec, digest, extent, unix_ms());
     run.submitted_by = submitted_by;
+    run.pipeline = Some(dataset.manifest.pipeline());
     Ok(run)
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use fovea_core::count::plural;
 use fovea_core::ids::DatasetName;
-use fovea_dataset::{PackEntry, Split};
+use fovea_dataset::{GradeScale, PackEntry, Split};
 use fovea_proto::pb::create_dataset_request::Part;
 use fovea_proto::pb::create_dataset_response::Outcome;
 use fovea_proto::pb::datasets_server::Datasets;
@@ -347,5 +347,8 @@ fn wire(held: &HeldDataset, problem: Option<String>) -> pb::Dataset {
         packs: manifest.packs.len() as u32,
         size_bytes: manifest.packs.iter().map(|p| p.bytes).sum(),
         problem: problem.unwrap_or_default(),
+        preprocessing: manifest.preprocess.shown(),
+        pipeline: manifest.pipeline().digest,
+        scale: manifest.scale.map_or("", GradeScale::as_str).to_owned(),
     }
 }

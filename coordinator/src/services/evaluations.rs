@@ -142,10 +142,7 @@ fn dataset_of(
         None => own?,
         Some(name) => {
             let dataset = catalogue.find(name)?;
-            // A run whose own dataset was removed cannot be compared with others.
-            if let Ok(own) = own {
-                check_alike(&own, &dataset)?;
-            }
+            check_alike(run, own.as_deref().ok(), &dataset)?;
             dataset
         }
     };
@@ -161,23 +158,22 @@ fn dataset_of(
     Ok(dataset)
 }
 
-/// What a model has learnt holds for photographs that were prepared as those that it learnt from.
-fn check_alike(own: &HeldDataset, other: &HeldDataset) -> Result<(), ApiError> {
-    let (own, other) = (&own.manifest, &other.manifest);
-    if own.image_size != other.image_size {
-        return Err(ApiError::Precondition(format!(
-            "the run was trained on images of {} px and dataset {} has images of {} px: prepare it again with --size {}",
-            own.image_size, other.name, other.image_size, own.image_size
-        )));
+/// What a model has learnt holds for photographs that were prepared as those that it learnt from. A run of a version that did
+/// not record that, and whose own dataset was removed, cannot be compared.
+fn check_alike(run: &Run, own: Option<&HeldDataset>, other: &HeldDataset) -> Result<(), ApiError> {
+    let of_dataset = || own.map(|own| own.manifest.pipeline());
+    let Some(learnt) = run.pipeline.clone().or_else(of_dataset) else {
+        return Ok(());
+    };
+    let (found, name) = (other.manifest.pipeline(), &other.manifest.name);
+    if found.digest == learnt.digest {
+        return Ok(());
     }
-    if own.preprocess != other.preprocess {
-        return Err(ApiError::Precondition(format!(
-            "dataset {} was prepared in another way than dataset {}, on which the run was trained ({:?} instead of {:?}): \
-             prepare both with the same version of Fovea and the same options",
-            other.name, own.name, other.preprocess, own.preprocess
-        )));
-    }
-    Ok(())
+    Err(ApiError::Precondition(format!(
+        "run {} was trained on photographs prepared as {learnt}, and dataset {name} has them as {found}: prepare it again in \
+         the same way (--size {}, the same --preprocess, and a version of Fovea with the same rules)",
+        run.id, learnt.size
+    )))
 }
 
 /// The spec of an evaluation: the run's, without anything that training needs.

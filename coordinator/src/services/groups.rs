@@ -9,7 +9,7 @@ use fovea_proto::pb::groups_server::Groups;
 use tonic::{Request, Response, Status};
 use tracing::info;
 
-use super::accepting::{new_run, open};
+use super::accepting::{check_weights, new_run, open};
 use super::classes::check_dataset;
 use super::{Context, check};
 use crate::access::{Subject, caller};
@@ -178,6 +178,7 @@ async fn accept(
     context.weights.now().pin(&mut base.model)?;
     let specs = plan.specs(&base).map_err(refused)?;
     let dataset = context.datasets.now().find(base.dataset.as_str())?;
+    check_weights(&context, &base, &dataset.manifest)?;
     let held = dataset.clone();
     // Dealing a large dataset takes milliseconds, and there may be a hundred runs.
     let specs = blocking(move || {

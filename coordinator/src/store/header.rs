@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use fovea_core::checkpoint::Fingerprint;
 use fovea_core::googlenet::FlatLayout;
+use fovea_core::pipeline::Pipeline;
 use fovea_core::run::Run;
 use safetensors::tensor::{Dtype, TensorInfo};
 
@@ -57,7 +58,7 @@ fn metadata(
         {"part": "velocity", "elements": layout.trainable_len()},
         {"part": "frozen", "elements": layout.frozen_len()},
     ]);
-    Ok(BTreeMap::from([
+    let mut metadata = BTreeMap::from([
         ("format", FORMAT.to_owned()),
         ("run_id", run.id.to_string()),
         ("step", step.to_string()),
@@ -67,5 +68,9 @@ fn metadata(
         ("spec", serde_json::to_string(&run.spec)?),
         ("fingerprint", serde_json::to_string(fingerprint)?),
         ("state_order", order.to_string()),
-    ]))
+    ]);
+    if let Some(pipeline) = &run.pipeline {
+        metadata.insert(Pipeline::KEY, serde_json::to_string(pipeline)?);
+    }
+    Ok(metadata)
 }

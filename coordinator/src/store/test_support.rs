@@ -262,6 +262,7 @@ pub(crate) fn add_weights(store: &WeightsStore) -> Result<StoredWeights, UploadE
             format: Format::Caffemodel,
             layers: vec![],
             ignored: vec![],
+            pipeline: None,
         })
     })?;
     Ok(verified.store(WeightsName::new("w").unwrap(), 7)?)

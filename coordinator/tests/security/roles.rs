@@ -139,7 +139,7 @@ async fn people_do_what_their_roles_allow() {
         .list(pb::ListGroupsRequest::default())
         .await
         .unwrap();
-    assert_eq!(seen.into_inner().groups, [group.clone()]);
+    assert_eq!(seen.into_inner().groups, std::slice::from_ref(&group));
     groups(&ann).cancel(cancel()).await.unwrap();
 
     // What there is not is denied, too.

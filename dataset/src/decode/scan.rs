@@ -7,6 +7,7 @@
 //! difference from the one before, a mean that no picture has. Here these are looked for, in sequential files; a
 //! progressive one is left to libjpeg-turbo's warnings.
 
+use super::huffman::{Huffman, LOOK};
 use super::segments::{Found, Segment, marker, next};
 
 /// What no encoder writes.
@@ -231,55 +232,11 @@ impl Scan<'_> {
     }
 }
 
-/// A table of Huffman codes.
-struct Huffman {
-    /// By the next [`LOOK`] bits: length of the code, and the symbol; length 0 for a longer code.
-    short: Vec<(u8, u8)>,
-    /// For each length: the first code that is longer, aligned to 16 bits, and what to add to a code for its
-    /// position in `symbols`.
-    long: [(u32, i32); 17],
-    symbols: Vec<u8>,
-}
-
-/// Bits of which the symbol is looked up at once.
-const LOOK: u32 = 10;
-
-impl Huffman {
-    /// `None` if the counts do not make a code.
-    fn new(counts: &[u8], symbols: &[u8]) -> Option<Self> {
-        let mut short = vec![(0, 0); 1 << LOOK];
-        let mut long = [(0, 0); 17];
-        let (mut code, mut position) = (0u32, 0usize);
-        for (length, &count) in (1u32..).zip(counts) {
-            long[length as usize].1 = position as i32 - code as i32;
-            for _ in 0..count {
-                if code >= 1 << length {
-                    return None;
-                }
-                if length <= LOOK {
-                    let first = (code << (LOOK - length)) as usize;
-                    short[first..first + (1 << (LOOK - length))]
-                        .fill((length as u8, symbols[position]));
-                }
-                code += 1;
-                position += 1;
-            }
-            long[length as usize].0 = code << (16 - length);
-            code <<= 1;
-        }
-        Some(Self {
-            short,
-            long,
-            symbols: symbols.to_vec(),
-        })
-    }
-}
-
 /// The bits of a scan, most significant first.
 struct Bits<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// The next `count` bits, from the top.
+    /// The next `count` bits, from the top. What stands below them is what comes next, or 0.
     next: u64,
     count: u32,
     /// How many of them are no data but stand behind its end.
@@ -305,17 +262,20 @@ impl<'a> Bits<'a> {
     /// Makes at least 32 bits ready: enough for any code and what follows it.
     #[inline(always)]
     fn refill(&mut self) {
-        if self.count > 32 {
+        if self.count >= 32 {
             return;
         }
-        if let Some(four) = self.bytes.get(self.at..self.at + 4) {
-            let word = u32::from_be_bytes([four[0], four[1], four[2], four[3]]);
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        if let Some(eight) = rest.first_chunk() {
+            let word = u64::from_be_bytes(*eight);
             // No byte is 0xff: none of the inverted bytes is zero.
             let inverted = !word;
-            if inverted.wrapping_sub(0x0101_0101) & !inverted & 0x8080_8080 == 0 {
-                self.next |= u64::from(word) << (32 - self.count);
-                self.count += 32;
-                self.at += 4;
+            let low = inverted.wrapping_sub(0x0101_0101_0101_0101);
+            if low & !inverted & 0x8080_8080_8080_8080 == 0 {
+                self.next |= word >> self.count;
+                let taken = (63 - self.count) / 8;
+                self.at = self.at.wrapping_add(taken as usize);
+                self.count |= 56;
                 return;
             }
         }
@@ -339,10 +299,11 @@ impl<'a> Bits<'a> {
         }
     }
 
+    /// Goes on by at most 32 bits that are ready. Nothing can overflow, and the checks would take a tenth of the time.
     #[inline(always)]
     fn skip(&mut self, bits: u32) {
-        self.next <<= bits;
-        self.count -= bits;
+        self.next = self.next.wrapping_shl(bits);
+        self.count = self.count.wrapping_sub(bits);
     }
 
     /// The next symbol. At least 16 bits must be ready.
@@ -396,24 +357,42 @@ impl<'a> Bits<'a> {
                 return Err(Implausible::Mean);
             }
         }
-        let mut position = 1;
+        let mut position = 1u32;
         while position < 64 {
             self.refill();
-            let symbol = u32::from(self.symbol(part.ac)?);
-            let (run, size) = (symbol >> 4, symbol & 15);
-            if size > 0 {
-                position += run + 1;
-                self.skip(size);
-            } else if run == 15 {
-                position += 16;
-            } else {
+            let step = part.ac.steps[(self.next >> (64 - LOOK)) as usize];
+            let behind = position.wrapping_add(step.advance.into());
+            // Where the block may end within the step, only its first symbol is known to belong to the block.
+            if step.bits == 0 || behind > 64 {
+                match self.coefficient(part.ac)? {
+                    Some(advance) => position += advance,
+                    None => return Ok(()),
+                }
+                continue;
+            }
+            self.skip(step.bits.into());
+            if step.ends {
                 return Ok(());
             }
+            position = behind;
         }
         if position > 64 {
             return Err(Implausible::Coefficients);
         }
         Ok(())
+    }
+
+    /// Reads one symbol of coefficients and its value; how many coefficients it stands for, or `None` for the block's end.
+    #[inline(never)]
+    fn coefficient(&mut self, table: &Huffman) -> Result<Option<u32>, Implausible> {
+        let symbol = u32::from(self.symbol(table)?);
+        let (run, size) = (symbol >> 4, symbol & 15);
+        self.skip(size);
+        Ok(match (run, size) {
+            (15, 0) => Some(16),
+            (_, 0) => None,
+            _ => Some(run + 1),
+        })
     }
 
     /// Goes behind the restart marker that must come next; whether it does.

@@ -1,5 +1,7 @@
 //! The segments of a JPEG file (ITU-T T.81, annex B): where each lies, and what the headers say.
 
+use memchr::memchr;
+
 /// Markers, the second byte after 0xff.
 pub(super) mod marker {
     pub const START_OF_IMAGE: u8 = 0xd8;
@@ -61,7 +63,11 @@ pub(super) fn next(bytes: &[u8], mut at: usize) -> Found {
                     end,
                 });
             }
-            _ => at += 1,
+            // The data of a scan.
+            _ => {
+                let lead = bytes.get(at..).and_then(|rest| memchr(0xff, rest));
+                at = lead.map_or(bytes.len(), |skipped| at + skipped);
+            }
         }
     }
     Found::Cut

@@ -1,6 +1,7 @@
 //! Manifests that must be refused, each for its reason.
 
 use super::*;
+use crate::Preprocessing;
 use serde_json::{Value, json};
 
 /// A valid manifest: 3 training records in two packs, 1 validation record, 32 px.
@@ -20,11 +21,16 @@ pub(crate) fn valid() -> Manifest {
         record_bytes: 3072,
         layout,
         channels,
-        preprocess: Preprocess {
-            crop: "circle".to_owned(),
-            filter: "bilinear".to_owned(),
-            version: 1,
-        },
+        preprocess: Preprocess::new(&Preprocessing::default(), 32),
+        scale: Some(GradeScale::Icdr),
+        duplicates: Some(Duplicates {
+            resaved: false,
+            allowed: true,
+            found: 3,
+            other_patients: 2,
+            sides_exact: 1,
+            sides_resaved: 0,
+        }),
         split: SplitOrigin::Stratified {
             seed: 7,
             validation_fraction: 0.25,
@@ -120,8 +126,8 @@ fn a_changed_manifest_is_noticed() {
 #[test]
 fn impossible_values_are_refused_by_field() {
     type Change = fn(&mut Value);
-    let cases: [(&str, Change); 23] = [
-        ("format: is \"zip\"; expected fovea-dataset-2", |m| {
+    let cases: [(&str, Change); 27] = [
+        ("format: is \"zip\"; expected fovea-dataset-3", |m| {
             m["format"] = json!("zip")
         }),
         ("layout", |m| m["layout"] = json!("CHW")),
@@ -159,6 +165,18 @@ fn impossible_values_are_refused_by_field() {
         ("packs: hold 1 train", |m| {
             m["packs"][0]["split"] = json!("validation")
         }),
+        ("preprocess.parameters: are not those of crop", |m| {
+            m["preprocess"]["parameters"] = json!({"clip": 2.0})
+        }),
+        ("unknown variant `sharpen`", |m| {
+            m["preprocess"]["name"] = json!("sharpen")
+        }),
+        ("preprocess.pipeline: is not", |m| {
+            m["preprocess"]["version"] = json!(9)
+        }),
+        ("preprocess.crop: has more than 40 bytes", |m| {
+            m["preprocess"]["crop"] = json!("x".repeat(41))
+        }),
         ("digest", |m| m["digest"] = json!("short")),
         ("unknown field `extra`", |m| m["extra"] = json!(1)),
     ];
@@ -187,11 +205,71 @@ fn version_1_is_read() {
     assert_eq!(read.split, valid().split);
 }
 
+/// Before version 3 no method is named: it was `crop`, and the pipeline is that of `crop` with the same rules.
+#[test]
+fn a_dataset_without_a_method_was_cropped() {
+    let mut value = serde_json::to_value(valid()).expect("value");
+    value["format"] = json!("fovea-dataset-2");
+    for (of, name) in [
+        ("preprocess", "name"),
+        ("preprocess", "pipeline"),
+        ("", "scale"),
+        ("", "duplicates"),
+    ] {
+        let fields = match of {
+            "" => &mut value,
+            of => &mut value[of],
+        };
+        let removed = fields.as_object_mut().expect("object").remove(name);
+        assert!(removed.is_some(), "{of} {name}");
+    }
+    value["digest"] = json!(digest(value.to_string().as_bytes()).expect("digest"));
+    let read = Manifest::parse(value.to_string().as_bytes()).expect("version 2");
+    assert_eq!(read.pipeline(), valid().pipeline());
+    assert_eq!((read.scale, read.duplicates), (None, None));
+    // Other rules, other pictures.
+    value["preprocess"]["version"] = json!(2);
+    value["digest"] = json!(digest(value.to_string().as_bytes()).expect("digest"));
+    let older = Manifest::parse(value.to_string().as_bytes()).expect("older rules");
+    assert_eq!(older.pipeline().steps, "crop, circle, bilinear, rules 2");
+    assert_ne!(older.pipeline().digest, read.pipeline().digest);
+}
+
+/// Pins what a pipeline's digest is made of; the expected value was computed with Python's
+/// `hashlib.sha256(json.dumps(p, sort_keys=True, separators=(',', ':')).encode())`.
+#[test]
+fn a_pipeline_has_a_digest_of_all_that_it_is() {
+    let of = |text: &str, size| {
+        let preprocessing: Preprocessing = text.parse().expect(text);
+        Preprocess::new(&preprocessing, size).pipeline(size)
+    };
+    let clahe = of("clahe", 224);
+    assert_eq!(
+        clahe.to_string(),
+        "clahe (clip 2, tiles 8), circle, bilinear, rules 3, 224 px (pipeline deea4c4886bc)"
+    );
+    let digests: HashSet<String> = [
+        of("clahe", 224),
+        of("clahe", 225),
+        of("clahe:clip=3", 224),
+        of("crop", 224),
+        of("none", 224),
+        of("ben-graham", 224),
+        of("ben-graham:gain=5", 224),
+    ]
+    .into_iter()
+    .map(|pipeline| pipeline.digest)
+    .collect();
+    assert_eq!(digests.len(), 7);
+    assert!(clahe.continues_on(&of("clahe", 512)));
+    assert!(!clahe.continues_on(&of("clahe:tiles=4", 224)));
+}
+
 /// A data folder of a later release: the version is named, not the first field that is unknown here.
 #[test]
 fn a_newer_version_is_refused_by_name() {
     for (format, version) in [
-        ("fovea-dataset-3", 3),
+        ("fovea-dataset-4", 4),
         ("fovea-dataset-17", 17),
         ("fovea-dataset-99999999999999999999", u32::MAX),
     ] {
@@ -202,7 +280,7 @@ fn a_newer_version_is_refused_by_name() {
         assert_eq!(
             message,
             format!(
-                "manifest.json has format version {version}, and this Fovea reads versions up to 2: \
+                "manifest.json has format version {version}, and this Fovea reads versions up to 3: \
                  use a newer Fovea, or prepare the dataset again with this one"
             )
         );

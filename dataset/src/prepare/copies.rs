@@ -6,11 +6,11 @@ use rayon::prelude::*;
 
 use super::spool::Spool;
 use super::{PrepareError, PrepareOptions, Warning};
-use crate::Split;
 use crate::labels::LabelRow;
-use crate::likeness::{Detail, LEAST_SIDE, Print};
+use crate::likeness::{Detail, LEAST, LEAST_SIDE, ONE_EYE, Print};
+use crate::{Duplicates, Split};
 
-/// Warnings about copies of a photograph.
+/// What is known of copies of photographs, and warnings about them.
 ///
 /// Copies that belong to different patients, or are on two sides of the split, are an error unless that is allowed: with
 /// another seed, if not with this one, a network would be evaluated on what it was trained on; and one of the patients is
@@ -20,12 +20,20 @@ pub(super) fn check(
     rows: &[LabelRow],
     spool: &Spool,
     split_of: &[Option<Split>],
-) -> Result<Vec<Warning>, PrepareError> {
+) -> Result<(Duplicates, Vec<Warning>), PrepareError> {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.threads)
         .build()?;
-    let copies = pool.install(|| find(spool))?;
+    let (copies, alike) = pool.install(|| find(spool))?;
     let (mut warnings, mut refused) = (Vec::new(), Vec::new());
+    let mut known = Duplicates {
+        resaved: spool.side() >= LEAST_SIDE,
+        allowed: options.allow_duplicates,
+        found: copies.len() as u64,
+        other_patients: 0,
+        sides_exact: 0,
+        sides_resaved: 0,
+    };
     for copies in copies {
         let first = copies.rows[0];
         let differ = |what: &dyn Fn(usize) -> bool| copies.rows.iter().any(|&row| what(row));
@@ -42,16 +50,48 @@ pub(super) fn check(
                 .map(|&row| (rows[row].image.clone(), rows[row].grade))
                 .collect(),
         };
-        if (across_patients || splits.len() > 1) && !options.allow_duplicates {
+        let across = across_patients || splits.len() > 1;
+        known.other_patients += u64::from(across_patients);
+        known.sides_exact += u64::from(splits.len() > 1 && copies.exact);
+        known.sides_resaved += u64::from(splits.len() > 1 && !copies.exact);
+        if across && !options.allow_duplicates {
             refused.push(warning);
         } else {
             warnings.push(warning);
         }
     }
+    warnings.extend(one_eye(rows, alike));
     match refused.is_empty() {
-        true => Ok(warnings),
+        true => Ok((known, warnings)),
         false => Err(PrepareError::Copies { copies: refused }),
     }
+}
+
+/// A remark on pairs of different patients.
+fn one_eye(rows: &[LabelRow], alike: Vec<Alike>) -> Option<Warning> {
+    let differ = |pair: &Alike| rows[pair.rows.0].patient != rows[pair.rows.1].patient;
+    let mut pairs: Vec<Alike> = alike.into_iter().filter(differ).collect();
+    pairs.sort_by(|a, b| {
+        let likeness = b.likeness.total_cmp(&a.likeness);
+        likeness.then(a.rows.cmp(&b.rows))
+    });
+    let image = |row: usize| rows[row].image.clone();
+    let listed = pairs.iter().take(LISTED);
+    (!pairs.is_empty()).then(|| Warning::OneEye {
+        pairs: pairs.len(),
+        most_alike: listed
+            .map(|pair| (image(pair.rows.0), image(pair.rows.1), pair.likeness))
+            .collect(),
+    })
+}
+
+/// Pairs of photographs that may be of one eye, and are no copies: how many are listed.
+const LISTED: usize = 48;
+
+/// Two rows whose photographs may be of one eye.
+struct Alike {
+    rows: (usize, usize),
+    likeness: f32,
 }
 
 /// Rows that show one photograph.
@@ -63,12 +103,12 @@ struct Copies {
     exact: bool,
 }
 
-/// Finds all copies among the usable rows.
+/// Finds all copies among the usable rows, and pairs that are not, but look like one eye.
 ///
 /// Every print is compared with every other: 88,000 photographs are 3.9 thousand million pairs, of which a core does
 /// some hundred million a second. Only where prints are near are the pictures themselves compared. Below
 /// [`LEAST_SIDE`] pixels only the very same pixels are found.
-fn find(spool: &Spool) -> Result<Vec<Copies>, PrepareError> {
+fn find(spool: &Spool) -> Result<(Vec<Copies>, Vec<Alike>), PrepareError> {
     let mut by_pixels: HashMap<[u8; 32], Vec<usize>> = HashMap::new();
     for (row, record) in spool.usable() {
         by_pixels.entry(record.sha256).or_default().push(row);
@@ -76,7 +116,7 @@ fn find(spool: &Spool) -> Result<Vec<Copies>, PrepareError> {
     let mut same: Vec<Vec<usize>> = by_pixels.into_values().collect();
     same.sort();
     if spool.side() < LEAST_SIDE {
-        return Ok(joined(same, &[]));
+        return Ok((joined(same, &[]), Vec::new()));
     }
     // One row stands for all with its pixels.
     let prints: Vec<(usize, Print)> = spool
@@ -94,20 +134,20 @@ fn find(spool: &Spool) -> Result<Vec<Copies>, PrepareError> {
                 .map(move |(other, _)| (row, *other))
         })
         .collect();
-    let pairs: Vec<(usize, usize)> = near
+    let compared = |rows: (usize, usize)| {
+        let detail = |row| Ok::<_, PrepareError>(Detail::of(&spool.square(row)?));
+        let likeness = detail(rows.0)?.likeness(&detail(rows.1)?);
+        Ok::<_, PrepareError>(Alike { rows, likeness })
+    };
+    let pairs: Vec<Alike> = near
         .into_par_iter()
-        .filter_map(|(a, b)| match is_copy(spool, a, b) {
-            Ok(true) => Some(Ok((a, b))),
-            Ok(false) => None,
-            Err(error) => Some(Err(error)),
-        })
+        .map(compared)
+        .filter(|pair| !matches!(pair, Ok(pair) if pair.likeness < ONE_EYE))
         .collect::<Result<_, _>>()?;
-    Ok(joined(same, &pairs))
-}
-
-fn is_copy(spool: &Spool, a: usize, b: usize) -> Result<bool, PrepareError> {
-    let detail = |row| Ok::<_, PrepareError>(Detail::of(&spool.square(row)?));
-    Ok(detail(a)?.is_same(&detail(b)?))
+    let (copies, alike): (Vec<Alike>, Vec<Alike>) =
+        pairs.into_iter().partition(|pair| pair.likeness > LEAST);
+    let copies: Vec<(usize, usize)> = copies.iter().map(|pair| pair.rows).collect();
+    Ok((joined(same, &copies), alike))
 }
 
 /// Joins groups by pairs of their first rows.

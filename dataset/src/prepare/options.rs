@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use fovea_core::ids::DatasetName;
 
+use crate::Preprocessing;
 use crate::labels::LabelOptions;
 use crate::split::{MILLION, Shares};
 use crate::{MAX_IMAGE_SIZE, MIN_IMAGE_SIZE};
@@ -27,6 +28,8 @@ pub struct PrepareOptions {
     pub name: DatasetName,
     /// Width and height of the records, in pixels: 32 to 2048.
     pub image_size: u32,
+    /// What is done with the photographs.
+    pub preprocess: Preprocessing,
     /// Share of the patients held out for validation, between 0 and 1 (kept to a millionth). Not
     /// used with a `split_file`.
     pub validation_fraction: f64,
@@ -64,6 +67,7 @@ impl PrepareOptions {
             out,
             name,
             image_size: 224,
+            preprocess: Preprocessing::default(),
             validation_fraction: 0.25,
             test_fraction: 0.0,
             seed: 0,
@@ -185,9 +189,9 @@ impl FromStr for MaxBad {
 
 /// Receives progress, from several threads.
 pub trait Progress: Sync {
-    /// `n` photographs are to be read.
+    /// A pass over `n` photographs begins: one in which they are read, and one more if their pixels are then processed.
     fn total(&self, n: u64);
-    /// `n` more have been read.
+    /// The pass is done with `n` more.
     fn advance(&self, n: u64);
     /// Whether to stop: then [`super::prepare`] cleans up and fails.
     fn cancelled(&self) -> bool {

@@ -10,20 +10,23 @@ use sha2::{Digest, Sha256};
 
 use crate::labels::LabelRow;
 use crate::{
-    Counts, INDEX_FILE, IndexEntry, MANIFEST_FILE, Manifest, PackEntry, Preprocess, Split,
-    SplitOrigin,
+    Counts, Duplicates, GradeScale, INDEX_FILE, IndexEntry, MANIFEST_FILE, Manifest, PackEntry,
+    Preprocess, Split, SplitOrigin,
 };
 
 use super::leftovers::{self, Swept, Temporary};
 use super::report::io_error;
 use super::sheet;
-use super::spool::Spool;
-use super::{Excluded, Order, PrepareError, PrepareOptions};
+use super::spool::{Spool, as_record};
+use super::{Excluded, Order, PrepareError, PrepareOptions, Progress};
 
 /// What a look at each photograph found. It stays with whoever prepared the dataset.
 const QUALITY_FILE: &str = "quality.csv";
 /// The contact sheet; the column `sheet` of `quality.csv` numbers its pictures row by row.
 const SHEET_FILE: &str = "contact-sheet.png";
+
+/// Records of a pack that are preprocessed at once.
+const AT_ONCE: usize = 4;
 
 /// A dataset being written. Dropped before [`Output::publish`], it leaves nothing behind.
 pub(super) struct Output {
@@ -40,6 +43,14 @@ pub(super) struct Place {
     pub split: Split,
     pub pack: u32,
     pub record: u32,
+}
+
+/// What a manifest says about the samples as a whole.
+pub(super) struct Facts {
+    pub counts: Counts,
+    pub split: SplitOrigin,
+    pub scale: GradeScale,
+    pub duplicates: Duplicates,
 }
 
 /// What [`Output::write_packs`] wrote.
@@ -93,12 +104,13 @@ impl Output {
         self.temporary.path().join(name)
     }
 
-    /// Cuts the order into packs at patients' boundaries and writes them, several at once.
+    /// Cuts the order into packs at patients' boundaries, preprocesses the records and writes them, several at once.
     pub fn write_packs(
         &self,
         options: &PrepareOptions,
         spool: &Spool,
         order: &Order,
+        progress: &dyn Progress,
     ) -> Result<Packs, PrepareError> {
         let folder = self.path("packs");
         fs::create_dir(&folder).map_err(|source| io_error("create", &folder, source))?;
@@ -123,8 +135,11 @@ impl Output {
             .num_threads(options.threads)
             .build()?;
         let record_bytes = options.image_size as usize * options.image_size as usize * 3;
+        if options.preprocess.changes_pixels() {
+            progress.total(packs.iter().map(|(_, _, rows)| rows.len() as u64).sum());
+        }
         let write = |(file, split, rows): &(String, Split, Vec<usize>)| {
-            let sha256 = self.write_pack(file, rows, spool, record_bytes)?;
+            let sha256 = self.write_pack(file, rows, spool, options, progress)?;
             Ok::<_, PrepareError>(PackEntry {
                 file: file.clone(),
                 split: *split,
@@ -157,17 +172,35 @@ impl Output {
         name: &str,
         rows: &[usize],
         spool: &Spool,
-        record_bytes: usize,
+        options: &PrepareOptions,
+        progress: &dyn Progress,
     ) -> Result<String, PrepareError> {
         let path = self.path(name);
         let failed = |source| io_error("write", &path, source);
         let mut file = BufWriter::with_capacity(1 << 20, File::create_new(&path).map_err(failed)?);
         let mut hash = Sha256::new();
-        let mut record = vec![0; record_bytes];
-        for &row in rows {
-            spool.read(row, &mut record)?;
-            hash.update(&record);
-            file.write_all(&record).map_err(failed)?;
+        let mut put = |record: &[u8]| {
+            hash.update(record);
+            file.write_all(record).map_err(failed)
+        };
+        let preprocess = &options.preprocess;
+        if preprocess.changes_pixels() {
+            for rows in rows.chunks(AT_ONCE) {
+                if progress.cancelled() {
+                    return Err(PrepareError::Cancelled);
+                }
+                let processed = |&row: &usize| spool.processed(row, preprocess).map(as_record);
+                let records: Vec<Vec<u8>> =
+                    rows.par_iter().map(processed).collect::<Result<_, _>>()?;
+                records.iter().try_for_each(|record| put(record))?;
+                progress.advance(rows.len() as u64);
+            }
+        } else {
+            let mut record = vec![0; spool.record_bytes()];
+            for &row in rows {
+                spool.read(row, &mut record)?;
+                put(&record)?;
+            }
         }
         let file = file.into_inner().map_err(|e| failed(e.into_error()))?;
         file.sync_all().map_err(failed)?;
@@ -180,8 +213,7 @@ impl Output {
         options: &PrepareOptions,
         rows: &[LabelRow],
         packs: &Packs,
-        counts: Counts,
-        split: SplitOrigin,
+        facts: Facts,
         excluded: &[Excluded],
     ) -> Result<Manifest, PrepareError> {
         let failed = |name: &str| {
@@ -207,6 +239,12 @@ impl Output {
                 .map_err(|e| io_error("write", &self.path("excluded.csv"), e.into_error()))?;
             self.write_file("excluded.csv", &bytes)?;
         }
+        let Facts {
+            counts,
+            split,
+            scale,
+            duplicates,
+        } = facts;
         let [format, layout, channels] = Manifest::constants();
         let mut manifest = Manifest {
             format,
@@ -215,11 +253,9 @@ impl Output {
             record_bytes: u64::from(options.image_size).pow(2) * 3,
             layout,
             channels,
-            preprocess: Preprocess {
-                crop: "circle".to_owned(),
-                filter: "bilinear".to_owned(),
-                version: crate::crop::CROP_VERSION,
-            },
+            preprocess: Preprocess::new(&options.preprocess, options.image_size),
+            scale: Some(scale),
+            duplicates: Some(duplicates),
             split,
             counts,
             index: IndexEntry {
@@ -240,11 +276,12 @@ impl Output {
     /// Writes what a look at each photograph found, in the order of the index, and the contact sheet.
     pub fn write_quality(
         &self,
+        options: &PrepareOptions,
         rows: &[LabelRow],
         packs: &Packs,
         spool: &Spool,
     ) -> Result<(), PrepareError> {
-        let (sheet, shown) = sheet::draw(spool)?;
+        let (sheet, shown) = sheet::draw(options, rows, spool)?;
         let mut png = io::Cursor::new(Vec::new());
         sheet
             .write_to(&mut png, image::ImageFormat::Png)

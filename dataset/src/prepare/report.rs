@@ -7,16 +7,21 @@ use std::path::{Path, PathBuf};
 
 use super::leftovers::Swept;
 use crate::labels::{LabelRemark, LabelsError};
-use crate::{Counts, Flaw, GRADES, ManifestError, Split};
+use crate::{Counts, Flaw, GRADES, GradeScale, ManifestError, Split};
 use fovea_core::count;
+use fovea_core::pipeline::Pipeline;
 
 /// The dataset that was made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PrepareReport {
     /// The dataset's folder.
     pub dir: PathBuf,
     /// The dataset's digest.
     pub digest: String,
+    /// How photographs became its images.
+    pub pipeline: Pipeline,
+    /// What the grades mean.
+    pub scale: GradeScale,
     /// Samples by side and grade.
     pub counts: Counts,
     /// Patients of each side, in the order of [`Split::ALL`].
@@ -59,7 +64,7 @@ impl fmt::Display for Excluded {
 }
 
 /// Something that does not prevent the dataset but that a person should know.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Warning {
     /// Photographs on which no circle was found; the bounding box of the bright part was used.
     NoCircle {
@@ -76,6 +81,13 @@ pub enum Warning {
         across_patients: bool,
         /// The sides on which they are.
         splits: Vec<Split>,
+    },
+    /// Photographs of different patients that look like one eye, though not like copies.
+    OneEye {
+        /// How many pairs there are.
+        pairs: usize,
+        /// The most alike, at most 48: their images, and the correlation of their detail.
+        most_alike: Vec<(String, String, f32)>,
     },
     /// About the label file.
     Labels(LabelRemark),
@@ -149,6 +161,21 @@ impl fmt::Display for Warning {
                     write!(f, "; in both {first} and {last}")?;
                 }
                 Ok(())
+            }
+            Warning::OneEye { pairs, most_alike } => {
+                let list: Vec<String> = most_alike
+                    .iter()
+                    .map(|(a, b, likeness)| format!("{a} and {b} ({likeness:.2})"))
+                    .collect();
+                write!(
+                    f,
+                    "{} though they are of different patients, perhaps of one eye (likeness of 1; copies have {:.2} and more): {}{}; if they are, put \
+                     them under one patient",
+                    count::count(*pairs, "pair looks alike", "pairs look alike"),
+                    crate::likeness::LEAST,
+                    list.join(", "),
+                    if *pairs > list.len() { ", ..." } else { "" }
+                )
             }
             Warning::Labels(remark) => remark.fmt(f),
             Warning::OneClass { split, counts } => {

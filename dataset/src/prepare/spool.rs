@@ -1,4 +1,7 @@
 //! Photographs to records, by all threads, in a file of records in the label file's order.
+//!
+//! They are the squares that were cut out, not preprocessed yet: copies are found, and the quality is looked at, the same way
+//! whatever is done with the pixels afterwards.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -10,12 +13,13 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::crop::{CropError, CropMethod};
-use crate::decode::DecodeError;
+use crate::decode::{DecodeError, Encoded};
 use crate::folder::{FindError, ImageFolder};
 use crate::labels::LabelRow;
 use crate::likeness::Print;
+use crate::preprocess::Preprocessing;
 use crate::quality::{Flaw, Quality};
-use crate::square::{Square, SquareError};
+use crate::square::{Disc, Square, SquareError};
 
 use super::report::io_error;
 use super::{PrepareError, PrepareOptions, Progress, Warning};
@@ -58,6 +62,8 @@ pub(super) struct Record {
     /// SHA-256 of its bytes.
     pub sha256: [u8; 32],
     pub method: CropMethod,
+    /// Where the fundus lies in it.
+    pub disc: Disc,
     /// To find copies.
     pub print: Print,
     pub quality: Quality,
@@ -88,7 +94,7 @@ impl Spool {
             if progress.cancelled() {
                 return Err(PrepareError::Cancelled);
             }
-            let record = match record(folder, &row.image, options.image_size) {
+            let record = match record(folder, &row.image, options) {
                 Ok((bytes, record)) => {
                     let offset = position as u64 * record_bytes as u64;
                     file.write_all_at(&bytes, offset).map_err(failed)?;
@@ -120,6 +126,19 @@ impl Spool {
             .map_err(|source| io_error("read", &self.path, source))
     }
 
+    /// The record of a row as it is stored in a dataset: the spool's, preprocessed.
+    pub fn processed(
+        &self,
+        row: usize,
+        preprocess: &Preprocessing,
+    ) -> Result<RgbImage, PrepareError> {
+        let mut square = self.square(row)?;
+        if let Ok(record) = &self.records[row] {
+            preprocess.apply(&mut square, record.disc);
+        }
+        Ok(square)
+    }
+
     /// The record of a row as a picture.
     pub fn square(&self, row: usize) -> Result<RgbImage, PrepareError> {
         let mut record = vec![0; self.record_bytes];
@@ -127,6 +146,11 @@ impl Spool {
         let size = self.side();
         let rgb = record.chunks_exact(3).flat_map(|p| [p[2], p[1], p[0]]);
         Ok(RgbImage::from_raw(size, size, rgb.collect()).expect("a record is size x size pixels"))
+    }
+
+    /// Size of a record.
+    pub fn record_bytes(&self) -> usize {
+        self.record_bytes
     }
 
     /// Width and height of the records, in pixels.
@@ -162,6 +186,15 @@ impl Spool {
     }
 }
 
+/// The bytes of a record: rows of pixels in the order B, G, R.
+pub(super) fn as_record(picture: RgbImage) -> Vec<u8> {
+    let mut bytes = picture.into_raw();
+    for pixel in bytes.chunks_exact_mut(3) {
+        pixel.swap(0, 2);
+    }
+    bytes
+}
+
 impl Drop for Spool {
     fn drop(&mut self) {
         // On failure it only takes space in a folder that is removed later.
@@ -170,18 +203,24 @@ impl Drop for Spool {
 }
 
 /// The record of an image, or why there is none.
-fn record(folder: &ImageFolder, image: &str, size: u32) -> Result<(Vec<u8>, Record), Unusable> {
+fn record(
+    folder: &ImageFolder,
+    image: &str,
+    options: &PrepareOptions,
+) -> Result<(Vec<u8>, Record), Unusable> {
     let path = folder.find(image)?;
-    let square = Square::read(&path, size)?;
+    let file = Encoded::read(&path)?;
+    let square = match options.preprocess.method().crops() {
+        true => Square::of(&file, options.image_size)?,
+        false => Square::framed(&file, options.image_size)?,
+    };
     let print = Print::of(&square.pixels);
     let quality = Quality::of(&square.pixels);
-    let mut bytes = square.pixels.into_raw();
-    for pixel in bytes.chunks_exact_mut(3) {
-        pixel.swap(0, 2); // R, G, B to B, G, R
-    }
+    let bytes = as_record(square.pixels);
     let record = Record {
         sha256: Sha256::digest(&bytes).into(),
         method: square.crop.method,
+        disc: square.disc,
         print,
         quality,
     };

@@ -153,3 +153,68 @@ fn the_orientation_of_the_file_is_applied() {
     let nothing = Square::of(&jpeg(&picture, Some(77)), 64).expect("a fundus");
     assert!(!nothing.turned);
 }
+
+/// A disc is turned as its picture is.
+#[test]
+fn a_disc_turns_with_its_picture() {
+    let mut picture = RgbImage::new(8, 8);
+    picture.put_pixel(6, 1, Rgb([255; 3]));
+    let disc = Disc {
+        x: 6.5 / 8.0,
+        y: 1.5 / 8.0,
+        radius: 0.3,
+    };
+    for exif in 1..=8 {
+        let orientation = Orientation::from_exif(exif).expect("1 to 8");
+        let turned = upright(picture.clone(), orientation);
+        let Disc { x, y, radius } = disc.upright(orientation);
+        let at = |part: f64| (part * 8.0) as u32;
+        assert_eq!(turned.get_pixel(at(x), at(y)).0, [255; 3], "{exif}");
+        assert_eq!(radius, 0.3);
+    }
+}
+
+/// The disc of a photograph whose frame cuts it lies where it is drawn.
+#[test]
+fn a_disc_is_placed_in_its_square() {
+    let file = jpeg(&fundus(900, 600, 430.0, 320.0, 350.0), None);
+    let square = Square::of(&file, 128).expect("square");
+    let (left, top, side) = (
+        square.crop.left as f64,
+        square.crop.top as f64,
+        f64::from(square.crop.side),
+    );
+    let factor = f64::from(square.reduction);
+    for (found, drawn) in [
+        (left + square.disc.x * side, 430.0 / factor),
+        (top + square.disc.y * side, 320.0 / factor),
+        (square.disc.radius * side, 350.0 / factor),
+    ] {
+        assert!((found - drawn).abs() < 3.0, "{found} for {drawn}");
+    }
+}
+
+/// The whole photograph, in a black square; a blank one is an error.
+#[test]
+fn a_framed_photograph_is_not_cut() {
+    let file = jpeg(&fundus(640, 480, 320.0, 240.0, 200.0), None);
+    let square = Square::framed(&file, 64).expect("square");
+    assert_eq!(square.crop.method, crop::CropMethod::Frame);
+    assert_eq!(square.crop.side * square.reduction, 640);
+    assert_eq!(
+        square.pixels.get_pixel(32, 2).0,
+        [0; 3],
+        "above the photograph"
+    );
+    assert!(square.pixels.get_pixel(32, 32).0[0] > 100, "the fundus");
+    // No disc is needed, but something to see.
+    let bars = RgbImage::from_fn(
+        640,
+        480,
+        |x, _| Rgb([if x % 160 < 20 { 200 } else { 0 }; 3]),
+    );
+    assert!(Square::of(&jpeg(&bars, None), 64).is_err());
+    assert!(Square::framed(&jpeg(&bars, None), 64).is_ok());
+    let blank = jpeg(&RgbImage::new(640, 480), None);
+    assert!(Square::framed(&blank, 64).is_err());
+}

@@ -3,6 +3,7 @@
 mod damaged;
 mod pictures;
 mod places;
+mod preprocessed;
 mod refused;
 mod study;
 mod tables;

@@ -5,7 +5,9 @@ use std::fs;
 
 use fovea_dataset::labels::{Importer, LabelRemark};
 use fovea_dataset::prepare::PrepareError;
-use fovea_dataset::{Dataset, MaxBad, PrepareOptions, PrepareReport, Progress, Warning, prepare};
+use fovea_dataset::{
+    Dataset, GradeScale, MaxBad, PrepareOptions, PrepareReport, Progress, Warning, prepare,
+};
 
 use crate::study::Study;
 
@@ -136,12 +138,18 @@ fn own_columns_are_named_or_imported() {
     );
     let columns = "image=image_id,grade=DR_ICDR,patient=patient_id";
     options.label_options.columns = columns.parse().expect("columns");
-    let named = prepared(&options);
+    prepared(&options);
+    let named = Dataset::read_manifest(&options.out).expect("manifest");
     options.label_options = Default::default();
     options.label_options.from = Some(Importer::Brset);
     options.overwrite = true;
     let imported = prepared(&options);
-    assert_eq!(named.digest, imported.digest);
+    let manifest = Dataset::read_manifest(&options.out).expect("manifest");
+    assert_eq!(manifest.index, named.index);
+    assert_eq!(manifest.packs, named.packs);
+    // Only an importer knows what the grades mean.
+    assert_eq!(named.scale, Some(GradeScale::Unstated));
+    assert_eq!(manifest.scale, Some(GradeScale::Icdr));
     let last = imported.warnings.last().expect("a warning").to_string();
     assert!(last.contains("the whole set has 16266 images"), "{last}");
 }

@@ -168,9 +168,10 @@ pub fn report() -> Report {
                 "Cut to 224 × 224, rotated by 0, 90, 180 or 270 degrees at random in training only.".into(),
                 "Mean of ImageNet subtracted, channels as BGR, as the pretrained weights expect.".into(),
             ],
+            scale: "International Clinical Diabetic Retinopathy scale".into(),
             leak_check: LeakCheck {
                 patients: Patients::OnSeveralSides(0),
-                duplicates: Some(Duplicates { exact: 0, near: 0 }),
+                duplicates: Some(Duplicates { exact: 0, near: Some(0), found: 2 }),
             },
         },
         results,

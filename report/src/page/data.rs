@@ -12,7 +12,7 @@ pub(super) fn section(report: &Report) -> Markup {
             h2 { "Data" }
             p class="lead" { "Data set " b { (dataset.name) } ", digest " code class="break" { (dataset.digest) } "." }
             div class="grid" {
-                (splits(dataset, report.labels.positive_from, &report.labels.positive))
+                (splits(dataset, &dataset.scale, report.labels.positive_from, &report.labels.positive))
                 div {
                     (leaks(&dataset.leak_check))
                     h3 { "Preprocessing" }
@@ -24,7 +24,7 @@ pub(super) fn section(report: &Report) -> Markup {
     }
 }
 
-fn splits(dataset: &Dataset, positive_from: u8, positive: &str) -> Markup {
+fn splits(dataset: &Dataset, scale: &str, positive_from: u8, positive: &str) -> Markup {
     let splits = &dataset.splits;
     let total = |split: &Split| split.by_grade.iter().sum::<u64>();
     let positives = |split: &Split| {
@@ -57,7 +57,7 @@ fn splits(dataset: &Dataset, positive_from: u8, positive: &str) -> Markup {
                     tr { th scope="row" { "patients" } (row(&|split| split.patients.map_or(DASH.into(), count))) }
                 }
             }
-            figcaption { "Photographs of each grade that people gave (International Clinical Diabetic Retinopathy scale), with their \
+            figcaption { "Photographs of each grade that people gave (" (scale) "), with their \
                           share of the part. Counts of the whole data set, so without intervals." }
         }
     }
@@ -82,16 +82,28 @@ fn leaks(check: &LeakCheck) -> Markup {
         ),
     };
     let duplicates = match check.duplicates {
-        Some(d) if d.exact == 0 && d.near == 0 => (
+        Some(d) if d.exact == 0 && d.near.unwrap_or(0) == 0 => (
             true,
-            "No photograph is on more than one side, neither equal nor nearly so.".into(),
+            format!(
+                "No photograph is on more than one side, {}.{}",
+                match d.near {
+                    Some(_) => "neither the same file nor one saved again",
+                    None => {
+                        "by equal pixels (at this size copies that were saved again do not show)"
+                    }
+                },
+                match d.found {
+                    0 => String::new(),
+                    found => format!(" On one side, {} there several times.", verb(found)),
+                }
+            ),
         ),
         Some(d) => (
             false,
             format!(
-                "On more than one side: {} equal to the byte, {} nearly equal.",
+                "On more than one side: {} with equal pixels, {} saved again.",
                 counted(d.exact, "photograph"),
-                count(d.near)
+                d.near.map_or(DASH.into(), count)
             ),
         ),
         None => (
@@ -107,6 +119,11 @@ fn leaks(check: &LeakCheck) -> Markup {
             }
         }
     }
+}
+
+fn verb(number: u64) -> String {
+    let verb = if number == 1 { "is" } else { "are" };
+    format!("{} {verb}", counted(number, "photograph"))
 }
 
 fn uses(report: &Report) -> Markup {

@@ -40,10 +40,10 @@ fn warnings(report: &Report) -> Vec<String> {
                 verb(duplicates.exact, "photograph")
             ));
         }
-        if duplicates.near > 0 {
+        if let Some(near @ 1..) = duplicates.near {
             out.push(format!(
                 "{} on more than one side of the split in nearly the same form.",
-                verb(duplicates.near, "photograph")
+                verb(near, "photograph")
             ));
         }
     }

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use fovea_core::googlenet::FlatLayout;
+use fovea_core::pipeline::Pipeline;
 use fovea_core::roster::slice_of;
 use fovea_core::run::{Extent, Run};
 use safetensors::SafeTensors;
@@ -28,7 +29,13 @@ fn slices_in_any_order_become_a_file_that_safetensors_reads() {
         validation_samples: 2,
     };
     let spec = toml::from_str("name='r'\ndataset='d'").unwrap();
-    let run = Run::new(run_id(), 1, spec, "d".repeat(64), extent, 0);
+    let mut run = Run::new(run_id(), 1, spec, "d".repeat(64), extent, 0);
+    let pipeline = Pipeline {
+        steps: "clahe (clip 2, tiles 8), circle, bilinear, rules 3".into(),
+        size: 224,
+        digest: "ab".repeat(32),
+    };
+    run.pipeline = Some(pipeline.clone());
     let layout = FlatLayout::new(2, &run.spec.model.frozen).unwrap();
     let about = Description {
         run: &run,
@@ -63,6 +70,10 @@ fn slices_in_any_order_become_a_file_that_safetensors_reads() {
     assert_eq!(
         (&*about["format"], &*about["run_id"], &*about["epoch"]),
         ("fovea-checkpoint-1", "r-1", "1")
+    );
+    assert_eq!(
+        Pipeline::from_metadata(&about[Pipeline::KEY]),
+        Some(pipeline)
     );
     let tensors = SafeTensors::deserialize(&file).unwrap();
     assert_eq!(tensors.len(), layout.state_entries().len());

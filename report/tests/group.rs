@@ -85,10 +85,7 @@ fn a_group_has_its_spread_each_run_and_all_folds_together() {
         .map(text)
         .collect();
     assert_eq!(rows[0], "AUC 0.888 0.004 0.883 0.891 3");
-    assert_eq!(
-        rows[1],
-        "accuracy 90.0\u{202f}% – 90.0\u{202f}% 90.0\u{202f}% 1"
-    );
+    assert_eq!(rows[1], "accuracy 90.0 % – 90.0 % 90.0 % 1");
     assert!(text(all(&page, "#spread figcaption")[0]).contains("the deviation is over folds."));
     // Four charts of all runs and of all folds together.
     let charts: Vec<String> = all(&page, "#runs svg").into_iter().map(text).collect();

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::run::Phase;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use super::needs::Needs;
 use super::state::{Actor, ActorError, Live};
 use super::{Cluster, INBOX, Request};
 use crate::catalogue::Catalogue;
@@ -19,6 +21,9 @@ use crate::journal::LiveRun;
 use crate::run::{
     self, DataProblems, Demand, Report, RunActorError, RunContext, RunHandle, RunInput, RunStatus,
 };
+
+/// Messages that are taken at most before scheduling, when they come faster than the cluster takes them.
+const TURN: usize = 256;
 
 /// What the cluster starts with.
 pub(crate) struct Start {
@@ -61,6 +66,7 @@ pub(crate) fn start(
         next_ticket: 1,
         failing: Vec::new(),
         changed: true,
+        taken: 0,
         wake: None,
         catalogue,
         weights,
@@ -102,7 +108,7 @@ impl Actor {
                 },
                 () = clock.sleep_until(self.wake) => self.changed = true,
             }
-            self.settle();
+            self.settle(!reported.is_empty() || !inbox.is_empty());
         }
         for live in self.runs.values() {
             live.handle.send(RunInput::Close);
@@ -113,13 +119,14 @@ impl Actor {
         Ok(())
     }
 
-    /// All that follows from the messages taken so far.
-    fn settle(&mut self) {
+    /// All that follows from the messages taken so far. With `more` of them waiting the scheduling is done for all together.
+    fn settle(&mut self, more: bool) {
         while let Some((session, reason)) = self.failing.pop() {
             self.session_ended(session, &reason, None);
         }
-        if std::mem::take(&mut self.changed) && self.handing_over.is_none() {
-            self.wake = self.schedule();
+        self.taken += 1;
+        if !more || self.taken >= TURN {
+            self.place();
         }
         if self.undrained.is_empty()
             && self.active() == 0
@@ -135,6 +142,14 @@ impl Actor {
             for reply in waiting.drain(..) {
                 let _ = reply.send(());
             }
+        }
+    }
+
+    /// Schedules, if something has changed.
+    fn place(&mut self) {
+        self.taken = 0;
+        if std::mem::take(&mut self.changed) && self.handing_over.is_none() {
+            self.wake = self.schedule();
         }
     }
 
@@ -166,7 +181,10 @@ impl Actor {
                 let live = self.runs.values().map(|live| live.handle.clone());
                 drop(reply.send(live.collect()));
             }
-            Request::Workers { reply } => drop(reply.send(self.workers())),
+            Request::Workers { reply } => {
+                self.place();
+                drop(reply.send(self.workers()));
+            }
             Request::MemoryShortage { run, reply } => {
                 drop(reply.send(self.memory_shortage(run)));
             }
@@ -211,6 +229,9 @@ impl Actor {
                 if let Some(ticket) = handled {
                     self.handled(number, ticket);
                 }
+                if let Some(live) = self.runs.get_mut(&number) {
+                    self.changed |= std::mem::take(&mut live.fresh);
+                }
                 self.status(number, *status);
             }
             Report::Send {
@@ -244,6 +265,8 @@ impl Actor {
         self.next_run = self.next_run.max(number + 1);
         let roster = run.run.roster().cloned();
         let generation = run.run.generation;
+        let group = run.run.group.clone();
+        let fresh = generation == 0 && matches!(run.run.phase, Phase::Queued { .. });
         let (handle, actor) = run::start(run, self.context.clone());
         self.actors.spawn(async move { (number, actor.await) });
         self.numbers.insert(handle.id.clone(), number);
@@ -262,9 +285,14 @@ impl Actor {
             usable: None,
             startable_since: None,
             waiting: None,
+            logged: None,
+            needs: Needs::default(),
+            group,
+            fresh,
             data_problems: DataProblems::default(),
         };
         live.data_problems = self.data_problems(&live.handle);
+        live.needs.of_images(self.image_size(&live.handle));
         if live.data_problems != DataProblems::default() {
             handle.send(RunInput::DataState(live.data_problems.clone()));
         }
@@ -288,6 +316,9 @@ impl Actor {
         let Some(live) = self.runs.get_mut(&number) else {
             return;
         };
+        if live.status == status {
+            return;
+        }
         let workers = |roster: &Option<fovea_core::roster::Roster>| -> Vec<WorkerId> {
             let members = roster.iter().flat_map(|r| r.members.iter());
             members.map(|m| m.worker.clone()).collect()
@@ -308,6 +339,7 @@ impl Actor {
         if status.demand != live.status.demand {
             live.startable_since = None;
             live.waiting = None;
+            live.logged = None;
         }
         live.status = status;
         self.changed = true;
@@ -351,18 +383,26 @@ impl Actor {
         }
     }
 
+    /// Width and height of the images of a run's dataset; None while its manifest cannot be read.
+    fn image_size(&self, run: &RunHandle) -> Option<u32> {
+        self.catalogue.borrow().image_size(&run.dataset_digest)
+    }
+
     /// Tells runs whether their datasets and weights can be read, where that has changed.
     fn tell_data_problems(&mut self) {
         self.catalogue.mark_unchanged();
         self.weights.mark_unchanged();
-        let changed: Vec<(u64, DataProblems)> = self
-            .runs
-            .iter()
-            .map(|(number, live)| (*number, self.data_problems(&live.handle)))
-            .filter(|(number, problems)| self.runs[number].data_problems != *problems)
-            .collect();
-        for (number, problems) in changed {
-            if let Some(live) = self.runs.get_mut(&number) {
+        let numbers: Vec<u64> = self.runs.keys().copied().collect();
+        for number in numbers {
+            let Some(handle) = self.runs.get(&number).map(|live| live.handle.clone()) else {
+                continue;
+            };
+            let (problems, image_size) = (self.data_problems(&handle), self.image_size(&handle));
+            let Some(live) = self.runs.get_mut(&number) else {
+                continue;
+            };
+            live.needs.of_images(image_size);
+            if live.data_problems != problems {
                 live.data_problems.clone_from(&problems);
                 live.handle.send(RunInput::DataState(problems));
             }
@@ -408,21 +448,6 @@ impl Actor {
 
     pub(super) fn now(&self) -> u64 {
         self.context.clock.now()
-    }
-
-    /// Tells a run's actor why the run waits, and logs it, when that is news.
-    pub(super) fn waits(&mut self, number: u64, reason: Option<String>) {
-        let Some(live) = self.runs.get_mut(&number) else {
-            return;
-        };
-        if live.waiting == reason {
-            return;
-        }
-        if let Some(reason) = &reason {
-            info!(run_id = %live.handle.id, "run.waiting: {}: {reason}", live.handle.id);
-        }
-        live.waiting.clone_from(&reason);
-        live.handle.send(RunInput::Waits(reason));
     }
 
     pub(super) fn end_session(&mut self, worker: &WorkerId, error: ApiError) {

@@ -1,7 +1,7 @@
 //! Which connected workers could serve a run: those with enough memory that are neither left out nor barred.
 
 use fovea_core::count::count;
-use fovea_core::memory::{Misfit, Need};
+use fovea_core::memory::Misfit;
 
 use super::SessionId;
 use super::state::{Actor, Live};
@@ -24,11 +24,10 @@ impl Actor {
 
     /// What a worker lacks of the memory that a run needs; None if it has enough, or if that is not known.
     pub(super) fn misfit(&self, live: &Live, id: SessionId) -> Option<Misfit> {
-        let session = self.sessions.get(&id)?;
-        let digest = &live.handle.dataset_digest;
-        let size = self.catalogue.borrow().image_size(digest)?;
-        let have = session.hello.memory;
-        Need::of(&live.handle.spec, size, have.place()).misfit(&have)
+        let have = self.sessions.get(&id)?.hello.memory;
+        live.needs
+            .at(have.place(), &live.handle.spec)?
+            .misfit(&have)
     }
 
     /// Whether a worker could serve a run when it has nothing else to do.

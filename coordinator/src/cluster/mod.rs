@@ -7,8 +7,8 @@
 //! ```
 //!
 //! It owns the sessions and the table of live runs. It does not know what a run does: each run actor reports a
-//! `RunStatus` when it changes, and the cluster schedules only when a status, a session or a store changed. It
-//! never waits for a run, a file or the journal.
+//! `RunStatus` when it changes, and the cluster schedules only when a status, a session or a store changed: once for all
+//! messages that have come meanwhile. It never waits for a run, a file or the journal.
 //!
 //! `Report` and `RunInput` are unbounded channels, but bounded by construction: a message of a worker holds one
 //! of its session's permits (`services/workers`) until the run has handled it, and everything else follows from
@@ -18,12 +18,15 @@
 //! - `actor`: the task and its turn
 //! - `sessions`: workers that join, come back, leave, and their messages
 //! - `scheduling`: giving idle workers to runs; `scheduler` and `gpus` are the pure decisions
-//! - `fitting`: which workers could serve a run: their memory, their trouble
+//! - `fitting`: which workers could serve a run: their memory, their trouble; `needs`: the memory that it needs
+//! - `reasons`: why queued runs wait
 //! - `snapshot`: what people are shown of the workers
 
 mod actor;
 mod fitting;
 mod gpus;
+mod needs;
+mod reasons;
 mod scheduler;
 mod scheduling;
 mod session;

@@ -3,15 +3,16 @@
 //! A worker that is to join a run under way prepares first (it fetches its part of the data and connects to the
 //! members), so that the run is interrupted for no longer than a step and the transfer of the state.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use fovea_core::count::count;
-use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::ids::{GroupId, RunId, WorkerId};
 use fovea_core::roster::Roster;
-use tracing::{info, warn};
+use tracing::{info, trace, warn};
 
 use super::SessionId;
 use super::gpus::{Admission, InUse, reason};
+use super::reasons::Cause;
 use super::scheduler::{Verdict, Waiting, schedule};
 use super::session::{Preparing, Session};
 use super::state::Actor;
@@ -41,10 +42,18 @@ impl Actor {
         let room = *self.room.borrow();
         let mut queued = Vec::new();
         let mut held_back = Vec::new();
+        // Of a group, those after one that has yet to say what it wants wait for that.
+        let mut ahead: HashSet<&GroupId> = HashSet::new();
         for (number, live) in &self.runs {
+            if live.fresh {
+                ahead.extend(&live.group);
+            }
             let Demand::Start { min, max } = live.status.demand else {
                 continue;
             };
+            if live.group.as_ref().is_some_and(|of| ahead.contains(of)) {
+                continue;
+            }
             // A run that has started keeps its newest checkpoint whatever the disk; a new one does not begin.
             if live.status.generation == 0
                 && let Some(reason) = room.too_little()
@@ -76,8 +85,9 @@ impl Actor {
             });
         }
         for (number, reason) in held_back {
-            self.waits(number, Some(reason));
+            self.waits(number, Cause::NoRoom, reason);
         }
+        trace!(placed = queued.len(), "placing the queued runs");
         let limits: HashMap<u64, (usize, usize)> =
             queued.iter().map(|w| (w.number, (w.min, w.max))).collect();
         self.count_usable(limits.keys().copied());
@@ -91,26 +101,17 @@ impl Actor {
                         live.startable_since = Some(since);
                     }
                     wake = Some(wake.map_or(until, |wake| wake.min(until)));
-                    self.waits(
-                        number,
-                        Some(format!(
-                            "could start with {}; waiting a moment for up to {max}",
-                            count(free, "worker", "workers")
-                        )),
+                    let reason = format!(
+                        "could start with {}; waiting a moment for up to {max}",
+                        count(free, "worker", "workers")
                     );
+                    self.waits(number, Cause::Grace, reason);
                 }
                 Verdict::TooFew { free, sharing } => {
                     if let Some(live) = self.runs.get_mut(&number) {
                         live.startable_since = None;
                     }
-                    let mut reason =
-                        format!("needs {}; idle: {free}", count(min, "worker", "workers"));
-                    for (left_out, with) in sharing {
-                        reason.extend(self.shares(left_out, with).map(|why| format!("; {why}")));
-                    }
-                    reason.extend(self.troubles(number).map(|why| format!("; {why}")));
-                    reason.extend(self.too_small(number, &idle).map(|why| format!("; {why}")));
-                    self.waits(number, Some(reason));
+                    self.too_few(number, min, free, &sharing, &idle);
                 }
             }
         }

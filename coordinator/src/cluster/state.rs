@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::ids::{GroupId, RunId, WorkerId};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::SessionId;
+use super::needs::Needs;
+use super::reasons::Cause;
 use super::session::Session;
 use crate::catalogue::Catalogue;
 use crate::catalogue::weights::WeightsCatalogue;
@@ -35,6 +37,14 @@ pub(super) struct Live {
     pub startable_since: Option<u64>,
     /// Why it waits, as last sent to it.
     pub waiting: Option<String>,
+    /// The cause of that, as last logged.
+    pub logged: Option<Cause>,
+    /// The memory that it needs.
+    pub needs: Needs,
+    /// Runs of a group start in their order.
+    pub group: Option<GroupId>,
+    /// It is queued for the first time, and has not reported yet.
+    pub fresh: bool,
     /// How many workers could serve it, as last sent to it.
     pub usable: Option<usize>,
     /// What is wrong with its dataset or its weights, as last sent to it.
@@ -59,6 +69,8 @@ pub(super) struct Actor {
     pub failing: Vec<(SessionId, String)>,
     /// Something changed that scheduling depends on.
     pub changed: bool,
+    /// So many messages in a row were taken before scheduling.
+    pub taken: usize,
     /// When to schedule again at the latest, on the coordinator's clock.
     pub wake: Option<u64>,
     pub catalogue: watch::Receiver<Arc<Catalogue>>,

@@ -3,9 +3,9 @@
 
     run_onnx.py MODEL.onnx FOLDER
 
-FOLDER holds pairs of files: NAME.images (float32, little-endian: batch, 3, height, width) and NAME.logits (batch,
-classes), where NAME is BATCH-HEIGHT-WIDTH. Checks the model with ONNX's own checker, and prints for each pair the largest
-difference of the logits and of the probabilities from what the file says, in each program, as one JSON object a line.
+FOLDER holds three files for each NAME, which is BATCH-HEIGHT-WIDTH: NAME.images (float32, little-endian: batch, 3, height,
+width), NAME.logits (batch, outputs) and NAME.probabilities (batch, classes). Checks the model with ONNX's own checker, and
+prints for each NAME the largest differences from these files, in each program, as one JSON object a line.
 """
 
 import json
@@ -18,6 +18,9 @@ import onnx
 import onnxruntime
 
 
+OUTPUTS = ["logits", "probabilities"]
+
+
 def main():
     path, folder = sys.argv[1], Path(sys.argv[2])
     model = onnx.load(path)
@@ -27,24 +30,19 @@ def main():
     for images in sorted(folder.glob("*.images")):
         batch, height, width = map(int, images.stem.split("-"))
         x = np.fromfile(images, "<f4").reshape(batch, 3, height, width)
-        expected = np.fromfile(images.with_suffix(".logits"), "<f4").reshape(batch, -1)
+        expected, likely = (np.fromfile(images.with_suffix(f".{what}"), "<f4").reshape(batch, -1) for what in OUTPUTS)
         net.setInput(x)
         for program, (logits, probabilities) in {
-            "onnxruntime": runtime.run(["logits", "probabilities"], {"image": x}),
-            "opencv": net.forward(["logits", "probabilities"]),
+            "onnxruntime": runtime.run(OUTPUTS, {"image": x}),
+            "opencv": net.forward(OUTPUTS),
         }.items():
             print(json.dumps({
                 "program": program,
                 "images": images.stem,
                 "logits": float(np.abs(logits - expected).max()),
-                "probabilities": float(np.abs(probabilities - softmax(expected)).max()),
+                "probabilities": float(np.abs(probabilities - likely).max()),
                 "largest": float(np.abs(expected).max()),
             }))
-
-
-def softmax(x):
-    e = np.exp(x - x.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)
 
 
 if __name__ == "__main__":

@@ -4,24 +4,23 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use fovea_core::spec::RunSpec;
+use fovea_core::spec::{Head, RunSpec};
 use fovea_export::{Model, onnx};
 use safetensors::tensor::{Dtype, TensorInfo};
 use tch::Tensor;
 
-use super::channels_last;
 use super::net::Net;
 use super::tests::{net, noise};
+use super::{channels_last, log_probabilities};
 
 /// Subtracted from blue, green, red.
 const MEAN: [f32; 3] = [104.0, 117.0, 123.0];
 
-/// The bytes of a file with the parameters of `net`.
-fn file(net: &Net) -> Vec<u8> {
-    let spec: RunSpec = serde_json::from_str(r#"{"name": "dr", "dataset": "eyes"}"#).unwrap();
+/// The bytes of a file with the parameters of `net`, which a run of this spec has trained.
+fn file(net: &Net, spec: &RunSpec) -> Vec<u8> {
     let metadata = BTreeMap::from([
         ("format", fovea_export::FORMAT.to_owned()),
-        ("spec", serde_json::to_string(&spec).unwrap()),
+        ("spec", serde_json::to_string(spec).unwrap()),
     ]);
     let entries: Vec<_> = net.entries().collect();
     let mut at = 0;
@@ -51,28 +50,36 @@ fn floats(x: &Tensor) -> Vec<u8> {
         .collect()
 }
 
-#[cfg_attr(not(has_models), ignore = "needs .model-tools: run `make model-tools`")]
-#[test]
-fn other_programs_compute_the_same_from_the_exported_graph() {
-    let net = net(2, &[]);
+/// Has both programs run the export of a network with such a head on photographs of several sizes.
+fn compare(head: Head, classes: u32) {
+    let mut spec: RunSpec = serde_json::from_str(r#"{"name": "dr", "dataset": "eyes"}"#).unwrap();
+    (spec.model.head, spec.model.classes) = (head, classes);
+    let net = net(spec.model.outputs(), &[]);
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("model.onnx");
-    std::fs::write(&model, onnx(&Model::read(&file(&net)).unwrap()).unwrap()).unwrap();
+    let exported = onnx(&Model::read(&file(&net, &spec)).unwrap()).unwrap();
+    std::fs::write(&model, exported).unwrap();
     // Caffe's rounding of lengths matters in some of these sizes.
-    for (batch, height, width) in [
+    let sizes = [
         (3, 64, 64),
         (2, 224, 224),
         (1, 225, 227),
         (1, 299, 299),
         (1, 448, 448),
-    ] {
+    ];
+    for (batch, height, width) in sizes {
         // Blue, green, red.
         let images = ((noise(&[batch, 3, height, width], 1.0) + 1.0) * 127.5).round();
         let mean = Tensor::from_slice(&MEAN).view([1, 3, 1, 1]);
         let logits = tch::no_grad(|| net.forward(&channels_last(&(&images - mean))));
         let name = folder.path().join(format!("{batch}-{height}-{width}"));
-        std::fs::write(name.with_extension("images"), floats(&images.flip([1]))).unwrap();
-        std::fs::write(name.with_extension("logits"), floats(&logits)).unwrap();
+        for (what, values) in [
+            ("images", &images.flip([1])),
+            ("logits", &logits),
+            ("probabilities", &log_probabilities(head, &logits).exp()),
+        ] {
+            std::fs::write(name.with_extension(what), floats(values)).unwrap();
+        }
     }
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let output = Command::new(repository.join(".model-tools/bin/python"))
@@ -96,5 +103,12 @@ fn other_programs_compute_the_same_from_the_exported_graph() {
         assert!(number("probabilities") < 1e-4, "{line}");
         compared += 1;
     }
-    assert_eq!(compared, 10, "{text}");
+    assert_eq!(compared, 2 * sizes.len(), "{text}");
+}
+
+#[cfg_attr(not(has_models), ignore = "needs .model-tools: run `make model-tools`")]
+#[test]
+fn other_programs_compute_the_same_from_the_exported_graph() {
+    compare(Head::Softmax, 2);
+    compare(Head::Ordinal, 5);
 }

@@ -20,7 +20,7 @@ pub struct Report {
     pub dataset: Dataset,
     /// The parts on which the checkpoint was judged. The first one is shown in the head.
     pub results: Vec<JudgedPart>,
-    /// Each use of the test part, of this run's data set by any run.
+    /// Each evaluation of the run that read a test part, by itself or among others.
     pub test_uses: Vec<TestUse>,
     pub worst_errors: Option<WorstErrors>,
     /// What the reader must know, in words. The report adds those that follow from its own data, such as patients on both
@@ -194,6 +194,10 @@ pub struct TestUse {
     /// None without TLS.
     pub by: Option<String>,
     pub run: String,
+    /// Name of the data set whose test part it is.
+    pub dataset: String,
+    /// What was scored, such as "test of eyes" or "all of eyes".
+    pub scored: String,
 }
 
 /// Photographs about which the model is most wrong.

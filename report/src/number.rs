@@ -43,6 +43,7 @@ impl Unit {
             Method::Bootstrap => format!("{low}{between}{high}"),
             Method::Wilson => format!("{low}{between}{high}{WILSON}"),
             Method::None => format!("no interval{NO_INTERVAL}"),
+            Method::Same => format!("no interval{SAME}"),
         }
     }
 
@@ -55,8 +56,10 @@ impl Unit {
 
 /// Marks an interval of Wilson's.
 pub(crate) const WILSON: &str = "†";
-/// Marks a figure without an interval.
+/// Marks a figure without an interval that was defined in too few draws.
 pub(crate) const NO_INTERVAL: &str = "‡";
+/// Marks a figure without an interval that was the same in all draws.
+pub(crate) const SAME: &str = "§";
 
 /// With a minus sign of the width of a plus sign, and never "-0".
 pub(crate) fn decimals(value: f64, places: usize) -> String {
@@ -165,6 +168,7 @@ mod tests {
         );
         assert_eq!(range(0.25, 0.75, Method::Wilson), "0.250–0.750†");
         assert_eq!(range(0.5, 0.5, Method::None), "no interval‡");
+        assert_eq!(range(0.5, 0.5, Method::Same), "no interval§");
         assert_eq!(Unit::Plain.with_range(None), DASH);
     }
 }

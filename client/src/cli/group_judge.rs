@@ -83,13 +83,26 @@ impl JudgedGroup {
                     .into(),
             );
         }
-        if first.trained_here() {
+        if let Some(shared) = &first.shared {
+            // Folds were trained on different photographs.
+            for JudgedMember { member, judged } in &self.runs {
+                let of_run = judged.shared.iter().flat_map(|shared| shared.notes());
+                match judged.shared == Some(shared.clone()) && self.group.folds().is_none() {
+                    true if member.run != self.runs[0].member.run => {}
+                    true => notes.extend(of_run),
+                    false => notes.extend(of_run.map(|note| format!("{}: {note}", member.run))),
+                }
+            }
+        } else if first.trained_here() {
             notes.push(
                 "the models were trained on photographs of this part: the figures say nothing about others".into(),
             );
         }
-        if first.part == Part::Test {
-            notes.push("each run's use of the test part is recorded in it".into());
+        if first.includes_test_part() {
+            notes.push(match first.part {
+                Part::Test => "each run's use of the test part is recorded in it".into(),
+                _ => "the test part is among these photographs; each run's use of it is recorded in it".into(),
+            });
         }
         notes
     }

@@ -159,7 +159,7 @@ fn runs(report: &GroupReport) -> Markup {
                     @let label = if unit == Unit::Percent { format!("{title}, %") } else { title.to_owned() };
                     @let chart = IntervalChart { title, x_label: &label, unit, from, to: 1.0, rows };
                     @let note = html! {
-                        "n: photographs. The axis does not begin at 0. "
+                        "n: photographs. " (chart.caution())
                         @if let Some(run) = report.runs.first() { (notes::intervals(run.evaluated.draws, shown.iter())) }
                     };
                     (figure(title, chart.draw(), note))

@@ -1,6 +1,6 @@
 //! The verdict in one glance.
 
-use fovea_evaluation::{Choice, Estimate, FellowEye, PointResult};
+use fovea_evaluation::{Choice, Estimate, FellowEye, Method, PointResult};
 use maud::{Markup, html};
 
 use super::notes;
@@ -146,7 +146,10 @@ fn tile(
             p class="tile-name" { (name) }
             @if let Some(e) = &estimate {
                 p class="tile-value" { (unit.show(e.value)) }
-                p class="tile-range" { "95\u{a0}% interval " span class="nowrap" { (unit.range(e)) } }
+                p class="tile-range" {
+                    @if !matches!(e.method, Method::None | Method::Same) { "95\u{a0}% interval " }
+                    span class="nowrap" { (unit.range(e)) }
+                }
                 div class="gauge" aria-hidden="true" {
                     span class="gauge-range" style=(format!("left:{};right:calc(100% - {})", at(e.low), at(e.high))) {}
                     @if let Some(reference) = &reference {

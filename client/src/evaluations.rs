@@ -167,7 +167,7 @@ pub fn removed(name: &str, digest: &str) -> Error {
 pub fn choose(run: &RunInfo, which: Which) -> Result<Chosen, Error> {
     let Some(newest) = run.checkpoints.last() else {
         return Err(Error::Usage(format!(
-            "run {} has no checkpoint yet; there is nothing to evaluate",
+            "run {0} has no checkpoint yet: `fovea run {0}` shows how far it is",
             run.id
         )));
     };

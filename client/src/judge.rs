@@ -46,7 +46,10 @@ impl Shared {
             .collect();
         let among = |part| {
             let samples = own.index.part(part);
-            samples.iter().filter(|s| judged.contains(&name(own, s))).count()
+            samples
+                .iter()
+                .filter(|s| judged.contains(&name(own, s)))
+                .count()
         };
         let shared = Self {
             own: own.manifest.name.to_string(),
@@ -70,11 +73,15 @@ impl Shared {
         let said = [
             (
                 trained,
-                format!("the model was trained on ({own}, training): the figures look better than they are"),
+                format!(
+                    "the model was trained on ({own}, training): the figures look better than they are"
+                ),
             ),
             (
                 chosen,
-                format!("checkpoint and thresholds were chosen on ({own}, validation): the figures look better than they are"),
+                format!(
+                    "checkpoint and thresholds were chosen on ({own}, validation): the figures look better than they are"
+                ),
             ),
             (
                 test,
@@ -84,7 +91,9 @@ impl Shared {
         said.into_iter()
             .filter(|(number, _)| **number > 0)
             .map(|(number, what)| {
-                format!("{number} of the {of} photographs, by the names of image and patient, {what}")
+                format!(
+                    "{number} of the {of} photographs, by the names of image and patient, {what}"
+                )
             })
             .collect()
     }
@@ -141,7 +150,10 @@ impl Judged {
 
     /// Whether the model was trained on some of the photographs that are judged.
     pub fn trained_here(&self) -> bool {
-        let shared = self.shared.as_ref().is_some_and(|shared| shared.trained > 0);
+        let shared = self
+            .shared
+            .as_ref()
+            .is_some_and(|shared| shared.trained > 0);
         shared || matches!(self.part, Part::Train | Part::All) && self.is_own_dataset()
     }
 

@@ -35,6 +35,7 @@ pub fn report(judged: &[Judged], own: &Described, written_at_ms: u64) -> Option<
         run: RunFacts {
             id: run.id.clone(),
             name: spec.name.clone(),
+            group: (!run.group.is_empty()).then(|| run.group.clone()),
             submitted_at_ms: run.submitted_at_ms,
             submitted_by: (!run.submitted_by.is_empty()).then(|| run.submitted_by.clone()),
             state: run.phase.as_str().into(),
@@ -125,7 +126,11 @@ fn judged_part(judged: &Judged) -> JudgedPart {
 /// What a reader must know of the part.
 fn about(judged: &Judged) -> Option<String> {
     if let Some(shared) = &judged.shared {
-        let notes: Vec<String> = shared.notes().iter().map(|note| format!("{note}.")).collect();
+        let notes: Vec<String> = shared
+            .notes()
+            .iter()
+            .map(|note| format!("{note}."))
+            .collect();
         return Some(notes.join(" "));
     }
     judged.trained_here().then(|| {
@@ -259,7 +264,8 @@ fn test_uses(judged: &[Judged], own: &Described) -> Vec<TestUse> {
         let here = known().find(|of| of.manifest.digest == e.dataset_digest);
         let direct = e.reads_test_part(here.map(|of| !of.index.test().is_empty()));
         let of_own = || {
-            let same = |j: &&Judged| j.part == e.part && j.dataset.manifest.digest == e.dataset_digest;
+            let same =
+                |j: &&Judged| j.part == e.part && j.dataset.manifest.digest == e.dataset_digest;
             let shared = judged.iter().find(same)?.shared.as_ref()?;
             (shared.test > 0).then(|| shared.own.clone())
         };

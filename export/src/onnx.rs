@@ -45,9 +45,11 @@ pub fn onnx(model: &Model) -> serde_json::Result<Vec<u8>> {
     let input = format!(
         "{INPUT}: float32 [batch, 3, height, width], red, green, blue, 0 to 255; the mean is subtracted in the graph. \
          Height and width are {SMALLEST} or more{}",
-        model.pipeline().map_or_else(String::new, |pipeline| format!(
-            "; photographs were prepared as {pipeline}"
-        ))
+        model
+            .pipeline()
+            .map_or_else(String::new, |pipeline| format!(
+                "; photographs were prepared as {pipeline}"
+            ))
     );
     properties.insert("input", input.clone());
     let file = messages::Model {

@@ -289,7 +289,10 @@ fn a_model_says_how_photographs_are_prepared() {
     assert_eq!(property("image_size"), "224");
     assert!(property("preprocessing").contains("circle"));
     let input = property("input");
-    assert!(input.contains("32 or more; photographs were prepared as crop, circle"), "{input}");
+    assert!(
+        input.contains("32 or more; photographs were prepared as crop, circle"),
+        "{input}"
+    );
 }
 
 #[test]
@@ -300,5 +303,8 @@ fn a_value_that_is_not_finite_is_named() {
     bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
     let error = Model::read(&bytes).unwrap_err().to_string();
     let name = &parameters.last().unwrap().name;
-    assert!(error.starts_with(&format!("tensor {name} holds a value that is not finite")), "{error}");
+    assert!(
+        error.starts_with(&format!("tensor {name} holds a value that is not finite")),
+        "{error}"
+    );
 }

@@ -36,6 +36,8 @@ pub struct Report {
 pub struct RunFacts {
     pub id: String,
     pub name: String,
+    /// Id of the group to which it belongs.
+    pub group: Option<String>,
     pub submitted_at_ms: u64,
     /// Who submitted it; None without TLS.
     pub submitted_by: Option<String>,

@@ -188,8 +188,13 @@ mod tests {
         assert!(check_origin(&file, &at("other.safetensors")).is_ok());
         // Tests run in the package's folder.
         let manifest = Origin::Run("Cargo.toml".into());
-        let text = check_origin(&manifest, &at("m.onnx")).unwrap_err().to_string();
-        assert!(text.starts_with("Cargo.toml is a file here, and no model"), "{text}");
+        let text = check_origin(&manifest, &at("m.onnx"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.starts_with("Cargo.toml is a file here, and no model"),
+            "{text}"
+        );
         assert!(check_origin(&Origin::Run("dr-1".into()), &at("m.onnx")).is_ok());
     }
 

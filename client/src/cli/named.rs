@@ -49,6 +49,9 @@ mod tests {
         assert_eq!(said, "dr-g1 is a group: `fovea group watch dr-g1`");
         let run = "dr-g1".to_owned();
         let said = check(&Command::Pause { run }).unwrap_err().to_string();
-        assert!(said.contains("one of its runs, which `fovea group show dr-g1` lists"), "{said}");
+        assert!(
+            said.contains("one of its runs, which `fovea group show dr-g1` lists"),
+            "{said}"
+        );
     }
 }

@@ -142,7 +142,8 @@ mod tests {
         // Recorded by an older version.
         assert!(of(Part::Test, None).reads_test_part(None));
         assert!(!of(Part::Train, None).reads_test_part(Some(true)));
-        let all = [None, Some(true), Some(false)].map(|has| of(Part::All, None).reads_test_part(has));
+        let all =
+            [None, Some(true), Some(false)].map(|has| of(Part::All, None).reads_test_part(has));
         assert_eq!(all, [true, true, false]);
     }
 }

@@ -196,6 +196,7 @@ fn run() -> RunFacts {
     RunFacts {
         id: "r-7f3k2".into(),
         name: "eyepacs-5grades-seed1".into(),
+        group: None,
         submitted_at_ms: START_MS,
         submitted_by: Some("m.osei".into()),
         state: "completed".into(),

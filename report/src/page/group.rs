@@ -92,12 +92,19 @@ fn spread(report: &GroupReport) -> Markup {
                     figcaption {
                         "Deviation: standard deviation over the runs, with their number less one in the denominator. Sensitivity \
                          and specificity are those of the threshold 0.5, which was not chosen."
-                        @for note in &report.notes { " " (note) "." }
+                        @for note in &report.notes { " " (sentence(note)) }
                     }
                 }
             }
         }
     }
+}
+
+/// A note as a sentence of its own.
+fn sentence(note: &str) -> String {
+    let mut letters = note.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string());
+    format!("{}{}.", first.unwrap_or_default(), letters.as_str())
 }
 
 fn runs(report: &GroupReport) -> Markup {

@@ -17,9 +17,10 @@ pub(super) fn head(report: &Report) -> Markup {
     html! {
         header {
             p class="brand" { span class="logo" aria-hidden="true" {} "Fovea report" }
-            h1 { (run.name) }
+            h1 { (run.id) }
             p class="about" {
                 "Detection of " b { (report.labels.positive) } " in fundus photographs. "
+                @if let Some(group) = &run.group { "Run of the group " b { (group) } ". " }
                 "Data set " b { (report.dataset.name) } ", "
                 (judged(report)) " "
                 "Submitted " (date(run.submitted_at_ms))

@@ -124,7 +124,10 @@ mod tests {
             "§ All draws gave the same value: they cannot tell how much it would change."
         );
         let few = say(&[of(Method::None, 1500), of(Method::Wilson, 1900)]);
-        assert!(few.contains("‡ Defined in too few draws: in up to 1,500 of 2,000 it is not."), "{few}");
+        assert!(
+            few.contains("‡ Defined in too few draws: in up to 1,500 of 2,000 it is not."),
+            "{few}"
+        );
         assert!(!few.contains("left out"), "{few}");
         let some = say(&[of(Method::Bootstrap, 2), of(Method::None, 1500)]);
         assert!(some.contains("In up to 2 draws"), "{some}");

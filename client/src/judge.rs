@@ -8,13 +8,15 @@ use fovea_evaluation::{
     Draws, Evaluated, FellowEye, Sample, Wanted, choose as choose_points, evaluate, fellow_eye,
 };
 
+use serde::Serialize;
+
 use crate::error::Error;
 use crate::evaluations::{Chosen, Described, ready, samples};
 use crate::view::{EvaluationInfo, RunInfo, Scores};
 
 /// Judged photographs of another dataset that the run's own dataset has, too: by their names, which is all that both say of a
 /// photograph.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Shared {
     /// Name of the run's own dataset.
     pub own: String,
@@ -70,32 +72,35 @@ impl Shared {
             chosen,
             test,
         } = self;
+        let here = |part: &str| {
+            format!("in the {part} of {own} under the same names of image and patient")
+        };
         let said = [
             (
                 trained,
                 format!(
-                    "the model was trained on ({own}, training): the figures look better than they are"
+                    "the model was trained on {trained} of the {of} photographs, which are {}: the figures look better than they \
+                     are",
+                    here("training split")
                 ),
             ),
             (
                 chosen,
                 format!(
-                    "checkpoint and thresholds were chosen on ({own}, validation): the figures look better than they are"
+                    "{chosen} of the {of} photographs are {}: what was chosen on it, such as thresholds, looks better than it is",
+                    here("validation split")
                 ),
             ),
             (
                 test,
-                format!("are the test part of {own}: this was a use of it"),
+                format!(
+                    "{test} of the {of} photographs are {}: this was a use of it",
+                    here("test part")
+                ),
             ),
         ];
-        said.into_iter()
-            .filter(|(number, _)| **number > 0)
-            .map(|(number, what)| {
-                format!(
-                    "{number} of the {of} photographs, by the names of image and patient, {what}"
-                )
-            })
-            .collect()
+        let there = said.into_iter().filter(|(number, _)| **number > 0);
+        there.map(|(_, note)| note).collect()
     }
 }
 
@@ -195,4 +200,34 @@ pub fn judge(
         evaluated: evaluate(&judging, &points, draws),
         fellow_eye: fellow_eye(&judging, draws),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn photographs_that_the_run_has_seen_are_counted() {
+        let shared = Shared {
+            own: "eyes".into(),
+            of: 80,
+            trained: 42,
+            chosen: 0,
+            test: 3,
+        };
+        let [trained, test] = &shared.notes()[..] else {
+            panic!("{:?}", shared.notes());
+        };
+        assert!(
+            trained.starts_with(
+                "the model was trained on 42 of the 80 photographs, which are in the training split of eyes under the same names"
+            ),
+            "{trained}"
+        );
+        assert!(
+            test.starts_with("3 of the 80 photographs are in the test part of eyes")
+                && test.ends_with("this was a use of it"),
+            "{test}"
+        );
+    }
 }

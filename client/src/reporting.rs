@@ -8,7 +8,7 @@ use fovea_evaluation::{Point, Sample};
 use fovea_report::{
     Cost, Dataset, Duplicates, Judged as JudgedCheckpoint, JudgedPart, Labels, LeakCheck,
     LearningRate, Patients, PointsFrom, Report, RunFacts, Split, TestUse, WorstError, WorstErrors,
-    by_grade,
+    by_grade, sentence,
 };
 
 use crate::VERSION;
@@ -126,11 +126,7 @@ fn judged_part(judged: &Judged) -> JudgedPart {
 /// What a reader must know of the part.
 fn about(judged: &Judged) -> Option<String> {
     if let Some(shared) = &judged.shared {
-        let notes: Vec<String> = shared
-            .notes()
-            .iter()
-            .map(|note| format!("{note}."))
-            .collect();
+        let notes: Vec<String> = shared.notes().iter().map(|note| sentence(note)).collect();
         return Some(notes.join(" "));
     }
     judged.trained_here().then(|| {

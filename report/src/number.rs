@@ -119,6 +119,13 @@ pub(crate) fn share(part: u64, whole: u64) -> String {
     Unit::Percent.show(part as f64 / whole as f64)
 }
 
+/// A note as a sentence of its own, which begins in upper case and ends in a full stop.
+pub fn sentence(note: &str) -> String {
+    let mut letters = note.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string());
+    format!("{}{}.", first.unwrap_or_default(), letters.as_str())
+}
+
 /// "2026-11-27 09:12 UTC".
 pub(crate) fn date(ms: u64) -> String {
     let seconds = i64::try_from(ms / 1000).ok();
@@ -146,6 +153,8 @@ mod tests {
             [0.0, 0.212_34, 0.000_41, 1.0, 12.3, 1e-9].map(significant),
             ["0", "0.212", "0.000410", "1.00", "12.3", "1.00e-9"]
         );
+        assert_eq!(sentence("3 eyes"), "3 eyes.");
+        assert_eq!(sentence("the eye"), "The eye.");
         assert_eq!(share(0, 0), DASH);
         assert_eq!(date(1_795_770_720_000), "2026-11-27 09:12 UTC");
         assert_eq!(date(u64::MAX), DASH);

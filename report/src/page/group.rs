@@ -7,7 +7,7 @@ use super::{document, figure, foot, head, notes, results};
 use crate::charts::{IntervalChart, IntervalRow};
 use crate::group::{GroupReport, GroupRun};
 use crate::model::JudgedPart;
-use crate::number::{DASH, Unit, count, counted, date};
+use crate::number::{DASH, Unit, count, counted, date, sentence};
 
 /// Writes the report of a group as one HTML file.
 pub fn group_html(report: &GroupReport) -> String {
@@ -98,13 +98,6 @@ fn spread(report: &GroupReport) -> Markup {
             }
         }
     }
-}
-
-/// A note as a sentence of its own.
-fn sentence(note: &str) -> String {
-    let mut letters = note.chars();
-    let first = letters.next().map(|first| first.to_uppercase().to_string());
-    format!("{}{}.", first.unwrap_or_default(), letters.as_str())
 }
 
 fn runs(report: &GroupReport) -> Markup {

@@ -26,6 +26,7 @@ mod group_report;
 mod groups;
 mod help;
 mod local;
+mod named;
 mod narrate;
 mod output;
 mod pace;
@@ -112,6 +113,7 @@ fn warn_misspelt(command: &Command) {
 }
 
 async fn run(args: Args, output: &Output) -> Result<(), Error> {
+    named::check(&args.command)?;
     let variable = std::env::var_os("FOVEA_COORDINATOR");
     let address = args.address(variable.is_some_and(|value| value.is_empty()))?;
     let tls_args = args.tls;

@@ -84,7 +84,10 @@ impl Client {
         let request = pb::SubmitRequest {
             spec: Some(spec.into()),
         };
-        let reply = self.answer(self.runs_client().submit(request)).await?;
+        let reply = self
+            .answer(self.runs_client().submit(request))
+            .await
+            .map_err(|error| error.of_submission("run", "fovea runs"))?;
         reply
             .run
             .ok_or_else(|| Error::Protocol("the reply to a submission lacks the run".into()))?

@@ -31,6 +31,18 @@ pub enum Error {
         /// The cause, as the transport reports it.
         reason: String,
     },
+    /// The connection broke before the answer to a submission: it may have been accepted.
+    #[error(
+        "{lost}. The {what} may have been accepted all the same: see with `{look}` before you submit it again"
+    )]
+    Unanswered {
+        /// What happened.
+        lost: Box<Error>,
+        /// `run` or `group`.
+        what: &'static str,
+        /// The command that tells.
+        look: &'static str,
+    },
     /// The coordinator answered, and cannot do it now: it is starting or draining, or a store that
     /// it needs cannot be read.
     #[error("the coordinator at {address} cannot do this now: {message}")]
@@ -257,6 +269,7 @@ impl Error {
             Error::Channel(error) if error.is_final() => 2,
             Error::Channel(_)
             | Error::Lost { .. }
+            | Error::Unanswered { .. }
             | Error::Unavailable { .. }
             | Error::NoRoom(_)
             | Error::LimitReached(_) => 3,
@@ -294,6 +307,18 @@ impl Error {
                     hint()
                 },
                 message,
+            },
+            other => other,
+        }
+    }
+
+    /// A submission whose connection broke may have been accepted.
+    pub fn of_submission(self, what: &'static str, look: &'static str) -> Self {
+        match self {
+            lost @ Error::Lost { .. } => Error::Unanswered {
+                lost: Box::new(lost),
+                what,
+                look,
             },
             other => other,
         }

@@ -127,17 +127,37 @@ impl Client {
     }
 
     /// Manifest and index of a dataset, by name or digest, checked against each other.
-    pub async fn describe_dataset(&self, dataset: &str) -> Result<Described, Error> {
+    /// None: there is none, any more.
+    pub async fn describe_dataset(&self, dataset: &str) -> Result<Option<Described>, Error> {
         let request = pb::GetDatasetRequest {
             dataset: dataset.into(),
         };
-        let pb::DatasetFiles { manifest, index } =
-            self.answer(self.datasets_client().get(request)).await?;
+        let mut datasets = self.datasets_client();
+        let getting = async {
+            match datasets.get(request).await {
+                Ok(reply) => Ok(reply.map(Some)),
+                Err(status) if status.code() == tonic::Code::NotFound => {
+                    Ok(tonic::Response::new(None))
+                }
+                Err(status) => Err(status),
+            }
+        };
+        let Some(pb::DatasetFiles { manifest, index }) = self.answer(getting).await? else {
+            return Ok(None);
+        };
         let broken = |e: &dyn std::fmt::Display| Error::Dataset(format!("dataset {dataset}: {e}"));
         let manifest = Manifest::parse(&manifest).map_err(|e| broken(&e))?;
         let index = Index::parse(&index, &manifest).map_err(|e| broken(&e))?;
-        Ok(Described { manifest, index })
+        Ok(Some(Described { manifest, index }))
     }
+}
+
+/// The error about a dataset that was removed, by the name under which people know it.
+pub fn removed(name: &str, digest: &str) -> Error {
+    let digest: String = digest.chars().take(12).collect();
+    Error::Refused(format!(
+        "dataset {name} ({digest}) was removed; `fovea dataset add DIR` with the same prepared dataset brings it back"
+    ))
 }
 
 /// Chooses a checkpoint of `run`.
@@ -147,7 +167,7 @@ impl Client {
 pub fn choose(run: &RunInfo, which: Which) -> Result<Chosen, Error> {
     let Some(newest) = run.checkpoints.last() else {
         return Err(Error::Usage(format!(
-            "run {} has no checkpoint yet; there is nothing to evaluate",
+            "run {0} has no checkpoint yet: `fovea run {0}` shows how far it is",
             run.id
         )));
     };

@@ -23,7 +23,8 @@ impl Client {
             seeds: seeds.clone(),
         };
         self.answer(self.groups_client().submit(request))
-            .await?
+            .await
+            .map_err(|error| error.of_submission("group", "fovea group list"))?
             .try_into()
     }
 

@@ -8,13 +8,13 @@ use fovea_evaluation::{Point, Sample};
 use fovea_report::{
     Cost, Dataset, Duplicates, Judged as JudgedCheckpoint, JudgedPart, Labels, LeakCheck,
     LearningRate, Patients, PointsFrom, Report, RunFacts, Split, TestUse, WorstError, WorstErrors,
-    by_grade,
+    by_grade, sentence,
 };
 
 use crate::VERSION;
 use crate::evaluations::Described;
 use crate::judge::Judged;
-use crate::view::RunInfo;
+use crate::view::{EvaluationInfo, RunInfo};
 
 /// Photographs in the list of the worst errors.
 const WORST: usize = 24;
@@ -35,6 +35,7 @@ pub fn report(judged: &[Judged], own: &Described, written_at_ms: u64) -> Option<
         run: RunFacts {
             id: run.id.clone(),
             name: spec.name.clone(),
+            group: (!run.group.is_empty()).then(|| run.group.clone()),
             submitted_at_ms: run.submitted_at_ms,
             submitted_by: (!run.submitted_by.is_empty()).then(|| run.submitted_by.clone()),
             state: run.phase.as_str().into(),
@@ -58,7 +59,7 @@ pub fn report(judged: &[Judged], own: &Described, written_at_ms: u64) -> Option<
         },
         dataset: dataset(own),
         results: judged.iter().map(judged_part).collect(),
-        test_uses: test_uses(run),
+        test_uses: test_uses(judged, own),
         worst_errors: Some(worst_errors(first)),
         warnings: warnings(run),
         written_at_ms,
@@ -108,9 +109,7 @@ fn judged_part(judged: &Judged) -> JudgedPart {
     let positive = judged.run.spec.positive_class() as usize;
     JudgedPart {
         title: title(judged),
-        about: judged.trained_here().then(|| {
-            "The model was trained on photographs of this part: the figures say nothing about others.".into()
-        }),
+        about: about(judged),
         evaluated: judged.evaluated.clone(),
         fellow_eye: judged.fellow_eye.clone(),
         points_from: match judged.chosen_here() {
@@ -122,6 +121,17 @@ fn judged_part(judged: &Judged) -> JudgedPart {
         },
         by_grade: by_grade(&judged.samples, positive, &points),
     }
+}
+
+/// What a reader must know of the part.
+fn about(judged: &Judged) -> Option<String> {
+    if let Some(shared) = &judged.shared {
+        let notes: Vec<String> = shared.notes().iter().map(|note| sentence(note)).collect();
+        return Some(notes.join(" "));
+    }
+    judged.trained_here().then(|| {
+        "The model was trained on photographs of this part: the figures say nothing about others.".into()
+    })
 }
 
 fn learning_rates(run: &RunInfo) -> Vec<LearningRate> {
@@ -240,15 +250,37 @@ fn preprocessing(preprocess: &Preprocess, size: u32) -> Vec<String> {
     steps
 }
 
-fn test_uses(run: &RunInfo) -> Vec<TestUse> {
-    let of_test = run.evaluations.iter().filter(|e| e.part == Part::Test);
-    of_test
-        .map(|e| TestUse {
+/// Every evaluation that scored samples of a test part, whatever was asked for.
+fn test_uses(judged: &[Judged], own: &Described) -> Vec<TestUse> {
+    let Some(Judged { run, .. }) = judged.first() else {
+        return Vec::new();
+    };
+    let known = || judged.iter().map(|judged| &judged.dataset).chain([own]);
+    let use_of = |e: &EvaluationInfo| {
+        let here = known().find(|of| of.manifest.digest == e.dataset_digest);
+        let direct = e.reads_test_part(here.map(|of| !of.index.test().is_empty()));
+        let of_own = || {
+            let same =
+                |j: &&Judged| j.part == e.part && j.dataset.manifest.digest == e.dataset_digest;
+            let shared = judged.iter().find(same)?.shared.as_ref()?;
+            (shared.test > 0).then(|| shared.own.clone())
+        };
+        let dataset = match direct {
+            true => Some(e.dataset.clone()),
+            false => of_own(),
+        };
+        Some(TestUse {
             at_ms: e.at_ms,
             by: (!e.by.is_empty()).then(|| e.by.clone()),
             run: run.id.clone(),
+            scored: match e.part {
+                Part::All => format!("all of {}", e.dataset),
+                part => format!("{part} of {}", e.dataset),
+            },
+            dataset: dataset?,
         })
-        .collect()
+    };
+    run.evaluations.iter().filter_map(use_of).collect()
 }
 
 /// The photographs whose P(positive) is farthest from what it should be, among those on the wrong side of 0.5.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{GroupId, IdError, RunId};
-use crate::spec::{FoldSpec, MAX_FOLDS, RunSpec, SpecError};
+use crate::spec::{FoldSpec, LONGEST_NAME, MAX_FOLDS, RunSpec, SpecError};
 
 /// The most runs of a group.
 pub const MAX_RUNS: usize = 100;
@@ -81,6 +81,17 @@ pub enum GroupError {
     /// The spec is of one fold already.
     #[error("the spec holds out fold {0}; a group of folds fills it in, so leave it out")]
     FoldInSpec(FoldSpec),
+    /// What tells the runs apart does not fit in their names.
+    #[error(
+        "the name {base:?} is too long for a group: its runs are called {base}{added} and so on, and a run's name has at most \
+         {LONGEST_NAME} letters"
+    )]
+    LongName {
+        /// Name of the spec.
+        base: String,
+        /// What is added to it.
+        added: String,
+    },
     /// A run of the group has no valid spec.
     #[error("run {name}: {source}")]
     Spec {
@@ -133,6 +144,12 @@ impl GroupPlan {
                 if seeds.len() > 1 {
                     spec.name += &format!(".s{seed}");
                 }
+                if base.name.len() <= LONGEST_NAME && spec.name.len() > LONGEST_NAME {
+                    return Err(GroupError::LongName {
+                        base: base.name.clone(),
+                        added: spec.name.split_off(base.name.len()),
+                    });
+                }
                 spec.validate().map_err(|source| GroupError::Spec {
                     name: spec.name.clone(),
                     source,
@@ -155,6 +172,19 @@ mod tests {
     fn plan(folds: u32, seeds: &[u64]) -> GroupPlan {
         let seeds = seeds.to_vec();
         GroupPlan { folds, seeds }
+    }
+
+    #[test]
+    fn a_name_that_becomes_too_long_says_what_is_added() {
+        let mut long = base("");
+        long.name = "x".repeat(46);
+        let said = plan(2, &[]).specs(&long).unwrap_err().to_string();
+        assert!(
+            said.contains("is too long for a group") && said.contains("xx.f1 and so on"),
+            "{said}"
+        );
+        long.name.pop();
+        assert!(plan(2, &[]).specs(&long).is_ok());
     }
 
     #[test]
@@ -199,10 +229,10 @@ mod tests {
             refused(plan(2, &[]), of_one),
             GroupError::FoldInSpec(_)
         ));
-        let mut long = base("");
-        long.name = "n".repeat(46);
-        let error = plan(2, &[]).specs(&long).unwrap_err().to_string();
-        assert!(error.contains("n.f1: name: use 1 to 48"), "{error}");
+        let mut other = base("");
+        other.name = "n n".into();
+        let error = plan(2, &[]).specs(&other).unwrap_err().to_string();
+        assert!(error.contains("n n.f1: name: use 1 to 48"), "{error}");
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::weights::{WeightsRef, is_sha256};
 
 pub use evaluate::{EvaluateSpec, Part};
 pub use fold::{FoldSpec, MAX_FOLDS};
+
+/// Most letters of a run's name.
+pub const LONGEST_NAME: usize = 48;
 pub(crate) use labels::p_at_least;
 pub use labels::{Head, Labels, Scheme};
 
@@ -278,7 +281,7 @@ impl RunSpec {
         let p = &mut problems;
         p.check(
             "name",
-            (1..=48).contains(&self.name.len())
+            (1..=LONGEST_NAME).contains(&self.name.len())
                 && self.name.starts_with(|c: char| c.is_ascii_alphanumeric())
                 && self
                     .name

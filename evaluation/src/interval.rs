@@ -24,8 +24,10 @@ pub enum Method {
     /// Wilson's score interval (Wilson, 1927), with the number of patients for n: at 0 and 1 every draw of a bootstrap is
     /// the same, and its interval would have no width.
     Wilson,
-    /// None: too few draws in which the figure was defined, or the same in all of them.
+    /// None: too few draws in which the figure was defined.
     None,
+    /// None: all draws gave the same, which says that they cannot tell, not that the value is certain.
+    Same,
 }
 
 /// The standard normal's quantile at 0.975.
@@ -78,8 +80,7 @@ pub(crate) fn estimate(
     } else {
         values.sort_by(f64::total_cmp);
         match (quantile(&values, 0.025), quantile(&values, 0.975)) {
-            // No width: that says that the draws cannot tell, not that the value is certain.
-            (low, high) if low == high => (value, value, Method::None),
+            (low, high) if low == high => (value, value, Method::Same),
             (low, high) => (low, high, Method::Bootstrap),
         }
     };
@@ -129,7 +130,7 @@ mod tests {
     #[test]
     fn an_interval_without_width_is_none() {
         let same = estimate(0.0, (0..300).map(|_| Some(0.0)), None);
-        assert_eq!((same.method, same.low, same.high), (Method::None, 0.0, 0.0));
+        assert_eq!((same.method, same.low, same.high), (Method::Same, 0.0, 0.0));
     }
 
     #[test]

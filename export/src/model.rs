@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use fovea_core::googlenet::{ParamSpec, param_specs};
+use fovea_core::pipeline::Pipeline;
 use fovea_core::spec::RunSpec;
 use safetensors::{Dtype, SafeTensors};
 
@@ -44,6 +45,15 @@ pub enum ModelError {
         dtype: String,
         /// The shape that the network has.
         expected: Vec<usize>,
+    },
+    /// A value that is no number: training has gone astray.
+    #[error(
+        "tensor {name} holds a value that is not finite (infinite, or not a number): the training has diverged, take an earlier \
+         checkpoint"
+    )]
+    NotFinite {
+        /// Its name.
+        name: String,
     },
     /// The run's spec in the metadata.
     #[error("the run's spec in its metadata cannot be read: {0}")]
@@ -102,6 +112,11 @@ impl Model {
         &self.spec
     }
 
+    /// How the photographs of its training were prepared. None: the file does not say.
+    pub fn pipeline(&self) -> Option<Pipeline> {
+        Pipeline::from_metadata(self.metadata.get(Pipeline::KEY)?)
+    }
+
     /// Number of classes.
     pub fn classes(&self) -> usize {
         self.spec.model.classes as usize
@@ -149,5 +164,9 @@ fn values(tensors: &SafeTensors<'_>, parameter: &ParamSpec) -> Result<Vec<f32>, 
         });
     }
     let (words, _) = tensor.data().as_chunks::<4>();
-    Ok(words.iter().map(|word| f32::from_le_bytes(*word)).collect())
+    let values: Vec<f32> = words.iter().map(|word| f32::from_le_bytes(*word)).collect();
+    if !values.iter().all(|value| value.is_finite()) {
+        return Err(ModelError::NotFinite { name: name() });
+    }
+    Ok(values)
 }

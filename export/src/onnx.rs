@@ -26,6 +26,8 @@ pub const LOGITS: &str = "logits";
 /// Name of an output: float32 `[batch, classes]`, the probability of each class.
 pub const PROBABILITIES: &str = "probabilities";
 
+/// The smallest height and width in pixels that the network takes.
+const SMALLEST: u32 = 32;
 /// ONNX's version of the file format.
 const IR_VERSION: i64 = 8;
 /// Subtracted from red, green, blue: the mean that BVLC GoogLeNet was trained with.
@@ -41,7 +43,13 @@ pub fn onnx(model: &Model) -> serde_json::Result<Vec<u8>> {
     let mut properties = described(model)?;
     properties.remove("format");
     let input = format!(
-        "{INPUT}: float32 [batch, 3, height, width], red, green, blue, 0 to 255; the mean is subtracted in the graph"
+        "{INPUT}: float32 [batch, 3, height, width], red, green, blue, 0 to 255; the mean is subtracted in the graph. \
+         Height and width are {SMALLEST} or more{}",
+        model
+            .pipeline()
+            .map_or_else(String::new, |pipeline| format!(
+                "; photographs were prepared as {pipeline}"
+            ))
     );
     properties.insert("input", input.clone());
     let file = messages::Model {

@@ -52,6 +52,9 @@ pub(crate) fn described(model: &Model) -> serde_json::Result<BTreeMap<&str, Stri
         .map(|(key, value)| (key.as_str(), value.clone()))
         .collect();
     metadata.insert("classes", serde_json::to_string(&model.class_names())?);
+    if let Some(pipeline) = model.pipeline() {
+        metadata.insert("image_size", pipeline.size.to_string());
+    }
     metadata.insert("note", "research software, not a medical device".to_owned());
     Ok(metadata)
 }

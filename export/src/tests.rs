@@ -270,3 +270,41 @@ fn an_ordinal_head_has_a_probability_for_each_class() {
     *spec = serde_json::to_string(&softmax).unwrap();
     assert!(Model::read(&file(&param_specs(3), &about)).is_err());
 }
+
+#[test]
+fn a_model_says_how_photographs_are_prepared() {
+    let mut metadata = metadata(2);
+    metadata.push((
+        "preprocessing",
+        r#"{"steps": "crop, circle, bilinear, rules 3", "size": 224, "digest": "ab"}"#.into(),
+    ));
+    let model = Model::read(&file(&param_specs(2), &metadata)).unwrap();
+    let again = Model::read(&safetensors(&model).unwrap()).unwrap();
+    assert_eq!(again.metadata["image_size"], "224");
+    let (onnx, _) = as_onnx(&model);
+    let property = |key: &str| {
+        let found = onnx.metadata_props.iter().find(|p| p.key == key);
+        found.unwrap().value.clone()
+    };
+    assert_eq!(property("image_size"), "224");
+    assert!(property("preprocessing").contains("circle"));
+    let input = property("input");
+    assert!(
+        input.contains("32 or more; photographs were prepared as crop, circle"),
+        "{input}"
+    );
+}
+
+#[test]
+fn a_value_that_is_not_finite_is_named() {
+    let parameters = param_specs(2);
+    let mut bytes = file(&parameters, &metadata(2));
+    let last = bytes.len() - 4;
+    bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    let error = Model::read(&bytes).unwrap_err().to_string();
+    let name = &parameters.last().unwrap().name;
+    assert!(
+        error.starts_with(&format!("tensor {name} holds a value that is not finite")),
+        "{error}"
+    );
+}

@@ -19,4 +19,5 @@ pub use model::{
     Cost, Dataset, Duplicates, Judged, JudgedPart, Labels, LeakCheck, LearningRate, Patients,
     PointsFrom, Report, RunFacts, Split, TestUse, WorstError, WorstErrors,
 };
+pub use number::sentence;
 pub use page::{group_html, html};

@@ -20,7 +20,7 @@ pub struct Report {
     pub dataset: Dataset,
     /// The parts on which the checkpoint was judged. The first one is shown in the head.
     pub results: Vec<JudgedPart>,
-    /// Each use of the test part, of this run's data set by any run.
+    /// Each evaluation of the run that read a test part, by itself or among others.
     pub test_uses: Vec<TestUse>,
     pub worst_errors: Option<WorstErrors>,
     /// What the reader must know, in words. The report adds those that follow from its own data, such as patients on both
@@ -36,6 +36,8 @@ pub struct Report {
 pub struct RunFacts {
     pub id: String,
     pub name: String,
+    /// Id of the group to which it belongs.
+    pub group: Option<String>,
     pub submitted_at_ms: u64,
     /// Who submitted it; None without TLS.
     pub submitted_by: Option<String>,
@@ -194,6 +196,10 @@ pub struct TestUse {
     /// None without TLS.
     pub by: Option<String>,
     pub run: String,
+    /// Name of the data set whose test part it is.
+    pub dataset: String,
+    /// What was scored, such as "test of eyes" or "all of eyes".
+    pub scored: String,
 }
 
 /// Photographs about which the model is most wrong.

@@ -43,6 +43,7 @@ impl Unit {
             Method::Bootstrap => format!("{low}{between}{high}"),
             Method::Wilson => format!("{low}{between}{high}{WILSON}"),
             Method::None => format!("no interval{NO_INTERVAL}"),
+            Method::Same => format!("no interval{SAME}"),
         }
     }
 
@@ -55,8 +56,10 @@ impl Unit {
 
 /// Marks an interval of Wilson's.
 pub(crate) const WILSON: &str = "†";
-/// Marks a figure without an interval.
+/// Marks a figure without an interval that was defined in too few draws.
 pub(crate) const NO_INTERVAL: &str = "‡";
+/// Marks a figure without an interval that was the same in all draws.
+pub(crate) const SAME: &str = "§";
 
 /// With a minus sign of the width of a plus sign, and never "-0".
 pub(crate) fn decimals(value: f64, places: usize) -> String {
@@ -116,6 +119,13 @@ pub(crate) fn share(part: u64, whole: u64) -> String {
     Unit::Percent.show(part as f64 / whole as f64)
 }
 
+/// A note as a sentence of its own, which begins in upper case and ends in a full stop.
+pub fn sentence(note: &str) -> String {
+    let mut letters = note.chars();
+    let first = letters.next().map(|first| first.to_uppercase().to_string());
+    format!("{}{}.", first.unwrap_or_default(), letters.as_str())
+}
+
 /// "2026-11-27 09:12 UTC".
 pub(crate) fn date(ms: u64) -> String {
     let seconds = i64::try_from(ms / 1000).ok();
@@ -143,6 +153,8 @@ mod tests {
             [0.0, 0.212_34, 0.000_41, 1.0, 12.3, 1e-9].map(significant),
             ["0", "0.212", "0.000410", "1.00", "12.3", "1.00e-9"]
         );
+        assert_eq!(sentence("3 eyes"), "3 eyes.");
+        assert_eq!(sentence("the eye"), "The eye.");
         assert_eq!(share(0, 0), DASH);
         assert_eq!(date(1_795_770_720_000), "2026-11-27 09:12 UTC");
         assert_eq!(date(u64::MAX), DASH);
@@ -165,6 +177,7 @@ mod tests {
         );
         assert_eq!(range(0.25, 0.75, Method::Wilson), "0.250–0.750†");
         assert_eq!(range(0.5, 0.5, Method::None), "no interval‡");
+        assert_eq!(range(0.5, 0.5, Method::Same), "no interval§");
         assert_eq!(Unit::Plain.with_range(None), DASH);
     }
 }

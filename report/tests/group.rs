@@ -86,7 +86,25 @@ fn a_group_has_its_spread_each_run_and_all_folds_together() {
         .collect();
     assert_eq!(rows[0], "AUC 0.888 0.004 0.883 0.891 3");
     assert_eq!(rows[1], "accuracy 90.0 % – 90.0 % 90.0 % 1");
-    assert!(text(all(&page, "#spread figcaption")[0]).contains("the deviation is over folds."));
+    assert!(text(all(&page, "#spread figcaption")[0]).contains("The deviation is over folds."));
+    // No single model scored all folds together, so there is none to screen with.
+    assert!(!text(page.root_element()).contains("1,000 people"));
+    let captions: Vec<String> = all(&page, "#runs figcaption")
+        .into_iter()
+        .map(text)
+        .collect();
+    let from_above_0 = |at: usize| captions[at].contains("The axis does not begin at 0.");
+    assert!(from_above_0(0), "{captions:?}");
+    let mut below = example();
+    let kappa = below.runs[0].evaluated.kappa.as_mut().unwrap();
+    (kappa.value, kappa.low) = (-0.1, -0.2);
+    let below = group_html(&below);
+    let below = Html::parse_document(&below);
+    let captions = all(&below, "#runs figcaption")
+        .into_iter()
+        .map(text)
+        .collect::<Vec<_>>();
+    assert!(!captions[1].contains("The axis"), "{captions:?}");
     // Four charts of all runs and of all folds together.
     let charts: Vec<String> = all(&page, "#runs svg").into_iter().map(text).collect();
     assert_eq!(charts.len(), 4);

@@ -82,7 +82,7 @@ fn every_page_is_right_html() {
     for report in [EXAMPLE.clone(), judged_on(&healthy), bare()] {
         let page = page(&report);
         assert_eq!(page.errors, Vec::<String>::new());
-        assert_eq!(texts(&page, "h1"), [report.run.name.as_str()]);
+        assert_eq!(texts(&page, "h1"), [report.run.id.as_str()]);
         assert!(text(page.root_element()).contains("not a medical device"));
     }
 }
@@ -147,6 +147,9 @@ fn what_comes_from_data_stays_text() {
     report.results[0].about = Some(evil.into());
     report.results[0].points_from = PointsFrom::Other(evil.into());
     report.test_uses[0].by = Some(evil.into());
+    report.test_uses[0].scored = evil.into();
+    report.run.id = evil.into();
+    report.run.group = Some(evil.into());
     report.warnings = vec![evil.into()];
     let fingerprint = report.run.fingerprint.as_mut().unwrap();
     fingerprint.device = evil.into();
@@ -163,6 +166,27 @@ fn what_comes_from_data_stays_text() {
     assert_eq!(texts(&page, "h1"), [expected.as_str()]);
     assert_eq!(texts(&page, ".errors .file")[0], expected);
     assert!(texts(&page, "pre")[0].contains(&expected));
+}
+
+#[test]
+fn a_run_names_its_group_and_each_use_of_a_test_part() {
+    let mut report = EXAMPLE.clone();
+    assert!(!texts(&page(&report), ".about")[0].contains("group"));
+    report.run.group = Some("dr-g7".into());
+    let mut other = report.test_uses[0].clone();
+    other.dataset = "others".into();
+    other.scored = "all of others".into();
+    report.test_uses = vec![report.test_uses[0].clone(), other.clone(), other];
+    let page = page(&report);
+    assert!(texts(&page, ".about")[0].contains("Run of the group dr-g7"));
+    assert!(texts(&page, "#data td").contains(&"all of others".to_owned()));
+    let warnings = texts(&page, ".warnings li");
+    let said = |text: &str| warnings.iter().any(|warning| warning.starts_with(text));
+    assert!(
+        said("The test part of others was used 2 times."),
+        "{warnings:?}"
+    );
+    assert!(!said("The test part was used"), "{warnings:?}");
 }
 
 /// The figures of the head, of the tables and of the charts are those of the data.

@@ -11,7 +11,7 @@ use super::follow::{follow_to_end, verdict};
 use super::output::{Output, Record};
 use crate::client::Client;
 use crate::error::Error;
-use crate::evaluations::choose;
+use crate::evaluations::{choose, removed};
 use crate::judge::{Judged, Scored, judge};
 use crate::receive::{check_target, write_whole};
 use crate::view::{RunInfo, Scores};
@@ -91,7 +91,7 @@ pub async fn scored(
         && part == Part::Validation
         && let Some(scores) = client.scores(&run.id, step).await?
     {
-        return with_dataset(client, scores).await;
+        return with_dataset(client, scores, run.spec.dataset.as_str()).await;
     }
     let (mut evaluation, existed) = client.evaluate(&run.id, step, dataset, part).await?;
     if !evaluation.phase.is_terminal() {
@@ -113,14 +113,23 @@ pub async fn scored(
             evaluation.phase.as_str()
         )));
     };
-    with_dataset(client, scores).await
+    with_dataset(client, scores, evaluation.spec.dataset.as_str()).await
 }
 
-/// Scores with the dataset that they are of.
-pub async fn with_dataset(client: &Client, scores: Scores) -> Result<Scored, Error> {
-    let dataset = client.describe_dataset(&scores.dataset_digest).await?;
+/// Scores with the dataset that they are of, which is called `name`.
+async fn with_dataset(client: &Client, scores: Scores, name: &str) -> Result<Scored, Error> {
+    let digest = scores.dataset_digest.clone();
+    let scored = with_known_dataset(client, scores).await?;
+    scored.ok_or_else(|| removed(name, &digest))
+}
+
+/// Scores with the dataset that they are of. None: it was removed.
+pub async fn with_known_dataset(client: &Client, scores: Scores) -> Result<Option<Scored>, Error> {
+    let Some(dataset) = client.describe_dataset(&scores.dataset_digest).await? else {
+        return Ok(None);
+    };
     let dataset = dataset.folded(scores.fold)?;
-    Ok((scores, dataset))
+    Ok(Some((scores, dataset)))
 }
 
 /// Writes the score of each photograph.

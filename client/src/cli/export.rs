@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use fovea_core::ids::RunId;
 use fovea_export::{Model, onnx, safetensors};
 
 use super::checkpoints::fetch_with_bar;
@@ -75,6 +76,7 @@ pub async fn run(
     let file = command.out.clone().unwrap_or_else(|| origin.default_file());
     let format = Format::of(&file)?;
     check_target(&file, command.overwrite)?;
+    check_origin(&origin, &file)?;
     let (what, content) = match &origin {
         Origin::File(path) => {
             if command.checkpoint.is_some() {
@@ -110,6 +112,30 @@ pub async fn run(
     Ok(())
 }
 
+/// Refuses a file that is taken for a run's id, and to write over the model itself.
+fn check_origin(origin: &Origin, target: &Path) -> Result<(), Error> {
+    match origin {
+        Origin::Run(model) => {
+            let is_id = RunId::new(model.as_str()).is_ok_and(|id| id.number().is_some());
+            if !is_id && Path::new(model).is_file() {
+                return Err(Error::Usage(format!(
+                    "{model} is a file here, and no model: give a file that ends in .safetensors, or a run's id, such as dr-1"
+                )));
+            }
+        }
+        Origin::File(model) => {
+            let same = model.canonicalize().ok().zip(target.canonicalize().ok());
+            if same.is_some_and(|(model, target)| model == target) {
+                return Err(Error::Usage(format!(
+                    "{} is the model itself: name another file to write",
+                    target.display()
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The content of a run's checkpoint, and what it is.
 async fn fetched(
     client: &Client,
@@ -118,6 +144,12 @@ async fn fetched(
     output: &Output,
 ) -> Result<(String, Vec<u8>), Error> {
     let info = client.run(run).await?;
+    if let Some(evaluate) = &info.spec.evaluate {
+        return Err(Error::Usage(format!(
+            "{run} is an evaluation and has no model of its own; export that of its run: `fovea export {} --checkpoint {}`",
+            evaluate.run, evaluate.step
+        )));
+    }
     let which = command.checkpoint.map_or(Which::Best, |which| which.0);
     let chosen = choose(&info, which)?;
     let folder = tempfile::tempdir().map_err(|error| Error::io(std::env::temp_dir(), error))?;
@@ -143,6 +175,28 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn neither_another_file_nor_the_model_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("m.safetensors"), "m").unwrap();
+        let file = Origin::File(at("m.safetensors"));
+        let twisted = folder.path().join(".").join("m.safetensors");
+        let text = check_origin(&file, &twisted).unwrap_err().to_string();
+        assert!(text.contains("is the model itself"), "{text}");
+        assert!(check_origin(&file, &at("other.safetensors")).is_ok());
+        // Tests run in the package's folder.
+        let manifest = Origin::Run("Cargo.toml".into());
+        let text = check_origin(&manifest, &at("m.onnx"))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.starts_with("Cargo.toml is a file here, and no model"),
+            "{text}"
+        );
+        assert!(check_origin(&Origin::Run("dr-1".into()), &at("m.onnx")).is_ok());
+    }
 
     #[test]
     fn a_name_says_what_is_meant() {

@@ -13,7 +13,11 @@ Examples:
 
 The ONNX graph (opset 13) takes photographs as they are: input `image`, float32 [batch, 3, height, width],
 red, green, blue from 0 to 255. The mean is subtracted in the graph. Its outputs are `logits` and
-`probabilities`, [batch, classes]. Photographs must be cropped and resized as for training.
+`probabilities`, [batch, classes]. Height and width are 32 or more.
+
+Photographs must be prepared as for training: cut to the square around the fundus, resized bilinearly to
+the dataset's size, and whatever --preprocess did. `preprocessing` in the metadata names these steps, the
+size and their digest, `image_size` the size alone; files of older versions lack both.
 
 The safetensors file holds the parameters in Caffe's names and PyTorch's layout, for input in the order
 blue, green, red minus (104, 117, 123). Both files carry the run's spec, the dataset's digest, the numeric

@@ -37,13 +37,15 @@ impl Heading {
                     .to_owned(),
             );
         }
-        if judged.trained_here() {
+        if let Some(shared) = &judged.shared {
+            notes.extend(shared.notes());
+        } else if judged.trained_here() {
             notes.push(
                 "the model was trained on these photographs: the figures say nothing about others"
                     .to_owned(),
             );
         }
-        if judged.part == Part::Test {
+        if judged.includes_test_part() {
             let uses: Vec<String> = judged
                 .uses()
                 .map(|u| {
@@ -52,11 +54,19 @@ impl Heading {
                     } else {
                         format!(" by {}", u.by)
                     };
-                    format!("{}{by} (step {})", date(u.at_ms), u.step)
+                    let all = match u.part {
+                        Part::All => ", all photographs",
+                        _ => "",
+                    };
+                    format!("{}{by} (step {}{all})", date(u.at_ms), u.step)
                 })
                 .collect();
+            let among = match judged.part {
+                Part::All => "the test part is among these photographs; ",
+                _ => "",
+            };
             notes.push(format!(
-                "{} has used this test part {}: {}",
+                "{among}{} has used this test part {}: {}",
                 run.id,
                 count(uses.len(), "time", "times"),
                 uses.join(", ")
@@ -214,7 +224,8 @@ fn parts(figure: Option<&Estimate>) -> (String, String) {
     let interval = match figure.method {
         Method::Bootstrap => format!("{:.3} to {:.3}", figure.low, figure.high),
         Method::Wilson => format!("{:.3} to {:.3} (w)", figure.low, figure.high),
-        Method::None => "none: the draws cannot tell".into(),
+        Method::None => "none: defined in too few draws".into(),
+        Method::Same => "none: all draws gave the same value".into(),
     };
     (format!("{:.3}", figure.value), interval)
 }
@@ -230,6 +241,6 @@ pub fn short(figure: Option<&Estimate>) -> String {
     match figure.method {
         Method::Bootstrap => format!("{value:.3} ({low:.3} to {high:.3})"),
         Method::Wilson => format!("{value:.3} ({low:.3} to {high:.3}, w)"),
-        Method::None => format!("{value:.3}"),
+        Method::None | Method::Same => format!("{value:.3}"),
     }
 }

@@ -41,9 +41,9 @@ pub struct Seeds(pub Vec<u64>);
 pub enum SeedsError {
     #[error("{0:?} is neither a number nor a range such as 0-4")]
     Part(String),
-    #[error(
-        "the range {0:?} has more seeds than the {MAX_RUNS} runs that a group can have, or none"
-    )]
+    #[error("the range {0:?} ends before it begins: write the lower seed first")]
+    Backwards(String),
+    #[error("the range {0:?} has more seeds than the {MAX_RUNS} runs that a group can have")]
     Range(String),
 }
 
@@ -61,7 +61,10 @@ impl FromStr for Seeds {
                 None => seeds.push(number(part)?),
                 Some((from, to)) => {
                     let (from, to) = (number(from)?, number(to)?);
-                    if to < from || to - from >= MAX_RUNS as u64 {
+                    if to < from {
+                        return Err(SeedsError::Backwards(part.to_owned()));
+                    }
+                    if to - from >= MAX_RUNS as u64 {
                         return Err(SeedsError::Range(part.to_owned()));
                     }
                     seeds.extend(from..=to);
@@ -102,6 +105,14 @@ pub enum GroupCommand {
 }
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  fovea group report dr-g7                             writes dr-g7.html: what each run held out
+  fovea group report dr-g7 --split test -o final.html  the test part, by each run's model: once, at the end
+
+The report is one HTML file that loads nothing: mean and spread, the runs beside each other, and for folds
+all held-out photographs together. The figures are those of `fovea group evaluate`, whose help says what
+they mean; what was not scored yet is scored first.")]
 pub struct ReportGroup {
     #[command(flatten)]
     pub what: EvaluateGroup,
@@ -164,6 +175,12 @@ mod tests {
         for bad in ["", "a", "1,", "-1", "1-", "3-2", "0-100", "0-99999999999"] {
             assert!(read(bad).is_err(), "{bad}");
         }
+        assert!(read("5-3").unwrap_err().contains("ends before it begins"));
+        assert!(
+            read("0-100")
+                .unwrap_err()
+                .contains("more seeds than the 100 runs")
+        );
         assert!(read("2-x").unwrap_err().contains("\"2-x\""));
     }
 }

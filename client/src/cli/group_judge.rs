@@ -69,6 +69,10 @@ impl JudgedGroup {
     pub fn notes(&self) -> Vec<String> {
         let first = &self.runs[0].judged;
         let mut notes = caveats(&self.group, self.runs.len());
+        if first.chosen_here() {
+            let judged: Vec<&str> = self.runs.iter().map(|run| &*run.member.run).collect();
+            notes.extend(not_together(&self.group, &judged));
+        }
         if !self.pooled.is_empty() {
             notes.push(
                 "together the photographs are ranked by the scores of several models, which may mean different things: their \
@@ -83,13 +87,26 @@ impl JudgedGroup {
                     .into(),
             );
         }
-        if first.trained_here() {
+        if let Some(shared) = &first.shared {
+            // Folds were trained on different photographs.
+            for JudgedMember { member, judged } in &self.runs {
+                let of_run = judged.shared.iter().flat_map(|shared| shared.notes());
+                match judged.shared == Some(shared.clone()) && self.group.folds().is_none() {
+                    true if member.run != self.runs[0].member.run => {}
+                    true => notes.extend(of_run),
+                    false => notes.extend(of_run.map(|note| format!("{}: {note}", member.run))),
+                }
+            }
+        } else if first.trained_here() {
             notes.push(
                 "the models were trained on photographs of this part: the figures say nothing about others".into(),
             );
         }
-        if first.part == Part::Test {
-            notes.push("each run's use of the test part is recorded in it".into());
+        if first.includes_test_part() {
+            notes.push(match first.part {
+                Part::Test => "each run's use of the test part is recorded in it".into(),
+                _ => "the test part is among these photographs; each run's use of it is recorded in it".into(),
+            });
         }
         notes
     }
@@ -184,6 +201,26 @@ async fn pooled(
     Ok(all)
 }
 
+/// Why not all folds of a seed are shown together.
+fn not_together(group: &GroupInfo, judged: &[&str]) -> Option<String> {
+    group.folds()?;
+    let missing: Vec<String> = group
+        .runs
+        .iter()
+        .filter(|member| !judged.contains(&&*member.run))
+        .filter_map(|member| {
+            let why = member.phase.map_or("removed", Phase::as_str);
+            Some(format!("fold {} ({}, {why})", member.fold?, member.run))
+        })
+        .collect();
+    (!missing.is_empty()).then(|| {
+        format!(
+            "all folds together are shown only where each has a model that scored it; without one: {}",
+            missing.join(", ")
+        )
+    })
+}
+
 /// The threshold of a group's figures: one that is chosen on what is judged would flatter.
 pub const HALF: Point = Point {
     choice: Choice::Half,
@@ -218,4 +255,34 @@ pub fn caveats(group: &GroupInfo, runs: usize) -> Vec<String> {
         ));
     }
     notes
+}
+
+#[cfg(test)]
+mod tests {
+    use fovea_core::spec::FoldSpec;
+
+    use super::*;
+
+    #[test]
+    fn a_fold_without_a_model_says_why_the_folds_are_not_together() {
+        let member = |index, phase| MemberInfo {
+            run: format!("dr.f{index}-{}", index + 1),
+            fold: Some(FoldSpec { index, of: 2 }),
+            seed: 0,
+            phase,
+        };
+        let group = GroupInfo {
+            id: "dr-g1".into(),
+            name: "dr".into(),
+            submitted_at_ms: 0,
+            submitted_by: String::new(),
+            runs: vec![member(1, Some(Phase::Completed)), member(2, None)],
+        };
+        assert_eq!(not_together(&group, &["dr.f1-2", "dr.f2-3"]), None);
+        let note = not_together(&group, &["dr.f1-2"]).unwrap();
+        assert!(
+            note.ends_with("without one: fold 2 of 2 (dr.f2-3, removed)"),
+            "{note}"
+        );
+    }
 }

@@ -233,11 +233,20 @@ fn details(group: &GroupInfo, runs: &[RunInfo], now_ms: u64) -> Vec<String> {
 pub async fn cancel(client: &Client, group_id: &str, output: &Output) -> Result<(), Error> {
     let group = client.cancel_group(group_id).await?;
     output.record(&Record::Group(&group));
-    output.line(format!(
-        "the runs of group {group_id} will stop at their next step, with a checkpoint; now: {}",
-        phases(&group)
-    ));
+    output.line(cancelled(&group));
     Ok(())
+}
+
+/// What becomes of a group that was asked to stop. Runs that waited have ended at once.
+fn cancelled(group: &GroupInfo) -> String {
+    let (id, now) = (&group.id, phases(group));
+    let ended = |phase: Phase| matches!(phase, Phase::Completed | Phase::Failed | Phase::Cancelled);
+    match group.there().all(|(_, phase)| ended(phase)) {
+        true => format!("all runs of group {id} have ended: {now}"),
+        false => format!(
+            "the runs of group {id} that have begun will stop at their next step, with a checkpoint; now: {now}"
+        ),
+    }
 }
 
 /// Follows a group until all its runs have ended or are paused, and fails if one did.
@@ -274,10 +283,14 @@ async fn follow_to_end(
     let group = client.group(group_id).await?;
     let mut known: Vec<RunInfo> = Vec::new();
     let mut heard = Instant::now();
+    let mut away = false;
     loop {
         match runs_of(client, &group).await {
             Ok(runs) => {
                 heard = Instant::now();
+                if std::mem::take(&mut away) {
+                    output.line("the coordinator is back");
+                }
                 for run in &runs {
                     let before = known.iter().find(|k| k.id == run.id);
                     tell(before, run, output);
@@ -287,6 +300,12 @@ async fn follow_to_end(
             Err(error @ (Error::Lost { .. } | Error::Unavailable { .. })) => {
                 if heard.elapsed() >= patience {
                     return Err(error);
+                }
+                if !std::mem::replace(&mut away, true) {
+                    output.line(format!(
+                        "the coordinator is away ({error}); trying again for {} s",
+                        patience.as_secs()
+                    ));
                 }
             }
             Err(error) => return Err(error),

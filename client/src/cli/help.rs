@@ -61,9 +61,12 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
   audit        run, clean, clean_epochs, begun_epochs, epochs (in the whole run), train_samples,
                samples_used, steps, total_steps, ledger_bytes, problems (at most 100)
   evaluation   run, step, dataset, dataset_digest, part, chosen_here (thresholds were chosen on the same
-               photographs), uses (of this part by the run), samples, patients, positives, draws,
+               photographs), uses (of this part by the run, or of the test part in it), shared (photographs
+               of another dataset that the run's own has under the same names: own, of, trained, chosen,
+               test; or null), samples, patients, positives, draws,
                auc, kappa, accuracy, brier, calibration_error, recall (by class), each {value, low,
-               high, method, undefined} or null; points, confusion, roc, reliability, fellow_eye
+               high, method (bootstrap, wilson, none: seldom defined, same: in all
+               draws), undefined} or null; points, confusion, roc, reliability, fellow_eye
   group        id, name, submitted_at_ms, submitted_by, runs [{run, fold {index, of} or null, seed, phase
                (null: removed)}]
   group_figures     group, runs (completed), of, spread {auc, kappa, accuracy, brier, calibration_error,

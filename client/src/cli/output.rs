@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::backup::BackupFile;
 use crate::error::Error;
-use crate::judge::Judged;
+use crate::judge::{Judged, Shared};
 use crate::spread::Spreads;
 use crate::view::{
     AuditInfo, DatasetInfo, DeniedInfo, FileState, GroupInfo, IdentityInfo, Phase, Place, RunInfo,
@@ -105,6 +105,7 @@ pub enum Record<'a> {
         part: Part,
         chosen_here: bool,
         uses: usize,
+        shared: Option<&'a Shared>,
         #[serde(flatten)]
         evaluated: &'a Evaluated,
         fellow_eye: Option<&'a FellowEye>,
@@ -259,6 +260,7 @@ impl<'a> Record<'a> {
             part: judged.part,
             chosen_here: judged.chosen_here(),
             uses: judged.uses().count(),
+            shared: judged.shared.as_ref(),
             evaluated: &judged.evaluated,
             fellow_eye: judged.fellow_eye.as_ref(),
         }

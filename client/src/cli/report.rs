@@ -5,7 +5,7 @@ use std::path::Path;
 use fovea_core::spec::Part;
 use fovea_evaluation::{Draws, Estimate, Wanted};
 
-use super::evaluate::{computed, scored, with_dataset};
+use super::evaluate::{computed, scored, with_known_dataset};
 use super::evaluate_args::Report;
 use super::format::{bytes, now_ms};
 use super::output::{Output, Record};
@@ -68,8 +68,8 @@ pub async fn write(
 ) -> Result<Written, Error> {
     let chosen = choose(&run, which)?;
     let validation = scored(client, &run, chosen.step, None, Part::Validation, output).await?;
-    let own = client.describe_dataset(&run.dataset_digest).await?;
-    let own = own.folded(run.spec.fold)?;
+    // The validation split is of it.
+    let own = validation.1.clone();
     let generation = run
         .checkpoints
         .iter()
@@ -77,6 +77,7 @@ pub async fn write(
         .map(|c| c.generation);
     let mut others = Vec::new();
     let mut seen = Vec::new();
+    let mut left_out = Vec::new();
     // The newest of equal ones.
     for evaluation in run.evaluations.iter().rev() {
         let what = (&evaluation.dataset_digest, evaluation.part);
@@ -91,8 +92,17 @@ pub async fn write(
         // It may have been removed or have failed.
         if let Some(scores) = client.scores(&evaluation.run, chosen.step).await? {
             seen.push(what);
-            others.push(with_dataset(client, scores).await?);
+            match with_known_dataset(client, scores).await? {
+                Some(scored) => others.push(scored),
+                None => left_out.push(format!(
+                    "The evaluation on {} ({}) is left out: that dataset was removed.",
+                    evaluation.dataset, evaluation.part
+                )),
+            }
         }
+    }
+    for note in &left_out {
+        output.remark(format!("note: {note}"));
     }
     let step = chosen.step;
     let compute = move || {
@@ -115,8 +125,9 @@ pub async fn write(
         let own_split = judge(run, chosen, on_validation, &validation, wanted, draws)?;
         let auc = own_split.evaluated.auc;
         judged.insert(at, own_split);
-        let report = reporting::report(&judged, &own, now_ms())
+        let mut report = reporting::report(&judged, &own, now_ms())
             .ok_or_else(|| Error::Protocol("nothing was judged".into()))?;
+        report.warnings.extend(left_out);
         Ok((fovea_report::html(&report), auc))
     };
     let (html, auc) = computed(compute).await?;

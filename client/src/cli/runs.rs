@@ -323,6 +323,7 @@ fn evaluation_line(evaluation: &EvaluationInfo) -> String {
         by,
         generation: _,
         dataset_digest: _,
+        test_samples: _,
     } = evaluation;
     let by = match &**by {
         "" => String::new(),

@@ -110,3 +110,24 @@ fn what_to_do_is_in_the_coordinators_text_and_nowhere_else() {
     assert_eq!(error.to_string(), expected);
     assert_eq!(error.exit_code(), 3);
 }
+
+#[test]
+fn a_submission_without_an_answer_may_have_been_accepted() {
+    let lost = || Error::Lost {
+        address: "http://a".into(),
+        reason: "reset".into(),
+    };
+    for (what, look) in [("run", "fovea runs"), ("group", "fovea group list")] {
+        let error = lost().of_submission(what, look);
+        assert_eq!(error.exit_code(), 3);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "lost the connection to the coordinator at http://a: reset. The {what} may have been accepted all the same: see \
+                 with `{look}` before you submit it again"
+            )
+        );
+    }
+    let refused = Error::Refused("no".into()).of_submission("run", "fovea runs");
+    assert_eq!(refused.to_string(), "the coordinator refused: no");
+}

@@ -108,6 +108,10 @@ pub(super) async fn evaluate(
         part,
         at_ms: unix_ms(),
         by,
+        test_samples: Some(match part {
+            Part::Test | Part::All => dataset.samples(Part::Test).into(),
+            Part::Train | Part::Validation => 0,
+        }),
     };
     // Before anything is scored: a test part that was used stays used.
     let recording = |reply| RunInput::RecordEvaluation {
@@ -137,7 +141,9 @@ fn dataset_of(
     part: Part,
 ) -> Result<Arc<HeldDataset>, ApiError> {
     let catalogue = context.datasets.now();
-    let own = catalogue.find(&run.dataset_digest);
+    let own = catalogue
+        .find(&run.dataset_digest)
+        .map_err(|error| named(error, run));
     let dataset = match name {
         None => own?,
         Some(name) => {
@@ -156,6 +162,18 @@ fn dataset_of(
         )));
     }
     Ok(dataset)
+}
+
+/// People know the dataset of a run by its name.
+fn named(error: ApiError, run: &Run) -> ApiError {
+    let digest: String = run.dataset_digest.chars().take(12).collect();
+    match error {
+        ApiError::NotFound(_) => ApiError::NotFound(format!(
+            "dataset {} ({digest}) of run {} was removed; `fovea dataset add DIR` with the same prepared dataset brings it back",
+            run.spec.dataset, run.id
+        )),
+        other => other,
+    }
 }
 
 /// What a model has learnt holds for photographs that were prepared as those that it learnt from. A run of a version that did

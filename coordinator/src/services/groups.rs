@@ -238,6 +238,7 @@ fn refused(error: GroupError) -> ApiError {
     match error {
         GroupError::Folds(_) => ApiError::invalid("folds", error),
         GroupError::SeedTwice(_) => ApiError::invalid("seeds", error),
+        GroupError::LongName { .. } => ApiError::invalid("spec.name", error),
         GroupError::FoldInSpec(_) => ApiError::invalid("spec.fold", error),
         GroupError::TooFew | GroupError::TooMany { .. } | GroupError::Spec { .. } => {
             ApiError::invalid("group", error)

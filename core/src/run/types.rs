@@ -165,6 +165,9 @@ pub struct EvaluationRecord {
     /// Name of the person who asked; None without TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
+    /// How many of the scored samples are of the dataset's test part. None in journals of versions that did not record it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_samples: Option<u64>,
 }
 
 /// The newest step, as the roster's first worker reported it.

@@ -81,6 +81,7 @@ impl From<&EvaluationRecord> for pb::EvaluationRecord {
             part,
             at_ms,
             by,
+            test_samples,
         } = record;
         Self {
             run_id: run.to_string(),
@@ -91,6 +92,7 @@ impl From<&EvaluationRecord> for pb::EvaluationRecord {
             part: pb::Part::from(*part).into(),
             at_ms: *at_ms,
             by: by.clone().unwrap_or_default(),
+            test_samples: *test_samples,
         }
     }
 }

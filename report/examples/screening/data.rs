@@ -179,6 +179,8 @@ pub fn report() -> Report {
             at_ms: START_MS + 9_700_000,
             by: Some("m.osei".into()),
             run: "r-7f3k2".into(),
+            dataset: "eyepacs-graded".into(),
+            scored: "test of eyepacs-graded".into(),
         }],
         worst_errors: Some(WorstErrors {
             part: "Test".into(),
@@ -194,6 +196,7 @@ fn run() -> RunFacts {
     RunFacts {
         id: "r-7f3k2".into(),
         name: "eyepacs-5grades-seed1".into(),
+        group: None,
         submitted_at_ms: START_MS,
         submitted_by: Some("m.osei".into()),
         state: "completed".into(),

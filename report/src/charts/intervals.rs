@@ -33,6 +33,22 @@ pub struct IntervalRow {
 const ROW: f64 = 46.0;
 
 impl IntervalChart<'_> {
+    /// Where the axis begins and ends.
+    fn ends(&self) -> (f64, f64) {
+        let all = || self.rows.iter().filter_map(|row| row.estimate);
+        let low = all().fold(self.from, |low, e| low.min(e.low).min(e.value));
+        let high = all().fold(self.to, |high, e| high.max(e.high).max(e.value));
+        (low, high)
+    }
+
+    /// What a reader must know of an axis that does not begin at 0; otherwise nothing.
+    pub fn caution(&self) -> &'static str {
+        match self.ends().0 {
+            low if low > 0.0 => "The axis does not begin at 0. ",
+            _ => "",
+        }
+    }
+
     pub fn draw(&self) -> Markup {
         let height = ROW * self.rows.len() as f64 + 52.0;
         let bottom = height - 46.0;
@@ -77,9 +93,7 @@ impl IntervalChart<'_> {
     }
 
     fn axis(&self) -> Axis {
-        let all = || self.rows.iter().filter_map(|row| row.estimate);
-        let low = all().fold(self.from, |low, e| low.min(e.low).min(e.value));
-        let high = all().fold(self.to, |high, e| high.max(e.high).max(e.value));
+        let (low, high) = self.ends();
         let scale = Scale {
             data: (low, high),
             drawn: (18.0, WIDTH - 18.0),

@@ -7,7 +7,7 @@ use super::{document, figure, foot, head, notes, results};
 use crate::charts::{IntervalChart, IntervalRow};
 use crate::group::{GroupReport, GroupRun};
 use crate::model::JudgedPart;
-use crate::number::{DASH, Unit, count, counted, date};
+use crate::number::{DASH, Unit, count, counted, date, sentence};
 
 /// Writes the report of a group as one HTML file.
 pub fn group_html(report: &GroupReport) -> String {
@@ -92,7 +92,7 @@ fn spread(report: &GroupReport) -> Markup {
                     figcaption {
                         "Deviation: standard deviation over the runs, with their number less one in the denominator. Sensitivity \
                          and specificity are those of the threshold 0.5, which was not chosen."
-                        @for note in &report.notes { " " (note) "." }
+                        @for note in &report.notes { " " (sentence(note)) }
                     }
                 }
             }
@@ -159,7 +159,7 @@ fn runs(report: &GroupReport) -> Markup {
                     @let label = if unit == Unit::Percent { format!("{title}, %") } else { title.to_owned() };
                     @let chart = IntervalChart { title, x_label: &label, unit, from, to: 1.0, rows };
                     @let note = html! {
-                        "n: photographs. The axis does not begin at 0. "
+                        "n: photographs. " (chart.caution())
                         @if let Some(run) = report.runs.first() { (notes::intervals(run.evaluated.draws, shown.iter())) }
                     };
                     (figure(title, chart.draw(), note))

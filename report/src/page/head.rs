@@ -1,6 +1,6 @@
 //! The verdict in one glance.
 
-use fovea_evaluation::{Choice, Estimate, FellowEye, PointResult};
+use fovea_evaluation::{Choice, Estimate, FellowEye, Method, PointResult};
 use maud::{Markup, html};
 
 use super::notes;
@@ -17,9 +17,10 @@ pub(super) fn head(report: &Report) -> Markup {
     html! {
         header {
             p class="brand" { span class="logo" aria-hidden="true" {} "Fovea report" }
-            h1 { (run.name) }
+            h1 { (run.id) }
             p class="about" {
                 "Detection of " b { (report.labels.positive) } " in fundus photographs. "
+                @if let Some(group) = &run.group { "Run of the group " b { (group) } ". " }
                 "Data set " b { (report.dataset.name) } ", "
                 (judged(report)) " "
                 "Submitted " (date(run.submitted_at_ms))
@@ -146,7 +147,10 @@ fn tile(
             p class="tile-name" { (name) }
             @if let Some(e) = &estimate {
                 p class="tile-value" { (unit.show(e.value)) }
-                p class="tile-range" { "95\u{a0}% interval " span class="nowrap" { (unit.range(e)) } }
+                p class="tile-range" {
+                    @if !matches!(e.method, Method::None | Method::Same) { "95\u{a0}% interval " }
+                    span class="nowrap" { (unit.range(e)) }
+                }
                 div class="gauge" aria-hidden="true" {
                     span class="gauge-range" style=(format!("left:{};right:calc(100% - {})", at(e.low), at(e.high))) {}
                     @if let Some(reference) = &reference {

@@ -39,7 +39,7 @@ pub fn html(report: &Report) -> String {
         }
         (foot(report.written_at_ms, &report.written_by))
     };
-    document(&report.run.name, &body)
+    document(&report.run.id, &body)
 }
 
 /// A file that is a page of its own.

@@ -5,7 +5,7 @@ use fovea_evaluation::{Draws, Estimate, Method};
 use maud::{Markup, html};
 
 use crate::model::Labels;
-use crate::number::{NO_INTERVAL, WILSON, count};
+use crate::number::{NO_INTERVAL, SAME, WILSON, count};
 
 /// How the intervals of `estimates` were made, in a sentence or two.
 pub(super) fn intervals<'a>(
@@ -27,14 +27,28 @@ pub(super) fn intervals<'a>(
             " {WILSON} Wilson's 95\u{a0}% interval by the number of patients, as every draw gives the same."
         );
     }
+    let undefined = |method| {
+        let of = all.iter().filter(|e| e.method == method);
+        of.map(|e| e.undefined).max().unwrap_or(0)
+    };
     if any(Method::None) {
-        out += &format!(" {NO_INTERVAL} Too few draws in which the figure is defined.");
-    }
-    let undefined = all.iter().map(|e| e.undefined).max().unwrap_or(0);
-    if undefined > 0 {
         out += &format!(
-            " In up to {} draws a figure is not defined; these are left out.",
-            count(u64::from(undefined))
+            " {NO_INTERVAL} Defined in too few draws: in up to {} of {} it is not.",
+            count(u64::from(undefined(Method::None))),
+            count(u64::from(draws.number))
+        );
+    }
+    if any(Method::Same) {
+        out += &format!(
+            " {SAME} All draws gave the same value: they cannot tell how much it would change."
+        );
+    }
+    // Those of a figure without an interval from the draws are left out of nothing.
+    let left_out = undefined(Method::Bootstrap);
+    if left_out > 0 {
+        out += &format!(
+            " In up to {} draws a figure with an interval from them is not defined; these are left out.",
+            count(u64::from(left_out))
         );
     }
     out.trim().into()
@@ -81,5 +95,41 @@ pub(super) fn section(labels: &Labels) -> Markup {
                 dd { "The figure is not defined, such as a sensitivity where nothing is positive." }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_interval_has_its_own_reason() {
+        let draws = Draws {
+            number: 2000,
+            seed: 0,
+        };
+        let of = |method, undefined| {
+            Some(Estimate {
+                value: 0.0,
+                low: 0.0,
+                high: 0.0,
+                method,
+                undefined,
+            })
+        };
+        let say = |all: &[Option<Estimate>]| intervals(draws, all.iter());
+        let same = say(&[of(Method::Same, 3)]);
+        assert_eq!(
+            same,
+            "§ All draws gave the same value: they cannot tell how much it would change."
+        );
+        let few = say(&[of(Method::None, 1500), of(Method::Wilson, 1900)]);
+        assert!(
+            few.contains("‡ Defined in too few draws: in up to 1,500 of 2,000 it is not."),
+            "{few}"
+        );
+        assert!(!few.contains("left out"), "{few}");
+        let some = say(&[of(Method::Bootstrap, 2), of(Method::None, 1500)]);
+        assert!(some.contains("In up to 2 draws"), "{some}");
     }
 }

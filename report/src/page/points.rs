@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use super::head::{chosen, main_point};
 use super::{figure, notes};
 use crate::charts::{PeopleChart, Screened, ShareChart, ShareRow};
-use crate::model::{JudgedPart, Labels};
+use crate::model::{JudgedPart, Labels, PointsFrom};
 use crate::number::{DASH, Unit, count, share, significant};
 
 pub(super) fn name(choice: Choice) -> &'static str {
@@ -35,6 +35,11 @@ fn rule(choice: Choice) -> &'static str {
         Choice::HighSpecificity => "lowest threshold that reached the wanted specificity",
         Choice::Youden => "largest sensitivity + specificity",
     }
+}
+
+/// Whether the part was scored by one model, which somebody could screen with. All folds of a group together were not.
+fn of_one_model(part: &JudgedPart) -> bool {
+    part.points_from != PointsFrom::Fixed
 }
 
 type Number = fn(&Screened) -> u64;
@@ -78,12 +83,14 @@ pub(super) fn table(part: &JudgedPart, labels: &Labels) -> Markup {
                     }
                 }
             }
-            tbody {
-                tr class="group" { th scope="rowgroup" colspan=(points.len() + 1) { "Of 1,000 people screened" } }
-                @for (name, of) in people {
-                    tr {
-                        th scope="row" { (name) }
-                        @for screened in &screened { td { (screened.as_ref().map_or(DASH.into(), |s| count(of(s)))) } }
+            @if of_one_model(part) {
+                tbody {
+                    tr class="group" { th scope="rowgroup" colspan=(points.len() + 1) { "Of 1,000 people screened" } }
+                    @for (name, of) in people {
+                        tr {
+                            th scope="row" { (name) }
+                            @for screened in &screened { td { (screened.as_ref().map_or(DASH.into(), |s| count(of(s)))) } }
+                        }
                     }
                 }
             }
@@ -94,7 +101,8 @@ pub(super) fn table(part: &JudgedPart, labels: &Labels) -> Markup {
         .flat_map(|at| [&at.sensitivity, &at.specificity, &at.ppv, &at.npv]);
     let note = html! {
         "On " (part.basis()) ". " (chosen(&part.points_from)) " " (notes::intervals(part.evaluated.draws, shown)) " "
-        "PPV, NPV and the numbers for 1,000 people hold where " (labels.positive) " is as frequent as here ("
+        @if of_one_model(part) { "PPV, NPV and the numbers for 1,000 people hold where " } @else { "PPV and NPV hold where " }
+         (labels.positive) " is as frequent as here ("
         (share(part.evaluated.positives, part.evaluated.samples)) " of the photographs), one photograph a person."
     };
     html! {
@@ -122,9 +130,10 @@ fn cell(estimate: Option<&Estimate>) -> Markup {
     }
 }
 
-/// 1,000 people at the first point.
+/// 1,000 people at the first point; nothing where no single model scored them.
 pub(super) fn people(part: &JudgedPart, labels: &Labels) -> Markup {
-    let Some((at, screened)) = main_point(part).and_then(|at| Some((at, Screened::of(at)?))) else {
+    let main = main_point(part).filter(|_| of_one_model(part));
+    let Some((at, screened)) = main.and_then(|at| Some((at, Screened::of(at)?))) else {
         return html! {};
     };
     let chart = PeopleChart {

@@ -291,7 +291,7 @@ pub(super) fn comparison(parts: &[JudgedPart]) -> Markup {
                     @let label = if unit == Unit::Percent { format!("{title}, %") } else { title.to_owned() };
                     @let chart = IntervalChart { title, x_label: &label, unit, from, to: 1.0, rows };
                     @let note = html! {
-                        "n: photographs. The axis does not begin at 0. "
+                        "n: photographs. " (chart.caution())
                         @if let Some(part) = parts.first() { (notes::intervals(part.evaluated.draws, shown.iter())) }
                     };
                     (figure(title, chart.draw(), note))

@@ -1,5 +1,7 @@
 //! What the reader must know before the figures.
 
+use std::collections::BTreeMap;
+
 use maud::{Markup, html};
 
 use crate::model::{Patients, PointsFrom, Report};
@@ -69,10 +71,17 @@ fn warnings(report: &Report) -> Vec<String> {
             ));
         }
     }
-    let uses = report.test_uses.len();
-    if uses > 1 {
+    let mut uses: BTreeMap<&str, usize> = BTreeMap::new();
+    for one in &report.test_uses {
+        *uses.entry(&one.dataset).or_default() += 1;
+    }
+    for (dataset, uses) in uses.into_iter().filter(|(_, uses)| *uses > 1) {
+        let of = match dataset == report.dataset.name {
+            true => String::new(),
+            false => format!(" of {dataset}"),
+        };
         out.push(format!(
-            "The test part was used {uses} times. Whoever chooses between models by it makes it a validation part."
+            "The test part{of} was used {uses} times. Whoever chooses between models by it makes it a validation part."
         ));
     }
     out

@@ -66,3 +66,19 @@ fn the_spread_is_explained_by_what_differs() {
     assert!(text.contains("no standard error of the mean"), "{text}");
     assert!(!text.contains("roughly"), "{text}");
 }
+
+#[test]
+fn what_becomes_of_a_cancelled_group_is_told_as_it_is() {
+    let of = |second| {
+        cancelled(&group(vec![
+            member(2, Some(1), 0, Some(Phase::Cancelled)),
+            member(3, Some(2), 0, second),
+        ]))
+    };
+    assert_eq!(
+        of(Some(Phase::Cancelled)),
+        "all runs of group dr-g1 have ended: 2 cancelled"
+    );
+    assert!(of(None).starts_with("all runs of group dr-g1 have ended"));
+    assert!(of(Some(Phase::Running)).contains("will stop at their next step"));
+}

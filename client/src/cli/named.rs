@@ -1,0 +1,57 @@
+//! Which kind of thing a name is of: ids of runs and groups differ, so a mix-up is told before anything is asked.
+
+use fovea_core::group::number_of;
+use fovea_core::ids::GroupId;
+
+use super::args::{Command, RunsCommand};
+use crate::error::Error;
+
+/// Refuses the id of a group where a run's is wanted.
+pub fn check(command: &Command) -> Result<(), Error> {
+    let (name, of_group) = match command {
+        Command::Watch { run, .. } => (run, Some("watch")),
+        Command::Run { run }
+        | Command::Runs {
+            command: Some(RunsCommand::Show { run }),
+        } => (run, Some("show")),
+        Command::Cancel { run } => (run, Some("cancel")),
+        Command::Evaluate(command) => (&command.run, Some("evaluate")),
+        Command::Report(command) => (&command.run, Some("report")),
+        Command::Pause { run } | Command::Checkpoints { run } => (run, None),
+        Command::Resume(command) => (&command.run, None),
+        Command::Export(command) => (&command.model, None),
+        _ => return Ok(()),
+    };
+    let is_group = GroupId::new(name.as_str()).is_ok_and(|id| number_of(&id).is_some());
+    match (is_group, of_group) {
+        (false, _) => Ok(()),
+        (true, Some(verb)) => Err(Error::Usage(format!(
+            "{name} is a group: `fovea group {verb} {name}`"
+        ))),
+        (true, None) => Err(Error::Usage(format!(
+            "{name} is a group; give one of its runs, which `fovea group show {name}` lists"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_no_run() {
+        let watch = |run: &str| Command::Watch {
+            run: run.into(),
+            patience: 1,
+        };
+        assert!(check(&watch("dr-1")).is_ok());
+        let said = check(&watch("dr-g1")).unwrap_err().to_string();
+        assert_eq!(said, "dr-g1 is a group: `fovea group watch dr-g1`");
+        let run = "dr-g1".to_owned();
+        let said = check(&Command::Pause { run }).unwrap_err().to_string();
+        assert!(
+            said.contains("one of its runs, which `fovea group show dr-g1` lists"),
+            "{said}"
+        );
+    }
+}

@@ -272,7 +272,6 @@ fn test_uses(judged: &[Judged], own: &Described) -> Vec<TestUse> {
         Some(TestUse {
             at_ms: e.at_ms,
             by: (!e.by.is_empty()).then(|| e.by.clone()),
-            run: run.id.clone(),
             scored: match e.part {
                 Part::All => format!("all of {}", e.dataset),
                 part => format!("{part} of {}", e.dataset),

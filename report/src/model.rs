@@ -195,7 +195,6 @@ pub struct TestUse {
     pub at_ms: u64,
     /// None without TLS.
     pub by: Option<String>,
-    pub run: String,
     /// Name of the data set whose test part it is.
     pub dataset: String,
     /// What was scored, such as "test of eyes" or "all of eyes".

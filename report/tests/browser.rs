@@ -113,7 +113,7 @@ fn a_report_fits_every_screen() {
     report.results[0].evaluated.confusion[4][1] = 10_888;
     report.results[0].evaluated.reliability[0].samples = 88_702;
     report.dataset.splits[0].by_grade = [65_343, 6_205, 13_153, 2_087, 1_914];
-    report.run.name =
+    report.run.id =
         "a_run_whose_name_is_long_enough_to_be_wider_than_the_screen_of_any_phone".into();
     let errors = report.worst_errors.as_mut().unwrap();
     errors.all[0].image = format!("{}.jpeg", "0123456789abcdef".repeat(6));
@@ -134,10 +134,7 @@ fn a_report_fits_every_screen() {
             assert_eq!(found["small"], Value::Array(vec![]), "at {width}");
         }
         assert_eq!(found["images"], 8);
-        assert_eq!(
-            found["title"],
-            format!("{} · Fovea report", report.run.name)
-        );
+        assert_eq!(found["title"], format!("{} · Fovea report", report.run.id));
         // The style is applied, though the page forbids all that it does not need.
         assert_eq!(found["ground"], "rgb(244, 246, 248)");
     }

@@ -449,4 +449,17 @@ async fn the_test_part_is_used_once_and_that_is_shown() {
         head.contains("Test part") && rest.contains("ROC"),
         "the test part comes first"
     );
+    // All photographs hold the test part: a use of it, too.
+    let all = cluster.fovea(&["evaluate", &run.id, "--split", "all"]);
+    assert!(
+        all.contains(&format!(
+            "the test part is among these photographs; {} has used this test part {} times: ",
+            run.id,
+            uses + 1
+        )) && all.contains(", all photographs)"),
+        "{all}"
+    );
+    cluster.fovea(&["report", &run.id, "-o", &path("all.html")]);
+    let page = std::fs::read_to_string(path("all.html")).expect("the report");
+    assert!(page.contains("all of three"), "the use is listed");
 }

@@ -178,7 +178,6 @@ pub fn report() -> Report {
         test_uses: vec![TestUse {
             at_ms: START_MS + 9_700_000,
             by: Some("m.osei".into()),
-            run: "r-7f3k2".into(),
             dataset: "eyepacs-graded".into(),
             scored: "test of eyepacs-graded".into(),
         }],

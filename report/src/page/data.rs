@@ -134,11 +134,14 @@ fn uses(report: &Report) -> Markup {
             p { "None so far." }
         } @else {
             table class="dense left" {
-                thead { tr { th scope="col" { "When" } th scope="col" { "By" } th scope="col" { "Run" } th scope="col" { "Scored" } } }
+                thead { tr { th scope="col" { "When" } th scope="col" { "By" } th scope="col" { "Scored" } } }
                 tbody {
                     @for one in uses {
-                        tr { td { (date(one.at_ms)) } td { (one.by.as_deref().unwrap_or(DASH)) } td { code { (one.run) } }
-                            td { (one.scored) } }
+                        tr {
+                            td { (date(one.at_ms)) }
+                            td { (one.by.as_deref().unwrap_or(DASH)) }
+                            td class="break" { (one.scored) }
+                        }
                     }
                 }
             }

@@ -81,7 +81,7 @@ async fn submit(server: &Server, min: u32, max: u32, seeds: u64) -> pb::Group {
 
 /// Waits until each run of the group says that it waits with so many idle workers.
 async fn all_wait(server: &Server, group: &pb::Group, idle: usize) {
-    let reason = format!("needs 8 workers; idle: {idle}");
+    let reason = format!("needs 4 workers; idle: {idle}");
     for member in &group.runs {
         let waits = |run: &pb::Run| run.reason == reason;
         server.run_when(&member.run_id, &reason, waits).await;
@@ -106,7 +106,7 @@ async fn a_change_costs_one_placing_and_a_run_one_estimate_and_one_line() {
     let w2 = Worker::join(&server, "w2").await;
     counted();
 
-    let group = submit(&server, 8, 8, RUNS).await;
+    let group = submit(&server, 4, 4, RUNS).await;
     all_wait(&server, &group, 2).await;
     let runs = RUNS as usize;
     let [placings, estimates, lines] = counted();

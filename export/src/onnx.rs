@@ -121,6 +121,7 @@ fn ordinal(outputs: usize) -> Vec<Node> {
     let parts = |of: &str| -> Vec<String> { (0..outputs).map(|k| format!("{of}/{k}")).collect() };
     let split = |of: &str| Node {
         output: parts(of),
+        name: format!("{of}/split"),
         ..operation("Split", vec![of.into()], of, vec![int("axis", 1)])
     };
     let product =

@@ -256,6 +256,9 @@ fn an_ordinal_head_has_a_probability_for_each_class() {
         ["DR grade 2", "DR grades 3 and 4"]
     );
     let (_, graph) = as_onnx(&model);
+    // Programs refuse a graph with two nodes of one name.
+    let names: HashSet<&str> = graph.node.iter().map(|node| node.name.as_str()).collect();
+    assert_eq!(names.len(), graph.node.len());
     let third = 3.0f32.ln();
     let found = probabilities(&graph, &[third, 0.0, -third]);
     let expected = [1.0 / 4.0, 3.0 / 8.0, 9.0 / 32.0, 3.0 / 32.0];

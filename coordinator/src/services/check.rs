@@ -23,6 +23,38 @@ pub(super) fn worker_id(field: &str, text: &str) -> Result<WorkerId, ApiError> {
     WorkerId::new(text).map_err(|e| ApiError::invalid(field, e))
 }
 
+/// Which part of a list is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Page {
+    /// Most entries.
+    pub limit: usize,
+    /// Only those with a lower number.
+    pub before: u64,
+}
+
+/// The page that a list's `page_size` and `page_token` ask for. `(most, default)` are the most entries of a page, and how many
+/// there are unless the client says.
+pub(super) fn page(size: u32, token: &str, (most, default): (u32, u32)) -> Result<Page, ApiError> {
+    let limit = match size {
+        0 => default,
+        size if size <= most => size,
+        size => {
+            let problem = format!("{size} is more than {most}");
+            return Err(ApiError::invalid("page_size", problem));
+        }
+    };
+    let before = match token {
+        "" => u64::MAX,
+        token => token
+            .parse()
+            .map_err(|_| ApiError::invalid("page_token", "was not given by this coordinator"))?,
+    };
+    Ok(Page {
+        limit: limit as usize,
+        before,
+    })
+}
+
 /// `host:port`, where peers can connect.
 pub(super) fn address(field: &str, text: &str) -> Result<String, ApiError> {
     let good = text.len() <= TEXT
@@ -167,6 +199,17 @@ mod tests {
             &format!("{}:1", "h".repeat(300)),
         ] {
             assert!(address("a", bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn a_page_is_within_its_limits() {
+        let asked = |size, token| page(size, token, (100, 20));
+        let [first, next] = [asked(0, ""), asked(100, "7")].map(|page| page.unwrap());
+        assert_eq!((first.limit, first.before), (20, u64::MAX));
+        assert_eq!((next.limit, next.before), (100, 7));
+        for (size, token) in [(101, ""), (5, "x"), (5, "-1")] {
+            assert!(asked(size, token).is_err(), "{size} {token:?}");
         }
     }
 

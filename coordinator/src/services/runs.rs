@@ -73,21 +73,7 @@ impl Runs for RunsService {
             page_size,
             page_token,
         } = request.into_inner();
-        let (most, default) = PAGE;
-        let limit = match page_size {
-            0 => default,
-            size if size <= most => size,
-            size => {
-                let problem = format!("{size} is more than {most}");
-                return Err(ApiError::invalid("page_size", problem).into());
-            }
-        } as usize;
-        let before = match &*page_token {
-            "" => u64::MAX,
-            token => token.parse().map_err(|_| {
-                ApiError::invalid("page_token", "was not given by this coordinator")
-            })?,
-        };
+        let check::Page { limit, before } = check::page(page_size, &page_token, PAGE)?;
         // One more than asked for tells whether there is a next page.
         let mut runs = self.0.runs.list(before, limit + 1).await?;
         let more = runs.len() > limit;

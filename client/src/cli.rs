@@ -6,6 +6,7 @@
 mod access;
 mod access_args;
 mod admin;
+mod advise;
 mod args;
 mod audit;
 mod certs;
@@ -181,6 +182,7 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Group(command) => group(&connect().await?, command, output).await,
         Command::Evaluate(command) => evaluate::run(&connect().await?, &command, output).await,
         Command::Report(command) => report::run(&connect().await?, &command, output).await,
+        Command::Advise(command) => advise::run(connect, &command, output).await,
         Command::Export(command) => export::run(connect, &command, output).await,
         Command::Workers => workers::list(&connect().await?, output).await,
         Command::Cancel { run } => runs::cancel(&connect().await?, &run, output).await,

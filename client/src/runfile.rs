@@ -9,7 +9,7 @@ mod weights;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use fovea_core::spec::RunSpec;
+use fovea_core::spec::{RunSpec, Strategy};
 use toml::Value;
 use toml::de::{DeTable, DeValue};
 
@@ -189,6 +189,13 @@ impl RunFile {
         let meaning = self.labels_meaning().map_err(|p| RunFileError(vec![p]))?;
         for (key, value) in meaning {
             insert(&mut table, key, value);
+        }
+        // The default list is that of fine-tuning.
+        let trains_by_rule = [Strategy::LinearProbe, Strategy::FromScratch]
+            .iter()
+            .any(|strategy| self.text("model.strategy") == Some(strategy.name()));
+        if trains_by_rule && !self.gives("model.frozen") {
+            insert(&mut table, "model.frozen", Value::Array(Vec::new()));
         }
         let spec: RunSpec = Value::Table(table)
             .try_into()

@@ -5,6 +5,7 @@
 //! life of a run.
 
 pub mod adoption;
+pub mod advice;
 pub mod checkpoint;
 pub mod count;
 pub mod fold;

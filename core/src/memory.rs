@@ -3,9 +3,10 @@
 //! The estimate is for a worker that hosts as many virtual ranks as it may have to, which is the case when the run has
 //! `workers.min` workers, and without caches: they shrink to what is left.
 
+use std::collections::HashSet;
 use std::fmt;
 
-use crate::googlenet::{FlatLayout, output_shapes, weight_layer_names};
+use crate::googlenet::output_shapes;
 use crate::spec::{Precision, Reduction, RunSpec};
 
 /// Memory of a worker in bytes; 0 where it is not known.
@@ -116,7 +117,7 @@ impl Need {
             Reduction::Fast => 1.0,
         };
         // A spec that makes no network, or too small images, fail the run anyway.
-        let layout = FlatLayout::new(spec.model.outputs(), &spec.model.frozen);
+        let layout = spec.model.layout();
         let gradient = layout.map_or(0.0, |layout| layout.trainable_len() as f64 * FLOAT);
         let size = f64::from(image_size);
         let ahead = hosted * AHEAD * f64::from(train.batch) * 3.0 * size * size;
@@ -162,15 +163,19 @@ impl Need {
 /// Elements that the layers put out for one image, from the first stage on that is trained: the stages before it are
 /// computed image by image and keep nothing.
 fn trained_outputs(spec: &RunSpec, image_size: usize) -> f64 {
-    let shapes = output_shapes(spec.model.outputs() as usize, image_size, image_size);
-    let shapes = shapes.unwrap_or_default();
-    let weights = weight_layer_names();
-    let trained = |name: &&String| !spec.model.frozen.contains(name);
+    let Ok(layout) = spec.model.layout() else {
+        return 0.0;
+    };
+    let shapes = output_shapes(layout.network(), image_size, image_size).unwrap_or_default();
+    let trained: HashSet<&str> = layout
+        .trainable()
+        .iter()
+        .map(|entry| stage(&entry.spec.layer))
+        .collect();
     // Of an inception module all branches are one stage.
-    let first = weights.iter().find(trained).map(|name| stage(name));
     let from = shapes
         .iter()
-        .position(|(name, _)| Some(stage(name)) == first)
+        .position(|(name, _)| trained.contains(stage(name)))
         .unwrap_or(shapes.len());
     let elements = |(_, shape): &(String, [usize; 3])| shape.iter().product::<usize>() as f64;
     shapes[from..].iter().map(elements).sum()
@@ -333,7 +338,7 @@ mod tests {
         assert_eq!(shared.hosted_at_most(), 3);
         assert!(host(&shared, 224) < host(&train(8, 8, ""), 224));
         // Only the classifier is trained: no output is kept.
-        let all = weight_layer_names();
+        let all = crate::googlenet::weight_layer_names();
         let frozen = format!("[model]\nfrozen = {:?}", &all[..all.len() - 1]);
         assert!(host(&train(8, 4, &frozen), 224) < base / 2);
     }

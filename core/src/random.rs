@@ -54,19 +54,23 @@ pub(crate) fn use_key(seed: u64, epoch: u32, sample: u32, copy: u32) -> Vec<u64>
     key
 }
 
+/// The purpose of the stream of the dropout before the network's classifier.
+pub const DROPOUT: &str = "dropout";
+
 /// The inverted-dropout multipliers of one use of a sample: 0 with probability `ratio`, else
 /// 1/(1 - ratio). `out` holds one multiplier for each unit.
 ///
 /// Keyed by (seed, epoch, sample, copy), so it does not matter which worker trains the sample. `copy`: how often it was used in
-/// this epoch before.
+/// this epoch before. `purpose` tells the places of a network apart; that of the classifier is [`DROPOUT`].
 pub fn dropout_mask(
+    purpose: &str,
     seed: u64,
     epoch: u32,
     (sample, copy): (u32, u32),
     ratio: f64,
     out: &mut [f32],
 ) {
-    let mut rng = stream("dropout", &use_key(seed, epoch, sample, copy));
+    let mut rng = stream(purpose, &use_key(seed, epoch, sample, copy));
     let keep = (1.0 / (1.0 - ratio)) as f32;
     // Compared as integers, so that no rounding of the random number matters.
     let threshold = (ratio * 4_294_967_296.0) as u64;
@@ -103,7 +107,7 @@ mod tests {
     #[test]
     fn dropout_keeps_the_expectation() {
         let mut mask = vec![0.0; 100_000];
-        dropout_mask(7, 1, (2, 0), 0.4, &mut mask);
+        dropout_mask(DROPOUT, 7, 1, (2, 0), 0.4, &mut mask);
         let mean = mask.iter().map(|&x| f64::from(x)).sum::<f64>() / mask.len() as f64;
         assert!((mean - 1.0).abs() < 0.02, "mean {mean}");
         let zeros = mask.iter().filter(|&&x| x == 0.0).count();

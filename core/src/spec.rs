@@ -3,9 +3,11 @@
 mod evaluate;
 mod fold;
 mod labels;
+mod strategy;
 
 use serde::{Deserialize, Serialize};
 
+use crate::googlenet::Pooling;
 use crate::ids::DatasetName;
 use crate::schedule::{Policy, Schedule};
 use crate::weights::{WeightsRef, is_sha256};
@@ -17,6 +19,7 @@ pub use fold::{FoldSpec, MAX_FOLDS};
 pub const LONGEST_NAME: usize = 48;
 pub(crate) use labels::p_at_least;
 pub use labels::{Head, Labels, Scheme};
+pub use strategy::Strategy;
 
 /// A run, as a person writes it. Every key but `name` and `dataset` has a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +56,21 @@ pub struct RunSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSpec {
+    /// What is used of the weights, and what is trained: fine_tune, linear_probe or from_scratch. Left out: fine_tune with
+    /// weights, from_scratch without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strategy: Option<Strategy>,
+    /// The layer whose averaged output the classifier of a linear probe reads, such as `inception_4d/output`; empty:
+    /// `pool5/7x7_s1`, the last one.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub tap: String,
+    /// How the map before the classifier is averaged.
+    #[serde(skip_serializing_if = "Pooling::is_default")]
+    pub pooling: Pooling,
+    /// How often the losses of the auxiliary heads loss1 and loss2 count; 0: the network has no such heads. BVLC trained
+    /// with 0.3.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub auxiliary: f64,
     /// Weights that the coordinator stores, by name or as `sha256:DIGEST`; empty: train from scratch. In run.toml also
     /// the path of a .caffemodel or .safetensors file, which the client adds to the coordinator's weights.
     pub weights: String,
@@ -202,9 +220,18 @@ pub enum BestBy {
     Kappa,
 }
 
+/// Whether a number is what a spec means that says nothing.
+fn is_zero(number: &f64) -> bool {
+    *number == 0.0
+}
+
 impl Default for ModelSpec {
     fn default() -> Self {
         Self {
+            strategy: None,
+            tap: String::new(),
+            pooling: Pooling::Global,
+            auxiliary: 0.0,
             weights: String::new(),
             weights_sha256: String::new(),
             init: Init::Xavier,
@@ -305,9 +332,7 @@ impl RunSpec {
             m.weights_sha256.is_empty() || is_sha256(&m.weights_sha256),
             || "give the SHA-256 as 64 hex digits, or leave it out".into(),
         );
-        if let Err(e) = crate::googlenet::FlatLayout::new(m.outputs().clamp(2, 5), &m.frozen) {
-            p.add("model.frozen", e.to_string());
-        }
+        m.check_strategy(p);
         let t = &self.train;
         p.range("train.epochs", f64::from(t.epochs), 1.0, 10_000.0);
         p.range(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use fovea_core::googlenet::{ParamSpec, param_specs};
+use fovea_core::googlenet::{LayoutError, Network, ParamSpec, param_specs};
 use fovea_core::pipeline::Pipeline;
 use fovea_core::spec::RunSpec;
 use safetensors::{Dtype, SafeTensors};
@@ -58,6 +58,9 @@ pub enum ModelError {
     /// The run's spec in the metadata.
     #[error("the run's spec in its metadata cannot be read: {0}")]
     Spec(serde_json::Error),
+    /// The spec describes no network.
+    #[error("the run's spec in its metadata describes no network: {0}")]
+    Network(#[from] LayoutError),
 }
 
 /// A trained network.
@@ -69,6 +72,8 @@ pub struct Model {
     pub(crate) metadata: BTreeMap<String, String>,
     /// The spec of the run that trained it.
     pub(crate) spec: RunSpec,
+    /// The network, without auxiliary heads: these only help training.
+    pub(crate) network: Network,
 }
 
 impl Model {
@@ -93,7 +98,8 @@ impl Model {
         let spec = metadata.get("spec").map_or("", String::as_str);
         let spec: RunSpec = serde_json::from_str(spec).map_err(ModelError::Spec)?;
         let tensors = SafeTensors::deserialize(bytes)?;
-        let parameters = param_specs(spec.model.outputs() as usize)
+        let network = spec.model.network()?.deployed();
+        let parameters = param_specs(network)
             .into_iter()
             .map(|parameter| {
                 let values = values(&tensors, &parameter)?;
@@ -104,6 +110,7 @@ impl Model {
             parameters,
             metadata,
             spec,
+            network,
         })
     }
 
@@ -115,6 +122,11 @@ impl Model {
     /// How the photographs of its training were prepared. None: the file does not say.
     pub fn pipeline(&self) -> Option<Pipeline> {
         Pipeline::from_metadata(self.metadata.get(Pipeline::KEY)?)
+    }
+
+    /// The network, without auxiliary heads.
+    pub fn network(&self) -> Network {
+        self.network
     }
 
     /// Number of classes.

@@ -26,8 +26,6 @@ pub const LOGITS: &str = "logits";
 /// Name of an output: float32 `[batch, classes]`, the probability of each class.
 pub const PROBABILITIES: &str = "probabilities";
 
-/// The smallest height and width in pixels that the network takes.
-const SMALLEST: u32 = 32;
 /// ONNX's version of the file format.
 const IR_VERSION: i64 = 8;
 /// Subtracted from red, green, blue: the mean that BVLC GoogLeNet was trained with.
@@ -44,7 +42,8 @@ pub fn onnx(model: &Model) -> serde_json::Result<Vec<u8>> {
     properties.remove("format");
     let input = format!(
         "{INPUT}: float32 [batch, 3, height, width], red, green, blue, 0 to 255; the mean is subtracted in the graph. \
-         Height and width are {SMALLEST} or more{}",
+         Height and width are {} or more{}",
+        model.network().least_size(),
         model
             .pipeline()
             .map_or_else(String::new, |pipeline| format!(
@@ -84,7 +83,7 @@ fn graph(model: &Model, input: &str) -> Graph {
         DATA,
         Vec::new(),
     )];
-    for layer in layers(model.outputs()) {
+    for layer in layers(model.network()) {
         computed(&layer, &mut node);
     }
     match model.spec().model.head {
@@ -218,6 +217,13 @@ fn computed(layer: &Layer, nodes: &mut Vec<Node>) {
         ),
         Op::Concat => operation("Concat", bottoms(), output, vec![int("axis", 1)]),
         Op::GlobalAveragePool => operation("GlobalAveragePool", bottoms(), output, Vec::new()),
+        Op::DenseAveragePool { kernel } => {
+            let windows = format!("{name}/windows");
+            let each = operation("AveragePool", bottoms(), &windows, window(kernel, 1, 0));
+            nodes.push(each);
+            operation("GlobalAveragePool", vec![windows], output, Vec::new())
+        }
+        Op::AuxiliaryAveragePool => unreachable!("a deployed network has no auxiliary heads"),
         // Only in training it does something. Here it makes a row of each image's features.
         Op::Dropout { .. } => operation("Flatten", bottoms(), output, vec![int("axis", 1)]),
         Op::InnerProduct { .. } => operation(

@@ -6,7 +6,7 @@ use fovea_core::googlenet::{ParamKind, ParamSpec};
 use fovea_core::pipeline::Pipeline;
 
 use super::error::{LayerProblem, WeightsError};
-use super::foreign::Foreign;
+use super::foreign::{Foreign, is_auxiliary};
 use super::source::{Blob, Format, Head, Source, Visit};
 
 /// What [`load`] did.
@@ -23,7 +23,8 @@ pub struct Loaded {
 }
 
 /// Copies the weights of `source` to the parameters `specs`, leaving out the layers named in `replaced`. `set` is given
-/// each parameter once, with its numbers in the order of its shape.
+/// each parameter once, with its numbers in the order of its shape. Layers of the auxiliary heads are optional: most files of
+/// GoogLeNet come without them.
 ///
 /// On an error some parameters may have been set already.
 ///
@@ -61,7 +62,16 @@ pub fn load(
         let of_file = |spec: &&ParamSpec| wanted.contains_key(spec.layer.as_str());
         specs.iter().filter(of_file)
     };
-    let mut missing = needed().filter(|spec| !copied.contains(spec.name.as_str()));
+    let begun: HashSet<&str> = specs
+        .iter()
+        .filter(|spec| copied.contains(spec.name.as_str()))
+        .map(|spec| spec.layer.as_str())
+        .collect();
+    let absent = |spec: &&ParamSpec| {
+        let optional = is_auxiliary(&spec.layer) && !begun.contains(spec.layer.as_str());
+        !optional && !copied.contains(spec.name.as_str())
+    };
+    let mut missing = needed().filter(absent);
     if let Some(first) = missing.next() {
         let layers: HashSet<&str> = missing.map(|spec| spec.layer.as_str()).collect();
         return Err(WeightsError::Missing {
@@ -72,7 +82,8 @@ pub fn load(
             of: wanted.len(),
         });
     }
-    let weights = needed().filter(|spec| spec.kind == ParamKind::Weight);
+    let weights = needed()
+        .filter(|spec| spec.kind == ParamKind::Weight && begun.contains(spec.layer.as_str()));
     Ok(Loaded {
         format,
         copied: weights.map(|spec| spec.layer.clone()).collect(),

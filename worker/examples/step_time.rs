@@ -17,7 +17,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use anyhow::Context;
-use fovea_core::googlenet::{FlatLayout, HEAD_INPUT, fill, param_specs};
+use fovea_core::googlenet::{HEAD_INPUT, fill, param_specs};
 use fovea_core::spec::{Precision, RunSpec};
 use fovea_worker::device::{Batch, Device, Pixels, TorchDevice};
 use xxhash_rust::xxh3::Xxh3;
@@ -146,9 +146,9 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn device(spec: &RunSpec, cache: u64) -> anyhow::Result<TorchDevice> {
-    let layout = FlatLayout::new(spec.model.outputs(), &spec.model.frozen)?;
+    let layout = spec.model.layout()?;
     let mut state = vec![0.0; layout.state_len()];
-    let params = param_specs(layout.classes());
+    let params = param_specs(layout.network());
     for entry in layout.state_entries() {
         if let Some(param) = params.iter().find(|param| param.name == entry.name) {
             let values = &mut state[entry.offset..entry.offset + entry.len];

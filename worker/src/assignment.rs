@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use backon::Retryable;
 use fovea_core::checkpoint::CheckpointInfo;
-use fovea_core::googlenet::FlatLayout;
 use fovea_core::ids::RunId;
 use fovea_core::run::Outcome;
 use fovea_core::spec::RunSpec;
@@ -117,7 +116,7 @@ impl Prepared {
             }
         };
         // Checked before anything is fetched.
-        FlatLayout::new(spec.model.outputs(), &spec.model.frozen).map_err(Refusal::fatal)?;
+        spec.model.layout().map_err(Refusal::fatal)?;
         let fetched =
             Fetched::new(context, &spec, &dataset_digest, &roster, rank, &progress).await?;
         let may_need = checkpoint.is_none() && context.device.held_run().as_ref() != Some(&run);

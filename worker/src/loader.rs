@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
-use fovea_core::googlenet::HEAD_INPUT;
+use fovea_core::googlenet::{AUXILIARY_DROPOUT, AUXILIARY_UNITS, AuxiliaryHead, Network};
 use fovea_core::plan::{Draw, ShardPlan};
-use fovea_core::random::dropout_mask;
+use fovea_core::random::{DROPOUT, dropout_mask};
 use fovea_core::roster::Member;
 use fovea_core::spec::RunSpec;
 use fovea_dataset::rotate90;
@@ -59,6 +59,9 @@ impl Loader {
     /// Starts to prepare the batches of `steps` for the virtual ranks of `member`; before them those of
     /// the validation split if `evaluate`. On a device that holds images (`held`) they are given upright, and only
     /// those that it does not hold.
+    ///
+    /// # Panics
+    /// If the spec makes no network, which whoever has its layout knows.
     pub fn start(
         data: LocalData,
         plan: ShardPlan,
@@ -71,7 +74,9 @@ impl Loader {
         let cancel = data.canceller();
         let (send, items) = sync_channel(AHEAD * member.virtual_ranks as usize);
         let class_weights = spec.class_weights(data.train_grades()).into();
+        let network = spec.model.network();
         let producer = Producer {
+            network: network.expect("the spec makes a network"),
             class_weights,
             data,
             plan,
@@ -137,6 +142,7 @@ impl Drop for Loader {
 struct Unwanted;
 
 struct Producer {
+    network: Network,
     class_weights: Arc<[f32]>,
     data: LocalData,
     plan: ShardPlan,
@@ -200,17 +206,13 @@ impl Producer {
     }
 
     fn train(&self, epoch: u32, draws: &[Draw]) -> Result<Batch, DataError> {
-        let ratio = self.spec.model.dropout;
         let size = self.data.size();
         let images: Vec<(u32, u8)> = draws.iter().map(|d| (d.sample, d.quarter_turns)).collect();
         let mut batch = Batch {
             size,
             class_weights: self.class_weights.clone(),
             pixels: self.pixels(Split::Train, &images)?,
-            dropout: match ratio > 0.0 {
-                true => vec![0.0; HEAD_INPUT * draws.len()],
-                false => Vec::new(),
-            },
+            dropout: self.dropout(epoch, draws),
             ..Batch::default()
         };
         for draw in draws {
@@ -219,10 +221,35 @@ impl Producer {
             let sample = self.data.train(draw.sample);
             batch.labels.push(self.spec.class_of(sample.grade));
         }
-        for (draw, mask) in draws.iter().zip(batch.dropout.chunks_exact_mut(HEAD_INPUT)) {
-            dropout_mask(self.spec.seed, epoch, (draw.sample, draw.copy), ratio, mask);
-        }
         Ok(batch)
+    }
+
+    /// The multipliers of each sample: of the classifier's inputs, then of those of each auxiliary classifier. Empty if
+    /// nothing is dropped.
+    fn dropout(&self, epoch: u32, draws: &[Draw]) -> Vec<f32> {
+        let ratio = self.spec.model.dropout;
+        let Network { auxiliary, tap, .. } = self.network;
+        if ratio == 0.0 && !auxiliary {
+            return Vec::new();
+        }
+        let units = self.network.dropout_units();
+        let mut all = vec![1.0; units * draws.len()];
+        for (draw, multipliers) in draws.iter().zip(all.chunks_exact_mut(units)) {
+            let draw_mask = |purpose: &str, ratio: f64, mask: &mut [f32]| {
+                let used = (draw.sample, draw.copy);
+                dropout_mask(purpose, self.spec.seed, epoch, used, ratio, mask);
+            };
+            let (head, rest) = multipliers.split_at_mut(tap.channels());
+            if ratio > 0.0 {
+                draw_mask(DROPOUT, ratio, head);
+            }
+            let masks = rest.chunks_exact_mut(AUXILIARY_UNITS);
+            for (head, mask) in AuxiliaryHead::ALL.into_iter().zip(masks) {
+                let purpose = format!("{DROPOUT}/{}", head.name());
+                draw_mask(&purpose, AUXILIARY_DROPOUT, mask);
+            }
+        }
+        all
     }
 
     fn scored(&self, ordinals: Range<u32>) -> Result<Batch, DataError> {

@@ -6,6 +6,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::access_args::{Login, TokenCommand, WorkerCommand};
+use super::advise::Advise;
 use super::certs_args::CertsCommand;
 use super::evaluate_args::{Evaluate, Report};
 use super::export_args::Export;
@@ -154,6 +155,8 @@ pub enum Command {
     /// Add, repair, list and remove the weights that runs start from
     #[command(subcommand)]
     Weights(WeightsCommand),
+    /// Say which transfer strategy suits a dataset, and why
+    Advise(Advise),
     /// Submit a run, or a group of runs
     Submit(Submit),
     /// List all runs, newest first; show, audit or remove some

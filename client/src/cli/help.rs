@@ -6,6 +6,7 @@ Examples:
   fovea prepare eyepacs --out eyepacs-224      photographs and labels to a dataset
   fovea dataset add eyepacs-224                send it to the coordinator, or repair it there
   fovea weights add bvlc_googlenet.caffemodel  the weights that runs start from
+  fovea advise eyepacs-224                     which transfer strategy suits it?
   fovea submit run.toml --watch                train
   fovea submit run.toml --folds 5              cross-validate: a group of runs
   fovea group evaluate dr-g7                   mean and spread over a group's runs
@@ -78,6 +79,7 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
   group_report      group, path, bytes
   report       run, path, bytes
   export       model, path, bytes, classes
+  advice       dataset, photographs (of training), strategy, settings {key: value as TOML}, reasons, remarks
   dataset      name, digest, image_size, train_samples, validation_samples, test_samples,
                train_grades, validation_grades, test_grades, packs, size_bytes, problem (empty when
                none is known), preprocessing, pipeline (its digest), scale, and after add outcome (added, unchanged, repaired), repaired_packs,

@@ -1,5 +1,6 @@
 //! The two forms of output: lines for people, JSON objects for scripts.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
@@ -7,7 +8,7 @@ use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::metrics::Evaluation;
 use fovea_core::pipeline::Pipeline;
 use fovea_core::run::{EpochResult, StepReport};
-use fovea_core::spec::Part;
+use fovea_core::spec::{Part, Strategy};
 use fovea_dataset::GradeScale;
 use fovea_evaluation::{Evaluated, FellowEye};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -142,6 +143,14 @@ pub enum Record<'a> {
         path: &'a Path,
         bytes: u64,
         classes: &'a [String],
+    },
+    Advice {
+        dataset: &'a str,
+        photographs: u64,
+        strategy: Strategy,
+        settings: BTreeMap<&'a str, &'a str>,
+        reasons: &'a [String],
+        remarks: &'a [String],
     },
     Dataset {
         #[serde(flatten)]

@@ -250,6 +250,7 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
             },
         ),
     );
+    field("strategy", m.strategy_in_words());
     if !m.frozen.is_empty() {
         field("frozen", m.frozen.join(", "));
     }

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use fovea_core::googlenet::{POOL5, Pooling};
 use fovea_core::ids::DatasetName;
 use fovea_core::spec::{
-    CheckpointSpec, FoldSpec, Head, Labels, ModelSpec, RunSpec, TrainSpec, WorkersSpec,
+    CheckpointSpec, FoldSpec, Head, Labels, ModelSpec, RunSpec, Strategy, TrainSpec, WorkersSpec,
 };
 use fovea_service::nearest;
 use toml::Value;
@@ -47,9 +48,17 @@ impl Schema {
             fold: Some(FoldSpec { index: 1, of: 5 }),
         };
         let mut sample = toml::Table::try_from(&sample).expect("a spec is a table");
-        // As the default it is left out of a spec.
-        let head = Value::try_from(Head::default()).expect("a head is a text");
-        insert(&mut sample, "model.head", head);
+        // As defaults these are left out of a spec.
+        let text = |value: Result<Value, toml::ser::Error>| value.expect("it is a text");
+        for (key, value) in [
+            ("model.head", text(Value::try_from(Head::default()))),
+            ("model.strategy", text(Value::try_from(Strategy::FineTune))),
+            ("model.tap", POOL5.into()),
+            ("model.pooling", text(Value::try_from(Pooling::default()))),
+            ("model.auxiliary", 0.0.into()),
+        ] {
+            insert(&mut sample, key, value);
+        }
         let mut leaves = BTreeMap::new();
         flatten("", &sample, &mut leaves);
         leaves.insert(labels::KEY.into(), Labels::Referable.name().into());

@@ -133,7 +133,10 @@ pub(super) fn check_claim(
             ),
         ));
     }
-    let layout = FlatLayout::new(run.spec.model.outputs(), &run.spec.model.frozen)
+    let layout = run
+        .spec
+        .model
+        .layout()
         .map_err(|e| ApiError::Internal(format!("run {}: {e}", run.id)))?;
     let expected = slice_of(layout.state_len() as u64, roster.members.len(), rank);
     if claim.offset != expected.start || claim.elements != expected.end - expected.start {

@@ -1,5 +1,6 @@
-//! Whether a dataset has the classes that a run is to learn.
+//! Whether a dataset has the classes that a run is to learn, and images that its network can take.
 
+use fovea_core::googlenet::output_shapes;
 use fovea_core::spec::{Part, RunSpec};
 use fovea_dataset::{GRADES, Split};
 
@@ -10,7 +11,7 @@ const SPLITS: [Split; 2] = [Split::Train, Split::Validation];
 
 /// Both splits must have negative and positive samples: a model that says the same of every photograph would be right in all
 /// cases, and there is no AUC. Every class needs samples to train on. One that the validation split lacks is no error: its
-/// recall is not defined there, and all other figures are.
+/// recall is not defined there, and all other figures are. No layer of the network may have an empty output.
 pub(super) fn check_dataset(spec: &RunSpec, dataset: &HeldDataset) -> Result<(), ApiError> {
     let view = dataset.pool.view(spec.fold)?;
     let counts = [Part::Train, Part::Validation].map(|part| {
@@ -20,7 +21,21 @@ pub(super) fn check_dataset(spec: &RunSpec, dataset: &HeldDataset) -> Result<(),
         }
         counts
     });
+    check_size(spec, dataset.manifest.image_size)?;
     check(spec, dataset.manifest.name.as_str(), &counts)
+}
+
+fn check_size(spec: &RunSpec, image_size: u32) -> Result<(), ApiError> {
+    let network = spec.model.network();
+    let network = network.map_err(|e| ApiError::invalid("spec.model", e.to_string()))?;
+    let size = image_size as usize;
+    match output_shapes(network, size, size) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(ApiError::Precondition(format!(
+            "dataset {}: {e}: `fovea prepare --size`, or model.pooling = \"global\"",
+            spec.dataset
+        ))),
+    }
 }
 
 /// `counts`: training and validation samples of each grade.
@@ -86,6 +101,21 @@ mod tests {
             Ok(()) => String::new(),
             Err(error) => error.to_string(),
         }
+    }
+
+    #[test]
+    fn images_that_are_too_small_for_the_network_are_refused_with_the_least_size() {
+        let spec = |pooling: &str| -> RunSpec {
+            let text = format!("name = 'r'\ndataset = 'd'\n[model]\npooling = '{pooling}'");
+            toml::from_str(&text).unwrap()
+        };
+        assert!(check_size(&spec("global"), 64).is_ok());
+        assert!(check_size(&spec("dense"), 223).is_ok());
+        let said = check_size(&spec("dense"), 222).unwrap_err().to_string();
+        assert!(
+            said.contains("pool5/7x7_s1 would be empty; use 223 px or more"),
+            "{said}"
+        );
     }
 
     #[test]

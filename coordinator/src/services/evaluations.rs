@@ -4,7 +4,6 @@ use std::io::Read;
 use std::sync::Arc;
 
 use fovea_core::checkpoint::CheckpointInfo;
-use fovea_core::googlenet::FlatLayout;
 use fovea_core::ids::RunId;
 use fovea_core::run::{EvaluationRecord, Phase, Run};
 use fovea_core::spec::{EvaluateSpec, Part, RunSpec};
@@ -255,9 +254,8 @@ fn write_copy(
     to: &Run,
 ) -> Result<CheckpointInfo, ApiError> {
     let internal = |problem: String| ApiError::Internal(problem);
-    let model = &to.spec.model;
-    let layout =
-        FlatLayout::new(model.outputs(), &model.frozen).map_err(|e| internal(e.to_string()))?;
+    let layout = to.spec.model.layout();
+    let layout = layout.map_err(|e| internal(e.to_string()))?;
     let elements = layout.state_len();
     let state = bytes
         .len()

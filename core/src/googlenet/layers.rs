@@ -1,16 +1,22 @@
-//! The layer table of the main trunk, and the shapes and amounts of work that follow from it.
+//! The layer table of the network, and the shapes and amounts of work that follow from it.
 //!
 //! Source: BVLC/caffe `models/bvlc_googlenet/train_val.prototxt` (settings) and `src/caffe/layers`
 //! (rules for shapes: a convolution rounds down, a pooling rounds up).
 
 use std::collections::HashMap;
 
-/// Every layer of the trunk in the order of computation, for a head of `classes` outputs.
+use super::network::{
+    AUXILIARY_DROPOUT, AUXILIARY_FILTERS, AUXILIARY_MAP, AUXILIARY_UNITS, AuxiliaryHead, Network,
+    Pooling,
+};
+
+/// Every layer of the network in the order of computation. `network` may be a number: the trunk with a head of so many outputs.
 ///
-/// An in-place ReLU follows every convolution; it is the layer's `relu` flag and not a layer of its own. The last average
-/// pooling is over the whole map, so the network accepts inputs of any size; at 224 px it equals Caffe's
-/// `pool5/7x7_s1`.
-pub fn layers(classes: usize) -> Vec<Layer> {
+/// An in-place ReLU follows every convolution, and the inner product that is not a classifier; it is the layer's `relu` flag
+/// and not a layer of its own. The average before the classifier is over the whole map ([`Pooling::Global`]), so the network
+/// accepts inputs of any size; at 224 px it equals Caffe's `pool5/7x7_s1`.
+pub fn layers(network: impl Into<Network>) -> Vec<Layer> {
+    let network = network.into();
     let mut net = Trunk::new();
     net.conv("conv1/7x7_s2", 64, 7, 2, 3);
     net.max_pool("pool1/3x3_s2", 3, 2, 0);
@@ -21,24 +27,36 @@ pub fn layers(classes: usize) -> Vec<Layer> {
     net.max_pool("pool2/3x3_s2", 3, 2, 0);
     for module in &INCEPTIONS {
         net.inception(module);
+        let auxiliary = AuxiliaryHead::after(&format!("inception_{}", module.name));
+        if let Some(head) = auxiliary.filter(|_| network.auxiliary) {
+            net.auxiliary(head, network.outputs);
+        }
         match module.name {
             "3b" => net.max_pool("pool3/3x3_s2", 3, 2, 0),
             "4e" => net.max_pool("pool4/3x3_s2", 3, 2, 0),
             _ => {}
         }
     }
-    net.same_shape("pool5/7x7_s1", Op::GlobalAveragePool);
+    net.end_at(network.tap.layer());
+    let average = match network.pooling {
+        Pooling::Global => Op::GlobalAveragePool,
+        Pooling::Dense => Op::DenseAveragePool {
+            kernel: DENSE_KERNEL,
+        },
+    };
+    net.same_shape(&network.tap.pool(), average);
     net.same_shape(
         "pool5/drop_7x7_s1",
         Op::Dropout {
             ratio: DROPOUT_RATIO,
         },
     );
-    net.push(HEAD, Op::InnerProduct { input: HEAD_INPUT }, classes, false);
+    let input = network.head_input();
+    net.push(HEAD, Op::InnerProduct { input }, network.outputs, false);
     net.layers
 }
 
-/// One layer of the trunk.
+/// One layer of the network.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Layer {
     /// Caffe's name, such as `inception_3a/1x1`.
@@ -72,6 +90,15 @@ pub enum Op {
     Concat,
     /// Mean over the whole map: output 1x1.
     GlobalAveragePool,
+    /// Mean over the means of all windows, at a step of 1: output 1x1. The same as the mean of a classifier's scores at every
+    /// place, because a classifier is linear.
+    DenseAveragePool {
+        kernel: usize,
+    },
+    /// Means over the windows of [`auxiliary_windows`]: output 4x4.
+    ///
+    /// [`auxiliary_windows`]: super::network::auxiliary_windows
+    AuxiliaryAveragePool,
     /// In training, sets this share of the values to zero and multiplies the others by 1/(1-ratio).
     Dropout {
         ratio: f64,
@@ -83,10 +110,12 @@ pub enum Op {
 
 /// Name of the classifier, the layer that fine-tuning replaces.
 pub const HEAD: &str = "loss3/classifier";
-/// Number of the classifier's inputs: channels of `inception_5b/output`.
+/// Number of the classifier's inputs at the end of the trunk: channels of `inception_5b/output`.
 pub const HEAD_INPUT: usize = 1024;
 /// Number of the classifier's outputs as BVLC released it (ImageNet).
 pub const TRUNK_CLASSES: usize = 1000;
+/// Width and height of the windows of [`Op::DenseAveragePool`].
+pub const DENSE_KERNEL: usize = 7;
 /// Share of the classifier's inputs that dropout sets to zero in training.
 pub const DROPOUT_RATIO: f64 = 0.4;
 /// Local response normalisation: `out = x / (k + alpha/size * sum of x^2 over size neighbouring channels)^beta`. Channels
@@ -110,14 +139,18 @@ pub fn weight_layer_names() -> Vec<String> {
 
 /// Name and output shape `[channels, height, width]` of every layer, for an input of `height` x `width`
 /// pixels.
+///
+/// # Errors
+/// A layer would have an empty output.
 pub fn output_shapes(
-    classes: usize,
+    network: impl Into<Network>,
     height: usize,
     width: usize,
 ) -> Result<Vec<(String, [usize; 3])>, ShapeError> {
+    let network = network.into();
     let mut known = HashMap::from([("data".to_string(), [3, height, width])]);
     let mut shapes = Vec::new();
-    for layer in layers(classes) {
+    for layer in layers(network) {
         let [_, h, w] = known[&layer.bottoms[0]];
         let [h, w] = match layer.op {
             Op::Convolution {
@@ -132,6 +165,8 @@ pub fn output_shapes(
                 pad,
             } => [h, w].map(|n| pooled(n, kernel, stride, pad)),
             Op::GlobalAveragePool | Op::InnerProduct { .. } => [1, 1],
+            Op::DenseAveragePool { kernel } => [h, w].map(|n| usize::from(n >= kernel)),
+            Op::AuxiliaryAveragePool => [AUXILIARY_MAP; 2],
             Op::Lrn | Op::Concat | Op::Dropout { .. } => [h, w],
         };
         if h == 0 || w == 0 {
@@ -139,6 +174,7 @@ pub fn output_shapes(
                 height,
                 width,
                 layer: layer.name,
+                least: network.least_size(),
             });
         }
         let shape = [layer.out, h, w];
@@ -149,9 +185,13 @@ pub fn output_shapes(
 }
 
 /// Multiply-adds of all convolutions and inner products for one image of `height` x `width` pixels.
-pub fn macs(classes: usize, height: usize, width: usize) -> Result<u64, ShapeError> {
-    let shapes = output_shapes(classes, height, width)?;
-    let work = layers(classes)
+///
+/// # Errors
+/// As for [`output_shapes`].
+pub fn macs(network: impl Into<Network>, height: usize, width: usize) -> Result<u64, ShapeError> {
+    let network = network.into();
+    let shapes = output_shapes(network, height, width)?;
+    let work = layers(network)
         .iter()
         .zip(&shapes)
         .map(|(layer, (_, [c, h, w]))| {
@@ -163,6 +203,8 @@ pub fn macs(classes: usize, height: usize, width: usize) -> Result<u64, ShapeErr
                 | Op::Lrn
                 | Op::Concat
                 | Op::GlobalAveragePool
+                | Op::DenseAveragePool { .. }
+                | Op::AuxiliaryAveragePool
                 | Op::Dropout { .. } => 0,
             }
         })
@@ -173,12 +215,26 @@ pub fn macs(classes: usize, height: usize, width: usize) -> Result<u64, ShapeErr
 /// The input is so small that a layer would have an empty output.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "an input of {height}x{width} px is too small for GoogLeNet: layer {layer} would be empty; use 32 px or more"
+    "an input of {height}x{width} px is too small for the network: layer {layer} would be empty; use {least} px or more"
 )]
 pub struct ShapeError {
     pub height: usize,
     pub width: usize,
     pub layer: String,
+    /// The least height and width, in pixels.
+    pub least: usize,
+}
+
+impl Network {
+    /// The least height and width of its input, in pixels.
+    pub fn least_size(&self) -> usize {
+        match self.pooling {
+            // Below, a kernel of 3 pixels meets a map that a whole one does not fit in.
+            Pooling::Global => 32,
+            // Below, the last map is smaller than the windows.
+            Pooling::Dense => 223,
+        }
+    }
 }
 
 /// Caffe's convolution rule: floor((n + 2 pad - kernel) / stride) + 1.
@@ -317,6 +373,40 @@ impl Trunk {
         let out = module.one + module.three + module.five + module.pool;
         self.push(&name("output"), Op::Concat, out, false);
         self.layers.last_mut().expect("just pushed").bottoms = tops;
+    }
+
+    /// Adds an auxiliary head beside the trunk, which goes on from where it was.
+    fn auxiliary(&mut self, head: AuxiliaryHead, outputs: usize) {
+        let (bottom, channels) = (self.top.clone(), self.channels);
+        let name = |part: &str| format!("{}/{part}", head.name());
+        self.same_shape(&name("ave_pool"), Op::AuxiliaryAveragePool);
+        self.conv(&name("conv"), AUXILIARY_FILTERS, 1, 1, 0);
+        let input = AUXILIARY_FILTERS * AUXILIARY_MAP * AUXILIARY_MAP;
+        self.push(
+            &name("fc"),
+            Op::InnerProduct { input },
+            AUXILIARY_UNITS,
+            true,
+        );
+        let ratio = AUXILIARY_DROPOUT;
+        self.same_shape(&name("drop_fc"), Op::Dropout { ratio });
+        let input = AUXILIARY_UNITS;
+        self.push(
+            &head.classifier(),
+            Op::InnerProduct { input },
+            outputs,
+            false,
+        );
+        (self.top, self.channels) = (bottom, channels);
+    }
+
+    /// Leaves out what comes after `layer`.
+    fn end_at(&mut self, layer: &str) {
+        let place = self.layers.iter().position(|known| known.name == layer);
+        let place = place.expect("a layer that can be tapped is in the table");
+        self.layers.truncate(place + 1);
+        self.top = layer.to_string();
+        self.channels = self.layers[place].out;
     }
 }
 

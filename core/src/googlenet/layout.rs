@@ -15,6 +15,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use super::layers::{HEAD, weight_layer_names};
+use super::network::{AuxiliaryHead, Network, UnknownTap};
 use super::params::{ParamKind, ParamSpec, param_specs};
 
 /// Prefix of the velocities' names in a checkpoint.
@@ -26,10 +27,10 @@ pub const BUCKET_STARTS: [&str; 3] = ["inception_4a", "inception_4c", "inception
 /// Number of the buckets of weights.
 const WEIGHT_BUCKETS: usize = BUCKET_STARTS.len() + 1;
 
-/// The flat layout for a number of classes and a set of frozen layers.
+/// The flat layout for a network and a set of frozen layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlatLayout {
-    classes: usize,
+    network: Network,
     groups: [Group; 4],
     trainable: Vec<Entry>,
     frozen: Vec<Entry>,
@@ -45,19 +46,25 @@ impl FlatLayout {
     /// one.
     pub const BUCKET_ORDER: [usize; WEIGHT_BUCKETS + 1] = [3, 2, 1, 0, Self::OTHERS];
 
-    /// Lays out the parameters for a head of `classes` outputs. The layers named in `frozen` are not trained.
+    /// Lays out the parameters of `network`; a number means the trunk with a head of so many outputs. The layers named in
+    /// `frozen` are not trained.
     ///
     /// # Errors
-    /// If there are fewer than 2 classes, or a name in `frozen` is unknown, repeated or that of the classifier.
-    pub fn new<S: AsRef<str>>(classes: u32, frozen: &[S]) -> Result<FlatLayout, LayoutError> {
-        if classes < 2 {
-            return Err(LayoutError::Classes { classes });
+    /// If there are fewer than 2 outputs, or a name in `frozen` is unknown, repeated or that of the classifier.
+    pub fn new<S: AsRef<str>>(
+        network: impl Into<Network>,
+        frozen: &[S],
+    ) -> Result<FlatLayout, LayoutError> {
+        let network = network.into();
+        if network.outputs < 2 {
+            return Err(LayoutError::Classes {
+                classes: network.outputs,
+            });
         }
         let frozen = checked_names(frozen)?;
-        let classes = classes as usize;
-        let specs = param_specs(classes);
+        let specs = param_specs(network);
         let mut layout = FlatLayout {
-            classes,
+            network,
             groups: GroupKind::ALL.map(|kind| Group { kind, range: 0..0 }),
             trainable: Vec::new(),
             frozen: Vec::new(),
@@ -93,9 +100,9 @@ impl FlatLayout {
         Ok(layout)
     }
 
-    /// Number of the head's outputs.
-    pub fn classes(&self) -> usize {
-        self.classes
+    /// The network whose parameters they are.
+    pub fn network(&self) -> Network {
+        self.network
     }
 
     /// The four groups, in the order of the buffer; a group may be empty.
@@ -203,6 +210,12 @@ impl FlatLayout {
     }
 }
 
+/// Number of the part of the network that a layer or module of the trunk belongs to; see [`Entry::part`].
+pub fn part_of(layer: &str) -> usize {
+    // The names of the modules sort in the order of the computation.
+    BUCKET_STARTS.partition_point(|start| *start <= layer)
+}
+
 /// One parameter and its place in its buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -215,11 +228,13 @@ pub struct Entry {
 
 impl Entry {
     /// Number of the part of the network that it belongs to, of those into which [`BUCKET_STARTS`] splits it; the head
-    /// belongs to the last. It is also the number of a weight's bucket.
+    /// belongs to the last, and an auxiliary head to that of the module it reads. It is also the number of a weight's bucket.
     pub fn part(&self) -> usize {
-        // The names of the modules sort in the order of the computation.
         let layer = self.spec.layer.as_str();
-        BUCKET_STARTS.partition_point(|start| *start <= layer)
+        match AuxiliaryHead::of_layer(layer) {
+            Some(head) => part_of(head.module()),
+            None => part_of(layer),
+        }
     }
 
     /// Range of its elements in its buffer.
@@ -305,7 +320,9 @@ pub enum LayoutError {
     #[error("{HEAD} cannot be frozen: it is the new classifier, which has to be trained")]
     FrozenHead,
     #[error("a classifier needs at least 2 classes, not {classes}")]
-    Classes { classes: u32 },
+    Classes { classes: usize },
+    #[error(transparent)]
+    Tap(#[from] UnknownTap),
 }
 
 /// The names of three layers with parameters that are most similar to `name`, the most similar first.

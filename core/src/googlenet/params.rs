@@ -1,13 +1,14 @@
-//! The parameters of the trunk: names, shapes, fan-in.
+//! The parameters of the network: names, shapes, fan-in.
 
 use super::layers::{HEAD, Op, layers};
+use super::network::{AuxiliaryHead, Network};
 
 /// Every parameter in the order of computation, a layer's weight before its bias.
 ///
-/// With 1000 classes they have 6,998,552 elements, with 2 classes 5,975,602.
-pub fn param_specs(classes: usize) -> Vec<ParamSpec> {
+/// With 1000 classes the trunk's have 6,998,552 elements, with 2 classes 5,975,602.
+pub fn param_specs(network: impl Into<Network>) -> Vec<ParamSpec> {
     let mut specs = Vec::new();
-    for layer in layers(classes) {
+    for layer in layers(network) {
         let shape = match layer.op {
             Op::Convolution { input, kernel, .. } => vec![layer.out, input, kernel, kernel],
             Op::InnerProduct { input } => vec![layer.out, input],
@@ -15,10 +16,12 @@ pub fn param_specs(classes: usize) -> Vec<ParamSpec> {
             | Op::Lrn
             | Op::Concat
             | Op::GlobalAveragePool
+            | Op::DenseAveragePool { .. }
+            | Op::AuxiliaryAveragePool
             | Op::Dropout { .. } => continue,
         };
         let fan_in = shape[1..].iter().product();
-        let head = layer.name == HEAD;
+        let head = is_classifier(&layer.name);
         let mut push = |kind, shape| {
             specs.push(ParamSpec {
                 name: format!("{}.{}", layer.name, ParamKind::suffix(kind)),
@@ -36,8 +39,14 @@ pub fn param_specs(classes: usize) -> Vec<ParamSpec> {
 }
 
 /// Number of elements of all parameters.
-pub fn param_count(classes: usize) -> usize {
-    param_specs(classes).iter().map(ParamSpec::len).sum()
+pub fn param_count(network: impl Into<Network>) -> usize {
+    param_specs(network).iter().map(ParamSpec::len).sum()
+}
+
+/// Whether a layer is a classifier: that of the trunk or of an auxiliary head.
+pub fn is_classifier(layer: &str) -> bool {
+    let auxiliary = AuxiliaryHead::ALL.map(AuxiliaryHead::classifier);
+    layer == HEAD || auxiliary.iter().any(|name| name == layer)
 }
 
 /// One parameter tensor.
@@ -51,7 +60,7 @@ pub struct ParamSpec {
     pub shape: Vec<usize>,
     /// Number of inputs that one output of the layer is the sum over.
     pub fan_in: usize,
-    /// Whether it belongs to the classifier, which fine-tuning replaces.
+    /// Whether it belongs to a classifier, which fine-tuning replaces.
     pub head: bool,
 }
 

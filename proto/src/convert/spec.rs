@@ -1,11 +1,12 @@
 //! `RunSpec` on the wire. Absent optional fields become the domain's defaults; the values
 //! themselves are judged by `RunSpec::validate`, not here.
 
+use fovea_core::googlenet::Pooling;
 use fovea_core::ids::{DatasetName, RunId};
 use fovea_core::schedule::Policy;
 use fovea_core::spec::{
     BestBy, CheckpointSpec, EvaluateSpec, FoldSpec, Head, Imbalance, Init, ModelSpec, Part,
-    Precision, Reduction, RunSpec, TrainSpec, WorkersSpec,
+    Precision, Reduction, RunSpec, Strategy, TrainSpec, WorkersSpec,
 };
 
 use super::ConvertError;
@@ -141,9 +142,26 @@ impl TryFrom<pb::ModelSpec> for ModelSpec {
             frozen,
             dropout,
             head,
+            strategy,
+            tap,
+            pooling,
+            auxiliary,
         } = wire;
         let default = Self::default();
         Ok(Self {
+            strategy: match known(strategy, "spec.model.strategy")? {
+                pb::Strategy::Unspecified => None,
+                pb::Strategy::FineTune => Some(Strategy::FineTune),
+                pb::Strategy::LinearProbe => Some(Strategy::LinearProbe),
+                pb::Strategy::FromScratch => Some(Strategy::FromScratch),
+            },
+            tap: tap.unwrap_or(default.tap),
+            pooling: match known(pooling, "spec.model.pooling")? {
+                pb::Pooling::Unspecified => default.pooling,
+                pb::Pooling::Global => Pooling::Global,
+                pb::Pooling::Dense => Pooling::Dense,
+            },
+            auxiliary: auxiliary.unwrap_or(default.auxiliary),
             weights: weights.unwrap_or(default.weights),
             weights_sha256: weights_sha256
                 .unwrap_or(default.weights_sha256)
@@ -177,6 +195,10 @@ impl From<&ModelSpec> for pb::ModelSpec {
             frozen,
             dropout,
             head,
+            strategy,
+            tap,
+            pooling,
+            auxiliary,
         } = spec;
         Self {
             weights: Some(weights.clone()),
@@ -196,6 +218,20 @@ impl From<&ModelSpec> for pb::ModelSpec {
                 Head::Softmax => None,
                 Head::Ordinal => Some(pb::Head::Ordinal.into()),
             },
+            strategy: strategy.map(|strategy| {
+                match strategy {
+                    Strategy::FineTune => pb::Strategy::FineTune,
+                    Strategy::LinearProbe => pb::Strategy::LinearProbe,
+                    Strategy::FromScratch => pb::Strategy::FromScratch,
+                }
+                .into()
+            }),
+            tap: (!tap.is_empty()).then(|| tap.clone()),
+            pooling: match pooling {
+                Pooling::Global => None,
+                Pooling::Dense => Some(pb::Pooling::Dense.into()),
+            },
+            auxiliary: (*auxiliary != 0.0).then_some(*auxiliary),
         }
     }
 }

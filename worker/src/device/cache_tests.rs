@@ -2,7 +2,7 @@
 
 use fovea_core::googlenet::{FlatLayout, HEAD_INPUT, fill, param_specs};
 use fovea_core::metrics::Score;
-use fovea_core::random::dropout_mask;
+use fovea_core::random::{DROPOUT, dropout_mask};
 use fovea_core::spec::{Init, Precision, RunSpec};
 use fovea_dataset::rotate90;
 
@@ -70,7 +70,7 @@ fn batch(split: Split, images: &[(u32, u8)]) -> Batch {
         batch.labels.push(sample % 2);
         if split == Split::Train {
             let mut mask = vec![0.0; HEAD_INPUT];
-            dropout_mask(1, 0, (sample, 0), 0.4, &mut mask);
+            dropout_mask(DROPOUT, 1, 0, (sample, 0), 0.4, &mut mask);
             batch.dropout.extend(mask);
         }
     }

@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
-use fovea_core::googlenet::{FlatLayout, HEAD_INPUT};
+use fovea_core::googlenet::FlatLayout;
 use fovea_core::metrics::Score;
 use fovea_core::spec::{Head, RunSpec};
 use tch::{Kind, Tensor, no_grad};
@@ -35,6 +35,8 @@ const GPU_IMAGES: usize = 32;
 pub struct TorchDevice {
     net: Net,
     head: Head,
+    /// How often the auxiliary heads' losses count.
+    auxiliary: f64,
     optimizer: Sgd,
     means: Tensor,
     cache: FeatureCache,
@@ -57,6 +59,7 @@ impl TorchDevice {
         Self {
             net: Net::new(layout, device).with_precision(t.precision),
             head: spec.model.head,
+            auxiliary: spec.model.auxiliary,
             optimizer: Sgd::new(layout, device, t.momentum, t.weight_decay, t.head_lr_mult),
             means: sent(&MEANS, device),
             cache: FeatureCache::default(),
@@ -265,13 +268,19 @@ impl Device for TorchDevice {
         let labels: Vec<i64> = batch.labels.iter().map(|&l| i64::from(l)).collect();
         let labels = sent(&labels, device);
         let dropout = (!batch.dropout.is_empty())
-            .then(|| sent(&batch.dropout, device).view([-1, HEAD_INPUT as i64]));
+            .then(|| sent(&batch.dropout, device).view([batch.samples.len() as i64, -1]));
         let loaded = Instant::now();
         let features = self.features(Split::Train, batch)?;
         let pass = self.net.train_features(&features, dropout.as_ref());
         let weights =
             (!batch.class_weights.is_empty()).then(|| sent(&batch.class_weights[..], device));
-        let sum = loss_sum(self.head, pass.logits(), &labels, weights.as_ref());
+        let loss_of = |logits: &Tensor| loss_sum(self.head, logits, &labels, weights.as_ref());
+        let sum = loss_of(pass.logits());
+        let auxiliary: Vec<Tensor> = pass
+            .auxiliary()
+            .iter()
+            .map(|head| loss_of(&head.logits) * self.auxiliary)
+            .collect();
         let loss = self.layout().buckets()[FlatLayout::OTHERS].len();
         match into.bucket(FlatLayout::OTHERS) {
             Buffer::Host(values) => {
@@ -289,7 +298,7 @@ impl Device for TorchDevice {
             device,
             problem: None,
         };
-        let passed = pass.gradient(&self.net, &sum, &mut sink);
+        let passed = pass.gradient(&self.net, &sum, &auxiliary, &mut sink);
         passed.map_err(|error| DeviceError {
             doing: "computing the gradient",
             reason: error.to_string(),

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
 
-use fovea_core::googlenet::{FlatLayout, HEAD, ParamSpec, fill, param_specs};
+use fovea_core::googlenet::{FlatLayout, Network, ParamSpec, fill, is_classifier, param_specs};
 use fovea_core::spec::RunSpec;
 use fovea_weights::{Source, WeightsError, load};
 use tracing::info;
 
 /// The state that a run starts from: drawn by the seed, or read from `weights` (the verified file that the spec means)
-/// with a new classifier. Velocities are zero. The same bits on every worker.
+/// with new classifiers. Layers of auxiliary heads that the file does not hold are drawn, too. Velocities are zero. The same
+/// bits on every worker.
 pub fn first_state(
     spec: &RunSpec,
     layout: &FlatLayout,
@@ -22,19 +23,30 @@ pub fn first_state(
         .into_iter()
         .map(|entry| (entry.name, entry.offset..entry.offset + entry.len))
         .collect();
-    let specs = param_specs(layout.classes());
-    for param in &specs {
+    for param in &param_specs(layout.network()) {
         let values = &mut state[places[&param.name].clone()];
         fill(param, spec.model.init, spec.seed, values);
     }
     let Some(file) = weights else {
         return Ok(state);
     };
+    // Layers behind the one that a linear probe reads are read and checked, but have no place.
     let mut set = |param: &ParamSpec, values: &[f32]| {
-        state[places[&param.name].clone()].copy_from_slice(values);
+        if let Some(place) = places.get(&param.name) {
+            state[place.clone()].copy_from_slice(values);
+        }
     };
     let name = &spec.model.weights;
-    let loaded = load(&mut Source::new(file, name), &specs, &[HEAD], &mut set)?;
+    let specs = param_specs(Network {
+        auxiliary: layout.network().auxiliary,
+        ..Network::trunk(layout.network().outputs)
+    });
+    let replaced: Vec<&str> = specs
+        .iter()
+        .map(|param| param.layer.as_str())
+        .filter(|layer| is_classifier(layer))
+        .collect();
+    let loaded = load(&mut Source::new(file, name), &specs, &replaced, &mut set)?;
     info!(
         layers = loaded.copied.len(),
         ignored = loaded.ignored.join(" "),

@@ -73,7 +73,7 @@ impl Place {
             events,
             snapshots,
         } = job;
-        let layout = FlatLayout::new(spec.model.outputs(), &spec.model.frozen)?;
+        let layout = spec.model.layout()?;
         // A stop that came earlier takes effect after the first step, as there is a state to start from.
         let stop_requested = control.stopping();
         let given_up = || control.given_up();

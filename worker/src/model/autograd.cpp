@@ -116,20 +116,22 @@ int fovea_attach(const at::Tensor *output, const at::Tensor *const *inputs, size
   });
 }
 
-// Gradients of `output` by the inputs, as fresh tensors, given that by `output`, which is null for a scalar.
-int fovea_gradients(const at::Tensor *output, const at::Tensor *by_output, const at::Tensor *const *inputs,
-                    size_t count, at::Tensor **results) {
+// Gradients of the sum of the outputs by the inputs, as fresh tensors, given those by the outputs: null for a scalar.
+int fovea_gradients(const at::Tensor *const *outputs, const at::Tensor *const *by_outputs, size_t output_count,
+                    const at::Tensor *const *inputs, size_t count, at::Tensor **results) {
   return fovea::guarded([&] {
     variable_list wanted;
     wanted.reserve(count);
     for (size_t i = 0; i < count; i++) {
       wanted.push_back(*inputs[i]);
     }
+    variable_list from;
     variable_list given;
-    if (by_output != nullptr) {
-      given.push_back(*by_output);
+    for (size_t i = 0; i < output_count; i++) {
+      from.push_back(*outputs[i]);
+      given.push_back(by_outputs[i] == nullptr ? at::Tensor() : *by_outputs[i]);
     }
-    const variable_list found = torch::autograd::grad({*output}, wanted, given);
+    const variable_list found = torch::autograd::grad(from, wanted, given);
     std::vector<std::unique_ptr<at::Tensor>> fresh;
     for (size_t i = 0; i < count; i++) {
       fresh.push_back(std::make_unique<at::Tensor>(found.at(i)));

@@ -54,25 +54,30 @@ pub fn attach<B: Backward + 'static>(output: Tensor, inputs: &[&Tensor], backwar
     unsafe { Tensor::from_ptr(attached.cast()) }
 }
 
-/// Gradients of `output` by each of `inputs`, given that by `output` itself; without it, `output` is a scalar. The
-/// graph between them is used up.
+/// Gradients of the sum of `outputs` by each of `inputs`, given those by the outputs; an output without one is a scalar that
+/// is added as it is. The graph between them is used up.
 ///
 /// # Errors
 /// If libtorch cannot compute them: because something was changed since the forward pass, say, or a [`Backward`]
 /// panicked.
 pub fn gradients(
-    output: &Tensor,
-    by_output: Option<&Tensor>,
+    outputs: &[(&Tensor, Option<&Tensor>)],
     inputs: &[&Tensor],
 ) -> Result<Vec<Tensor>, ShimError> {
     let inputs = pointers(inputs);
     let mut results = vec![std::ptr::null_mut(); inputs.len()];
-    let by_output = by_output.map_or(std::ptr::null(), |tensor| tensor.as_ptr().cast());
-    // SAFETY: valid tensors, and as many places as inputs.
+    let by_outputs: Vec<*const c_void> = outputs
+        .iter()
+        .map(|(_, by)| by.map_or(std::ptr::null(), |tensor| tensor.as_ptr().cast()))
+        .collect();
+    let outputs: Vec<&Tensor> = outputs.iter().map(|(output, _)| *output).collect();
+    let outputs = pointers(&outputs);
+    // SAFETY: valid tensors, as many places as inputs, and as many gradients or null as outputs.
     let code = unsafe {
         fovea_gradients(
-            output.as_ptr().cast(),
-            by_output,
+            outputs.as_ptr(),
+            by_outputs.as_ptr(),
+            outputs.len(),
             inputs.as_ptr(),
             inputs.len(),
             results.as_mut_ptr(),
@@ -185,8 +190,9 @@ unsafe extern "C" {
         attached: *mut *mut c_void,
     ) -> c_int;
     fn fovea_gradients(
-        output: *const c_void,
-        by_output: *const c_void,
+        outputs: *const *const c_void,
+        by_outputs: *const *const c_void,
+        output_count: usize,
         inputs: *const *const c_void,
         count: usize,
         results: *mut *mut c_void,
@@ -242,10 +248,10 @@ mod tests {
     fn a_function_is_used_once_and_dropped_once() {
         let (x, dropped) = (input(), Arc::default());
         let y = doubled(&x, None, &dropped).sum(None);
-        let found = gradients(&y, None, &[&x]).unwrap().remove(0);
+        let found = gradients(&[(&y, None)], &[&x]).unwrap().remove(0);
         assert_eq!(found, x.full_like(2.0));
         assert_eq!(dropped.load(Ordering::Relaxed), 1, "the graph is used up");
-        let again = gradients(&y, None, &[&x]).unwrap_err();
+        let again = gradients(&[(&y, None)], &[&x]).unwrap_err();
         assert_eq!(again.call, "fovea_gradients");
         assert!(!again.reason.is_empty());
         drop(y);
@@ -258,7 +264,7 @@ mod tests {
         for message in ["the reason", &long] {
             let (x, dropped) = (input(), Arc::default());
             let y = doubled(&x, Some(message), &dropped).sum(None);
-            let error = gradients(&y, None, &[&x]).unwrap_err();
+            let error = gradients(&[(&y, None)], &[&x]).unwrap_err();
             let start = "a backward pass panicked: ";
             let found = error.reason.strip_prefix(start).expect(&error.reason);
             assert!(message.starts_with(found) && found.len() > 8, "{found}");
@@ -271,7 +277,7 @@ mod tests {
     #[test]
     fn what_has_no_graph_has_no_gradient() {
         let (x, y) = (input(), Tensor::ones([1], (Kind::Float, Device::Cpu)));
-        let error = gradients(&y, None, &[&x]).unwrap_err();
+        let error = gradients(&[(&y, None)], &[&x]).unwrap_err();
         assert!(error.reason.contains("does not require grad"), "{error}");
         assert!(records(&[&y, &x]));
         assert!(!records(&[&y]) && !no_grad(|| records(&[&x])));

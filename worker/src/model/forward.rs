@@ -1,6 +1,8 @@
 //! The forward pass, layer by layer in Caffe's order and with Caffe's names.
 
-use fovea_core::googlenet::{BUCKET_STARTS, HEAD};
+use fovea_core::googlenet::{
+    AUXILIARY_UNITS, AuxiliaryHead, BUCKET_STARTS, DENSE_KERNEL, HEAD, Network, POOL5, Pooling,
+};
 use fovea_kernels::pool::Stride;
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -8,42 +10,74 @@ use super::conv3x3;
 use super::inception::{self, Layer, Layers};
 use super::lrn::{lrn, relu_lrn_pool, relu_pool_lrn};
 use super::net::{Net, WeightLayer, channels_last};
-use super::pass::Pass;
+use super::pass::{Auxiliary, Pass};
 use super::pool::max_pool;
 
-/// The chain of stages. What passes from one to the next has the kind that convolutions are computed in.
+/// A stage of the network. What passes from one to the next has the kind that convolutions are computed in, up to the average.
 /// Normalisation computes in f32 in between, because squares and their sums need the precision.
-const STAGES: [Stage; 13] = [
-    Stage::Conv1,
-    Stage::Conv2Reduce,
-    Stage::Conv2,
-    Stage::Inception("inception_3a"),
-    Stage::Inception("inception_3b"),
-    Stage::Inception("inception_4a"),
-    Stage::Inception("inception_4b"),
-    Stage::Inception("inception_4c"),
-    Stage::Inception("inception_4d"),
-    Stage::Inception("inception_4e"),
-    Stage::Inception("inception_5a"),
-    Stage::Inception("inception_5b"),
-    Stage::Classifier,
-];
-
 #[derive(Debug, Clone, Copy)]
-enum Stage {
+pub(super) enum Stage {
     /// Up to pool1/norm1.
     Conv1,
     Conv2Reduce,
     /// Up to pool2.
     Conv2,
-    /// With the pooling after it, where there is one.
-    Inception(&'static str),
+    Inception {
+        module: &'static str,
+        /// Whether the pooling after it, where there is one, belongs to it.
+        pooled: bool,
+    },
+    /// The average over the map.
+    Average,
     Classifier,
 }
 
+const MODULES: [&str; 9] = [
+    "inception_3a",
+    "inception_3b",
+    "inception_4a",
+    "inception_4b",
+    "inception_4c",
+    "inception_4d",
+    "inception_4e",
+    "inception_5a",
+    "inception_5b",
+];
+
 impl Stage {
+    /// The stages of a network.
+    pub(super) fn of(network: Network) -> Vec<Stage> {
+        let tap = network.tap.layer();
+        let mut stages = Vec::new();
+        let stem = [Stage::Conv1, Stage::Conv2Reduce, Stage::Conv2];
+        let modules = MODULES.map(|module| Stage::Inception {
+            module,
+            pooled: !tap.starts_with(module),
+        });
+        for stage in stem.into_iter().chain(modules) {
+            stages.push(stage);
+            if stage.last_layer() == tap {
+                break;
+            }
+        }
+        stages.extend([Stage::Average, Stage::Classifier]);
+        stages
+    }
+
+    /// The layer whose output it gives, without the pooling after a module.
+    fn last_layer(self) -> String {
+        match self {
+            Stage::Conv1 => "pool1/norm1".into(),
+            Stage::Conv2Reduce => "conv2/3x3_reduce".into(),
+            Stage::Conv2 => "pool2/3x3_s2".into(),
+            Stage::Inception { module, .. } => format!("{module}/output"),
+            Stage::Average => POOL5.into(),
+            Stage::Classifier => HEAD.into(),
+        }
+    }
+
     fn starts_bucket(self) -> bool {
-        matches!(self, Stage::Inception(module) if BUCKET_STARTS.contains(&module))
+        matches!(self, Stage::Inception { module, .. } if BUCKET_STARTS.contains(&module))
     }
 
     fn owns(self, layer: &str) -> bool {
@@ -51,10 +85,27 @@ impl Stage {
             Stage::Conv1 => layer == "conv1/7x7_s2",
             Stage::Conv2Reduce => layer == "conv2/3x3_reduce",
             Stage::Conv2 => layer == "conv2/3x3",
-            Stage::Inception(module) => layer.starts_with(module),
+            Stage::Inception { module, .. } => layer.starts_with(module),
+            Stage::Average => false,
             Stage::Classifier => layer == HEAD,
         }
     }
+
+    /// The auxiliary head that reads its output, if the network has such heads.
+    fn auxiliary(self) -> Option<AuxiliaryHead> {
+        match self {
+            Stage::Inception { module, .. } => AuxiliaryHead::after(module),
+            _ => None,
+        }
+    }
+}
+
+/// What a training pass has beyond an evaluation.
+struct Training<'a> {
+    /// Multipliers of the inputs of all classifiers.
+    dropout: Option<&'a Tensor>,
+    /// The auxiliary heads that were computed.
+    auxiliary: Vec<Auxiliary>,
 }
 
 /// A function that receives the name and output of every layer (after its ReLU, where it has one), or none.
@@ -85,32 +136,33 @@ impl Net {
     /// `x` is f32 `[batch, 3, height, width]`, blue, green, red, means subtracted, channels-last in
     /// memory for speed; the result is f32 `[batch, classes]`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        no_grad(|| self.run(x, &STAGES, None, &mut Observer::absent()))
+        no_grad(|| self.run(x, &self.stages, None, &mut Observer::absent()))
     }
 
     /// Like [`Net::forward`], but calls `observe` with every layer's name and output. It computes layer by layer, without
     /// the fused kernels: for tests and for debugging.
     pub fn forward_observed(&self, x: &Tensor, observe: &mut dyn FnMut(&str, &Tensor)) -> Tensor {
-        no_grad(|| self.run(x, &STAGES, None, &mut Observer(Some(observe))))
+        no_grad(|| self.run(x, &self.stages, None, &mut Observer(Some(observe))))
     }
 
     /// A training pass: logits, and what the backward pass needs.
     ///
-    /// `x` as for [`Net::forward`]. `dropout` is f32 `[batch, 1024]`: what the classifier's inputs are
-    /// multiplied by, 0 or 1/(1-ratio) (see [`fovea_core::random::dropout_mask`]); without it nothing is
-    /// dropped. The pass itself has no randomness.
+    /// `x` as for [`Net::forward`]. `dropout` is f32 `[batch, network().dropout_units()]`: what the inputs of the classifier,
+    /// then those of the auxiliary classifiers are multiplied by, 0 or 1/(1-ratio) (see
+    /// [`fovea_core::random::dropout_mask`]); without it nothing is dropped. The pass itself has no randomness.
     pub fn train(&self, x: &Tensor, dropout: Option<&Tensor>) -> Pass {
-        self.pass(x, &STAGES, dropout)
+        self.pass(x, &self.stages, dropout)
     }
 
     /// The output of the frozen stages, which are those before the first one with a trained parameter. It stays the same
     /// for the whole run, so it can be cached and given to [`Net::train_features`] instead of the image.
     ///
-    /// It is channels-last, and of the kind that convolutions are computed in, so it is rounded already. Its bits may
+    /// It is channels-last, and of the kind that convolutions are computed in, so it is rounded already; a linear probe's is the
+    /// averaged map, `[batch, channels, 1, 1]` in f32. Its bits may
     /// depend on how many images `x` holds (see [`crate::device::FeatureCache`]): pass one image at a time where they
     /// must not.
     pub fn features(&self, x: &Tensor) -> Tensor {
-        let stages = &STAGES[..self.frozen_stages()];
+        let stages = &self.stages[..self.frozen_stages()];
         no_grad(|| self.run(x, stages, None, &mut Observer::absent()))
     }
 
@@ -121,27 +173,28 @@ impl Net {
 
     /// [`Net::train`] from the output of [`Net::features`].
     pub fn train_features(&self, features: &Tensor, dropout: Option<&Tensor>) -> Pass {
-        let stages = &STAGES[self.frozen_stages()..];
+        let stages = &self.stages[self.frozen_stages()..];
         self.pass(features, stages, dropout)
     }
 
     /// [`Net::forward`] from the output of [`Net::features`].
     pub fn forward_features(&self, features: &Tensor) -> Tensor {
-        let stages = &STAGES[self.frozen_stages()..];
+        let stages = &self.stages[self.frozen_stages()..];
         no_grad(|| self.run(features, stages, None, &mut Observer::absent()))
     }
 
-    /// How many leading stages have no trained parameter. The classifier never counts, because its output depends on the
-    /// dropout, too.
+    /// How many leading stages have no trained parameter, nor an auxiliary head behind them that must see their output. The
+    /// classifier never counts, because its output depends on the dropout, too.
     fn frozen_stages(&self) -> usize {
         let trained = |stage: &Stage| {
             let mut layers = self.weight_layers.iter();
             layers.any(|(name, layer)| stage.owns(name) && layer.weight.requires_grad())
         };
-        let before_classifier = &STAGES[..STAGES.len() - 1];
+        let watched = |stage: &Stage| self.network().auxiliary && stage.auxiliary().is_some();
+        let before_classifier = &self.stages[..self.stages.len() - 1];
         before_classifier
             .iter()
-            .take_while(|stage| !trained(stage))
+            .take_while(|stage| !trained(stage) && !watched(stage))
             .count()
     }
 
@@ -149,29 +202,50 @@ impl Net {
     fn pass(&self, x: &Tensor, stages: &[Stage], dropout: Option<&Tensor>) -> Pass {
         let mut x = x.shallow_clone();
         let mut inputs = Vec::new();
+        let mut training = Training {
+            dropout,
+            auxiliary: Vec::new(),
+        };
         for part in stages.chunk_by(|_, next| !next.starts_bucket()) {
             inputs.push(x.shallow_clone());
-            x = self.run(&x, part, dropout, &mut Observer::absent());
+            x = self.run(&x, part, Some(&mut training), &mut Observer::absent());
         }
-        Pass::new(x, inputs)
+        Pass::new(x, training.auxiliary, inputs)
     }
 
     fn run(
         &self,
         x: &Tensor,
         stages: &[Stage],
-        dropout: Option<&Tensor>,
+        mut training: Option<&mut Training>,
         see: &mut Observer,
     ) -> Tensor {
-        let mut x = channels_last(&x.to_kind(self.compute));
+        let mut x = match stages.first() {
+            // The average is in f32, whatever it is of.
+            Some(Stage::Classifier) => x.shallow_clone(),
+            _ => channels_last(&x.to_kind(self.compute)),
+        };
         for stage in stages {
             x = match *stage {
                 Stage::Conv1 => self.conv1(&x, see),
                 Stage::Conv2Reduce => self.conv("conv2/3x3_reduce", &x, see),
                 Stage::Conv2 => self.conv2(&x, see),
-                Stage::Inception(module) => self.inception(module, &x, see),
-                Stage::Classifier => self.classifier(&x, dropout, see),
+                Stage::Inception { module, pooled } => self.inception(module, pooled, &x, see),
+                Stage::Average => self.average(&x, see),
+                Stage::Classifier => {
+                    let dropout = training.as_ref().and_then(|training| training.dropout);
+                    self.classifier(&x, dropout, see)
+                }
             };
+            if let (Some(training), Some(head)) = (&mut training, stage.auxiliary())
+                && self.network().auxiliary
+            {
+                let mask = training
+                    .dropout
+                    .map(|masks| self.auxiliary_mask(masks, head));
+                let logits = self.auxiliary(head, &x, mask.as_ref());
+                training.auxiliary.push(Auxiliary { head, logits });
+            }
         }
         x
     }
@@ -205,7 +279,8 @@ impl Net {
         y
     }
 
-    fn inception(&self, module: &str, x: &Tensor, see: &mut Observer) -> Tensor {
+    fn inception(&self, module: &str, pooled: bool, x: &Tensor, see: &mut Observer) -> Tensor {
+        let pooling = pooling_after(module).filter(|_| pooled);
         let name = |part: &str| format!("{module}/{part}");
         let layer = |part: &str| {
             let WeightLayer { weight, bias, .. } = &self.weight_layers[&name(part)];
@@ -225,7 +300,7 @@ impl Net {
                 },
             )
         {
-            return match pooling_after(module) {
+            return match pooling {
                 Some(_) => max_pool(&y, Stride::Two),
                 None => y,
             };
@@ -240,27 +315,55 @@ impl Net {
         let pool = self.conv(&name("pool_proj"), &pool, see);
         let y = Tensor::cat(&[one, three, five, pool], 1);
         see.layer(&name("output"), &y);
-        let Some(pooled) = pooling_after(module) else {
+        let Some(pooling) = pooling else {
             return y;
         };
         let y = max_pool(&y, Stride::Two);
-        see.layer(pooled, &y);
+        see.layer(pooling, &y);
         y
     }
 
-    /// Global average, dropout, inner product.
+    /// The average over the map: f32 `[batch, channels, 1, 1]`. There are few numbers from here on, and they decide.
+    fn average(&self, x: &Tensor, see: &mut Observer) -> Tensor {
+        let over = [2i64, 3];
+        let (height, width) = (x.size()[2], x.size()[3]);
+        let kernel = DENSE_KERNEL as i64;
+        let y = match self.network().pooling {
+            Pooling::Dense if (height, width) != (kernel, kernel) => {
+                let windows = x.to_kind(Kind::Float).avg_pool2d(
+                    [kernel; 2],
+                    [1, 1],
+                    [0, 0],
+                    false,
+                    true,
+                    None::<i64>,
+                );
+                windows.mean_dim(over.as_slice(), true, Kind::Float)
+            }
+            // Of one window both are the same, to the bit.
+            Pooling::Dense | Pooling::Global => x.mean_dim(over.as_slice(), true, Kind::Float),
+        };
+        see.layer(&self.network().tap.pool(), &y.flatten(1, -1));
+        y
+    }
+
+    /// Dropout, inner product.
     fn classifier(&self, x: &Tensor, dropout: Option<&Tensor>, see: &mut Observer) -> Tensor {
-        // There are few numbers from here on, and they decide: f32.
-        let y = x.mean_dim([2i64, 3].as_slice(), false, Kind::Float);
-        see.layer("pool5/7x7_s1", &y);
+        let y = x.flatten(1, -1);
         let y = match dropout {
-            Some(mask) => &y * mask,
+            Some(masks) => &y * masks.narrow(1, 0, y.size()[1]),
             None => y,
         };
         let head = &self.weight_layers[HEAD];
         let y = y.linear(&head.weight, Some(&head.bias));
         see.layer(HEAD, &y);
         y
+    }
+
+    /// The columns of an auxiliary head in the multipliers of all classifiers.
+    fn auxiliary_mask(&self, masks: &Tensor, head: AuxiliaryHead) -> Tensor {
+        let start = self.network().head_input() + head as usize * AUXILIARY_UNITS;
+        masks.narrow(1, start as i64, AUXILIARY_UNITS as i64)
     }
 
     /// A convolution and its ReLU.

@@ -15,6 +15,7 @@
 //! in f32, and so are parameters and their gradients. The casts are written out, because tch's autocast is for CUDA only.
 
 mod autograd;
+mod auxiliary;
 mod conv3x3;
 mod convolution;
 mod forward;
@@ -29,7 +30,7 @@ pub(crate) mod raw;
 
 pub use loss::{log_probabilities, loss_sum};
 pub use net::{Net, channels_last};
-pub use pass::{Pass, Sink};
+pub use pass::{Auxiliary, Pass, Sink};
 
 #[cfg(test)]
 mod bf16_tests;
@@ -37,5 +38,7 @@ mod bf16_tests;
 mod conv3x3_tests;
 #[cfg(test)]
 mod exported_tests;
+#[cfg(test)]
+mod network_tests;
 #[cfg(test)]
 mod tests;

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use fovea_core::googlenet::{Entry, FlatLayout, Op, ParamKind, layers};
+use fovea_core::googlenet::{Entry, FlatLayout, Network, Op, ParamKind, layers};
 use fovea_core::spec::Precision;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::conv3x3::Filters;
+use super::forward::Stage;
 use super::memory::keep_freed_memory;
 
 /// GoogLeNet with its parameters on one device.
@@ -21,6 +22,8 @@ pub struct Net {
     /// One for each entry of `layout.trainable()`: a view of `params` that autograd takes for a leaf.
     leaves: Vec<Tensor>,
     pub(super) weight_layers: HashMap<String, WeightLayer>,
+    /// What the forward pass computes, in order.
+    pub(super) stages: Vec<Stage>,
     pub(super) filters: Filters,
 }
 
@@ -53,7 +56,7 @@ impl Net {
             tensors.insert(&entry.spec.name, view(&frozen, entry));
         }
         let mut weight_layers = HashMap::new();
-        for layer in layers(layout.classes()) {
+        for layer in layers(layout.network()) {
             let (stride, pad) = match layer.op {
                 Op::Convolution { stride, pad, .. } => (stride as i64, pad as i64),
                 Op::InnerProduct { .. } => (1, 0),
@@ -61,6 +64,8 @@ impl Net {
                 | Op::Lrn
                 | Op::Concat
                 | Op::GlobalAveragePool
+                | Op::DenseAveragePool { .. }
+                | Op::AuxiliaryAveragePool
                 | Op::Dropout { .. } => continue,
             };
             let mut take = |kind: ParamKind| {
@@ -87,6 +92,7 @@ impl Net {
             frozen,
             leaves,
             weight_layers,
+            stages: Stage::of(layout.network()),
             filters: Filters::default(),
         }
     }
@@ -103,6 +109,11 @@ impl Net {
     /// Where each parameter lies in the flat tensors.
     pub fn layout(&self) -> &FlatLayout {
         &self.layout
+    }
+
+    /// Which network it is.
+    pub fn network(&self) -> Network {
+        self.layout.network()
     }
 
     /// The device of the parameters.

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use fovea_core::googlenet::{
-    FlatLayout, HEAD, LRN_ALPHA, LRN_BETA, LRN_K, LRN_SIZE, Op, fill, layers, output_shapes,
+    AUXILIARY_UNITS, AuxiliaryHead, FlatLayout, HEAD, LRN_ALPHA, LRN_BETA, LRN_K, LRN_SIZE,
+    Network, Op, fill, layers, output_shapes,
 };
 use fovea_core::spec::{Head, Init};
 use fovea_weights::{Source, load};
@@ -12,7 +13,9 @@ use tch::{Device, Kind, Tensor, no_grad};
 
 use super::{Net, Pass, Sink, channels_last, loss_sum, lrn};
 
-const STEM: [&str; 3] = ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"];
+/// How often the losses of auxiliary heads count here.
+const AUXILIARY_WEIGHT: f64 = 0.3;
+pub(super) const STEM: [&str; 3] = ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"];
 
 /// Numbers that look random, the same for ever, in channels-last order.
 pub(super) fn noise(shape: &[i64], scale: f64) -> Tensor {
@@ -28,9 +31,9 @@ pub(super) fn noise(shape: &[i64], scale: f64) -> Tensor {
 }
 
 /// With fresh parameters.
-pub(super) fn net(classes: u32, frozen: &[&str]) -> Net {
+pub(super) fn net(network: impl Into<Network>, frozen: &[&str]) -> Net {
     tch::set_num_threads(1);
-    let net = Net::new(&FlatLayout::new(classes, frozen).unwrap(), Device::Cpu);
+    let net = Net::new(&FlatLayout::new(network, frozen).unwrap(), Device::Cpu);
     for entry in net.entries() {
         let mut values = vec![0.0; entry.spec.len()];
         fill(&entry.spec, Init::Msra, 3, &mut values);
@@ -96,13 +99,15 @@ pub(super) fn backward(net: &Net, pass: Pass, labels: &[i64]) -> Tensor {
         out: Tensor::full([len], f64::NAN, (Kind::Float, Device::Cpu)),
         finished: Vec::new(),
     };
-    let loss = loss_sum(
-        Head::Softmax,
-        pass.logits(),
-        &Tensor::from_slice(labels),
-        None,
-    );
-    pass.gradient(net, &loss, &mut whole).unwrap();
+    let labels = Tensor::from_slice(labels);
+    let loss_of = |logits: &Tensor| loss_sum(Head::Softmax, logits, &labels, None);
+    let loss = loss_of(pass.logits());
+    let auxiliary: Vec<Tensor> = pass
+        .auxiliary()
+        .iter()
+        .map(|head| loss_of(&head.logits) * AUXILIARY_WEIGHT)
+        .collect();
+    pass.gradient(net, &loss, &auxiliary, &mut whole).unwrap();
     assert_eq!(whole.finished, [3, 2, 1, 0, 4]);
     whole.out
 }
@@ -273,10 +278,17 @@ fn plain_params(net: &Net) -> Named {
 }
 
 /// The loss of a network written anew from the layer table, in f64 and in one graph.
-fn plain_loss(params: &Named, x: &Tensor, labels: &[i64], dropout: Option<&Tensor>) -> Tensor {
-    let classes = params["loss3/classifier.bias"].size()[0] as usize;
+fn plain_loss(
+    network: Network,
+    params: &Named,
+    x: &Tensor,
+    labels: &[i64],
+    dropout: Option<&Tensor>,
+) -> Tensor {
     let mut tops = Named::from([("data".to_string(), x.to_kind(Kind::Double))]);
-    for layer in layers(classes) {
+    let width = network.head_input() as i64;
+    let units = AUXILIARY_UNITS as i64;
+    for layer in layers(network) {
         let bottoms: Vec<&Tensor> = layer.bottoms.iter().map(|name| &tops[name]).collect();
         let x = bottoms[0];
         let param = |kind: &str| &params[&format!("{}.{kind}", layer.name)];
@@ -297,26 +309,43 @@ fn plain_loss(params: &Named, x: &Tensor, labels: &[i64], dropout: Option<&Tenso
             Op::Lrn => lrn_by_definition(x),
             Op::Concat => Tensor::cat(&bottoms, 1),
             Op::GlobalAveragePool => x.mean_dim([2i64, 3].as_slice(), false, None),
-            Op::Dropout { .. } => dropout.map_or_else(|| x.shallow_clone(), |mask| x * mask),
-            Op::InnerProduct { .. } => x.linear(param("weight"), Some(param("bias"))),
+            Op::DenseAveragePool { kernel } => x
+                .avg_pool2d([kernel as i64; 2], [1, 1], [0, 0], false, true, None::<i64>)
+                .mean_dim([2i64, 3].as_slice(), false, None),
+            Op::AuxiliaryAveragePool => match x.size()[2..] {
+                [14, 14] => x.avg_pool2d([5, 5], [3, 3], [0, 0], true, true, None::<i64>),
+                _ => x.adaptive_avg_pool2d([4, 4]),
+            },
+            Op::Dropout { .. } => {
+                let masked = |masks: &Tensor| match AuxiliaryHead::of_layer(&layer.name) {
+                    None => x * masks.narrow(1, 0, width),
+                    Some(head) => x * masks.narrow(1, width + units * head as i64, units),
+                };
+                dropout.map_or_else(|| x.shallow_clone(), masked)
+            }
+            Op::InnerProduct { .. } => {
+                let x = x.flatten(1, -1);
+                x.linear(param("weight"), Some(param("bias")))
+            }
         };
         let y = if layer.relu { y.relu() } else { y };
         tops.insert(layer.name, y);
     }
-    loss_sum(
-        Head::Softmax,
-        &tops[HEAD],
-        &Tensor::from_slice(labels),
-        None,
-    )
+    let labels = Tensor::from_slice(labels);
+    let loss = |classifier: &str| loss_sum(Head::Softmax, &tops[classifier], &labels, None);
+    let auxiliary = AuxiliaryHead::ALL
+        .into_iter()
+        .filter(|_| network.auxiliary)
+        .map(|head| loss(&head.classifier()) * AUXILIARY_WEIGHT);
+    auxiliary.fold(loss(HEAD), |sum, loss| sum + loss)
 }
 
-fn plain_gradient(net: &Net, x: &Tensor, labels: &[i64], dropout: &Tensor) -> Tensor {
+pub(super) fn plain_gradient(net: &Net, x: &Tensor, labels: &[i64], dropout: &Tensor) -> Tensor {
     let params = plain_params(net);
     let leaves: Vec<Tensor> = (net.layout().trainable().iter())
         .map(|entry| params[&entry.spec.name].set_requires_grad(true))
         .collect();
-    let loss = plain_loss(&params, x, labels, Some(dropout));
+    let loss = plain_loss(net.network(), &params, x, labels, Some(dropout));
     let grads = Tensor::run_backward(&[loss], &leaves, false, false);
     let flat: Vec<Tensor> = grads.iter().map(|g| g.reshape([-1])).collect();
     Tensor::cat(&flat, 0)
@@ -345,7 +374,7 @@ fn gradient_is_the_slope_of_the_loss() {
         let mut place = params[name].view(-1).narrow(0, steepest, 1);
         let mut loss_after = |step: f64| {
             place += step;
-            plain_loss(&params, &x, &[0, 1], None).double_value(&[])
+            plain_loss(net.network(), &params, &x, &[0, 1], None).double_value(&[])
         };
         // Small enough that hardly a ReLU switches.
         let step = 1e-7;

@@ -3,7 +3,7 @@
 CARGO ?= cargo
 PYTHON ?= python3
 
-.PHONY: help demo test test-gpu test-deploy soak build libtorch deploy-tools s3-server model-tools lint bench bench-gpu bench-checkpoints bench-coordinator bench-decode clean
+.PHONY: help demo test test-gpu test-deploy soak build libtorch deploy-tools s3-server model-tools lint bench bench-gpu bench-checkpoints bench-coordinator bench-decode methods clean
 
 help: ## Show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ bench-coordinator: build ## Measure the coordinator with simulated workers; ARGS
 bench-decode: build ## Measure decoding beside Pillow, which PYTHON must have; ARGS="--photographs FOLDER --rounds 5"
 	$(CARGO) build --release --locked -p fovea-dataset --example decode_time
 	@$(PYTHON) bench/decode.py $(ARGS)
+
+methods: build ## Train every method on one patient split, and compare them: DATA=folder WEIGHTS=file ARGS="--labels referable ..."
+	@$(PYTHON) bench/methods.py --data "$(DATA)" --weights "$(WEIGHTS)" $(ARGS)
 
 clean: ## Remove what was built, and the demo's output (keeps .libtorch)
 	$(CARGO) clean

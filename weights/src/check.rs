@@ -48,7 +48,7 @@ pub struct Ignored {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Why {
-    /// Of an auxiliary classifier, which GoogLeNet has for its training from scratch.
+    /// Of an auxiliary head, which only runs with `model.auxiliary` have.
     Auxiliary,
     /// The classifier, in whose place each run trains its own.
     Replaced,
@@ -71,7 +71,7 @@ impl Why {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Auxiliary => {
-                "of an auxiliary classifier: it only helps training from scratch, and gives no result"
+                "of an auxiliary head: only a run with model.auxiliary starts from it"
             }
             Self::Replaced => {
                 "the classifier: each run trains a new one in its place, whatever its classes"

@@ -3,10 +3,11 @@
 use std::io::Write;
 use std::path::Path;
 
-use fovea_core::googlenet::{ParamSpec, param_specs};
+use fovea_core::googlenet::{Network, ParamSpec, param_specs};
 use tempfile::NamedTempFile;
 
 use super::*;
+use crate::testing::googlenet;
 
 fn open(path: &Path) -> Result<Source, WeightsError> {
     Source::open(path)
@@ -45,6 +46,45 @@ fn loaded(file: &NamedTempFile) -> Result<Vec<Vec<f32>>, String> {
     )
     .map_err(|error| error.to_string())?;
     Ok(set)
+}
+
+/// Most files have none of the auxiliary heads' layers; one that is there is whole.
+#[test]
+fn layers_of_auxiliary_heads_are_optional() {
+    let network = Network {
+        auxiliary: true,
+        ..Network::trunk(2)
+    };
+    let specs = param_specs(network);
+    let classifiers = ["loss1/classifier", "loss2/classifier", "loss3/classifier"];
+    let copied = |more: &[(&str, &[usize])]| {
+        let bytes = googlenet(&[], |shapes| {
+            shapes.extend(
+                more.iter()
+                    .map(|(name, shape)| ((*name).to_owned(), shape.to_vec())),
+            );
+        });
+        let mut kept = NamedTempFile::new().unwrap();
+        kept.write_all(&bytes).unwrap();
+        load(
+            &mut open(kept.path()).unwrap(),
+            &specs,
+            &classifiers,
+            &mut |_, _| {},
+        )
+        .map(|loaded| loaded.copied)
+        .map_err(|error| error.to_string())
+    };
+    let weight: (&str, &[usize]) = ("loss1/conv.weight", &[128, 512, 1, 1]);
+    let bias: (&str, &[usize]) = ("loss1/conv.bias", &[128]);
+    assert_eq!(copied(&[]).unwrap().len(), 57);
+    let with_one = copied(&[weight, bias]).unwrap();
+    assert_eq!(with_one.len(), 58);
+    assert!(with_one.contains(&"loss1/conv".to_owned()));
+    let error = copied(&[weight]).unwrap_err();
+    assert!(error.contains("loss1/conv"), "{error}");
+    let error = copied(&[("loss1/conv.weight", &[128, 513, 1, 1]), bias]).unwrap_err();
+    assert!(error.contains("loss1/conv"), "{error}");
 }
 
 #[test]

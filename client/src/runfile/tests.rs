@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use fovea_core::spec::{BestBy, Head, Init};
+use fovea_core::spec::{BestBy, Head, Init, Strategy};
 
 use super::*;
 use crate::weights::WeightsFile;
@@ -319,6 +319,53 @@ fn the_example_files_are_runs() {
             panic!("deploy/{name}: {e}");
         }
     }
+    let recipes = std::fs::read_dir(deploy.join("recipes")).unwrap();
+    let mut strategies = Vec::new();
+    for path in recipes.map(|entry| entry.unwrap().path()) {
+        if path.extension().is_some_and(|ending| ending == "toml") {
+            match RunFile::read(&path).and_then(|file| file.spec()) {
+                Ok(spec) => strategies.push(spec.model.strategy()),
+                Err(e) => panic!("{}: {e}", path.display()),
+            }
+        }
+    }
+    for strategy in Strategy::ALL {
+        assert!(strategies.contains(&strategy), "no recipe for {strategy}");
+    }
+}
+
+/// The default list of frozen layers is that of fine-tuning.
+#[test]
+fn what_a_strategy_freezes_need_not_be_said() {
+    let of = |model: &str| {
+        let text = format!("name = 'dr'\ndataset = 'd'\n[model]\n{model}");
+        let spec = file(&text).spec();
+        spec.map(|spec| spec.model)
+    };
+    let probe =
+        of("strategy = 'linear_probe'\nweights = 'bvlc'\ntap = 'inception_4a/output'").unwrap();
+    assert_eq!(probe.frozen, [""; 0]);
+    assert_eq!(probe.layout().unwrap().trainable_len(), 2 * 512 + 2);
+    assert_eq!(of("strategy = 'from_scratch'").unwrap().frozen, [""; 0]);
+    assert_eq!(
+        of("strategy = 'fine_tune'\nweights = 'bvlc'")
+            .unwrap()
+            .frozen
+            .len(),
+        2
+    );
+    let error = of("strategy = 'from_scratch'\nfrozen = ['conv1/7x7_s2']").unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("run.toml:5: model.frozen: from_scratch trains every layer"),
+        "{error}"
+    );
+    let complaint = complaint("name = 'dr'\ndataset = 'd'\n[model]\nstrategy = 'fine_tun'");
+    assert!(
+        complaint.contains("did you mean \"fine_tune\"?"),
+        "{complaint}"
+    );
 }
 
 /// Each line of deploy/run.toml states its default: deleting one changes nothing.

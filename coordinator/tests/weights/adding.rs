@@ -25,7 +25,7 @@ async fn a_file_is_checked_stored_listed_and_added_once() {
         let layer = stored.ignored.iter().find(|layer| layer.name == name);
         layer.expect(name).reason.clone()
     };
-    assert!(reason("loss1/fc").contains("auxiliary classifier"));
+    assert!(reason("loss1/fc").contains("auxiliary head"));
     assert!(reason(HEAD).contains("each run trains a new one"));
     assert!(stored.added_at_ms > 1_700_000_000_000);
     assert_eq!(list(&server).await, std::slice::from_ref(&stored));

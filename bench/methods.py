@@ -156,7 +156,7 @@ def averaged(scores, seeds):
         return scores
     files = [scores.with_name(f"{scores.stem.rsplit('-', 1)[0]}-{seed}.csv") for seed in seeds]
     tables = [list(csv.DictReader(open(file, newline=""))) for file in files]
-    columns = [column for column in tables[0][0] if column.startswith("p_")]
+    columns = [column for column in tables[0][0] if column == "p_positive" or column[0] == "p" and column[1:].isdigit()]
     mean = scores.with_name(f"{scores.stem.rsplit('-', 1)[0]}-mean.csv")
     with open(mean, "w", newline="") as out:
         writer = csv.DictWriter(out, tables[0][0].keys())

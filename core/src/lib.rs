@@ -8,6 +8,7 @@ pub mod adoption;
 pub mod advice;
 pub mod checkpoint;
 pub mod count;
+pub mod dropout;
 pub mod fold;
 pub mod googlenet;
 pub mod group;

@@ -3,6 +3,7 @@
 mod evaluate;
 mod fold;
 mod labels;
+mod problems;
 mod strategy;
 
 use serde::{Deserialize, Serialize};
@@ -14,12 +15,14 @@ use crate::weights::{WeightsRef, is_sha256};
 
 pub use evaluate::{EvaluateSpec, Part};
 pub use fold::{FoldSpec, MAX_FOLDS};
+pub(crate) use labels::p_at_least;
+pub use labels::{Head, Labels, Scheme};
+use problems::Problems;
+pub use problems::{Problem, SpecError};
+pub use strategy::Strategy;
 
 /// Most letters of a run's name.
 pub const LONGEST_NAME: usize = 48;
-pub(crate) use labels::p_at_least;
-pub use labels::{Head, Labels, Scheme};
-pub use strategy::Strategy;
 
 /// A run, as a person writes it. Every key but `name` and `dataset` has a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -284,20 +287,6 @@ impl Default for CheckpointSpec {
     }
 }
 
-/// A key with a value that is not allowed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// The key as written in run.toml, such as `train.batch`.
-    pub key: String,
-    /// What is wrong, and which values are allowed.
-    pub message: String,
-}
-
-/// All problems of a spec.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.iter().map(|p| format!("{}: {}", p.key, p.message)).collect::<Vec<_>>().join("; "))]
-pub struct SpecError(pub Vec<Problem>);
-
 impl RunSpec {
     /// Checks every value.
     ///
@@ -420,38 +409,6 @@ impl RunSpec {
             c.every_epochs > 0 && steps.is_multiple_of(steps_per_epoch * u64::from(c.every_epochs));
         let by_step = c.every_steps > 0 && steps.is_multiple_of(c.every_steps);
         steps > 0 && (steps == total || by_epoch || by_step)
-    }
-}
-
-#[derive(Default)]
-struct Problems(Vec<Problem>);
-
-impl Problems {
-    fn add(&mut self, key: &str, message: String) {
-        self.0.push(Problem {
-            key: key.into(),
-            message,
-        });
-    }
-
-    fn check(&mut self, key: &str, good: bool, message: impl FnOnce() -> String) {
-        if !good {
-            self.add(key, message());
-        }
-    }
-
-    fn range(&mut self, key: &str, value: f64, low: f64, high: f64) {
-        self.check(key, (low..=high).contains(&value), || {
-            format!("{value} is not between {low} and {high}")
-        });
-    }
-
-    fn into_result(self) -> Result<(), SpecError> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(SpecError(self.0))
-        }
     }
 }
 

@@ -47,7 +47,9 @@ pub struct Batch {
     pub size: usize,
     /// Their pixels.
     pub pixels: Pixels,
-    /// `[samples, 1024]` dropout multipliers; empty when nothing is dropped.
+    /// Dropout multipliers, [`Network::dropout_units`] for each sample; empty when nothing is dropped.
+    ///
+    /// [`Network::dropout_units`]: fovea_core::googlenet::Network::dropout_units
     pub dropout: Vec<f32>,
 }
 
@@ -200,8 +202,8 @@ pub trait Device {
     /// Zeros for a gradient and `behind` more, in the memory that this device computes in.
     fn gradient_buffer(&self, behind: usize) -> Flat;
 
-    /// Computes the gradient of the *sum* of the losses over `batch` into `into`, and that sum (of the cross-entropy, in
-    /// nats) into the element right behind the gradient. Each bucket is finished as early as it can be; on a GPU the
+    /// Computes the gradient of the *sum* of the losses over `batch`, those of auxiliary heads included, into `into`, and the
+    /// sum of the classifier's (the cross-entropy, in nats) into the element right behind the gradient. Each bucket is finished as early as it can be; on a GPU the
     /// computation is queued by then, and need not be done.
     fn gradient(
         &mut self,

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
-use fovea_core::googlenet::{AUXILIARY_DROPOUT, AUXILIARY_UNITS, AuxiliaryHead, Network};
+use fovea_core::dropout;
+use fovea_core::googlenet::Network;
 use fovea_core::plan::{Draw, ShardPlan};
-use fovea_core::random::{DROPOUT, dropout_mask};
 use fovea_core::roster::Member;
 use fovea_core::spec::RunSpec;
 use fovea_dataset::rotate90;
@@ -224,30 +224,17 @@ impl Producer {
         Ok(batch)
     }
 
-    /// The multipliers of each sample: of the classifier's inputs, then of those of each auxiliary classifier. Empty if
-    /// nothing is dropped.
+    /// The dropout multipliers of each sample; empty if nothing is dropped.
     fn dropout(&self, epoch: u32, draws: &[Draw]) -> Vec<f32> {
-        let ratio = self.spec.model.dropout;
-        let Network { auxiliary, tap, .. } = self.network;
-        if ratio == 0.0 && !auxiliary {
+        let (network, ratio) = (&self.network, self.spec.model.dropout);
+        if !dropout::drops(network, ratio) {
             return Vec::new();
         }
-        let units = self.network.dropout_units();
-        let mut all = vec![1.0; units * draws.len()];
-        for (draw, multipliers) in draws.iter().zip(all.chunks_exact_mut(units)) {
-            let draw_mask = |purpose: &str, ratio: f64, mask: &mut [f32]| {
-                let used = (draw.sample, draw.copy);
-                dropout_mask(purpose, self.spec.seed, epoch, used, ratio, mask);
-            };
-            let (head, rest) = multipliers.split_at_mut(tap.channels());
-            if ratio > 0.0 {
-                draw_mask(DROPOUT, ratio, head);
-            }
-            let masks = rest.chunks_exact_mut(AUXILIARY_UNITS);
-            for (head, mask) in AuxiliaryHead::ALL.into_iter().zip(masks) {
-                let purpose = format!("{DROPOUT}/{}", head.name());
-                draw_mask(&purpose, AUXILIARY_DROPOUT, mask);
-            }
+        let units = network.dropout_units();
+        let mut all = vec![0.0; units * draws.len()];
+        for (draw, out) in draws.iter().zip(all.chunks_exact_mut(units)) {
+            let used = (draw.sample, draw.copy);
+            dropout::multipliers(network, ratio, self.spec.seed, epoch, used, out);
         }
         all
     }

@@ -27,6 +27,7 @@ mod net;
 mod pass;
 mod pool;
 pub(crate) mod raw;
+mod stage;
 
 pub use loss::{log_probabilities, loss_sum};
 pub use net::{Net, channels_last};

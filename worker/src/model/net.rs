@@ -7,8 +7,8 @@ use fovea_core::spec::Precision;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::conv3x3::Filters;
-use super::forward::Stage;
 use super::memory::keep_freed_memory;
+use super::stage::Stage;
 
 /// GoogLeNet with its parameters on one device.
 #[derive(Debug)]

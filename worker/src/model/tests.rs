@@ -255,14 +255,20 @@ fn gradient_is_that_of_plain_autograd() {
         let net = net(2, frozen);
         let x = noise(&[2, 3, 64, 64], 200.0);
         let dropout = (noise(&[2, 1024], 1.0) - 0.4).ge(0.0).to_kind(Kind::Float) / 0.6;
-        let ours = gradient(&net, &x, &[0, 1], Some(&dropout));
-        let reference = plain_gradient(&net, &x, &[0, 1], &dropout);
-        for entry in net.layout().trainable() {
-            let part = |flat: &Tensor| flat.narrow(0, entry.offset as i64, entry.spec.len() as i64);
-            let off = apart(&part(&ours), &part(&reference));
-            assert!(off < 1e-3, "{} is off by {off}", entry.spec.name);
-        }
+        let _ = assert_gradient_is_plain(&net, &x, &dropout);
     }
+}
+
+/// Compares parameter by parameter; returns the gradient.
+pub(super) fn assert_gradient_is_plain(net: &Net, x: &Tensor, dropout: &Tensor) -> Tensor {
+    let ours = gradient(net, x, &[0, 1], Some(dropout));
+    let reference = plain_gradient(net, x, &[0, 1], dropout);
+    for entry in net.layout().trainable() {
+        let part = |flat: &Tensor| flat.narrow(0, entry.offset as i64, entry.spec.len() as i64);
+        let off = apart(&part(&ours), &part(&reference));
+        assert!(off < 1e-3, "{} is off by {off}", entry.spec.name);
+    }
+    ours
 }
 
 type Named = HashMap<String, Tensor>;

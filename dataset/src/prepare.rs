@@ -77,7 +77,6 @@ pub fn prepare(
     let mut warnings: Vec<Warning> = swept.into_iter().map(Warning::from).collect();
     warnings.extend(labels.remarks.iter().cloned().map(Warning::Labels));
     warnings.extend(unlabelled.warning());
-    warnings.extend(unpacked.as_ref().and_then(Unpacked::warning));
     let spool = Spool::fill(
         output.path("spool"),
         options,

@@ -14,6 +14,7 @@ use npyz::{NpyFile, Order};
 use zip::ZipArchive;
 
 use crate::Split;
+use crate::crop::MIN_SIDE;
 
 /// An archive of which the labels were read.
 pub(crate) struct Archive {
@@ -34,8 +35,6 @@ const PARTS: [(&str, Split); 3] = [
     ("val", Split::Train),
     ("test", Split::Validation),
 ];
-/// Least side of a picture, in pixels. The smallest edition has 28.
-const LEAST_SIDE: u64 = 16;
 /// Largest array that is read, in bytes: RetinaMNIST at 224 px has 163 MB.
 const MAX_BYTES: u64 = 1 << 30;
 
@@ -85,9 +84,9 @@ impl Archive {
                     invalid(format!("{array} has {count} pictures for {labels} labels")).into(),
                 );
             }
-            if width.min(height) < LEAST_SIDE {
+            if width.min(height) < u64::from(MIN_SIDE) {
                 let problem = format!(
-                    "its pictures have {width} x {height} pixels, and at least {LEAST_SIDE} x {LEAST_SIDE} are \
+                    "its pictures have {width} x {height} pixels, and at least {MIN_SIDE} x {MIN_SIDE} are \
                      needed: take a larger edition, such as retinamnist_224.npz"
                 );
                 return Err(invalid(problem).into());

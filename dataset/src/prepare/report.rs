@@ -66,13 +66,6 @@ impl fmt::Display for Excluded {
 /// Something that does not prevent the dataset but that a person should know.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Warning {
-    /// The pictures of an archive are so small that they were enlarged before anything else.
-    Enlarged {
-        /// Width and height in the archive, in pixels.
-        from: (u32, u32),
-        /// Width and height of what was made of them.
-        to: u32,
-    },
     /// Photographs on which no circle was found; the bounding box of the bright part was used.
     NoCircle {
         /// Their images.
@@ -136,14 +129,6 @@ impl From<Swept> for Warning {
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Warning::Enlarged {
-                from: (width, height),
-                to,
-            } => write!(
-                f,
-                "its pictures have {width} x {height} pixels and were enlarged to {to} x {to} before anything else: they show no small \
-                 lesion; a larger edition does"
-            ),
             Warning::NoCircle { images } => write!(
                 f,
                 "no fundus circle found in {}, the bounding box of the bright part was used: {}",

@@ -4,24 +4,17 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use image::RgbImage;
-
-use crate::crop::{self, MIN_SIDE};
 use crate::labels::npz::Archive;
 
 use super::PrepareError;
-use super::report::{Warning, io_error};
+use super::report::io_error;
 use super::split_file::SplitFile;
 
 /// A folder with the pictures, removed when dropped.
 pub(super) struct Unpacked {
     dir: PathBuf,
     archive: Archive,
-    enlarged: Option<Warning>,
 }
-
-/// Least side, in pixels, that pictures are enlarged to which are too small to find a fundus in.
-const ENLARGED: u32 = 224;
 
 /// What went wrong, and where.
 enum Failed {
@@ -41,17 +34,9 @@ impl Unpacked {
         let unreadable = |source| io_error("read", path, source);
         fs::create_dir(&dir).map_err(|source| io_error("create", &dir, source))?;
         let archive = Archive::open(path).map_err(unreadable)?;
-        let mut unpacked = Self {
-            dir,
-            archive,
-            enlarged: None,
-        };
-        let (dir, enlarged) = (&unpacked.dir, &mut unpacked.enlarged);
+        let mut unpacked = Self { dir, archive };
+        let dir = &unpacked.dir;
         let written = unpacked.archive.pictures(|name, picture| {
-            let picture = match picture.width().min(picture.height()) < MIN_SIDE {
-                true => enlarge(&picture, enlarged),
-                false => picture,
-            };
             let file = dir.join(format!("{name}.bmp"));
             let saved = picture.save(&file);
             saved.map_err(|error| Failed::Picture(file, io::Error::other(error)))
@@ -61,11 +46,6 @@ impl Unpacked {
             Err(Failed::Archive(source)) => Err(unreadable(source)),
             Err(Failed::Picture(file, source)) => Err(io_error("write", &file, source)),
         }
-    }
-
-    /// What was done to pictures that are very small.
-    pub fn warning(&self) -> Option<Warning> {
-        self.enlarged.clone()
     }
 
     /// The folder.
@@ -80,17 +60,6 @@ impl Unpacked {
         let sides = images.map(|(image, _, split)| (image.as_str(), *split));
         Ok(SplitFile::of_archive(path, &bytes, sides))
     }
-}
-
-/// Enlarges a picture, bilinearly and by a whole number, and says so in `warning`.
-fn enlarge(picture: &RgbImage, warning: &mut Option<Warning>) -> RgbImage {
-    let frame = crop::frame(picture.width(), picture.height());
-    let to = frame.side * ENLARGED.div_ceil(frame.side);
-    *warning = Some(Warning::Enlarged {
-        from: picture.dimensions(),
-        to,
-    });
-    crop::extract(picture, &frame, to)
 }
 
 impl Drop for Unpacked {

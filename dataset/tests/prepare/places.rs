@@ -153,7 +153,7 @@ fn an_archive_is_split_by_its_parts() {
     ignore = "needs ../shared: real photographs and weights"
 )]
 #[test]
-fn the_published_archive_has_the_expected_counts_and_its_pictures_are_enlarged() {
+fn the_published_archive_has_the_expected_counts_and_small_pictures() {
     let study = Study::new(1);
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/retinamnist.npz");
     let mut options = options(&study, Importer::Retinamnist, &path);
@@ -166,14 +166,11 @@ fn the_published_archive_has_the_expected_counts_and_its_pictures_are_enlarged()
         "{:?}",
         labels.remarks
     );
-    // Its pictures are enlarged.
-    options.allow_duplicates = true;
-    let report = prepare(&options, &()).expect("28 px");
-    assert_eq!(report.counts.train.iter().sum::<u64>(), 1200);
-    assert_eq!(report.counts.validation, [174, 46, 92, 68, 20]);
-    let enlarged = Warning::Enlarged {
-        from: (28, 28),
-        to: 224,
-    };
-    assert!(report.warnings.contains(&enlarged), "{:?}", report.warnings);
+    // Its pictures are too small to find a fundus in.
+    let message = prepare(&options, &()).expect_err("28 px").to_string();
+    assert!(
+        message.contains("28 x 28 pixels") && message.contains("retinamnist_224.npz"),
+        "{message}"
+    );
+    assert_eq!(study.output_files(), vec![]);
 }

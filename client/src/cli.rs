@@ -8,6 +8,10 @@ mod access_args;
 mod admin;
 mod args;
 mod audit;
+mod baseline;
+mod baseline_args;
+mod baseline_masks;
+mod baseline_table;
 mod certs;
 mod certs_args;
 mod checkpoints;
@@ -181,6 +185,7 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Group(command) => group(&connect().await?, command, output).await,
         Command::Evaluate(command) => evaluate::run(&connect().await?, &command, output).await,
         Command::Report(command) => report::run(&connect().await?, &command, output).await,
+        Command::Baseline(command) => baseline::run(connect, &command, output).await,
         Command::Export(command) => export::run(connect, &command, output).await,
         Command::Workers => workers::list(&connect().await?, output).await,
         Command::Cancel { run } => runs::cancel(&connect().await?, &run, output).await,

@@ -6,6 +6,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use super::access_args::{Login, TokenCommand, WorkerCommand};
+use super::baseline_args::Baseline;
 use super::certs_args::CertsCommand;
 use super::evaluate_args::{Evaluate, Report};
 use super::export_args::Export;
@@ -179,6 +180,8 @@ pub enum Command {
     Group(GroupCommand),
     /// Evaluate a run's model, with intervals over patients
     Evaluate(Evaluate),
+    /// Fit classical classifiers to explicit features, to compare a network with
+    Baseline(Box<Baseline>),
     /// Write a run's report, one HTML file
     Report(Report),
     /// Write a run's model as ONNX or safetensors, for other programs

@@ -1,7 +1,5 @@
 //! Baselines on a prepared dataset: features of its photographs, fitted on the training split, judged as a run is.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use fovea_baseline::{
     Chosen, Features, FitError, Masks, Photograph, Settings, Training, fit, measure,
 };
@@ -83,23 +81,18 @@ impl Task {
         )))
     }
 
-    /// The features of all photographs of some parts; `done` is called after each. `stop` ends it early.
+    /// The features of photographs; `done` is called after each.
     ///
     /// # Errors
-    /// A pack cannot be read, or it was stopped.
+    /// A pack cannot be read.
     pub fn measure(
         &self,
         samples: &[&Indexed],
-        stop: &AtomicBool,
         done: &(dyn Fn() + Sync),
     ) -> Result<Vec<Features>, Error> {
         let packs = self.packs()?;
         let features = samples.par_iter().map(|sample| {
-            if stop.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted("nothing was written".into()));
-            }
-            let photograph = self.read(&packs, sample)?;
-            let (features, _) = measure(&photograph);
+            let (features, _) = measure(&self.read(&packs, sample)?);
             done();
             Ok(features)
         });

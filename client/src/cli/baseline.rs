@@ -1,8 +1,6 @@
 //! `fovea baseline`: classical classifiers of explicit features, judged as a run is, and beside runs.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use fovea_baseline::{DIAMETER, Features, Kernel, Method, Settings};
@@ -22,7 +20,6 @@ use crate::client::Client;
 use crate::cnn_features::CnnFeatures;
 use crate::error::Error;
 use crate::evaluations::{Which, choose};
-use crate::local::Signals;
 use crate::receive::check_target;
 use crate::scores_file;
 
@@ -53,7 +50,7 @@ pub async fn run(
     }
     models.extend(of_files(&task, command, part)?);
     let compared_with = models.len();
-    let rows = rows(&task, command, &wanted, part, output).await?;
+    let rows = tokio::task::block_in_place(|| rows(&task, command, &wanted, part, output))?;
     let draws = draws(command);
     tokio::task::block_in_place(|| {
         for &(features, method) in &wanted {
@@ -70,7 +67,7 @@ pub async fn run(
                 fellow.as_ref(),
                 output,
             );
-            if command.details || models.len() == 1 {
+            if command.details || wanted.len() == 1 {
                 output.lines(figures::lines(
                     &heading(&task, model, part),
                     &model.evaluated,
@@ -195,7 +192,7 @@ fn parts(part: Part) -> Vec<Part> {
 }
 
 /// Measures the photographs, as far as some baseline needs it, and reads the network's features.
-async fn rows(
+fn rows(
     task: &Task,
     command: &Baseline,
     wanted: &[(FeatureName, Method)],
@@ -222,17 +219,7 @@ async fn rows(
     let samples: Vec<&Indexed> = parts.iter().flat_map(|p| task.part(*p)).collect();
     let began = Instant::now();
     let bar = output.count_bar(samples.len() as u64, "measuring");
-    let stop = Arc::new(AtomicBool::new(false));
-    let mut signals = Signals::listen()?;
-    let stopping = stop.clone();
-    let listener = tokio::spawn(async move {
-        signals.next().await;
-        stopping.store(true, Ordering::Relaxed);
-        signals.next().await;
-        std::process::exit(i32::from(Error::Interrupted(String::new()).exit_code()));
-    });
-    let all = tokio::task::block_in_place(|| task.measure(&samples, &stop, &|| bar.inc(1)));
-    listener.abort();
+    let all = task.measure(&samples, &|| bar.inc(1));
     bar.finish_and_clear();
     let mut all = all?.into_iter();
     output.remark(format!(

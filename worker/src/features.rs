@@ -175,3 +175,116 @@ fn io_error(path: &Path, source: io::Error) -> FeaturesError {
         source,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fovea_core::ids::DatasetName;
+    use fovea_core::spec::Init;
+    use fovea_dataset::synthetic::{SyntheticOptions, generate};
+    use fovea_dataset::{PrepareOptions, prepare};
+    use safetensors::SafeTensors;
+
+    /// A file of weights that are drawn at random.
+    fn weights(file: &Path) {
+        let specs = param_specs(2);
+        let mut at = 0;
+        let tensors = specs.iter().map(|spec| {
+            let from = at;
+            at += spec.len() * 4;
+            let info = TensorInfo {
+                dtype: Dtype::F32,
+                shape: spec.shape.clone(),
+                data_offsets: (from, at),
+            };
+            (spec.name.as_str(), info)
+        });
+        let mut bytes = fovea_weights::header(&BTreeMap::new(), tensors).unwrap();
+        for spec in &specs {
+            let mut values = vec![0.0; spec.len()];
+            fovea_core::googlenet::fill(spec, Init::Xavier, 3, &mut values);
+            bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+        }
+        std::fs::write(file, bytes).unwrap();
+    }
+
+    #[test]
+    fn each_photograph_has_the_networks_features_in_its_row() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let options = SyntheticOptions {
+            patients: 6,
+            size: 64,
+            ..SyntheticOptions::default()
+        };
+        generate(&at("drawings"), &options, &|_| {}).unwrap();
+        let mut options = PrepareOptions::new(
+            at("drawings/trainLabels.csv"),
+            at("drawings/images"),
+            at("set"),
+            DatasetName::new("set").unwrap(),
+        );
+        options.image_size = 48;
+        prepare(&options, &()).unwrap();
+        weights(&at("weights.safetensors"));
+        let mut of = Features {
+            dataset: at("set"),
+            weights: at("weights.safetensors"),
+            out: at("features.safetensors"),
+            overwrite: false,
+        };
+        let mut counted = Vec::new();
+        write(&of, Device::Cpu, &mut |number, all| {
+            counted.push((number, all))
+        })
+        .unwrap();
+        assert_eq!(counted.last(), Some(&(12, 12)));
+        let bytes = std::fs::read(&of.out).unwrap();
+        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+        let dataset = Dataset::open(&of.dataset).unwrap();
+        let metadata = header.metadata().clone().unwrap();
+        assert_eq!(metadata["dataset_digest"], dataset.manifest().digest);
+        assert_eq!(
+            (&*metadata["fovea_features"], &*metadata["layer"]),
+            ("1", LAYER)
+        );
+        assert_eq!(metadata["weights_sha256"], digest(&of.weights).unwrap());
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let tensor = file.tensor("features").unwrap();
+        assert_eq!(tensor.shape(), [12, 1024]);
+        // The last photograph of the index, computed here.
+        let sample = dataset.index().part(Part::All).iter().last().unwrap();
+        let mut record = vec![0; 48 * 48 * 3];
+        let pack = dataset.open_pack(sample.pack as usize).unwrap();
+        pack.read(sample.record, &mut record).unwrap();
+        let centred: Vec<f32> = record
+            .iter()
+            .enumerate()
+            .map(|(at, v)| f32::from(*v) - MEANS[at % 3])
+            .collect();
+        let input = Tensor::from_slice(&centred)
+            .view([1, 48, 48, 3])
+            .permute([0, 3, 1, 2]);
+        let expected = observed(&network(&of.weights, Device::Cpu).unwrap(), &input).unwrap();
+        assert!(expected.iter().any(|v| *v > 0.0));
+        let found: Vec<f32> = tensor.data()[11 * 4096..]
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect();
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!(
+                (found - expected).abs() < 1e-3 * (1.0 + expected.abs()),
+                "{found}, {expected}"
+            );
+        }
+        let again = write(&of, Device::Cpu, &mut |_, _| {}).unwrap_err();
+        assert!(again.to_string().contains("is there already"), "{again}");
+        (of.overwrite, of.weights) = (true, at("set/manifest.json"));
+        assert!(write(&of, Device::Cpu, &mut |_, _| {}).is_err());
+        assert_eq!(
+            std::fs::read(&of.out).unwrap(),
+            bytes,
+            "what was there stays"
+        );
+    }
+}

@@ -1,6 +1,7 @@
 //! `fovea baseline`: classical classifiers of explicit features, judged as a run is, and beside runs.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Instant;
 
 use fovea_baseline::{DIAMETER, Features, Kernel, Method, Settings};
@@ -15,6 +16,7 @@ use super::baseline_table::{self, heading};
 use super::evaluate::scored;
 use super::figures;
 use super::output::{Output, Record};
+use super::pace::Pace;
 use crate::baseline::{Model, Origin, Task, differences};
 use crate::client::Client;
 use crate::cnn_features::CnnFeatures;
@@ -219,7 +221,19 @@ fn rows(
     let samples: Vec<&Indexed> = parts.iter().flat_map(|p| task.part(*p)).collect();
     let began = Instant::now();
     let bar = output.count_bar(samples.len() as u64, "measuring");
-    let all = task.measure(&samples, &|| bar.inc(1));
+    let pace = Mutex::new(Pace::new(began));
+    let total = samples.len() as u64;
+    let done = || {
+        bar.inc(1);
+        // Where no bar can be drawn, long work must not look like work that hangs.
+        if !output.interactive()
+            && let Ok(mut pace) = pace.try_lock()
+            && let Some(line) = pace.line(Instant::now(), bar.position(), total)
+        {
+            output.remark(line);
+        }
+    };
+    let all = task.measure(&samples, &done);
     bar.finish_and_clear();
     let mut all = all?.into_iter();
     output.remark(format!(

@@ -6,7 +6,7 @@
 
 The tests of the crate `evaluation` compare its figures with these. Cases have ties, several photographs a patient, classes
 that do not occur, and patients whose photographs are alike. The last ones are of models with an ordinal head, which name
-the median class.
+the median class. `pairs` are of two models on the same photographs: the difference of their AUCs, resampled together.
 """
 import json
 from pathlib import Path
@@ -105,6 +105,32 @@ def intervals(rng, positive_class, patient, label, probabilities):
     return {k: np.nanquantile(v, [0.025, 0.975]).tolist() for k, v in draws.items()}
 
 
+def pair(rng, number):
+    """Two models that err on the same photographs in part."""
+    _, _, patient, label, probabilities = case(rng, number, (2,))
+    truth = label == 1
+    assert 0 < truth.sum() < len(truth)
+    first = probabilities[:, 1].astype(np.float64)
+    second = 1 / (1 + np.exp(-(np.log(first / (1 - first)) + rng.normal(size=len(first)) * 1.5)))
+    if number % 2:
+        first, second = np.round(first, 1), np.round(second, 1)
+    members = [np.flatnonzero(patient == q) for q in range(patient.max() + 1)]
+    draws = []
+    for _ in range(DRAWS):
+        rows = np.concatenate([members[q] for q in rng.integers(0, len(members), len(members))])
+        t = truth[rows]
+        draws.append(auc(t, first[rows]) - auc(t, second[rows]))
+    difference = metrics.roc_auc_score(truth, first) - metrics.roc_auc_score(truth, second)
+    return {
+        "patient": patient.tolist(),
+        "label": label.tolist(),
+        "first": first.tolist(),
+        "second": second.tolist(),
+        "difference": difference,
+        "interval": np.nanquantile(draws, [0.025, 0.975]).tolist(),
+    }
+
+
 def main():
     rng = np.random.default_rng(20261127)
     cases = []
@@ -137,9 +163,11 @@ def main():
             "figures": figures(classes, positive_class, label, probabilities, median),
         })
     assert differ >= 10, differ
+    rng = np.random.default_rng(20261129)
+    pairs = [pair(rng, number) for number in range(6)]
     made_by = {"scikit-learn": sklearn.__version__, "numpy": np.__version__, "draws": DRAWS}
-    OUT.write_text(json.dumps({"made_by": made_by, "cases": cases}, separators=(",", ":")) + "\n")
-    print(f"{OUT}: {len(cases)} cases, {OUT.stat().st_size} bytes")
+    OUT.write_text(json.dumps({"made_by": made_by, "cases": cases, "pairs": pairs}, separators=(",", ":")) + "\n")
+    print(f"{OUT}: {len(cases)} cases, {len(pairs)} pairs, {OUT.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,10 @@ mod admin;
 mod advise;
 mod args;
 mod audit;
+mod baseline;
+mod baseline_args;
+mod baseline_masks;
+mod baseline_table;
 mod certs;
 mod certs_args;
 mod checkpoints;
@@ -183,6 +187,7 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Evaluate(command) => evaluate::run(&connect().await?, &command, output).await,
         Command::Report(command) => report::run(&connect().await?, &command, output).await,
         Command::Advise(command) => advise::run(connect, &command, output).await,
+        Command::Baseline(command) => baseline::run(connect, &command, output).await,
         Command::Export(command) => export::run(connect, &command, output).await,
         Command::Workers => workers::list(&connect().await?, output).await,
         Command::Cancel { run } => runs::cancel(&connect().await?, &run, output).await,

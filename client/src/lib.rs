@@ -5,8 +5,10 @@
 
 pub mod access;
 pub mod backup;
+pub mod baseline;
 pub mod cli;
 pub mod client;
+pub mod cnn_features;
 pub mod credentials;
 pub mod download;
 pub mod error;
@@ -18,6 +20,7 @@ pub mod logins;
 mod receive;
 pub mod reporting;
 pub mod runfile;
+pub mod scores_file;
 pub mod spread;
 pub mod upload;
 pub mod view;

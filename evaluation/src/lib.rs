@@ -6,7 +6,7 @@
 //! interval over images would be too narrow. Operating points are chosen on one set ([`choose`], on validation) and used on
 //! another; a threshold that is chosen on the set that it is reported on looks better than it is.
 //!
-//! [`fellow_eye`] gives what copying the other eye's grade would score, with no model at all.
+//! [`auc_difference`] compares two models on the same photographs. [`fellow_eye`] gives what copying the other eye's grade would score, with no model at all.
 
 mod bootstrap;
 mod calibration;
@@ -15,6 +15,7 @@ mod evaluate;
 mod fellow;
 mod figures;
 mod interval;
+mod paired;
 mod points;
 mod samples;
 
@@ -24,5 +25,6 @@ pub use error::SamplesError;
 pub use evaluate::{Evaluated, PointResult, evaluate};
 pub use fellow::{FellowEye, fellow_eye};
 pub use interval::{Estimate, Method};
+pub use paired::{PairError, auc_difference};
 pub use points::{Choice, Point, Wanted, choose};
 pub use samples::{Eye, Sample, Samples};

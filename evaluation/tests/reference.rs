@@ -2,7 +2,9 @@
 //! makes the cases.
 
 use fovea_core::spec::{Head, Scheme};
-use fovea_evaluation::{Choice, Draws, Estimate, Method, Point, Sample, Samples, evaluate};
+use fovea_evaluation::{
+    Choice, Draws, Estimate, Method, PairError, Point, Sample, Samples, auc_difference, evaluate,
+};
 use serde_json::Value;
 
 fn cases() -> Vec<Value> {
@@ -132,4 +134,67 @@ fn intervals_agree_with_a_plain_bootstrap() {
         }
     }
     assert!(compared >= 20, "{compared}");
+}
+
+/// The samples of a model of two classes.
+fn of_scores(pair: &Value, scores: &str) -> Vec<Sample> {
+    let patients = numbers(&pair["patient"]).into_iter();
+    let labels = numbers(&pair["label"]);
+    let both = patients.zip(labels).zip(numbers(&pair[scores]));
+    both.map(|((patient, label), p)| Sample {
+        patient: format!("{patient:03}"),
+        eye: None,
+        grade: label as u8,
+        label: label as usize,
+        probabilities: vec![(1.0 - p) as f32, p as f32],
+    })
+    .collect()
+}
+
+#[test]
+fn differences_of_aucs_agree_with_a_plain_bootstrap() {
+    let draws = Draws {
+        number: 20_000,
+        seed: 1,
+    };
+    let all: Value = serde_json::from_str(include_str!("reference.json")).unwrap();
+    let pairs = all["pairs"].as_array().unwrap();
+    assert_eq!(pairs.len(), 6);
+    for (number, pair) in pairs.iter().enumerate() {
+        let [first, second] = ["first", "second"]
+            .map(|name| Samples::new(&of_scores(pair, name), Scheme::softmax(2, 1)).unwrap());
+        let found = auc_difference(&first, &second, draws).unwrap().unwrap();
+        let expected = pair["difference"].as_f64().unwrap();
+        assert!(
+            (found.value - expected).abs() < 1e-6,
+            "pair {number}: {found:?}, scikit-learn says {expected}"
+        );
+        let ends = numbers(&pair["interval"]);
+        let allowed = 0.05 * (ends[1] - ends[0]);
+        assert!(
+            (found.low - ends[0]).abs() < allowed && (found.high - ends[1]).abs() < allowed,
+            "pair {number}: {found:?}, expected {ends:?}"
+        );
+        let turned = auc_difference(&second, &first, draws).unwrap().unwrap();
+        assert_eq!(turned.value, -found.value);
+        let apart = (turned.low + found.high).abs() + (turned.high + found.low).abs();
+        assert!(apart < 1e-12, "{turned:?}, {found:?}");
+    }
+}
+
+#[test]
+fn models_on_other_photographs_are_not_compared() {
+    let all: Value = serde_json::from_str(include_str!("reference.json")).unwrap();
+    let first = of_scores(&all["pairs"][0], "first");
+    let ready = |samples: &[Sample]| Samples::new(samples, Scheme::softmax(2, 1)).unwrap();
+    let draws = Draws::default();
+    let mut other = first.clone();
+    other[3].label = 1 - other[3].label;
+    for (other, sample) in [
+        (&other[..], 3),
+        (&first[..first.len() - 1], first.len() - 1),
+    ] {
+        let compared = auc_difference(&ready(&first), &ready(other), draws);
+        assert_eq!(compared, Err(PairError { sample }));
+    }
 }

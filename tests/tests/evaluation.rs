@@ -94,6 +94,29 @@ async fn a_checkpoint_is_scored_with_the_same_bits_and_every_use_is_recorded() {
     let first = scores(&cluster, &run.id, step / 2).await.1;
     assert_ne!(first, kept, "the model learns between two epochs");
 
+    // Beside a baseline on the same photographs: the run's scores need no worker.
+    let folder = prepared.to_str().expect("UTF-8");
+    let only = ["--features", "nayak2008", "--draws", "100"];
+    let with_run = ["--json", "baseline", folder, "--run", &run.id];
+    let text = cluster.fovea(&[&with_run[..], &only].concat());
+    let compared: Vec<serde_json::Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("one JSON object a line"))
+        .filter(|record: &serde_json::Value| record["type"] == "compared")
+        .collect();
+    assert_eq!(compared.len(), 2, "{text}");
+    assert_eq!(
+        (&compared[0]["name"], &compared[0]["kind"]),
+        (&run.id.as_str().into(), &"run".into())
+    );
+    assert_eq!(compared[1]["difference"]["to"], run.id.as_str());
+    let refused = cluster.try_fovea(&["baseline", folder, "--run", &run.id, "--labels", "any_dr"]);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        said.contains("give the --labels that it was trained on"),
+        "{said}"
+    );
+
     // Scored again by a run of its own, while one of the two workers is killed.
     let made = evaluate(&cluster, &run, step, pb::Part::Validation)
         .await

@@ -180,8 +180,10 @@ pub struct Cli {
 }
 
 /// A command to run instead of a worker.
-#[derive(Debug, Clone, Copy, clap::Subcommand)]
+#[derive(Debug, Clone, clap::Subcommand)]
 pub enum Command {
+    /// Write what the network puts out before its classifier for each photograph, for `fovea baseline --features cnn`
+    Features(crate::features::Features),
     /// Print the devices and libraries of this machine, and what is missing
     Devices,
     /// Ask the running worker, at its ops_listen, whether it is connected; exit code 0 if it is, else 1

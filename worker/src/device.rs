@@ -25,7 +25,7 @@ pub use buffer::Buffer;
 pub use features::{CacheCounts, FeatureCache, Image, Split};
 pub use flat::{Buckets, Flat, Ready};
 pub use images::{HeldImages, ImageStore};
-pub use torch::TorchDevice;
+pub use torch::{MEANS, TorchDevice};
 
 const _: () = assert!(
     cfg!(target_endian = "little"),

@@ -19,6 +19,7 @@ pub mod context;
 pub mod data;
 pub mod device;
 pub mod devices;
+pub mod features;
 pub mod fetch;
 pub mod fingerprint;
 pub mod gpu;

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use fovea_core::ids::WorkerId;
@@ -19,6 +19,7 @@ use fovea_worker::config::{Cli, Command, WorkerConfig};
 use fovea_worker::context::Context;
 use fovea_worker::device::{Device, TorchDevice};
 use fovea_worker::devices::report;
+use fovea_worker::features::{self, Features};
 use fovea_worker::gpu;
 use fovea_worker::job::DeviceThread;
 use fovea_worker::join::Joining;
@@ -38,6 +39,8 @@ struct Failure(u8, String);
 
 /// How long the driver may take to say how much memory the GPU has.
 const GPU_ANSWER: Duration = Duration::from_secs(20);
+/// How often a long computation says how far it is.
+const SAID_EVERY: Duration = Duration::from_secs(10);
 /// How long blocking calls may take when the worker ends.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
 
@@ -64,13 +67,14 @@ fn start(cli: &Cli) -> Result<(), Failure> {
         print!("{text}");
         return Ok(());
     }
-    match cli.command {
+    match &cli.command {
+        Some(Command::Features(of)) => return features(of, &config),
         Some(Command::Devices) => {
             print!("{}", report(gpu::libraries()));
             return Ok(());
         }
         Some(Command::Health { live }) => {
-            return ops::command(&config.ops_listen, live)
+            return ops::command(&config.ops_listen, *live)
                 .map_err(|e| Failure(e.exit_code(), e.to_string()));
         }
         None => {}
@@ -93,6 +97,20 @@ fn start(cli: &Cli) -> Result<(), Failure> {
     // A blocking call that hangs must not keep the process.
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
     ended
+}
+
+/// Computes features on the device that a worker would use, and says now and then how far it is.
+fn features(of: &Features, config: &WorkerConfig) -> Result<(), Failure> {
+    let place =
+        gpu::choose(&config.device, config.local_rank).map_err(|e| Failure(2, e.to_string()))?;
+    let mut said = Instant::now();
+    let mut done = |number: usize, all: usize| {
+        if number == all || said.elapsed() > SAID_EVERY {
+            eprintln!("{number} of {all} photographs");
+            said = Instant::now();
+        }
+    };
+    features::write(of, place, &mut done).map_err(|e| Failure(1, e.to_string()))
 }
 
 async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {

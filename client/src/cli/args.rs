@@ -7,6 +7,7 @@ use clap::{Command as ClapCommand, CommandFactory, FromArgMatches, Parser, Subco
 
 use super::access_args::{Login, TokenCommand, WorkerCommand};
 use super::advise::Advise;
+use super::baseline_args::Baseline;
 use super::certs_args::CertsCommand;
 use super::evaluate_args::{Evaluate, Report};
 use super::export_args::Export;
@@ -182,6 +183,8 @@ pub enum Command {
     Group(GroupCommand),
     /// Evaluate a run's model, with intervals over patients
     Evaluate(Evaluate),
+    /// Fit classical classifiers to explicit features, to compare a network with
+    Baseline(Box<Baseline>),
     /// Write a run's report, one HTML file
     Report(Report),
     /// Write a run's model as ONNX or safetensors, for other programs

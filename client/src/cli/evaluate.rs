@@ -1,7 +1,5 @@
 //! `fovea evaluate`: scores of a checkpoint, from the journal or from the cluster, and the figures of them.
 
-use std::path::Path;
-
 use fovea_core::spec::Part;
 use fovea_evaluation::{Draws, Wanted};
 
@@ -13,7 +11,8 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::evaluations::{choose, removed};
 use crate::judge::{Judged, Scored, judge};
-use crate::receive::{check_target, write_whole};
+use crate::receive::check_target;
+use crate::scores_file;
 use crate::view::{RunInfo, Scores};
 
 /// Patience, in seconds, while the cluster scores.
@@ -32,7 +31,9 @@ pub async fn run(client: &Client, command: &Evaluate, output: &Output) -> Result
         judged.fellow_eye.as_ref(),
     ));
     if let Some(file) = &command.csv {
-        write_csv(&judged, file, command.overwrite)?;
+        let part = judged.dataset.index.part(judged.part);
+        let spec = &judged.run.spec;
+        scores_file::write(file, command.overwrite, part, &judged.samples, spec)?;
         output.line(format!("scores   {}", file.display()));
     }
     Ok(())
@@ -130,30 +131,4 @@ pub async fn with_known_dataset(client: &Client, scores: Scores) -> Result<Optio
     };
     let dataset = dataset.folded(scores.fold)?;
     Ok(Some((scores, dataset)))
-}
-
-/// Writes the score of each photograph.
-fn write_csv(judged: &Judged, file: &Path, overwrite: bool) -> Result<(), Error> {
-    let classes = judged.run.spec.model.classes as usize;
-    let positive = judged.run.spec.positive_class() as usize;
-    let mut writer = csv::Writer::from_writer(Vec::new());
-    let mut head = vec!["image".to_owned()];
-    head.extend(["patient", "eye", "grade", "label"].map(String::from));
-    head.extend((0..classes).map(|class| format!("p{class}")));
-    head.push("p_positive".into());
-    let failed = |e: csv::Error| Error::io(file, std::io::Error::other(e));
-    writer.write_record(&head).map_err(failed)?;
-    let part = judged.dataset.index.part(judged.part);
-    for (indexed, sample) in part.iter().zip(&judged.samples) {
-        let mut row = vec![indexed.image.clone(), sample.patient.clone()];
-        row.push(indexed.eye.as_str().to_owned());
-        row.extend([sample.grade.to_string(), sample.label.to_string()]);
-        row.extend(sample.probabilities.iter().map(|p| p.to_string()));
-        row.push(format!("{:.7}", sample.p_positive(positive)));
-        writer.write_record(&row).map_err(failed)?;
-    }
-    let bytes = writer
-        .into_inner()
-        .map_err(|e| Error::io(file, std::io::Error::other(e.to_string())))?;
-    write_whole(file, overwrite, &bytes)
 }

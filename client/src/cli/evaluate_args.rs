@@ -121,7 +121,8 @@ impl FromStr for WhichCheckpoint {
     }
 }
 
-fn share(text: &str) -> Result<f64, String> {
+/// A share above 0.
+pub fn share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(value) if value > 0.0 && value <= 1.0 => Ok(value),
         _ => Err("give a number above 0 and at most 1, such as 0.95".into()),

@@ -12,17 +12,17 @@ use fovea_core::count::count;
 /// What was judged.
 pub struct Heading {
     /// Run, checkpoint, dataset, part.
-    title: String,
+    pub title: String,
     /// What positive means.
-    positive: String,
+    pub positive: String,
     /// Names of the classes.
-    classes: Vec<String>,
+    pub classes: Vec<String>,
     /// It decides which class the model names.
-    head: Head,
+    pub head: Head,
     /// Where the thresholds were chosen.
-    points: String,
+    pub points: String,
     /// What a reader must know.
-    notes: Vec<String>,
+    pub notes: Vec<String>,
 }
 
 impl Heading {
@@ -204,7 +204,7 @@ fn confusion(heading: &Heading, evaluated: &Evaluated) -> Vec<String> {
     table.lines()
 }
 
-fn fellow_line(fellow: &FellowEye) -> String {
+pub fn fellow_line(fellow: &FellowEye) -> String {
     format!(
         "fellow eye: copying the grade of the patient's other eye would score AUC {}, sensitivity {}, specificity {} on the {} \
          of {} that have one",

@@ -11,6 +11,7 @@ Examples:
   fovea submit run.toml --folds 5              cross-validate: a group of runs
   fovea group evaluate dr-g7                   mean and spread over a group's runs
   fovea evaluate dr-1                          how good is the model, and how sure is that?
+  fovea baseline eyepacs-512 --run dr-1        is it better than classical features?
   fovea report dr-1                            curves, ROC and all figures as one HTML file
   fovea export dr-1                            the model as ONNX, for other programs
   fovea pause dr-1                             stop for now, with a checkpoint
@@ -68,6 +69,11 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
                auc, kappa, accuracy, brier, calibration_error, recall (by class), each {value, low,
                high, method (bootstrap, wilson, none: seldom defined, same: in all
                draws), undefined} or null; points, confusion, roc, reliability, fellow_eye
+  baseline     name, features, classifier, kernel (of an SVM), chosen {parameters, criterion (auc, kappa), value,
+               samples}, dataset, dataset_digest, part, and the fields of an evaluation from samples on
+  compared     name, kind (baseline, run, scores), of (step of a run, or file), auc, kappa, sensitivity and
+               specificity at 0.5, calibration_error, difference {to, auc} or null (of the AUC to that of the model
+               `to`, with the interval of the difference)
   group        id, name, submitted_at_ms, submitted_by, runs [{run, fold {index, of} or null, seed, phase
                (null: removed)}]
   group_figures     group, runs (completed), of, spread {auc, kappa, accuracy, brier, calibration_error,

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
+use fovea_baseline::{Chosen, Kernel};
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::metrics::Evaluation;
 use fovea_core::pipeline::Pipeline;
 use fovea_core::run::{EpochResult, StepReport};
 use fovea_core::spec::{Part, Strategy};
 use fovea_dataset::GradeScale;
-use fovea_evaluation::{Evaluated, FellowEye};
+use fovea_evaluation::{Estimate, Evaluated, FellowEye};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -111,6 +112,20 @@ pub enum Record<'a> {
         evaluated: &'a Evaluated,
         fellow_eye: Option<&'a FellowEye>,
     },
+    Baseline {
+        name: &'a str,
+        features: &'a str,
+        classifier: &'a str,
+        kernel: Option<Kernel>,
+        chosen: &'a Chosen,
+        dataset: &'a str,
+        dataset_digest: &'a str,
+        part: Part,
+        #[serde(flatten)]
+        evaluated: &'a Evaluated,
+        fellow_eye: Option<&'a FellowEye>,
+    },
+    Compared(Compared<'a>),
     Group(&'a GroupInfo),
     GroupFigures {
         group: &'a str,
@@ -246,6 +261,27 @@ impl<'a> From<(u64, &'a Evaluated)> for PooledFigures<'a> {
     fn from((seed, evaluated): (u64, &'a Evaluated)) -> Self {
         Self { seed, evaluated }
     }
+}
+
+/// A model in the table of `fovea baseline`.
+#[derive(Debug, Serialize)]
+pub struct Compared<'a> {
+    pub name: &'a str,
+    pub kind: &'static str,
+    pub of: Option<String>,
+    pub auc: Option<Estimate>,
+    pub kappa: Option<Estimate>,
+    pub sensitivity: Option<Estimate>,
+    pub specificity: Option<Estimate>,
+    pub calibration_error: Option<Estimate>,
+    pub difference: Option<Difference<'a>>,
+}
+
+/// The difference of a model's AUC to another's.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Difference<'a> {
+    pub to: &'a str,
+    pub auc: Estimate,
 }
 
 /// A kind of thing that can be removed.

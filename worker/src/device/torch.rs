@@ -25,7 +25,7 @@ use crate::optimizer::Sgd;
 use crate::shim::check;
 
 /// Means of ImageNet's blue, green and red bytes. The published weights expect inputs with these subtracted.
-const MEANS: [f32; 3] = [104.0, 117.0, 123.0];
+pub const MEANS: [f32; 3] = [104.0, 117.0, 123.0];
 
 /// Number of images whose frozen layers a GPU computes at once. A smaller group is filled up with repeated images: libraries
 /// choose the algorithm by the batch size, and the bits must not depend on what the cache holds.

@@ -1,0 +1,361 @@
+//! `fovea baseline`: classical classifiers of explicit features, judged as a run is, and beside runs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use fovea_baseline::{DIAMETER, Features, Kernel, Method, Settings};
+use fovea_core::count::count;
+use fovea_core::spec::Part;
+use fovea_dataset::Sample as Indexed;
+use fovea_evaluation::{Draws, FellowEye, Wanted, fellow_eye};
+
+use super::baseline_args::{Baseline, FeatureName};
+use super::baseline_masks;
+use super::baseline_table::{self, heading};
+use super::evaluate::scored;
+use super::figures;
+use super::output::{Output, Record};
+use super::pace::Pace;
+use crate::baseline::{Model, Origin, Task, differences};
+use crate::client::Client;
+use crate::cnn_features::CnnFeatures;
+use crate::error::Error;
+use crate::evaluations::{Which, choose};
+use crate::receive::check_target;
+use crate::scores_file;
+
+/// Fits the baselines, scores, and prints the figures. `connect` is called for runs only.
+pub async fn run(
+    connect: impl AsyncFnOnce() -> Result<Client, Error>,
+    command: &Baseline,
+    output: &Output,
+) -> Result<(), Error> {
+    let wanted = command.wanted()?;
+    let positive_from = command.positive_from()?;
+    for file in wanted.iter().filter_map(|w| csv_file(command, &wanted, *w)) {
+        check_target(&file, command.overwrite)?;
+    }
+    let task = tokio::task::block_in_place(|| {
+        Task::open(&command.dataset, command.labels, positive_from)
+    })?;
+    let part: Part = command.split.into();
+    if task.part(part).is_empty() {
+        return Err(Error::Usage(format!(
+            "{} has no {part} part",
+            command.dataset.display()
+        )));
+    }
+    let mut models = Vec::new();
+    if !command.runs.is_empty() {
+        models.extend(of_runs(&connect().await?, &task, command, part, output).await?);
+    }
+    models.extend(of_files(&task, command, part)?);
+    let compared_with = models.len();
+    let rows = tokio::task::block_in_place(|| rows(&task, command, &wanted, part, output))?;
+    let draws = draws(command);
+    tokio::task::block_in_place(|| {
+        for &(features, method) in &wanted {
+            models.push(fitted(&task, command, part, (features, method), &rows)?);
+        }
+        let fellow = fellow_eye(&models[0].judging, draws);
+        let (others, baselines) = models.split_at(compared_with);
+        for (model, &(features, method)) in baselines.iter().zip(&wanted) {
+            record(
+                &task,
+                part,
+                model,
+                (features, method),
+                fellow.as_ref(),
+                output,
+            );
+            if command.details || wanted.len() == 1 {
+                output.lines(figures::lines(
+                    &heading(&task, model, part),
+                    &model.evaluated,
+                    fellow.as_ref(),
+                ));
+                output.line("");
+            }
+            if let Some(file) = csv_file(command, &wanted, (features, method)) {
+                let of = task.described.index.part(part);
+                scores_file::write(&file, command.overwrite, of, &model.samples, &task.spec)?;
+                output.line(format!("scores   {}", file.display()));
+            }
+        }
+        // The first network, if there is one.
+        let differences = differences(&models, 0, draws)?;
+        baseline_table::records(&models, &differences, output);
+        if models.len() > 1 {
+            output.lines(baseline_table::lines(
+                &task,
+                part,
+                &models,
+                &differences,
+                fellow.as_ref(),
+                !others.is_empty(),
+            ));
+        }
+        if let Some(dir) = &command.masks {
+            baseline_masks::write(&task, part, &baselines[0], dir, command.overwrite, output)?;
+        }
+        Ok(())
+    })
+}
+
+fn draws(command: &Baseline) -> Draws {
+    Draws {
+        number: command.draws,
+        ..Draws::default()
+    }
+}
+
+fn wanted_points(command: &Baseline) -> Wanted {
+    Wanted {
+        sensitivity: command.sensitivity,
+        specificity: command.specificity,
+    }
+}
+
+/// Such as `all svm-rbf`.
+fn name(features: FeatureName, method: Method) -> String {
+    let (classifier, kernel) = described(method);
+    match kernel {
+        None => format!("{} {classifier}", features.as_str()),
+        Some(kernel) => format!("{} {classifier}-{}", features.as_str(), kernel_name(kernel)),
+    }
+}
+
+fn described(method: Method) -> (&'static str, Option<Kernel>) {
+    match method {
+        Method::Svm(kernel) => ("svm", Some(kernel)),
+        Method::Mlp => ("mlp", None),
+    }
+}
+
+fn kernel_name(kernel: Kernel) -> &'static str {
+    match kernel {
+        Kernel::Rbf => "rbf",
+        Kernel::Linear => "linear",
+        Kernel::Polynomial => "polynomial",
+    }
+}
+
+/// Where the scores of a baseline go.
+fn csv_file(
+    command: &Baseline,
+    wanted: &[(FeatureName, Method)],
+    (features, method): (FeatureName, Method),
+) -> Option<PathBuf> {
+    let file = command.csv.as_ref()?;
+    if wanted.len() == 1 {
+        return Some(file.clone());
+    }
+    let name = name(features, method).replace(' ', "-");
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    let ending = file
+        .extension()
+        .map_or("csv".into(), |e| e.to_string_lossy());
+    Some(file.with_file_name(format!("{stem}-{name}.{ending}")))
+}
+
+/// The features of the photographs that are needed.
+struct Rows {
+    /// What was measured, by part.
+    measured: Vec<(Part, Vec<Features>)>,
+    cnn: Option<CnnFeatures>,
+}
+
+impl Rows {
+    /// Those of a part's photographs for a classifier.
+    fn of(&self, task: &Task, features: FeatureName, part: Part) -> Vec<Vec<f64>> {
+        if let Some(set) = features.explicit() {
+            let of_part = self.measured.iter().find(|(of, _)| *of == part);
+            let all = of_part.map(|(_, all)| all.as_slice()).unwrap_or_default();
+            return all.iter().map(|f| set.values(f)).collect();
+        }
+        let before: usize = match part {
+            Part::Train | Part::All => 0,
+            Part::Validation => task.part(Part::Train).len(),
+            Part::Test => task.part(Part::Train).len() + task.part(Part::Validation).len(),
+        };
+        let all = self.cnn.iter().flat_map(|cnn| &cnn.rows);
+        let of_part = all.skip(before).take(task.part(part).len());
+        of_part.cloned().collect()
+    }
+}
+
+/// The parts whose photographs are needed: to learn, to choose operating points, to judge.
+fn parts(part: Part) -> Vec<Part> {
+    match part {
+        Part::Test => vec![Part::Train, Part::Validation, Part::Test],
+        _ => vec![Part::Train, Part::Validation],
+    }
+}
+
+/// Measures the photographs, as far as some baseline needs it, and reads the network's features.
+fn rows(
+    task: &Task,
+    command: &Baseline,
+    wanted: &[(FeatureName, Method)],
+    part: Part,
+    output: &Output,
+) -> Result<Rows, Error> {
+    let cnn = match &command.cnn_features {
+        None => None,
+        Some(file) => Some(CnnFeatures::read(file, &task.described)?),
+    };
+    if wanted.iter().all(|(f, _)| f.explicit().is_none()) {
+        let measured = Vec::new();
+        return Ok(Rows { measured, cnn });
+    }
+    task.check_photographs()?;
+    let size = task.described.manifest.image_size;
+    if size < DIAMETER {
+        output.remark(format!(
+            "the photographs were prepared at {size} pixels: microaneurysms are lost there; prepare them with --size {DIAMETER} for \
+             features"
+        ));
+    }
+    let parts = parts(part);
+    let samples: Vec<&Indexed> = parts.iter().flat_map(|p| task.part(*p)).collect();
+    let began = Instant::now();
+    let bar = output.count_bar(samples.len() as u64, "measuring");
+    let pace = Mutex::new(Pace::new(began));
+    let total = samples.len() as u64;
+    let done = || {
+        bar.inc(1);
+        // Where no bar can be drawn, long work must not look like work that hangs.
+        if !output.interactive()
+            && let Ok(mut pace) = pace.try_lock()
+            && let Some(line) = pace.line(Instant::now(), bar.position(), total)
+        {
+            output.remark(line);
+        }
+    };
+    let all = task.measure(&samples, &done);
+    bar.finish_and_clear();
+    let mut all = all?.into_iter();
+    output.remark(format!(
+        "measured {} in {:.1} s",
+        count(samples.len(), "photograph", "photographs"),
+        began.elapsed().as_secs_f64()
+    ));
+    let of_part = |part: Part| (part, all.by_ref().take(task.part(part).len()).collect());
+    let measured = parts.into_iter().map(of_part).collect();
+    Ok(Rows { measured, cnn })
+}
+
+fn fitted(
+    task: &Task,
+    command: &Baseline,
+    part: Part,
+    (features, method): (FeatureName, Method),
+    rows: &Rows,
+) -> Result<Model, Error> {
+    let settings = Settings {
+        method,
+        class_weights: command.class_weights,
+        seed: command.seed,
+    };
+    let of_part = |part: Part| rows.of(task, features, part);
+    let (chosen, scores) = task.fitted(settings, of_part, &[part, Part::Validation])?;
+    let origin = Origin::Baseline(Box::new(chosen));
+    let how = (wanted_points(command), draws(command));
+    task.judged(
+        name(features, method),
+        origin,
+        &scores[0],
+        Some(&scores[1]),
+        how,
+    )
+}
+
+/// The models of runs on this very dataset.
+async fn of_runs(
+    client: &Client,
+    task: &Task,
+    command: &Baseline,
+    part: Part,
+    output: &Output,
+) -> Result<Vec<Model>, Error> {
+    let mut models = Vec::new();
+    for id in &command.runs {
+        let run = client.run(id).await?;
+        let own = &task.described.manifest;
+        let (model, spec) = (&run.spec.model, &task.spec.model);
+        if (model.classes, model.positive_from) != (spec.classes, spec.positive_from) {
+            return Err(Error::Usage(format!(
+                "{id} tells {} classes apart, positive from grade {} on: give the --labels that it was trained on",
+                model.classes, model.positive_from
+            )));
+        }
+        if run.spec.fold.is_some() {
+            return Err(Error::Usage(format!(
+                "{id} is a fold of a cross-validation, and not trained on the training split of {}",
+                own.name
+            )));
+        }
+        if run.dataset_digest != own.digest {
+            return Err(Error::Usage(format!(
+                "{id} was trained on a dataset with digest {}, and {} has {}: the split and the photographs must be the same. \
+                 Where only the size differs, give its scores with --scores",
+                run.dataset_digest,
+                command.dataset.display(),
+                own.digest
+            )));
+        }
+        let chosen = choose(&run, Which::Best)?;
+        let (scores, _) = scored(client, &run, chosen.step, None, part, output).await?;
+        let validation = scored(client, &run, chosen.step, None, Part::Validation, output).await?;
+        let how = (wanted_points(command), draws(command));
+        let origin = Origin::Run { step: chosen.step };
+        models.push(task.judged(run.id.clone(), origin, &scores, Some(&validation.0), how)?);
+    }
+    Ok(models)
+}
+
+fn of_files(task: &Task, command: &Baseline, part: Part) -> Result<Vec<Model>, Error> {
+    let index = &task.described.index;
+    let patient = |number: u32| index.patient(number).unwrap_or_default().to_owned();
+    let model = |named: &super::baseline_args::NamedFile| {
+        let p = scores_file::read(&named.file, index.part(part), patient, &task.spec)?;
+        let scores = task.scores(part, p);
+        let validation = (part == Part::Validation).then_some(&scores);
+        let file = shown(&named.file);
+        let how = (wanted_points(command), draws(command));
+        let origin = Origin::Scores { file };
+        task.judged(named.name.clone(), origin, &scores, validation, how)
+    };
+    command.scores.iter().map(model).collect()
+}
+
+fn shown(file: &Path) -> String {
+    file.display().to_string()
+}
+
+fn record(
+    task: &Task,
+    part: Part,
+    model: &Model,
+    (features, method): (FeatureName, Method),
+    fellow_eye: Option<&FellowEye>,
+    output: &Output,
+) {
+    let Origin::Baseline(chosen) = &model.origin else {
+        return;
+    };
+    let (classifier, kernel) = described(method);
+    output.record(&Record::Baseline {
+        name: &model.name,
+        features: features.as_str(),
+        classifier,
+        kernel,
+        chosen,
+        dataset: task.described.manifest.name.as_str(),
+        dataset_digest: &task.described.manifest.digest,
+        part,
+        evaluated: &model.evaluated,
+        fellow_eye,
+    });
+}

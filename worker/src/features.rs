@@ -1,0 +1,290 @@
+//! `fovea-worker features`: what the frozen network puts out before its classifier, for classical classifiers.
+//!
+//! One safetensors file with the tensor `features`, f32 `[photographs, 1024]`, in the order of the dataset's index (training,
+//! validation, test). Its metadata: `fovea_features` (the version, 1), `dataset_digest`, `layer`, `weights_sha256`. `fovea
+//! baseline --features cnn` reads it.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use fovea_core::googlenet::{FlatLayout, HEAD, ParamSpec, param_specs};
+use fovea_core::spec::Part;
+use fovea_dataset::leftovers::{Names, TemporaryFile};
+use fovea_dataset::{Dataset, DatasetError};
+use fovea_weights::{Source, WeightsError, load};
+use safetensors::tensor::{Dtype, TensorInfo};
+use sha2::{Digest, Sha256};
+use tch::{Device, Kind, Tensor};
+
+use crate::device::MEANS;
+use crate::model::{Net, channels_last};
+
+/// The layer whose output the classifier gets.
+pub const LAYER: &str = "pool5/7x7_s1";
+
+/// The arguments of `fovea-worker features`.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Features {
+    /// The folder of a prepared dataset
+    #[arg(value_name = "DATASET")]
+    pub dataset: PathBuf,
+    /// The network's weights: .caffemodel or .safetensors
+    #[arg(long, value_name = "FILE")]
+    pub weights: PathBuf,
+    /// The file to write, ending in .safetensors
+    #[arg(short, long, value_name = "FILE")]
+    pub out: PathBuf,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+/// Why there are no features.
+#[derive(Debug, thiserror::Error)]
+pub enum FeaturesError {
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// A file cannot be read or written.
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    /// The file is there.
+    #[error("{} is there already; --overwrite replaces it", path.display())]
+    Exists { path: PathBuf },
+    /// The network or the header could not be made.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// Computes the features of all photographs of a dataset and writes them. `done` is told how many of how many there are.
+///
+/// # Errors
+/// Dataset or weights cannot be used, or the file not be written; then there is none.
+pub fn write(
+    of: &Features,
+    device: Device,
+    done: &mut dyn FnMut(usize, usize),
+) -> Result<(), FeaturesError> {
+    if !of.overwrite && of.out.symlink_metadata().is_ok() {
+        return Err(FeaturesError::Exists {
+            path: of.out.clone(),
+        });
+    }
+    let dataset = Dataset::open(&of.dataset)?;
+    dataset.verify()?;
+    let sha256 = digest(&of.weights).map_err(|e| io_error(&of.weights, e))?;
+    let net = network(&of.weights, device)?;
+    let manifest = dataset.manifest();
+    let size = i64::from(manifest.image_size);
+    let means = Tensor::from_slice(&MEANS).to_device(device);
+    let packs = (0..manifest.packs.len())
+        .map(|pack| dataset.open_pack(pack))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(DatasetError::from)?;
+    let part = dataset.index().part(Part::All);
+    let mut record = vec![0; manifest.record_bytes as usize];
+    let mut values: Vec<u8> = Vec::new();
+    for (number, sample) in part.iter().enumerate() {
+        packs[sample.pack as usize]
+            .read(sample.record, &mut record)
+            .map_err(DatasetError::from)?;
+        // One at a time: what a photograph gives does not depend on its neighbours.
+        let pixels = Tensor::from_slice(&record).view([1, size, size, 3]);
+        let input = (pixels.to_device(device).to_kind(Kind::Float) - &means).permute([0, 3, 1, 2]);
+        let features = observed(&net, &channels_last(&input))?;
+        values.extend(features.iter().flat_map(|v| v.to_le_bytes()));
+        done(number + 1, part.len());
+    }
+    let metadata = BTreeMap::from([
+        ("fovea_features", "1".to_owned()),
+        ("dataset_digest", manifest.digest.clone()),
+        ("layer", LAYER.to_owned()),
+        ("weights_sha256", sha256),
+    ]);
+    let rows = part.len();
+    let info = TensorInfo {
+        dtype: Dtype::F32,
+        shape: vec![rows, values.len() / 4 / rows.max(1)],
+        data_offsets: (0, values.len()),
+    };
+    let header = fovea_weights::header(&metadata, [("features", info)].into_iter())
+        .map_err(|e| FeaturesError::Internal(e.to_string()))?;
+    store(&of.out, of.overwrite, &[&header, &values]).map_err(|e| io_error(&of.out, e))
+}
+
+/// The output of [`LAYER`] for one photograph.
+fn observed(net: &Net, input: &Tensor) -> Result<Vec<f32>, FeaturesError> {
+    let mut features = None;
+    let _ = net.forward_observed(input, &mut |name, output| {
+        if name == LAYER {
+            features = Some(
+                output
+                    .to_device(Device::Cpu)
+                    .to_kind(Kind::Float)
+                    .contiguous(),
+            );
+        }
+    });
+    let features = features.ok_or_else(|| format!("the network has no layer {LAYER}"));
+    features
+        .and_then(|f| Vec::<f32>::try_from(f.view([-1])).map_err(|e| e.to_string()))
+        .map_err(FeaturesError::Internal)
+}
+
+/// The network with the weights of a file. Its classifier is zero and not used.
+fn network(weights: &Path, device: Device) -> Result<Net, FeaturesError> {
+    let layout = FlatLayout::new(2, &[] as &[&str]).map_err(|e| FeaturesError::Internal(e.to_string()))?;
+    let net = Net::new(&layout, device);
+    let mut set = |param: &ParamSpec, values: &[f32]| net.set_param(&param.name, values);
+    let specs = param_specs(layout.classes());
+    load(&mut Source::open(weights)?, &specs, &[HEAD], &mut set)?;
+    Ok(net)
+}
+
+fn digest(path: &Path) -> io::Result<String> {
+    let (mut file, mut hash) = (File::open(path)?, Sha256::new());
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex::encode(hash.finalize())),
+            read => hash.update(&buffer[..read]),
+        }
+    }
+}
+
+/// Writes a file that appears whole or not at all.
+fn store(target: &Path, overwrite: bool, pieces: &[&[u8]]) -> io::Result<()> {
+    let folder = match target.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut file = TemporaryFile::create(folder, &Names::new(".fovea-", ".part"))?;
+    for piece in pieces {
+        file.file().write_all(piece)?;
+    }
+    file.file().sync_all()?;
+    file.persist(target, overwrite)
+}
+
+fn io_error(path: &Path, source: io::Error) -> FeaturesError {
+    FeaturesError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fovea_core::ids::DatasetName;
+    use fovea_core::spec::Init;
+    use fovea_dataset::synthetic::{SyntheticOptions, generate};
+    use fovea_dataset::{PrepareOptions, prepare};
+    use safetensors::SafeTensors;
+
+    /// A file of weights that are drawn at random.
+    fn weights(file: &Path) {
+        let specs = param_specs(2);
+        let mut at = 0;
+        let tensors = specs.iter().map(|spec| {
+            let from = at;
+            at += spec.len() * 4;
+            let info = TensorInfo {
+                dtype: Dtype::F32,
+                shape: spec.shape.clone(),
+                data_offsets: (from, at),
+            };
+            (spec.name.as_str(), info)
+        });
+        let mut bytes = fovea_weights::header(&BTreeMap::new(), tensors).unwrap();
+        for spec in &specs {
+            let mut values = vec![0.0; spec.len()];
+            fovea_core::googlenet::fill(spec, Init::Xavier, 3, &mut values);
+            bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+        }
+        std::fs::write(file, bytes).unwrap();
+    }
+
+    #[test]
+    fn each_photograph_has_the_networks_features_in_its_row() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let options = SyntheticOptions {
+            patients: 6,
+            size: 64,
+            ..SyntheticOptions::default()
+        };
+        generate(&at("drawings"), &options, &|_| {}).unwrap();
+        let mut options = PrepareOptions::new(
+            at("drawings/trainLabels.csv"),
+            at("drawings/images"),
+            at("set"),
+            DatasetName::new("set").unwrap(),
+        );
+        options.image_size = 48;
+        prepare(&options, &()).unwrap();
+        weights(&at("weights.safetensors"));
+        let mut of = Features {
+            dataset: at("set"),
+            weights: at("weights.safetensors"),
+            out: at("features.safetensors"),
+            overwrite: false,
+        };
+        let mut counted = Vec::new();
+        write(&of, Device::Cpu, &mut |number, all| {
+            counted.push((number, all))
+        })
+        .unwrap();
+        assert_eq!(counted.last(), Some(&(12, 12)));
+        let bytes = std::fs::read(&of.out).unwrap();
+        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+        let dataset = Dataset::open(&of.dataset).unwrap();
+        let metadata = header.metadata().clone().unwrap();
+        assert_eq!(metadata["dataset_digest"], dataset.manifest().digest);
+        assert_eq!(
+            (&*metadata["fovea_features"], &*metadata["layer"]),
+            ("1", LAYER)
+        );
+        assert_eq!(metadata["weights_sha256"], digest(&of.weights).unwrap());
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let tensor = file.tensor("features").unwrap();
+        assert_eq!(tensor.shape(), [12, 1024]);
+        // The last photograph of the index, computed here.
+        let sample = dataset.index().part(Part::All).iter().last().unwrap();
+        let mut record = vec![0; 48 * 48 * 3];
+        let pack = dataset.open_pack(sample.pack as usize).unwrap();
+        pack.read(sample.record, &mut record).unwrap();
+        let centred: Vec<f32> = record
+            .iter()
+            .enumerate()
+            .map(|(at, v)| f32::from(*v) - MEANS[at % 3])
+            .collect();
+        let input = Tensor::from_slice(&centred)
+            .view([1, 48, 48, 3])
+            .permute([0, 3, 1, 2]);
+        let expected = observed(&network(&of.weights, Device::Cpu).unwrap(), &input).unwrap();
+        assert!(expected.iter().any(|v| *v > 0.0));
+        let found: Vec<f32> = tensor.data()[11 * 4096..]
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect();
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!(
+                (found - expected).abs() < 1e-3 * (1.0 + expected.abs()),
+                "{found}, {expected}"
+            );
+        }
+        let again = write(&of, Device::Cpu, &mut |_, _| {}).unwrap_err();
+        assert!(again.to_string().contains("is there already"), "{again}");
+        (of.overwrite, of.weights) = (true, at("set/manifest.json"));
+        assert!(write(&of, Device::Cpu, &mut |_, _| {}).is_err());
+        assert_eq!(
+            std::fs::read(&of.out).unwrap(),
+            bytes,
+            "what was there stays"
+        );
+    }
+}

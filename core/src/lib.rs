@@ -6,6 +6,7 @@
 
 pub mod adoption;
 pub mod checkpoint;
+pub mod class_map;
 pub mod count;
 pub mod fold;
 pub mod googlenet;

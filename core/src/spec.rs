@@ -15,8 +15,7 @@ pub use fold::{FoldSpec, MAX_FOLDS};
 
 /// Most letters of a run's name.
 pub const LONGEST_NAME: usize = 48;
-pub(crate) use labels::p_at_least;
-pub use labels::{Head, Labels, Scheme};
+pub use labels::{Head, Labels, Scheme, p_at_least};
 
 /// A run, as a person writes it. Every key but `name` and `dataset` has a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -359,6 +358,11 @@ impl RunSpec {
     /// The part of the dataset that is scored: after each epoch, or in an evaluation.
     pub fn scored_part(&self) -> Part {
         self.evaluate.as_ref().map_or(Part::Validation, |e| e.part)
+    }
+
+    /// The quarter turns that each scored image is shown with.
+    pub fn scored_turns(&self) -> &'static [u8] {
+        self.evaluate.as_ref().map_or(&[0], EvaluateSpec::turns)
     }
 
     /// The largest number of workers that the run may have.

@@ -8,9 +8,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use fovea_core::class_map::ClassMap;
 use fovea_core::googlenet::{FlatLayout, HEAD_INPUT};
 use fovea_core::metrics::Score;
-use fovea_core::spec::{Head, RunSpec};
+use fovea_core::spec::{RunSpec, Scheme};
 use tch::{Kind, Tensor, no_grad};
 
 use super::buffer::sent;
@@ -34,7 +35,7 @@ const GPU_IMAGES: usize = 32;
 /// GoogLeNet and its optimizer.
 pub struct TorchDevice {
     net: Net,
-    head: Head,
+    scheme: Scheme,
     optimizer: Sgd,
     means: Tensor,
     cache: FeatureCache,
@@ -56,7 +57,7 @@ impl TorchDevice {
         let t = &spec.train;
         Self {
             net: Net::new(layout, device).with_precision(t.precision),
-            head: spec.model.head,
+            scheme: spec.scheme(),
             optimizer: Sgd::new(layout, device, t.momentum, t.weight_decay, t.head_lr_mult),
             means: sent(&MEANS, device),
             cache: FeatureCache::default(),
@@ -180,6 +181,24 @@ impl TorchDevice {
         bytemuck::cast_slice::<f32, u8>(loaded) == bytemuck::cast_slice::<f32, u8>(&state[range])
     }
 
+    /// What the logits say of each sample.
+    fn scores(&self, batch: &Batch, logits: &Tensor) -> Result<Vec<Score>, DeviceError> {
+        let log_p = log_probabilities(self.scheme.head, logits);
+        let log_p = log_p.to_device(tch::Device::Cpu);
+        let rows: Vec<Vec<f32>> = Vec::try_from(log_p).map_err(failed("reading the scores"))?;
+        Ok(rows
+            .into_iter()
+            .zip(batch.samples.iter().zip(&batch.labels))
+            .map(|(log_p, (&sample, &label))| Score {
+                sample,
+                label,
+                loss: -log_p[label as usize],
+                probabilities: log_p.iter().map(|l| l.exp()).collect(),
+                map: None,
+            })
+            .collect())
+    }
+
     /// The three parts of the state, each with its range of elements in the state.
     fn parts(&self) -> [(&Tensor, Range<usize>); 3] {
         let layout = self.net.layout();
@@ -271,7 +290,7 @@ impl Device for TorchDevice {
         let pass = self.net.train_features(&features, dropout.as_ref());
         let weights =
             (!batch.class_weights.is_empty()).then(|| sent(&batch.class_weights[..], device));
-        let sum = loss_sum(self.head, pass.logits(), &labels, weights.as_ref());
+        let sum = loss_sum(self.scheme.head, pass.logits(), &labels, weights.as_ref());
         let loss = self.layout().buckets()[FlatLayout::OTHERS].len();
         match into.bucket(FlatLayout::OTHERS) {
             Buffer::Host(values) => {
@@ -325,20 +344,29 @@ impl Device for TorchDevice {
 
     fn score(&mut self, batch: &Batch) -> Result<Vec<Score>, DeviceError> {
         let features = self.features(Split::Validation, batch)?;
-        let logits = self.net.forward_features(&features);
-        let log_p = log_probabilities(self.head, &logits);
-        let log_p = log_p.to_device(tch::Device::Cpu);
-        let rows: Vec<Vec<f32>> = Vec::try_from(log_p).map_err(failed("reading the scores"))?;
-        Ok(rows
-            .into_iter()
-            .zip(batch.samples.iter().zip(&batch.labels))
-            .map(|(log_p, (&sample, &label))| Score {
-                sample,
-                label,
-                loss: -log_p[label as usize],
-                probabilities: log_p.iter().map(|l| l.exp()).collect(),
-            })
-            .collect())
+        self.scores(batch, &self.net.forward_features(&features))
+    }
+
+    fn score_mapped(&mut self, batch: &Batch) -> Result<Vec<Score>, DeviceError> {
+        let features = self.features(Split::Validation, batch)?;
+        let (logits, maps) = self.net.class_maps(&features);
+        let mut scores = self.scores(batch, &logits)?;
+        let on_host = |x: &Tensor| x.to_device(tch::Device::Cpu);
+        let reading = || failed("reading the class activation maps");
+        let outputs: Vec<Vec<f32>> = Vec::try_from(on_host(&logits)).map_err(reading())?;
+        let [n, height, width, _] = maps.size()[..] else {
+            return Err(DeviceError {
+                doing: "computing the class activation maps",
+                reason: format!("they have the shape {:?}", maps.size()),
+            });
+        };
+        let maps = on_host(&maps).contiguous().view([n, -1]);
+        let maps: Vec<Vec<f32>> = Vec::try_from(maps).map_err(reading())?;
+        let size = (height as usize, width as usize);
+        for ((score, outputs), maps) in scores.iter_mut().zip(&outputs).zip(&maps) {
+            score.map = Some(ClassMap::positive(self.scheme, outputs, maps, size));
+        }
+        Ok(scores)
     }
 
     fn hold_images(

@@ -131,6 +131,18 @@ impl Net {
         no_grad(|| self.run(features, stages, None, &mut Observer::absent()))
     }
 
+    /// [`Net::forward_features`], and with the logits what the classifier takes the mean of: the outputs of the last module,
+    /// `[batch, channels, height, width]`.
+    pub(super) fn forward_places(&self, features: &Tensor) -> (Tensor, Tensor) {
+        let stages = &STAGES[self.frozen_stages()..];
+        let (before, classifier) = stages.split_at(stages.len() - 1);
+        no_grad(|| {
+            let places = self.run(features, before, None, &mut Observer::absent());
+            let logits = self.run(&places, classifier, None, &mut Observer::absent());
+            (logits, places)
+        })
+    }
+
     /// How many leading stages have no trained parameter. The classifier never counts, because its output depends on the
     /// dropout, too.
     fn frozen_stages(&self) -> usize {

@@ -21,6 +21,7 @@ mod forward;
 mod inception;
 mod loss;
 pub mod lrn;
+mod maps;
 mod memory;
 mod net;
 mod pass;

@@ -1,6 +1,7 @@
 //! The table of scores.
 
 use fovea_core::class_map::ClassMap;
+use fovea_core::count::count;
 use fovea_core::metrics::Score;
 use fovea_core::spec::{RunSpec, Scheme};
 use fovea_dataset::{Flaw, Found};
@@ -116,7 +117,8 @@ impl Table {
             n => format!("; {n} could not be read (see the column error)"),
         };
         format!(
-            "{read} photographs scored, {positive} of them above 0.5 for {}{unreadable}",
+            "{} scored, {positive} of them above 0.5 for {}{unreadable}",
+            count(read, "photograph", "photographs"),
             self.positive
         )
     }

@@ -62,7 +62,10 @@ async fn a_journal_without_scores_is_opened() {
     let journal = open(&path).0;
     journal.put(&run(1), OnFull::Wait).await.unwrap();
     journal
-        .with(|db| db.execute_batch("DROP TABLE scores; DROP TABLE maps").unwrap())
+        .with(|db| {
+            db.execute_batch("DROP TABLE scores; DROP TABLE maps")
+                .unwrap()
+        })
         .await;
     journal.close().await.unwrap();
     let (journal, found) = open(&path);

@@ -34,7 +34,8 @@ mod local;
 mod named;
 mod narrate;
 mod output;
-mod pace;
+mod predict;
+mod predict_args;
 mod prepare;
 mod remove;
 mod report;
@@ -144,7 +145,9 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Dataset(DatasetCommand::Rm { names, yes }) => {
             remove::datasets(&connect().await?, &names, yes, output).await
         }
-        Command::Dataset(DatasetCommand::List) => datasets::list(&connect().await?, output).await,
+        Command::Dataset(DatasetCommand::List { all }) => {
+            datasets::list(&connect().await?, all, output).await
+        }
         Command::Weights(WeightsCommand::Add { file, name }) => {
             let file = weights::read(&file, name.as_deref())?;
             weights::add(&connect().await?, &file, name.as_deref(), output).await
@@ -185,6 +188,7 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         }
         Command::Group(command) => group(&connect().await?, command, output).await,
         Command::Evaluate(command) => evaluate::run(&connect().await?, &command, output).await,
+        Command::Predict(command) => predict::run(&connect().await?, &command, output).await,
         Command::Report(command) => report::run(&connect().await?, &command, output).await,
         Command::Advise(command) => advise::run(connect, &command, output).await,
         Command::Baseline(command) => baseline::run(connect, &command, output).await,

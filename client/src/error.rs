@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use fovea_predict::SOME_UNREADABLE;
 use fovea_proto::{Cause, ChannelError, ConvertError, NO_ROOM, cause};
 use tonic::Code;
 
@@ -180,6 +181,12 @@ pub enum Error {
         /// The run's id.
         run: String,
     },
+    /// Some photographs could not be read; the others were scored. Which, the table says.
+    #[error("{} could not be read; the others were scored", count(*photographs, "photograph", "photographs"))]
+    SomeUnreadable {
+        /// How many.
+        photographs: usize,
+    },
     /// A signal (Ctrl-C, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2) ended the command. The text names what
     /// continues and what was stopped.
     #[error("interrupted: {0}")]
@@ -257,6 +264,7 @@ Exit codes:
   7    stored data are wrong: an audit found problems, a stored file is corrupt or missing, or belongs
        to no run
   8    stored data cannot be read now, and none that could be read are wrong: try again
+  9    predict: some photographs could not be read, and the others were scored
   130  stopped by a signal (Ctrl-C, TERM, HUP, USR1, USR2)
   141  standard output was closed";
 
@@ -280,6 +288,7 @@ impl Error {
             Error::Verification(counts) if counts.only_unreadable() => 8,
             Error::Verification(_) => 7,
             Error::Unreadable { .. } => 8,
+            Error::SomeUnreadable { .. } => SOME_UNREADABLE,
             Error::Interrupted(_) => 130,
             Error::Remove { exit_code, .. } => *exit_code,
             Error::Coordinator { .. }

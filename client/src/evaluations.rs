@@ -37,6 +37,15 @@ impl Described {
     }
 }
 
+/// How photographs are shown to a model that predicts, and what is asked for besides the scores.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Views {
+    /// The mean over four rotations.
+    pub rotations: bool,
+    /// Class activation maps.
+    pub maps: bool,
+}
+
 /// Which checkpoint of a run is evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
@@ -73,7 +82,33 @@ impl Client {
             step,
             dataset: dataset.unwrap_or_default().into(),
             part: pb::Part::from(part).into(),
+            ..pb::EvaluateRequest::default()
         };
+        self.begin_scoring(request).await
+    }
+
+    /// Scores the photographs of a dataset without grades with the checkpoint of `step`. Returns the run that scores.
+    pub async fn predict(
+        &self,
+        run_id: &str,
+        step: u64,
+        dataset: &str,
+        views: Views,
+    ) -> Result<RunInfo, Error> {
+        let Views { rotations, maps } = views;
+        let request = pb::EvaluateRequest {
+            run_id: run_id.into(),
+            step,
+            dataset: dataset.into(),
+            part: pb::Part::Validation.into(),
+            prediction: true,
+            rotations,
+            maps,
+        };
+        Ok(self.begin_scoring(request).await?.0)
+    }
+
+    async fn begin_scoring(&self, request: pb::EvaluateRequest) -> Result<(RunInfo, bool), Error> {
         // The checkpoint may have to come from the object store first.
         let reply = self.unbounded(self.runs_client().evaluate(request)).await?;
         let run = reply
@@ -84,9 +119,20 @@ impl Client {
 
     /// The scores of the epoch of a run that ended at `step`. None: that epoch was not evaluated, or its scores were not kept.
     pub async fn scores(&self, run_id: &str, step: u64) -> Result<Option<Scores>, Error> {
+        self.scores_with(run_id, step, false).await
+    }
+
+    /// The same with class activation maps, if `maps` and there are any.
+    pub async fn scores_with(
+        &self,
+        run_id: &str,
+        step: u64,
+        maps: bool,
+    ) -> Result<Option<Scores>, Error> {
         let request = pb::ScoresRequest {
             run_id: run_id.into(),
             step,
+            maps,
         };
         let mut stream = match self.runs_client().scores(request).await {
             Ok(reply) => reply.into_inner(),
@@ -98,6 +144,7 @@ impl Client {
             let pb::ScoresPart {
                 info,
                 probabilities,
+                maps,
             } = part;
             if let Some(info) = info {
                 received = Some(Scores::begin(info)?);
@@ -107,6 +154,7 @@ impl Client {
                     "scores come before what they are of".into(),
                 ));
             };
+            scores.take_maps(maps)?;
             scores.probabilities.extend(probabilities);
             if *expected > MOST || scores.probabilities.len() as u64 > *expected {
                 return Err(Error::Protocol(format!(
@@ -116,6 +164,7 @@ impl Client {
         }
         match received {
             Some((scores, expected)) if scores.probabilities.len() as u64 == expected => {
+                scores.check_maps()?;
                 Ok(Some(scores))
             }
             Some((scores, expected)) => Err(Error::Protocol(format!(

@@ -203,6 +203,7 @@ fn dataset(own: &Described) -> Dataset {
 fn scale_in_words(scale: Option<GradeScale>) -> &'static str {
     match scale {
         Some(GradeScale::Icdr) => "International Clinical Diabetic Retinopathy scale",
+        Some(GradeScale::None) => "no grades",
         Some(GradeScale::Messidor) => "Messidor's scale R0 to R3",
         Some(GradeScale::Unstated) | None => {
             "taken for the International Clinical Diabetic Retinopathy scale: the labels do not say which"

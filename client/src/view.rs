@@ -10,6 +10,7 @@ mod weights;
 mod workers;
 
 use fovea_core::checkpoint::CheckpointInfo;
+use fovea_core::pipeline::Pipeline;
 use fovea_core::run::{EpochResult, StepReport};
 use fovea_core::spec::RunSpec;
 use fovea_proto::pb;
@@ -134,6 +135,8 @@ pub struct RunInfo {
     pub ended_at_ms: u64,
     /// The largest number of workers at a time.
     pub most_workers: u32,
+    /// How its photographs were prepared; null if the coordinator does not say.
+    pub pipeline: Option<Pipeline>,
     /// Evaluations of its checkpoints, as they were asked for.
     pub evaluations: Vec<EvaluationInfo>,
     /// The run's specification with every default filled in.
@@ -191,6 +194,7 @@ impl TryFrom<pb::Run> for RunInfo {
             ended_at_ms,
             most_workers,
             group_id,
+            pipeline,
         } = wire;
         Ok(Self {
             phase: Phase::from_wire(&id, phase)?,
@@ -209,6 +213,7 @@ impl TryFrom<pb::Run> for RunInfo {
             ended_at_ms,
             most_workers,
             group: group_id,
+            pipeline: pipeline.map(Into::into),
             progress: progress.map(Into::into),
             left_out: left_out.into_iter().map(Into::into).collect(),
             evaluations: evaluations

@@ -7,6 +7,7 @@
 pub mod adoption;
 pub mod advice;
 pub mod checkpoint;
+pub mod class_map;
 pub mod count;
 pub mod dropout;
 pub mod fold;

@@ -6,6 +6,7 @@ pub use ranking::{CurvePoint, Ranking};
 
 use serde::{Deserialize, Serialize};
 
+use crate::class_map::ClassMap;
 use crate::spec::{Scheme, p_at_least};
 
 /// The model's output for one validation sample.
@@ -19,6 +20,49 @@ pub struct Score {
     pub probabilities: Vec<f32>,
     /// Cross-entropy, -ln p(label), in nats.
     pub loss: f32,
+    /// Where the evidence for "positive" lies, if that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub map: Option<ClassMap>,
+}
+
+impl Score {
+    /// The score of a sample from those of several views of it, each with the quarter turns counter-clockwise that it was
+    /// shown with: the mean of the probabilities, the loss of that, and the mean of the maps, turned back. One view is
+    /// returned as it is.
+    ///
+    /// # Panics
+    /// If there are no views, or they have different classes.
+    pub fn of_views(views: Vec<(u8, Score)>) -> Self {
+        if let [(0, _)] = &views[..] {
+            return views
+                .into_iter()
+                .map(|(_, score)| score)
+                .next()
+                .expect("one");
+        }
+        let (_, first) = &views[0];
+        let (sample, label) = (first.sample, first.label);
+        let probability = |class: usize| {
+            let all = views
+                .iter()
+                .map(|(_, score)| f64::from(score.probabilities[class]));
+            (all.sum::<f64>() / views.len() as f64) as f32
+        };
+        let probabilities: Vec<f32> = (0..first.probabilities.len()).map(probability).collect();
+        // As small as a probability can be, so that the loss is a number.
+        let loss = -probabilities[label as usize].max(f32::MIN_POSITIVE).ln();
+        let maps: Vec<ClassMap> = views
+            .into_iter()
+            .filter_map(|(turns, score)| Some(score.map?.upright(turns)))
+            .collect();
+        Self {
+            sample,
+            label,
+            probabilities,
+            loss,
+            map: ClassMap::mean_of(&maps),
+        }
+    }
 }
 
 /// Metrics of an epoch on the validation split.
@@ -120,6 +164,7 @@ mod tests {
             label,
             probabilities: vec![1.0 - p, p],
             loss: -right.ln(),
+            map: None,
         }
     }
 
@@ -140,6 +185,32 @@ mod tests {
         assert_eq!(e.confusion, [[2, 0], [1, 1]]);
         let loss = -(0.9f64.ln() + 0.6f64.ln() + 0.35f64.ln() + 0.8f64.ln()) / 4.0;
         assert!((e.loss - loss).abs() < 1e-6);
+    }
+
+    #[test]
+    fn views_are_averaged_and_their_maps_turned_back() {
+        let map = ClassMap {
+            height: 2,
+            width: 2,
+            values: vec![1.0, 2.0, 3.0, 4.0],
+        };
+        // Turned counter-clockwise once, the right column is the top row.
+        let turned = ClassMap {
+            values: vec![2.0, 4.0, 1.0, 3.0],
+            ..map.clone()
+        };
+        let view = |p, map| Score {
+            map: Some(map),
+            ..binary(p, 1)
+        };
+        let one = view(0.75, map.clone());
+        let turned = view(0.25, turned);
+        let score = Score::of_views(vec![(0, one.clone()), (1, turned)]);
+        assert_eq!(score.probabilities, [0.5, 0.5]);
+        assert_eq!(score.loss, -(0.5f32.ln()));
+        assert_eq!(score.map, Some(map));
+        // To the bit.
+        assert_eq!(Score::of_views(vec![(0, one.clone())]), one);
     }
 
     #[test]
@@ -164,6 +235,7 @@ mod tests {
                 label,
                 probabilities,
                 loss: 0.0,
+                map: None,
             }
         };
         let e = evaluate(&[sure(0, 0), sure(2, 4), sure(4, 4)], Scheme::softmax(5, 2));

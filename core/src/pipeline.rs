@@ -13,6 +13,10 @@ pub struct Pipeline {
     pub size: u32,
     /// SHA-256 (hexadecimal) of all of it.
     pub digest: String,
+    /// The method with its numbers for programs, from which all of it is rebuilt: `clahe:clip=2,tiles=8`. None: an older
+    /// version wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<String>,
 }
 
 impl Pipeline {

@@ -40,8 +40,8 @@ pub use availability::Limits;
 pub use lineage::Rewind;
 pub use trouble::{LeftOut, Trouble};
 pub use types::{
-    Effect, EpochResult, EpochScores, EvaluationRecord, Event, Extent, Heartbeat, Next, Outcome,
-    Phase, RunError, StepPhases, StepReport, Stopping, Times, without_event_name,
+    Effect, EpochMaps, EpochResult, EpochScores, EvaluationRecord, Event, Extent, Heartbeat, Next,
+    Outcome, Phase, RunError, StepPhases, StepReport, Stopping, Times, without_event_name,
 };
 
 use std::collections::BTreeMap;

@@ -15,8 +15,7 @@ use crate::weights::{WeightsRef, is_sha256};
 
 pub use evaluate::{EvaluateSpec, Part};
 pub use fold::{FoldSpec, MAX_FOLDS};
-pub(crate) use labels::p_at_least;
-pub use labels::{Head, Labels, Scheme};
+pub use labels::{Head, Labels, Scheme, p_at_least};
 use problems::Problems;
 pub use problems::{Problem, SpecError};
 pub use strategy::Strategy;
@@ -373,6 +372,11 @@ impl RunSpec {
     /// The part of the dataset that is scored: after each epoch, or in an evaluation.
     pub fn scored_part(&self) -> Part {
         self.evaluate.as_ref().map_or(Part::Validation, |e| e.part)
+    }
+
+    /// The quarter turns that each scored image is shown with.
+    pub fn scored_turns(&self) -> &'static [u8] {
+        self.evaluate.as_ref().map_or(&[0], EvaluateSpec::turns)
     }
 
     /// The largest number of workers that the run may have.

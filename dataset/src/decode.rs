@@ -17,7 +17,7 @@ use image::metadata::Orientation;
 
 use jpeg::Jpeg;
 
-pub(crate) use dicom::{Identity, identity};
+pub(crate) use dicom::{Identity, identity, is_dicom};
 pub use error::DecodeError;
 pub use scan::Implausible;
 

@@ -6,6 +6,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::decode::is_dicom;
 use crate::names::{READ_ENDINGS, composed, is_read_ending, key};
 
 /// Why there is no photograph of a name in the images folder.
@@ -149,6 +150,24 @@ impl ImageFolder {
                 files: paths(others),
             },
         })
+    }
+
+    /// Every photograph, by its path in the folder: the file, and that path. What has no ending is one if its content is DICOM's.
+    pub(crate) fn photographs(&self) -> Vec<(PathBuf, String)> {
+        let mut all: Vec<(PathBuf, String)> = self
+            .files
+            .values()
+            .flatten()
+            .map(|file| (self.dir.join(&file.path), file))
+            .filter(|(path, file)| match file.kind {
+                Kind::Photograph => true,
+                Kind::Bare => is_dicom(path),
+                Kind::Other => false,
+            })
+            .map(|(path, file)| (path, file.path.clone()))
+            .collect();
+        all.sort_by(|(_, a), (_, b)| a.cmp(b));
+        all
     }
 
     /// How many photographs `used` does not name, and the first few of them.

@@ -13,11 +13,13 @@
 //!   the dataset: same photographs, labels and options, same digest.
 
 mod blocks;
+pub mod canvas;
 pub mod crop;
 mod dataset;
 mod decode;
 pub mod eye;
 mod folder;
+mod identify;
 mod index;
 pub mod labels;
 pub mod leftovers;
@@ -27,9 +29,11 @@ mod manifest;
 mod names;
 mod pack;
 pub mod patient;
+mod photographs;
 pub mod prepare;
 pub mod preprocess;
 mod quality;
+mod recipe;
 mod rotate;
 pub mod split;
 mod square;
@@ -47,12 +51,14 @@ pub use manifest::{
     Preprocess, SplitOrigin,
 };
 pub use pack::{PackError, PackFile, verify_pack};
+pub use photographs::{Found, PhotographsError, photographs};
 pub use prepare::{
     Excluded, MaxBad, MaxBadError, PrepareError, PrepareOptions, PrepareReport, Progress, Warning,
-    prepare,
+    prepare, write_ungraded,
 };
 pub use preprocess::{Method, Preprocessing, PreprocessingError};
 pub use quality::{Flaw, Quality};
+pub use recipe::{Prepared, Recipe, RecipeError};
 pub use rotate::rotate90;
 pub use square::{Disc, Square, SquareError};
 

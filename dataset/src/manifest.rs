@@ -32,10 +32,13 @@ pub const MAX_IMAGE_SIZE: u32 = 2048;
 
 /// `format` is this and the version.
 const FORMAT: &str = "fovea-dataset-";
-/// The version that is written, and the newest that is read. All older ones are read.
+/// The newest version that is read. All older ones are read.
 ///
-/// Version 2 has a test part; version 3 says which preprocessing, which scale, and what was found of copies.
-const VERSION: u32 = 3;
+/// Version 2 has a test part; version 3 says which preprocessing, which scale, and what was found of copies; version 4 may
+/// have no grades.
+const VERSION: u32 = 4;
+/// The version that is written of photographs with grades: what they have, version 3 says, and older programs read it.
+const GRADED: u32 = 3;
 const LAYOUT: &str = "HWC";
 const CHANNELS: &str = "BGR";
 /// Largest pack that is accepted, in bytes.
@@ -45,7 +48,7 @@ const MAX_PACK_BYTES: u64 = 16 << 30;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// `fovea-dataset-3`: the format and its version.
+    /// `fovea-dataset-3`, or -4 without grades: the format and its version.
     pub format: String,
     /// The dataset's name.
     pub name: DatasetName,
@@ -100,6 +103,8 @@ pub enum SplitOrigin {
         /// SHA-256 (hexadecimal) of that file.
         sha256: String,
     },
+    /// Nothing was split: photographs without grades are all in the validation split.
+    Unsplit {},
 }
 
 /// Samples of each side, by grade 0 to 4.
@@ -214,10 +219,19 @@ impl Manifest {
         Ok(bytes)
     }
 
-    /// The constant fields of a new manifest.
-    pub(crate) fn constants() -> [String; 3] {
+    /// Whether its photographs have no grades: they can be scored, neither trained on nor evaluated.
+    pub fn is_ungraded(&self) -> bool {
+        self.scale == Some(GradeScale::None)
+    }
+
+    /// The constant fields of a new manifest of such a scale.
+    pub(crate) fn constants(scale: GradeScale) -> [String; 3] {
+        let version = match scale {
+            GradeScale::None => VERSION,
+            GradeScale::Icdr | GradeScale::Messidor | GradeScale::Unstated => GRADED,
+        };
         [
-            format!("{FORMAT}{VERSION}"),
+            format!("{FORMAT}{version}"),
             LAYOUT.to_owned(),
             CHANNELS.to_owned(),
         ]
@@ -286,6 +300,11 @@ impl Manifest {
                 )
             }
             SplitOrigin::File { sha256, .. } => is_sha256("split.sha256", sha256),
+            SplitOrigin::Unsplit {} => ensure(
+                self.is_ungraded() && self.samples(Split::Train) + self.samples(Split::Test) == 0,
+                "split.method",
+                || "is unsplit, but there are grades or several sides".to_owned(),
+            ),
         }
     }
 

@@ -7,7 +7,6 @@
 //! killed processes are swept by the next call for the same destination ([`leftovers`]).
 
 mod copies;
-mod identify;
 mod leftovers;
 mod options;
 mod output;
@@ -15,14 +14,18 @@ mod report;
 mod sheet;
 mod split_file;
 mod spool;
+mod ungraded;
 mod unpacked;
 
 pub use options::{MaxBad, MaxBadError, PrepareOptions, Progress};
 pub use report::{Excluded, PrepareError, PrepareReport, Warning};
+pub use ungraded::write_ungraded;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::decode::identity;
 use crate::folder::ImageFolder;
+use crate::identify::{self, Known};
 use crate::labels::{self, Importer, LabelRow, Labels};
 use crate::split::{Patient, choose, interleave};
 use crate::{Counts, Split, SplitOrigin};
@@ -59,7 +62,7 @@ pub fn prepare(
         .map_or(&*options.images_dir, Unpacked::path);
     let folder = ImageFolder::list(images_dir)
         .map_err(|source| io_error("list the images folder", images_dir, source))?;
-    identify::identify(&mut labels.rows, &folder);
+    identify(&mut labels.rows, &folder);
     labels::check_told(&mut labels, &options.labels, &options.label_options)?;
     let imposed = match (&options.split_file, &unpacked) {
         (Some(path), _) => Some(split_file::read(path)?),
@@ -147,6 +150,19 @@ pub fn prepare(
         warnings,
         flaws,
     })
+}
+
+/// Fills in what only the tags of DICOM files tell.
+fn identify(rows: &mut [LabelRow], folder: &ImageFolder) {
+    let images: Vec<String> = rows.iter().map(|row| row.image.clone()).collect();
+    let known = rows.iter_mut().map(|row| Known {
+        patient: &mut row.patient,
+        told: &mut row.told,
+        eye: &mut row.eye,
+    });
+    identify::identify(known.collect(), |row| {
+        identity(&folder.find(&images[row]).ok()?)
+    });
 }
 
 /// The patients of the usable rows.

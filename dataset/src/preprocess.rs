@@ -177,6 +177,18 @@ impl Preprocessing {
         &self.parameters
     }
 
+    /// It as text that is read again to the bit: `crop`, `clahe:clip=2,tiles=8`.
+    pub fn recipe(&self) -> String {
+        let given = self.parameters.iter();
+        let given: Vec<String> = given
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        match given.is_empty() {
+            true => self.method.to_string(),
+            false => format!("{}:{}", self.method, given.join(",")),
+        }
+    }
+
     /// Whether [`Self::apply`] does anything.
     pub fn changes_pixels(&self) -> bool {
         matches!(self.method, Method::BenGraham | Method::Clahe)

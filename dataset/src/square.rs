@@ -5,6 +5,7 @@ use std::path::Path;
 use image::RgbImage;
 use image::metadata::Orientation;
 
+use crate::Method;
 use crate::crop::{self, Crop, CropError};
 use crate::decode::{DecodeError, Encoded, upright};
 
@@ -122,6 +123,14 @@ impl Square {
             while reduction > 1 && crop.side * photograph.reduction / reduction < least {
                 reduction /= 2;
             }
+        }
+    }
+
+    /// The part of the photograph that `method` shows: [`Self::of`] or [`Self::framed`].
+    pub fn cut(file: &Encoded, method: Method, size: u32) -> Result<Self, SquareError> {
+        match method.crops() {
+            true => Self::of(file, size),
+            false => Self::framed(file, size),
         }
     }
 

@@ -20,7 +20,7 @@ use image::RgbImage;
 
 use crate::Eye;
 use anatomy::{Anatomy, Style};
-use canvas::{Canvas, View};
+use canvas::{Canvas, Mask, View};
 use geometry::{Dice, Noise, point, smoothstep};
 use lesions::Counts;
 
@@ -59,6 +59,19 @@ impl EyeSpec {
 /// # Panics
 /// If `spec.size` is not within [`SIZES`].
 pub fn render(spec: &EyeSpec) -> RgbImage {
+    draw(spec).0
+}
+
+/// How strongly the lesions of the drawing are seen at each pixel, 0 to 1: `spec.size` rows of `spec.size` values. Drusen
+/// are no lesions here: they say nothing about the grade.
+///
+/// # Panics
+/// If `spec.size` is not within [`SIZES`].
+pub fn lesions(spec: &EyeSpec) -> Vec<f32> {
+    draw(spec).1.into_values()
+}
+
+fn draw(spec: &EyeSpec) -> (RgbImage, Mask) {
     assert!(
         SIZES.contains(&spec.size),
         "size {} of a drawing",
@@ -80,9 +93,9 @@ pub fn render(spec: &EyeSpec) -> RgbImage {
     let mut canvas = eye.paint(view, &mut spec.dice("synthetic/retina"));
     let mut dice = spec.dice("synthetic/lesions");
     let counts = Counts::draw(spec.grade, &mut dice);
-    lesions::paint(&mut canvas, &eye, view, &counts, &mut dice);
+    let lesions = lesions::paint(&mut canvas, &eye, view, &counts, &mut dice);
     photograph(&mut canvas, view, &mut camera);
-    canvas.into_image()
+    (canvas.into_image(), lesions)
 }
 
 /// What the camera adds: uneven light, its round mask, a little blur, exposure and noise.

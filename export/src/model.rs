@@ -119,6 +119,13 @@ impl Model {
         &self.spec
     }
 
+    /// Each parameter with its values, in the order of computation.
+    pub fn parameters(&self) -> impl Iterator<Item = (&ParamSpec, &[f32])> {
+        self.parameters
+            .iter()
+            .map(|(spec, values)| (spec, &**values))
+    }
+
     /// How the photographs of its training were prepared. None: the file does not say.
     pub fn pipeline(&self) -> Option<Pipeline> {
         Pipeline::from_metadata(self.metadata.get(Pipeline::KEY)?)

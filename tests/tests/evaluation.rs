@@ -44,6 +44,7 @@ async fn evaluate(
         step,
         dataset: String::new(),
         part: part.into(),
+        ..Default::default()
     };
     let reply = cluster.runs().await.evaluate(request).await;
     reply.map(tonic::Response::into_inner)
@@ -54,6 +55,7 @@ async fn scores(cluster: &Cluster, run: &str, step: u64) -> (pb::ScoresInfo, Vec
     let request = pb::ScoresRequest {
         run_id: run.to_owned(),
         step,
+        maps: false,
     };
     let reply = cluster.runs().await.scores(request).await;
     let mut stream = reply.expect("there are scores").into_inner();
@@ -274,6 +276,7 @@ async fn what_cannot_be_evaluated_is_refused() {
         run_id: run.id.clone(),
         step,
         part: pb::Part::All.into(),
+        ..Default::default()
     });
     let submit = pb::SubmitRequest {
         spec: Some(written),

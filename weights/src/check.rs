@@ -138,6 +138,7 @@ mod tests {
             steps: "crop, circle, bilinear, rules 3".into(),
             size: 224,
             digest: "ab".repeat(32),
+            recipe: Some("crop".into()),
         };
         let plain = googlenet(&[], |_| {});
         assert_eq!(check(&mut source(&plain)).unwrap().pipeline, None);

@@ -10,6 +10,7 @@ use fovea_service::{ConfigError, LogFormat, VERSION, layered, ops};
 use serde::{Deserialize, Serialize};
 
 use crate::advertise::Advertised;
+use crate::predict::Predict;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -110,7 +111,8 @@ impl Default for WorkerConfig {
                   over the environment, the environment over the file.\n\n\
                   Exit codes: 0 stopped cleanly, 1 other errors, 2 wrong usage or configuration, \
                   3 cannot listen, 4 data folder unusable, 5 a second signal to stop, 6 threads hung: the worker \
-                  could not stop within stop_timeout_s, or too many reads do not return.\n\
+                  could not stop within stop_timeout_s, or too many reads do not return, 9 predict: some photographs could not \
+                  be read, and the others were scored.\n\
                   Exit code 2 is also that of a worker that its coordinator refuses for good (its certificate, say), or \
                   whose coordinator speaks another version of the protocol. Exit code 0 is also that of a worker that was idle for \
                   exit_when_idle_s."
@@ -192,6 +194,8 @@ pub enum Command {
         #[arg(long)]
         live: bool,
     },
+    /// Score photographs with a model's file, without a coordinator
+    Predict(Box<Predict>),
 }
 
 impl Cli {

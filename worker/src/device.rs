@@ -219,6 +219,9 @@ pub trait Device {
     /// Scores validation images: the probability of each class, and -ln P(label).
     fn score(&mut self, batch: &Batch) -> Result<Vec<Score>, DeviceError>;
 
+    /// [`Device::score`], and with each score its map.
+    fn score_mapped(&mut self, batch: &Batch) -> Result<Vec<Score>, DeviceError>;
+
     /// Makes room for the photographs themselves, where the device keeps them: `expected` of `size` px, those `wanted`,
     /// of a training and a validation split of these numbers of samples. The loader need not give those that are held.
     fn hold_images(

@@ -136,10 +136,11 @@ fn observed(net: &Net, input: &Tensor) -> Result<Vec<f32>, FeaturesError> {
 
 /// The network with the weights of a file. Its classifier is zero and not used.
 fn network(weights: &Path, device: Device) -> Result<Net, FeaturesError> {
-    let layout = FlatLayout::new(2, &[] as &[&str]).map_err(|e| FeaturesError::Internal(e.to_string()))?;
+    let layout =
+        FlatLayout::new(2, &[] as &[&str]).map_err(|e| FeaturesError::Internal(e.to_string()))?;
     let net = Net::new(&layout, device);
     let mut set = |param: &ParamSpec, values: &[f32]| net.set_param(&param.name, values);
-    let specs = param_specs(layout.classes());
+    let specs = param_specs(layout.network());
     load(&mut Source::open(weights)?, &specs, &[HEAD], &mut set)?;
     Ok(net)
 }

@@ -193,7 +193,9 @@ impl Producer {
             while !range.is_empty() {
                 let part = range.start..range.end.min(range.start + batch);
                 range.start = part.end;
-                self.send(self.scored(part).map(Item::Validation))?;
+                for turns in self.spec.scored_turns() {
+                    self.send(self.scored(part.clone(), *turns).map(Item::Validation))?;
+                }
             }
         }
         self.send(Ok(Item::EpochEnd))
@@ -239,8 +241,8 @@ impl Producer {
         all
     }
 
-    fn scored(&self, ordinals: Range<u32>) -> Result<Batch, DataError> {
-        let images: Vec<(u32, u8)> = ordinals.clone().map(|ordinal| (ordinal, 0)).collect();
+    fn scored(&self, ordinals: Range<u32>, turns: u8) -> Result<Batch, DataError> {
+        let images: Vec<(u32, u8)> = ordinals.clone().map(|ordinal| (ordinal, turns)).collect();
         let mut batch = Batch {
             size: self.data.size(),
             pixels: self.pixels(Split::Validation, &images)?,
@@ -249,7 +251,7 @@ impl Producer {
         for ordinal in ordinals {
             let sample = self.data.scored(ordinal);
             batch.samples.push(ordinal);
-            batch.quarter_turns.push(0);
+            batch.quarter_turns.push(turns);
             batch.labels.push(self.spec.class_of(sample.grade));
         }
         Ok(batch)

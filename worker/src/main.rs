@@ -6,7 +6,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use fovea_core::count::count;
 use fovea_core::ids::WorkerId;
+use fovea_predict::SOME_UNREADABLE;
 use fovea_security::{Role, Tls, install_provider};
 use fovea_service::ops::{self, Ops};
 use fovea_service::supervisor::{self, Started};
@@ -26,6 +28,7 @@ use fovea_worker::join::Joining;
 use fovea_worker::link::{self, Coordinator, random_u32};
 use fovea_worker::machine;
 use fovea_worker::memory;
+use fovea_worker::predict::{self, Predict};
 use fovea_worker::pulse::Shown;
 use fovea_worker::segments;
 use fovea_worker::threads::EXIT_HUNG;
@@ -77,6 +80,7 @@ fn start(cli: &Cli) -> Result<(), Failure> {
             return ops::command(&config.ops_listen, *live)
                 .map_err(|e| Failure(e.exit_code(), e.to_string()));
         }
+        Some(Command::Predict(command)) => return predicted(command, &config),
         None => {}
     }
     init_logging(config.log_format, &config.log_level).map_err(|e| Failure(2, e.to_string()))?;
@@ -111,6 +115,23 @@ fn features(of: &Features, config: &WorkerConfig) -> Result<(), Failure> {
         }
     };
     features::write(of, place, &mut done).map_err(|e| Failure(1, e.to_string()))
+}
+
+fn predicted(command: &Predict, config: &WorkerConfig) -> Result<(), Failure> {
+    let device = command.device.as_ref().unwrap_or(&config.device);
+    // Before the first tensor is made.
+    let place = gpu::choose(device, config.local_rank).map_err(|e| Failure(2, e.to_string()))?;
+    match predict::run(command, place) {
+        Ok(0) => Ok(()),
+        Ok(unreadable) => Err(Failure(
+            SOME_UNREADABLE,
+            format!(
+                "{} could not be read; the others were scored",
+                count(unreadable as u64, "photograph", "photographs")
+            ),
+        )),
+        Err(error) => Err(Failure(error.exit_code(), error.to_string())),
+    }
 }
 
 async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {

@@ -157,7 +157,13 @@ fn step_bytes(samples: &[u32]) -> usize {
 }
 
 fn scores_bytes(scores: &[Score]) -> usize {
-    let each = |score: &Score| OVERHEAD + size_of_val(&score.probabilities[..]);
+    let each = |score: &Score| {
+        let map = score
+            .map
+            .as_ref()
+            .map_or(0, |map| size_of_val(&map.values[..]));
+        OVERHEAD + size_of_val(&score.probabilities[..]) + map
+    };
     scores.iter().map(each).sum()
 }
 

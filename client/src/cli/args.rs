@@ -13,6 +13,7 @@ use super::evaluate_args::{Evaluate, Report};
 use super::export_args::Export;
 use super::group_args::{GroupArgs, GroupCommand};
 use super::help::{EXAMPLES, JSON_HELP};
+use super::predict_args::Predict;
 use crate::VERSION;
 use crate::error::{EXIT_CODES, Error};
 use fovea_dataset::labels::{ColumnNames, Importer};
@@ -185,6 +186,8 @@ pub enum Command {
     Evaluate(Evaluate),
     /// Fit classical classifiers to explicit features, to compare a network with
     Baseline(Box<Baseline>),
+    /// Score photographs with a run's model, on the cluster
+    Predict(Box<Predict>),
     /// Write a run's report, one HTML file
     Report(Report),
     /// Write a run's model as ONNX or safetensors, for other programs

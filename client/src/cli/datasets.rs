@@ -11,7 +11,9 @@ use super::table::Table;
 use crate::client::Client;
 use crate::error::Error;
 use crate::upload::{Added, Outcome};
+use crate::view::DatasetInfo;
 use fovea_core::count::{count, plural};
+use fovea_dataset::GradeScale;
 
 /// Offers a prepared dataset to the coordinator and prints what the coordinator did.
 pub async fn add(client: &Client, dir: &Path, output: &Output) -> Result<(), Error> {
@@ -110,9 +112,12 @@ pub async fn add_with_bar(client: &Client, dir: &Path, output: &Output) -> Resul
     added
 }
 
-/// Lists the coordinator's datasets.
-pub async fn list(client: &Client, output: &Output) -> Result<(), Error> {
-    let datasets = client.datasets().await?;
+/// Lists the coordinator's datasets: without `all` those with grades.
+pub async fn list(client: &Client, all: bool, output: &Output) -> Result<(), Error> {
+    let mut datasets = client.datasets().await?;
+    let (there, none) = (datasets.len(), GradeScale::None.as_str());
+    datasets.retain(|dataset| all || dataset.scale != none);
+    let hidden = there - datasets.len();
     let mut table = Table::new(&[
         "dataset",
         ">size",
@@ -146,8 +151,8 @@ pub async fn list(client: &Client, output: &Output) -> Result<(), Error> {
             dataset.train_samples.to_string(),
             dataset.validation_samples.to_string(),
             dataset.test_samples.to_string(),
-            grades(&dataset.train_grades),
-            grades(&dataset.validation_grades),
+            grades(dataset, &dataset.train_grades),
+            grades(dataset, &dataset.validation_grades),
             bytes(dataset.size_bytes),
             dataset.digest.chars().take(12).collect(),
             without_event(&dataset.problem).to_owned(),
@@ -158,10 +163,21 @@ pub async fn list(client: &Client, output: &Output) -> Result<(), Error> {
     } else {
         output.lines(table.lines());
     }
+    if hidden > 0 {
+        output.remark(format!(
+            "{} without grades, of predictions, {} not listed; --all lists {}",
+            count(hidden, "dataset", "datasets"),
+            plural(hidden, "is", "are"),
+            plural(hidden, "it", "them")
+        ));
+    }
     Ok(())
 }
 
-fn grades(counts: &[u64]) -> String {
+fn grades(dataset: &DatasetInfo, counts: &[u64]) -> String {
+    if dataset.scale == GradeScale::None.as_str() {
+        return "-".into();
+    }
     let counts: Vec<String> = counts.iter().map(u64::to_string).collect();
     counts.join("/")
 }

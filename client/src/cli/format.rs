@@ -3,6 +3,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+pub use fovea_predict::pace::rate;
 use indicatif::{DecimalBytes, FormattedDuration, HumanDuration};
 
 /// Bytes in decimal units: `41.20 MB`.
@@ -33,15 +34,6 @@ pub fn now_ms() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_millis() as u64)
-}
-
-/// Images per second, with one decimal below 10.
-pub fn rate(images_per_s: f64) -> String {
-    if images_per_s < 10.0 {
-        format!("{images_per_s:.1} images/s")
-    } else {
-        format!("{images_per_s:.0} images/s")
-    }
 }
 
 /// A metric between 0 and 1, or a dash where it is not defined.

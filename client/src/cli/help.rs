@@ -13,6 +13,7 @@ Examples:
   fovea evaluate dr-1                          how good is the model, and how sure is that?
   fovea baseline eyepacs-512 --run dr-1        is it better than classical features?
   fovea report dr-1                            curves, ROC and all figures as one HTML file
+  fovea predict dr-1 photographs -o scores.csv score photographs with the run's model
   fovea export dr-1                            the model as ONNX, for other programs
   fovea pause dr-1                             stop for now, with a checkpoint
   fovea resume dr-1 --watch                    continue where a run stopped
@@ -35,7 +36,7 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
                cancelled), reason, generation, workers, steps_per_epoch, total_steps,
                train_samples, validation_samples, group (empty: submitted alone), dataset_digest,
                submitted_at_ms, submitted_by (empty without TLS), began_at_ms, ended_at_ms (0: not yet), most_workers, progress,
-               epochs, checkpoints, evaluations, left_out [{worker, run, trouble (memory, disk, data, content,
+               pipeline {steps, size, digest, recipe} or null, epochs, checkpoints, evaluations, left_out [{worker, run, trouble (memory, disk, data, content,
                device, system), reason, for_ms, again_in_ms}], spec
   worker       a worker: id, state (idle, preparing, training, waiting, barred, left_out, leaving),
                reason, host, address, device, version, host_bytes, gpu_bytes, gpu_free_bytes (what it
@@ -84,6 +85,7 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
                comes before it
   group_report      group, path, bytes
   report       run, path, bytes
+  prediction   model (the run), step, run (that scored), photographs, unreadable, path (null: none), maps (folder, or null)
   export       model, path, bytes, classes
   advice       dataset, photographs (of training), strategy, settings {key: value as TOML}, reasons, remarks
   dataset      name, digest, image_size, train_samples, validation_samples, test_samples,
@@ -92,7 +94,7 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
                repaired_files, already_there
   weights      name, sha256, size_bytes, added_at_ms, format (caffemodel, safetensors), layers
                {name, shape}, ignored {name, reason}, used_by (runs), problem, and after add outcome
-  prepared     dir, digest, pipeline {steps, size, digest}, scale, train, validation, test, patients (of
+  prepared     dir, digest, pipeline {steps, size, digest, recipe}, scale, train, validation, test, patients (of
                each), packs, excluded, warnings
   synthetic    dir, patients, images
   note         run, event (its name, such as worker.evicted, or null), text

@@ -153,6 +153,15 @@ pub enum Record<'a> {
         path: &'a Path,
         bytes: u64,
     },
+    Prediction {
+        model: &'a str,
+        step: u64,
+        run: &'a str,
+        photographs: usize,
+        unreadable: usize,
+        path: Option<&'a Path>,
+        maps: Option<&'a Path>,
+    },
     Export {
         model: &'a str,
         path: &'a Path,
@@ -358,6 +367,11 @@ impl Output {
             outlives_reader: true,
             ..self
         }
+    }
+
+    /// Whether standard output is for scripts.
+    pub fn is_json(&self) -> bool {
+        self.json
     }
 
     /// Whether bars may be drawn.

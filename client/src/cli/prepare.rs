@@ -8,11 +8,11 @@ use std::time::Instant;
 use fovea_core::ids::DatasetName;
 use fovea_dataset::labels::LabelOptions;
 use fovea_dataset::{PrepareError, PrepareOptions, PrepareReport, Progress, Split, prepare};
+use fovea_predict::pace::{self, Pace};
 use indicatif::ProgressBar;
 
 use super::args::Prepare;
 use super::output::{Output, Record};
-use super::pace::{self, Pace};
 use super::table::Table;
 use crate::error::Error;
 use crate::local::Signals;
@@ -84,7 +84,7 @@ pub async fn run(command: Prepare, output: &Output) -> Result<(), Error> {
 
 /// Where no bar can be drawn, a long preparation must not look like one that hangs.
 async fn say_now_and_then(output: Output, bar: ProgressBar) {
-    let mut pace = Pace::new(Instant::now());
+    let mut pace = Pace::new(Instant::now(), "read");
     loop {
         tokio::time::sleep(pace::INTERVAL).await;
         let total = bar.length().unwrap_or(0);
@@ -273,6 +273,7 @@ mod tests {
                 steps: "clahe (clip 2, tiles 8), circle, bilinear, rules 3".into(),
                 size: 64,
                 digest: "0123456789abcdef".into(),
+                recipe: Some("crop".into()),
             },
             scale: GradeScale::Icdr,
             counts: Counts {

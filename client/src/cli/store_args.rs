@@ -20,7 +20,11 @@ and packs that are missing or corrupt are replaced: this is the cure for a damag
         dir: PathBuf,
     },
     /// List the coordinator's datasets, and known problems with their files
-    List,
+    List {
+        /// Also those without grades, which `fovea predict` sent
+        #[arg(long)]
+        all: bool,
+    },
     /// Remove datasets from the coordinator; refused while a run needs one
     Rm {
         /// Names of datasets

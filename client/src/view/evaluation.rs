@@ -1,5 +1,6 @@
 //! Evaluations of a run's checkpoints, and the scores that they left.
 
+use fovea_core::class_map::ClassMap;
 use fovea_core::spec::{FoldSpec, Part};
 use fovea_proto::{part_from_wire, pb};
 use serde::Serialize;
@@ -85,6 +86,12 @@ pub struct Scores {
     pub classes: usize,
     /// Sample by sample in the order of the dataset's index, class by class.
     pub probabilities: Vec<f32>,
+    /// Number of samples that were announced.
+    announced: u64,
+    /// Rows and columns of each class activation map; 0 if none are sent.
+    map_size: (usize, usize),
+    /// Sample by sample, row by row.
+    map_values: Vec<f32>,
 }
 
 impl Scores {
@@ -97,6 +104,8 @@ impl Scores {
             classes,
             epoch: _,
             fold,
+            map_height,
+            map_width,
         } = info;
         let scores = Self {
             dataset_digest,
@@ -104,8 +113,57 @@ impl Scores {
             fold: fold.map(Into::into),
             classes: classes as usize,
             probabilities: Vec::new(),
+            announced: samples,
+            map_size: (map_height as usize, map_width as usize),
+            map_values: Vec::new(),
         };
         Ok((scores, samples.saturating_mul(u64::from(classes))))
+    }
+
+    /// Takes the next values of maps.
+    pub(crate) fn take_maps(&mut self, values: Vec<f32>) -> Result<(), Error> {
+        self.map_values.extend(values);
+        match self.map_values.len() as u64 > self.map_values_announced() {
+            true => Err(self.wrong_maps()),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether all maps have come.
+    pub(crate) fn check_maps(&self) -> Result<(), Error> {
+        match self.map_values.len() as u64 == self.map_values_announced() {
+            true => Ok(()),
+            false => Err(self.wrong_maps()),
+        }
+    }
+
+    fn map_values_announced(&self) -> u64 {
+        let (height, width) = self.map_size;
+        let places = (height as u64).saturating_mul(width as u64);
+        self.announced.saturating_mul(places)
+    }
+
+    fn wrong_maps(&self) -> Error {
+        let (height, width) = self.map_size;
+        Error::Protocol(format!(
+            "{} values of maps came for {} samples of {height} x {width}",
+            self.map_values.len(),
+            self.announced
+        ))
+    }
+
+    /// The class activation map of a sample, if maps were sent.
+    pub fn map(&self, sample: usize) -> Option<ClassMap> {
+        let (height, width) = self.map_size;
+        let places = height * width;
+        let values = self
+            .map_values
+            .get(sample * places..(sample + 1) * places)?;
+        (places > 0).then(|| ClassMap {
+            height,
+            width,
+            values: values.to_vec(),
+        })
     }
 
     /// Number of samples.

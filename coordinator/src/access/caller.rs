@@ -64,6 +64,19 @@ impl Caller {
         )))
     }
 
+    /// Refuses what only an admin may do: `what` says what that is.
+    ///
+    /// # Errors
+    /// [`ApiError::Denied`].
+    pub(crate) fn must_be_admin(&self, what: impl fmt::Display) -> Result<(), ApiError> {
+        match &self.identity {
+            Some(identity) if identity.role() != Role::Admin => Err(ApiError::Denied(format!(
+                "{self} may not {what}; it needs a certificate or a token of an admin"
+            ))),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Refuses a worker to speak for another one.
     ///
     /// # Errors

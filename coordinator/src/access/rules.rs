@@ -66,8 +66,8 @@ const RULES: &[(&str, Rule)] = &[
     ("/fovea.v1.Datasets/List", read(People(Viewer))),
     ("/fovea.v1.Datasets/Get", read(WorkersAndPeople(Viewer))),
     ("/fovea.v1.Datasets/Create", change(People(Submitter))),
-    // Datasets belong to nobody.
-    ("/fovea.v1.Datasets/Delete", change(People(Admin))),
+    // Datasets belong to nobody: only those without grades, which are sent for one prediction, may be removed by a submitter.
+    ("/fovea.v1.Datasets/Delete", change(People(Submitter))),
     // The photographs of patients.
     ("/fovea.v1.Datasets/FetchPack", read(Workers)),
     ("/fovea.v1.Weights/List", read(People(Viewer))),

@@ -81,7 +81,7 @@ impl Change {
             } => {
                 let row = row.as_ref().map_or(0, |row| row.json.len() as u64);
                 let steps = steps.iter().map(|s| s.samples.len() as u64 + 32);
-                let scores = scores.as_ref().map_or(0, |s| s.probabilities.len() as u64);
+                let scores = scores.as_ref().map_or(0, |s| s.bytes());
                 row + steps.sum::<u64>() + scores + 64
             }
             Self::PutGroup(row) => {

@@ -1,5 +1,6 @@
 //! Whether a worker's message can be true, given its run: the last check before the run's state machine sees it.
 
+use fovea_core::class_map;
 use fovea_core::googlenet::FlatLayout;
 use fovea_core::roster::slice_of;
 use fovea_core::run::{Outcome, Run};
@@ -76,6 +77,26 @@ pub(super) fn possible(run: &Run, message: &RunMessage) -> Result<(), ApiError> 
                             score.label,
                             score.probabilities.len()
                         ),
+                    );
+                }
+                let wanted = run.spec.evaluate.as_ref().is_some_and(|e| e.maps);
+                if score.map.is_some() != wanted {
+                    return bad(
+                        &format!("scores.scores[{i}].map"),
+                        match wanted {
+                            true => "is missing; the evaluation asks for maps".to_owned(),
+                            false => "is there; nobody asked for maps".to_owned(),
+                        },
+                    );
+                }
+                let bytes = score
+                    .map
+                    .as_ref()
+                    .map_or(0, |map| size_of_val(&map.values[..]));
+                if bytes as u64 * run.extent.validation_samples > class_map::MOST_BYTES {
+                    return bad(
+                        &format!("scores.scores[{i}].map"),
+                        format!("has {bytes} bytes, too many for all samples"),
                     );
                 }
             }

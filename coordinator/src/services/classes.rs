@@ -13,6 +13,12 @@ const SPLITS: [Split; 2] = [Split::Train, Split::Validation];
 /// cases, and there is no AUC. Every class needs samples to train on. One that the validation split lacks is no error: its
 /// recall is not defined there, and all other figures are. No layer of the network may have an empty output.
 pub(super) fn check_dataset(spec: &RunSpec, dataset: &HeldDataset) -> Result<(), ApiError> {
+    if dataset.manifest.is_ungraded() {
+        return Err(ApiError::Precondition(format!(
+            "dataset {} has photographs without grades: a run cannot learn from it; prepare it with a label file (`fovea prepare`)",
+            dataset.manifest.name
+        )));
+    }
     let view = dataset.pool.view(spec.fold)?;
     let counts = [Part::Train, Part::Validation].map(|part| {
         let mut counts = [0u64; GRADES];

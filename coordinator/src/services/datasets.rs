@@ -15,7 +15,7 @@ use tracing::warn;
 
 use super::transfer::{Answers, Receiving, Stored, send_file};
 use super::{Context, check, peer};
-use crate::access::Subject;
+use crate::access::{Subject, caller};
 use crate::blocking::blocking;
 use crate::catalogue::{Repaired, name_taken};
 use crate::error::ApiError;
@@ -139,6 +139,7 @@ impl Datasets for DatasetsService {
         request: Request<pb::DeleteDatasetRequest>,
     ) -> Result<Response<pb::DeleteDatasetResponse>, Status> {
         let subject = Subject::of(&request);
+        let caller = caller(&request);
         let wanted = request.into_inner().dataset;
         named(&wanted)?;
         subject.set(format_args!("dataset {wanted}"));
@@ -148,6 +149,10 @@ impl Datasets for DatasetsService {
             .find(|(name, digest)| name.as_str() == wanted || *digest == wanted)
             .map(|(name, digest)| (name.clone(), digest.to_owned()));
         let (name, digest) = found.ok_or_else(|| ApiError::no_dataset(&wanted))?;
+        let held = catalogue.named(&name);
+        if !held.is_some_and(|held| held.manifest.is_ungraded()) {
+            caller.must_be_admin(format_args!("remove dataset {name}"))?;
+        }
         let needing: Vec<String> = self
             .0
             .runs

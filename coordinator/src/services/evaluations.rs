@@ -4,6 +4,7 @@ use std::io::Read;
 use std::sync::Arc;
 
 use fovea_core::checkpoint::CheckpointInfo;
+use fovea_core::class_map;
 use fovea_core::ids::RunId;
 use fovea_core::run::{EvaluationRecord, Phase, Run};
 use fovea_core::spec::{EvaluateSpec, Part, RunSpec};
@@ -34,6 +35,10 @@ pub(super) struct Wanted {
     /// None: the one that the run trains on.
     dataset: Option<String>,
     part: Part,
+    /// Photographs without grades are to be scored.
+    prediction: bool,
+    rotations: bool,
+    maps: bool,
     by: Option<String>,
 }
 
@@ -47,12 +52,22 @@ impl Wanted {
             step,
             dataset,
             part,
+            prediction,
+            rotations,
+            maps,
         } = request;
+        if (rotations || maps) && !prediction {
+            let field = if rotations { "rotations" } else { "maps" };
+            return Err(ApiError::invalid(field, "is for predictions"));
+        }
         Ok(Self {
             run: check::run_id("run_id", &run_id)?,
             step,
             dataset: (!dataset.is_empty()).then_some(dataset),
             part: part_from_wire(part).ok_or_else(|| ApiError::invalid("part", "is not set"))?,
+            prediction,
+            rotations,
+            maps,
             by,
         })
     }
@@ -69,6 +84,9 @@ pub(super) async fn evaluate(
         step,
         dataset,
         part,
+        prediction,
+        rotations,
+        maps,
         by,
     } = wanted;
     let run = context.runs.shown(&of).await?.run;
@@ -80,6 +98,26 @@ pub(super) async fn evaluate(
     }
     let checkpoint = checkpoint_of(&run, step)?;
     let dataset = dataset_of(&context, &run, dataset.as_deref(), part)?;
+    check_grades(&dataset, prediction)?;
+    if maps {
+        check_maps(&dataset, part)?;
+    }
+    let what = EvaluateSpec {
+        run: of.clone(),
+        step,
+        part,
+        rotations,
+        maps,
+    };
+    if prediction {
+        let spec = spec_of(&run, what, "predict", &dataset);
+        let scoring = accepting::new_run(&context, spec, &dataset, by).await?;
+        subject.set(format_args!("{of} step {step} by {}", scoring.id));
+        let copy = copy_checkpoint(&context, &run, &checkpoint, &scoring).await?;
+        // Nothing is learnt about the model, so nothing is recorded in the run.
+        let shown = accepting::start(&context, scoring.evaluating(copy)).await?;
+        return Ok((shown, false));
+    }
     let digest = &dataset.manifest.digest;
     let same = |e: &&EvaluationRecord| {
         (e.step, e.generation, e.part) == (step, checkpoint.generation, part)
@@ -94,7 +132,7 @@ pub(super) async fn evaluate(
             Err(error) => return Err(error),
         }
     }
-    let spec = spec_of(&run, step, part, &dataset);
+    let spec = spec_of(&run, what, part.name(), &dataset);
     let evaluation = accepting::new_run(&context, spec, &dataset, by.clone()).await?;
     subject.set(format_args!("{of} step {step} by {}", evaluation.id));
     let copy = copy_checkpoint(&context, &run, &checkpoint, &evaluation).await?;
@@ -193,11 +231,41 @@ fn check_alike(run: &Run, own: Option<&HeldDataset>, other: &HeldDataset) -> Res
     )))
 }
 
+/// Photographs without grades are predicted, and those with grades are evaluated.
+fn check_grades(dataset: &HeldDataset, prediction: bool) -> Result<(), ApiError> {
+    let name = &dataset.manifest.name;
+    match (dataset.manifest.is_ungraded(), prediction) {
+        (true, false) => Err(ApiError::Precondition(format!(
+            "dataset {name} has photographs without grades, which make no figures: `fovea predict` scores photographs"
+        ))),
+        (false, true) => Err(ApiError::Precondition(format!(
+            "dataset {name} has grades: evaluate the run on it (`fovea evaluate`), which records that it was used"
+        ))),
+        (true, true) | (false, false) => Ok(()),
+    }
+}
+
+/// The maps must not fill the journal.
+fn check_maps(dataset: &HeldDataset, part: Part) -> Result<(), ApiError> {
+    let (samples, size) = (dataset.samples(part), dataset.manifest.image_size);
+    let bytes = class_map::bytes(samples.into(), size);
+    if bytes <= class_map::MOST_BYTES {
+        return Ok(());
+    }
+    let most = u64::from(samples) * class_map::MOST_BYTES / bytes;
+    Err(ApiError::Precondition(format!(
+        "the maps of {samples} photographs of {size} px have {} MiB, and at most {} MiB are kept: predict at most {most} \
+         photographs at once, or leave out --maps",
+        bytes.div_ceil(1 << 20),
+        class_map::MOST_BYTES >> 20
+    )))
+}
+
 /// The spec of an evaluation: the run's, without anything that training needs.
-fn spec_of(run: &Run, step: u64, part: Part, dataset: &HeldDataset) -> RunSpec {
+fn spec_of(run: &Run, evaluate: EvaluateSpec, name: &str, dataset: &HeldDataset) -> RunSpec {
     let mut spec = run.spec.clone();
     let of: String = run.id.as_str().chars().take(NAME).collect();
-    spec.name = format!("{of}.{part}");
+    spec.name = format!("{of}.{name}");
     spec.dataset = dataset.manifest.name.clone();
     spec.model.weights.clear();
     spec.model.weights_sha256.clear();
@@ -206,11 +274,7 @@ fn spec_of(run: &Run, step: u64, part: Part, dataset: &HeldDataset) -> RunSpec {
     spec.fold = spec
         .fold
         .filter(|_| dataset.manifest.digest == run.dataset_digest);
-    spec.evaluate = Some(EvaluateSpec {
-        run: run.id.clone(),
-        step,
-        part,
-    });
+    spec.evaluate = Some(evaluate);
     spec
 }
 
@@ -296,6 +360,7 @@ pub(super) async fn scores(
     context: &Context,
     id: &RunId,
     step: u64,
+    maps: bool,
 ) -> Result<Vec<pb::ScoresPart>, ApiError> {
     let run = context.runs.shown(id).await?.run;
     let found = context
@@ -316,6 +381,10 @@ pub(super) async fn scores(
             }
         )));
     };
+    let maps = scores.maps.filter(|_| maps);
+    let (map_height, map_width) = maps
+        .as_ref()
+        .map_or((0, 0), |maps| (maps.height, maps.width));
     let info = pb::ScoresInfo {
         dataset_digest: run.dataset_digest.clone(),
         part: pb::Part::from(run.spec.scored_part()).into(),
@@ -323,17 +392,24 @@ pub(super) async fn scores(
         classes: scores.classes,
         epoch: scores.epoch,
         fold: run.spec.fold.map(Into::into),
+        map_height,
+        map_width,
     };
     let first = pb::ScoresPart {
         info: Some(info),
-        probabilities: Vec::new(),
+        ..pb::ScoresPart::default()
     };
     let rest = scores
         .probabilities
         .chunks(PIECE)
         .map(|piece| pb::ScoresPart {
-            info: None,
             probabilities: piece.to_vec(),
+            ..pb::ScoresPart::default()
         });
-    Ok(std::iter::once(first).chain(rest).collect())
+    let values = maps.iter().flat_map(|maps| maps.values.chunks(PIECE));
+    let values = values.map(|piece| pb::ScoresPart {
+        maps: piece.to_vec(),
+        ..pb::ScoresPart::default()
+    });
+    Ok(std::iter::once(first).chain(rest).chain(values).collect())
 }

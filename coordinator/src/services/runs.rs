@@ -157,9 +157,9 @@ impl Runs for RunsService {
             .limits
             .download(peer(&request))
             .map_err(ApiError::from)?;
-        let pb::ScoresRequest { run_id, step } = request.into_inner();
+        let pb::ScoresRequest { run_id, step, maps } = request.into_inner();
         let run = check::run_id("run_id", &run_id)?;
-        let parts = evaluations::scores(&self.0, &run, step).await?;
+        let parts = evaluations::scores(&self.0, &run, step, maps).await?;
         let (sender, receiver) = mpsc::channel(WATCH_AHEAD);
         let closing = self.0.closing.clone();
         self.0.tasks.spawn(async move {

@@ -403,6 +403,7 @@ pub fn scores(assignment: &pb::Assignment, epoch: u32, samples: std::ops::Range<
                 label,
                 probabilities: vec![1.0 - positive, positive],
                 loss: 0.1,
+                ..pb::Score::default()
             }
         })
         .collect();

@@ -1,5 +1,7 @@
 //! What people may do.
 
+use fovea_core::ids::DatasetName;
+use fovea_dataset::{Recipe, write_ungraded};
 use fovea_proto::pb;
 use fovea_security::Role;
 use pb::admin_client::AdminClient;
@@ -110,6 +112,19 @@ async fn people_do_what_their_roles_allow() {
         denied,
         "it needs a certificate or a token of an admin",
     );
+    // Photographs without grades, which somebody sent for a prediction, are another matter.
+    let set = pki.path().join("ungraded");
+    let recipe = Recipe::new("crop".parse().unwrap(), 32).unwrap();
+    let name = DatasetName::new("predict-1").unwrap();
+    write_ungraded(&set, name, &recipe, [vec![9; 32 * 32 * 3]]).unwrap();
+    server.upload(&set).await.unwrap();
+    let removal = || pb::DeleteDatasetRequest {
+        dataset: "predict-1".into(),
+    };
+    let removed = DatasetsClient::new(viewer.clone()).delete(removal()).await;
+    refused(removed, denied, "vic (viewer) may not do this");
+    let removed = DatasetsClient::new(bob.clone()).delete(removal()).await;
+    assert!(removed.unwrap().into_inner().freed_bytes > 0);
     // Its owner pauses it, an admin resumes it, and its owner cancels and removes it.
     runs(&ann).pause(pause()).await.unwrap();
     server.runs().resume(resume()).await.unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::membership::Cause;
-use super::{Effect, EpochResult, EpochScores, Phase, Run, StepReport};
+use super::{Effect, EpochMaps, EpochResult, EpochScores, Phase, Run, StepReport};
 use crate::checkpoint::CheckpointInfo;
 use crate::metrics::{self, Score};
 use crate::retention;
@@ -40,10 +40,12 @@ impl Run {
             return;
         };
         let classes = self.spec.model.classes;
+        let mapped = self.spec.evaluate.as_ref().is_some_and(|e| e.maps);
         let valid = |s: &Score| {
             s.label < classes
                 && s.probabilities.len() == classes as usize
                 && u64::from(s.sample) < self.extent.validation_samples
+                && s.map.is_some() == mapped
         };
         let gathered = self.scores.entry(epoch).or_default();
         gathered.extend(scores.into_iter().filter(valid).map(|s| (s.sample, s)));
@@ -73,6 +75,7 @@ impl Run {
             epoch,
             step,
             classes,
+            maps: EpochMaps::of(&all),
             probabilities: all.into_iter().flat_map(|s| s.probabilities).collect(),
         };
         self.epochs.insert(at, result.clone());

@@ -132,6 +132,39 @@ pub struct EpochScores {
     pub classes: u32,
     /// Probability of each class, sample by sample in the order of their ordinals.
     pub probabilities: Vec<f32>,
+    /// Maps, if they were asked for.
+    pub maps: Option<EpochMaps>,
+}
+
+/// Class activation maps of all samples of the scored part.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EpochMaps {
+    /// Rows of each.
+    pub height: u32,
+    /// Columns of each.
+    pub width: u32,
+    /// Sample by sample in the order of their ordinals, row by row.
+    pub values: Vec<f32>,
+}
+
+impl EpochMaps {
+    /// Those of scores in the order of their samples; None if they are not all there, or not all of one size.
+    pub(super) fn of(scores: &[Score]) -> Option<Self> {
+        let size = |score: &Score| score.map.as_ref().map(|map| (map.height, map.width));
+        let (height, width) = size(scores.first()?)?;
+        let alike = scores
+            .iter()
+            .all(|score| size(score) == Some((height, width)));
+        let values = || {
+            let maps = scores.iter().filter_map(|score| score.map.as_ref());
+            maps.flat_map(|map| map.values.iter().copied()).collect()
+        };
+        alike.then(|| Self {
+            height: height as u32,
+            width: width as u32,
+            values: values(),
+        })
+    }
 }
 
 /// When a run ran. Milliseconds since the Unix epoch.

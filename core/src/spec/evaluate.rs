@@ -16,6 +16,22 @@ pub struct EvaluateSpec {
     pub step: u64,
     /// Part of the dataset that is scored.
     pub part: Part,
+    /// Each image counts as the mean of itself and its three rotations by a quarter turn.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rotations: bool,
+    /// With each score comes its class activation map.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub maps: bool,
+}
+
+impl EvaluateSpec {
+    /// The quarter turns that each image is shown with.
+    pub fn turns(&self) -> &'static [u8] {
+        match self.rotations {
+            true => &[0, 1, 2, 3],
+            false => &[0],
+        }
+    }
 }
 
 /// A part of a dataset that can be scored.

@@ -111,7 +111,7 @@ impl Head {
 }
 
 /// The probability of the classes from `class` on.
-pub(crate) fn p_at_least(probabilities: &[f32], class: usize) -> f64 {
+pub fn p_at_least(probabilities: &[f32], class: usize) -> f64 {
     probabilities[class..].iter().map(|&p| f64::from(p)).sum()
 }
 
@@ -127,6 +127,11 @@ pub struct Scheme {
 }
 
 impl Scheme {
+    /// The probability of all positive classes.
+    pub fn p_positive(&self, probabilities: &[f32]) -> f64 {
+        p_at_least(probabilities, self.positive_class)
+    }
+
     /// Of a model with a softmax.
     pub fn softmax(classes: usize, positive_class: usize) -> Self {
         Self {

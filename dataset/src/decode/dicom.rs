@@ -4,7 +4,7 @@
 //! is passed on.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::Path;
 
 use dicom_object::file::{OpenFileOptions, ReadPreamble};
@@ -146,12 +146,16 @@ pub(crate) struct Identity {
     pub eye: Eye,
 }
 
+/// Whether the file at `path` begins as DICOM files do; not if it cannot be read.
+pub(crate) fn is_dicom(path: &Path) -> bool {
+    let mut begin = [0; PREAMBLE + MARK.len()];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut begin));
+    read.is_ok() && is(&begin)
+}
+
 /// Reads the tags of the file at `path`; `None` if it is no DICOM file that can be read.
 pub(crate) fn identity(path: &Path) -> Option<Identity> {
-    let mut begin = [0; PREAMBLE + MARK.len()];
-    let mut file = BufReader::new(File::open(path).ok()?);
-    file.read_exact(&mut begin).ok()?;
-    if !is(&begin) {
+    if !is_dicom(path) {
         return None;
     }
     let read = || {

@@ -79,6 +79,7 @@ impl Preprocess {
             steps: format!("{}, {crop}, {filter}, rules {version}", self.shown()),
             size,
             digest: crate::sha256_hex(canonical.as_bytes()),
+            recipe: self.method().ok().map(|method| method.recipe()),
         }
     }
 
@@ -124,6 +125,8 @@ pub enum GradeScale {
     Messidor,
     /// Nobody said; they are taken for ICDR grades.
     Unstated,
+    /// There are none: all are 0. Such photographs can be scored, and nothing else.
+    None,
 }
 
 impl GradeScale {
@@ -133,6 +136,7 @@ impl GradeScale {
             Self::Icdr => "icdr",
             Self::Messidor => "messidor",
             Self::Unstated => "unstated",
+            Self::None => "none",
         }
     }
 }
@@ -143,6 +147,7 @@ impl std::fmt::Display for GradeScale {
             Self::Icdr => "ICDR 0-4",
             Self::Messidor => "Messidor R0-R3",
             Self::Unstated => "not stated, taken for ICDR 0-4",
+            Self::None => "none: photographs without grades",
         })
     }
 }

@@ -13,7 +13,7 @@ pub(crate) fn valid() -> Manifest {
         bytes: u64::from(records) * 3072,
         sha256: "ab".repeat(32),
     };
-    let [format, layout, channels] = Manifest::constants();
+    let [format, layout, channels] = Manifest::constants(GradeScale::Icdr);
     let mut manifest = Manifest {
         format,
         name: DatasetName::new("tiny").expect("name"),
@@ -127,7 +127,7 @@ fn a_changed_manifest_is_noticed() {
 fn impossible_values_are_refused_by_field() {
     type Change = fn(&mut Value);
     let cases: [(&str, Change); 27] = [
-        ("format: is \"zip\"; expected fovea-dataset-3", |m| {
+        ("format: is \"zip\"; expected fovea-dataset-4", |m| {
             m["format"] = json!("zip")
         }),
         ("layout", |m| m["layout"] = json!("CHW")),
@@ -269,7 +269,7 @@ fn a_pipeline_has_a_digest_of_all_that_it_is() {
 #[test]
 fn a_newer_version_is_refused_by_name() {
     for (format, version) in [
-        ("fovea-dataset-4", 4),
+        ("fovea-dataset-5", 5),
         ("fovea-dataset-17", 17),
         ("fovea-dataset-99999999999999999999", u32::MAX),
     ] {
@@ -280,7 +280,7 @@ fn a_newer_version_is_refused_by_name() {
         assert_eq!(
             message,
             format!(
-                "manifest.json has format version {version}, and this Fovea reads versions up to 3: \
+                "manifest.json has format version {version}, and this Fovea reads versions up to 4: \
                  use a newer Fovea, or prepare the dataset again with this one"
             )
         );

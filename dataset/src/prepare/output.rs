@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::labels::LabelRow;
+use crate::recipe::as_record;
 use crate::{
     Counts, Duplicates, GradeScale, INDEX_FILE, IndexEntry, MANIFEST_FILE, Manifest, PackEntry,
     Preprocess, Split, SplitOrigin,
@@ -17,7 +18,7 @@ use crate::{
 use super::leftovers::{self, Swept, Temporary};
 use super::report::io_error;
 use super::sheet;
-use super::spool::{Spool, as_record};
+use super::spool::Spool;
 use super::{Excluded, Order, PrepareError, PrepareOptions, Progress};
 
 /// What a look at each photograph found. It stays with whoever prepared the dataset.
@@ -245,7 +246,7 @@ impl Output {
             scale,
             duplicates,
         } = facts;
-        let [format, layout, channels] = Manifest::constants();
+        let [format, layout, channels] = Manifest::constants(scale);
         let mut manifest = Manifest {
             format,
             name: options.name.clone(),
@@ -320,7 +321,7 @@ impl Output {
         )
     }
 
-    fn write_file(&self, name: &str, bytes: &[u8]) -> Result<(), PrepareError> {
+    pub fn write_file(&self, name: &str, bytes: &[u8]) -> Result<(), PrepareError> {
         let path = self.path(name);
         let write = || {
             let mut file = File::create_new(&path)?;

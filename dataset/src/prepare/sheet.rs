@@ -1,7 +1,5 @@
 //! A contact sheet: one picture of what became of the photographs, the worst first, with a legend and a caption below each.
 
-mod canvas;
-
 use std::cmp::Reverse;
 
 use image::imageops::{self, FilterType};
@@ -9,9 +7,9 @@ use image::{Rgb, RgbImage};
 
 use super::spool::{Record, Spool};
 use super::{PrepareError, PrepareOptions};
+use crate::canvas::{Canvas, LETTER, LINE, wrapped};
 use crate::crop::CropMethod;
 use crate::labels::LabelRow;
-use canvas::{Canvas, LETTER, LINE, wrapped};
 
 /// Photographs in a row, and rows.
 const ACROSS: u32 = 8;

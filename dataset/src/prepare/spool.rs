@@ -19,6 +19,7 @@ use crate::labels::LabelRow;
 use crate::likeness::Print;
 use crate::preprocess::Preprocessing;
 use crate::quality::{Flaw, Quality};
+use crate::recipe::as_record;
 use crate::square::{Disc, Square, SquareError};
 
 use super::report::io_error;
@@ -186,15 +187,6 @@ impl Spool {
     }
 }
 
-/// The bytes of a record: rows of pixels in the order B, G, R.
-pub(super) fn as_record(picture: RgbImage) -> Vec<u8> {
-    let mut bytes = picture.into_raw();
-    for pixel in bytes.chunks_exact_mut(3) {
-        pixel.swap(0, 2);
-    }
-    bytes
-}
-
 impl Drop for Spool {
     fn drop(&mut self) {
         // On failure it only takes space in a folder that is removed later.
@@ -210,10 +202,7 @@ fn record(
 ) -> Result<(Vec<u8>, Record), Unusable> {
     let path = folder.find(image)?;
     let file = Encoded::read(&path)?;
-    let square = match options.preprocess.method().crops() {
-        true => Square::of(&file, options.image_size)?,
-        false => Square::framed(&file, options.image_size)?,
-    };
+    let square = Square::cut(&file, options.preprocess.method(), options.image_size)?;
     let print = Print::of(&square.pixels);
     let quality = Quality::of(&square.pixels);
     let bytes = as_record(square.pixels);

@@ -128,6 +128,18 @@ impl Mask {
         }
     }
 
+    /// Adds what is seen of another.
+    pub fn add(&mut self, other: &Mask) {
+        for (value, other) in self.values.iter_mut().zip(&other.values) {
+            *value = value.max(*other);
+        }
+    }
+
+    /// How strongly it is seen at each pixel, row by row.
+    pub fn into_values(self) -> Vec<f32> {
+        self.values
+    }
+
     /// A disc whose edge is soft over `edge` (at least a pixel).
     pub fn disc(&mut self, centre: Point, radius: f32, edge: f32, strength: f32) {
         self.segment((centre, radius), (centre, radius), edge, strength);

@@ -63,8 +63,14 @@ impl Counts {
     }
 }
 
-/// Draws them into an eye.
-pub fn paint(canvas: &mut Canvas, eye: &Anatomy, view: View, counts: &Counts, dice: &mut Dice) {
+/// Draws them into an eye. Returns where there is retinopathy now: all of them but the drusen.
+pub fn paint(
+    canvas: &mut Canvas,
+    eye: &Anatomy,
+    view: View,
+    counts: &Counts,
+    dice: &mut Dice,
+) -> Mask {
     // What lies deeper is drawn first.
     let mut drusen = Mask::new(view);
     for _ in 0..counts.drusen {
@@ -110,6 +116,12 @@ pub fn paint(canvas: &mut Canvas, eye: &Anatomy, view: View, counts: &Counts, di
         new_vessels(&mut fresh, eye, i == 0 && dice.chance(0.5), dice);
     }
     canvas.absorb(&fresh, [0.28, 0.62, 0.55]);
+
+    let mut all = wool;
+    for mask in [blood, lipid, fresh] {
+        all.add(&mask);
+    }
+    all
 }
 
 fn free_place(eye: &Anatomy, dice: &mut Dice) -> Point {

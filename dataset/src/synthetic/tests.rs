@@ -272,3 +272,33 @@ fn impossible_options_are_named() {
     assert_eq!(refused(|o| o.grade_weights[2] = f64::NAN), "grade_weights");
     assert!(!dir.exists());
 }
+
+/// Where a drawing differs from the healthy eye's, the mask is; and there is none in a healthy eye.
+#[test]
+fn lesions_are_where_the_drawing_differs() {
+    for patient in 0..4 {
+        let healthy = eye(patient, Eye::Left, 0);
+        assert!(lesions(&healthy).iter().all(|v| *v == 0.0));
+        let ill = EyeSpec {
+            grade: 3,
+            ..healthy
+        };
+        let mask = lesions(&ill);
+        let (a, b) = (render(&healthy), render(&ill));
+        let (mut on, mut off, mut counts) = (0.0, 0.0, [0.0; 2]);
+        for ((a, b), mask) in a.pixels().zip(b.pixels()).zip(&mask) {
+            let change: f64 =
+                a.0.iter()
+                    .zip(b.0)
+                    .map(|(a, b)| f64::from(a.abs_diff(b)))
+                    .sum();
+            // Blur and noise are the same in both; drusen are drawn from other numbers, deeper.
+            match *mask > 0.3 {
+                true => (on, counts[0]) = (on + change, counts[0] + 1.0),
+                false => (off, counts[1]) = (off + change, counts[1] + 1.0),
+            }
+        }
+        let (on, off) = (on / counts[0], off / counts[1]);
+        assert!(on > 40.0 && off < on / 8.0, "patient {patient}: {on} {off}");
+    }
+}

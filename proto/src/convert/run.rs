@@ -1,6 +1,7 @@
 //! Runs and their results on the wire.
 
 use fovea_core::metrics::Evaluation;
+use fovea_core::pipeline::Pipeline;
 use fovea_core::run::{
     EpochResult, EvaluationRecord, Next, Phase, Run, StepPhases, StepReport, Stopping,
 };
@@ -66,6 +67,41 @@ impl From<&Run> for pb::Run {
                 .group
                 .as_ref()
                 .map_or_else(String::new, ToString::to_string),
+            pipeline: run.pipeline.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl From<&Pipeline> for pb::Pipeline {
+    fn from(pipeline: &Pipeline) -> Self {
+        let Pipeline {
+            steps,
+            size,
+            digest,
+            recipe,
+        } = pipeline;
+        Self {
+            steps: steps.clone(),
+            size: *size,
+            digest: digest.clone(),
+            recipe: recipe.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl From<pb::Pipeline> for Pipeline {
+    fn from(wire: pb::Pipeline) -> Self {
+        let pb::Pipeline {
+            steps,
+            size,
+            digest,
+            recipe,
+        } = wire;
+        Self {
+            steps,
+            size,
+            digest,
+            recipe: (!recipe.is_empty()).then_some(recipe),
         }
     }
 }

@@ -72,23 +72,39 @@ impl TryFrom<pb::EvaluateSpec> for EvaluateSpec {
     type Error = ConvertError;
 
     fn try_from(wire: pb::EvaluateSpec) -> Result<Self, ConvertError> {
-        let pb::EvaluateSpec { run_id, step, part } = wire;
+        let pb::EvaluateSpec {
+            run_id,
+            step,
+            part,
+            rotations,
+            maps,
+        } = wire;
         Ok(Self {
             run: RunId::new(run_id).map_err(|e| ConvertError::new("spec.evaluate.run_id", e))?,
             step,
             part: part_from_wire(part)
                 .ok_or_else(|| ConvertError::missing("spec.evaluate.part"))?,
+            rotations,
+            maps,
         })
     }
 }
 
 impl From<&EvaluateSpec> for pb::EvaluateSpec {
     fn from(spec: &EvaluateSpec) -> Self {
-        let EvaluateSpec { run, step, part } = spec;
+        let EvaluateSpec {
+            run,
+            step,
+            part,
+            rotations,
+            maps,
+        } = spec;
         Self {
             run_id: run.to_string(),
             step: *step,
             part: pb::Part::from(*part).into(),
+            rotations: *rotations,
+            maps: *maps,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What workers and coordinator say to each other, on the wire.
 
+use fovea_core::class_map::ClassMap;
 use fovea_core::ids::WorkerId;
 use fovea_core::metrics::Score;
 use fovea_core::roster::{Member, Roster};
@@ -15,12 +16,15 @@ impl From<&Score> for pb::Score {
             label,
             probabilities,
             loss,
+            map,
         } = score;
         Self {
             sample: *sample,
             label: *label,
             probabilities: probabilities.clone(),
             loss: *loss,
+            map: map.as_ref().map_or_else(Vec::new, |map| map.values.clone()),
+            map_width: map.as_ref().map_or(0, |map| map.width as u32),
         }
     }
 }
@@ -32,12 +36,21 @@ impl From<pb::Score> for Score {
             label,
             probabilities,
             loss,
+            map,
+            map_width,
         } = wire;
+        let width = map_width as usize;
         Self {
             sample,
             label,
             probabilities,
             loss,
+            // Whole rows: the coordinator refuses others.
+            map: (width > 0 && !map.is_empty()).then(|| ClassMap {
+                height: map.len() / width,
+                width,
+                values: map,
+            }),
         }
     }
 }

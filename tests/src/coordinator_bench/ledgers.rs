@@ -131,6 +131,7 @@ fn run(number: u64, samples: &Samples, plan: &ShardPlan, steps: u64, paused: boo
             label: sample,
             probabilities: vec![0.5, 0.5],
             loss: 0.7,
+            map: None,
         })
         .collect();
     let validation = evaluate(&scores, Scheme::softmax(2, 1));

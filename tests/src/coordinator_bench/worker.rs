@@ -308,5 +308,6 @@ fn score(sample: u32) -> pb::Score {
         label,
         probabilities: vec![1.0 - positive, positive],
         loss: 0.1,
+        ..pb::Score::default()
     }
 }

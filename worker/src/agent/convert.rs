@@ -1,6 +1,7 @@
 //! Conversions of the agent's messages to the wire's types.
 
 use fovea_core::memory::Memory;
+use fovea_core::metrics::Score;
 use fovea_core::run::Outcome;
 use fovea_proto::pb;
 use fovea_proto::pb::worker_message::Message;
@@ -11,6 +12,8 @@ use crate::reports::Report;
 
 /// Scores in one message, at most.
 const SCORES: usize = 20_000;
+/// Values of maps in one message, at most: 1 MiB.
+const MAP_VALUES: usize = 1 << 18;
 
 /// How an assignment ended.
 pub(super) fn ended(run_id: &str, generation: u64, ended: &Ended) -> Message {
@@ -74,7 +77,7 @@ pub(super) fn report(run_id: &str, generation: u64, report: Report) -> Vec<Messa
             samples,
         })],
         Report::Scores(epoch, scores) => scores
-            .chunks(SCORES)
+            .chunks(at_once(&scores))
             .map(|scores| {
                 Message::Scores(pb::Scores {
                     run_id: run_id.to_owned(),
@@ -84,5 +87,15 @@ pub(super) fn report(run_id: &str, generation: u64, report: Report) -> Vec<Messa
                 })
             })
             .collect(),
+    }
+}
+
+/// Scores in a message: fewer with maps.
+fn at_once(scores: &[Score]) -> usize {
+    let places = scores.iter().filter_map(|score| score.map.as_ref());
+    let most = places.map(|map| map.values.len()).max().unwrap_or(0);
+    match most {
+        0 => SCORES,
+        places => (MAP_VALUES / places).clamp(1, SCORES),
     }
 }

@@ -8,9 +8,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
+use fovea_core::class_map::ClassMap;
 use fovea_core::googlenet::FlatLayout;
 use fovea_core::metrics::Score;
-use fovea_core::spec::{Head, RunSpec};
+use fovea_core::spec::{RunSpec, Scheme};
 use tch::{Kind, Tensor, no_grad};
 
 use super::buffer::sent;
@@ -34,7 +35,7 @@ const GPU_IMAGES: usize = 32;
 /// GoogLeNet and its optimizer.
 pub struct TorchDevice {
     net: Net,
-    head: Head,
+    scheme: Scheme,
     /// How often the auxiliary heads' losses count.
     auxiliary: f64,
     optimizer: Sgd,
@@ -58,7 +59,7 @@ impl TorchDevice {
         let t = &spec.train;
         Self {
             net: Net::new(layout, device).with_precision(t.precision),
-            head: spec.model.head,
+            scheme: spec.scheme(),
             auxiliary: spec.model.auxiliary,
             optimizer: Sgd::new(layout, device, t.momentum, t.weight_decay, t.head_lr_mult),
             means: sent(&MEANS, device),
@@ -90,6 +91,11 @@ impl TorchDevice {
     /// always computed for the same number of images at a time (one on the CPU, [`GPU_IMAGES`] on a GPU), so that the bits
     /// of an image depend neither on its batch nor on what [`FeatureCache`] holds.
     fn features(&mut self, split: Split, batch: &Batch) -> Result<Tensor, DeviceError> {
+        self.frozen(split, batch, false)
+    }
+
+    /// [`Self::features`], or with `places` what the average is taken of ([`Net::places`]), which is not kept.
+    fn frozen(&mut self, split: Split, batch: &Batch, places: bool) -> Result<Tensor, DeviceError> {
         let n = batch.samples.len();
         let pixels = self.pixels(split, batch)?;
         let device = self.net.device();
@@ -108,8 +114,10 @@ impl TorchDevice {
                 quarter_turns,
             })
             .collect();
-        let mut features: Vec<Option<Tensor>> =
-            images.iter().map(|image| self.cache.get(image)).collect();
+        let mut features: Vec<Option<Tensor>> = match places {
+            true => images.iter().map(|_| None).collect(),
+            false => images.iter().map(|image| self.cache.get(image)).collect(),
+        };
         let missing: Vec<usize> = (0..n).filter(|&i| features[i].is_none()).collect();
         let at_once = match device {
             tch::Device::Cpu => 1,
@@ -127,13 +135,18 @@ impl TorchDevice {
                 _ => pixels.index_select(0, &sent(&chosen, device)),
             };
             // In channels-last order each image is contiguous, as the cache needs it.
-            let computed = self.net.features(&input(&chosen));
+            let computed = match places {
+                true => self.net.places(&input(&chosen)),
+                false => self.net.features(&input(&chosen)),
+            };
             let computed = computed.permute([0, 2, 3, 1]).contiguous();
             for (at, &i) in group.iter().enumerate() {
                 let one = computed.narrow(0, at as i64, 1);
                 // A view would keep the memory of the whole group allocated.
                 let one = if at_once == 1 { one } else { one.copy() };
-                self.cache.keep(images[i], &one);
+                if !places {
+                    self.cache.keep(images[i], &one);
+                }
                 features[i] = Some(one);
             }
         }
@@ -181,6 +194,24 @@ impl TorchDevice {
         // it.
         let loaded = unsafe { values(&loaded) };
         bytemuck::cast_slice::<f32, u8>(loaded) == bytemuck::cast_slice::<f32, u8>(&state[range])
+    }
+
+    /// What the logits say of each sample.
+    fn scores(&self, batch: &Batch, logits: &Tensor) -> Result<Vec<Score>, DeviceError> {
+        let log_p = log_probabilities(self.scheme.head, logits);
+        let log_p = log_p.to_device(tch::Device::Cpu);
+        let rows: Vec<Vec<f32>> = Vec::try_from(log_p).map_err(failed("reading the scores"))?;
+        Ok(rows
+            .into_iter()
+            .zip(batch.samples.iter().zip(&batch.labels))
+            .map(|(log_p, (&sample, &label))| Score {
+                sample,
+                label,
+                loss: -log_p[label as usize],
+                probabilities: log_p.iter().map(|l| l.exp()).collect(),
+                map: None,
+            })
+            .collect())
     }
 
     /// The three parts of the state, each with its range of elements in the state.
@@ -274,7 +305,8 @@ impl Device for TorchDevice {
         let pass = self.net.train_features(&features, dropout.as_ref());
         let weights =
             (!batch.class_weights.is_empty()).then(|| sent(&batch.class_weights[..], device));
-        let loss_of = |logits: &Tensor| loss_sum(self.head, logits, &labels, weights.as_ref());
+        let head = self.scheme.head;
+        let loss_of = |logits: &Tensor| loss_sum(head, logits, &labels, weights.as_ref());
         let sum = loss_of(pass.logits());
         let auxiliary: Vec<Tensor> = pass
             .auxiliary()
@@ -334,20 +366,30 @@ impl Device for TorchDevice {
 
     fn score(&mut self, batch: &Batch) -> Result<Vec<Score>, DeviceError> {
         let features = self.features(Split::Validation, batch)?;
-        let logits = self.net.forward_features(&features);
-        let log_p = log_probabilities(self.head, &logits);
-        let log_p = log_p.to_device(tch::Device::Cpu);
-        let rows: Vec<Vec<f32>> = Vec::try_from(log_p).map_err(failed("reading the scores"))?;
-        Ok(rows
-            .into_iter()
-            .zip(batch.samples.iter().zip(&batch.labels))
-            .map(|(log_p, (&sample, &label))| Score {
-                sample,
-                label,
-                loss: -log_p[label as usize],
-                probabilities: log_p.iter().map(|l| l.exp()).collect(),
-            })
-            .collect())
+        self.scores(batch, &self.net.forward_features(&features))
+    }
+
+    fn score_mapped(&mut self, batch: &Batch) -> Result<Vec<Score>, DeviceError> {
+        let places = self.net.averages_frozen();
+        let features = self.frozen(Split::Validation, batch, places)?;
+        let (logits, maps) = self.net.class_maps(&features);
+        let mut scores = self.scores(batch, &logits)?;
+        let on_host = |x: &Tensor| x.to_device(tch::Device::Cpu);
+        let reading = || failed("reading the class activation maps");
+        let outputs: Vec<Vec<f32>> = Vec::try_from(on_host(&logits)).map_err(reading())?;
+        let [n, height, width, _] = maps.size()[..] else {
+            return Err(DeviceError {
+                doing: "computing the class activation maps",
+                reason: format!("they have the shape {:?}", maps.size()),
+            });
+        };
+        let maps = on_host(&maps).contiguous().view([n, -1]);
+        let maps: Vec<Vec<f32>> = Vec::try_from(maps).map_err(reading())?;
+        let size = (height as usize, width as usize);
+        for ((score, outputs), maps) in scores.iter_mut().zip(&outputs).zip(&maps) {
+            score.map = Some(ClassMap::positive(self.scheme, outputs, maps, size));
+        }
+        Ok(scores)
     }
 
     fn hold_images(

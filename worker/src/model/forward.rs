@@ -95,6 +95,36 @@ impl Net {
         no_grad(|| self.run(features, stages, None, &mut Observer::absent()))
     }
 
+    /// Whether the frozen stages end with the average, as a linear probe's do: then [`Net::features`] has no places any more.
+    pub fn averages_frozen(&self) -> bool {
+        self.frozen_stages() > self.average()
+    }
+
+    /// What the average is taken of, from images, without a gradient: the outputs of the last module, `[batch, channels, height,
+    /// width]`.
+    pub fn places(&self, x: &Tensor) -> Tensor {
+        let stages = &self.stages[..self.average()];
+        no_grad(|| self.run(x, stages, None, &mut Observer::absent()))
+    }
+
+    /// [`Net::forward_features`], and with the logits what the average is taken of. Where [`Net::averages_frozen`], `features` are
+    /// these places already.
+    pub(super) fn forward_places(&self, features: &Tensor) -> (Tensor, Tensor) {
+        let average = self.average();
+        let (before, rest) = self.stages.split_at(average);
+        let before = &before[self.frozen_stages().min(average)..];
+        no_grad(|| {
+            let places = self.run(features, before, None, &mut Observer::absent());
+            let logits = self.run(&places, rest, None, &mut Observer::absent());
+            (logits, places)
+        })
+    }
+
+    /// Where the average is among the stages.
+    fn average(&self) -> usize {
+        self.stages.len() - 2
+    }
+
     /// How many leading stages have no trained parameter, nor an auxiliary head behind them that must see their output. The
     /// classifier never counts, because its output depends on the dropout, too.
     fn frozen_stages(&self) -> usize {

@@ -22,6 +22,7 @@ mod forward;
 mod inception;
 mod loss;
 pub mod lrn;
+mod maps;
 mod memory;
 mod net;
 mod pass;

@@ -12,6 +12,7 @@ mod scores;
 mod step;
 mod trailer;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -259,16 +260,26 @@ impl Training<'_> {
 
     /// Scores of the hosted virtual ranks' part of the validation split.
     fn score(&mut self) -> Result<Vec<Score>, TrainingError> {
-        let mut scores: Vec<Score> = Vec::new();
+        let maps = self.spec.evaluate.as_ref().is_some_and(|e| e.maps);
+        let mut views: BTreeMap<u32, Vec<(u8, Score)>> = BTreeMap::new();
         loop {
             self.go_on()?;
-            match self.loader.next_item()? {
-                Item::Validation(batch) => scores.extend(self.state.device.score(&batch)?),
-                Item::EpochEnd => return Ok(scores),
+            let batch = match self.loader.next_item()? {
+                Item::Validation(batch) => batch,
+                Item::EpochEnd => break,
                 Item::Train(_) => return Err(DataError::Ended.into()),
+            };
+            let device = &mut self.state.device;
+            let scores = match maps {
+                true => device.score_mapped(&batch)?,
+                false => device.score(&batch)?,
+            };
+            for (turns, score) in batch.quarter_turns.into_iter().zip(scores) {
+                views.entry(score.sample).or_default().push((turns, score));
             }
             self.progress.tick();
         }
+        Ok(views.into_values().map(Score::of_views).collect())
     }
 
     fn snapshot(&mut self, digest: u128) -> Result<Snapshot, DeviceError> {

@@ -1,5 +1,7 @@
 //! Scores of evaluated epochs in the journal.
 
+use fovea_core::run::EpochMaps;
+
 use super::*;
 
 /// Scores lie beside the run: written with it, cut with the ledger, removed with it.
@@ -12,6 +14,12 @@ async fn scores_are_kept_as_long_as_their_epoch() {
         step: u64::from(epoch + 1) * 10,
         classes: 2,
         probabilities: vec![0.25, 0.75, f32::MIN_POSITIVE, 1.0 - f32::EPSILON],
+        // Those of the second epoch alone.
+        maps: (epoch == 1).then(|| EpochMaps {
+            height: 1,
+            width: 3,
+            values: vec![-2.5, f32::MIN_POSITIVE, 0.0, 7.0, 1.0, -0.0],
+        }),
     };
     let put = async |journal: &Journal, rewind: Option<u64>, scores: Option<&EpochScores>| {
         let run = run(1);
@@ -54,7 +62,10 @@ async fn a_journal_without_scores_is_opened() {
     let journal = open(&path).0;
     journal.put(&run(1), OnFull::Wait).await.unwrap();
     journal
-        .with(|db| db.execute_batch("DROP TABLE scores").unwrap())
+        .with(|db| {
+            db.execute_batch("DROP TABLE scores; DROP TABLE maps")
+                .unwrap()
+        })
         .await;
     journal.close().await.unwrap();
     let (journal, found) = open(&path);

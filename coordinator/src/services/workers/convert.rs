@@ -291,6 +291,17 @@ fn checked_scores(scores: Vec<pb::Score>) -> Result<Vec<Score>, ApiError> {
                 "are not all between 0 and 1",
             ));
         }
+        let (places, width) = (score.map.len(), score.map_width as usize);
+        let whole = match width {
+            0 => places == 0,
+            width => places > 0 && places.is_multiple_of(width),
+        };
+        if !whole || !score.map.iter().all(|value| value.is_finite()) {
+            return Err(ApiError::invalid(
+                format!("scores.scores[{i}].map"),
+                format!("{places} values in rows of {width} are no map of finite numbers"),
+            ));
+        }
     }
     Ok(scores.into_iter().map(Into::into).collect())
 }

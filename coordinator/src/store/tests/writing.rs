@@ -34,6 +34,7 @@ fn slices_in_any_order_become_a_file_that_safetensors_reads() {
         steps: "clahe (clip 2, tiles 8), circle, bilinear, rules 3".into(),
         size: 224,
         digest: "ab".repeat(32),
+        recipe: Some("crop".into()),
     };
     run.pipeline = Some(pipeline.clone());
     let layout = FlatLayout::new(2, &run.spec.model.frozen).unwrap();

@@ -32,6 +32,7 @@ fn an_epoch_has_one_result_when_every_sample_is_scored() {
         step: 5,
         classes: 2,
         probabilities: vec![0.8, 0.2, 0.2, 0.8],
+        maps: None,
     };
     let [
         Effect::Persist,

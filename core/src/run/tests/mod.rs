@@ -267,5 +267,6 @@ fn score(sample: u32, label: u32, p: f32) -> crate::metrics::Score {
         label,
         probabilities: vec![1.0 - p, p],
         loss: 0.1,
+        map: None,
     }
 }

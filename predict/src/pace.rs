@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::format::{clock, rate};
+use indicatif::FormattedDuration;
 
 /// Time between two lines.
 pub const INTERVAL: Duration = Duration::from_secs(30);
@@ -12,14 +12,17 @@ const WINDOW: usize = 4;
 /// Decides when to say what.
 #[derive(Debug)]
 pub struct Pace {
+    /// What is done with photographs: `read`.
+    done: &'static str,
     /// When counting began, and what was done at each line since (the last few).
     marks: Vec<(Instant, u64)>,
 }
 
 impl Pace {
-    /// Begins to count at `now`.
-    pub fn new(now: Instant) -> Self {
+    /// Begins to count photographs at `now` with which `done` is done: `read`, say.
+    pub fn new(now: Instant, done: &'static str) -> Self {
         Self {
+            done,
             marks: vec![(now, 0)],
         }
     }
@@ -40,14 +43,27 @@ impl Pace {
         let percent = 100.0 * done as f64 / total.max(1) as f64;
         let left = total.saturating_sub(done) as f64 / speed;
         let rest = if left.is_finite() {
-            format!("{} left", clock(Duration::from_secs(left.min(1e9) as u64)))
+            format!(
+                "{} left",
+                FormattedDuration(Duration::from_secs(left.min(1e9) as u64))
+            )
         } else {
             "none since the last lines".to_owned()
         };
         Some(format!(
-            "{done} of {total} photographs read ({percent:.0} %), {}, {rest}",
+            "{done} of {total} photographs {} ({percent:.0} %), {}, {rest}",
+            self.done,
             rate(speed)
         ))
+    }
+}
+
+/// Images per second, with one decimal below 10.
+pub fn rate(images_per_s: f64) -> String {
+    if images_per_s < 10.0 {
+        format!("{images_per_s:.1} images/s")
+    } else {
+        format!("{images_per_s:.0} images/s")
     }
 }
 
@@ -59,7 +75,7 @@ mod tests {
     fn a_line_every_half_minute_says_how_long_it_takes() {
         let begin = Instant::now();
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
-        let mut pace = Pace::new(begin);
+        let mut pace = Pace::new(begin, "read");
         assert_eq!(pace.line(at(29), 300, 2100), None);
         let line = pace.line(at(30), 300, 2100).expect("due");
         let expected = format!(

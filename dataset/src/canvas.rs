@@ -13,12 +13,12 @@ use embedded_graphics::text::{Baseline, Text};
 use image::{Rgb, RgbImage};
 
 /// Width of a letter, in pixels.
-pub(super) const LETTER: u32 = 6;
+pub const LETTER: u32 = 6;
 /// From one line to the next, in pixels.
-pub(super) const LINE: u32 = 12;
+pub const LINE: u32 = 12;
 
 /// A picture that is drawn on.
-pub(super) struct Canvas(pub RgbImage);
+pub struct Canvas(pub RgbImage);
 
 impl Canvas {
     /// Writes a line whose upper left corner is at a place, in white. What stands beyond the picture is left out.
@@ -66,7 +66,7 @@ impl DrawTarget for Canvas {
 }
 
 /// The words of a text in lines of at most so many letters, unless a word is longer.
-pub(super) fn wrapped(text: &str, letters: u32) -> Vec<String> {
+pub fn wrapped(text: &str, letters: u32) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split(' ') {
         match lines.last_mut() {

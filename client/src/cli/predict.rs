@@ -1,0 +1,395 @@
+//! `fovea predict`: photographs are prepared here as the run's own were, scored on the cluster, and removed there.
+
+use std::io::Write;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use fovea_core::class_map;
+use fovea_core::count::count;
+use fovea_core::ids::DatasetName;
+use fovea_core::metrics::Score;
+use fovea_core::pipeline::Pipeline;
+use fovea_dataset::leftovers::{self, Names, TemporaryFolder};
+use fovea_dataset::{Flaw, Found, PhotographsError, Recipe, photographs, write_ungraded};
+use fovea_predict::files::{self, FileError, Maps};
+use fovea_predict::{Bar, Outcome, Photograph, Picture, Row, Scored, Table, draw, read_ahead};
+
+use super::datasets::add_with_bar;
+use super::evaluate::computed;
+use super::follow::{follow_to_end, verdict};
+use super::output::{Output, Record};
+use super::predict_args::Predict;
+use crate::client::Client;
+use crate::error::Error;
+use crate::evaluations::{Views, choose};
+use crate::view::{RunInfo, Scores};
+
+/// Patience, in seconds, while the cluster scores.
+const PATIENCE_S: u64 = 300;
+/// How long an interrupted run may take to end, so that what was sent can be removed.
+const ENDING: Duration = Duration::from_secs(20);
+/// Pictures that are drawn at once.
+const AT_ONCE: usize = 64;
+
+/// A photograph, and what a look at it found or why it could not be read.
+type Looked = (Found, Result<Vec<Flaw>, String>);
+
+/// Scores the photographs and writes table and pictures.
+pub async fn run(client: &Client, command: &Predict, output: &Output) -> Result<(), Error> {
+    let wanted = &command.wanted;
+    if wanted.out.is_none() && output.is_json() {
+        return Err(Error::Usage(
+            "give the table a file (-o): the lines of --json would be among its rows".into(),
+        ));
+    }
+    files::check(
+        wanted.out.as_deref(),
+        wanted.maps.as_deref(),
+        wanted.overwrite,
+    )
+    .map_err(file)?;
+    let (paths, pattern) = (wanted.paths.clone(), wanted.patient_pattern.clone());
+    let found = computed(move || photographs(&paths, pattern.as_ref()).map_err(unfound)).await?;
+    let run = client.run(&command.run).await?;
+    if let Some(evaluate) = &run.spec.evaluate {
+        return Err(Error::Usage(format!(
+            "{} is an evaluation and has no model of its own: give the run {}",
+            run.id, evaluate.run
+        )));
+    }
+    let chosen = choose(&run, command.checkpoint.0)?;
+    let pipeline = pipeline_of(client, &run).await?;
+    let recipe = Recipe::of(&pipeline, wanted.preprocess.as_ref())
+        .map_err(|e| Error::Usage(format!("run {}: {e}", run.id)))?;
+    if wanted.maps.is_some() {
+        check_maps(found.len(), recipe.size())?;
+    }
+    let name = dataset_name();
+    let folder = temporary_folder()?;
+    let set = folder.path().join(name.as_str());
+    let (made, to, with) = (name.clone(), set.clone(), recipe.clone());
+    let looked = computed(move || prepare(found, made, &to, with)).await?;
+    let views = Views {
+        rotations: wanted.rotations,
+        maps: wanted.maps.is_some(),
+    };
+    let readable = looked.iter().filter(|(_, look)| look.is_ok()).count();
+    let scored = match readable {
+        0 => None,
+        _ => {
+            let sent = Sent {
+                client,
+                run: &run,
+                step: chosen.step,
+                dataset: &name,
+            };
+            Some(sent.score(&set, views, command.keep, output).await?)
+        }
+    };
+    drop(folder);
+    let (id, scores) = scored.unzip();
+    let mut table = Table::new(&run.spec, wanted.fuse_eyes, wanted.maps.is_some());
+    let maps = wanted.maps.clone();
+    let mut maps = maps.map(|folder| Maps::new(folder, wanted.overwrite));
+    let mut pictures = Vec::new();
+    let mut at = 0;
+    for (found, look) in looked {
+        let outcome = match look {
+            Ok(flaws) => {
+                let missing =
+                    || Error::Protocol(format!("the score of photograph {at} is missing"));
+                let score = scores.as_ref().and_then(|scores| score_of(scores, at));
+                let mut scored = Scored::of(score.ok_or_else(missing)?, flaws);
+                at += 1;
+                if let (Some(maps), Some(map)) = (maps.as_mut(), scored.map.take()) {
+                    let name = maps.name(&found.shown);
+                    scored.picture = Some(name.clone());
+                    pictures.push((found.clone(), name, map, table.score(&scored)));
+                }
+                Outcome::Scored(scored)
+            }
+            Err(reason) => Outcome::Unreadable(reason),
+        };
+        table.push(Row { found, outcome });
+    }
+    if let Some(maps) = maps {
+        let positive = table.positive().to_owned();
+        computed(move || draw_all(pictures, &recipe, &positive, &maps)).await?;
+    }
+    write(&table, wanted.out.as_deref(), wanted.overwrite, output)?;
+    output.record(&Record::Prediction {
+        model: &run.id,
+        step: chosen.step,
+        run: id.as_deref().unwrap_or_default(),
+        photographs: readable,
+        unreadable: table.unreadable(),
+        path: wanted.out.as_deref(),
+        maps: wanted.maps.as_deref(),
+    });
+    output.remark(format!(
+        "step {} of {} ({}): {}",
+        chosen.step,
+        run.id,
+        chosen.why,
+        table.summary()
+    ));
+    match table.unreadable() {
+        0 => Ok(()),
+        photographs => Err(Error::SomeUnreadable { photographs }),
+    }
+}
+
+/// How the run's photographs were prepared. A run of an older version did not record it; then its dataset says so.
+async fn pipeline_of(client: &Client, run: &RunInfo) -> Result<Pipeline, Error> {
+    if let Some(pipeline) = &run.pipeline {
+        return Ok(pipeline.clone());
+    }
+    match client.describe_dataset(&run.dataset_digest).await? {
+        Some(dataset) => Ok(dataset.manifest.pipeline()),
+        None => Err(Error::Usage(format!(
+            "run {} does not say how its photographs were prepared, and its dataset {} was removed: `fovea dataset add` it again",
+            run.id, run.spec.dataset
+        ))),
+    }
+}
+
+/// A folder that only its owner can read. Those of killed processes are swept.
+fn temporary_folder() -> Result<TemporaryFolder, Error> {
+    let (parent, names) = (std::env::temp_dir(), Names::new("fovea-predict-", ""));
+    // Housekeeping: a folder that cannot be listed prevents nothing.
+    let _ = leftovers::sweep(&parent, &names);
+    TemporaryFolder::create(&parent, &names, 0o700).map_err(|e| Error::io(parent, e))
+}
+
+/// A name that no other dataset has: by the time, and by chance.
+fn dataset_name() -> DatasetName {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let seconds = now.map_or(0, |now| now.as_secs());
+    let chance = u32::from_le_bytes(fovea_service::random_bytes());
+    DatasetName::new(format!("predict-{seconds}-{chance:08x}")).expect("letters, digits and bars")
+}
+
+/// The coordinator keeps no more.
+fn check_maps(photographs: usize, size: u32) -> Result<(), Error> {
+    let bytes = class_map::bytes(photographs as u64, size);
+    if bytes <= class_map::MOST_BYTES {
+        return Ok(());
+    }
+    let most = photographs as u64 * class_map::MOST_BYTES / bytes;
+    Err(Error::Usage(format!(
+        "--maps: the coordinator keeps maps of at most {} MiB, which is {most} photographs of {size} px at once; there are \
+         {photographs}: predict them in parts, or with `fovea-worker predict`",
+        class_map::MOST_BYTES >> 20
+    )))
+}
+
+/// Prepares the photographs as a dataset in `set`, unless none can be read.
+fn prepare(
+    found: Vec<Found>,
+    name: DatasetName,
+    set: &Path,
+    recipe: Recipe,
+) -> Result<Vec<Looked>, Error> {
+    let mut bar = Bar::new(found.len() as u64, "prepared");
+    let mut looked: Vec<Looked> = Vec::with_capacity(found.len());
+    let mut photographs = read_ahead(found, recipe.clone(), false).into_iter();
+    let mut records = std::iter::from_fn(|| {
+        for Photograph { found, read } in photographs.by_ref() {
+            bar.advance(1);
+            match read {
+                Ok(read) => {
+                    looked.push((found, Ok(read.image.quality.flaws())));
+                    return Some(read.image.record);
+                }
+                Err(problem) => looked.push((found, Err(problem.to_string()))),
+            }
+        }
+        None
+    })
+    .peekable();
+    if records.peek().is_some() {
+        let written = write_ungraded(set, name, &recipe, records);
+        written.map_err(|e| Error::Dataset(e.to_string()))?;
+    } else {
+        drop(records);
+    }
+    Ok(looked)
+}
+
+/// What is sent to the coordinator for a prediction.
+struct Sent<'a> {
+    client: &'a Client,
+    run: &'a RunInfo,
+    step: u64,
+    dataset: &'a DatasetName,
+}
+
+impl Sent<'_> {
+    /// Sends the dataset in `set`, has it scored, and removes both, unless `keep`. Returns the run that scored, and the
+    /// scores.
+    async fn score(
+        &self,
+        set: &Path,
+        views: Views,
+        keep: bool,
+        output: &Output,
+    ) -> Result<(String, Scores), Error> {
+        let added = add_with_bar(self.client, set, output).await?;
+        output.remark(format!(
+            "{} were sent as dataset {}",
+            count(
+                added.dataset.validation_samples,
+                "photograph",
+                "photographs"
+            ),
+            self.dataset
+        ));
+        let mut scoring = None;
+        let scored = self.scored(views, &mut scoring, output).await;
+        if keep {
+            if let Some(id) = &scoring {
+                output.remark(format!(
+                    "kept at the coordinator: `fovea runs rm {id} --with-checkpoints` and `fovea dataset rm {}` remove them",
+                    self.dataset
+                ));
+            }
+        } else if let Err(error) = self.remove(scoring.as_deref()).await {
+            // The scores are here, or why there are none is the error to report.
+            output.remark(format!(
+                "the photographs are still at the coordinator as dataset {} ({error}): remove them with `fovea dataset rm {}`",
+                self.dataset, self.dataset
+            ));
+        }
+        scored
+    }
+
+    async fn scored(
+        &self,
+        views: Views,
+        scoring: &mut Option<String>,
+        output: &Output,
+    ) -> Result<(String, Scores), Error> {
+        let Self {
+            client,
+            run,
+            step,
+            dataset,
+        } = *self;
+        let begun = client
+            .predict(&run.id, step, dataset.as_str(), views)
+            .await?;
+        let id = scoring.insert(begun.id).clone();
+        let ended = follow_to_end(client, &id, PATIENCE_S, output).await;
+        let ended = ended.map_err(|error| match error {
+            Error::Interrupted(_) => Error::Interrupted(format!("{id} is cancelled")),
+            other => other,
+        })?;
+        verdict(&ended)?;
+        match client.scores_with(&id, step, views.maps).await? {
+            Some(scores) => Ok((id, scores)),
+            None => Err(Error::Protocol(format!(
+                "{id} is {} and has no scores",
+                ended.phase.as_str()
+            ))),
+        }
+    }
+
+    /// Removes the run that scores, once it has ended, and the photographs.
+    async fn remove(&self, scoring: Option<&str>) -> Result<(), Error> {
+        if let Some(id) = scoring {
+            let mut run = self.client.run(id).await?;
+            if !run.phase.is_terminal() {
+                self.client.cancel(id).await?;
+                let end = Instant::now() + ENDING;
+                while !run.phase.is_terminal() && Instant::now() < end {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    run = self.client.run(id).await?;
+                }
+            }
+            self.client.remove_run(id, true).await?;
+        }
+        self.client.remove_dataset(self.dataset.as_str()).await?;
+        Ok(())
+    }
+}
+
+/// What the cluster says of the photograph with this number.
+fn score_of(scores: &Scores, at: usize) -> Option<Score> {
+    let classes = scores.classes;
+    let probabilities = scores.probabilities.get(at * classes..(at + 1) * classes)?;
+    Some(Score {
+        sample: at as u32,
+        label: 0,
+        probabilities: probabilities.to_vec(),
+        loss: 0.0,
+        map: scores.map(at),
+    })
+}
+
+/// Reads the photographs once more and draws their maps.
+fn draw_all(
+    wanted: Vec<(Found, String, class_map::ClassMap, f64)>,
+    recipe: &Recipe,
+    positive: &str,
+    maps: &Maps,
+) -> Result<(), Error> {
+    let mut bar = Bar::new(wanted.len() as u64, "drawn");
+    let found = wanted.iter().map(|(found, ..)| found.clone()).collect();
+    let photographs = read_ahead(found, recipe.clone(), true).into_iter();
+    let mut ready = Vec::new();
+    let total = wanted.len();
+    for (at, (one, (found, name, map, score))) in photographs.zip(wanted).enumerate() {
+        let path = found.path.display();
+        let read = one.read.map_err(|e| {
+            Error::Dataset(format!(
+                "{path}: it was read before, and cannot be read now: {e}"
+            ))
+        })?;
+        if let Some(square) = read.picture {
+            ready.push(Picture {
+                name,
+                photograph: found.shown,
+                square,
+                map,
+                score,
+            });
+        }
+        if ready.len() == AT_ONCE || at + 1 == total {
+            draw(&ready, positive, maps).map_err(file)?;
+            bar.advance(ready.len() as u64);
+            ready.clear();
+        }
+    }
+    Ok(())
+}
+
+fn write(table: &Table, out: Option<&Path>, overwrite: bool, output: &Output) -> Result<(), Error> {
+    let csv = table.csv().map_err(|e| Error::Dataset(e.to_string()))?;
+    match out {
+        Some(path) => {
+            files::write_whole(path, overwrite, &csv).map_err(file)?;
+            output.line(format!("scores   {}", path.display()));
+            Ok(())
+        }
+        None => std::io::stdout()
+            .write_all(&csv)
+            .map_err(|e| Error::io("standard output", e)),
+    }
+}
+
+fn file(error: FileError) -> Error {
+    match error {
+        FileError::Exists { path } => Error::Exists { path },
+        FileError::NotEmpty { .. } => Error::Usage(error.to_string()),
+        FileError::Io { path, source } => Error::Io { path, source },
+    }
+}
+
+fn unfound(error: PhotographsError) -> Error {
+    match error {
+        PhotographsError::Unreadable { path, source } => Error::Io { path, source },
+        PhotographsError::Missing { .. } | PhotographsError::None { .. } => {
+            Error::Usage(error.to_string())
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Photographs by their paths, without a table of labels.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::Eye;
+use crate::decode::identity;
+use crate::folder::ImageFolder;
+use crate::identify::{Known, identify};
+use crate::names::image_name;
+use crate::patient::{PatientPattern, patient_and_eye};
+
+/// A photograph's file, and what its name or its DICOM tags tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The file.
+    pub path: PathBuf,
+    /// What tells it from the others for people: the path in the folder that was searched, or the file's name.
+    pub shown: String,
+    /// The image's name, without folder and ending.
+    pub image: String,
+    /// Whose eye it is; empty if nothing tells.
+    pub patient: String,
+    /// Which eye.
+    pub eye: Eye,
+}
+
+/// Why there are none.
+#[derive(Debug, thiserror::Error)]
+pub enum PhotographsError {
+    /// There is no such file or folder.
+    #[error("{}: there is no such file or folder", path.display())]
+    Missing {
+        /// What was asked for.
+        path: PathBuf,
+    },
+    /// A folder cannot be searched.
+    #[error("{}: cannot be searched for photographs: {source}", path.display())]
+    Unreadable {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A folder has none.
+    #[error(
+        "{}: there is no photograph in this folder or below it; known by their endings are {}, and DICOM files without one",
+        path.display(), crate::names::READ_ENDINGS.join(", ")
+    )]
+    None {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+/// The photographs that `paths` name, in this order: files whatever they are called, and those of folders and their
+/// sub-folders by path. One that is named twice is there once. `pattern` tells the patient from a name, else the usual forms
+/// do ([`patient_and_eye`]), else the tags of a DICOM file, whose patients are numbered.
+///
+/// # Errors
+/// A path leads nowhere, or a folder has no photographs.
+pub fn photographs(
+    paths: &[PathBuf],
+    pattern: Option<&PatientPattern>,
+) -> Result<Vec<Found>, PhotographsError> {
+    let mut files: Vec<(PathBuf, String)> = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let folder = ImageFolder::list(path);
+            let folder = folder.map_err(|source| PhotographsError::Unreadable {
+                path: path.clone(),
+                source,
+            })?;
+            let inside = folder.photographs();
+            if inside.is_empty() {
+                return Err(PhotographsError::None { path: path.clone() });
+            }
+            files.extend(inside);
+        } else if path.exists() {
+            let name = path.file_name().unwrap_or_default();
+            files.push((path.clone(), name.to_string_lossy().into_owned()));
+        } else {
+            return Err(PhotographsError::Missing { path: path.clone() });
+        }
+    }
+    let mut seen = HashSet::new();
+    files.retain(|(path, _)| seen.insert(path.clone()));
+    let mut found: Vec<Found> = files
+        .into_iter()
+        .map(|(path, shown)| named(path, shown, pattern))
+        .collect();
+    let mut told: Vec<bool> = found.iter().map(|one| !one.patient.is_empty()).collect();
+    let paths: Vec<PathBuf> = found.iter().map(|one| one.path.clone()).collect();
+    let known = found.iter_mut().zip(&mut told).map(|(one, told)| Known {
+        patient: &mut one.patient,
+        told,
+        eye: &mut one.eye,
+    });
+    identify(known.collect(), |at| identity(&paths[at]));
+    Ok(found)
+}
+
+fn named(path: PathBuf, shown: String, pattern: Option<&PatientPattern>) -> Found {
+    let image = image_name(&file_name(&path));
+    let told = match pattern {
+        Some(pattern) => pattern.apply(&image),
+        None => patient_and_eye(&image),
+    };
+    let (patient, eye) = told.map_or((String::new(), Eye::Unknown), |(patient, eye)| {
+        (patient.to_owned(), eye)
+    });
+    Found {
+        path,
+        shown,
+        image,
+        patient,
+        eye,
+    }
+}
+
+fn file_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn dicom() -> Vec<u8> {
+        let mut bytes = vec![0; 128];
+        bytes.extend(b"DICM");
+        bytes
+    }
+
+    #[test]
+    fn files_and_folders_are_searched_in_their_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for (name, content) in [
+            ("b/2_right.PNG", vec![0]),
+            ("b/1_left.jpeg", vec![0]),
+            ("b/deep/IM0001", dicom()),
+            ("b/README", vec![0; 200]),
+            ("b/trainLabels.csv", vec![0]),
+            ("b/.hidden.png", vec![0]),
+            ("x_OD.picture", vec![0]),
+        ] {
+            fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+            fs::write(at(name), content).unwrap();
+        }
+        let paths = [at("x_OD.picture"), at("b"), at("b/1_left.jpeg")];
+        let found = photographs(&paths, None).unwrap();
+        let shown: Vec<&str> = found.iter().map(|one| &*one.shown).collect();
+        assert_eq!(
+            shown,
+            ["x_OD.picture", "1_left.jpeg", "2_right.PNG", "deep/IM0001"]
+        );
+        assert_eq!(
+            (&*found[1].image, &*found[1].patient, found[1].eye),
+            ("1_left", "1", Eye::Left)
+        );
+        assert_eq!((&*found[3].patient, found[3].eye), ("", Eye::Unknown));
+        let pattern = "^(.)_".parse().unwrap();
+        let found = photographs(&paths[..1], Some(&pattern)).unwrap();
+        assert_eq!(found[0].patient, "x");
+    }
+
+    #[test]
+    fn paths_that_lead_nowhere_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let gone = folder.path().join("gone");
+        let text = photographs(&[gone], None).unwrap_err().to_string();
+        assert!(
+            text.ends_with("gone: there is no such file or folder"),
+            "{text}"
+        );
+        let text = photographs(&[folder.path().into()], None).unwrap_err();
+        assert!(
+            text.to_string().contains("no photograph in this folder"),
+            "{text}"
+        );
+    }
+}

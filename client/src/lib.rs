@@ -18,6 +18,7 @@ pub mod logins;
 mod receive;
 pub mod reporting;
 pub mod runfile;
+pub mod shared;
 pub mod spread;
 pub mod upload;
 pub mod view;

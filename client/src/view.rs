@@ -134,6 +134,8 @@ pub struct RunInfo {
     pub ended_at_ms: u64,
     /// The largest number of workers at a time.
     pub most_workers: u32,
+    /// Samples of the validation split that are scored in the evaluation under way; 0 outside of one.
+    pub scored: u64,
     /// Evaluations of its checkpoints, as they were asked for.
     pub evaluations: Vec<EvaluationInfo>,
     /// The run's specification with every default filled in.
@@ -190,6 +192,7 @@ impl TryFrom<pb::Run> for RunInfo {
             began_at_ms,
             ended_at_ms,
             most_workers,
+            scored,
             group_id,
         } = wire;
         Ok(Self {
@@ -208,6 +211,7 @@ impl TryFrom<pb::Run> for RunInfo {
             began_at_ms,
             ended_at_ms,
             most_workers,
+            scored,
             group: group_id,
             progress: progress.map(Into::into),
             left_out: left_out.into_iter().map(Into::into).collect(),

@@ -238,9 +238,11 @@ impl Training<'_> {
     /// Scores the validation split, each worker its part, and emits the scores of all.
     fn evaluate(&mut self, emit: &mut dyn FnMut(TrainingEvent)) -> Result<(), TrainingError> {
         let step = self.state.step;
+        self.progress.reset_scored();
         let mine = scores::encode(&self.score()?);
         let all = self.collective.gather(&mine)?;
         self.progress.tick();
+        self.progress.reset_scored();
         let what = "scores";
         let mut scores = Vec::new();
         for theirs in all {
@@ -263,7 +265,11 @@ impl Training<'_> {
         loop {
             self.go_on()?;
             match self.loader.next_item()? {
-                Item::Validation(batch) => scores.extend(self.state.device.score(&batch)?),
+                Item::Validation(batch) => {
+                    let of_batch = self.state.device.score(&batch)?;
+                    self.progress.add_scored(of_batch.len());
+                    scores.extend(of_batch);
+                }
                 Item::EpochEnd => return Ok(scores),
                 Item::Train(_) => return Err(DataError::Ended.into()),
             }

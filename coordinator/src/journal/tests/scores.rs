@@ -1,5 +1,7 @@
 //! Scores of evaluated epochs in the journal.
 
+use fovea_core::run::EpochScores;
+
 use super::*;
 
 /// Scores lie beside the run: written with it, cut with the ledger, removed with it.

@@ -236,6 +236,11 @@ async fn group(client: &Client, command: GroupCommand, output: &Output) -> Resul
             groups::follow(client, &group, patience, output).await
         }
         GroupCommand::Cancel { group } => groups::cancel(client, &group, output).await,
+        GroupCommand::Rm {
+            group,
+            with_checkpoints,
+            yes,
+        } => remove::group(client, &group, with_checkpoints, yes, output).await,
         GroupCommand::Evaluate(command) => group_figures::run(client, &command, output).await,
         GroupCommand::Report(command) => group_report::run(client, &command, output).await,
     }

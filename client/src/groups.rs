@@ -7,7 +7,7 @@ use fovea_proto::pb::groups_client::GroupsClient;
 
 use crate::client::{Client, Service};
 use crate::error::Error;
-use crate::view::GroupInfo;
+use crate::view::{GroupInfo, Removed};
 
 /// Groups requested at a time.
 const PAGE: u32 = 100;
@@ -70,6 +70,29 @@ impl Client {
         self.unbounded(self.groups_client().cancel(request))
             .await?
             .try_into()
+    }
+
+    /// Removes all runs of a group, which have ended, and their checkpoints if `with_checkpoints`: all of them or none. Returns how
+    /// many runs there were, and what was given back.
+    pub async fn remove_group(
+        &self,
+        group_id: &str,
+        with_checkpoints: bool,
+    ) -> Result<(u32, Removed), Error> {
+        let request = pb::DeleteGroupRequest {
+            group_id: group_id.into(),
+            with_checkpoints,
+        };
+        let pb::DeleteGroupResponse {
+            runs,
+            checkpoints,
+            freed_bytes,
+        } = self.unbounded(self.groups_client().delete(request)).await?;
+        let removed = Removed {
+            checkpoints,
+            freed_bytes,
+        };
+        Ok((runs, removed))
     }
 
     fn groups_client(&self) -> GroupsClient<Service> {

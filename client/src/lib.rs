@@ -21,6 +21,7 @@ mod receive;
 pub mod reporting;
 pub mod runfile;
 pub mod scores_file;
+pub mod shared;
 pub mod spread;
 pub mod upload;
 pub mod view;

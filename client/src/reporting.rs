@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 
 use fovea_core::spec::{Part, RunSpec, Scheme};
 use fovea_dataset::{GradeScale, Manifest, Method, Preprocess, Sample as Indexed};
-use fovea_evaluation::{Point, Sample};
+use fovea_evaluation::Sample;
 use fovea_report::{
-    Cost, Dataset, Duplicates, Judged as JudgedCheckpoint, JudgedPart, Labels, LeakCheck,
-    LearningRate, Patients, PointsFrom, Report, RunFacts, Split, TestUse, WorstError, WorstErrors,
-    by_grade, sentence,
+    Cost, Dataset, DatasetFacts, Duplicates, Judged as JudgedCheckpoint, JudgedPart, Labels,
+    LeakCheck, LearningRate, Patients, PointsFrom, Report, RunFacts, Split, TestUse, WorstError,
+    WorstErrors, sentence,
 };
 
 use crate::VERSION;
-use crate::evaluations::Described;
+use crate::evaluations::{Chosen, Described};
 use crate::judge::Judged;
 use crate::view::{EvaluationInfo, RunInfo};
 
@@ -21,17 +21,22 @@ const WORST: usize = 24;
 /// Points of the curve of the learning rate.
 const RATES: u64 = 200;
 
-/// The report of `judged`: one part or several of the same checkpoint of a run, the most telling first. `own` is the dataset
-/// that the run trains on; `written_at_ms` is in milliseconds since the Unix epoch.
-pub fn report(judged: &[Judged], own: &Described, written_at_ms: u64) -> Option<Report> {
-    let first = judged.first()?;
-    let (run, spec) = (&first.run, &first.run.spec);
-    let epoch = run.epochs.iter().find(|e| e.step == first.chosen.step);
+/// The report of `run`. `judged`: what the checkpoint `chosen` was judged on, the most telling first. `own` is the dataset that the
+/// run trains on, as it saw it; None if it was removed. `written_at_ms` is in milliseconds since the Unix epoch.
+pub fn report(
+    run: &RunInfo,
+    chosen: &Chosen,
+    judged: &[Judged],
+    own: Option<&Described>,
+    written_at_ms: u64,
+) -> Report {
+    let spec = &run.spec;
+    let epoch = run.epochs.iter().find(|e| e.step == chosen.step);
     let named = |number: u64| (number > 0).then_some(number);
     let hours = named(run.began_at_ms)
         .zip(named(run.ended_at_ms))
         .map(|(from, to)| to.saturating_sub(from) as f64 / 3_600_000.0);
-    Some(Report {
+    Report {
         run: RunFacts {
             id: run.id.clone(),
             name: spec.name.clone(),
@@ -53,18 +58,22 @@ pub fn report(judged: &[Judged], own: &Described, written_at_ms: u64) -> Option<
         epochs: run.epochs.clone(),
         learning_rates: learning_rates(run),
         judged: JudgedCheckpoint {
-            step: first.chosen.step,
+            step: chosen.step,
             epoch: epoch.map(|e| e.epoch),
-            chosen: first.chosen.why.clone(),
+            chosen: chosen.why.clone(),
         },
-        dataset: dataset(own),
+        dataset: Dataset {
+            name: spec.dataset.to_string(),
+            digest: run.dataset_digest.clone(),
+            facts: own.map(facts),
+        },
         results: judged.iter().map(judged_part).collect(),
-        test_uses: test_uses(judged, own),
-        worst_errors: Some(worst_errors(first)),
+        test_uses: test_uses(run, judged, own),
+        worst_errors: judged.first().map(worst_errors),
         warnings: warnings(run),
         written_at_ms,
         written_by: VERSION.into(),
-    })
+    }
 }
 
 /// What the classes of a run's model mean.
@@ -105,21 +114,19 @@ pub fn title(judged: &Judged) -> String {
 }
 
 fn judged_part(judged: &Judged) -> JudgedPart {
-    let points: Vec<Point> = judged.evaluated.points.iter().map(|p| p.point).collect();
-    let positive = judged.run.spec.positive_class() as usize;
     JudgedPart {
         title: title(judged),
         about: about(judged),
         evaluated: judged.evaluated.clone(),
         fellow_eye: judged.fellow_eye.clone(),
         points_from: match judged.chosen_here() {
+            _ if !judged.own_is_there => PointsFrom::Fixed,
             true => PointsFrom::Same,
             false => PointsFrom::Other(match judged.run.spec.fold {
                 None => "Validation split".into(),
                 Some(fold) => format!("Held-out fold {fold}"),
             }),
         },
-        by_grade: by_grade(&judged.samples, positive, &points),
     }
 }
 
@@ -147,10 +154,8 @@ fn learning_rates(run: &RunInfo) -> Vec<LearningRate> {
         .collect()
 }
 
-fn dataset(own: &Described) -> Dataset {
+fn facts(own: &Described) -> DatasetFacts {
     let Manifest {
-        name,
-        digest,
         preprocess,
         image_size,
         scale,
@@ -183,9 +188,7 @@ fn dataset(own: &Described) -> Dataset {
     }
     let apart: usize = sides.iter().map(BTreeSet::len).sum();
     let all: BTreeSet<u32> = sides.into_iter().flatten().collect();
-    Dataset {
-        name: name.to_string(),
-        digest: digest.clone(),
+    DatasetFacts {
         splits,
         preprocessing: preprocessing(preprocess, *image_size),
         scale: scale_in_words(*scale).into(),
@@ -252,11 +255,8 @@ fn preprocessing(preprocess: &Preprocess, size: u32) -> Vec<String> {
 }
 
 /// Every evaluation that scored samples of a test part, whatever was asked for.
-fn test_uses(judged: &[Judged], own: &Described) -> Vec<TestUse> {
-    let Some(Judged { run, .. }) = judged.first() else {
-        return Vec::new();
-    };
-    let known = || judged.iter().map(|judged| &judged.dataset).chain([own]);
+fn test_uses(run: &RunInfo, judged: &[Judged], own: Option<&Described>) -> Vec<TestUse> {
+    let known = || judged.iter().map(|judged| &judged.dataset).chain(own);
     let use_of = |e: &EvaluationInfo| {
         let here = known().find(|of| of.manifest.digest == e.dataset_digest);
         let direct = e.reads_test_part(here.map(|of| !of.index.test().is_empty()));
@@ -264,7 +264,7 @@ fn test_uses(judged: &[Judged], own: &Described) -> Vec<TestUse> {
             let same =
                 |j: &&Judged| j.part == e.part && j.dataset.manifest.digest == e.dataset_digest;
             let shared = judged.iter().find(same)?.shared.as_ref()?;
-            (shared.test > 0).then(|| shared.own.clone())
+            (shared.test.number() > 0).then(|| shared.own.clone())
         };
         let dataset = match direct {
             true => Some(e.dataset.clone()),

@@ -137,6 +137,8 @@ pub struct RunInfo {
     pub most_workers: u32,
     /// How its photographs were prepared; null if the coordinator does not say.
     pub pipeline: Option<Pipeline>,
+    /// Samples of the validation split that are scored in the evaluation under way; 0 outside of one.
+    pub scored: u64,
     /// Evaluations of its checkpoints, as they were asked for.
     pub evaluations: Vec<EvaluationInfo>,
     /// The run's specification with every default filled in.
@@ -193,6 +195,7 @@ impl TryFrom<pb::Run> for RunInfo {
             began_at_ms,
             ended_at_ms,
             most_workers,
+            scored,
             group_id,
             pipeline,
         } = wire;
@@ -212,6 +215,7 @@ impl TryFrom<pb::Run> for RunInfo {
             began_at_ms,
             ended_at_ms,
             most_workers,
+            scored,
             group: group_id,
             pipeline: pipeline.map(Into::into),
             progress: progress.map(Into::into),

@@ -65,6 +65,18 @@ async fn cancel(server: &Server, id: &str) -> Result<pb::Group, Status> {
     Ok(server.groups().cancel(request).await?.into_inner())
 }
 
+async fn remove(
+    server: &Server,
+    id: &str,
+    with_checkpoints: bool,
+) -> Result<pb::DeleteGroupResponse, Status> {
+    let request = pb::DeleteGroupRequest {
+        group_id: id.into(),
+        with_checkpoints,
+    };
+    Ok(server.groups().delete(request).await?.into_inner())
+}
+
 fn phases(group: &pb::Group) -> Vec<Phase> {
     group.runs.iter().map(pb::GroupMember::phase).collect()
 }
@@ -216,5 +228,41 @@ async fn what_cannot_be_a_group_leaves_no_run() {
     let run = server.submit(one).await.unwrap();
     assert_eq!((run.train_samples, run.validation_samples), (16, 8));
     assert_eq!(run.group_id, "");
+    server.stop().await;
+}
+
+/// All of it or nothing, also where a run was removed before.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_is_removed_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(&dir).await;
+    let group = submit(&server, 0, &[1, 2, 3]).await.unwrap();
+    let [first, second, third] = [0, 1, 2].map(|at: usize| group.runs[at].run_id.clone());
+    for run in [&first, &third] {
+        let request = pb::CancelRequest {
+            run_id: run.clone(),
+        };
+        server.runs().cancel(request).await.unwrap();
+    }
+    let queued = remove(&server, &group.id, true).await;
+    let words = format!("{second} (queued) has not ended");
+    refused(queued, Code::FailedPrecondition, &words);
+    let [cancelled, waits] = [Phase::Cancelled, Phase::Queued];
+    let unchanged = get(&server, &group.id).await.unwrap();
+    assert_eq!(phases(&unchanged), [cancelled, waits, cancelled]);
+
+    cancel(&server, &group.id).await.unwrap();
+    let request = pb::DeleteRunRequest {
+        run_id: first,
+        with_checkpoints: false,
+    };
+    server.runs().delete(request).await.unwrap();
+    let removed = remove(&server, &group.id, false).await.unwrap();
+    assert_eq!((removed.runs, removed.checkpoints), (2, 0));
+    let gone = "there is no group r-g1";
+    refused(get(&server, &group.id).await, Code::NotFound, gone);
+    refused(remove(&server, &group.id, true).await, Code::NotFound, gone);
+    let runs = server.runs().list(pb::ListRunsRequest::default()).await;
+    assert_eq!(runs.unwrap().into_inner().runs, []);
     server.stop().await;
 }

@@ -1,8 +1,8 @@
 //! Class activation maps: where in a photograph the evidence for "positive" lies.
 //!
-//! The network averages the outputs `x_k` of its last module over all places and ends with a linear layer `W, b`. So output
-//! `c` is the mean over all places `i` of the map `m_c(i) = sum_k W[c, k] x_k(i) + b[c]` (Zhou, Khosla, Lapedriza, Oliva and
-//! Torralba 2016, arXiv 1512.04150): an identity and no approximation.
+//! The network averages the outputs `x_k` of its last module, or of the layer that a linear probe reads, over all places and
+//! ends with a linear layer `W, b`. So output `c` is the mean over all places `i` of the map `m_c(i) = sum_k W[c, k] x_k(i) +
+//! b[c]` (Zhou, Khosla, Lapedriza, Oliva and Torralba 2016, arXiv 1512.04150): an identity and no approximation.
 //!
 //! What people ask for is one map for "positive", in log-odds: `L = ln(P(positive) / (1 - P(positive)))`, of outputs `z`.
 //! It is `M(i) = L + sum_c a_c (m_c(i) - z_c)` with `a_c = dL / dz_c`. Its mean is `L` whatever the head is.
@@ -18,25 +18,23 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::googlenet::output_shapes;
+use crate::googlenet::{Network, output_shapes};
 use crate::spec::{Head, Scheme};
 
 /// Most bytes of all maps of an evaluation. They travel and are stored with its scores.
 pub const MOST_BYTES: u64 = 64 << 20;
 
-/// The module whose outputs the classifier averages.
-const LAST: &str = "inception_5b/output";
-
 /// Rows and columns of the maps of images of `size` pixels a side; None if the network cannot take them.
-pub fn places(size: u32) -> Option<(usize, usize)> {
-    let shapes = output_shapes(2, size as usize, size as usize).ok()?;
-    let (_, [_, height, width]) = shapes.into_iter().find(|(name, _)| name == LAST)?;
+pub fn places(network: Network, size: u32) -> Option<(usize, usize)> {
+    let shapes = output_shapes(network, size as usize, size as usize).ok()?;
+    let averaged = network.tap.layer();
+    let (_, [_, height, width]) = shapes.into_iter().find(|(name, _)| name == averaged)?;
     Some((height, width))
 }
 
 /// Bytes of the maps of so many images of `size` pixels a side.
-pub fn bytes(images: u64, size: u32) -> u64 {
-    let (height, width) = places(size).unwrap_or_default();
+pub fn bytes(network: Network, images: u64, size: u32) -> u64 {
+    let (height, width) = places(network, size).unwrap_or_default();
     images.saturating_mul((height * width * size_of::<f32>()) as u64)
 }
 
@@ -225,9 +223,12 @@ mod tests {
 
     #[test]
     fn maps_have_a_place_for_each_32_pixels() {
-        assert_eq!(places(224), Some((7, 7)));
-        assert_eq!(places(64), Some((2, 2)));
-        assert_eq!(bytes(1000, 224), 196_000);
+        let trunk = Network::trunk(2);
+        assert_eq!(places(trunk, 224), Some((7, 7)));
+        assert_eq!(places(trunk, 64), Some((2, 2)));
+        assert_eq!(bytes(trunk, 1000, 224), 196_000);
+        let tap = crate::googlenet::Tap::named("inception_4d/output").unwrap();
+        assert_eq!(places(Network { tap, ..trunk }, 224), Some((14, 14)));
     }
 
     #[test]

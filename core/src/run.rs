@@ -268,6 +268,20 @@ impl Run {
         }
     }
 
+    /// Samples of the validation split that are scored in the evaluation under way; 0 outside of one.
+    pub fn scored_so_far(&self) -> u64 {
+        match self.phase {
+            Phase::Running { .. } => self.liveness.scored().min(self.extent.validation_samples),
+            Phase::Queued { .. }
+            | Phase::Forming { .. }
+            | Phase::Finishing { .. }
+            | Phase::Paused
+            | Phase::Completed
+            | Phase::Failed { .. }
+            | Phase::Cancelled => 0,
+        }
+    }
+
     /// The roster of the generation under way.
     pub fn roster(&self) -> Option<&Roster> {
         match &self.phase {

@@ -320,7 +320,7 @@ impl RunSpec {
             m.weights_sha256.is_empty() || is_sha256(&m.weights_sha256),
             || "give the SHA-256 as 64 hex digits, or leave it out".into(),
         );
-        m.check_strategy(p);
+        m.check_strategy(self.evaluate.is_some(), p);
         let t = &self.train;
         p.range("train.epochs", f64::from(t.epochs), 1.0, 10_000.0);
         p.range(

@@ -3,6 +3,7 @@
 mod fold;
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 
 use fovea_core::spec::Part;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,35 @@ pub struct Sample {
     pub pack: u32,
     /// Position in the pack, from 0.
     pub record: u32,
+    /// The photograph's content; None in datasets that do not say it.
+    pub content: Option<Content>,
+}
+
+/// What tells photographs apart whatever they are called: the first half of the SHA-256 of what was cut out and resized, before
+/// it was preprocessed. Of two datasets with the same crop and size, equal photographs have equal contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Content([u8; 16]);
+
+impl Content {
+    /// Of the SHA-256 of the cut-out photograph.
+    pub(crate) fn of(sha256: &[u8; 32]) -> Self {
+        let mut half = [0; 16];
+        half.copy_from_slice(&sha256[..16]);
+        Self(half)
+    }
+
+    /// Reads 32 hexadecimal digits.
+    fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; 16];
+        hex::decode_to_slice(text, &mut bytes).ok()?;
+        Some(Self(bytes))
+    }
+}
+
+impl fmt::Display for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
 }
 
 /// A line of `index.csv`.
@@ -49,11 +79,16 @@ pub(crate) struct Row {
     pub split: String,
     pub pack: u32,
     pub record: u32,
+    /// As [`Content`] is shown; absent in older datasets.
+    #[serde(default)]
+    pub content: Option<String>,
 }
 
-const HEADER: [&str; 7] = [
-    "image", "patient", "eye", "grade", "split", "pack", "record",
+const HEADER: [&str; 8] = [
+    "image", "patient", "eye", "grade", "split", "pack", "record", "content",
 ];
+/// The columns that older datasets have, too.
+const OLDER: usize = 7;
 
 /// Why an index is not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -130,12 +165,13 @@ impl Index {
         }
         let mut reader = csv::Reader::from_reader(bytes);
         let header = reader.headers()?;
-        if header.iter().ne(HEADER) {
+        let with_content = header.iter().eq(HEADER);
+        if !with_content && header.iter().ne(HEADER[..OLDER].iter().copied()) {
             return Err(IndexError::Header {
                 found: header.iter().take(20).collect::<Vec<_>>().join(","),
             });
         }
-        let mut builder = Builder::new(manifest);
+        let mut builder = Builder::new(manifest, with_content);
         for (i, row) in reader.deserialize().enumerate() {
             builder.add(i as u64 + 1, row?)?;
         }
@@ -235,6 +271,7 @@ pub(crate) fn write(rows: &[Row]) -> Result<Vec<u8>, csv::Error> {
 /// Takes the rows one by one.
 struct Builder<'a> {
     manifest: &'a Manifest,
+    with_content: bool,
     index: Index,
     counts: Counts,
     images: HashSet<String>,
@@ -247,9 +284,10 @@ struct Builder<'a> {
 }
 
 impl<'a> Builder<'a> {
-    fn new(manifest: &'a Manifest) -> Self {
+    fn new(manifest: &'a Manifest, with_content: bool) -> Self {
         Self {
             manifest,
+            with_content,
             index: Index {
                 train: Vec::new(),
                 validation: Vec::new(),
@@ -303,6 +341,16 @@ impl<'a> Builder<'a> {
         if pack.split != split {
             return Err(fail(format!("is for {split}, its pack for {}", pack.split)));
         }
+        let content = row.content.as_deref().unwrap_or_default();
+        let content = match self.with_content {
+            true => Some(Content::parse(content).ok_or_else(|| {
+                fail(format!(
+                    "content {:?} is not 32 hexadecimal digits",
+                    content.chars().take(80).collect::<String>()
+                ))
+            })?),
+            false => None,
+        };
         let patient = match self.patients.get(&row.patient) {
             Some(&(_, other)) if other != split => {
                 return Err(IndexError::PatientInTwoSplits {
@@ -344,6 +392,7 @@ impl<'a> Builder<'a> {
             grade: row.grade,
             pack: row.pack,
             record: row.record,
+            content,
         });
         Ok(())
     }

@@ -7,19 +7,20 @@
 //! the split.
 
 mod columns;
+mod error;
 mod folders;
 mod grade;
 mod importer;
 mod likeness;
 pub(crate) mod npz;
 mod pairs;
+mod patients;
 mod remarks;
 mod rows;
 
 use std::fmt;
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::patient::PatientPattern;
 use crate::table::{self, Header, Row, Table};
@@ -27,6 +28,7 @@ use crate::{Eye, GradeScale};
 
 pub use crate::table::{EncodingRemark, TableError};
 pub use columns::{ColumnNames, ColumnNamesError, ColumnsError, PatientColumn};
+pub use error::LabelsError;
 pub use folders::FoldersError;
 pub use grade::Scale;
 pub use importer::{Importer, ImporterError};
@@ -124,6 +126,8 @@ pub struct Labels {
     pub total: usize,
     /// What a person should know about the file.
     pub remarks: Vec<LabelRemark>,
+    /// A column of a name that says nothing, whose values repeat as those of patients do; it is not read.
+    pub repeating: Option<String>,
 }
 
 /// A usable row.
@@ -165,144 +169,6 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Why a label file as a whole cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum LabelsError {
-    /// The file cannot be opened or read.
-    #[error("label file {}: {source}", path.display())]
-    Io {
-        /// The label file.
-        path: PathBuf,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// No label file is that large.
-    #[error("label file {} has {size} bytes: is it really a CSV of labels?", path.display())]
-    TooLarge {
-        /// The label file.
-        path: PathBuf,
-        /// Its size in bytes.
-        size: u64,
-    },
-    /// The file is no table.
-    #[error("label file {}: {}", path.display(), table_problem(source))]
-    Table {
-        /// The label file.
-        path: PathBuf,
-        /// Where and why.
-        source: TableError,
-    },
-    /// The header does not tell the columns.
-    #[error("label file {}: {source}", path.display())]
-    Columns {
-        /// The label file.
-        path: PathBuf,
-        /// Which, and what to do.
-        source: ColumnsError,
-    },
-    /// The folders are no labels.
-    #[error("{}: {source}", path.display())]
-    Folders {
-        /// The folder with the folders.
-        path: PathBuf,
-        /// What is wrong.
-        source: FoldersError,
-    },
-    /// There is a header and nothing below it.
-    #[error("label file {} has no rows", path.display())]
-    Empty {
-        /// The label file.
-        path: PathBuf,
-    },
-    /// The patients of too many images are not known.
-    #[error(
-        "label file {}: {untold} of {total} images do not tell their patient ({}), so photographs of \
-         one patient could be both trained on and held out. {}", path.display(), examples.join(", "),
-        what_to_do(.missing_pairs.as_deref())
-    )]
-    Untold {
-        /// The label file.
-        path: PathBuf,
-        /// How many.
-        untold: usize,
-        /// Usable rows.
-        total: usize,
-        /// Some of their names.
-        examples: Vec<String>,
-        /// The table that would tell, which is missing.
-        missing_pairs: Option<String>,
-    },
-    /// A column with patients and a pattern for names.
-    #[error(
-        "label file {}: the column {column:?} tells the patient, and --patient-pattern would too: leave \
-         the pattern out, or give --columns patient=none", path.display()
-    )]
-    ColumnAndPattern {
-        /// The label file.
-        path: PathBuf,
-        /// The column.
-        column: String,
-    },
-    /// The patients of a column are not those of the names.
-    #[error(
-        "label file {}: the column {column:?} gives {} and {}, by their names eyes of one patient, to \
-         different patients (so do {patients} patients' photographs): if the column is right, give \
-         --columns \"patient={column}\", else --columns patient=none", path.display(), images[0], images[1]
-    )]
-    ColumnSplitsPatients {
-        /// The label file.
-        path: PathBuf,
-        /// The column.
-        column: String,
-        /// How many patients by name.
-        patients: usize,
-        /// Two images.
-        images: [String; 2],
-    },
-    /// Names give one patient more photographs than anybody has.
-    #[error(
-        "label file {}: by their names, {images} images are of one patient, {patient:?}: say which part \
-         of a name is the patient with --patient-pattern, or give a column with the patient",
-        path.display()
-    )]
-    Crowded {
-        /// The label file.
-        path: PathBuf,
-        /// The patient.
-        patient: String,
-        /// The patient's images.
-        images: usize,
-    },
-    /// The table that pairs images cannot be used.
-    #[error("{}: {problem}", path.display())]
-    Pairs {
-        /// That table.
-        path: PathBuf,
-        /// What is wrong.
-        problem: String,
-    },
-}
-
-fn table_problem(source: &TableError) -> String {
-    // A sentence whose subject is the file goes on after its name.
-    let text = source.to_string();
-    match text.starts_with("line ") {
-        true => text,
-        false => format!("it {text}"),
-    }
-}
-
-fn what_to_do(missing_pairs: Option<&str>) -> String {
-    let usual = "Give a column with the patient (--columns patient=NAME), a pattern for the names \
-                 (--patient-pattern), or --each-image-a-patient if each shows another patient";
-    match missing_pairs {
-        Some(name) => {
-            format!("Put {name}, which comes with the photographs, beside the label file. {usual}")
-        }
-        None => usual.to_owned(),
-    }
-}
-
 /// Most images, in percent, whose patient may be unknown unless a person allows it.
 const MAX_UNTOLD_PERCENT: usize = 5;
 
@@ -336,7 +202,9 @@ fn parse(
     }
     let column = columns.patient.filter(|_| !columns.patient_is_sure);
     let column = column.map(|column| table.header[column].as_str());
-    finish(collector, pairs, column, table.encoding, path, options)
+    let mut labels = finish(collector, pairs, column, table.encoding, path, options)?;
+    labels.repeating = columns.repeating;
+    Ok(labels)
 }
 
 /// Labels that come without a table: images and their grades.
@@ -374,8 +242,8 @@ fn finish(
             path: path.to_owned(),
         });
     }
-    check_patients(&findings, column, path, options)?;
-    labels.remarks = remarks::of(&labels, &findings, encoding, options);
+    check_patients(&findings, &labels, column, path, options)?;
+    labels.remarks = remarks::of(&labels, &findings, column, encoding, options);
     Ok(labels)
 }
 
@@ -421,6 +289,7 @@ fn cells<'a>(row: &'a Row, columns: &Columns, table: &Table) -> Cells<'a> {
 
 fn check_patients(
     findings: &PatientFindings,
+    labels: &Labels,
     column: Option<&str>,
     path: &Path,
     options: &LabelOptions,
@@ -447,6 +316,14 @@ fn check_patients(
             images: *images,
         });
     }
+    if let Some(patients) = findings.none_has_both {
+        let named = labels.rows.iter().take(2);
+        return Err(LabelsError::NoneHasBoth {
+            path,
+            patients,
+            images: named.map(|row| row.image.clone()).collect(),
+        });
+    }
     Ok(())
 }
 
@@ -466,6 +343,7 @@ pub(crate) fn check_told(
             untold,
             total: labels.rows.len(),
             examples: remarks::untold_examples(labels),
+            repeating: labels.repeating.clone(),
             missing_pairs: match patients {
                 Some(Patients::Pairs(name)) => Some(name.to_owned()),
                 _ => None,

@@ -44,7 +44,7 @@ pub use blocks::{Blocks, BlocksError, BlocksId, BlocksProblem};
 pub use dataset::{Dataset, DatasetError};
 pub use decode::{DecodeError, Encoded, Implausible, Photograph, decode};
 pub use eye::Eye;
-pub use index::{Index, IndexError, PartOf, Sample};
+pub use index::{Content, Index, IndexError, PartOf, Sample};
 pub use manifest::{
     Counts, Duplicates, GradeScale, INDEX_FILE, IndexEntry, MANIFEST_FILE, MAX_IMAGE_SIZE,
     MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, MIN_IMAGE_SIZE, Manifest, ManifestError, PackEntry,

@@ -17,16 +17,12 @@ use crate::Eye;
 /// Known are names with the eye as a part of its own (`left`, `L`, `OS`, in any case) behind the patient
 /// (`10_left`, `P003-OD`), in front (`left_10`), or joined to a number (`P003OD`, `12L`); also with a
 /// number of the photograph or a word for it behind (`12_l1`, `10_left_2`, `P003-OD-macula`), and with
-/// the day of the visit between (`P003_2019-04-12_OD`).
+/// the visit or its day between or in front (`P003_V2_OD`, `P003_2019-04-12_OD`).
 pub fn patient_and_eye(name: &str) -> Option<(&str, Eye)> {
     FORMS.iter().find_map(|form| {
         let found = form.captures(name)?;
         let part = |group: &str| found.name(group).map_or("", |part| part.as_str());
-        let patient = part("patient").trim_end_matches(is_separator);
-        let patient = VISIT
-            .captures(patient)
-            .and_then(|visit| visit.get(1))
-            .map_or(patient, |before| before.as_str());
+        let patient = without_visits(part("patient").trim_end_matches(is_separator))?;
         // `image_left_001` has two readings: the number may be the patient's or the photograph's.
         let numbered = !part("number").is_empty() || !part("views").is_empty();
         let has_number = patient.contains(|c: char| c.is_ascii_digit());
@@ -35,6 +31,20 @@ pub fn patient_and_eye(name: &str) -> Option<(&str, Eye)> {
         }
         Some((patient, eye(part("side"))))
     })
+}
+
+/// A patient without the visits behind and the day in front. None: a number is the patient's or the visit's.
+fn without_visits(mut patient: &str) -> Option<&str> {
+    while let Some(before) = VISIT.captures(patient).and_then(|visit| visit.get(1)) {
+        patient = before.as_str();
+    }
+    if let Some(day) = DAY_FIRST.captures(patient) {
+        let behind = day.get(1).map_or("", |behind| behind.as_str());
+        // On each day they may be numbered anew.
+        let is_name = behind.contains(char::is_alphabetic);
+        return is_name.then_some(behind);
+    }
+    (!TWO_NUMBERS.is_match(patient)).then_some(patient)
 }
 
 fn is_separator(c: char) -> bool {
@@ -67,16 +77,29 @@ static FORMS: LazyLock<[Regex; 4]> = LazyLock::new(|| {
         // left10
         r"^(?i)(?P<side>left|right|os|od)(?P<patient>\d+)$".to_owned(),
     ]
-    .map(|form| Regex::new(&form).expect("the forms are valid"))
+    .map(|text| form(&text))
 });
 
-/// A patient with the day of a visit behind.
+/// The day of a visit.
+const DAY: &str = r"(?:19|20)\d\d[-_.]?(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])";
+
+/// A patient with a visit behind: its day with or without the time, its year, a word or a number for it.
 static VISIT: LazyLock<Regex> = LazyLock::new(|| {
-    Regex::new(
-        r"^(.*\d.*?)[_\-. ]+(?:19|20)\d\d([-_.]?)(?:0[1-9]|1[0-2])[-_.]?(?:0[1-9]|[12]\d|3[01])$",
-    )
-    .expect("the form is valid")
+    let word = r"(?:visit|timepoint|tp|time|session|ses|exam|encounter|followup|follow-up|fu|baseline|month|year|week)[_\-. ]?\d{0,4}";
+    form(&format!(
+        r"^(?i)(.*\d.*?)[_\-. ]+(?:{DAY}(?:[_\-. T]+\d{{4,6}})?|(?:19|20)\d\d|{word}|[vtmyw]\d{{1,4}})$"
+    ))
 });
+
+/// The day in front of the patient.
+static DAY_FIRST: LazyLock<Regex> = LazyLock::new(|| form(&format!(r"^{DAY}[_\-. ]+(.*\d.*)$")));
+
+/// A part with a number, and another number of one or two digits: patient and visit, or clinic and patient.
+static TWO_NUMBERS: LazyLock<Regex> = LazyLock::new(|| form(r"^.*\d.*[_\-. ]\d{1,2}$"));
+
+fn form(text: &str) -> Regex {
+    Regex::new(text).expect("the forms are valid")
+}
 
 /// A regular expression by which images' names tell the patient.
 ///
@@ -158,7 +181,14 @@ mod tests {
             ("right12", "12", Eye::Right),
             ("P003_20190412_OD", "P003", Eye::Right),
             ("P003_2019-04-12_OS_1", "P003", Eye::Left),
-            ("20190412_0001_OS", "20190412_0001", Eye::Left),
+            ("2019-04-12_P003_OS", "P003", Eye::Left),
+            ("P003_20190412_093011_OD", "P003", Eye::Right),
+            ("P12_V1_L", "P12", Eye::Left),
+            ("P12_visit2_OD", "P12", Eye::Right),
+            ("P12-2019-OD", "P12", Eye::Right),
+            ("P12_t0_R", "P12", Eye::Right),
+            ("12_baseline_L", "12", Eye::Left),
+            ("12_V2_2019-04-12_left", "12", Eye::Left),
         ] {
             assert_eq!(patient_and_eye(name), Some((patient, eye)), "{name}");
         }
@@ -176,6 +206,11 @@ mod tests {
             "_left",
             "left",
             "",
+            // Numbered on each day, or once.
+            "20190412_0001_OS",
+            // The second visit of patient 12, or patient 2 of clinic 12.
+            "12_2_L",
+            "P003-1-OD",
             // The number may be the patient's or the photograph's.
             "image_left_001",
             "left_12_1",

@@ -26,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::decode::identity;
 use crate::folder::ImageFolder;
 use crate::identify::{self, Known};
+use crate::index::Content;
 use crate::labels::{self, Importer, LabelRow, Labels};
 use crate::split::{Patient, choose, interleave};
 use crate::{Counts, Split, SplitOrigin};
@@ -74,12 +75,15 @@ pub fn prepare(
         file.check(&labels, &folder)?;
     }
     let unlabelled = Unlabelled::of(&labels, &folder, options);
-    // What is too bad without any photograph need not wait for all of them.
-    too_many_bad(&bad_rows(&labels), &labels, &unlabelled, options)?;
+    // What is too bad before any photograph is decoded need not wait for all of them.
+    let known = [bad_rows(&labels), missing(&labels, &folder)].concat();
+    too_many_bad(&in_order(known), &labels, &unlabelled, options)?;
 
     let mut warnings: Vec<Warning> = swept.into_iter().map(Warning::from).collect();
     warnings.extend(labels.remarks.iter().cloned().map(Warning::Labels));
     warnings.extend(unlabelled.warning());
+    let enlarged = unpacked.as_ref().and_then(|unpacked| unpacked.enlarged);
+    warnings.extend(enlarged.map(|[width, height]| Warning::Enlarged { width, height }));
     let spool = Spool::fill(
         output.path("spool"),
         options,
@@ -131,7 +135,7 @@ pub fn prepare(
         scale: options.label_options.scale(),
         duplicates,
     };
-    let manifest = output.write_files(options, rows, &places, facts, &excluded)?;
+    let manifest = output.write_files(options, rows, &spool, &places, facts, &excluded)?;
     output.write_quality(options, rows, &places, &spool)?;
     let flaws = spool.flaws();
     // Both are in the temporary folder: they must be gone before that is published.
@@ -265,10 +269,28 @@ fn excluded(labels: &Labels, spool: &Spool) -> Vec<Excluded> {
             expected: false,
         })
     });
-    let mut all = bad_rows(labels);
-    all.extend(photographs);
-    all.sort_by_key(|e| e.line);
-    all
+    let photographs: Vec<Excluded> = photographs.collect();
+    in_order([bad_rows(labels), photographs].concat())
+}
+
+/// Rows whose photograph is not there.
+fn missing(labels: &Labels, folder: &ImageFolder) -> Vec<Excluded> {
+    let rows = labels.rows.iter();
+    let missing = rows.filter_map(|row| {
+        let error = folder.find(&row.image).err()?;
+        Some(Excluded {
+            line: row.line,
+            image: row.image.clone(),
+            reason: error.to_string(),
+            expected: false,
+        })
+    });
+    missing.collect()
+}
+
+fn in_order(mut rows: Vec<Excluded>) -> Vec<Excluded> {
+    rows.sort_by_key(|row| row.line);
+    rows
 }
 
 /// An error if more is bad than allowed.
@@ -329,8 +351,9 @@ impl Unlabelled {
 
 /// A sample's place in the packs; `write_packs` gives them in plan order.
 impl Place {
-    fn row_of_index(&self, rows: &[LabelRow]) -> crate::index::Row {
+    fn row_of_index(&self, rows: &[LabelRow], spool: &Spool) -> crate::index::Row {
         let row = &rows[self.row];
+        let record = spool.records[self.row].as_ref().ok();
         crate::index::Row {
             image: row.image.clone(),
             patient: row.patient.clone(),
@@ -339,6 +362,7 @@ impl Place {
             split: self.split.as_str().to_owned(),
             pack: self.pack,
             record: self.record,
+            content: record.map(|record| Content::of(&record.sha256).to_string()),
         }
     }
 }

@@ -91,6 +91,9 @@ pub enum TableError {
         /// What follows the mark.
         begin: String,
     },
+    /// Nothing but white space.
+    #[error("is empty")]
+    Empty,
     /// A field that no table of images has.
     #[error(
         "line {line}: a field of {chars} characters begins with {begin:?}, and at most {MAX_FIELD} \
@@ -125,6 +128,9 @@ const SHOWN: usize = 40;
 /// Reads a table.
 pub(crate) fn parse(bytes: &[u8], header: Header) -> Result<Table, TableError> {
     let text = recognise::text(bytes)?;
+    if text.text.trim().is_empty() {
+        return Err(TableError::Empty);
+    }
     let (body, skipped) = without_separator_line(&text.text);
     // A last line without its end, or with the end mark of DOS, is a line like the others.
     let body = &format!("{}\n", body.trim_end_matches('\u{1a}'));

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::interval::Estimate;
+
 /// Bins of equal width of the reliability diagram.
 pub(crate) const BINS: usize = 10;
 
@@ -15,7 +17,7 @@ pub struct Bin {
     /// Mean of P(positive); None without samples.
     pub mean: Option<f64>,
     /// Share of samples that are positive; None without samples.
-    pub positive: Option<f64>,
+    pub positive: Option<Estimate>,
 }
 
 pub(crate) fn bin_of(p: f64) -> usize {
@@ -30,23 +32,26 @@ pub(crate) struct BinSums {
     pub positives: u64,
 }
 
+impl BinSums {
+    /// Mean of P(positive).
+    pub fn mean(&self) -> Option<f64> {
+        self.per_sample(self.p)
+    }
+
+    /// Share of samples that are positive.
+    pub fn positive(&self) -> Option<f64> {
+        self.per_sample(self.positives as f64)
+    }
+
+    fn per_sample(&self, sum: f64) -> Option<f64> {
+        (self.weight > 0).then(|| sum / self.weight as f64)
+    }
+}
+
 /// Expected calibration error (Naeini, Cooper and Hauskrecht, 2015): the mean over samples of the difference between their
 /// bin's mean P(positive) and its share of positives.
 pub(crate) fn expected_error(bins: &[BinSums]) -> Option<f64> {
     let total: u64 = bins.iter().map(|b| b.weight).sum();
     let gaps: f64 = bins.iter().map(|b| (b.p - b.positives as f64).abs()).sum();
     (total > 0).then(|| gaps / total as f64)
-}
-
-pub(crate) fn bins(sums: &[BinSums]) -> Vec<Bin> {
-    let with = |sums: &BinSums, part: f64| (sums.weight > 0).then(|| part / sums.weight as f64);
-    sums.iter()
-        .enumerate()
-        .map(|(number, sums)| Bin {
-            from: number as f64 / BINS as f64,
-            samples: sums.weight,
-            mean: with(sums, sums.p),
-            positive: with(sums, sums.positives as f64),
-        })
-        .collect()
 }

@@ -30,6 +30,14 @@ pub enum SamplesError {
         /// Number of classes.
         classes: usize,
     },
+    /// A grade outside the scale.
+    #[error("sample {sample}: its grade is {grade}, outside 0 to 4")]
+    Grade {
+        /// Which sample, from 0.
+        sample: usize,
+        /// Its grade.
+        grade: u8,
+    },
     /// Not one probability for each class.
     #[error("sample {sample}: it has {found} probabilities for {classes} classes")]
     Count {

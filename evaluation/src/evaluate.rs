@@ -6,11 +6,11 @@ use fovea_core::metrics::CurvePoint;
 use serde::{Deserialize, Serialize};
 
 use crate::bootstrap::Draws;
-use crate::calibration::{Bin, bins};
+use crate::calibration::{BINS, Bin};
 use crate::figures::{Counts, Figures};
 use crate::interval::{Estimate, estimate};
 use crate::points::Point;
-use crate::samples::{Samples, Scored};
+use crate::samples::{GRADES, Samples, Scored};
 
 /// How good a model is on a set of samples. A figure is None where it is not defined, such as an AUC where all are negative.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,6 +62,21 @@ pub struct PointResult {
     pub ppv: Option<Estimate>,
     /// Negative predictive value.
     pub npv: Option<Estimate>,
+    /// What is called positive of each grade that occurs, the lowest first.
+    pub grades: Vec<GradeCalls>,
+}
+
+/// What an operating point calls positive of one grade: of a positive grade its recall, of a negative one its false alarms.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GradeCalls {
+    /// The grade that people gave, 0 to 4.
+    pub grade: u8,
+    /// Number of its samples.
+    pub samples: u64,
+    /// How many of them are called positive.
+    pub called: u64,
+    /// The same as a share.
+    pub share: Option<Estimate>,
 }
 
 /// Computes all figures of `samples`, with `points` that were chosen elsewhere.
@@ -91,7 +106,7 @@ pub fn evaluate(samples: &Samples, points: &[Point], draws: Draws) -> Evaluated 
             .collect(),
         points: points.map(|(at, point)| with.point(at, *point)).collect(),
         roc: curve(&samples.ranking.curve()),
-        reliability: bins(&figures.bins),
+        reliability: (0..BINS).map(|bin| with.bin(bin)).collect(),
         confusion: figures.confusion,
     }
 }
@@ -136,6 +151,7 @@ impl Intervals<'_> {
             false_negatives,
             false_positives,
             true_negatives,
+            called: _,
         } = self.figures.points[at];
         let called = |s: &Scored| s.p >= point.threshold;
         PointResult {
@@ -148,6 +164,29 @@ impl Intervals<'_> {
             specificity: self.share(|f| f.points[at].specificity(), |s| !s.positive),
             ppv: self.share(|f| f.points[at].ppv(), called),
             npv: self.share(|f| f.points[at].npv(), |s| !called(s)),
+            grades: self.grades(at),
+        }
+    }
+
+    fn grades(&self, at: usize) -> Vec<GradeCalls> {
+        let grade = |grade: usize| GradeCalls {
+            grade: grade as u8,
+            samples: self.figures.grades[grade],
+            called: self.figures.points[at].called[grade],
+            share: self.share(|f| f.called(at, grade), |s| usize::from(s.grade) == grade),
+        };
+        let all = (0..GRADES).map(grade);
+        all.filter(|calls| calls.samples > 0).collect()
+    }
+
+    /// A part of the reliability diagram. A draw in which it is empty tells nothing of it.
+    fn bin(&self, number: usize) -> Bin {
+        let sums = &self.figures.bins[number];
+        Bin {
+            from: number as f64 / BINS as f64,
+            samples: sums.weight,
+            mean: sums.mean(),
+            positive: self.share(|f| f.bins[number].positive(), |s| s.bin == number),
         }
     }
 

@@ -4,7 +4,7 @@ use fovea_core::metrics::quadratic_kappa;
 
 use crate::calibration::{BINS, BinSums, expected_error};
 use crate::points::Point;
-use crate::samples::Samples;
+use crate::samples::{GRADES, Samples, Scored};
 
 /// The figures; None where one is not defined.
 #[derive(Debug, Clone)]
@@ -21,6 +21,8 @@ pub(crate) struct Figures {
     /// `confusion[label][prediction]`.
     pub confusion: Vec<Vec<u64>>,
     pub bins: Vec<BinSums>,
+    /// Samples of each grade.
+    pub grades: [u64; GRADES],
 }
 
 /// What an operating point says of the samples.
@@ -30,11 +32,14 @@ pub(crate) struct Counts {
     pub false_negatives: u64,
     pub false_positives: u64,
     pub true_negatives: u64,
+    /// Samples of each grade that are called positive.
+    pub called: [u64; GRADES],
 }
 
 impl Counts {
-    fn add(&mut self, positive: bool, called: bool, weight: u64) {
-        *match (positive, called) {
+    fn add(&mut self, sample: &Scored, called: bool, weight: u64) {
+        self.called[usize::from(sample.grade)] += if called { weight } else { 0 };
+        *match (sample.positive, called) {
             (true, true) => &mut self.true_positives,
             (true, false) => &mut self.false_negatives,
             (false, true) => &mut self.false_positives,
@@ -66,11 +71,18 @@ fn share(part: u64, rest: u64) -> Option<f64> {
 }
 
 impl Figures {
+    /// Share of a grade's samples that the point of this number calls positive.
+    pub fn called(&self, point: usize, grade: usize) -> Option<f64> {
+        let called = self.points[point].called[grade];
+        share(called, self.grades[grade] - called)
+    }
+
     /// `weight` is how often a patient counts.
     pub fn of(samples: &Samples, points: &[Point], weight: impl Fn(usize) -> u64) -> Self {
         let mut confusion = vec![vec![0u64; samples.classes]; samples.classes];
         let mut bins = [BinSums::default(); BINS];
         let mut counts = vec![Counts::default(); points.len()];
+        let mut grades = [0; GRADES];
         let (mut total, mut squares) = (0u64, 0.0);
         for sample in &samples.all {
             let weight = weight(sample.patient);
@@ -78,6 +90,7 @@ impl Figures {
                 continue;
             }
             total += weight;
+            grades[usize::from(sample.grade)] += weight;
             confusion[sample.label][sample.predicted] += weight;
             let truth = f64::from(u8::from(sample.positive));
             squares += weight as f64 * (sample.p - truth).powi(2);
@@ -86,7 +99,7 @@ impl Figures {
             bin.p += weight as f64 * sample.p;
             bin.positives += weight * u64::from(sample.positive);
             for (counts, point) in counts.iter_mut().zip(points) {
-                counts.add(sample.positive, sample.p >= point.threshold, weight);
+                counts.add(sample, sample.p >= point.threshold, weight);
             }
         }
         let correct: u64 = (0..samples.classes).map(|c| confusion[c][c]).sum();
@@ -106,6 +119,7 @@ impl Figures {
             points: counts,
             confusion,
             bins: bins.to_vec(),
+            grades,
         }
     }
 }

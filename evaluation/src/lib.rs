@@ -22,7 +22,7 @@ mod samples;
 pub use bootstrap::Draws;
 pub use calibration::Bin;
 pub use error::SamplesError;
-pub use evaluate::{Evaluated, PointResult, evaluate};
+pub use evaluate::{Evaluated, GradeCalls, PointResult, evaluate};
 pub use fellow::{FellowEye, fellow_eye};
 pub use interval::{Estimate, Method};
 pub use paired::{PairError, auc_difference};

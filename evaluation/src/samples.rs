@@ -8,6 +8,9 @@ use fovea_core::spec::Scheme;
 use crate::calibration::bin_of;
 use crate::error::SamplesError;
 
+/// Grades of the ICDR scale, 0 to 4.
+pub(crate) const GRADES: usize = 5;
+
 /// Which eye of a patient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Eye {
@@ -148,6 +151,12 @@ fn check(number: usize, sample: &Sample, classes: usize) -> Result<(), SamplesEr
             sample: number,
             label: sample.label,
             classes,
+        });
+    }
+    if usize::from(sample.grade) >= GRADES {
+        return Err(SamplesError::Grade {
+            sample: number,
+            grade: sample.grade,
         });
     }
     if sample.probabilities.len() != classes {

@@ -84,6 +84,22 @@ proptest! {
                 prop_assert!(share.low < share.high || share.method != Method::Wilson);
             }
         }
+        let by_grade = result.points.iter().flat_map(|at| at.grades.iter().map(|calls| (calls.samples, calls.share)));
+        let by_bin = result.reliability.iter().map(|bin| (bin.samples, bin.positive));
+        for (samples, share) in by_grade.chain(by_bin) {
+            prop_assert_eq!(share.is_some(), samples > 0);
+            let Some(share) = share else { continue };
+            prop_assert!(share.low <= share.value && share.value <= share.high, "{share:?}");
+            prop_assert!(share.low < share.high || matches!(share.method, Method::None | Method::Same), "{share:?}");
+            // All or none: Wilson's, so that it is not taken for certain.
+            prop_assert_eq!(share.method == Method::Wilson, share.value == 0.0 || share.value == 1.0);
+        }
+        for at in &result.points {
+            let called: u64 = at.grades.iter().map(|calls| calls.called).sum();
+            prop_assert_eq!(called, at.true_positives + at.false_positives);
+            let found = at.grades.iter().filter(|calls| calls.grade >= 2).map(|calls| calls.called);
+            prop_assert_eq!(found.sum::<u64>(), at.true_positives);
+        }
         let sum: u64 = result.confusion.iter().flatten().sum();
         prop_assert_eq!(sum, photographs.len() as u64);
         prop_assert_eq!(result.reliability.iter().map(|b| b.samples).sum::<u64>(), sum);
@@ -203,6 +219,7 @@ fn what_is_no_output_of_a_model_is_refused_by_its_number() {
     );
     for (error, said) in [
         (with(|s| s.label = 2), "sample 1: its label is 2"),
+        (with(|s| s.grade = 5), "sample 1: its grade is 5"),
         (
             with(|s| s.probabilities.push(0.0)),
             "sample 1: it has 3 probabilities for 2",

@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use safetensors::tensor::{Dtype, TensorInfo};
-
 use crate::model::Model;
 
 /// The value of `format` in the metadata of such a file.
@@ -22,17 +20,8 @@ pub fn safetensors(model: &Model) -> serde_json::Result<Vec<u8>> {
     let mut metadata: BTreeMap<&str, String> = described(model)?;
     metadata.insert("format", FORMAT.to_owned());
     metadata.insert("input", INPUT.to_owned());
-    let mut at = 0;
-    let tensors = model.parameters.iter().map(|(spec, _)| {
-        let from = at;
-        at += spec.len() * 4;
-        let info = TensorInfo {
-            dtype: Dtype::F32,
-            shape: spec.shape.clone(),
-            data_offsets: (from, at),
-        };
-        (spec.name.as_str(), info)
-    });
+    let specs = model.parameters.iter().map(|(spec, _)| spec);
+    let tensors = specs.map(|spec| (spec.name.as_str(), &*spec.shape));
     let mut bytes = fovea_weights::header(&metadata, tensors)?;
     bytes.reserve(model.elements() * 4);
     for (_, values) in &model.parameters {

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use fovea_core::googlenet::{LRN_SIZE, ParamSpec, param_specs};
 use fovea_core::spec::RunSpec;
 use prost::Message as _;
-use safetensors::tensor::{Dtype, TensorInfo};
 
 use super::onnx::messages;
 use super::*;
@@ -18,17 +17,9 @@ fn value(tensor: usize, at: usize) -> f32 {
 /// The bytes of a checkpoint with these parameters and metadata.
 fn file(parameters: &[ParamSpec], metadata: &[(&'static str, String)]) -> Vec<u8> {
     let metadata: BTreeMap<&str, String> = metadata.iter().cloned().collect();
-    let mut at = 0;
-    let tensors = parameters.iter().map(|spec| {
-        let from = at;
-        at += spec.len() * 4;
-        let info = TensorInfo {
-            dtype: Dtype::F32,
-            shape: spec.shape.clone(),
-            data_offsets: (from, at),
-        };
-        (spec.name.as_str(), info)
-    });
+    let tensors = parameters
+        .iter()
+        .map(|spec| (spec.name.as_str(), &*spec.shape));
     let mut bytes = fovea_weights::header(&metadata, tensors).unwrap();
     for (n, spec) in parameters.iter().enumerate() {
         bytes.extend((0..spec.len()).flat_map(|at| value(n, at).to_le_bytes()));

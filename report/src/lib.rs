@@ -5,19 +5,17 @@
 //! the same for a group of runs. [`charts`] draws each chart by
 //! itself, for other pages.
 
-mod by_grade;
 pub mod charts;
 mod group;
 mod model;
 mod number;
 mod page;
 
-pub use by_grade::{GradeCalls, by_grade};
 pub use group::{GroupReport, GroupRun, SpreadRow};
 pub use maud::Markup;
 pub use model::{
-    Cost, Dataset, Duplicates, Judged, JudgedPart, Labels, LeakCheck, LearningRate, Patients,
-    PointsFrom, Report, RunFacts, Split, TestUse, WorstError, WorstErrors,
+    Cost, Dataset, DatasetFacts, Duplicates, Judged, JudgedPart, Labels, LeakCheck, LearningRate,
+    Patients, PointsFrom, Report, RunFacts, Split, TestUse, WorstError, WorstErrors,
 };
 pub use number::sentence;
 pub use page::{group_html, html};

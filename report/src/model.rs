@@ -5,8 +5,6 @@ use fovea_core::run::EpochResult;
 use fovea_core::spec::Head;
 use fovea_evaluation::{Evaluated, FellowEye};
 
-use crate::by_grade::GradeCalls;
-
 /// Everything about a run that its report shows. Times are milliseconds since the Unix epoch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
@@ -115,6 +113,13 @@ pub struct Dataset {
     pub name: String,
     /// SHA-256 in hexadecimal.
     pub digest: String,
+    /// None if the data set is not there any more.
+    pub facts: Option<DatasetFacts>,
+}
+
+/// What is known of a data set that is there.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DatasetFacts {
     /// Training, validation and test, as far as there are such.
     pub splits: Vec<Split>,
     /// The steps from a photograph to the model's input, in words.
@@ -174,8 +179,6 @@ pub struct JudgedPart {
     /// What copying the other eye's grade would score; None where no patient has both eyes in the part.
     pub fellow_eye: Option<FellowEye>,
     pub points_from: PointsFrom,
-    /// How many photographs of each grade are called positive; see [`crate::by_grade`]. Empty if it is not known.
-    pub by_grade: Vec<GradeCalls>,
 }
 
 /// Where the operating points were chosen.

@@ -112,7 +112,8 @@ fn a_report_fits_every_screen() {
     report.results[0].evaluated.confusion[0][0] = 31_234;
     report.results[0].evaluated.confusion[4][1] = 10_888;
     report.results[0].evaluated.reliability[0].samples = 88_702;
-    report.dataset.splits[0].by_grade = [65_343, 6_205, 13_153, 2_087, 1_914];
+    let facts = report.dataset.facts.as_mut().unwrap();
+    facts.splits[0].by_grade = [65_343, 6_205, 13_153, 2_087, 1_914];
     report.run.id =
         "a_run_whose_name_is_long_enough_to_be_wider_than_the_screen_of_any_phone".into();
     let errors = report.worst_errors.as_mut().unwrap();

@@ -7,7 +7,7 @@ mod data;
 use std::sync::LazyLock;
 
 use fovea_evaluation::{Draws, Sample, Wanted, choose};
-use fovea_report::{Duplicates, Labels, Patients, PointsFrom, Report, html};
+use fovea_report::{DatasetFacts, Duplicates, Labels, Patients, PointsFrom, Report, html};
 use scraper::{ElementRef, Html, Selector};
 
 /// Evaluated once: the intervals take a while.
@@ -46,6 +46,10 @@ fn judged_on(samples: &[Sample]) -> Report {
     }
 }
 
+fn facts(report: &mut Report) -> &mut DatasetFacts {
+    report.dataset.facts.as_mut().unwrap()
+}
+
 fn sample(patient: u32, grade: u8) -> Sample {
     let mut probabilities = vec![0.1; 5];
     probabilities[usize::from(grade)] = 0.6;
@@ -72,14 +76,48 @@ fn bare() -> Report {
     report.run.cost.images_per_s = None;
     report.run.cost.hours = None;
     report.judged.epoch = None;
-    report.dataset.splits.clear();
+    facts(&mut report).splits.clear();
     report
+}
+
+/// A report of a run whose data set was removed, and which was never judged on another.
+fn without_dataset() -> Report {
+    let mut report = bare();
+    report.dataset.facts = None;
+    report.epochs = EXAMPLE.epochs.clone();
+    report
+}
+
+#[test]
+fn a_removed_data_set_leaves_out_what_it_would_say() {
+    let page = page(&without_dataset());
+    let whole = text(page.root_element());
+    for said in [
+        "the labels of its photographs went with it; the curves below are of its validation",
+        "its splits, leak check and preprocessing are left out",
+    ] {
+        assert!(whole.contains(said), "{said}");
+    }
+    for left_out in ["Leak check", "Preprocessing", "Photographs of each grade"] {
+        assert!(!whole.contains(left_out), "{left_out}");
+    }
+    assert!(!all(&page, "#training svg").is_empty());
+    // Judged on another data set, the figures are shown.
+    let mut judged = EXAMPLE.clone();
+    judged.dataset.facts = None;
+    let page = self::page(&judged);
+    assert_eq!(texts(&page, ".tile-value").len(), 4);
 }
 
 #[test]
 fn every_page_is_right_html() {
     let healthy: Vec<Sample> = (0..6).map(|patient| sample(patient, 0)).collect();
-    for report in [EXAMPLE.clone(), judged_on(&healthy), bare()] {
+    for report in [
+        EXAMPLE.clone(),
+        judged_on(&healthy),
+        bare(),
+        without_dataset(),
+    ] {
         let page = page(&report);
         assert_eq!(page.errors, Vec::<String>::new());
         assert_eq!(texts(&page, "h1"), [report.run.id.as_str()]);
@@ -139,8 +177,8 @@ fn what_comes_from_data_stays_text() {
     report.run.reason = Some(evil.into());
     report.judged.chosen = evil.into();
     report.dataset.name = evil.into();
-    report.dataset.preprocessing = vec![evil.into()];
-    report.dataset.splits[0].name = evil.into();
+    facts(&mut report).preprocessing = vec![evil.into()];
+    facts(&mut report).splits[0].name = evil.into();
     report.labels.positive = evil.into();
     report.labels.classes[0] = evil.into();
     report.results[0].title = evil.into();
@@ -263,7 +301,7 @@ fn figures_are_those_of_the_data() {
         beside[0].contains(&format!("{:.3}", fellow.value)),
         "{beside:?}"
     );
-    for split in &EXAMPLE.dataset.splits {
+    for split in &EXAMPLE.dataset.facts.as_ref().unwrap().splits {
         let patients = split.patients.unwrap();
         assert!(
             texts(&page, "#data td")
@@ -289,13 +327,11 @@ impl Spaces for Vec<String> {
 #[test]
 fn calls_by_grade_agree_with_the_operating_points() {
     for part in &EXAMPLE.results {
-        for (number, at) in part.evaluated.points.iter().enumerate() {
+        for at in &part.evaluated.points {
             let called = |ill: bool| -> u64 {
-                let grades = part
-                    .by_grade
-                    .iter()
-                    .filter(|calls| (calls.grade >= 2) == ill);
-                grades.map(|calls| calls.positive[number]).sum()
+                let grades = at.grades.iter();
+                let grades = grades.filter(|calls| (calls.grade >= 2) == ill);
+                grades.map(|calls| calls.called).sum()
             };
             assert_eq!(called(true), at.true_positives);
             assert_eq!(called(false), at.false_positives);
@@ -374,7 +410,8 @@ fn two_classes_and_no_eyes_and_no_grades_are_reported() {
     part.evaluated.confusion = vec![vec![5, 1], vec![2, 7]];
     part.evaluated.recall.truncate(2);
     part.fellow_eye = None;
-    part.by_grade.clear();
+    let points = part.evaluated.points.iter_mut();
+    points.for_each(|at| at.grades.clear());
     let page = page(&report);
     let whole = text(page.root_element());
     assert!(whole.contains("Recall by class") && !whole.contains("Recall by grade"));
@@ -398,16 +435,16 @@ fn what_spoils_a_result_is_a_warning() {
     assert_eq!(said(|_| {}), "");
     let all: [(Change, &str); 6] = [
         (
-            |r| r.dataset.leak_check.patients = Patients::OnSeveralSides(1),
+            |r| facts(r).leak_check.patients = Patients::OnSeveralSides(1),
             "1 patient is on more than one side of the split",
         ),
         (
-            |r| r.dataset.leak_check.patients = Patients::Unknown,
+            |r| facts(r).leak_check.patients = Patients::Unknown,
             "It is not known whose photographs they are",
         ),
         (
             |r| {
-                r.dataset.leak_check.duplicates = Some(Duplicates {
+                facts(r).leak_check.duplicates = Some(Duplicates {
                     exact: 3,
                     near: None,
                     found: 3,
@@ -417,7 +454,7 @@ fn what_spoils_a_result_is_a_warning() {
         ),
         (
             |r| {
-                r.dataset.leak_check.duplicates = Some(Duplicates {
+                facts(r).leak_check.duplicates = Some(Duplicates {
                     exact: 0,
                     near: Some(2),
                     found: 2,

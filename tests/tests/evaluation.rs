@@ -488,4 +488,58 @@ async fn the_test_part_is_used_once_and_that_is_shown() {
     cluster.fovea(&["report", &run.id, "-o", &path("all.html")]);
     let page = std::fs::read_to_string(path("all.html")).expect("the report");
     assert!(page.contains("all of three"), "the use is listed");
+
+    // The same photographs under other names are known by their content.
+    let renamed = keep.path().join("renamed");
+    let names = rename_all(&keep.path().join("drawn"), &renamed);
+    cluster.fovea(&[
+        "prepare",
+        &path("renamed"),
+        "--out",
+        &path("again"),
+        "--size",
+        &size,
+    ]);
+    cluster.fovea(&["dataset", "add", &path("again")]);
+    let other = cluster.fovea(&["evaluate", &run.id, "--dataset", "again"]);
+    let trained = format!(
+        "the model was trained on {} of the {names} photographs, which are in the training split of three with the same content",
+        run.train_samples
+    );
+    assert!(other.contains(&trained), "{other}");
+
+    // Without its dataset a run can still be judged on others, by the threshold that nobody has chosen, and reported.
+    cluster.fovea(&["dataset", "rm", "three", "--yes"]);
+    let other = cluster.fovea(&["evaluate", &run.id, "--dataset", "again"]);
+    assert!(
+        other.contains("operating points, fixed:")
+            && other.contains("dataset three of the run was removed"),
+        "{other}"
+    );
+    let said = cluster.try_fovea(&["report", &run.id, "-o", &path("without.html")]);
+    let said = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(
+        said.contains("Data set three") && said.contains("was removed"),
+        "{said}"
+    );
+    let page = std::fs::read_to_string(path("without.html")).expect("the report");
+    assert!(page.contains("All photographs of again") && !page.contains("Leak check"));
+}
+
+/// Copies a folder of drawn photographs, each under another name of patient and image. Returns how many there are.
+fn rename_all(from: &Path, to: &Path) -> usize {
+    std::fs::create_dir_all(to.join("images")).expect("a folder");
+    let labels = std::fs::read_to_string(from.join("trainLabels.csv")).expect("labels");
+    let mut renamed = "image,level\n".to_owned();
+    let rows: Vec<&str> = labels.lines().skip(1).collect();
+    for row in &rows {
+        let (image, grade) = row.split_once(',').expect("two columns");
+        let other = image.replace("synthetic", "other");
+        assert_ne!(image, other);
+        let file = |folder: &Path, name: &str| folder.join("images").join(format!("{name}.jpeg"));
+        std::fs::copy(file(from, image), file(to, &other)).expect("a copy");
+        renamed += &format!("{other},{grade}\n");
+    }
+    std::fs::write(to.join("trainLabels.csv"), renamed).expect("labels");
+    rows.len()
 }

@@ -217,18 +217,19 @@ async fn three_folds_are_one_submission_with_the_figures_and_bits_of_single_runs
     let other = cluster.run(runs[0]).await;
     assert!(last(&other).await != last(&calm).await, "folds are alike");
 
-    // The group is still there after a restart, and goes with its last run.
+    // The group is still there after a restart, and goes with its runs.
     cluster.coordinator.kill();
     cluster.restart_coordinator();
     let listed = cluster.fovea_until(&["group", "list"], |text| text.contains("cv-g1"));
     assert!(listed.contains("3 completed"), "{listed}");
-    cluster.fovea(
-        &[
-            &["runs", "rm", "--yes", "--with-checkpoints"][..],
-            &runs[..],
-        ]
-        .concat(),
+    let kept = cluster.try_fovea(&["group", "rm", group, "--yes"]);
+    let text = String::from_utf8_lossy(&kept.stderr).into_owned();
+    assert!(
+        text.contains("--with-checkpoints removes them, too. Nothing was removed"),
+        "{text}"
     );
+    let removed = cluster.fovea(&["group", "rm", group, "--yes", "--with-checkpoints"]);
+    assert!(removed.contains("removed: 3 runs with "), "{removed}");
     let gone = cluster.try_fovea(&["group", "show", group]);
     assert!(!gone.status.success());
 }

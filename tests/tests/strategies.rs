@@ -154,6 +154,18 @@ async fn strategies_have_the_same_bits_on_any_workers() {
         assert!(tensors(&file) == probed, "{name}: other bits");
     }
 
+    // Its checkpoint is scored on other photographs, too.
+    let newest = [
+        "evaluate",
+        &run.id,
+        "--checkpoint",
+        "newest",
+        "--split",
+        "train",
+    ];
+    let figures = cluster.fovea(&newest);
+    assert!(figures.contains("AUC"), "{figures}");
+
     let shown = cluster.fovea(&["run", &run.id]);
     assert!(
         shown.contains("linear_probe on inception_4d/output"),

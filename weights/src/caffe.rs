@@ -112,11 +112,11 @@ impl Generation {
         }
     }
 
-    /// Fields of the kind (V1 has a number, not read), the inputs, the outputs and the blobs.
-    fn fields(self) -> (Option<u32>, u32, u32, u32) {
+    /// Fields of the kind, the inputs, the outputs and the blobs.
+    fn fields(self) -> (u32, u32, u32, u32) {
         match self {
-            Generation::V1 => (None, 2, 3, 6),
-            Generation::V2 => (Some(2), 3, 4, 7),
+            Generation::V1 => (5, 2, 3, 6),
+            Generation::V2 => (2, 3, 4, 7),
         }
     }
 }
@@ -151,10 +151,14 @@ impl<'a> Parts<'a> {
         let mut parts = Self::default();
         let mut rest = bytes;
         while let Some((field, wire_type, value)) = next_field(&mut rest)? {
+            if field == kind && wire_type == WireType::Varint {
+                let mut value = value;
+                parts.kind = kind_of_v1(decode_varint(&mut value).map_err(malformed)?).into();
+            }
             if wire_type != WireType::LengthDelimited {
                 continue;
             }
-            if Some(field) == kind {
+            if field == kind {
                 parts.kind = text(value);
             } else if field == bottoms || field == tops {
                 let names = match field == bottoms {
@@ -178,7 +182,22 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// Number, wire type, and, of a length-delimited one, the value.
+/// The name in V2 of the kinds of V1 (`V1LayerParameter.LayerType`) that change what others compute; "" for all others.
+fn kind_of_v1(number: u64) -> &'static str {
+    match number {
+        2 => "BNLL",
+        19 => "Sigmoid",
+        23 => "TanH",
+        25 => "Eltwise",
+        26 => "Power",
+        34 => "MVN",
+        35 => "AbsVal",
+        38 => "Exp",
+        _ => "",
+    }
+}
+
+/// Number, wire type, and the value: of a length-delimited one its content, of another its bytes.
 type Field<'a> = (u32, WireType, &'a [u8]);
 
 /// Takes one field off `rest`.
@@ -188,8 +207,10 @@ fn next_field<'a>(rest: &mut &'a [u8]) -> Result<Option<Field<'a>>, LayerProblem
     }
     let (field, wire_type) = decode_key(rest).map_err(malformed)?;
     if wire_type != WireType::LengthDelimited {
+        let whole = *rest;
         skip_field(wire_type, field, rest, DecodeContext::default()).map_err(malformed)?;
-        return Ok(Some((field, wire_type, &[])));
+        let (value, _) = whole.split_at(whole.len() - rest.len());
+        return Ok(Some((field, wire_type, value)));
     }
     let declared = decode_varint(rest).map_err(malformed)?;
     let left = rest.len() as u64;

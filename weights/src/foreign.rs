@@ -8,8 +8,8 @@ use super::source::Head;
 /// Outputs of foreign layers that are followed; a network with more of them is another one.
 const MOST_FOLLOWED: usize = 4096;
 
-/// Kinds of layers that stand between others and have numbers of their own.
-const BETWEEN: [&str; 9] = [
+/// Kinds of layers that stand between others and change what these compute, with numbers of their own or without.
+const BETWEEN: [&str; 21] = [
     "BatchNorm",
     "BN",
     "Scale",
@@ -19,6 +19,18 @@ const BETWEEN: [&str; 9] = [
     "InstanceNorm",
     "GroupNorm",
     "Normalize",
+    "MVN",
+    "ELU",
+    "Swish",
+    "Sigmoid",
+    "TanH",
+    "BNLL",
+    "AbsVal",
+    "Power",
+    "Exp",
+    "Log",
+    "Eltwise",
+    "Clip",
 ];
 /// Tensors of normalisation layers in PyTorch and Keras.
 const STATISTICS: [&str; 6] = [
@@ -34,7 +46,7 @@ const PARTS: [&str; 7] = ["bn", "batchnorm", "norm", "scale", "prelu", "gn", "ln
 
 /// Follows the layers of a file in their order.
 ///
-/// A layer with numbers that the network does not have is harmless where nothing that the network has depends on it: an
+/// A layer that the network does not have, with numbers or of a kind that computes something of its own, is harmless where nothing that the network has depends on it: an
 /// auxiliary or a renamed classifier. Where the file names each layer's inputs and outputs, that is exact. Where it does not,
 /// kinds, names and arrays decide.
 pub(super) struct Foreign<'a> {
@@ -61,7 +73,8 @@ impl<'a> Foreign<'a> {
     pub fn follow(&mut self, head: &Head) -> Result<(), LayerProblem> {
         let copied = self.network.contains(head.layer);
         let spare = self.replaced.contains(&head.layer) || is_auxiliary(head.layer);
-        let foreign = !copied && !spare && (head.blobs > 0 || STATISTICS.contains(&head.kind));
+        let numbers = head.blobs > 0 || STATISTICS.contains(&head.kind);
+        let foreign = !copied && !spare && (numbers || is_between(head.kind));
         if foreign && head.bottoms.is_empty() {
             return match self.stands_between(head) {
                 true => Err(LayerProblem::OtherNetwork {
@@ -115,9 +128,7 @@ impl<'a> Foreign<'a> {
         };
         // Normalisation has mean, variance and their factor.
         head.blobs >= 3
-            || BETWEEN
-                .iter()
-                .any(|kind| head.kind.eq_ignore_ascii_case(kind))
+            || is_between(head.kind)
             || STATISTICS.contains(&head.kind)
             || self.network.iter().find(after).is_some()
             || head
@@ -125,6 +136,10 @@ impl<'a> Foreign<'a> {
                 .split(['/', '_', '.', '-'])
                 .any(|part| PARTS.contains(&part.to_ascii_lowercase().as_str()))
     }
+}
+
+fn is_between(kind: &str) -> bool {
+    BETWEEN.iter().any(|known| kind.eq_ignore_ascii_case(known))
 }
 
 fn described(kind: &str) -> String {

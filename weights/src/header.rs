@@ -3,20 +3,28 @@
 
 use std::collections::BTreeMap;
 
-use safetensors::tensor::TensorInfo;
+use safetensors::tensor::{Dtype, TensorInfo};
 
 /// The first bytes of the file: the header's length (8 bytes, little-endian), then the header, padded so that the data is
-/// aligned to 8 bytes. The tensors come in the order of the data.
+/// aligned to 8 bytes. `tensors` are name and shape of 32-bit floats, in the order of the data, without gaps.
 ///
 /// # Errors
 /// A text cannot be written as JSON.
 pub fn header<'a>(
     metadata: &BTreeMap<&str, String>,
-    tensors: impl IntoIterator<Item = (&'a str, TensorInfo)>,
+    tensors: impl IntoIterator<Item = (&'a str, &'a [usize])>,
 ) -> serde_json::Result<Vec<u8>> {
     let mut json = String::from("{\"__metadata__\":");
     json.push_str(&serde_json::to_string(metadata)?);
-    for (name, info) in tensors {
+    let mut end = 0;
+    for (name, shape) in tensors {
+        let begin = end;
+        end += shape.iter().product::<usize>() * size_of::<f32>();
+        let info = TensorInfo {
+            dtype: Dtype::F32,
+            shape: shape.to_vec(),
+            data_offsets: (begin, end),
+        };
         json.push_str(&format!(
             ",{}:{}",
             serde_json::to_string(name)?,

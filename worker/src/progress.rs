@@ -9,6 +9,7 @@ use crate::collective::Waiting;
 #[derive(Debug, Clone, Default)]
 pub struct Progress {
     ticks: Arc<AtomicU64>,
+    scored: Arc<AtomicU64>,
     waiting: Waiting,
 }
 
@@ -22,6 +23,21 @@ impl Progress {
     /// Pieces of work so far.
     pub fn ticks(&self) -> u64 {
         self.ticks.load(Ordering::Relaxed)
+    }
+
+    /// Counts samples of the validation split that are scored.
+    pub fn add_scored(&self, samples: usize) {
+        self.scored.fetch_add(samples as u64, Ordering::Relaxed);
+    }
+
+    /// An evaluation begins, or has ended.
+    pub fn reset_scored(&self) {
+        self.scored.store(0, Ordering::Relaxed);
+    }
+
+    /// Samples scored in the evaluation under way.
+    pub fn scored(&self) -> u64 {
+        self.scored.load(Ordering::Relaxed)
     }
 
     /// Where the collective records for which peer it waits.

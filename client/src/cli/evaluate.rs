@@ -56,7 +56,7 @@ pub async fn judged(client: &Client, command: &Evaluate, output: &Output) -> Res
         (None, None) => Part::Validation,
     };
     let of = scored(client, &run, chosen.step, other, part, output).await?;
-    let validation = scored(client, &run, chosen.step, None, Part::Validation, output).await?;
+    let validation = own_validation(client, &run, chosen.step, output).await?;
     let wanted = Wanted {
         sensitivity: command.sensitivity,
         specificity: command.specificity,
@@ -67,7 +67,7 @@ pub async fn judged(client: &Client, command: &Evaluate, output: &Output) -> Res
     };
     // With what was recorded in it meanwhile.
     let run = client.run(&run.id).await?;
-    computed(move || judge(run, chosen, of, &validation, wanted, draws)).await
+    computed(move || judge(run, chosen, of, validation.as_ref(), wanted, draws)).await
 }
 
 /// The result of a computation that takes a while.
@@ -115,6 +115,24 @@ pub async fn scored(
         )));
     };
     with_dataset(client, scores, evaluation.spec.dataset.as_str()).await
+}
+
+/// The scores of a checkpoint on the validation split of its run. None: the run's own dataset was removed, and the labels with it.
+pub async fn own_validation(
+    client: &Client,
+    run: &RunInfo,
+    step: u64,
+    output: &Output,
+) -> Result<Option<Scored>, Error> {
+    if client
+        .describe_dataset(&run.dataset_digest)
+        .await?
+        .is_none()
+    {
+        return Ok(None);
+    }
+    let scored = scored(client, run, step, None, Part::Validation, output).await?;
+    Ok(Some(scored))
 }
 
 /// Scores with the dataset that they are of, which is called `name`.

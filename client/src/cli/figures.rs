@@ -45,6 +45,13 @@ impl Heading {
                     .to_owned(),
             );
         }
+        if !judged.own_is_there {
+            notes.push(format!(
+                "dataset {} of the run was removed: no threshold could be chosen, and what the model has seen of these photographs is \
+                 not known",
+                run.spec.dataset
+            ));
+        }
         if judged.includes_test_part() {
             let uses: Vec<String> = judged
                 .uses()
@@ -88,6 +95,7 @@ impl Heading {
             classes: labels.classes,
             head: labels.head,
             points: match run.spec.fold {
+                _ if !judged.own_is_there => "fixed".into(),
                 None => format!("chosen on the validation split of {}", run.id),
                 Some(fold) => format!("chosen on fold {fold}, which {} held out", run.id),
             },
@@ -117,6 +125,9 @@ pub fn lines(
     lines.push(String::new());
     lines.push(format!("operating points, {}:", heading.points));
     lines.extend(points(&evaluated.points));
+    lines.push(String::new());
+    lines.push("share of each grade that is called positive, by point:".into());
+    lines.extend(grades(&evaluated.points));
     lines.push(String::new());
     lines.push("labels (rows) and predictions (columns):".into());
     if heading.head == Head::Ordinal {
@@ -171,19 +182,38 @@ fn points(points: &[PointResult]) -> Vec<String> {
     );
     for result in points {
         table.row([
-            match result.point.choice {
-                Choice::Half => "0.5",
-                Choice::HighSensitivity => "high sensitivity",
-                Choice::HighSpecificity => "high specificity",
-                Choice::Youden => "Youden",
-            }
-            .to_owned(),
+            name(result.point.choice).to_owned(),
             format!("{:.4}", result.point.threshold),
             short(result.sensitivity.as_ref()),
             short(result.specificity.as_ref()),
             short(result.ppv.as_ref()),
             short(result.npv.as_ref()),
         ]);
+    }
+    table.lines()
+}
+
+fn name(choice: Choice) -> &'static str {
+    match choice {
+        Choice::Half => "0.5",
+        Choice::HighSensitivity => "high sensitivity",
+        Choice::HighSpecificity => "high specificity",
+        Choice::Youden => "Youden",
+    }
+}
+
+/// Of a positive grade this is its recall.
+fn grades(points: &[PointResult]) -> Vec<String> {
+    let mut heads = vec!["grade", ">images"];
+    heads.extend(points.iter().map(|result| name(result.point.choice)));
+    let mut table = Table::with_width(&heads, None);
+    // Every point has the same grades.
+    let of_first = points.first().map_or(&[][..], |first| &first.grades);
+    for (at, calls) in of_first.iter().enumerate() {
+        let mut row = vec![calls.grade.to_string(), calls.samples.to_string()];
+        let shares = points.iter().map(|result| result.grades.get(at));
+        row.extend(shares.map(|calls| short(calls.and_then(|calls| calls.share.as_ref()))));
+        table.row(row);
     }
     table.lines()
 }

@@ -5,13 +5,16 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::format::{split_event, without_event};
-use super::narrate::{Narrator, summary};
+use super::narrate::{Narrator, scored_line, summary};
 use super::output::{Output, Record};
 use crate::client::Client;
 use crate::error::Error;
 use crate::local::Signals;
 use crate::view::{Phase, RunInfo};
 use crate::watch::{Cause, Patience, Update, Watcher};
+
+/// How often it is said how far an evaluation is, which takes no steps that would tell.
+const SCORED_EVERY: Duration = Duration::from_secs(5);
 
 /// Follows a run until it ends or is paused, and fails if the run did.
 pub async fn follow(
@@ -41,13 +44,22 @@ pub async fn follow_to_end(
     let mut watcher = Watcher::new(client, run_id, patience).await?;
     let mut screen = Screen::new(run_id, *output);
     let mut signals = Signals::listen()?;
-    tokio::select! {
-        run = screen.follow(&mut watcher) => run,
-        () = signals.next() => {
-            screen.close();
-            Err(Error::Interrupted(format!(
-                "run {run_id} continues; `fovea watch {run_id}` follows it again, `fovea cancel {run_id}` stops it"
-            )))
+    let mut look = tokio::time::interval(SCORED_EVERY);
+    loop {
+        tokio::select! {
+            run = screen.follow(&mut watcher) => return run,
+            _ = look.tick(), if screen.narrator.is_evaluation() => {
+                // What is wrong with the connection the watcher says.
+                if let Ok(run) = client.run(run_id).await {
+                    screen.say_scored(&run);
+                }
+            }
+            () = signals.next() => {
+                screen.close();
+                return Err(Error::Interrupted(format!(
+                    "run {run_id} continues; `fovea watch {run_id}` follows it again, `fovea cancel {run_id}` stops it"
+                )));
+            }
         }
     }
 }
@@ -77,6 +89,8 @@ pub struct Screen {
     output: Output,
     narrator: Narrator,
     bar: Option<ProgressBar>,
+    /// Scored images of an evaluation that were said last.
+    scored: u64,
 }
 
 impl Screen {
@@ -92,6 +106,7 @@ impl Screen {
             output,
             narrator: Narrator::new(bar.is_none()),
             bar,
+            scored: 0,
         }
     }
 
@@ -121,6 +136,14 @@ impl Screen {
         match &self.bar {
             Some(bar) => bar.suspend(|| self.output.remark(text)),
             None => self.output.remark(text),
+        }
+    }
+
+    /// Says how many images an evaluation has scored, if that are more than before.
+    fn say_scored(&mut self, run: &RunInfo) {
+        if run.scored > self.scored {
+            self.scored = run.scored;
+            self.remark(&scored_line(run));
         }
     }
 

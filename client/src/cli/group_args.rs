@@ -98,6 +98,25 @@ pub enum GroupCommand {
         /// The group's id, such as dr-g7
         group: String,
     },
+    /// Remove a group: all its runs, which must have ended, and their checkpoints with --with-checkpoints
+    #[command(after_help = "\
+Examples:
+  fovea group rm dr-g7 --with-checkpoints          all runs of the group, and all their checkpoints
+  fovea group rm dr-g7 --with-checkpoints --yes    in a script
+
+Nothing is removed if one of the runs has not ended (`fovea group cancel` ends them), or if one has
+checkpoints and --with-checkpoints is not given. Evaluations of the runs on other photographs are runs of
+their own, and stay.")]
+    Rm {
+        /// The group's id, such as dr-g7
+        group: String,
+        /// Remove the runs' checkpoints, too
+        #[arg(long)]
+        with_checkpoints: bool,
+        /// Do not ask
+        #[arg(short, long)]
+        yes: bool,
+    },
     /// Evaluate a group: each completed run, mean and spread, and for folds all held-out photographs together
     Evaluate(EvaluateGroup),
     /// Write a group's report, one HTML file

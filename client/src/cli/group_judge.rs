@@ -1,9 +1,7 @@
 //! Judging a group: each completed run, their figures' spread, and the held-out photographs of all folds together.
 
 use fovea_core::spec::Part;
-use fovea_evaluation::{
-    Choice, Draws, Evaluated, FellowEye, Point, Sample, evaluate as figures_of, fellow_eye,
-};
+use fovea_evaluation::{Draws, Evaluated, FellowEye, Sample, evaluate as figures_of, fellow_eye};
 
 use super::evaluate::{computed, judged};
 use super::evaluate_args::Evaluate;
@@ -12,7 +10,7 @@ use super::output::{Output, Record};
 use crate::client::Client;
 use crate::error::Error;
 use crate::evaluations::{Which, ready};
-use crate::judge::Judged;
+use crate::judge::{HALF, Judged};
 use crate::spread::{RunFigures, Spreads};
 use crate::view::{GroupInfo, MemberInfo, Phase};
 
@@ -44,7 +42,6 @@ pub struct JudgedMember {
 /// All held-out photographs of the folds of one seed, each scored by the run that held it out.
 pub struct Pooled {
     pub seed: u64,
-    pub samples: Vec<Sample>,
     pub evaluated: Evaluated,
     pub fellow_eye: Option<FellowEye>,
 }
@@ -193,7 +190,6 @@ async fn pooled(
                 seed,
                 evaluated: figures_of(&ready, &[HALF], draws),
                 fellow_eye: fellow_eye(&ready, draws),
-                samples,
             })
         };
         all.push(computed(compute).await?);
@@ -220,12 +216,6 @@ fn not_together(group: &GroupInfo, judged: &[&str]) -> Option<String> {
         )
     })
 }
-
-/// The threshold of a group's figures: one that is chosen on what is judged would flatter.
-pub const HALF: Point = Point {
-    choice: Choice::Half,
-    threshold: 0.5,
-};
 
 /// What the spread over a group's runs is, and what it is not.
 pub fn caveats(group: &GroupInfo, runs: usize) -> Vec<String> {

@@ -3,13 +3,11 @@
 use std::path::Path;
 
 use fovea_report::charts::Unit;
-use fovea_report::{
-    GroupReport, GroupRun, JudgedPart, PointsFrom, SpreadRow, by_grade, group_html,
-};
+use fovea_report::{GroupReport, GroupRun, JudgedPart, PointsFrom, SpreadRow, group_html};
 
 use super::format::{bytes, now_ms};
 use super::group_args::ReportGroup;
-use super::group_judge::{HALF, JudgedGroup, JudgedMember, Pooled, judge_group};
+use super::group_judge::{JudgedGroup, JudgedMember, Pooled, judge_group};
 use super::groups::differing;
 use super::output::{Output, Record};
 use crate::VERSION;
@@ -79,7 +77,6 @@ fn of_run(group: &JudgedGroup, run: &JudgedMember) -> GroupRun {
 }
 
 fn of_pooled(group: &JudgedGroup, pooled: &Pooled) -> JudgedPart {
-    let positive = group.runs[0].judged.run.spec.positive_class() as usize;
     let title = match group.pooled.len() {
         1 => "All folds together".to_owned(),
         _ => format!("All folds together, seed {}", pooled.seed),
@@ -92,7 +89,6 @@ fn of_pooled(group: &JudgedGroup, pooled: &Pooled) -> JudgedPart {
         evaluated: pooled.evaluated.clone(),
         fellow_eye: pooled.fellow_eye.clone(),
         points_from: PointsFrom::Fixed,
-        by_grade: by_grade(&pooled.samples, positive, &[HALF]),
     }
 }
 

@@ -120,7 +120,7 @@ fn phases(group: &GroupInfo) -> String {
 }
 
 /// The runs of a group that are there, as they are now.
-async fn runs_of(client: &Client, group: &GroupInfo) -> Result<Vec<RunInfo>, Error> {
+pub async fn runs_of(client: &Client, group: &GroupInfo) -> Result<Vec<RunInfo>, Error> {
     let mut runs = Vec::new();
     for (member, _) in group.there() {
         match client.run(&member.run).await {

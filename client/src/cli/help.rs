@@ -35,8 +35,9 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
   run          a run: id, phase (queued, forming, running, finishing, paused, completed, failed,
                cancelled), reason, generation, workers, steps_per_epoch, total_steps,
                train_samples, validation_samples, group (empty: submitted alone), dataset_digest,
-               submitted_at_ms, submitted_by (empty without TLS), began_at_ms, ended_at_ms (0: not yet), most_workers, progress,
-               pipeline {steps, size, digest, recipe} or null, epochs, checkpoints, evaluations, left_out [{worker, run, trouble (memory, disk, data, content,
+               submitted_at_ms, submitted_by (empty without TLS), began_at_ms, ended_at_ms (0: not yet), most_workers,
+               scored (samples, in the evaluation under way), progress, pipeline {steps, size, digest, recipe} or null,
+               epochs, checkpoints, evaluations, left_out [{worker, run, trouble (memory, disk, data, content,
                device, system), reason, for_ms, again_in_ms}], spec
   worker       a worker: id, state (idle, preparing, training, waiting, barred, left_out, leaving),
                reason, host, address, device, version, host_bytes, gpu_bytes, gpu_free_bytes (what it
@@ -65,8 +66,8 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
                samples_used, steps, total_steps, ledger_bytes, problems (at most 100)
   evaluation   run, step, dataset, dataset_digest, part, chosen_here (thresholds were chosen on the same
                photographs), uses (of this part by the run, or of the test part in it), shared (photographs
-               of another dataset that the run's own has under the same names: own, of, trained, chosen,
-               test; or null), samples, patients, positives, draws,
+               of another dataset that the run's own has, too: own, of, trained, chosen, test, each of
+               these {content, names (by these alone)}; or null), samples, patients, positives, draws,
                auc, kappa, accuracy, brier, calibration_error, recall (by class), each {value, low,
                high, method (bootstrap, wilson, none: seldom defined, same: in all
                draws), undefined} or null; points, confusion, roc, reliability, fellow_eye

@@ -61,7 +61,8 @@ impl Narrator {
         }
     }
 
-    fn is_evaluation(&self) -> bool {
+    /// Whether it is an evaluation, as far as is known.
+    pub fn is_evaluation(&self) -> bool {
         let run = self.run.as_ref();
         run.is_some_and(|run| run.spec.evaluate.is_some())
     }
@@ -275,6 +276,21 @@ impl Narrator {
         }
         lines
     }
+}
+
+/// How far an evaluation is.
+pub fn scored_line(run: &RunInfo) -> String {
+    let RunInfo {
+        id,
+        scored,
+        validation_samples: of,
+        ..
+    } = run;
+    let percent = 100 * scored / of.max(&1);
+    format!(
+        "{id}: {scored} of {} scored ({percent} %)",
+        count(*of, "image", "images")
+    )
 }
 
 /// The results of a completed run, or where a run was paused.

@@ -17,7 +17,8 @@ use serde::Serialize;
 
 use crate::backup::BackupFile;
 use crate::error::Error;
-use crate::judge::{Judged, Shared};
+use crate::judge::Judged;
+use crate::shared::Shared;
 use crate::spread::Spreads;
 use crate::view::{
     AuditInfo, DatasetInfo, DeniedInfo, FileState, GroupInfo, IdentityInfo, Phase, Place, RunInfo,
@@ -298,6 +299,7 @@ pub struct Difference<'a> {
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     Run,
+    Group,
     Checkpoint,
     Dataset,
     Weights,

@@ -1,4 +1,4 @@
-//! `fovea runs rm`, `fovea checkpoint rm`, `fovea dataset rm` and `fovea weights rm`.
+//! `fovea runs rm`, `fovea group rm`, `fovea checkpoint rm`, `fovea dataset rm` and `fovea weights rm`.
 //!
 //! Several things can be named. A failure does not stop the others: each result is printed as it
 //! comes, and the exit code is that of the first failure.
@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use super::args::Step;
 use super::checkpoints::newest;
 use super::format::bytes;
+use super::groups::runs_of;
 use super::output::{Kind, Output, Record};
 use crate::client::Client;
 use crate::error::Error;
@@ -83,6 +84,55 @@ pub async fn runs(
         tally.add(id, &format!("run {id}"), removed);
     }
     tally.finish()
+}
+
+/// Removes a group with all its runs.
+pub async fn group(
+    client: &Client,
+    group_id: &str,
+    with_checkpoints: bool,
+    yes: bool,
+    output: &Output,
+) -> Result<(), Error> {
+    if !yes {
+        let group = client.group(group_id).await?;
+        let runs = runs_of(client, &group).await?;
+        // No question is asked about what the coordinator would refuse then.
+        let facts = runs
+            .iter()
+            .map(|run| (run.id.as_str(), run.phase.as_str(), run.checkpoints.len()));
+        if let Err(error) = removal::check_group(group_id, facts, with_checkpoints) {
+            let (message, hint_text) = (error.to_string(), String::new());
+            return Err(Error::Precondition { message, hint_text });
+        }
+        let checkpoints: Vec<u64> = runs
+            .iter()
+            .flat_map(|run| run.checkpoints.iter().map(|c| c.bytes))
+            .collect();
+        let question = format!(
+            "Remove group {group_id}: {} with {} of {}? This cannot be undone.",
+            count(runs.len(), "run", "runs"),
+            count(checkpoints.len(), "checkpoint", "checkpoints"),
+            bytes(checkpoints.iter().sum())
+        );
+        if !output.confirm(&question)? {
+            return Err(Error::NotConfirmed);
+        }
+    }
+    let (runs, removed) = client.remove_group(group_id, with_checkpoints).await?;
+    output.record(&Record::Removed {
+        kind: Kind::Group,
+        name: group_id,
+        checkpoints: removed.checkpoints,
+        freed_bytes: removed.freed_bytes,
+    });
+    output.line(format!(
+        "group {group_id} removed: {} with {}, {} freed",
+        count(runs, "run", "runs"),
+        count(removed.checkpoints, "checkpoint", "checkpoints"),
+        bytes(removed.freed_bytes)
+    ));
+    Ok(())
 }
 
 /// Removes checkpoints of one run.
@@ -214,7 +264,9 @@ impl<'a> Tally<'a> {
                         " with {}",
                         count(removed.checkpoints, "checkpoint", "checkpoints")
                     ),
-                    Kind::Run | Kind::Checkpoint | Kind::Dataset | Kind::Weights => String::new(),
+                    Kind::Run | Kind::Group | Kind::Checkpoint | Kind::Dataset | Kind::Weights => {
+                        String::new()
+                    }
                 };
                 self.output.line(format!(
                     "{what} removed{with}, {} freed",

@@ -5,7 +5,7 @@ use std::path::Path;
 use fovea_core::spec::Part;
 use fovea_evaluation::{Draws, Estimate, Wanted};
 
-use super::evaluate::{computed, scored, with_known_dataset};
+use super::evaluate::{computed, own_validation, with_known_dataset};
 use super::evaluate_args::Report;
 use super::format::{bytes, now_ms};
 use super::output::{Output, Record};
@@ -53,7 +53,7 @@ pub struct Written {
     pub bytes: u64,
     /// Committed steps of the checkpoint that it judges.
     pub step: u64,
-    /// AUC of that checkpoint on the validation split.
+    /// AUC of that checkpoint on the validation split, if the dataset is there and it is defined.
     pub auc: Option<Estimate>,
 }
 
@@ -67,9 +67,7 @@ pub async fn write(
     output: &Output,
 ) -> Result<Written, Error> {
     let chosen = choose(&run, which)?;
-    let validation = scored(client, &run, chosen.step, None, Part::Validation, output).await?;
-    // The validation split is of it.
-    let own = validation.1.clone();
+    let validation = own_validation(client, &run, chosen.step, output).await?;
     let generation = run
         .checkpoints
         .iter()
@@ -78,6 +76,14 @@ pub async fn write(
     let mut others = Vec::new();
     let mut seen = Vec::new();
     let mut left_out = Vec::new();
+    if validation.is_none() {
+        let digest: String = run.dataset_digest.chars().take(12).collect();
+        left_out.push(format!(
+            "Data set {} ({digest}) of the run was removed. Left out are its splits, leak check and preprocessing, the figures on its \
+             photographs, and all thresholds but 0.5. `fovea dataset add` with the same prepared dataset brings them back.",
+            run.spec.dataset
+        ));
+    }
     // The newest of equal ones.
     for evaluation in run.evaluations.iter().rev() {
         let what = (&evaluation.dataset_digest, evaluation.part);
@@ -108,25 +114,22 @@ pub async fn write(
     let compute = move || {
         let (wanted, draws) = (Wanted::default(), Draws::default());
         let mut judged = Vec::new();
+        let on = |scored| {
+            let (run, chosen) = (run.clone(), chosen.clone());
+            judge(run, chosen, scored, validation.as_ref(), wanted, draws)
+        };
         for scored in others {
-            judged.push(judge(
-                run.clone(),
-                chosen.clone(),
-                scored,
-                &validation,
-                wanted,
-                draws,
-            )?);
+            judged.push(on(scored)?);
         }
         // The most telling first: the test part, other datasets, the validation split, what the model was trained on.
         judged.sort_by_key(|j| (j.trained_here(), j.part != Part::Test));
         let at = judged.iter().take_while(|j| !j.trained_here()).count();
-        let on_validation = (validation.0.clone(), validation.1.clone());
-        let own_split = judge(run, chosen, on_validation, &validation, wanted, draws)?;
-        let auc = own_split.evaluated.auc;
-        judged.insert(at, own_split);
-        let mut report = reporting::report(&judged, &own, now_ms())
-            .ok_or_else(|| Error::Protocol("nothing was judged".into()))?;
+        let own_split = validation.clone().map(on).transpose()?;
+        let auc = own_split.as_ref().and_then(|split| split.evaluated.auc);
+        judged.splice(at..at, own_split);
+        // The validation split is of it.
+        let own = validation.as_ref().map(|(_, own)| own);
+        let mut report = reporting::report(&run, &chosen, &judged, own, now_ms());
         report.warnings.extend(left_out);
         Ok((fovea_report::html(&report), auc))
     };

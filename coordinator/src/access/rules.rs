@@ -63,6 +63,7 @@ const RULES: &[(&str, Rule)] = &[
     ("/fovea.v1.Groups/Submit", change(People(Submitter))),
     // Of one's own group; an admin of all.
     ("/fovea.v1.Groups/Cancel", change(People(Submitter))),
+    ("/fovea.v1.Groups/Delete", change(People(Submitter))),
     ("/fovea.v1.Datasets/List", read(People(Viewer))),
     ("/fovea.v1.Datasets/Get", read(WorkersAndPeople(Viewer))),
     ("/fovea.v1.Datasets/Create", change(People(Submitter))),

@@ -22,9 +22,11 @@
 //! - Reads are made in pages of a few milliseconds between commits. A read of several pages (`steps`,
 //!   `runs_before`) sees what is written between them.
 //!
-//! Modules: `wal` says whether a write-ahead log is whole, `log` whether it belongs to its database; `thread` owns the
-//! connection, `snapshot` copies the database while it is used, `rows` has the statements, `scores` those of evaluated epochs, `groups` those of groups of runs, `convert` makes rows of runs and steps, `schema` the tables and migrations, `recover` reads what a start needs, `filesystem`
-//! asks about the disk, `error` says what to do.
+//! Modules: `wal` says whether a write-ahead log is whole, `log` whether it belongs to its database; `thread` owns the connection,
+//! `snapshot` copies the database while it is used. Of the handle's calls, this file has opening, closing and the writes of runs,
+//! `names` those of datasets, stores and access, `reads` the reads, `groups` and `scores` those of groups and evaluated epochs, each
+//! with its statements; `rows` has the other statements, `convert` makes rows of runs and steps. `schema` has the tables and
+//! migrations, `recover` reads what a start needs, `filesystem` asks about the disk, `error` says what to do.
 
 mod change;
 mod convert;
@@ -32,6 +34,8 @@ mod error;
 mod filesystem;
 mod groups;
 mod log;
+mod names;
+mod reads;
 mod recover;
 mod rows;
 mod schema;
@@ -50,29 +54,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fovea_core::count::count;
-use fovea_core::ids::DatasetName;
-use fovea_core::ledger;
-use fovea_core::run::{EpochScores, Run};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::info;
 
 pub(crate) use change::RunChange;
-use convert::{entry, parse, run_row, step_row};
+use convert::{run_row, step_row};
 pub use error::JournalError;
 use filesystem::Place;
 #[allow(unused_imports)]
 pub(crate) use recover::{LiveRun, Recovered};
-use rows::{Change, Page};
+use rows::Change;
 pub(crate) use snapshot::{Content, CopyError, Snapshot, inspect};
 use thread::{Message, Read, Thread, Write};
 
 /// Writes and reads that may wait for the thread; senders wait when there are more.
 const WRITES: usize = 1024;
 const READS: usize = 64;
-
-/// Steps that are read at a time for their losses.
-const LOSSES: usize = 2_000;
 
 /// How long a write may wait for others to share its commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -242,200 +240,6 @@ impl Journal {
         self.write_now(Change::RemoveRun { number }).await
     }
 
-    /// Writes a dataset's digest, new or instead of what it had.
-    ///
-    /// # Errors
-    /// As for [`Journal::put_run`] with [`OnFull::Refuse`].
-    pub(crate) async fn put_dataset(
-        &self,
-        name: &DatasetName,
-        digest: &str,
-    ) -> Result<(), JournalError> {
-        self.write_now(Change::PutDataset {
-            name: name.as_str().into(),
-            digest: digest.into(),
-        })
-        .await
-    }
-
-    /// Removes a dataset, if it is there.
-    ///
-    /// # Errors
-    /// As for [`Journal::put_run`] with [`OnFull::Refuse`].
-    pub(crate) async fn remove_dataset(&self, name: &DatasetName) -> Result<(), JournalError> {
-        self.write_now(Change::RemoveDataset {
-            name: name.as_str().into(),
-        })
-        .await
-    }
-
-    /// Writes the identity of a store of files ("checkpoints", "datasets").
-    ///
-    /// # Errors
-    /// As for [`Journal::put_run`] with [`OnFull::Refuse`].
-    pub(crate) async fn put_store(&self, kind: &str, id: &str) -> Result<(), JournalError> {
-        self.write_now(Change::PutStore {
-            kind: kind.into(),
-            id: id.into(),
-        })
-        .await
-    }
-
-    /// Writes who may do what, as JSON: a token or a denial, by `kind` and `id`.
-    ///
-    /// # Errors
-    /// As for [`Journal::put_run`] with [`OnFull::Refuse`].
-    pub(crate) async fn put_access(
-        &self,
-        kind: &'static str,
-        id: &str,
-        entry: String,
-    ) -> Result<(), JournalError> {
-        let id = id.to_owned();
-        self.write_now(Change::PutAccess { kind, id, entry }).await
-    }
-
-    /// Removes what [`Journal::put_access`] has written, if it is there.
-    ///
-    /// # Errors
-    /// As for [`Journal::put_run`] with [`OnFull::Refuse`].
-    pub(crate) async fn remove_access(
-        &self,
-        kind: &'static str,
-        id: &str,
-    ) -> Result<(), JournalError> {
-        let id = id.to_owned();
-        self.write_now(Change::RemoveAccess { kind, id }).await
-    }
-
-    /// A run as it was written last, ended or not.
-    ///
-    /// # Errors
-    /// It cannot be read, or the journal is closed.
-    pub(crate) async fn run(&self, number: u64) -> Result<Option<Run>, JournalError> {
-        let json = self.read(|answer| Read::Run { number, answer }).await?;
-        json.map(|json| parse(number, &json)).transpose()
-    }
-
-    /// An ended run as its actor needs it, if it is asked for something again.
-    ///
-    /// # Errors
-    /// It cannot be read, or the journal is closed.
-    pub(crate) async fn live_run(&self, number: u64) -> Result<Option<LiveRun>, JournalError> {
-        let Some(run) = self.run(number).await? else {
-            return Ok(None);
-        };
-        let head = self.read(|answer| Read::Head { number, answer }).await?;
-        let epoch = u64::from(run.next_epoch()).saturating_mul(run.extent.steps_per_epoch);
-        let (mut losses, mut from) = (Vec::new(), epoch + 1);
-        loop {
-            let (entries, _) = self
-                .steps(number, run.extent.train_samples, from, LOSSES)
-                .await?;
-            let Some(last) = entries.last() else { break };
-            from = last.step + 1;
-            let loss = |e: &ledger::Entry| (e.step, e.loss, e.samples.len() as u32);
-            losses.extend(entries.iter().map(loss));
-        }
-        Ok(Some(LiveRun {
-            run,
-            ledger_head: head.unwrap_or(0),
-            losses,
-        }))
-    }
-
-    /// Runs with numbers below `before`, newest first, of all phases, at most `limit`; fewer only when there are
-    /// no more.
-    ///
-    /// # Errors
-    /// One cannot be read, or the journal is closed.
-    pub(crate) async fn runs_before(
-        &self,
-        before: u64,
-        limit: usize,
-    ) -> Result<Vec<Run>, JournalError> {
-        let mut runs: Vec<Run> = Vec::new();
-        loop {
-            let before = runs.last().map_or(before, |run| run.number);
-            let limit = limit - runs.len();
-            let Page { rows, more } = self
-                .read(|answer| Read::RunsBefore {
-                    before,
-                    limit,
-                    answer,
-                })
-                .await?;
-            for (number, json) in rows {
-                runs.push(parse(number, &json)?);
-            }
-            if !more {
-                return Ok(runs);
-            }
-        }
-    }
-
-    /// A page of a run's ledger: steps from `from` on, in order, at most `limit`, fewer only when there are no
-    /// more; and the bytes that their samples take in the journal. Memory is that of the page.
-    ///
-    /// # Errors
-    /// It cannot be read, or the journal is closed.
-    pub(crate) async fn steps(
-        &self,
-        number: u64,
-        train_samples: u64,
-        from: u64,
-        limit: usize,
-    ) -> Result<(Vec<ledger::Entry>, u64), JournalError> {
-        let (mut entries, mut bytes) = (Vec::<ledger::Entry>::new(), 0);
-        loop {
-            let from = entries.last().map_or(from, |entry| entry.step + 1);
-            let limit = limit - entries.len();
-            let Page { rows, more } = self
-                .read(|answer| Read::Steps {
-                    number,
-                    from,
-                    limit,
-                    answer,
-                })
-                .await?;
-            for row in rows {
-                bytes += row.samples.len() as u64;
-                entries.push(entry(number, &row, train_samples)?);
-            }
-            if !more {
-                return Ok((entries, bytes));
-            }
-        }
-    }
-
-    /// Scores of a run's epoch that ended at `step`, if there are any.
-    ///
-    /// # Errors
-    /// They cannot be read, or the journal is closed.
-    pub(crate) async fn scores(
-        &self,
-        number: u64,
-        step: u64,
-    ) -> Result<Option<EpochScores>, JournalError> {
-        let row = self
-            .read(|answer| Read::Scores {
-                number,
-                step,
-                answer,
-            })
-            .await?;
-        Ok(row.map(Into::into))
-    }
-
-    /// The journal as it is now, for a copy of it: with every write that was answered before. The log is not merged as long as
-    /// the snapshot lives.
-    ///
-    /// # Errors
-    /// There is another snapshot; the log cannot be merged; the journal is closed.
-    pub(crate) async fn snapshot(&self) -> Result<Snapshot, JournalError> {
-        self.read(Read::Snapshot).await
-    }
-
     /// Why writes wait, for people; None while they do not.
     pub(crate) fn blocked(&self) -> watch::Receiver<Option<String>> {
         self.reason.clone()
@@ -495,18 +299,6 @@ impl Journal {
         };
         self.writes
             .send(Message::Write(write))
-            .await
-            .map_err(|_| JournalError::Closed)?;
-        answer.await.unwrap_or(Err(JournalError::Closed))
-    }
-
-    async fn read<T>(
-        &self,
-        read: impl FnOnce(oneshot::Sender<Result<T, JournalError>>) -> Read,
-    ) -> Result<T, JournalError> {
-        let (to, answer) = oneshot::channel();
-        self.reads
-            .send(read(to))
             .await
             .map_err(|_| JournalError::Closed)?;
         answer.await.unwrap_or(Err(JournalError::Closed))

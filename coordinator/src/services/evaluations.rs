@@ -100,7 +100,7 @@ pub(super) async fn evaluate(
     let dataset = dataset_of(&context, &run, dataset.as_deref(), part)?;
     check_grades(&dataset, prediction)?;
     if maps {
-        check_maps(&dataset, part)?;
+        check_maps(&run, &dataset, part)?;
     }
     let what = EvaluateSpec {
         run: of.clone(),
@@ -246,9 +246,11 @@ fn check_grades(dataset: &HeldDataset, prediction: bool) -> Result<(), ApiError>
 }
 
 /// The maps must not fill the journal.
-fn check_maps(dataset: &HeldDataset, part: Part) -> Result<(), ApiError> {
+fn check_maps(run: &Run, dataset: &HeldDataset, part: Part) -> Result<(), ApiError> {
     let (samples, size) = (dataset.samples(part), dataset.manifest.image_size);
-    let bytes = class_map::bytes(samples.into(), size);
+    let network = run.spec.model.network();
+    let network = network.map_err(|e| ApiError::Internal(e.to_string()))?;
+    let bytes = class_map::bytes(network, samples.into(), size);
     if bytes <= class_map::MOST_BYTES {
         return Ok(());
     }

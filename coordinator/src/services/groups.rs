@@ -1,4 +1,6 @@
-//! `Groups`: runs that are submitted together, and ended together.
+//! `Groups`: runs that are submitted together, ended together and removed together.
+
+mod ending;
 
 use fovea_core::group::{Group, GroupError, GroupPlan, Member, group_id, number_of};
 use fovea_core::ids::GroupId;
@@ -17,7 +19,6 @@ use crate::blocking::blocking;
 use crate::clock::unix_ms;
 use crate::cluster::Request as ClusterRequest;
 use crate::error::ApiError;
-use crate::run::{PersonRequest, RunInput};
 
 /// Most groups in a page, and how many there are unless the client says. The phase of each of their runs is looked up.
 const PAGE: (u32, u32) = (100, 20);
@@ -101,10 +102,30 @@ impl Groups for GroupsService {
         let group = self.find(&id).await?;
         caller.may_change(&id, group.submitted_by.as_deref())?;
         // In a task: a client that goes away must not leave half a group.
-        let cancelling = cancel(self.0.clone(), group.clone(), subject.clone());
+        let cancelling = ending::cancel(self.0.clone(), group.clone(), subject.clone());
         let cancelled = self.0.tasks.spawn(cancelling).await;
         cancelled.map_err(|error| ApiError::Internal(error.to_string()))??;
         Ok(Response::new(self.wire(&group).await?))
+    }
+
+    async fn delete(
+        &self,
+        request: Request<pb::DeleteGroupRequest>,
+    ) -> Result<Response<pb::DeleteGroupResponse>, Status> {
+        let (caller, subject) = (caller(&request), Subject::of(&request));
+        let pb::DeleteGroupRequest {
+            group_id,
+            with_checkpoints,
+        } = request.into_inner();
+        let id = check::group_id("group_id", &group_id)?;
+        subject.set(&id);
+        let group = self.find(&id).await?;
+        caller.may_change(&id, group.submitted_by.as_deref())?;
+        // In a task, as a cancellation.
+        let removing = ending::remove(self.0.clone(), group, with_checkpoints, subject.clone());
+        let removed = self.0.tasks.spawn(removing).await;
+        let removed = removed.map_err(|error| ApiError::Internal(error.to_string()))??;
+        Ok(Response::new(removed))
     }
 }
 
@@ -229,54 +250,5 @@ fn refused(error: GroupError) -> ApiError {
         GroupError::TooFew | GroupError::TooMany { .. } | GroupError::Spec { .. } => {
             ApiError::invalid("group", error)
         }
-    }
-}
-
-/// Cancels the runs of a group that have not ended.
-async fn cancel(context: Context, group: Group, subject: Subject) -> Result<(), ApiError> {
-    let mut cancelled = Vec::new();
-    let mut failed = None;
-    for Member { run, .. } in &group.runs {
-        let ask = |reply| RunInput::Request {
-            request: PersonRequest::Cancel,
-            reply,
-        };
-        let shown = match context.runs.shown(run).await {
-            Ok(shown) => shown,
-            Err(ApiError::NotFound(_)) => continue,
-            Err(error) => {
-                failed.get_or_insert(error);
-                continue;
-            }
-        };
-        if shown.run.is_terminal() {
-            continue;
-        }
-        match context.runs.ask(run, ask).await {
-            Ok(_) => cancelled.push(run.as_str()),
-            // It has ended, or was removed, in between.
-            Err(ApiError::Precondition(_) | ApiError::NotFound(_)) => {}
-            Err(error) => {
-                failed.get_or_insert(error);
-            }
-        }
-    }
-    if !cancelled.is_empty() {
-        subject.set(format_args!("{} with {}", group.id, cancelled.join(", ")));
-    }
-    match failed {
-        Some(error) => Err(ApiError::Incomplete(format!(
-            "of group {}, {} will end; at least one run could not be asked ({error}): cancel the group again",
-            group.id,
-            match cancelled.len() {
-                0 => "no run".to_owned(),
-                _ => cancelled.join(", "),
-            }
-        ))),
-        None if cancelled.is_empty() => Err(ApiError::Precondition(format!(
-            "all runs of group {} have ended; there is nothing to cancel",
-            group.id
-        ))),
-        None => Ok(()),
     }
 }

@@ -10,7 +10,6 @@ use fovea_core::checkpoint::Fingerprint;
 use fovea_core::googlenet::FlatLayout;
 use fovea_core::pipeline::Pipeline;
 use fovea_core::run::Run;
-use safetensors::tensor::{Dtype, TensorInfo};
 
 /// The value of `format` in a checkpoint's metadata.
 pub(crate) const FORMAT: &str = "fovea-checkpoint-1";
@@ -31,14 +30,8 @@ pub(crate) struct Description<'a> {
 /// The first bytes of the file. Equal checkpoints are equal files.
 pub(crate) fn header(layout: &FlatLayout, about: &Description<'_>) -> serde_json::Result<Vec<u8>> {
     let entries = layout.state_entries();
-    let tensors = entries.iter().map(|entry| {
-        let info = TensorInfo {
-            dtype: Dtype::F32,
-            shape: entry.shape.clone(),
-            data_offsets: (entry.offset * 4, (entry.offset + entry.len) * 4),
-        };
-        (entry.name.as_str(), info)
-    });
+    // They lie one behind the other from the beginning.
+    let tensors = entries.iter().map(|e| (e.name.as_str(), &*e.shape));
     fovea_weights::header(&metadata(layout, about)?, tensors)
 }
 

@@ -324,6 +324,7 @@ async fn what_nobody_asked_for_changes_nothing() {
             ticks: u64::MAX,
             waiting_for: Some(u32::MAX),
             polls: u64::MAX,
+            scored: u64::MAX,
         }))
         .await;
     worker.step(&at, 1).await;

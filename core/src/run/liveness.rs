@@ -147,6 +147,12 @@ impl Liveness {
         self.ticked_ms = None;
     }
 
+    /// Samples that the members have scored in the evaluation under way, by their heartbeats.
+    pub fn scored(&self) -> u64 {
+        let members = self.members.values();
+        members.fold(0, |sum, member| sum.saturating_add(member.heartbeat.scored))
+    }
+
     /// All members are connected and have all that they need.
     pub fn all_ready(&mut self) {
         self.settle_complaints();

@@ -24,6 +24,7 @@ fn waits(ticks: u64, rank: u32, polls: u64) -> Heartbeat {
         ticks,
         waiting_for: Some(rank),
         polls,
+        scored: 0,
     }
 }
 

@@ -279,6 +279,8 @@ pub struct Heartbeat {
     pub waiting_for: Option<u32>,
     /// Poll counter: counts up 5 times a second while the worker waits. A worker that hangs inside a wait does not poll.
     pub polls: u64,
+    /// Samples that it has scored in the evaluation under way; 0 outside of one.
+    pub scored: u64,
 }
 
 /// What happens to a run. Events of an older generation change nothing.

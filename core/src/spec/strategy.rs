@@ -102,7 +102,8 @@ impl ModelSpec {
         }
     }
 
-    pub(super) fn check_strategy(&self, problems: &mut Problems) {
+    /// `evaluated`: only a checkpoint is scored, and no weights are needed.
+    pub(super) fn check_strategy(&self, evaluated: bool, problems: &mut Problems) {
         let strategy = self.strategy();
         if let Err(e) = Tap::named(&self.tap) {
             problems.add("model.tap", e.to_string());
@@ -111,12 +112,12 @@ impl ModelSpec {
         let named = self.strategy.is_some();
         problems.check(
             "model.weights",
-            !(named && strategy == Strategy::FineTune && self.weights.is_empty()),
+            evaluated || !(named && strategy == Strategy::FineTune && self.weights.is_empty()),
             || "fine_tune starts from weights: name some, or give model.strategy = \"from_scratch\"".into(),
         );
         problems.check(
             "model.weights",
-            !(strategy == Strategy::LinearProbe && self.weights.is_empty()),
+            evaluated || !(strategy == Strategy::LinearProbe && self.weights.is_empty()),
             || "linear_probe reads the features of trained weights: name some; random features tell little".into(),
         );
         problems.check(

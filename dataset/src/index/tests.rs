@@ -31,6 +31,7 @@ fn a_valid_index_is_read() {
         grade: 2,
         pack: 0,
         record: 1,
+        content: None,
     };
     assert_eq!(index.train()[1], expected);
     let [held_out] = index.validation() else {
@@ -38,6 +39,38 @@ fn a_valid_index_is_read() {
     };
     assert_eq!((held_out.ordinal, held_out.patient), (0, 2));
     assert_eq!((index.patient(2), index.patient(3)), (Some("3"), None));
+}
+
+#[test]
+fn contents_are_read_where_there_are_any() {
+    let with = |content: &str| {
+        let mut lines = VALID.lines();
+        let head = format!("{},content\n", lines.next().expect("a header"));
+        let rows = lines.map(|line| format!("{line},{content}\n"));
+        head + &rows.collect::<String>()
+    };
+    let digits = "0123456789abcdef0123456789abcdef";
+    let index = parse(&with(digits)).expect("with contents");
+    let all = index.part(Part::All);
+    let shown: Vec<String> = all
+        .iter()
+        .filter_map(|s| Some(s.content?.to_string()))
+        .collect();
+    assert_eq!(shown, vec![digits; 4]);
+    for wrong in ["", "0123", &digits.replace('a', "g")] {
+        let message = parse(&with(wrong)).expect_err("refused").to_string();
+        assert!(
+            message.contains("row 1") && message.contains("32 hexadecimal digits"),
+            "{message}"
+        );
+    }
+    let message = parse(&with(digits).replace("content", "sha"))
+        .expect_err("header")
+        .to_string();
+    assert!(
+        message.contains("expected \"image,patient,eye,grade,split,pack,record,content\""),
+        "{message}"
+    );
 }
 
 #[test]
@@ -212,9 +245,13 @@ fn other_bytes_than_the_manifest_names_are_refused() {
 
 #[test]
 fn what_is_written_is_read() {
-    let rows: Vec<Row> = csv::Reader::from_reader(VALID.as_bytes())
+    let digits = "0123456789abcdef0123456789abcdef";
+    let mut lines = VALID.lines();
+    let head = format!("{},content\n", lines.next().expect("a header"));
+    let text = lines.fold(head, |text, line| text + &format!("{line},{digits}\n"));
+    let rows: Vec<Row> = csv::Reader::from_reader(text.as_bytes())
         .deserialize()
         .collect::<Result<_, _>>()
         .expect("rows");
-    assert_eq!(write(&rows).expect("write"), VALID.as_bytes());
+    assert_eq!(write(&rows).expect("write"), text.as_bytes());
 }

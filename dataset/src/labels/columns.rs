@@ -7,7 +7,7 @@ use crate::names::composed;
 use crate::table::Table;
 
 use super::importer::{Importer, Recipe};
-use super::likeness::{Likeness, likeness, repeats};
+use super::likeness::{Likeness, all_differ, is_property, likeness, repeats};
 
 /// Columns of a table, by name. What is left out is found by the header.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -90,6 +90,8 @@ pub(super) struct Columns {
     /// Whether a person or an importer has said that `patient` is the patient.
     pub patient_is_sure: bool,
     pub eye: Option<usize>,
+    /// A column that is not read, and whose values repeat as those of patients do.
+    pub repeating: Option<String>,
 }
 
 /// Why the columns of a table are not known.
@@ -176,6 +178,7 @@ pub(super) fn find(
         (None, None) => (header.patient(table, &used)?, false),
     };
     Ok(Columns {
+        repeating: header.repeating(table, &used),
         image,
         grades,
         patient,
@@ -183,6 +186,9 @@ pub(super) fn find(
         eye,
     })
 }
+
+/// So many rows tell whether a column's values differ by chance.
+pub(super) const ENOUGH: usize = 8;
 
 /// Names of a column that tells the eye.
 const EYES: [&str; 5] = ["eye", "laterality", "image laterality", "eye side", "side"];
@@ -354,6 +360,17 @@ impl<'a> HeaderNames<'a> {
         }
     }
 
+    /// The first column whose name says nothing and whose values repeat as those of patients do.
+    fn repeating(&self, table: &Table, used: &[usize]) -> Option<String> {
+        let mut unused = (0..self.names.len()).filter(|column| !used.contains(column));
+        let found = unused.find(|&column| {
+            likeness(&self.names[column]) == Likeness::Other
+                && !is_property(&self.names[column])
+                && repeats(&table.rows, column).is_some()
+        });
+        found.map(|column| table.header[column].clone())
+    }
+
     /// The one column that is the patient; an error if several may be, or one perhaps.
     fn patient(&self, table: &Table, used: &[usize]) -> Result<Option<usize>, ColumnsError> {
         let candidates = (0..self.names.len())
@@ -362,7 +379,11 @@ impl<'a> HeaderNames<'a> {
         let (mut sure, mut perhaps) = (Vec::new(), None);
         for column in candidates {
             match likeness(&self.names[column]) {
-                Likeness::Patient => sure.push(column),
+                // A case may be a patient, an examination or a photograph.
+                Likeness::Case if all_differ(&table.rows, column) => {
+                    perhaps.get_or_insert((column, "has another value in every row".to_owned()));
+                }
+                Likeness::Patient | Likeness::Case => sure.push(column),
                 Likeness::Perhaps => {
                     perhaps.get_or_insert((column, "looks like the patient".to_owned()));
                 }

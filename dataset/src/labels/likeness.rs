@@ -1,6 +1,6 @@
 //! Whether a column is the patient, by its name and its values.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::table::Row;
 
@@ -9,6 +9,8 @@ use crate::table::Row;
 pub(super) enum Likeness {
     /// It is: `patient_id`, `Subject`, `MRN`.
     Patient,
+    /// It is, if its values allow it: `case`, `Case ID`.
+    Case,
     /// It has the word in it, and is no property of a patient such as the age.
     Perhaps,
     /// A number of something: its values decide.
@@ -17,10 +19,13 @@ pub(super) enum Likeness {
     Other,
 }
 
-const PERSONS: [&str; 11] = [
+const PERSONS: [&str; 24] = [
     "patient",
     "patients",
+    "patientin",
+    "patienten",
     "pat",
+    "pt",
     "subject",
     "subj",
     "case",
@@ -29,6 +34,41 @@ const PERSONS: [&str; 11] = [
     "individual",
     "proband",
     "mrn",
+    "paciente",
+    "pacientes",
+    "paziente",
+    "pasien",
+    "sujet",
+    "sujeto",
+    "患者",
+    "病人",
+    "환자",
+    "пациент",
+];
+/// The beginnings of the word in other languages, and in longer words.
+const WITHIN: [&str; 12] = [
+    "patient",
+    "subject",
+    "person",
+    "participant",
+    "pacien",
+    "pazient",
+    "pasient",
+    "pasien",
+    "患者",
+    "病人",
+    "환자",
+    "пациент",
+];
+/// What a column may be that is the patient's if its values repeat, and tells nothing else.
+const PEOPLE: [&str; 7] = [
+    "sub",
+    "volunteer",
+    "donor",
+    "client",
+    "pseudonym",
+    "fall",
+    "fallnummer",
 ];
 const NUMBERS: [&str; 13] = [
     "id", "ids", "no", "nr", "num", "number", "code", "key", "index", "idx", "uid", "ref", "hash",
@@ -82,32 +122,41 @@ const PROPERTIES: [&str; 43] = [
 
 /// How much a column's name, in lower case, is that of the patient.
 pub(super) fn likeness(name: &str) -> Likeness {
-    let words = words(name);
-    let is = |word: &String, list: &[&str]| list.contains(&word.as_str());
-    if words.iter().any(|word| is(word, &PROPERTIES)) {
+    if is_property(name) {
         return Likeness::Other;
     }
+    let words = words(name);
+    let is = |word: &String, list: &[&str]| list.contains(&word.as_str());
     let joined = words.concat();
     let person = |text: &str| PERSONS.contains(&text);
     // `patientid`, `idpatient`, `anonpatientid`: words without anything between them.
-    let without_number = NUMBERS
-        .iter()
-        .find_map(|number| joined.strip_suffix(number).or(joined.strip_prefix(number)))
-        .unwrap_or(&joined);
-    if joined == "pid" || person(&joined) || person(without_number) {
-        return Likeness::Patient;
+    let without_number = NUMBERS.iter().flat_map(|number| {
+        let ends = [joined.strip_suffix(number), joined.strip_prefix(number)];
+        ends.into_iter().flatten()
+    });
+    let mut all = without_number.chain([joined.as_str()]);
+    match all.find(|text| person(text)) {
+        Some("case") => return Likeness::Case,
+        Some(_) => return Likeness::Patient,
+        None if joined == "pid" => return Likeness::Patient,
+        None => {}
     }
     let whole = words.iter().any(|word| is(word, &PERSONS));
-    let inside = ["patient", "subject", "person", "participant"]
-        .iter()
-        .any(|word| joined.contains(word));
+    let inside = WITHIN.iter().any(|word| joined.contains(word));
+    let people = words.iter().any(|word| is(word, &PEOPLE));
     if whole || inside {
         Likeness::Perhaps
-    } else if words.last().is_some_and(|word| is(word, &NUMBERS)) {
+    } else if people || words.last().is_some_and(|word| is(word, &NUMBERS)) {
         Likeness::Number
     } else {
         Likeness::Other
     }
+}
+
+/// Whether a column's name, in lower case, is of something else that is known of patients, photographs and places.
+pub(super) fn is_property(name: &str) -> bool {
+    let words = words(name);
+    words.iter().any(|word| PROPERTIES.contains(&word.as_str()))
 }
 
 /// The words of a name: cut at everything that is neither letter nor digit.
@@ -116,6 +165,12 @@ fn words(name: &str) -> Vec<String> {
         .filter(|word| !word.is_empty())
         .map(str::to_owned)
         .collect()
+}
+
+/// Whether a column has another value in each of enough rows.
+pub(super) fn all_differ(rows: &[Row], column: usize) -> bool {
+    let values: HashSet<&str> = rows.iter().map(|row| row.cell(column)).collect();
+    rows.len() >= super::columns::ENOUGH && values.len() == rows.len()
 }
 
 /// What tells that a column's values repeat as the numbers of patients do: a few photographs of each.
@@ -148,8 +203,6 @@ mod tests {
             "subject",
             "subject_id",
             "subjectid",
-            "case",
-            "case_id",
             "person",
             "person number",
             "participant_id",
@@ -159,8 +212,16 @@ mod tests {
             "idpatient",
             "pat_id",
             "individual",
+            "pt_id",
+            "ptid",
+            "patientuid",
+            "id_paciente",
+            "患者",
         ] {
             assert_eq!(likeness(name), Likeness::Patient, "{name}");
+        }
+        for name in ["case", "case_id", "case no."] {
+            assert_eq!(likeness(name), Likeness::Case, "{name}");
         }
         for name in [
             "patient pseudonym",
@@ -171,7 +232,7 @@ mod tests {
         ] {
             assert_eq!(likeness(name), Likeness::Perhaps, "{name}");
         }
-        for name in ["id", "exam_id", "record no", "visit_number"] {
+        for name in ["id", "exam_id", "record no", "visit_number", "sub", "donor"] {
             assert_eq!(likeness(name), Likeness::Number, "{name}");
         }
         for name in [

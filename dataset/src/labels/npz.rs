@@ -64,11 +64,13 @@ impl Archive {
         Ok(Self { images, parts, zip })
     }
 
-    /// Passes every picture with its name to `write`.
+    /// Passes every picture with its name to `write`. Those that are smaller than any photograph that is read, as the edition of
+    /// 28 pixels has them, are enlarged by repeating their pixels; then their size is returned.
     pub fn pictures<E: From<io::Error>>(
         &mut self,
         mut write: impl FnMut(&str, RgbImage) -> Result<(), E>,
-    ) -> Result<(), E> {
+    ) -> Result<Option<[u32; 2]>, E> {
+        let mut enlarged = None;
         for part in &self.parts {
             let array = format!("{}_images", part.name);
             let (shape, pixels) = bytes(&mut self.zip, &array)?;
@@ -84,22 +86,31 @@ impl Archive {
                     invalid(format!("{array} has {count} pictures for {labels} labels")).into(),
                 );
             }
-            if width.min(height) < u64::from(MIN_SIDE) {
-                let problem = format!(
-                    "its pictures have {width} x {height} pixels, and at least {MIN_SIDE} x {MIN_SIDE} are \
-                     needed: take a larger edition, such as retinamnist_224.npz"
-                );
-                return Err(invalid(problem).into());
+            let factor = u64::from(MIN_SIDE).div_ceil(width.min(height).max(1)) as u32;
+            if factor > 1 {
+                enlarged = Some([width as u32, height as u32]);
             }
             let size = (width * height * 3) as usize;
             for (i, picture) in pixels.chunks_exact(size).enumerate() {
                 let picture = RgbImage::from_raw(width as u32, height as u32, picture.to_vec());
                 let picture = picture.ok_or_else(|| invalid("a picture is incomplete"))?;
+                let picture = repeated(picture, factor);
                 write(&format!("{}_{i:04}", part.name), picture)?;
             }
         }
-        Ok(())
+        Ok(enlarged)
     }
+}
+
+/// A picture with each pixel `factor` times in each direction.
+fn repeated(picture: RgbImage, factor: u32) -> RgbImage {
+    if factor == 1 {
+        return picture;
+    }
+    let (width, height) = picture.dimensions();
+    RgbImage::from_fn(width * factor, height * factor, |x, y| {
+        *picture.get_pixel(x / factor, y / factor)
+    })
 }
 
 /// The shape and the values of an array of bytes.

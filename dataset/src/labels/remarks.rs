@@ -1,5 +1,6 @@
 //! What a person should know about a label file that can be read.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use crate::GRADES;
@@ -27,6 +28,18 @@ pub enum LabelRemark {
     /// Images without a patient in the column were given that of the fellow eye.
     Filled {
         /// How many.
+        images: usize,
+    },
+    /// The values of a column are eyes: those of a patient were put together.
+    EyesInColumn {
+        /// Two values of one patient.
+        values: [String; 2],
+    },
+    /// A column that nobody has named as the patient's gives each image another.
+    EachImageAnother {
+        /// The column.
+        column: String,
+        /// Images.
         images: usize,
     },
     /// A column gives eyes that are of one patient by their names to several, and a person said so.
@@ -67,6 +80,7 @@ pub enum LabelRemark {
 pub(super) fn of(
     labels: &Labels,
     findings: &PatientFindings,
+    column: Option<&str>,
     encoding: Option<EncodingRemark>,
     options: &LabelOptions,
 ) -> Vec<LabelRemark> {
@@ -75,6 +89,15 @@ pub(super) fn of(
     if findings.filled > 0 {
         remarks.push(LabelRemark::Filled {
             images: findings.filled,
+        });
+    }
+    if let Some(values) = findings.eyes_in_column.clone() {
+        remarks.push(LabelRemark::EyesInColumn { values });
+    }
+    if let Some(column) = column.filter(|_| each_image_another(labels)) {
+        remarks.push(LabelRemark::EachImageAnother {
+            column: column.to_owned(),
+            images: labels.rows.len(),
         });
     }
     if let Some((patients, images)) = &findings.split_by_column {
@@ -99,6 +122,12 @@ pub(super) fn of(
     }
     remarks.extend(recipe.and_then(|recipe| unexpected(recipe, counts)));
     remarks
+}
+
+/// Whether each of more than a few images has a patient of its own.
+fn each_image_another(labels: &Labels) -> bool {
+    let patients: HashSet<&str> = labels.rows.iter().map(|row| &*row.patient).collect();
+    labels.rows.len() >= super::columns::ENOUGH && patients.len() == labels.rows.len()
 }
 
 /// Adds a remark on the images that tell no patient.
@@ -193,6 +222,16 @@ impl fmt::Display for LabelRemark {
                 "{} no patient in the column and {} that of the fellow eye",
                 count(*images, "image has", "images have"),
                 if *images == 1 { "was given" } else { "were given" }
+            ),
+            LabelRemark::EyesInColumn { values } => write!(
+                f,
+                "the values of the patient column are eyes, such as {} and {}: both eyes count as one patient",
+                values[0], values[1]
+            ),
+            LabelRemark::EachImageAnother { column, images } => write!(
+                f,
+                "the column {column:?} gives each of the {images} images another patient: if it numbers the images or the eyes, give \
+                 --columns patient=none, since photographs of one patient may be both trained on and held out"
             ),
             LabelRemark::ColumnSplitsPatients { patients, images } => write!(
                 f,

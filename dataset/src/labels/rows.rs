@@ -10,6 +10,7 @@ use crate::patient::{self, patient_and_eye};
 use super::grade::{self, GradeError};
 use super::importer::Ungradable;
 use super::pairs::Pairs;
+use super::patients::{Eyes, none_has_both_eyes, number, patient_key, patient_of};
 use super::{LabelOptions, LabelRow, Labels, Problem, Scale};
 
 /// The cells of a row that are read.
@@ -58,6 +59,10 @@ pub(super) struct PatientFindings {
     pub filled: usize,
     /// A patient by name with more photographs than anybody has.
     pub crowded: Option<(String, usize)>,
+    /// Two values of the column that are eyes of one patient.
+    pub eyes_in_column: Option<[String; 2]>,
+    /// Patients by name, if none of them has both eyes.
+    pub none_has_both: Option<usize>,
 }
 
 /// Most photographs that names alone give one patient. Above it, the names are misunderstood.
@@ -110,7 +115,7 @@ impl<'a> Collector<'a> {
             Some(pattern) => pattern.apply(image),
             None => patient_and_eye(image),
         };
-        let by_column = number(cells.patient);
+        let by_column = patient_of(cells.patient);
         if let Some(problem) = name_problem(by_column).filter(|_| !by_column.is_empty()) {
             return Err(RowError::Patient(problem));
         }
@@ -199,11 +204,20 @@ impl<'a> Collector<'a> {
         self.rows.retain(|candidate| !candidate.conflicting);
         self.problems.sort_by_key(|problem| problem.line);
         let mut findings = PatientFindings::default();
+        let eyes = Eyes::among(self.rows.iter().filter_map(|row| row.by_column.as_deref()));
+        for candidate in &mut self.rows {
+            if let Some(value) = &mut candidate.by_column
+                && let Some(patient) = eyes.patients.get(value)
+            {
+                value.clone_from(patient);
+            }
+        }
+        findings.eyes_in_column = eyes.example;
         let mut columns_of_name: HashMap<String, BTreeMap<String, usize>> = HashMap::new();
         for (at, candidate) in self.rows.iter().enumerate() {
             if let (Some(name), Some(column)) = (&candidate.by_name, &candidate.by_column) {
                 let columns = columns_of_name.entry(key(name)).or_default();
-                columns.entry(key(column)).or_insert(at);
+                columns.entry(patient_key(column)).or_insert(at);
             }
         }
         let mut parted: Vec<&BTreeMap<String, usize>> = columns_of_name
@@ -237,6 +251,7 @@ impl<'a> Collector<'a> {
             row.patient = patient.unwrap_or_else(|| row.image.clone());
         }
         findings.crowded = self.crowded();
+        findings.none_has_both = self.none_has_both();
         self.spell();
         let labels = Labels {
             rows: self
@@ -247,6 +262,7 @@ impl<'a> Collector<'a> {
             problems: self.problems,
             total: self.total,
             remarks: Vec::new(),
+            repeating: None,
         };
         (labels, findings)
     }
@@ -268,34 +284,35 @@ impl<'a> Collector<'a> {
         most.filter(|(_, size)| *size > CROWD)
     }
 
-    /// Gives a patient one spelling, the first by the alphabet: `P3` and `p3` are one patient.
+    /// Patients that names alone tell, if none of them has both eyes.
+    fn none_has_both(&self) -> Option<usize> {
+        let LabelOptions {
+            from,
+            patient_pattern,
+            each_image_a_patient,
+            columns: _,
+        } = self.options;
+        if from.is_some() || patient_pattern.is_some() || *each_image_a_patient {
+            return None;
+        }
+        let by_name = self.rows.iter().filter(|row| row.by_column.is_none());
+        none_has_both_eyes(by_name.filter_map(|row| Some((row.by_name.as_deref()?, row.row.eye))))
+    }
+
+    /// Gives a patient one spelling, the first by the alphabet: `P3` and `p3` are one patient, as are `007` and `7`.
     fn spell(&mut self) {
         let mut spellings: HashMap<String, BTreeSet<String>> = HashMap::new();
         for candidate in &self.rows {
             let patient = &candidate.row.patient;
-            let all = spellings.entry(key(patient)).or_default();
+            let all = spellings.entry(patient_key(patient)).or_default();
             all.insert(patient.clone());
         }
         for candidate in &mut self.rows {
             let row = &mut candidate.row;
-            if let Some(first) = spellings[&key(&row.patient)].first() {
+            if let Some(first) = spellings[&patient_key(&row.patient)].first() {
                 row.patient.clone_from(first);
             }
         }
-    }
-}
-
-/// A whole number without the decimals that tables with empty cells give it: `12.0` is `12`.
-fn number(text: &str) -> &str {
-    match text.split_once('.') {
-        Some((whole, decimals))
-            if !whole.is_empty()
-                && whole.bytes().all(|b| b.is_ascii_digit())
-                && decimals.bytes().all(|b| b == b'0') =>
-        {
-            whole
-        }
-        _ => text,
     }
 }
 

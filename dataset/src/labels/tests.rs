@@ -319,6 +319,108 @@ fn images_that_tell_no_patient_are_refused_above_five_percent() {
     );
 }
 
+/// What stands before the eye numbers the photographs, unless a person says that it does not.
+#[test]
+fn names_that_give_no_patient_both_eyes_are_refused() {
+    let rows = |n: usize| -> String {
+        let side = |i: usize| ["left", "right"][i % 2];
+        let row = |i: usize| format!("img{i:03}_{},0\n", side(i));
+        (0..n).map(row).collect()
+    };
+    let text = |n: usize| format!("image,level\n{}", rows(n));
+    let message = refused(&text(12), &LabelOptions::default());
+    assert!(
+        message.contains("such as img000_left and img001_right, the images are of 12 patients, of whom none has both eyes"),
+        "{message}"
+    );
+    let (_, rest) = message.split_once("before the eye: '").expect("a pattern");
+    let (pattern, _) = rest.split_once('\'').expect("its end");
+    let said = LabelOptions {
+        patient_pattern: Some(pattern.parse().expect("it is one")),
+        ..LabelOptions::default()
+    };
+    let read = try_labels(&text(12), &said).expect("the pattern is enough");
+    assert_eq!(read.rows[11].patient, "img011");
+    for options in [each(), from(Importer::Eyepacs)] {
+        assert_eq!(
+            try_labels(&text(12), &options).expect("said").rows.len(),
+            12
+        );
+    }
+    assert_eq!(labels(&text(9)).rows.len(), 9);
+    assert_eq!(labels(&(text(12) + "img003_left,0\n")).rows.len(), 13);
+}
+
+#[test]
+fn a_column_of_eyes_or_of_photographs_is_not_taken_for_patients() {
+    let table = |head: &str, row: &dyn Fn(usize) -> String| -> String {
+        let rows: String = (0..10)
+            .map(|i| format!("img{i:03},{},0\n", row(i)))
+            .collect();
+        format!("image,{head},level\n{rows}")
+    };
+    // Eyes of a patient count as the patient, and that is said.
+    let eyes = labels(&table("patient_id", &|i| {
+        format!("P{}_{}", i / 2, ["L", "R"][i % 2])
+    }));
+    assert_eq!(patients(&eyes)[..4], ["P0", "P0", "P1", "P1"]);
+    let values = ["P0_L", "P0_R"].map(String::from);
+    assert!(
+        eyes.remarks.contains(&LabelRemark::EyesInColumn { values }),
+        "{:?}",
+        eyes.remarks
+    );
+    // A number of each photograph: a case is refused, a patient remarked on.
+    let each_differs = |head: &str| table(head, &|i| format!("N{i}"));
+    let message = refused(&each_differs("case"), &LabelOptions::default());
+    assert!(
+        message.contains("column \"case\" has another value in every row"),
+        "{message}"
+    );
+    assert_eq!(
+        labels(&table("case", &|i| format!("N{}", i / 2)))
+            .rows
+            .len(),
+        10
+    );
+    let remarks = labels(&each_differs("patient_id")).remarks;
+    let column = "patient_id".to_owned();
+    assert!(
+        remarks.contains(&LabelRemark::EachImageAnother { column, images: 10 }),
+        "{remarks:?}"
+    );
+    let said =
+        try_labels(&each_differs("patient_id"), &columns("patient=patient_id")).expect("said");
+    assert!(
+        !said
+            .remarks
+            .iter()
+            .any(|r| matches!(r, LabelRemark::EachImageAnother { .. }))
+    );
+    // One number, however it is written, and what is no patient.
+    let numbers = labels(&table("patient_id", &|i| {
+        ["7", "007", "7.0"][i % 3].to_owned()
+    }));
+    assert_eq!(patients(&numbers), ["007"; 10]);
+    let message = refused(
+        &table("patient_id", &|i| ["NA", "unknown", "P1"][i % 3].to_owned()),
+        &LabelOptions::default(),
+    );
+    assert!(
+        message.contains("7 of 10 images do not tell their patient"),
+        "{message}"
+    );
+    // A column of which the name says nothing is named where the patient is missing.
+    let message = refused(
+        &table("zz", &|i| format!("k{}", i / 2)),
+        &LabelOptions::default(),
+    );
+    assert!(
+        message.contains("The values of the column \"zz\" repeat"),
+        "{message}"
+    );
+}
+
 #[test]
 fn names_that_give_one_patient_all_images_are_refused() {
     let rows: String = (0..41).map(|i| format!("site2_left_{i:03},0\n")).collect();
@@ -480,7 +582,7 @@ fn files_that_are_no_labels_are_errors() {
         .expect_err("refused")
     };
     assert!(matches!(error(b"image,level\n"), LabelsError::Empty { .. }));
-    assert!(matches!(error(b""), LabelsError::Columns { .. }));
+    assert_eq!(error(b" \n").to_string(), "label file l.csv: it is empty");
     let message = error(b"PAR1").to_string();
     assert!(
         message.starts_with("label file l.csv: it is a Parquet file"),

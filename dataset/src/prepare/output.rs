@@ -213,6 +213,7 @@ impl Output {
         &self,
         options: &PrepareOptions,
         rows: &[LabelRow],
+        spool: &Spool,
         packs: &Packs,
         facts: Facts,
         excluded: &[Excluded],
@@ -221,7 +222,10 @@ impl Output {
             let path = self.path(name);
             move |source: csv::Error| io_error("write", &path, io::Error::other(source))
         };
-        let lines: Vec<_> = packs.places.iter().map(|p| p.row_of_index(rows)).collect();
+        let places = packs.places.iter();
+        let lines: Vec<_> = places
+            .map(|place| place.row_of_index(rows, spool))
+            .collect();
         let index = crate::index::write(&lines).map_err(failed(INDEX_FILE))?;
         self.write_file(INDEX_FILE, &index)?;
         if !excluded.is_empty() {

@@ -91,6 +91,13 @@ pub enum Warning {
     },
     /// About the label file.
     Labels(LabelRemark),
+    /// The pictures of an archive are smaller than any photograph that is read, and were enlarged.
+    Enlarged {
+        /// Their width in pixels.
+        width: u32,
+        /// Their height in pixels.
+        height: u32,
+    },
     /// On a side, all images are referable (grade 2 and above), or none is.
     OneClass {
         /// The side.
@@ -169,8 +176,8 @@ impl fmt::Display for Warning {
                     .collect();
                 write!(
                     f,
-                    "{} though they are of different patients, perhaps of one eye (likeness of 1; copies have {:.2} and more): {}{}; if they are, put \
-                     them under one patient",
+                    "{} though they are of different patients, perhaps of one eye (in brackets how alike, at most 1; copies reach \
+                     {:.2}): {}{}; if they are, put them under one patient",
                     count::count(*pairs, "pair looks alike", "pairs look alike"),
                     crate::likeness::LEAST,
                     list.join(", "),
@@ -178,6 +185,11 @@ impl fmt::Display for Warning {
                 )
             }
             Warning::Labels(remark) => remark.fmt(f),
+            Warning::Enlarged { width, height } => write!(
+                f,
+                "the pictures have only {width} x {height} pixels and were enlarged: most lesions cannot be seen in them; take a \
+                 larger edition, such as retinamnist_224.npz"
+            ),
             Warning::OneClass { split, counts } => {
                 let none = counts[2..].iter().all(|n| *n == 0);
                 let counts: Vec<String> = counts.iter().map(u64::to_string).collect();

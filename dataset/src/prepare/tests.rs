@@ -40,7 +40,7 @@ impl Image {
 }
 
 /// Names that tell the patient.
-const NAMES: [fn(&Image) -> String; 12] = [
+const NAMES: [fn(&Image) -> String; 16] = [
     |i| format!("{}_{}_{}", i.patient, i.side(["left", "right"]), i.view),
     |i| format!("{}_{}{}", i.patient, i.side(["l", "r"]), i.view),
     |i| format!("{}-{}-{}", i.id(), i.side(["os", "od"]), i.view),
@@ -83,15 +83,35 @@ const NAMES: [fn(&Image) -> String; 12] = [
     },
     |i| format!("{}.{}.{}", i.patient, i.side(["og", "od"]), i.view),
     |i| format!("{}_{}_cropped_{}", i.id(), i.side(["le", "re"]), i.view),
+    // Visits, with their days and times.
+    |i| format!("{}_V{}_{}", i.id(), i.view, i.side(["l", "r"])),
+    |i| format!("{}-visit-{}-{}", i.patient, i.view, i.side(["os", "od"])),
+    |i| format!("{}_20{}_{}", i.id(), i.view + 10, i.side(["left", "right"])),
+    |i| {
+        let (day, time) = (i.view + 10, 100_000 + i.number);
+        format!("{}_20{day}0117_{time}_{}", i.id(), i.side(["os", "od"]))
+    },
 ];
 
 /// Names of which some readings are wrong: to be refused, or read with nobody on two sides.
-const DOUBTFUL: [fn(&Image) -> String; 5] = [
+const DOUBTFUL: [fn(&Image) -> String; 9] = [
     |i| format!("image_{}_{:04}", i.side(["left", "right"]), i.number),
     |i| format!("{}_{}_{}", i.side(["left", "right"]), i.patient, i.view),
     |i| format!("img{:05}", i.number),
     |i| format!("{}_{}_x{}", i.patient, i.side(["os", "od"]), i.view),
     |i| format!("20{:02}0117_{:05}_0100_PP", i.view, i.number),
+    // The number of the visit, of the photograph on that day, of the photograph in front and alone.
+    |i| format!("{}_{}_{}", i.patient, i.view, i.side(["l", "r"])),
+    |i| format!("2019041{}_{:04}_{}", i.view, i.number, i.side(["os", "od"])),
+    |i| {
+        format!(
+            "{:05}_{}_{}",
+            i.number,
+            i.patient,
+            i.side(["left", "right"])
+        )
+    },
+    |i| format!("img{:05}_{}", i.number, i.side(["left", "right"])),
 ];
 
 /// Columns that are the patient.
@@ -261,7 +281,10 @@ proptest! {
         match sides(&names, &text, None, &LabelOptions::default(), seed) {
             Ok(sides) => prop_assert!(nobody_on_two_sides(&sides), "{}: {:?}", text, sides),
             Err(error) => prop_assert!(
-                matches!(error, LabelsError::Untold { .. } | LabelsError::Crowded { .. }), "{}", error
+                matches!(
+                    error,
+                    LabelsError::Untold { .. } | LabelsError::Crowded { .. } | LabelsError::NoneHasBoth { .. }
+                ), "{}", error
             ),
         }
     }

@@ -14,6 +14,8 @@ use super::split_file::SplitFile;
 pub(super) struct Unpacked {
     dir: PathBuf,
     archive: Archive,
+    /// Width and height of the pictures, if they were enlarged.
+    pub enlarged: Option<[u32; 2]>,
 }
 
 /// What went wrong, and where.
@@ -34,7 +36,11 @@ impl Unpacked {
         let unreadable = |source| io_error("read", path, source);
         fs::create_dir(&dir).map_err(|source| io_error("create", &dir, source))?;
         let archive = Archive::open(path).map_err(unreadable)?;
-        let mut unpacked = Self { dir, archive };
+        let mut unpacked = Self {
+            dir,
+            archive,
+            enlarged: None,
+        };
         let dir = &unpacked.dir;
         let written = unpacked.archive.pictures(|name, picture| {
             let file = dir.join(format!("{name}.bmp"));
@@ -42,7 +48,10 @@ impl Unpacked {
             saved.map_err(|error| Failed::Picture(file, io::Error::other(error)))
         });
         match written {
-            Ok(()) => Ok(unpacked),
+            Ok(enlarged) => {
+                unpacked.enlarged = enlarged;
+                Ok(unpacked)
+            }
             Err(Failed::Archive(source)) => Err(unreadable(source)),
             Err(Failed::Picture(file, source)) => Err(io_error("write", &file, source)),
         }

@@ -142,7 +142,8 @@ fn kind(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     let start = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let start = start.trim_ascii_start();
     let lower = start[..start.len().min(20)].to_ascii_lowercase();
-    if lower.starts_with(b"<!doctype") || lower.starts_with(b"<html") {
+    let pages: [&[u8]; 4] = [b"<!doctype", b"<html", b"<table", b"<head"];
+    if pages.iter().any(|page| lower.starts_with(page)) {
         return Some(("a web page, perhaps one that asks to log in", AGAIN));
     }
     match start.first() {

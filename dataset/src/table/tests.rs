@@ -161,6 +161,8 @@ fn a_table_without_a_header_has_the_names_that_are_given() {
         cells(&table),
         [(1, vec!["a.jpg", "0"]), (2, vec!["b.jpg", "5"])]
     );
-    let empty = parse(b"", Header::FirstLine).expect("table");
-    assert!(empty.header.is_empty() && empty.rows.is_empty());
+    for header in [header, Header::FirstLine] {
+        let error = parse(b" \n", header).expect_err("nothing in it");
+        assert_eq!(error.to_string(), "is empty");
+    }
 }

@@ -63,6 +63,7 @@ impl From<&Run> for pb::Run {
             began_at_ms: run.times.began_ms.unwrap_or(0),
             ended_at_ms: run.times.ended_ms.unwrap_or(0),
             most_workers: run.times.most_workers,
+            scored: run.scored_so_far(),
             group_id: run
                 .group
                 .as_ref()

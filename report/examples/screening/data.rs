@@ -7,8 +7,8 @@ use fovea_core::run::EpochResult;
 use fovea_core::spec::{Head, Scheme};
 use fovea_evaluation::{Draws, Eye, Point, Sample, Samples, Wanted, choose, evaluate, fellow_eye};
 use fovea_report::{
-    Cost, Dataset, Duplicates, Judged, JudgedPart, Labels, LeakCheck, LearningRate, Patients,
-    PointsFrom, Report, RunFacts, Split, TestUse, WorstError, WorstErrors, by_grade,
+    Cost, Dataset, DatasetFacts, Duplicates, Judged, JudgedPart, Labels, LeakCheck, LearningRate,
+    Patients, PointsFrom, Report, RunFacts, Split, TestUse, WorstError, WorstErrors,
 };
 use rand_chacha::rand_core::RngCore;
 
@@ -153,7 +153,7 @@ pub fn report() -> Report {
         dataset: Dataset {
             name: "eyepacs-graded".into(),
             digest: "9b0d4fe6a1c7d3e85f2b64c09a7718dd3c5e20fb46a8917e0cd2b35f8a641e77".into(),
-            splits: vec![
+            facts: Some(DatasetFacts { splits: vec![
                 Split {
                     name: "Training".into(),
                     by_grade: [9_234, 873, 1_892, 312, 249],
@@ -172,7 +172,7 @@ pub fn report() -> Report {
             leak_check: LeakCheck {
                 patients: Patients::OnSeveralSides(0),
                 duplicates: Some(Duplicates { exact: 0, near: Some(0), found: 2 }),
-            },
+            } }),
         },
         results,
         test_uses: vec![TestUse {
@@ -273,7 +273,6 @@ pub fn judged(
         evaluated: evaluate(&samples, points, draws),
         fellow_eye: fellow_eye(&samples, draws),
         points_from,
-        by_grade: by_grade(all, POSITIVE, points),
     }
 }
 

@@ -126,6 +126,7 @@ mod tests {
             specificity: None,
             ppv: None,
             npv: None,
+            grades: vec![],
         })
     }
 

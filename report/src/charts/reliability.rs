@@ -31,13 +31,24 @@ impl ReliabilityChart<'_> {
         let drawn: Vec<(&Bin, f64, f64)> = self
             .bins
             .iter()
-            .filter_map(|bin| Some((bin, x.scale.at(bin.mean?), y.scale.at(bin.positive?))))
+            .filter_map(|bin| {
+                let share = bin.positive.as_ref()?.value;
+                Some((bin, x.scale.at(bin.mean?), y.scale.at(share)))
+            })
             .collect();
         let solid = drawn.iter().filter(|(bin, _, _)| bin.samples >= self.few);
         let content = html! {
             (axes(&plot, &y))
             line class="c-chance" x1=(px(across.0)) y1=(px(BOTTOM)) x2=(right) y2=(top) {}
             path class="c-line c-1" d=(path(solid.map(|(_, x, y)| Some((*x, *y))))) {}
+            g class="c-shape c-1" {
+                @for (bin, at_x, _) in &drawn {
+                    @if let Some(share) = &bin.positive {
+                        path class="c-whisker" d=(format!("M{0} {1}L{0} {2}", px(*at_x), px(y.scale.within(share.low)),
+                            px(y.scale.within(share.high)))) {}
+                    }
+                }
+            }
             @for (bin, at_x, at_y) in &drawn {
                 circle class=(if bin.samples < self.few { "c-dot c-hollow" } else { "c-dot c-fill-1" })
                     cx=(px(*at_x)) cy=(px(*at_y)) r="5" {
@@ -83,11 +94,11 @@ impl ReliabilityChart<'_> {
 
 fn describe(bin: &Bin) -> String {
     let samples = counted(bin.samples, "sample");
-    match (bin.mean, bin.positive) {
+    match (bin.mean, &bin.positive) {
         (Some(mean), Some(positive)) => format!(
             "{samples} with a mean prediction of {}: {} are positive.",
             Unit::Percent.show(mean),
-            Unit::Percent.show(positive)
+            Unit::Percent.with_range(Some(positive))
         ),
         _ => format!("From {}: no samples.", Unit::Percent.show(bin.from)),
     }

@@ -1,11 +1,12 @@
 //! Parts of wholes as bars.
 
+use fovea_evaluation::Estimate;
 use maud::{Markup, html};
 
 use super::frame::{Scale, WIDTH, px, svg};
-use crate::number::{count, share};
+use crate::number::{Unit, count};
 
-/// One bar for each row, all of the same length, filled as far as the row's share.
+/// One bar for each row, all of the same length, filled as far as the row's share, with a line from end to end of its interval.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ShareChart<'a> {
     pub title: &'a str,
@@ -20,6 +21,8 @@ pub struct ShareRow {
     pub name: String,
     pub part: u64,
     pub whole: u64,
+    /// The same as a share, with its interval.
+    pub share: Option<Estimate>,
     /// Whether the filled part is what is wanted, and the rest is not.
     pub wanted: bool,
 }
@@ -43,6 +46,9 @@ impl ShareChart<'_> {
                     width=(px(x.at(1.0) - x.at(0.0))) height="13" rx="2" {}
                 rect class=(if row.wanted { "c-part-good" } else { "c-part-bad" }) x=(px(x.at(0.0))) y=(px(top + 25.0))
                     width=(px(x.at(filled) - x.at(0.0))) height="13" rx="2" {}
+                @if let Some(share) = &row.share {
+                    path class="c-span" d=(format!("M{} {2}L{} {2}", px(x.within(share.low)), px(x.within(share.high)), px(top + 31.5))) {}
+                }
             }
         };
         svg((WIDTH, height), self.title, &self.description(), content)
@@ -50,16 +56,15 @@ impl ShareChart<'_> {
 
     fn figures(&self, row: &ShareRow) -> String {
         format!(
-            "{} of {} {} ({})",
+            "{} of {}: {}",
             count(row.part),
             count(row.whole),
-            self.part,
-            share(row.part, row.whole)
+            Unit::Percent.with_range(row.share.as_ref())
         )
     }
 
     fn description(&self) -> String {
-        let of = |row: &ShareRow| format!("{}: {}.", row.name, self.figures(row));
+        let of = |row: &ShareRow| format!("{} {}: {}.", row.name, self.part, self.figures(row));
         let all: Vec<String> = self.rows.iter().map(of).collect();
         all.join(" ")
     }

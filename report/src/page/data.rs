@@ -2,7 +2,7 @@
 
 use maud::{Markup, html};
 
-use crate::model::{Dataset, LeakCheck, Patients, Report, Split, grade};
+use crate::model::{DatasetFacts, LeakCheck, Patients, Report, Split, grade};
 use crate::number::{DASH, count, counted, date, share};
 
 pub(super) fn section(report: &Report) -> Markup {
@@ -12,11 +12,17 @@ pub(super) fn section(report: &Report) -> Markup {
             h2 { "Data" }
             p class="lead" { "Data set " b { (dataset.name) } ", digest " code class="break" { (dataset.digest) } "." }
             div class="grid" {
-                (splits(dataset, &dataset.scale, report.labels.positive_from, &report.labels.positive))
+                @if let Some(facts) = &dataset.facts {
+                    (splits(facts, report.labels.positive_from, &report.labels.positive))
+                }
                 div {
-                    (leaks(&dataset.leak_check))
-                    h3 { "Preprocessing" }
-                    ol class="steps" { @for step in &dataset.preprocessing { li { (step) } } }
+                    @if let Some(facts) = &dataset.facts {
+                        (leaks(&facts.leak_check))
+                        h3 { "Preprocessing" }
+                        ol class="steps" { @for step in &facts.preprocessing { li { (step) } } }
+                    } @else {
+                        p { "The data set is not there any more, so that its splits, leak check and preprocessing are left out." }
+                    }
                     (uses(report))
                 }
             }
@@ -24,8 +30,8 @@ pub(super) fn section(report: &Report) -> Markup {
     }
 }
 
-fn splits(dataset: &Dataset, scale: &str, positive_from: u8, positive: &str) -> Markup {
-    let splits = &dataset.splits;
+fn splits(facts: &DatasetFacts, positive_from: u8, positive: &str) -> Markup {
+    let DatasetFacts { splits, scale, .. } = facts;
     let total = |split: &Split| split.by_grade.iter().sum::<u64>();
     let positives = |split: &Split| {
         split

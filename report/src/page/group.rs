@@ -3,11 +3,12 @@
 use fovea_evaluation::Estimate;
 use maud::{Markup, html};
 
-use super::{document, figure, foot, head, notes, results};
-use crate::charts::{IntervalChart, IntervalRow};
+use super::results::Beside;
+use super::{document, foot, head, notes, results};
+use crate::charts::IntervalRow;
 use crate::group::{GroupReport, GroupRun};
 use crate::model::JudgedPart;
-use crate::number::{DASH, Unit, count, counted, date, sentence};
+use crate::number::{DASH, count, counted, date, sentence};
 
 /// Writes the report of a group as one HTML file.
 pub fn group_html(report: &GroupReport) -> String {
@@ -119,32 +120,12 @@ fn runs(report: &GroupReport) -> Markup {
         runs.chain(together).collect()
     };
     let point = |part: &JudgedPart| part.evaluated.points.first().cloned();
-    let charts = [
-        (
-            "AUC",
-            Unit::Plain,
-            rows(&|r| r.evaluated.auc, &|p| p.evaluated.auc),
-            0.8,
-        ),
-        (
-            "Kappa",
-            Unit::Plain,
-            rows(&|r| r.evaluated.kappa, &|p| p.evaluated.kappa),
-            0.5,
-        ),
-        (
-            "Sensitivity",
-            Unit::Percent,
-            rows(&|r| r.sensitivity, &|p| point(p)?.sensitivity),
-            0.7,
-        ),
-        (
-            "Specificity",
-            Unit::Percent,
-            rows(&|r| r.specificity, &|p| point(p)?.specificity),
-            0.5,
-        ),
-    ];
+    let beside = Beside {
+        auc: rows(&|r| r.evaluated.auc, &|p| p.evaluated.auc),
+        kappa: rows(&|r| r.evaluated.kappa, &|p| p.evaluated.kappa),
+        sensitivity: rows(&|r| r.sensitivity, &|p| point(p)?.sensitivity),
+        specificity: rows(&|r| r.specificity, &|p| point(p)?.specificity),
+    };
     html! {
         section id="runs" {
             h2 { "Runs beside each other" }
@@ -153,18 +134,7 @@ fn runs(report: &GroupReport) -> Markup {
                  another training would change."
                 @if !report.together.is_empty() { " Last: all held-out photographs together." }
             }
-            div class="grid" {
-                @for (title, unit, rows, from) in charts {
-                    @let shown: Vec<Option<Estimate>> = rows.iter().map(|row| row.estimate).collect();
-                    @let label = if unit == Unit::Percent { format!("{title}, %") } else { title.to_owned() };
-                    @let chart = IntervalChart { title, x_label: &label, unit, from, to: 1.0, rows };
-                    @let note = html! {
-                        "n: photographs. " (chart.caution())
-                        @if let Some(run) = report.runs.first() { (notes::intervals(run.evaluated.draws, shown.iter())) }
-                    };
-                    (figure(title, chart.draw(), note))
-                }
-            }
+            (beside.draw(report.runs.first().map(|run| run.evaluated.draws)))
             table class="dense left" {
                 thead { tr { th scope="col" { "Run" } th scope="col" { "" } th scope="col" { "Step" } th scope="col" { "Photographs" }
                     th scope="col" { "Patients" } } }

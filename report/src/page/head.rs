@@ -33,7 +33,11 @@ pub(super) fn head(report: &Report) -> Markup {
             @if let Some(part) = report.results.first() {
                 (verdict(part, &report.labels))
             } @else {
-                p class="verdict-none" { "No checkpoint of this run has been judged yet; the curves below are of its validation." }
+                p class="verdict-none" {
+                    @if report.dataset.facts.is_some() { "No checkpoint of this run has been judged yet" }
+                    @else { "The data set is not there any more, and the labels of its photographs went with it" }
+                    "; the curves below are of its validation."
+                }
             }
         }
     }

@@ -182,13 +182,11 @@ pub(super) fn grades(part: &JudgedPart, labels: &Labels) -> Markup {
     let Some(at) = main_point(part) else {
         return html! {};
     };
-    let Some(number) = part.evaluated.points.iter().position(|one| one == at) else {
-        return html! {};
-    };
-    let rows = part.by_grade.iter().map(|calls| ShareRow {
+    let rows = at.grades.iter().map(|calls| ShareRow {
         name: crate::model::grade(calls.grade),
-        part: calls.positive.get(number).copied().unwrap_or(0),
+        part: calls.called,
         whole: calls.samples,
+        share: calls.share,
         wanted: calls.grade >= labels.positive_from,
     });
     let chart = ShareChart {
@@ -197,14 +195,15 @@ pub(super) fn grades(part: &JudgedPart, labels: &Labels) -> Markup {
         rows: rows.collect(),
     };
     let note = html! {
-        "On " (part.basis()) ", at the " (named(at.point.choice)) ". Counts, without intervals. "
+        "On " (part.basis()) ", at the " (named(at.point.choice)) ". "
+        (notes::intervals(part.evaluated.draws, at.grades.iter().map(|calls| &calls.share))) " "
         span class="key c-found" aria-hidden="true" {} " found "
         span class="key c-missed" aria-hidden="true" {} " missed "
         span class="key c-alarm" aria-hidden="true" {} " false alarm "
         span class="key c-cleared" aria-hidden="true" {} " rightly not referred"
     };
     html! {
-        @if !part.by_grade.is_empty() {
+        @if !at.grades.is_empty() {
             (figure("Which grades are referred", chart.draw(), note))
         }
     }

@@ -1,6 +1,6 @@
 //! A part on which the checkpoint was judged.
 
-use fovea_evaluation::{Choice, Estimate, FellowEye};
+use fovea_evaluation::{Choice, Draws, Estimate, FellowEye};
 use maud::{Markup, html};
 
 use super::{figure, head, notes, points};
@@ -97,10 +97,11 @@ fn reliability(part: &JudgedPart) -> Markup {
             div { dt { "Brier score" } dd { (Unit::Plain.with_range(e.brier.as_ref())) } }
         }
     };
+    let shown = e.reliability.iter().map(|bin| &bin.positive);
     let note = html! {
         "On " (part.basis()) ", in ten bins of equal width. Below the diagonal the model says more than is true. Hollow points: fewer \
-         than " (FEW) " photographs. The points have no intervals. ECE and Brier score: "
-        (notes::intervals(e.draws, [&e.calibration_error, &e.brier].into_iter()))
+         than " (FEW) " photographs. "
+        (notes::intervals(e.draws, shown.chain([&e.calibration_error, &e.brier])))
     };
     figure("Calibration", content, note)
 }
@@ -262,22 +263,12 @@ pub(super) fn comparison(parts: &[JudgedPart]) -> Markup {
     };
     let sensitivity = |part: &JudgedPart| head::main_point(part)?.sensitivity;
     let specificity = |part: &JudgedPart| head::main_point(part)?.specificity;
-    let charts = [
-        (
-            "AUC",
-            Unit::Plain,
-            rows(&|part| part.evaluated.auc, Some(|eye| eye.auc)),
-            0.8,
-        ),
-        (
-            "Kappa",
-            Unit::Plain,
-            rows(&|part| part.evaluated.kappa, Some(|eye| eye.kappa)),
-            0.5,
-        ),
-        ("Sensitivity", Unit::Percent, rows(&sensitivity, None), 0.7),
-        ("Specificity", Unit::Percent, rows(&specificity, None), 0.5),
-    ];
+    let beside = Beside {
+        auc: rows(&|part| part.evaluated.auc, Some(|eye| eye.auc)),
+        kappa: rows(&|part| part.evaluated.kappa, Some(|eye| eye.kappa)),
+        sensitivity: rows(&sensitivity, None),
+        specificity: rows(&specificity, None),
+    };
     html! {
         section id="comparison" {
             h2 { "Parts beside each other" }
@@ -285,6 +276,29 @@ pub(super) fn comparison(parts: &[JudgedPart]) -> Markup {
                 "Sensitivity and specificity are those of the high-sensitivity point, where there is one. Patients, cameras and graders \
                  differ between data sets, so that a difference is not of the model alone."
             }
+            (beside.draw(parts.first().map(|part| part.evaluated.draws)))
+        }
+    }
+}
+
+/// The figures that people compare, of several parts or runs.
+pub(super) struct Beside {
+    pub auc: Vec<IntervalRow>,
+    pub kappa: Vec<IntervalRow>,
+    pub sensitivity: Vec<IntervalRow>,
+    pub specificity: Vec<IntervalRow>,
+}
+
+impl Beside {
+    /// A chart for each figure. `draws`: of their intervals.
+    pub fn draw(self, draws: Option<Draws>) -> Markup {
+        let charts = [
+            ("AUC", Unit::Plain, self.auc, 0.8),
+            ("Kappa", Unit::Plain, self.kappa, 0.5),
+            ("Sensitivity", Unit::Percent, self.sensitivity, 0.7),
+            ("Specificity", Unit::Percent, self.specificity, 0.5),
+        ];
+        html! {
             div class="grid" {
                 @for (title, unit, rows, from) in charts {
                     @let shown: Vec<Option<Estimate>> = rows.iter().map(|row| row.estimate).collect();
@@ -292,7 +306,7 @@ pub(super) fn comparison(parts: &[JudgedPart]) -> Markup {
                     @let chart = IntervalChart { title, x_label: &label, unit, from, to: 1.0, rows };
                     @let note = html! {
                         "n: photographs. " (chart.caution())
-                        @if let Some(part) = parts.first() { (notes::intervals(part.evaluated.draws, shown.iter())) }
+                        @if let Some(draws) = draws { (notes::intervals(draws, shown.iter())) }
                     };
                     (figure(title, chart.draw(), note))
                 }

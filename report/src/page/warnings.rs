@@ -22,20 +22,20 @@ pub(super) fn section(report: &Report) -> Markup {
 /// Those that were given, then those that follow from the data.
 fn warnings(report: &Report) -> Vec<String> {
     let mut out = report.warnings.clone();
-    let leaks = &report.dataset.leak_check;
-    match leaks.patients {
-        Patients::OnSeveralSides(0) => {}
-        Patients::OnSeveralSides(number) => out.push(format!(
+    let leaks = report.dataset.facts.as_ref().map(|facts| &facts.leak_check);
+    match leaks.map(|leaks| leaks.patients) {
+        None | Some(Patients::OnSeveralSides(0)) => {}
+        Some(Patients::OnSeveralSides(number)) => out.push(format!(
             "{} on more than one side of the split: the results are better than they would be on new patients.",
             verb(number, "patient")
         )),
-        Patients::Unknown => out.push(
+        Some(Patients::Unknown) => out.push(
             "It is not known whose photographs they are. Each was taken as a patient of its own, so that both eyes of a patient \
              can be on two sides of the split, and the intervals are too narrow."
                 .into(),
         ),
     }
-    if let Some(duplicates) = leaks.duplicates {
+    if let Some(duplicates) = leaks.and_then(|leaks| leaks.duplicates) {
         if duplicates.exact > 0 {
             out.push(format!(
                 "{} on more than one side of the split, equal to the byte.",

@@ -39,6 +39,17 @@ fn a_layer_that_changes_what_others_compute_is_refused() {
         error.contains("layer fc: its input depends on layer norm (BatchNorm), which BVLC GoogLeNet does not have"),
         "{error}"
     );
+    // Without numbers of their own.
+    for (kind, at) in [
+        ("MVN", "conv"),
+        ("elu", "conv"),
+        ("Sigmoid", "conv"),
+        ("Power", "conv"),
+    ] {
+        let error = message(&v2_net(&net(&[between("other", kind, at, at, &[])])));
+        let expected = format!("layer fc: its input depends on layer other ({kind})");
+        assert!(error.contains(&expected), "{error}");
+    }
     // On branches that no layer of the network reads.
     assert_all(&v2_net(&net(&[
         between("loss1/conv", "Convolution", "conv", "loss1/conv", &[one()]),
@@ -57,6 +68,37 @@ fn a_layer_that_changes_what_others_compute_is_refused() {
         loaded(&v2_net(&layers), &["fc"]).unwrap().0.copied,
         ["conv"]
     );
+}
+
+/// The first generation numbers its kinds.
+#[test]
+fn kinds_of_the_first_generation_are_known() {
+    let layer = |name: &str, kind: i64, bottom: &str, top: &str, blobs: &[Bytes]| {
+        let layer = Bytes::default()
+            .bytes(2, bottom.as_bytes())
+            .bytes(3, top.as_bytes())
+            .bytes(4, name.as_bytes())
+            .int(5, kind);
+        blobs
+            .iter()
+            .fold(layer, |layer, blob| layer.bytes(6, &blob.0))
+    };
+    let net = |kind: i64| {
+        v1_net(&[
+            layer("conv", 4, "data", "conv", &conv_blobs()),
+            layer("middle", kind, "conv", "conv", &[]),
+            layer("fc", 14, "conv", "fc", &fc_blobs()),
+        ])
+    };
+    // ReLU, pooling, LRN, dropout.
+    for kind in [18, 17, 15, 6] {
+        assert_all(&net(kind));
+    }
+    for (kind, name) in [(34, "MVN"), (26, "Power"), (19, "Sigmoid"), (25, "Eltwise")] {
+        let error = message(&net(kind));
+        let expected = format!("its input depends on layer middle ({name})");
+        assert!(error.contains(&expected), "{error}");
+    }
 }
 
 #[test]
@@ -78,6 +120,8 @@ fn a_layer_of_unknown_place_is_judged_by_its_kind_name_and_arrays() {
         ("x", "PReLU", 1),
         ("x", "", 3),
         ("inception/bn2/norm", "", 1),
+        ("x", "MVN", 0),
+        ("x", "BatchNorm", 0),
     ] {
         let error = message(&with(layer(name, kind, &vec![one(); blobs])));
         let expected = format!("layer {name}: BVLC GoogLeNet has no such layer");

@@ -58,6 +58,7 @@ impl Current {
             ticks: self.progress.ticks(),
             waiting_for,
             polls,
+            scored: self.progress.scored(),
         }
     }
 

@@ -70,6 +70,7 @@ impl<W: Work> Agent<W> {
             ticks,
             mut waiting_for,
             polls,
+            scored,
         } = self
             .current
             .as_ref()
@@ -87,6 +88,7 @@ impl<W: Work> Agent<W> {
                 ticks,
                 waiting_for,
                 polls,
+                scored,
             });
             if session.send_now(heartbeat).is_err() {
                 self.close_session();

@@ -6,7 +6,6 @@ use std::process::Command;
 
 use fovea_core::spec::RunSpec;
 use fovea_export::{Model, onnx};
-use safetensors::tensor::{Dtype, TensorInfo};
 use tch::Tensor;
 
 use super::net::Net;
@@ -23,17 +22,9 @@ fn file(net: &Net, spec: &RunSpec) -> Vec<u8> {
         ("spec", serde_json::to_string(spec).unwrap()),
     ]);
     let entries: Vec<_> = net.entries().collect();
-    let mut at = 0;
-    let tensors = entries.iter().map(|entry| {
-        let from = at;
-        at += entry.spec.len() * 4;
-        let info = TensorInfo {
-            dtype: Dtype::F32,
-            shape: entry.spec.shape.clone(),
-            data_offsets: (from, at),
-        };
-        (entry.spec.name.as_str(), info)
-    });
+    let tensors = entries
+        .iter()
+        .map(|entry| (entry.spec.name.as_str(), &*entry.spec.shape));
     let mut bytes = fovea_weights::header(&metadata, tensors).unwrap();
     for entry in &entries {
         bytes.extend(floats(&net.param(&entry.spec.name)));

@@ -239,9 +239,11 @@ impl Training<'_> {
     /// Scores the validation split, each worker its part, and emits the scores of all.
     fn evaluate(&mut self, emit: &mut dyn FnMut(TrainingEvent)) -> Result<(), TrainingError> {
         let step = self.state.step;
+        self.progress.reset_scored();
         let mine = scores::encode(&self.score()?);
         let all = self.collective.gather(&mine)?;
         self.progress.tick();
+        self.progress.reset_scored();
         let what = "scores";
         let mut scores = Vec::new();
         for theirs in all {
@@ -274,9 +276,11 @@ impl Training<'_> {
                 true => device.score_mapped(&batch)?,
                 false => device.score(&batch)?,
             };
+            let known = views.len();
             for (turns, score) in batch.quarter_turns.into_iter().zip(scores) {
                 views.entry(score.sample).or_default().push((turns, score));
             }
+            self.progress.add_scored(views.len() - known);
             self.progress.tick();
         }
         Ok(views.into_values().map(Score::of_views).collect())

@@ -30,6 +30,7 @@ fn run(phase: Phase) -> RunInfo {
         ended_at_ms: 0,
         most_workers: 0,
         pipeline: None,
+        scored: 0,
         evaluations: Vec::new(),
         submitted_by: String::new(),
         progress: None,
@@ -445,4 +446,19 @@ fn event_names_are_shown_with_notes_and_left_out_of_reasons() {
         ["dr-1 waits: the checkpoint store is not mounted"]
     );
     assert_eq!(n.bar().2, "waiting: the checkpoint store is not mounted");
+}
+
+#[test]
+fn an_evaluation_says_how_far_it_is() {
+    let mut scoring = run(Phase::Running);
+    scoring.scored = 30;
+    assert_eq!(
+        scored_line(&scoring),
+        "dr-1: 30 of 119 images scored (25 %)"
+    );
+    scoring.scored = 119;
+    assert_eq!(
+        scored_line(&scoring),
+        "dr-1: 119 of 119 images scored (100 %)"
+    );
 }

@@ -1,5 +1,6 @@
 //! Databases of other versions.
 
+use fovea_core::ledger;
 use std::fs;
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! Scores of evaluated epochs in the journal.
 
-use fovea_core::run::EpochMaps;
+use fovea_core::run::{EpochMaps, EpochScores};
 
 use super::*;
 

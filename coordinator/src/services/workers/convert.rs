@@ -111,6 +111,7 @@ pub(super) fn worker_message(
             ticks,
             waiting_for,
             polls,
+            scored,
         }) => {
             let Some(pb::Serving { run_id, generation }) = serving else {
                 return Ok(None);
@@ -119,6 +120,7 @@ pub(super) fn worker_message(
                 ticks,
                 waiting_for,
                 polls,
+                scored,
             });
             ("heartbeat.serving", run_id, generation, what)
         }

@@ -226,6 +226,7 @@ fn a_member_that_cannot_do_its_last_part_is_given_up() {
                         ticks: 1,
                         waiting_for,
                         polls: now,
+                        scored: 0,
                     },
                 },
             );

@@ -107,3 +107,34 @@ fn after_a_restart_losses_and_the_newest_step_come_from_the_ledger() {
     let effects = run.apply(0, scored(1, 0, 1));
     assert_eq!(results(&effects)[0].train_loss, Some(2.0));
 }
+
+/// What the workers have scored is added up while they score, and is never more than there is.
+#[test]
+fn an_evaluation_under_way_has_a_count() {
+    let mut run = running(&[0, 1]);
+    run.extent.validation_samples = 200;
+    let mut beat = |i: u8, generation: u64, scored: u64| {
+        let heartbeat = Heartbeat {
+            scored,
+            ..Heartbeat::default()
+        };
+        let worker = worker(i);
+        run.apply(
+            1000,
+            Event::Progress {
+                worker,
+                generation,
+                heartbeat,
+            },
+        );
+        run.scored_so_far()
+    };
+    assert_eq!(beat(0, 1, 0), 0);
+    assert_eq!(beat(0, 1, 1), 1);
+    assert_eq!(beat(1, 1, 2), 3);
+    assert_eq!(beat(1, 0, 1), 3, "of another generation");
+    assert_eq!(beat(0, 1, u64::MAX), 200);
+    run.apply(1000, lost(0));
+    run.apply(1000, lost(1));
+    assert_eq!((run.phase_name(), run.scored_so_far()), ("queued", 0));
+}

@@ -53,6 +53,7 @@ fn any_event() -> impl Strategy<Value = Event> {
                     ticks,
                     waiting_for: waits.then_some(0),
                     polls,
+                    scored: ticks,
                 },
             }
         ),

@@ -12,6 +12,7 @@ fn progress(i: u8, generation: u64, ticks: u64, waiting_for: Option<u32>, polls:
             ticks,
             waiting_for,
             polls,
+            scored: 0,
         },
     }
 }

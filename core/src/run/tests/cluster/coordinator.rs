@@ -248,6 +248,7 @@ impl Cluster {
                     // Some hang while they work, others within a wait.
                     waiting_for: (!w.stuck || w.ticks.is_multiple_of(2)).then_some(0),
                     polls: if w.stuck { 0 } else { self.now },
+                    scored: 0,
                 },
             };
             self.apply(event);

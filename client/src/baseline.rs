@@ -182,13 +182,12 @@ impl Task {
 
     /// Probabilities of the photographs of a part, class by class.
     pub fn scores(&self, part: Part, probabilities: Vec<f32>) -> Scores {
-        Scores {
-            dataset_digest: self.described.manifest.digest.clone(),
+        Scores::without_maps(
+            self.described.manifest.digest.clone(),
             part,
-            fold: None,
-            classes: self.spec.model.classes as usize,
+            self.spec.model.classes as usize,
             probabilities,
-        }
+        )
     }
 
     /// Judges scores. Operating points are chosen on `validation`, the scores of the same model on the validation split; without

@@ -191,13 +191,13 @@ fn what_does_not_fit_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let set = prepared_of(dir.path(), 16, 32);
     let dataset = Dataset::open(&set).unwrap();
-    let mut rows: BTreeMap<&str, String> = BTreeMap::new();
+    let mut rows: BTreeMap<String, String> = BTreeMap::new();
     let validation = dataset.index().of(Split::Validation);
     for sample in validation {
         let patient = dataset.index().patient(sample.patient).unwrap();
         let label = u8::from(sample.grade >= 1);
         rows.insert(
-            &sample.image,
+            sample.image.clone(),
             format!(
                 "{},{patient},,{},{label},0.25,0.75,0.75",
                 sample.image, sample.grade
@@ -205,19 +205,19 @@ fn what_does_not_fit_is_refused_by_name() {
         );
     }
     let head = "image,patient,eye,grade,label,p0,p1,p_positive";
-    let first = rows.keys().next().copied().unwrap();
-    let scores = |name: &str, head: &str, rows: &BTreeMap<&str, String>| {
+    let first = rows.keys().next().cloned().unwrap();
+    let scores = |name: &str, head: &str, rows: &BTreeMap<String, String>| {
         let file = dir.path().join(name);
         let rows: Vec<&str> = rows.values().map(String::as_str).collect();
         fs::write(&file, format!("{head}\n{}\n", rows.join("\n"))).unwrap();
         format!("net={}", file.display())
     };
-    let with = |change: &dyn Fn(&mut BTreeMap<&str, String>)| {
+    let with = |change: &dyn Fn(&mut BTreeMap<String, String>)| {
         let mut rows = rows.clone();
         change(&mut rows);
         rows
     };
-    let line = rows[first].clone();
+    let line = rows[&first].clone();
     for (name, file, said) in [
         (
             "a",
@@ -226,7 +226,7 @@ fn what_does_not_fit_is_refused_by_name() {
         ),
         (
             "b",
-            scores("b", head, &with(&|r| drop(r.remove(first)))),
+            scores("b", head, &with(&|r| drop(r.remove(&first)))),
             "it has no row for image",
         ),
         (
@@ -234,13 +234,17 @@ fn what_does_not_fit_is_refused_by_name() {
             scores(
                 "c",
                 head,
-                &with(&|r| drop(r.insert("~", line.replace(first, "nobody")))),
+                &with(&|r| drop(r.insert("~".into(), line.replace(&first, "nobody")))),
             ),
             "image nobody is not in this part",
         ),
         (
             "d",
-            scores("d", head, &with(&|r| drop(r.insert("~", line.clone())))),
+            scores(
+                "d",
+                head,
+                &with(&|r| drop(r.insert("~".into(), line.clone()))),
+            ),
             "are of the same photograph",
         ),
         (
@@ -248,7 +252,12 @@ fn what_does_not_fit_is_refused_by_name() {
             scores(
                 "e",
                 head,
-                &with(&|r| drop(r.insert(first, line.replace("0.25,0.75,0.75", "0.2,0.75,0.75")))),
+                &with(&|r| {
+                    drop(r.insert(
+                        first.clone(),
+                        line.replace("0.25,0.75,0.75", "0.2,0.75,0.75"),
+                    ))
+                }),
             ),
             "row 1: the probabilities add up to 0.95",
         ),
@@ -257,7 +266,9 @@ fn what_does_not_fit_is_refused_by_name() {
             scores(
                 "f",
                 head,
-                &with(&|r| drop(r.insert(first, line.replace("0.25,0.75,0.75", "x,0.75,0.75")))),
+                &with(&|r| {
+                    drop(r.insert(first.clone(), line.replace("0.25,0.75,0.75", "x,0.75,0.75")))
+                }),
             ),
             "row 1: p0 is \"x\"",
         ),
@@ -272,7 +283,7 @@ fn what_does_not_fit_is_refused_by_name() {
                         .into_iter()
                         .find(|(from, _)| line.contains(from))
                         .unwrap();
-                    r.insert(first, line.replace(from, to));
+                    r.insert(first.clone(), line.replace(from, to));
                 }),
             ),
             "score the model with the same labels",

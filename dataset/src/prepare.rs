@@ -124,7 +124,7 @@ pub fn prepare(
         }
     }
     warnings.extend(spool.without_circle(rows));
-    let (duplicates, copies) = copies::check(options, rows, &spool, &split_of)?;
+    let (duplicates, copies) = copies::check(options, enlarged.is_none(), rows, &spool, &split_of)?;
     warnings.extend(copies);
     warnings.extend(one_class(&counts));
 

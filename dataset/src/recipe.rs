@@ -24,7 +24,7 @@ pub enum RecipeError {
     #[error("its photographs were prepared as {pipeline}, which this version cannot do: {source}")]
     Method {
         /// What was done.
-        pipeline: Pipeline,
+        pipeline: Box<Pipeline>,
         /// What is wrong with it.
         source: PreprocessingError,
     },
@@ -43,9 +43,9 @@ pub enum RecipeError {
     )]
     Differs {
         /// What was done.
-        wanted: Pipeline,
+        wanted: Box<Pipeline>,
         /// What this version would do.
-        found: Pipeline,
+        found: Box<Pipeline>,
     },
     /// An older version wrote no recipe, and none that is usual fits.
     #[error(
@@ -54,7 +54,7 @@ pub enum RecipeError {
     )]
     Unwritten {
         /// What was done.
-        pipeline: Pipeline,
+        pipeline: Box<Pipeline>,
     },
 }
 
@@ -82,7 +82,7 @@ impl Recipe {
         let size = pipeline.size;
         let written = match &pipeline.recipe {
             Some(text) => Some(text.parse().map_err(|source| RecipeError::Method {
-                pipeline: pipeline.clone(),
+                pipeline: Box::new(pipeline.clone()),
                 source,
             })?),
             None => None,
@@ -93,8 +93,8 @@ impl Recipe {
             return match found.digest == pipeline.digest {
                 true => Ok(recipe),
                 false => Err(RecipeError::Differs {
-                    wanted: pipeline.clone(),
-                    found,
+                    wanted: Box::new(pipeline.clone()),
+                    found: Box::new(found),
                 }),
             };
         }
@@ -105,7 +105,7 @@ impl Recipe {
             }
         }
         Err(RecipeError::Unwritten {
-            pipeline: pipeline.clone(),
+            pipeline: Box::new(pipeline.clone()),
         })
     }
 

@@ -14,7 +14,6 @@ use fovea_core::spec::Part;
 use fovea_dataset::leftovers::{Names, TemporaryFile};
 use fovea_dataset::{Dataset, DatasetError};
 use fovea_weights::{Source, WeightsError, load};
-use safetensors::tensor::{Dtype, TensorInfo};
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
@@ -105,12 +104,8 @@ pub fn write(
         ("weights_sha256", sha256),
     ]);
     let rows = part.len();
-    let info = TensorInfo {
-        dtype: Dtype::F32,
-        shape: vec![rows, values.len() / 4 / rows.max(1)],
-        data_offsets: (0, values.len()),
-    };
-    let header = fovea_weights::header(&metadata, [("features", info)].into_iter())
+    let shape = [rows, values.len() / 4 / rows.max(1)];
+    let header = fovea_weights::header(&metadata, [("features", &shape[..])])
         .map_err(|e| FeaturesError::Internal(e.to_string()))?;
     store(&of.out, of.overwrite, &[&header, &values]).map_err(|e| io_error(&of.out, e))
 }
@@ -189,17 +184,9 @@ mod tests {
     /// A file of weights that are drawn at random.
     fn weights(file: &Path) {
         let specs = param_specs(2);
-        let mut at = 0;
-        let tensors = specs.iter().map(|spec| {
-            let from = at;
-            at += spec.len() * 4;
-            let info = TensorInfo {
-                dtype: Dtype::F32,
-                shape: spec.shape.clone(),
-                data_offsets: (from, at),
-            };
-            (spec.name.as_str(), info)
-        });
+        let tensors = specs
+            .iter()
+            .map(|spec| (spec.name.as_str(), &spec.shape[..]));
         let mut bytes = fovea_weights::header(&BTreeMap::new(), tensors).unwrap();
         for spec in &specs {
             let mut values = vec![0.0; spec.len()];

@@ -7,6 +7,9 @@ use super::mask::{Mask, and, combined, standing_out};
 use super::regions::Regions;
 use crate::photograph::DIAMETER;
 
+/// Pixels to the right, and down.
+type Step = (i32, i32);
+
 /// Half the length of the lines that a vessel must hold.
 const HALF_LINE: i32 = (DIAMETER / 64) as i32;
 /// What is as wide as this disc is no vessel. The widest veins measure a fortieth of the diameter.
@@ -52,7 +55,7 @@ fn elements() -> Vec<Element> {
                 )
             })
             .collect();
-        let images: [fn((i32, i32)) -> (i32, i32); 4] = [
+        let images: [fn(Step) -> Step; 4] = [
             |(x, y)| (x, y),
             |(x, y)| (-x, y),
             |(x, y)| (y, x),

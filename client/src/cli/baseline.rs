@@ -9,6 +9,7 @@ use fovea_core::count::count;
 use fovea_core::spec::Part;
 use fovea_dataset::Sample as Indexed;
 use fovea_evaluation::{Draws, FellowEye, Wanted, fellow_eye};
+use fovea_predict::pace::Pace;
 
 use super::baseline_args::{Baseline, FeatureName};
 use super::baseline_masks;
@@ -16,7 +17,6 @@ use super::baseline_table::{self, heading};
 use super::evaluate::scored;
 use super::figures;
 use super::output::{Output, Record};
-use super::pace::Pace;
 use crate::baseline::{Model, Origin, Task, differences};
 use crate::client::Client;
 use crate::cnn_features::CnnFeatures;
@@ -221,7 +221,7 @@ fn rows(
     let samples: Vec<&Indexed> = parts.iter().flat_map(|p| task.part(*p)).collect();
     let began = Instant::now();
     let bar = output.count_bar(samples.len() as u64, "measuring");
-    let pace = Mutex::new(Pace::new(began));
+    let pace = Mutex::new(Pace::new(began, "measured"));
     let total = samples.len() as u64;
     let done = || {
         bar.inc(1);

@@ -9,6 +9,7 @@ use fovea_core::count::count;
 use fovea_core::ids::DatasetName;
 use fovea_core::metrics::Score;
 use fovea_core::pipeline::Pipeline;
+use fovea_core::spec::ModelSpec;
 use fovea_dataset::leftovers::{self, Names, TemporaryFolder};
 use fovea_dataset::{Flaw, Found, PhotographsError, Recipe, photographs, write_ungraded};
 use fovea_predict::files::{self, FileError, Maps};
@@ -62,7 +63,7 @@ pub async fn run(client: &Client, command: &Predict, output: &Output) -> Result<
     let recipe = Recipe::of(&pipeline, wanted.preprocess.as_ref())
         .map_err(|e| Error::Usage(format!("run {}: {e}", run.id)))?;
     if wanted.maps.is_some() {
-        check_maps(found.len(), recipe.size())?;
+        check_maps(&run.spec.model, found.len(), recipe.size())?;
     }
     let name = dataset_name();
     let folder = temporary_folder()?;
@@ -170,8 +171,10 @@ fn dataset_name() -> DatasetName {
 }
 
 /// The coordinator keeps no more.
-fn check_maps(photographs: usize, size: u32) -> Result<(), Error> {
-    let bytes = class_map::bytes(photographs as u64, size);
+fn check_maps(model: &ModelSpec, photographs: usize, size: u32) -> Result<(), Error> {
+    let network = model.network();
+    let network = network.map_err(|problem| Error::Protocol(problem.to_string()))?;
+    let bytes = class_map::bytes(network, photographs as u64, size);
     if bytes <= class_map::MOST_BYTES {
         return Ok(());
     }

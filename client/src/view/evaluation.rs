@@ -95,6 +95,25 @@ pub struct Scores {
 }
 
 impl Scores {
+    /// Scores that no coordinator sent, without maps.
+    pub(crate) fn without_maps(
+        dataset_digest: String,
+        part: Part,
+        classes: usize,
+        probabilities: Vec<f32>,
+    ) -> Self {
+        Self {
+            dataset_digest,
+            part,
+            fold: None,
+            classes,
+            announced: (probabilities.len() / classes.max(1)) as u64,
+            probabilities,
+            map_size: (0, 0),
+            map_values: Vec::new(),
+        }
+    }
+
     /// Begins with what the scores are of. Returns the number of probabilities that are to follow, too.
     pub(crate) fn begin(info: pb::ScoresInfo) -> Result<(Self, u64), Error> {
         let pb::ScoresInfo {

@@ -14,7 +14,7 @@ use npyz::{NpyFile, Order};
 use zip::ZipArchive;
 
 use crate::Split;
-use crate::crop::MIN_SIDE;
+use crate::crop::{self, MIN_SIDE};
 
 /// An archive of which the labels were read.
 pub(crate) struct Archive {
@@ -35,6 +35,8 @@ const PARTS: [(&str, Split); 3] = [
     ("val", Split::Train),
     ("test", Split::Validation),
 ];
+/// Side that very small pictures are enlarged to, in pixels.
+const ENLARGED: u32 = 224;
 /// Largest array that is read, in bytes: RetinaMNIST at 224 px has 163 MB.
 const MAX_BYTES: u64 = 1 << 30;
 
@@ -65,7 +67,7 @@ impl Archive {
     }
 
     /// Passes every picture with its name to `write`. Those that are smaller than any photograph that is read, as the edition of
-    /// 28 pixels has them, are enlarged by repeating their pixels; then their size is returned.
+    /// 28 pixels has them, are enlarged bilinearly; then their size is returned.
     pub fn pictures<E: From<io::Error>>(
         &mut self,
         mut write: impl FnMut(&str, RgbImage) -> Result<(), E>,
@@ -86,15 +88,15 @@ impl Archive {
                     invalid(format!("{array} has {count} pictures for {labels} labels")).into(),
                 );
             }
-            let factor = u64::from(MIN_SIDE).div_ceil(width.min(height).max(1)) as u32;
-            if factor > 1 {
+            let small = width.min(height) < u64::from(MIN_SIDE);
+            if small {
                 enlarged = Some([width as u32, height as u32]);
             }
             let size = (width * height * 3) as usize;
             for (i, picture) in pixels.chunks_exact(size).enumerate() {
                 let picture = RgbImage::from_raw(width as u32, height as u32, picture.to_vec());
                 let picture = picture.ok_or_else(|| invalid("a picture is incomplete"))?;
-                let picture = repeated(picture, factor);
+                let picture = if small { enlarge(&picture) } else { picture };
                 write(&format!("{}_{i:04}", part.name), picture)?;
             }
         }
@@ -102,15 +104,11 @@ impl Archive {
     }
 }
 
-/// A picture with each pixel `factor` times in each direction.
-fn repeated(picture: RgbImage, factor: u32) -> RgbImage {
-    if factor == 1 {
-        return picture;
-    }
-    let (width, height) = picture.dimensions();
-    RgbImage::from_fn(width * factor, height * factor, |x, y| {
-        *picture.get_pixel(x / factor, y / factor)
-    })
+/// A picture enlarged by a whole number, so that it has [`ENLARGED`] pixels a side or a little more.
+fn enlarge(picture: &RgbImage) -> RgbImage {
+    let frame = crop::frame(picture.width(), picture.height());
+    let side = frame.side.max(1);
+    crop::extract(picture, &frame, side * ENLARGED.div_ceil(side))
 }
 
 /// The shape and the values of an array of bytes.

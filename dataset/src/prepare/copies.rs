@@ -15,8 +15,12 @@ use crate::{Duplicates, Split};
 /// Copies that belong to different patients, or are on two sides of the split, are an error unless that is allowed: with
 /// another seed, if not with this one, a network would be evaluated on what it was trained on; and one of the patients is
 /// wrong.
+///
+/// `fine`: the photographs show enough for copies that were saved again to be told from others; of pictures that were enlarged
+/// only the very same are found.
 pub(super) fn check(
     options: &PrepareOptions,
+    fine: bool,
     rows: &[LabelRow],
     spool: &Spool,
     split_of: &[Option<Split>],
@@ -24,10 +28,11 @@ pub(super) fn check(
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(options.threads)
         .build()?;
-    let (copies, alike) = pool.install(|| find(spool))?;
+    let fine = fine && spool.side() >= LEAST_SIDE;
+    let (copies, alike) = pool.install(|| find(spool, fine))?;
     let (mut warnings, mut refused) = (Vec::new(), Vec::new());
     let mut known = Duplicates {
-        resaved: spool.side() >= LEAST_SIDE,
+        resaved: fine,
         allowed: options.allow_duplicates,
         found: copies.len() as u64,
         other_patients: 0,
@@ -106,16 +111,16 @@ struct Copies {
 /// Finds all copies among the usable rows, and pairs that are not, but look like one eye.
 ///
 /// Every print is compared with every other: 88,000 photographs are 3.9 thousand million pairs, of which a core does
-/// some hundred million a second. Only where prints are near are the pictures themselves compared. Below
-/// [`LEAST_SIDE`] pixels only the very same pixels are found.
-fn find(spool: &Spool) -> Result<(Vec<Copies>, Vec<Alike>), PrepareError> {
+/// some hundred million a second. Only where prints are near are the pictures themselves compared. Unless
+/// the photographs are `fine` ([`LEAST_SIDE`]), only the very same pixels are found.
+fn find(spool: &Spool, fine: bool) -> Result<(Vec<Copies>, Vec<Alike>), PrepareError> {
     let mut by_pixels: HashMap<[u8; 32], Vec<usize>> = HashMap::new();
     for (row, record) in spool.usable() {
         by_pixels.entry(record.sha256).or_default().push(row);
     }
     let mut same: Vec<Vec<usize>> = by_pixels.into_values().collect();
     same.sort();
-    if spool.side() < LEAST_SIDE {
+    if !fine {
         return Ok((joined(same, &[]), Vec::new()));
     }
     // One row stands for all with its pixels.

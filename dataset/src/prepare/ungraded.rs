@@ -69,6 +69,8 @@ pub fn write_ungraded(
                 split: Split::Validation.as_str().to_owned(),
                 pack,
                 record: count,
+                // Nobody trains on them.
+                content: None,
             });
             count += 1;
         }

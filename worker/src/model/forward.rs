@@ -97,20 +97,20 @@ impl Net {
 
     /// Whether the frozen stages end with the average, as a linear probe's do: then [`Net::features`] has no places any more.
     pub fn averages_frozen(&self) -> bool {
-        self.frozen_stages() > self.average()
+        self.frozen_stages() > self.average_stage()
     }
 
     /// What the average is taken of, from images, without a gradient: the outputs of the last module, `[batch, channels, height,
     /// width]`.
     pub fn places(&self, x: &Tensor) -> Tensor {
-        let stages = &self.stages[..self.average()];
+        let stages = &self.stages[..self.average_stage()];
         no_grad(|| self.run(x, stages, None, &mut Observer::absent()))
     }
 
     /// [`Net::forward_features`], and with the logits what the average is taken of. Where [`Net::averages_frozen`], `features` are
     /// these places already.
     pub(super) fn forward_places(&self, features: &Tensor) -> (Tensor, Tensor) {
-        let average = self.average();
+        let average = self.average_stage();
         let (before, rest) = self.stages.split_at(average);
         let before = &before[self.frozen_stages().min(average)..];
         no_grad(|| {
@@ -121,7 +121,7 @@ impl Net {
     }
 
     /// Where the average is among the stages.
-    fn average(&self) -> usize {
+    fn average_stage(&self) -> usize {
         self.stages.len() - 2
     }
 

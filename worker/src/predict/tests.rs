@@ -62,14 +62,9 @@ fn write_model(path: &Path, spec: &RunSpec, pipeline: Option<&Pipeline>) {
         metadata.insert(Pipeline::KEY, serde_json::to_string(pipeline).unwrap());
     }
     let entries = layout.state_entries();
-    let tensors = entries.iter().map(|entry| {
-        let info = safetensors::tensor::TensorInfo {
-            dtype: safetensors::Dtype::F32,
-            shape: entry.shape.clone(),
-            data_offsets: (entry.offset * 4, (entry.offset + entry.len) * 4),
-        };
-        (entry.name.as_str(), info)
-    });
+    let tensors = entries
+        .iter()
+        .map(|entry| (entry.name.as_str(), &entry.shape[..]));
     let mut bytes = fovea_weights::header(&metadata, tensors).unwrap();
     bytes.extend(state.iter().flat_map(|value| value.to_le_bytes()));
     fs::write(path, bytes).unwrap();

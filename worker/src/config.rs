@@ -36,6 +36,8 @@ pub struct WorkerConfig {
     pub cache_mib: u64,
     /// A GPU's memory for photographs, so that each is sent to it once, MiB; 0 sends them in every step.
     pub images_mib: u64,
+    /// On a GPU: compute with Fovea's own kernels what they cover. NVRTC compiles them; not tried on a real GPU so far.
+    pub gpu_kernels: bool,
     /// `text` or `json`.
     pub log_format: LogFormat,
     /// A level or filter.
@@ -82,6 +84,7 @@ impl Default for WorkerConfig {
             local_rank: 0,
             cache_mib: 2048,
             images_mib: 8192,
+            gpu_kernels: false,
             log_format: LogFormat::Text,
             log_level: "info".into(),
             connect_timeout_s: 5,

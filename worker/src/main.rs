@@ -115,6 +115,7 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     let mesh =
         Mesh::start(listener, tls.clone(), &mut tasks).map_err(|e| Failure(3, e.to_string()))?;
     let (cache, images) = (config.cache_bytes(), config.images_bytes());
+    let kernels = config.gpu_kernels.then(|| config.data_dir.join("kernels"));
     // Measured when the first run begins: later, memory that libtorch keeps for reuse would count as used.
     let free = OnceLock::new();
     let make = Box::new(move |spec: &_, layout: &_, image_size: usize| {
@@ -130,7 +131,11 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
             }
         };
         let device = TorchDevice::new(spec, layout, place);
-        Box::new(device.with_cache(cache).with_images(images)) as Box<dyn Device>
+        let device = device.with_cache(cache).with_images(images);
+        Box::new(match &kernels {
+            Some(folder) => device.with_kernels(spec, folder.clone()),
+            None => device,
+        }) as Box<dyn Device>
     });
     let device = DeviceThread::start(place, make).map_err(|e| Failure(1, e.to_string()))?;
     let identity = identity(&config, tls.as_ref(), host, &mesh, place).await?;

@@ -5,6 +5,7 @@
 
 use std::ffi::c_int;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,8 +13,10 @@ use fovea_core::googlenet::FlatLayout;
 use fovea_core::metrics::Score;
 use fovea_core::spec::{Head, RunSpec};
 use tch::{Kind, Tensor, no_grad};
+use tracing::{info, warn};
 
 use super::buffer::sent;
+use super::fused::{Fused, FusedError, Input, Rates};
 use super::gradients::{IntoBuckets, all_finite, over};
 use super::{
     Batch, Buckets, Buffer, CacheCounts, Device, DeviceError, FeatureCache, Flat, HeldImages,
@@ -41,6 +44,8 @@ pub struct TorchDevice {
     means: Tensor,
     cache: FeatureCache,
     images: Option<ImageStore>,
+    /// Our own kernels, where they compute the trained modules.
+    fused: Option<Fused>,
 }
 
 impl TorchDevice {
@@ -64,7 +69,92 @@ impl TorchDevice {
             means: sent(&MEANS, device),
             cache: FeatureCache::default(),
             images: None,
+            fused: None,
         }
+    }
+
+    /// Computes the trained modules and the optimizer by our own kernels, if the device is a GPU. Compiled kernels are kept in
+    /// `folder`. Where they cannot be used, libtorch's operations serve, and the log says why.
+    pub fn with_kernels(mut self, spec: &RunSpec, folder: PathBuf) -> Self {
+        let tch::Device::Cuda(number) = self.net.device() else {
+            return self;
+        };
+        let t = &spec.train;
+        let rates = Rates {
+            momentum: t.momentum,
+            decay: t.weight_decay,
+            head: t.head_lr_mult,
+        };
+        let velocity = self.optimizer.velocity();
+        match Fused::new(&self.net, t.precision, velocity, rates, folder) {
+            Ok(fused) => {
+                info!(
+                    "gpu.fused: Fovea's own kernels compute the trained modules on cuda:{number}"
+                );
+                self.fused = Some(fused);
+            }
+            Err(error @ FusedError::NotCovered(_)) => {
+                info!("gpu.composed: this run is computed layer by layer on cuda:{number}: {error}")
+            }
+            Err(error @ FusedError::Kernels(_)) => warn!(
+                "gpu.kernels_missing: Fovea's own kernels cannot be used on cuda:{number}, so runs are computed layer by \
+                 layer: {error}"
+            ),
+        }
+        self
+    }
+
+    /// [`Device::gradient`] by our own kernels.
+    fn fused_gradient(
+        &mut self,
+        batch: &Batch,
+        into: &mut dyn Buckets,
+    ) -> Result<PhaseTimes, DeviceError> {
+        let begun = Instant::now();
+        let device = self.net.device();
+        let dropout = (!batch.dropout.is_empty()).then(|| sent(&batch.dropout, device));
+        let loaded = Instant::now();
+        let features = self.features(Split::Train, batch)?;
+        let fused = self.fused.as_ref().expect("asked for where it is there");
+        let pass = no_grad(|| {
+            let labelled = Labelled::of(batch, device);
+            let input = labelled.input(self.head, &features, dropout.as_ref());
+            fused.forward(input, true)
+        })?;
+        let loss = self.layout().buckets()[FlatLayout::OTHERS].len();
+        if let Buffer::Tensor(tensor) = into.bucket(FlatLayout::OTHERS) {
+            no_grad(|| tensor.narrow(0, loss as i64, 1).copy_(&pass.sum));
+        }
+        let forward = Instant::now();
+        let mut sink = IntoBuckets {
+            buckets: into,
+            device,
+            problem: None,
+        };
+        no_grad(|| fused.backward(pass, &mut sink))?;
+        if let Some(reason) = sink.problem {
+            let doing = "computing the gradient";
+            return Err(DeviceError { doing, reason });
+        }
+        Ok(PhaseTimes {
+            load: loaded - begun,
+            forward: forward - loaded,
+            backward: forward.elapsed(),
+        })
+    }
+
+    /// ln of each class's probability, `[images, classes]`, on the device.
+    fn log_probabilities(&mut self, split: Split, batch: &Batch) -> Result<Tensor, DeviceError> {
+        let features = self.features(split, batch)?;
+        let Some(fused) = self.fused.as_ref().filter(|_| !batch.samples.is_empty()) else {
+            let logits = self.net.forward_features(&features);
+            return Ok(log_probabilities(self.head, &logits));
+        };
+        no_grad(|| {
+            let labelled = Labelled::of(batch, self.net.device());
+            let pass = fused.forward(labelled.input(self.head, &features, None), false)?;
+            Ok(pass.log_p)
+        })
     }
 
     /// Lets the device keep up to `bytes` of images in its own memory. That saves sending them in every step and changes no
@@ -218,7 +308,8 @@ impl Device for TorchDevice {
                     .map_err(failed("loading the state"))?;
             }
             Ok(())
-        })
+        })?;
+        self.fused.as_ref().map_or(Ok(()), Fused::loaded)
     }
 
     fn read(&mut self, range: Range<usize>) -> Result<Vec<f32>, DeviceError> {
@@ -263,6 +354,9 @@ impl Device for TorchDevice {
         batch: &Batch,
         into: &mut dyn Buckets,
     ) -> Result<PhaseTimes, DeviceError> {
+        if self.fused.is_some() && !batch.samples.is_empty() {
+            return self.fused_gradient(batch, into);
+        }
         let begun = Instant::now();
         let device = self.net.device();
         let labels: Vec<i64> = batch.labels.iter().map(|&l| i64::from(l)).collect();
@@ -315,6 +409,9 @@ impl Device for TorchDevice {
     }
 
     fn update(&mut self, sum: &mut Flat, scale: f32, rate: f64) -> Result<bool, DeviceError> {
+        if let Some(fused) = &self.fused {
+            return fused.update(sum, scale, rate);
+        }
         let ranges = self.layout().buckets();
         let buckets = sum.buckets_mut().iter_mut().zip(ranges);
         let mut gradients: Vec<(usize, Tensor)> = buckets
@@ -333,9 +430,7 @@ impl Device for TorchDevice {
     }
 
     fn score(&mut self, batch: &Batch) -> Result<Vec<Score>, DeviceError> {
-        let features = self.features(Split::Validation, batch)?;
-        let logits = self.net.forward_features(&features);
-        let log_p = log_probabilities(self.head, &logits);
+        let log_p = self.log_probabilities(Split::Validation, batch)?;
         let log_p = log_p.to_device(tch::Device::Cpu);
         let rows: Vec<Vec<f32>> = Vec::try_from(log_p).map_err(failed("reading the scores"))?;
         Ok(rows
@@ -368,8 +463,44 @@ impl Device for TorchDevice {
         Some(images.prepare(size, splits, expected, wanted))
     }
 
+    fn computes_with(&self) -> Option<String> {
+        self.fused.as_ref().map(Fused::describe)
+    }
+
     fn keep_cached(&mut self, wanted: &dyn Fn(&Image) -> bool) {
         self.cache.retain(wanted);
+    }
+}
+
+/// Labels and class weights of a batch on the device, as our kernels take them.
+struct Labelled {
+    labels: Tensor,
+    weights: Option<Tensor>,
+}
+
+impl Labelled {
+    fn of(batch: &Batch, device: tch::Device) -> Self {
+        let labels: Vec<i32> = batch.labels.iter().map(|&label| label as i32).collect();
+        let weights = &batch.class_weights[..];
+        Self {
+            labels: sent(&labels, device),
+            weights: (!weights.is_empty()).then(|| sent(weights, device)),
+        }
+    }
+
+    fn input<'a>(
+        &'a self,
+        head: Head,
+        features: &'a Tensor,
+        dropout: Option<&'a Tensor>,
+    ) -> Input<'a> {
+        Input {
+            features,
+            labels: &self.labels,
+            dropout,
+            weights: self.weights.as_ref(),
+            ordinal: head == Head::Ordinal,
+        }
     }
 }
 

@@ -42,6 +42,7 @@ pub(super) fn options(architecture: &str, element: Element) -> Vec<String> {
 #[derive(Debug)]
 pub struct Kernels {
     device: usize,
+    compiler: String,
     functions: HashMap<&'static str, sys::CUfunction>,
 }
 
@@ -64,12 +65,12 @@ impl Kernels {
         parts.extend(options.iter().map(String::as_str));
         let key = key(&parts);
         if let Some(cubin) = kept.get(&key)
-            && let Ok(kernels) = Self::of(device, &cubin)
+            && let Ok(kernels) = Self::of(device, nvrtc, &cubin)
         {
             return Ok(kernels);
         }
         let cubin = compiled(nvrtc, &text, &options, &architecture)?;
-        let kernels = Self::of(device, &cubin)?;
+        let kernels = Self::of(device, nvrtc, &cubin)?;
         if let Err(error) = kept.put(&key, &cubin) {
             let path = kept.path(&key);
             warn!(
@@ -82,7 +83,7 @@ impl Kernels {
     }
 
     /// Loads a cubin.
-    fn of(device: usize, cubin: &[u8]) -> Result<Self, DriverError> {
+    fn of(device: usize, nvrtc: &Nvrtc, cubin: &[u8]) -> Result<Self, DriverError> {
         let failed =
             |what: &str| DriverError::named(format!("{what} cannot be loaded on cuda:{device}"));
         // SAFETY: the cubin is a whole one: NVRTC's, or what was kept of one with its digest. The driver copies it.
@@ -95,7 +96,16 @@ impl Kernels {
             let function = unsafe { driver::module::get_function(module, text) };
             functions.insert(name, function.map_err(failed(name))?);
         }
-        Ok(Self { device, functions })
+        Ok(Self {
+            device,
+            compiler: nvrtc.version.clone(),
+            functions,
+        })
+    }
+
+    /// Version of NVRTC, which compiled them.
+    pub fn compiler(&self) -> &str {
+        &self.compiler
     }
 
     /// Queues a launch on the stream in which this thread computes.

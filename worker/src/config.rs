@@ -186,7 +186,11 @@ pub struct Cli {
 #[derive(Debug, Clone, Copy, clap::Subcommand)]
 pub enum Command {
     /// Print the devices and libraries of this machine, and what is missing
-    Devices,
+    Devices {
+        /// Compute a step on the GPU that `device` names by libtorch's operations and by Fovea's own kernels, and compare them
+        #[arg(long)]
+        check: bool,
+    },
     /// Ask the running worker, at its ops_listen, whether it is connected; exit code 0 if it is, else 1
     Health {
         /// Ask whether it is alive (/livez) instead of connected (/readyz)

@@ -22,6 +22,7 @@ pub mod devices;
 pub mod fetch;
 pub mod fingerprint;
 pub mod gpu;
+pub mod gpu_check;
 pub mod job;
 pub mod join;
 pub mod link;

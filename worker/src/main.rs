@@ -20,6 +20,7 @@ use fovea_worker::context::Context;
 use fovea_worker::device::{Device, TorchDevice};
 use fovea_worker::devices::report;
 use fovea_worker::gpu;
+use fovea_worker::gpu_check;
 use fovea_worker::job::DeviceThread;
 use fovea_worker::join::Joining;
 use fovea_worker::link::{self, Coordinator, random_u32};
@@ -65,9 +66,12 @@ fn start(cli: &Cli) -> Result<(), Failure> {
         return Ok(());
     }
     match cli.command {
-        Some(Command::Devices) => {
+        Some(Command::Devices { check }) => {
             print!("{}", report(gpu::libraries()));
-            return Ok(());
+            return match check {
+                true => check_kernels(&config),
+                false => Ok(()),
+            };
         }
         Some(Command::Health { live }) => {
             return ops::command(&config.ops_listen, live)
@@ -93,6 +97,25 @@ fn start(cli: &Cli) -> Result<(), Failure> {
     // A blocking call that hangs must not keep the process.
     runtime.shutdown_timeout(RUNTIME_SHUTDOWN);
     ended
+}
+
+/// Compares our kernels with libtorch's operations on a GPU, and prints the differences.
+fn check_kernels(config: &WorkerConfig) -> Result<(), Failure> {
+    init_logging(config.log_format, &config.log_level).map_err(|e| Failure(2, e.to_string()))?;
+    let place =
+        gpu::choose(&config.device, config.local_rank).map_err(|e| Failure(2, e.to_string()))?;
+    if !place.is_cuda() {
+        let message = "devices --check compares kernels on a GPU, and there is none to use";
+        return Err(Failure(1, message.into()));
+    }
+    gpu::make_current(place).map_err(|e| Failure(1, e.to_string()))?;
+    let checked = gpu_check::check(place, &config.data_dir.join("kernels"));
+    let (Ok(report) | Err(report)) = &checked;
+    print!("{report}");
+    match checked {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Failure(1, "the kernels and libtorch differ".into())),
+    }
 }
 
 async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {

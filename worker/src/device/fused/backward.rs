@@ -1,6 +1,7 @@
 //! The backward pass, from the classifier to the first trained module. A bucket of weights is finished when the first module
 //! of its part is.
 
+use fovea_kernels::cuda::Address;
 use fovea_kernels::cuda::gradient::{
     Bias, Branches, Reductions, Source, Sums, bias_gradients, branches, plain_same, reductions,
 };
@@ -10,7 +11,7 @@ use fovea_kernels::cuda::weights::{self, collect};
 use tch::Tensor;
 
 use super::forward::{Forward, Kept, Map, batch, by_pixel, rows};
-use super::plan::Module;
+use super::plan::{Convolution, Module};
 use super::{Fused, at, element_of};
 use crate::device::DeviceError;
 use crate::device::gradients::{IntoBuckets, over};
@@ -33,10 +34,10 @@ struct ByInput {
 }
 
 /// Sums for biases, and which biases they are: first column, number of columns, place in the flat buffer.
-struct BiasSums {
-    sums: Tensor,
-    shape: Sums,
-    biases: Vec<(usize, usize, usize)>,
+pub(super) struct BiasSums {
+    pub sums: Tensor,
+    pub shape: Sums,
+    pub biases: Vec<(usize, usize, usize)>,
 }
 
 impl Fused {
@@ -51,19 +52,30 @@ impl Fused {
         let mut _held: Vec<Tensor> = vec![mean];
         let mut sums = Vec::new();
         let mut gradients: Vec<(&Module, ByWeights)> = Vec::new();
-        let mut modules = self.plan.modules.iter().zip(pass.modules).rev().peekable();
+        let modules = self.plan.modules.iter().zip(&pass.modules);
+        let mut modules = modules.rev().peekable();
         let mut unfinished = Self::OTHERS;
         while let Some((module, kept)) = modules.next() {
             let before = modules.peek();
-            let wants_input = before.is_some();
+            let wants_input = before.is_some() || pass.stem.is_some();
             let (by_weights, by_input) =
-                self.module_back(module, &kept, source, wants_input, &mut sums)?;
+                self.module_back(module, kept, source, wants_input, &mut sums)?;
             gradients.push((module, by_weights));
-            if let (Some((_, before)), Some(by_input)) = (before, by_input) {
-                (source, _held) = self.source(module, &kept, before, by_input)?;
+            let mut stem = Vec::new();
+            match (before, by_input) {
+                (Some((_, before)), Some(by_input)) => {
+                    (source, _held) = self.source(module, kept, before, by_input)?;
+                }
+                (None, Some(by_input)) => {
+                    if let Some(of_stem) = &pass.stem {
+                        let by_x = self.by_x(module, kept, &by_input)?;
+                        stem = self.stem_back(of_stem, &by_x, &mut sums)?;
+                    }
+                }
+                (_, None) => {}
             }
             if before.is_none_or(|(before, _)| before.part != module.part) {
-                self.collect(&gradients, module.part, sink)?;
+                self.collect(&gradients, &stem, module.part, sink)?;
                 gradients.clear();
                 unfinished = module.part;
                 sink.finished(module.part);
@@ -187,9 +199,9 @@ impl Fused {
         before: &Kept,
         by_input: ByInput,
     ) -> Result<(Source, Vec<Tensor>), DeviceError> {
-        let ByInput { direct, pooled } = by_input;
         let places = kept.places.shallow_clone();
         let Some(behind) = &before.behind else {
+            let ByInput { direct, pooled } = by_input;
             let source = Source::Module {
                 direct: at(&direct),
                 pooled: at(&pooled),
@@ -198,9 +210,7 @@ impl Fused {
             return Ok((source, vec![direct, pooled, places]));
         };
         // A pooling lies between the two.
-        let by_x = self.room(rows(kept.map), module.input);
-        let from = [at(&direct), at(&pooled), at(&places)];
-        self.run(&plain_same(batch(kept.map, module.input), from, at(&by_x)))?;
+        let by_x = self.by_x(module, kept, &by_input)?;
         let source = Source::Pool {
             pooled: at(&by_x),
             places: at(behind),
@@ -208,16 +218,42 @@ impl Fused {
         Ok((source, vec![by_x, behind.shallow_clone()]))
     }
 
-    /// Gradients by the weights of some modules into the bucket of their part.
+    /// The gradient by a module's input itself.
+    fn by_x(
+        &self,
+        module: &Module,
+        kept: &Kept,
+        by_input: &ByInput,
+    ) -> Result<Tensor, DeviceError> {
+        let ByInput { direct, pooled } = by_input;
+        let by_x = self.room(rows(kept.map), module.input);
+        let from = [at(direct), at(pooled), at(&kept.places)];
+        self.run(&plain_same(batch(kept.map, module.input), from, at(&by_x)))?;
+        Ok(by_x)
+    }
+
+    /// Gradients by the weights of some modules, and of the stem, into the bucket of their part.
     fn collect(
         &self,
         gradients: &[(&Module, ByWeights)],
+        stem: &[(Convolution, Tensor)],
         part: usize,
         sink: &mut IntoBuckets,
     ) -> Result<(), DeviceError> {
         let start = self.plan.starts[part];
         let end = self.plan.starts[part + 1];
         let mut sources = Vec::new();
+        for (convolution, gradient) in stem {
+            let (from, [inputs, taps]) = in_memory(gradient);
+            sources.push(weights::Source {
+                from: Address(from),
+                wide: false,
+                to: convolution.weight - start,
+                length: gradient.numel(),
+                inputs,
+                taps,
+            });
+        }
         for (module, gradients) in gradients {
             let ByWeights {
                 joint,
@@ -236,7 +272,7 @@ impl Fused {
             };
             let mut add = |layer: usize, from: u64, length: usize, [inputs, taps]: [usize; 2]| {
                 sources.push(weights::Source {
-                    from: fovea_kernels::cuda::Address(from),
+                    from: Address(from),
                     wide: false,
                     to: module.weights[layer] - start,
                     length,
@@ -316,7 +352,12 @@ fn in_a_row<const N: usize>(
 }
 
 /// Gradients by a convolution's input, `[rows][in]`, and by its filters.
-fn convolution_back(gradient: &Tensor, x: &Tensor, filters: &Tensor, map: Map) -> (Tensor, Tensor) {
+pub(super) fn convolution_back(
+    gradient: &Tensor,
+    x: &Tensor,
+    filters: &Tensor,
+    map: Map,
+) -> (Tensor, Tensor) {
     let [by_x, by_filters] = convolution::backward(
         &by_pixel(gradient, map),
         &by_pixel(x, map),

@@ -9,6 +9,7 @@ use fovea_kernels::pool::Stride;
 use tch::Tensor;
 
 use super::plan::Module;
+use super::stem::StemKept;
 use super::{Fused, at, element_of};
 use crate::device::DeviceError;
 use crate::model::convolution;
@@ -64,6 +65,7 @@ pub(super) struct Kept {
 
 /// A forward pass.
 pub struct Forward {
+    pub(super) stem: Option<StemKept>,
     pub(super) modules: Vec<Kept>,
     /// Of the last module's map.
     pub(super) map: Map,
@@ -89,6 +91,14 @@ impl Fused {
         let mut map = [images, height, width];
         let by_pixel = input.features.permute([0, 2, 3, 1]).contiguous();
         let mut x = by_pixel.view([rows(map) as i64, channels as i64]);
+        let stem = match &self.plan.conv2 {
+            Some(conv2) => {
+                let (kept, y, to) = self.stem(conv2, &x, map)?;
+                (x, map) = (y, to);
+                Some(kept)
+            }
+            None => None,
+        };
         let mut modules = Vec::new();
         for module in &self.plan.modules {
             let mut kept = self.module(module, &x, map)?;
@@ -107,7 +117,7 @@ impl Fused {
                 modules.push(kept);
             }
         }
-        self.head(input, modules, map, x)
+        self.head(input, (stem, modules), map, x)
     }
 
     fn module(&self, module: &Module, x: &Tensor, map: Map) -> Result<Kept, DeviceError> {
@@ -168,7 +178,7 @@ impl Fused {
     fn head(
         &self,
         input: Input,
-        modules: Vec<Kept>,
+        (stem, modules): (Option<StemKept>, Vec<Kept>),
         map: Map,
         x: Tensor,
     ) -> Result<Forward, DeviceError> {
@@ -202,6 +212,7 @@ impl Fused {
         };
         self.run(&loss(tensors, images, outputs, ordinal))?;
         Ok(Forward {
+            stem,
             modules,
             map,
             averaged,
@@ -224,7 +235,7 @@ impl Fused {
     }
 
     /// Filters from `start` on.
-    fn filter(&self, start: usize, size: &[i64]) -> Tensor {
+    pub(super) fn filter(&self, start: usize, size: &[i64]) -> Tensor {
         let len = size.iter().product();
         self.filters.narrow(0, start as i64, len).view(size)
     }

@@ -9,6 +9,7 @@
 mod backward;
 mod forward;
 mod plan;
+mod stem;
 
 use std::path::PathBuf;
 

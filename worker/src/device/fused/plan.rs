@@ -21,7 +21,10 @@ const MODULES: [(&str, bool); 9] = [
 const LAYERS: [&str; 6] = ["1x1", "3x3_reduce", "3x3", "5x5_reduce", "5x5", "pool_proj"];
 
 /// The layers before the modules.
-const STEM: [&str; 3] = ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"];
+const STEM: [&str; 3] = [CONV1, REDUCE, CONV2];
+const CONV1: &str = "conv1/7x7_s2";
+const REDUCE: &str = "conv2/3x3_reduce";
+const CONV2: &str = "conv2/3x3";
 
 /// Why a network is computed layer by layer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -29,14 +32,17 @@ pub enum NotCovered {
     /// It is not the whole trunk with one classifier behind a global average.
     #[error("the network ends early, averages densely, or has auxiliary heads")]
     Network,
-    /// Parameters of the stem are trained.
-    #[error("{layer} is trained")]
-    Stem {
-        /// The first such layer.
-        layer: String,
+    /// The first convolution is trained.
+    #[error("{CONV1} is trained")]
+    Conv1,
+    /// A layer that is frozen behind one that is trained.
+    #[error("{layer} is frozen behind a layer that is trained")]
+    Behind {
+        /// The layer, or module.
+        layer: &'static str,
     },
-    /// Some layers of a module are trained, others are not; or a frozen module follows a trained one.
-    #[error("{module} is trained in part, or frozen behind a trained module")]
+    /// Some layers of a module are trained, others are not.
+    #[error("{module} is trained in part")]
     Module {
         /// The module.
         module: &'static str,
@@ -44,6 +50,19 @@ pub enum NotCovered {
     /// Only the classifier is trained.
     #[error("only the classifier is trained")]
     ClassifierOnly,
+}
+
+/// A trained convolution of the stem.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Convolution {
+    /// Channels of its input and output.
+    pub channels: [usize; 2],
+    /// Place of its weights in the flat buffer.
+    pub weight: usize,
+    /// Place of its biases.
+    pub bias: usize,
+    /// First element of its filters.
+    pub filters: usize,
 }
 
 /// A trained module.
@@ -70,6 +89,10 @@ pub struct Module {
 /// What the fused path computes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
+    /// conv2/3x3_reduce, if it is trained.
+    pub reduce: Option<Convolution>,
+    /// conv2/3x3, if it is trained, with the normalisation and the pooling behind it.
+    pub conv2: Option<Convolution>,
     /// The trained modules, in the order of the forward pass.
     pub modules: Vec<Module>,
     /// Number of elements of the filters.
@@ -99,11 +122,16 @@ impl Plan {
         if tap != Tap::TOP || pooling != Pooling::Global || auxiliary {
             return Err(NotCovered::Network);
         }
-        if let Some(layer) = STEM.iter().find(|layer| trained(layout, layer).is_some()) {
-            let layer = (*layer).to_owned();
-            return Err(NotCovered::Stem { layer });
+        let [conv1, reduce, conv2] = STEM.map(|layer| trained(layout, layer));
+        if conv1.is_some() {
+            return Err(NotCovered::Conv1);
+        }
+        if reduce.is_some() && conv2.is_none() {
+            return Err(NotCovered::Behind { layer: CONV2 });
         }
         let mut plan = Plan {
+            reduce: None,
+            conv2: None,
             modules: Vec::new(),
             filters: 0,
             parameters: vec![Vec::new(); FlatLayout::OTHERS + 1],
@@ -112,11 +140,16 @@ impl Plan {
             outputs,
             starts: layout.buckets().map(|range| range.start),
         };
+        plan.reduce = reduce.map(|layer| plan.convolution(layer));
+        plan.conv2 = conv2.map(|layer| plan.convolution(layer));
         for (name, pooled) in MODULES {
             let layers = LAYERS.map(|layer| format!("{name}/{layer}"));
             let found = layers.each_ref().map(|layer| trained(layout, layer));
-            if found.iter().all(Option::is_none) && plan.modules.is_empty() {
-                continue;
+            if found.iter().all(Option::is_none) {
+                if plan.modules.is_empty() && plan.conv2.is_none() {
+                    continue;
+                }
+                return Err(NotCovered::Behind { layer: name });
             }
             let Some(found) = all(found) else {
                 return Err(NotCovered::Module { module: name });
@@ -129,6 +162,19 @@ impl Plan {
         }
         plan.list_parameters(layout, head_rate);
         Ok(plan)
+    }
+
+    /// A convolution whose filters lie behind those of the layers before.
+    fn convolution(&mut self, [weight, bias]: [&Entry; 2]) -> Convolution {
+        let filters = self.filters;
+        self.filters += weight.spec.len();
+        let shape = &weight.spec.shape;
+        Convolution {
+            channels: [shape[1], shape[0]],
+            weight: weight.offset,
+            bias: bias.offset,
+            filters,
+        }
     }
 
     /// A module whose filters lie behind those of the modules before.
@@ -191,10 +237,15 @@ impl Plan {
 
     /// Where the filters of a parameter begin, if it has any.
     fn filter_of(&self, entry: &Entry) -> Option<usize> {
-        let module = self.modules.iter().find(|module| {
-            let offset = entry.offset;
-            entry.group == Some(GroupKind::Weights) && module.weights.contains(&offset)
-        })?;
+        if entry.group != Some(GroupKind::Weights) {
+            return None;
+        }
+        let mut stem = self.reduce.iter().chain(&self.conv2);
+        if let Some(convolution) = stem.find(|c| c.weight == entry.offset) {
+            return Some(convolution.filters);
+        }
+        let of_it = |module: &&Module| module.weights.contains(&entry.offset);
+        let module = self.modules.iter().find(of_it)?;
         let at = module.weights.iter().position(|w| *w == entry.offset)?;
         let [joint, three, five, pool] = module.filters;
         let Widths { one, reduce3, .. } = module.widths;
@@ -232,19 +283,25 @@ mod tests {
 
     use super::*;
 
-    /// Frozen: the stem, and what begins with one of `more`.
-    fn plan(more: &[&str]) -> Result<Plan, NotCovered> {
+    /// Frozen: what begins with one of `frozen`.
+    fn plan(frozen: &[&str]) -> Result<Plan, NotCovered> {
         let frozen: Vec<String> = weight_layer_names()
             .into_iter()
-            .filter(|name| name.starts_with("conv") || more.iter().any(|m| name.starts_with(m)))
+            .filter(|name| frozen.iter().any(|start| name.starts_with(start)))
             .collect();
         Plan::of(&FlatLayout::new(2, &frozen).unwrap(), 10.0)
     }
 
     #[test]
     fn every_weight_has_filters_and_they_lie_side_by_side() {
-        for more in [&[][..], &["inception_3"], &["inception_3", "inception_4"]] {
-            let plan = plan(more).unwrap();
+        for (frozen, modules) in [
+            (&["conv1"][..], 9),
+            (&["conv1", "conv2/3x3_reduce"], 9),
+            (&["conv"], 9),
+            (&["conv", "inception_3"], 7),
+            (&["conv", "inception_3", "inception_4"], 2),
+        ] {
+            let plan = plan(frozen).unwrap();
             let mut places: Vec<(usize, usize)> = plan
                 .parameters
                 .iter()
@@ -254,7 +311,7 @@ mod tests {
             places.sort_unstable();
             let mut end = 0;
             for (start, length) in places {
-                assert_eq!(start, end, "{more:?}");
+                assert_eq!(start, end, "{frozen:?}");
                 end += length;
             }
             assert_eq!(end, plan.filters);

@@ -124,8 +124,9 @@ async fn bits_losses_and_kills_on_a_gpu_of_software() {
 /// `devices --check` with our kernels in `data_dir`: its exit status, its report, its log.
 fn checked(worker: &Path, data_dir: &Path, environment: &[(&str, &str)]) -> (bool, String, String) {
     let output = Command::new(worker)
-        .args(["devices", "--check", "--device", "cuda:0", "--data-dir"])
+        .args(["--device", "cuda:0", "--data-dir"])
         .arg(data_dir)
+        .args(["devices", "--check"])
         .env("OMP_NUM_THREADS", "1")
         .envs(environment.iter().copied())
         .output()
@@ -175,6 +176,16 @@ fn our_kernels_compute_what_libtorch_does() {
     let reason = "gpu.kernels_missing: Fovea's own kernels cannot be used on cuda:0";
     assert!(log.contains(reason), "{log}");
     assert!(log.contains("SOFT_GPU_NO_NVRTC is set"), "{log}");
+}
+
+#[cfg_attr(not(has_gpu), ignore = "needs an NVIDIA GPU; `make test-gpu` runs it")]
+#[test]
+fn our_kernels_compute_what_libtorch_does_on_one_gpu() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let worker = binary("fovea-worker");
+    let (good, report, log) = checked(&worker, dir.path(), &[]);
+    println!("{report}{log}");
+    assert!(good, "{report}{log}");
 }
 
 /// Two workers over NCCL end in the bits of one, and a worker that is killed changes none.

@@ -190,6 +190,9 @@ pub enum Command {
         /// Compute a step on the GPU that `device` names by libtorch's operations and by Fovea's own kernels, and compare them
         #[arg(long)]
         check: bool,
+        /// With --check: time so many steps of 256 images of 224 px each way, too
+        #[arg(long, value_name = "STEPS", requires = "check")]
+        time: Option<u32>,
     },
     /// Ask the running worker, at its ops_listen, whether it is connected; exit code 0 if it is, else 1
     Health {

@@ -6,7 +6,7 @@
 mod buffer;
 mod features;
 mod flat;
-pub mod fused;
+mod fused;
 mod gradients;
 mod images;
 mod torch;

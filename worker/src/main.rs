@@ -66,10 +66,10 @@ fn start(cli: &Cli) -> Result<(), Failure> {
         return Ok(());
     }
     match cli.command {
-        Some(Command::Devices { check }) => {
+        Some(Command::Devices { check, time }) => {
             print!("{}", report(gpu::libraries()));
             return match check {
-                true => check_kernels(&config),
+                true => check_kernels(&config, time.unwrap_or(0)),
                 false => Ok(()),
             };
         }
@@ -99,8 +99,8 @@ fn start(cli: &Cli) -> Result<(), Failure> {
     ended
 }
 
-/// Compares our kernels with libtorch's operations on a GPU, and prints the differences.
-fn check_kernels(config: &WorkerConfig) -> Result<(), Failure> {
+/// Compares our kernels with libtorch's operations on a GPU, prints the differences, and times `steps` steps of each.
+fn check_kernels(config: &WorkerConfig, steps: u32) -> Result<(), Failure> {
     init_logging(config.log_format, &config.log_level).map_err(|e| Failure(2, e.to_string()))?;
     let place =
         gpu::choose(&config.device, config.local_rank).map_err(|e| Failure(2, e.to_string()))?;
@@ -109,13 +109,18 @@ fn check_kernels(config: &WorkerConfig) -> Result<(), Failure> {
         return Err(Failure(1, message.into()));
     }
     gpu::make_current(place).map_err(|e| Failure(1, e.to_string()))?;
-    let checked = gpu_check::check(place, &config.data_dir.join("kernels"));
+    let folder = config.data_dir.join("kernels");
+    let checked = gpu_check::check(place, &folder);
     let (Ok(report) | Err(report)) = &checked;
     print!("{report}");
-    match checked {
-        Ok(_) => Ok(()),
-        Err(_) => Err(Failure(1, "the kernels and libtorch differ".into())),
+    if checked.is_err() {
+        return Err(Failure(1, "the kernels and libtorch differ".into()));
     }
+    if steps > 0 {
+        let times = gpu_check::times(place, &folder, steps);
+        print!("{}", times.map_err(|e| Failure(1, e.to_string()))?);
+    }
+    Ok(())
 }
 
 async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {

@@ -308,7 +308,11 @@ proptest! {
         let mut memory = |rows: usize| -> Vec<u8> { (0..rows * bytes).map(|_| random.bits() as u8).collect() };
         let (held, fresh) = (memory(7), memory(5));
         let row = |of: &[u8], at: usize| of[at * bytes..][..bytes].to_vec();
-        let places: Vec<i32> = (0..count).map(|_| random.below(12) as i32 - 5).collect();
+        let places: Vec<i32> = (0..count).map(|i| match i {
+            0 => 0,
+            1 => -1,
+            _ => random.below(12) as i32 - 5,
+        }).collect();
         let [at_held, at_fresh] = [&held, &fresh].map(|bytes| Memory::of(bytes));
         let (place, out) = (Memory::of(&places), Memory::<u8>::unset(count * bytes));
         run::<f32>(&rows::pick_rows([at_held.at(), at_fresh.at()], place.at(), out.at(), count, bytes));

@@ -217,8 +217,13 @@ impl TorchDevice {
                 _ => pixels.index_select(0, &sent(&chosen, device)),
             };
             // In channels-last order each image is contiguous, as the cache needs it.
-            let computed = self.net.features(&input(&chosen));
-            let computed = computed.permute([0, 2, 3, 1]).contiguous();
+            let computed = match &self.fused {
+                Some(fused) => no_grad(|| fused.features(&chosen))?,
+                None => {
+                    let computed = self.net.features(&input(&chosen));
+                    computed.permute([0, 2, 3, 1]).contiguous()
+                }
+            };
             for (at, &i) in group.iter().enumerate() {
                 let one = computed.narrow(0, at as i64, 1);
                 // A view would keep the memory of the whole group allocated.

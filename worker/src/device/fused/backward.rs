@@ -45,14 +45,18 @@ impl Fused {
     ///
     /// # Errors
     /// If the GPU refuses.
-    pub fn backward(&self, pass: Forward, sink: &mut IntoBuckets) -> Result<(), DeviceError> {
+    pub(in crate::device) fn backward(
+        &self,
+        pass: Forward,
+        sink: &mut IntoBuckets,
+    ) -> Result<(), DeviceError> {
         let mean = self.by_mean(&pass, sink)?;
         let mut source = Source::Mean(at(&mean));
         // What `source` points to.
         let mut _held: Vec<Tensor> = vec![mean];
         let mut sums = Vec::new();
         let mut gradients: Vec<(&Module, ByWeights)> = Vec::new();
-        let modules = self.plan.modules.iter().zip(&pass.modules);
+        let modules = self.plan.trained.modules.iter().zip(&pass.modules);
         let mut modules = modules.rev().peekable();
         let mut unfinished = Self::OTHERS;
         while let Some((module, kept)) = modules.next() {
@@ -162,7 +166,7 @@ impl Fused {
         let [by_three, by_five, by_projected] = out;
         let [(by_reduced3, three), (by_reduced5, five)] =
             [(by_three, 0), (by_five, 1)].map(|(gradient, which)| {
-                let filters = self.spatial(module, which);
+                let filters = self.trained.spatial(module, which);
                 convolution_back(&gradient, &reduced[which], &filters, *map)
             });
         let shape = Sums::of_rows(rows, widths.reduce3 + widths.reduce5);
@@ -185,8 +189,8 @@ impl Fused {
             pool: by_projected.tr().mm(pooled),
         };
         let by_input = wants_input.then(|| ByInput {
-            direct: joint.mm(&self.joint(module)),
-            pooled: by_projected.mm(&self.pool_projection(module)),
+            direct: joint.mm(&self.trained.joint(module)),
+            pooled: by_projected.mm(&self.trained.pool_projection(module)),
         });
         Ok((by_weights, by_input))
     }
@@ -199,7 +203,7 @@ impl Fused {
         before: &Kept,
         by_input: ByInput,
     ) -> Result<(Source, Vec<Tensor>), DeviceError> {
-        let places = kept.places.shallow_clone();
+        let places = kept.places().shallow_clone();
         let Some(behind) = &before.behind else {
             let ByInput { direct, pooled } = by_input;
             let source = Source::Module {
@@ -227,7 +231,7 @@ impl Fused {
     ) -> Result<Tensor, DeviceError> {
         let ByInput { direct, pooled } = by_input;
         let by_x = self.room(rows(kept.map), module.input);
-        let from = [at(direct), at(pooled), at(&kept.places)];
+        let from = [at(direct), at(pooled), at(kept.places())];
         self.run(&plain_same(batch(kept.map, module.input), from, at(&by_x)))?;
         Ok(by_x)
     }
@@ -301,7 +305,7 @@ impl Fused {
         let start = self.plan.starts[Self::OTHERS];
         let bucket = over(
             sink.buckets.bucket(Self::OTHERS),
-            self.params.numel() - start,
+            self.trained.params.numel() - start,
         );
         let mut biases = Vec::new();
         for of in sums {

@@ -10,7 +10,7 @@ use tch::Tensor;
 
 use super::plan::Module;
 use super::stem::StemKept;
-use super::{Fused, at, element_of};
+use super::{Bank, Fused, at, element_of};
 use crate::device::DeviceError;
 use crate::model::convolution;
 
@@ -54,13 +54,21 @@ pub(super) struct Kept {
     pub x: Tensor,
     /// x, pooled, and the places of the maxima.
     pub pooled: Tensor,
-    pub places: Tensor,
+    pub places: Option<Tensor>,
     /// The two reductions, `[rows][..]`.
     pub reduced: [Tensor; 2],
     /// `[rows][out]`
     pub y: Tensor,
     /// Places of the maxima of the pooling behind the module, if there is one.
     pub behind: Option<Tensor>,
+}
+
+impl Kept {
+    /// # Panics
+    /// If the pass was no training pass.
+    pub fn places(&self) -> &Tensor {
+        self.places.as_ref().expect("a training pass keeps them")
+    }
 }
 
 /// A forward pass.
@@ -91,7 +99,8 @@ impl Fused {
         let mut map = [images, height, width];
         let by_pixel = input.features.permute([0, 2, 3, 1]).contiguous();
         let mut x = by_pixel.view([rows(map) as i64, channels as i64]);
-        let stem = match &self.plan.conv2 {
+        let layers = &self.plan.trained;
+        let stem = match &layers.conv2 {
             Some(conv2) => {
                 let (kept, y, to) = self.stem(conv2, &x, map)?;
                 (x, map) = (y, to);
@@ -100,18 +109,11 @@ impl Fused {
             None => None,
         };
         let mut modules = Vec::new();
-        for module in &self.plan.modules {
-            let mut kept = self.module(module, &x, map)?;
+        for module in &layers.modules {
+            let mut kept = self.module(&self.trained, module, &x, map, training)?;
             x = kept.y.shallow_clone();
             if module.pooled {
-                let channels = module.widths.out();
-                let to = [images, map[1] / 2, map[2] / 2];
-                let y = self.room(rows(to), channels);
-                let behind = self.bytes(rows(to) * channels);
-                let of = batch(map, channels);
-                self.run(&pool(Stride::Two, of, at(&x), at(&y), Some(at(&behind))))?;
-                kept.behind = Some(behind);
-                (x, map) = (y, to);
+                (x, map, kept.behind) = self.pooled(&x, map, module.widths.out(), training)?;
             }
             if training {
                 modules.push(kept);
@@ -120,7 +122,33 @@ impl Fused {
         self.head(input, (stem, modules), map, x)
     }
 
-    fn module(&self, module: &Module, x: &Tensor, map: Map) -> Result<Kept, DeviceError> {
+    /// The pooling with stride 2 behind a module: the pooled map, its size, and the places of the maxima if they are `wanted`.
+    pub(super) fn pooled(
+        &self,
+        x: &Tensor,
+        map: Map,
+        channels: usize,
+        wanted: bool,
+    ) -> Result<(Tensor, Map, Option<Tensor>), DeviceError> {
+        let [images, height, width] = map;
+        let to = [images, height / 2, width / 2];
+        let y = self.room(rows(to), channels);
+        let places = wanted.then(|| self.bytes(rows(to) * channels));
+        let of = batch(map, channels);
+        let at_places = places.as_ref().map(at);
+        self.run(&pool(Stride::Two, of, at(x), at(&y), at_places))?;
+        Ok((y, to, places))
+    }
+
+    /// A module. The places of the maxima of its pooling are kept if the pass is `training`.
+    pub(super) fn module(
+        &self,
+        bank: &Bank,
+        module: &Module,
+        x: &Tensor,
+        map: Map,
+        training: bool,
+    ) -> Result<Kept, DeviceError> {
         let Module { widths, input, .. } = module;
         let Widths {
             reduce3,
@@ -129,8 +157,8 @@ impl Fused {
             ..
         } = *widths;
         let rows = rows(map);
-        let bias = |layer: usize| element_of(&self.params, module.biases[layer]);
-        let joint = x.mm(&self.joint(module).tr());
+        let bias = |layer: usize| element_of(&bank.params, module.biases[layer]);
+        let joint = x.mm(&bank.joint(module).tr());
         let reduced = [reduce3, reduce5].map(|width| self.room(rows, width));
         let tensors = Split {
             joint: at(&joint),
@@ -140,19 +168,14 @@ impl Fused {
         self.run(&split(*widths, rows, tensors))?;
         let [three, five] = [0, 1].map(|i| {
             let x = by_pixel(&reduced[i], map);
-            convolution::forward(&x, &self.spatial(module, i))
+            convolution::forward(&x, &bank.spatial(module, i))
         });
         let pooled = self.room(rows, *input);
-        let places = self.bytes(rows * input);
+        let places = training.then(|| self.bytes(rows * input));
         let of = batch(map, *input);
-        self.run(&pool(
-            Stride::One,
-            of,
-            at(x),
-            at(&pooled),
-            Some(at(&places)),
-        ))?;
-        let projected = pooled.mm(&self.pool_projection(module).tr());
+        let at_places = places.as_ref().map(at);
+        self.run(&pool(Stride::One, of, at(x), at(&pooled), at_places))?;
+        let projected = pooled.mm(&bank.pool_projection(module).tr());
         debug_assert_eq!(projected.size()[1] as usize, pool_width);
         let y = self.room(rows, widths.out());
         let tensors = Join {
@@ -225,7 +248,8 @@ impl Fused {
 
     /// The classifier's parameters.
     pub(super) fn classifier(&self, inputs: usize) -> Classifier {
-        let [weights, bias] = self.plan.classifier.map(|at| element_of(&self.params, at));
+        let [weights, bias] = self.plan.classifier;
+        let [weights, bias] = [weights, bias].map(|at| element_of(&self.trained.params, at));
         Classifier {
             weights,
             bias,
@@ -233,7 +257,9 @@ impl Fused {
             outputs: self.plan.outputs,
         }
     }
+}
 
+impl Bank {
     /// Filters from `start` on.
     pub(super) fn filter(&self, start: usize, size: &[i64]) -> Tensor {
         let len = size.iter().product();

@@ -8,6 +8,7 @@
 
 mod backward;
 mod forward;
+mod frozen;
 mod plan;
 mod stem;
 
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 
 use fovea_core::googlenet::FlatLayout;
 use fovea_core::spec::Precision;
+use fovea_kernels::cuda::input::{BLOCK_FILTER, conv1_filters};
 use fovea_kernels::cuda::weights::{Sgd, Tables, TablesAt, cast_filters, find_bad, sgd};
 use fovea_kernels::cuda::{Address, Call, Element};
 use tch::{Kind, Tensor, no_grad};
@@ -60,15 +62,25 @@ pub struct Fused {
     /// What activations and filters are stored in.
     kind: Kind,
     device: tch::Device,
-    /// The network's parameters and their velocities: flat, f32, shared with their owners.
-    params: Tensor,
+    trained: Bank,
+    frozen: Bank,
+    /// The trained parameters' velocities, shared with the optimizer.
     velocity: Tensor,
-    /// All trained filters in the form that is computed with.
-    filters: Tensor,
-    /// By bucket.
+    /// Of the trained parameters, by bucket.
     tables: Vec<OnGpu>,
+    /// Of the frozen ones.
+    frozen_tables: OnGpu,
     /// i32: whether a gradient is not finite.
     bad: Tensor,
+}
+
+/// Parameters in both forms.
+#[derive(Debug)]
+struct Bank {
+    /// Flat, f32, shared with the network.
+    params: Tensor,
+    /// The filters in the form that is computed with.
+    filters: Tensor,
 }
 
 /// [`Tables`] on the GPU.
@@ -139,18 +151,22 @@ impl Fused {
             _ => 0,
         };
         let kernels = Kernels::load(number, element, folder)?;
-        let tables = plan.parameters.iter();
+        let bank = |params: &Tensor, filters: usize| Bank {
+            params: params.shallow_clone(),
+            // What belongs to no filter of conv1 stays zero.
+            filters: Tensor::zeros([filters as i64], (kind, device)),
+        };
+        let tables = |parameters: &Vec<_>| OnGpu::of(&Tables::of(parameters), device);
         Ok(Self {
             kernels,
             rates,
             kind,
             device,
-            params: net.flat_params().shallow_clone(),
+            trained: bank(net.flat_params(), plan.trained.filters),
+            frozen: bank(net.frozen(), plan.frozen.filters),
             velocity: velocity.shallow_clone(),
-            filters: Tensor::zeros([plan.filters as i64], (kind, device)),
-            tables: tables
-                .map(|parameters| OnGpu::of(&Tables::of(parameters), device))
-                .collect(),
+            tables: plan.parameters.iter().map(tables).collect(),
+            frozen_tables: tables(&plan.frozen_parameters),
             bad: Tensor::zeros([1], (Kind::Int, device)),
             plan,
         })
@@ -166,12 +182,26 @@ impl Fused {
     /// # Errors
     /// If the GPU refuses.
     pub fn loaded(&self) -> Result<(), DeviceError> {
-        for tables in &self.tables {
+        let cast = |tables: &OnGpu, bank: &Bank| {
             self.run(&cast_filters(
                 tables.at(),
-                at(&self.params),
-                at(&self.filters),
-            ))?;
+                at(&bank.params),
+                at(&bank.filters),
+            ))
+        };
+        for tables in &self.tables {
+            cast(tables, &self.trained)?;
+        }
+        cast(&self.frozen_tables, &self.frozen)?;
+        if let Some(conv1) = &self.plan.frozen.conv1 {
+            let [_, outputs] = conv1.channels;
+            let filters = element_of(&self.frozen.params, conv1.weight);
+            let filter = self.frozen.filters.narrow(
+                0,
+                conv1.filters as i64,
+                (outputs * BLOCK_FILTER) as i64,
+            );
+            self.run(&conv1_filters(filters, at(&filter), outputs))?;
         }
         Ok(())
     }
@@ -186,7 +216,7 @@ impl Fused {
         });
         let mut gradients = Vec::new();
         let ends = self.plan.starts[1..].iter().copied();
-        let ends = ends.chain([self.params.numel()]);
+        let ends = ends.chain([self.trained.params.numel()]);
         for (bucket, end) in sum.buckets_mut().iter_mut().zip(ends) {
             let start = self.plan.starts[gradients.len()];
             gradients.push(over(bucket, end - start));
@@ -199,11 +229,11 @@ impl Fused {
                 continue;
             }
             let step = Sgd {
-                params: at(&self.params),
+                params: at(&self.trained.params),
                 velocity: at(&self.velocity),
                 gradient: at(gradient),
                 start: self.plan.starts[number],
-                filters: at(&self.filters),
+                filters: at(&self.trained.filters),
                 bad: at(&self.bad),
                 scale,
                 rate: rate as f32,

@@ -1,6 +1,7 @@
 //! Which networks the fused path computes, and where it finds each parameter. Pure: from the layout alone.
 
-use fovea_core::googlenet::{Entry, FlatLayout, GroupKind, HEAD, Network, ParamKind, Pooling, Tap};
+use fovea_core::googlenet::{Entry, FlatLayout, HEAD, Network, ParamKind, Pooling, Tap};
+use fovea_kernels::cuda::input::BLOCK_FILTER;
 use fovea_kernels::cuda::module::Widths;
 use fovea_kernels::cuda::weights::Parameter;
 
@@ -52,7 +53,7 @@ pub enum NotCovered {
     ClassifierOnly,
 }
 
-/// A trained convolution of the stem.
+/// A convolution of the stem.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Convolution {
     /// Channels of its input and output.
@@ -65,7 +66,7 @@ pub struct Convolution {
     pub filters: usize,
 }
 
-/// A trained module.
+/// A module.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Module {
     /// Its name.
@@ -86,19 +87,32 @@ pub struct Module {
     pub biases: [usize; 6],
 }
 
-/// What the fused path computes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Plan {
-    /// conv2/3x3_reduce, if it is trained.
+/// Layers that are all trained, or all frozen, and where their parameters are.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Layers {
+    /// conv1/7x7_s2, with the pooling and the normalisation behind it. It is computed over blocks of pixels.
+    pub conv1: Option<Convolution>,
+    /// conv2/3x3_reduce
     pub reduce: Option<Convolution>,
-    /// conv2/3x3, if it is trained, with the normalisation and the pooling behind it.
+    /// conv2/3x3, with the normalisation and the pooling behind it.
     pub conv2: Option<Convolution>,
-    /// The trained modules, in the order of the forward pass.
+    /// The modules, in the order of the forward pass.
     pub modules: Vec<Module>,
     /// Number of elements of the filters.
     pub filters: usize,
+}
+
+/// What the fused path computes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// The layers behind the frozen ones.
+    pub trained: Layers,
+    /// The first layers.
+    pub frozen: Layers,
     /// The trained parameters, by bucket.
     pub parameters: Vec<Vec<Parameter>>,
+    /// The frozen ones.
+    pub frozen_parameters: Vec<Parameter>,
     /// Places of the classifier's weights and biases in the flat buffer.
     pub classifier: [usize; 2],
     /// The network's outputs.
@@ -122,53 +136,91 @@ impl Plan {
         if tap != Tap::TOP || pooling != Pooling::Global || auxiliary {
             return Err(NotCovered::Network);
         }
-        let [conv1, reduce, conv2] = STEM.map(|layer| trained(layout, layer));
-        if conv1.is_some() {
-            return Err(NotCovered::Conv1);
-        }
-        if reduce.is_some() && conv2.is_none() {
-            return Err(NotCovered::Behind { layer: CONV2 });
-        }
+        let trained = Layers::of(layout.trainable())?;
+        let frozen = Layers::of(layout.frozen())?;
+        check_order(&trained)?;
+        let entry = |kind| entry(layout.trainable(), HEAD, kind);
         let mut plan = Plan {
-            reduce: None,
-            conv2: None,
-            modules: Vec::new(),
-            filters: 0,
+            trained,
+            frozen,
             parameters: vec![Vec::new(); FlatLayout::OTHERS + 1],
+            frozen_parameters: Vec::new(),
             classifier: [ParamKind::Weight, ParamKind::Bias]
-                .map(|kind| entry(layout, HEAD, kind).map_or(0, |entry| entry.offset)),
+                .map(|kind| entry(kind).map_or(0, |entry| entry.offset)),
             outputs,
             starts: layout.buckets().map(|range| range.start),
         };
-        plan.reduce = reduce.map(|layer| plan.convolution(layer));
-        plan.conv2 = conv2.map(|layer| plan.convolution(layer));
-        for (name, pooled) in MODULES {
-            let layers = LAYERS.map(|layer| format!("{name}/{layer}"));
-            let found = layers.each_ref().map(|layer| trained(layout, layer));
-            if found.iter().all(Option::is_none) {
-                if plan.modules.is_empty() && plan.conv2.is_none() {
-                    continue;
-                }
-                return Err(NotCovered::Behind { layer: name });
-            }
-            let Some(found) = all(found) else {
-                return Err(NotCovered::Module { module: name });
-            };
-            let module = plan.place(name, pooled, found);
-            plan.modules.push(module);
+        for entry in layout.trainable() {
+            let group = entry.group.map(|kind| &layout.groups()[kind as usize]);
+            let rates = group.map_or([1.0; 2], |group| {
+                [group.lr_mult(head_rate), group.decay_mult()]
+            });
+            let parameter = plan.trained.parameter(entry, rates);
+            plan.parameters[layout.bucket(entry)].push(parameter);
         }
-        if plan.modules.is_empty() {
-            return Err(NotCovered::ClassifierOnly);
+        for entry in layout.frozen() {
+            let parameter = plan.frozen.parameter(entry, [0.0; 2]);
+            plan.frozen_parameters.push(parameter);
         }
-        plan.list_parameters(layout, head_rate);
         Ok(plan)
     }
+}
 
-    /// A convolution whose filters lie behind those of the layers before.
-    fn convolution(&mut self, [weight, bias]: [&Entry; 2]) -> Convolution {
+/// Whether nothing is frozen behind a trained layer.
+fn check_order(trained: &Layers) -> Result<(), NotCovered> {
+    if trained.conv1.is_some() {
+        return Err(NotCovered::Conv1);
+    }
+    if trained.reduce.is_some() && trained.conv2.is_none() {
+        return Err(NotCovered::Behind { layer: CONV2 });
+    }
+    let Some(first) = trained.modules.first() else {
+        return Err(match trained.conv2 {
+            Some(_) => NotCovered::Behind {
+                layer: MODULES[0].0,
+            },
+            None => NotCovered::ClassifierOnly,
+        });
+    };
+    let first = MODULES.iter().position(|(name, _)| *name == first.name);
+    let expected = match trained.conv2 {
+        Some(_) => &MODULES[..],
+        None => &MODULES[first.unwrap_or(0)..],
+    };
+    let is_there = |name: &str| trained.modules.iter().any(|module| module.name == name);
+    match expected.iter().find(|(name, _)| !is_there(name)) {
+        Some((layer, _)) => Err(NotCovered::Behind { layer }),
+        None => Ok(()),
+    }
+}
+
+impl Layers {
+    /// The layers whose parameters are among `entries`.
+    fn of(entries: &[Entry]) -> Result<Self, NotCovered> {
+        let mut layers = Layers::default();
+        let [conv1, reduce, conv2] = STEM.map(|layer| both(entries, layer));
+        layers.conv1 = conv1.map(|layer| layers.convolution(layer, BLOCK_FILTER));
+        let len = |[weight, _]: [&Entry; 2]| weight.spec.len() / weight.spec.shape[0];
+        layers.reduce = reduce.map(|layer| layers.convolution(layer, len(layer)));
+        layers.conv2 = conv2.map(|layer| layers.convolution(layer, len(layer)));
+        for (name, pooled) in MODULES {
+            let names = LAYERS.map(|layer| format!("{name}/{layer}"));
+            let found = names.each_ref().map(|layer| both(entries, layer));
+            if found.iter().all(Option::is_none) {
+                continue;
+            }
+            let found = all(found).ok_or(NotCovered::Module { module: name })?;
+            let module = layers.module(name, pooled, found);
+            layers.modules.push(module);
+        }
+        Ok(layers)
+    }
+
+    /// A convolution whose filters, of `len` elements each, lie behind those of the layers before.
+    fn convolution(&mut self, [weight, bias]: [&Entry; 2], len: usize) -> Convolution {
         let filters = self.filters;
-        self.filters += weight.spec.len();
         let shape = &weight.spec.shape;
+        self.filters += shape[0] * len;
         Convolution {
             channels: [shape[1], shape[0]],
             weight: weight.offset,
@@ -177,8 +229,8 @@ impl Plan {
         }
     }
 
-    /// A module whose filters lie behind those of the modules before.
-    fn place(&mut self, name: &'static str, pooled: bool, layers: [[&Entry; 2]; 6]) -> Module {
+    /// A module whose filters lie behind those of the layers before.
+    fn module(&mut self, name: &'static str, pooled: bool, layers: [[&Entry; 2]; 6]) -> Module {
         let [one, reduce3, three, reduce5, five, pool] =
             layers.map(|[weight, _]| weight.spec.shape[0]);
         let widths = Widths {
@@ -213,31 +265,27 @@ impl Plan {
         }
     }
 
-    fn list_parameters(&mut self, layout: &FlatLayout, head_rate: f64) {
-        for entry in layout.trainable() {
-            let group = entry.group.map(|kind| &layout.groups()[kind as usize]);
-            let rate = group.map_or(1.0, |group| group.lr_mult(head_rate));
-            let decay = group.map_or(1.0, |group| group.decay_mult());
-            let shape = &entry.spec.shape;
-            let (inputs, taps) = match (entry.group, &shape[..]) {
-                (Some(GroupKind::Weights), &[_, inputs, height, width]) => (inputs, height * width),
-                _ => (1, 1),
-            };
-            self.parameters[layout.bucket(entry)].push(Parameter {
-                from: entry.offset,
-                length: entry.spec.len(),
-                to: self.filter_of(entry),
-                inputs,
-                taps,
-                rate: rate as f32,
-                decay: decay as f32,
-            });
+    /// A parameter with its multipliers of learning rate and weight decay.
+    fn parameter(&self, entry: &Entry, [rate, decay]: [f64; 2]) -> Parameter {
+        let to = self.filter_of(entry);
+        let (inputs, taps) = match (to, &entry.spec.shape[..]) {
+            (Some(_), &[_, inputs, height, width]) => (inputs, height * width),
+            _ => (1, 1),
+        };
+        Parameter {
+            from: entry.offset,
+            length: entry.spec.len(),
+            to,
+            inputs,
+            taps,
+            rate: rate as f32,
+            decay: decay as f32,
         }
     }
 
-    /// Where the filters of a parameter begin, if it has any.
+    /// Where the filters of a parameter begin, if it has any that are only put into another order.
     fn filter_of(&self, entry: &Entry) -> Option<usize> {
-        if entry.group != Some(GroupKind::Weights) {
+        if entry.spec.kind != ParamKind::Weight {
             return None;
         }
         let mut stem = self.reduce.iter().chain(&self.conv2);
@@ -260,15 +308,15 @@ impl Plan {
     }
 }
 
-fn entry<'a>(layout: &'a FlatLayout, layer: &str, kind: ParamKind) -> Option<&'a Entry> {
+fn entry<'a>(entries: &'a [Entry], layer: &str, kind: ParamKind) -> Option<&'a Entry> {
     let is_it = |entry: &&Entry| entry.spec.layer == layer && entry.spec.kind == kind;
-    layout.trainable().iter().find(is_it)
+    entries.iter().find(is_it)
 }
 
-/// Weight and bias of a layer, if it is trained.
-fn trained<'a>(layout: &'a FlatLayout, layer: &str) -> Option<[&'a Entry; 2]> {
-    let weight = entry(layout, layer, ParamKind::Weight)?;
-    Some([weight, entry(layout, layer, ParamKind::Bias)?])
+/// Weight and bias of a layer, if they are there.
+fn both<'a>(entries: &'a [Entry], layer: &str) -> Option<[&'a Entry; 2]> {
+    let weight = entry(entries, layer, ParamKind::Weight)?;
+    Some([weight, entry(entries, layer, ParamKind::Bias)?])
 }
 
 /// All of them, if all are there.
@@ -302,30 +350,34 @@ mod tests {
             (&["conv", "inception_3", "inception_4"], 2),
         ] {
             let plan = plan(frozen).unwrap();
-            let mut places: Vec<(usize, usize)> = plan
-                .parameters
-                .iter()
-                .flatten()
-                .filter_map(|p| Some((p.to?, p.length)))
-                .collect();
-            places.sort_unstable();
-            let mut end = 0;
-            for (start, length) in places {
-                assert_eq!(start, end, "{frozen:?}");
-                end += length;
+            let places = |parameters: &[Parameter]| {
+                let places = parameters.iter().filter_map(|p| Some((p.to?, p.length)));
+                let mut places: Vec<(usize, usize)> = places.collect();
+                places.sort_unstable();
+                places
+            };
+            // conv1's filters over blocks are longer than its weights.
+            let blocks = 64 * BLOCK_FILTER;
+            for (parameters, layers, start) in [
+                (plan.parameters.concat(), &plan.trained, 0),
+                (plan.frozen_parameters.clone(), &plan.frozen, blocks),
+            ] {
+                let mut end = start;
+                for (start, length) in places(&parameters) {
+                    assert_eq!(start, end, "{frozen:?}");
+                    end += length;
+                }
+                assert_eq!(end, layers.filters);
             }
-            assert_eq!(end, plan.filters);
-            assert_eq!(
-                plan.modules.len(),
-                9 - 2 * more.len().min(1) - 5 * (more.len() / 2)
-            );
+            let found = [&plan.trained, &plan.frozen].map(|layers| layers.modules.len());
+            assert_eq!(found, [modules, 9 - modules]);
+            assert!(plan.frozen.conv1.is_some());
         }
     }
 
     #[test]
     fn parameters_cover_each_bucket_and_carry_its_multipliers() {
-        let frozen = STEM.map(str::to_owned);
-        let layout = FlatLayout::new(5, &frozen).unwrap();
+        let layout = FlatLayout::new(5, &STEM).unwrap();
         let plan = Plan::of(&layout, 10.0).unwrap();
         for (bucket, range) in layout.buckets().into_iter().enumerate() {
             let mut end = range.start;
@@ -344,11 +396,9 @@ mod tests {
         assert_eq!(multipliers(weight), (10.0, 1.0, None));
         assert_eq!(multipliers(bias), (20.0, 0.0, None));
         assert_eq!([weight.from, bias.from], plan.classifier);
-        let first = &plan.modules[0];
-        assert_eq!(
-            (first.name, first.input, first.widths.out()),
-            ("inception_3a", 192, 256)
-        );
+        let first = &plan.trained.modules[0];
+        let found = (first.name, first.input, first.widths.out());
+        assert_eq!(found, ("inception_3a", 192, 256));
         assert_eq!(first.widths.joint(), 64 + 96 + 16);
     }
 
@@ -358,14 +408,20 @@ mod tests {
         let all = FlatLayout::new(2, &none).unwrap();
         let error = Plan::of(&all, 1.0).unwrap_err();
         assert_eq!(error.to_string(), "conv1/7x7_s2 is trained");
-        let error = plan(&["inception_4c/1x1"]).unwrap_err();
-        assert!(error.to_string().starts_with("inception_4c"), "{error}");
-        let error = plan(&["inception_5a"]).unwrap_err();
-        assert!(error.to_string().starts_with("inception_5a"), "{error}");
-        assert_eq!(
-            plan(&["inception"]).unwrap_err(),
-            NotCovered::ClassifierOnly
-        );
+        let error = plan(&["conv", "inception_4c/1x1"]).unwrap_err();
+        assert_eq!(error.to_string(), "inception_4c is trained in part");
+        for (frozen, layer) in [
+            (&["conv", "inception_5a"][..], "inception_5a"),
+            (&["conv1", "inception_3a"], "inception_3a"),
+            (&["conv1", "conv2/3x3_reduce", "inception"], "inception_3a"),
+        ] {
+            assert_eq!(plan(frozen).unwrap_err(), NotCovered::Behind { layer });
+        }
+        let only_reduce = FlatLayout::new(2, &[CONV1, CONV2]).unwrap();
+        let error = Plan::of(&only_reduce, 1.0).unwrap_err();
+        assert_eq!(error, NotCovered::Behind { layer: CONV2 });
+        let error = plan(&["conv", "inception"]).unwrap_err();
+        assert_eq!(error, NotCovered::ClassifierOnly);
         let probe = Network {
             tap: Tap::named("inception_4d/output").unwrap(),
             ..Network::trunk(2)

@@ -3,14 +3,12 @@
 use fovea_kernels::cuda::gradient::{Sums, masked, plain_half};
 use fovea_kernels::cuda::lrn::{lrn, lrn_gradient};
 use fovea_kernels::cuda::module::bias_relu;
-use fovea_kernels::cuda::pool::pool;
-use fovea_kernels::pool::Stride;
 use tch::Tensor;
 
 use super::backward::{BiasSums, convolution_back};
 use super::forward::{Map, batch, by_pixel, rows};
 use super::plan::Convolution;
-use super::{Fused, at, element_of};
+use super::{Bank, Fused, at, element_of};
 use crate::device::DeviceError;
 use crate::model::convolution;
 
@@ -36,34 +34,23 @@ impl Fused {
         map: Map,
     ) -> Result<(StemKept, Tensor, Map), DeviceError> {
         let count = rows(map);
-        let (input, x) = match &self.plan.reduce {
+        let (input, x) = match &self.plan.trained.reduce {
             Some(reduce) => {
-                let y = x.mm(&self.reduction(reduce).tr());
-                self.rectify(reduce, &y, count)?;
+                let y = x.mm(&self.trained.reduction(reduce).tr());
+                self.rectify(&self.trained, reduce, &y, count)?;
                 (Some(x.shallow_clone()), y)
             }
             None => (None, x.shallow_clone()),
         };
         let [_, channels] = conv2.channels;
-        let filters = self.square(conv2);
+        let filters = self.trained.square(conv2);
         let y = convolution::forward(&by_pixel(&x, map), &filters);
         let y = y.view([count as i64, channels as i64]);
-        self.rectify(conv2, &y, count)?;
+        self.rectify(&self.trained, conv2, &y, count)?;
         let normalised = self.room(count, channels);
         self.run(&lrn(at(&y), at(&normalised), count, channels))?;
-        let [images, height, width] = map;
-        let to = [images, height / 2, width / 2];
-        let pooled = self.room(rows(to), channels);
-        let places = self.bytes(rows(to) * channels);
-        let of = batch(map, channels);
-        let kept_at = Some(at(&places));
-        self.run(&pool(
-            Stride::Two,
-            of,
-            at(&normalised),
-            at(&pooled),
-            kept_at,
-        ))?;
+        let (pooled, to, places) = self.pooled(&normalised, map, channels, true)?;
+        let places = places.expect("they are wanted");
         let kept = StemKept {
             map,
             input,
@@ -88,7 +75,7 @@ impl Fused {
             y,
             places,
         } = kept;
-        let Some(conv2) = &self.plan.conv2 else {
+        let Some(conv2) = &self.plan.trained.conv2 else {
             return Ok(Vec::new());
         };
         let [_, channels] = conv2.channels;
@@ -100,9 +87,9 @@ impl Fused {
         let gradient = at(&by_normalised);
         self.run(&lrn_gradient(at(y), gradient, at(&by_y), count, channels))?;
         sums.push(self.mask(conv2, &by_y, y, count)?);
-        let (by_x, filters) = convolution_back(&by_y, x, &self.square(conv2), *map);
+        let (by_x, filters) = convolution_back(&by_y, x, &self.trained.square(conv2), *map);
         let mut gradients = vec![(*conv2, filters)];
-        if let (Some(reduce), Some(input)) = (&self.plan.reduce, input) {
+        if let (Some(reduce), Some(input)) = (&self.plan.trained.reduce, input) {
             sums.push(self.mask(reduce, &by_x, x, count)?);
             let [inputs, outputs] = reduce.channels.map(|n| n as i64);
             let filters = by_x.tr().mm(input).view([outputs, inputs, 1, 1]);
@@ -112,8 +99,14 @@ impl Fused {
     }
 
     /// Bias and ReLU, in place.
-    fn rectify(&self, layer: &Convolution, y: &Tensor, rows: usize) -> Result<(), DeviceError> {
-        let bias = element_of(&self.params, layer.bias);
+    pub(super) fn rectify(
+        &self,
+        bank: &Bank,
+        layer: &Convolution,
+        y: &Tensor,
+        rows: usize,
+    ) -> Result<(), DeviceError> {
+        let bias = element_of(&bank.params, layer.bias);
         self.run(&bias_relu(at(y), bias, rows, layer.channels[1]))
     }
 
@@ -136,15 +129,17 @@ impl Fused {
             biases,
         })
     }
+}
 
+impl Bank {
     /// Filters of a 1x1 convolution: `[out][in]`.
-    fn reduction(&self, layer: &Convolution) -> Tensor {
+    pub(super) fn reduction(&self, layer: &Convolution) -> Tensor {
         let [inputs, outputs] = layer.channels.map(|n| n as i64);
         self.filter(layer.filters, &[outputs, inputs])
     }
 
     /// Filters of a 3x3 convolution: `[out, in, 3, 3]`, channels-last in memory.
-    fn square(&self, layer: &Convolution) -> Tensor {
+    pub(super) fn square(&self, layer: &Convolution) -> Tensor {
         let [inputs, outputs] = layer.channels.map(|n| n as i64);
         self.filter(layer.filters, &[outputs, 3, 3, inputs])
             .permute([0, 3, 1, 2])

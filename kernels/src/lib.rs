@@ -1,4 +1,5 @@
-//! Compute kernels of the CPU: the parts of GoogLeNet that are faster here than in libtorch.
+//! Compute kernels of the CPU: the parts of GoogLeNet that are faster here than in libtorch. And the kernels for NVIDIA GPUs, as
+//! source and launches ([`cuda`]).
 //!
 //! | module | computes |
 //! |---|---|
@@ -8,6 +9,7 @@
 //! | [`relu`] | bias and ReLU into some channels of a wider tensor, and their gradients |
 //! | [`pointwise`] | 1x1 convolution as a matrix product, and its gradients |
 //! | [`matrix`] | f32 matrix products into memory that exists already |
+//! | [`cuda`] | the same between products and convolutions, for GPUs |
 //!
 //! # Interface
 //!
@@ -30,6 +32,7 @@
 
 mod check;
 pub mod conv3x3;
+pub mod cuda;
 mod images;
 pub mod lrn;
 pub mod matrix;

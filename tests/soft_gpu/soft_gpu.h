@@ -19,8 +19,10 @@ enum : CUresult {
   CUDA_ERROR_NOT_INITIALIZED = 3,
   CUDA_ERROR_NO_DEVICE = 100,
   CUDA_ERROR_INVALID_DEVICE = 101,
+  CUDA_ERROR_INVALID_IMAGE = 200,
   CUDA_ERROR_INVALID_CONTEXT = 201,
   CUDA_ERROR_INVALID_HANDLE = 400,
+  CUDA_ERROR_NOT_FOUND = 500,
   CUDA_ERROR_NOT_READY = 600,
   CUDA_ERROR_NOT_SUPPORTED = 801,
 };
@@ -33,6 +35,12 @@ struct CUuuid {
 typedef struct CUctx_st *CUcontext;
 typedef struct CUstream_st *CUstream;
 typedef struct CUevent_st *CUevent;
+typedef struct CUmod_st *CUmodule;
+typedef struct CUfunc_st *CUfunction;
+enum CUdevice_attribute : int {
+  CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR = 75,
+  CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR = 76,
+};
 
 CUresult cuInit(unsigned flags);
 CUresult cuDriverGetVersion(int *version);
@@ -40,6 +48,7 @@ CUresult cuDeviceGetCount(int *count);
 CUresult cuDeviceGet(CUdevice *device, int ordinal);
 CUresult cuDeviceGetName(char *name, int length, CUdevice device);
 CUresult cuDeviceTotalMem_v2(size_t *bytes, CUdevice device);
+CUresult cuDeviceGetAttribute(int *value, CUdevice_attribute attribute, CUdevice device);
 CUresult cuDeviceGetUuid_v2(CUuuid *uuid, CUdevice device);
 CUresult cuDevicePrimaryCtxRetain(CUcontext *context, CUdevice device);
 CUresult cuDevicePrimaryCtxRelease_v2(CUdevice device);
@@ -59,6 +68,11 @@ CUresult cuEventRecord(CUevent event, CUstream stream);
 CUresult cuEventQuery(CUevent event);
 CUresult cuEventSynchronize(CUevent event);
 CUresult cuEventDestroy_v2(CUevent event);
+CUresult cuModuleLoadData(CUmodule *module, const void *image);
+CUresult cuModuleGetFunction(CUfunction *function, CUmodule module, const char *name);
+CUresult cuLaunchKernel(CUfunction function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+                        unsigned block_y, unsigned block_z, unsigned shared_bytes, CUstream stream, void **parameters,
+                        void **extra);
 
 // Functions that only the software driver has, implemented in driver.cpp.
 
@@ -90,6 +104,35 @@ void soft_gpu_note(const void *at, bool writes, uint64_t number);
 uint64_t soft_gpu_last(const void *at, bool writes);
 // The memory's size in bytes; `free` receives the free bytes.
 size_t soft_gpu_bytes(size_t *free);
+
+// NVRTC: libnvrtc.so.13, implemented in nvrtc.cpp.
+
+typedef int nvrtcResult;
+enum : nvrtcResult {
+  NVRTC_SUCCESS = 0,
+  NVRTC_ERROR_INVALID_INPUT = 3,
+  NVRTC_ERROR_COMPILATION = 6,
+};
+typedef struct nvrtcProgram_st *nvrtcProgram;
+
+// What the software compiler makes and the software driver loads: this header, then a shared library.
+struct SoftCubin {
+  char magic[8];
+  size_t bytes;
+};
+constexpr char SOFT_CUBIN_MAGIC[] = "SOFTGPU";
+static_assert(sizeof(SOFT_CUBIN_MAGIC) == sizeof(SoftCubin::magic), "a magic number of eight bytes");
+
+nvrtcResult nvrtcVersion(int *major, int *minor);
+const char *nvrtcGetErrorString(nvrtcResult result);
+nvrtcResult nvrtcCreateProgram(nvrtcProgram *program, const char *source, const char *name, int headers,
+                               const char *const *texts, const char *const *names);
+nvrtcResult nvrtcDestroyProgram(nvrtcProgram *program);
+nvrtcResult nvrtcCompileProgram(nvrtcProgram program, int count, const char *const *options);
+nvrtcResult nvrtcGetProgramLogSize(nvrtcProgram program, size_t *bytes);
+nvrtcResult nvrtcGetProgramLog(nvrtcProgram program, char *log);
+nvrtcResult nvrtcGetCUBINSize(nvrtcProgram program, size_t *bytes);
+nvrtcResult nvrtcGetCUBIN(nvrtcProgram program, char *cubin);
 
 // NCCL: libnccl.so.2, implemented in nccl.cpp.
 

@@ -32,6 +32,7 @@ impl SoftGpu {
             ("libtorch_cuda.so", "torch/lib"),
             ("libcuda.so.1", "torch/lib"),
             ("libnccl.so.2", "nvidia/nccl/lib"),
+            ("libnvrtc.so.13", "nvidia/cu13/lib"),
         ] {
             let folder = fovea.join(folder);
             fs::create_dir_all(&folder).expect("a folder can be made");

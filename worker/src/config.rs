@@ -37,6 +37,8 @@ pub struct WorkerConfig {
     pub cache_mib: u64,
     /// A GPU's memory for photographs, so that each is sent to it once, MiB; 0 sends them in every step.
     pub images_mib: u64,
+    /// On a GPU: compute with Fovea's own kernels what they cover. NVRTC compiles them; not tried on a real GPU so far.
+    pub gpu_kernels: bool,
     /// `text` or `json`.
     pub log_format: LogFormat,
     /// A level or filter.
@@ -83,6 +85,7 @@ impl Default for WorkerConfig {
             local_rank: 0,
             cache_mib: 2048,
             images_mib: 8192,
+            gpu_kernels: false,
             log_format: LogFormat::Text,
             log_level: "info".into(),
             connect_timeout_s: 5,
@@ -187,7 +190,14 @@ pub enum Command {
     /// Write what the network puts out before its classifier for each photograph, for `fovea baseline --features cnn`
     Features(crate::features::Features),
     /// Print the devices and libraries of this machine, and what is missing
-    Devices,
+    Devices {
+        /// Compute a step on the GPU that `device` names by libtorch's operations and by Fovea's own kernels, and compare them
+        #[arg(long)]
+        check: bool,
+        /// With --check: time so many steps of 256 images of 224 px each way, too
+        #[arg(long, value_name = "STEPS", requires = "check")]
+        time: Option<u32>,
+    },
     /// Ask the running worker, at its ops_listen, whether it is connected; exit code 0 if it is, else 1
     Health {
         /// Ask whether it is alive (/livez) instead of connected (/readyz)

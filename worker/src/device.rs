@@ -6,6 +6,7 @@
 mod buffer;
 mod features;
 mod flat;
+mod fused;
 mod gradients;
 mod images;
 mod torch;
@@ -232,6 +233,11 @@ pub trait Device {
         wanted: &dyn Fn(&Image) -> bool,
     ) -> Option<Arc<HeldImages>> {
         let _ = (size, splits, expected, wanted);
+        None
+    }
+
+    /// What computes the trained layers where there is a choice, for the fingerprint: bits depend on it.
+    fn computes_with(&self) -> Option<String> {
         None
     }
 

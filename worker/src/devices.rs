@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write};
 
 use crate::fingerprint::{LIBTORCH, cpu};
-use crate::gpu::{Libraries, LibraryError};
+use crate::gpu::{Libraries, LibraryError, nvrtc};
 
 /// The libraries and devices that were found, and what is missing, for people.
 pub fn report(found: &Libraries) -> String {
@@ -29,6 +29,7 @@ pub fn report(found: &Libraries) -> String {
     );
     row("cuDNN", &or_reason(&found.cudnn, String::clone));
     row("NCCL", &or_reason(&found.nccl, |nccl| nccl.version.clone()));
+    row("NVRTC", &or_reason(nvrtc(), |nvrtc| nvrtc.version.clone()));
     if let Ok((_, gpus)) = &found.driver {
         for (number, gpu) in gpus.iter().enumerate() {
             let gib = gpu.bytes as f64 / (1u64 << 30) as f64;
@@ -64,6 +65,7 @@ mod tests {
             "libtorch_cuda ",
             "cuDNN ",
             "NCCL ",
+            "NVRTC ",
         ] {
             assert!(
                 report.lines().any(|line| line.starts_with(row)),

@@ -7,8 +7,8 @@ use fovea_service::VERSION;
 use crate::gpu;
 
 /// The fingerprint of this machine computing `spec` on `device`. On a GPU the libraries stand where
-/// otherwise the CPU does, on which the bits then do not depend.
-pub fn fingerprint(spec: &RunSpec, device: tch::Device) -> Fingerprint {
+/// otherwise the CPU does, on which the bits then do not depend, and `with`: what computes there, if not libtorch alone.
+pub fn fingerprint(spec: &RunSpec, device: tch::Device, with: Option<String>) -> Fingerprint {
     let libraries = || {
         let found = gpu::libraries();
         let version = |name: &str, version: Option<&String>| {
@@ -16,7 +16,8 @@ pub fn fingerprint(spec: &RunSpec, device: tch::Device) -> Fingerprint {
         };
         let cudnn = version("cuDNN", found.cudnn.as_ref().ok());
         let cuda = version("driver for CUDA", found.driver.as_ref().ok().map(|d| &d.0));
-        format!("{cudnn}, {cuda}")
+        let with = with.map_or(String::new(), |with| format!(", {with}"));
+        format!("{cudnn}, {cuda}{with}")
     };
     Fingerprint {
         device: gpu::name(device),

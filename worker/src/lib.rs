@@ -23,6 +23,7 @@ pub mod features;
 pub mod fetch;
 pub mod fingerprint;
 pub mod gpu;
+pub mod gpu_check;
 pub mod job;
 pub mod join;
 pub mod link;

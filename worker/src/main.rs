@@ -23,6 +23,7 @@ use fovea_worker::device::{Device, TorchDevice};
 use fovea_worker::devices::report;
 use fovea_worker::features::{self, Features};
 use fovea_worker::gpu;
+use fovea_worker::gpu_check;
 use fovea_worker::job::DeviceThread;
 use fovea_worker::join::Joining;
 use fovea_worker::link::{self, Coordinator, random_u32};
@@ -72,9 +73,12 @@ fn start(cli: &Cli) -> Result<(), Failure> {
     }
     match &cli.command {
         Some(Command::Features(of)) => return features(of, &config),
-        Some(Command::Devices) => {
+        Some(Command::Devices { check, time }) => {
             print!("{}", report(gpu::libraries()));
-            return Ok(());
+            return match *check {
+                true => check_kernels(&config, time.unwrap_or(0)),
+                false => Ok(()),
+            };
         }
         Some(Command::Health { live }) => {
             return ops::command(&config.ops_listen, *live)
@@ -134,6 +138,30 @@ fn predicted(command: &Predict, config: &WorkerConfig) -> Result<(), Failure> {
     }
 }
 
+/// Compares our kernels with libtorch's operations on a GPU, prints the differences, and times `steps` steps of each.
+fn check_kernels(config: &WorkerConfig, steps: u32) -> Result<(), Failure> {
+    init_logging(config.log_format, &config.log_level).map_err(|e| Failure(2, e.to_string()))?;
+    let place =
+        gpu::choose(&config.device, config.local_rank).map_err(|e| Failure(2, e.to_string()))?;
+    if !place.is_cuda() {
+        let message = "devices --check compares kernels on a GPU, and there is none to use";
+        return Err(Failure(1, message.into()));
+    }
+    gpu::make_current(place).map_err(|e| Failure(1, e.to_string()))?;
+    let folder = config.data_dir.join("kernels");
+    let checked = gpu_check::check(place, &folder);
+    let (Ok(report) | Err(report)) = &checked;
+    print!("{report}");
+    if checked.is_err() {
+        return Err(Failure(1, "the kernels and libtorch differ".into()));
+    }
+    if steps > 0 {
+        let times = gpu_check::times(place, &folder, steps);
+        print!("{}", times.map_err(|e| Failure(1, e.to_string()))?);
+    }
+    Ok(())
+}
+
 async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     let shutdown = Shutdown::on_signals()
         .and_then(|shutdown| {
@@ -154,6 +182,7 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     let mesh =
         Mesh::start(listener, tls.clone(), &mut tasks).map_err(|e| Failure(3, e.to_string()))?;
     let (cache, images) = (config.cache_bytes(), config.images_bytes());
+    let kernels = config.gpu_kernels.then(|| config.data_dir.join("kernels"));
     // Measured when the first run begins: later, memory that libtorch keeps for reuse would count as used.
     let free = OnceLock::new();
     let make = Box::new(move |spec: &_, layout: &_, image_size: usize| {
@@ -169,7 +198,11 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
             }
         };
         let device = TorchDevice::new(spec, layout, place);
-        Box::new(device.with_cache(cache).with_images(images)) as Box<dyn Device>
+        let device = device.with_cache(cache).with_images(images);
+        Box::new(match &kernels {
+            Some(folder) => device.with_kernels(spec, folder.clone()),
+            None => device,
+        }) as Box<dyn Device>
     });
     let device = DeviceThread::start(place, make).map_err(|e| Failure(1, e.to_string()))?;
     let identity = identity(&config, tls.as_ref(), host, &mesh, place).await?;

@@ -18,9 +18,10 @@ const TAIL_BYTES: u64 = 16 << 10;
 /// The settings that the programs of a local cluster take from this process's environment. All others are those of a
 /// cluster, such as where to listen: `fovea local` decides them, and one that is set for another program would break
 /// its cluster.
-pub const PASSED_ON: [&str; 7] = [
+pub const PASSED_ON: [&str; 8] = [
     "FOVEA_CACHE_DISK_MIB",
     "FOVEA_CACHE_MIB",
+    "FOVEA_GPU_KERNELS",
     "FOVEA_IMAGES_MIB",
     "FOVEA_LOG_FORMAT",
     "FOVEA_LOG_LEVEL",

@@ -5,6 +5,7 @@
 
 use std::ffi::c_int;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,8 +14,10 @@ use fovea_core::googlenet::FlatLayout;
 use fovea_core::metrics::Score;
 use fovea_core::spec::{RunSpec, Scheme};
 use tch::{Kind, Tensor, no_grad};
+use tracing::{info, warn};
 
 use super::buffer::sent;
+use super::fused::{Fused, FusedError, Input, Rates};
 use super::gradients::{IntoBuckets, all_finite, over};
 use super::{
     Batch, Buckets, Buffer, CacheCounts, Device, DeviceError, FeatureCache, Flat, HeldImages,
@@ -42,6 +45,8 @@ pub struct TorchDevice {
     means: Tensor,
     cache: FeatureCache,
     images: Option<ImageStore>,
+    /// Our own kernels, where they compute the trained modules.
+    fused: Option<Fused>,
 }
 
 impl TorchDevice {
@@ -65,7 +70,92 @@ impl TorchDevice {
             means: sent(&MEANS, device),
             cache: FeatureCache::default(),
             images: None,
+            fused: None,
         }
+    }
+
+    /// Computes the trained modules and the optimizer by our own kernels, if the device is a GPU. Compiled kernels are kept in
+    /// `folder`. Where they cannot be used, libtorch's operations serve, and the log says why.
+    pub fn with_kernels(mut self, spec: &RunSpec, folder: PathBuf) -> Self {
+        let tch::Device::Cuda(number) = self.net.device() else {
+            return self;
+        };
+        let t = &spec.train;
+        let rates = Rates {
+            momentum: t.momentum,
+            decay: t.weight_decay,
+            head: t.head_lr_mult,
+        };
+        let velocity = self.optimizer.velocity();
+        match Fused::new(&self.net, t.precision, velocity, rates, folder) {
+            Ok(fused) => {
+                info!(
+                    "gpu.fused: Fovea's own kernels compute the trained modules on cuda:{number}"
+                );
+                self.fused = Some(fused);
+            }
+            Err(error @ FusedError::NotCovered(_)) => {
+                info!("gpu.composed: this run is computed layer by layer on cuda:{number}: {error}")
+            }
+            Err(error @ FusedError::Kernels(_)) => warn!(
+                "gpu.kernels_missing: Fovea's own kernels cannot be used on cuda:{number}, so runs are computed layer by \
+                 layer: {error}"
+            ),
+        }
+        self
+    }
+
+    /// [`Device::gradient`] by our own kernels.
+    fn fused_gradient(
+        &mut self,
+        batch: &Batch,
+        into: &mut dyn Buckets,
+    ) -> Result<PhaseTimes, DeviceError> {
+        let begun = Instant::now();
+        let device = self.net.device();
+        let dropout = (!batch.dropout.is_empty()).then(|| sent(&batch.dropout, device));
+        let loaded = Instant::now();
+        let features = self.features(Split::Train, batch)?;
+        let fused = self.fused.as_ref().expect("asked for where it is there");
+        let pass = no_grad(|| {
+            let labelled = Labelled::of(batch, device);
+            let input = labelled.input(self.scheme.head, &features, dropout.as_ref());
+            fused.forward(input, true)
+        })?;
+        let loss = self.layout().buckets()[FlatLayout::OTHERS].len();
+        if let Buffer::Tensor(tensor) = into.bucket(FlatLayout::OTHERS) {
+            no_grad(|| tensor.narrow(0, loss as i64, 1).copy_(&pass.sum));
+        }
+        let forward = Instant::now();
+        let mut sink = IntoBuckets {
+            buckets: into,
+            device,
+            problem: None,
+        };
+        no_grad(|| fused.backward(pass, &mut sink))?;
+        if let Some(reason) = sink.problem {
+            let doing = "computing the gradient";
+            return Err(DeviceError { doing, reason });
+        }
+        Ok(PhaseTimes {
+            load: loaded - begun,
+            forward: forward - loaded,
+            backward: forward.elapsed(),
+        })
+    }
+
+    /// ln of each class's probability, `[images, classes]`, on the device.
+    fn log_probabilities(&mut self, split: Split, batch: &Batch) -> Result<Tensor, DeviceError> {
+        let features = self.features(split, batch)?;
+        let Some(fused) = self.fused.as_ref().filter(|_| !batch.samples.is_empty()) else {
+            let logits = self.net.forward_features(&features);
+            return Ok(log_probabilities(self.scheme.head, &logits));
+        };
+        no_grad(|| {
+            let labelled = Labelled::of(batch, self.net.device());
+            let pass = fused.forward(labelled.input(self.scheme.head, &features, None), false)?;
+            Ok(pass.log_p)
+        })
     }
 
     /// Lets the device keep up to `bytes` of images in its own memory. That saves sending them in every step and changes no
@@ -135,11 +225,17 @@ impl TorchDevice {
                 _ => pixels.index_select(0, &sent(&chosen, device)),
             };
             // In channels-last order each image is contiguous, as the cache needs it.
-            let computed = match places {
-                true => self.net.places(&input(&chosen)),
-                false => self.net.features(&input(&chosen)),
+            let computed = match &self.fused {
+                // Their features are the same as those of the layers one by one, so only maps need the places.
+                Some(fused) if !places => no_grad(|| fused.features(&chosen))?,
+                _ => {
+                    let computed = match places {
+                        true => self.net.places(&input(&chosen)),
+                        false => self.net.features(&input(&chosen)),
+                    };
+                    computed.permute([0, 2, 3, 1]).contiguous()
+                }
             };
-            let computed = computed.permute([0, 2, 3, 1]).contiguous();
             for (at, &i) in group.iter().enumerate() {
                 let one = computed.narrow(0, at as i64, 1);
                 // A view would keep the memory of the whole group allocated.
@@ -196,24 +292,6 @@ impl TorchDevice {
         bytemuck::cast_slice::<f32, u8>(loaded) == bytemuck::cast_slice::<f32, u8>(&state[range])
     }
 
-    /// What the logits say of each sample.
-    fn scores(&self, batch: &Batch, logits: &Tensor) -> Result<Vec<Score>, DeviceError> {
-        let log_p = log_probabilities(self.scheme.head, logits);
-        let log_p = log_p.to_device(tch::Device::Cpu);
-        let rows: Vec<Vec<f32>> = Vec::try_from(log_p).map_err(failed("reading the scores"))?;
-        Ok(rows
-            .into_iter()
-            .zip(batch.samples.iter().zip(&batch.labels))
-            .map(|(log_p, (&sample, &label))| Score {
-                sample,
-                label,
-                loss: -log_p[label as usize],
-                probabilities: log_p.iter().map(|l| l.exp()).collect(),
-                map: None,
-            })
-            .collect())
-    }
-
     /// The three parts of the state, each with its range of elements in the state.
     fn parts(&self) -> [(&Tensor, Range<usize>); 3] {
         let layout = self.net.layout();
@@ -249,7 +327,8 @@ impl Device for TorchDevice {
                     .map_err(failed("loading the state"))?;
             }
             Ok(())
-        })
+        })?;
+        self.fused.as_ref().map_or(Ok(()), Fused::loaded)
     }
 
     fn read(&mut self, range: Range<usize>) -> Result<Vec<f32>, DeviceError> {
@@ -294,6 +373,9 @@ impl Device for TorchDevice {
         batch: &Batch,
         into: &mut dyn Buckets,
     ) -> Result<PhaseTimes, DeviceError> {
+        if self.fused.is_some() && !batch.samples.is_empty() {
+            return self.fused_gradient(batch, into);
+        }
         let begun = Instant::now();
         let device = self.net.device();
         let labels: Vec<i64> = batch.labels.iter().map(|&l| i64::from(l)).collect();
@@ -347,6 +429,9 @@ impl Device for TorchDevice {
     }
 
     fn update(&mut self, sum: &mut Flat, scale: f32, rate: f64) -> Result<bool, DeviceError> {
+        if let Some(fused) = &self.fused {
+            return fused.update(sum, scale, rate);
+        }
         let ranges = self.layout().buckets();
         let buckets = sum.buckets_mut().iter_mut().zip(ranges);
         let mut gradients: Vec<(usize, Tensor)> = buckets
@@ -365,15 +450,15 @@ impl Device for TorchDevice {
     }
 
     fn score(&mut self, batch: &Batch) -> Result<Vec<Score>, DeviceError> {
-        let features = self.features(Split::Validation, batch)?;
-        self.scores(batch, &self.net.forward_features(&features))
+        let log_p = self.log_probabilities(Split::Validation, batch)?;
+        scores_of(batch, &log_p)
     }
 
     fn score_mapped(&mut self, batch: &Batch) -> Result<Vec<Score>, DeviceError> {
         let places = self.net.averages_frozen();
         let features = self.frozen(Split::Validation, batch, places)?;
         let (logits, maps) = self.net.class_maps(&features);
-        let mut scores = self.scores(batch, &logits)?;
+        let mut scores = scores_of(batch, &log_probabilities(self.scheme.head, &logits))?;
         let on_host = |x: &Tensor| x.to_device(tch::Device::Cpu);
         let reading = || failed("reading the class activation maps");
         let outputs: Vec<Vec<f32>> = Vec::try_from(on_host(&logits)).map_err(reading())?;
@@ -410,9 +495,62 @@ impl Device for TorchDevice {
         Some(images.prepare(size, splits, expected, wanted))
     }
 
+    fn computes_with(&self) -> Option<String> {
+        self.fused.as_ref().map(Fused::describe)
+    }
+
     fn keep_cached(&mut self, wanted: &dyn Fn(&Image) -> bool) {
         self.cache.retain(wanted);
     }
+}
+
+/// Labels and class weights of a batch on the device, as our kernels take them.
+struct Labelled {
+    labels: Tensor,
+    weights: Option<Tensor>,
+}
+
+impl Labelled {
+    fn of(batch: &Batch, device: tch::Device) -> Self {
+        let labels: Vec<i32> = batch.labels.iter().map(|&label| label as i32).collect();
+        let weights = &batch.class_weights[..];
+        Self {
+            labels: sent(&labels, device),
+            weights: (!weights.is_empty()).then(|| sent(weights, device)),
+        }
+    }
+
+    fn input<'a>(
+        &'a self,
+        head: Head,
+        features: &'a Tensor,
+        dropout: Option<&'a Tensor>,
+    ) -> Input<'a> {
+        Input {
+            features,
+            labels: &self.labels,
+            dropout,
+            weights: self.weights.as_ref(),
+            ordinal: head == Head::Ordinal,
+        }
+    }
+}
+
+/// What the logarithms of the probabilities, `[samples, classes]`, say of each sample.
+fn scores_of(batch: &Batch, log_p: &Tensor) -> Result<Vec<Score>, DeviceError> {
+    let log_p = log_p.to_device(tch::Device::Cpu);
+    let rows: Vec<Vec<f32>> = Vec::try_from(log_p).map_err(failed("reading the scores"))?;
+    Ok(rows
+        .into_iter()
+        .zip(batch.samples.iter().zip(&batch.labels))
+        .map(|(log_p, (&sample, &label))| Score {
+            sample,
+            label,
+            loss: -log_p[label as usize],
+            probabilities: log_p.iter().map(|l| l.exp()).collect(),
+            map: None,
+        })
+        .collect())
 }
 
 unsafe extern "C" {

@@ -36,7 +36,7 @@ pub enum LibraryError {
     /// libtorch's CUDA library is searched for in libtorch's folder.
     #[error("not loaded, as the folder of libtorch is not known")]
     NeedsFolder,
-    /// cuDNN and NCCL are used only by libtorch's CUDA part.
+    /// cuDNN, NCCL and NVRTC are used only beside libtorch's CUDA part.
     #[error("not loaded, as libtorch has no CUDA here")]
     NeedsCuda,
     /// libtorch is here without its CUDA library.
@@ -62,6 +62,12 @@ pub enum LibraryError {
     NcclVersion {
         /// NCCL's number for the error.
         code: u32,
+    },
+    /// NVRTC's library does not report its version.
+    #[error("nvrtcVersion failed with error {code}")]
+    NvrtcVersion {
+        /// NVRTC's number for the error.
+        code: i32,
     },
 }
 

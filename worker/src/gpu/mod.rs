@@ -7,7 +7,10 @@
 
 pub mod communicator;
 mod error;
+mod kept;
+pub mod kernels;
 pub mod nccl;
+pub mod nvrtc;
 pub mod stream;
 
 use std::ffi::c_int;
@@ -72,6 +75,15 @@ pub fn libraries() -> &'static Libraries {
             cudnn,
             nccl,
         }
+    })
+}
+
+/// NVRTC, loaded at the first call. Nothing but our own kernels needs it, and it is large.
+pub fn nvrtc() -> &'static Result<nvrtc::Nvrtc, LibraryError> {
+    static NVRTC: OnceLock<Result<nvrtc::Nvrtc, LibraryError>> = OnceLock::new();
+    NVRTC.get_or_init(|| match (&libraries().torch, &libraries().folder) {
+        (Ok(_), Ok(folder)) => nvrtc::Nvrtc::load(folder),
+        (Err(_), _) | (_, Err(_)) => Err(LibraryError::NeedsCuda),
     })
 }
 

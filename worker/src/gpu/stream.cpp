@@ -33,6 +33,13 @@ int fovea_stream_handle(const c10::Stream *stream, void **handle) {
   return fovea::guarded([&] { *handle = gpu().getStreamNativeHandle(*stream); });
 }
 
+// CUDA's handle of the stream in which this thread computes on a GPU.
+int fovea_stream_current(int device, void **handle) {
+  return fovea::guarded([&] {
+    *handle = gpu().getStreamNativeHandle(gpu().getStream(c10::Device(c10::kCUDA, device)));
+  });
+}
+
 // Records a new event at the end of the queue of `stream`, or if that is null, of the stream in which this thread computes.
 int fovea_event_record(int device, const c10::Stream *stream, c10::Event **result) {
   return fovea::guarded([&] {

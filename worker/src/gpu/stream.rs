@@ -51,6 +51,18 @@ impl Drop for Event {
     }
 }
 
+/// CUDA's handle (`cudaStream_t`) of the stream in which this thread computes on the GPU `device`; null for the default one.
+///
+/// # Errors
+/// If libtorch does not know the device.
+pub fn current_handle(device: usize) -> Result<*mut c_void, ShimError> {
+    let mut handle = null_mut();
+    // SAFETY: libtorch checks the device, and there is a place for the result.
+    let code = unsafe { fovea_stream_current(device as c_int, &mut handle) };
+    check("fovea_stream_current", code)?;
+    Ok(handle)
+}
+
 /// A stream of its own. Its work runs beside libtorch's, except where [`SideStream::wait_for`] orders the two.
 #[derive(Debug)]
 pub struct SideStream {
@@ -152,6 +164,7 @@ unsafe extern "C" {
     fn fovea_stream_new(device: c_int, stream: *mut *mut c_void) -> c_int;
     fn fovea_stream_delete(stream: *mut c_void);
     fn fovea_stream_handle(stream: *const c_void, handle: *mut *mut c_void) -> c_int;
+    fn fovea_stream_current(device: c_int, handle: *mut *mut c_void) -> c_int;
     fn fovea_event_record(device: c_int, stream: *const c_void, event: *mut *mut c_void) -> c_int;
     fn fovea_event_delete(event: *mut c_void);
     fn fovea_event_block(event: *const c_void, stream: *const c_void) -> c_int;

@@ -141,7 +141,7 @@ impl Place {
         send(JobEvent::Ready {
             step: state.step,
             state_digest: digest_text(state.device.digest()?),
-            fingerprint: fingerprint(&spec, self.device),
+            fingerprint: fingerprint(&spec, self.device, state.device.computes_with()),
         });
         let _ = began.send(());
         let member = &roster.members[rank];

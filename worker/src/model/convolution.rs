@@ -15,6 +15,12 @@ pub fn forward(x: &Tensor, weight: &Tensor) -> Tensor {
     y.permute([0, 2, 3, 1]).contiguous()
 }
 
+/// [`forward`] without padding, so that the map gets smaller; weights of any width.
+pub fn valid(x: &Tensor, weight: &Tensor) -> Tensor {
+    let y = by_channel(x).conv2d::<Tensor>(weight, None, [1, 1], [0, 0], [1, 1], 1);
+    y.permute([0, 2, 3, 1]).contiguous()
+}
+
 /// Gradients by `x` (by pixel, as `gradient` is) and by `weight`, as far as they are needed.
 ///
 /// # Panics

@@ -17,7 +17,7 @@
 mod autograd;
 mod auxiliary;
 mod conv3x3;
-mod convolution;
+pub(crate) mod convolution;
 mod forward;
 mod inception;
 mod loss;

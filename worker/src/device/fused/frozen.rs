@@ -1,0 +1,105 @@
+//! The frozen layers: from bytes to what the trained ones read. Nothing is kept for a backward pass, so bias, ReLU, pooling and
+//! normalisation are one kernel each.
+
+use fovea_kernels::cuda::Address;
+use fovea_kernels::cuda::input::{BLOCK_CHANNELS, Photographs, blocks, input_blocks};
+use fovea_kernels::cuda::lrn::{relu_lrn_pool, relu_pool_lrn};
+use tch::{Kind, Tensor};
+
+use super::forward::{Map, batch, by_pixel, rows};
+use super::plan::Convolution;
+use super::{Bank, Fused, at, element_of};
+use crate::device::DeviceError;
+use crate::device::buffer::sent;
+use crate::model::convolution;
+
+impl Fused {
+    /// The frozen layers' output of photographs, u8 `[images, side, side, 3]`: `[images, height, width, channels]`.
+    ///
+    /// # Errors
+    /// If the GPU refuses.
+    pub fn features(&self, photographs: &Tensor) -> Result<Tensor, DeviceError> {
+        let layers = &self.plan.frozen;
+        let Some(conv1) = &layers.conv1 else {
+            return Err(DeviceError {
+                doing: "computing the frozen layers",
+                reason: "the first one is not frozen".into(),
+            });
+        };
+        let (mut x, mut map) = self.first(conv1, photographs)?;
+        if let Some(reduce) = &layers.reduce {
+            x = x.mm(&self.frozen.reduction(reduce).tr());
+            self.rectify(&self.frozen, reduce, &x, rows(map))?;
+        }
+        if let Some(conv2) = &layers.conv2 {
+            (x, map) = self.second(conv2, &x, map)?;
+        }
+        for module in &layers.modules {
+            x = self.module(&self.frozen, module, &x, map, false)?.y;
+            if module.pooled {
+                (x, map, _) = self.pooled(&x, map, module.widths.out(), false)?;
+            }
+        }
+        Ok(by_pixel(&x, map))
+    }
+
+    /// conv1, as a convolution over blocks of pixels, up to pool1/norm1.
+    fn first(
+        &self,
+        conv1: &Convolution,
+        photographs: &Tensor,
+    ) -> Result<(Tensor, Map), DeviceError> {
+        let size = photographs.size();
+        let [count, side] = [0, 1].map(|i| size[i] as usize);
+        let places: Vec<i32> = (0..count as i32).collect();
+        let places = sent(&places, self.device);
+        let turns = Tensor::zeros([count as i64], (Kind::Uint8, self.device));
+        let across = blocks(side);
+        let x = self.room(count * across * across, BLOCK_CHANNELS);
+        let from = Photographs {
+            held: at(photographs),
+            fresh: Address::NULL,
+            place: at(&places),
+            turns: at(&turns),
+            count,
+            side,
+        };
+        self.run(&input_blocks(from, at(&x)))?;
+        let x = by_pixel(&x, [count, across, across]);
+        let [_, channels] = conv1.channels;
+        let y = convolution::valid(&x, &self.frozen.over_blocks(conv1));
+        let to = across - 3;
+        let map = [count, to / 2, to / 2];
+        let normalised = self.room(rows(map), channels);
+        let bias = element_of(&self.frozen.params, conv1.bias);
+        let of = batch([count, to, to], channels);
+        self.run(&relu_pool_lrn(of, at(&y), bias, at(&normalised)))?;
+        Ok((normalised, map))
+    }
+
+    /// conv2/3x3, up to pool2.
+    fn second(
+        &self,
+        conv2: &Convolution,
+        x: &Tensor,
+        map: Map,
+    ) -> Result<(Tensor, Map), DeviceError> {
+        let [_, channels] = conv2.channels;
+        let y = convolution::forward(&by_pixel(x, map), &self.frozen.square(conv2));
+        let [images, height, width] = map;
+        let to = [images, height / 2, width / 2];
+        let pooled = self.room(rows(to), channels);
+        let bias = element_of(&self.frozen.params, conv2.bias);
+        let of = batch(map, channels);
+        self.run(&relu_lrn_pool(of, at(&y), bias, at(&pooled)))?;
+        Ok((pooled, to))
+    }
+}
+
+impl Bank {
+    /// conv1's filters over blocks: `[out, 16, 4, 4]`, channels-last in memory.
+    fn over_blocks(&self, conv1: &Convolution) -> Tensor {
+        let size = [conv1.channels[1], 4, 4, BLOCK_CHANNELS].map(|n| n as i64);
+        self.filter(conv1.filters, &size).permute([0, 3, 1, 2])
+    }
+}

@@ -29,6 +29,7 @@ mod group_figures;
 mod group_judge;
 mod group_report;
 mod groups;
+mod heat_maps;
 mod help;
 mod local;
 mod named;

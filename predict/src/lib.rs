@@ -10,7 +10,7 @@ mod progress;
 mod reading;
 mod table;
 
-pub use overlay::{Caption, Picture, draw, overlay};
+pub use overlay::{Caption, Picture, draw, overlay, pair};
 pub use progress::Bar;
 pub use reading::{Photograph, Readable, Unreadable, read_ahead};
 pub use table::{Outcome, Row, Scored, Table, TableError};

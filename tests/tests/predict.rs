@@ -152,6 +152,34 @@ async fn photographs_are_scored_as_in_an_evaluation_and_nothing_of_them_stays() 
         assert!(!row["patient_score"].is_empty());
     }
 
+    // A report shows where the model looked in the photographs that it is most wrong about.
+    let report = at("report.html");
+    let of = [
+        "report",
+        &run.id,
+        "--checkpoint",
+        "newest",
+        "--overwrite",
+        "-o",
+    ];
+    let with = |folder: &Path| {
+        let more = [text(&report), "--photographs", text(folder)];
+        cluster.try_fovea(&[&of[..], &more[..]].concat())
+    };
+    let done = with(&prepared);
+    assert!(done.status.success(), "{done:?}");
+    let page = std::fs::read_to_string(&report).expect("the report");
+    let errors = page.matches("class=\"gauge\"").count();
+    assert!(errors > 0, "a network that hardly learnt is never wrong");
+    assert_eq!(page.matches("and where the model looked").count(), errors);
+    let other = synthetic_dataset(&at("other"), PATIENTS + 1, SIZE);
+    let refused = with(&other);
+    let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        message.contains("give the folder that was added"),
+        "{message}"
+    );
+
     // Nothing of it stays, and nothing is recorded.
     let listed = cluster.fovea(&["--json", "dataset", "list", "--all"]);
     assert_eq!(listed.lines().count(), 1, "{listed}");

@@ -61,6 +61,7 @@ pub struct Evaluate {
 Examples:
   fovea report dr-1                                 writes dr-1.html
   fovea evaluate dr-1 --split test && fovea report dr-1 -o final.html
+  fovea report dr-1 --photographs eyepacs-224       with heat maps of the worst errors
 
 The report is one HTML file that loads nothing: curves, ROC with operating points, reliability diagram,
 confusion matrix, the worst errors, split and leak check, spec, fingerprint and cost. It shows the
@@ -75,6 +76,11 @@ pub struct Report {
     /// The checkpoint: best, newest, or a step, as in `fovea evaluate`
     #[arg(long, value_name = "STEP", default_value = "best")]
     pub checkpoint: WhichCheckpoint,
+    /// The folder of the prepared dataset that was judged: the worst errors then show where the model looked
+    ///
+    /// A worker computes these class activation maps, as for `fovea predict --maps`: of the last module, coarse, in log-odds.
+    #[arg(long, value_name = "DIR")]
+    pub photographs: Option<PathBuf>,
     /// Replace the file if it is there
     #[arg(long)]
     pub overwrite: bool,

@@ -471,7 +471,13 @@ async fn report_of(
     if client.scores(&run.id, chosen.step).await?.is_none() {
         return Ok(None);
     }
-    let written = report::write(client, run.clone(), Which::Best, file, true, output).await?;
+    let written = {
+        let wanted = report::Report {
+            which: Which::Best,
+            photographs: None,
+        };
+        report::write(client, run.clone(), wanted, file, true, output).await?
+    };
     Ok(Some((file.to_owned(), written)))
 }
 

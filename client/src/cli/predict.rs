@@ -155,7 +155,7 @@ async fn pipeline_of(client: &Client, run: &RunInfo) -> Result<Pipeline, Error> 
 }
 
 /// A folder that only its owner can read. Those of killed processes are swept.
-fn temporary_folder() -> Result<TemporaryFolder, Error> {
+pub(super) fn temporary_folder() -> Result<TemporaryFolder, Error> {
     let (parent, names) = (std::env::temp_dir(), Names::new("fovea-predict-", ""));
     // Housekeeping: a folder that cannot be listed prevents nothing.
     let _ = leftovers::sweep(&parent, &names);
@@ -163,7 +163,7 @@ fn temporary_folder() -> Result<TemporaryFolder, Error> {
 }
 
 /// A name that no other dataset has: by the time, and by chance.
-fn dataset_name() -> DatasetName {
+pub(super) fn dataset_name() -> DatasetName {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let seconds = now.map_or(0, |now| now.as_secs());
     let chance = u32::from_le_bytes(fovea_service::random_bytes());
@@ -171,7 +171,7 @@ fn dataset_name() -> DatasetName {
 }
 
 /// The coordinator keeps no more.
-fn check_maps(model: &ModelSpec, photographs: usize, size: u32) -> Result<(), Error> {
+pub(super) fn check_maps(model: &ModelSpec, photographs: usize, size: u32) -> Result<(), Error> {
     let network = model.network();
     let network = network.map_err(|problem| Error::Protocol(problem.to_string()))?;
     let bytes = class_map::bytes(network, photographs as u64, size);
@@ -220,17 +220,20 @@ fn prepare(
 }
 
 /// What is sent to the coordinator for a prediction.
-struct Sent<'a> {
-    client: &'a Client,
-    run: &'a RunInfo,
-    step: u64,
-    dataset: &'a DatasetName,
+pub(super) struct Sent<'a> {
+    pub client: &'a Client,
+    /// Whose model it is.
+    pub run: &'a RunInfo,
+    /// Of the checkpoint.
+    pub step: u64,
+    /// What the dataset without grades is called.
+    pub dataset: &'a DatasetName,
 }
 
 impl Sent<'_> {
     /// Sends the dataset in `set`, has it scored, and removes both, unless `keep`. Returns the run that scored, and the
     /// scores.
-    async fn score(
+    pub async fn score(
         &self,
         set: &Path,
         views: Views,

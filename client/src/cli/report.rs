@@ -6,8 +6,9 @@ use fovea_core::spec::Part;
 use fovea_evaluation::{Draws, Estimate, Wanted};
 
 use super::evaluate::{computed, own_validation, with_known_dataset};
-use super::evaluate_args::Report;
+use super::evaluate_args::Report as Command;
 use super::format::{bytes, now_ms};
+use super::heat_maps;
 use super::output::{Output, Record};
 use crate::client::Client;
 use crate::error::Error;
@@ -18,7 +19,7 @@ use crate::reporting;
 use crate::view::RunInfo;
 
 /// Writes the report of a run.
-pub async fn run(client: &Client, command: &Report, output: &Output) -> Result<(), Error> {
+pub async fn run(client: &Client, command: &Command, output: &Output) -> Result<(), Error> {
     let default = format!("{}.html", command.run);
     let file = command.out.as_deref().unwrap_or(Path::new(&default));
     check_target(file, command.overwrite)?;
@@ -29,15 +30,12 @@ pub async fn run(client: &Client, command: &Report, output: &Output) -> Result<(
             run.id, evaluate.run
         )));
     }
-    let Written { bytes: size, .. } = write(
-        client,
-        run,
-        command.checkpoint.0,
-        file,
-        command.overwrite,
-        output,
-    )
-    .await?;
+    let wanted = Report {
+        which: command.checkpoint.0,
+        photographs: command.photographs.as_deref(),
+    };
+    let Written { bytes: size, .. } =
+        write(client, run, wanted, file, command.overwrite, output).await?;
     output.record(&Record::Report {
         run: &command.run,
         path: file,
@@ -45,6 +43,15 @@ pub async fn run(client: &Client, command: &Report, output: &Output) -> Result<(
     });
     output.line(format!("report   {} ({})", file.display(), bytes(size)));
     Ok(())
+}
+
+/// What a report shows.
+#[derive(Debug, Clone, Copy)]
+pub struct Report<'a> {
+    /// The checkpoint that it judges.
+    pub which: Which,
+    /// The folder of the prepared dataset, for heat maps of the worst errors; None: without them.
+    pub photographs: Option<&'a Path>,
 }
 
 /// A report that was written.
@@ -61,12 +68,12 @@ pub struct Written {
 pub async fn write(
     client: &Client,
     run: RunInfo,
-    which: Which,
+    wanted: Report<'_>,
     file: &Path,
     overwrite: bool,
     output: &Output,
 ) -> Result<Written, Error> {
-    let chosen = choose(&run, which)?;
+    let chosen = choose(&run, wanted.which)?;
     let validation = own_validation(client, &run, chosen.step, output).await?;
     let generation = run
         .checkpoints
@@ -111,6 +118,7 @@ pub async fn write(
         output.remark(format!("note: {note}"));
     }
     let step = chosen.step;
+    let judged_run = run.clone();
     let compute = move || {
         let (wanted, draws) = (Wanted::default(), Draws::default());
         let mut judged = Vec::new();
@@ -131,9 +139,20 @@ pub async fn write(
         let own = validation.as_ref().map(|(_, own)| own);
         let mut report = reporting::report(&run, &chosen, &judged, own, now_ms());
         report.warnings.extend(left_out);
-        Ok((fovea_report::html(&report), auc))
+        let first = judged.first();
+        Ok((
+            report,
+            auc,
+            first.map(|j| j.dataset.manifest.digest.clone()),
+        ))
     };
-    let (html, auc) = computed(compute).await?;
+    let (mut report, auc, digest) = computed(compute).await?;
+    if let (Some(folder), Some(worst), Some(digest)) =
+        (wanted.photographs, report.worst_errors.as_mut(), &digest)
+    {
+        heat_maps::add(client, (&judged_run, step), (folder, digest), worst, output).await?;
+    }
+    let html = computed(move || Ok(fovea_report::html(&report))).await?;
     write_whole(file, overwrite, html.as_bytes())?;
     Ok(Written {
         bytes: html.len() as u64,

@@ -22,6 +22,11 @@ pub(super) fn section(report: &Report) -> Markup {
                  Look at them: some are errors of the model, some of the label, some photographs cannot be judged. \
                  The list names photographs and patients; treat this file as you treat the data set."
             }
+            @if errors.all.iter().any(|error| error.heat_map.is_some()) {
+                p class="lead" {
+                    "Beside each photograph a class activation map: where the model found evidence for " (report.labels.positive) ",                      the brighter the more, each on its own scale. It is coarse, and no outline of lesions."
+                }
+            }
             (group("Low probability, but ", &missed, &report.labels))
             (group("High probability, but no ", &alarms, &report.labels))
         }
@@ -49,7 +54,7 @@ fn card(error: &WorstError, labels: &Labels) -> Markup {
         li {
             @if let Some(png) = &error.heat_map {
                 img src=(format!("data:image/png;base64,{}", STANDARD.encode(png)))
-                    alt=(format!("Heat map of where the model looked in {}", error.image));
+                    alt=(format!("{}, and where the model looked", error.image));
             }
             p class="file" { (error.image) }
             div class="gauge" aria-hidden="true" { span class="gauge-fill" style=(format!("width:{:.1}%", 100.0 * p)) {} }

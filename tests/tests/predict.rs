@@ -172,6 +172,7 @@ async fn photographs_are_scored_as_in_an_evaluation_and_nothing_of_them_stays() 
     let errors = page.matches("class=\"gauge\"").count();
     assert!(errors > 0, "a network that hardly learnt is never wrong");
     assert_eq!(page.matches("and where the model looked").count(), errors);
+    std::fs::create_dir(at("other")).expect("a folder");
     let other = synthetic_dataset(&at("other"), PATIENTS + 1, SIZE);
     let refused = with(&other);
     let message = String::from_utf8_lossy(&refused.stderr).into_owned();

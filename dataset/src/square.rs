@@ -126,30 +126,6 @@ impl Square {
         }
     }
 
-    /// An image of a dataset: `size` x `size` pixels of three bytes, blue, green, red.
-    ///
-    /// # Panics
-    /// If it has another number of bytes.
-    pub fn of_record(record: &[u8], size: u32) -> Self {
-        let rgb = record
-            .chunks_exact(3)
-            .flat_map(|pixel| [pixel[2], pixel[1], pixel[0]]);
-        let pixels = RgbImage::from_raw(size, size, rgb.collect());
-        let pixels = pixels.expect("a record has three bytes for each pixel");
-        let crop = crop::frame(size, size);
-        let disc = match crop::find(&pixels) {
-            Ok(found) => Disc::within(&found, &crop),
-            Err(_) => Disc::WHOLE,
-        };
-        Self {
-            pixels,
-            disc,
-            crop,
-            reduction: 1,
-            turned: false,
-        }
-    }
-
     /// The part of the photograph that `method` shows: [`Self::of`] or [`Self::framed`].
     pub fn cut(file: &Encoded, method: Method, size: u32) -> Result<Self, SquareError> {
         match method.crops() {

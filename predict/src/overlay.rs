@@ -115,12 +115,11 @@ pub fn overlay(square: &Square, map: &ClassMap, caption: Caption<'_>) -> RgbImag
 
 /// The photograph, and beside it the map over it: without words and scale, for a page that has them. The strongest evidence of
 /// the photograph has the brightest colour.
-pub fn pair(square: &Square, map: &ClassMap) -> RgbImage {
-    let photograph = &square.pixels;
+pub fn pair(photograph: &RgbImage, map: &ClassMap) -> RgbImage {
     let side = photograph.width();
     let mut both = RgbImage::new(2 * side, photograph.height());
     imageops::replace(&mut both, photograph, 0, 0);
-    let coloured = coloured(photograph, square.disc, map, scale_end(map));
+    let coloured = coloured(photograph, Disc::WHOLE, map, scale_end(map));
     imageops::replace(&mut both, &coloured, i64::from(side), 0);
     both
 }

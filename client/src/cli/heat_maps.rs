@@ -5,10 +5,10 @@ use std::io::Cursor;
 use std::path::Path;
 
 use fovea_core::spec::Part;
-use fovea_dataset::{Dataset, Recipe, Sample, Square, write_ungraded};
+use fovea_dataset::{Dataset, Recipe, Sample, write_ungraded};
 use fovea_predict::pair;
 use fovea_report::WorstErrors;
-use image::ImageFormat;
+use image::{ImageFormat, RgbImage};
 
 use super::evaluate::computed;
 use super::output::Output;
@@ -63,9 +63,9 @@ pub async fn add(
         let map = scores.map(at).ok_or_else(|| {
             Error::Protocol(format!("the heat map of {} is missing", error.image))
         })?;
-        let square = Square::of_record(record, recipe.size());
+        let photograph = photograph(record, recipe.size());
         let mut png = Cursor::new(Vec::new());
-        pair(&square, &map)
+        pair(&photograph, &map)
             .write_to(&mut png, ImageFormat::Png)
             .map_err(|e| Error::Dataset(format!("{}: {e}", error.image)))?;
         error.heat_map = Some(png.into_inner());
@@ -108,6 +108,14 @@ fn read(folder: &Path, digest: &str, wanted: &[String]) -> Result<(Recipe, Vec<R
         })
         .collect::<Result<_, Error>>()?;
     Ok((recipe, records))
+}
+
+/// An image as people see it: a record is blue, green, red.
+fn photograph(record: &[u8], size: u32) -> RgbImage {
+    let rgb = record
+        .chunks_exact(3)
+        .flat_map(|pixel| [pixel[2], pixel[1], pixel[0]]);
+    RgbImage::from_raw(size, size, rgb.collect()).expect("a record has three bytes for each pixel")
 }
 
 fn short(digest: &str) -> String {

@@ -100,7 +100,7 @@ fn a_dataset_of_a_newer_fovea_is_refused_by_name() {
     assert!(text.contains("fovea-dataset-3"), "{text}");
     fs::write(
         &manifest,
-        text.replace("fovea-dataset-3", "fovea-dataset-4"),
+        text.replace("fovea-dataset-3", "fovea-dataset-5"),
     )
     .unwrap();
     let run = dir.path().join("run.toml");
@@ -115,8 +115,8 @@ fn a_dataset_of_a_newer_fovea_is_refused_by_name() {
     assert_eq!(
         stderr(&output),
         format!(
-            "fovea: dataset {}: manifest.json has format version 4, and this Fovea reads versions up \
-             to 3: use a newer Fovea, or prepare the dataset again with this one\n",
+            "fovea: dataset {}: manifest.json has format version 5, and this Fovea reads versions up \
+             to 4: use a newer Fovea, or prepare the dataset again with this one\n",
             set.display()
         )
     );

@@ -12,7 +12,7 @@ use std::time::Instant;
 use fovea_core::class_map::ClassMap;
 use fovea_core::googlenet::FlatLayout;
 use fovea_core::metrics::Score;
-use fovea_core::spec::{RunSpec, Scheme};
+use fovea_core::spec::{Head, RunSpec, Scheme};
 use tch::{Kind, Tensor, no_grad};
 use tracing::{info, warn};
 

@@ -115,7 +115,7 @@ fn baselines_are_judged_and_compared_with_scores_of_files() {
     );
     let text = stdout(&output);
     let row = |name: &str| {
-        let found = text.lines().find(|l| l.starts_with(name));
+        let found = text.lines().rfind(|l| l.starts_with(name));
         found.unwrap_or_else(|| panic!("{name}: {text}")).to_owned()
     };
     assert!(row("model").contains("AUC minus that of net"), "{text}");

@@ -169,7 +169,7 @@ async fn photographs_are_scored_as_in_an_evaluation_and_nothing_of_them_stays() 
     let done = with(&prepared);
     assert!(done.status.success(), "{done:?}");
     let page = std::fs::read_to_string(&report).expect("the report");
-    let errors = page.matches("class=\"gauge\"").count();
+    let errors = page.matches("class=\"file\"").count();
     assert!(errors > 0, "a network that hardly learnt is never wrong");
     assert_eq!(page.matches("and where the model looked").count(), errors);
     std::fs::create_dir(at("other")).expect("a folder");

@@ -49,11 +49,11 @@ fn averaged<N: TestNumber>([images, pixels, groups]: [usize; 3], seed: u64) {
         let own = with_mask.then(|| at_mask.at());
         run::<N>(&average(x.at(), own, out.at(), [images, pixels, channels]));
         let mut expected = Vec::new();
-        for at in 0..images * channels {
+        for (at, multiplier) in mask.iter().enumerate() {
             let (image, c) = (at / channels, at % channels);
             let value = |p: usize| f64::from(wide[(image * pixels + p) * channels + c]);
             let mean = (0..pixels).map(value).sum::<f64>() / pixels as f64;
-            expected.push(mean as f32 * if with_mask { mask[at] } else { 1.0 });
+            expected.push(mean as f32 * if with_mask { *multiplier } else { 1.0 });
         }
         assert_close("average", &out.read(), &expected, 1e-5, 1e-6);
     }
@@ -194,12 +194,12 @@ fn classified(images: usize, inputs: usize, outputs: usize, ordinal: bool, seed:
             [images, 6],
         ));
         let mut expected = Vec::new();
-        for at in 0..images * inputs {
+        for (at, multiplier) in mask.iter().enumerate() {
             let (image, c) = (at / inputs, at % inputs);
             let product =
                 |k: usize| f64::from(g[image * outputs + k]) * f64::from(w[k * inputs + c]);
             let sum = (0..outputs).map(product).sum::<f64>() as f32;
-            expected.push(sum * if with_mask { mask[at] } else { 1.0 } / 6.0);
+            expected.push(sum * if with_mask { *multiplier } else { 1.0 } / 6.0);
         }
         assert_close("by the mean", &out.read(), &expected, 1e-5, 1e-6);
     }

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::evaluations::{Described, ready, samples};
 use crate::view::Scores;
 
-/// A prepared dataset, and what is to be told apart on it.
+/// A prepared dataset, and the classes that are fitted on it.
 pub struct Task {
     dataset: Dataset,
     pub described: Described,

@@ -4,7 +4,7 @@ use image::GrayImage;
 
 use super::mask::{Mask, SET};
 
-/// Number of grey levels that are told apart.
+/// Number of grey levels that are distinguished.
 const LEVELS: usize = 32;
 
 /// Features of the co-occurrence matrix.

@@ -55,7 +55,7 @@ pub struct Baseline {
     /// Let errors on a class count in inverse proportion to its number of photographs
     #[arg(long)]
     pub class_weights: bool,
-    /// What is told apart, as model.labels in run.toml: any_dr, referable, four_classes or grades
+    /// Label scheme, as model.labels in run.toml: any_dr, referable, four_classes or grades
     #[arg(long, value_name = "NAME", default_value = "referable", value_parser = labels)]
     pub labels: Labels,
     /// The first positive grade, with four_classes or grades [default: 2]

@@ -68,6 +68,7 @@ def figures(classes, positive_class, label, probabilities, predict=most_probable
     called = p >= 0.5
     out = {
         "auc": metrics.roc_auc_score(truth, p) if 0 < truth.sum() < len(truth) else None,
+        "macro_auc": macro_auc(classes, label, probabilities),
         "kappa": metrics.cohen_kappa_score(label, predicted, labels=range(classes), weights="quadratic"),
         "accuracy": metrics.accuracy_score(label, predicted),
         "brier": metrics.brier_score_loss(truth, p, labels=[False, True]),
@@ -80,6 +81,14 @@ def figures(classes, positive_class, label, probabilities, predict=most_probable
         "npv": metrics.precision_score(~truth, ~called, zero_division=np.nan),
     }
     return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in out.items()}
+
+
+def macro_auc(classes, label, probabilities):
+    """Mean AUC of each class against all others. scikit-learn's own `multi_class="ovr"` demands sums of exactly 1."""
+    if classes == 2 or len(set(label)) < classes:
+        return None
+    one_hot = label[:, None] == np.arange(classes)
+    return metrics.roc_auc_score(one_hot, probabilities.astype(np.float64), average="macro")
 
 
 def auc(truth, p):

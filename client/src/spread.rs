@@ -42,10 +42,14 @@ impl Spread {
     }
 }
 
+/// What the mean over the classes of the AUC of one class against all others is called.
+pub const MACRO_AUC: &str = "mean AUC of class against others";
+
 /// Figures of one run; None where one is not defined. None of them depends on a threshold that was chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct RunFigures {
     pub auc: Option<f64>,
+    pub macro_auc: Option<f64>,
     pub kappa: Option<f64>,
     pub accuracy: Option<f64>,
     pub brier: Option<f64>,
@@ -60,6 +64,7 @@ impl From<&Evaluation> for RunFigures {
     fn from(evaluation: &Evaluation) -> Self {
         Self {
             auc: evaluation.auc,
+            macro_auc: None,
             kappa: evaluation.quadratic_kappa,
             accuracy: Some(evaluation.accuracy),
             brier: None,
@@ -76,6 +81,7 @@ impl From<&Evaluated> for RunFigures {
         let half = half(evaluated);
         Self {
             auc: value(&evaluated.auc),
+            macro_auc: value(&evaluated.macro_auc),
             kappa: value(&evaluated.kappa),
             accuracy: value(&evaluated.accuracy),
             brier: value(&evaluated.brier),
@@ -96,6 +102,8 @@ pub fn half(evaluated: &Evaluated) -> Option<&PointResult> {
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
 pub struct Spreads {
     pub auc: Option<Spread>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub macro_auc: Option<Spread>,
     pub kappa: Option<Spread>,
     pub accuracy: Option<Spread>,
     pub brier: Option<Spread>,
@@ -111,6 +119,7 @@ impl Spreads {
             |figure: fn(&RunFigures) -> Option<f64>| Spread::of(runs.iter().filter_map(figure));
         Self {
             auc: over(|r| r.auc),
+            macro_auc: over(|r| r.macro_auc),
             kappa: over(|r| r.kappa),
             accuracy: over(|r| r.accuracy),
             brier: over(|r| r.brier),
@@ -124,6 +133,7 @@ impl Spreads {
     pub fn named(&self) -> impl Iterator<Item = (&'static str, Spread)> {
         let all = [
             ("AUC", self.auc),
+            (MACRO_AUC, self.macro_auc),
             ("quadratic weighted kappa", self.kappa),
             ("accuracy", self.accuracy),
             ("sensitivity at 0.5", self.sensitivity),

@@ -25,6 +25,10 @@ pub struct Evaluated {
     pub draws: Draws,
     /// Area under the ROC curve of P(positive), ties counted half.
     pub auc: Option<Estimate>,
+    /// Mean over the classes of the AUC of each class's probability, the class against all others. None with two classes, and
+    /// where a class has no sample.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub macro_auc: Option<Estimate>,
     /// Cohen's kappa of label and named class with quadratic weights.
     pub kappa: Option<Estimate>,
     /// Share of samples whose label the model names. Where most samples are of one class, it says little.
@@ -97,6 +101,7 @@ pub fn evaluate(samples: &Samples, points: &[Point], draws: Draws) -> Evaluated 
         positives: with.count(|s| s.positive),
         draws,
         auc: with.auc(),
+        macro_auc: with.of(|f| f.macro_auc, None),
         kappa: with.of(|f| f.kappa, None),
         accuracy: with.share(|f| f.accuracy, |_| true),
         brier: with.of(|f| f.brier, None),

@@ -1,6 +1,6 @@
 //! All figures of a set of samples at once, each sample counted with a weight.
 
-use fovea_core::metrics::quadratic_kappa;
+use fovea_core::metrics::{Ranking, quadratic_kappa};
 
 use crate::calibration::{BINS, BinSums, expected_error};
 use crate::points::Point;
@@ -10,6 +10,7 @@ use crate::samples::{GRADES, Samples, Scored};
 #[derive(Debug, Clone)]
 pub(crate) struct Figures {
     pub auc: Option<f64>,
+    pub macro_auc: Option<f64>,
     pub kappa: Option<f64>,
     pub accuracy: Option<f64>,
     pub brier: Option<f64>,
@@ -107,10 +108,13 @@ impl Figures {
             let of_class: u64 = confusion[class].iter().sum();
             share(confusion[class][class], of_class - confusion[class][class])
         };
+        let auc = |ranking: &Ranking| ranking.auc(|sample| weight(samples.all[sample].patient));
+        let classes: Option<Vec<f64>> = samples.of_classes.iter().map(auc).collect();
         Self {
-            auc: samples
-                .ranking
-                .auc(|sample| weight(samples.all[sample].patient)),
+            auc: auc(&samples.ranking),
+            macro_auc: classes
+                .filter(|classes| !classes.is_empty())
+                .map(|classes| classes.iter().sum::<f64>() / classes.len() as f64),
             kappa: quadratic_kappa(&confusion),
             accuracy: share(correct, total - correct),
             brier: (total > 0).then(|| squares / total as f64),

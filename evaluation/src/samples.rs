@@ -51,6 +51,8 @@ pub struct Samples {
     pub(crate) all: Vec<Scored>,
     /// By the probability of being positive.
     pub(crate) ranking: Ranking,
+    /// For each class, by its probability, the class against all others. None with two classes, where it is `ranking`.
+    pub(crate) of_classes: Vec<Ranking>,
 }
 
 /// What is computed once of a sample.
@@ -116,7 +118,17 @@ impl Samples {
             })
         });
         let all = scored.collect::<Result<Vec<_>, _>>()?;
-        Ok(Self::of(all, classes, positive_class, patients.len()))
+        let against_others = |class: usize| {
+            let pairs = samples
+                .iter()
+                .map(move |s| (f64::from(s.probabilities[class]), s.label == class));
+            Ranking::new(pairs)
+        };
+        let mut samples = Self::of(all, classes, positive_class, patients.len());
+        if classes > 2 {
+            samples.of_classes = (0..classes).map(against_others).collect();
+        }
+        Ok(samples)
     }
 
     pub(crate) fn of(
@@ -130,6 +142,7 @@ impl Samples {
             positive_class,
             patients,
             ranking: Ranking::new(all.iter().map(|s| (s.p, s.positive))),
+            of_classes: Vec::new(),
             all,
         }
     }

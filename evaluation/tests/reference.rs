@@ -63,6 +63,7 @@ fn figures_agree_with_scikit_learn() {
         let at_half = &result.points[0];
         let mut figures = vec![
             ("auc", result.auc, &expected["auc"]),
+            ("macro AUC", result.macro_auc, &expected["macro_auc"]),
             ("kappa", result.kappa, &expected["kappa"]),
             ("accuracy", result.accuracy, &expected["accuracy"]),
             ("brier", result.brier, &expected["brier"]),

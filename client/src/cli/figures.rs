@@ -7,6 +7,7 @@ use super::format::date;
 use super::table::Table;
 use crate::judge::Judged;
 use crate::reporting::labels;
+use crate::spread::MACRO_AUC;
 use fovea_core::count::count;
 
 /// What was judged.
@@ -164,6 +165,12 @@ fn summary(evaluated: &Evaluated) -> Vec<String> {
     ] {
         let (value, interval) = parts(figure.as_ref());
         table.row([name.to_owned(), value, interval]);
+        if name == "AUC"
+            && let Some(figure) = &evaluated.macro_auc
+        {
+            let (value, interval) = parts(Some(figure));
+            table.row([MACRO_AUC.to_owned(), value, interval]);
+        }
     }
     table.lines()
 }

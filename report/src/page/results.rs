@@ -118,11 +118,14 @@ fn confusion(part: &JudgedPart, labels: &Labels) -> Markup {
         dl class="pair" {
             div { dt { "Kappa" } dd { (Unit::Plain.with_range(e.kappa.as_ref())) } }
             div { dt { "Accuracy" } dd { (Unit::Percent.with_range(e.accuracy.as_ref())) } }
+            @if let Some(auc) = &e.macro_auc {
+                div { dt { "Mean AUC of class against others" } dd { (Unit::Plain.with_range(Some(auc))) } }
+            }
         }
     };
     let note = html! {
         "On " (part.basis()) ": each photograph's label (rows) and the model's " (labels.named()) " (columns), with its share of the row. \
-         Framed: right. Lines: where " (labels.positive) " begins. " (notes::intervals(e.draws, [&e.kappa, &e.accuracy].into_iter()))
+         Framed: right. Lines: where " (labels.positive) " begins. " (notes::intervals(e.draws, [&e.kappa, &e.accuracy, &e.macro_auc].into_iter()))
         " Where most photographs are of one class, accuracy says little."
     };
     figure("Confusion matrix", content, note)

@@ -3,25 +3,27 @@
 //! On the CPU the gradient buffers are the process's own memory, which libtorch borrows. On a GPU they are tensors in the
 //! GPU's memory, and a step waits for the GPU only where the training loop needs a number.
 
+mod frozen;
+mod kernels;
+
 use std::ffi::c_int;
 use std::ops::Range;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use fovea_core::class_map::ClassMap;
 use fovea_core::googlenet::FlatLayout;
 use fovea_core::metrics::Score;
-use fovea_core::spec::{Head, RunSpec, Scheme};
-use tch::{Kind, Tensor, no_grad};
-use tracing::{info, warn};
+use fovea_core::spec::{RunSpec, Scheme};
+use tch::{Tensor, no_grad};
 
+use self::kernels::Labelled;
 use super::buffer::sent;
-use super::fused::{Fused, FusedError, Input, Rates};
+use super::fused::Fused;
 use super::gradients::{IntoBuckets, all_finite, over};
 use super::{
     Batch, Buckets, Buffer, CacheCounts, Device, DeviceError, FeatureCache, Flat, HeldImages,
-    Image, ImageStore, PhaseTimes, Pixels, Split, digest_of, failed, images,
+    Image, ImageStore, PhaseTimes, Split, digest_of, failed,
 };
 use crate::model::raw::values;
 use crate::model::{Net, log_probabilities, loss_sum};
@@ -30,10 +32,6 @@ use crate::shim::check;
 
 /// Means of ImageNet's blue, green and red bytes. The published weights expect inputs with these subtracted.
 pub const MEANS: [f32; 3] = [104.0, 117.0, 123.0];
-
-/// Number of images whose frozen layers a GPU computes at once. A smaller group is filled up with repeated images: libraries
-/// choose the algorithm by the batch size, and the bits must not depend on what the cache holds.
-const GPU_IMAGES: usize = 32;
 
 /// GoogLeNet and its optimizer.
 pub struct TorchDevice {
@@ -74,76 +72,6 @@ impl TorchDevice {
         }
     }
 
-    /// Computes the trained modules and the optimizer by our own kernels, if the device is a GPU. Compiled kernels are kept in
-    /// `folder`. Where they cannot be used, libtorch's operations serve, and the log says why.
-    pub fn with_kernels(mut self, spec: &RunSpec, folder: PathBuf) -> Self {
-        let tch::Device::Cuda(number) = self.net.device() else {
-            return self;
-        };
-        let t = &spec.train;
-        let rates = Rates {
-            momentum: t.momentum,
-            decay: t.weight_decay,
-            head: t.head_lr_mult,
-        };
-        let velocity = self.optimizer.velocity();
-        match Fused::new(&self.net, t.precision, velocity, rates, folder) {
-            Ok(fused) => {
-                info!(
-                    "gpu.fused: Fovea's own kernels compute the trained modules on cuda:{number}"
-                );
-                self.fused = Some(fused);
-            }
-            Err(error @ FusedError::NotCovered(_)) => {
-                info!("gpu.composed: this run is computed layer by layer on cuda:{number}: {error}")
-            }
-            Err(error @ FusedError::Kernels(_)) => warn!(
-                "gpu.kernels_missing: Fovea's own kernels cannot be used on cuda:{number}, so runs are computed layer by \
-                 layer: {error}"
-            ),
-        }
-        self
-    }
-
-    /// [`Device::gradient`] by our own kernels.
-    fn fused_gradient(
-        &mut self,
-        batch: &Batch,
-        into: &mut dyn Buckets,
-    ) -> Result<PhaseTimes, DeviceError> {
-        let begun = Instant::now();
-        let device = self.net.device();
-        let dropout = (!batch.dropout.is_empty()).then(|| sent(&batch.dropout, device));
-        let loaded = Instant::now();
-        let features = self.features(Split::Train, batch)?;
-        let fused = self.fused.as_ref().expect("asked for where it is there");
-        let pass = no_grad(|| {
-            let labelled = Labelled::of(batch, device);
-            let input = labelled.input(self.scheme.head, &features, dropout.as_ref());
-            fused.forward(input, true)
-        })?;
-        let loss = self.layout().buckets()[FlatLayout::OTHERS].len();
-        if let Buffer::Tensor(tensor) = into.bucket(FlatLayout::OTHERS) {
-            no_grad(|| tensor.narrow(0, loss as i64, 1).copy_(&pass.sum));
-        }
-        let forward = Instant::now();
-        let mut sink = IntoBuckets {
-            buckets: into,
-            device,
-            problem: None,
-        };
-        no_grad(|| fused.backward(pass, &mut sink))?;
-        if let Some(reason) = sink.problem {
-            let doing = "computing the gradient";
-            return Err(DeviceError { doing, reason });
-        }
-        Ok(PhaseTimes {
-            load: loaded - begun,
-            forward: forward - loaded,
-            backward: forward.elapsed(),
-        })
-    }
-
     /// ln of each class's probability, `[images, classes]`, on the device.
     fn log_probabilities(&mut self, split: Split, batch: &Batch) -> Result<Tensor, DeviceError> {
         let features = self.features(split, batch)?;
@@ -175,108 +103,6 @@ impl TorchDevice {
     /// Size and hits of the cache of the frozen layers' activations.
     pub fn cache_counts(&self) -> CacheCounts {
         self.cache.counts()
-    }
-
-    /// Input of the first trainable layer: `[n, channels, height, width]` in channels-last order. The frozen layers are
-    /// always computed for the same number of images at a time (one on the CPU, [`GPU_IMAGES`] on a GPU), so that the bits
-    /// of an image depend neither on its batch nor on what [`FeatureCache`] holds.
-    fn features(&mut self, split: Split, batch: &Batch) -> Result<Tensor, DeviceError> {
-        self.frozen(split, batch, false)
-    }
-
-    /// [`Self::features`], or with `places` what the average is taken of ([`Net::places`]), which is not kept.
-    fn frozen(&mut self, split: Split, batch: &Batch, places: bool) -> Result<Tensor, DeviceError> {
-        let n = batch.samples.len();
-        let pixels = self.pixels(split, batch)?;
-        let device = self.net.device();
-        let means = &self.means;
-        let input = |pixels: &Tensor| (pixels.to_kind(Kind::Float) - means).permute([0, 3, 1, 2]);
-        if n == 0 || !self.net.has_frozen_prefix() {
-            return Ok(input(&pixels));
-        }
-        let images: Vec<Image> = batch
-            .samples
-            .iter()
-            .zip(&batch.quarter_turns)
-            .map(|(&sample, &quarter_turns)| Image {
-                split,
-                sample,
-                quarter_turns,
-            })
-            .collect();
-        let mut features: Vec<Option<Tensor>> = match places {
-            true => images.iter().map(|_| None).collect(),
-            false => images.iter().map(|image| self.cache.get(image)).collect(),
-        };
-        let missing: Vec<usize> = (0..n).filter(|&i| features[i].is_none()).collect();
-        let at_once = match device {
-            tch::Device::Cpu => 1,
-            _ => GPU_IMAGES,
-        };
-        for group in missing.chunks(at_once) {
-            let chosen: Vec<i64> = group
-                .iter()
-                .cycle()
-                .take(at_once)
-                .map(|&i| i as i64)
-                .collect();
-            let chosen = match chosen[..] {
-                [one] => pixels.narrow(0, one, 1),
-                _ => pixels.index_select(0, &sent(&chosen, device)),
-            };
-            // In channels-last order each image is contiguous, as the cache needs it.
-            let computed = match &self.fused {
-                // Their features are the same as those of the layers one by one, so only maps need the places.
-                Some(fused) if !places => no_grad(|| fused.features(&chosen))?,
-                _ => {
-                    let computed = match places {
-                        true => self.net.places(&input(&chosen)),
-                        false => self.net.features(&input(&chosen)),
-                    };
-                    computed.permute([0, 2, 3, 1]).contiguous()
-                }
-            };
-            for (at, &i) in group.iter().enumerate() {
-                let one = computed.narrow(0, at as i64, 1);
-                // A view would keep the memory of the whole group allocated.
-                let one = if at_once == 1 { one } else { one.copy() };
-                if !places {
-                    self.cache.keep(images[i], &one);
-                }
-                features[i] = Some(one);
-            }
-        }
-        let features: Vec<Tensor> = features.into_iter().flatten().collect();
-        Ok(Tensor::cat(&features, 0).permute([0, 3, 1, 2]))
-    }
-
-    /// The batch's pixels on the device, rotated: `[n, size, size, 3]` bytes.
-    fn pixels(&mut self, split: Split, batch: &Batch) -> Result<Tensor, DeviceError> {
-        let (n, size) = (batch.samples.len(), batch.size);
-        let wrong = |bytes: usize| DeviceError {
-            doing: "reading a batch",
-            reason: format!(
-                "{n} images of {size} px with {} rotations and {bytes} bytes",
-                batch.quarter_turns.len()
-            ),
-        };
-        match (&batch.pixels, &mut self.images) {
-            (Pixels::Turned(bytes), _) => {
-                if batch.quarter_turns.len() != n || bytes.len() != n * size * size * 3 {
-                    return Err(wrong(bytes.len()));
-                }
-                let shape = [n as i64, size as i64, size as i64, 3];
-                images::to_device(bytes, &shape, self.net.device())
-            }
-            (Pixels::Upright { given, bytes }, Some(images)) => {
-                if batch.quarter_turns.len() != n {
-                    return Err(wrong(bytes.len()));
-                }
-                let upright = images.upright(split, &batch.samples, size, given, bytes)?;
-                Ok(images::turned(&upright, &batch.quarter_turns))
-            }
-            (Pixels::Upright { bytes, .. }, None) => Err(wrong(bytes.len())),
-        }
     }
 
     /// Whether the frozen parameters in `state` equal the loaded ones bit for bit.
@@ -504,38 +330,6 @@ impl Device for TorchDevice {
     }
 }
 
-/// Labels and class weights of a batch on the device, as our kernels take them.
-struct Labelled {
-    labels: Tensor,
-    weights: Option<Tensor>,
-}
-
-impl Labelled {
-    fn of(batch: &Batch, device: tch::Device) -> Self {
-        let labels: Vec<i32> = batch.labels.iter().map(|&label| label as i32).collect();
-        let weights = &batch.class_weights[..];
-        Self {
-            labels: sent(&labels, device),
-            weights: (!weights.is_empty()).then(|| sent(weights, device)),
-        }
-    }
-
-    fn input<'a>(
-        &'a self,
-        head: Head,
-        features: &'a Tensor,
-        dropout: Option<&'a Tensor>,
-    ) -> Input<'a> {
-        Input {
-            features,
-            labels: &self.labels,
-            dropout,
-            weights: self.weights.as_ref(),
-            ordinal: head == Head::Ordinal,
-        }
-    }
-}
-
 /// What the logarithms of the probabilities, `[samples, classes]`, say of each sample.
 fn scores_of(batch: &Batch, log_p: &Tensor) -> Result<Vec<Score>, DeviceError> {
     let log_p = log_p.to_device(tch::Device::Cpu);
@@ -559,46 +353,4 @@ unsafe extern "C" {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::state_digest;
-    use super::*;
-
-    fn spec(frozen: &str) -> RunSpec {
-        let text = format!("name = 'r'\ndataset = 'd'\n[model]\nfrozen = [{frozen}]");
-        toml::from_str(&text).unwrap()
-    }
-
-    #[test]
-    fn the_digest_is_that_of_the_state_and_sees_every_bit() {
-        for frozen in ["", "'conv1/7x7_s2'"] {
-            let spec = spec(frozen);
-            let layout = FlatLayout::new(5, &spec.model.frozen).unwrap();
-            let mut device = TorchDevice::new(&spec, &layout, tch::Device::Cpu);
-            let len = layout.state_len();
-            let mut state: Vec<f32> = (0..len).map(|i| (i as f32).sin()).collect();
-            device.load(&state).unwrap();
-            let before = device.digest().unwrap();
-            assert_eq!(before, state_digest(&device.read(0..len).unwrap()));
-            assert_eq!(before, state_digest(&state));
-
-            let parts = [
-                layout.params_range(),
-                layout.velocity_range(),
-                layout.frozen_range(),
-            ];
-            for part in parts.into_iter().filter(|part| !part.is_empty()) {
-                for (at, bit) in [(part.start, 0), (part.end - 1, 31)] {
-                    let kept = state[at];
-                    state[at] = f32::from_bits(kept.to_bits() ^ (1 << bit));
-                    device.load(&state).unwrap();
-                    let flipped = device.digest().unwrap();
-                    assert_ne!(flipped, before, "element {at} of {len}");
-                    assert_eq!(flipped, state_digest(&state));
-                    state[at] = kept;
-                }
-            }
-            device.load(&state).unwrap();
-            assert_eq!(device.digest().unwrap(), before);
-        }
-    }
-}
+mod tests;

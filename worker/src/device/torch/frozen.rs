@@ -1,0 +1,120 @@
+//! The activations of the frozen layers: from the cache, or computed from the batch's pixels.
+
+use tch::{Kind, Tensor, no_grad};
+
+use super::TorchDevice;
+use crate::device::buffer::sent;
+use crate::device::{Batch, DeviceError, Image, Pixels, Split, images};
+
+/// Number of images whose frozen layers a GPU computes at once. A smaller group is filled up with repeated images: libraries
+/// choose the algorithm by the batch size, and the bits must not depend on what the cache holds.
+const GPU_IMAGES: usize = 32;
+
+impl TorchDevice {
+    /// Input of the first trainable layer: `[n, channels, height, width]` in channels-last order. The frozen layers are
+    /// always computed for the same number of images at a time (one on the CPU, [`GPU_IMAGES`] on a GPU), so that the bits
+    /// of an image depend neither on its batch nor on what [`FeatureCache`] holds.
+    pub(super) fn features(&mut self, split: Split, batch: &Batch) -> Result<Tensor, DeviceError> {
+        self.frozen(split, batch, false)
+    }
+
+    /// [`Self::features`], or with `places` what the average is taken of ([`Net::places`]), which is not kept.
+    pub(super) fn frozen(
+        &mut self,
+        split: Split,
+        batch: &Batch,
+        places: bool,
+    ) -> Result<Tensor, DeviceError> {
+        let n = batch.samples.len();
+        let pixels = self.pixels(split, batch)?;
+        let device = self.net.device();
+        let means = &self.means;
+        let input = |pixels: &Tensor| (pixels.to_kind(Kind::Float) - means).permute([0, 3, 1, 2]);
+        if n == 0 || !self.net.has_frozen_prefix() {
+            return Ok(input(&pixels));
+        }
+        let images: Vec<Image> = batch
+            .samples
+            .iter()
+            .zip(&batch.quarter_turns)
+            .map(|(&sample, &quarter_turns)| Image {
+                split,
+                sample,
+                quarter_turns,
+            })
+            .collect();
+        let mut features: Vec<Option<Tensor>> = match places {
+            true => images.iter().map(|_| None).collect(),
+            false => images.iter().map(|image| self.cache.get(image)).collect(),
+        };
+        let missing: Vec<usize> = (0..n).filter(|&i| features[i].is_none()).collect();
+        let at_once = match device {
+            tch::Device::Cpu => 1,
+            _ => GPU_IMAGES,
+        };
+        for group in missing.chunks(at_once) {
+            let chosen: Vec<i64> = group
+                .iter()
+                .cycle()
+                .take(at_once)
+                .map(|&i| i as i64)
+                .collect();
+            let chosen = match chosen[..] {
+                [one] => pixels.narrow(0, one, 1),
+                _ => pixels.index_select(0, &sent(&chosen, device)),
+            };
+            // In channels-last order each image is contiguous, as the cache needs it.
+            let computed = match &self.fused {
+                // Their features are the same as those of the layers one by one, so only maps need the places.
+                Some(fused) if !places => no_grad(|| fused.features(&chosen))?,
+                _ => {
+                    let computed = match places {
+                        true => self.net.places(&input(&chosen)),
+                        false => self.net.features(&input(&chosen)),
+                    };
+                    computed.permute([0, 2, 3, 1]).contiguous()
+                }
+            };
+            for (at, &i) in group.iter().enumerate() {
+                let one = computed.narrow(0, at as i64, 1);
+                // A view would keep the memory of the whole group allocated.
+                let one = if at_once == 1 { one } else { one.copy() };
+                if !places {
+                    self.cache.keep(images[i], &one);
+                }
+                features[i] = Some(one);
+            }
+        }
+        let features: Vec<Tensor> = features.into_iter().flatten().collect();
+        Ok(Tensor::cat(&features, 0).permute([0, 3, 1, 2]))
+    }
+
+    /// The batch's pixels on the device, rotated: `[n, size, size, 3]` bytes.
+    fn pixels(&mut self, split: Split, batch: &Batch) -> Result<Tensor, DeviceError> {
+        let (n, size) = (batch.samples.len(), batch.size);
+        let wrong = |bytes: usize| DeviceError {
+            doing: "reading a batch",
+            reason: format!(
+                "{n} images of {size} px with {} rotations and {bytes} bytes",
+                batch.quarter_turns.len()
+            ),
+        };
+        match (&batch.pixels, &mut self.images) {
+            (Pixels::Turned(bytes), _) => {
+                if batch.quarter_turns.len() != n || bytes.len() != n * size * size * 3 {
+                    return Err(wrong(bytes.len()));
+                }
+                let shape = [n as i64, size as i64, size as i64, 3];
+                images::to_device(bytes, &shape, self.net.device())
+            }
+            (Pixels::Upright { given, bytes }, Some(images)) => {
+                if batch.quarter_turns.len() != n {
+                    return Err(wrong(bytes.len()));
+                }
+                let upright = images.upright(split, &batch.samples, size, given, bytes)?;
+                Ok(images::turned(&upright, &batch.quarter_turns))
+            }
+            (Pixels::Upright { bytes, .. }, None) => Err(wrong(bytes.len())),
+        }
+    }
+}

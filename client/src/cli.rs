@@ -38,6 +38,7 @@ mod output;
 mod predict;
 mod predict_args;
 mod prepare;
+mod queue;
 mod remove;
 mod report;
 mod runs;
@@ -194,6 +195,7 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Advise(command) => advise::run(connect, &command, output).await,
         Command::Baseline(command) => baseline::run(connect, &command, output).await,
         Command::Export(command) => export::run(connect, &command, output).await,
+        Command::Queue => queue::list(&connect().await?, output).await,
         Command::Workers => workers::list(&connect().await?, output).await,
         Command::Cancel { run } => runs::cancel(&connect().await?, &run, output).await,
         Command::Pause { run } => runs::pause(&connect().await?, &run, output).await,

@@ -20,8 +20,8 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::credentials::{Bearer, Credentials};
 use crate::error::Error;
 use crate::view::{
-    AuditInfo, DatasetInfo, Removed, RunInfo, StoreReport, StoredCheckpoints, VerifiedCheckpoint,
-    WeightsInfo, WorkerInfo,
+    AuditInfo, DatasetInfo, QueuedInfo, Removed, RunInfo, StoreReport, StoredCheckpoints,
+    VerifiedCheckpoint, WeightsInfo, WorkerInfo,
 };
 
 /// Longest time for one answer. Streams are not bound by it: keep-alive pings detect a dead peer.
@@ -340,6 +340,15 @@ impl Client {
             .into_iter()
             .map(WorkerInfo::try_from)
             .collect()
+    }
+
+    /// The queued runs, in the order in which they get workers.
+    pub async fn queue(&self) -> Result<Vec<QueuedInfo>, Error> {
+        let request = pb::ListQueueRequest {};
+        let reply = self
+            .answer(self.cluster_client().list_queue(request))
+            .await?;
+        Ok(reply.runs.into_iter().map(QueuedInfo::from).collect())
     }
 
     /// The raw stream of one watch; [`crate::watch::Watcher`] keeps it going.

@@ -5,6 +5,7 @@
 mod access;
 mod evaluation;
 mod group;
+mod queue;
 mod store;
 mod weights;
 mod workers;
@@ -20,6 +21,7 @@ use crate::error::Error;
 pub use access::{DeniedInfo, IdentityInfo, TokenInfo};
 pub use evaluation::{EvaluationInfo, Scores};
 pub use group::{GroupInfo, MemberInfo};
+pub use queue::QueuedInfo;
 pub use store::{
     FileState, Place, Removed, StoreProblem, StoreProgress, StoreReport, StoreSummary,
     StoredCheckpoints, VerifiedCheckpoint,

@@ -1,5 +1,6 @@
 //! The coordinator's configuration: every key, its default, and what it may be.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -53,6 +54,14 @@ pub struct Config {
     pub timeout_ms: u32,
     /// How long a run that could start with fewer workers waits for more, milliseconds.
     pub forming_grace_ms: u64,
+    /// A queued run rises by one priority for so long a wait, seconds; 0: never.
+    pub priority_age_s: u64,
+    /// A run that gave its workers to one of higher priority keeps those that it gets back for so long, seconds.
+    pub min_hold_s: u64,
+    /// How many workers the runs of one person may have together; 0: any number. It needs TLS, without which nobody has a name.
+    pub quota_workers: u32,
+    /// The same for single persons, by name: `{ ann = 8 }`.
+    pub quotas: BTreeMap<String, u32>,
     /// What a request to stop does about the runs under way: `checkpoint` or `hand-over`.
     pub on_stop: OnStop,
     /// How long a stop waits for runs to be checkpointed, seconds.
@@ -120,6 +129,10 @@ impl Default for Config {
             heartbeat_ms: 300,
             timeout_ms: 1500,
             forming_grace_ms: 1500,
+            priority_age_s: 3600,
+            min_hold_s: 300,
+            quota_workers: 0,
+            quotas: BTreeMap::new(),
             on_stop: OnStop::Checkpoint,
             drain_timeout_s: 60,
             max_connections: 4096,
@@ -176,6 +189,19 @@ impl Config {
         range("heartbeat_ms", self.heartbeat_ms.into(), 10, 1_000)?;
         range("timeout_ms", self.timeout_ms.into(), 20, 600_000)?;
         range("forming_grace_ms", self.forming_grace_ms, 0, 3_600_000)?;
+        range("priority_age_s", self.priority_age_s, 0, 31_536_000)?;
+        range("min_hold_s", self.min_hold_s, 0, 86_400)?;
+        range("quota_workers", self.quota_workers.into(), 0, 1 << 20)?;
+        for (name, workers) in &self.quotas {
+            range(&format!("quotas.{name}"), (*workers).into(), 0, 1 << 20)?;
+        }
+        if tls.is_none() && (self.quota_workers > 0 || !self.quotas.is_empty()) {
+            return bad(
+                "quota_workers or quotas is set, and without TLS nobody has a name: set tls_certificate, tls_key and tls_ca, \
+                 or remove the quotas"
+                    .into(),
+            );
+        }
         range("drain_timeout_s", self.drain_timeout_s, 0, 86_400)?;
         range("handshake_timeout_s", self.handshake_timeout_s, 1, 600)?;
         // Clients come back to a connection between two commands of a person.

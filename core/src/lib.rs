@@ -20,6 +20,7 @@ pub mod metrics;
 mod oversample;
 pub mod pipeline;
 pub mod plan;
+pub mod priority;
 pub mod random;
 pub mod removal;
 pub mod retention;

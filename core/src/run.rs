@@ -26,6 +26,7 @@ mod agreement;
 mod apply;
 mod availability;
 mod ending;
+mod giving;
 mod health;
 mod lineage;
 mod liveness;
@@ -94,6 +95,9 @@ pub struct Run {
     /// When it ran, and on how many workers.
     #[serde(default)]
     pub times: Times,
+    /// The run that its workers went to when it was last displaced.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub given_to: Option<RunId>,
     /// Evaluations of its checkpoints, as they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evaluations: Vec<EvaluationRecord>,
@@ -171,6 +175,7 @@ impl Run {
             submitted_by: None,
             group: None,
             times: Times::default(),
+            given_to: None,
             evaluations: Vec::new(),
             phase: Phase::Queued { reason: None },
             generation: 0,

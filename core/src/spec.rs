@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::googlenet::Pooling;
 use crate::ids::DatasetName;
+use crate::priority::Priority;
 use crate::schedule::{Policy, Schedule};
 use crate::weights::{WeightsRef, is_sha256};
 
@@ -34,6 +35,9 @@ pub struct RunSpec {
     /// Seed of everything random in the run.
     #[serde(default)]
     pub seed: u64,
+    /// Which of two runs gets workers first: low, normal or high. It changes nothing of the result.
+    #[serde(default, skip_serializing_if = "Priority::is_default")]
+    pub priority: Priority,
     /// The network and its initial weights.
     #[serde(default)]
     pub model: ModelSpec,

@@ -6,7 +6,7 @@ mod run;
 mod spec;
 mod worker;
 
-pub use spec::part_from_wire;
+pub use spec::{part_from_wire, priority_from_wire};
 pub use worker::trouble_from_wire;
 
 /// A wire message that does not make sense. `field` is its path in the message.

@@ -14,7 +14,7 @@ pub use channel::{
     CONNECTION_WINDOW, ChannelError, FRAME, STREAM_WINDOW, UserAgent, connect, connect_pinned,
     connect_with, is_file, user_agent,
 };
-pub use convert::{ConvertError, part_from_wire, trouble_from_wire};
+pub use convert::{ConvertError, part_from_wire, priority_from_wire, trouble_from_wire};
 
 /// Generated from `proto/fovea/v1/*.proto`, where every message and field is documented.
 #[allow(missing_docs, clippy::all)]

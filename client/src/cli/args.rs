@@ -200,6 +200,13 @@ of its own: memory, disk, data, content, device or system) and leaving (it shuts
 the table says why. memory is what the worker can use, seen is when the coordinator last heard it, and
 token is the id of the token with which it joined (`fovea token list`), where some have.")]
     Workers,
+    /// List the queued runs in the order in which they get workers, and why each waits
+    #[command(after_help = "\
+A run of higher priority (`priority` in run.toml: low, normal or high) comes first, then the earlier one. Waiting raises
+the place of a run by one priority an hour (priority_age_s at the coordinator). A run that has too few workers takes them
+from runs of lower priority: what they have beyond workers.min, or else all, with a checkpoint; they go on later, with the
+same result to the bit.")]
+    Queue,
     /// Stop a run at its next step, with a checkpoint
     Cancel {
         /// The run's id, such as dr-1

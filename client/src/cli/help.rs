@@ -18,6 +18,7 @@ Examples:
   fovea pause dr-1                             stop for now, with a checkpoint
   fovea resume dr-1 --watch                    continue where a run stopped
   fovea workers                                which workers are there, and what do they do?
+  fovea queue                                  which runs wait, in which order, and why?
   fovea runs audit dr-1                        did each epoch use every image once?
   fovea checkpoint verify dr-1                 are the stored checkpoints whole?
   fovea admin verify                           is everything that the coordinator stores whole?
@@ -43,6 +44,8 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
                reason, host, address, device, version, host_bytes, gpu_bytes, gpu_free_bytes (what it
                can use), run, first_virtual_rank, virtual_ranks, last_seen_ms, connected_ms, left_out,
                token_id (with which it joined; empty if its certificate is not by a token)
+  queued       a queued run, in the order of the queue: run, priority, place (raised by waiting), submitted_by,
+               min_workers, max_workers, waited_ms, waiting (why)
   worker_denied     name, denied (false: let in again), sessions (processes that were disconnected)
   denied       name, reason, since_ms, by
   identity     cluster, role, name, token_id, token_expires_at_ms (empty without TLS)

@@ -21,8 +21,9 @@ use crate::judge::Judged;
 use crate::shared::Shared;
 use crate::spread::Spreads;
 use crate::view::{
-    AuditInfo, DatasetInfo, DeniedInfo, FileState, GroupInfo, IdentityInfo, Phase, Place, RunInfo,
-    StoreProblem, StoreProgress, StoreSummary, TokenInfo, WeightsInfo, WorkerInfo,
+    AuditInfo, DatasetInfo, DeniedInfo, FileState, GroupInfo, IdentityInfo, Phase, Place,
+    QueuedInfo, RunInfo, StoreProblem, StoreProgress, StoreSummary, TokenInfo, WeightsInfo,
+    WorkerInfo,
 };
 
 /// What `--json` prints, one a line. `fovea --help` documents the fields; they are kept stable.
@@ -31,6 +32,7 @@ use crate::view::{
 pub enum Record<'a> {
     Run(&'a RunInfo),
     Worker(&'a WorkerInfo),
+    Queued(&'a QueuedInfo),
     WorkerDenied {
         name: &'a str,
         denied: bool,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use fovea_core::googlenet::{POOL5, Pooling};
 use fovea_core::ids::DatasetName;
+use fovea_core::priority::Priority;
 use fovea_core::spec::{
     CheckpointSpec, FoldSpec, Head, Labels, ModelSpec, RunSpec, Strategy, TrainSpec, WorkersSpec,
 };
@@ -39,6 +40,7 @@ impl Schema {
             name: "run".into(),
             dataset: DatasetName::new("dataset").expect("a valid name"),
             seed: 0,
+            priority: Priority::default(),
             model: ModelSpec::default(),
             train: TrainSpec::default(),
             workers: WorkersSpec::default(),
@@ -51,6 +53,7 @@ impl Schema {
         // As defaults these are left out of a spec.
         let text = |value: Result<Value, toml::ser::Error>| value.expect("it is a text");
         for (key, value) in [
+            ("priority", Priority::default().as_str().into()),
             ("model.head", text(Value::try_from(Head::default()))),
             ("model.strategy", text(Value::try_from(Strategy::FineTune))),
             ("model.tap", POOL5.into()),

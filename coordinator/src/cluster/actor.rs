@@ -185,6 +185,10 @@ impl Actor {
                 self.place();
                 drop(reply.send(self.workers()));
             }
+            Request::Queue { reply } => {
+                self.place();
+                drop(reply.send(self.queue()));
+            }
             Request::MemoryShortage { run, reply } => {
                 drop(reply.send(self.memory_shortage(run)));
             }
@@ -213,6 +217,7 @@ impl Actor {
             | Request::Find { .. }
             | Request::Live { .. }
             | Request::Workers { .. }
+            | Request::Queue { .. }
             | Request::MemoryShortage { .. }
             | Request::NextNumber { .. }
             | Request::Drain { .. } => {}
@@ -266,6 +271,7 @@ impl Actor {
         let roster = run.run.roster().cloned();
         let generation = run.run.generation;
         let group = run.run.group.clone();
+        let owner = run.run.submitted_by.clone();
         let fresh = generation == 0 && matches!(run.run.phase, Phase::Queued { .. });
         let (handle, actor) = run::start(run, self.context.clone());
         self.actors.spawn(async move { (number, actor.await) });
@@ -288,6 +294,10 @@ impl Actor {
             logged: None,
             needs: Needs::default(),
             group,
+            owner,
+            queued_since: None,
+            gave: false,
+            safe_until: 0,
             fresh,
             data_problems: DataProblems::default(),
         };
@@ -313,6 +323,7 @@ impl Actor {
     }
 
     fn status(&mut self, number: u64, status: RunStatus) {
+        let now = self.now();
         let Some(live) = self.runs.get_mut(&number) else {
             return;
         };
@@ -340,6 +351,9 @@ impl Actor {
             live.startable_since = None;
             live.waiting = None;
             live.logged = None;
+        }
+        if matches!(status.demand, Demand::Start { .. }) {
+            live.queued_since.get_or_insert(now);
         }
         live.status = status;
         self.changed = true;

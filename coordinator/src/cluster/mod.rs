@@ -18,14 +18,18 @@
 //! - `actor`: the task and its turn
 //! - `sessions`: workers that join, come back, leave, and their messages
 //! - `scheduling`: giving idle workers to runs; `scheduler` and `gpus` are the pure decisions
+//! - `queue`: who comes first, and quotas
+//! - `taking`: taking workers from runs of lower priority; `displacement` is the pure decision
 //! - `fitting`: which workers could serve a run: their memory, their trouble; `needs`: the memory that it needs
 //! - `reasons`: why queued runs wait
 //! - `snapshot`: what people are shown of the workers
 
 mod actor;
+mod displacement;
 mod fitting;
 mod gpus;
 mod needs;
+mod queue;
 mod reasons;
 mod scheduler;
 mod scheduling;
@@ -33,6 +37,7 @@ mod session;
 mod sessions;
 mod snapshot;
 mod state;
+mod taking;
 
 use fovea_core::ids::RunId;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -44,6 +49,7 @@ use crate::messages::{CoordinatorMessage, Hello, Reply, WorkerMessage};
 use crate::run::RunHandle;
 
 pub(crate) use actor::{Start, start};
+pub(crate) use queue::QueuedRun;
 pub(crate) use session::LastHeard;
 pub(crate) use snapshot::{WorkerState, WorkerView};
 pub use state::ActorError;
@@ -106,6 +112,10 @@ pub(crate) enum Request {
     Workers {
         reply: oneshot::Sender<Vec<WorkerView>>,
     },
+    /// The queued runs, in the order of the queue.
+    Queue {
+        reply: oneshot::Sender<Vec<QueuedRun>>,
+    },
     /// Why the memory of no connected worker is enough for a run, if that is so.
     MemoryShortage {
         run: u64,
@@ -166,6 +176,11 @@ impl Cluster {
     /// What the connected workers do, in the order in which they joined.
     pub(crate) async fn workers(&self) -> Result<Vec<WorkerView>, ApiError> {
         self.query(|reply| Request::Workers { reply }).await
+    }
+
+    /// The queued runs, in the order of the queue.
+    pub(crate) async fn queue(&self) -> Result<Vec<QueuedRun>, ApiError> {
+        self.query(|reply| Request::Queue { reply }).await
     }
 
     /// Why the memory of no connected worker is enough for the run of that number, if that is so.

@@ -10,6 +10,7 @@ use fovea_core::ids::WorkerId;
 use tracing::info;
 
 use super::SessionId;
+use super::scheduler::Waiting;
 use super::state::Actor;
 use crate::run::RunInput;
 
@@ -20,8 +21,12 @@ pub(super) enum Cause {
     NoRoom,
     /// It could start, and waits for more workers.
     Grace,
+    /// Its owner's runs have as many workers as they may.
+    Quota,
     /// There are too few idle workers.
     TooFew {
+        /// Runs of lower priority give it theirs, or will.
+        coming: bool,
         /// Workers that share a GPU count as one.
         sharing: bool,
         left_out: BTreeSet<WorkerId>,
@@ -31,26 +36,46 @@ pub(super) enum Cause {
 }
 
 impl Actor {
-    /// There are too few idle workers for a run: it needs `min` and could have `free`. The second of each pair in `sharing`
-    /// shares its GPU with the first.
+    /// Its owner's runs may have `left` workers more.
+    pub(super) fn over_quota(&mut self, number: u64, min: usize, left: usize) {
+        let Some(live) = self.runs.get_mut(&number) else {
+            return;
+        };
+        live.startable_since = None;
+        let owner = live.owner.clone().unwrap_or_default();
+        let quota = self.quota_of(&owner).unwrap_or_default();
+        let reason = format!(
+            "needs {}; the runs of {owner} have {} of the {quota} that {owner} may have at a time",
+            count(min, "worker", "workers"),
+            quota.saturating_sub(left),
+        );
+        self.waits(number, Cause::Quota, reason);
+    }
+
+    /// There are too few idle workers for a run: it could have `free`. The second of each pair in `sharing` shares its GPU with
+    /// the first. `coming` says what runs of lower priority do for it.
     pub(super) fn too_few(
         &mut self,
-        number: u64,
-        min: usize,
+        waiting: &Waiting,
         free: usize,
         sharing: &[(SessionId, SessionId)],
+        coming: Option<String>,
         idle: &[SessionId],
     ) {
+        let Waiting { number, min, .. } = *waiting;
         let Some(live) = self.runs.get(&number) else {
             return;
         };
         let mut reason = format!("needs {}; idle: {free}", count(min, "worker", "workers"));
+        let takes = coming.is_some();
+        reason.extend(coming.map(|what| format!("; {what}")));
         for (left_out, with) in sharing {
             reason.extend(self.shares(*left_out, *with).map(|why| format!("; {why}")));
         }
         reason.extend(self.troubles(number).map(|why| format!("; {why}")));
         let too_small = self.too_small(number, idle);
         let cause = Cause::TooFew {
+            coming: takes,
             sharing: !sharing.is_empty(),
             left_out: live.status.left_out.keys().cloned().collect(),
             too_small: too_small.is_some(),

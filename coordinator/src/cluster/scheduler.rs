@@ -1,6 +1,6 @@
 //! Which queued run gets which idle workers: a pure function.
 //!
-//! First come, first served, with backfill: a run that cannot start does not keep a later one from
+//! Higher priorities first, then first come, first served, with backfill: a run that cannot start does not keep a later one from
 //! workers that it could not use itself. A run that could start with fewer workers than it may
 //! have holds them for a grace period, so that workers that are just joining take part. No run gets two workers that share
 //! a GPU.
@@ -22,6 +22,8 @@ pub(crate) struct Waiting {
     pub max: usize,
     /// Since when it could start without interruption, milliseconds on the caller's clock.
     pub startable_since: Option<u64>,
+    /// Whose quota it counts against; None: nobody's.
+    pub owner: Option<String>,
     /// The idle workers that would do, in the order in which it takes them: others have failed it just now.
     pub suitable: Vec<SessionId>,
 }
@@ -33,6 +35,8 @@ pub(crate) enum Verdict {
     Start { workers: Vec<SessionId> },
     /// It could start, and waits for more until `until` (milliseconds).
     Grace { since: u64, until: u64, free: usize },
+    /// Its owner's runs may have so many more workers, which is less than it needs.
+    Quota { left: usize },
     /// There are too few idle workers.
     TooFew {
         /// So many it could have.
@@ -42,21 +46,28 @@ pub(crate) enum Verdict {
     },
 }
 
-/// Decides for every run in `queued`, which must be in order of submission. `gpus` names the GPU of each worker that must
-/// not share it. The verdicts come in the same order.
+/// Decides for every run in `queued`, which must be in the order of the queue. `gpus` names the GPU of each worker that must
+/// not share it; `quotas` has how many workers more an owner's runs may have, where that is limited. The verdicts come in the
+/// same order.
 pub(crate) fn schedule(
     now: u64,
     grace: u64,
     queued: &[Waiting],
     gpus: &BTreeMap<SessionId, Gpu>,
+    mut quotas: BTreeMap<String, usize>,
 ) -> Vec<(u64, Verdict)> {
     let mut taken: BTreeSet<SessionId> = BTreeSet::new();
     let mut verdicts = Vec::with_capacity(queued.len());
     for run in queued {
         let free = |id: &SessionId| !taken.contains(id);
         let suitable = run.suitable.iter().copied().filter(free);
-        let chosen = apart(suitable.clone(), gpus, run.max);
-        let verdict = if chosen.len() < run.min {
+        let quota = run.owner.as_ref().and_then(|owner| quotas.get_mut(owner));
+        let left = quota.as_deref().copied().unwrap_or(usize::MAX);
+        let max = run.max.min(left);
+        let chosen = apart(suitable.clone(), gpus, max);
+        let verdict = if left < run.min {
+            Verdict::Quota { left }
+        } else if chosen.len() < run.min {
             Verdict::TooFew {
                 free: chosen.len(),
                 sharing: sharing(suitable, gpus),
@@ -67,7 +78,10 @@ pub(crate) fn schedule(
             let free = chosen.len();
             // Taken, or held for it: a later run must not take what this one is about to have.
             taken.extend(&chosen);
-            if free >= run.max || now >= until {
+            if let Some(quota) = quota {
+                *quota -= free;
+            }
+            if free >= max || now >= until {
                 Verdict::Start { workers: chosen }
             } else {
                 Verdict::Grace { since, until, free }
@@ -80,7 +94,7 @@ pub(crate) fn schedule(
 
 #[cfg(test)]
 mod tests {
-    use super::Verdict::{Grace, Start, TooFew};
+    use super::Verdict::{Grace, Quota, Start, TooFew};
     use super::*;
 
     /// A run that every idle worker would do for.
@@ -90,6 +104,7 @@ mod tests {
             min,
             max,
             startable_since: since,
+            owner: None,
             suitable: Vec::new(),
         }
     }
@@ -201,7 +216,7 @@ mod tests {
             for run in queued.iter_mut().filter(|run| run.suitable.is_empty()) {
                 run.suitable = (1..=idle).map(SessionId).collect();
             }
-            let verdicts = schedule(now, 10, &queued, &BTreeMap::new());
+            let verdicts = schedule(now, 10, &queued, &BTreeMap::new(), BTreeMap::new());
             let numbers: Vec<u64> = verdicts.iter().map(|(n, _)| *n).collect();
             assert_eq!(
                 numbers,
@@ -219,8 +234,28 @@ mod tests {
             suitable: ids(&[1, 2]),
             ..run(1, 1, 8, None)
         };
-        let verdicts = schedule(3, 0, &[queued], &BTreeMap::new());
+        let verdicts = schedule(3, 0, &[queued], &BTreeMap::new(), BTreeMap::new());
         assert_eq!(verdicts, vec![(1, start(&[1, 2]))]);
+    }
+
+    #[test]
+    fn the_runs_of_one_owner_share_a_quota() {
+        let of = |owner: &str, run: Waiting| Waiting {
+            owner: Some(owner.into()),
+            suitable: ids(&[1, 2, 3, 4, 5]),
+            ..run
+        };
+        let queued = [
+            of("ann", run(1, 1, 2, None)),
+            of("ann", run(2, 1, 4, None)),
+            of("ann", run(3, 1, 1, None)),
+            of("bob", run(4, 1, 1, None)),
+        ];
+        let quotas = BTreeMap::from([("ann".to_owned(), 3)]);
+        let verdicts = schedule(0, 0, &queued, &BTreeMap::new(), quotas);
+        let got: Vec<Verdict> = verdicts.into_iter().map(|(_, v)| v).collect();
+        let expected = [start(&[1, 2]), start(&[3]), Quota { left: 0 }, start(&[4])];
+        assert_eq!(got, expected);
     }
 
     /// Workers 1 and 2 share a GPU; 3 has its own; 4 has none.
@@ -287,7 +322,7 @@ mod tests {
                     ..run(number, *min, *max, None)
                 })
                 .collect();
-            let verdicts = schedule(0, 0, &queued, &gpus);
+            let verdicts = schedule(0, 0, &queued, &gpus, BTreeMap::new());
             let got: Vec<Verdict> = verdicts.into_iter().map(|(_, v)| v).collect();
             assert_eq!(got, expected, "{what}");
         }

@@ -38,6 +38,7 @@ impl Actor {
     fn start_queued(&mut self) -> Option<u64> {
         let now = self.now();
         let mut wake: Option<u64> = None;
+        self.forget_promises();
         let idle = self.idle_workers();
         let room = *self.room.borrow();
         let mut queued = Vec::new();
@@ -68,7 +69,10 @@ impl Actor {
                 }
             }
             let suits = |id: &SessionId| {
-                self.barred_until(*number, *id) <= now && self.misfit(live, *id).is_none()
+                let promised = self.sessions.get(id).and_then(|s| s.promised);
+                promised.is_none_or(|to| to == *number)
+                    && self.barred_until(*number, *id) <= now
+                    && self.misfit(live, *id).is_none()
             };
             let mut suitable: Vec<SessionId> = idle.iter().copied().filter(suits).collect();
             // First those that hold its state, then by order of joining.
@@ -81,21 +85,24 @@ impl Actor {
                 min,
                 max,
                 startable_since: live.startable_since,
+                owner: live.owner.clone(),
                 suitable,
             });
         }
+        queued.sort_by_key(|waiting| self.place_of(waiting.number));
         for (number, reason) in held_back {
             self.waits(number, Cause::NoRoom, reason);
         }
         trace!(placed = queued.len(), "placing the queued runs");
-        let limits: HashMap<u64, (usize, usize)> =
-            queued.iter().map(|w| (w.number, (w.min, w.max))).collect();
-        self.count_usable(limits.keys().copied());
+        self.count_usable(queued.iter().map(|waiting| waiting.number));
         let gpus = self.gpus(&idle);
-        for (number, verdict) in schedule(now, self.config.forming_grace_ms, &queued, &gpus) {
-            let (min, max) = limits[&number];
+        let grace = self.config.forming_grace_ms;
+        let verdicts = schedule(now, grace, &queued, &gpus, self.quotas_left());
+        for (waiting, (number, verdict)) in queued.iter().zip(verdicts) {
+            let max = waiting.max;
             match verdict {
                 Verdict::Start { workers } => self.offer(number, &workers, max),
+                Verdict::Quota { left } => self.over_quota(number, waiting.min, left),
                 Verdict::Grace { since, until, free } => {
                     if let Some(live) = self.runs.get_mut(&number) {
                         live.startable_since = Some(since);
@@ -111,7 +118,9 @@ impl Actor {
                     if let Some(live) = self.runs.get_mut(&number) {
                         live.startable_since = None;
                     }
-                    self.too_few(number, min, free, &sharing, &idle);
+                    let (coming, again) = self.take_workers(waiting);
+                    wake = wake.into_iter().chain(again).min();
+                    self.too_few(waiting, free, &sharing, coming, &idle);
                 }
             }
         }
@@ -120,8 +129,12 @@ impl Actor {
 
     /// Offers workers to a queued run. They are not idle until it has handled the offer.
     fn offer(&mut self, number: u64, chosen: &[SessionId], max: usize) {
+        let (now, hold) = (self.now(), self.config.min_hold_s * 1000);
         let ticket = self.next_ticket;
         self.next_ticket += 1;
+        for session in self.sessions.values_mut() {
+            session.promised = session.promised.filter(|to| *to != number);
+        }
         let mut workers = Vec::with_capacity(chosen.len());
         for id in chosen {
             if let Some(session) = self.sessions.get_mut(id) {
@@ -133,6 +146,8 @@ impl Actor {
             return;
         };
         live.startable_since = None;
+        live.queued_since = None;
+        live.got_back(now, hold);
         // Until it reports: it is about to have what it wants.
         live.status.demand = Demand::Nothing;
         let names: Vec<&str> = workers.iter().map(|(id, _)| id.as_str()).collect();
@@ -160,14 +175,19 @@ impl Actor {
                 .filter(under_way)
                 .filter(|_| !session.leaving);
         }
-        let with_room: Vec<(u64, usize)> = self
+        let quotas = self.quotas_left();
+        let mut with_room: Vec<(u64, usize)> = self
             .runs
             .iter()
             .filter_map(|(number, live)| match live.status.demand {
-                Demand::Join { room } if room > 0 => Some((*number, room)),
+                Demand::Join { room } if room > 0 => {
+                    let quota = live.owner.as_ref().and_then(|owner| quotas.get(owner));
+                    Some((*number, quota.map_or(room, |left| room.min(*left))))
+                }
                 Demand::Join { .. } | Demand::Start { .. } | Demand::Nothing => None,
             })
             .collect();
+        with_room.sort_by_key(|(number, _)| self.place_of(*number));
         if with_room.is_empty() {
             return None;
         }
@@ -215,7 +235,8 @@ impl Actor {
                     .members
                     .get(&session.hello.id)
                     .is_some_and(|runs| runs.contains(&number));
-                if session.preparing.is_some() || is_member || room == 0 {
+                let promised = session.promised.is_some();
+                if session.preparing.is_some() || promised || is_member || room == 0 {
                     continue;
                 }
                 // What it has does not change while it is connected.
@@ -269,6 +290,7 @@ impl Actor {
         if admitted.is_empty() {
             return;
         }
+        let (now, hold) = (self.now(), self.config.min_hold_s * 1000);
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         let mut workers = Vec::with_capacity(admitted.len());
@@ -280,6 +302,7 @@ impl Actor {
             }
         }
         if let Some(live) = self.runs.get_mut(&number) {
+            live.got_back(now, hold);
             // Until it reports.
             live.status.demand = Demand::Nothing;
             live.handle.send(RunInput::Joined { workers, ticket });
@@ -379,7 +402,7 @@ impl Actor {
     }
 
     /// The GPUs of `workers`, where they must not be shared.
-    fn gpus(&self, workers: &[SessionId]) -> BTreeMap<SessionId, Gpu> {
+    pub(super) fn gpus(&self, workers: &[SessionId]) -> BTreeMap<SessionId, Gpu> {
         let gpu = |id: &SessionId| self.own_gpu(self.sessions.get(id)?).cloned();
         workers
             .iter()

@@ -76,6 +76,7 @@ impl Actor {
                 held_run,
                 offered: replaced.as_ref().and_then(|s| s.offered),
                 preparing: None,
+                promised: replaced.as_ref().and_then(|s| s.promised),
                 joins_from: 0,
                 leaving: replaced.as_ref().is_some_and(|s| s.leaving),
                 _over: over.drop_guard(),

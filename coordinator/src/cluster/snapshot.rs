@@ -91,6 +91,10 @@ impl Actor {
         if let Some(live) = coming.and_then(|number| self.runs.get(&number)) {
             return WorkerState::Preparing(live.handle.id.clone());
         }
+        if let Some(live) = session.promised.and_then(|number| self.runs.get(&number)) {
+            let reason = format!("kept for {}, which waits for others", live.handle.id);
+            return WorkerState::Waiting { reason };
+        }
         let worker = &session.hello.id;
         let left_out = |live: &Live| live.status.left_out.contains_key(worker);
         if self.runs.values().any(left_out) {

@@ -43,12 +43,29 @@ pub(super) struct Live {
     pub needs: Needs,
     /// Runs of a group start in their order.
     pub group: Option<GroupId>,
+    /// Who submitted it; None without TLS.
+    pub owner: Option<String>,
+    /// Since when it wants workers to start with, on the coordinator's clock.
+    pub queued_since: Option<u64>,
+    /// It gave workers to a run of higher priority, and has not got any back yet.
+    pub gave: bool,
+    /// It keeps its workers until then, on the coordinator's clock.
+    pub safe_until: u64,
     /// It is queued for the first time, and has not reported yet.
     pub fresh: bool,
     /// How many workers could serve it, as last sent to it.
     pub usable: Option<usize>,
     /// What is wrong with its dataset or its weights, as last sent to it.
     pub data_problems: DataProblems,
+}
+
+impl Live {
+    /// It is given workers. If it had given some away it keeps these for `hold` milliseconds.
+    pub fn got_back(&mut self, now: u64, hold: u64) {
+        if std::mem::take(&mut self.gave) {
+            self.safe_until = now + hold;
+        }
+    }
 }
 
 /// All state, with one owner.

@@ -181,6 +181,9 @@ impl Actor {
             RunInput::WorkerLeaving { worker } => {
                 self.apply(Event::WorkerLeaving { worker }).await?;
             }
+            RunInput::Give { workers, taker } => {
+                self.apply(Event::Give { workers, taker }).await?;
+            }
             RunInput::WorkerBack {
                 worker,
                 serving,

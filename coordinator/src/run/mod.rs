@@ -111,6 +111,11 @@ pub(crate) enum RunInput {
     WorkerLeaving {
         worker: WorkerId,
     },
+    /// A run of higher priority gets these workers.
+    Give {
+        workers: Vec<WorkerId>,
+        taker: RunId,
+    },
     /// A worker opened a session; `serving` is the generation of this run that it has not released.
     /// `replaced`: its session before was not missed.
     WorkerBack {

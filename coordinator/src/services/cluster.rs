@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 use super::{Context, check};
 use crate::access::{Denied, Subject, caller};
 use crate::clock::unix_ms;
-use crate::cluster::{WorkerState, WorkerView};
+use crate::cluster::{QueuedRun, WorkerState, WorkerView};
 use crate::error::ApiError;
 
 /// The service.
@@ -39,6 +39,17 @@ impl Cluster for ClusterService {
                     ..wire(worker, now)
                 })
                 .collect(),
+        }))
+    }
+
+    async fn list_queue(
+        &self,
+        request: Request<pb::ListQueueRequest>,
+    ) -> Result<Response<pb::ListQueueResponse>, Status> {
+        let pb::ListQueueRequest {} = request.into_inner();
+        let queue = self.0.runs.cluster.queue().await?;
+        Ok(Response::new(pb::ListQueueResponse {
+            runs: queue.into_iter().map(queued).collect(),
         }))
     }
 
@@ -128,6 +139,30 @@ impl ClusterService {
         };
         Identity::new(tls.identity().cluster(), Role::Worker, name)
             .map_err(|error| ApiError::invalid("name", error))
+    }
+}
+
+/// A queued run on the wire.
+fn queued(run: QueuedRun) -> pb::QueuedRun {
+    let QueuedRun {
+        id,
+        priority,
+        place,
+        owner,
+        min,
+        max,
+        waited_ms,
+        waiting,
+    } = run;
+    pb::QueuedRun {
+        run_id: id.to_string(),
+        priority: pb::Priority::from(priority).into(),
+        place: pb::Priority::from(place).into(),
+        submitted_by: owner.unwrap_or_default(),
+        min_workers: min,
+        max_workers: max,
+        waited_ms,
+        waiting,
     }
 }
 

@@ -125,6 +125,7 @@ impl Run {
             } => self.unfit(now, &worker, trouble, reason, out),
             Event::Usable { workers } => self.usable(now, workers),
             Event::WorkerLeaving { worker } => self.leaving(now, &worker, out),
+            Event::Give { workers, taker } => self.gives(now, &workers, taker, out),
             Event::WorkerBack { worker, serving } => self.back(now, worker, serving, out),
             Event::Unaccounted {
                 generation,

@@ -382,7 +382,7 @@ impl Run {
         let phase = match self.stopping() {
             Some(Stopping::Cancel) => Phase::Cancelled,
             Some(Stopping::Pause) => Phase::Paused,
-            Some(Stopping::Drain) | None => Phase::Queued {
+            Some(Stopping::Drain | Stopping::Give) | None => Phase::Queued {
                 reason: Some(reason),
             },
         };

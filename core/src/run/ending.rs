@@ -21,6 +21,10 @@ impl Run {
                             reason: "a worker or the coordinator was asked to shut down".into(),
                             step: Some(step),
                         },
+                        Some(Stopping::Give) => Next::Requeue {
+                            reason: self.given_reason(),
+                            step: Some(step),
+                        },
                     },
                     Outcome::Yielded { .. }
                     | Outcome::Aborted
@@ -207,7 +211,7 @@ impl Run {
         let rest = match how {
             Stopping::Cancel => Phase::Cancelled,
             Stopping::Pause => Phase::Paused,
-            Stopping::Drain => return,
+            Stopping::Drain | Stopping::Give => return,
         };
         match &mut self.phase {
             Phase::Queued { .. } => self.enter(rest, out),
@@ -237,7 +241,9 @@ impl Run {
                     let step = *step;
                     *next = match how {
                         Stopping::Pause => Next::Pause { step },
-                        Stopping::Cancel | Stopping::Drain => Next::Cancel { step },
+                        Stopping::Cancel | Stopping::Drain | Stopping::Give => {
+                            Next::Cancel { step }
+                        }
                     };
                     out.push(Effect::Persist);
                     self.settle(out);
@@ -275,18 +281,7 @@ impl Run {
                 let reason = Some(reason.into());
                 self.enter(Phase::Queued { reason }, out);
             }
-            Phase::Running { roster, stopping } => {
-                let workers = ids(&peers(roster));
-                stopping.get_or_insert(Stopping::Drain);
-                let generation = self.generation;
-                out.extend([
-                    Effect::Persist,
-                    Effect::SendStop {
-                        workers,
-                        generation,
-                    },
-                ]);
-            }
+            Phase::Running { .. } => self.stop_for(Stopping::Drain, out),
             Phase::Queued { .. }
             | Phase::Finishing { .. }
             | Phase::Paused
@@ -294,5 +289,21 @@ impl Run {
             | Phase::Failed { .. }
             | Phase::Cancelled => {}
         }
+    }
+    /// Asks the workers to stop at the next step boundary with a checkpoint, unless they were asked already.
+    pub(super) fn stop_for(&mut self, why: Stopping, out: &mut Vec<Effect>) {
+        let generation = self.generation;
+        let Phase::Running { roster, stopping } = &mut self.phase else {
+            return;
+        };
+        stopping.get_or_insert(why);
+        let workers = ids(&peers(roster));
+        out.extend([
+            Effect::Persist,
+            Effect::SendStop {
+                workers,
+                generation,
+            },
+        ]);
     }
 }

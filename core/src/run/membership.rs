@@ -167,7 +167,7 @@ impl Run {
         let phase = match stopping {
             Some(Stopping::Cancel) => Phase::Cancelled,
             Some(Stopping::Pause) => Phase::Paused,
-            Some(Stopping::Drain) | None => Phase::Queued {
+            Some(Stopping::Drain | Stopping::Give) | None => Phase::Queued {
                 reason: Some(reason),
             },
         };

@@ -72,6 +72,8 @@ pub enum Stopping {
     Pause,
     /// The coordinator or its last worker shuts down; the run goes on later.
     Drain,
+    /// Its workers go to a run of higher priority; it goes on later.
+    Give,
 }
 
 impl fmt::Display for Stopping {
@@ -80,6 +82,9 @@ impl fmt::Display for Stopping {
             Self::Cancel => "is being cancelled",
             Self::Pause => "is being paused",
             Self::Drain => "is being checkpointed, to go on later",
+            Self::Give => {
+                "is being checkpointed, and gives its workers to a run of higher priority"
+            }
         })
     }
 }
@@ -367,6 +372,11 @@ pub enum Event {
     WorkerLost { worker: WorkerId, reason: String },
     /// A worker asks to be let go: it shuts down.
     WorkerLeaving { worker: WorkerId },
+    /// A run of higher priority gets these workers; all, if too few would be left.
+    Give {
+        workers: Vec<WorkerId>,
+        taker: RunId,
+    },
     /// A worker could not prepare to join, because of trouble of its own.
     Unfit {
         worker: WorkerId,

@@ -3,6 +3,7 @@
 
 use fovea_core::googlenet::Pooling;
 use fovea_core::ids::{DatasetName, RunId};
+use fovea_core::priority::Priority;
 use fovea_core::schedule::Policy;
 use fovea_core::spec::{
     BestBy, CheckpointSpec, EvaluateSpec, FoldSpec, Head, Imbalance, Init, ModelSpec, Part,
@@ -26,8 +27,15 @@ impl TryFrom<pb::RunSpec> for RunSpec {
             checkpoint,
             evaluate,
             fold,
+            priority,
         } = wire;
         Ok(RunSpec {
+            priority: match known(priority, "spec.priority")? {
+                pb::Priority::Unspecified => Priority::default(),
+                pb::Priority::Low => Priority::Low,
+                pb::Priority::Normal => Priority::Normal,
+                pb::Priority::High => Priority::High,
+            },
             name,
             dataset: DatasetName::new(dataset).map_err(|e| ConvertError::new("spec.dataset", e))?,
             seed: seed.unwrap_or_default(),
@@ -53,8 +61,10 @@ impl From<&RunSpec> for pb::RunSpec {
             checkpoint,
             evaluate,
             fold,
+            priority,
         } = spec;
         Self {
+            priority: Some(pb::Priority::from(*priority).into()),
             name: name.clone(),
             dataset: dataset.to_string(),
             seed: Some(*seed),
@@ -65,6 +75,26 @@ impl From<&RunSpec> for pb::RunSpec {
             evaluate: evaluate.as_ref().map(Into::into),
             fold: fold.map(Into::into),
         }
+    }
+}
+
+impl From<Priority> for pb::Priority {
+    fn from(priority: Priority) -> Self {
+        match priority {
+            Priority::Low => Self::Low,
+            Priority::Normal => Self::Normal,
+            Priority::High => Self::High,
+        }
+    }
+}
+
+/// A priority; None if it is not set or unknown.
+pub fn priority_from_wire(wire: i32) -> Option<Priority> {
+    match pb::Priority::try_from(wire).ok()? {
+        pb::Priority::Unspecified => None,
+        pb::Priority::Low => Some(Priority::Low),
+        pb::Priority::Normal => Some(Priority::Normal),
+        pb::Priority::High => Some(Priority::High),
     }
 }
 

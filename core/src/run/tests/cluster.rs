@@ -135,7 +135,7 @@ impl Cluster {
     fn fault(&mut self, choice: u32) {
         let i = (choice >> 8) as usize % self.workers.len();
         let detail = choice >> 16;
-        match choice % 17 {
+        match choice % 18 {
             0 => self.kill(i, detail as usize % 4),
             1 => {
                 // It dies in the middle of a step.
@@ -174,6 +174,13 @@ impl Cluster {
                 }
             }
             14 => self.unreadable.clear(),
+            16 => {
+                // Not a fault: a run of higher priority takes some workers.
+                let some = self.workers.iter().skip(i).take(1 + detail as usize % 3);
+                let workers = some.map(|w| w.id.clone()).collect();
+                let taker = RunId::new("urgent-2").unwrap();
+                self.apply(Event::Give { workers, taker });
+            }
             15 if detail.is_multiple_of(3) => self.apply(Event::DataUnavailable {
                 reason: "pack 3 is damaged".into(),
             }),

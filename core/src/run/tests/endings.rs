@@ -119,11 +119,16 @@ impl Run {
 fn the_end_waits_for_members_and_for_the_checkpoint() {
     type Case = (Outcome, Option<Event>, &'static str);
     let stop = |step| Outcome::Stopped { step };
-    let table: [Case; 4] = [
+    let give = Event::Give {
+        workers: workers(&[1]),
+        taker: RunId::new("urgent-2").unwrap(),
+    };
+    let table: [Case; 5] = [
         (Outcome::Completed { step: 10 }, None, "completed"),
         (stop(10), Some(Event::Cancel), "cancelled"),
         (stop(10), Some(Event::Pause), "paused"),
         (stop(10), Some(Event::Drain), "queued"),
+        (stop(10), Some(give), "queued"),
     ];
     for (outcome, wish, end) in table {
         for members_first in [true, false] {

@@ -92,6 +92,10 @@ fn any_event() -> impl Strategy<Value = Event> {
         }),
         1 => prop_oneof![Just(Event::Cancel), Just(Event::Pause), Just(Event::Drain)],
         1 => prop::option::of(step()).prop_map(resume),
+        1 => some().prop_map(|of| Event::Give {
+            workers: workers(&of),
+            taker: RunId::new("urgent-2").unwrap(),
+        }),
         1 => (0usize..3).prop_map(|workers| Event::Usable { workers }),
         4 => Just(Event::Tick),
     ]

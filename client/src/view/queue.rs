@@ -1,0 +1,53 @@
+//! Queued runs as the coordinator reports them.
+
+use fovea_core::priority::Priority;
+use fovea_proto::{pb, priority_from_wire};
+use serde::Serialize;
+
+/// A run that waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct QueuedInfo {
+    /// The run's id.
+    pub run: String,
+    /// The priority that it was submitted with.
+    pub priority: Priority,
+    /// Its place in the queue: the priority, raised by waiting.
+    pub place: Priority,
+    /// Who submitted it; empty without TLS.
+    pub submitted_by: String,
+    /// Workers that it needs.
+    pub min_workers: u32,
+    /// Workers that it takes at most.
+    pub max_workers: u32,
+    /// How long it has waited, in milliseconds.
+    pub waited_ms: u64,
+    /// Why it waits.
+    pub waiting: String,
+}
+
+impl From<pb::QueuedRun> for QueuedInfo {
+    fn from(wire: pb::QueuedRun) -> Self {
+        let pb::QueuedRun {
+            run_id,
+            priority,
+            place,
+            submitted_by,
+            min_workers,
+            max_workers,
+            waited_ms,
+            waiting,
+        } = wire;
+        // Of a newer coordinator there may be others.
+        let known = |priority| priority_from_wire(priority).unwrap_or_default();
+        Self {
+            run: run_id,
+            priority: known(priority),
+            place: known(place),
+            submitted_by,
+            min_workers,
+            max_workers,
+            waited_ms,
+            waiting,
+        }
+    }
+}

@@ -42,11 +42,13 @@ mod queue;
 mod remove;
 mod report;
 mod runs;
+mod shell;
 mod step;
 mod store_args;
 mod synthetic;
 mod table;
 mod tls;
+mod top;
 mod weights;
 mod workers;
 
@@ -195,6 +197,9 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Advise(command) => advise::run(connect, &command, output).await,
         Command::Baseline(command) => baseline::run(connect, &command, output).await,
         Command::Export(command) => export::run(connect, &command, output).await,
+        Command::Top { every, once } => top::run(&connect().await?, every, once, output).await,
+        Command::Completions { shell } => shell::completions(shell),
+        Command::Man { folder } => shell::man(&folder, output),
         Command::Queue => queue::list(&connect().await?, output).await,
         Command::Workers => workers::list(&connect().await?, output).await,
         Command::Cancel { run } => runs::cancel(&connect().await?, &run, output).await,

@@ -20,8 +20,8 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::credentials::{Bearer, Credentials};
 use crate::error::Error;
 use crate::view::{
-    AuditInfo, DatasetInfo, QueuedInfo, Removed, RunInfo, StoreReport, StoredCheckpoints,
-    VerifiedCheckpoint, WeightsInfo, WorkerInfo,
+    AuditInfo, DatasetInfo, QueuedInfo, Removed, RunInfo, StatusInfo, StoreReport,
+    StoredCheckpoints, VerifiedCheckpoint, WeightsInfo, WorkerInfo,
 };
 
 /// Longest time for one answer. Streams are not bound by it: keep-alive pings detect a dead peer.
@@ -340,6 +340,13 @@ impl Client {
             .into_iter()
             .map(WorkerInfo::try_from)
             .collect()
+    }
+
+    /// How the coordinator is.
+    pub async fn status(&self) -> Result<StatusInfo, Error> {
+        let request = pb::StatusRequest {};
+        let reply = self.answer(self.cluster_client().status(request)).await?;
+        Ok(reply.into())
     }
 
     /// The queued runs, in the order in which they get workers.

@@ -21,7 +21,7 @@ use crate::error::Error;
 pub use access::{DeniedInfo, IdentityInfo, TokenInfo};
 pub use evaluation::{EvaluationInfo, Scores};
 pub use group::{GroupInfo, MemberInfo};
-pub use queue::QueuedInfo;
+pub use queue::{QueuedInfo, StatusInfo};
 pub use store::{
     FileState, Place, Removed, StoreProblem, StoreProgress, StoreReport, StoreSummary,
     StoredCheckpoints, VerifiedCheckpoint,

@@ -19,7 +19,8 @@ pub struct Bar {
 impl Bar {
     /// Of `total` photographs, with which `done` is done: `scored`, say.
     pub fn new(total: u64, done: &'static str) -> Self {
-        let interactive = std::io::stderr().is_terminal();
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        let interactive = std::io::stderr().is_terminal() && !dumb;
         let bar = match interactive {
             true => ProgressBar::new(total),
             false => ProgressBar::hidden(),

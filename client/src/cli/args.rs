@@ -207,6 +207,15 @@ the place of a run by one priority an hour (priority_age_s at the coordinator). 
 from runs of lower priority: what they have beyond workers.min, or else all, with a checkpoint; they go on later, with the
 same result to the bit.")]
     Queue,
+    /// Runs, queue, workers and disk on one screen, until Ctrl-C
+    Top {
+        /// Seconds between two looks
+        #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        every: u64,
+        /// Print it once; so it is where there is no terminal
+        #[arg(long)]
+        once: bool,
+    },
     /// Stop a run at its next step, with a checkpoint
     Cancel {
         /// The run's id, such as dr-1
@@ -245,6 +254,16 @@ same result to the bit.")]
     /// Shut out a worker, or let it in again
     #[command(subcommand)]
     Worker(WorkerCommand),
+    /// Print completions for a shell: `source <(fovea completions bash)`
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages of all commands into a folder
+    Man {
+        /// The folder
+        folder: PathBuf,
+    },
     /// Train on this machine: starts a coordinator and workers, runs, and stops them
     Local(Local),
 }

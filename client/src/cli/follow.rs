@@ -15,6 +15,8 @@ use crate::watch::{Cause, Patience, Update, Watcher};
 
 /// How often it is said how far an evaluation is, which takes no steps that would tell.
 const SCORED_EVERY: Duration = Duration::from_secs(5);
+/// The same where it goes into a log.
+const SCORED_EVERY_IN_LOGS: Duration = Duration::from_secs(30);
 
 /// Follows a run until it ends or is paused, and fails if the run did.
 pub async fn follow(
@@ -44,7 +46,11 @@ pub async fn follow_to_end(
     let mut watcher = Watcher::new(client, run_id, patience).await?;
     let mut screen = Screen::new(run_id, *output);
     let mut signals = Signals::listen()?;
-    let mut look = tokio::time::interval(SCORED_EVERY);
+    let every = match output.interactive() {
+        true => SCORED_EVERY,
+        false => SCORED_EVERY_IN_LOGS,
+    };
+    let mut look = tokio::time::interval(every);
     loop {
         tokio::select! {
             run = screen.follow(&mut watcher) => return run,

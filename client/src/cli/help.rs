@@ -18,6 +18,7 @@ Examples:
   fovea pause dr-1                             stop for now, with a checkpoint
   fovea resume dr-1 --watch                    continue where a run stopped
   fovea workers                                which workers are there, and what do they do?
+  fovea top                                    runs, queue, workers and disk on one screen
   fovea queue                                  which runs wait, in which order, and why?
   fovea runs audit dr-1                        did each epoch use every image once?
   fovea checkpoint verify dr-1                 are the stored checkpoints whole?

@@ -13,7 +13,7 @@ use crate::watch::{Cause, Update};
 use fovea_core::count::{count, plural};
 
 /// Shortest time between two progress lines where no bar is shown.
-const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+const PROGRESS_EVERY: Duration = Duration::from_secs(30);
 
 /// Steps that an epoch's line waits for its checkpoint to be stored.
 const STEPS_TO_WAIT: u32 = 20;

@@ -352,11 +352,17 @@ pub struct Output {
     outlives_reader: bool,
 }
 
+/// Whether the terminal says that it cannot move its cursor.
+pub fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+}
+
 impl Output {
     pub fn new(json: bool) -> Self {
         Self {
             json,
             interactive: !json
+                && !is_dumb()
                 && std::io::stderr().is_terminal()
                 && std::io::stdout().is_terminal(),
             outlives_reader: false,

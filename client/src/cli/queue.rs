@@ -16,7 +16,7 @@ pub async fn list(client: &Client, output: &Output) -> Result<(), Error> {
         output.record(&Record::Queued(run));
     }
     if queue.is_empty() {
-        output.line("no run waits".to_owned());
+        output.line("no run waits");
     } else {
         output.lines(lines(&queue, terminal_width()));
     }

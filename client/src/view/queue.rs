@@ -1,4 +1,4 @@
-//! Queued runs as the coordinator reports them.
+//! The coordinator and its queue, as it reports them.
 
 use fovea_core::priority::Priority;
 use fovea_proto::{pb, priority_from_wire};
@@ -48,6 +48,36 @@ impl From<pb::QueuedRun> for QueuedInfo {
             max_workers,
             waited_ms,
             waiting,
+        }
+    }
+}
+
+/// How the coordinator is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StatusInfo {
+    /// Its version, with the commit.
+    pub version: String,
+    /// How long it has run, in milliseconds.
+    pub up_ms: u64,
+    /// Bytes that can still be written where it stores checkpoints; None while that disk does not answer.
+    pub disk_free_bytes: Option<u64>,
+    /// With fewer no run starts.
+    pub disk_min_free_bytes: u64,
+}
+
+impl From<pb::StatusResponse> for StatusInfo {
+    fn from(wire: pb::StatusResponse) -> Self {
+        let pb::StatusResponse {
+            version,
+            up_ms,
+            disk_free_bytes,
+            disk_min_free_bytes,
+        } = wire;
+        Self {
+            version,
+            up_ms,
+            disk_free_bytes,
+            disk_min_free_bytes,
         }
     }
 }

@@ -77,6 +77,7 @@ const RULES: &[(&str, Rule)] = &[
     // Weights belong to nobody.
     ("/fovea.v1.Weights/Delete", change(People(Admin))),
     ("/fovea.v1.Cluster/ListWorkers", read(People(Viewer))),
+    ("/fovea.v1.Cluster/Status", read(People(Viewer))),
     ("/fovea.v1.Cluster/ListQueue", read(People(Viewer))),
     ("/fovea.v1.Cluster/ListDenied", read(People(Viewer))),
     ("/fovea.v1.Cluster/DenyWorker", change(People(Admin))),

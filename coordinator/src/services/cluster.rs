@@ -1,18 +1,25 @@
 //! `Cluster`: what people see of the workers.
 
+use std::time::Duration;
+
 use fovea_core::ids::{RunId, WorkerId};
 use fovea_core::memory::Memory;
 use fovea_core::run::LeftOut;
 use fovea_proto::pb;
 use fovea_proto::pb::cluster_server::Cluster;
 use fovea_security::{Identity, Role};
+use fovea_service::VERSION;
 use tonic::{Request, Response, Status};
 
 use super::{Context, check};
 use crate::access::{Denied, Subject, caller};
+use crate::blocking::blocking;
 use crate::clock::unix_ms;
 use crate::cluster::{QueuedRun, WorkerState, WorkerView};
 use crate::error::ApiError;
+
+/// How long the disk may take to tell its free space.
+const DISK_ANSWERS: Duration = Duration::from_secs(2);
 
 /// The service.
 #[derive(Debug)]
@@ -39,6 +46,26 @@ impl Cluster for ClusterService {
                     ..wire(worker, now)
                 })
                 .collect(),
+        }))
+    }
+
+    async fn status(
+        &self,
+        request: Request<pb::StatusRequest>,
+    ) -> Result<Response<pb::StatusResponse>, Status> {
+        let pb::StatusRequest {} = request.into_inner();
+        let store = self.0.checkpoints.clone();
+        let looking = blocking(move || store.check().and_then(|()| store.free_bytes()));
+        // A disk that hangs must not keep people from seeing the rest.
+        let free = tokio::time::timeout(DISK_ANSWERS, looking).await;
+        Ok(Response::new(pb::StatusResponse {
+            version: VERSION.into(),
+            up_ms: self.0.clock.now(),
+            disk_free_bytes: match free {
+                Ok(Ok(Ok(bytes))) => Some(bytes),
+                Ok(_) | Err(_) => None,
+            },
+            disk_min_free_bytes: self.0.config.min_free_mib << 20,
         }))
     }
 

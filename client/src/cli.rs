@@ -45,6 +45,7 @@ mod step;
 mod store_args;
 mod synthetic;
 mod table;
+mod tensorboard;
 mod tls;
 mod weights;
 mod workers;
@@ -194,6 +195,9 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Advise(command) => advise::run(connect, &command, output).await,
         Command::Baseline(command) => baseline::run(connect, &command, output).await,
         Command::Export(command) => export::run(connect, &command, output).await,
+        Command::Tensorboard(command) => {
+            tensorboard::run(&connect().await?, &command, output).await
+        }
         Command::Workers => workers::list(&connect().await?, output).await,
         Command::Cancel { run } => runs::cancel(&connect().await?, &run, output).await,
         Command::Pause { run } => runs::pause(&connect().await?, &run, output).await,

@@ -37,7 +37,7 @@ fn spec() -> pb::RunSpec {
         dataset: "synthetic".into(),
         seed: Some(11),
         train: Some(pb::TrainSpec {
-            epochs: Some(4),
+            epochs: Some(12),
             virtual_ranks: Some(2),
             batch: Some(6),
             learning_rate: Some(0.0005),
@@ -106,7 +106,7 @@ async fn tensorboard_reads_one_value_for_each_step() {
     let out = dir.join("exported");
     let out = out.to_str().expect("UTF-8");
     let text = cluster.fovea(&["tensorboard", &run.id, "--out", out]);
-    let expected = format!("{} steps and 4 epochs of {}", done.total_steps, run.id);
+    let expected = format!("{} steps and 12 epochs of {}", done.total_steps, run.id);
     assert!(text.contains(&expected), "{text}");
     // A second time it is replaced.
     cluster.fovea(&["tensorboard", &run.id, "--out", out]);

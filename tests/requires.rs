@@ -20,7 +20,8 @@
 //! | `root`   | the tests run as root, with `setpriv` of util-linux               |
 //! | `manifests` | .deploy-tools (`make deploy-tools`) and systemd-analyze, for the files of deploy/ |
 //! | `s3`     | .s3-server (`make s3-server`): SeaweedFS, for the object store    |
-//! | `models` | .model-tools (`make model-tools`): ONNX Runtime and OpenCV, for exported models |
+//! | `models` | .model-tools (`make model-tools`): ONNX Runtime and OpenCV, for exported models; TensorBoard, for event files |
+//! | `prometheus` | `prometheus` and `promtool` (Debian: `prometheus`), for metrics, alerts and the dashboard |
 //! | `nvrtc`  | .cuda-tools (`make cuda-tools`): NVRTC, which compiles kernels for GPUs |
 //! | `gpu`    | an NVIDIA GPU with its driver                                     |
 //! | `avx2`   | a processor with AVX2                                             |
@@ -51,10 +52,11 @@ pub enum Need {
     NoAmx,
     Openssl,
     Browser,
+    Prometheus,
 }
 
 impl Need {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::Shared,
         Self::Netns,
         Self::Mount,
@@ -68,6 +70,7 @@ impl Need {
         Self::NoAmx,
         Self::Openssl,
         Self::Browser,
+        Self::Prometheus,
     ];
 
     fn name(self) -> &'static str {
@@ -85,6 +88,7 @@ impl Need {
             Self::NoAmx => "noamx",
             Self::Openssl => "openssl",
             Self::Browser => "browser",
+            Self::Prometheus => "prometheus",
         }
     }
 
@@ -114,6 +118,9 @@ impl Need {
             Self::Gpu => succeeds("nvidia-smi", &["-L"]),
             Self::Openssl => succeeds("openssl", &["version"]),
             Self::Browser => succeeds("chromium", &["--version"]),
+            Self::Prometheus => {
+                succeeds("prometheus", &["--version"]) && succeeds("promtool", &["--version"])
+            }
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 => std::arch::is_x86_feature_detected!("avx2"),
             #[cfg(not(target_arch = "x86_64"))]

@@ -47,6 +47,7 @@ mod step;
 mod store_args;
 mod synthetic;
 mod table;
+mod tensorboard;
 mod tls;
 mod top;
 mod weights;
@@ -197,6 +198,9 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Advise(command) => advise::run(connect, &command, output).await,
         Command::Baseline(command) => baseline::run(connect, &command, output).await,
         Command::Export(command) => export::run(connect, &command, output).await,
+        Command::Tensorboard(command) => {
+            tensorboard::run(&connect().await?, &command, output).await
+        }
         Command::Top { every, once } => top::run(&connect().await?, every, once, output).await,
         Command::Completions { shell } => shell::completions(shell),
         Command::Man { folder } => shell::man(&folder, output),

@@ -23,6 +23,7 @@ pub mod runfile;
 pub mod scores_file;
 pub mod shared;
 pub mod spread;
+pub mod tensorboard;
 pub mod upload;
 pub mod view;
 pub mod watch;

@@ -105,6 +105,8 @@ pub struct Config {
     pub allow_network_data_dir: bool,
     /// Where `/livez`, `/readyz` and `/metrics` are served over plain HTTP, `host:port`; empty: nowhere.
     pub ops_listen: String,
+    /// Where event files for TensorBoard are written while runs train, a folder for each; empty: nowhere.
+    pub tensorboard_dir: PathBuf,
     /// Puts workers that share a GPU into one run; for tests.
     pub allow_shared_gpu: bool,
 }
@@ -154,6 +156,7 @@ impl Default for Config {
             accept_store: false,
             allow_network_data_dir: false,
             ops_listen: String::new(),
+            tensorboard_dir: PathBuf::new(),
             allow_shared_gpu: false,
         }
     }

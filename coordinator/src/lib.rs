@@ -17,6 +17,8 @@
 //! - `catalogue`: the datasets, one actor; `directory`: finding a run, live or ended
 //! - `journal`: what was promised, one thread; `store`: the only code that touches checkpoint and dataset files
 //! - `remote`: the object store, which has a copy of what the stores hold
+//! - `tensorboard`: live event files
+//! - `metrics`: what Prometheus is told; `audits`: audits of runs that go on beside them
 //! - `backup`: copies of the journal for people, and their restoration
 //! - `startup`, `server`: the coordinator's life; `stop`: how it ends; `housekeeping`: free room, trash
 //!
@@ -24,6 +26,7 @@
 //! accepted run, a stored checkpoint, an epoch's result) was on disk before.
 
 mod access;
+mod audits;
 mod backup;
 mod blocking;
 mod catalogue;
@@ -38,6 +41,7 @@ mod error;
 mod housekeeping;
 mod journal;
 mod messages;
+mod metrics;
 mod net;
 mod remote;
 mod run;
@@ -50,6 +54,7 @@ mod small_disk;
 mod startup;
 mod stop;
 mod store;
+mod tensorboard;
 mod vitals;
 
 pub use backup::{RestoreError, Restored, restore};

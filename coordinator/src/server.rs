@@ -138,6 +138,7 @@ impl Coordinator {
         let tls = certified.tls.clone();
         let Running {
             context,
+            figures,
             mut cluster,
             tasks: mut others,
             journal,
@@ -150,7 +151,7 @@ impl Coordinator {
         let (tasks, closing) = (context.tasks.clone(), context.closing.clone());
         let actors = context.runs.cluster.clone();
         if let Some(vitals) = vitals {
-            vitals.serves(actors.downgrade());
+            vitals.serves(figures);
         }
         let limits = context.limits.clone();
         let access = AccessLayer {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use fovea_core::ids::RunId;
 use fovea_core::run::Run;
 use fovea_security::Tls;
+use fovea_service::ops::Histogram;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -15,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::access::{Registry, Signer};
+use crate::audits;
 use crate::blocking::blocking;
 use crate::catalogue::weights::{self, WeightsCatalogue};
 use crate::catalogue::{self, Catalogue};
@@ -25,6 +27,7 @@ use crate::data_dir::DataDir;
 use crate::directory::Directory;
 use crate::housekeeping;
 use crate::journal::{Journal, JournalError, Recovered};
+use crate::metrics;
 use crate::net::Limits;
 use crate::remote::{self, Item, Listed, REMOTE, Remote, Stores};
 use crate::run::RunContext;
@@ -33,6 +36,7 @@ use crate::services::Context;
 use crate::store::{
     CheckpointStore, DatasetStore, OpenError, StoreError, StoreOptions, WeightsStore,
 };
+use crate::tensorboard;
 
 /// Names of the stores in the journal.
 const CHECKPOINTS: &str = "checkpoints";
@@ -73,6 +77,8 @@ pub(crate) struct Certified {
 /// The actors and what they share.
 pub(crate) struct Running {
     pub context: Context,
+    /// What Prometheus is told.
+    pub figures: metrics::Source,
     pub cluster: JoinHandle<Result<(), ActorError>>,
     pub tasks: Vec<JoinHandle<()>>,
     pub journal: Journal,
@@ -271,6 +277,7 @@ impl Opened {
             config.min_free_mib << 20,
             closing.clone(),
         );
+        let recovery_seconds = Arc::new(Histogram::new(metrics::RECOVERY_BOUNDS));
         let runs = |reports| RunContext {
             config: Arc::clone(&config),
             clock,
@@ -279,6 +286,7 @@ impl Opened {
             remote: remote.clone(),
             reports,
             tasks: tasks.clone(),
+            recovery_seconds: Arc::clone(&recovery_seconds),
         };
         let (cluster, cluster_task) = cluster::start(
             cluster::Start {
@@ -313,10 +321,26 @@ impl Opened {
             tasks,
             closing,
         };
-        let mut tasks = vec![catalogue_task, weights_task, housekeeping_task];
+        let (audits, audit_task) = audits::start(
+            context.runs.cluster.downgrade(),
+            journal.clone(),
+            context.datasets.clone(),
+            context.closing.clone(),
+        );
+        let figures = metrics::Source::new(&context, audits, recovery_seconds);
+        let mut tasks = vec![catalogue_task, weights_task, housekeeping_task, audit_task];
         tasks.extend(remote_tasks);
+        if !context.config.tensorboard_dir.as_os_str().is_empty() {
+            tasks.push(tensorboard::start(
+                context.config.tensorboard_dir.clone(),
+                context.runs.cluster.downgrade(),
+                journal.clone(),
+                context.closing.clone(),
+            ));
+        }
         Running {
             context,
+            figures,
             cluster: cluster_task,
             tasks,
             journal,

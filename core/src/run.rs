@@ -41,8 +41,9 @@ pub use availability::Limits;
 pub use lineage::Rewind;
 pub use trouble::{LeftOut, Trouble};
 pub use types::{
-    Effect, EpochMaps, EpochResult, EpochScores, EvaluationRecord, Event, Extent, Heartbeat, Next,
-    Outcome, Phase, RunError, StepPhases, StepReport, Stopping, Times, without_event_name,
+    Discarded, Effect, EpochMaps, EpochResult, EpochScores, EvaluationRecord, Event, Extent,
+    Heartbeat, Next, Outcome, Phase, RunError, StepPhases, StepReport, Stopping, Times,
+    without_event_name,
 };
 
 use std::collections::BTreeMap;
@@ -116,6 +117,9 @@ pub struct Run {
     /// The rewinds that decide which checkpoints are void, oldest first. Older builds journalled the last one only.
     #[serde(default, alias = "rewound", deserialize_with = "lineage::read_history")]
     pub rewinds: Vec<Rewind>,
+    /// What its rewinds have cut off the ledger. The coordinator adds to it, in the transaction that cuts.
+    #[serde(default, skip_serializing_if = "Discarded::is_empty")]
+    pub discarded: Discarded,
     /// Fingerprint of the workers that run it.
     pub fingerprint: Option<Fingerprint>,
     /// Generations in a row that ended at the same step, and how many of them ended by a
@@ -183,6 +187,7 @@ impl Run {
             checkpoints: Vec::new(),
             lineage: lineage::first(now_ms),
             rewinds: Vec::new(),
+            discarded: Discarded::default(),
             fingerprint: None,
             futile: 0,
             ended_at: None,

@@ -15,6 +15,7 @@ Examples:
   fovea report dr-1                            curves, ROC and all figures as one HTML file
   fovea predict dr-1 photographs -o scores.csv score photographs with the run's model
   fovea export dr-1                            the model as ONNX, for other programs
+  fovea tensorboard dr-1 --out events          its curves for TensorBoard
   fovea pause dr-1                             stop for now, with a checkpoint
   fovea resume dr-1 --watch                    continue where a run stopped
   fovea workers                                which workers are there, and what do they do?
@@ -44,7 +45,9 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
   worker       a worker: id, state (idle, preparing, training, waiting, barred, left_out, leaving),
                reason, host, address, device, version, host_bytes, gpu_bytes, gpu_free_bytes (what it
                can use), run, first_virtual_rank, virtual_ranks, last_seen_ms, connected_ms, left_out,
-               token_id (with which it joined; empty if its certificate is not by a token)
+               token_id (with which it joined; empty if its certificate is not by a token), step_ms (mean of
+               its last steps), wait_ratio (the part of a step in which it waits for others, 0 to 1),
+               gpu_used_bytes (by all processes), resident_bytes (of its process), each null where it is not known
   queued       a queued run, in the order of the queue: run, priority, place (raised by waiting), submitted_by,
                min_workers, max_workers, waited_ms, waiting (why)
   worker_denied     name, denied (false: let in again), sessions (processes that were disconnected)
@@ -92,6 +95,7 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
   report       run, path, bytes
   prediction   model (the run), step, run (that scored), photographs, unreadable, path (null: none), maps (folder, or null)
   export       model, path, bytes, classes
+  tensorboard  run, path, bytes, steps, epochs
   advice       dataset, photographs (of training), strategy, settings {key: value as TOML}, reasons, remarks
   dataset      name, digest, image_size, train_samples, validation_samples, test_samples,
                train_grades, validation_grades, test_grades, packs, size_bytes, problem (empty when

@@ -171,6 +171,13 @@ pub enum Record<'a> {
         bytes: u64,
         classes: &'a [String],
     },
+    Tensorboard {
+        run: &'a str,
+        path: &'a Path,
+        bytes: u64,
+        steps: u64,
+        epochs: u64,
+    },
     Advice {
         dataset: &'a str,
         photographs: u64,

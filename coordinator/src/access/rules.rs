@@ -50,6 +50,7 @@ const RULES: &[(&str, Rule)] = &[
     ("/fovea.v1.Runs/Watch", read(People(Viewer))),
     ("/fovea.v1.Runs/Audit", read(People(Viewer))),
     ("/fovea.v1.Runs/Scores", read(People(Viewer))),
+    ("/fovea.v1.Runs/Losses", read(People(Viewer))),
     ("/fovea.v1.Runs/Submit", change(People(Submitter))),
     // It changes nothing of the run but the record that it was evaluated.
     ("/fovea.v1.Runs/Evaluate", change(People(Submitter))),

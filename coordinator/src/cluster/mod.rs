@@ -221,16 +221,20 @@ impl Cluster {
 }
 
 /// A handle that does not keep the cluster going.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct WeakCluster(mpsc::WeakSender<Request>);
 
 impl WeakCluster {
+    /// The cluster, unless it has ended.
+    pub(crate) fn upgrade(&self) -> Option<Cluster> {
+        self.0.upgrade().map(|requests| Cluster { requests })
+    }
+
     /// Whether the cluster handles a request. It waits for as long as that takes.
     pub(crate) async fn answers(&self) -> bool {
-        let Some(requests) = self.0.upgrade() else {
+        let Some(cluster) = self.upgrade() else {
             return false;
         };
-        let cluster = Cluster { requests };
         let count = |reply| Request::CountActive { reply };
         cluster.query(count).await.is_ok()
     }

@@ -65,6 +65,7 @@ use filesystem::Place;
 #[allow(unused_imports)]
 pub(crate) use recover::{LiveRun, Recovered};
 use rows::Change;
+pub(crate) use rows::LossRow;
 pub(crate) use snapshot::{Content, CopyError, Snapshot, inspect};
 use thread::{Message, Read, Thread, Write};
 

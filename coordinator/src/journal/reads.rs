@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::convert::{entry, parse};
 use super::recover::LiveRun;
-use super::rows::Page;
+use super::rows::{LossRow, Page};
 use super::snapshot::Snapshot;
 use super::thread::Read;
 use super::{Journal, JournalError};
@@ -77,6 +77,66 @@ impl Journal {
             }
             if !more {
                 return Ok(runs);
+            }
+        }
+    }
+
+    /// Runs with numbers below `before`, newest first, at most `limit`, as [`Self::runs_before`]; each with its ledger's head at
+    /// the same moment.
+    ///
+    /// # Errors
+    /// One cannot be read, or the journal is closed.
+    pub(crate) async fn overview(
+        &self,
+        before: u64,
+        limit: usize,
+    ) -> Result<Vec<(Run, u64)>, JournalError> {
+        let mut runs: Vec<(Run, u64)> = Vec::new();
+        loop {
+            let before = runs.last().map_or(before, |(run, _)| run.number);
+            let limit = limit - runs.len();
+            let Page { rows, more } = self
+                .read(|answer| Read::Overview {
+                    before,
+                    limit,
+                    answer,
+                })
+                .await?;
+            for (number, json, head) in rows {
+                runs.push((parse(number, &json)?, head));
+            }
+            if !more {
+                return Ok(runs);
+            }
+        }
+    }
+
+    /// Steps of a run's ledger from `from` on without their samples, in order, at most `limit`, fewer only when there are no
+    /// more.
+    ///
+    /// # Errors
+    /// They cannot be read, or the journal is closed.
+    pub(crate) async fn losses(
+        &self,
+        number: u64,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<LossRow>, JournalError> {
+        let mut steps: Vec<LossRow> = Vec::new();
+        loop {
+            let from = steps.last().map_or(from, |step| step.step + 1);
+            let limit = limit - steps.len();
+            let Page { rows, more } = self
+                .read(|answer| Read::Losses {
+                    number,
+                    from,
+                    limit,
+                    answer,
+                })
+                .await?;
+            steps.extend(rows);
+            if !more {
+                return Ok(steps);
             }
         }
     }

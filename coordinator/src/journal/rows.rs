@@ -33,6 +33,17 @@ pub(super) struct StepRow {
     pub samples: Vec<u8>,
 }
 
+/// A committed step without its samples.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct LossRow {
+    /// Its number, from 1.
+    pub step: u64,
+    /// Mean training loss in nats.
+    pub loss: f64,
+    /// Number of samples.
+    pub images: u64,
+}
+
 /// Something to be written.
 #[derive(Debug)]
 pub(super) enum Change {
@@ -357,6 +368,56 @@ pub(super) fn runs_before(
     let rows = select.query(params![before, as_limit(limit)])?;
     page(rows, time, |row| {
         Ok((row.get::<_, i64>(0)? as u64, row.get(1)?))
+    })
+}
+
+/// Number, JSON and ledger's head of runs below `before`, newest first, for at most about `time`.
+pub(super) fn overview(
+    db: &Connection,
+    before: u64,
+    limit: usize,
+    time: Duration,
+) -> rusqlite::Result<Page<(u64, String, u64)>> {
+    let mut select = db.prepare_cached(
+        "SELECT runs.number, runs.run, coalesce(heads.head, 0) FROM runs LEFT JOIN heads ON heads.run = runs.number
+         WHERE runs.number < ?1 ORDER BY runs.number DESC LIMIT ?2",
+    )?;
+    let before = i64::try_from(before).unwrap_or(i64::MAX);
+    let rows = select.query(params![before, as_limit(limit)])?;
+    page(rows, time, |row| {
+        Ok((
+            row.get::<_, i64>(0)? as u64,
+            row.get(1)?,
+            row.get::<_, i64>(2)? as u64,
+        ))
+    })
+}
+
+/// Steps of a run's ledger from `from` on without their samples, in order, for at most about `time`.
+pub(super) fn losses(
+    db: &Connection,
+    number: u64,
+    from: u64,
+    limit: usize,
+    time: Duration,
+) -> rusqlite::Result<Page<LossRow>> {
+    if is_removed(db, number)? {
+        return Ok(Page {
+            rows: Vec::new(),
+            more: false,
+        });
+    }
+    let mut select = db.prepare_cached(
+        "SELECT step, loss, count FROM ledger WHERE run = ?1 AND step >= ?2 ORDER BY step LIMIT ?3",
+    )?;
+    let from = i64::try_from(from).unwrap_or(i64::MAX);
+    let rows = select.query(params![number as i64, from, as_limit(limit)])?;
+    page(rows, time, |row| {
+        Ok(LossRow {
+            step: row.get::<_, i64>(0)? as u64,
+            loss: row.get(1)?,
+            images: row.get::<_, i64>(2)? as u64,
+        })
     })
 }
 

@@ -4,21 +4,26 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use fovea_core::run::{Effect, EpochScores, Event, Limits};
+use fovea_service::ops::Histogram;
 use tokio::sync::{broadcast, mpsc, watch};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::assembly::Assemblies;
 use super::effects::{rewind, scores};
 use super::ledger::Ledger;
+use super::recovery::Recovery;
 use super::report::{DataProblems, Report};
 use super::state::{Actor, RunActorError};
 use super::status::{LINGER_MS, recovering};
 use super::{RunContext, RunHandle, RunInput, Shown};
 use crate::clock::unix_ms;
 use crate::journal::{JournalError, LiveRun, OnFull, RunChange, Urgency};
+use crate::metrics::STEP_SECONDS;
 
 /// Interval of `Event::Tick` while a run is under way, milliseconds.
 const TICK_MS: u64 = 250;
+/// Steps that are read at a time.
+const LOSSES: usize = 10_000;
 /// How often a run that waits refreshes what it shows, milliseconds.
 const REFRESH_MS: u64 = 1_000;
 /// Events that a watcher may lag behind before it is sent a fresh snapshot.
@@ -56,6 +61,10 @@ pub(crate) fn start(
         waiting: recovering(&run),
     };
     let (shown, seen) = watch::channel(first);
+    let mut recovery = Recovery::default();
+    // One that ran when this coordinator started runs.
+    recovery.phase(&run.phase, now);
+    let step_seconds = Arc::new(Histogram::new(STEP_SECONDS));
     let events = broadcast::Sender::new(WATCH_BACKLOG);
     let handle = RunHandle {
         id: run.id.clone(),
@@ -65,6 +74,7 @@ pub(crate) fn start(
         inbox: inbox.clone(),
         shown: seen,
         events: events.downgrade(),
+        step_seconds: Arc::clone(&step_seconds),
     };
     let actor = Actor {
         cx,
@@ -86,6 +96,8 @@ pub(crate) fn start(
         used: now,
         reported_end: false,
         deleted: false,
+        step_seconds,
+        recovery,
     };
     (handle, actor.run(inputs))
 }
@@ -318,6 +330,10 @@ impl Actor {
     ) -> Result<(), JournalError> {
         self.run.note_time(unix_ms());
         let mut any = self.ledger.finish().await?;
+        let discarded = self.run.discarded;
+        if let Some(step) = rewind {
+            self.count_discarded(step).await;
+        }
         let steps = self.ledger.take(rewind);
         any |= !steps.is_empty();
         let written = self
@@ -346,10 +362,36 @@ impl Actor {
                 Ok(())
             }
             Err(error) => {
+                self.run.discarded = discarded;
                 self.ledger.put_back(steps);
                 Err(error)
             }
         }
+    }
+
+    /// Counts what a rewind to `step` cuts off the ledger, so that the number of steps ever committed does not fall.
+    async fn count_discarded(&mut self, step: u64) {
+        let head = self.ledger.head();
+        let (mut from, mut cut) = (step + 1, self.run.discarded);
+        while from <= head {
+            let read = self.cx.journal.losses(self.run.number, from, LOSSES).await;
+            let rows = match read {
+                Ok(rows) => rows,
+                Err(error) => {
+                    warn!(run_id = %self.run.id, %error, "run.uncounted: steps that a rewind cuts off are not counted: {error}");
+                    break;
+                }
+            };
+            // Behind a gap there may be more, which were never counted.
+            let counted = rows.iter().take_while(|row| row.step <= head);
+            cut.images += counted.map(|row| row.images).sum::<u64>();
+            match rows.last() {
+                Some(last) => from = last.step + 1,
+                None => break,
+            }
+        }
+        cut.steps += head.saturating_sub(step);
+        self.run.discarded = cut;
     }
 
     async fn tick(&mut self) -> Result<(), RunActorError> {

@@ -58,6 +58,11 @@ impl Actor {
                     reason,
                 } => self.abort(workers, generation, &reason),
                 Effect::PublishPhase => {
+                    let now = self.cx.clock.now();
+                    if let Some(took_ms) = self.recovery.phase(&self.run.phase, now) {
+                        let seconds = took_ms as f64 / 1e3;
+                        self.cx.recovery_seconds.observe(seconds);
+                    }
                     self.log_phase();
                     self.waits = None;
                     self.show();
@@ -65,6 +70,7 @@ impl Actor {
                     self.publish(RunEvent::Run(shown));
                 }
                 Effect::PublishStep(report) => {
+                    self.step_seconds.observe(report.phases.total_ms() / 1e3);
                     self.shown
                         .send_modify(|shown| shown.progress = Some(report));
                     self.publish(RunEvent::Step(report));

@@ -17,6 +17,7 @@
 //! - `status`: what the cluster and people see
 //! - `requests`: what people ask of a run
 //! - `state`: what the actor owns; `report`: what it reports to the cluster
+//! - `recovery`: how long another generation takes to form
 //! - `ledger`, `recording`: steps on their way into the journal, their acknowledgement
 //! - `assembly`, `assembling`: checkpoints from slices
 //! - `storing`: a whole checkpoint and its manifest into the store
@@ -32,6 +33,7 @@ mod effects;
 mod ledger;
 mod members;
 mod recording;
+mod recovery;
 mod report;
 mod requests;
 mod state;
@@ -46,6 +48,7 @@ use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::ids::{RunId, WorkerId};
 use fovea_core::run::{EpochResult, EvaluationRecord, Run, StepReport, Trouble};
 use fovea_core::spec::RunSpec;
+use fovea_service::ops::{Counts, Histogram};
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
@@ -78,6 +81,8 @@ pub(crate) struct RunContext {
     pub reports: mpsc::UnboundedSender<Report>,
     /// Work on files that answers with a message.
     pub tasks: TaskTracker,
+    /// How long it took to go on with another generation, seconds.
+    pub recovery_seconds: Arc<Histogram>,
 }
 
 /// What a run's actor takes.
@@ -206,6 +211,8 @@ pub(crate) struct RunHandle {
     shown: watch::Receiver<Shown>,
     /// Weak: the events end with the actor.
     events: broadcast::WeakSender<RunEvent>,
+    /// Times of the steps that were reported since its actor began.
+    step_seconds: Arc<Histogram>,
 }
 
 /// A run as people see it: what is in the journal, the newest step, and why it waits.
@@ -268,6 +275,11 @@ impl RunHandle {
             now: self.shown(),
             events,
         })
+    }
+
+    /// Times of the steps that were reported since its actor began, seconds.
+    pub(crate) fn step_seconds(&self) -> Counts {
+        self.step_seconds.counts()
     }
 
     /// The run as people may see it now.

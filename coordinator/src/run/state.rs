@@ -1,11 +1,15 @@
 //! The state of a run's actor.
 
+use std::sync::Arc;
+
 use fovea_core::run::Run;
+use fovea_service::ops::Histogram;
 use tokio::sync::{broadcast, mpsc, watch};
 use tracing::warn;
 
 use super::assembly::Assemblies;
 use super::ledger::Ledger;
+use super::recovery::Recovery;
 use super::report::{DataProblems, RunStatus};
 use super::{RunContext, RunEvent, RunInput, Shown};
 use crate::blocking::Panicked;
@@ -55,6 +59,10 @@ pub(super) struct Actor {
     pub(super) reported_end: bool,
     /// The run was removed: nothing of it is written any more.
     pub deleted: bool,
+    /// Times of the steps that were reported to this actor.
+    pub(super) step_seconds: Arc<Histogram>,
+    /// Whether another generation forms in the place of one that ran.
+    pub(super) recovery: Recovery,
 }
 
 /// The error of a request that cannot be journalled.

@@ -134,7 +134,7 @@ pub(super) async fn open(context: &Context, run: Run) -> Result<Shown, ApiError>
 }
 
 /// The plan of a run with this spec, and the number of samples that it scores.
-pub(super) fn plan(dataset: &HeldDataset, spec: &RunSpec) -> Result<(ShardPlan, u32), ApiError> {
+pub(crate) fn plan(dataset: &HeldDataset, spec: &RunSpec) -> Result<(ShardPlan, u32), ApiError> {
     let view = dataset.pool.view(spec.fold)?;
     let part = spec.scored_part();
     let grades = view.grades(part);

@@ -17,6 +17,7 @@ use crate::blocking::blocking;
 use crate::clock::unix_ms;
 use crate::cluster::{QueuedRun, WorkerState, WorkerView};
 use crate::error::ApiError;
+use crate::messages::Load;
 
 /// How long the disk may take to tell its free space.
 const DISK_ANSWERS: Duration = Duration::from_secs(2);
@@ -207,6 +208,7 @@ fn wire(worker: &WorkerView, now: u64) -> pb::Worker {
         heard,
         since,
         left_out,
+        load,
     } = worker;
     let Memory {
         host: host_bytes,
@@ -254,7 +256,25 @@ fn wire(worker: &WorkerView, now: u64) -> pb::Worker {
         left_out,
         // Filled in by who knows the tokens.
         token_id: String::new(),
+        load: load_of(load),
     }
+}
+
+/// How a worker fares, on the wire; None if it has not said anything.
+fn load_of(load: &Load) -> Option<pb::Load> {
+    let Load {
+        step_ms,
+        wait_ratio,
+        gpu_used,
+        resident,
+    } = *load;
+    let wire = pb::Load {
+        step_ms,
+        wait_ratio,
+        gpu_used_bytes: gpu_used,
+        resident_bytes: resident,
+    };
+    (wire != pb::Load::default()).then_some(wire)
 }
 
 fn barred(run: &RunId, until: u64, now: u64) -> String {

@@ -40,6 +40,7 @@ use crate::net::{Limits, peer};
 use crate::remote::Remote;
 use crate::store::{CheckpointStore, DatasetStore, WeightsStore};
 
+pub(crate) use accepting::plan;
 pub(crate) use admin::AdminService;
 pub(crate) use checkpoints::CheckpointsService;
 pub(crate) use cluster::ClusterService;

@@ -27,6 +27,9 @@ const PAGE: (u32, u32) = (1000, 100);
 /// Steps of a ledger that an audit reads at a time.
 const LEDGER_PAGE: usize = 2_000;
 
+/// Losses in one message.
+const LOSSES_PAGE: usize = 10_000;
+
 /// Events that a watcher's stream holds before the run's channel takes over.
 const WATCH_AHEAD: usize = 16;
 
@@ -181,6 +184,34 @@ impl Runs for RunsService {
         Ok(Response::new(Answers::new(receiver)))
     }
 
+    type LossesStream = Answers<pb::LossesPart>;
+
+    async fn losses(
+        &self,
+        request: Request<pb::LossesRequest>,
+    ) -> Result<Response<Self::LossesStream>, Status> {
+        let permit = self
+            .0
+            .limits
+            .download(peer(&request))
+            .map_err(ApiError::from)?;
+        let id = check::run_id("run_id", &request.into_inner().run_id)?;
+        let run = self.flushed(&id).await?.run;
+        let (sender, receiver) = mpsc::channel(WATCH_AHEAD);
+        let Context { runs, closing, .. } = self.0.clone();
+        self.0.tasks.spawn(async move {
+            let _permit = permit;
+            tokio::select! {
+                () = send_losses(&sender, &runs, run.number) => {}
+                () = sender.closed() => {}
+                () = closing.cancelled() => {
+                    let _ = sender.try_send(Err(ApiError::ShuttingDown.into()));
+                }
+            }
+        });
+        Ok(Response::new(Answers::new(receiver)))
+    }
+
     async fn cancel(
         &self,
         request: Request<pb::CancelRequest>,
@@ -268,8 +299,8 @@ impl RunsService {
         Ok(self.wire(&self.0.runs.ask(run, ask).await?))
     }
 
-    /// Compares a run's ledger with its plan, a page at a time.
-    async fn audited(&self, id: &RunId) -> Result<pb::AuditReport, ApiError> {
+    /// The run, with every step that was reported before in its ledger.
+    async fn flushed(&self, id: &RunId) -> Result<Shown, ApiError> {
         let runs = &self.0.runs;
         if let Some(live) = runs.cluster.find(id).await? {
             // None: it has just ended, and is written out.
@@ -277,7 +308,13 @@ impl RunsService {
                 .unless_blocked(live.query(|reply| RunInput::Flush { reply }))
                 .await?;
         }
-        let Shown { run, progress, .. } = runs.shown(id).await?;
+        runs.shown(id).await
+    }
+
+    /// Compares a run's ledger with its plan, a page at a time.
+    async fn audited(&self, id: &RunId) -> Result<pb::AuditReport, ApiError> {
+        let runs = &self.0.runs;
+        let Shown { run, progress, .. } = self.flushed(id).await?;
         if let Some(evaluate) = &run.spec.evaluate {
             return Err(ApiError::Precondition(format!(
                 "{id} is an evaluation of {} and trains on nothing; `fovea runs audit {}` audits that run",
@@ -322,6 +359,40 @@ impl RunsService {
             problems,
             ledger_bytes,
         })
+    }
+}
+
+/// Sends the losses in a run's ledger, a page at a time, up to its first gap.
+async fn send_losses(
+    sender: &mpsc::Sender<Result<pb::LossesPart, Status>>,
+    runs: &Directory,
+    number: u64,
+) {
+    let mut first_step = 1;
+    loop {
+        let rows = match runs.journal.losses(number, first_step, LOSSES_PAGE).await {
+            Ok(rows) => rows,
+            Err(error) => {
+                let error = ApiError::Unavailable(error.to_string());
+                let _ = sender.send(Err(error.into())).await;
+                return;
+            }
+        };
+        let follow = (first_step..).zip(&rows);
+        let follow = follow.take_while(|(step, row)| *step == row.step);
+        let losses: Vec<f64> = follow.map(|(_, row)| row.loss).collect();
+        let whole = losses.len() == LOSSES_PAGE;
+        let next = first_step + losses.len() as u64;
+        if !losses.is_empty() {
+            let part = pb::LossesPart { first_step, losses };
+            if sender.send(Ok(part)).await.is_err() {
+                return;
+            }
+        }
+        if !whole {
+            return;
+        }
+        first_step = next;
     }
 }
 

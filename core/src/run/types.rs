@@ -208,6 +208,22 @@ pub struct EvaluationRecord {
     pub test_samples: Option<u64>,
 }
 
+/// What the ledger held once and rewinds have cut off: with what it holds now, all that was ever committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Discarded {
+    /// Steps.
+    pub steps: u64,
+    /// Images that they used.
+    pub images: u64,
+}
+
+impl Discarded {
+    /// Nothing was cut off.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The newest step, as the roster's first worker reported it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct StepReport {

@@ -15,10 +15,11 @@ use crate::tools::{configuration, copy_folder, folders, manifests, program, root
 const KUBERNETES: [&str; 2] = ["1.29", "1.37"];
 
 /// Objects that extensions of Kubernetes define. There are no schemas of them here: they are not validated.
-const UNVALIDATED: [&str; 3] = [
+const UNVALIDATED: [&str; 4] = [
     "cert-manager.io/v1 Certificate",
     "cert-manager.io/v1 Issuer",
     "kueue.x-k8s.io/v1beta1 LocalQueue",
+    "monitoring.coreos.com/v1 PodMonitor",
 ];
 
 /// The objects of an overlay.

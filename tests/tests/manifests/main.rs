@@ -186,6 +186,7 @@ fn linters_have_nothing_to_say() {
         tool("yamllint")
             .args(["--strict", "-d", YAMLLINT])
             .arg(deploy.join("docker"))
+            .arg(deploy.join("monitoring"))
             .arg(deploy.join("kubernetes")),
     );
 }

@@ -29,7 +29,7 @@ use tracing::warn;
 
 use super::filesystem::Place;
 use super::groups;
-use super::rows::{self, Change, Page, StepRow};
+use super::rows::{self, Change, LossRow, Page, StepRow};
 use super::scores::{self, ScoresRow};
 use super::snapshot::{Pin, Snapshot};
 use super::{Counters, JournalError, OnFull, Urgency, schema};
@@ -87,6 +87,19 @@ pub(super) enum Read {
         from: u64,
         limit: usize,
         answer: Answer<Page<StepRow>>,
+    },
+    /// Number, JSON and ledger's head of runs, together.
+    Overview {
+        before: u64,
+        limit: usize,
+        answer: Answer<Page<(u64, String, u64)>>,
+    },
+    /// Steps without their samples.
+    Losses {
+        number: u64,
+        from: u64,
+        limit: usize,
+        answer: Answer<Page<LossRow>>,
     },
     Scores {
         number: u64,
@@ -306,6 +319,20 @@ impl Thread {
                 limit,
                 answer: to,
             } => answer(to, rows::steps(db, number, from, limit, PAGE).map_err(fail)),
+            Read::Overview {
+                before,
+                limit,
+                answer: to,
+            } => answer(to, rows::overview(db, before, limit, PAGE).map_err(fail)),
+            Read::Losses {
+                number,
+                from,
+                limit,
+                answer: to,
+            } => answer(
+                to,
+                rows::losses(db, number, from, limit, PAGE).map_err(fail),
+            ),
             Read::Scores {
                 number,
                 step,

@@ -1,0 +1,306 @@
+//! What a real Prometheus reads of a real cluster: every query of the dashboard has data, a lost worker leaves no series, and no
+//! counter falls, whoever is killed. The alerts are tested by promtool.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use fovea_proto::pb;
+use fovea_tests::launch::CoordinatorOptions;
+use fovea_tests::{Cluster, Process, free_port, synthetic_dataset};
+use serde_json::Value;
+
+const DEADLINE: Duration = Duration::from_secs(120);
+
+fn monitoring() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/monitoring")
+}
+
+/// Runs promtool, which must have nothing to say against it.
+fn promtool(arguments: &[&str]) {
+    let output = promtool_output(arguments, "");
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    assert!(output.status.success(), "promtool {arguments:?}: {text}");
+}
+
+fn promtool_output(arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new("promtool")
+        .args(arguments)
+        .current_dir(monitoring())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("promtool starts");
+    let mut stdin = child.stdin.take().expect("it has an input");
+    stdin.write_all(input.as_bytes()).expect("it reads");
+    drop(stdin);
+    child.wait_with_output().expect("it ends")
+}
+
+#[cfg_attr(
+    not(has_prometheus),
+    ignore = "needs prometheus and promtool: `apt-get install prometheus`"
+)]
+#[test]
+fn the_alerts_fire_when_they_should() {
+    promtool(&["check", "config", "prometheus.yml"]);
+    promtool(&["test", "rules", "fovea.rules.test.yml"]);
+    // Each alert has a test.
+    let read = |name: &str| fs::read_to_string(monitoring().join(name)).expect("a text");
+    let (rules, tests) = (read("fovea.rules.yml"), read("fovea.rules.test.yml"));
+    let alerts = rules
+        .lines()
+        .filter_map(|line| line.split("alert: ").nth(1));
+    let alerts: Vec<&str> = alerts.collect();
+    assert!(alerts.len() > 8, "{alerts:?}");
+    for alert in alerts {
+        assert!(tests.contains(&format!("alertname: {alert}\n")), "{alert}");
+    }
+}
+
+/// The body of what `address` answers.
+fn get(address: &str, path: &str) -> Result<String, std::io::Error> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    match answer.split_once("\r\n\r\n") {
+        Some((head, body)) if head.contains(" 200 ") => Ok(body.to_owned()),
+        _ => Err(std::io::Error::other(answer)),
+    }
+}
+
+/// A Prometheus that scrapes every second.
+struct Prometheus {
+    address: String,
+    _process: Process,
+}
+
+impl Prometheus {
+    fn start(dir: &Path, coordinator: &str, workers: &[String]) -> Self {
+        let rules = monitoring().join("fovea.rules.yml");
+        let job = |name: &str, targets: &str| {
+            format!("- {{job_name: {name}, static_configs: [{{targets: [{targets}]}}]}}\n")
+        };
+        let config = format!(
+            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [{}]\nscrape_configs:\n{}{}",
+            rules.display(),
+            job("fovea-coordinator", &format!("\"{coordinator}\"")),
+            job("fovea-worker", &format!("\"{}\"", workers.join("\", \"")))
+        );
+        let file = dir.join("prometheus.yml");
+        fs::write(&file, config).expect("a file can be written");
+        let address = format!("127.0.0.1:{}", free_port());
+        let mut command = Command::new("prometheus");
+        command
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                dir.join("series").display()
+            ))
+            .arg(format!("--web.listen-address={address}"));
+        Self {
+            address,
+            _process: Process::start(command, dir.join("prometheus.log")),
+        }
+    }
+
+    /// The result of a query now: labels and value of each series.
+    fn query(&self, query: &str) -> Vec<(Value, f64)> {
+        let escaped: String = query.bytes().map(|byte| format!("%{byte:02x}")).collect();
+        let Ok(body) = get(&self.address, &format!("/api/v1/query?query={escaped}")) else {
+            return Vec::new();
+        };
+        let answer: Value = serde_json::from_str(&body).expect("JSON");
+        assert_eq!(answer["status"], "success", "{query}: {answer}");
+        let result = answer["data"]["result"].as_array().expect("a list");
+        let series = result.iter().map(|series| {
+            let value = series["value"][1].as_str().expect("a text");
+            (series["metric"].clone(), value.parse().expect("a number"))
+        });
+        series.collect()
+    }
+
+    /// The result of a query as soon as `holds`.
+    fn until(&self, query: &str, holds: impl Fn(&[(Value, f64)]) -> bool) -> Vec<(Value, f64)> {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            let result = self.query(query);
+            if holds(&result) {
+                return result;
+            }
+            assert!(Instant::now() < end, "{query}: {result:?}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+/// Title and query of each panel.
+fn dashboard() -> Vec<(String, String)> {
+    let text = fs::read_to_string(monitoring().join("grafana.json")).expect("a text");
+    let dashboard: Value = serde_json::from_str(&text).expect("JSON");
+    let mut queries = Vec::new();
+    for panel in dashboard["panels"].as_array().expect("panels") {
+        let title = panel["title"].as_str().expect("a title");
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            let query = target["expr"].as_str().expect("a query");
+            let query = query
+                .replace("$__rate_interval", "20s")
+                .replace("$run", ".*");
+            queries.push((title.to_owned(), query));
+        }
+    }
+    queries
+}
+
+fn spec() -> pb::RunSpec {
+    pb::RunSpec {
+        name: "watched".into(),
+        dataset: "synthetic".into(),
+        seed: Some(11),
+        train: Some(pb::TrainSpec {
+            epochs: Some(500),
+            virtual_ranks: Some(2),
+            batch: Some(3),
+            learning_rate: Some(0.0005),
+            ..Default::default()
+        }),
+        workers: Some(pb::WorkersSpec {
+            min: Some(1),
+            max: Some(2),
+        }),
+        checkpoint: Some(pb::CheckpointSpec {
+            every_epochs: Some(1),
+            every_steps: Some(5),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+#[cfg_attr(
+    not(has_prometheus),
+    ignore = "needs prometheus and promtool: `apt-get install prometheus`"
+)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_prometheus_reads_is_true_while_everything_dies() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let dir = folder.path();
+    let prepared = synthetic_dataset(dir, 24, 64);
+    let listener = || format!("127.0.0.1:{}", free_port());
+    let ops = listener();
+    let mut options = CoordinatorOptions::new(dir);
+    options
+        .environment
+        .push(("FOVEA_OPS_LISTEN".into(), ops.clone()));
+    let mut cluster = Cluster::start_with(dir, 0, options);
+    let workers = [listener(), listener()];
+    for worker in &workers {
+        cluster.add_worker_on("cpu", &[("FOVEA_OPS_LISTEN", worker)]);
+    }
+    cluster.fovea(&["dataset", "add", prepared.to_str().expect("UTF-8")]);
+    let prometheus = Prometheus::start(dir, &ops, &workers);
+    let run = cluster.submit(spec()).await;
+    cluster
+        .run_until(&run.id, |run| !run.epochs.is_empty())
+        .await;
+
+    // People see the same figures of both workers.
+    let measured = |text: &str| {
+        let lines = text
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        lines
+            .filter(|w| w["step_ms"].is_number() && w["wait_ratio"].is_number())
+            .count()
+    };
+    cluster.fovea_until(&["--json", "workers"], |text| measured(text) == 2);
+    let both = |result: &[(Value, f64)]| result.len() == 2;
+    prometheus.until("fovea_worker_step_seconds > 0", both);
+    let resident = prometheus.until("fovea_worker_resident_bytes", both);
+    assert!(
+        resident.iter().all(|(_, bytes)| *bytes > 1e7),
+        "{resident:?}"
+    );
+
+    // A lost worker is gone, and the run goes on.
+    cluster.workers[1].kill();
+    cluster.run_until(&run.id, |run| run.generation >= 2).await;
+    let lost = "fovea_worker_connected_seconds{worker=~\"w1-.*\"}";
+    prometheus.until(lost, <[_]>::is_empty);
+    prometheus.until("fovea_workers{state=\"training\"}", |r| {
+        r.iter().any(|(_, n)| *n == 1.0)
+    });
+    prometheus.until("fovea_recovery_seconds_count", |r| {
+        r.iter().any(|(_, n)| *n >= 1.0)
+    });
+
+    for (title, query) in dashboard() {
+        // There is no GPU.
+        if !title.starts_with("GPU") {
+            prometheus.until(&query, |result| !result.is_empty());
+        }
+    }
+    for address in [&ops, &workers[0]] {
+        let text = get(address, "/metrics").expect("metrics");
+        assert!(text.ends_with("# EOF\n"), "{text}");
+        // promtool reads the older format, in which a counter's help names it with `_total`, and there are no units and infos.
+        let older = |line: &&str| !line.starts_with("# UNIT") && !line.contains("fovea_build");
+        let text: Vec<&str> = text.lines().filter(older).collect();
+        let checked = promtool_output(&["check", "metrics"], &(text.join("\n") + "\n"));
+        let complaints = String::from_utf8_lossy(&checked.stderr).into_owned();
+        let other = |line: &&str| !line.ends_with("_total no help text");
+        let complaints: Vec<&str> = complaints.lines().filter(other).collect();
+        assert!(complaints.is_empty(), "{address}: {complaints:?}");
+    }
+
+    // The coordinator is killed, and the run is sent back to an older checkpoint.
+    let steps = |result: &[(Value, f64)]| result.first().map_or(0.0, |(_, steps)| *steps);
+    let before = steps(&prometheus.until("fovea_steps_total", |r| !r.is_empty()));
+    cluster.coordinator.kill();
+    cluster.restart_coordinator();
+    prometheus.until("fovea_steps_total", |r| steps(r) > before + 5.0);
+    let request = pb::PauseRequest {
+        run_id: run.id.clone(),
+    };
+    let paused = cluster.runs().await.pause(request).await;
+    paused.expect("it can be paused");
+    let paused = cluster
+        .run_until(&run.id, |run| run.phase() == pb::Phase::Paused)
+        .await;
+    let (first, last) = (&paused.checkpoints[0], paused.progress.expect("steps").step);
+    assert!(first.step < last, "{paused:?}");
+    let request = pb::ResumeRequest {
+        run_id: run.id.clone(),
+        checkpoint_step: Some(first.step),
+    };
+    let resumed = cluster.runs().await.resume(request).await;
+    resumed.expect("it can be resumed");
+    prometheus.until("fovea_steps_total", |r| steps(r) > last as f64 + 5.0);
+    let now = cluster.run(&run.id).await.progress.expect("steps").step;
+    // Both are true: what was ever committed, and where the run is.
+    let ever = steps(&prometheus.until("fovea_steps_total", |r| {
+        steps(r) >= (now + last - first.step) as f64
+    }));
+    prometheus.until("fovea_run_step", |r| {
+        steps(r) >= now as f64 && steps(r) < ever
+    });
+    for counter in ["steps", "images", "generations"] {
+        let resets = prometheus.query(&format!("resets(fovea_{counter}_total[10m])"));
+        assert_eq!(resets.len(), 1, "{counter}: {resets:?}");
+        assert_eq!(resets[0].1, 0.0, "{counter} fell: {resets:?}");
+    }
+    // A step uses as many images as its virtual ranks' batches have, at most.
+    let images = prometheus.until("fovea_images_total / fovea_steps_total", |r| !r.is_empty());
+    assert!(images[0].1 > 1.0 && images[0].1 <= 6.0, "{images:?}");
+    prometheus.until(
+        "fovea_audited_step > 0 and fovea_audit_problems == 0",
+        |r| r.len() == 1,
+    );
+}

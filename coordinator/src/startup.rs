@@ -27,7 +27,7 @@ use crate::housekeeping;
 use crate::journal::{Journal, JournalError, Recovered};
 use crate::net::Limits;
 use crate::remote::{self, Item, Listed, REMOTE, Remote, Stores};
-use crate::run::RunContext;
+use crate::run::{Notes, RunContext};
 use crate::serve_error::ServeError;
 use crate::services::Context;
 use crate::store::{
@@ -271,6 +271,7 @@ impl Opened {
             config.min_free_mib << 20,
             closing.clone(),
         );
+        let notes = Notes::default();
         let runs = |reports| RunContext {
             config: Arc::clone(&config),
             clock,
@@ -279,6 +280,7 @@ impl Opened {
             remote: remote.clone(),
             reports,
             tasks: tasks.clone(),
+            notes: notes.clone(),
         };
         let (cluster, cluster_task) = cluster::start(
             cluster::Start {
@@ -310,6 +312,7 @@ impl Opened {
             checkpoints,
             remote,
             limits,
+            notes,
             tasks,
             closing,
         };

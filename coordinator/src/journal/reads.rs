@@ -115,6 +115,36 @@ impl Journal {
         }
     }
 
+    /// Mean training losses of a run's steps from `from` on, in order, at most `limit`, fewer only when there are no more: step
+    /// and nats.
+    ///
+    /// # Errors
+    /// They cannot be read, or the journal is closed.
+    pub(crate) async fn losses(
+        &self,
+        number: u64,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<(u64, f64)>, JournalError> {
+        let mut losses: Vec<(u64, f64)> = Vec::new();
+        loop {
+            let from = losses.last().map_or(from, |(step, _)| step + 1);
+            let limit = limit - losses.len();
+            let Page { rows, more } = self
+                .read(|answer| Read::Losses {
+                    number,
+                    from,
+                    limit,
+                    answer,
+                })
+                .await?;
+            losses.extend(rows);
+            if !more {
+                return Ok(losses);
+            }
+        }
+    }
+
     /// Scores of a run's epoch that ended at `step`, if there are any.
     ///
     /// # Errors

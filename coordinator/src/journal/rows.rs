@@ -390,6 +390,30 @@ pub(super) fn steps(
     })
 }
 
+/// Step and loss of a run's steps from `from` on.
+pub(super) fn losses(
+    db: &Connection,
+    number: u64,
+    from: u64,
+    limit: usize,
+    time: Duration,
+) -> rusqlite::Result<Page<(u64, f64)>> {
+    if is_removed(db, number)? {
+        return Ok(Page {
+            rows: Vec::new(),
+            more: false,
+        });
+    }
+    let mut select = db.prepare_cached(
+        "SELECT step, loss FROM ledger WHERE run = ?1 AND step >= ?2 ORDER BY step LIMIT ?3",
+    )?;
+    let from = i64::try_from(from).unwrap_or(i64::MAX);
+    let rows = select.query(params![number as i64, from, as_limit(limit)])?;
+    page(rows, time, |row| {
+        Ok((row.get::<_, i64>(0)? as u64, row.get(1)?))
+    })
+}
+
 fn as_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }

@@ -14,6 +14,7 @@
 //! - `actor`: the task and its turn
 //! - `effects`: carrying out what was decided
 //! - `members`: what workers say, and their coming and going
+//! - `notes`: what was decided lately
 //! - `status`: what the cluster and people see
 //! - `requests`: what people ask of a run
 //! - `state`: what the actor owns; `report`: what it reports to the cluster
@@ -31,6 +32,7 @@ mod assembly;
 mod effects;
 mod ledger;
 mod members;
+mod notes;
 mod recording;
 mod report;
 mod requests;
@@ -60,6 +62,7 @@ use crate::store::CheckpointStore;
 
 pub(crate) use actor::start;
 pub(crate) use assembly::{AssemblyKey, SliceTicket};
+pub(crate) use notes::Notes;
 pub(crate) use report::{DataProblems, Demand, Report, RunStatus};
 pub(crate) use requests::{DeletedRun, PersonRequest};
 pub use state::RunActorError;
@@ -78,6 +81,8 @@ pub(crate) struct RunContext {
     pub reports: mpsc::UnboundedSender<Report>,
     /// Work on files that answers with a message.
     pub tasks: TaskTracker,
+    /// What is told of it, for people who come later.
+    pub notes: Notes,
 }
 
 /// What a run's actor takes.

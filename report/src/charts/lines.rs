@@ -14,6 +14,10 @@ pub struct LineChart<'a> {
     /// Ends of the y axis that do not follow the data.
     pub y_from: Option<f64>,
     pub y_to: Option<f64>,
+    /// End of the x axis, if it does not follow the data: where a run will end.
+    pub x_to: Option<f64>,
+    /// Twice as wide, for a page that shows it across.
+    pub wide: bool,
     pub series: Vec<Series<'a>>,
     /// A place on the x axis to be marked.
     pub mark: Option<Mark<'a>>,
@@ -25,6 +29,8 @@ pub struct Series<'a> {
     pub name: &'a str,
     /// x and y; without y the line is broken.
     pub values: Vec<(f64, Option<f64>)>,
+    /// Thin and without dots, for many noisy values that lie behind others.
+    pub faint: bool,
 }
 
 /// A vertical line with a word.
@@ -36,6 +42,7 @@ pub struct Mark<'a> {
 
 /// Narrower than other charts, so that three of them fit beside each other.
 const WIDTH: f64 = 350.0;
+const WIDE: f64 = 760.0;
 const HEIGHT: f64 = 274.0;
 
 impl LineChart<'_> {
@@ -47,8 +54,8 @@ impl LineChart<'_> {
             @if let Some(mark) = &self.mark { (draw_mark(mark, &x.scale, y.scale.drawn)) }
             @for (number, series) in self.series.iter().enumerate() {
                 @let points = series.values.iter().map(|(at, value)| value.map(|v| (x.scale.at(*at), y.scale.within(v))));
-                path class=(format!("c-line c-{} c-dash-{}", number + 1, number + 1)) d=(path(points)) {}
-                @if series.values.len() <= 15 {
+                path class=(series.class(number)) d=(path(points)) {}
+                @if series.values.len() <= 15 && !series.faint {
                     @for (at, value) in &series.values {
                         @if let Some(value) = value {
                             circle class=(format!("c-dot c-fill-{}", number + 1)) cx=(px(x.scale.at(*at)))
@@ -61,12 +68,22 @@ impl LineChart<'_> {
             }
             (self.legend(x.scale.drawn.0))
         };
-        svg((WIDTH, HEIGHT), self.title, &self.description(), content)
+        svg(
+            (self.width(), HEIGHT),
+            self.title,
+            &self.description(),
+            content,
+        )
+    }
+
+    fn width(&self) -> f64 {
+        if self.wide { WIDE } else { WIDTH }
     }
 
     fn axes(&self) -> (Axis, Axis) {
         let all = || self.series.iter().flat_map(|series| &series.values);
-        let xs = ends(all().map(|(x, _)| *x)).unwrap_or((0.0, 1.0));
+        let (from, to) = ends(all().map(|(x, _)| *x)).unwrap_or((0.0, 1.0));
+        let xs = (from, self.x_to.map_or(to, |end| end.max(to)));
         let (low, high) = ends(all().filter_map(|(_, y)| *y)).unwrap_or((0.0, 1.0));
         let pad = if high > low {
             0.05 * (high - low)
@@ -81,9 +98,9 @@ impl LineChart<'_> {
         };
         let x = Scale {
             data: xs,
-            drawn: (56.0, WIDTH - 12.0),
+            drawn: (56.0, self.width() - 12.0),
         };
-        let mut x = Axis::new(self.x_label, x, 6);
+        let mut x = Axis::new(self.x_label, x, if self.wide { 12 } else { 6 });
         // Half an epoch is none.
         x.ticks.retain(|(at, _)| at.fract() == 0.0);
         for (at, text) in &mut x.ticks {
@@ -105,8 +122,7 @@ impl LineChart<'_> {
             .collect();
         html! {
             @for (number, (series, at)) in self.series.iter().zip(places).enumerate() {
-                path class=(format!("c-line c-{} c-dash-{}", number + 1, number + 1))
-                    d=(format!("M{} 14L{} 14", px(at), px(at + 24.0))) {}
+                path class=(series.class(number)) d=(format!("M{} 14L{} 14", px(at), px(at + 24.0))) {}
                 text class="c-legend" x=(px(at + 30.0)) y="18.5" { (series.name) }
             }
         }
@@ -135,6 +151,17 @@ impl LineChart<'_> {
         };
         let all: Vec<String> = self.series.iter().map(of).collect();
         all.join(" ")
+    }
+}
+
+impl Series<'_> {
+    /// By which line it is told from others: colour and dashes, or that it is thin.
+    fn class(&self, number: usize) -> String {
+        let number = number + 1;
+        match self.faint {
+            true => format!("c-line c-{number} c-faint"),
+            false => format!("c-line c-{number} c-dash-{number}"),
+        }
     }
 }
 

@@ -88,6 +88,12 @@ pub(super) enum Read {
         limit: usize,
         answer: Answer<Page<StepRow>>,
     },
+    Losses {
+        number: u64,
+        from: u64,
+        limit: usize,
+        answer: Answer<Page<(u64, f64)>>,
+    },
     Scores {
         number: u64,
         step: u64,
@@ -306,6 +312,15 @@ impl Thread {
                 limit,
                 answer: to,
             } => answer(to, rows::steps(db, number, from, limit, PAGE).map_err(fail)),
+            Read::Losses {
+                number,
+                from,
+                limit,
+                answer: to,
+            } => answer(
+                to,
+                rows::losses(db, number, from, limit, PAGE).map_err(fail),
+            ),
             Read::Scores {
                 number,
                 step,

@@ -24,8 +24,6 @@ use crate::net::{Client, Listeners, Permit};
 
 /// The longest TLS handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// How long a browser may take for the head of a request, and stay without one.
-const HEAD: Duration = Duration::from_secs(20);
 /// How long it may leave an answer unread.
 const UNREAD: Duration = Duration::from_secs(30);
 /// The most bytes of the head of a request.
@@ -134,13 +132,15 @@ impl Dashboard {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let closing = self.0.context.closing.clone();
+        let head = self.0.context.config.deadlines().handshake;
         let service = service_fn(move |request| {
             let (dashboard, peer) = (self.clone(), peer.clone());
             async move { Ok::<_, Infallible>(answer(&dashboard, &peer, request).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEAD)
+            // A browser that stays without a request is gone as well.
+            .header_read_timeout(head)
             .max_buf_size(HEAD_BYTES)
             .serve_connection(TokioIo::new(Stalling::new(stream, UNREAD)), service);
         let mut connection = pin!(connection);

@@ -47,11 +47,11 @@ fn charts(runs: &[Compared]) -> Part {
             .iter()
             .map(|(step, loss)| (step / run.row.steps_per_epoch.max(1) as f64, Some(*loss)))
             .collect(),
-        faint: false,
+        faint: true,
     });
     let content = html! {
         (key(runs))
-        div class="charts" {
+        div class="charts four" {
             figure { h3 { "AUC" } (chart("AUC by epoch", "validation AUC", Some(1.0), |e| e.validation.auc)) }
             figure { h3 { "Kappa" } (chart("Kappa by epoch", "validation kappa", Some(1.0), |e| e.validation.quadratic_kappa)) }
             figure { h3 { "Validation loss" } (chart("Validation loss by epoch", "loss, nats", None, |e| Some(e.validation.loss))) }
@@ -74,7 +74,6 @@ fn draw(title: &str, y_label: &str, y_to: Option<f64>, mut series: Vec<Series>) 
         y_from: None,
         y_to,
         x_to: None,
-        wide: false,
         series,
         mark: None,
     };

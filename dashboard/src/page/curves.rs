@@ -18,7 +18,7 @@ pub(super) fn curves(run: &RunPage) -> Part {
             (empty(html! { "No step has been taken yet." }))
         } @else {
             div class="charts" {
-                figure class="two" { h3 { "Loss" } (loss(run)) figcaption { (about_loss(run)) } }
+                figure { h3 { "Loss" } (loss(run)) figcaption { (about_loss(run)) } }
                 figure { h3 { "AUC and kappa" } (quality(run)) figcaption {
                     "Validation, " (count(run.validation_samples)) " photographs after each epoch, without intervals. A dotted line marks the best epoch."
                 } }
@@ -38,15 +38,6 @@ fn about_loss(run: &RunPage) -> Markup {
     }
 }
 
-/// The chart for wide and for narrow pages, of which the style sheet shows one.
-fn both(chart: &LineChart) -> Markup {
-    let wide = LineChart {
-        wide: true,
-        ..chart.clone()
-    };
-    html! { div class="for-wide" { (wide.draw()) } div class="for-narrow" { (chart.draw()) } }
-}
-
 fn loss(run: &RunPage) -> Markup {
     let per_epoch = run.row.steps_per_epoch.max(1) as f64;
     let steps = run
@@ -56,14 +47,13 @@ fn loss(run: &RunPage) -> Markup {
     let validation = by_epoch(&run.epochs, |e| Some(e.validation.loss));
     // The first steps of a new classifier can be so far off that nothing else is seen.
     let top = ceiling(run);
-    both(&LineChart {
+    let chart = LineChart {
         title: "Loss",
         x_label: "epoch",
         y_label: "loss, nats",
         y_from: None,
         y_to: top,
         x_to: Some(f64::from(run.row.epochs)),
-        wide: false,
         series: vec![
             Series {
                 name: "training",
@@ -77,7 +67,8 @@ fn loss(run: &RunPage) -> Markup {
             },
         ],
         mark: None,
-    })
+    };
+    chart.draw()
 }
 
 /// The end of the loss axis where a few values lie far above the others: beyond it lines are cut off.
@@ -115,7 +106,6 @@ fn quality(run: &RunPage) -> Markup {
         y_from: None,
         y_to: Some(1.0),
         x_to: Some(f64::from(run.row.epochs)),
-        wide: false,
         series,
         mark: best.and_then(|c| c.epoch).map(|epoch| Mark {
             x: f64::from(epoch),
@@ -142,7 +132,6 @@ fn rate(run: &RunPage) -> Markup {
         y_from: Some(0.0),
         y_to: None,
         x_to: Some(f64::from(run.row.epochs)),
-        wide: false,
         series: vec![Series {
             name: "learning rate",
             values,

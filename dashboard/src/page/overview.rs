@@ -122,7 +122,7 @@ fn queue(runs: &[&RunRow], now_ms: u64) -> Part {
         } @else {
             (scrolled("Runs that wait", html! {
                 table {
-                    (heads(&["Run", "Phase", "Why it waits", "+>Progress", ">Submitted"]))
+                    (heads(&["Run", "Phase", "Why it waits", "+>Progress", "+>Submitted"]))
                     tbody {
                         @for run in runs.iter().take(ROWS) {
                             tr {
@@ -130,7 +130,7 @@ fn queue(runs: &[&RunRow], now_ms: u64) -> Part {
                                 td { (phase(run.phase)) }
                                 td class="why" { (why(run)) }
                                 td class="n room" { (per_cent(run.done())) }
-                                td class="n" { (ago(run.submitted_at_ms, now_ms)) }
+                                td class="n room" { (ago(run.submitted_at_ms, now_ms)) }
                             }
                         }
                     }

@@ -15,7 +15,7 @@ pub fn runs(list: &RunList, now_ms: u64) -> Sheet {
             } @else {
                 (scrolled("Runs", html! {
                     table {
-                        (heads(&["Compare", "Run", "Phase", "+Progress", ">AUC", "+>Kappa", "+>Workers", "+Owner", ">Submitted"]))
+                        (heads(&["", "Run", "Phase", "+Progress", ">AUC", "+>Kappa", "+>Workers", "+Owner", "+>Submitted"]))
                         tbody {
                             @for run in &list.runs {
                                 tr {
@@ -34,7 +34,7 @@ pub fn runs(list: &RunList, now_ms: u64) -> Sheet {
                                     td class="n room" { (some(run.kappa, 3)) }
                                     td class="n room" { @if run.workers > 0 { (run.workers) } @else { "–" } }
                                     td class="room" { (dash(run.owner.as_deref())) }
-                                    td class="n" { (ago(run.submitted_at_ms, now_ms)) }
+                                    td class="n room" { (ago(run.submitted_at_ms, now_ms)) }
                                 }
                             }
                         }

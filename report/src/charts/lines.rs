@@ -16,8 +16,6 @@ pub struct LineChart<'a> {
     pub y_to: Option<f64>,
     /// End of the x axis, if it does not follow the data: where a run will end.
     pub x_to: Option<f64>,
-    /// Twice as wide, for a page that shows it across.
-    pub wide: bool,
     pub series: Vec<Series<'a>>,
     /// A place on the x axis to be marked.
     pub mark: Option<Mark<'a>>,
@@ -42,7 +40,6 @@ pub struct Mark<'a> {
 
 /// Narrower than other charts, so that three of them fit beside each other.
 const WIDTH: f64 = 350.0;
-const WIDE: f64 = 760.0;
 const HEIGHT: f64 = 274.0;
 
 impl LineChart<'_> {
@@ -68,16 +65,7 @@ impl LineChart<'_> {
             }
             (self.legend(x.scale.drawn.0))
         };
-        svg(
-            (self.width(), HEIGHT),
-            self.title,
-            &self.description(),
-            content,
-        )
-    }
-
-    fn width(&self) -> f64 {
-        if self.wide { WIDE } else { WIDTH }
+        svg((WIDTH, HEIGHT), self.title, &self.description(), content)
     }
 
     fn axes(&self) -> (Axis, Axis) {
@@ -98,9 +86,9 @@ impl LineChart<'_> {
         };
         let x = Scale {
             data: xs,
-            drawn: (56.0, self.width() - 12.0),
+            drawn: (56.0, WIDTH - 12.0),
         };
-        let mut x = Axis::new(self.x_label, x, if self.wide { 12 } else { 6 });
+        let mut x = Axis::new(self.x_label, x, 6);
         // Half an epoch is none.
         x.ticks.retain(|(at, _)| at.fract() == 0.0);
         for (at, text) in &mut x.ticks {

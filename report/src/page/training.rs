@@ -43,7 +43,6 @@ fn curves(report: &Report, mark: Option<Mark>) -> Markup {
         y_from: None,
         y_to,
         x_to: None,
-        wide: false,
         series,
         mark,
     };

@@ -44,6 +44,19 @@ pub(crate) struct Gpu {
     pub uuid: String,
 }
 
+/// How a worker fares, by a heartbeat; None where it does not say. For people: nothing is decided by it.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct Load {
+    /// Mean wall-clock time of its last steps, milliseconds.
+    pub step_ms: Option<f64>,
+    /// The part of a step, 0 to 1, in which it only waits for the reduction.
+    pub wait_ratio: Option<f64>,
+    /// Memory of its GPU in use, bytes.
+    pub gpu_used: Option<u64>,
+    /// Resident memory of its process, bytes.
+    pub resident: Option<u64>,
+}
+
 /// From a worker.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum WorkerMessage {

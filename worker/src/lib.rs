@@ -30,6 +30,7 @@ pub mod link;
 pub mod loader;
 pub mod machine;
 pub mod memory;
+pub mod meter;
 pub mod model;
 pub mod optimizer;
 pub mod predict;

@@ -29,8 +29,8 @@ use fovea_worker::join::Joining;
 use fovea_worker::link::{self, Coordinator, random_u32};
 use fovea_worker::machine;
 use fovea_worker::memory;
+use fovea_worker::meter;
 use fovea_worker::predict::{self, Predict};
-use fovea_worker::pulse::Shown;
 use fovea_worker::segments;
 use fovea_worker::threads::EXIT_HUNG;
 use tokio::net::TcpListener;
@@ -252,13 +252,14 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     let agent = Agent::new(identity, context, channels, shutdown.clone())
         .exit_when_idle(exit_when_idle)
         .stop_within(stop_timeout);
+    meter::watch_memory(&agent.meter(), place);
     tasks.spawn(supervisor::notify(
-        Shown(agent.pulse()),
+        agent.shown(),
         Started::WhenAlive,
         shutdown,
     ));
     if let Some((address, name)) = ops_listen {
-        let ops = Ops::bind(address, "fovea-worker", Shown(agent.pulse()))
+        let ops = Ops::bind(address, "fovea-worker", agent.shown())
             .await
             .map_err(|e| Failure(3, format!("cannot listen on {name} (ops_listen): {e}")))?;
         tasks.spawn(ops.serve());

@@ -10,10 +10,24 @@ use crate::collective::Waiting;
 pub struct Progress {
     ticks: Arc<AtomicU64>,
     scored: Arc<AtomicU64>,
+    images: Arc<AtomicU64>,
     waiting: Waiting,
 }
 
 impl Progress {
+    /// Of a new assignment. The images that it computes gradients of are added to `images`.
+    pub fn counting(images: Arc<AtomicU64>) -> Self {
+        Self {
+            images,
+            ..Self::default()
+        }
+    }
+
+    /// Counts images whose gradient was computed here.
+    pub fn add_images(&self, images: usize) {
+        self.images.fetch_add(images as u64, Ordering::Relaxed);
+    }
+
     /// Counts a completed piece of work: a micro-batch, a chunk received or sent, a call of the collective.
     pub fn tick(&self) {
         // Nothing else is published with the number, so its order with other memory does not matter.

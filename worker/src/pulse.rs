@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use fovea_service::ops::{State, Vitals};
+use fovea_service::ops::{Figures, State, Vitals};
+
+use crate::meter::Meter;
 
 /// The agent's loop turns at each heartbeat, also without a coordinator.
 const STILL: Duration = Duration::from_secs(10);
@@ -55,15 +57,20 @@ impl Pulse {
     }
 }
 
-/// The pulse, as the operations listener asks for it.
+/// The pulse and the meter, as the operations listener asks for them.
 #[derive(Debug)]
-pub struct Shown(pub Arc<Pulse>);
+pub struct Shown {
+    /// Whether the agent lives.
+    pub pulse: Arc<Pulse>,
+    /// What it measures.
+    pub meter: Arc<Meter>,
+}
 
 impl Vitals for Shown {
     /// The agent's loop has turned lately. That the coordinator is away or the device is slow is no reason to kill a
     /// worker: its state in memory is worth more.
     fn live(&self) -> Pin<Box<dyn Future<Output = State> + Send + '_>> {
-        let still = self.0.stands_still();
+        let still = self.pulse.stands_still();
         let state = match still < STILL {
             true => Ok(()),
             false => Err(format!(
@@ -75,11 +82,15 @@ impl Vitals for Shown {
     }
 
     fn ready(&self) -> State {
-        match self.0.contact.load(Ordering::Relaxed) {
+        match self.pulse.contact.load(Ordering::Relaxed) {
             contact if contact == Contact::Joined as u8 => Ok(()),
             contact if contact == Contact::Leaving as u8 => Err("stopping".into()),
             _ => Err("not connected with the coordinator".into()),
         }
+    }
+
+    fn figures(&self) -> Pin<Box<dyn Future<Output = Result<Figures, String>> + Send + '_>> {
+        Box::pin(std::future::ready(Ok(self.meter.figures())))
     }
 }
 
@@ -87,10 +98,17 @@ impl Vitals for Shown {
 mod tests {
     use super::*;
 
+    fn shown(pulse: &Arc<Pulse>) -> Shown {
+        Shown {
+            pulse: Arc::clone(pulse),
+            meter: Arc::default(),
+        }
+    }
+
     #[tokio::test]
     async fn a_worker_is_ready_while_it_is_joined_and_alive_while_its_loop_turns() {
         let pulse = Arc::new(Pulse::default());
-        let shown = Shown(Arc::clone(&pulse));
+        let shown = shown(&pulse);
         assert!(shown.ready().unwrap_err().contains("not connected"));
         for (contact, ready) in [
             (Contact::Joined, Ok(())),
@@ -105,7 +123,7 @@ mod tests {
             begun: long_ago,
             ..Pulse::default()
         };
-        let error = Shown(Arc::new(stuck)).live().await.unwrap_err();
+        let error = shown(&Arc::new(stuck)).live().await.unwrap_err();
         assert!(error.contains("has not turned for 20 s"), "{error}");
     }
 }

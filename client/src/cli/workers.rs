@@ -9,9 +9,6 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::view::{LeftOutInfo, WorkerInfo, WorkerState};
 
-/// Terminals of at least so many columns show the device and the address, too.
-const WIDE: u16 = 110;
-
 /// Lists the connected workers.
 pub async fn list(client: &Client, output: &Output) -> Result<(), Error> {
     let workers = client.workers().await?;
@@ -29,43 +26,37 @@ pub async fn list(client: &Client, output: &Output) -> Result<(), Error> {
     Ok(())
 }
 
+/// A column of the table: its heading, and its cell for a worker.
+type Column = (&'static str, fn(&WorkerInfo) -> String);
+
+/// Always shown.
+const FIRST: [Column; 5] = [
+    ("worker", |worker| worker.id.clone()),
+    ("state", |worker| worker.state.as_str().to_owned()),
+    ("run", |worker| or_dash(run(worker))),
+    (">ranks", ranks),
+    (">memory", memory),
+];
+/// Shown as far as there is room for them, the first of them first. The token only where there are tokens.
+const MORE: [Column; 5] = [
+    (">step", |worker| worker.step_ms.map_or("-".into(), step)),
+    (">waiting", |worker| {
+        worker.wait_ratio.map_or("-".into(), percent)
+    }),
+    ("device", |worker| worker.device.clone()),
+    ("address", |worker| worker.address.clone()),
+    ("token", |worker| or_dash(&worker.token_id)),
+];
+/// Always shown, before the texts.
+const SEEN: Column = (">seen", |worker| seen(worker.last_seen_ms));
+
 /// The workers as a table of at most `width` columns (None: any number), then a line for each that has a reason not to work.
 fn lines(workers: &[WorkerInfo], width: Option<u16>) -> Vec<String> {
-    let wide = width.is_none_or(|width| width >= WIDE);
-    let mut headings = vec!["worker", "state", "run", ">ranks", ">memory", ">seen"];
-    if wide {
-        headings.extend(["device", "address"]);
-    }
-    // Without tokens there is nothing to show.
-    let by_token = wide && workers.iter().any(|worker| !worker.token_id.is_empty());
-    if by_token {
-        headings.push("token");
-    }
+    let columns = columns(workers, width);
+    let headings: Vec<&str> = columns.iter().map(|(heading, _)| *heading).collect();
     let mut table = Table::with_width(&headings, width);
     for worker in workers {
-        let run = match worker.state {
-            // The first of them; the lines below name all.
-            WorkerState::LeftOut => worker.left_out.first().map_or("", |l| &l.run),
-            _ => &worker.run,
-        };
-        let mut row = vec![
-            worker.id.clone(),
-            worker.state.as_str().to_owned(),
-            if run.is_empty() { "-" } else { run }.to_owned(),
-            ranks(worker),
-            memory(worker),
-            seen(worker.last_seen_ms),
-        ];
-        if wide {
-            row.extend([worker.device.clone(), worker.address.clone()]);
-        }
-        if by_token {
-            row.push(match worker.token_id.as_str() {
-                "" => "-".into(),
-                id => id.to_owned(),
-            });
-        }
-        table.row(row);
+        table.row(columns.iter().map(|(_, cell)| cell(worker)));
     }
     let mut lines = table.lines();
     let reasons: Vec<String> = workers
@@ -81,6 +72,57 @@ fn lines(workers: &[WorkerInfo], width: Option<u16>) -> Vec<String> {
         lines.extend(reasons);
     }
     lines
+}
+
+/// The columns that fit into `width`.
+fn columns(workers: &[WorkerInfo], width: Option<u16>) -> Vec<Column> {
+    let broad = |(heading, cell): &Column| {
+        let cells = workers.iter().map(|worker| cell(worker).chars().count());
+        let heading = heading.trim_start_matches('>').len();
+        cells.fold(heading, usize::max)
+    };
+    // Between two columns are two blanks.
+    let mut used: usize = FIRST.iter().map(|column| broad(column) + 2).sum();
+    used += broad(&SEEN);
+    let by_token = workers.iter().any(|worker| !worker.token_id.is_empty());
+    let mut more = Vec::new();
+    for column in MORE {
+        used += 2 + broad(&column);
+        if width.is_some_and(|width| used > usize::from(width)) {
+            break;
+        }
+        if column.0 != "token" || by_token {
+            more.push(column);
+        }
+    }
+    // Numbers stand together, and texts come last.
+    let texts = more.split_off(more.iter().take_while(|c| c.0.starts_with('>')).count());
+    [&FIRST[..], &more, &[SEEN], &texts].concat()
+}
+
+/// The run that a worker serves, or the first that it is left out of: the lines below the table name all.
+fn run(worker: &WorkerInfo) -> &str {
+    match worker.state {
+        WorkerState::LeftOut => worker.left_out.first().map_or("", |left_out| &left_out.run),
+        _ => &worker.run,
+    }
+}
+
+fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-" } else { text }.to_owned()
+}
+
+/// The time of a step: `931 ms`, `12.4 s`.
+fn step(ms: f64) -> String {
+    match ms {
+        ms if ms < 9.95 => format!("{ms:.1} ms"),
+        ms if ms < 9_950.0 => format!("{ms:.0} ms"),
+        ms => format!("{:.1} s", ms / 1e3),
+    }
+}
+
+fn percent(ratio: f64) -> String {
+    format!("{:.0} %", ratio * 100.0)
 }
 
 /// A worker that is left out of a run, for people.
@@ -110,13 +152,17 @@ fn ranks(worker: &WorkerInfo) -> String {
     }
 }
 
-/// The memory that a worker can use, that of its GPU if it has one.
+/// The memory that a worker uses and could use, or that of its GPU if it has one: `0.9/23.5 GiB`.
 fn memory(worker: &WorkerInfo) -> String {
-    let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1u64 << 30) as f64);
-    match (worker.gpu_free_bytes, worker.host_bytes) {
+    let gib = |bytes: u64| format!("{:.1}", bytes as f64 / (1u64 << 30) as f64);
+    let of = |used: Option<u64>, all: u64| match used {
+        Some(used) => format!("{}/{} GiB", gib(used), gib(all)),
+        None => format!("{} GiB", gib(all)),
+    };
+    match (worker.gpu_bytes, worker.host_bytes) {
         (0, 0) => "-".into(),
-        (0, host) => gib(host),
-        (gpu, _) => format!("{} GPU", gib(gpu)),
+        (0, host) => of(worker.resident_bytes, host),
+        (gpu, _) => format!("{} GPU", of(worker.gpu_used_bytes, gpu)),
     }
 }
 
@@ -154,6 +200,10 @@ mod tests {
             connected_ms: 1000,
             left_out: Vec::new(),
             token_id: String::new(),
+            step_ms: None,
+            wait_ratio: None,
+            gpu_used_bytes: None,
+            resident_bytes: None,
         }
     }
 
@@ -166,12 +216,16 @@ mod tests {
                 device: "NVIDIA H100 80GB HBM3".into(),
                 gpu_bytes: 80 * GIB,
                 gpu_free_bytes: 78 * GIB,
+                gpu_used_bytes: Some(61 * GIB),
+                step_ms: Some(930.6),
+                wait_ratio: Some(0.034),
                 ..worker("gpu-node-1-31245-a3f2", WorkerState::Training)
             },
             WorkerInfo {
                 run: "retina-12".into(),
                 first_virtual_rank: 4,
                 virtual_ranks: 1,
+                resident_bytes: Some(GIB),
                 ..worker("gpu-node-2-31245-a3f2", WorkerState::Preparing)
             },
             WorkerInfo {
@@ -193,45 +247,50 @@ mod tests {
     }
 
     #[test]
-    fn wide_enough_for_a_terminal_of_80_and_of_120_columns() {
+    fn columns_are_shown_as_far_as_there_is_room() {
         let narrow = lines(&cluster(), Some(80));
         assert_eq!(
             narrow,
             [
-                "worker                 state      run        ranks        memory       seen",
-                "gpu-node-1-31245-a3f2  training   retina-12    0-3  78.0 GiB GPU  0.2 s ago",
-                "gpu-node-2-31245-a3f2  preparing  retina-12      4      23.5 GiB  0.2 s ago",
-                "cpu-node-3-11-a3f2     left out   retina-12      -             -   42 s ago",
-                "cpu-node-4-12-0001     idle       -              -      23.5 GiB  0.2 s ago",
+                "worker                 state      run        ranks             memory       seen",
+                "gpu-node-1-31245-a3f2  training   retina-12    0-3  61.0/80.0 GiB GPU  0.2 s ago",
+                "gpu-node-2-31245-a3f2  preparing  retina-12      4       1.0/23.5 GiB  0.2 s ago",
+                "cpu-node-3-11-a3f2     left out   retina-12      -                  -   42 s ago",
+                "cpu-node-4-12-0001     idle       -              -           23.5 GiB  0.2 s ago",
                 "",
                 "cpu-node-3-11-a3f2 is left out of retina-12 (disk): writing the dataset's index: /var/lib/fovea/datasets: \
                  No space left on device (offered again in 12 s)",
             ]
         );
-        let wide = lines(&cluster(), Some(120));
+        let wide = lines(&cluster(), Some(100));
         for (line, expected) in wide.iter().zip([
-            "worker                 state      run        ranks        memory       seen  device                 address",
-            "gpu-node-1-31245-a3f2  training   retina-12    0-3  78.0 GiB GPU  0.2 s ago  NVIDIA H100 80GB HBM3  10.20.30.41:7071",
+            "worker                 state      run        ranks             memory    step  waiting       seen",
+            "gpu-node-1-31245-a3f2  training   retina-12    0-3  61.0/80.0 GiB GPU  931 ms      3 %  0.2 s ago",
+            "gpu-node-2-31245-a3f2  preparing  retina-12      4       1.0/23.5 GiB       -        -  0.2 s ago",
         ]) {
             assert_eq!(line, expected);
         }
-        assert!(wide[..5].iter().all(|line| line.chars().count() <= 120));
+        for width in 80..160 {
+            let shown = lines(&cluster(), Some(width));
+            let fits = |line: &String| line.chars().count() <= usize::from(width);
+            assert!(shown[..5].iter().all(fits), "{width}: {shown:?}");
+        }
         // Who joined with a token is shown with it.
         let mut joined = cluster();
         joined[3].token_id = "0a1b2c3d4e5f".into();
         let shown = lines(&joined, None);
-        assert!(
-            shown[0].ends_with("address           token"),
-            "{}",
-            shown[0]
-        );
-        assert!(shown[1].ends_with("10.20.30.41:7071  -"), "{}", shown[1]);
-        assert!(
-            shown[4].ends_with("10.20.30.41:7071  0a1b2c3d4e5f"),
-            "{}",
-            shown[4]
-        );
+        for (line, end) in shown.iter().zip([
+            "      seen  device                 address           token",
+            " 0.2 s ago  NVIDIA H100 80GB HBM3  10.20.30.41:7071  -",
+            " 0.2 s ago  cpu                    10.20.30.41:7071  -",
+            "  42 s ago  cpu                    10.20.30.41:7071  -",
+            " 0.2 s ago  cpu                    10.20.30.41:7071  0a1b2c3d4e5f",
+        ]) {
+            assert!(line.ends_with(end), "{line}");
+        }
+        assert!(!lines(&cluster(), None)[0].contains("token"));
         // Elsewhere one row is one line.
         assert_eq!(lines(&cluster(), None).len(), 7);
+        assert_eq!([step(4.04), step(12_345.0)], ["4.0 ms", "12.3 s"]);
     }
 }

@@ -81,7 +81,7 @@ impl From<pb::LeftOut> for LeftOutInfo {
 }
 
 /// A connected worker.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WorkerInfo {
     /// Its id.
     pub id: String,
@@ -117,6 +117,14 @@ pub struct WorkerInfo {
     pub left_out: Vec<LeftOutInfo>,
     /// Id of the token with which it has joined; empty if its certificate is not by a token.
     pub token_id: String,
+    /// Mean wall-clock time of its last steps in milliseconds; None before the first step, and if it is idle.
+    pub step_ms: Option<f64>,
+    /// The part of a step, 0 to 1, in which it only waits for the reduction: for slower workers and the network.
+    pub wait_ratio: Option<f64>,
+    /// Memory of its GPU in use, by whatever process, in bytes; None for a CPU.
+    pub gpu_used_bytes: Option<u64>,
+    /// Resident memory of its process, in bytes.
+    pub resident_bytes: Option<u64>,
 }
 
 impl TryFrom<pb::Worker> for WorkerInfo {
@@ -141,7 +149,14 @@ impl TryFrom<pb::Worker> for WorkerInfo {
             connected_ms,
             left_out,
             token_id,
+            load,
         } = wire;
+        let pb::Load {
+            step_ms,
+            wait_ratio,
+            gpu_used_bytes,
+            resident_bytes,
+        } = load.unwrap_or_default();
         let state = match pb::WorkerState::try_from(state) {
             Ok(pb::WorkerState::Idle) => WorkerState::Idle,
             Ok(pb::WorkerState::Preparing) => WorkerState::Preparing,
@@ -174,6 +189,10 @@ impl TryFrom<pb::Worker> for WorkerInfo {
             connected_ms,
             left_out: left_out.into_iter().map(Into::into).collect(),
             token_id,
+            step_ms,
+            wait_ratio,
+            gpu_used_bytes,
+            resident_bytes,
         })
     }
 }

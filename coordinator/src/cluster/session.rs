@@ -1,7 +1,7 @@
 //! A worker's session, as the cluster sees it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fovea_core::ids::RunId;
 use tokio::sync::mpsc;
@@ -9,25 +9,45 @@ use tokio_util::sync::DropGuard;
 
 use crate::clock::Clock;
 use crate::error::ApiError;
-use crate::messages::{CoordinatorMessage, Hello};
+use crate::messages::{CoordinatorMessage, Hello, Load};
 
-/// When a worker was last heard. Its listener notes it, and the cluster shows it.
+/// When a worker was last heard, and how it fared. Its listener notes it, and the cluster shows it.
 #[derive(Debug, Clone)]
 pub(crate) struct LastHeard {
     clock: Clock,
     at: Arc<AtomicU64>,
+    load: Arc<Mutex<Load>>,
 }
 
 impl LastHeard {
     /// Now, by `clock`.
     pub(crate) fn new(clock: Clock) -> Self {
         let at = Arc::new(AtomicU64::new(clock.now()));
-        Self { clock, at }
+        Self {
+            clock,
+            at,
+            load: Arc::default(),
+        }
     }
 
     /// It is heard now.
     pub(crate) fn now(&self) {
         self.at.store(self.clock.now(), Ordering::Relaxed);
+    }
+
+    /// It fares like that now.
+    pub(crate) fn fares(&self, load: Load) {
+        *self.lock() = load;
+    }
+
+    /// How it fares, as far as it has said.
+    pub(super) fn load(&self) -> Load {
+        *self.lock()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Load> {
+        // A value that is copied in one piece is whole.
+        self.load.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// When that was, on the clock.

@@ -9,6 +9,7 @@ use fovea_core::run::LeftOut;
 use super::SessionId;
 use super::session::Session;
 use super::state::{Actor, Live};
+use crate::messages::Load;
 use crate::run::Demand;
 
 /// What a worker does.
@@ -46,6 +47,8 @@ pub(crate) struct WorkerView {
     pub heard: u64,
     pub since: u64,
     pub left_out: BTreeMap<RunId, LeftOut>,
+    /// By its last heartbeat.
+    pub load: Load,
 }
 
 impl Actor {
@@ -69,6 +72,7 @@ impl Actor {
                 heard: session.heard.at(),
                 since: session.since,
                 left_out: self.runs.values().filter_map(left_out).collect(),
+                load: session.heard.load(),
             }
         };
         self.sessions.iter().map(view).collect()

@@ -13,6 +13,7 @@ use crate::access::{Denied, Subject, caller};
 use crate::clock::unix_ms;
 use crate::cluster::{WorkerState, WorkerView};
 use crate::error::ApiError;
+use crate::messages::Load;
 
 /// The service.
 #[derive(Debug)]
@@ -145,6 +146,7 @@ fn wire(worker: &WorkerView, now: u64) -> pb::Worker {
         heard,
         since,
         left_out,
+        load,
     } = worker;
     let Memory {
         host: host_bytes,
@@ -192,7 +194,25 @@ fn wire(worker: &WorkerView, now: u64) -> pb::Worker {
         left_out,
         // Filled in by who knows the tokens.
         token_id: String::new(),
+        load: load_of(load),
     }
+}
+
+/// How a worker fares, on the wire; None if it has not said anything.
+fn load_of(load: &Load) -> Option<pb::Load> {
+    let Load {
+        step_ms,
+        wait_ratio,
+        gpu_used,
+        resident,
+    } = *load;
+    let wire = pb::Load {
+        step_ms,
+        wait_ratio,
+        gpu_used_bytes: gpu_used,
+        resident_bytes: resident,
+    };
+    (wire != pb::Load::default()).then_some(wire)
 }
 
 fn barred(run: &RunId, until: u64, now: u64) -> String {

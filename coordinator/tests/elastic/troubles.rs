@@ -226,3 +226,26 @@ async fn every_state_of_a_worker_is_shown() {
     w1.send(Up::Leaving(pb::Leaving {})).await;
     worker_when(&stage, "w1", |w| w.state() == WorkerState::Leaving).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workers_figures_are_those_of_its_last_heartbeat() {
+    let stage = Stage::new().await;
+    let w0 = stage.join("w0").await;
+    // One of an older version says nothing.
+    let worker = worker_when(&stage, "w0", |_| true).await;
+    assert_eq!(worker.load, None);
+    let load = |step_ms| pb::Load {
+        step_ms: Some(step_ms),
+        wait_ratio: Some(0.25),
+        gpu_used_bytes: Some(60 << 30),
+        resident_bytes: Some(2 << 30),
+    };
+    for step_ms in [930.5, 12.5] {
+        let heartbeat = pb::Heartbeat {
+            load: Some(load(step_ms)),
+            ..Default::default()
+        };
+        w0.send(Up::Heartbeat(heartbeat)).await;
+        worker_when(&stage, "w0", |w| w.load == Some(load(step_ms))).await;
+    }
+}

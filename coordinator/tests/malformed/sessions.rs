@@ -119,6 +119,12 @@ async fn sessions() {
             ..Default::default()
         }))
     }
+    fn fares(load: pb::Load) -> Option<Up> {
+        Some(Up::Heartbeat(pb::Heartbeat {
+            load: Some(load),
+            ..Default::default()
+        }))
+    }
     fn unreachable(at: &pb::Assignment, id: String) -> Option<Up> {
         Some(Up::Unreachable(pb::Unreachable {
             run_id: at.run_id.clone(),
@@ -168,6 +174,24 @@ async fn sessions() {
         (
             |at| heartbeat(serving(&at.run_id, 0)),
             "heartbeat.serving.generation",
+        ),
+        (
+            |_| {
+                fares(pb::Load {
+                    step_ms: Some(f64::NAN),
+                    ..Default::default()
+                })
+            },
+            "heartbeat.load.step_ms",
+        ),
+        (
+            |_| {
+                fares(pb::Load {
+                    wait_ratio: Some(1.5),
+                    ..Default::default()
+                })
+            },
+            "heartbeat.load.wait_ratio",
         ),
         (
             |at| unreachable(at, "../w".into()),
@@ -325,6 +349,12 @@ async fn what_nobody_asked_for_changes_nothing() {
             waiting_for: Some(u32::MAX),
             polls: u64::MAX,
             scored: u64::MAX,
+            load: Some(pb::Load {
+                step_ms: Some(f64::MAX),
+                wait_ratio: Some(1.0),
+                gpu_used_bytes: Some(u64::MAX),
+                resident_bytes: Some(u64::MAX),
+            }),
         }))
         .await;
     worker.step(&at, 1).await;

@@ -1,7 +1,7 @@
 //! The operations listener: `/livez`, `/readyz` and `/metrics` over plain HTTP/1.1, and nothing else.
 //!
-//! Orchestrators and Prometheus ask here. It tells nothing about runs, data or people, and changes nothing, so it has
-//! neither TLS nor users; firewalls keep it within the cluster. A client can hold one of a few connections for a few
+//! Orchestrators and Prometheus ask here. It tells figures and ids of runs and workers, nothing about data or people, and changes
+//! nothing, so it has neither TLS nor users; firewalls keep it within the cluster. A client can hold one of a few connections for a few
 //! seconds, and no more.
 //!
 //! ```text
@@ -9,6 +9,7 @@
 //! ```
 
 mod ask;
+mod figures;
 mod process;
 
 use std::convert::Infallible;
@@ -24,7 +25,7 @@ use hyper::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::text::{encode_eof, encode_registry};
 use prometheus_client::registry::Registry;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -33,6 +34,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 pub use ask::{HealthError, command};
+pub use figures::{Counts, Figures, Histogram, Kind, Metric, reference};
 
 use crate::ConfigError;
 
@@ -64,6 +66,12 @@ pub trait Vitals: Send + Sync + 'static {
 
     /// Whether it can do its work now.
     fn ready(&self) -> State;
+
+    /// What it tells Prometheus beyond the figures of its process, read now. Why not, if it cannot be read: then the scrape
+    /// fails, instead of showing that everything is gone.
+    fn figures(&self) -> Pin<Box<dyn Future<Output = Result<Figures, String>> + Send + '_>> {
+        Box::pin(std::future::ready(Ok(Figures::default())))
+    }
 }
 
 /// The operations listener of a program.
@@ -173,17 +181,32 @@ async fn respond<V: Vitals>(
                 .unwrap_or_else(|_| Err(format!("its main loop did not answer within {ALIVE:?}"))),
         ),
         "/readyz" => state(shared.vitals.ready()),
-        _ => {
-            let mut body = String::new();
-            if encode(&mut body, &shared.registry).is_err() {
-                let problem = "the metrics cannot be written\n".to_owned();
-                return text(StatusCode::INTERNAL_SERVER_ERROR, problem);
+        _ => match timeout(ALIVE, shared.vitals.figures()).await {
+            Ok(Ok(figures)) => metrics(shared, figures),
+            Ok(Err(reason)) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+            Err(_) => {
+                let reason = format!("the figures were not there within {ALIVE:?}\n");
+                text(StatusCode::SERVICE_UNAVAILABLE, reason)
             }
-            let mut metrics = text(StatusCode::OK, body);
-            metrics.headers_mut().insert(CONTENT_TYPE, METRICS);
-            metrics
-        }
+        },
     }
+}
+
+/// The metrics of the process and those of the program.
+fn metrics<V>(shared: &Shared<V>, figures: Figures) -> Response<Full<Bytes>> {
+    let mut program = Registry::default();
+    program.register_collector(Box::new(figures));
+    let mut body = String::new();
+    let written = encode_registry(&mut body, &shared.registry)
+        .and_then(|()| encode_registry(&mut body, &program))
+        .and_then(|()| encode_eof(&mut body));
+    if written.is_err() {
+        let problem = "the metrics cannot be written\n".to_owned();
+        return text(StatusCode::INTERNAL_SERVER_ERROR, problem);
+    }
+    let mut metrics = text(StatusCode::OK, body);
+    metrics.headers_mut().insert(CONTENT_TYPE, METRICS);
+    metrics
 }
 
 fn state(state: State) -> Response<Full<Bytes>> {

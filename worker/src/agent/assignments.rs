@@ -71,7 +71,8 @@ impl<W: Work> Agent<W> {
         );
         let (acknowledged, next_epoch) = watch::channel(self.reports.next_epoch());
         let (send, events) = mpsc::channel(EVENTS);
-        let (control, progress) = (Control::default(), Progress::default());
+        self.meter.begin();
+        let (control, progress) = (Control::default(), Progress::counting(self.meter.images()));
         if self.leaving {
             control.leave();
         }
@@ -132,7 +133,10 @@ impl<W: Work> Agent<W> {
                 current.ready = Some(ready.clone());
                 self.send(ready);
             }
-            JobEvent::Step { report, samples } => self.reports.step(report, samples, rank_0),
+            JobEvent::Step { report, samples } => {
+                self.meter.step(&report.phases);
+                self.reports.step(report, samples, rank_0);
+            }
             JobEvent::Scores { epoch, scores } => self.reports.scores(epoch, scores, rank_0),
             JobEvent::Digest { step, digest } => self.send(Message::StateDigest(pb::StateDigest {
                 run_id,

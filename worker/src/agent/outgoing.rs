@@ -89,6 +89,7 @@ impl<W: Work> Agent<W> {
                 waiting_for,
                 polls,
                 scored,
+                load: Some(self.meter.load(self.current.is_some())),
             });
             if session.send_now(heartbeat).is_err() {
                 self.close_session();

@@ -20,7 +20,8 @@ use crate::assignment::{self, AssignmentHandle};
 use crate::context::Context;
 use crate::fetch::{self, Refusal};
 use crate::job::Ended;
-use crate::pulse::Pulse;
+use crate::meter::Meter;
+use crate::pulse::{Pulse, Shown};
 use crate::reports::Reports;
 
 /// Who this worker is.
@@ -105,6 +106,8 @@ pub struct Agent<W> {
     pub(super) paused: bool,
     /// Shows that the loop turns.
     pub(super) pulse: Arc<Pulse>,
+    /// How this worker fares.
+    pub(super) meter: Arc<Meter>,
     /// Why the worker cannot serve this coordinator.
     pub(super) failure: Option<AgentError>,
 }
@@ -166,13 +169,22 @@ impl<W: Work> Agent<W> {
             give_up_at: None,
             paused: false,
             pulse: Arc::default(),
+            meter: Arc::default(),
             failure: None,
         }
     }
 
     /// What the operations listener shows of this agent.
-    pub fn pulse(&self) -> Arc<Pulse> {
-        Arc::clone(&self.pulse)
+    pub fn shown(&self) -> Shown {
+        Shown {
+            pulse: Arc::clone(&self.pulse),
+            meter: self.meter(),
+        }
+    }
+
+    /// What this agent measures of its work, and where its memory is noted.
+    pub fn meter(&self) -> Arc<Meter> {
+        Arc::clone(&self.meter)
     }
 
     /// The same worker, which leaves when it has had no assignment for `limit`.

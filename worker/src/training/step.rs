@@ -31,8 +31,10 @@ impl Training<'_> {
                 continue;
             }
             let rank = parts.rank(slot);
+            let images = images_in(&batches);
             took += gradient(&mut **device, trailer, rank, batches, parts.begin(slot))?;
             parts.computed(slot, committed);
+            self.progress.add_images(images);
             self.progress.tick();
         }
 
@@ -57,6 +59,7 @@ impl Training<'_> {
                     }
                     Ok(PhaseTimes::default())
                 } else {
+                    self.progress.add_images(images_in(&batches));
                     gradient(&mut **device, trailer, rank, batches, buckets)
                 };
                 self.progress.tick();
@@ -136,6 +139,10 @@ impl Training<'_> {
         took.load += waiting.elapsed();
         Ok(batches)
     }
+}
+
+fn images_in(batches: &[Batch]) -> usize {
+    batches.iter().map(|batch| batch.samples.len()).sum()
 }
 
 /// Computes a part: the gradient of the batches of virtual ranks from `rank` on.

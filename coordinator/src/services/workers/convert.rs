@@ -11,7 +11,8 @@ use tonic::Status;
 
 use crate::error::ApiError;
 use crate::messages::{
-    Assignment, CoordinatorMessage, Gpu, Hello, NotPrepared, Prepare, RunMessage, WorkerMessage,
+    Assignment, CoordinatorMessage, Gpu, Hello, Load, NotPrepared, Prepare, RunMessage,
+    WorkerMessage,
 };
 use crate::services::check;
 
@@ -96,6 +97,42 @@ fn serving_of(field: &str, wire: &pb::Serving) -> Result<(RunId, u64), ApiError>
     ))
 }
 
+/// How the worker fares, if the message says that.
+pub(super) fn load(message: &pb::WorkerMessage) -> Result<Option<Load>, ApiError> {
+    let Some(Up::Heartbeat(heartbeat)) = &message.message else {
+        return Ok(None);
+    };
+    let Some(load) = heartbeat.load else {
+        return Ok(None);
+    };
+    let pb::Load {
+        step_ms,
+        wait_ratio,
+        gpu_used_bytes,
+        resident_bytes,
+    } = load;
+    for (field, value, most) in [
+        ("heartbeat.load.step_ms", step_ms, f64::MAX),
+        ("heartbeat.load.wait_ratio", wait_ratio, 1.0),
+    ] {
+        if let Some(value) = value
+            && !(0.0..=most).contains(&value)
+        {
+            let problem = match most {
+                1.0 => format!("is {value}, not between 0 and 1"),
+                _ => format!("is {value}, not a finite number from 0 on"),
+            };
+            return Err(ApiError::invalid(field, problem));
+        }
+    }
+    Ok(Some(Load {
+        step_ms,
+        wait_ratio,
+        gpu_used: gpu_used_bytes,
+        resident: resident_bytes,
+    }))
+}
+
 /// A worker's message; None for the heartbeat of an idle worker.
 pub(super) fn worker_message(
     message: pb::WorkerMessage,
@@ -112,6 +149,8 @@ pub(super) fn worker_message(
             waiting_for,
             polls,
             scored,
+            // It is the worker's and not the run's: see `load`.
+            load: _,
         }) => {
             let Some(pb::Serving { run_id, generation }) = serving else {
                 return Ok(None);

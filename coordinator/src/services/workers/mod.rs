@@ -24,7 +24,7 @@ use crate::access::{Caller, caller};
 use crate::cluster::{LastHeard, Request as ClusterRequest, SessionId};
 use crate::error::ApiError;
 use crate::messages::{CoordinatorMessage, Hello};
-use convert::{down, hello, wire_message, worker_message};
+use convert::{down, hello, load, wire_message, worker_message};
 
 /// Messages that wait for a worker. It gets a handful for each generation; one that lets so many
 /// wait is stuck, and lost.
@@ -177,6 +177,11 @@ async fn relay(
             Ok(Ok(Some(message))) => message,
         };
         heard.now();
+        match load(&message) {
+            Ok(Some(load)) => heard.fares(load),
+            Ok(None) => {}
+            Err(error) => return error,
+        }
         let message = match worker_message(message) {
             Ok(Some(message)) => message,
             Ok(None) => continue,

@@ -66,6 +66,9 @@ pub struct Args {
     /// Serve /livez, /readyz and /metrics there, over plain HTTP
     #[arg(long, global = true, value_name = "HOST:PORT")]
     ops_listen: Option<String>,
+    /// Serve the dashboard there: plain HTTP on this machine (127.0.0.1:7080), HTTPS beyond it
+    #[arg(long, value_name = "HOST:PORT")]
+    http_listen: Option<String>,
     /// Print the configuration that holds, and exit
     #[arg(long)]
     pub dump_config: bool,
@@ -126,6 +129,7 @@ impl Args {
             ("log_format", format),
             ("log_level", self.log_level.clone()),
             ("ops_listen", self.ops_listen.clone()),
+            ("http_listen", self.http_listen.clone()),
             ("accept_store", self.accept_store.then(|| "true".to_owned())),
         ]
         .into_iter()

@@ -107,6 +107,8 @@ pub struct Config {
     pub ops_listen: String,
     /// Where event files for TensorBoard are written while runs train, a folder for each; empty: nowhere.
     pub tensorboard_dir: PathBuf,
+    /// Where the dashboard is served, `host:port`; empty: nowhere. Plain HTTP on this machine, HTTPS beyond it.
+    pub http_listen: String,
     /// Puts workers that share a GPU into one run; for tests.
     pub allow_shared_gpu: bool,
 }
@@ -157,6 +159,7 @@ impl Default for Config {
             allow_network_data_dir: false,
             ops_listen: String::new(),
             tensorboard_dir: PathBuf::new(),
+            http_listen: String::new(),
             allow_shared_gpu: false,
         }
     }
@@ -170,6 +173,7 @@ impl Config {
     pub fn validate(&self) -> Result<Vec<SocketAddr>, ConfigError> {
         let bad = |message: String| Err(ConfigError::Value(message));
         self.ops_address()?;
+        self.http_addresses()?;
         let tls = self.tls_files()?;
         self.object_store()?;
         let signs = !self.tls_ca_key.as_os_str().is_empty();
@@ -231,25 +235,7 @@ impl Config {
                 self.timeout_ms, self.heartbeat_ms
             ));
         }
-        let mut addresses: Vec<SocketAddr> = Vec::new();
-        match self.listen.to_socket_addrs() {
-            Ok(found) => {
-                for address in found {
-                    if !addresses.contains(&address) {
-                        addresses.push(address);
-                    }
-                }
-            }
-            Err(error) => {
-                return bad(format!(
-                    "listen is {:?}, which is not host:port with a known host: {error}",
-                    self.listen
-                ));
-            }
-        }
-        if addresses.is_empty() {
-            return bad(format!("listen: {:?} has no address", self.listen));
-        }
+        let addresses = addresses("listen", &self.listen)?;
         let open = addresses.iter().any(|a| !a.ip().is_loopback());
         if open && tls.is_none() && !self.allow_insecure {
             return bad(format!(
@@ -351,6 +337,28 @@ impl Config {
         ops::address(&self.ops_listen)
     }
 
+    /// The addresses of `http_listen`, each once; none if it is empty.
+    ///
+    /// # Errors
+    /// It is no address, or one that others can reach, without TLS.
+    pub fn http_addresses(&self) -> Result<Vec<SocketAddr>, ConfigError> {
+        if self.http_listen.is_empty() {
+            return Ok(Vec::new());
+        }
+        let addresses = addresses("http_listen", &self.http_listen)?;
+        let open = addresses.iter().any(|a| !a.ip().is_loopback());
+        if open && self.tls_files()?.is_none() && !self.allow_insecure {
+            return Err(ConfigError::Value(format!(
+                "http_listen is {:?}, which others can reach, and without TLS anybody there could command this \
+                 coordinator. Set tls_certificate, tls_key and tls_ca (`fovea certs init` makes the files); or listen on \
+                 127.0.0.1 and come through ssh (`ssh -L 7080:127.0.0.1:7080 HOST`); or, if the network is closed, set \
+                 allow_insecure = true (FOVEA_ALLOW_INSECURE=true)",
+                self.http_listen
+            )));
+        }
+        Ok(addresses)
+    }
+
     pub(crate) fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms.into())
     }
@@ -359,6 +367,29 @@ impl Config {
 /// A URL without what may be a secret in it: the configuration is shown to people (`--dump-config`).
 fn redacted<S: serde::Serializer>(url: &str, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&redact(url))
+}
+
+/// The addresses that `text` names, each once.
+fn addresses(key: &str, text: &str) -> Result<Vec<SocketAddr>, ConfigError> {
+    let bad = |message: String| Err(ConfigError::Value(message));
+    let found = match text.to_socket_addrs() {
+        Ok(found) => found,
+        Err(error) => {
+            return bad(format!(
+                "{key} is {text:?}, which is not host:port with a known host: {error}"
+            ));
+        }
+    };
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in found {
+        if !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() {
+        return bad(format!("{key}: {text:?} has no address"));
+    }
+    Ok(addresses)
 }
 
 fn range(key: &str, value: u64, low: u64, high: u64) -> Result<(), ConfigError> {
@@ -377,7 +408,7 @@ mod tests {
     #[test]
     fn impossible_values_are_refused_by_name() {
         type Change = fn(&mut Config);
-        let cases: [(Change, &str); 18] = [
+        let cases: [(Change, &str); 20] = [
             (|c| c.store = "/srv".into(), "store is \"/srv\""),
             (|c| c.store_region = "eu".into(), "store_region is set"),
             (|c| c.store_allow_http = true, "store_allow_http is set"),
@@ -385,6 +416,8 @@ mod tests {
             (|c| c.tls_ca_key = "k".into(), "tls_ca_key is set, and"),
             (|c| c.ops_listen = "9090".into(), "ops_listen is \"9090\""),
             (|c| c.listen = "nowhere".into(), "listen"),
+            (|c| c.http_listen = "7080".into(), "http_listen is \"7080\""),
+            (|c| c.http_listen = "0.0.0.0:7080".into(), "http_listen is"),
             (|c| c.listen = "0.0.0.0:7070".into(), "allow_insecure"),
             (|c| c.heartbeat_ms = 0, "heartbeat_ms"),
             (|c| c.timeout_ms = 599, "timeout_ms"),

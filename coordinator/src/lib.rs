@@ -35,6 +35,7 @@ mod cluster;
 mod config;
 #[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
 mod crash_tests;
+mod dashboard;
 mod data_dir;
 mod directory;
 mod error;

@@ -113,10 +113,21 @@ async fn serve(args: &Args, config: Config, addresses: &[SocketAddr]) -> Result<
             Some(AbortOnDropHandle::new(tokio::spawn(ops.serve())))
         }
     };
-    let coordinator = Coordinator::open(config)
+    let http_listen = config.http_listen.clone();
+    let dashboard = match &config.http_addresses().map_err(Failure::config)?[..] {
+        [] => None,
+        addresses => {
+            let bound = Listeners::bind(addresses).await;
+            Some(bound.map_err(|e| Failure::bind(&http_listen, &e))?.0)
+        }
+    };
+    let mut coordinator = Coordinator::open(config)
         .await
         .map_err(|e| Failure::serve(&e))?
         .with_vitals(vitals);
+    if let Some(listeners) = dashboard {
+        coordinator = coordinator.with_dashboard(listeners);
+    }
     if let (Some(path), Some(address)) = (&args.address_file, bound.first()) {
         let text = format!("{}\n", reachable(*address));
         write_atomically(path, text.as_bytes()).map_err(|e| Failure::address_file(path, &e))?;

@@ -19,6 +19,7 @@ use fovea_service::Shutdown;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::Router;
 use tonic_health::ServingStatus;
@@ -29,6 +30,7 @@ use tracing::{error, info, warn};
 use crate::access::{AccessLayer, Known, Signer};
 use crate::cluster::{ActorError, Cluster};
 use crate::config::Config;
+use crate::dashboard::Dashboard;
 use crate::journal::{Journal, Stats};
 use crate::net::{Budget, GateLayer, Incoming, Limits, Listeners};
 use crate::serve_error::ServeError;
@@ -59,6 +61,8 @@ pub struct Coordinator {
     config: Arc<Config>,
     certified: Certified,
     vitals: Option<Vitals>,
+    /// Where the dashboard is served.
+    dashboard: Option<Listeners>,
 }
 
 /// Opens the data folder and serves on `listeners` until `shutdown` asks for a stop and the runs are
@@ -104,6 +108,7 @@ impl Coordinator {
             config,
             certified,
             vitals: None,
+            dashboard: None,
         })
     }
 
@@ -116,6 +121,13 @@ impl Coordinator {
     #[must_use]
     pub fn with_vitals(mut self, vitals: Vitals) -> Self {
         self.vitals = Some(vitals);
+        self
+    }
+
+    /// Serves the dashboard on `listeners`, too.
+    #[must_use]
+    pub fn with_dashboard(mut self, listeners: impl Into<Listeners>) -> Self {
+        self.dashboard = Some(listeners.into());
         self
     }
 
@@ -134,6 +146,7 @@ impl Coordinator {
             config,
             certified,
             vitals,
+            dashboard,
         } = self;
         let tls = certified.tls.clone();
         let Running {
@@ -160,7 +173,15 @@ impl Coordinator {
                 registry: context.registry.clone(),
             }),
         };
-        let (router, health) = router(context, access).await?;
+        let (routes, health) = routes(context.clone()).await?;
+        let router = router(routes.clone(), access.clone());
+        if let Some(listeners) = dashboard {
+            let dashboard = Dashboard::new(context, access, routes);
+            tasks.spawn(dashboard.serve(listeners));
+        } else {
+            // It keeps the cluster going.
+            drop(context);
+        }
         if let Some(tls) = tls.clone() {
             others.push(tokio::spawn(tls.reload()));
         }
@@ -292,10 +313,7 @@ async fn close_journal(
 type Gated = Router<Stack<AccessLayer, Stack<GateLayer, Identity>>>;
 
 /// Every service, with health and reflection.
-async fn router(
-    context: Context,
-    access: AccessLayer,
-) -> Result<(Gated, HealthReporter), ServeError> {
+async fn routes(context: Context) -> Result<(Routes, HealthReporter), ServeError> {
     let broken = |e: tonic_reflection::server::Error| ServeError::Server(e.to_string());
     let runs = RunsServer::new(RunsService(context.clone()));
     let groups = GroupsServer::new(GroupsService(context.clone()));
@@ -332,19 +350,8 @@ async fn router(
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let router = Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(10)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
-        // As in `fovea_proto::connect`: an upload must not hold up heartbeats behind it.
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_frame_size(Some(FRAME))
-        .max_concurrent_streams(CONCURRENT_STREAMS)
-        .http2_max_header_list_size(HEADER_BYTES)
-        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
-        .http2_max_local_error_reset_streams(Some(ERROR_RESETS))
-        .layer(GateLayer)
-        .layer(access)
+    let mut routes = Routes::builder();
+    routes
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(broken)?)
         .add_service(reflection().build_v1alpha().map_err(broken)?)
@@ -358,7 +365,25 @@ async fn router(
         .add_service(cluster)
         .add_service(identity)
         .add_service(tokens);
-    Ok((router, health))
+    Ok((routes.routes(), health))
+}
+
+/// The services behind the gate and the table of access.
+fn router(routes: Routes, access: AccessLayer) -> Gated {
+    Server::builder()
+        .http2_keepalive_interval(Some(Duration::from_secs(10)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(20)))
+        // As in `fovea_proto::connect`: an upload must not hold up heartbeats behind it.
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(Some(FRAME))
+        .max_concurrent_streams(CONCURRENT_STREAMS)
+        .http2_max_header_list_size(HEADER_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS))
+        .http2_max_local_error_reset_streams(Some(ERROR_RESETS))
+        .layer(GateLayer)
+        .layer(access)
+        .add_routes(routes)
 }
 
 /// The server as a whole takes no new work; neither do the services that need the cluster.

@@ -30,7 +30,7 @@ use crate::journal::{Journal, JournalError, Recovered};
 use crate::metrics;
 use crate::net::Limits;
 use crate::remote::{self, Item, Listed, REMOTE, Remote, Stores};
-use crate::run::RunContext;
+use crate::run::{Notes, RunContext};
 use crate::serve_error::ServeError;
 use crate::services::Context;
 use crate::store::{
@@ -278,6 +278,7 @@ impl Opened {
             closing.clone(),
         );
         let recovery_seconds = Arc::new(Histogram::new(metrics::RECOVERY_BOUNDS));
+        let notes = Notes::default();
         let runs = |reports| RunContext {
             config: Arc::clone(&config),
             clock,
@@ -287,6 +288,7 @@ impl Opened {
             reports,
             tasks: tasks.clone(),
             recovery_seconds: Arc::clone(&recovery_seconds),
+            notes: notes.clone(),
         };
         let (cluster, cluster_task) = cluster::start(
             cluster::Start {
@@ -318,6 +320,7 @@ impl Opened {
             checkpoints,
             remote,
             limits,
+            notes,
             tasks,
             closing,
         };

@@ -8,7 +8,7 @@
 pub mod charts;
 mod group;
 mod model;
-mod number;
+pub mod number;
 mod page;
 
 pub use group::{GroupReport, GroupRun, SpreadRow};

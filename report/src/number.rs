@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 use time::macros::format_description;
 
 /// What stands where a figure is not defined.
-pub(crate) const DASH: &str = "–";
+pub const DASH: &str = "–";
 
 /// How a figure is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub enum Unit {
 
 impl Unit {
     /// The figure, with its unit.
-    pub(crate) fn show(self, value: f64) -> String {
+    pub fn show(self, value: f64) -> String {
         match self {
             Self::Plain => decimals(value, 3),
             Self::Percent => format!("{}\u{202f}%", decimals(100.0 * value, 1)),
@@ -31,7 +31,7 @@ impl Unit {
     }
 
     /// "0.931–0.954", with a mark where the interval is not from the bootstrap.
-    pub(crate) fn range(self, estimate: &Estimate) -> String {
+    pub fn range(self, estimate: &Estimate) -> String {
         let show = |value: f64| match self {
             Self::Plain => decimals(value, 3),
             Self::Percent => decimals(100.0 * value, 1),
@@ -48,7 +48,7 @@ impl Unit {
     }
 
     /// "0.943 (0.931–0.954)", or a dash.
-    pub(crate) fn with_range(self, estimate: Option<&Estimate>) -> String {
+    pub fn with_range(self, estimate: Option<&Estimate>) -> String {
         let both = |e: &Estimate| format!("{} ({})", self.show(e.value), self.range(e));
         estimate.map_or_else(|| DASH.into(), both)
     }
@@ -62,7 +62,7 @@ pub(crate) const NO_INTERVAL: &str = "‡";
 pub(crate) const SAME: &str = "§";
 
 /// With a minus sign of the width of a plus sign, and never "-0".
-pub(crate) fn decimals(value: f64, places: usize) -> String {
+pub fn decimals(value: f64, places: usize) -> String {
     let text = format!("{value:.places$}");
     match text.strip_prefix('-') {
         Some(rest) if rest.bytes().all(|b| matches!(b, b'0' | b'.')) => rest.into(),
@@ -72,7 +72,7 @@ pub(crate) fn decimals(value: f64, places: usize) -> String {
 }
 
 /// A threshold or a rate: three digits that count, so that small ones do not become 0.
-pub(crate) fn significant(value: f64) -> String {
+pub fn significant(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return decimals(value, 0);
     }
@@ -84,7 +84,7 @@ pub(crate) fn significant(value: f64) -> String {
 }
 
 /// 12,345.
-pub(crate) fn count(number: u64) -> String {
+pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -97,7 +97,7 @@ pub(crate) fn count(number: u64) -> String {
 }
 
 /// "1 patient", "2 patients".
-pub(crate) fn counted(number: u64, noun: &str) -> String {
+pub fn counted(number: u64, noun: &str) -> String {
     let s = if number == 1 { "" } else { "s" };
     format!("{}\u{a0}{noun}{s}", count(number))
 }
@@ -112,7 +112,7 @@ pub(crate) fn basis(samples: u64, patients: u64) -> String {
 }
 
 /// A part of a whole in per cent, or a dash.
-pub(crate) fn share(part: u64, whole: u64) -> String {
+pub fn share(part: u64, whole: u64) -> String {
     if whole == 0 {
         return DASH.into();
     }
@@ -127,7 +127,7 @@ pub fn sentence(note: &str) -> String {
 }
 
 /// "2026-11-27 09:12 UTC".
-pub(crate) fn date(ms: u64) -> String {
+pub fn date(ms: u64) -> String {
     let seconds = i64::try_from(ms / 1000).ok();
     let at = seconds.and_then(|s| OffsetDateTime::from_unix_timestamp(s).ok());
     let form = format_description!("[year]-[month]-[day] [hour]:[minute] UTC");

@@ -25,7 +25,7 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::evaluations::{Which, choose};
 use crate::local::{Cluster, ClusterOptions, Death, Signals};
-use crate::runfile::{RunFile, Weights};
+use crate::runfile::{RunFile, Weights, resolve_weights};
 use crate::view::{Phase, RunInfo};
 use crate::watch::{Patience, Watcher};
 use fovea_core::count::{count, plural};
@@ -122,7 +122,7 @@ fn task_of(command: &Local) -> Result<Task, Error> {
             plural(workers, "is", "are"),
         )));
     }
-    let weights = file.resolve_weights(&spec)?;
+    let weights = resolve_weights(&file, &spec)?;
     Ok(Task::Train {
         spec: Box::new(spec),
         weights,

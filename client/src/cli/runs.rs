@@ -14,7 +14,7 @@ use super::weights::provide;
 use super::workers::left_out_line;
 use crate::client::Client;
 use crate::error::Error;
-use crate::runfile::{RunFile, Weights};
+use crate::runfile::{RunFile, Weights, resolve_weights};
 use crate::view::{EvaluationInfo, Phase, RunInfo};
 use fovea_core::count::count;
 
@@ -28,7 +28,7 @@ pub fn read_spec(command: &Submit) -> Result<(RunSpec, Weights), Error> {
         file.set(assignment);
     }
     let spec = file.spec()?;
-    let weights = file.resolve_weights(&spec)?;
+    let weights = resolve_weights(&file, &spec)?;
     Ok((spec, weights))
 }
 

@@ -37,6 +37,29 @@ pub(crate) struct Access<S> {
     known: Option<Known>,
 }
 
+impl AccessLayer {
+    /// Whether callers must be known.
+    pub(crate) fn is_strict(&self) -> bool {
+        self.known.is_some()
+    }
+
+    /// The caller as a request with these headers would be known, if it may call the method at this path.
+    ///
+    /// # Errors
+    /// As such a request would be refused.
+    pub(crate) fn admit(
+        &self,
+        mut caller: Caller,
+        headers: &HeaderMap,
+        path: &str,
+    ) -> Result<Caller, Status> {
+        let known = self.known.as_ref();
+        recognize(known, &mut caller, headers)?;
+        check(known.is_some(), &caller, path)?;
+        Ok(caller)
+    }
+}
+
 impl<S> Layer<S> for AccessLayer {
     type Service = Access<S>;
 

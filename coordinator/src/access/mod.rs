@@ -18,7 +18,7 @@ mod stored;
 
 pub(crate) use audit::Subject;
 pub(crate) use caller::{Caller, caller};
-pub(crate) use layer::{AccessLayer, Known};
+pub(crate) use layer::{Access, AccessLayer, Known};
 pub(crate) use registry::{JoinRequest, NewToken, Registry, ShownToken};
 pub(crate) use signer::{Signed, Signer, VALID_MS};
 pub(crate) use stored::{Denied, StoredToken};

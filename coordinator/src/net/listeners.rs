@@ -64,6 +64,14 @@ impl Listeners {
         self.sockets.iter().map(TcpListener::local_addr).collect()
     }
 
+    /// The next connection.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
+        std::future::poll_fn(|context| self.poll_accept(context)).await
+    }
+
     /// The next connection, on whichever socket.
     pub(super) fn poll_accept(
         &mut self,

@@ -33,4 +33,4 @@ pub(crate) use incoming::Incoming;
 pub(crate) use limits::Limits;
 pub use listeners::{BindError, Listeners};
 pub(crate) use pace::Pace;
-pub(crate) use quota::Permit;
+pub(crate) use quota::{Client, Permit};

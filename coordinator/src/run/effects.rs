@@ -174,6 +174,7 @@ impl Actor {
     }
 
     pub(super) fn publish(&self, event: RunEvent) {
+        self.cx.notes.add(self.run.number, &event);
         // An error only says that nobody watches.
         let _ = self.events.send(event);
     }

@@ -14,6 +14,7 @@
 //! - `actor`: the task and its turn
 //! - `effects`: carrying out what was decided
 //! - `members`: what workers say, and their coming and going
+//! - `notes`: what was decided lately
 //! - `status`: what the cluster and people see
 //! - `requests`: what people ask of a run
 //! - `state`: what the actor owns; `report`: what it reports to the cluster
@@ -32,6 +33,7 @@ mod assembly;
 mod effects;
 mod ledger;
 mod members;
+mod notes;
 mod recording;
 mod recovery;
 mod report;
@@ -63,6 +65,7 @@ use crate::store::CheckpointStore;
 
 pub(crate) use actor::start;
 pub(crate) use assembly::{AssemblyKey, SliceTicket};
+pub(crate) use notes::Notes;
 pub(crate) use report::{DataProblems, Demand, Report, RunStatus};
 pub(crate) use requests::{DeletedRun, PersonRequest};
 pub use state::RunActorError;
@@ -83,6 +86,8 @@ pub(crate) struct RunContext {
     pub tasks: TaskTracker,
     /// How long it took to go on with another generation, seconds.
     pub recovery_seconds: Arc<Histogram>,
+    /// What is told of it, for people who come later.
+    pub notes: Notes,
 }
 
 /// What a run's actor takes.

@@ -38,6 +38,7 @@ use crate::directory::Directory;
 use crate::error::ApiError;
 use crate::net::{Limits, peer};
 use crate::remote::Remote;
+use crate::run::Notes;
 use crate::store::{CheckpointStore, DatasetStore, WeightsStore};
 
 pub(crate) use accepting::plan;
@@ -73,6 +74,8 @@ pub(crate) struct Context {
     pub remote: Remote,
     /// A turn to check an uploaded file of weights.
     pub checking: Arc<Semaphore>,
+    /// What was decided about runs lately.
+    pub notes: Notes,
     /// How much clients may have under way.
     pub limits: Limits,
     /// Streams under way; the server waits for them when it stops.

@@ -412,6 +412,14 @@ impl CheckpointStore {
         self.inner.root.free_bytes()
     }
 
+    /// The same, and the size of that disk.
+    ///
+    /// # Errors
+    /// As the disk reports.
+    pub(crate) fn space(&self) -> Result<(u64, u64), StoreError> {
+        self.inner.root.space()
+    }
+
     /// Removes temporary files of an earlier coordinator. One that cannot be removed does not keep the store from being
     /// used.
     fn remove_temporaries(&self) {

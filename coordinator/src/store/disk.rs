@@ -337,6 +337,11 @@ pub(super) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Bytes that an unprivileged process can still write on the file system of `path`.
 pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
+    Ok(space(path)?.0)
+}
+
+/// The same, and the size of the file system.
+pub(super) fn space(path: &Path) -> io::Result<(u64, u64)> {
     use std::os::unix::ffi::OsStrExt;
     gate(Operation::Stat, Some(path))?;
     let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
@@ -346,7 +351,8 @@ pub(crate) fn free_bytes(path: &Path) -> io::Result<u64> {
     if unsafe { libc::statvfs(path.as_ptr(), &mut about) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok((about.f_bavail as u64).saturating_mul(about.f_frsize as u64))
+    let bytes = |blocks: libc::fsblkcnt_t| (blocks as u64).saturating_mul(about.f_frsize as u64);
+    Ok((bytes(about.f_bavail), bytes(about.f_blocks)))
 }
 
 /// The error says that the disk or the quota is full.

@@ -342,6 +342,11 @@ impl Root {
         disk::free_bytes(&self.dir).map_err(|error| self.read_error(&self.dir, error))
     }
 
+    /// The same, and the size of the disk.
+    pub(super) fn space(&self) -> Result<(u64, u64), StoreError> {
+        disk::space(&self.dir).map_err(|error| self.read_error(&self.dir, error))
+    }
+
     /// Removes a temporary file or folder that nobody needs any more. When the disk or an absent volume prevents it,
     /// it is removed later, by [`Self::remove_leftovers`] or at the next start.
     pub(super) fn discard_temporary(&self, path: &Path) {

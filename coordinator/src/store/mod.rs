@@ -71,7 +71,7 @@ pub use error::{OpenError, StoreError};
 pub(crate) use header::{Description, header};
 pub(crate) use identity::stored_identity;
 pub(crate) use manifest::RunRecord;
-pub(crate) use priority::low_priority;
+pub(crate) use priority::{low_priority, lower as lower_priority};
 pub(crate) use receive::Receiving;
 pub(crate) use segment::Segment;
 pub use upload::UploadError;

@@ -14,19 +14,24 @@ const LOWER: i32 = 10;
 pub(crate) fn low_priority<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            #[cfg(target_os = "linux")]
-            // SAFETY: the call touches no memory. On Linux it changes the priority of this thread only, and a
-            // thread may always lower its own.
-            unsafe {
-                let own = libc::getpriority(libc::PRIO_PROCESS, 0);
-                libc::setpriority(libc::PRIO_PROCESS, 0, (own + LOWER).min(19));
-            }
+            lower();
             work()
         });
         thread
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// Lowers the priority of this thread, for as long as it lives.
+pub(crate) fn lower() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: the call touches no memory. On Linux it changes the priority of this thread only, and a thread may always
+    // lower its own.
+    unsafe {
+        let own = libc::getpriority(libc::PRIO_PROCESS, 0);
+        libc::setpriority(libc::PRIO_PROCESS, 0, (own + LOWER).min(19));
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use fovea_coordinator::{Config, ServeError, serve};
+use fovea_coordinator::{Config, Coordinator, ServeError};
 use fovea_core::googlenet::{FlatLayout, HEAD, weight_layer_names};
 use fovea_core::plan::ShardPlan;
 use fovea_dataset::Dataset;
@@ -71,6 +71,8 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 pub struct Server {
     pub address: String,
     pub channel: Channel,
+    /// Where the dashboard is, if `http_listen` was set.
+    pub http: String,
     data_dir: PathBuf,
     shutdown: Shutdown,
     task: JoinHandle<Result<(), ServeError>>,
@@ -119,6 +121,14 @@ impl Server {
         let listener = std::net::TcpListener::bind(&config.listen).unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap().to_string();
+        let http = (!config.http_listen.is_empty()).then(|| {
+            let listener = std::net::TcpListener::bind(&config.http_listen).unwrap();
+            listener.set_nonblocking(true).unwrap();
+            listener
+        });
+        let http_address = http
+            .as_ref()
+            .map(|http| http.local_addr().unwrap().to_string());
         let shutdown = Shutdown::default();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
@@ -129,12 +139,17 @@ impl Server {
         let asked = shutdown.clone();
         let task = runtime.spawn(async move {
             let listener = TcpListener::from_std(listener).unwrap();
-            serve(config, listener, asked).await
+            let mut coordinator = Coordinator::open(config).await?;
+            if let Some(http) = http {
+                coordinator = coordinator.with_dashboard(TcpListener::from_std(http).unwrap());
+            }
+            coordinator.serve(listener, asked).await
         });
         let channel = connect_with(&address, client, PATIENCE).await.unwrap();
         Self {
             address,
             channel,
+            http: http_address.unwrap_or_default(),
             data_dir: data_dir.to_owned(),
             shutdown,
             task,

@@ -14,6 +14,8 @@ pub struct LineChart<'a> {
     /// Ends of the y axis that do not follow the data.
     pub y_from: Option<f64>,
     pub y_to: Option<f64>,
+    /// End of the x axis, if it does not follow the data: where a run will end.
+    pub x_to: Option<f64>,
     pub series: Vec<Series<'a>>,
     /// A place on the x axis to be marked.
     pub mark: Option<Mark<'a>>,
@@ -25,6 +27,8 @@ pub struct Series<'a> {
     pub name: &'a str,
     /// x and y; without y the line is broken.
     pub values: Vec<(f64, Option<f64>)>,
+    /// Thin and without dots, for many noisy values that lie behind others.
+    pub faint: bool,
 }
 
 /// A vertical line with a word.
@@ -47,8 +51,8 @@ impl LineChart<'_> {
             @if let Some(mark) = &self.mark { (draw_mark(mark, &x.scale, y.scale.drawn)) }
             @for (number, series) in self.series.iter().enumerate() {
                 @let points = series.values.iter().map(|(at, value)| value.map(|v| (x.scale.at(*at), y.scale.within(v))));
-                path class=(format!("c-line c-{} c-dash-{}", number + 1, number + 1)) d=(path(points)) {}
-                @if series.values.len() <= 15 {
+                path class=(series.class(number)) d=(path(points)) {}
+                @if series.values.len() <= 15 && !series.faint {
                     @for (at, value) in &series.values {
                         @if let Some(value) = value {
                             circle class=(format!("c-dot c-fill-{}", number + 1)) cx=(px(x.scale.at(*at)))
@@ -66,7 +70,8 @@ impl LineChart<'_> {
 
     fn axes(&self) -> (Axis, Axis) {
         let all = || self.series.iter().flat_map(|series| &series.values);
-        let xs = ends(all().map(|(x, _)| *x)).unwrap_or((0.0, 1.0));
+        let (from, to) = ends(all().map(|(x, _)| *x)).unwrap_or((0.0, 1.0));
+        let xs = (from, self.x_to.map_or(to, |end| end.max(to)));
         let (low, high) = ends(all().filter_map(|(_, y)| *y)).unwrap_or((0.0, 1.0));
         let pad = if high > low {
             0.05 * (high - low)
@@ -105,8 +110,7 @@ impl LineChart<'_> {
             .collect();
         html! {
             @for (number, (series, at)) in self.series.iter().zip(places).enumerate() {
-                path class=(format!("c-line c-{} c-dash-{}", number + 1, number + 1))
-                    d=(format!("M{} 14L{} 14", px(at), px(at + 24.0))) {}
+                path class=(series.class(number)) d=(format!("M{} 14L{} 14", px(at), px(at + 24.0))) {}
                 text class="c-legend" x=(px(at + 30.0)) y="18.5" { (series.name) }
             }
         }
@@ -135,6 +139,17 @@ impl LineChart<'_> {
         };
         let all: Vec<String> = self.series.iter().map(of).collect();
         all.join(" ")
+    }
+}
+
+impl Series<'_> {
+    /// By which line it is told from others: colour and dashes, or that it is thin.
+    fn class(&self, number: usize) -> String {
+        let number = number + 1;
+        match self.faint {
+            true => format!("c-line c-{number} c-faint"),
+            false => format!("c-line c-{number} c-dash-{number}"),
+        }
     }
 }
 

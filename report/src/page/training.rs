@@ -34,6 +34,7 @@ fn curves(report: &Report, mark: Option<Mark>) -> Markup {
             .iter()
             .map(|e| (f64::from(e.epoch) + 1.0, of(e)))
             .collect(),
+        faint: false,
     };
     let chart = |title, y_label, y_to, series| LineChart {
         title,
@@ -41,6 +42,7 @@ fn curves(report: &Report, mark: Option<Mark>) -> Markup {
         y_label,
         y_from: None,
         y_to,
+        x_to: None,
         series,
         mark,
     };
@@ -75,6 +77,7 @@ fn curves(report: &Report, mark: Option<Mark>) -> Markup {
                     .iter()
                     .map(|at| (at.epochs, Some(at.rate)))
                     .collect(),
+                faint: false,
             }],
         )
     };

@@ -1,0 +1,137 @@
+//! The dashboard: pages for browsers, on a listener of its own.
+//!
+//! ```text
+//! accept ──> connection ──> routes ──> visitor (host, session, role) ──> views ──> fovea_dashboard ──> HTML
+//!  (limits,   (HTTP/1.1,       │                                           │
+//!   TLS)       deadlines)      └── changes: POST with a CSRF token ──> api │ (caches: curves, scores, patients, audits)
+//!                                                                           └── live: the parts that changed
+//! ```
+//!
+//! Whoever comes is let in by the same rules as callers of the API: a page asks [`crate::access`] for the method that it
+//! shows, and every change is a request to the services themselves (`api`), through the layer that checks the role and writes
+//! the audit log. So nothing can be done here that gRPC would refuse.
+//!
+//! - `serve`, `stalling`: connections and their deadlines
+//! - `routes`, `reply`: from paths to answers
+//! - `visitor`, `sessions`: who asks
+//! - `api`: the services, called within the process
+//! - `views`, `run_view`, `lists`: what pages show
+//! - `curves`, `scores`, `background`: what is read or computed once and kept
+//! - `live`: server-sent events
+
+mod api;
+mod background;
+mod curves;
+mod lists;
+mod live;
+mod reply;
+mod routes;
+mod run_view;
+mod scores;
+mod serve;
+mod sessions;
+mod stalling;
+mod views;
+mod visitor;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fovea_dashboard::model::{Audited, Disk};
+use fovea_security::Tls;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+
+use crate::access::AccessLayer;
+use crate::blocking::blocking;
+use crate::services::Context;
+use api::Api;
+use background::Kept;
+use curves::Curves;
+use scores::ScoresKey;
+use sessions::Sessions;
+
+/// How often the disk is looked at.
+const LOOK: Duration = Duration::from_secs(5);
+/// Pages that are made at the same time; more wait.
+const PAGES: usize = 8;
+
+/// What pages are made of. Clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Dashboard(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    context: Context,
+    access: AccessLayer,
+    api: Api,
+    sessions: Sessions,
+    /// Secret of the CSRF tokens: that of this process.
+    secret: [u8; 32],
+    curves: Curves,
+    scores: Kept<ScoresKey, scores::Outcome>,
+    /// Patients of the three splits by a dataset's digest.
+    patients: Kept<String, Option<[u64; 3]>>,
+    /// By run.
+    audits: Kept<String, Result<Audited, String>>,
+    disk: watch::Receiver<Option<Disk>>,
+    turns: Semaphore,
+    /// What is being computed. Nobody waits for it when the coordinator stops.
+    computing: TaskTracker,
+}
+
+impl Dashboard {
+    /// With the services behind `routes`. Watches the disk until the coordinator closes.
+    pub(crate) fn new(context: Context, access: AccessLayer, routes: Routes) -> Self {
+        let disk = watch_disk(&context);
+        Self(Arc::new(Inner {
+            api: Api::new(access.clone(), routes),
+            access,
+            sessions: Sessions::default(),
+            secret: fovea_service::random_bytes(),
+            curves: Curves::default(),
+            scores: Kept::new(64),
+            patients: Kept::new(256),
+            audits: Kept::new(256),
+            disk,
+            turns: Semaphore::new(PAGES),
+            computing: TaskTracker::new(),
+            context,
+        }))
+    }
+
+    fn tls(&self) -> Option<&Tls> {
+        self.0.context.tls.as_ref()
+    }
+}
+
+fn watch_disk(context: &Context) -> watch::Receiver<Option<Disk>> {
+    let (shown, disk) = watch::channel(None);
+    let (store, closing) = (context.checkpoints.clone(), context.closing.clone());
+    let wanted = context.config.min_free_mib << 20;
+    context.tasks.spawn(async move {
+        loop {
+            let looked = store.clone();
+            // A mount that hangs keeps this task waiting, and no page.
+            let space = tokio::select! {
+                () = closing.cancelled() => return,
+                space = blocking(move || looked.space()) => space,
+            };
+            shown.send_replace(match space {
+                Ok(Ok((free, total))) => Some(Disk {
+                    free,
+                    total,
+                    wanted,
+                }),
+                // The store logs why not.
+                Ok(Err(_)) | Err(_) => None,
+            });
+            tokio::select! {
+                () = closing.cancelled() => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    });
+    disk
+}

@@ -1,0 +1,209 @@
+//! The overview: what is under way, what waits and why, and what it has to work with.
+
+use fovea_report::number::count;
+use maud::{Markup, html};
+
+use super::pieces::{
+    ago, bar, bytes, counted, empty, epochs, heads, per_cent, phase, plain, rate, run_link,
+    scrolled, section, some, span, tile, warning,
+};
+use super::{Part, Sheet, part};
+use crate::model::{Disk, Overview, Phase, RunRow, WorkerState};
+
+/// Most rows of a list here; the page of runs has all.
+const ROWS: usize = 25;
+
+/// The overview at `now_ms`.
+pub fn overview(of: &Overview, now_ms: u64) -> Sheet {
+    let (under_way, waiting): (Vec<&RunRow>, Vec<&RunRow>) =
+        of.live.iter().partition(|run| run.phase.is_under_way());
+    let parts = vec![
+        part(
+            "head",
+            html! { div id="head" class="title" { h1 { "Overview" } } },
+        ),
+        problems(of),
+        tiles(of, &under_way, waiting.len()),
+        running(&under_way),
+        queue(&waiting, now_ms),
+        ended(&of.ended, now_ms),
+        workers(of),
+    ];
+    Sheet::new("Overview", parts)
+}
+
+fn problems(of: &Overview) -> Part {
+    part(
+        "problems",
+        html! { div id="problems" { @for problem in &of.problems { (warning(problem)) } } },
+    )
+}
+
+fn tiles(of: &Overview, under_way: &[&RunRow], waiting: usize) -> Part {
+    let workers: usize = of.workers.values().sum();
+    let training = of.workers.get(&WorkerState::Training).copied().unwrap_or(0);
+    let images: f64 = under_way
+        .iter()
+        .filter(|run| run.phase == Phase::Running && run.evaluates.is_none())
+        .filter_map(|run| Some(run.newest?.images_per_s))
+        .sum();
+    part(
+        "figures",
+        html! {
+            dl id="figures" class="tiles" {
+                (tile("Under way", html! { (count(under_way.len() as u64)) },
+                    html! { (count(waiting as u64)) " waiting or paused" }))
+                (tile("Workers", html! { (count(workers as u64)) }, html! { (count(training as u64)) " training" }))
+                (tile("Throughput", html! { (rate(images)) }, html! { "images a second" }))
+                @if let Some(disk) = &of.disk { (disk_tile(disk)) }
+            }
+        },
+    )
+}
+
+fn disk_tile(disk: &Disk) -> Markup {
+    let used = 1.0 - disk.free as f64 / disk.total.max(1) as f64;
+    html! {
+        div class="tile" {
+            dt { "Free disk" }
+            dd {
+                span class="value" { (bytes(disk.free)) }
+                (bar(used, "used part of the disk"))
+                span class="about" { (per_cent(used)) " of " (bytes(disk.total)) " in use"
+                    @if disk.wanted > 0 { "; below " (bytes(disk.wanted)) " no run starts" } }
+            }
+        }
+    }
+}
+
+fn running(runs: &[&RunRow]) -> Part {
+    let content = html! {
+        @if runs.is_empty() {
+            (empty(html! { "Nothing trains." }))
+        } @else {
+            (scrolled("Runs under way", html! {
+                table {
+                    (heads(&["Run", "Phase", "Progress", ">Left", "+>Loss", "+>AUC", "+>Images/s", ">Workers"]))
+                    tbody { @for run in runs.iter().take(ROWS) { (running_row(run)) } }
+                }
+            }))
+            (more(runs.len()))
+        }
+    };
+    part(
+        "running",
+        section("running", &counted("Under way", runs.len()), content),
+    )
+}
+
+fn running_row(run: &RunRow) -> Markup {
+    let trains = run.evaluates.is_none();
+    html! {
+        tr {
+            th scope="row" { (run_link(&run.id)) span class="sub" { (run.dataset) @if let Some(owner) = &run.owner { " · " (owner) } } }
+            td { (phase(run.phase)) @if !run.reason.is_empty() { span class="sub why" { (plain(&run.reason)) } } }
+            td class="progress" {
+                @if trains { (bar(run.done(), &format!("progress of {}", run.id))) }
+                span class="sub" { @if trains { (per_cent(run.done())) ", " } (epochs(run)) }
+            }
+            td class="n" { (run.left_ms().filter(|_| trains).map_or_else(|| "–".into(), span)) }
+            td class="n room" { (some(run.newest.map(|newest| newest.loss).filter(|_| trains), 3)) }
+            td class="n room" { (some(run.auc, 3)) }
+            td class="n room" { (run.newest.filter(|_| trains).map_or_else(|| "–".into(), |newest| rate(newest.images_per_s))) }
+            td class="n" { (run.workers) span class="of" { "/" (run.most_workers) } }
+        }
+    }
+}
+
+fn queue(runs: &[&RunRow], now_ms: u64) -> Part {
+    let content = html! {
+        @if runs.is_empty() {
+            (empty(html! { "Nothing waits." }))
+        } @else {
+            (scrolled("Runs that wait", html! {
+                table {
+                    (heads(&["Run", "Phase", "Why it waits", "+>Progress", "+>Submitted"]))
+                    tbody {
+                        @for run in runs.iter().take(ROWS) {
+                            tr {
+                                th scope="row" { (run_link(&run.id)) span class="sub" { (run.dataset) @if let Some(owner) = &run.owner { " · " (owner) } } }
+                                td { (phase(run.phase)) }
+                                td class="why" { (why(run)) }
+                                td class="n room" { (per_cent(run.done())) }
+                                td class="n room" { (ago(run.submitted_at_ms, now_ms)) }
+                            }
+                        }
+                    }
+                }
+            }))
+            (more(runs.len()))
+        }
+    };
+    part(
+        "waiting",
+        section("waiting", &counted("Waiting", runs.len()), content),
+    )
+}
+
+/// Why it waits. A paused run waits for a person.
+pub(super) fn why(run: &RunRow) -> &str {
+    match (run.phase, plain(&run.reason)) {
+        (Phase::Paused, "") => "a person paused it, and can resume it",
+        (Phase::Queued, "") => "for workers",
+        (_, reason) => reason,
+    }
+}
+
+fn ended(runs: &[RunRow], now_ms: u64) -> Part {
+    let content = html! {
+        @if runs.is_empty() {
+            (empty(html! { "No run has ended yet." }))
+        } @else {
+            (scrolled("Runs that ended last", html! {
+                table {
+                    (heads(&["Run", "Phase", "+Reason", ">AUC", "+>Kappa", ">Ended"]))
+                    tbody {
+                        @for run in runs {
+                            tr {
+                                th scope="row" { (run_link(&run.id)) span class="sub" { (run.dataset) @if let Some(owner) = &run.owner { " · " (owner) } } }
+                                td { (phase(run.phase)) }
+                                td class="why room" { (plain(&run.reason)) }
+                                td class="n" { (some(run.auc, 3)) }
+                                td class="n room" { (some(run.kappa, 3)) }
+                                td class="n" { @if let Some(ended) = run.ended_at_ms { (ago(ended, now_ms)) } @else { "–" } }
+                            }
+                        }
+                    }
+                }
+            }))
+            p class="more" { a href="/runs" { "All runs" } }
+        }
+    };
+    part("ended", section("ended", "Ended last", content))
+}
+
+fn workers(of: &Overview) -> Part {
+    let all: usize = of.workers.values().sum();
+    let content = html! {
+        @if all == 0 {
+            (empty(html! { "No worker is connected; " code { "fovea-worker --coordinator URL" } " starts one." }))
+        } @else {
+            ul class="counts" {
+                @for state in WorkerState::ALL {
+                    @if let Some(number) = of.workers.get(&state) {
+                        li { b { (count(*number as u64)) } " " (super::pieces::state(state)) }
+                    }
+                }
+            }
+            p class="more" { a href="/workers" { "All workers" } }
+        }
+    };
+    part(
+        "workers",
+        section("workers", &counted("Workers", all), content),
+    )
+}
+
+fn more(all: usize) -> Markup {
+    html! { @if all > ROWS { p class="more" { "The newest " (ROWS) " of " (count(all as u64)) ". " a href="/runs" { "All runs" } } } }
+}

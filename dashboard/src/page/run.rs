@@ -1,0 +1,135 @@
+//! A run's page.
+
+use fovea_report::number::{count, decimals};
+use maud::{Markup, html};
+
+use super::curves::curves;
+use super::pieces::{ago, bar, epochs, per_cent, phase, plain, rate, run_link, some, span, tile};
+use super::run_parts::{audited, checkpoints, events, spec, throughput};
+use super::scores::roc;
+use super::{Part, Sheet, part};
+use crate::model::{Actions, Phase, RunPage, best_by};
+
+/// The page at `now_ms`. `csrf` is what must come back with a change.
+pub fn run(of: &RunPage, csrf: &str, now_ms: u64) -> Sheet {
+    let trains = of.row.evaluates.is_none();
+    let mut parts = vec![head(of, csrf, now_ms), figures(of, now_ms)];
+    if trains {
+        parts.extend([curves(of), roc(of)]);
+    }
+    parts.extend([throughput(of), checkpoints(of, now_ms)]);
+    parts.push(events(of));
+    if trains {
+        parts.push(audited(of));
+    }
+    parts.push(spec(of));
+    Sheet::new(of.row.id.clone(), parts)
+}
+
+fn head(of: &RunPage, csrf: &str, now_ms: u64) -> Part {
+    let row = &of.row;
+    let reason = match (row.phase, plain(&row.reason)) {
+        (Phase::Queued, "") => "waits for workers",
+        (_, reason) => reason,
+    };
+    let html = html! {
+        div id="head" class="title" {
+            p class="crumbs" { a href="/runs" { "Runs" } }
+            div class="line" { h1 { (row.id) } (phase(row.phase)) (actions(of, csrf)) }
+            p class="about" {
+                @if let Some((run, step, part)) = &row.evaluates {
+                    "scores " (run_link(run)) " step " (count(*step)) " on the " (part) " part of " (row.dataset)
+                } @else {
+                    "trains on " (row.dataset) @if let Some(fold) = &of.spec.fold { ", fold " (fold.index) " of " (fold.of) }
+                }
+                " · submitted " (ago(row.submitted_at_ms, now_ms)) @if let Some(owner) = &row.owner { " by " (owner) }
+                @if let Some(group) = &row.group { " · group " (group) }
+                @if let Some(ended) = row.ended_at_ms { " · ended " (ago(ended, now_ms)) }
+            }
+            @if !reason.is_empty() {
+                p class=(if row.phase == Phase::Failed { "warning" } else { "notice" }) role="status" {
+                    @if row.phase == Phase::Queued && !row.reason.is_empty() { b { "Waits: " } } (reason)
+                }
+            }
+        }
+    };
+    part("head", html)
+}
+
+fn actions(of: &RunPage, csrf: &str) -> Markup {
+    let Actions {
+        pause,
+        resume,
+        cancel,
+    } = of.actions;
+    let id = &of.row.id;
+    let button = |what: &str, name: &str, class: &str| {
+        html! {
+            form method="post" action=(format!("/runs/{id}/{what}")) {
+                input type="hidden" name="csrf" value=(csrf);
+                button class=(class) aria-label=(format!("{name} {id}")) { (name) }
+            }
+        }
+    };
+    html! {
+        div class="actions" {
+            @if pause { (button("pause", "Pause", "")) }
+            @if resume { (button("resume", "Resume", "")) }
+            @if cancel { a class="button danger" href=(format!("/runs/{id}/cancel")) aria-label=(format!("Cancel {id}")) { "Cancel" } }
+            @if let Some(why) = &of.may_not { @if !of.row.phase.has_ended() { span class="about" { (why) } } }
+        }
+    }
+}
+
+fn figures(of: &RunPage, now_ms: u64) -> Part {
+    let row = &of.row;
+    let trains = row.evaluates.is_none();
+    let (_, by) = best_by(&of.spec);
+    let best = of.checkpoints.iter().find(|c| c.is_best);
+    let last = of.epochs.last();
+    let html = html! {
+        dl id="figures" class="tiles" {
+            @if trains {
+                div class="tile wide" {
+                    dt { "Progress" }
+                    dd {
+                        span class="value" { (per_cent(row.done())) }
+                        (bar(row.done(), "progress"))
+                        span class="about" { "step " (count(row.step)) " of " (count(row.total_steps)) ", " (epochs(row)) }
+                    }
+                }
+                (tile(if row.phase.has_ended() { "Took" } else { "Time left" }, time(of, now_ms), html! {
+                    @if row.phase.has_ended() { "from the first step to the end" } @else { "at the present rate" }
+                }))
+                (tile("Loss", html! { (some(row.newest.map(|newest| newest.loss), 3)) }, html! {
+                    @if let Some(last) = last { "validation " (decimals(last.validation.loss, 3)) } @else { "of the newest step" }
+                }))
+                (tile("AUC", html! { (some(row.auc, 3)) }, html! {
+                    @if let Some(best) = best { "best checkpoint: epoch " (best.epoch.unwrap_or_default()) " by " (by) }
+                    @else { "validation, newest epoch" }
+                }))
+            }
+            @if !row.phase.has_ended() {
+                (tile("Images a second", html! {
+                    @if let Some(newest) = row.newest.filter(|_| row.phase == Phase::Running && trains) { (rate(newest.images_per_s)) } @else { "–" }
+                }, html! { (row.workers) " of at most " (row.most_workers) @if row.most_workers == 1 { " worker" } @else { " workers" } }))
+            }
+        }
+    };
+    part("figures", html)
+}
+
+fn time(of: &RunPage, now_ms: u64) -> Markup {
+    let row = &of.row;
+    let taken = match (row.began_at_ms, row.ended_at_ms) {
+        (Some(began), Some(ended)) => Some(ended.saturating_sub(began)),
+        _ => None,
+    };
+    let _ = now_ms;
+    let shown = if row.phase.has_ended() {
+        taken
+    } else {
+        row.left_ms()
+    };
+    html! { (shown.map_or_else(|| "–".into(), span)) }
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use fovea_core::priority::Priority;
 use fovea_core::retention;
 use fovea_core::run::{EpochResult, EvaluationRecord, Run, StepPhases, StepReport};
 use fovea_core::spec::{BestBy, RunSpec};
@@ -74,6 +75,7 @@ pub struct RunRow {
     /// Who submitted it.
     pub owner: Option<String>,
     pub group: Option<String>,
+    pub priority: Priority,
     pub step: u64,
     pub total_steps: u64,
     pub steps_per_epoch: u64,
@@ -101,6 +103,9 @@ impl RunRow {
                 fovea_core::run::Stopping::Cancel => "being cancelled at the next step",
                 fovea_core::run::Stopping::Pause => "being paused at the next step",
                 fovea_core::run::Stopping::Drain => "being checkpointed, to go on later",
+                fovea_core::run::Stopping::Give => {
+                    "being checkpointed; its workers go to a run of higher priority"
+                }
             }),
             Core::Finishing { .. } | Core::Paused | Core::Completed | Core::Cancelled => None,
         };
@@ -116,6 +121,7 @@ impl RunRow {
             evaluates: evaluates.map(|e| (e.run.to_string(), e.step, e.part.name())),
             owner: run.submitted_by.clone(),
             group: run.group.as_ref().map(ToString::to_string),
+            priority: spec.priority,
             step: newest.map_or(0, |newest| newest.step),
             total_steps: run.extent.total_steps,
             steps_per_epoch: run.extent.steps_per_epoch,

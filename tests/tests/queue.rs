@@ -38,11 +38,11 @@ fn spec(name: &str, priority: pb::Priority, (min, max): (u32, u32), epochs: u32)
     }
 }
 
-fn start(dir: &Path, workers: usize, min_hold_s: u32) -> Cluster {
+fn start(dir: &Path, workers: usize, min_hold_s: u32, grace_ms: u32) -> Cluster {
     let mut options = CoordinatorOptions::new(dir);
     options.environment.extend([
         ("FOVEA_MIN_HOLD_S".into(), min_hold_s.to_string()),
-        ("FOVEA_FORMING_GRACE_MS".into(), "0".into()),
+        ("FOVEA_FORMING_GRACE_MS".into(), grace_ms.to_string()),
     ]);
     let cluster = Cluster::start_with(dir, workers, options);
     let prepared = synthetic_dataset(dir, PATIENTS, SIZE);
@@ -62,7 +62,7 @@ fn clean(cluster: &Cluster, run: &pb::Run) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_is_displaced_again_and_again_loses_nothing() {
     let keep = tempfile::tempdir().expect("a temporary folder");
-    let cluster = start(keep.path(), 2, 0);
+    let cluster = start(keep.path(), 2, 0, 0);
     let low = spec("low", pb::Priority::Low, (1, 2), 40);
     let alone = cluster.submit(low.clone()).await;
     let alone = cluster.wait_completed(&alone.id).await;
@@ -95,7 +95,7 @@ async fn a_run_that_is_displaced_again_and_again_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_got_its_workers_back_keeps_them_for_a_while() {
     let keep = tempfile::tempdir().expect("a temporary folder");
-    let mut cluster = start(keep.path(), 0, 6);
+    let mut cluster = start(keep.path(), 0, 6, 500);
     // Nobody works yet: the queue is shown in its order.
     let mut ids = Vec::new();
     for (name, priority, epochs) in [
@@ -105,7 +105,7 @@ async fn a_run_that_got_its_workers_back_keeps_them_for_a_while() {
     ] {
         ids.push(
             cluster
-                .submit(spec(name, priority, (1, 1), epochs))
+                .submit(spec(name, priority, (1, 2), epochs))
                 .await
                 .id,
         );
@@ -117,9 +117,14 @@ async fn a_run_that_got_its_workers_back_keeps_them_for_a_while() {
     let at = |id: &str| queue.find(id).unwrap_or_else(|| panic!("{id}: {queue}"));
     assert!(at(high) < at(normal) && at(normal) < at(low), "{queue}");
     cluster.add_worker();
+    let mut ended = 0;
     for id in [high, normal] {
-        cluster.wait_completed(id).await;
+        let run = cluster.wait_completed(id).await;
+        assert!(run.began_at_ms >= ended && run.generation == 1, "{run:?}");
+        ended = run.ended_at_ms;
     }
+    let began = cluster.run_until(low, |run| run.began_at_ms > 0).await;
+    assert!(began.began_at_ms >= ended, "{began:?}");
 
     cluster.wait_step(low, 1).await;
     let before = cluster.run(low).await.generation;

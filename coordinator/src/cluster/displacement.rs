@@ -54,6 +54,9 @@ pub(crate) fn displace(
 ) -> Displacement {
     let mut lower: Vec<&Holder> = holders.iter().filter(|h| h.priority < priority).collect();
     lower.sort_by_key(|holder| (holder.priority, std::cmp::Reverse(holder.number)));
+    if least(&lower, &suits, &enough).is_none() {
+        return Displacement::Never;
+    }
     let free: Vec<&Holder> = lower
         .iter()
         .copied()
@@ -61,9 +64,6 @@ pub(crate) fn displace(
         .collect();
     if let Some(gifts) = least(&free, &suits, &enough) {
         return Displacement::Now(gifts);
-    }
-    if least(&lower, &suits, &enough).is_none() {
-        return Displacement::Never;
     }
     let safe = || lower.iter().filter(|h| h.safe_until > now);
     Displacement::Later {
@@ -78,6 +78,12 @@ fn least(
     suits: impl Fn(SessionId) -> bool,
     enough: impl Fn(&[SessionId]) -> bool,
 ) -> Option<Vec<Gift>> {
+    let all = holders
+        .iter()
+        .flat_map(|holder| holder.members.iter().copied());
+    if !enough(&all.filter(|id| suits(*id)).collect::<Vec<_>>()) {
+        return None;
+    }
     (0..=holders.len()).find_map(|whole| {
         let mut taken = Vec::new();
         let mut gifts: Vec<Gift> = Vec::new();

@@ -39,15 +39,16 @@ pub(crate) enum Verdict {
     Quota { left: usize },
     /// There are too few idle workers.
     TooFew {
-        /// So many it could have.
-        free: usize,
+        /// Those that it could have.
+        free: Vec<SessionId>,
         /// Those that it cannot have, because they share the GPU of another, each with that one.
         sharing: Vec<(SessionId, SessionId)>,
     },
 }
 
 /// Decides for every run in `queued`, which must be in the order of the queue. `gpus` names the GPU of each worker that must
-/// not share it; `quotas` has how many workers more an owner's runs may have, where that is limited. The verdicts come in the
+/// not share it; `quotas` has how many workers more an owner's runs may have, where that is limited. `holds` says whether a
+/// run keeps the few idle workers that it could have from those behind it, because others will come. The verdicts come in the
 /// same order.
 pub(crate) fn schedule(
     now: u64,
@@ -55,6 +56,7 @@ pub(crate) fn schedule(
     queued: &[Waiting],
     gpus: &BTreeMap<SessionId, Gpu>,
     mut quotas: BTreeMap<String, usize>,
+    holds: impl Fn(&Waiting, &[SessionId]) -> bool,
 ) -> Vec<(u64, Verdict)> {
     let mut taken: BTreeSet<SessionId> = BTreeSet::new();
     let mut verdicts = Vec::with_capacity(queued.len());
@@ -68,9 +70,13 @@ pub(crate) fn schedule(
         let verdict = if left < run.min {
             Verdict::Quota { left }
         } else if chosen.len() < run.min {
+            let sharing = sharing(suitable, gpus);
+            if holds(run, &chosen) {
+                taken.extend(&chosen);
+            }
             Verdict::TooFew {
-                free: chosen.len(),
-                sharing: sharing(suitable, gpus),
+                free: chosen,
+                sharing,
             }
         } else {
             let since = run.startable_since.unwrap_or(now);
@@ -119,9 +125,11 @@ mod tests {
         }
     }
 
-    fn too_few(free: usize) -> Verdict {
-        let sharing = Vec::new();
-        TooFew { free, sharing }
+    fn too_few(free: &[u64]) -> Verdict {
+        TooFew {
+            free: ids(free),
+            sharing: Vec::new(),
+        }
     }
 
     #[test]
@@ -168,28 +176,28 @@ mod tests {
                 99,
                 1,
                 vec![run(1, 2, 2, Some(5))],
-                vec![too_few(1)],
+                vec![too_few(&[1])],
             ),
             (
                 "first come, first served",
                 0,
                 3,
                 vec![run(1, 2, 2, None), run(2, 1, 1, None), run(3, 1, 1, None)],
-                vec![start(&[1, 2]), start(&[3]), too_few(0)],
+                vec![start(&[1, 2]), start(&[3]), too_few(&[])],
             ),
             (
                 "backfill when the head cannot start",
                 0,
                 1,
                 vec![run(1, 2, 2, None), run(2, 1, 1, None)],
-                vec![too_few(1), start(&[1])],
+                vec![too_few(&[1]), start(&[1])],
             ),
             (
                 "no backfill into workers held during grace",
                 0,
                 1,
                 vec![run(1, 1, 2, None), run(2, 1, 1, None)],
-                vec![grace(0, 1), too_few(0)],
+                vec![grace(0, 1), too_few(&[])],
             ),
             (
                 "workers that have failed it do not count",
@@ -202,21 +210,28 @@ mod tests {
                     },
                     run(2, 2, 2, None),
                 ],
-                vec![too_few(1), start(&[1, 2])],
+                vec![too_few(&[2]), start(&[1, 2])],
             ),
             (
                 "no workers",
                 0,
                 0,
                 vec![run(1, 1, 1, Some(0))],
-                vec![too_few(0)],
+                vec![too_few(&[])],
             ),
         ];
         for (what, now, idle, mut queued, expected) in table {
             for run in queued.iter_mut().filter(|run| run.suitable.is_empty()) {
                 run.suitable = (1..=idle).map(SessionId).collect();
             }
-            let verdicts = schedule(now, 10, &queued, &BTreeMap::new(), BTreeMap::new());
+            let verdicts = schedule(
+                now,
+                10,
+                &queued,
+                &BTreeMap::new(),
+                BTreeMap::new(),
+                |_, _| false,
+            );
             let numbers: Vec<u64> = verdicts.iter().map(|(n, _)| *n).collect();
             assert_eq!(
                 numbers,
@@ -234,8 +249,26 @@ mod tests {
             suitable: ids(&[1, 2]),
             ..run(1, 1, 8, None)
         };
-        let verdicts = schedule(3, 0, &[queued], &BTreeMap::new(), BTreeMap::new());
+        let verdicts = schedule(
+            3,
+            0,
+            &[queued],
+            &BTreeMap::new(),
+            BTreeMap::new(),
+            |_, _| false,
+        );
         assert_eq!(verdicts, vec![(1, start(&[1, 2]))]);
+    }
+
+    #[test]
+    fn a_run_to_which_others_come_keeps_its_few_from_those_behind() {
+        let mut queued = [run(1, 2, 2, None), run(2, 1, 1, None)];
+        queued[0].suitable = ids(&[1]);
+        queued[1].suitable = ids(&[1]);
+        let holds = |run: &Waiting, free: &[SessionId]| run.number == 1 && free == ids(&[1]);
+        let verdicts = schedule(0, 0, &queued, &BTreeMap::new(), BTreeMap::new(), holds);
+        let got: Vec<Verdict> = verdicts.into_iter().map(|(_, v)| v).collect();
+        assert_eq!(got, [too_few(&[1]), too_few(&[])]);
     }
 
     #[test]
@@ -252,7 +285,7 @@ mod tests {
             of("bob", run(4, 1, 1, None)),
         ];
         let quotas = BTreeMap::from([("ann".to_owned(), 3)]);
-        let verdicts = schedule(0, 0, &queued, &BTreeMap::new(), quotas);
+        let verdicts = schedule(0, 0, &queued, &BTreeMap::new(), quotas, |_, _| false);
         let got: Vec<Verdict> = verdicts.into_iter().map(|(_, v)| v).collect();
         let expected = [start(&[1, 2]), start(&[3]), Quota { left: 0 }, start(&[4])];
         assert_eq!(got, expected);
@@ -268,8 +301,8 @@ mod tests {
         let gpus: BTreeMap<SessionId, Gpu> = [(1, "a"), (2, "a"), (3, "b")]
             .map(|(id, uuid)| (SessionId(id), gpu(uuid)))
             .into();
-        let shared = |free, pairs: &[(u64, u64)]| TooFew {
-            free,
+        let shared = |free: &[u64], pairs: &[(u64, u64)]| TooFew {
+            free: ids(free),
             sharing: pairs
                 .iter()
                 .map(|(a, b)| (SessionId(*a), SessionId(*b)))
@@ -287,7 +320,7 @@ mod tests {
                 "not both",
                 vec![(2, 2)],
                 vec![1, 2],
-                vec![shared(1, &[(2, 1)])],
+                vec![shared(&[1], &[(2, 1)])],
             ),
             (
                 "each for a run of its own",
@@ -305,7 +338,7 @@ mod tests {
                 "what earlier runs took shares nothing any more",
                 vec![(1, 1), (3, 3)],
                 vec![1, 2, 3],
-                vec![start(&[1]), shared(2, &[])],
+                vec![start(&[1]), shared(&[2, 3], &[])],
             ),
             (
                 "by the order in which the run takes them",
@@ -322,7 +355,7 @@ mod tests {
                     ..run(number, *min, *max, None)
                 })
                 .collect();
-            let verdicts = schedule(0, 0, &queued, &gpus, BTreeMap::new());
+            let verdicts = schedule(0, 0, &queued, &gpus, BTreeMap::new(), |_, _| false);
             let got: Vec<Verdict> = verdicts.into_iter().map(|(_, v)| v).collect();
             assert_eq!(got, expected, "{what}");
         }

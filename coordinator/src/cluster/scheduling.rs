@@ -97,7 +97,8 @@ impl Actor {
         self.count_usable(queued.iter().map(|waiting| waiting.number));
         let gpus = self.gpus(&idle);
         let grace = self.config.forming_grace_ms;
-        let verdicts = schedule(now, grace, &queued, &gpus, self.quotas_left());
+        let holds = |waiting: &Waiting, free: &[SessionId]| self.others_come(waiting, free);
+        let verdicts = schedule(now, grace, &queued, &gpus, self.quotas_left(), holds);
         for (waiting, (number, verdict)) in queued.iter().zip(verdicts) {
             let max = waiting.max;
             match verdict {
@@ -118,9 +119,9 @@ impl Actor {
                     if let Some(live) = self.runs.get_mut(&number) {
                         live.startable_since = None;
                     }
-                    let (coming, again) = self.take_workers(waiting);
+                    let (coming, again) = self.take_workers(waiting, &free);
                     wake = wake.into_iter().chain(again).min();
-                    self.too_few(waiting, free, &sharing, coming, &idle);
+                    self.too_few(waiting, free.len(), &sharing, coming, &idle);
                 }
             }
         }

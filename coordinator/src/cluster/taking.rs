@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use fovea_core::count::count;
 use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::priority::Priority;
 use tracing::info;
 
 use super::SessionId;
@@ -29,33 +30,33 @@ impl Actor {
         }
     }
 
-    /// Takes what is needed. Returns what is coming, for people, and when to look again.
-    pub(super) fn take_workers(&mut self, waiting: &Waiting) -> (Option<String>, Option<u64>) {
-        let Some(live) = self.runs.get(&waiting.number) else {
-            return (None, None);
-        };
+    /// Whether workers come, or could come, to a run that could have `free` now.
+    pub(super) fn others_come(&self, waiting: &Waiting, free: &[SessionId]) -> bool {
+        !self.coming(waiting.number).is_empty()
+            || self.displacement(waiting, free) != Displacement::Never
+    }
+
+    /// Takes what is needed beside `free`. Returns what is coming, for people, and when to look again.
+    pub(super) fn take_workers(
+        &mut self,
+        waiting: &Waiting,
+        free: &[SessionId],
+    ) -> (Option<String>, Option<u64>) {
         let number = waiting.number;
         let coming = self.coming(number);
         if !coming.is_empty() {
             return (Some(what_comes(&coming)), None);
         }
-        let taker = live.handle.id.clone();
-        let gpus = self.gpus(&self.sessions.keys().copied().collect::<Vec<_>>());
-        let suits = |id: SessionId| {
-            self.barred_until(number, id) <= self.now() && self.misfit(live, id).is_none()
+        let Some(taker) = self.runs.get(&number).map(|live| live.handle.id.clone()) else {
+            return (None, None);
         };
-        let enough = |taken: &[SessionId]| {
-            let all = waiting.suitable.iter().chain(taken).copied();
-            apart(all, &gpus, waiting.min).len() >= waiting.min
-        };
-        let priority = live.handle.spec.priority;
-        match displace(self.now(), priority, &self.holders(), suits, enough) {
+        match self.displacement(waiting, free) {
             Displacement::Never => {
                 self.keep_for(number, &[]);
                 (None, None)
             }
             Displacement::Later { until, runs } => {
-                self.keep_for(number, &waiting.suitable);
+                self.keep_for(number, free);
                 let s = until.saturating_sub(self.now()).div_ceil(1000);
                 let names: Vec<&str> = runs
                     .iter()
@@ -68,13 +69,34 @@ impl Actor {
                 (Some(reason), Some(until))
             }
             Displacement::Now(gifts) => {
-                self.keep_for(number, &waiting.suitable);
+                self.keep_for(number, free);
                 for Gift { from, workers } in gifts {
                     self.take_from(number, &taker, from, &workers);
                 }
                 (Some(what_comes(&self.coming(number))), None)
             }
         }
+    }
+
+    /// What runs of lower priority can do for one that could have `free`, which are too few.
+    fn displacement(&self, waiting: &Waiting, free: &[SessionId]) -> Displacement {
+        let Some(live) = self.runs.get(&waiting.number) else {
+            return Displacement::Never;
+        };
+        let priority = live.handle.spec.priority;
+        let holders = self.holders(priority);
+        if holders.is_empty() {
+            return Displacement::Never;
+        }
+        let gpus = self.gpus(&self.sessions.keys().copied().collect::<Vec<_>>());
+        let suits = |id: SessionId| {
+            self.barred_until(waiting.number, id) <= self.now() && self.misfit(live, id).is_none()
+        };
+        let enough = |taken: &[SessionId]| {
+            let all = free.iter().chain(taken).copied();
+            apart(all, &gpus, waiting.min).len() >= waiting.min
+        };
+        displace(self.now(), priority, &holders, suits, enough)
     }
 
     fn take_from(&mut self, number: u64, taker: &RunId, from: u64, workers: &[SessionId]) {
@@ -129,10 +151,14 @@ impl Actor {
         coming
     }
 
-    /// The runs that could give workers: those that take steps. One that is about to give some is asked for no more.
-    fn holders(&self) -> Vec<Holder> {
+    /// The runs below a priority that could give workers: those that take steps. One that is about to give some is asked for no
+    /// more.
+    fn holders(&self, below: Priority) -> Vec<Holder> {
         let holder = |(number, live): (&u64, &Live)| {
             let roster = live.status.roster.as_ref()?;
+            if live.handle.spec.priority >= below {
+                return None;
+            }
             let takes_steps = live.status.training && live.handle.spec.evaluate.is_none();
             let sessions: Vec<(SessionId, &Session)> = roster
                 .members

@@ -38,12 +38,19 @@ pub(super) fn row(shown: &Shown) -> RunRow {
 impl Dashboard {
     pub(super) async fn overview(&self, visitor: &Visitor) -> Result<Overview, Refusal> {
         let runs = &self.0.context.runs;
+        let queue = runs.cluster.queue().await?;
         let live = runs.cluster.live().await?;
-        let live: Vec<Shown> = live
+        let mut live: Vec<Shown> = live
             .iter()
             .rev()
             .map(|handle| runs.with_journal(handle.shown()))
             .collect();
+        // Queued runs in the order in which they get workers.
+        let places: BTreeMap<RunId, usize> = (0..)
+            .zip(queue)
+            .map(|(place, run)| (run.id, place))
+            .collect();
+        live.sort_by_key(|shown| places.get(&shown.run.id).copied().unwrap_or(usize::MAX));
         let newest = runs.list(u64::MAX, LOOKED_THROUGH).await?;
         let ended = newest.iter().filter(|shown| shown.run.is_terminal());
         let mut workers = BTreeMap::new();

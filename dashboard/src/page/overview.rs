@@ -100,7 +100,7 @@ fn running_row(run: &RunRow) -> Markup {
     let trains = run.evaluates.is_none();
     html! {
         tr {
-            th scope="row" { (run_link(&run.id)) span class="sub" { (run.dataset) @if let Some(owner) = &run.owner { " · " (owner) } } }
+            th scope="row" { (run_link(&run.id)) (about(run)) }
             td { (phase(run.phase)) @if !run.reason.is_empty() { span class="sub why" { (plain(&run.reason)) } } }
             td class="progress" {
                 @if trains { (bar(run.done(), &format!("progress of {}", run.id))) }
@@ -111,6 +111,17 @@ fn running_row(run: &RunRow) -> Markup {
             td class="n room" { (some(run.auc, 3)) }
             td class="n room" { (run.newest.filter(|_| trains).map_or_else(|| "–".into(), |newest| rate(newest.images_per_s))) }
             td class="n" { (run.workers) span class="of" { "/" (run.most_workers) } }
+        }
+    }
+}
+
+/// Below the run's id: its dataset, who submitted it, and its priority where that is not the usual one.
+fn about(run: &RunRow) -> Markup {
+    html! {
+        span class="sub" {
+            (run.dataset)
+            @if let Some(owner) = &run.owner { " · " (owner) }
+            @if !run.priority.is_default() { " · " (run.priority.as_str()) " priority" }
         }
     }
 }
@@ -126,7 +137,7 @@ fn queue(runs: &[&RunRow], now_ms: u64) -> Part {
                     tbody {
                         @for run in runs.iter().take(ROWS) {
                             tr {
-                                th scope="row" { (run_link(&run.id)) span class="sub" { (run.dataset) @if let Some(owner) = &run.owner { " · " (owner) } } }
+                                th scope="row" { (run_link(&run.id)) (about(run)) }
                                 td { (phase(run.phase)) }
                                 td class="why" { (why(run)) }
                                 td class="n room" { (per_cent(run.done())) }
@@ -165,7 +176,7 @@ fn ended(runs: &[RunRow], now_ms: u64) -> Part {
                     tbody {
                         @for run in runs {
                             tr {
-                                th scope="row" { (run_link(&run.id)) span class="sub" { (run.dataset) @if let Some(owner) = &run.owner { " · " (owner) } } }
+                                th scope="row" { (run_link(&run.id)) (about(run)) }
                                 td { (phase(run.phase)) }
                                 td class="why room" { (plain(&run.reason)) }
                                 td class="n" { (some(run.auc, 3)) }

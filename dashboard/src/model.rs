@@ -221,8 +221,8 @@ pub struct WorkerRow {
     pub hosts: Option<(u32, u32)>,
     /// Memory that it could use when it connected: of its GPU, or of its machine.
     pub memory: Option<u64>,
-    /// Memory of the device in use, and all of it.
-    pub device_memory: Option<(u64, u64)>,
+    /// Memory in use: of its GPU, by whatever process, and all of the GPU's; or of its process.
+    pub used: Option<(u64, Option<u64>)>,
     /// Time of a step.
     pub step_ms: Option<f64>,
     /// Share of it that it waits for others, 0 to 1.

@@ -224,7 +224,7 @@ fn worker(wire: pb::Worker) -> Option<WorkerRow> {
         device,
         version,
         host_bytes,
-        gpu_bytes: _,
+        gpu_bytes,
         gpu_free_bytes,
         run_id,
         first_virtual_rank,
@@ -233,7 +233,14 @@ fn worker(wire: pb::Worker) -> Option<WorkerRow> {
         connected_ms,
         left_out: _,
         token_id: _,
+        load,
     } = wire;
+    let pb::Load {
+        step_ms,
+        wait_ratio,
+        gpu_used_bytes,
+        resident_bytes,
+    } = load.unwrap_or_default();
     let state = match pb::WorkerState::try_from(state).ok()? {
         pb::WorkerState::Idle => WorkerState::Idle,
         pb::WorkerState::Preparing => WorkerState::Preparing,
@@ -256,9 +263,12 @@ fn worker(wire: pb::Worker) -> Option<WorkerRow> {
         run: (!run_id.is_empty()).then_some(run_id),
         hosts: (virtual_ranks > 0).then_some((first_virtual_rank, virtual_ranks)),
         memory: known(gpu_free_bytes).or(known(host_bytes)),
-        device_memory: None,
-        step_ms: None,
-        waiting: None,
+        used: match gpu_used_bytes {
+            Some(used) => Some((used, known(gpu_bytes))),
+            None => resident_bytes.map(|resident| (resident, None)),
+        },
+        step_ms,
+        waiting: wait_ratio,
         last_seen_ms,
         connected_ms,
     })

@@ -42,7 +42,7 @@ pub(super) async fn answer(
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
     let query = head.uri.query().unwrap_or_default().to_owned();
-    let strangers = Asking {
+    let asking = Asking {
         dashboard,
         peer,
         visitor: dashboard.visitor(peer, &head.headers),
@@ -51,21 +51,28 @@ pub(super) async fn answer(
         && let Err(problem) = check_host(&head.headers, &dashboard.0.context.config.http_listen)
     {
         let refusal = Refusal::new(StatusCode::MISDIRECTED_REQUEST, "Another name", problem);
-        return strangers.refused(&refusal, None);
+        return asking.refused(&refusal, None);
     }
     if let Some(name) = path.strip_prefix("/assets/") {
         return asset(name).unwrap_or_else(|| html(StatusCode::NOT_FOUND, String::new()));
     }
+    // Whoever opens streams here from elsewhere cannot read them, but takes their places.
+    if path.starts_with("/live")
+        && let Err(problem) = check_origin(&head.headers)
+    {
+        let refusal = Refusal::new(StatusCode::FORBIDDEN, "Not from here", problem);
+        return asking.refused(&refusal, None);
+    }
     match head.method {
-        Method::GET | Method::HEAD => strangers.get(&path, &query).await,
+        Method::GET | Method::HEAD => asking.get(&path, &query).await,
         Method::POST => {
             if let Err(problem) = check_origin(&head.headers) {
                 let refusal = Refusal::new(StatusCode::FORBIDDEN, "Not from here", problem);
-                return strangers.refused(&refusal, None);
+                return asking.refused(&refusal, None);
             }
             match form(&head.headers, body).await {
-                Ok(form) => strangers.post(&path, &form).await,
-                Err(refusal) => strangers.refused(&refusal, None),
+                Ok(form) => asking.post(&path, &form).await,
+                Err(refusal) => asking.refused(&refusal, None),
             }
         }
         _ => only("GET, HEAD, POST"),

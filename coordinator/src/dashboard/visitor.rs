@@ -55,11 +55,11 @@ impl Dashboard {
         let session = id.filter(|_| origin.identity.is_none() && self.0.access.is_strict());
         let token = session.and_then(|id| self.0.sessions.token(id, unix_ms()));
         let session = session.filter(|_| token.is_some()).map(str::to_owned);
-        let csrf = self.csrf(match (&origin.identity, &session) {
-            (Some(identity), _) => identity.name(),
-            (None, Some(session)) => session,
-            (None, None) => "",
-        });
+        let csrf = match (&origin.identity, &session) {
+            (Some(identity), _) => self.csrf("certificate", identity.name()),
+            (None, Some(session)) => self.csrf("session", session),
+            (None, None) => self.csrf("nobody", ""),
+        };
         let mut visitor = Visitor {
             origin,
             token,
@@ -100,10 +100,10 @@ impl Dashboard {
     }
 
     /// What a form must send back: nobody can make it who does not see this visitor's pages.
-    fn csrf(&self, of: &str) -> String {
+    fn csrf(&self, known_by: &str, as_: &str) -> String {
         let mut digest = Sha256::new();
         digest.update(self.0.secret);
-        digest.update(of.as_bytes());
+        digest.update(format!("{known_by}:{as_}"));
         hex::encode(&digest.finalize()[..16])
     }
 
@@ -161,12 +161,10 @@ pub(super) fn check_host(headers: &HeaderMap, configured: &str) -> Result<(), St
     ))
 }
 
-/// Refuses a change that another site's page asks for.
+/// Refuses a change, or a stream, that another site's page asks for.
 pub(super) fn check_origin(headers: &HeaderMap) -> Result<(), String> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let refused = || {
-        Err("Another site asked for this change. Do it from this dashboard’s own page.".to_owned())
-    };
+    let refused = || Err("Another site asked for this. Use this dashboard’s own pages.".to_owned());
     if !matches!(text("sec-fetch-site"), None | Some("same-origin" | "none")) {
         return refused();
     }

@@ -107,6 +107,9 @@ async fn no_other_site_can_change_anything() {
     assert_eq!(answer.status, 421);
     answer.lacks(&csrf);
     assert_eq!(server.run(&run.id).await.phase(), Phase::Queued);
+    let elsewhere = [("sec-fetch-site", "cross-site")];
+    let stream = browser.ask("GET", "/live/", &elsewhere, "").await;
+    assert_eq!(stream.status, 403, "another site opened a stream");
     let own = format!("http://{}", server.http);
     let answer = browser.ask("POST", &path, &[("origin", &own)], &form).await;
     assert_eq!(answer.status, 303, "{}", answer.body);

@@ -36,8 +36,12 @@ async fn somebody(server: &Server, role: &str, name: &str) -> Browser {
 }
 
 async fn secure(pki: &Pki, listen: &'static str) -> Server {
+    let ca_key = pki.ca_key();
     let server = pki
-        .server(|config| config.http_listen = listen.into())
+        .server(|config| {
+            config.http_listen = listen.into();
+            config.tls_ca_key = ca_key;
+        })
         .await;
     server
         .upload(&dataset(pki.path(), "tiny", 1))
@@ -96,10 +100,7 @@ async fn nothing_is_shown_before_the_login_and_only_a_token_of_a_person_opens_it
     browser.get("/").await.contains("vic");
     // A revoked token ends the session at once.
     let mut tokens = TokensClient::new(server.channel.clone());
-    tokens
-        .revoke(pb::RevokeTokenRequest { token_id: id })
-        .await
-        .unwrap();
+    tokens.revoke(pb::RevokeTokenRequest { id }).await.unwrap();
     let answer = browser.get("/").await;
     assert_eq!(answer.status, 401);
     answer.contains("was revoked");

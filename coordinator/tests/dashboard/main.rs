@@ -2,11 +2,14 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+// What other tests need of it, too.
+#[allow(dead_code)]
 #[path = "../security/pki.rs"]
 mod pki;
 
 mod browser;
 mod changes;
+mod large;
 mod limits;
 mod live;
 mod login;

@@ -84,7 +84,7 @@ async fn a_run_is_shown_from_the_queue_to_its_end() {
     let front = browser.get("/").await;
     front.contains("Waiting (1)");
     front.contains("href=\"/runs/r-1\"");
-    front.contains("no worker is connected");
+    front.contains("needs 1 worker; idle: 0");
     browser
         .get("/runs/r-1")
         .await

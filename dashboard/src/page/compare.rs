@@ -177,10 +177,10 @@ fn table(runs: &[Compared]) -> Part {
         }
     };
     let content = scrolled(
-        "Results and settings",
+        "The runs beside each other",
         html! {
             table class="beside" {
-                thead { tr { th scope="col" { "" } @for run in runs { th scope="col" class="n" { (run_link(&run.row.id)) } } } }
+                thead { tr { td {} @for run in runs { th scope="col" class="n" { (run_link(&run.row.id)) } } } }
                 tbody { tr class="group" { th scope="rowgroup" colspan=(runs.len() + 1) { "Results of the best epoch, on the validation split" } } (rows(&results, false)) }
                 tbody { tr class="group" { th scope="rowgroup" colspan=(runs.len() + 1) { "Settings" } } (rows(&settings, true)) }
             }

@@ -63,14 +63,14 @@ pub(super) fn scrolled(label: &str, table: Markup) -> Markup {
     html! { div class="scroll" role="region" aria-label=(label) tabindex="0" { (table) } }
 }
 
-/// The heads of a table's columns. A name that begins with `>` is of numbers; `+` shows it only where there is room.
+/// The heads of a table's columns; empty: of none. A name that begins with `>` is of numbers; `+` shows it only where there is room.
 pub(super) fn heads(names: &[&str]) -> Markup {
     html! {
         thead {
             tr {
                 @for name in names {
                     @let (class, name) = column(name);
-                    th scope="col" class=[class] { (name) }
+                    @if name.is_empty() { td {} } @else { th scope="col" class=[class] { (name) } }
                 }
             }
         }

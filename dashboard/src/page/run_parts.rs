@@ -22,7 +22,7 @@ pub(super) fn throughput(of: &RunPage) -> Part {
         @if let Some(newest) = newest {
             @let all = newest.phases.total_ms();
             p class="lead" {
-                (rate(newest.images_per_s)) " images a second; a step of " (count(newest.images.into())) " images takes the reporting worker "
+                (rate(newest.images_per_s)) " images a second at the newest step; a step of " (count(newest.images.into())) " images takes the reporting worker "
                 (milliseconds(all)) "."
             }
             @if all > 0.0 { (bar(of, all)) }
@@ -108,7 +108,7 @@ pub(super) fn checkpoints(of: &RunPage, now_ms: u64) -> Part {
             }))
             @if all > ROWS { p class="more" { "The newest " (ROWS) "; " code { "fovea checkpoints " (of.row.id) } " lists all." } }
             p class="about" { code { "fovea report " (of.row.id) } " writes the report of the best one; "
-                code { "fovea download " (of.row.id) } " fetches a file." }
+                code { "fovea checkpoint get " (of.row.id) } " fetches a file." }
         }
         @if !of.evaluations.is_empty() {
             h3 { "Evaluations" }

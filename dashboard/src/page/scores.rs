@@ -64,6 +64,7 @@ fn known(epoch: u32, is_best: bool, of: &Evaluated) -> Markup {
                     div { dt { "Quadratic kappa" } dd { (Unit::Plain.with_range(of.kappa.as_ref())) } }
                     div { dt { "Accuracy" } dd { (Unit::Percent.with_range(of.accuracy.as_ref())) } }
                 }
+                figcaption { "† Wilson’s interval, where every draw gave the same. ‡ § No interval: too few draws, or all draws gave the same." }
             }
         }
     }

@@ -78,9 +78,13 @@ fn ranks(worker: &WorkerRow) -> String {
 
 fn memory(worker: &WorkerRow) -> Markup {
     html! {
-        @if let Some((used, all)) = worker.device_memory { (bytes(used)) span class="sub" { "of " (bytes(all)) } }
-        @else if let Some(memory) = worker.memory { (bytes(memory)) }
-        @else { "–" }
+        @match (worker.used, worker.memory) {
+            (Some((used, Some(all))), _) => { (bytes(used)) span class="sub" { "of " (bytes(all)) } },
+            (Some((used, None)), Some(free)) => { (bytes(used)) span class="sub" { (bytes(free)) " to be had" } },
+            (Some((used, None)), None) => (bytes(used)),
+            (None, Some(free)) => { "–" span class="sub" { (bytes(free)) " to be had" } },
+            (None, None) => "–",
+        }
     }
 }
 

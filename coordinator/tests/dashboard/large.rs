@@ -1,0 +1,60 @@
+//! A large cluster: pages stay small.
+
+use std::time::Instant;
+
+use fovea_proto::pb;
+
+use crate::browser::Browser;
+use crate::common::*;
+use crate::pages::server;
+
+const RUNS: usize = 200;
+const WORKERS: usize = 200;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_200_runs_and_200_workers_are_below_300_kb() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(&dir).await;
+    for _ in 0..RUNS {
+        server.submit(spec()).await.unwrap();
+    }
+    let mut workers = Vec::new();
+    for number in 0..WORKERS {
+        workers.push(Worker::join(&server, &format!("node-{number}-4711-0a1b2c3d")).await);
+    }
+    let request = pb::ListWorkersRequest {};
+    let listed = server.cluster().list_workers(request).await.unwrap();
+    assert_eq!(listed.into_inner().workers.len(), WORKERS);
+    let browser = Browser::new(&server);
+    browser.get("/workers").await.contains("page 1 of 2");
+    browser
+        .get("/workers?page=2")
+        .await
+        .contains("node-199-4711-0a1b2c3d");
+    browser
+        .get("/runs")
+        .await
+        .contains("href=\"/runs?before=151\"");
+    browser.get("/runs?before=51").await.lacks("?before=");
+    for path in [
+        "/",
+        "/runs",
+        "/runs/r-1",
+        "/workers",
+        "/datasets",
+        "/compare?run=r-1&run=r-2",
+        "/submit",
+    ] {
+        let asked = Instant::now();
+        let page = browser.get(path).await;
+        println!("{path}: {} bytes in {:?}", page.body.len(), asked.elapsed());
+        assert_eq!(page.status, 200, "{path}");
+        assert!(
+            page.body.len() < 300_000,
+            "{path} has {} bytes",
+            page.body.len()
+        );
+    }
+    drop(workers);
+    server.stop().await;
+}

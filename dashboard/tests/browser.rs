@@ -1,0 +1,140 @@
+//! How pages look in a browser: nothing is wider than the screen, no two texts of a chart lie on each other, text can be told
+//! from its ground, and nothing is loaded from elsewhere.
+
+#[allow(dead_code)]
+mod data;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use data::NOW;
+use fovea_dashboard::page::{compare, datasets, login, overview, run, runs, submit, workers};
+use fovea_dashboard::{Here, STYLE, Sheet, document};
+use scraper::{Html, Selector};
+
+const WIDTHS: [u32; 4] = [400, 800, 1280, 2560];
+
+/// Runs in the page around the frames, and finds what is wrong in each: texts that people read.
+const LOOK: &str = r#"
+addEventListener("load", () => {
+  const wrong = [];
+  const name = e => e.tagName + "." + (e.getAttribute("class") || "") + ": " + e.textContent.trim().slice(0, 60);
+  const colour = text => text.match(/[\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(v => { v /= 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; })
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  for (const frame of document.querySelectorAll("iframe")) {
+    const page = frame.contentDocument, width = frame.clientWidth, say = what => wrong.push(frame.title + " at " + width + ": " + what);
+    if (page.documentElement.scrollWidth > width) say("is " + page.documentElement.scrollWidth + " wide");
+    for (const e of page.body.querySelectorAll("*")) {
+      if (e.closest(".scroll, .skip, svg")) continue;
+      const box = e.getBoundingClientRect();
+      if (box.width > 0 && (box.right > width + 0.5 || box.left < -0.5)) say("outside: " + name(e));
+    }
+    for (const chart of page.querySelectorAll("svg.c")) {
+      const texts = [...chart.querySelectorAll("text")].filter(e => e.getClientRects().length).map(e => [e, e.getBoundingClientRect()]);
+      texts.forEach(([e, a], i) => {
+        for (const [other, b] of texts.slice(i + 1))
+          if (Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 4)
+            say("texts on each other: " + name(e) + " / " + name(other));
+      });
+    }
+    for (const e of page.querySelectorAll("h1, h2, h3, p, th, td, dt, dd, a, button, .badge, .sub, .about, label, summary, code, figcaption")) {
+      if (!e.getClientRects().length || e.closest(".skip") || ![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
+      let ground = e, behind;
+      // The first ground that is not transparent.
+      while (ground && (behind = colour(frame.contentWindow.getComputedStyle(ground).backgroundColor)).length === 4 && behind[3] < 1) ground = ground.parentElement;
+      const [a, b] = [light(colour(frame.contentWindow.getComputedStyle(e).color)), light(behind)];
+      const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+      if (contrast < 4.5) say("contrast " + contrast.toFixed(2) + ": " + name(e));
+    }
+    for (const e of frame.contentWindow.performance.getEntriesByType("resource")) say("loads " + e.name);
+  }
+  document.body.innerHTML = "";
+  document.body.textContent = wrong.length + " problems\n" + [...new Set(wrong)].slice(0, 40).join("\n");
+});
+"#;
+
+fn look_at(pages: &[(&str, Sheet)], dark: bool, folder: &Path) -> String {
+    let mut frames = String::new();
+    for (title, sheet) in pages {
+        let page = document(&data::shell(Here::Runs, None), sheet);
+        // The style sheet is not served here.
+        let (head, rest) = page.split_once("<link rel=\"icon\"").unwrap();
+        let (_, rest) = rest.split_once("style.css\">").unwrap();
+        let page = format!("{head}<style>{STYLE}</style>{rest}");
+        let page = page.replace('&', "&amp;").replace('"', "&quot;");
+        for width in WIDTHS {
+            frames += &format!(
+                "<iframe title=\"{title}\" style=\"width:{width}px;height:30000px;border:0\" srcdoc=\"{page}\"></iframe>"
+            );
+        }
+    }
+    let around = folder.join("around.html");
+    let text = format!(
+        "<!DOCTYPE html><meta charset=\"utf-8\"><title>around</title><script>{LOOK}</script><body>{frames}"
+    );
+    fs::write(&around, text).unwrap();
+    let output = Command::new("timeout")
+        .args([
+            "120",
+            "chromium",
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+        ])
+        .arg(format!(
+            "--user-data-dir={}",
+            folder.join("profile").display()
+        ))
+        .args([
+            "--no-first-run",
+            "--disable-dev-shm-usage",
+            "--disable-extensions",
+        ])
+        .args(dark.then_some("--blink-settings=preferredColorScheme=0"))
+        .args(["--window-size=2700,1000", "--dump-dom"])
+        .arg(format!("file://{}", around.display()))
+        .env("HOME", folder)
+        .output()
+        .expect("timeout(1) runs chromium");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {errors}", output.status);
+    let page = Html::parse_document(&String::from_utf8(output.stdout).unwrap());
+    let body = Selector::parse("body").unwrap();
+    page.select(&body).next().unwrap().text().collect()
+}
+
+#[cfg_attr(not(has_browser), ignore = "needs Chromium: apt-get install chromium")]
+#[test]
+fn pages_fit_every_screen_and_can_be_read_in_the_light_and_in_the_dark() {
+    // Long names are what breaks pages.
+    let mut training = data::run_page(&data::training(7, 7));
+    training.row.id = "a-run-whose-name-is-as-long-as-a-name-may-be-000-12345".into();
+    training.row.dataset = "a_dataset_with_a_name_that_nobody_would_want_to_type_again".into();
+    let mut found = data::workers();
+    found.workers[0].id =
+        "a-host-name-of-sixty-three-letters-is-what-dns-allows-for-a-label-4711-0a1b2c3d".into();
+    let pages = [
+        ("overview", overview(&data::overview(), NOW)),
+        ("nothing", overview(&Default::default(), NOW)),
+        ("runs", runs(&data::runs(), NOW)),
+        ("run", run(&training, "c", NOW)),
+        ("workers", workers(&found)),
+        ("datasets", datasets(&data::datasets())),
+        (
+            "compare",
+            compare(&data::compared(), &["b-1 is gone".into()]),
+        ),
+        (
+            "submit",
+            submit("c", None, Some("run file:1: name: is a number")),
+        ),
+        ("login", login("c", "/", Some("that is no token"))),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    for dark in [false, true] {
+        let found = look_at(&pages, dark, folder.path());
+        assert_eq!(found.trim(), "0 problems", "dark: {dark}");
+    }
+}

@@ -146,6 +146,8 @@ async fn tensorboard_reads_one_value_for_each_step() {
     let newest = done.progress.expect("steps");
     let (_, loss) = exported["train/loss"].last().expect("losses");
     assert_eq!(*loss, f64::from(newest.loss as f32));
+    let (_, rate) = exported["train/learning_rate"].last().expect("rates");
+    assert_eq!(*rate, f64::from(newest.learning_rate as f32));
     // Speeds are those of some steps.
     assert!(
         drawn["system/images_per_s"]

@@ -98,7 +98,7 @@ impl Vitals for Shown {
 mod tests {
     use super::*;
 
-    fn shown(pulse: &Arc<Pulse>) -> Shown {
+    fn shown_of(pulse: &Arc<Pulse>) -> Shown {
         Shown {
             pulse: Arc::clone(pulse),
             meter: Arc::default(),
@@ -108,7 +108,7 @@ mod tests {
     #[tokio::test]
     async fn a_worker_is_ready_while_it_is_joined_and_alive_while_its_loop_turns() {
         let pulse = Arc::new(Pulse::default());
-        let shown = shown(&pulse);
+        let shown = shown_of(&pulse);
         assert!(shown.ready().unwrap_err().contains("not connected"));
         for (contact, ready) in [
             (Contact::Joined, Ok(())),
@@ -123,7 +123,7 @@ mod tests {
             begun: long_ago,
             ..Pulse::default()
         };
-        let error = shown(&Arc::new(stuck)).live().await.unwrap_err();
+        let error = shown_of(&Arc::new(stuck)).live().await.unwrap_err();
         assert!(error.contains("has not turned for 20 s"), "{error}");
     }
 }

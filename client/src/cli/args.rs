@@ -200,9 +200,10 @@ pub enum Command {
 The states are idle, preparing (for a run), training, waiting (a run wants workers and cannot have this
 one now), barred (it failed a run and is not asked for a while), left out (of a run, because of trouble
 of its own: memory, disk, data, content, device or system) and leaving (it shuts down). A line below
-the table says why. memory is what the worker uses and could use (of its GPU: what all processes use, and its
-size), step the time of its last steps, waiting the part of them in which it waits for others, seen when the
-coordinator last heard it. Columns that do not fit are left out; --json has all. token is the id of the token with which it joined (`fovea token list`), where some have.")]
+the table says why. memory is what the worker uses and could use (of its GPU: what all processes use,
+and its size), step is the time of its last steps, waiting the part of them in which it waits for others,
+seen is when the coordinator last heard it, and token is the id of the token with which it joined
+(`fovea token list`), where some have. Columns that do not fit are left out; --json has everything.")]
     Workers,
     /// List the queued runs in the order in which they get workers, and why each waits
     #[command(after_help = "\

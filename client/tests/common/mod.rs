@@ -237,6 +237,12 @@ impl Runs for Fake {
         }
     }
 
+    type LossesStream = Out<pb::LossesPart>;
+
+    async fn losses(&self, _: Request<pb::LossesRequest>) -> Reply<Self::LossesStream> {
+        Err(Status::unimplemented("not scripted"))
+    }
+
     async fn cancel(&self, request: Request<pb::CancelRequest>) -> Reply<pb::Run> {
         let id = request.into_inner().run_id;
         let run = self.known(&id)?;

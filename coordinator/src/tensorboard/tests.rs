@@ -93,7 +93,7 @@ fn after_a_rewind_another_file_begins_there() {
     let (path, mut run) = (dir.path().join("dr-1"), run());
     let mut folder = Folder::open(path.clone(), &run).unwrap();
     folder.write(&run, &rows(1..=9), true, None).unwrap();
-    let mut back = |run: &mut Run, step| {
+    let back = |run: &mut Run, step| {
         run.lineage += 1;
         run.rewinds.retain(|rewind| rewind.step < step);
         run.rewinds.push(Rewind {
@@ -113,11 +113,8 @@ fn after_a_rewind_another_file_begins_there() {
     assert_eq!((known(&path).step, files(&path).len()), (3, 3));
     assert_eq!(folder.next_step(&run), 4);
     // Another run of the same id, of a journal that was lost.
-    let other = Run {
-        lineage: run.lineage << 1,
-        rewinds: Vec::new(),
-        ..run
-    };
-    Folder::open(path.clone(), &other).unwrap();
+    run.lineage <<= 1;
+    run.rewinds.clear();
+    Folder::open(path.clone(), &run).unwrap();
     assert_eq!((known(&path).step, files(&path).len()), (0, 4));
 }

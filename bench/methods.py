@@ -141,7 +141,8 @@ def only_training(data, whole, folder, size):
 def table(labels, seeds, tap):
     """Prints all methods, baselines included, with intervals and paired differences."""
     named = []
-    for name, _, _ in NETWORKS:
+    # The first is the one that all others are compared with.
+    for name in sorted((name for name, _, _ in NETWORKS), key=lambda name: name != "article"):
         for scores in sorted((OUT / labels).glob(f"{name.replace(' ', '-')}-[0-9]*-{seeds[0]}.csv")):
             size = scores.stem.split("-")[-2]
             what = f"{name} {size}" if tap is None or name != "early probe" else f"{name} {tap} {size}"

@@ -75,7 +75,7 @@ fn a_coordinator_that_was_killed_goes_on_where_its_files_end() {
     // Killed within a record.
     let first = path.join(files(&path)[0].to_string());
     let bytes = fs::read(&first).unwrap();
-    fs::write(&first, &bytes[..bytes.len() - 70]).unwrap();
+    fs::write(&first, &bytes[..bytes.len() - 120]).unwrap();
     let cut = known(&path).step;
     assert!(cut < 5);
     let mut folder = Folder::open(path.clone(), &run).unwrap();

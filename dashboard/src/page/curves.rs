@@ -84,7 +84,8 @@ fn ceiling(run: &RunPage) -> Option<f64> {
     all.sort_by(f64::total_cmp);
     let (least, most) = (*all.first()?, *all.last()?);
     let usual = all[(all.len() - 1) * 98 / 100];
-    (most - least > 2.5 * (usual - least) && usual > least).then(|| least + 1.25 * (usual - least))
+    (most - least > 2.5 * (usual - least) && usual > least)
+        .then_some(least + 1.25 * (usual - least))
 }
 
 fn quality(run: &RunPage) -> Markup {

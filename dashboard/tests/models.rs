@@ -12,7 +12,7 @@ fn time_left_follows_from_the_rate_and_is_not_guessed_otherwise() {
     let run = data::training(7, 7);
     let row = data::row(&run, None);
     // 513 steps of 256 images at 412.7 images a second.
-    assert_eq!(row.left_ms(), Some(318_220));
+    assert_eq!(row.left_ms(), Some(318_216));
     assert_eq!((row.step, row.workers, row.most_workers), (807, 3, 8));
     let mut stalled = run.clone();
     if let Some(newest) = &mut stalled.progress {

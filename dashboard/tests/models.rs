@@ -38,7 +38,7 @@ fn the_best_epoch_and_checkpoint_are_those_of_the_runs_metric() {
     assert_eq!(marked(&run), [550]);
     run.spec.checkpoint.keep_best = BestBy::Loss;
     assert_eq!(best(&run), Some(2));
-    // Its checkpoint is not there any more than those before the newest four.
+    // The oldest of those that are there.
     assert_eq!(marked(&run), [330]);
     run.epochs.clear();
     assert_eq!((best(&run), marked(&run)), (None, vec![]));

@@ -351,8 +351,8 @@ pub(super) fn space(path: &Path) -> io::Result<(u64, u64)> {
     if unsafe { libc::statvfs(path.as_ptr(), &mut about) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    let bytes = |blocks: libc::fsblkcnt_t| (blocks as u64).saturating_mul(about.f_frsize as u64);
-    Ok((bytes(about.f_bavail), bytes(about.f_blocks)))
+    let bytes = |blocks: u64| blocks.saturating_mul(about.f_frsize as u64);
+    Ok((bytes(about.f_bavail as u64), bytes(about.f_blocks as u64)))
 }
 
 /// The error says that the disk or the quota is full.

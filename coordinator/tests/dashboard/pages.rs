@@ -80,11 +80,20 @@ async fn a_run_is_shown_from_the_queue_to_its_end() {
     let dir = tempfile::tempdir().unwrap();
     let server = server(&dir).await;
     let browser = Browser::new(&server);
-    let run = server.submit(spec()).await.unwrap();
+    // The second worker is waited for, so that both are of the first generation.
+    let both = pb::WorkersSpec {
+        min: Some(2),
+        max: Some(2),
+    };
+    let wanted = pb::RunSpec {
+        workers: Some(both),
+        ..spec()
+    };
+    let run = server.submit(wanted).await.unwrap();
     let front = browser.get("/").await;
     front.contains("Waiting (1)");
     front.contains("href=\"/runs/r-1\"");
-    front.contains("needs 1 worker; idle: 0");
+    front.contains("needs 2 workers; idle: 0");
     browser
         .get("/runs/r-1")
         .await

@@ -138,7 +138,7 @@ pub fn worker(number: usize, state: WorkerState) -> WorkerRow {
         run: (state == WorkerState::Training).then(|| "retina-7".into()),
         hosts: (state == WorkerState::Training).then_some((number as u32 * 2, 2)),
         memory: Some(78_000_000_000),
-        used: (number % 2 == 0).then_some((31_400_000_000, Some(85_000_000_000))),
+        used: number.is_multiple_of(2).then_some((31_400_000_000, Some(85_000_000_000))),
         step_ms: (state == WorkerState::Training).then_some(612.4),
         waiting: (state == WorkerState::Training).then_some(0.12),
         last_seen_ms: if number == 3 { 42_000 } else { 200 },

@@ -249,6 +249,12 @@ async fn the_ledger_is_kept_by_step_and_cut_by_a_rewind() {
     let (entries, bytes) = journal.steps(1, SPLIT, 2, 100).await.unwrap();
     assert_eq!(entries, [step(2, &[]), step(3, &[6]), step(4, &[4])]);
     assert_eq!(bytes, 2);
+    let losses: Vec<(u64, f64)> = entries.iter().map(|e| (e.step, e.loss)).collect();
+    let pairs = |rows: Vec<LossRow>| -> Vec<(u64, f64)> {
+        rows.into_iter().map(|row| (row.step, row.loss)).collect()
+    };
+    assert_eq!(pairs(journal.losses(1, 2, 100).await.unwrap()), losses);
+    assert_eq!(pairs(journal.losses(1, 2, 1).await.unwrap()), losses[..1]);
     let (entries, _) = journal.steps(1, SPLIT, 1, 2).await.unwrap();
     assert_eq!(entries, [step(1, &[7, 0, 3]), step(2, &[])]);
     // Cut and appended to in one write; what the caller believes of the head does not count.
@@ -315,6 +321,7 @@ async fn a_removed_run_is_gone_with_its_ledger_and_stays_so() {
     journal.remove_run(1).await.unwrap();
     assert_eq!(journal.run(1).await.unwrap(), None);
     assert_eq!(journal.steps(1, SPLIT, 0, 10).await.unwrap().0, []);
+    assert_eq!(journal.losses(1, 0, 10).await.unwrap(), []);
     // A task of the run that is late does not bring it back.
     let late = journal.put(&run(1), OnFull::Wait).await.unwrap_err();
     assert!(matches!(late, JournalError::Removed { run: 1 }), "{late}");

@@ -1,0 +1,76 @@
+//! What is read from runs.
+
+#[allow(dead_code)]
+mod data;
+
+use fovea_core::run::Phase as Core;
+use fovea_core::spec::BestBy;
+use fovea_dashboard::model::{Actions, Phase, RunRow, best_epoch, checkpoints};
+
+#[test]
+fn time_left_follows_from_the_rate_and_is_not_guessed_otherwise() {
+    let run = data::training(7, 7);
+    let row = data::row(&run, None);
+    // 513 steps of 256 images at 412.7 images a second.
+    assert_eq!(row.left_ms(), Some(318_216));
+    assert_eq!((row.step, row.workers, row.most_workers), (807, 3, 8));
+    let mut stalled = run.clone();
+    if let Some(newest) = &mut stalled.progress {
+        newest.images_per_s = 0.0;
+    }
+    assert_eq!(data::row(&stalled, None).left_ms(), None);
+    let mut paused = run;
+    paused.phase = Core::Paused;
+    assert_eq!(data::row(&paused, None).left_ms(), None);
+}
+
+#[test]
+fn the_best_epoch_and_checkpoint_are_those_of_the_runs_metric() {
+    let mut run = data::run(1, 6);
+    run.epochs[4].validation.auc = Some(0.99);
+    run.epochs[2].validation.loss = 0.1;
+    let best = |run: &_| best_epoch(run).map(|e| e.epoch);
+    assert_eq!(best(&run), Some(4));
+    let marked = |run: &_| -> Vec<u64> {
+        let all = checkpoints(run).into_iter();
+        all.filter(|c| c.is_best).map(|c| c.step).collect()
+    };
+    assert_eq!(marked(&run), [550]);
+    run.spec.checkpoint.keep_best = BestBy::Loss;
+    assert_eq!(best(&run), Some(2));
+    // The oldest of those that are there.
+    assert_eq!(marked(&run), [330]);
+    run.epochs.clear();
+    assert_eq!((best(&run), marked(&run)), (None, vec![]));
+}
+
+#[test]
+fn why_a_run_waits_follows_why_it_was_interrupted() {
+    let mut run = data::run(1, 0);
+    run.phase = Core::Queued {
+        reason: Some("worker.lost: w1 is gone".into()),
+    };
+    let row = RunRow::of(&run, None, Some("needs 2 workers; idle: 0"));
+    assert_eq!(
+        row.reason,
+        "worker.lost: w1 is gone; needs 2 workers; idle: 0"
+    );
+}
+
+#[test]
+fn what_may_be_done_follows_from_the_phase_and_from_who_asks() {
+    let of = |phase, may| {
+        let Actions {
+            pause,
+            resume,
+            cancel,
+        } = Actions::of(phase, may);
+        (pause, resume, cancel)
+    };
+    assert_eq!(of(Phase::Running, true), (true, false, true));
+    assert_eq!(of(Phase::Queued, true), (true, false, true));
+    assert_eq!(of(Phase::Paused, true), (false, true, true));
+    assert_eq!(of(Phase::Failed, true), (false, true, false));
+    assert_eq!(of(Phase::Completed, true), (false, false, false));
+    assert_eq!(of(Phase::Running, false), (false, false, false));
+}

@@ -110,7 +110,8 @@ def from_rpc(error: grpc.RpcError, address: str) -> CoordinatorError:
     text = (error.details() or code).strip()
     # gRPC's own words about a connection do not say whose.
     if text.startswith("failed to connect"):
-        text = f"no coordinator answers at {address}: {text.rpartition(': ')[2]}; is fovea-coordinator running there?"
+        reason = text.rpartition("last error: ")[2].removeprefix("UNKNOWN: ")
+        text = f"no coordinator answers at {address}: {reason}; is fovea-coordinator running there?"
     elif code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
         text = f"the coordinator at {address}: {text}"
     return _BY_CODE.get(code, CoordinatorError)(code, text)

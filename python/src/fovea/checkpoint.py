@@ -68,7 +68,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> LoadedCheckpoint:
 
 
 def torch_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """The parameters of a checkpoint as tensors of PyTorch, on the CPU, under Caffe's names. Needs `pip install fovea[torch]`.
+    """The parameters of a checkpoint as tensors of PyTorch, on the CPU, under Caffe's names. Needs PyTorch.
 
     Their layout is PyTorch's. The network's input is blue, green, red, 0 to 255, minus (104, 117, 123).
 
@@ -77,5 +77,5 @@ def torch_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     try:
         import torch
     except ImportError as error:
-        raise MissingExtraError("PyTorch is not installed: pip install 'fovea[torch]'") from error
+        raise MissingExtraError("PyTorch is not installed: pip install torch") from error
     return {name: torch.from_numpy(array) for name, array in load_checkpoint(path).parameters.items()}

@@ -176,7 +176,7 @@ class Client:
     # Results
 
     def metrics(self, run_id: str) -> pandas.DataFrame:
-        """The evaluated epochs of a run, a row each. Needs `pip install fovea[pandas]`.
+        """The evaluated epochs of a run, a row each. Needs pandas.
 
         Index: `epoch`, from 0. Columns: `step` (committed steps at its end), `train_loss` and `loss` (nats; training and
         validation), `accuracy`, `auc`, `sensitivity`, `specificity` (0 to 1), `kappa` (-1 to 1), `samples`, `positives`. What
@@ -196,7 +196,7 @@ class Client:
         return metrics
 
     def losses(self, run_id: str) -> pandas.DataFrame:
-        """The mean training loss of every committed step, as the journal has it. Needs `pip install fovea[pandas]`.
+        """The mean training loss of every committed step, as the journal has it. Needs pandas.
 
         Index: `step`, from 1. Column: `loss`, nats.
         """
@@ -364,5 +364,5 @@ def _pandas() -> ModuleType:
     try:
         import pandas
     except ImportError as error:
-        raise MissingExtraError("pandas is not installed: pip install 'fovea[pandas]'") from error
+        raise MissingExtraError("pandas is not installed: pip install pandas") from error
     return pandas

@@ -101,6 +101,9 @@ def steer(address: str, folder: Path, version: str, protocol: str) -> None:
         assert resumed.phase is fovea.Phase.QUEUED, resumed
         assert resumed.progress is not None and resumed.progress.step == step, resumed
         client.cancel(run.id)
+    (folder / "address").write_text(address)
+    with fovea.Client(f"file:{folder / 'address'}") as client:
+        assert client.run(run.id).id == run.id
     with raises(fovea.UnavailableError, "127.0.0.1:1", "is fovea-coordinator running"):
         fovea.Client("http://127.0.0.1:1", timeout=5).runs()
 

@@ -170,7 +170,9 @@ fn certificates_and_tokens_speak_for_a_caller_and_the_coordinator_is_verified() 
 
 #[cfg_attr(not(has_models), ignore = "needs .model-tools: run `make model-tools`")]
 #[test]
-fn the_package_has_strict_types_and_current_generated_code() {
+fn the_package_has_strict_types_and_current_generated_code_and_bears_what_breaks() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    run(python().arg(package("tests/offline.py")).arg(folder.path()));
     run(python().arg(package("generate.py")).arg("--check"));
     run(python()
         .args(["-m", "mypy", "--cache-dir"])

@@ -143,7 +143,7 @@ fn spec() -> pb::RunSpec {
             ..Default::default()
         }),
         checkpoint: Some(pb::CheckpointSpec {
-            every_steps: Some(2),
+            every_epochs: Some(2),
             keep_last: Some(0),
             ..Default::default()
         }),

@@ -110,6 +110,9 @@ def watches() -> None:
     one = ["EpochEvaluated", "CheckpointStored"]
     assert names == ["RunUpdated", *one, "Reconnecting", *one, "RunUpdated", "Note", "Reconnecting", *one, "RunUpdated"], names
     assert all(stream.closed for stream in streams)
+    assert str(events[0]) == "r-1 running" and str(events[7]) == "a: b" and str(events[-1]) == "r-1 completed"
+    assert str(events[1]) == "epoch 0, 0 validation samples: loss 0.0000" and str(events[2]) == "checkpoint 1 stored, 0.0 MB"
+    assert str(events[3]).startswith("the stream ended before the run; attempt 1 in 0."), events[3]
     # An attempt that failed is followed by another, and each waits longer.
     calls = iter([Stream(run_event(runs_pb2.PHASE_RUNNING, 0)), None, None, Stream(run_event(runs_pb2.PHASE_FAILED, 0))])
 

@@ -244,12 +244,18 @@ class RunUpdated:
 
     run: Run
 
+    def __str__(self) -> str:
+        return f"{self.run.id} {self.run.phase.value}{': ' if self.run.reason else ''}{self.run.reason}"
+
 
 @dataclass(frozen=True)
 class StepCommitted:
     """A step was committed. Steps that pass while the connection is broken are not reported."""
 
     report: StepReport
+
+    def __str__(self) -> str:
+        return f"step {self.report.step}: loss {self.report.loss:.4f}, {self.report.images_per_s:.1f} images/s"
 
 
 @dataclass(frozen=True)
@@ -258,6 +264,12 @@ class EpochEvaluated:
 
     result: EpochResult
 
+    def __str__(self) -> str:
+        of = self.result.validation
+        figures = {"loss": of.loss, "AUC": of.auc, "kappa": of.kappa}
+        known = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if value is not None)
+        return f"epoch {self.result.epoch}, {of.samples} validation samples: {known}"
+
 
 @dataclass(frozen=True)
 class CheckpointStored:
@@ -265,12 +277,18 @@ class CheckpointStored:
 
     checkpoint: Checkpoint
 
+    def __str__(self) -> str:
+        return f"checkpoint {self.checkpoint.step} stored, {self.checkpoint.size / 1e6:.1f} MB"
+
 
 @dataclass(frozen=True)
 class Note:
     """A decision of the coordinator: the event's name, a colon, text for people. docs/events.md lists the names."""
 
     text: str
+
+    def __str__(self) -> str:
+        return self.text
 
 
 @dataclass(frozen=True)
@@ -282,6 +300,9 @@ class Reconnecting:
     attempt: int
     wait_s: float
 
+    def __str__(self) -> str:
+        return f"{self.reason}; attempt {self.attempt} in {self.wait_s:.1f} s"
 
-#: What `Client.watch` gives.
+
+#: What `Client.watch` gives. As text each is a line for people.
 Event = RunUpdated | StepCommitted | EpochEvaluated | CheckpointStored | Note | Reconnecting

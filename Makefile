@@ -36,7 +36,7 @@ deploy-tools: ## Fetch the tools that check the manifests into .deploy-tools/ (s
 s3-server: ## Fetch SeaweedFS into .s3-server/, for the tests of the object store (skipped when it is there)
 	@$(PYTHON) scripts/tools.py s3-server
 
-model-tools: ## Fetch ONNX Runtime, OpenCV and TensorBoard into .model-tools/, for the tests of exported models and event files
+model-tools: ## Fetch ONNX Runtime, OpenCV, TensorBoard, gRPC, pandas and mypy into .model-tools/, for the tests of models, event files and python/
 	@$(PYTHON) scripts/tools.py model-tools
 
 cuda-tools: ## Fetch NVRTC into .cuda-tools/, for the test that compiles the kernels for GPUs (skipped when it is there)

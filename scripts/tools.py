@@ -3,7 +3,7 @@
 
     scripts/tools.py deploy-tools   .deploy-tools/: what checks the deploy manifests
     scripts/tools.py s3-server      .s3-server/: SeaweedFS, a server that speaks S3, for the object store
-    scripts/tools.py model-tools    .model-tools/: ONNX Runtime, OpenCV and TensorBoard, which read what Fovea writes
+    scripts/tools.py model-tools    .model-tools/: ONNX Runtime, OpenCV and TensorBoard, which read what Fovea writes; what python/ needs
     scripts/tools.py cuda-tools     .cuda-tools/: NVRTC, which compiles the kernels for GPUs (it needs none)
 
 They come from the Python package index, in the versions below. Run it again at any time: what is there is kept.
@@ -35,6 +35,14 @@ PACKAGES = {
         "numpy==2.4.6",
         # Reads the event files.
         "tensorboard==2.21.0",
+        # What the Python package needs, generates its code with (python/generate.py), and is checked by.
+        "grpcio-tools==1.76.0",
+        "pandas==3.1.1",
+        "safetensors==0.8.0",
+        "mypy==2.4.1",
+        "pandas-stubs==3.1.0.261029",
+        "types-grpcio==1.85.0.20261028",
+        "types-protobuf==7.35.1.20260906",
     ],
     # What PyTorch 2.11.0 for CUDA 13 brings along.
     "cuda-tools": ["nvidia-cuda-nvrtc==13.0.88"],

@@ -20,7 +20,7 @@
 //! | `root`   | the tests run as root, with `setpriv` of util-linux               |
 //! | `manifests` | .deploy-tools (`make deploy-tools`) and systemd-analyze, for the files of deploy/ |
 //! | `s3`     | .s3-server (`make s3-server`): SeaweedFS, for the object store    |
-//! | `models` | .model-tools (`make model-tools`): ONNX Runtime and OpenCV, for exported models; TensorBoard, for event files |
+//! | `models` | .model-tools (`make model-tools`): ONNX Runtime and OpenCV, for exported models; TensorBoard, for event files; what python/ needs |
 //! | `prometheus` | `prometheus` and `promtool` (Debian: `prometheus`), for metrics, alerts and the dashboard |
 //! | `nvrtc`  | .cuda-tools (`make cuda-tools`): NVRTC, which compiles kernels for GPUs |
 //! | `gpu`    | an NVIDIA GPU with its driver                                     |

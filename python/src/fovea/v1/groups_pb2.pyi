@@ -1,0 +1,91 @@
+from fovea.v1 import common_pb2 as _common_pb2
+from fovea.v1 import runs_pb2 as _runs_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class SubmitGroupRequest(_message.Message):
+    __slots__ = ("spec", "folds", "seeds")
+    SPEC_FIELD_NUMBER: _ClassVar[int]
+    FOLDS_FIELD_NUMBER: _ClassVar[int]
+    SEEDS_FIELD_NUMBER: _ClassVar[int]
+    spec: _common_pb2.RunSpec
+    folds: int
+    seeds: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, spec: _Optional[_Union[_common_pb2.RunSpec, _Mapping]] = ..., folds: _Optional[int] = ..., seeds: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class Group(_message.Message):
+    __slots__ = ("id", "name", "submitted_at_ms", "submitted_by", "runs")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SUBMITTED_AT_MS_FIELD_NUMBER: _ClassVar[int]
+    SUBMITTED_BY_FIELD_NUMBER: _ClassVar[int]
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    name: str
+    submitted_at_ms: int
+    submitted_by: str
+    runs: _containers.RepeatedCompositeFieldContainer[GroupMember]
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., submitted_at_ms: _Optional[int] = ..., submitted_by: _Optional[str] = ..., runs: _Optional[_Iterable[_Union[GroupMember, _Mapping]]] = ...) -> None: ...
+
+class GroupMember(_message.Message):
+    __slots__ = ("run_id", "fold", "seed", "phase")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    FOLD_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    PHASE_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    fold: _common_pb2.FoldSpec
+    seed: int
+    phase: _runs_pb2.Phase
+    def __init__(self, run_id: _Optional[str] = ..., fold: _Optional[_Union[_common_pb2.FoldSpec, _Mapping]] = ..., seed: _Optional[int] = ..., phase: _Optional[_Union[_runs_pb2.Phase, str]] = ...) -> None: ...
+
+class GetGroupRequest(_message.Message):
+    __slots__ = ("group_id",)
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    group_id: str
+    def __init__(self, group_id: _Optional[str] = ...) -> None: ...
+
+class ListGroupsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListGroupsResponse(_message.Message):
+    __slots__ = ("groups", "next_page_token")
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    groups: _containers.RepeatedCompositeFieldContainer[Group]
+    next_page_token: str
+    def __init__(self, groups: _Optional[_Iterable[_Union[Group, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class CancelGroupRequest(_message.Message):
+    __slots__ = ("group_id",)
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    group_id: str
+    def __init__(self, group_id: _Optional[str] = ...) -> None: ...
+
+class DeleteGroupRequest(_message.Message):
+    __slots__ = ("group_id", "with_checkpoints")
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    WITH_CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    group_id: str
+    with_checkpoints: bool
+    def __init__(self, group_id: _Optional[str] = ..., with_checkpoints: bool = ...) -> None: ...
+
+class DeleteGroupResponse(_message.Message):
+    __slots__ = ("runs", "checkpoints", "freed_bytes")
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    CHECKPOINTS_FIELD_NUMBER: _ClassVar[int]
+    FREED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    runs: int
+    checkpoints: int
+    freed_bytes: int
+    def __init__(self, runs: _Optional[int] = ..., checkpoints: _Optional[int] = ..., freed_bytes: _Optional[int] = ...) -> None: ...

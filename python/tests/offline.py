@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Checks what needs no coordinator: specs, files under way, broken streams, a newer coordinator's messages. It ends with an error
+where something is not as it should be.
+
+    offline.py FOLDER       an empty folder
+"""
+
+import hashlib
+import os
+import ssl
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from drive import raises
+
+import fovea
+from fovea import _convert, _download, _pin, _spec, _watch
+from fovea.v1 import common_pb2, runs_pb2
+
+
+def specs() -> None:
+    given = {"name": "a", "dataset": "d", "train.epochs": 3, "model": {"strategy": "linear_probe", "classes": 4}}
+    spec = _spec.read_spec(given, {"train": {"batch": 8}, "model.labels": "any_dr", "priority": "high"})
+    assert _spec.spec_to_dict(spec) == {
+        "name": "a",
+        "dataset": "d",
+        "train": {"epochs": 3, "batch": 8},
+        "model": {"strategy": "linear_probe", "classes": 2, "positive_from": 1, "frozen": []},
+        "priority": "high",
+    }
+    assert spec.model.HasField("frozen")
+    assert given["model"] == {"strategy": "linear_probe", "classes": 4}
+    # What is not given stays unset: the coordinator has the defaults.
+    assert not _spec.read_spec({"name": "a", "dataset": "d"}, {}).HasField("train")
+    for values, said in (
+        ({"train": 3}, "train: is a table"),
+        ({"model": {"frozen": "conv1"}}, "model.frozen: 'conv1' is not a list"),
+        ({"train": {"batch": 1.5}}, "train.batch: 1.5 is not a whole number"),
+        ({"train": {"batch": 2**40}}, "train.batch: 1099511627776 is not a whole number"),
+        ({"train": {"rotate": 1}}, "train.rotate: 1 is not True or False"),
+        ({"evaluate": {"step": 1}}, "evaluate: there is no such key"),
+    ):
+        with raises(fovea.SpecError, said):
+            _spec.read_spec({"name": "a", "dataset": "d"} | values, {})
+    with raises(fovea.SpecError, "name: is missing", "dataset: is missing"):
+        _spec.read_spec({}, {})
+    # Every label scheme and every word of an enum goes there and back.
+    for field in common_pb2.TrainSpec.DESCRIPTOR.fields:
+        for number in field.enum_type.values_by_number if field.enum_type else ():
+            if number:
+                value = _spec.word(field.enum_type, number)
+                back = _spec.read_spec({"name": "a", "dataset": "d", "train": {field.name: value}}, {})
+                assert getattr(back.train, field.name) == number, value
+
+
+def downloads(folder: Path) -> None:
+    content, target = b"a checkpoint", folder / "file"
+    digest = hashlib.sha256(content).hexdigest()
+
+    def write(size: int = len(content), sha256: str = digest, overwrite: bool = False) -> None:
+        _download.write_verified(target, iter([content[:5], content[5:]]), size, sha256, overwrite, "it")
+
+    with raises(fovea.DownloadError, "12 bytes arrived, and 13 were announced"):
+        write(size=13)
+    with raises(fovea.DownloadError, "SHA-256"):
+        write(sha256=digest[::-1])
+    assert os.listdir(folder) == []
+    write()
+    assert target.read_bytes() == content and target.stat().st_mode & 0o777 == 0o644
+    with raises(FileExistsError):
+        write()
+    target.write_bytes(b"old")
+    with raises(fovea.DownloadError):
+        write(size=13, overwrite=True)
+    assert target.read_bytes() == b"old"
+    write(overwrite=True)
+    assert target.read_bytes() == content and os.listdir(folder) == ["file"]
+
+
+class Stream:
+    """Messages, and then an end."""
+
+    def __init__(self, *messages: runs_pb2.RunEvent) -> None:
+        self.messages, self.closed = messages, False
+
+    def __iter__(self) -> Iterator[runs_pb2.RunEvent]:
+        yield from self.messages
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def run_event(phase: int, epochs: int) -> runs_pb2.RunEvent:
+    results = [common_pb2.EpochResult(epoch=n, step=n + 1) for n in range(epochs)]
+    stored = [common_pb2.Checkpoint(step=n + 1, sha256=str(n)) for n in range(epochs)]
+    return runs_pb2.RunEvent(run=runs_pb2.Run(id="r-1", phase=phase, epochs=results, checkpoints=stored))  # type: ignore[arg-type]
+
+
+def watches() -> None:
+    newer = runs_pb2.RunEvent()
+    streams = [
+        Stream(run_event(runs_pb2.PHASE_RUNNING, 1), newer),
+        Stream(run_event(runs_pb2.PHASE_RUNNING, 2), runs_pb2.RunEvent(note="a: b")),
+        Stream(run_event(runs_pb2.PHASE_COMPLETED, 3)),
+    ]
+    rest = iter(streams)
+    events = list(_watch.watch(lambda _: next(rest), "r-1", "there", None, 60))
+    names = [type(event).__name__ for event in events]
+    one = ["EpochEvaluated", "CheckpointStored"]
+    assert names == ["RunUpdated", *one, "Reconnecting", *one, "RunUpdated", "Note", "Reconnecting", *one, "RunUpdated"], names
+    assert all(stream.closed for stream in streams)
+    assert str(events[0]) == "r-1 running" and str(events[7]) == "a: b" and str(events[-1]) == "r-1 completed"
+    assert str(events[1]) == "epoch 0, 0 validation samples: loss 0.0000" and str(events[2]) == "checkpoint 1 stored, 0.0 MB"
+    assert str(events[3]).startswith("the stream ended before the run; attempt 1 in 0."), events[3]
+    # An attempt that failed is followed by another, and each waits longer.
+    calls = iter([Stream(run_event(runs_pb2.PHASE_RUNNING, 0)), None, None, Stream(run_event(runs_pb2.PHASE_FAILED, 0))])
+
+    def connect(_: float | None) -> Stream:
+        stream = next(calls)
+        if stream is None:
+            raise fovea.UnavailableError("UNAVAILABLE", "nobody answers")
+        return stream
+
+    again = [event for event in _watch.watch(connect, "r-1", "there", None, 60) if isinstance(event, fovea.Reconnecting)]
+    assert [event.attempt for event in again] == [1, 2, 3] and "nobody answers" in again[1].reason, again
+    # Nobody waits for a coordinator that was never there, or for ever.
+    calls = iter([None])
+    with raises(fovea.UnavailableError, "nobody answers"):
+        list(_watch.watch(connect, "r-1", "there", None, 60))
+    calls = iter([Stream(run_event(runs_pb2.PHASE_RUNNING, 0))] + [None] * 100)
+    with raises(fovea.UnavailableError, "gave up after 1 s"):
+        list(_watch.watch(connect, "r-1", "there", None, 1))
+    calls = iter([Stream(run_event(runs_pb2.PHASE_RUNNING, 0))] + [None] * 100)
+    with raises(fovea.WaitTimeoutError, "within 0.5 s"):
+        list(_watch.watch(connect, "r-1", "there", 0.5, 60))
+
+
+def others(folder: Path) -> None:
+    # A newer coordinator may have phases and priorities of its own.
+    assert _convert.phase(99) is fovea.Phase.UNKNOWN and not _convert.phase(99).has_ended
+    assert _spec.word(common_pb2.Priority.DESCRIPTOR, 99) == "unknown"
+    der = ssl.PEM_cert_to_DER_cert(Path(__file__).with_name("certificate.pem").read_text())
+    # By `openssl x509 -pubkey -noout | openssl pkey -pubin -outform der | sha256sum`.
+    expected = "0e3ef90f60f7c9e80a51e20fb41aadcb986e4b3ced25d4e575e2b9567c867260"
+    assert hashlib.sha256(_pin.public_key(der)).hexdigest() == expected
+    with raises(fovea.CredentialsError, "damaged"):
+        _pin.public_key(der[:100])
+    address = folder / "address"
+    for text in ("", "file:other", "nonsense"):
+        address.write_text(text)
+        with raises(fovea.AddressError):
+            fovea.Client(f"file:{address}").runs()
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    specs()
+    downloads(Path(sys.argv[1]))
+    watches()
+    others(Path(sys.argv[1]))

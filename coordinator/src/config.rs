@@ -1,6 +1,5 @@
 //! The coordinator's configuration: every key, its default, and what it may be.
 
-use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -60,8 +59,8 @@ pub struct Config {
     pub min_hold_s: u64,
     /// How many workers the runs of one person may have together; 0: any number. It needs TLS, without which nobody has a name.
     pub quota_workers: u32,
-    /// The same for single persons, by name: `{ ann = 8 }`.
-    pub quotas: BTreeMap<String, u32>,
+    /// The same for single persons, by name: `ann=8, bob=2`.
+    pub quotas: String,
     /// What a request to stop does about the runs under way: `checkpoint` or `hand-over`.
     pub on_stop: OnStop,
     /// How long a stop waits for runs to be checkpointed, seconds.
@@ -136,7 +135,7 @@ impl Default for Config {
             priority_age_s: 3600,
             min_hold_s: 300,
             quota_workers: 0,
-            quotas: BTreeMap::new(),
+            quotas: String::new(),
             on_stop: OnStop::Checkpoint,
             drain_timeout_s: 60,
             max_connections: 4096,
@@ -199,8 +198,12 @@ impl Config {
         range("priority_age_s", self.priority_age_s, 0, 31_536_000)?;
         range("min_hold_s", self.min_hold_s, 0, 86_400)?;
         range("quota_workers", self.quota_workers.into(), 0, 1 << 20)?;
-        for (name, workers) in &self.quotas {
-            range(&format!("quotas.{name}"), (*workers).into(), 0, 1 << 20)?;
+        for quota in self.single_quotas() {
+            quota.map_err(|part| {
+                ConfigError::Value(format!(
+                    "quotas has {part:?}, which is not NAME=WORKERS: write ann=8, bob=2"
+                ))
+            })?;
         }
         if tls.is_none() && (self.quota_workers > 0 || !self.quotas.is_empty()) {
             return bad(
@@ -248,6 +251,28 @@ impl Config {
             ));
         }
         Ok(addresses)
+    }
+
+    /// The parts of `quotas`: name and number of workers, or what cannot be read.
+    fn single_quotas(&self) -> impl Iterator<Item = Result<(&str, u32), &str>> {
+        let parts = self.quotas.split(',').map(str::trim);
+        parts.filter(|part| !part.is_empty()).map(|part| {
+            let (name, workers) = part.split_once('=').ok_or(part)?;
+            let workers = workers.trim().parse().map_err(|_| part)?;
+            Ok((name.trim(), workers))
+        })
+    }
+
+    /// How many workers the runs of a person may have together; None: any number.
+    pub(crate) fn quota_of(&self, person: &str) -> Option<usize> {
+        let own = self
+            .single_quotas()
+            .flatten()
+            .find(|(name, _)| *name == person);
+        let for_all = Some(self.quota_workers).filter(|workers| *workers > 0);
+        own.map(|(_, workers)| workers)
+            .or(for_all)
+            .map(|workers| workers as usize)
     }
 
     /// The limits of clients: in all, and for each.
@@ -438,6 +463,27 @@ mod tests {
             change(&mut config);
             let error = config.validate().unwrap_err().to_string();
             assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_persons_own_quota_goes_before_that_of_all() {
+        let config = Config {
+            quota_workers: 4,
+            quotas: "ann=8, bob = 0,".into(),
+            ..Config::default()
+        };
+        for (person, quota) in [("ann", 8), ("bob", 0), ("eve", 4)] {
+            assert_eq!(config.quota_of(person), Some(quota), "{person}");
+        }
+        assert_eq!(Config::default().quota_of("ann"), None);
+        for wrong in ["ann", "ann=many", "ann:3", "=x"] {
+            let config = Config {
+                quotas: wrong.into(),
+                ..Config::default()
+            };
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.contains("NAME=WORKERS"), "{wrong}: {error}");
         }
     }
 

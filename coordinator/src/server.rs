@@ -179,8 +179,8 @@ impl Coordinator {
             let dashboard = Dashboard::new(context, access, routes);
             tasks.spawn(dashboard.serve(listeners));
         } else {
-            // It keeps the cluster going.
-            drop(context);
+            // Both keep the cluster going.
+            drop((context, routes));
         }
         if let Some(tls) = tls.clone() {
             others.push(tokio::spawn(tls.reload()));

@@ -59,12 +59,11 @@ def until(holds: Callable[[], bool], seconds: float = 30) -> None:
 def steer(address: str, folder: Path, version: str, protocol: str) -> None:
     assert (fovea.__version__, _channel.PROTOCOL) == (version, int(protocol))
     with fovea.Client(address, timeout=30) as client:
-        run = client.submit(SPEC, train={"epochs": 40}, **{"checkpoint.keep_best": "loss"})
-        assert (run.id, run.spec["train"]["epochs"], run.spec["train"]["batch"]) == ("py-1", 40, 6)
+        run = client.submit(SPEC, train={"epochs": 400}, **{"checkpoint.keep_best": "loss"})
+        assert (run.id, run.spec["train"]["epochs"], run.spec["train"]["batch"]) == ("py-1", 400, 6)
         assert (run.spec["model"]["classes"], run.spec["model"]["positive_from"]) == (2, 2)
         for event in client.watch(run.id, timeout=60):
-            # There is a checkpoint of step 2, then.
-            if isinstance(event, fovea.StepCommitted) and event.report.step >= 3:
+            if isinstance(event, fovea.CheckpointStored):
                 break
         waits = client.submit(SPEC, name="waits", priority="low")
         (queued,) = client.queue()
@@ -144,8 +143,12 @@ def results(client: fovea.Client, run_id: str, folder: Path) -> None:
     stored = client.checkpoints(run_id)
     assert tuple(stored) == run.checkpoints and [c.step for c in stored] == sorted(c.step for c in stored)
     assert run.best_checkpoint is not None
-    best = max((e for e in run.epochs if e.validation.auc is not None), key=lambda e: e.validation.auc or 0)
-    for name, step in (("best", best.step), ("newest", run.total_steps), (2, 2)):
+    # A worker whose upload is slow leaves checkpoints out: not every epoch has one.
+    steps = [c.step for c in stored]
+    best = max(
+        (e for e in run.epochs if e.validation.auc is not None and e.step in steps), key=lambda e: e.validation.auc or 0
+    )
+    for name, step in (("best", best.step), ("newest", run.total_steps), (steps[0], steps[0])):
         path = folder / f"{name}.safetensors"
         got = client.download_checkpoint(run_id, name, path)
         assert got.step == step and hashlib.sha256(path.read_bytes()).hexdigest() == got.sha256
@@ -159,8 +162,8 @@ def results(client: fovea.Client, run_id: str, folder: Path) -> None:
 
     with raises(FileExistsError, str(path)):
         client.download_checkpoint(run_id, "newest", path)
-    client.download_checkpoint(run_id, 2, path, overwrite=True)
-    assert fovea.load_checkpoint(path).step == 2
+    client.download_checkpoint(run_id, steps[0], path, overwrite=True)
+    assert fovea.load_checkpoint(path).step == steps[0]
     with raises(fovea.NotFoundError):
         client.download_checkpoint(run_id, 1, folder / "none.safetensors")
     damaged = folder / "damaged.safetensors"

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 from drive import raises
 
 import fovea
@@ -45,7 +46,12 @@ def specs() -> None:
             _spec.read_spec({"name": "a", "dataset": "d"} | values, {})
     with raises(fovea.SpecError, "name: is missing", "dataset: is missing"):
         _spec.read_spec({}, {})
-    # Every label scheme and every word of an enum goes there and back.
+    learnt = _spec.read_spec({"name": "a", "dataset": "d"}, {"train": {"epochs": np.int64(3), "learning_rate": np.float32(0.5)}})
+    assert (learnt.train.epochs, learnt.train.learning_rate) == (3, 0.5)
+    # The example has every key.
+    example = _spec.read_spec(Path(__file__).resolve().parents[2] / "deploy/run.toml", {})
+    assert len(example.train.ListFields()) == len(common_pb2.TrainSpec.DESCRIPTOR.fields)
+    # Every word of an enum goes there and back.
     for field in common_pb2.TrainSpec.DESCRIPTOR.fields:
         for number in field.enum_type.values_by_number if field.enum_type else ():
             if number:

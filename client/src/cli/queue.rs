@@ -71,7 +71,7 @@ mod tests {
             min_workers: 2,
             max_workers: 4,
             waited_ms: 65_000,
-            waiting: "needs 2 workers;\nidle: 0".into(),
+            waiting: "needs 2 workers\nidle: 0".into(),
         };
         let mut queue = vec![
             run("dr-2", Priority::High, Priority::High, ""),

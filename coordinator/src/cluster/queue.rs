@@ -72,17 +72,10 @@ impl Actor {
         queue.into_iter().map(|(_, entry)| entry).collect()
     }
 
-    /// How many workers the runs of a person may have together; None: any number.
-    pub(super) fn quota_of(&self, owner: &str) -> Option<usize> {
-        let own = self.config.quotas.get(owner).copied();
-        let for_all = Some(self.config.quota_workers).filter(|workers| *workers > 0);
-        own.or(for_all).map(|workers| workers as usize)
-    }
-
     /// How many workers more the runs of each person may have, where that is limited.
     pub(super) fn quotas_left(&self) -> BTreeMap<String, usize> {
         let owners = self.runs.values().filter_map(|live| live.owner.as_ref());
-        let quota = |owner: &String| Some((owner.clone(), self.quota_of(owner)?));
+        let quota = |owner: &String| Some((owner.clone(), self.config.quota_of(owner)?));
         let mut left: BTreeMap<String, usize> = owners.filter_map(quota).collect();
         if left.is_empty() {
             return left;

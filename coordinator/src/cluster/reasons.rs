@@ -43,7 +43,7 @@ impl Actor {
         };
         live.startable_since = None;
         let owner = live.owner.clone().unwrap_or_default();
-        let quota = self.quota_of(&owner).unwrap_or_default();
+        let quota = self.config.quota_of(&owner).unwrap_or_default();
         let reason = format!(
             "needs {}; the runs of {owner} have {} of the {quota} that {owner} may have at a time",
             count(min, "worker", "workers"),

@@ -64,7 +64,7 @@ impl From<&RunSpec> for pb::RunSpec {
             priority,
         } = spec;
         Self {
-            priority: Some(pb::Priority::from(*priority).into()),
+            priority: (!priority.is_default()).then(|| pb::Priority::from(*priority).into()),
             name: name.clone(),
             dataset: dataset.to_string(),
             seed: Some(*seed),

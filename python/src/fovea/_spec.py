@@ -6,6 +6,7 @@ Only keys and types are checked here; whether values make sense, the coordinator
 from __future__ import annotations
 
 import difflib
+import numbers
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -188,17 +189,17 @@ def _set(message: Message, field: Any, key: str, value: Any) -> Iterator[str]:
         number = field.enum_type.values_by_name[_prefix(field.enum_type) + value.upper()].number
         setattr(message, field.name, number)
         return
-    kinds: dict[int, tuple[tuple[type, ...], str]] = {
-        FieldDescriptor.CPPTYPE_STRING: ((str,), "a text"),
-        FieldDescriptor.CPPTYPE_BOOL: ((bool,), "True or False"),
-        FieldDescriptor.CPPTYPE_DOUBLE: ((int, float), "a number"),
+    # Numbers of NumPy are numbers, too; for Python True is one.
+    kinds: dict[int, tuple[type, type, str]] = {
+        FieldDescriptor.CPPTYPE_STRING: (str, str, "a text"),
+        FieldDescriptor.CPPTYPE_BOOL: (bool, bool, "True or False"),
+        FieldDescriptor.CPPTYPE_DOUBLE: (numbers.Real, float, "a number"),
     }
-    types, wanted = kinds.get(field.cpp_type, ((int,), "a whole number, 0 or more"))
-    # For Python True is a number.
-    fits = isinstance(value, types) and (not isinstance(value, bool) or bool in types)
+    accepted, kind, wanted = kinds.get(field.cpp_type, (numbers.Integral, int, "a whole number, 0 or more"))
+    fits = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
     try:
         if fits:
-            setattr(message, field.name, value)
+            setattr(message, field.name, kind(value))
     except (ValueError, OverflowError):
         fits = False
     if not fits:

@@ -120,7 +120,7 @@ fn the_end_waits_for_members_and_for_the_checkpoint() {
     type Case = (Outcome, Option<Event>, &'static str);
     let stop = |step| Outcome::Stopped { step };
     let give = Event::Give {
-        workers: workers(&[1]),
+        workers: workers(&[0, 1]),
         taker: RunId::new("urgent-2").unwrap(),
     };
     let table: [Case; 5] = [

@@ -135,7 +135,7 @@ def only_training(data, whole, folder, size):
         writer = csv.DictWriter(out, rows.fieldnames)
         writer.writeheader()
         writer.writerows(row for row in rows if row["image"] in training)
-    fovea("prepare", "--labels", labels, "--images", data / "images", "--out", folder, "--size", size)
+    fovea("prepare", "--labels", labels, "--images", data / "images", "--out", folder, "--size", size, "--allow-unlabelled")
 
 
 def table(labels, seeds, tap):

@@ -18,7 +18,7 @@
 //! - `journal`: what was promised, one thread; `store`: the only code that touches checkpoint and dataset files
 //! - `remote`: the object store, which has a copy of what the stores hold
 //! - `tensorboard`: live event files
-//! - `metrics`: what Prometheus is told; `audits`: audits of runs that go on beside them
+//! - `metrics`: the metrics for Prometheus; `audits`: audits of runs that go on beside them
 //! - `backup`: copies of the journal for people, and their restoration
 //! - `startup`, `server`: the coordinator's life; `stop`: how it ends; `housekeeping`: free room, trash
 //!

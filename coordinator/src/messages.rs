@@ -44,7 +44,7 @@ pub(crate) struct Gpu {
     pub uuid: String,
 }
 
-/// How a worker fares, by a heartbeat; None where it does not say. For people: nothing is decided by it.
+/// Load of a worker, by a heartbeat; None where the heartbeat does not report it. For people: nothing is decided by it.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Load {
     /// Mean wall-clock time of its last steps, milliseconds.

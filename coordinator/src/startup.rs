@@ -77,7 +77,7 @@ pub(crate) struct Certified {
 /// The actors and what they share.
 pub(crate) struct Running {
     pub context: Context,
-    /// What Prometheus is told.
+    /// The metrics for Prometheus.
     pub figures: metrics::Source,
     pub cluster: JoinHandle<Result<(), ActorError>>,
     pub tasks: Vec<JoinHandle<()>>,

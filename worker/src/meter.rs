@@ -120,7 +120,7 @@ impl Meter {
         Arc::clone(&self.images)
     }
 
-    /// What Prometheus is told.
+    /// The metrics for Prometheus.
     pub fn figures(&self) -> Figures {
         let mut figures = Figures::default();
         figures.add_counts(&STEPS, &[], self.step_seconds.counts());

@@ -40,7 +40,7 @@ impl LastHeard {
         *self.lock() = load;
     }
 
-    /// How it fares, as far as it has said.
+    /// Its load, by its last heartbeat.
     pub(super) fn load(&self) -> Load {
         *self.lock()
     }

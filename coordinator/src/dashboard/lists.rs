@@ -164,7 +164,7 @@ impl Dashboard {
         kept.get(&key, &self.0.computing, PATIENCE, count).await?
     }
 
-    /// The runs of these ids, and what is to be said of those that are left out.
+    /// The runs of these ids, and a remark on those that are left out.
     pub(super) async fn compared(
         &self,
         ids: &[String],

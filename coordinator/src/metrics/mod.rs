@@ -1,4 +1,4 @@
-//! What Prometheus is told, read at each scrape.
+//! The metrics for Prometheus, read at each scrape.
 //!
 //! ```text
 //!  cluster (sessions, live runs) ──┐

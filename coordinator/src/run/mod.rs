@@ -86,7 +86,7 @@ pub(crate) struct RunContext {
     pub tasks: TaskTracker,
     /// How long it took to go on with another generation, seconds.
     pub recovery_seconds: Arc<Histogram>,
-    /// What is told of it, for people who come later.
+    /// Notes about the run that watchers were sent, for people who look later.
     pub notes: Notes,
 }
 

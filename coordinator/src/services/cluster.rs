@@ -260,7 +260,7 @@ fn wire(worker: &WorkerView, now: u64) -> pb::Worker {
     }
 }
 
-/// How a worker fares, on the wire; None if it has not said anything.
+/// Load of a worker, on the wire; None if it has not reported any.
 fn load_of(load: &Load) -> Option<pb::Load> {
     let Load {
         step_ms,

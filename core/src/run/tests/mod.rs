@@ -5,6 +5,7 @@ mod cluster;
 mod endings;
 mod epochs;
 mod evaluations;
+mod giving;
 mod lineages;
 mod random;
 mod tables;

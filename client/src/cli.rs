@@ -39,6 +39,7 @@ mod predict;
 mod predict_args;
 mod prepare;
 mod queue;
+mod record;
 mod remove;
 mod report;
 mod runs;

@@ -11,7 +11,7 @@ mod reading;
 mod table;
 
 pub use overlay::{Caption, Picture, draw, overlay, pair};
-pub use progress::Bar;
+pub use progress::{Bar, is_dumb};
 pub use reading::{Photograph, Readable, Unreadable, read_ahead};
 pub use table::{Outcome, Row, Scored, Table, TableError};
 

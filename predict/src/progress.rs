@@ -7,6 +7,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::pace::Pace;
 
+/// Whether the terminal cannot move its cursor, by its own name: no bar can be drawn on it.
+pub fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+}
+
 /// Photographs that are done, of so many.
 #[derive(Debug)]
 pub struct Bar {
@@ -19,8 +24,7 @@ pub struct Bar {
 impl Bar {
     /// Of `total` photographs, with which `done` is done: `scored`, say.
     pub fn new(total: u64, done: &'static str) -> Self {
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        let interactive = std::io::stderr().is_terminal() && !dumb;
+        let interactive = std::io::stderr().is_terminal() && !is_dumb();
         let bar = match interactive {
             true => ProgressBar::new(total),
             false => ProgressBar::hidden(),

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::format::bytes;
-use super::output::{Output, Record};
+use super::output::Output;
+use super::record::Record;
 use crate::client::{Client, SkipVerify};
 use crate::error::{Error, VerifiedCounts};
 use crate::view::{FileState, StoreProblem, StoreProgress, StoreReport, StoreSummary};

@@ -6,7 +6,8 @@ use fovea_core::advice::{Advice, Amount, FEW, MANY, Situation, advise};
 use fovea_core::count::count;
 use fovea_dataset::{Dataset, GRADES, Split};
 
-use super::output::{Output, Record};
+use super::output::Output;
+use super::record::Record;
 use crate::client::Client;
 use crate::error::Error;
 

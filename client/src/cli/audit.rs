@@ -1,7 +1,8 @@
 //! `fovea runs audit`: whether each epoch used every training image exactly once.
 
 use super::format::bytes;
-use super::output::{Output, Record};
+use super::output::Output;
+use super::record::Record;
 use crate::client::Client;
 use crate::error::Error;
 use crate::view::{AuditInfo, RunInfo};

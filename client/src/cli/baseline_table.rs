@@ -6,7 +6,8 @@ use fovea_core::spec::Part;
 use fovea_evaluation::{Choice, Estimate, FellowEye, Method, PointResult};
 
 use super::figures::{Heading, fellow_line, short};
-use super::output::{Compared, Difference, Output, Record};
+use super::output::Output;
+use super::record::{Compared, Difference, Record};
 use super::table::Table;
 use crate::baseline::{Model, Origin, Task};
 use crate::reporting::labels;

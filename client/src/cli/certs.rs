@@ -10,7 +10,8 @@ use fovea_security::{
 use time::OffsetDateTime;
 
 use super::certs_args::{CertsCommand, CertsOptions};
-use super::output::{Output, Record};
+use super::output::Output;
+use super::record::Record;
 use crate::error::Error;
 
 /// The coordinator of a cluster needs no name of its own.

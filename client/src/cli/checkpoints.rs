@@ -7,7 +7,8 @@ use fovea_core::checkpoint::CheckpointInfo;
 
 use super::args::Step;
 use super::format::{ago, bytes, now_ms};
-use super::output::{Output, Record};
+use super::output::Output;
+use super::record::Record;
 use super::table::Table;
 use crate::client::Client;
 use crate::error::{Error, VerifiedCounts};

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::format::{bytes, without_event};
-use super::output::{Output, Record};
+use super::output::Output;
+use super::record::Record;
 use super::table::Table;
 use crate::client::Client;
 use crate::error::Error;

@@ -6,7 +6,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::format::{split_event, without_event};
 use super::narrate::{Narrator, scored_line, summary};
-use super::output::{Output, Record};
+use super::output::Output;
+use super::record::Record;
 use crate::client::Client;
 use crate::error::Error;
 use crate::local::Signals;

@@ -6,7 +6,8 @@ use fovea_evaluation::{Draws, Evaluated, FellowEye, Sample, evaluate as figures_
 use super::evaluate::{computed, judged};
 use super::evaluate_args::Evaluate;
 use super::group_args::EvaluateGroup;
-use super::output::{Output, Record};
+use super::output::Output;
+use super::record::Record;
 use crate::client::Client;
 use crate::error::Error;
 use crate::evaluations::{Which, ready};

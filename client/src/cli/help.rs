@@ -32,7 +32,7 @@ Examples:
   fovea local -n 2 --dataset eyepacs-224 run.toml
                                                train on this machine, no coordinator needed";
 
-/// The fields of [`super::output::Record`], for scripts.
+/// The fields of [`super::record::Record`], for scripts.
 pub const JSON_HELP: &str = "\
 With --json, each line of standard output is one JSON object; \"type\" is its kind:
   run          a run: id, phase (queued, forming, running, finishing, paused, completed, failed,

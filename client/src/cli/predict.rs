@@ -18,8 +18,9 @@ use fovea_predict::{Bar, Outcome, Photograph, Picture, Row, Scored, Table, draw,
 use super::datasets::add_with_bar;
 use super::evaluate::computed;
 use super::follow::{follow_to_end, verdict};
-use super::output::{Output, Record};
+use super::output::Output;
 use super::predict_args::Predict;
+use super::record::Record;
 use crate::client::Client;
 use crate::error::Error;
 use crate::evaluations::{Views, choose};

@@ -12,7 +12,8 @@ use fovea_predict::pace::{self, Pace};
 use indicatif::ProgressBar;
 
 use super::args::Prepare;
-use super::output::{Output, Record};
+use super::output::Output;
+use super::record::Record;
 use super::table::Table;
 use crate::error::Error;
 use crate::local::Signals;

@@ -3,7 +3,8 @@
 use fovea_dataset::synthetic::{SyntheticError, SyntheticOptions, generate};
 
 use super::args::Synthetic;
-use super::output::{Output, Record};
+use super::output::Output;
+use super::record::Record;
 use crate::error::Error;
 
 /// Draws photographs and states that they are synthetic.

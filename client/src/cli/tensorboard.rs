@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::format::bytes;
-use super::output::{Output, Record};
+use super::output::Output;
+use super::record::Record;
 use crate::client::Client;
 use crate::error::Error;
 use crate::receive::write_whole;

@@ -33,7 +33,7 @@ pub async fn run(client: &Client, every_s: u64, once: bool, output: &Output) -> 
         ));
     }
     let terminal = Term::stdout();
-    if once || !std::io::stdout().is_terminal() || super::output::is_dumb() {
+    if once || !std::io::stdout().is_terminal() || fovea_predict::is_dumb() {
         output.lines(lines(&shot(client).await?, client.address(), None));
         return Ok(());
     }

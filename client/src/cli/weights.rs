@@ -11,7 +11,8 @@ use fovea_core::spec::RunSpec;
 use fovea_core::weights;
 
 use super::format::{ago, bytes, now_ms, without_event};
-use super::output::{Output, Record};
+use super::output::Output;
+use super::record::Record;
 use super::table::Table;
 use crate::client::Client;
 use crate::error::Error;

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::format::one_line;
-use super::output::{Output, Record};
+use super::output::Output;
+use super::record::Record;
 use super::table::{Table, terminal_width};
 use crate::client::Client;
 use crate::error::Error;

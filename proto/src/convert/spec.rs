@@ -30,12 +30,7 @@ impl TryFrom<pb::RunSpec> for RunSpec {
             priority,
         } = wire;
         Ok(RunSpec {
-            priority: match known(priority, "spec.priority")? {
-                pb::Priority::Unspecified => Priority::default(),
-                pb::Priority::Low => Priority::Low,
-                pb::Priority::Normal => Priority::Normal,
-                pb::Priority::High => Priority::High,
-            },
+            priority: known_priority(known(priority, "spec.priority")?).unwrap_or_default(),
             name,
             dataset: DatasetName::new(dataset).map_err(|e| ConvertError::new("spec.dataset", e))?,
             seed: seed.unwrap_or_default(),
@@ -90,7 +85,11 @@ impl From<Priority> for pb::Priority {
 
 /// A priority; None if it is not set or unknown.
 pub fn priority_from_wire(wire: i32) -> Option<Priority> {
-    match pb::Priority::try_from(wire).ok()? {
+    known_priority(pb::Priority::try_from(wire).ok()?)
+}
+
+fn known_priority(priority: pb::Priority) -> Option<Priority> {
+    match priority {
         pb::Priority::Unspecified => None,
         pb::Priority::Low => Some(Priority::Low),
         pb::Priority::Normal => Some(Priority::Normal),

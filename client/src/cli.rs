@@ -46,6 +46,7 @@ mod runs;
 mod shell;
 mod step;
 mod store_args;
+mod sweep;
 mod synthetic;
 mod table;
 mod tensorboard;
@@ -171,6 +172,16 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
                     let client = connect().await?;
                     groups::submit(&client, &plan, spec, &weights, command.watch, output).await
                 }
+            }
+        }
+        Command::Sweep(command) => {
+            let planning = sweep::plan(&command)?;
+            match command.dry_run {
+                true => {
+                    sweep::show(&planning, output);
+                    Ok(())
+                }
+                false => sweep::submit(&connect().await?, planning, output).await,
             }
         }
         Command::Runs { command: None } => runs::list(&connect().await?, output).await,

@@ -13,14 +13,21 @@ use crate::view::{GroupInfo, Removed};
 const PAGE: u32 = 100;
 
 impl Client {
-    /// Submits a run of `spec` for each fold and seed of `plan`. When this returns, all of them are in the coordinator's
+    /// Submits a run of `spec` for each variant, fold and seed of `plan`. When this returns, all of them are in the coordinator's
     /// journal; if it fails, none is.
     pub async fn submit_group(&self, spec: &RunSpec, plan: &GroupPlan) -> Result<GroupInfo, Error> {
-        let GroupPlan { folds, seeds } = plan;
+        let GroupPlan {
+            variants,
+            selection,
+            folds,
+            seeds,
+        } = plan;
         let request = pb::SubmitGroupRequest {
             spec: Some(spec.into()),
             folds: *folds,
             seeds: seeds.clone(),
+            variants: variants.iter().map(Into::into).collect(),
+            selection: selection.as_ref().map(Into::into),
         };
         self.answer(self.groups_client().submit(request))
             .await

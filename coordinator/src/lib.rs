@@ -17,6 +17,7 @@
 //! - `catalogue`: the datasets, one actor; `directory`: finding a run, live or ended
 //! - `journal`: what was promised, one thread; `store`: the only code that touches checkpoint and dataset files
 //! - `remote`: the object store, which has a copy of what the stores hold
+//! - `selecting`: which runs of a sweep go on
 //! - `tensorboard`: live event files
 //! - `metrics`: the metrics for Prometheus; `audits`: audits of runs that go on beside them
 //! - `backup`: copies of the journal for people, and their restoration
@@ -46,6 +47,7 @@ mod metrics;
 mod net;
 mod remote;
 mod run;
+mod selecting;
 mod serve_error;
 mod server;
 mod services;

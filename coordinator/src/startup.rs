@@ -9,7 +9,7 @@ use fovea_core::ids::RunId;
 use fovea_core::run::Run;
 use fovea_security::Tls;
 use fovea_service::ops::Histogram;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,6 +31,7 @@ use crate::metrics;
 use crate::net::Limits;
 use crate::remote::{self, Item, Listed, REMOTE, Remote, Stores};
 use crate::run::{Notes, RunContext};
+use crate::selecting;
 use crate::serve_error::ServeError;
 use crate::services::Context;
 use crate::store::{
@@ -279,6 +280,7 @@ impl Opened {
         );
         let recovery_seconds = Arc::new(Histogram::new(metrics::RECOVERY_BOUNDS));
         let notes = Notes::default();
+        let (at_rest, resting) = mpsc::unbounded_channel();
         let runs = |reports| RunContext {
             config: Arc::clone(&config),
             clock,
@@ -288,6 +290,7 @@ impl Opened {
             reports,
             tasks: tasks.clone(),
             recovery_seconds: Arc::clone(&recovery_seconds),
+            at_rest,
             notes: notes.clone(),
         };
         let (cluster, cluster_task) = cluster::start(
@@ -331,7 +334,14 @@ impl Opened {
             context.closing.clone(),
         );
         let figures = metrics::Source::new(&context, audits, recovery_seconds);
-        let mut tasks = vec![catalogue_task, weights_task, housekeeping_task, audit_task];
+        let selecting = selecting::start(context.runs.clone(), resting, context.closing.clone());
+        let mut tasks = vec![
+            catalogue_task,
+            weights_task,
+            housekeeping_task,
+            audit_task,
+            selecting,
+        ];
         tasks.extend(remote_tasks);
         if !context.config.tensorboard_dir.as_os_str().is_empty() {
             tasks.push(tensorboard::start(

@@ -29,6 +29,7 @@ async fn submit_spec(
         spec: Some(spec),
         folds,
         seeds: seeds.to_vec(),
+        ..Default::default()
     };
     Ok(server.groups().submit(request).await?.into_inner())
 }

@@ -75,6 +75,7 @@ async fn submit(server: &Server, min: u32, max: u32, seeds: u64) -> pb::Group {
         spec: Some(spec),
         folds: 0,
         seeds: (0..seeds).collect(),
+        ..Default::default()
     };
     server.groups().submit(request).await.unwrap().into_inner()
 }

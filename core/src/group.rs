@@ -1,12 +1,15 @@
-//! Groups: runs of one submission that differ in their fold, their seed, or both.
+//! Groups: runs of one submission that differ in their fold, their seed, in what a sweep varies, or in several of these.
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{GroupId, IdError, RunId};
+use crate::selection::{Selection, SelectionError};
 use crate::spec::{FoldSpec, LONGEST_NAME, MAX_FOLDS, RunSpec, SpecError};
 
 /// The most runs of a group.
 pub const MAX_RUNS: usize = 100;
+/// The longest label of a variant, in bytes.
+pub const LONGEST_LABEL: usize = 300;
 
 /// A group and its runs, as they were submitted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +25,12 @@ pub struct Group {
     /// Name of the person who submitted it; None without TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub submitted_by: Option<String>,
+    /// Labels of its variants: what each sets. Empty: there is one, the spec as it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<String>,
+    /// How its runs are selected; None: all are trained to the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Selection>,
     /// Its runs in the order of their numbers. Some of them may have been removed.
     pub runs: Vec<Member>,
 }
@@ -31,11 +40,27 @@ pub struct Group {
 pub struct Member {
     /// Its id.
     pub run: RunId,
+    /// Its variant, from 0.
+    #[serde(default, skip_serializing_if = "is_first")]
+    pub variant: u32,
     /// The fold that it holds out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fold: Option<FoldSpec>,
     /// Its seed.
     pub seed: u64,
+}
+
+fn is_first(variant: &u32) -> bool {
+    *variant == 0
+}
+
+/// One way to set what a sweep varies.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Variant {
+    /// What it sets, such as `train.learning_rate=0.003 train.batch=8`.
+    pub label: String,
+    /// The spec with these settings.
+    pub spec: RunSpec,
 }
 
 /// The id of the group with this name and number: `<name>-g<number>`.
@@ -52,9 +77,13 @@ pub fn number_of(id: &GroupId) -> Option<u64> {
     number.parse().ok()
 }
 
-/// What differs between the runs of a group. With folds and seeds there is a run for each pair.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// What differs between the runs of a group. With variants, folds and seeds there is a run for each triple.
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct GroupPlan {
+    /// The variants of a sweep; none: the spec as it is.
+    pub variants: Vec<Variant>,
+    /// How the runs are selected; None: all are trained to the end.
+    pub selection: Option<Selection>,
     /// Number of folds; 0: none.
     pub folds: u32,
     /// The seeds; none: that of the spec.
@@ -65,11 +94,13 @@ pub struct GroupPlan {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GroupError {
     /// Neither folds nor several seeds.
-    #[error("a group has 2 runs or more: ask for 2 folds or more, or for several seeds")]
+    #[error(
+        "a group has 2 runs or more: ask for 2 folds or more, for several seeds, or for a sweep of several values"
+    )]
     TooFew,
     /// Too many runs.
     #[error(
-        "{runs} runs are more than the {MAX_RUNS} that a group can have: ask for fewer folds or seeds"
+        "{runs} runs are more than the {MAX_RUNS} that a group can have: ask for fewer folds, seeds or variants"
     )]
     TooMany { runs: u64 },
     /// A number of folds that is not possible.
@@ -92,6 +123,17 @@ pub enum GroupError {
         /// What is added to it.
         added: String,
     },
+    /// A variant is there twice.
+    #[error("the variant {0} is there twice: two runs of one spec would be the same run")]
+    VariantTwice(String),
+    /// A label that cannot be shown.
+    #[error(
+        "the label {0:?} of a variant: use 1 to {LONGEST_LABEL} letters without control characters"
+    )]
+    Label(String),
+    /// The selection is not possible.
+    #[error(transparent)]
+    Selection(#[from] SelectionError),
     /// A run of the group has no valid spec.
     #[error("run {name}: {source}")]
     Spec {
@@ -102,52 +144,111 @@ pub enum GroupError {
     },
 }
 
+/// A run of a planned group.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planned {
+    /// Its variant, from 0.
+    pub variant: u32,
+    /// Its spec.
+    pub spec: RunSpec,
+}
+
 impl GroupPlan {
-    /// The specs of the group's runs, made from `base`: seed by seed, and of each seed fold by fold.
+    /// The runs of the group, made from its variants, or from `base` if it has none: variant by variant, of each seed by seed, and
+    /// of each seed fold by fold.
     ///
     /// # Errors
     /// There would be none, too many or equal ones, or one that is not valid.
-    pub fn specs(&self, base: &RunSpec) -> Result<Vec<RunSpec>, GroupError> {
-        let Self { folds, seeds } = self;
+    pub fn runs(&self, base: &RunSpec) -> Result<Vec<Planned>, GroupError> {
+        let Self {
+            variants,
+            selection,
+            folds,
+            seeds,
+        } = self;
         if *folds == 1 || *folds > MAX_FOLDS {
             return Err(GroupError::Folds(*folds));
         }
-        if let Some(fold) = base.fold.filter(|_| *folds > 0) {
-            return Err(GroupError::FoldInSpec(fold));
-        }
-        let runs = u64::from((*folds).max(1)) * seeds.len().max(1) as u64;
-        if runs < 2 {
+        let number = u64::from((*folds).max(1)) * seeds.len().max(1) as u64;
+        let number = number * variants.len().max(1) as u64;
+        if number < 2 {
             return Err(GroupError::TooFew);
         }
-        if runs > MAX_RUNS as u64 {
-            return Err(GroupError::TooMany { runs });
+        if number > MAX_RUNS as u64 {
+            return Err(GroupError::TooMany { runs: number });
         }
         for (at, seed) in seeds.iter().enumerate() {
             if seeds[..at].contains(seed) {
                 return Err(GroupError::SeedTwice(*seed));
             }
         }
-        let own = [base.seed];
-        let seeds = if seeds.is_empty() { &own[..] } else { seeds };
-        let holding_out: Vec<Option<FoldSpec>> = match *folds {
-            0 => vec![base.fold],
+        for (at, Variant { label, spec }) in variants.iter().enumerate() {
+            let plain = !label.is_empty() && !label.chars().any(char::is_control);
+            if !plain || label.len() > LONGEST_LABEL {
+                return Err(GroupError::Label(label.clone()));
+            }
+            if variants[..at].iter().any(|other| other.spec == *spec) {
+                return Err(GroupError::VariantTwice(label.clone()));
+            }
+        }
+        let bases: Vec<&RunSpec> = match &variants[..] {
+            [] => vec![base],
+            variants => variants.iter().map(|variant| &variant.spec).collect(),
+        };
+        if let Some(selection) = selection {
+            let epochs = bases.iter().map(|spec| spec.train.epochs).min();
+            selection.check(bases.len(), epochs.unwrap_or(0))?;
+        }
+        let mut runs = Vec::new();
+        for (at, of_variant) in bases.into_iter().enumerate() {
+            let added = match variants.len() {
+                0 => String::new(),
+                _ => format!(".v{}", at + 1),
+            };
+            for spec in self.of_variant(of_variant, &base.name, &added)? {
+                let variant = at as u32;
+                runs.push(Planned { variant, spec });
+            }
+        }
+        Ok(runs)
+    }
+
+    /// The specs of one variant, whose names are `name`, `added`, and what tells them apart.
+    fn of_variant(
+        &self,
+        of: &RunSpec,
+        name: &str,
+        added: &str,
+    ) -> Result<Vec<RunSpec>, GroupError> {
+        let folds = self.folds;
+        if let Some(fold) = of.fold.filter(|_| folds > 0) {
+            return Err(GroupError::FoldInSpec(fold));
+        }
+        let own = [of.seed];
+        let seeds = match &self.seeds[..] {
+            [] => &own[..],
+            seeds => seeds,
+        };
+        let holding_out: Vec<Option<FoldSpec>> = match folds {
+            0 => vec![of.fold],
             of => (1..=of).map(|index| Some(FoldSpec { index, of })).collect(),
         };
         let mut specs = Vec::new();
         for &seed in seeds {
             for &fold in &holding_out {
-                let mut spec = base.clone();
+                let mut spec = of.clone();
                 (spec.seed, spec.fold) = (seed, fold);
-                if let (Some(fold), 1..) = (fold, *folds) {
+                spec.name = format!("{name}{added}");
+                if let (Some(fold), 1..) = (fold, folds) {
                     spec.name += &format!(".f{}", fold.index);
                 }
                 if seeds.len() > 1 {
                     spec.name += &format!(".s{seed}");
                 }
-                if base.name.len() <= LONGEST_NAME && spec.name.len() > LONGEST_NAME {
+                if name.len() <= LONGEST_NAME && spec.name.len() > LONGEST_NAME {
                     return Err(GroupError::LongName {
-                        base: base.name.clone(),
-                        added: spec.name.split_off(base.name.len()),
+                        base: name.to_owned(),
+                        added: spec.name.split_off(name.len()),
                     });
                 }
                 spec.validate().map_err(|source| GroupError::Spec {
@@ -171,28 +272,33 @@ mod tests {
 
     fn plan(folds: u32, seeds: &[u64]) -> GroupPlan {
         let seeds = seeds.to_vec();
-        GroupPlan { folds, seeds }
+        GroupPlan {
+            folds,
+            seeds,
+            ..GroupPlan::default()
+        }
     }
 
     #[test]
     fn a_name_that_becomes_too_long_says_what_is_added() {
         let mut long = base("");
         long.name = "x".repeat(46);
-        let said = plan(2, &[]).specs(&long).unwrap_err().to_string();
+        let said = plan(2, &[]).runs(&long).unwrap_err().to_string();
         assert!(
             said.contains("is too long for a group") && said.contains("xx.f1 and so on"),
             "{said}"
         );
         long.name.pop();
-        assert!(plan(2, &[]).specs(&long).is_ok());
+        assert!(plan(2, &[]).runs(&long).is_ok());
     }
 
     #[test]
     fn a_run_for_each_fold_and_seed() {
         let named = |plan: GroupPlan| -> Vec<(String, u64, Option<u32>)> {
-            let specs = plan.specs(&base("")).unwrap();
+            let runs = plan.runs(&base("")).unwrap();
+            assert!(runs.iter().all(|run| run.variant == 0));
             let what = |s: RunSpec| (s.name, s.seed, s.fold.map(|f| f.index));
-            specs.into_iter().map(what).collect()
+            runs.into_iter().map(|run| what(run.spec)).collect()
         };
         let row = |name: &str, seed, fold| (name.to_owned(), seed, fold);
         let folds = [row("dr.f1", 7, Some(1)), row("dr.f2", 7, Some(2))];
@@ -210,13 +316,72 @@ mod tests {
         ];
         assert_eq!(named(plan(2, &[0, 5])), both);
         // Several seeds of one fold.
-        let specs = plan(0, &[1, 2]).specs(&base("[fold]\nindex = 2\nof = 5"));
-        assert!(specs.unwrap().iter().all(|s| s.fold.unwrap().index == 2));
+        let runs = plan(0, &[1, 2]).runs(&base("[fold]\nindex = 2\nof = 5"));
+        assert!(
+            runs.unwrap()
+                .iter()
+                .all(|run| run.spec.fold.unwrap().index == 2)
+        );
+    }
+
+    #[test]
+    fn a_run_for_each_variant_fold_and_seed() {
+        let mut plan = plan(2, &[1, 2]);
+        for rate in [0.001, 0.003] {
+            let mut spec = base("");
+            spec.train.learning_rate = rate;
+            let label = format!("train.learning_rate={rate}");
+            plan.variants.push(Variant { label, spec });
+        }
+        let runs = plan.runs(&base("")).unwrap();
+        let names: Vec<&str> = runs.iter().map(|run| &*run.spec.name).collect();
+        assert_eq!(
+            names,
+            [
+                "dr.v1.f1.s1",
+                "dr.v1.f2.s1",
+                "dr.v1.f1.s2",
+                "dr.v1.f2.s2",
+                "dr.v2.f1.s1",
+                "dr.v2.f2.s1",
+                "dr.v2.f1.s2",
+                "dr.v2.f2.s2"
+            ]
+        );
+        let rate = |run: &Planned| (run.variant, run.spec.train.learning_rate);
+        assert_eq!(rate(&runs[3]), (0, 0.001));
+        assert_eq!(rate(&runs[4]), (1, 0.003));
+        // Two variants alone are a group.
+        (plan.folds, plan.seeds) = (0, Vec::new());
+        assert_eq!(plan.runs(&base("")).unwrap().len(), 2);
+
+        let mut twice = plan.clone();
+        twice.variants[1].spec.train.learning_rate = 0.001;
+        let label = twice.variants[1].label.clone();
+        assert_eq!(twice.runs(&base("")), Err(GroupError::VariantTwice(label)));
+        let mut hostile = plan.clone();
+        hostile.variants[0].label = "a\u{1b}[2J".into();
+        assert!(matches!(hostile.runs(&base("")), Err(GroupError::Label(_))));
+        let selection = |after: &[u32]| Selection {
+            by: crate::spec::BestBy::Auc,
+            halving: Some(crate::selection::Halving {
+                after: after.to_vec(),
+                keep_one_of: 2,
+            }),
+            patience: None,
+        };
+        plan.selection = Some(selection(&[2, 10]));
+        assert!(matches!(
+            plan.runs(&base("")),
+            Err(GroupError::Selection(_))
+        ));
+        plan.selection = Some(selection(&[2, 9]));
+        assert!(plan.runs(&base("")).is_ok());
     }
 
     #[test]
     fn what_is_no_group_is_refused() {
-        let refused = |plan: GroupPlan, more: &str| plan.specs(&base(more)).unwrap_err();
+        let refused = |plan: GroupPlan, more: &str| plan.runs(&base(more)).unwrap_err();
         assert_eq!(refused(plan(0, &[]), ""), GroupError::TooFew);
         assert_eq!(refused(plan(0, &[3]), ""), GroupError::TooFew);
         assert_eq!(refused(plan(1, &[3, 4]), ""), GroupError::Folds(1));
@@ -231,7 +396,7 @@ mod tests {
         ));
         let mut other = base("");
         other.name = "n n".into();
-        let error = plan(2, &[]).specs(&other).unwrap_err().to_string();
+        let error = plan(2, &[]).runs(&other).unwrap_err().to_string();
         assert!(error.contains("n n.f1: name: use 1 to 48"), "{error}");
     }
 

@@ -27,6 +27,7 @@ pub mod retention;
 pub mod roster;
 pub mod run;
 pub mod schedule;
+pub mod selection;
 pub mod spec;
 pub mod state;
 pub mod weights;

@@ -1,7 +1,6 @@
 //! Retention: which checkpoints of a run are kept and which are removed, a pure function.
 
 use crate::checkpoint::CheckpointInfo;
-use crate::metrics::Evaluation;
 use crate::run::EpochResult;
 use crate::spec::{BestBy, CheckpointSpec};
 
@@ -29,13 +28,6 @@ pub fn expired(
 
 /// The step of the best stored checkpoint, if any has a metric; `epochs` are in order.
 pub fn best(stored: &[CheckpointInfo], epochs: &[EpochResult], by: BestBy) -> Option<u64> {
-    // Higher is better.
-    let merit = |e: &Evaluation| match by {
-        BestBy::None => None,
-        BestBy::Auc => e.auc,
-        BestBy::Loss => Some(-e.loss),
-        BestBy::Kappa => e.quadratic_kappa,
-    };
     let mut best: Option<(u64, f64)> = None;
     for checkpoint in stored {
         // Epochs are sorted, and so are the steps at which they end.
@@ -43,7 +35,7 @@ pub fn best(stored: &[CheckpointInfo], epochs: &[EpochResult], by: BestBy) -> Op
             continue;
         };
         let epoch = &epochs[at];
-        if let Some(merit) = merit(&epoch.validation)
+        if let Some(merit) = by.merit(&epoch.validation)
             && best.is_none_or(|(_, most)| merit > most)
         {
             best = Some((checkpoint.step, merit));
@@ -56,6 +48,7 @@ pub fn best(stored: &[CheckpointInfo], epochs: &[EpochResult], by: BestBy) -> Op
 mod tests {
     use super::*;
     use crate::checkpoint::Fingerprint;
+    use crate::metrics::Evaluation;
 
     fn stored(steps: &[u64]) -> Vec<CheckpointInfo> {
         let info = |&step: &u64| CheckpointInfo {

@@ -28,6 +28,7 @@ mod availability;
 mod ending;
 mod giving;
 mod health;
+mod holding;
 mod lineage;
 mod liveness;
 mod membership;
@@ -55,6 +56,7 @@ use crate::ids::{GroupId, RunId, WorkerId};
 use crate::metrics::Score;
 use crate::pipeline::Pipeline;
 use crate::roster::Roster;
+use crate::selection::{Held, Hold};
 use crate::spec::RunSpec;
 use availability::Availability;
 use liveness::Liveness;
@@ -99,6 +101,12 @@ pub struct Run {
     /// The run that its workers went to when it was last displaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_to: Option<RunId>,
+    /// Until when it trains, if its group selects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+    /// Why it was paused last, if its group did it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
     /// Evaluations of its checkpoints, as they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evaluations: Vec<EvaluationRecord>,
@@ -180,6 +188,8 @@ impl Run {
             group: None,
             times: Times::default(),
             given_to: None,
+            hold: None,
+            held: None,
             evaluations: Vec::new(),
             phase: Phase::Queued { reason: None },
             generation: 0,

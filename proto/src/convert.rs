@@ -2,6 +2,7 @@
 //! one side cannot be forgotten on the other.
 
 mod checkpoint;
+mod group;
 mod run;
 mod spec;
 mod worker;

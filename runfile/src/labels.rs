@@ -30,7 +30,7 @@ impl RunFile {
             if self
                 .given
                 .get(key)
-                .is_some_and(|g| !matches!(g.origin, Origin::Flag(_)))
+                .is_some_and(|g| !matches!(g.origin, Origin::Flag(_) | Origin::Sweep(_)))
             {
                 self.given.remove(key);
             }

@@ -4,6 +4,7 @@
 
 mod labels;
 mod schema;
+pub mod sweep;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -53,6 +54,8 @@ enum Origin {
     File(usize),
     /// `--set`, or another flag of the command line.
     Flag(String),
+    /// A value of a sweep. A relative path in it starts where those of the file do.
+    Sweep(String),
     /// The command's own default.
     Default(String),
 }
@@ -112,19 +115,10 @@ impl RunFile {
             return;
         };
         let (key, text) = (key.trim(), text.trim());
-        if self.schema.is_table(key) {
-            let example = self.schema.example_below(key);
-            self.problem(
-                place,
-                format!("{key}: is a table; set a key of it, such as {example}"),
-            );
-            return;
-        }
-        let Some(default) = self.schema.leaf(key) else {
-            let message = self.schema.unknown(key);
-            self.problem(place, message);
+        let Some(default) = self.known(key, &place) else {
             return;
         };
+        let default = default.clone();
         // A text needs no quotes here, because the shell removes them.
         let parsed = toml::from_str::<toml::Table>(&format!("value = {text}"))
             .ok()
@@ -135,6 +129,27 @@ impl RunFile {
             (_, Some(value)) => value,
         };
         self.give(key, value, Origin::Flag(place));
+    }
+
+    /// Sets a value of a sweep; `place` names it in messages.
+    pub fn set_by_sweep(&mut self, key: &str, value: Value, place: &str) {
+        if self.known(key, place).is_some() {
+            self.give(key, value, Origin::Sweep(place.to_owned()));
+        }
+    }
+
+    /// The default of a key that is to be set; None, and a problem, if it cannot be.
+    fn known(&mut self, key: &str, place: &str) -> Option<&Value> {
+        let message = if self.schema.is_table(key) {
+            let example = self.schema.example_below(key);
+            format!("{key}: is a table; set a key of it, such as {example}")
+        } else if self.schema.leaf(key).is_none() {
+            self.schema.unknown(key)
+        } else {
+            return self.schema.leaf(key);
+        };
+        self.problem(place.to_owned(), message);
+        None
     }
 
     /// Sets a value that follows from another flag, named `flag` in messages.
@@ -220,7 +235,7 @@ impl RunFile {
     pub fn place(&self, key: &str) -> String {
         match self.given.get(key).map(|g| &g.origin) {
             Some(Origin::File(line)) => format!("{}:{line}", self.name),
-            Some(Origin::Flag(flag)) => flag.clone(),
+            Some(Origin::Flag(text) | Origin::Sweep(text)) => text.clone(),
             Some(Origin::Default(why)) => why.clone(),
             None => self.name.clone(),
         }
@@ -253,7 +268,7 @@ impl RunFile {
     fn give(&mut self, key: &str, value: Value, origin: Origin) {
         let checked = self.schema.check(key, &value);
         if key == labels::KEY
-            && matches!(origin, Origin::Flag(_))
+            && matches!(origin, Origin::Flag(_) | Origin::Sweep(_))
             && let Ok(labels) = labels::named(&value)
         {
             self.labels_override(labels);

@@ -14,6 +14,7 @@ use super::export_args::Export;
 use super::group_args::{GroupArgs, GroupCommand};
 use super::help::{EXAMPLES, JSON_HELP};
 use super::predict_args::Predict;
+use super::sweep::SweepArgs;
 use super::tensorboard::Tensorboard;
 use crate::VERSION;
 use crate::error::{EXIT_CODES, Error};
@@ -180,6 +181,8 @@ pub enum Command {
         #[arg(long, value_name = "SECONDS", default_value_t = 300)]
         patience: u64,
     },
+    /// Submit a sweep: runs with different settings, as a group
+    Sweep(SweepArgs),
     /// List, show, follow, evaluate and cancel groups: runs that were submitted together
     #[command(subcommand)]
     Group(GroupCommand),

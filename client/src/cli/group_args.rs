@@ -28,6 +28,7 @@ impl GroupArgs {
         Some(GroupPlan {
             folds: self.folds.unwrap_or(0),
             seeds: self.seeds.clone().map_or(Vec::new(), |seeds| seeds.0),
+            ..GroupPlan::default()
         })
     }
 }
@@ -149,6 +150,7 @@ Examples:
   fovea group evaluate dr-g7                     what each run held out, from the scores that are kept
   fovea group evaluate dr-g7 --split test        the test part, by each run's model: once, at the end
   fovea group evaluate dr-g7 --dataset messidor2
+  fovea group evaluate dr-g7 --variant 3         of a sweep: one variant in full; without it all in one table
 
 All figures are of the newest checkpoint and of the threshold 0.5: nothing was chosen on what is judged.
 With --checkpoint best each run's checkpoint is the best on its own held-out photographs, whose figures
@@ -162,6 +164,9 @@ patients that are judged, for models as they are.")]
 pub struct EvaluateGroup {
     /// The group's id, such as dr-g7
     pub group: String,
+    /// Of a sweep: the runs of this variant alone, from 1
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub variant: Option<u32>,
     /// The part to evaluate on: validation (what each run held out), test, train or all [default: validation; with --dataset
     /// all]
     #[arg(long, value_name = "PART", hide_possible_values = true)]

@@ -5,21 +5,34 @@ use fovea_evaluation::Evaluated;
 
 use super::figures::short;
 use super::group_args::EvaluateGroup;
-use super::group_judge::{JudgedGroup, JudgedMember, Pooled, judge_group};
+use super::group_judge::{JudgedGroup, JudgedMember, Pooled, judge_group, named, none_completed};
 use super::output::Output;
 use super::record::Record;
 use super::table::Table;
 use crate::client::Client;
 use crate::error::Error;
-use crate::spread::{Spreads, half};
+use crate::spread::{Spread, Spreads, half};
+use crate::view::{GroupInfo, Phase};
 use fovea_core::count::count;
 
 /// Evaluates a group and prints the figures.
 pub async fn run(client: &Client, command: &EvaluateGroup, output: &Output) -> Result<(), Error> {
-    let judged = judge_group(client, command, output).await?;
+    let group = named(client, command).await?;
+    if !group.variants.is_empty() {
+        return sweep(client, &group, command, output).await;
+    }
+    let judged = judge_group(client, group, command, output).await?;
+    record(&judged, command.variant, None, output);
+    output.lines(lines(&judged, command.draws));
+    Ok(())
+}
+
+fn record(judged: &JudgedGroup, variant: Option<u32>, settings: Option<&str>, output: &Output) {
     let first = &judged.runs[0].judged;
     output.record(&Record::GroupEvaluation {
         group: &judged.group.id,
+        variant,
+        settings,
         dataset: first.dataset.manifest.name.as_str(),
         dataset_digest: &first.dataset.manifest.digest,
         part: first.part,
@@ -32,8 +45,100 @@ pub async fn run(client: &Client, command: &EvaluateGroup, output: &Output) -> R
             .map(|p| (p.seed, &p.evaluated).into())
             .collect(),
     });
-    output.lines(lines(&judged, command.draws));
+}
+
+/// Evaluates each variant of a sweep that has completed runs, and prints one table.
+async fn sweep(
+    client: &Client,
+    group: &GroupInfo,
+    command: &EvaluateGroup,
+    output: &Output,
+) -> Result<(), Error> {
+    let mut judged = Vec::new();
+    for (variant, settings) in group.variants.iter().enumerate() {
+        let of_variant = group.of_variant(variant);
+        if !of_variant
+            .there()
+            .any(|(_, phase)| phase == Phase::Completed)
+        {
+            continue;
+        }
+        let one = judge_group(client, of_variant, command, output).await?;
+        record(&one, Some(variant as u32 + 1), Some(settings), output);
+        judged.push((variant, one));
+    }
+    if judged.is_empty() {
+        return Err(none_completed(&group.id));
+    }
+    output.lines(sweep_lines(group, &judged, command.draws));
     Ok(())
+}
+
+fn sweep_lines(group: &GroupInfo, judged: &[(usize, JudgedGroup)], draws: u32) -> Vec<String> {
+    let (_, first) = &judged[0];
+    let dataset = &first.runs[0].judged.dataset.manifest.name;
+    let mut lines = vec![
+        format!("group {} on {dataset}: {}", group.id, first.what()),
+        String::new(),
+    ];
+    let mut table = Table::with_width(
+        &[
+            ">variant",
+            "settings",
+            ">runs",
+            ">AUC",
+            ">deviation",
+            "AUC of all folds together",
+            ">kappa",
+            ">accuracy",
+        ],
+        None,
+    );
+    let value =
+        |value: Option<f64>| value.map_or_else(|| "-".into(), |value| format!("{value:.3}"));
+    let mean = |spread: Option<Spread>| value(spread.map(|spread| spread.mean));
+    for (variant, of) in judged {
+        // With several seeds, that of the first.
+        let together = of
+            .pooled
+            .first()
+            .and_then(|pooled| pooled.evaluated.auc.as_ref());
+        table.row([
+            (variant + 1).to_string(),
+            group.variants[*variant].clone(),
+            of.runs.len().to_string(),
+            mean(of.spread.auc),
+            value(of.spread.auc.and_then(|spread| spread.sd)),
+            short(together),
+            mean(of.spread.kappa),
+            mean(of.spread.accuracy),
+        ]);
+    }
+    lines.extend(table.lines());
+    lines.push(String::new());
+    let left: Vec<String> = (0..group.variants.len())
+        .filter(|variant| judged.iter().all(|(there, _)| there != variant))
+        .map(|variant| (variant + 1).to_string())
+        .collect();
+    if !left.is_empty() {
+        lines.push(format!(
+            "note: without a completed run, and left out: variant {}",
+            left.join(", ")
+        ));
+    }
+    lines.push(format!(
+        "AUC: mean over a variant's runs; 95 % intervals: bootstrap over patients, {draws} draws"
+    ));
+    lines.push(
+        "note: the best of several variants looks better than it is on the photographs that it was chosen by: judge it on others"
+            .into(),
+    );
+    lines.push(format!(
+        "of one variant in full: fovea group evaluate {} --variant N",
+        group.id
+    ));
+    lines.push("Fovea is research software, not a medical device.".into());
+    lines
 }
 
 fn lines(judged: &JudgedGroup, draws: u32) -> Vec<String> {

@@ -110,26 +110,45 @@ impl JudgedGroup {
     }
 }
 
-/// Judges the completed runs of a group.
+/// The group that a command names, of a sweep the runs of the variant alone that it names.
+///
+/// # Errors
+/// There is no such group or variant.
+pub async fn named(client: &Client, command: &EvaluateGroup) -> Result<GroupInfo, Error> {
+    let group = client.group(&command.group).await?;
+    let Some(variant) = command.variant else {
+        return Ok(group);
+    };
+    match group.variants.len() {
+        0 => Err(Error::Usage(format!(
+            "--variant {variant}: {} is no sweep and has no variants",
+            group.id
+        ))),
+        there if variant as usize > there => Err(Error::Usage(format!(
+            "--variant {variant}: {} has {there}",
+            group.id
+        ))),
+        _ => Ok(group.of_variant(variant as usize - 1)),
+    }
+}
+
+/// Judges the completed runs of a group, which differ in fold and seed alone.
 ///
 /// # Errors
 /// None has completed, or one cannot be judged.
 pub async fn judge_group(
     client: &Client,
+    group: GroupInfo,
     command: &EvaluateGroup,
     output: &Output,
 ) -> Result<JudgedGroup, Error> {
-    let group = client.group(&command.group).await?;
     let (completed, others): (Vec<_>, Vec<_>) = group
         .runs
         .iter()
         .cloned()
         .partition(|m| m.phase == Some(Phase::Completed));
     if completed.is_empty() {
-        return Err(Error::Usage(format!(
-            "no run of group {} has completed yet: `fovea group show {}` shows what they do",
-            group.id, group.id
-        )));
+        return Err(none_completed(&group.id));
     }
     let mut runs = Vec::new();
     for member in completed {
@@ -158,6 +177,13 @@ pub async fn judge_group(
         pooled,
         which: command.checkpoint.0,
     })
+}
+
+/// Nothing can be judged yet.
+pub fn none_completed(group: &str) -> Error {
+    Error::Usage(format!(
+        "no run of group {group} has completed yet: `fovea group show {group}` shows what they do"
+    ))
 }
 
 async fn pooled(
@@ -258,6 +284,7 @@ mod tests {
     fn a_fold_without_a_model_says_why_the_folds_are_not_together() {
         let member = |index, phase| MemberInfo {
             run: format!("dr.f{index}-{}", index + 1),
+            variant: 0,
             fold: Some(FoldSpec { index, of: 2 }),
             seed: 0,
             phase,
@@ -267,6 +294,9 @@ mod tests {
             name: "dr".into(),
             submitted_at_ms: 0,
             submitted_by: String::new(),
+            variants: Vec::new(),
+            selection: None,
+            deciding: false,
             runs: vec![member(1, Some(Phase::Completed)), member(2, None)],
         };
         assert_eq!(not_together(&group, &["dr.f1-2", "dr.f2-3"]), None);

@@ -7,7 +7,7 @@ use fovea_report::{GroupReport, GroupRun, JudgedPart, PointsFrom, SpreadRow, gro
 
 use super::format::{bytes, now_ms};
 use super::group_args::ReportGroup;
-use super::group_judge::{JudgedGroup, JudgedMember, Pooled, judge_group};
+use super::group_judge::{JudgedGroup, JudgedMember, Pooled, judge_group, named};
 use super::groups::differing;
 use super::output::Output;
 use super::record::Record;
@@ -20,10 +20,20 @@ use crate::spread::half;
 
 /// Writes the report of a group.
 pub async fn run(client: &Client, command: &ReportGroup, output: &Output) -> Result<(), Error> {
-    let default = format!("{}.html", command.what.group);
+    let variant = command.what.variant.map(|variant| format!(".v{variant}"));
+    let default = format!("{}{}.html", command.what.group, variant.unwrap_or_default());
     let file = command.out.as_deref().unwrap_or(Path::new(&default));
     check_target(file, command.overwrite)?;
-    let judged = judge_group(client, &command.what, output).await?;
+    let group = named(client, &command.what).await?;
+    if !group.variants.is_empty() {
+        return Err(Error::Usage(format!(
+            "{} is a sweep: say with --variant which of its {} variants the report is of (`fovea group show {}` ranks them)",
+            group.id,
+            group.variants.len(),
+            group.id
+        )));
+    }
+    let judged = judge_group(client, group, &command.what, output).await?;
     let html = group_html(&report(&judged, now_ms()));
     write_whole(file, command.overwrite, html.as_bytes())?;
     let size = html.len() as u64;

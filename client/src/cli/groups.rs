@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use fovea_core::count::count;
 use fovea_core::group::GroupPlan;
+use fovea_core::selection::Selection;
 use fovea_core::spec::RunSpec;
 
 use super::follow::verdict;
@@ -37,7 +38,18 @@ pub async fn submit(
     output: &Output,
 ) -> Result<(), Error> {
     provide(client, &mut spec, weights, output).await?;
-    let group = client.submit_group(&spec, plan).await?;
+    submit_plan(client, plan, &spec, watch, output).await
+}
+
+/// Submits a group whose weights the coordinator has, and follows it if asked.
+pub async fn submit_plan(
+    client: &Client,
+    plan: &GroupPlan,
+    spec: &RunSpec,
+    watch: bool,
+    output: &Output,
+) -> Result<(), Error> {
+    let group = client.submit_group(spec, plan).await?;
     output.record(&Record::Group(&group));
     output.line(format!(
         "group {} accepted: {} ({}) on {}",
@@ -47,9 +59,12 @@ pub async fn submit(
         spec.dataset
     ));
     for member in &group.runs {
-        output.line(format!("  {}{}", member.run, held_out(member)));
+        output.line(format!("  {}{}", member.run, particulars(&group, member)));
     }
-    // One stands for all: they differ in fold and seed alone.
+    if let Some(selection) = &group.selection {
+        output.line(selection_text(selection));
+    }
+    // One stands for all: they rarely differ in how many workers they may have.
     if let Some(first) = group.runs.first() {
         remark_size(&client.run(&first.run).await?, output);
     }
@@ -60,19 +75,52 @@ pub async fn submit(
     Ok(())
 }
 
-/// Such as `5 folds`, or `3 seeds of each of 5 folds`.
+/// Such as `5 folds`, `3 seeds of each of 5 folds`, or `6 variants, each: 5 folds`.
 pub fn differing(group: &GroupInfo) -> String {
     let seeds = group.seeds().len();
-    match group.folds() {
+    let each = match group.folds() {
         None => count(seeds, "seed", "seeds"),
         Some(folds) if seeds < 2 => count(folds, "fold", "folds"),
         Some(folds) => format!("{} of each of {folds} folds", count(seeds, "seed", "seeds")),
+    };
+    let variants = count(group.variants.len(), "variant", "variants");
+    match (group.variants.len(), group.folds().is_some() || seeds > 1) {
+        (0, _) => each,
+        (_, false) => variants,
+        (_, true) => format!("{variants}, each: {each}"),
     }
 }
 
-fn held_out(member: &MemberInfo) -> String {
-    let fold = member.fold.map(|fold| format!(": holds out fold {fold}"));
-    fold.unwrap_or_default()
+/// What tells a run of a group from the others.
+fn particulars(group: &GroupInfo, member: &MemberInfo) -> String {
+    let settings = group.variants.get(member.variant as usize).cloned();
+    let fold = member.fold.map(|fold| format!("holds out fold {fold}"));
+    let parts: Vec<String> = settings.into_iter().chain(fold).collect();
+    match parts.is_empty() {
+        true => String::new(),
+        false => format!(": {}", parts.join(", ")),
+    }
+}
+
+/// How the runs of a group are selected, in a sentence.
+pub fn selection_text(selection: &Selection) -> String {
+    let metric = selection.by.title();
+    let halving = selection.halving.as_ref().map(|halving| {
+        let rungs: Vec<String> = halving.after.iter().map(ToString::to_string).collect();
+        format!(
+            "after epoch {} the variants are ranked by {metric} and one of {} goes on",
+            rungs.join(", "),
+            halving.keep_one_of
+        )
+    });
+    let patience = selection.patience.map(|patience| {
+        format!(
+            "a run stops when its {metric} has not improved for {}",
+            count(patience, "epoch", "epochs")
+        )
+    });
+    let parts: Vec<String> = halving.into_iter().chain(patience).collect();
+    format!("selection: {}", parts.join("; "))
 }
 
 /// Lists all groups.
@@ -83,7 +131,7 @@ pub async fn list(client: &Client, output: &Output) -> Result<(), Error> {
     }
     if groups.is_empty() {
         output
-            .line("no groups yet; `fovea submit run.toml --folds 5` or `--seeds 0,1,2` starts one");
+            .line("no groups yet; `fovea submit run.toml --folds 5` or `--seeds 0,1,2`, or `fovea sweep`, starts one");
         return Ok(());
     }
     let mut table = Table::new(&["group", ">runs", "differ in", "submitted", "phases"]);
@@ -180,7 +228,14 @@ fn details(group: &GroupInfo, runs: &[RunInfo], now_ms: u64) -> Vec<String> {
         let digest: String = run.dataset_digest.chars().take(12).collect();
         field("dataset", format!("{} ({digest})", run.spec.dataset));
     }
+    if let Some(selection) = &group.selection {
+        lines.push(selection_text(selection));
+    }
     lines.push(String::new());
+    if !group.variants.is_empty() {
+        lines.extend(variants::table(group, runs));
+        lines.push(String::new());
+    }
     let mut table = Table::new(&[
         "run",
         "fold",
@@ -211,7 +266,14 @@ fn details(group: &GroupInfo, runs: &[RunInfo], now_ms: u64) -> Vec<String> {
     }
     lines.extend(table.lines());
     let figures = figures(runs);
-    if figures.is_empty() {
+    // Over different settings a mean says nothing.
+    if figures.is_empty() || !group.variants.is_empty() {
+        if !figures.is_empty() {
+            lines.push(format!(
+                "intervals over patients: fovea group evaluate {}",
+                group.id
+            ));
+        }
         return lines;
     }
     lines.push(String::new());
@@ -311,10 +373,28 @@ async fn follow_to_end(
             }
             Err(error) => return Err(error),
         }
-        if heard.elapsed() < LOOK && known.iter().all(|run| run.phase.is_terminal()) {
-            return Ok(known);
+        if heard.elapsed() < LOOK && at_rest(&known) && !is_deciding(client, group_id).await {
+            // What was decided in between has been carried out by now.
+            let runs = runs_of(client, &group).await?;
+            if at_rest(&runs) {
+                return Ok(runs);
+            }
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn at_rest(runs: &[RunInfo]) -> bool {
+    runs.iter().all(|run| run.phase.is_terminal())
+}
+
+/// Whether runs that are paused will go on by themselves; also if that cannot be known now.
+async fn is_deciding(client: &Client, group_id: &str) -> bool {
+    match client.group(group_id).await {
+        Ok(group) => group.deciding,
+        Err(Error::Lost { .. } | Error::Unavailable { .. }) => true,
+        // It was removed.
+        Err(_) => false,
     }
 }
 
@@ -341,6 +421,8 @@ fn tell(before: Option<&RunInfo>, now: &RunInfo, output: &Output) {
     };
     output.line(format!("{id}: {}{reason}", now.phase.as_str()));
 }
+
+mod variants;
 
 #[cfg(test)]
 mod tests;

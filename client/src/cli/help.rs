@@ -83,12 +83,14 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
   compared     name, kind (baseline, run, scores), of (step of a run, or file), auc, kappa, sensitivity and
                specificity at 0.5, calibration_error, difference {to, auc} or null (of the AUC to that of the model
                `to`, with the interval of the difference)
-  group        id, name, submitted_at_ms, submitted_by, runs [{run, fold {index, of} or null, seed, phase
-               (null: removed)}]
+  group        id, name, submitted_at_ms, submitted_by, runs [{run, variant (from 0), fold {index, of} or null, seed,
+               phase (null: removed)}], deciding; of a sweep variants [settings], selection {by, halving {after,
+               keep_one_of}, patience}
+  planned_run  name, variant (from 0), settings, fold, seed, epochs: of `fovea sweep --dry-run`
   group_figures     group, runs (completed), of, spread {auc, kappa, accuracy, brier, calibration_error,
                sensitivity, specificity (at 0.5), each {runs, mean, sd, min, max} or null}, after the
                last epoch
-  group_evaluation  group, dataset, dataset_digest, part, runs, left_out (runs), spread (as above), pooled
+  group_evaluation  group, of a sweep variant (from 1) and settings, dataset, dataset_digest, part, runs, left_out (runs), spread (as above), pooled
                [{seed, and the fields of an evaluation from samples on}]; an evaluation of each run
                comes before it
   group_report      group, path, bytes

@@ -8,7 +8,7 @@ use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::metrics::Evaluation;
 use fovea_core::pipeline::Pipeline;
 use fovea_core::run::{EpochResult, StepReport};
-use fovea_core::spec::{Part, Strategy};
+use fovea_core::spec::{FoldSpec, Part, Strategy};
 use fovea_dataset::GradeScale;
 use fovea_evaluation::{Estimate, Evaluated, FellowEye};
 use serde::Serialize;
@@ -127,6 +127,15 @@ pub enum Record<'a> {
     },
     Compared(Compared<'a>),
     Group(&'a GroupInfo),
+    PlannedRun {
+        name: &'a str,
+        variant: u32,
+        settings: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        fold: Option<FoldSpec>,
+        seed: u64,
+        epochs: u32,
+    },
     GroupFigures {
         group: &'a str,
         runs: usize,
@@ -135,6 +144,10 @@ pub enum Record<'a> {
     },
     GroupEvaluation {
         group: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        variant: Option<u32>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        settings: Option<&'a str>,
         dataset: &'a str,
         dataset_digest: &'a str,
         part: Part,

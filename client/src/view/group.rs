@@ -1,5 +1,6 @@
 //! Groups of runs.
 
+use fovea_core::selection::Selection;
 use fovea_core::spec::FoldSpec;
 use fovea_proto::pb;
 use serde::Serialize;
@@ -18,6 +19,14 @@ pub struct GroupInfo {
     pub submitted_at_ms: u64,
     /// Name of the person who submitted it; empty without TLS.
     pub submitted_by: String,
+    /// Labels of its variants; empty if there is one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<String>,
+    /// How its runs are selected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Selection>,
+    /// A run that is paused will go on or be dropped without anybody asking for it.
+    pub deciding: bool,
     /// Its runs as they were submitted.
     pub runs: Vec<MemberInfo>,
 }
@@ -27,6 +36,8 @@ pub struct GroupInfo {
 pub struct MemberInfo {
     /// Its id.
     pub run: String,
+    /// Its variant: a place in `variants`, from 0.
+    pub variant: u32,
     /// The fold that it holds out; None if it holds out the validation split.
     pub fold: Option<FoldSpec>,
     /// Its seed.
@@ -54,6 +65,19 @@ impl GroupInfo {
         seeds
     }
 
+    /// The group as if it had only the runs of one variant.
+    pub fn of_variant(&self, variant: usize) -> Self {
+        let runs = self
+            .runs
+            .iter()
+            .filter(|run| run.variant as usize == variant);
+        Self {
+            runs: runs.cloned().collect(),
+            variants: Vec::new(),
+            ..self.clone()
+        }
+    }
+
     /// Its runs that have not been removed.
     pub fn there(&self) -> impl Iterator<Item = (&MemberInfo, Phase)> {
         self.runs.iter().filter_map(|run| Some((run, run.phase?)))
@@ -70,16 +94,32 @@ impl TryFrom<pb::Group> for GroupInfo {
             submitted_at_ms,
             submitted_by,
             runs,
+            variants,
+            selection,
+            deciding,
         } = wire;
+        let runs: Vec<MemberInfo> = runs
+            .into_iter()
+            .map(MemberInfo::try_from)
+            .collect::<Result<_, _>>()?;
+        if let Some(run) = runs
+            .iter()
+            .find(|run| run.variant as usize >= variants.len().max(1))
+        {
+            return Err(Error::Protocol(format!(
+                "run {} is of variant {}, which group {id} does not have",
+                run.run, run.variant
+            )));
+        }
         Ok(Self {
             id,
             name,
             submitted_at_ms,
             submitted_by,
-            runs: runs
-                .into_iter()
-                .map(MemberInfo::try_from)
-                .collect::<Result<_, _>>()?,
+            variants,
+            selection: selection.map(Selection::try_from).transpose()?,
+            deciding,
+            runs,
         })
     }
 }
@@ -93,6 +133,7 @@ impl TryFrom<pb::GroupMember> for MemberInfo {
             fold,
             seed,
             phase,
+            variant,
         } = wire;
         Ok(Self {
             phase: match phase {
@@ -100,6 +141,7 @@ impl TryFrom<pb::GroupMember> for MemberInfo {
                 phase => Some(Phase::from_wire(&run_id, phase)?),
             },
             run: run_id,
+            variant,
             fold: fold.map(Into::into),
             seed,
         })

@@ -111,6 +111,10 @@ impl Actor {
         let clock = self.cx.clock;
         // However long that took, its members have their whole time to come back from now on.
         self.run = self.run.clone().recovered(clock.now());
+        if self.run.waits_at().is_some() {
+            // It may have been decided, and not been carried out before this coordinator started.
+            self.tell_group();
+        }
         loop {
             self.report(None);
             if self.reported_end {

@@ -66,6 +66,7 @@ impl Actor {
                     self.log_phase();
                     self.waits = None;
                     self.show();
+                    self.tell_group();
                     let shown = Arc::new(self.shown.borrow().clone());
                     self.publish(RunEvent::Run(shown));
                 }
@@ -171,6 +172,15 @@ impl Actor {
     pub(super) fn tell_cluster(&self, report: Report) {
         // The cluster outlives its runs; when it is gone the coordinator ends.
         let _ = self.cx.reports.send(report);
+    }
+
+    /// Tells the selection of its group if the run is at rest, or gone.
+    pub(super) fn tell_group(&self) {
+        let at_rest = self.run.is_terminal() || self.run.phase == Phase::Paused || self.deleted;
+        if let Some(group) = self.run.group.clone().filter(|_| at_rest) {
+            // It ends with the coordinator.
+            let _ = self.cx.at_rest.send(group);
+        }
     }
 
     pub(super) fn publish(&self, event: RunEvent) {

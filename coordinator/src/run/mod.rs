@@ -61,6 +61,7 @@ use crate::error::ApiError;
 use crate::journal::Journal;
 use crate::messages::{Reply, RunMessage, SliceClaim};
 use crate::remote::Remote;
+use crate::selecting::AtRest;
 use crate::store::CheckpointStore;
 
 pub(crate) use actor::start;
@@ -86,6 +87,8 @@ pub(crate) struct RunContext {
     pub tasks: TaskTracker,
     /// How long it took to go on with another generation, seconds.
     pub recovery_seconds: Arc<Histogram>,
+    /// Told of groups of which a run has come to rest.
+    pub at_rest: AtRest,
     /// Notes about the run that watchers were sent, for people who look later.
     pub notes: Notes,
 }

@@ -1,9 +1,10 @@
-//! What people ask of a run.
+//! What people ask of a run, and the selection of its group.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use fovea_core::run::{Effect, EvaluationRecord, Event, Phase};
+use fovea_core::selection::Verdict;
 use tracing::info;
 
 use super::effects::rewind;
@@ -12,7 +13,7 @@ use super::{RunEvent, Shown};
 use crate::error::ApiError;
 use crate::journal::OnFull;
 
-/// A person's request.
+/// A request of a person, or of the selection of its group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum PersonRequest {
     Cancel,
@@ -20,6 +21,11 @@ pub(crate) enum PersonRequest {
     /// From the checkpoint of that step, or the newest.
     Resume {
         checkpoint: Option<u64>,
+    },
+    /// Its group has decided about the rung at which it waits.
+    Selected {
+        rung: u32,
+        verdict: Verdict,
     },
 }
 
@@ -36,6 +42,7 @@ impl From<PersonRequest> for Event {
             PersonRequest::Cancel => Self::Cancel,
             PersonRequest::Pause => Self::Pause,
             PersonRequest::Resume { checkpoint } => Self::Resume { checkpoint },
+            PersonRequest::Selected { rung, verdict } => Self::Selected { rung, verdict },
         }
     }
 }

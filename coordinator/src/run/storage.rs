@@ -258,6 +258,7 @@ impl Actor {
         }
         info!(run_id = %id, checkpoints, bytes, "run.deleted: {id}: on request");
         self.deleted = true;
+        self.tell_group();
         Ok(Ok(DeletedRun {
             checkpoints: checkpoints as u32,
             bytes,

@@ -2,9 +2,15 @@
 
 mod ending;
 
-use fovea_core::group::{Group, GroupError, GroupPlan, Member, group_id, number_of};
-use fovea_core::ids::GroupId;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use fovea_core::group::{
+    Group, GroupError, GroupPlan, MAX_RUNS, Member, Planned, Variant, group_id, number_of,
+};
+use fovea_core::ids::{DatasetName, GroupId};
 use fovea_core::run::Run;
+use fovea_core::selection::{Selection, decide};
 use fovea_core::spec::RunSpec;
 use fovea_proto::pb;
 use fovea_proto::pb::groups_server::Groups;
@@ -19,6 +25,8 @@ use crate::blocking::blocking;
 use crate::clock::unix_ms;
 use crate::cluster::Request as ClusterRequest;
 use crate::error::ApiError;
+use crate::selecting::contender;
+use crate::store::HeldDataset;
 
 /// Most groups in a page, and how many there are unless the client says. The phase of each of their runs is looked up.
 const PAGE: (u32, u32) = (100, 20);
@@ -34,15 +42,37 @@ impl Groups for GroupsService {
         request: Request<pb::SubmitGroupRequest>,
     ) -> Result<Response<pb::Group>, Status> {
         let (caller, subject) = (caller(&request), Subject::of(&request));
-        let pb::SubmitGroupRequest { spec, folds, seeds } = request.into_inner();
+        let pb::SubmitGroupRequest {
+            spec,
+            folds,
+            seeds,
+            variants,
+            selection,
+        } = request.into_inner();
         let spec = spec.ok_or_else(|| ApiError::invalid("spec", "is missing"))?;
         let spec = RunSpec::try_from(spec).map_err(ApiError::from)?;
         spec.validate().map_err(ApiError::from)?;
-        if spec.evaluate.is_some() {
+        // Before any of them is looked at: no submission of millions costs more than its message.
+        if variants.len() > MAX_RUNS {
+            let runs = variants.len() as u64;
+            return Err(refused(GroupError::TooMany { runs }).into());
+        }
+        let variants: Vec<Variant> = variants
+            .into_iter()
+            .map(|variant| Variant::try_from(variant).map_err(ApiError::from))
+            .collect::<Result<_, _>>()?;
+        let selection = selection.map(Selection::try_from).transpose();
+        let plan = GroupPlan {
+            variants,
+            selection: selection.map_err(ApiError::from)?,
+            folds,
+            seeds,
+        };
+        let evaluates = |spec: &RunSpec| spec.evaluate.is_some();
+        if evaluates(&spec) || plan.variants.iter().any(|v| evaluates(&v.spec)) {
             let problem = "is for the coordinator to fill in; a group trains";
             return Err(ApiError::invalid("spec.evaluate", problem).into());
         }
-        let plan = GroupPlan { folds, seeds };
         // Until it has an id.
         subject.set(format_args!("a group {}", spec.name));
         // In a task: a client that goes away must not leave runs that are in the journal and have no actors.
@@ -147,28 +177,50 @@ impl GroupsService {
             name,
             submitted_at_ms,
             submitted_by,
+            variants,
+            selection,
             runs,
         } = group;
         let mut members = Vec::new();
-        for Member { run, fold, seed } in runs {
-            let phase = match self.0.runs.shown(run).await {
-                Ok(shown) => pb::Run::from(&*shown.run).phase(),
-                Err(ApiError::NotFound(_)) => pb::Phase::Unspecified,
+        let mut contenders = Vec::new();
+        for member in runs {
+            let Member {
+                run,
+                variant,
+                fold,
+                seed,
+            } = member;
+            let shown = match self.0.runs.shown(run).await {
+                Ok(shown) => Some(shown.run),
+                Err(ApiError::NotFound(_)) => None,
                 Err(error) => return Err(error),
             };
+            let phase = shown
+                .as_deref()
+                .map_or(pb::Phase::Unspecified, |run| pb::Run::from(run).phase());
+            if let Some(selection) = selection {
+                contenders.push(contender(selection.by, *variant, shown.as_deref()));
+            }
             members.push(pb::GroupMember {
                 run_id: run.to_string(),
                 fold: fold.map(Into::into),
                 seed: *seed,
                 phase: phase.into(),
+                variant: *variant,
             });
         }
+        let decisions = selection
+            .as_ref()
+            .map(|selection| decide(selection, &contenders));
         Ok(pb::Group {
             id: id.to_string(),
             name: name.clone(),
             submitted_at_ms: *submitted_at_ms,
             submitted_by: submitted_by.clone().unwrap_or_default(),
             runs: members,
+            variants: variants.clone(),
+            selection: selection.as_ref().map(Into::into),
+            deciding: decisions.is_some_and(|decisions| !decisions.is_empty()),
         })
     }
 }
@@ -178,42 +230,65 @@ impl GroupsService {
 async fn accept(
     context: Context,
     mut base: RunSpec,
-    plan: GroupPlan,
+    mut plan: GroupPlan,
     submitted_by: Option<String>,
     subject: Subject,
 ) -> Result<Group, ApiError> {
-    context.weights.now().pin(&mut base.model)?;
-    let specs = plan.specs(&base).map_err(refused)?;
-    let dataset = context.datasets.now().find(base.dataset.as_str())?;
-    check_weights(&context, &base, &dataset.manifest)?;
-    let held = dataset.clone();
+    let weights = context.weights.now();
+    weights.pin(&mut base.model)?;
+    for variant in &mut plan.variants {
+        weights.pin(&mut variant.spec.model)?;
+    }
+    let labels = plan
+        .variants
+        .iter()
+        .map(|variant| variant.label.clone())
+        .collect();
+    let hold = plan.selection.as_ref().map(Selection::hold);
+    let planned = plan.runs(&base).map_err(refused)?;
+    // The runs of a sweep may be of several datasets.
+    let mut datasets: BTreeMap<DatasetName, Arc<HeldDataset>> = BTreeMap::new();
+    for Planned { spec, .. } in &planned {
+        if !datasets.contains_key(&spec.dataset) {
+            let dataset = context.datasets.now().find(spec.dataset.as_str())?;
+            datasets.insert(spec.dataset.clone(), dataset);
+        }
+        check_weights(&context, spec, &datasets[&spec.dataset].manifest)?;
+    }
+    let held = datasets.clone();
     // Dealing a large dataset takes milliseconds, and there may be a hundred runs.
-    let specs = blocking(move || {
-        let checked = specs.iter().try_for_each(|spec| check_dataset(spec, &held));
-        checked.map(|()| specs)
+    let planned = blocking(move || {
+        let mut specs = planned.iter().map(|planned| &planned.spec);
+        let checked = specs.try_for_each(|spec| check_dataset(spec, &held[&spec.dataset]));
+        checked.map(|()| planned)
     })
     .await??;
     let number = |reply| ClusterRequest::NextNumber { reply };
     let number = context.runs.cluster.ask(number).await?;
     let id = group_id(&base.name, number).map_err(|e| ApiError::invalid("spec.name", e))?;
     let mut runs: Vec<Run> = Vec::new();
-    for spec in specs {
+    let mut members = Vec::new();
+    for Planned { variant, spec } in planned {
+        let dataset = datasets[&spec.dataset].clone();
         let mut run = new_run(&context, spec, &dataset, submitted_by.clone()).await?;
-        run.group = Some(id.clone());
+        (run.group, run.hold) = (Some(id.clone()), hold);
+        members.push(Member {
+            run: run.id.clone(),
+            variant,
+            fold: run.spec.fold,
+            seed: run.spec.seed,
+        });
         runs.push(run);
     }
-    let member = |run: &Run| Member {
-        run: run.id.clone(),
-        fold: run.spec.fold,
-        seed: run.spec.seed,
-    };
     let group = Group {
         id,
         number,
         name: base.name,
         submitted_at_ms: unix_ms(),
         submitted_by,
-        runs: runs.iter().map(member).collect(),
+        variants: labels,
+        selection: plan.selection,
+        runs: members,
     };
     subject.set(format_args!("{} with {}", group.id, listed(&runs)));
     context
@@ -247,6 +322,8 @@ fn refused(error: GroupError) -> ApiError {
         GroupError::SeedTwice(_) => ApiError::invalid("seeds", error),
         GroupError::LongName { .. } => ApiError::invalid("spec.name", error),
         GroupError::FoldInSpec(_) => ApiError::invalid("spec.fold", error),
+        GroupError::VariantTwice(_) | GroupError::Label(_) => ApiError::invalid("variants", error),
+        GroupError::Selection(_) => ApiError::invalid("selection", error),
         GroupError::TooFew | GroupError::TooMany { .. } | GroupError::Spec { .. } => {
             ApiError::invalid("group", error)
         }

@@ -137,6 +137,7 @@ async fn people_do_what_their_roles_allow() {
         spec: Some(spec()),
         folds: 2,
         seeds: Vec::new(),
+        ..Default::default()
     };
     refused(
         groups(&viewer).submit(two.clone()).await,

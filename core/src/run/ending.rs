@@ -262,6 +262,10 @@ impl Run {
             self.rewind(checkpoint, out);
             self.furthest = self.progress.map_or(0, |p| p.step);
         }
+        if self.held.take().is_some() {
+            // Whoever resumes a run that its group has stopped wants it to be trained to its end.
+            self.hold = None;
+        }
         self.futile = 0;
         self.stale = 0;
         self.failures = 0;

@@ -85,6 +85,7 @@ impl Run {
             Effect::KeepScores(scores),
             Effect::PublishEpoch(result),
         ]);
+        self.hold_if_due(out);
     }
 
     /// A checkpoint is on disk.

@@ -9,6 +9,7 @@ use crate::checkpoint::{CheckpointInfo, Fingerprint};
 use crate::ids::{DatasetName, RunId, WorkerId};
 use crate::metrics::{Evaluation, Score};
 use crate::roster::Roster;
+use crate::selection::Verdict;
 use crate::spec::Part;
 use crate::state::StateId;
 
@@ -419,6 +420,8 @@ pub enum Event {
     Pause,
     /// A person resumes it, from the checkpoint of that step or the newest.
     Resume { checkpoint: Option<u64> },
+    /// The run's group has decided about the rung at which it waits.
+    Selected { rung: u32, verdict: Verdict },
     /// The coordinator shuts down: stop at a boundary, with a checkpoint, to go on later.
     Drain,
     /// Time has passed.

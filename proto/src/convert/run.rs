@@ -29,7 +29,13 @@ impl From<&Run> for pb::Run {
                     Next::Requeue { reason, .. } => reason.clone(),
                 },
             ),
-            Phase::Paused => (pb::Phase::Paused, String::new()),
+            Phase::Paused => {
+                let held = run.held.as_ref();
+                (
+                    pb::Phase::Paused,
+                    held.map_or_else(String::new, |held| held.reason.clone()),
+                )
+            }
             Phase::Completed => (pb::Phase::Completed, String::new()),
             Phase::Failed { reason } => (pb::Phase::Failed, reason.clone()),
             Phase::Cancelled => (pb::Phase::Cancelled, String::new()),

@@ -432,13 +432,8 @@ impl TryFrom<pb::CheckpointSpec> for CheckpointSpec {
             every_epochs: every_epochs.unwrap_or(default.every_epochs),
             every_steps: every_steps.unwrap_or(default.every_steps),
             keep_last: keep_last.unwrap_or(default.keep_last),
-            keep_best: match known(keep_best, "spec.checkpoint.keep_best")? {
-                pb::BestBy::Unspecified => default.keep_best,
-                pb::BestBy::None => BestBy::None,
-                pb::BestBy::Auc => BestBy::Auc,
-                pb::BestBy::Loss => BestBy::Loss,
-                pb::BestBy::Kappa => BestBy::Kappa,
-            },
+            keep_best: best_by(known(keep_best, "spec.checkpoint.keep_best")?)
+                .unwrap_or(default.keep_best),
         })
     }
 }
@@ -455,13 +450,30 @@ impl From<&CheckpointSpec> for pb::CheckpointSpec {
             every_epochs: Some(*every_epochs),
             every_steps: Some(*every_steps),
             keep_last: Some(*keep_last),
-            keep_best: Some(match keep_best {
-                BestBy::None => pb::BestBy::None,
-                BestBy::Auc => pb::BestBy::Auc,
-                BestBy::Loss => pb::BestBy::Loss,
-                BestBy::Kappa => pb::BestBy::Kappa,
-            } as i32),
+            keep_best: Some(pb::BestBy::from(*keep_best).into()),
         }
+    }
+}
+
+impl From<BestBy> for pb::BestBy {
+    fn from(by: BestBy) -> Self {
+        match by {
+            BestBy::None => Self::None,
+            BestBy::Auc => Self::Auc,
+            BestBy::Loss => Self::Loss,
+            BestBy::Kappa => Self::Kappa,
+        }
+    }
+}
+
+/// A validation metric; None: it is not set.
+pub(super) fn best_by(wire: pb::BestBy) -> Option<BestBy> {
+    match wire {
+        pb::BestBy::Unspecified => None,
+        pb::BestBy::None => Some(BestBy::None),
+        pb::BestBy::Auc => Some(BestBy::Auc),
+        pb::BestBy::Loss => Some(BestBy::Loss),
+        pb::BestBy::Kappa => Some(BestBy::Kappa),
     }
 }
 

@@ -5,6 +5,7 @@ use super::*;
 fn member(number: u32, fold: Option<u32>, seed: u64, phase: Option<Phase>) -> MemberInfo {
     MemberInfo {
         run: format!("dr-{number}"),
+        variant: 0,
         fold: fold.map(|index| FoldSpec { index, of: 2 }),
         seed,
         phase,
@@ -13,6 +14,9 @@ fn member(number: u32, fold: Option<u32>, seed: u64, phase: Option<Phase>) -> Me
 
 fn group(runs: Vec<MemberInfo>) -> GroupInfo {
     GroupInfo {
+        variants: Vec::new(),
+        selection: None,
+        deciding: false,
         id: "dr-g1".into(),
         name: "dr".into(),
         submitted_at_ms: 0,

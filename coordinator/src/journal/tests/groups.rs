@@ -16,6 +16,7 @@ fn group(number: u64) -> (Group, Vec<Run>) {
         .into();
     let member = |run: &Run| Member {
         run: run.id.clone(),
+        variant: 0,
         fold: None,
         seed: run.number,
     };
@@ -25,6 +26,8 @@ fn group(number: u64) -> (Group, Vec<Run>) {
         name: "a".into(),
         submitted_at_ms: 7,
         submitted_by: Some("ann".into()),
+        variants: Vec::new(),
+        selection: None,
         runs: runs.iter().map(member).collect(),
     };
     (group, runs)

@@ -6,6 +6,7 @@ mod endings;
 mod epochs;
 mod evaluations;
 mod giving;
+mod holding;
 mod lineages;
 mod random;
 mod tables;

@@ -1,0 +1,115 @@
+//! Selection among the runs of a group, as `fovea_core::selection` decides it.
+//!
+//! A run's actor says when the run comes to rest. Then its group is looked at, and what is decided is asked of the runs that wait.
+//! Nothing is kept of it: the decision follows from the runs' results, so it is made again after a restart, or if it could not be
+//! carried out.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use fovea_core::group::{Group, Member, number_of};
+use fovea_core::ids::GroupId;
+use fovea_core::run::{Phase, Run};
+use fovea_core::selection::{Contender, Decision, decide};
+use fovea_core::spec::BestBy;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::directory::Directory;
+use crate::error::ApiError;
+use crate::run::{PersonRequest, RunInput};
+
+/// When a decision is tried again that could not be carried out.
+const AGAIN: Duration = Duration::from_secs(2);
+
+/// A group of which a run has come to rest.
+pub(crate) type AtRest = mpsc::UnboundedSender<GroupId>;
+
+/// Starts the selection. It ends with `closing`.
+pub(crate) fn start(
+    runs: Directory,
+    mut at_rest: mpsc::UnboundedReceiver<GroupId>,
+    closing: CancellationToken,
+) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut due: BTreeSet<GroupId> = BTreeSet::new();
+        loop {
+            let group = tokio::select! {
+                () = closing.cancelled() => return,
+                group = at_rest.recv() => group,
+                () = tokio::time::sleep(AGAIN), if !due.is_empty() => due.first().cloned(),
+            };
+            // None: the runs are gone, and nobody is left to select from.
+            let Some(group) = group else { return };
+            due.remove(&group);
+            match select(&runs, &group).await {
+                Ok(()) => {}
+                Err(ApiError::NotFound(_)) => {}
+                Err(error) => {
+                    warn!(group_id = %group, %error, "group.undecided: {group}: what its selection decides could not be carried out, and is tried again: {error}");
+                    due.insert(group);
+                }
+            }
+        }
+    })
+}
+
+/// Looks at a group, and asks of its runs what is decided.
+async fn select(runs: &Directory, id: &GroupId) -> Result<(), ApiError> {
+    let Some(number) = number_of(id) else {
+        return Ok(());
+    };
+    let group = runs.journal.group(number).await;
+    let group = group.map_err(|e| ApiError::Unavailable(e.to_string()))?;
+    let Some(group) = group.filter(|group| group.id == *id) else {
+        return Ok(());
+    };
+    for Decision { at, rung, verdict } in decisions(runs, &group).await? {
+        let run = &group.runs[at].run;
+        info!(group_id = %id, run_id = %run, rung, ?verdict, "group.decided: {id}, after epoch {rung}: {run}: {verdict:?}");
+        let ask = |reply| RunInput::Request {
+            request: PersonRequest::Selected {
+                rung,
+                verdict: verdict.clone(),
+            },
+            reply,
+        };
+        match runs.ask(run, ask).await {
+            Ok(_) => {}
+            // Removed, or resumed by a person, in between.
+            Err(ApiError::NotFound(_) | ApiError::Precondition(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+async fn decisions(runs: &Directory, group: &Group) -> Result<Vec<Decision>, ApiError> {
+    let Some(selection) = &group.selection else {
+        return Ok(Vec::new());
+    };
+    let mut contenders = Vec::new();
+    for Member { run, variant, .. } in &group.runs {
+        let shown = match runs.shown(run).await {
+            Ok(shown) => Some(shown.run),
+            Err(ApiError::NotFound(_)) => None,
+            Err(error) => return Err(error),
+        };
+        contenders.push(contender(selection.by, *variant, shown.as_deref()));
+    }
+    Ok(decide(selection, &contenders))
+}
+
+/// What a decision needs of a run; None: it was removed.
+pub(crate) fn contender(by: BestBy, variant: u32, run: Option<&Run>) -> Contender {
+    let results = run.map_or(&[][..], |run| &run.epochs[..run.next_epoch() as usize]);
+    Contender {
+        variant: variant as usize,
+        merits: results.iter().map(|e| by.merit(&e.validation)).collect(),
+        out: run.is_none_or(|run| matches!(run.phase, Phase::Failed { .. } | Phase::Cancelled)),
+        stopped: run.is_some_and(Run::stopped_early),
+        waits: run.and_then(Run::waits_at),
+    }
+}

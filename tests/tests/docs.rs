@@ -22,8 +22,18 @@ const CRATES: [&str; 10] = [
 
 /// Texts of the same form that name a file or a field of a message, of a run file or of the configuration, by their first
 /// word or their last.
-const FIELDS: [&str; 10] = [
-    "header", "spec", "train", "model", "workers", "piece", "hello", "scores", "step", "ready",
+const FIELDS: [&str; 11] = [
+    "selection",
+    "header",
+    "spec",
+    "train",
+    "model",
+    "workers",
+    "piece",
+    "hello",
+    "scores",
+    "step",
+    "ready",
 ];
 const FILES: [&str; 4] = ["csv", "json", "toml", "db"];
 

@@ -9,6 +9,7 @@ Examples:
   fovea advise eyepacs-224                     which transfer strategy suits it?
   fovea submit run.toml --watch                train
   fovea submit run.toml --folds 5              cross-validate: a group of runs
+  fovea sweep sweep.toml                       which settings are best? A group, with halving
   fovea group evaluate dr-g7                   mean and spread over a group's runs
   fovea evaluate dr-1                          how good is the model, and how sure is that?
   fovea baseline eyepacs-512 --run dr-1        is it better than classical features?

@@ -26,31 +26,35 @@ from fovea.v1 import common_pb2 as fovea_dot_v1_dot_common__pb2
 from fovea.v1 import runs_pb2 as fovea_dot_v1_dot_runs__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x66ovea/v1/groups.proto\x12\x08\x66ovea.v1\x1a\x15\x66ovea/v1/common.proto\x1a\x13\x66ovea/v1/runs.proto\"S\n\x12SubmitGroupRequest\x12\x1f\n\x04spec\x18\x01 \x01(\x0b\x32\x11.fovea.v1.RunSpec\x12\r\n\x05\x66olds\x18\x02 \x01(\r\x12\r\n\x05seeds\x18\x03 \x03(\x04\"u\n\x05Group\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x17\n\x0fsubmitted_at_ms\x18\x03 \x01(\x04\x12\x14\n\x0csubmitted_by\x18\x04 \x01(\t\x12#\n\x04runs\x18\x05 \x03(\x0b\x32\x15.fovea.v1.GroupMember\"m\n\x0bGroupMember\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12 \n\x04\x66old\x18\x02 \x01(\x0b\x32\x12.fovea.v1.FoldSpec\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x1e\n\x05phase\x18\x04 \x01(\x0e\x32\x0f.fovea.v1.Phase\"#\n\x0fGetGroupRequest\x12\x10\n\x08group_id\x18\x01 \x01(\t\":\n\x11ListGroupsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x12ListGroupsResponse\x12\x1f\n\x06groups\x18\x01 \x03(\x0b\x32\x0f.fovea.v1.Group\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x12\x43\x61ncelGroupRequest\x12\x10\n\x08group_id\x18\x01 \x01(\t\"@\n\x12\x44\x65leteGroupRequest\x12\x10\n\x08group_id\x18\x01 \x01(\t\x12\x18\n\x10with_checkpoints\x18\x02 \x01(\x08\"M\n\x13\x44\x65leteGroupResponse\x12\x0c\n\x04runs\x18\x01 \x01(\r\x12\x13\n\x0b\x63heckpoints\x18\x02 \x01(\r\x12\x13\n\x0b\x66reed_bytes\x18\x03 \x01(\x04\x32\xb7\x02\n\x06Groups\x12\x37\n\x06Submit\x12\x1c.fovea.v1.SubmitGroupRequest\x1a\x0f.fovea.v1.Group\x12\x31\n\x03Get\x12\x19.fovea.v1.GetGroupRequest\x1a\x0f.fovea.v1.Group\x12\x41\n\x04List\x12\x1b.fovea.v1.ListGroupsRequest\x1a\x1c.fovea.v1.ListGroupsResponse\x12\x37\n\x06\x43\x61ncel\x12\x1c.fovea.v1.CancelGroupRequest\x1a\x0f.fovea.v1.Group\x12\x45\n\x06\x44\x65lete\x12\x1c.fovea.v1.DeleteGroupRequest\x1a\x1d.fovea.v1.DeleteGroupResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15\x66ovea/v1/groups.proto\x12\x08\x66ovea.v1\x1a\x15\x66ovea/v1/common.proto\x1a\x13\x66ovea/v1/runs.proto\"\xa0\x01\n\x12SubmitGroupRequest\x12\x1f\n\x04spec\x18\x01 \x01(\x0b\x32\x11.fovea.v1.RunSpec\x12\r\n\x05\x66olds\x18\x02 \x01(\r\x12\r\n\x05seeds\x18\x03 \x03(\x04\x12#\n\x08variants\x18\x04 \x03(\x0b\x32\x11.fovea.v1.Variant\x12&\n\tselection\x18\x05 \x01(\x0b\x32\x13.fovea.v1.Selection\"9\n\x07Variant\x12\r\n\x05label\x18\x01 \x01(\t\x12\x1f\n\x04spec\x18\x02 \x01(\x0b\x32\x11.fovea.v1.RunSpec\"f\n\tSelection\x12\x1c\n\x02\x62y\x18\x01 \x01(\x0e\x32\x10.fovea.v1.BestBy\x12\x14\n\x0c\x61\x66ter_epochs\x18\x02 \x03(\r\x12\x13\n\x0bkeep_one_of\x18\x03 \x01(\r\x12\x10\n\x08patience\x18\x04 \x01(\r\"\xc1\x01\n\x05Group\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x17\n\x0fsubmitted_at_ms\x18\x03 \x01(\x04\x12\x14\n\x0csubmitted_by\x18\x04 \x01(\t\x12#\n\x04runs\x18\x05 \x03(\x0b\x32\x15.fovea.v1.GroupMember\x12\x10\n\x08variants\x18\x06 \x03(\t\x12&\n\tselection\x18\x07 \x01(\x0b\x32\x13.fovea.v1.Selection\x12\x10\n\x08\x64\x65\x63iding\x18\x08 \x01(\x08\"~\n\x0bGroupMember\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12 \n\x04\x66old\x18\x02 \x01(\x0b\x32\x12.fovea.v1.FoldSpec\x12\x0c\n\x04seed\x18\x03 \x01(\x04\x12\x1e\n\x05phase\x18\x04 \x01(\x0e\x32\x0f.fovea.v1.Phase\x12\x0f\n\x07variant\x18\x05 \x01(\r\"#\n\x0fGetGroupRequest\x12\x10\n\x08group_id\x18\x01 \x01(\t\":\n\x11ListGroupsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x12ListGroupsResponse\x12\x1f\n\x06groups\x18\x01 \x03(\x0b\x32\x0f.fovea.v1.Group\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x12\x43\x61ncelGroupRequest\x12\x10\n\x08group_id\x18\x01 \x01(\t\"@\n\x12\x44\x65leteGroupRequest\x12\x10\n\x08group_id\x18\x01 \x01(\t\x12\x18\n\x10with_checkpoints\x18\x02 \x01(\x08\"M\n\x13\x44\x65leteGroupResponse\x12\x0c\n\x04runs\x18\x01 \x01(\r\x12\x13\n\x0b\x63heckpoints\x18\x02 \x01(\r\x12\x13\n\x0b\x66reed_bytes\x18\x03 \x01(\x04\x32\xb7\x02\n\x06Groups\x12\x37\n\x06Submit\x12\x1c.fovea.v1.SubmitGroupRequest\x1a\x0f.fovea.v1.Group\x12\x31\n\x03Get\x12\x19.fovea.v1.GetGroupRequest\x1a\x0f.fovea.v1.Group\x12\x41\n\x04List\x12\x1b.fovea.v1.ListGroupsRequest\x1a\x1c.fovea.v1.ListGroupsResponse\x12\x37\n\x06\x43\x61ncel\x12\x1c.fovea.v1.CancelGroupRequest\x1a\x0f.fovea.v1.Group\x12\x45\n\x06\x44\x65lete\x12\x1c.fovea.v1.DeleteGroupRequest\x1a\x1d.fovea.v1.DeleteGroupResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fovea.v1.groups_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SUBMITGROUPREQUEST']._serialized_start=79
-  _globals['_SUBMITGROUPREQUEST']._serialized_end=162
-  _globals['_GROUP']._serialized_start=164
-  _globals['_GROUP']._serialized_end=281
-  _globals['_GROUPMEMBER']._serialized_start=283
-  _globals['_GROUPMEMBER']._serialized_end=392
-  _globals['_GETGROUPREQUEST']._serialized_start=394
-  _globals['_GETGROUPREQUEST']._serialized_end=429
-  _globals['_LISTGROUPSREQUEST']._serialized_start=431
-  _globals['_LISTGROUPSREQUEST']._serialized_end=489
-  _globals['_LISTGROUPSRESPONSE']._serialized_start=491
-  _globals['_LISTGROUPSRESPONSE']._serialized_end=569
-  _globals['_CANCELGROUPREQUEST']._serialized_start=571
-  _globals['_CANCELGROUPREQUEST']._serialized_end=609
-  _globals['_DELETEGROUPREQUEST']._serialized_start=611
-  _globals['_DELETEGROUPREQUEST']._serialized_end=675
-  _globals['_DELETEGROUPRESPONSE']._serialized_start=677
-  _globals['_DELETEGROUPRESPONSE']._serialized_end=754
-  _globals['_GROUPS']._serialized_start=757
-  _globals['_GROUPS']._serialized_end=1068
+  _globals['_SUBMITGROUPREQUEST']._serialized_start=80
+  _globals['_SUBMITGROUPREQUEST']._serialized_end=240
+  _globals['_VARIANT']._serialized_start=242
+  _globals['_VARIANT']._serialized_end=299
+  _globals['_SELECTION']._serialized_start=301
+  _globals['_SELECTION']._serialized_end=403
+  _globals['_GROUP']._serialized_start=406
+  _globals['_GROUP']._serialized_end=599
+  _globals['_GROUPMEMBER']._serialized_start=601
+  _globals['_GROUPMEMBER']._serialized_end=727
+  _globals['_GETGROUPREQUEST']._serialized_start=729
+  _globals['_GETGROUPREQUEST']._serialized_end=764
+  _globals['_LISTGROUPSREQUEST']._serialized_start=766
+  _globals['_LISTGROUPSREQUEST']._serialized_end=824
+  _globals['_LISTGROUPSRESPONSE']._serialized_start=826
+  _globals['_LISTGROUPSRESPONSE']._serialized_end=904
+  _globals['_CANCELGROUPREQUEST']._serialized_start=906
+  _globals['_CANCELGROUPREQUEST']._serialized_end=944
+  _globals['_DELETEGROUPREQUEST']._serialized_start=946
+  _globals['_DELETEGROUPREQUEST']._serialized_end=1010
+  _globals['_DELETEGROUPRESPONSE']._serialized_start=1012
+  _globals['_DELETEGROUPRESPONSE']._serialized_end=1089
+  _globals['_GROUPS']._serialized_start=1092
+  _globals['_GROUPS']._serialized_end=1403
 # @@protoc_insertion_point(module_scope)

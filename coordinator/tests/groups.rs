@@ -267,3 +267,100 @@ async fn a_group_is_removed_whole_or_not_at_all() {
     assert_eq!(runs.unwrap().into_inner().runs, []);
     server.stop().await;
 }
+
+/// A worker takes the steps of the run's first epoch, and pauses as it is asked to.
+async fn to_the_rung(server: &Server, name: &str, run: &str) {
+    use pb::released::Outcome;
+    let mut worker = Worker::join(server, name).await;
+    let at = worker.assignment().await;
+    assert_eq!(at.run_id, run);
+    worker.ready(&at).await;
+    worker.step(&at, 1).await;
+    worker.step(&at, 2).await;
+    let samples = server.run(run).await.validation_samples as u32;
+    worker.send(scores(&at, 0, 0..samples)).await;
+    worker.stop().await;
+    worker.upload(&at, 0, 2, &state(1)).await.unwrap();
+    worker.released(&at, Outcome::StoppedStep(2)).await;
+    let paused = |run: &pb::Run| run.phase() == Phase::Paused;
+    server.run_when(run, "it waits at the rung", paused).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_waits_for_every_run_and_decides_in_the_life_of_another_coordinator() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = server(&dir).await;
+    let variant = |rate: f64| {
+        let mut spec = spec();
+        spec.train.as_mut().unwrap().learning_rate = Some(rate);
+        pb::Variant {
+            label: format!("train.learning_rate={rate}"),
+            spec: Some(spec),
+        }
+    };
+    let request = pb::SubmitGroupRequest {
+        spec: Some(spec()),
+        variants: [0.1, 0.2, 0.3].map(variant).into(),
+        selection: Some(pb::Selection {
+            by: pb::BestBy::Auc.into(),
+            after_epochs: vec![1],
+            keep_one_of: 2,
+            patience: 0,
+        }),
+        ..Default::default()
+    };
+    // Two epochs have one rung at most.
+    let mut late = request.clone();
+    late.selection.as_mut().unwrap().after_epochs = vec![2];
+    let late = server.groups().submit(late).await;
+    refused(late, Code::InvalidArgument, "selection.halving");
+    let mut other = request.clone();
+    other.variants[1] = other.variants[0].clone();
+    let twice = server.groups().submit(other).await;
+    refused(twice, Code::InvalidArgument, "is there twice");
+    let group = server.groups().submit(request).await.unwrap().into_inner();
+    let names: Vec<&str> = group.runs.iter().map(|run| &*run.run_id).collect();
+    assert_eq!(names, ["r.v1-2", "r.v2-3", "r.v3-4"]);
+    assert_eq!(
+        group.runs.iter().map(|r| r.variant).collect::<Vec<_>>(),
+        [0, 1, 2]
+    );
+    let spec = server.run("r.v3-4").await.spec.unwrap();
+    assert_eq!(spec.train.unwrap().learning_rate, Some(0.3));
+
+    to_the_rung(&server, "w0", "r.v1-2").await;
+    let waiting = server.run("r.v1-2").await;
+    assert_eq!(
+        waiting.reason,
+        "waits after epoch 1 for the other runs of its group"
+    );
+    assert!(!get(&server, "r-g1").await.unwrap().deciding);
+    server.kill().await;
+    let server = Server::start(&dir.path().join("data"), |_| {}).await;
+    to_the_rung(&server, "w1", "r.v2-3").await;
+    assert_eq!(server.run("r.v1-2").await.phase(), Phase::Paused);
+
+    // The last one does not come: its variant is out, and of three one goes on, of equals the first.
+    let cancel = pb::CancelRequest {
+        run_id: "r.v3-4".into(),
+    };
+    server.runs().cancel(cancel).await.unwrap();
+    let queued = |run: &pb::Run| run.phase() == Phase::Queued;
+    server.run_when("r.v1-2", "it goes on", queued).await;
+    let dropped = |run: &pb::Run| {
+        run.reason
+            .starts_with("dropped after epoch 1: place 2 of 3 by AUC (1.000)")
+    };
+    let dropped = server.run_when("r.v2-3", "it is dropped", dropped).await;
+    assert_eq!(dropped.phase(), Phase::Paused);
+    let mut worker = Worker::join(&server, "w2").await;
+    assert_eq!(worker.assignment().await.run_id, "r.v1-2");
+    // The one that was dropped goes on when somebody wants it to.
+    let resume = pb::ResumeRequest {
+        run_id: "r.v2-3".into(),
+        checkpoint_step: None,
+    };
+    let resumed = server.runs().resume(resume).await.unwrap().into_inner();
+    assert_eq!((resumed.phase(), &*resumed.reason), (Phase::Queued, ""));
+    server.stop().await;
+}

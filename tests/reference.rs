@@ -5,6 +5,7 @@
 // Each of the including tests uses its own part of this.
 #![allow(dead_code)]
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -66,7 +67,7 @@ pub fn commands(mut program: clap::Command, definition: &str) -> String {
     let about = program.get_about().expect("a program says what it is");
     let _ = writeln!(page, "{}\n", sentence(&about.to_string()));
     usage(&mut page, &program);
-    let listed: Vec<&clap::Command> = visible(&program).collect();
+    let listed = visible(&program);
     if !listed.is_empty() {
         page += "\n| command | what it does |\n|---|---|\n";
         for command in &listed {
@@ -105,18 +106,23 @@ fn section(page: &mut String, command: &clap::Command, level: usize) {
     let about = command.get_long_about().or_else(|| command.get_about());
     let about = about.expect("a command says what it does").to_string();
     let _ = writeln!(page, "{}\n", sentence(&prose(&about)));
-    let own: Vec<&clap::Command> = visible(command).collect();
     usage(page, command);
     options(page, command, |argument| !argument.is_global_set());
     after(page, command, &"#".repeat(level + 2));
-    for command in own {
+    for command in visible(command) {
         section(page, command, level + 1);
     }
 }
 
-fn visible(command: &clap::Command) -> impl Iterator<Item = &clap::Command> {
+/// The commands of a command, in the order of its help.
+fn visible(command: &clap::Command) -> Vec<&clap::Command> {
+    let help = command.clone().render_help().to_string();
     let commands = command.get_subcommands();
-    commands.filter(|command| !command.is_hide_set() && command.get_name() != "help")
+    let mut visible: Vec<_> = commands
+        .filter(|command| !command.is_hide_set() && command.get_name() != "help")
+        .collect();
+    visible.sort_by_key(|command| help.find(&format!("\n  {} ", command.get_name())));
+    visible
 }
 
 /// Arguments and options that help shows, but help and version themselves.
@@ -182,9 +188,17 @@ fn spelling(argument: &clap::Arg) -> String {
 fn meaning(argument: &clap::Arg) -> String {
     let help = argument.get_long_help().or_else(|| argument.get_help());
     let help = help.map(ToString::to_string).unwrap_or_default();
-    let mut text = prose(&help);
-    if !text.ends_with(['.', ']', ')']) {
-        text += ".";
+    // A default that clap does not know is in the text.
+    let (help, default) = match help
+        .strip_suffix(']')
+        .and_then(|h| h.split_once(" [default: "))
+    {
+        Some((help, default)) => (help, Some(default)),
+        None => (help.as_str(), None),
+    };
+    let mut text = sentence(&prose(help));
+    if let Some(default) = default {
+        let _ = write!(text, " Default: {}.", prose(default));
     }
     let defaults = argument.get_default_values();
     if argument.get_action().takes_values() && !defaults.is_empty() {
@@ -210,23 +224,26 @@ fn meaning(argument: &clap::Arg) -> String {
 
 /// Which commands take an option of every command without using it.
 fn unused(page: &mut String, program: &clap::Command) {
+    let mut unused: BTreeMap<Vec<String>, Vec<String>> = BTreeMap::new();
     for argument in arguments(program).filter(|argument| argument.is_global_set()) {
         let hides = |command: &&clap::Command| {
             let mut arguments = command.get_arguments();
             arguments.any(|other| other.get_id() == argument.get_id() && other.is_hide_set())
         };
         let commands: Vec<String> = visible(program)
+            .into_iter()
             .filter(hides)
             .map(|command| format!("`{}`", command.get_name()))
             .collect();
-        if !commands.is_empty() {
-            let long = argument.get_long().unwrap_or_default();
-            let _ = writeln!(
-                page,
-                "\n`--{long}` has no effect on {}.",
-                commands.join(", ")
-            );
-        }
+        let long = argument.get_long().unwrap_or_default();
+        unused
+            .entry(commands)
+            .or_default()
+            .push(format!("`--{long}`"));
+    }
+    for (commands, options) in unused.iter().filter(|(commands, _)| !commands.is_empty()) {
+        let (options, commands) = (options.join(", "), commands.join(", "));
+        let _ = writeln!(page, "\nWithout effect on {commands}: {options}.");
     }
 }
 
@@ -246,8 +263,8 @@ fn after(page: &mut String, command: &clap::Command, heading: &str) {
         let title = first.trim_end_matches(':');
         let examples = title.starts_with("Example");
         let (title, lead) = title.split_once(", ").unwrap_or((title, ""));
-        // Examples need no entry of their own in a table of contents.
-        match examples {
+        // Those of a single command need no entry of their own in a table of contents.
+        match examples && heading != "##" {
             true => page.push('\n'),
             false => {
                 let _ = writeln!(page, "\n{heading} {title}\n");
@@ -270,29 +287,30 @@ fn commented(lines: &[&str], examples: bool) -> String {
     if !examples {
         return lines.join("\n");
     }
-    let mut out: Vec<String> = Vec::new();
+    // What they do is in a column, one space behind the longest command.
+    let column = lines.iter().find_map(|line| {
+        let gap = line.trim_end().find("   ")?;
+        Some(gap + line[gap..].find(|c| c != ' ')?)
+    });
+    let mut out: Vec<(String, String)> = Vec::new();
     for line in lines {
-        let line = line.trim_end();
-        match (line.trim_start().split_once("   "), line.starts_with(' ')) {
-            // The rest of an explanation, below its command.
-            (_, true) => {
-                let last = out.last_mut().expect("a command comes first");
-                *last = format!("{last}   # {}", line.trim_start());
-            }
-            (Some((command, what)), false) => {
-                out.push(format!("{command}   # {}", what.trim_start()));
-            }
-            (None, false) => out.push(line.to_owned()),
+        let in_column = column.filter(|at| line.get(at - 1..*at) == Some(" "));
+        let explained = in_column.or_else(|| line.find("   ").filter(|at| *at > 0));
+        let (command, what) = match explained {
+            Some(at) => (line[..at].trim_end(), line[at..].trim()),
+            None => (line.trim_end(), ""),
+        };
+        match out.last_mut() {
+            // The explanation is on a line of its own.
+            Some((_, last)) if command.is_empty() => *last += what,
+            _ => out.push((command.to_owned(), what.to_owned())),
         }
     }
-    let width = |line: &String| {
-        line.split_once("   # ")
-            .map_or(0, |(c, _)| c.chars().count())
-    };
-    let widest = out.iter().map(width).max().unwrap_or(0);
-    let lines = out.iter().map(|line| match line.split_once("   # ") {
-        Some((command, what)) => format!("{command:widest$}   # {what}"),
-        None => line.clone(),
+    let explained = out.iter().filter(|(_, what)| !what.is_empty());
+    let widest = explained.map(|(command, _)| command.len()).max();
+    let lines = out.iter().map(|(command, what)| match what.is_empty() {
+        true => command.clone(),
+        false => format!("{command:0$}   # {what}", widest.unwrap_or_default()),
     });
     lines.collect::<Vec<_>>().join("\n")
 }

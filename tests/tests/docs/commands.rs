@@ -2,7 +2,7 @@
 //!
 //! The programs are asked for help at the end of each line, so they read all of it and do nothing.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::process::Command;
 
 use fovea_tests::binary;
@@ -55,7 +55,8 @@ fn ours(words: &[String]) -> Option<(&'static str, Vec<&str>)> {
 
 #[test]
 fn every_command_line_is_one_that_the_program_takes() {
-    let mut lines = BTreeSet::new();
+    // Each once, with a page that has it.
+    let mut lines = BTreeMap::new();
     for page in pages::all() {
         for item in page.items() {
             let Item::Code(language, text) = item else {
@@ -67,14 +68,14 @@ fn every_command_line_is_one_that_the_program_takes() {
             for words in commands(&text) {
                 if let Some((program, arguments)) = ours(&words) {
                     let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
-                    lines.insert((program, arguments, page.path.clone()));
+                    lines.insert((program, arguments), page.path.clone());
                 }
             }
         }
     }
     assert!(lines.len() > 100, "{} command lines", lines.len());
     let mut refused = Vec::new();
-    for (program, arguments, page) in lines {
+    for ((program, arguments), page) in lines {
         let mut command = Command::new(binary(program));
         command.args(&arguments);
         let output = command.arg("--help").output().expect("the program starts");

@@ -91,6 +91,12 @@ pub fn commands(mut program: clap::Command, definition: &str) -> String {
         let _ = writeln!(page, "\n## {heading}");
     }
     options(&mut page, &program, |_| true);
+    let (own, shared): (Vec<_>, Vec<_>) = arguments(&program).partition(|a| !a.is_global_set());
+    if !own.is_empty() && !shared.is_empty() {
+        let shared = shared.iter().filter_map(|argument| argument.get_long());
+        let shared = shared.map(|long| format!("`--{long}`")).collect::<Vec<_>>();
+        let _ = writeln!(page, "\nThe commands take {}, too.", shared.join(", "));
+    }
     unused(&mut page, &program);
     after(&mut page, &program, "##");
     for command in listed {

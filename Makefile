@@ -3,7 +3,7 @@
 CARGO ?= cargo
 PYTHON ?= python3
 
-.PHONY: help demo test test-gpu test-deploy soak build libtorch deploy-tools s3-server model-tools cuda-tools lint bench bench-gpu bench-checkpoints bench-coordinator bench-decode methods clean
+.PHONY: help demo test test-gpu test-deploy soak build libtorch deploy-tools s3-server model-tools cuda-tools docs docs-tools reference lint bench bench-gpu bench-checkpoints bench-coordinator bench-decode methods clean
 
 help: ## Show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,15 @@ model-tools: ## Fetch ONNX Runtime, OpenCV, TensorBoard, gRPC, pandas and mypy i
 
 cuda-tools: ## Fetch NVRTC into .cuda-tools/, for the test that compiles the kernels for GPUs (skipped when it is there)
 	@$(PYTHON) scripts/tools.py cuda-tools
+
+docs: docs-tools ## Make a site of the documentation in target/docs/html, with search
+	@scripts/docs.sh
+
+docs-tools: ## Fetch mdBook into .docs-tools/, which makes the site (skipped when it is there)
+	@$(PYTHON) scripts/tools.py docs-tools
+
+reference: libtorch ## Write the generated pages of docs/reference/ anew: commands, run file, configuration
+	FOVEA_WRITE_REFERENCE=1 $(CARGO) test --release --workspace --locked --bin fovea --bin fovea-coordinator --bin fovea-worker --test docs reference
 
 lint: libtorch ## Check formatting and lints
 	$(CARGO) fmt --all --check

@@ -8,6 +8,7 @@
 #   PREFIX/bin                     fovea, fovea-coordinator, fovea-worker
 #   PREFIX/lib/fovea/torch/lib     libtorch; the worker looks for it there, beside its own folder
 #   PREFIX/lib/fovea/nvidia        CUDA's libraries, in the layout of the wheels
+#   PREFIX/share/doc/fovea         the documentation, which begins with README.md, and the example files of deploy/
 #
 # Nothing else is needed to run them but glibc 2.36 and libstdc++, as Debian 12 and later have. A new PREFIX takes its
 # place at once, so that a half-copied one is never used; an old one is replaced.
@@ -69,6 +70,8 @@ else
     cp -L --reflink=auto "$site/nvidia/cu13/lib/$library" "$half/lib/fovea/nvidia/cu13/lib/"
   done
 fi
+mkdir -p "$half/share/doc/fovea"
+(cd "$ROOT" && cp -R --parents ./*.md docs deploy bench proto/fovea python/README.md python/examples "$half/share/doc/fovea/")
 chmod -R u=rwX,go=rX "$half"
 rm -rf "$prefix"
 mv "$half" "$prefix"

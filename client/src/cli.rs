@@ -72,6 +72,12 @@ use output::Output;
 /// Longest time for connecting to the coordinator.
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// The definition of the command line, from which its reference is made.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Args::command_line()
+}
+
 /// Runs the command line and returns its exit code.
 pub fn main() -> ExitCode {
     fovea_security::install_provider();

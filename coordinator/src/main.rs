@@ -157,3 +157,18 @@ async fn serve(args: &Args, config: Config, addresses: &[SocketAddr]) -> Result<
         .await
         .map_err(|e| Failure::serve(&e))
 }
+
+#[cfg(test)]
+#[path = "../../tests/reference.rs"]
+mod reference;
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_reference_is_current() {
+        let page = super::reference::commands(super::Args::command(), "coordinator/src/cli.rs");
+        super::reference::check("fovea-coordinator.md", &page);
+    }
+}

@@ -10,7 +10,12 @@ use toml::{Table, Value};
 const PROGRAMS: [&str; 2] = ["fovea-coordinator", "fovea-worker"];
 
 /// Variables of other programs that may be in the same environment.
-const OTHERS: [&str; 3] = ["FOVEA_REQUIRE", "FOVEA_COMMIT", "FOVEA_SOFT_GPU"];
+const OTHERS: [&str; 4] = [
+    "FOVEA_REQUIRE",
+    "FOVEA_COMMIT",
+    "FOVEA_SOFT_GPU",
+    "FOVEA_WRITE_REFERENCE",
+];
 
 /// `--dump-config` of a program with this one variable of ours, or its error.
 fn dump(program: &str, variable: Option<(&str, &str)>) -> Result<Table, String> {

@@ -104,21 +104,28 @@ impl Default for WorkerConfig {
     }
 }
 
+const AFTER_HELP: &str = "\
+Every setting can also be given in a TOML file (--config) or as FOVEA_<KEY>; flags win over the environment, the
+environment over the file.
+
+Exit codes:
+  0  stopped as asked, or idle for exit_when_idle_s
+  1  any other failure
+  2  bad command line or configuration; or the coordinator refuses this worker for good (its certificate, say), or
+     speaks another version of the protocol
+  3  cannot listen on the address
+  4  the data folder cannot be used
+  5  stopped by force: a second signal
+  6  threads hung: the worker could not stop within stop_timeout_s, or too many reads do not return
+  9  predict: some photographs could not be read, and the others were scored";
+
 /// Command line of `fovea-worker`.
 #[derive(Debug, Parser)]
 #[command(
     name = "fovea-worker",
     version = VERSION,
     about = "Hosts virtual ranks of Fovea's runs and trains GoogLeNet on its local device",
-    after_help = "Every setting can also be given in a TOML file (--config) or as FOVEA_<KEY>; flags win \
-                  over the environment, the environment over the file.\n\n\
-                  Exit codes: 0 stopped cleanly, 1 other errors, 2 wrong usage or configuration, \
-                  3 cannot listen, 4 data folder unusable, 5 a second signal to stop, 6 threads hung: the worker \
-                  could not stop within stop_timeout_s, or too many reads do not return, 9 predict: some photographs could not \
-                  be read, and the others were scored.\n\
-                  Exit code 2 is also that of a worker that its coordinator refuses for good (its certificate, say), or \
-                  whose coordinator speaks another version of the protocol. Exit code 0 is also that of a worker that was idle for \
-                  exit_when_idle_s."
+    after_help = AFTER_HELP
 )]
 pub struct Cli {
     /// TOML file with settings

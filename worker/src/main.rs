@@ -390,3 +390,18 @@ async fn gpu_memory(place: tch::Device) -> Option<memory::Gpu> {
     warn!("gpu.memory_unknown: {problem}; runs are not compared with this GPU's memory");
     None
 }
+
+#[cfg(test)]
+#[path = "../../tests/reference.rs"]
+mod reference;
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_reference_is_current() {
+        let page = super::reference::commands(super::Cli::command(), "worker/src/config.rs");
+        super::reference::check("fovea-worker.md", &page);
+    }
+}

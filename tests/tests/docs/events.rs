@@ -4,7 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use super::pages::root;
+use super::sources;
 
 /// The crates that log.
 const CRATES: [&str; 10] = [
@@ -37,32 +40,6 @@ const FIELDS: [&str; 11] = [
 ];
 const FILES: [&str; 4] = ["csv", "json", "toml", "db"];
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// Rust files of a crate's `src`, those of tests excepted.
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("a folder of sources").flatten() {
-        let path = entry.path();
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if path.is_dir() {
-            if name != "tests" {
-                sources(&path, found);
-            }
-        } else if name.ends_with(".rs") && !name.ends_with("tests.rs") {
-            found.push(path);
-        }
-    }
-}
-
-/// The part of a file before its module of tests, which comes last.
-fn without_tests(text: &str) -> &str {
-    let tests = text.find("#[cfg(test)]\nmod tests {");
-    let also = text.find("#[cfg(all(test,");
-    &text[..tests.into_iter().chain(also).min().unwrap_or(text.len())]
-}
-
 /// The name at the start of what follows a quotation mark: `[a-z]+(\.[a-z_]+)+: `.
 fn event(literal: &str) -> Option<&str> {
     let name = literal
@@ -85,12 +62,7 @@ fn event(literal: &str) -> Option<&str> {
 
 /// The events of a source text.
 fn events(text: &str) -> BTreeSet<String> {
-    // Comments may name events of others.
-    let code: Vec<&str> = without_tests(text)
-        .lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .collect();
-    let code = code.join("\n");
+    let code = sources::code(text);
     code.split('"')
         .filter_map(event)
         .map(str::to_owned)
@@ -118,7 +90,7 @@ fn every_event_is_documented_and_every_documented_event_is_logged() {
         let folder = root().join(name).join("src");
         // A crate that comes with another change.
         if folder.is_dir() {
-            sources(&folder, &mut files);
+            sources::of_crate(&folder, &mut files);
         }
     }
     assert!(files.len() > 100, "{files:?}");

@@ -7,12 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The crates that log.
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 11] = [
     "core",
     "dataset",
     "proto",
     "security",
     "service",
+    "traces",
     "kernels",
     "weights",
     "coordinator",

@@ -162,7 +162,10 @@ fn pages() -> Vec<(&'static str, Sheet)> {
             submit("c", None, Some("run file:1: name: is a number")),
         ),
         ("login", login("c", "/", Some("that is no token"))),
-        ("message", message("Not allowed", "Ask an admin.", Some("/"))),
+        (
+            "message",
+            message("Not allowed", "Ask an admin.", Some("/")),
+        ),
         ("cancel", confirm_cancel("a-1", "c")),
     ]
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -37,13 +38,15 @@ impl Received {
 
     /// Whether it ended well.
     pub fn is_ok(&self) -> bool {
-        self.span.status.as_ref().is_some_and(|status| status.code == 1)
+        self.span
+            .status
+            .as_ref()
+            .is_some_and(|status| status.code == 1)
     }
 
     /// Whether it is a part of `other`.
     pub fn is_child_of(&self, other: &Self) -> bool {
-        self.span.trace_id == other.span.trace_id
-            && self.span.parent_span_id == other.span.span_id
+        self.span.trace_id == other.span.trace_id && self.span.parent_span_id == other.span.span_id
     }
 }
 
@@ -62,6 +65,7 @@ fn text(attributes: &[KeyValue], key: &str) -> String {
 struct Kept {
     spans: Arc<Mutex<Vec<Received>>>,
     refuse: Option<tonic::Code>,
+    hangs: Arc<AtomicBool>,
 }
 
 #[tonic::async_trait]
@@ -70,6 +74,9 @@ impl TraceService for Kept {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         if let Some(code) = self.refuse {
             return Err(Status::new(code, "not here"));
         }
@@ -127,6 +134,11 @@ impl Receiver {
             kept,
             task,
         }
+    }
+
+    /// It answers nobody any more.
+    pub fn hang(&self) {
+        self.kept.hangs.store(true, Ordering::Relaxed);
     }
 
     pub fn spans(&self) -> Vec<Received> {

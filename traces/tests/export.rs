@@ -60,7 +60,10 @@ async fn spans_arrive_with_their_ids_and_attributes() {
         panic!()
     };
     assert_eq!(
-        (whole.span.trace_id.as_slice(), whole.span.span_id.as_slice()),
+        (
+            whole.span.trace_id.as_slice(),
+            whole.span.span_id.as_slice()
+        ),
         (&of.trace[..], &of.span[..])
     );
     assert!(part.is_child_of(whole) && !whole.is_child_of(part));
@@ -68,9 +71,15 @@ async fn spans_arrive_with_their_ids_and_attributes() {
     assert!(whole.is_ok() && !part.is_ok() && !dropped.is_ok());
     assert_eq!(part.span.status.as_ref().unwrap().message.len(), 1024);
     assert_eq!(part.span.kind, 3);
-    assert_eq!((&*whole.get("fovea.step"), &*part.get("fovea.bytes")), ("41", "12"));
+    assert_eq!(
+        (&*whole.get("fovea.step"), &*part.get("fovea.bytes")),
+        ("41", "12")
+    );
     for span in &spans {
-        assert_eq!((&*span.get("fovea.run.id"), &*span.service), ("a-1", "a-test"));
+        assert_eq!(
+            (&*span.get("fovea.run.id"), &*span.service),
+            ("a-1", "a-test")
+        );
         assert!(span.span.start_time_unix_nano > 0);
         assert!(span.span.end_time_unix_nano >= span.span.start_time_unix_nano);
     }
@@ -131,7 +140,11 @@ async fn spans_that_the_collector_refuses_for_good_are_counted() {
 async fn headers_come_from_a_file_that_only_its_owner_reads() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("headers");
-    fs::write(&file, "# for the collector\nAuthorization: Bearer a-secret\n").unwrap();
+    fs::write(
+        &file,
+        "# for the collector\nAuthorization: Bearer a-secret\n",
+    )
+    .unwrap();
     let receiver = Receiver::start("127.0.0.1:0").await;
     let endpoint = format!("http://{}", receiver.address);
     let settings = Settings::from_keys(&endpoint, Path::new(""), &file);
@@ -209,7 +222,12 @@ fn settings_that_cannot_work_name_their_key() {
         ("collector:4317", "", "", "http://HOST:PORT"),
         ("http://collector", "", "", "http://HOST:PORT"),
         ("grpc://collector:4317", "", "", "http://HOST:PORT"),
-        ("http://collector:4318/v1/traces", "", "", "http://HOST:PORT"),
+        (
+            "http://collector:4318/v1/traces",
+            "",
+            "",
+            "http://HOST:PORT",
+        ),
         ("https://collector:4317", "", "", "set otlp_ca"),
         ("http://collector:4317", "ca.pem", "", "write https://"),
         ("http://collector:4317", "", "headers", "plain text"),

@@ -172,7 +172,7 @@ impl Spans {
         else {
             return;
         };
-        span.set(names::SAMPLES, result.validation.samples as u64);
+        span.set(names::SAMPLES, result.validation.samples);
         if let Some(auc) = result.validation.auc {
             span.set(names::AUC, auc);
         }

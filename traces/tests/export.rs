@@ -172,14 +172,13 @@ async fn a_collector_with_tls_is_known_by_its_name_and_its_ca() {
     let folder = tempfile::tempdir().unwrap();
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
     let other = rcgen::generate_simple_self_signed(vec!["elsewhere".to_owned()]).unwrap();
-    let config = rustls::ServerConfig::builder()
+    let mut config = rustls::ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(
             vec![made.cert.der().clone()],
             rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap(),
         )
         .unwrap();
-    let mut config = config;
     config.alpn_protocols = vec![b"h2".to_vec()];
     let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -105,9 +105,9 @@ async fn a_collector_gets_the_spans_of_a_run_and_one_that_hangs_changes_nothing(
     let spans = receiver
         .until("slices of the last checkpoint", |spans| {
             let slices = parts(spans, names::WORKER_SLICE, &stored);
-            let whole = slices.iter().filter(|slice| {
-                slice.is_ok() && !parts(spans, names::SLICE, slice).is_empty()
-            });
+            let whole = slices
+                .iter()
+                .filter(|slice| slice.is_ok() && !parts(spans, names::SLICE, slice).is_empty());
             whole.count() == 2
         })
         .await;

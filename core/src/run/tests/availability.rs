@@ -278,7 +278,10 @@ fn a_checkpoint_that_an_older_generation_could_not_store_is_counted_and_changes_
     expected.checkpoint_failures = 1;
     let effects = run.apply(0, not_stored(10, 1));
     assert!(logged(&effects, "checkpoint.failed"));
-    assert_eq!((&effects[1..], run.clone()), (&[Effect::Persist][..], expected));
+    assert_eq!(
+        (&effects[1..], run.clone()),
+        (&[Effect::Persist][..], expected)
+    );
     run.apply(0, not_stored(10, 2));
     assert_eq!(run.phase_name(), "queued");
 }

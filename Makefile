@@ -3,7 +3,7 @@
 CARGO ?= cargo
 PYTHON ?= python3
 
-.PHONY: help demo test test-gpu test-deploy soak build libtorch deploy-tools s3-server model-tools cuda-tools docs docs-tools reference lint bench bench-gpu bench-checkpoints bench-coordinator bench-decode methods clean
+.PHONY: help demo test test-gpu test-deploy soak build libtorch deploy-tools s3-server model-tools page-tools cuda-tools docs docs-tools reference lint bench bench-gpu bench-checkpoints bench-coordinator bench-decode methods clean
 
 help: ## Show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ s3-server: ## Fetch SeaweedFS into .s3-server/, for the tests of the object stor
 
 model-tools: ## Fetch ONNX Runtime, OpenCV, TensorBoard, gRPC, pandas and mypy into .model-tools/, for the tests of models, event files and python/
 	@$(PYTHON) scripts/tools.py model-tools
+
+page-tools: ## Fetch axe-core into .page-tools/, for the test of the dashboard's pages
+	@$(PYTHON) scripts/tools.py page-tools
 
 cuda-tools: ## Fetch NVRTC into .cuda-tools/, for the test that compiles the kernels for GPUs (skipped when it is there)
 	@$(PYTHON) scripts/tools.py cuda-tools

@@ -5,5 +5,5 @@ mod requires;
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");
-    requires::emit(&[requires::Need::Browser]);
+    requires::emit(&[requires::Need::Browser, requires::Need::Axe]);
 }

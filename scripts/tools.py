@@ -4,11 +4,12 @@
     scripts/tools.py deploy-tools   .deploy-tools/: what checks the deploy manifests
     scripts/tools.py s3-server      .s3-server/: SeaweedFS, a server that speaks S3, for the object store
     scripts/tools.py model-tools    .model-tools/: ONNX Runtime, OpenCV and TensorBoard, which read what Fovea writes; what python/ needs
+    scripts/tools.py page-tools     .page-tools/: axe-core, which looks for barriers in the dashboard's pages
     scripts/tools.py cuda-tools     .cuda-tools/: NVRTC, which compiles the kernels for GPUs (it needs none)
     scripts/tools.py docs-tools     .docs-tools/: mdBook, which makes a site of docs/ (`make docs`)
 
 They come from the Python package index, in the versions below. Run it again at any time: what is there is kept.
-The tests that need them are ignored without them (`FOVEA_REQUIRE=manifests,s3,models,nvrtc` makes them fail instead).
+The tests that need them are ignored without them (`FOVEA_REQUIRE=manifests,s3,models,axe,nvrtc` makes them fail instead).
 """
 
 import os
@@ -45,6 +46,8 @@ PACKAGES = {
         "types-grpcio==1.85.0.20261028",
         "types-protobuf==7.35.1.20260906",
     ],
+    # Only its axe.min.js is used, so what it depends on (a browser of its own) stays away.
+    "page-tools": ["--no-deps", "axe-playwright-python==0.1.8"],
     # What PyTorch 2.11.0 for CUDA 13 brings along.
     "cuda-tools": ["nvidia-cuda-nvrtc==13.0.88"],
     # The program as its authors publish it, packed for pip.

@@ -22,6 +22,7 @@
 //! | `s3`     | .s3-server (`make s3-server`): SeaweedFS, for the object store    |
 //! | `models` | .model-tools (`make model-tools`): ONNX Runtime and OpenCV, for exported models; TensorBoard, for event files; what python/ needs |
 //! | `prometheus` | `prometheus` and `promtool` (Debian: `prometheus`), for metrics, alerts and the dashboard |
+//! | `axe`    | .page-tools (`make page-tools`), axe-core, and Chromium, to look for barriers in the dashboard's pages |
 //! | `nvrtc`  | .cuda-tools (`make cuda-tools`): NVRTC, which compiles kernels for GPUs |
 //! | `gpu`    | an NVIDIA GPU with its driver                                     |
 //! | `avx2`   | a processor with AVX2                                             |
@@ -53,10 +54,11 @@ pub enum Need {
     Openssl,
     Browser,
     Prometheus,
+    Axe,
 }
 
 impl Need {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 15] = [
         Self::Shared,
         Self::Netns,
         Self::Mount,
@@ -71,6 +73,7 @@ impl Need {
         Self::Openssl,
         Self::Browser,
         Self::Prometheus,
+        Self::Axe,
     ];
 
     fn name(self) -> &'static str {
@@ -89,6 +92,7 @@ impl Need {
             Self::Openssl => "openssl",
             Self::Browser => "browser",
             Self::Prometheus => "prometheus",
+            Self::Axe => "axe",
         }
     }
 
@@ -118,6 +122,7 @@ impl Need {
             Self::Gpu => succeeds("nvidia-smi", &["-L"]),
             Self::Openssl => succeeds("openssl", &["version"]),
             Self::Browser => succeeds("chromium", &["--version"]),
+            Self::Axe => stamp("page-tools").is_file() && Self::Browser.is_there(),
             Self::Prometheus => {
                 succeeds("prometheus", &["--version"]) && succeeds("promtool", &["--version"])
             }
@@ -175,6 +180,7 @@ pub fn emit(needs: &[Need]) {
             Need::S3 => Some(stamp("s3-server")),
             Need::Models => Some(stamp("model-tools")),
             Need::Nvrtc => Some(stamp("cuda-tools")),
+            Need::Axe => Some(stamp("page-tools")),
             _ => None,
         };
         if let Some(stamp) = stamped.filter(|_| there) {

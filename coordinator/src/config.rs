@@ -104,6 +104,12 @@ pub struct Config {
     pub allow_network_data_dir: bool,
     /// Where `/livez`, `/readyz` and `/metrics` are served over plain HTTP, `host:port`; empty: nowhere.
     pub ops_listen: String,
+    /// Collector that gets traces by OTLP over gRPC, `http://HOST:4317` or `https://...`; empty: none.
+    pub otlp_endpoint: String,
+    /// With https: CAs (PEM) that sign the collector's certificate.
+    pub otlp_ca: PathBuf,
+    /// File with headers of each request to the collector, a line `NAME: VALUE` for each (mode 0600); empty: none.
+    pub otlp_headers_file: PathBuf,
     /// Where event files for TensorBoard are written while runs train, a folder for each; empty: nowhere.
     pub tensorboard_dir: PathBuf,
     /// Where the dashboard is served, `host:port`; empty: nowhere. Plain HTTP on this machine, HTTPS beyond it.
@@ -157,6 +163,9 @@ impl Default for Config {
             accept_store: false,
             allow_network_data_dir: false,
             ops_listen: String::new(),
+            otlp_endpoint: String::new(),
+            otlp_ca: PathBuf::new(),
+            otlp_headers_file: PathBuf::new(),
             tensorboard_dir: PathBuf::new(),
             http_listen: String::new(),
             allow_shared_gpu: false,
@@ -173,6 +182,7 @@ impl Config {
         let bad = |message: String| Err(ConfigError::Value(message));
         self.ops_address()?;
         self.http_addresses()?;
+        self.traces()?;
         let tls = self.tls_files()?;
         self.object_store()?;
         let signs = !self.tls_ca_key.as_os_str().is_empty();
@@ -360,6 +370,16 @@ impl Config {
     /// It is not an address.
     pub fn ops_address(&self) -> Result<Option<SocketAddr>, ConfigError> {
         ops::address(&self.ops_listen)
+    }
+
+    /// Where traces go; None: nowhere.
+    ///
+    /// # Errors
+    /// One of the keys `otlp_...` has an impossible value.
+    pub fn traces(&self) -> Result<Option<fovea_traces::Settings>, ConfigError> {
+        let (ca, headers) = (&self.otlp_ca, &self.otlp_headers_file);
+        fovea_traces::Settings::from_keys(&self.otlp_endpoint, ca, headers)
+            .map_err(ConfigError::Value)
     }
 
     /// The addresses of `http_listen`, each once; none if it is empty.

@@ -155,6 +155,8 @@ pub(crate) struct Assignment {
     pub at_boundary: bool,
     pub discard_state: bool,
     pub next_epoch: u32,
+    /// Context of the formation's span; empty without traces.
+    pub traceparent: String,
 }
 
 /// What a worker needs to prepare for a run.

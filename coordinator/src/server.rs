@@ -15,7 +15,8 @@ use fovea_proto::pb::weights_server::WeightsServer;
 use fovea_proto::pb::workers_server::WorkersServer;
 use fovea_proto::{CONNECTION_WINDOW, DESCRIPTORS, FRAME, MESSAGE_BYTES, STREAM_WINDOW};
 use fovea_security::{Role, Tls};
-use fovea_service::Shutdown;
+use fovea_service::{ConfigError, Shutdown, VERSION};
+use fovea_traces::{Exporter, Resource, Traces};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::task::TaskTracker;
@@ -61,6 +62,9 @@ pub struct Coordinator {
     config: Arc<Config>,
     certified: Certified,
     vitals: Option<Vitals>,
+    traces: Traces,
+    /// Sends spans, if they go anywhere.
+    exporter: Option<Exporter>,
     /// Where the dashboard is served.
     dashboard: Option<Listeners>,
 }
@@ -101,6 +105,19 @@ impl Coordinator {
             }
             None => Certified::default(),
         };
+        let (traces, exporter) = match config.traces()? {
+            None => (Traces::default(), None),
+            Some(settings) => {
+                let resource = Resource {
+                    service: "fovea-coordinator",
+                    version: VERSION,
+                    instance: instance(&certified),
+                };
+                let started = Traces::start(settings, resource);
+                let (traces, exporter) = started.map_err(|e| ConfigError::Value(e.to_string()))?;
+                (traces, Some(exporter))
+            }
+        };
         let config = Arc::new(config);
         let opened = startup::open(Arc::clone(&config)).await?;
         Ok(Self {
@@ -108,6 +125,8 @@ impl Coordinator {
             config,
             certified,
             vitals: None,
+            traces,
+            exporter,
             dashboard: None,
         })
     }
@@ -146,6 +165,8 @@ impl Coordinator {
             config,
             certified,
             vitals,
+            traces,
+            exporter,
             dashboard,
         } = self;
         let tls = certified.tls.clone();
@@ -159,7 +180,7 @@ impl Coordinator {
         } = {
             // The journal and the stores have their files open by now.
             let limits = Limits::new(&config, &Budget::of_this_process(&config));
-            opened.start(limits, certified)
+            opened.start(limits, certified, traces)
         };
         let (tasks, closing) = (context.tasks.clone(), context.closing.clone());
         let actors = context.runs.cluster.clone();
@@ -240,6 +261,9 @@ impl Coordinator {
             closed => closed,
         });
         drop(dir);
+        if let Some(exporter) = exporter {
+            exporter.close(limits.traces).await;
+        }
         match &outcome {
             Ok(()) => match config.on_stop {
                 // Not that all is stored: a last checkpoint may have found no room.
@@ -255,6 +279,15 @@ impl Coordinator {
         }
         outcome
     }
+}
+
+/// Which coordinator this is, for a collector.
+fn instance(certified: &Certified) -> String {
+    if let Some(tls) = &certified.tls {
+        return tls.identity().to_string();
+    }
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname");
+    name.map_or_else(|_| "coordinator".into(), |name| name.trim().to_owned())
 }
 
 /// Waits until clients have had their answers, for at most `limit`; then connections are closed and transfers abandoned.

@@ -9,6 +9,7 @@ use fovea_core::ids::RunId;
 use fovea_core::run::Run;
 use fovea_security::Tls;
 use fovea_service::ops::Histogram;
+use fovea_traces::Traces;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -238,7 +239,7 @@ async fn put_store(journal: &Journal, kind: &str, id: &str) -> Result<(), ServeE
 
 impl Opened {
     /// Starts the actors. Workers of runs that were under way have a while to come back from now on.
-    pub(crate) fn start(self, limits: Limits, certified: Certified) -> Running {
+    pub(crate) fn start(self, limits: Limits, certified: Certified, traces: Traces) -> Running {
         let Self {
             config,
             journal,
@@ -262,7 +263,9 @@ impl Opened {
                     datasets: dataset_files.clone(),
                     weights: weight_files.clone(),
                 };
-                opened.start(stores, wanted, clock, closing.clone())
+                opened
+                    .with_traces(traces.clone())
+                    .start(stores, wanted, clock, closing.clone())
             }
         };
         let (datasets, catalogue_task) = catalogue::start(
@@ -292,6 +295,7 @@ impl Opened {
             recovery_seconds: Arc::clone(&recovery_seconds),
             at_rest,
             notes: notes.clone(),
+            traces: traces.clone(),
         };
         let (cluster, cluster_task) = cluster::start(
             cluster::Start {
@@ -326,6 +330,7 @@ impl Opened {
             notes,
             tasks,
             closing,
+            traces,
         };
         let (audits, audit_task) = audits::start(
             context.runs.cluster.downgrade(),

@@ -1,9 +1,9 @@
 //! What a request to stop does about the runs under way, and how long each part of a stop may take.
 //!
 //! ```text
-//! request ─> runs ──────────────> connections, transfers ─> cluster, journal ─> threads ─> exit
-//! checkpoint: drain_timeout_s     5 s                        5 s                1 s
-//! hand-over:  1 s                 0.4 s                      0.4 s              0.1 s      (2 s in all)
+//! request ─> runs ──────────────> connections, transfers ─> cluster, journal ─> spans ─> threads ─> exit
+//! checkpoint: drain_timeout_s     5 s                        5 s                2 s      1 s
+//! hand-over:  1 s                 0.4 s                      0.4 s              0.08 s   0.1 s      (2 s in all)
 //! ```
 
 use std::fmt;
@@ -37,6 +37,8 @@ pub struct StopLimits {
     pub connections: Duration,
     /// Ending the cluster and closing the journal.
     pub journal: Duration,
+    /// Sending the last spans to the collector.
+    pub traces: Duration,
     /// Work on blocking threads.
     pub threads: Duration,
     /// All of it. A process that still runs then hangs.
@@ -62,18 +64,21 @@ impl OnStop {
         match self {
             Self::Checkpoint => {
                 let threads = Duration::from_secs(1);
+                let traces = Duration::from_secs(2);
                 StopLimits {
                     runs: drain,
                     connections: CLOSE_TIMEOUT / 2,
                     journal: CLOSE_TIMEOUT / 2,
+                    traces,
                     threads,
-                    total: drain + CLOSE_TIMEOUT + threads + MARGIN,
+                    total: drain + CLOSE_TIMEOUT + traces + threads + MARGIN,
                 }
             }
             Self::HandOver => StopLimits {
                 runs: Duration::from_millis(1000),
                 connections: Duration::from_millis(400),
                 journal: Duration::from_millis(400),
+                traces: Duration::from_millis(80),
                 threads: Duration::from_millis(100),
                 total: Duration::from_secs(2),
             },

@@ -26,6 +26,7 @@ mod agreement;
 mod apply;
 mod availability;
 mod ending;
+mod formations;
 mod giving;
 mod health;
 mod holding;
@@ -39,6 +40,7 @@ mod types;
 pub use crate::state::StateId;
 pub use adopt::{Adopted, FoundCheckpoint};
 pub use availability::Limits;
+pub use formations::{FormationReason, Formations};
 pub use lineage::Rewind;
 pub use trouble::{LeftOut, Trouble};
 pub use types::{
@@ -128,6 +130,12 @@ pub struct Run {
     /// What its rewinds have cut off the ledger. The coordinator adds to it, in the transaction that cuts.
     #[serde(default, skip_serializing_if = "Discarded::is_empty")]
     pub discarded: Discarded,
+    /// Why its generations formed.
+    #[serde(default, skip_serializing_if = "Formations::is_empty")]
+    pub formations: Formations,
+    /// Checkpoints that could not be stored.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub checkpoint_failures: u64,
     /// Fingerprint of the workers that run it.
     pub fingerprint: Option<Fingerprint>,
     /// Generations in a row that ended at the same step, and how many of them ended by a
@@ -198,6 +206,8 @@ impl Run {
             lineage: lineage::first(now_ms),
             rewinds: Vec::new(),
             discarded: Discarded::default(),
+            formations: Formations::default(),
+            checkpoint_failures: 0,
             fingerprint: None,
             futile: 0,
             ended_at: None,
@@ -397,6 +407,10 @@ impl Run {
             _ => Ok(()),
         }
     }
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 #[cfg(test)]

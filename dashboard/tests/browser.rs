@@ -1,5 +1,5 @@
 //! How pages look in a browser: nothing is wider than the screen, no two texts of a chart lie on each other, text can be told
-//! from its ground, and nothing is loaded from elsewhere.
+//! from its ground, nothing is loaded from elsewhere, and axe-core finds no barrier.
 
 #[allow(dead_code)]
 mod data;
@@ -9,7 +9,9 @@ use std::path::Path;
 use std::process::Command;
 
 use data::NOW;
-use fovea_dashboard::page::{compare, datasets, login, overview, run, runs, submit, workers};
+use fovea_dashboard::page::{
+    compare, confirm_cancel, datasets, login, message, overview, run, runs, submit, workers,
+};
 use fovea_dashboard::{Here, STYLE, Sheet, document};
 use scraper::{Html, Selector};
 
@@ -55,7 +57,31 @@ addEventListener("load", () => {
 });
 "#;
 
-fn look_at(pages: &[(&str, Sheet)], dark: bool, folder: &Path) -> String {
+/// Runs axe-core in each frame, one after the other, and says which rule which element breaks.
+const AXE: &str = r#"
+addEventListener("load", async () => {
+  const wrong = [];
+  let looked = 0;
+  const rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"];
+  for (const frame of document.querySelectorAll("iframe")) {
+    const say = what => wrong.push(frame.title + " at " + frame.clientWidth + ": " + what);
+    try {
+      frame.contentWindow.eval(document.getElementById("axe").textContent);
+      const found = await frame.contentWindow.axe.run(frame.contentDocument, {
+        runOnly: { type: "tag", values: rules }, resultTypes: ["violations"], elementRef: false, iframes: false });
+      if (found.passes.length < 10) say("only " + found.passes.length + " rules applied");
+      for (const rule of found.violations) for (const node of rule.nodes)
+        say(rule.id + " (" + rule.help + "): " + node.target.join(" ") + ": " + node.html.slice(0, 120));
+      looked++;
+    } catch (error) { say("axe: " + error); }
+  }
+  document.body.innerHTML = "";
+  document.body.textContent = looked + " looked at, " + wrong.length + " problems\n" + [...new Set(wrong)].slice(0, 40).join("\n");
+});
+"#;
+
+/// A frame around each page for each of these widths.
+fn frames(pages: &[(&str, Sheet)], widths: &[u32]) -> String {
     let mut frames = String::new();
     for (title, sheet) in pages {
         let page = document(&data::shell(Here::Runs, None), sheet);
@@ -64,20 +90,25 @@ fn look_at(pages: &[(&str, Sheet)], dark: bool, folder: &Path) -> String {
         let (_, rest) = rest.split_once("style.css\">").unwrap();
         let page = format!("{head}<style>{STYLE}</style>{rest}");
         let page = page.replace('&', "&amp;").replace('"', "&quot;");
-        for width in WIDTHS {
+        for width in widths {
             frames += &format!(
                 "<iframe title=\"{title}\" style=\"width:{width}px;height:30000px;border:0\" srcdoc=\"{page}\"></iframe>"
             );
         }
     }
+    frames
+}
+
+/// What `script` writes about the frames that it is in a page with; `before` it is in that page, too.
+fn look_at(frames: &str, before: &str, script: &str, dark: bool, folder: &Path) -> String {
     let around = folder.join("around.html");
     let text = format!(
-        "<!DOCTYPE html><meta charset=\"utf-8\"><title>around</title><script>{LOOK}</script><body>{frames}"
+        "<!DOCTYPE html><meta charset=\"utf-8\"><title>around</title>{before}<script>{script}</script><body>{frames}"
     );
     fs::write(&around, text).unwrap();
     let output = Command::new("timeout")
         .args([
-            "120",
+            "240",
             "chromium",
             "--headless",
             "--no-sandbox",
@@ -93,6 +124,8 @@ fn look_at(pages: &[(&str, Sheet)], dark: bool, folder: &Path) -> String {
             "--disable-extensions",
         ])
         .args(dark.then_some("--blink-settings=preferredColorScheme=0"))
+        // Time that passes only while there is nothing to do: promises and timers are waited for.
+        .args(["--virtual-time-budget=600000"])
         .args(["--window-size=2700,1000", "--dump-dom"])
         .arg(format!("file://{}", around.display()))
         .env("HOME", folder)
@@ -105,17 +138,15 @@ fn look_at(pages: &[(&str, Sheet)], dark: bool, folder: &Path) -> String {
     page.select(&body).next().unwrap().text().collect()
 }
 
-#[cfg_attr(not(has_browser), ignore = "needs Chromium: apt-get install chromium")]
-#[test]
-fn pages_fit_every_screen_and_can_be_read_in_the_light_and_in_the_dark() {
-    // Long names are what breaks pages.
+/// Every page, with long names: they are what breaks pages.
+fn pages() -> Vec<(&'static str, Sheet)> {
     let mut training = data::run_page(&data::training(7, 7));
     training.row.id = "a-run-whose-name-is-as-long-as-a-name-may-be-000-12345".into();
     training.row.dataset = "a_dataset_with_a_name_that_nobody_would_want_to_type_again".into();
     let mut found = data::workers();
     found.workers[0].id =
         "a-host-name-of-sixty-three-letters-is-what-dns-allows-for-a-label-4711-0a1b2c3d".into();
-    let pages = [
+    vec![
         ("overview", overview(&data::overview(), NOW)),
         ("nothing", overview(&Default::default(), NOW)),
         ("runs", runs(&data::runs(), NOW)),
@@ -131,10 +162,59 @@ fn pages_fit_every_screen_and_can_be_read_in_the_light_and_in_the_dark() {
             submit("c", None, Some("run file:1: name: is a number")),
         ),
         ("login", login("c", "/", Some("that is no token"))),
-    ];
+        (
+            "message",
+            message("Not allowed", "Ask an admin.", Some("/")),
+        ),
+        ("cancel", confirm_cancel("a-1", "c")),
+    ]
+}
+
+#[cfg_attr(not(has_browser), ignore = "needs Chromium: apt-get install chromium")]
+#[test]
+fn pages_fit_every_screen_and_can_be_read_in_the_light_and_in_the_dark() {
     let folder = tempfile::tempdir().unwrap();
+    let frames = frames(&pages(), &WIDTHS);
     for dark in [false, true] {
-        let found = look_at(&pages, dark, folder.path());
+        let found = look_at(&frames, "", LOOK, dark, folder.path());
         assert_eq!(found.trim(), "0 problems", "dark: {dark}");
+    }
+}
+
+/// axe-core, as `make page-tools` has fetched it.
+fn axe() -> String {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.page-tools/lib");
+    let python = fs::read_dir(&tools)
+        .unwrap_or_else(|e| panic!("{}: {e}; run `make page-tools`", tools.display()));
+    let mut found = python.map(|entry| {
+        let packages = entry.unwrap().path().join("site-packages");
+        packages.join("axe_playwright_python/axe.min.js")
+    });
+    let file = found.find(|file| file.is_file()).expect("axe.min.js");
+    fs::read_to_string(file).unwrap()
+}
+
+#[cfg_attr(
+    not(has_axe),
+    ignore = "needs axe-core (`make page-tools`) and Chromium (apt-get install chromium)"
+)]
+#[test]
+fn axe_finds_no_barrier_in_any_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = pages();
+    let frames = frames(&pages, &[400, 1280]);
+    let axe = axe().replace("</script", "<\\/script");
+    let before = format!("<script id=\"axe\" type=\"text/plain\">{axe}</script>");
+    for dark in [false, true] {
+        let found = look_at(&frames, &before, AXE, dark, folder.path());
+        let none = format!("{} looked at, 0 problems", 2 * pages.len());
+        assert_eq!(found.trim(), none, "dark: {dark}");
+    }
+    // It does look.
+    let bad = r#"<iframe title="bad" style="width:900px;height:900px" srcdoc="<!DOCTYPE html><html lang='en'><title>x</title>
+        <p style='color:#aaa;background:#fff'>Too pale</p><input name='x'><img src='data:,'>"></iframe>"#;
+    let found = look_at(bad, &before, AXE, false, folder.path());
+    for rule in ["color-contrast", "label", "image-alt"] {
+        assert!(found.contains(&format!("900: {rule} (")), "{rule}: {found}");
     }
 }

@@ -13,6 +13,7 @@ use fovea_core::ids::RunId;
 use fovea_core::run::Outcome;
 use fovea_core::spec::RunSpec;
 use fovea_proto::pb;
+use fovea_traces::{Context as TraceContext, Kind, Work, names};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
@@ -66,6 +67,8 @@ struct Prepared {
     began: oneshot::Receiver<()>,
     slices: mpsc::Receiver<Snapshot>,
     next_epoch: watch::Receiver<u32>,
+    /// Whether the coordinator's traces have the spans of its checkpoints.
+    traced: bool,
 }
 
 impl Prepared {
@@ -91,6 +94,7 @@ impl Prepared {
             at_boundary: _,
             discard_state,
             next_epoch: first_epoch,
+            traceparent,
         } = assignment;
         let rank = rank_of(&roster, &context.worker)?;
         let spec = spec_of(spec)?;
@@ -159,6 +163,7 @@ impl Prepared {
             began,
             slices,
             next_epoch,
+            traced: traceparent.parse::<TraceContext>().is_ok(),
         })
     }
 
@@ -169,13 +174,29 @@ impl Prepared {
             began,
             slices,
             next_epoch,
+            traced,
         } = self;
         let control = job.control.clone();
         let (run, generation) = (job.run.to_string(), job.roster.generation);
+        let lineage = job.lineage;
         let (progress, per_epoch) = (job.progress.clone(), job.plan.steps_per_epoch());
         let trained = AtomicBool::new(false);
         let refused = Mutex::new(None);
-        let send = |snapshot| {
+        let send = |snapshot: Snapshot| {
+            let work = Work {
+                run: &run,
+                lineage,
+                generation,
+            };
+            let parent = traced.then(|| TraceContext::checkpoint(work, snapshot.step));
+            let span = context
+                .traces
+                .child(names::WORKER_SLICE, &run, parent)
+                .of_kind(Kind::Client)
+                .with(names::GENERATION, generation)
+                .with(names::WORKER, context.worker.as_str())
+                .with(names::STEP, snapshot.step)
+                .with(names::BYTES, snapshot.bytes.len() as u64);
             let (run, worker) = (run.clone(), context.worker.to_string());
             let mut coordinator = context.coordinator.clone();
             // While the device works, an upload must not hide that the device hangs.
@@ -187,8 +208,18 @@ impl Prepared {
             async move {
                 progress.tick();
                 let channel = coordinator.channel().await;
-                let sent =
-                    checkpoint::upload(channel, run, worker, generation, snapshot, progress).await;
+                let upload = checkpoint::Upload {
+                    run_id: run,
+                    worker_id: worker,
+                    generation,
+                    snapshot,
+                    traceparent: span.context(),
+                };
+                let sent = upload.send(channel, progress).await;
+                match &sent {
+                    Ok(()) => span.end(),
+                    Err(error) => span.fail(&error.to_string()),
+                }
                 let reason = sent.as_ref().err().map(ToString::to_string);
                 *refused.lock().expect("no holder of this lock panics") = reason;
                 sent

@@ -87,6 +87,7 @@ impl Bench {
         let make: MakeDevice =
             Box::new(|_, layout, _| Box::new(Pretending::new(layout, &Manner::default())));
         let context = Context {
+            traces: fovea_traces::Traces::default(),
             worker: WorkerId::new("w").unwrap(),
             config: Arc::new(WorkerConfig::default()),
             mesh: peers.meshes[0].clone(),

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use fovea_core::googlenet::FlatLayout;
 use fovea_proto::{CHUNK_BYTES, pb};
+use fovea_traces::TRACEPARENT;
 use safetensors::{Dtype, SafeTensors};
 use tokio::time::sleep;
 use tokio_stream::iter;
+use tonic::Request;
 use tonic::transport::Channel;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -66,53 +68,75 @@ pub fn read_state(layout: &FlatLayout, bytes: &[u8]) -> Result<Vec<f32>, Checkpo
 /// An upload of which nothing was taken, or whose answer has not come, for so long is broken off.
 const STALLED: Duration = Duration::from_secs(60);
 
-/// Streams one slice of a checkpoint to the coordinator. The state is not copied again on the way. An upload that
-/// stalls for a minute ends with an error.
-pub async fn upload(
-    channel: Channel,
-    run_id: String,
-    worker_id: String,
-    generation: u64,
-    snapshot: Snapshot,
-    progress: Progress,
-) -> Result<(), NotTaken> {
-    let Snapshot {
-        step,
-        offset,
-        bytes,
-        digest,
-    } = snapshot;
-    let elements = (bytes.len() / size_of::<f32>()) as u64;
-    let part = |part| pb::SliceUpload { part: Some(part) };
-    let header = part(pb::slice_upload::Part::Header(pb::SliceHeader {
-        run_id,
-        generation,
-        worker_id,
-        step,
-        offset,
-        elements,
-        digest: digest_text(xxh3_128(&bytes)),
-        state_digest: digest_text(digest),
-    }));
-    let taken = Arc::new(AtomicU64::new(0));
-    let count = taken.clone();
-    let pieces = (0..bytes.len())
-        .step_by(CHUNK_BYTES)
-        .map(move |from| bytes.slice(from..bytes.len().min(from + CHUNK_BYTES)))
-        .inspect(move |_| {
-            progress.tick();
-            count.fetch_add(1, Ordering::Relaxed);
-        })
-        .map(move |piece| part(pb::slice_upload::Part::Data(piece)));
-    let mut client = pb::workers_client::WorkersClient::new(channel);
-    let upload = client.upload_slice(iter(std::iter::once(header).chain(pieces)));
-    let uploaded = tokio::select! {
-        uploaded = upload => uploaded.map(|_| ()),
-        () = stalled(&taken, STALLED) => Err(tonic::Status::deadline_exceeded(format!(
-            "the coordinator has taken nothing of the slice for {} s", STALLED.as_secs()
-        ))),
-    };
-    Ok(uploaded?)
+/// One slice of a checkpoint on its way to the coordinator.
+pub struct Upload {
+    /// The run.
+    pub run_id: String,
+    /// This worker.
+    pub worker_id: String,
+    /// The generation.
+    pub generation: u64,
+    /// The slice.
+    pub snapshot: Snapshot,
+    /// Context of the upload's span.
+    pub traceparent: Option<fovea_traces::Context>,
+}
+
+impl Upload {
+    /// Streams the slice to the coordinator. The state is not copied again on the way. An upload that stalls for a minute
+    /// ends with an error.
+    pub async fn send(self, channel: Channel, progress: Progress) -> Result<(), NotTaken> {
+        let Self {
+            run_id,
+            worker_id,
+            generation,
+            snapshot,
+            traceparent,
+        } = self;
+        let Snapshot {
+            step,
+            offset,
+            bytes,
+            digest,
+        } = snapshot;
+        let elements = (bytes.len() / size_of::<f32>()) as u64;
+        let part = |part| pb::SliceUpload { part: Some(part) };
+        let header = part(pb::slice_upload::Part::Header(pb::SliceHeader {
+            run_id,
+            generation,
+            worker_id,
+            step,
+            offset,
+            elements,
+            digest: digest_text(xxh3_128(&bytes)),
+            state_digest: digest_text(digest),
+        }));
+        let taken = Arc::new(AtomicU64::new(0));
+        let count = taken.clone();
+        let pieces = (0..bytes.len())
+            .step_by(CHUNK_BYTES)
+            .map(move |from| bytes.slice(from..bytes.len().min(from + CHUNK_BYTES)))
+            .inspect(move |_| {
+                progress.tick();
+                count.fetch_add(1, Ordering::Relaxed);
+            })
+            .map(move |piece| part(pb::slice_upload::Part::Data(piece)));
+        let mut client = pb::workers_client::WorkersClient::new(channel);
+        let mut request = Request::new(iter(std::iter::once(header).chain(pieces)));
+        if let Some(context) = traceparent
+            && let Ok(text) = context.to_string().parse()
+        {
+            request.metadata_mut().insert(TRACEPARENT, text);
+        }
+        let upload = client.upload_slice(request);
+        let uploaded = tokio::select! {
+            uploaded = upload => uploaded.map(|_| ()),
+            () = stalled(&taken, STALLED) => Err(tonic::Status::deadline_exceeded(format!(
+                "the coordinator has taken nothing of the slice for {} s", STALLED.as_secs()
+            ))),
+        };
+        Ok(uploaded?)
+    }
 }
 
 /// Ends when `count` has not changed for `limit`.

@@ -55,6 +55,12 @@ pub struct WorkerConfig {
     pub cache_disk_mib: u64,
     /// Where `/livez`, `/readyz` and `/metrics` are served over plain HTTP, `host:port`; empty: nowhere.
     pub ops_listen: String,
+    /// Collector that gets traces by OTLP over gRPC, `http://HOST:4317` or `https://...`; empty: none.
+    pub otlp_endpoint: String,
+    /// With https: CAs (PEM) that sign the collector's certificate.
+    pub otlp_ca: PathBuf,
+    /// File with headers of each request to the collector, a line `NAME: VALUE` for each (mode 0600); empty: none.
+    pub otlp_headers_file: PathBuf,
     /// A worker that was asked to stop exits after so many seconds at most, whatever its threads or the coordinator wait for.
     pub stop_timeout_s: u64,
     /// A worker that has had no assignment for so many seconds leaves and exits with code 0; 0 never does.
@@ -93,6 +99,9 @@ impl Default for WorkerConfig {
             prefetch: true,
             cache_disk_mib: 20480,
             ops_listen: String::new(),
+            otlp_endpoint: String::new(),
+            otlp_ca: PathBuf::new(),
+            otlp_headers_file: PathBuf::new(),
             stop_timeout_s: 10,
             exit_when_idle_s: 0,
             tls_certificate: PathBuf::new(),
@@ -277,6 +286,16 @@ impl WorkerConfig {
         ops::address(&self.ops_listen)
     }
 
+    /// Where traces go; None: nowhere.
+    ///
+    /// # Errors
+    /// One of the keys `otlp_...` has an impossible value.
+    pub fn traces(&self) -> Result<Option<fovea_traces::Settings>, ConfigError> {
+        let (ca, headers) = (&self.otlp_ca, &self.otlp_headers_file);
+        fovea_traces::Settings::from_keys(&self.otlp_endpoint, ca, headers)
+            .map_err(ConfigError::Value)
+    }
+
     /// The files of TLS; None without TLS.
     ///
     /// # Errors
@@ -315,6 +334,7 @@ impl WorkerConfig {
 
     fn validate(&self) -> Result<(), ConfigError> {
         self.ops_address()?;
+        self.traces()?;
         let tls = self.tls_files()?;
         if tls.is_some() && self.joins() {
             return Err(ConfigError::Value(

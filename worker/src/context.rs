@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use fovea_core::ids::WorkerId;
+use fovea_traces::Traces;
 
 use crate::collective::Mesh;
 use crate::config::WorkerConfig;
@@ -22,4 +23,6 @@ pub struct Context {
     pub device: DeviceThread,
     /// The coordinator.
     pub coordinator: Coordinator,
+    /// Where spans go.
+    pub traces: Traces,
 }

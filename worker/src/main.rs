@@ -13,6 +13,7 @@ use fovea_security::{Role, Tls, install_provider};
 use fovea_service::ops::{self, Ops};
 use fovea_service::supervisor::{self, Started};
 use fovea_service::{Shutdown, VERSION, init_logging, leave, warn_misspelt};
+use fovea_traces::{Resource, Traces};
 use fovea_worker::advertise;
 use fovea_worker::agent::{Agent, Identity};
 use fovea_worker::cache;
@@ -45,6 +46,8 @@ struct Failure(u8, String);
 const GPU_ANSWER: Duration = Duration::from_secs(20);
 /// How often a long computation says how far it is.
 const SAID_EVERY: Duration = Duration::from_secs(10);
+/// How long the last spans may take to the collector.
+const LAST_SPANS: Duration = Duration::from_secs(1);
 /// How long blocking calls may take when the worker ends.
 const RUNTIME_SHUTDOWN: Duration = Duration::from_millis(500);
 
@@ -238,6 +241,19 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         }
         tasks.spawn(tls.reload());
     }
+    let (traces, exporter) = match config.traces().map_err(|e| Failure(2, e.to_string()))? {
+        None => (Traces::default(), None),
+        Some(settings) => {
+            let resource = Resource {
+                service: "fovea-worker",
+                version: VERSION,
+                instance: identity.worker.to_string(),
+            };
+            let started = Traces::start(settings, resource);
+            let (traces, exporter) = started.map_err(|e| Failure(2, e.to_string()))?;
+            (traces, Some(exporter))
+        }
+    };
     let link = link::start(config.coordinator.clone(), tls, &mut tasks);
     let (channels, newest) = watch::channel(None);
     let context = Context {
@@ -246,12 +262,14 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         mesh,
         device,
         coordinator: Coordinator(newest),
+        traces: traces.clone(),
     };
     let exit_when_idle = context.config.exit_when_idle();
     let stop_timeout = Duration::from_secs(context.config.stop_timeout_s);
     let agent = Agent::new(identity, context, channels, shutdown.clone())
         .exit_when_idle(exit_when_idle)
-        .stop_within(stop_timeout);
+        .stop_within(stop_timeout)
+        .with_traces(traces);
     meter::watch_memory(&agent.meter(), place);
     tasks.spawn(supervisor::notify(
         agent.shown(),
@@ -265,6 +283,9 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         tasks.spawn(ops.serve());
     }
     let ended = agent.run(link).await;
+    if let Some(exporter) = exporter {
+        exporter.close(LAST_SPANS).await;
+    }
     info!("worker.stopped: fovea-worker has stopped");
     ended.map_err(|e| Failure(2, e.to_string()))
 }

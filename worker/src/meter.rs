@@ -1,13 +1,14 @@
 //! What this worker measures of itself: the times of its steps and its memory. Heartbeats and the operations listener tell it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use fovea_core::run::StepPhases;
 use fovea_proto::pb;
 use fovea_service::ops::{Figures, Histogram, Kind, Metric};
+use fovea_traces::Traces;
 use procfs::process::Process;
 use tracing::debug;
 
@@ -44,8 +45,15 @@ static IMAGES: Metric = Metric {
     help: "Images whose gradient it computed, those included whose step was not committed",
 };
 
+static TRACES_DROPPED: Metric = Metric {
+    name: "fovea_traces_dropped",
+    kind: Kind::Counter,
+    labels: &[],
+    help: "Spans that were given up, because the collector is away, slow or refuses them",
+};
+
 /// The metrics of a worker.
-pub static METRICS: [&Metric; 3] = [&STEPS, &WAITS, &IMAGES];
+pub static METRICS: [&Metric; 4] = [&STEPS, &WAITS, &IMAGES, &TRACES_DROPPED];
 
 /// The newest figures. The agent, the training loop and [`watch_memory`] write them.
 #[derive(Debug)]
@@ -54,6 +62,7 @@ pub struct Meter {
     step_seconds: Histogram,
     /// Shared with the progress of assignments.
     images: Arc<AtomicU64>,
+    traces: OnceLock<Traces>,
 }
 
 impl Default for Meter {
@@ -62,6 +71,7 @@ impl Default for Meter {
             measured: Mutex::default(),
             step_seconds: Histogram::new(STEP_SECONDS),
             images: Arc::default(),
+            traces: OnceLock::new(),
         }
     }
 }
@@ -120,6 +130,12 @@ impl Meter {
         Arc::clone(&self.images)
     }
 
+    /// Spans go there.
+    pub fn trace(&self, traces: Traces) {
+        // Once, when the worker starts.
+        let _ = self.traces.set(traces);
+    }
+
     /// The metrics for Prometheus.
     pub fn figures(&self) -> Figures {
         let mut figures = Figures::default();
@@ -127,6 +143,8 @@ impl Meter {
         figures.add(&WAITS, &[], self.lock().waited);
         let images = self.images.load(Ordering::Relaxed);
         figures.add(&IMAGES, &[], images as f64);
+        let dropped = self.traces.get().map_or(0, Traces::dropped);
+        figures.add(&TRACES_DROPPED, &[], dropped as f64);
         figures
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::collective::Waiting;
 
@@ -11,6 +12,8 @@ pub struct Progress {
     ticks: Arc<AtomicU64>,
     scored: Arc<AtomicU64>,
     images: Arc<AtomicU64>,
+    /// When the newest evaluation began, nanoseconds since the Unix epoch; 0 before the first.
+    evaluation: Arc<AtomicU64>,
     waiting: Waiting,
 }
 
@@ -44,7 +47,23 @@ impl Progress {
         self.scored.fetch_add(samples as u64, Ordering::Relaxed);
     }
 
-    /// An evaluation begins, or has ended.
+    /// An evaluation begins now.
+    pub fn evaluation_begins(&self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.map_or(0, |since| since.as_nanos() as u64);
+        self.evaluation.store(now, Ordering::Relaxed);
+        self.reset_scored();
+    }
+
+    /// When the newest evaluation began; None before the first.
+    pub fn evaluation_began(&self) -> Option<SystemTime> {
+        match self.evaluation.load(Ordering::Relaxed) {
+            0 => None,
+            at => Some(UNIX_EPOCH + Duration::from_nanos(at)),
+        }
+    }
+
+    /// Nothing is scored any more.
     pub fn reset_scored(&self) {
         self.scored.store(0, Ordering::Relaxed);
     }

@@ -5,13 +5,18 @@ use super::*;
 #[test]
 fn impossible_values_are_refused_by_name() {
     type Change = fn(&mut Config);
-    let cases: [(Change, &str); 20] = [
+    let cases: [(Change, &str); 22] = [
         (|c| c.store = "/srv".into(), "store is \"/srv\""),
         (|c| c.store_region = "eu".into(), "store_region is set"),
         (|c| c.store_allow_http = true, "store_allow_http is set"),
         (|c| c.tls_key = "k".into(), "tls_certificate and tls_ca"),
         (|c| c.tls_ca_key = "k".into(), "tls_ca_key is set, and"),
         (|c| c.ops_listen = "9090".into(), "ops_listen is \"9090\""),
+        (
+            |c| c.otlp_endpoint = "c:4317".into(),
+            "otlp_endpoint is \"c:4317\"",
+        ),
+        (|c| c.otlp_ca = "ca.pem".into(), "otlp_ca is set"),
         (|c| c.listen = "nowhere".into(), "listen"),
         (|c| c.http_listen = "7080".into(), "http_listen is \"7080\""),
         (|c| c.http_listen = "0.0.0.0:7080".into(), "http_listen is"),

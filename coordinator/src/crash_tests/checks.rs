@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fovea_core::checkpoint::CheckpointInfo;
+use fovea_traces::Traces;
 
 use super::SPLIT;
 use super::story::Act::{self, *};
@@ -102,7 +103,7 @@ async fn check_start(
     });
     let limits = Limits::new(&config, &Budget::of_this_process(&config));
     let opened = startup::open(Arc::clone(&config)).await.expect(about);
-    let running = opened.start(limits, Certified::default());
+    let running = opened.start(limits, Certified::default(), Traces::default());
     let store = &running.context.checkpoints;
     for (number, wanted) in &world.journalled {
         let id = &wanted.id;

@@ -17,8 +17,10 @@ mod table;
 use std::sync::Arc;
 
 use fovea_core::memory::Memory;
+use fovea_core::priority::Priority;
 use fovea_security::Tls;
 use fovea_service::ops::{Figures, Histogram};
+use fovea_traces::Traces;
 use tokio::sync::Mutex;
 
 use crate::audits::Audits;
@@ -57,6 +59,7 @@ pub(crate) struct Source {
     clock: Clock,
     audits: Audits,
     recovery_seconds: Arc<Histogram>,
+    traces: Traces,
     /// Also lets one scrape wait for another.
     images: Mutex<Images>,
 }
@@ -73,6 +76,7 @@ impl Source {
             clock: context.clock,
             audits,
             recovery_seconds,
+            traces: context.traces.clone(),
             images: Mutex::default(),
         }
     }
@@ -104,8 +108,10 @@ impl Source {
     ) -> Result<(), ApiError> {
         let runs = runs::shown(cluster, &self.journal).await?;
         images.update(&self.journal, &runs).await?;
-        let queued = runs.iter().filter(|run| run.is_queued()).count();
-        figures.add(&table::QUEUE_RUNS, &[], queued as f64);
+        for priority in Priority::ALL {
+            let queued = runs.iter().filter(|run| run.waits_at(priority)).count();
+            figures.add(&table::QUEUE_RUNS, &[priority.as_str()], queued as f64);
+        }
         for run in &runs {
             run.add(figures);
             let id = run.id();
@@ -145,6 +151,8 @@ impl Source {
         figures.add(&table::JOURNAL_COMMIT_SECONDS, &[], seconds);
         let blocked = self.journal.blocked().borrow().is_some();
         figures.add(&table::JOURNAL_BLOCKED, &[], f64::from(u8::from(blocked)));
+        let dropped = self.traces.dropped() as f64;
+        figures.add(&table::TRACES_DROPPED, &[], dropped);
         let store = self.checkpoints.clone();
         // A store that is away has no room to tell of.
         if let Ok(Ok(free)) = blocking(move || store.free_bytes()).await {

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use fovea_core::metrics::Evaluation;
-use fovea_core::run::{Discarded, Phase, Run};
+use fovea_core::priority::Priority;
+use fovea_core::run::{Discarded, FormationReason, Phase, Run};
 use fovea_service::ops::Figures;
 
 use super::table;
@@ -14,6 +15,9 @@ use crate::run::RunHandle;
 
 /// So many of the last runs are shown, whether they have ended or not.
 const LAST: usize = 20;
+
+/// The reason of generations that an older version formed.
+const UNRECORDED: &str = "unrecorded";
 
 const PHASES: [&str; 8] = [
     "queued",
@@ -95,11 +99,13 @@ impl ShownRun {
         self.written.discarded
     }
 
-    pub(super) fn is_queued(&self) -> bool {
-        match &self.live {
+    /// Whether it is queued with this priority.
+    pub(super) fn waits_at(&self, priority: Priority) -> bool {
+        let queued = match &self.live {
             Some(live) => matches!(live.shown().run.phase, Phase::Queued { .. }),
             None => matches!(self.written.phase, Phase::Queued { .. }),
-        }
+        };
+        queued && self.written.spec.priority == priority
     }
 
     /// Adds its figures.
@@ -120,8 +126,9 @@ impl ShownRun {
         // Both of the same moment, so that a rewind between two reads cannot show.
         let steps = self.head + self.written.discarded.steps;
         figures.add(&table::STEPS, &[id], steps as f64);
-        let generations = self.written.generation as f64;
-        figures.add(&table::GENERATIONS, &[id], generations);
+        add_formations(figures, &self.written);
+        let failures = self.written.checkpoint_failures as f64;
+        figures.add(&table::CHECKPOINT_FAILURES, &[id], failures);
         if let Some(live) = &self.live {
             let seconds = live.step_seconds();
             figures.add_counts(&table::RUN_STEP_SECONDS, &[id], seconds);
@@ -140,6 +147,22 @@ impl ShownRun {
             add_validation(figures, id, &newest.validation);
         }
         add_checkpoint(figures, run);
+    }
+}
+
+/// Generations by reason, all of them, so that a first one shows as an increase.
+fn add_formations(figures: &mut Figures, run: &Run) {
+    let id = run.id.as_str();
+    let formations = &run.formations;
+    for reason in FormationReason::ALL {
+        let count = formations.count(reason) as f64;
+        figures.add(&table::GENERATIONS, &[id, reason.as_str()], count);
+    }
+    // Those of a version that did not count reasons. An evaluation begins with the number of its checkpoint's generation.
+    let before = run.generation.saturating_sub(formations.total());
+    if before > 0 && run.spec.evaluate.is_none() {
+        let labels = [id, UNRECORDED];
+        figures.add(&table::GENERATIONS, &labels, before as f64);
     }
 }
 

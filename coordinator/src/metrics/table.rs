@@ -39,7 +39,7 @@ const RUN: &[&str] = &["run"];
 const WORKER: &[&str] = &["worker"];
 
 metrics! {
-    QUEUE_RUNS = "fovea_queue_runs", Gauge, &[], "Runs that wait for workers, a store or disk space";
+    QUEUE_RUNS = "fovea_queue_runs", Gauge, &["priority"], "Runs that wait for workers, a store or disk space, by their priority: low, normal, high";
     WORKERS = "fovea_workers", Gauge, &["state"], "Connected workers, by what they do";
     RUN_PHASE = "fovea_run_phase", Gauge, &["run", "phase"], "1 for the phase that the run is in, 0 for the others";
     RUN_WAITING = "fovea_run_waiting", Gauge, RUN, "1 while something keeps the run from training: `fovea runs` says what";
@@ -48,7 +48,7 @@ metrics! {
     RUN_PLANNED_STEPS = "fovea_run_planned_steps", Gauge, RUN, "Steps of the whole run";
     STEPS = "fovea_steps", Counter, RUN, "Steps that were ever committed to the journal, those included that a rewind made void";
     IMAGES = "fovea_images", Counter, RUN, "Images that these steps used";
-    GENERATIONS = "fovea_generations", Counter, RUN, "Generations of the run: one more with every change of its workers";
+    GENERATIONS = "fovea_generations", Counter, &["run", "reason"], "Generations of the run, one more with every change of its workers, by why they formed";
     RUN_STEP_SECONDS = "fovea_run_step_seconds", Histogram, RUN, "Time of a step, by the worker that reports it; of live runs";
     IMAGES_PER_SECOND = "fovea_run_images_per_second", Gauge, RUN, "Speed over all workers, while the run trains";
     TRAIN_LOSS = "fovea_train_loss", Gauge, RUN, "Mean training loss of the newest step, nats";
@@ -58,6 +58,7 @@ metrics! {
     CHECKPOINT_INTERVAL = "fovea_checkpoint_interval_steps", Gauge, RUN, "Steps between two checkpoints of the run, if it takes them regularly";
     CHECKPOINT_STORED = "fovea_checkpoint_stored_timestamp_seconds", Gauge, RUN, "When that checkpoint was stored, seconds since the Unix epoch";
     CHECKPOINT_BYTES = "fovea_checkpoint_bytes", Gauge, RUN, "Size of that checkpoint";
+    CHECKPOINT_FAILURES = "fovea_checkpoint_failures", Counter, RUN, "Checkpoints of the run that were begun and given up; not those that wait for a store";
     AUDITED_STEP = "fovea_audited_step", Gauge, RUN, "Steps up to this one were audited, of runs that are live or were since the coordinator's start";
     AUDIT_PROBLEMS = "fovea_audit_problems", Gauge, RUN, "Problems that the audit of these steps found, 100 at most";
     RECOVERY_SECONDS = "fovea_recovery_seconds", Histogram, &[], "Time from the end of a generation that ran to the next one's first step";
@@ -74,5 +75,6 @@ metrics! {
     JOURNAL_BLOCKED = "fovea_journal_blocked", Gauge, &[], "1 while the journal cannot be written, so that every run waits";
     STORE_FREE = "fovea_store_free_bytes", Gauge, &[], "Bytes that can still be written on the disk of the checkpoint store";
     STORE_RESERVE = "fovea_store_reserve_bytes", Gauge, &[], "With less room than this no new run starts (min_free_mib)";
+    TRACES_DROPPED = "fovea_traces_dropped", Counter, &[], "Spans that were given up, because the collector is away, slow or refuses them";
     CERTIFICATE_EXPIRY = "fovea_certificate_expiry_timestamp_seconds", Gauge, &[], "End of the coordinator's certificate, seconds since the Unix epoch";
 }

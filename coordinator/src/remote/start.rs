@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fovea_core::ids::RunId;
+use fovea_traces::Traces;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +36,7 @@ pub(crate) struct Opened {
     objects: Arc<dyn Objects>,
     state: State,
     connected: Result<Connected, RemoteError>,
+    traces: Traces,
 }
 
 /// Opens the object store. `id`: the identity that the journal has written down for it.
@@ -97,10 +99,17 @@ pub(super) async fn open_at(
         objects,
         state,
         connected,
+        traces: Traces::default(),
     })
 }
 
 impl Opened {
+    /// Uploads of checkpoints are traced there.
+    #[must_use]
+    pub(crate) fn with_traces(self, traces: Traces) -> Self {
+        Self { traces, ..self }
+    }
+
     /// What is in the bucket; empty while it is away.
     pub(crate) fn complete(&self) -> BTreeSet<Item> {
         match &self.connected {
@@ -144,6 +153,7 @@ impl Opened {
             objects,
             state,
             connected,
+            traces,
         } = self;
         let mut plan = Plan::new(pauses);
         for item in state.removals() {
@@ -180,6 +190,7 @@ impl Opened {
                 stores,
                 recorder: Recorder(notes),
                 part_bytes,
+                traces,
             },
             state,
             plan,

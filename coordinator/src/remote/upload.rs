@@ -6,6 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use fovea_core::checkpoint::CheckpointInfo;
+use fovea_core::ids::RunId;
+use fovea_traces::{Context, Kind, Span, Traces, Work, names};
 use prost::bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
@@ -70,6 +72,7 @@ pub(super) struct Uploader {
     pub stores: Stores,
     pub recorder: Recorder,
     pub part_bytes: u64,
+    pub traces: Traces,
 }
 
 impl Uploader {
@@ -101,6 +104,7 @@ impl Uploader {
                 let Some(info) = info else {
                     return Err(RemoteError::Local(format!("{item} is not known here")));
                 };
+                let span = self.span(run, &info);
                 let (store, run) = (self.stores.checkpoints.clone(), run.clone());
                 let (bytes, sha256) = (info.bytes, info.sha256.clone());
                 let opened = move || {
@@ -108,8 +112,14 @@ impl Uploader {
                     Ok((file, store.manifest_bytes(&run, &info)?))
                 };
                 let (file, manifest) = local(opened).await?;
-                self.single(item, file, bytes, sha256, manifest, under)
-                    .await
+                let uploaded = self
+                    .single(item, file, bytes, sha256, manifest, under)
+                    .await;
+                match &uploaded {
+                    Ok(_) => span.end(),
+                    Err(error) => span.fail(&error.to_string()),
+                }
+                uploaded
             }
             Item::Weights(sha256) => {
                 let (store, digest) = (self.stores.weights.clone(), sha256.clone());
@@ -124,6 +134,22 @@ impl Uploader {
             Item::Dataset(digest) => self.dataset(item, digest, under, present).await,
             Item::Run(_) => Err(RemoteError::Local(format!("{item} cannot be uploaded"))),
         }
+    }
+
+    /// The span of one attempt to upload a checkpoint, a part of that in which it was assembled.
+    fn span(&self, run: &RunId, info: &CheckpointInfo) -> Span {
+        let work = Work {
+            run: run.as_str(),
+            lineage: info.lineage,
+            generation: info.generation,
+        };
+        let parent = Context::checkpoint(work, info.step);
+        self.traces
+            .child(names::MIRROR, run.as_str(), Some(parent))
+            .of_kind(Kind::Client)
+            .with(names::GENERATION, info.generation)
+            .with(names::STEP, info.step)
+            .with(names::BYTES, info.bytes)
     }
 
     /// One large object and its manifest.

@@ -13,6 +13,7 @@ use super::effects::{rewind, scores};
 use super::ledger::Ledger;
 use super::recovery::Recovery;
 use super::report::{DataProblems, Report};
+use super::spans::Spans;
 use super::state::{Actor, RunActorError};
 use super::status::{LINGER_MS, recovering};
 use super::{RunContext, RunHandle, RunInput, Shown};
@@ -64,6 +65,8 @@ pub(crate) fn start(
     let mut recovery = Recovery::default();
     // One that ran when this coordinator started runs.
     recovery.phase(&run.phase, now);
+    let mut spans = Spans::new(cx.traces.clone());
+    spans.phase(&run);
     let step_seconds = Arc::new(Histogram::new(STEP_SECONDS));
     let events = broadcast::Sender::new(WATCH_BACKLOG);
     let handle = RunHandle {
@@ -98,6 +101,7 @@ pub(crate) fn start(
         deleted: false,
         step_seconds,
         recovery,
+        spans,
     };
     (handle, actor.run(inputs))
 }

@@ -117,6 +117,7 @@ impl Actor {
             attempts: 0,
         };
         self.assemblies.0.insert(key, assembly);
+        self.spans.assembling(&self.run, key);
         Ok(())
     }
 
@@ -153,6 +154,7 @@ impl Actor {
             Err(error) => {
                 let waiting = std::mem::take(&mut assembly.waiting);
                 self.assemblies.0.remove(&key);
+                self.spans.not_assembled(key, &error.to_string());
                 self.storage_trouble(key, &error);
                 for (_, _, reply) in waiting {
                     drop(reply.send(Err(ApiError::from(&error))));
@@ -190,6 +192,7 @@ impl Actor {
         key: AssemblyKey,
         reason: String,
     ) -> Result<(), RunActorError> {
+        self.spans.not_assembled(key, &reason);
         let AssemblyKey { generation, step } = key;
         self.apply(Event::CheckpointFailed {
             generation,
@@ -295,6 +298,7 @@ impl Actor {
         match result {
             Ok(info) => {
                 self.assemblies.0.remove(&key);
+                self.spans.assembled(key, info.bytes);
                 self.storage_works();
                 self.apply(Event::CheckpointStored { info }).await?;
             }
@@ -339,6 +343,8 @@ impl Actor {
             }
             keep
         });
+        let assemblies = &self.assemblies.0;
+        self.spans.assemblies(|key| assemblies.contains_key(key));
     }
 
     /// A run that waits for a checkpoint whose slices can no longer come must not wait for ever.

@@ -63,6 +63,7 @@ impl Actor {
                         let seconds = took_ms as f64 / 1e3;
                         self.cx.recovery_seconds.observe(seconds);
                     }
+                    self.spans.phase(&self.run);
                     self.log_phase();
                     self.waits = None;
                     self.show();
@@ -71,12 +72,14 @@ impl Actor {
                     self.publish(RunEvent::Run(shown));
                 }
                 Effect::PublishStep(report) => {
+                    self.spans.step(&self.run, &report);
                     self.step_seconds.observe(report.phases.total_ms() / 1e3);
                     self.shown
                         .send_modify(|shown| shown.progress = Some(report));
                     self.publish(RunEvent::Step(report));
                 }
                 Effect::PublishEpoch(result) => {
+                    self.spans.evaluated(&result);
                     info!(
                         run_id = %run,
                         epoch = result.epoch,
@@ -140,6 +143,11 @@ impl Actor {
             at_boundary,
             discard_state: false,
             next_epoch: run.next_epoch(),
+            traceparent: self
+                .spans
+                .formation(roster.generation)
+                .map(|context| context.to_string())
+                .unwrap_or_default(),
         };
         for member in &roster.members {
             let mut assignment = assignment.clone();

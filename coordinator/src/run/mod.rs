@@ -38,6 +38,7 @@ mod recording;
 mod recovery;
 mod report;
 mod requests;
+mod spans;
 mod state;
 mod status;
 mod storage;
@@ -51,6 +52,7 @@ use fovea_core::ids::{RunId, WorkerId};
 use fovea_core::run::{EpochResult, EvaluationRecord, Run, StepReport, Trouble};
 use fovea_core::spec::RunSpec;
 use fovea_service::ops::{Counts, Histogram};
+use fovea_traces::Traces;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, mpsc, oneshot, watch};
 use tokio_util::task::TaskTracker;
 
@@ -91,6 +93,8 @@ pub(crate) struct RunContext {
     pub at_rest: AtRest,
     /// Notes about the run that watchers were sent, for people who look later.
     pub notes: Notes,
+    /// Where spans go.
+    pub traces: Traces,
 }
 
 /// What a run's actor takes.

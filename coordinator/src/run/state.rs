@@ -11,6 +11,7 @@ use super::assembly::Assemblies;
 use super::ledger::Ledger;
 use super::recovery::Recovery;
 use super::report::{DataProblems, RunStatus};
+use super::spans::Spans;
 use super::{RunContext, RunEvent, RunInput, Shown};
 use crate::blocking::Panicked;
 use crate::error::ApiError;
@@ -63,6 +64,8 @@ pub(super) struct Actor {
     pub(super) step_seconds: Arc<Histogram>,
     /// Whether another generation forms in the place of one that ran.
     pub(super) recovery: Recovery,
+    /// Its spans that are open.
+    pub(super) spans: Spans,
 }
 
 /// The error of a request that cannot be journalled.

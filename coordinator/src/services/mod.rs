@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use fovea_core::ids::RunId;
 use fovea_security::Tls;
+use fovea_traces::Traces;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -82,6 +83,8 @@ pub(crate) struct Context {
     pub tasks: TaskTracker,
     /// Streams end when it is cancelled.
     pub closing: CancellationToken,
+    /// Where spans go.
+    pub traces: Traces,
 }
 
 impl Context {

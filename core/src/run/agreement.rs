@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::liveness::Verdict;
 use super::membership::{Cause, ids, peers};
-use super::{Effect, Phase, Run};
+use super::{Effect, FormationReason, Phase, Run};
 use crate::checkpoint::{CheckpointInfo, Fingerprint};
 use crate::ids::WorkerId;
 use crate::state::StateId;
@@ -86,6 +86,7 @@ impl Run {
         let back = self.newest_valid().map_or(0, |c| c.step);
         let reason = format!("{differ}; rewinding to checkpoint {back}");
         let cause = Cause {
+            kind: FormationReason::Rewound,
             log: format!("run.rewound: {reason}"),
             reason,
         };
@@ -133,6 +134,7 @@ impl Run {
         );
         let members = self.present();
         let cause = Cause {
+            kind: FormationReason::Rewound,
             log: format!("run.rewound: {reason}"),
             reason,
         };
@@ -164,6 +166,7 @@ impl Run {
                      {back}"
                 );
                 let cause = Cause {
+                    kind: FormationReason::Rewound,
                     log: format!("run.rewound: {reason}"),
                     reason,
                 };
@@ -196,6 +199,7 @@ impl Run {
             self.rewind(None, out);
         }
         let cause = Cause {
+            kind: FormationReason::Diverged,
             log: format!("worker.diverged: {reason}"),
             reason,
         };

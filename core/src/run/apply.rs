@@ -1,7 +1,7 @@
 //! Dispatch: each event goes to the part of the run that is responsible for it, unless it is of an older generation.
 
 use super::membership::Cause;
-use super::{Effect, Event, Phase, Run};
+use super::{Effect, Event, FormationReason, Phase, Run};
 
 impl Run {
     /// Applies an event and returns what is to be done about it. Events of an older generation change nothing.
@@ -112,6 +112,7 @@ impl Run {
             Event::WorkerLost { worker, reason } => {
                 let reason = format!("worker {worker} was lost: {reason}");
                 let cause = Cause {
+                    kind: FormationReason::WorkerLost,
                     log: format!("worker.lost: {reason}"),
                     reason,
                 };

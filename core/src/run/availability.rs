@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 
 use super::membership::{Cause, ids, peers};
-use super::{Effect, Phase, Run, Stopping};
+use super::{Effect, FormationReason, Phase, Run, Stopping};
 use crate::checkpoint::CheckpointInfo;
 use crate::ids::WorkerId;
 
@@ -291,6 +291,7 @@ impl Run {
         );
         let members = self.present();
         let cause = Cause {
+            kind: FormationReason::CheckpointUnusable,
             log: format!("generation.restarted: {reason}"),
             reason,
         };
@@ -329,6 +330,7 @@ impl Run {
         let reason = format!("worker {worker} is blocked: {reason}");
         if matches!(self.phase, Phase::Finishing { .. }) {
             let cause = Cause {
+                kind: FormationReason::WorkerFailed,
                 log: format!("worker.blocked: {reason}"),
                 reason,
             };

@@ -76,7 +76,11 @@ impl Run {
             return;
         }
         self.liveness.forget(worker);
-        let Cause { log, reason } = cause;
+        let Cause {
+            kind: _,
+            log,
+            reason,
+        } = cause;
         out.push(Effect::Log {
             warning: true,
             message: log,
@@ -175,6 +179,8 @@ impl Run {
                 "checkpoint.failed: checkpoint {step} of generation {generation} was not stored: {reason}"
             ),
         });
+        self.checkpoint_failures += 1;
+        out.push(Effect::Persist);
         if generation != self.generation {
             return;
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::membership::{Cause, ids};
-use super::{Effect, Phase, Run, Stopping};
+use super::{Effect, FormationReason, Phase, Run, Stopping};
 use crate::ids::{RunId, WorkerId};
 
 impl Run {
@@ -27,6 +27,7 @@ impl Run {
         let names: Vec<&str> = given.iter().map(WorkerId::as_str).collect();
         let reason = format!("{} goes to {taker}, of higher priority", names.join(" "));
         let cause = Cause {
+            kind: FormationReason::Displaced,
             log: format!("run.gave_workers: {reason}"),
             reason: reason.clone(),
         };

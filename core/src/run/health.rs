@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::liveness::{Stage, Stuck};
 use super::membership::{Cause, ids, peers};
-use super::{Effect, Phase, Run};
+use super::{Effect, FormationReason, Phase, Run};
 use crate::ids::WorkerId;
 use crate::roster::UNREACHABLE_HINT;
 
@@ -68,6 +68,7 @@ impl Run {
             let reason =
                 format!("worker {worker} did not come back after the coordinator's restart");
             let cause = Cause {
+                kind: FormationReason::WorkerLost,
                 log: format!("worker.lost: {reason}"),
                 reason,
             };
@@ -95,6 +96,7 @@ impl Run {
                     seconds(still)
                 );
                 let cause = Cause {
+                    kind: FormationReason::Interrupted,
                     log: format!("generation.deadlocked: {reason}"),
                     reason,
                 };
@@ -115,6 +117,7 @@ impl Run {
                 address.unwrap_or_default()
             );
             let cause = Cause {
+                kind: FormationReason::WorkerEvicted,
                 log: format!("worker.evicted: {reason}"),
                 reason,
             };
@@ -131,6 +134,7 @@ impl Run {
             self.liveness.regroup_at = None;
             let interrupted = std::mem::take(&mut self.liveness.interrupted);
             let cause = Cause {
+                kind: FormationReason::Interrupted,
                 log: format!("generation.interrupted: {reason}"),
                 reason,
             };
@@ -157,6 +161,7 @@ impl Run {
         };
         let reason = format!("worker {worker} made no progress for {still} ({limit})");
         let cause = Cause {
+            kind: FormationReason::WorkerEvicted,
             log: format!("worker.evicted: {reason}"),
             reason,
         };
@@ -183,8 +188,9 @@ impl Run {
         for worker in given_up {
             if matches!(&self.phase, Phase::Finishing { pending, .. } if pending.contains(&worker))
             {
-                let Cause { log, reason } = &cause;
+                let Cause { kind, log, reason } = &cause;
                 let cause = Cause {
+                    kind: *kind,
                     log: log.clone(),
                     reason: reason.clone(),
                 };

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Effect, FUTILE_FAILURES, FUTILE_GENERATIONS, Heartbeat, Outcome, Phase, Run, STALE_GENERATIONS,
-    Stopping,
+    Effect, FUTILE_FAILURES, FUTILE_GENERATIONS, FormationReason, Heartbeat, Outcome, Phase, Run,
+    STALE_GENERATIONS, Stopping,
 };
 use crate::count::count;
 use crate::ids::WorkerId;
@@ -15,6 +15,8 @@ pub(super) type Peer = (WorkerId, String);
 
 /// Why a generation changes or ends.
 pub(super) struct Cause {
+    /// For counting.
+    pub kind: FormationReason,
     /// The line in the coordinator's log; it starts with the event's name.
     pub log: String,
     /// The reason that people are shown for the phase that follows.
@@ -35,7 +37,12 @@ impl Run {
                 return;
             }
             self.fall_back(now, out);
-            self.begin(now, workers, false, BTreeSet::new(), reason, None, out);
+            let kind = match self.times.began_ms {
+                None => FormationReason::Started,
+                Some(_) => FormationReason::Resumed,
+            };
+            let none = BTreeSet::new();
+            self.begin(now, workers, false, none, kind, reason, None, out);
         }
     }
 
@@ -67,6 +74,7 @@ impl Run {
             members,
             at_boundary,
             BTreeSet::new(),
+            FormationReason::WorkerJoined,
             Some(reason),
             None,
             out,
@@ -86,11 +94,13 @@ impl Run {
         members: Vec<Peer>,
         at_boundary: bool,
         discard: BTreeSet<WorkerId>,
+        kind: FormationReason,
         reason: Option<String>,
         stopping: Option<Stopping>,
         out: &mut Vec<Effect>,
     ) {
         self.generation += 1;
+        self.formations.add(kind);
         // Generations that keep ending at the same step have a cause at that step; at changing steps it is chance. The
         // two are counted separately and have different limits.
         let here = self.progress.map_or(0, |p| p.step);
@@ -137,7 +147,7 @@ impl Run {
         cause: Cause,
         out: &mut Vec<Effect>,
     ) {
-        let Cause { log, reason } = cause;
+        let Cause { kind, log, reason } = cause;
         out.push(Effect::Log {
             warning: true,
             message: log,
@@ -154,12 +164,14 @@ impl Run {
                 members,
                 at_boundary,
                 discard,
+                kind,
                 Some(reason),
                 stopping,
                 out,
             );
             return;
         }
+        self.formations.too_few(kind);
         let left = count(left, "worker", "workers");
         let reason = format!("{reason}; {left} left, at least {min} needed");
         let stopping = self.stopping();
@@ -275,6 +287,7 @@ impl Run {
         self.failures += 1;
         self.liveness.penalize(worker, now);
         let cause = Cause {
+            kind: FormationReason::WorkerFailed,
             log: format!("worker.failed: {reason}"),
             reason,
         };
@@ -291,6 +304,7 @@ impl Run {
         let enough = others.len() >= self.fewest();
         let reason = format!("worker {worker} shuts down and leaves");
         let cause = || Cause {
+            kind: FormationReason::WorkerLeft,
             log: format!("worker.leaving: {reason}"),
             reason: reason.clone(),
         };
@@ -382,6 +396,7 @@ impl Run {
             Outcome::Yielded { .. } | Outcome::Aborted => {
                 let reason = format!("worker {worker} let go of the run");
                 let cause = Cause {
+                    kind: FormationReason::WorkerLeft,
                     log: format!("worker.released: {reason}"),
                     reason,
                 };
@@ -410,6 +425,7 @@ pub(super) fn peers(roster: &Roster) -> Vec<Peer> {
 fn returned_without(worker: &WorkerId) -> Cause {
     let reason = format!("worker {worker} came back without its part of the run");
     Cause {
+        kind: FormationReason::WorkerLost,
         log: format!("worker.lost: {reason}"),
         reason,
     }

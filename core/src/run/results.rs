@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::membership::Cause;
-use super::{Effect, EpochMaps, EpochResult, EpochScores, Phase, Run, StepReport};
+use super::{Effect, EpochMaps, EpochResult, EpochScores, FormationReason, Phase, Run, StepReport};
 use crate::checkpoint::CheckpointInfo;
 use crate::metrics::{self, Score};
 use crate::retention;
@@ -172,7 +172,11 @@ impl Run {
             && roster.start_step == step
         {
             let members = self.present();
-            let cause = Cause { log, reason: why };
+            let cause = Cause {
+                kind: FormationReason::CheckpointUnusable,
+                log,
+                reason: why,
+            };
             self.regroup(now, members, false, BTreeSet::new(), cause, out);
             return;
         }

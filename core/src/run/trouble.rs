@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::membership::Cause;
-use super::{Effect, Phase, Run};
+use super::{Effect, FormationReason, Phase, Run};
 use crate::count::count;
 use crate::ids::WorkerId;
 
@@ -232,7 +232,12 @@ impl Run {
         // No attempt of the run failed.
         self.futile = self.futile.saturating_sub(1);
         self.stale = self.stale.saturating_sub(1);
-        self.lost(now, worker, Cause { log, reason: text }, out);
+        let cause = Cause {
+            kind: FormationReason::WorkerUnfit,
+            log,
+            reason: text,
+        };
+        self.lost(now, worker, cause, out);
     }
 
     /// The reason to fail the run because workers agree on what is wrong: at least two that are left out report the same

@@ -10,12 +10,13 @@ use super::pages::root;
 use super::sources;
 
 /// The crates that log.
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 11] = [
     "core",
     "dataset",
     "proto",
     "security",
     "service",
+    "traces",
     "kernels",
     "weights",
     "coordinator",

@@ -4,6 +4,7 @@ use fovea_core::roster::UNREACHABLE_HINT;
 use fovea_core::run::Outcome;
 use fovea_proto::pb;
 use fovea_proto::pb::worker_message::Message;
+use fovea_traces::{Context as TraceContext, Traces, Work as Traced, names};
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, info_span, warn};
 
@@ -72,6 +73,14 @@ impl<W: Work> Agent<W> {
         let (acknowledged, next_epoch) = watch::channel(self.reports.next_epoch());
         let (send, events) = mpsc::channel(EVENTS);
         self.meter.begin();
+        let coordinators: Option<TraceContext> = assignment.traceparent.parse().ok();
+        let formation = self
+            .traces
+            .child(names::WORKER_FORMATION, &run_id, coordinators)
+            .with(names::GENERATION, generation)
+            .with(names::WORKER, worker)
+            .with(names::WORKERS, assignment.members.len() as u64);
+        let lineage = assignment.lineage;
         let (control, progress) = (Control::default(), Progress::counting(self.meter.images()));
         if self.leaving {
             control.leave();
@@ -100,6 +109,9 @@ impl<W: Work> Agent<W> {
             acknowledged,
             stage: Stage::Working { events, task },
             span,
+            formation,
+            traced: coordinators.is_some(),
+            lineage,
         });
     }
 
@@ -130,6 +142,9 @@ impl<W: Work> Agent<W> {
                     fingerprint: Some((&fingerprint).into()),
                     step,
                 });
+                std::mem::take(&mut current.formation)
+                    .with(names::STEP, step)
+                    .end();
                 current.ready = Some(ready.clone());
                 self.send(ready);
             }
@@ -137,7 +152,11 @@ impl<W: Work> Agent<W> {
                 self.meter.step(&report.phases);
                 self.reports.step(report, samples, rank_0);
             }
-            JobEvent::Scores { epoch, scores } => self.reports.scores(epoch, scores, rank_0),
+            JobEvent::Scores { epoch, scores } => {
+                let worker = self.identity.worker.as_str();
+                evaluated(&self.traces, worker, current, epoch, scores.len());
+                self.reports.scores(epoch, scores, rank_0);
+            }
             JobEvent::Digest { step, digest } => self.send(Message::StateDigest(pb::StateDigest {
                 run_id,
                 generation,
@@ -180,6 +199,11 @@ impl<W: Work> Agent<W> {
                     list(missing)
                 );
             }
+        });
+        std::mem::take(&mut current.formation).fail(&match &ended {
+            Ended::Released(outcome) => format!("{outcome:?}"),
+            Ended::Interrupted { reason } => reason.clone(),
+            Ended::Unreachable { missing } => format!("cannot reach {}", list(missing)),
         });
         let message = convert::ended(&current.run_id, current.generation, &ended);
         match (next, &ended) {
@@ -257,4 +281,26 @@ impl<W: Work> Agent<W> {
             ));
         }
     }
+}
+
+/// The evaluation of `epoch` has ended: its span.
+fn evaluated(traces: &Traces, worker: &str, current: &Current, epoch: u32, samples: usize) {
+    let work = Traced {
+        run: &current.run_id,
+        lineage: current.lineage,
+        generation: current.generation,
+    };
+    let parent = current
+        .traced
+        .then(|| TraceContext::evaluation(work, epoch));
+    let mut span = traces
+        .child(names::WORKER_EVALUATION, &current.run_id, parent)
+        .with(names::GENERATION, current.generation)
+        .with(names::WORKER, worker)
+        .with(names::EPOCH, u64::from(epoch))
+        .with(names::SAMPLES, samples as u64);
+    if let Some(began) = current.progress.evaluation_began() {
+        span = span.since(began);
+    }
+    span.end();
 }

@@ -23,6 +23,11 @@ pub(super) struct Current {
     pub(super) acknowledged: watch::Sender<u32>,
     pub(super) stage: Stage,
     pub(super) span: Span,
+    /// Its formation, until it is ready or over.
+    pub(super) formation: fovea_traces::Span,
+    /// Whether the coordinator's traces have the spans that this one's are parts of.
+    pub(super) traced: bool,
+    pub(super) lineage: u64,
 }
 
 /// How far the assignment is.

@@ -7,6 +7,7 @@ use fovea_core::ids::{RunId, WorkerId};
 use fovea_core::memory::Memory;
 use fovea_proto::pb;
 use fovea_service::{Shutdown, VERSION};
+use fovea_traces::Traces;
 use tokio::sync::watch;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval};
 use tokio_util::task::AbortOnDropHandle;
@@ -106,6 +107,8 @@ pub struct Agent<W> {
     pub(super) paused: bool,
     /// Shows that the loop turns.
     pub(super) pulse: Arc<Pulse>,
+    /// Where spans go.
+    pub(super) traces: Traces,
     /// How this worker fares.
     pub(super) meter: Arc<Meter>,
     /// Why the worker cannot serve this coordinator.
@@ -169,9 +172,18 @@ impl<W: Work> Agent<W> {
             give_up_at: None,
             paused: false,
             pulse: Arc::default(),
+            traces: Traces::default(),
             meter: Arc::default(),
             failure: None,
         }
+    }
+
+    /// Assignments and evaluations are traced there.
+    #[must_use]
+    pub fn with_traces(mut self, traces: Traces) -> Self {
+        self.meter.trace(traces.clone());
+        self.traces = traces;
+        self
     }
 
     /// What the operations listener shows of this agent.

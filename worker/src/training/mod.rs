@@ -239,7 +239,7 @@ impl Training<'_> {
     /// Scores the validation split, each worker its part, and emits the scores of all.
     fn evaluate(&mut self, emit: &mut dyn FnMut(TrainingEvent)) -> Result<(), TrainingError> {
         let step = self.state.step;
-        self.progress.reset_scored();
+        self.progress.evaluation_begins();
         let mine = scores::encode(&self.score()?);
         let all = self.collective.gather(&mine)?;
         self.progress.tick();

@@ -381,6 +381,7 @@ pub(super) fn wire_message(message: CoordinatorMessage) -> Result<pb::Coordinato
                 at_boundary,
                 discard_state,
                 next_epoch,
+                traceparent,
             } = *assignment;
             Down::Assignment(pb::Assignment {
                 run_id: run.to_string(),
@@ -395,6 +396,7 @@ pub(super) fn wire_message(message: CoordinatorMessage) -> Result<pb::Coordinato
                 at_boundary,
                 discard_state,
                 next_epoch,
+                traceparent,
             })
         }
         CoordinatorMessage::Yield { run, generation } => Down::Yield(pb::Yield {

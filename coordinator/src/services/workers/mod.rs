@@ -91,7 +91,11 @@ impl Workers for WorkersService {
             .slice_upload(peer(&request))
             .map_err(ApiError::from)?;
         let caller = caller(&request);
-        slices::take_slice(&self.0, &caller, request.into_inner()).await?;
+        let parent = request.metadata().get(fovea_traces::TRACEPARENT);
+        let parent = parent
+            .and_then(|text| text.to_str().ok())
+            .and_then(|text| text.parse().ok());
+        slices::take_slice(&self.0, &caller, parent, request.into_inner()).await?;
         drop(permit);
         Ok(Response::new(pb::SliceAck {}))
     }

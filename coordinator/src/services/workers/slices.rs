@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use fovea_proto::pb::slice_upload::Part;
 use fovea_proto::{CHUNK_BYTES, pb};
+use fovea_traces::{Context as TraceContext, Kind, names};
 use tonic::Streaming;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -19,6 +20,7 @@ use crate::services::{Context, check};
 pub(super) async fn take_slice(
     context: &Context,
     caller: &Caller,
+    parent: Option<TraceContext>,
     stream: Streaming<pb::SliceUpload>,
 ) -> Result<(), ApiError> {
     let mut stream = Receiving::new(stream, |message| match &message.part {
@@ -31,6 +33,27 @@ pub(super) async fn take_slice(
     };
     let slice = claim(header)?;
     caller.may_speak_for("header.worker_id", &slice.worker)?;
+    let span = context
+        .traces
+        .child(names::SLICE, slice.run.as_str(), parent)
+        .of_kind(Kind::Server)
+        .with(names::GENERATION, slice.generation)
+        .with(names::WORKER, slice.worker.as_str())
+        .with(names::STEP, slice.step);
+    let taken = take(context, slice, &mut stream).await;
+    match &taken {
+        Ok(bytes) => span.with(names::BYTES, *bytes).end(),
+        Err(error) => span.fail(&error.to_string()),
+    }
+    taken.map(|_| ())
+}
+
+/// Takes the bytes of a slice; how many were written.
+async fn take(
+    context: &Context,
+    slice: SliceClaim,
+    stream: &mut Receiving<pb::SliceUpload>,
+) -> Result<u64, ApiError> {
     let digest = slice.digest.clone();
     let actor = context.runs.cluster.find(&slice.run).await?;
     let actor = actor.ok_or_else(|| ApiError::no_run(&slice.run))?;
@@ -41,7 +64,7 @@ pub(super) async fn take_slice(
     let gone = || ApiError::Precondition("header.run_id: the run has ended".into());
     let ticket = actor.ask(begin).await.ok_or_else(gone)??;
     let (key, rank, file, byte, bytes, claim) = match ticket {
-        SliceTicket::Here => return Ok(()),
+        SliceTicket::Here => return Ok(0),
         SliceTicket::Write {
             key,
             rank,
@@ -109,7 +132,8 @@ pub(super) async fn take_slice(
         claim,
         reply,
     };
-    actor.ask(stored).await.ok_or_else(gone)?
+    actor.ask(stored).await.ok_or_else(gone)??;
+    Ok(written)
 }
 
 fn claim(header: pb::SliceHeader) -> Result<SliceClaim, ApiError> {

@@ -5,6 +5,7 @@ mod cluster;
 mod endings;
 mod epochs;
 mod evaluations;
+mod formations;
 mod giving;
 mod holding;
 mod lineages;

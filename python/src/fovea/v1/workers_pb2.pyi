@@ -273,7 +273,7 @@ class Welcome(_message.Message):
     def __init__(self, heartbeat_ms: _Optional[int] = ..., timeout_ms: _Optional[int] = ..., protocol: _Optional[int] = ...) -> None: ...
 
 class Assignment(_message.Message):
-    __slots__ = ("run_id", "generation", "spec", "dataset_digest", "members", "start_step", "checkpoint", "mesh_key", "lineage", "at_boundary", "discard_state", "next_epoch")
+    __slots__ = ("run_id", "generation", "spec", "dataset_digest", "members", "start_step", "checkpoint", "mesh_key", "lineage", "at_boundary", "discard_state", "next_epoch", "traceparent")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
@@ -286,6 +286,7 @@ class Assignment(_message.Message):
     AT_BOUNDARY_FIELD_NUMBER: _ClassVar[int]
     DISCARD_STATE_FIELD_NUMBER: _ClassVar[int]
     NEXT_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     generation: int
     spec: _common_pb2.RunSpec
@@ -298,7 +299,8 @@ class Assignment(_message.Message):
     at_boundary: bool
     discard_state: bool
     next_epoch: int
-    def __init__(self, run_id: _Optional[str] = ..., generation: _Optional[int] = ..., spec: _Optional[_Union[_common_pb2.RunSpec, _Mapping]] = ..., dataset_digest: _Optional[str] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., start_step: _Optional[int] = ..., checkpoint: _Optional[_Union[_common_pb2.Checkpoint, _Mapping]] = ..., mesh_key: _Optional[bytes] = ..., lineage: _Optional[int] = ..., at_boundary: bool = ..., discard_state: bool = ..., next_epoch: _Optional[int] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, run_id: _Optional[str] = ..., generation: _Optional[int] = ..., spec: _Optional[_Union[_common_pb2.RunSpec, _Mapping]] = ..., dataset_digest: _Optional[str] = ..., members: _Optional[_Iterable[_Union[Member, _Mapping]]] = ..., start_step: _Optional[int] = ..., checkpoint: _Optional[_Union[_common_pb2.Checkpoint, _Mapping]] = ..., mesh_key: _Optional[bytes] = ..., lineage: _Optional[int] = ..., at_boundary: bool = ..., discard_state: bool = ..., next_epoch: _Optional[int] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class Prepare(_message.Message):
     __slots__ = ("run_id", "spec", "dataset_digest", "members")

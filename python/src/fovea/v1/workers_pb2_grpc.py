@@ -65,7 +65,7 @@ class WorkersServicer(object):
     def UploadSlice(self, request_iterator, context):
         """Uploads a worker's slice of a checkpoint: a header, then its bytes in order. The reply comes when the slice is
         on disk. FAILED_PRECONDITION when the generation is over; RESOURCE_EXHAUSTED or UNAVAILABLE while the
-        checkpoint store is full or away.
+        checkpoint store is full or away. Its metadata may have `traceparent`, the context of the worker's span.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

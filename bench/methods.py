@@ -6,7 +6,7 @@
 
 Everything is in bench-output/methods; what is there already is not made again, so a call that was stopped goes on. The
 recipes are those of deploy/recipes. Networks are scored with the last checkpoint, never with the best one on the split that the
-figures are of. Where several layers are named for the probe (--taps), the one is taken that has the best AUC in a 5-fold
+figures are of. Where several layers are named for the probe (--taps), the one is taken that has the best AUC in a 3-fold
 cross-validation over the *training* patients.
 """
 
@@ -26,7 +26,7 @@ PROGRAMS = ROOT / "target" / "release"
 RECIPES = ROOT / "deploy" / "recipes"
 OUT = ROOT / "bench-output" / "methods"
 BASELINE_SIZE = 512
-FOLDS = 5
+FOLDS = 3
 # Name, recipe, and whether it is trained at every size.
 NETWORKS = [
     ("probe", "linear-probe", False),
@@ -44,7 +44,7 @@ def main():
     parser.add_argument("--labels", default="any_dr,referable", help="label schemes")
     parser.add_argument("--sizes", default="224,448", help="sizes in pixels; probes and from scratch use the first")
     parser.add_argument("--seeds", default="0", help="seeds of each network; scores are averaged over them")
-    parser.add_argument("--taps", default="inception_4b/output,inception_4d/output,inception_4e/output,inception_5a/output",
+    parser.add_argument("--taps", default="inception_4b/output,inception_4c/output,inception_4d/output,inception_4e/output,inception_5a/output",
                         help="layers to choose from for the early probe")
     parser.add_argument("--only", default="", help="names of networks; default: all")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="worker processes")

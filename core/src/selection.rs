@@ -204,7 +204,7 @@ pub struct Contender {
 }
 
 impl Contender {
-    /// Its standing at a rung; None: it has not come so far.
+    /// Its merit at a rung; None: it has not come so far.
     fn at(&self, rung: u32) -> Option<f64> {
         let merit = |at: usize| self.merits.get(at).copied().flatten();
         let worst = f64::NEG_INFINITY;

@@ -89,7 +89,7 @@ pub(crate) struct RunContext {
     pub tasks: TaskTracker,
     /// How long it took to go on with another generation, seconds.
     pub recovery_seconds: Arc<Histogram>,
-    /// Told of groups of which a run has come to rest.
+    /// Gets the groups of which a run has come to rest.
     pub at_rest: AtRest,
     /// Notes about the run that watchers were sent, for people who look later.
     pub notes: Notes,

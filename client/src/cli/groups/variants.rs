@@ -7,7 +7,7 @@ use crate::spread::Spread;
 use crate::view::{GroupInfo, Phase, RunInfo};
 
 /// A variant and what is known of it.
-struct Standing {
+struct VariantRow {
     variant: usize,
     /// Epochs that every run of it has done.
     epochs: usize,
@@ -21,15 +21,15 @@ pub(super) fn table(group: &GroupInfo, runs: &[RunInfo]) -> Vec<String> {
         .selection
         .as_ref()
         .map_or(BestBy::Auc, |selection| selection.by);
-    let mut standings: Vec<Standing> = (0..group.variants.len())
-        .map(|variant| standing(group, runs, variant, by))
+    let mut rows: Vec<VariantRow> = (0..group.variants.len())
+        .map(|variant| row_of(group, runs, variant, by))
         .collect();
-    let merit = |standing: &Standing| match (standing.spread, by) {
+    let merit = |row: &VariantRow| match (row.spread, by) {
         (None, _) => f64::NEG_INFINITY,
         (Some(spread), BestBy::Loss) => -spread.mean,
         (Some(spread), _) => spread.mean,
     };
-    standings.sort_by(|a, b| b.epochs.cmp(&a.epochs).then(merit(b).total_cmp(&merit(a))));
+    rows.sort_by(|a, b| b.epochs.cmp(&a.epochs).then(merit(b).total_cmp(&merit(a))));
     let metric = format!(">{}", by.title());
     let mut table = Table::new(&[
         ">variant",
@@ -40,11 +40,11 @@ pub(super) fn table(group: &GroupInfo, runs: &[RunInfo]) -> Vec<String> {
         ">runs",
         "phases",
     ]);
-    for Standing {
+    for VariantRow {
         variant,
         epochs,
         spread,
-    } in standings
+    } in rows
     {
         let value =
             |value: Option<f64>| value.map_or_else(|| "-".into(), |value| format!("{value:.3}"));
@@ -62,7 +62,7 @@ pub(super) fn table(group: &GroupInfo, runs: &[RunInfo]) -> Vec<String> {
     table.lines()
 }
 
-fn standing(group: &GroupInfo, runs: &[RunInfo], variant: usize, by: BestBy) -> Standing {
+fn row_of(group: &GroupInfo, runs: &[RunInfo], variant: usize, by: BestBy) -> VariantRow {
     let of_variant = group.of_variant(variant);
     let ended = |phase: Phase| matches!(phase, Phase::Failed | Phase::Cancelled);
     let of: Vec<&RunInfo> = of_variant
@@ -86,7 +86,7 @@ fn standing(group: &GroupInfo, runs: &[RunInfo], variant: usize, by: BestBy) -> 
             .find(|result| result.epoch as usize + 1 == epochs)?;
         by.merit(&result.validation).map(|merit| by.shown(merit))
     };
-    Standing {
+    VariantRow {
         variant,
         epochs,
         spread: Spread::of(counted.iter().filter_map(|run| metric(run))),

@@ -58,7 +58,7 @@ use crate::ids::{GroupId, RunId, WorkerId};
 use crate::metrics::Score;
 use crate::pipeline::Pipeline;
 use crate::roster::Roster;
-use crate::selection::{Held, Hold};
+use crate::selection::{GroupPause, Hold};
 use crate::spec::RunSpec;
 use availability::Availability;
 use liveness::Liveness;
@@ -108,7 +108,7 @@ pub struct Run {
     pub hold: Option<Hold>,
     /// Why it was paused last, if its group did it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub held: Option<Held>,
+    pub group_pause: Option<GroupPause>,
     /// Evaluations of its checkpoints, as they were asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evaluations: Vec<EvaluationRecord>,
@@ -197,7 +197,7 @@ impl Run {
             times: Times::default(),
             given_to: None,
             hold: None,
-            held: None,
+            group_pause: None,
             evaluations: Vec::new(),
             phase: Phase::Queued { reason: None },
             generation: 0,

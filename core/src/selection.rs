@@ -135,7 +135,7 @@ pub struct Hold {
 
 /// Why a run is paused, if no person asked for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Held {
+pub struct GroupPause {
     /// The rung at which it waits for its group's decision. None: it is stopped for good, unless a person resumes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rung: Option<u32>,
@@ -145,7 +145,7 @@ pub struct Held {
 
 impl Hold {
     /// Whether a run of `total` epochs pauses after `epochs`, its results so far from the first one on.
-    pub fn after(&self, epochs: &[EpochResult], total: u32) -> Option<Held> {
+    pub fn after(&self, epochs: &[EpochResult], total: u32) -> Option<GroupPause> {
         let Self {
             by,
             until,
@@ -157,7 +157,7 @@ impl Hold {
         }
         if let Some(since) = patience.and_then(|patience| stale(epochs, by, patience)) {
             let (best, at) = since;
-            return Some(Held {
+            return Some(GroupPause {
                 rung: None,
                 reason: format!(
                     "stopped early after epoch {done}: {} was best after epoch {at} ({best:.3}); `fovea resume` goes on",
@@ -166,7 +166,7 @@ impl Hold {
             });
         }
         let rung = until.filter(|until| done >= *until)?;
-        Some(Held {
+        Some(GroupPause {
             rung: Some(rung),
             reason: format!("waits after epoch {rung} for the other runs of its group"),
         })

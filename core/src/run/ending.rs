@@ -268,7 +268,7 @@ impl Run {
             self.rewind(checkpoint, out);
             self.furthest = self.progress.map_or(0, |p| p.step);
         }
-        if self.held.take().is_some() {
+        if self.group_pause.take().is_some() {
             // Whoever resumes a run that its group has stopped wants it to be trained to its end.
             self.hold = None;
         }

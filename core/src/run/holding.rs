@@ -22,7 +22,7 @@ impl Run {
             return;
         }
         let reason = held.reason.clone();
-        self.held = Some(held);
+        self.group_pause = Some(held);
         out.push(Effect::Log {
             warning: false,
             message: format!("run.held: {reason}"),
@@ -33,14 +33,18 @@ impl Run {
     /// The rung at which it waits for its group's decision.
     pub fn waits_at(&self) -> Option<u32> {
         match self.phase {
-            Phase::Paused => self.held.as_ref()?.rung,
+            Phase::Paused => self.group_pause.as_ref()?.rung,
             _ => None,
         }
     }
 
     /// Whether it is paused because its metric did not improve, or because its variant was dropped.
     pub fn stopped_early(&self) -> bool {
-        self.phase == Phase::Paused && self.held.as_ref().is_some_and(|held| held.rung.is_none())
+        self.phase == Phase::Paused
+            && self
+                .group_pause
+                .as_ref()
+                .is_some_and(|held| held.rung.is_none())
     }
 
     /// Its group has decided about the rung at which it waits.
@@ -50,7 +54,7 @@ impl Run {
         }
         match verdict {
             Verdict::GoOn { until } => {
-                self.held = None;
+                self.group_pause = None;
                 if let Some(hold) = &mut self.hold {
                     hold.until = until;
                 }
@@ -61,7 +65,7 @@ impl Run {
                     warning: false,
                     message: format!("run.dropped: {reason}"),
                 });
-                if let Some(held) = &mut self.held {
+                if let Some(held) = &mut self.group_pause {
                     (held.rung, held.reason) = (None, reason);
                 }
                 self.enter(Phase::Paused, out);

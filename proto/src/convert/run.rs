@@ -30,7 +30,7 @@ impl From<&Run> for pb::Run {
                 },
             ),
             Phase::Paused => {
-                let held = run.held.as_ref();
+                let held = run.group_pause.as_ref();
                 (
                     pb::Phase::Paused,
                     held.map_or_else(String::new, |held| held.reason.clone()),

@@ -55,7 +55,7 @@ fn it_pauses_at_its_rung_and_goes_on_when_its_group_says_so() {
     );
     run.apply(0, selected(1, Verdict::GoOn { until: Some(3) }));
     assert_eq!(run.phase, Phase::Queued { reason: None });
-    assert_eq!((run.waits_at(), &run.held), (None, &None));
+    assert_eq!((run.waits_at(), &run.group_pause), (None, &None));
     // Twice is once.
     assert!(
         run.apply(0, selected(1, Verdict::GoOn { until: Some(3) }))
@@ -78,10 +78,10 @@ fn it_pauses_at_its_rung_and_goes_on_when_its_group_says_so() {
     );
     assert_eq!((&run.phase, run.waits_at()), (&Phase::Paused, None));
     assert!(run.stopped_early());
-    assert_eq!(run.held.as_ref().unwrap().reason, "place 2 of 2");
+    assert_eq!(run.group_pause.as_ref().unwrap().reason, "place 2 of 2");
     // A person who resumes it wants it trained to its end.
     run.apply(0, resume(None));
-    assert_eq!((run.hold, &run.held), (None, &None));
+    assert_eq!((run.hold, &run.group_pause), (None, &None));
     assert_eq!(run.phase, Phase::Queued { reason: None });
 }
 
@@ -146,5 +146,5 @@ fn what_is_known_of_it_survives_the_journal() {
     assert_eq!((back.hold, back.waits_at()), (run.hold, Some(1)));
     // One of an earlier version has neither.
     let plain = serde_json::to_value(running(&[0])).unwrap();
-    assert!(plain.get("hold").is_none() && plain.get("held").is_none());
+    assert!(plain.get("hold").is_none() && plain.get("group_pause").is_none());
 }

@@ -133,9 +133,14 @@ async fn a_collector_gets_the_spans_of_a_run_and_one_that_hangs_changes_nothing(
     cluster.workers[1].kill();
     let spans = receiver
         .until("the recovery", |spans| {
-            of(spans, names::RECOVERY, id)
-                .iter()
-                .any(|recovery| !parts(spans, names::FORMATION, recovery).is_empty())
+            // The coordinator and the worker send theirs at different times.
+            let formed = |recovery: &&Received| {
+                let formations = parts(spans, names::FORMATION, recovery);
+                formations
+                    .iter()
+                    .any(|formation| !parts(spans, names::WORKER_FORMATION, formation).is_empty())
+            };
+            of(spans, names::RECOVERY, id).iter().any(formed)
         })
         .await;
     let recoveries = of(&spans, names::RECOVERY, id);

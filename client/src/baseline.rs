@@ -11,8 +11,8 @@ use fovea_evaluation::{
 use rayon::prelude::*;
 
 use crate::error::Error;
-use crate::evaluations::{Described, ready, samples};
 use crate::view::Scores;
+use fovea_judging::{Described, ready, samples};
 
 /// A prepared dataset, and the classes that are fitted on it.
 pub struct Task {

@@ -88,10 +88,10 @@ impl Client {
             .answer(self.runs_client().submit(request))
             .await
             .map_err(|error| error.of_submission("run", "fovea runs"))?;
-        reply
+        let run = reply
             .run
-            .ok_or_else(|| Error::Protocol("the reply to a submission lacks the run".into()))?
-            .try_into()
+            .ok_or_else(|| Error::Protocol("the reply to a submission lacks the run".into()))?;
+        Ok(run.try_into()?)
     }
 
     /// One run.
@@ -99,9 +99,8 @@ impl Client {
         let request = pb::GetRunRequest {
             run_id: run_id.into(),
         };
-        self.answer(self.runs_client().get(request))
-            .await?
-            .try_into()
+        let run = self.answer(self.runs_client().get(request)).await?;
+        Ok(run.try_into()?)
     }
 
     /// All runs, newest first.
@@ -139,9 +138,8 @@ impl Client {
         let request = pb::CancelRequest {
             run_id: run_id.into(),
         };
-        self.answer(self.runs_client().cancel(request))
-            .await?
-            .try_into()
+        let run = self.answer(self.runs_client().cancel(request)).await?;
+        Ok(run.try_into()?)
     }
 
     /// Pauses a run at its next step boundary, with a checkpoint.
@@ -149,9 +147,8 @@ impl Client {
         let request = pb::PauseRequest {
             run_id: run_id.into(),
         };
-        self.answer(self.runs_client().pause(request))
-            .await?
-            .try_into()
+        let run = self.answer(self.runs_client().pause(request)).await?;
+        Ok(run.try_into()?)
     }
 
     /// Queues a paused, failed or cancelled run again, from the checkpoint of that step or the newest.
@@ -164,9 +161,8 @@ impl Client {
             run_id: run_id.into(),
             checkpoint_step,
         };
-        self.answer(self.runs_client().resume(request))
-            .await?
-            .try_into()
+        let run = self.answer(self.runs_client().resume(request)).await?;
+        Ok(run.try_into()?)
     }
 
     /// Compares the samples that each committed step of a run used with the training split.

@@ -9,7 +9,7 @@ use fovea_core::spec::Part;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::error::Error;
-use crate::evaluations::Described;
+use fovea_judging::Described;
 
 /// The features of all photographs of a dataset.
 #[derive(Debug, Clone, PartialEq)]

@@ -416,6 +416,16 @@ impl From<ChannelError> for Error {
     }
 }
 
+impl From<fovea_judging::Error> for Error {
+    fn from(e: fovea_judging::Error) -> Self {
+        match e {
+            fovea_judging::Error::Usage(text) => Error::Usage(text),
+            fovea_judging::Error::Protocol(text) => Error::Protocol(text),
+            fovea_judging::Error::Dataset(text) => Error::Dataset(text),
+        }
+    }
+}
+
 impl From<ConvertError> for Error {
     fn from(e: ConvertError) -> Self {
         Error::Protocol(e.to_string())

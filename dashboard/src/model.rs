@@ -365,6 +365,14 @@ pub struct RunPage {
     pub may_not: Option<String>,
 }
 
+impl RunPage {
+    /// Whether there is a checkpoint whose scores a report can be made of.
+    pub fn has_report(&self) -> bool {
+        let judged = |checkpoint: &CheckpointRow| checkpoint.epoch.is_some();
+        self.row.evaluates.is_none() && self.checkpoints.iter().any(judged)
+    }
+}
+
 /// The metric that a run's checkpoints are compared by.
 pub fn best_by(spec: &RunSpec) -> (BestBy, &'static str) {
     match spec.checkpoint.keep_best {

@@ -18,4 +18,4 @@ pub use model::{
     Patients, PointsFrom, Report, RunFacts, Split, TestUse, WorstError, WorstErrors,
 };
 pub use number::sentence;
-pub use page::{group_html, html};
+pub use page::{POLICY_FRAMED, group_html, html, html_from};

@@ -7,7 +7,9 @@ mod data;
 use std::sync::LazyLock;
 
 use fovea_evaluation::{Draws, Sample, Wanted, choose};
-use fovea_report::{DatasetFacts, Duplicates, Labels, Patients, PointsFrom, Report, html};
+use fovea_report::{
+    DatasetFacts, Duplicates, Labels, Patients, PointsFrom, Report, html, html_from,
+};
 use scraper::{ElementRef, Html, Selector};
 
 /// Evaluated once: the intervals take a while.
@@ -86,6 +88,20 @@ fn without_dataset() -> Report {
     report.dataset.facts = None;
     report.epochs = EXAMPLE.epochs.clone();
     report
+}
+
+#[test]
+fn as_a_page_of_a_server_it_leads_back() {
+    let page = Html::parse_document(&html_from(&EXAMPLE, "/runs/dr-1"));
+    let links = |page: &Html| -> Vec<String> {
+        let links = all(page, "nav.back a");
+        links
+            .iter()
+            .map(|a| a.attr("href").unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(links(&page), ["/runs/dr-1", "?file"]);
+    assert!(links(&Html::parse_document(&html(&EXAMPLE))).is_empty());
 }
 
 #[test]

@@ -22,9 +22,9 @@ use crate::baseline::{Model, Origin, Task, differences};
 use crate::client::Client;
 use crate::cnn_features::CnnFeatures;
 use crate::error::Error;
-use crate::evaluations::{Which, choose};
 use crate::receive::check_target;
 use crate::scores_file;
+use fovea_judging::{Which, choose};
 
 /// Fits the baselines, scores, and prints the figures. `connect` is called for runs only.
 pub async fn run(

@@ -10,7 +10,7 @@ use super::output::Output;
 use super::record::{Compared, Difference, Record};
 use super::table::Table;
 use crate::baseline::{Model, Origin, Task};
-use crate::reporting::labels;
+use fovea_judging::reporting::labels;
 
 /// The heading of a baseline's figures.
 pub fn heading(task: &Task, model: &Model, part: Part) -> Heading {

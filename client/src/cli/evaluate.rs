@@ -10,11 +10,12 @@ use super::output::Output;
 use super::record::Record;
 use crate::client::Client;
 use crate::error::Error;
-use crate::evaluations::{choose, removed};
-use crate::judge::{Judged, Scored, judge};
+use crate::evaluations::removed;
 use crate::receive::check_target;
 use crate::scores_file;
 use crate::view::{RunInfo, Scores};
+use fovea_judging::choose;
+use fovea_judging::{Judged, Scored, judge};
 
 /// Patience, in seconds, while the cluster scores.
 const PATIENCE_S: u64 = 300;
@@ -68,7 +69,7 @@ pub async fn judged(client: &Client, command: &Evaluate, output: &Output) -> Res
     };
     // With what was recorded in it meanwhile.
     let run = client.run(&run.id).await?;
-    computed(move || judge(run, chosen, of, validation.as_ref(), wanted, draws)).await
+    computed(move || Ok(judge(run, chosen, of, validation.as_ref(), wanted, draws)?)).await
 }
 
 /// The result of a computation that takes a while.

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use fovea_core::spec::Part;
 
-use crate::evaluations::Which;
+use fovea_judging::Which;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

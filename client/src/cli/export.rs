@@ -12,8 +12,8 @@ use super::output::Output;
 use super::record::Record;
 use crate::client::Client;
 use crate::error::Error;
-use crate::evaluations::{Which, choose};
 use crate::receive::{check_target, write_whole};
+use fovea_judging::{Which, choose};
 
 /// The largest file that is read: a hundred times a checkpoint.
 const MOST_BYTES: u64 = 8 << 30;

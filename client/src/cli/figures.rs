@@ -5,10 +5,10 @@ use fovea_evaluation::{Choice, Estimate, Evaluated, FellowEye, Method, PointResu
 
 use super::format::date;
 use super::table::Table;
-use crate::judge::Judged;
-use crate::reporting::labels;
 use crate::spread::MACRO_AUC;
 use fovea_core::count::count;
+use fovea_judging::Judged;
+use fovea_judging::reporting::labels;
 
 /// What was judged.
 pub struct Heading {

@@ -10,10 +10,10 @@ use super::output::Output;
 use super::record::Record;
 use crate::client::Client;
 use crate::error::Error;
-use crate::evaluations::{Which, ready};
-use crate::judge::{HALF, Judged};
 use crate::spread::{RunFigures, Spreads};
 use crate::view::{GroupInfo, MemberInfo, Phase};
+use fovea_judging::{HALF, Judged};
+use fovea_judging::{Which, ready};
 
 /// Sensitivity and specificity that an operating point must reach; none of these points is shown.
 const REACHED: f64 = 0.95;

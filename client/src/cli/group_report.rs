@@ -15,8 +15,8 @@ use crate::VERSION;
 use crate::client::Client;
 use crate::error::Error;
 use crate::receive::{check_target, write_whole};
-use crate::reporting::labels;
 use crate::spread::half;
+use fovea_judging::reporting::labels;
 
 /// Writes the report of a group.
 pub async fn run(client: &Client, command: &ReportGroup, output: &Output) -> Result<(), Error> {

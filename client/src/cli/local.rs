@@ -24,12 +24,12 @@ use super::weights::provide;
 use crate::VERSION;
 use crate::client::Client;
 use crate::error::Error;
-use crate::evaluations::{Which, choose};
 use crate::local::{Cluster, ClusterOptions, Death, Signals};
 use crate::runfile::{RunFile, Weights, resolve_weights};
 use crate::view::{Phase, RunInfo};
 use crate::watch::{Patience, Watcher};
 use fovea_core::count::{count, plural};
+use fovea_judging::{Which, choose};
 
 /// Number of workers by default.
 const WORKERS: u32 = 2;

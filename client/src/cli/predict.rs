@@ -23,8 +23,9 @@ use super::predict_args::Predict;
 use super::record::Record;
 use crate::client::Client;
 use crate::error::Error;
-use crate::evaluations::{Views, choose};
+use crate::evaluations::Views;
 use crate::view::{RunInfo, Scores};
+use fovea_judging::choose;
 
 /// Patience, in seconds, while the cluster scores.
 const PATIENCE_S: u64 = 300;

@@ -14,14 +14,14 @@ use fovea_evaluation::{Estimate, Evaluated, FellowEye};
 use serde::Serialize;
 
 use crate::backup::BackupFile;
-use crate::judge::Judged;
-use crate::shared::Shared;
 use crate::spread::Spreads;
 use crate::view::{
     AuditInfo, DatasetInfo, DeniedInfo, FileState, GroupInfo, IdentityInfo, Phase, Place,
     QueuedInfo, RunInfo, StoreProblem, StoreProgress, StoreSummary, TokenInfo, WeightsInfo,
     WorkerInfo,
 };
+use fovea_judging::Judged;
+use fovea_judging::Shared;
 
 /// What `--json` prints, one a line. `fovea --help` documents the fields; they are kept stable.
 #[derive(Debug, Serialize)]

@@ -1,7 +1,7 @@
 //! Workers as the coordinator reports them.
 
-use fovea_core::run::Trouble;
-use fovea_proto::{pb, trouble_from_wire};
+use fovea_judging::LeftOutInfo;
+use fovea_proto::pb;
 use serde::Serialize;
 
 use crate::error::Error;
@@ -37,45 +37,6 @@ impl WorkerState {
             Self::Barred => "barred",
             Self::LeftOut => "left out",
             Self::Leaving => "leaving",
-        }
-    }
-}
-
-/// A worker that is left out of a run because of trouble of its own.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct LeftOutInfo {
-    /// The worker's id.
-    pub worker: String,
-    /// The run's id.
-    pub run: String,
-    /// The kind of trouble: memory, disk, data, content, device or system.
-    pub trouble: &'static str,
-    /// What the worker reported.
-    pub reason: String,
-    /// For how long it has been left out, in milliseconds.
-    pub for_ms: u64,
-    /// After so many milliseconds it is offered again; 0: at the next opportunity.
-    pub again_in_ms: u64,
-}
-
-impl From<pb::LeftOut> for LeftOutInfo {
-    fn from(wire: pb::LeftOut) -> Self {
-        let pb::LeftOut {
-            worker_id,
-            run_id,
-            trouble,
-            reason,
-            for_ms,
-            again_in_ms,
-        } = wire;
-        Self {
-            worker: worker_id,
-            run: run_id,
-            // Of a newer coordinator there may be others.
-            trouble: trouble_from_wire(trouble).map_or("trouble", Trouble::as_str),
-            reason,
-            for_ms,
-            again_in_ms,
         }
     }
 }

@@ -4,6 +4,7 @@ use std::task::{Context, Poll};
 
 use fovea_proto::MESSAGE_BYTES;
 use fovea_proto::pb::cluster_client::ClusterClient;
+use fovea_proto::pb::datasets_client::DatasetsClient;
 use fovea_proto::pb::runs_client::RunsClient;
 use http::{HeaderValue, Request, Response, header};
 use tonic::body::Body;
@@ -26,6 +27,9 @@ pub(super) struct Speaking {
     token: Option<HeaderValue>,
 }
 
+pub(super) type Runs = RunsClient<Speaking>;
+pub(super) type Datasets = DatasetsClient<Speaking>;
+
 impl Api {
     pub(super) fn new(access: AccessLayer, routes: Routes) -> Self {
         Self(access.layer(routes.prepare()))
@@ -40,8 +44,12 @@ impl Api {
         }
     }
 
-    pub(super) fn runs(&self, visitor: &Visitor) -> RunsClient<Speaking> {
+    pub(super) fn runs(&self, visitor: &Visitor) -> Runs {
         RunsClient::new(self.by(visitor)).max_decoding_message_size(MESSAGE_BYTES)
+    }
+
+    pub(super) fn datasets(&self, visitor: &Visitor) -> Datasets {
+        DatasetsClient::new(self.by(visitor)).max_decoding_message_size(MESSAGE_BYTES)
     }
 
     pub(super) fn cluster(&self, visitor: &Visitor) -> ClusterClient<Speaking> {

@@ -9,6 +9,19 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use crate::store::lower_priority;
+
+/// Computes on one thread of low priority: the coordinator leaves the other processors to those who train.
+pub(super) fn on_one_thread<T: Send>(
+    compute: impl FnOnce() -> T + Send,
+) -> Result<T, rayon::ThreadPoolBuildError> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .start_handler(|_| lower_priority())
+        .build()?;
+    Ok(pool.install(compute))
+}
+
 /// Kept values by their keys. Clones share them.
 #[derive(Debug, Clone)]
 pub(super) struct Kept<K, V>(Arc<Inner<K, V>>);

@@ -3,7 +3,7 @@
 //! ```text
 //! accept ──> connection ──> routes ──> visitor (host, session, role) ──> views ──> fovea_dashboard ──> HTML
 //!  (limits,   (HTTP/1.1,       │                                           │
-//!   TLS)       deadlines)      └── changes: POST with a CSRF token ──> api │ (caches: curves, scores, patients, audits)
+//!   TLS)       deadlines)      └── changes: POST with a CSRF token ──> api │ (caches: curves, scores, reports, patients, audits)
 //!                                                                           └── live: the parts that changed
 //! ```
 //!
@@ -16,7 +16,7 @@
 //! - `visitor`, `sessions`: who asks
 //! - `api`: the services, called within the process
 //! - `views`, `run_view`, `lists`: what pages show
-//! - `curves`, `scores`, `background`: what is read or computed once and kept
+//! - `curves`, `scores`, `report`, `background`: what is read or computed once and kept
 //! - `live`: server-sent events
 
 mod api;
@@ -25,6 +25,7 @@ mod curves;
 mod lists;
 mod live;
 mod reply;
+mod report;
 mod routes;
 mod run_view;
 mod scores;
@@ -49,6 +50,7 @@ use crate::services::Context;
 use api::Api;
 use background::Kept;
 use curves::Curves;
+use report::ReportKey;
 use scores::ScoresKey;
 use sessions::Sessions;
 
@@ -71,6 +73,7 @@ struct Inner {
     secret: [u8; 32],
     curves: Curves,
     scores: Kept<ScoresKey, scores::Outcome>,
+    reports: Kept<ReportKey, report::Outcome>,
     /// Patients of the three splits by a dataset's digest.
     patients: Kept<String, Option<[u64; 3]>>,
     /// By run.
@@ -92,6 +95,7 @@ impl Dashboard {
             secret: fovea_service::random_bytes(),
             curves: Curves::default(),
             scores: Kept::new(64),
+            reports: Kept::new(16),
             patients: Kept::new(256),
             audits: Kept::new(256),
             disk,

@@ -7,7 +7,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, SET_COOKIE,
+    ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName,
+    HeaderValue, LOCATION, REFRESH, SET_COOKIE,
 };
 use hyper::{Response, StatusCode};
 use sha2::{Digest, Sha256};
@@ -31,6 +32,31 @@ pub(super) fn html(status: StatusCode, page: String) -> Reply {
         NOT_KEPT,
         Full::new(Bytes::from(page)).boxed_unsync(),
     )
+}
+
+/// A page that holds all that it shows, its styles among them, and has a policy for that.
+pub(super) fn by_itself(page: String) -> Reply {
+    let mut reply = html(StatusCode::OK, page);
+    let policy = HeaderValue::from_static(fovea_report::POLICY_FRAMED);
+    reply.headers_mut().insert(CONTENT_SECURITY_POLICY, policy);
+    reply
+}
+
+/// The same as a file to keep. `name` is of plain characters.
+pub(super) fn file(name: &str, page: String) -> Reply {
+    let mut reply = by_itself(page);
+    if let Ok(value) = HeaderValue::from_str(&format!("attachment; filename=\"{name}\"")) {
+        reply.headers_mut().insert(CONTENT_DISPOSITION, value);
+    }
+    reply
+}
+
+/// Has the browser ask again in a moment.
+pub(super) fn again(mut reply: Reply) -> Reply {
+    reply
+        .headers_mut()
+        .insert(REFRESH, HeaderValue::from_static("2"));
+    reply
 }
 
 /// Events, as they come.

@@ -19,7 +19,9 @@ use tonic::Status;
 use tracing::info;
 
 use super::Dashboard;
-use super::reply::{Reply, asset, html, only, script, see, style, with_cookie};
+use super::reply::{
+    Reply, again, asset, by_itself, file, html, only, script, see, style, with_cookie,
+};
 use super::sessions::LASTS_S;
 use super::views::{Refusal, View};
 use super::visitor::{LOOK, Peer, Visitor, check_host, check_origin, same_csrf};
@@ -157,6 +159,10 @@ impl Asking<'_> {
                 },
                 Err(_) => self.refused(&Refusal::no_page(), None),
             },
+            ["runs", id, "report"] => match RunId::new(id) {
+                Ok(run) => self.report(&run, query).await,
+                Err(_) => self.refused(&Refusal::no_page(), None),
+            },
             _ => match View::parse(path, query) {
                 Some(view) => match self.dashboard.sheet(&self.visitor, &view).await {
                     Ok(sheet) => {
@@ -171,6 +177,23 @@ impl Asking<'_> {
                 },
                 None => self.refused(&Refusal::no_page(), None),
             },
+        }
+    }
+
+    /// The report of a run: a page of its own, or, with `?file`, the file that `fovea report` writes.
+    async fn report(&self, run: &RunId, query: &str) -> Reply {
+        let back = format!("/runs/{run}");
+        match self.dashboard.report(&self.visitor, run).await {
+            Ok(Some(report)) => match parse(query.as_bytes()).any(|(key, _)| key == "file") {
+                true => file(&format!("{run}.html"), fovea_report::html(&report)),
+                false => by_itself(fovea_report::html_from(&report, &back)),
+            },
+            Ok(None) => {
+                let text = "The report is being computed. This page asks for it again.";
+                let sheet = message("One moment", text, Some(&back));
+                again(self.page(StatusCode::ACCEPTED, Here::Runs, None, &sheet))
+            }
+            Err(refusal) => self.refused(&refusal, Some(&back)),
         }
     }
 

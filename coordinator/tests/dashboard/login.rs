@@ -126,6 +126,13 @@ async fn roles_are_those_of_the_api() {
             .await
     };
     vic.get("/").await.lacks("href=\"/submit\"");
+    // Whoever may look may read reports; this run has none yet.
+    let nobody = Browser::new(&server).get("/runs/form-1/report").await;
+    assert_eq!(
+        nobody.header("location"),
+        "/login?next=%2Fruns%2Fform-1%2Freport"
+    );
+    assert_eq!(vic.get("/runs/form-1/report").await.status, 404);
     let refused = submit(&vic).await;
     assert_eq!(refused.status, 403);
     refused.contains("may not do this");

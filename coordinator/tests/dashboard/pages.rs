@@ -90,6 +90,10 @@ async fn a_run_is_shown_from_the_queue_to_its_end() {
         ..spec()
     };
     let run = server.submit(wanted).await.unwrap();
+    let none = browser.get("/runs/r-1/report").await;
+    assert_eq!(none.status, 409, "{}", none.body);
+    none.contains("has no checkpoint yet");
+    assert_eq!(browser.get("/runs/r-9/report").await.status, 404);
     let front = browser.get("/").await;
     front.contains("Waiting (1)");
     front.contains("href=\"/runs/r-1\"");
@@ -181,6 +185,8 @@ async fn a_run_is_shown_from_the_queue_to_its_end() {
     let page = browser.get("/runs/r-1").await;
     page.contains("class=\"badge b-completed\"");
     page.lacks("action=\"/runs/r-1/pause\"");
+    page.contains("href=\"/runs/r-1/report\"");
+    the_report(&browser).await;
     let audit = browser.get("/runs/r-1/audit").await;
     assert_eq!(audit.status, 200, "{}", audit.body);
     audit.contains("Steps in the ledger");
@@ -190,6 +196,36 @@ async fn a_run_is_shown_from_the_queue_to_its_end() {
         .contains("Steps in the ledger");
     browser.get("/").await.contains("Ended last");
     server.stop().await;
+}
+
+/// The report of r-1, when it is computed: a page, and the file that the command line writes.
+async fn the_report(browser: &Browser) {
+    let computed = async {
+        loop {
+            let page = browser.get("/runs/r-1/report").await;
+            match page.status {
+                200 => return page,
+                _ => assert_eq!((page.status, page.header("refresh")), (202, "2")),
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    };
+    let page = soon("the report", computed).await;
+    page.contains("r-1 · Fovea report");
+    page.contains("Validation split");
+    page.contains("draws of patients");
+    page.contains("<a href=\"/runs/r-1\">");
+    let policy = page.header("content-security-policy");
+    assert!(
+        policy.starts_with("default-src 'none'; style-src"),
+        "{policy}"
+    );
+    assert!(policy.contains("frame-ancestors 'none'"), "{policy}");
+    assert!(!policy.contains("script"), "{policy}");
+    let file = browser.get("/runs/r-1/report?file").await;
+    let kept = file.header("content-disposition");
+    assert_eq!(kept, "attachment; filename=\"r-1.html\"");
+    file.lacks("href=\"/runs/r-1\"");
 }
 
 /// Patients are counted aside from the dataset's index.

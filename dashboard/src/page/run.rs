@@ -73,6 +73,7 @@ fn actions(of: &RunPage, csrf: &str) -> Markup {
     };
     html! {
         div class="actions" {
+            @if of.has_report() { a class="button" href=(format!("/runs/{id}/report")) aria-label=(format!("Report of {id}")) { "Report" } }
             @if pause { (button("pause", "Pause", "")) }
             @if resume { (button("resume", "Resume", "")) }
             @if cancel { a class="button danger" href=(format!("/runs/{id}/cancel")) aria-label=(format!("Cancel {id}")) { "Cancel" } }

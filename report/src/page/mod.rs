@@ -19,11 +19,29 @@ use crate::model::Report;
 
 /// The page forbids itself to load anything, and scripts.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'";
+/// The same as a server says it: no page may be around it, which a page cannot forbid itself.
+pub const POLICY_FRAMED: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; \
+                                 frame-ancestors 'none'";
 
 /// Writes the report as one HTML file.
 pub fn html(report: &Report) -> String {
+    page(report, None)
+}
+
+/// Writes the report as a page of a server, with a link back to the page at the path `back`, and one to the file.
+pub fn html_from(report: &Report, back: &str) -> String {
+    page(report, Some(back))
+}
+
+fn page(report: &Report, back: Option<&str>) -> String {
     let body = html! {
         main {
+            @if let Some(back) = back {
+                nav class="back" aria-label="Dashboard" {
+                    a href=(back) { "← Back to the run" }
+                    a href="?file" { "Save as a file" }
+                }
+            }
             (head::head(report))
             (warnings::section(report))
             (contents(report))

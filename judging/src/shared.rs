@@ -6,7 +6,7 @@ use fovea_core::spec::Part;
 use fovea_dataset::{Content, Sample};
 use serde::Serialize;
 
-use crate::evaluations::Described;
+use crate::dataset::Described;
 
 /// Judged photographs of another dataset that the run's own dataset has, too: by their content, which datasets of earlier versions
 /// do not say, or by the names of image and patient.

@@ -6,10 +6,14 @@ use fovea_evaluation::{
     fellow_eye,
 };
 
+use crate::checkpoint::Chosen;
+use crate::dataset::Described;
 use crate::error::Error;
-use crate::evaluations::{Chosen, Described, ready, samples};
+use crate::evaluation::EvaluationInfo;
+use crate::run::RunInfo;
+use crate::samples::{ready, samples};
+use crate::scores::Scores;
 use crate::shared::Shared;
-use crate::view::{EvaluationInfo, RunInfo, Scores};
 
 /// A model, judged on a part of a dataset.
 pub struct Judged {

@@ -11,10 +11,12 @@ use fovea_report::{
     WorstErrors, sentence,
 };
 
-use crate::VERSION;
-use crate::evaluations::{Chosen, Described};
+use crate::checkpoint::Chosen;
+use crate::dataset::Described;
+use crate::evaluation::EvaluationInfo;
 use crate::judge::Judged;
-use crate::view::{EvaluationInfo, RunInfo};
+use crate::run::{Phase, RunInfo};
+use fovea_service::VERSION;
 
 /// Photographs in the list of the worst errors.
 const WORST: usize = 24;
@@ -320,7 +322,7 @@ fn worst_errors(judged: &Judged) -> WorstErrors {
 
 fn warnings(run: &RunInfo) -> Vec<String> {
     let mut warnings = Vec::new();
-    if run.phase != crate::view::Phase::Completed {
+    if run.phase != Phase::Completed {
         warnings.push(format!(
             "The run is {}: {} of {} steps are done.",
             run.phase.as_str(),

@@ -1,0 +1,151 @@
+//! What a report is made of: the scores of one checkpoint on the run's validation split, and on all else that it was evaluated on
+//! before.
+
+use fovea_core::spec::Part;
+use fovea_evaluation::{Draws, Estimate, Wanted};
+use fovea_report::Report;
+
+use crate::checkpoint::Chosen;
+use crate::error::Error;
+use crate::evaluation::EvaluationInfo;
+use crate::judge::{Scored, judge};
+use crate::reporting::report;
+use crate::run::RunInfo;
+
+/// Scores of one checkpoint, and what is missing.
+#[derive(Debug)]
+pub struct Material {
+    validation: Option<Scored>,
+    others: Vec<Scored>,
+    seen: Vec<(String, Part)>,
+    left_out: Vec<String>,
+}
+
+/// A report, and what comes of it.
+#[derive(Debug)]
+pub struct Composed {
+    /// The report.
+    pub report: Report,
+    /// AUC of the checkpoint on the validation split, if the dataset is there and it is defined.
+    pub auc: Option<Estimate>,
+    /// Digest of the dataset whose photographs are the worst errors.
+    pub errors_of: Option<String>,
+}
+
+impl Material {
+    /// Begins with the scores on the validation split of `run`. None: its dataset was removed, and the labels with it.
+    pub fn new(run: &RunInfo, validation: Option<Scored>) -> Self {
+        let mut left_out = Vec::new();
+        if validation.is_none() {
+            let digest: String = run.dataset_digest.chars().take(12).collect();
+            left_out.push(format!(
+                "Data set {} ({digest}) of the run was removed. Left out are its splits, leak check and preprocessing, the figures on its \
+                 photographs, and all thresholds but 0.5. `fovea dataset add` with the same prepared dataset brings them back.",
+                run.spec.dataset
+            ));
+        }
+        Self {
+            validation,
+            others: Vec::new(),
+            seen: Vec::new(),
+            left_out,
+        }
+    }
+
+    /// Evaluations of the checkpoint `chosen` on other photographs than the validation split, the newest first. Of those on the
+    /// same part of the same dataset one is enough, the first that [has](Self::has) scores.
+    pub fn candidates<'a>(
+        run: &'a RunInfo,
+        chosen: &Chosen,
+    ) -> impl Iterator<Item = &'a EvaluationInfo> {
+        let step = chosen.step;
+        let checkpoint = run.checkpoints.iter().find(|c| c.step == step);
+        let generation = checkpoint.map(|c| c.generation);
+        let wanted = move |e: &&EvaluationInfo| {
+            let is_validation =
+                e.part == Part::Validation && e.dataset_digest == run.dataset_digest;
+            (e.step, Some(e.generation)) == (step, generation) && !is_validation
+        };
+        run.evaluations.iter().rev().filter(wanted)
+    }
+
+    /// Whether scores of the same photographs as in `evaluation` are there.
+    pub fn has(&self, evaluation: &EvaluationInfo) -> bool {
+        let EvaluationInfo {
+            dataset_digest,
+            part,
+            ..
+        } = evaluation;
+        let same = |(digest, of): &(String, Part)| (digest, of) == (dataset_digest, part);
+        self.seen.iter().any(same)
+    }
+
+    /// Adds the scores that `evaluation` left. None: its dataset was removed.
+    pub fn add(&mut self, evaluation: &EvaluationInfo, scored: Option<Scored>) {
+        let EvaluationInfo {
+            dataset,
+            dataset_digest,
+            part,
+            ..
+        } = evaluation;
+        self.seen.push((dataset_digest.clone(), *part));
+        match scored {
+            Some(scored) => self.others.push(scored),
+            None => self.left_out.push(format!(
+                "The evaluation on {dataset} ({part}) is left out: that dataset was removed."
+            )),
+        }
+    }
+
+    /// What is missing, each as a sentence.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+
+    /// Judges all of it, the most telling first: the test part, other datasets, the validation split, what the model was trained
+    /// on. It takes a while, on all cores.
+    ///
+    /// # Errors
+    /// Scores that do not belong to their dataset.
+    pub fn compose(
+        self,
+        run: &RunInfo,
+        chosen: &Chosen,
+        draws: Draws,
+        now_ms: u64,
+    ) -> Result<Composed, Error> {
+        let Self {
+            validation,
+            others,
+            seen: _,
+            left_out,
+        } = self;
+        let on = |scored| {
+            let (run, chosen) = (run.clone(), chosen.clone());
+            judge(
+                run,
+                chosen,
+                scored,
+                validation.as_ref(),
+                Wanted::default(),
+                draws,
+            )
+        };
+        let mut judged = others.into_iter().map(on).collect::<Result<Vec<_>, _>>()?;
+        judged.sort_by_key(|j| (j.trained_here(), j.part != Part::Test));
+        let at = judged.iter().take_while(|j| !j.trained_here()).count();
+        let own_split = validation.clone().map(on).transpose()?;
+        let auc = own_split.as_ref().and_then(|split| split.evaluated.auc);
+        judged.splice(at..at, own_split);
+        // The validation split is of it.
+        let own = validation.as_ref().map(|(_, own)| own);
+        let mut report = report(run, chosen, &judged, own, now_ms);
+        report.warnings.extend(left_out);
+        let first = judged.first();
+        Ok(Composed {
+            report,
+            auc,
+            errors_of: first.map(|j| j.dataset.manifest.digest.clone()),
+        })
+    }
+}

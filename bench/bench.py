@@ -87,14 +87,15 @@ def main():
         checkpoints(arguments.blocks, setting)
         return
     dataset = prepare(setting, arguments.steps)
-    for precision in ("float32", "bf16"):
+    precisions = ("float32", "bf16") if ranks > 1 else ("float32", "tf32", "bf16")
+    for precision in precisions:
         if ranks > 1:
             say(measure(setting, dataset, workers=1, precision=precision))
         compare(f"{precision}, no cache", arguments,
                 lambda: measure(setting, dataset, workers=ranks, precision=precision), precision)
     # Few images, so that an image's four rotations have come up after some epochs.
     few = prepare(setting, WARM_STEPS)
-    for precision in ("float32", "bf16"):
+    for precision in precisions:
         compare(f"{precision}, warm cache", arguments,
                 lambda: measure(setting, few, workers=ranks, precision=precision, warm=True), precision)
 
@@ -122,7 +123,7 @@ def compare(what, arguments, measure_once, precision):
         ours = measure_once()
         say(ours)
         if arguments.peer:
-            theirs = peer(arguments.peer + (" --bf16" if precision == "bf16" else ""))
+            theirs = peer(arguments.peer, precision)
             say(theirs)
             ratios.append(ours["images_per_s"] / theirs["images_per_s"])
     if ratios:
@@ -348,8 +349,12 @@ def peak_rss_mib(pid):
     return int(rows[0].split()[1]) // 1024 if rows else 0
 
 
-def peer(command):
-    done = subprocess.run(shlex.split(command), stdout=subprocess.PIPE, text=True)
+def peer(command, precision):
+    """Runs the peer in the same number format. By itself PyTorch lets cuDNN multiply float32 in TF32; NVIDIA's libraries have a variable
+    against it."""
+    words = shlex.split(command) + (["--bf16"] if precision == "bf16" else [])
+    variables = {"NVIDIA_TF32_OVERRIDE": "0"} if precision == "float32" else {}
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, env={**os.environ, **variables})
     if done.returncode:
         sys.exit(f"the peer failed: {command}")
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

@@ -127,7 +127,7 @@ impl Need {
             _ => TRAVELLING * gradient,
         };
         let [on_cpu, on_gpu] = match train.precision {
-            Precision::Float32 => [1.65, 1.95],
+            Precision::Float32 | Precision::Tf32 => [1.65, 1.95],
             Precision::Bf16 => [1.29, 1.3],
         };
         let [host, gpu] = match place {

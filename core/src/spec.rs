@@ -153,6 +153,9 @@ pub struct TrainSpec {
 pub enum Precision {
     /// IEEE single precision throughout.
     Float32,
+    /// Single precision, but GPUs round the factors of products in convolutions and matrix products to TF32, which has 10 bits of
+    /// mantissa for 23 (NVIDIA A100 and later). On CPUs the same as [`Float32`](Self::Float32).
+    Tf32,
     /// Activations in bfloat16, half the bits, and convolutions computed in it (on CPUs without AMX those of 3x3 in
     /// single precision, which is faster there); parameters, normalisation, classifier, loss, gradients and their
     /// reduction in single precision. Faster where the processor computes in bfloat16 (AVX-512 BF16, AMX), slow

@@ -388,7 +388,11 @@ async fn bits_losses_and_kills(worker: &Path) {
     let first = [("NCCL_HOSTID", "first"), ("OMP_NUM_THREADS", "1")];
     cluster.add_worker_on("cuda:0", &first);
 
-    for precision in [pb::Precision::Float32, pb::Precision::Bf16] {
+    for precision in [
+        pb::Precision::Float32,
+        pb::Precision::Tf32,
+        pb::Precision::Bf16,
+    ] {
         let (losses, expected) = trained(&cluster, spec("one", 1..=1, precision), |_| {}).await;
         let (_, again) = trained(&cluster, spec("again", 1..=1, precision), |_| {}).await;
         assert!(again == expected, "{precision:?}: not the same bits twice");

@@ -27,11 +27,18 @@ pub fn fingerprint(spec: &RunSpec, device: tch::Device, with: Option<String>) ->
         },
         libtorch: LIBTORCH.into(),
         threads: spec.train.threads,
-        precision: match spec.train.precision {
-            Precision::Float32 => "float32".into(),
-            Precision::Bf16 => "bf16".into(),
-        },
+        precision: precision(spec.train.precision, device).into(),
         fovea: VERSION.into(),
+    }
+}
+
+/// The number format in which `device` computes. Until TF32 had a name of its own, `float32` was TF32 on a GPU.
+fn precision(precision: Precision, device: tch::Device) -> &'static str {
+    match (precision, device) {
+        (Precision::Float32 | Precision::Tf32, tch::Device::Cpu) => "float32",
+        (Precision::Float32, _) => "float32 without TF32",
+        (Precision::Tf32, _) => "tf32",
+        (Precision::Bf16, _) => "bf16",
     }
 }
 
@@ -54,4 +61,20 @@ pub fn cpu() -> String {
         .filter(|f| flags.split(' ').any(|g| g == *f))
         .collect();
     format!("{} ({})", field("model name"), kept.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tf32_has_its_name_on_a_gpu_only() {
+        let on = |device| {
+            [Precision::Float32, Precision::Tf32, Precision::Bf16]
+                .map(|which| precision(which, device))
+        };
+        assert_eq!(on(tch::Device::Cpu), ["float32", "float32", "bf16"]);
+        let gpu = tch::Device::Cuda(0);
+        assert_eq!(on(gpu), ["float32 without TF32", "tf32", "bf16"]);
+    }
 }

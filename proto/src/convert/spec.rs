@@ -324,6 +324,7 @@ impl TryFrom<pb::TrainSpec> for TrainSpec {
                 pb::Precision::Unspecified => default.precision,
                 pb::Precision::Float32 => Precision::Float32,
                 pb::Precision::Bf16 => Precision::Bf16,
+                pb::Precision::Tf32 => Precision::Tf32,
             },
             threads: threads.unwrap_or(default.threads),
             digest_every: digest_every.unwrap_or(default.digest_every),
@@ -380,6 +381,7 @@ impl From<&TrainSpec> for pb::TrainSpec {
             precision: Some(match precision {
                 Precision::Float32 => pb::Precision::Float32,
                 Precision::Bf16 => pb::Precision::Bf16,
+                Precision::Tf32 => pb::Precision::Tf32,
             } as i32),
             threads: Some(*threads),
             digest_every: Some(*digest_every),

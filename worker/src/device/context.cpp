@@ -10,11 +10,22 @@
 
 extern "C" {
 
-// Makes cuDNN take only algorithms that give the same bits each time.
-int fovea_deterministic() {
-  return fovea::guarded([] {
+// Makes cuDNN take only algorithms that give the same bits each time, and cuDNN and cuBLAS multiply in TF32 only if `tf32`.
+// By itself libtorch lets cuDNN do so, and cuBLAS not.
+int fovea_gpu_arithmetic(bool tf32) {
+  return fovea::guarded([tf32] {
     at::globalContext().setBenchmarkCuDNN(false);
     at::globalContext().setDeterministicCuDNN(true);
+    at::globalContext().setAllowTF32CuDNN(tf32);
+    at::globalContext().setAllowTF32CuBLAS(tf32);
+  });
+}
+
+// Whether cuDNN and cuBLAS may multiply in TF32.
+int fovea_gpu_tf32(bool *cudnn, bool *cublas) {
+  return fovea::guarded([&] {
+    *cudnn = at::globalContext().allowTF32CuDNN();
+    *cublas = at::globalContext().allowTF32CuBLAS();
   });
 }
 

@@ -14,7 +14,7 @@ use std::time::Instant;
 use fovea_core::class_map::ClassMap;
 use fovea_core::googlenet::FlatLayout;
 use fovea_core::metrics::Score;
-use fovea_core::spec::{RunSpec, Scheme};
+use fovea_core::spec::{Precision, RunSpec, Scheme};
 use tch::{Tensor, no_grad};
 
 use self::kernels::Labelled;
@@ -55,9 +55,7 @@ impl TorchDevice {
             tch::Device::Cpu => tch::set_num_threads(spec.train.threads as i32),
             // Otherwise cuDNN chooses algorithms by measured time, and some add in the order in which threads finish:
             // the bits would change from run to run.
-            // SAFETY: it sets two flags of libtorch.
-            _ => check("fovea_deterministic", unsafe { fovea_deterministic() })
-                .expect("two flags can be set"),
+            _ => set_gpu_arithmetic(spec.train.precision == Precision::Tf32),
         }
         let t = &spec.train;
         Self {
@@ -347,9 +345,18 @@ fn scores_of(batch: &Batch, log_p: &Tensor) -> Result<Vec<Score>, DeviceError> {
         .collect())
 }
 
+/// Sets how GPUs compute, for the whole process: the same bits each time, and in TF32 or not.
+fn set_gpu_arithmetic(tf32: bool) {
+    // SAFETY: it sets flags of libtorch.
+    check("fovea_gpu_arithmetic", unsafe {
+        fovea_gpu_arithmetic(tf32)
+    })
+    .expect("flags can be set");
+}
+
 unsafe extern "C" {
-    /// See `context.cpp`.
-    fn fovea_deterministic() -> c_int;
+    // See `context.cpp`.
+    fn fovea_gpu_arithmetic(tf32: bool) -> c_int;
 }
 
 #[cfg(test)]

@@ -100,7 +100,7 @@ impl Net {
     /// The same network, computed in `precision`; its parameters stay f32.
     pub fn with_precision(mut self, precision: Precision) -> Net {
         self.compute = match precision {
-            Precision::Float32 => Kind::Float,
+            Precision::Float32 | Precision::Tf32 => Kind::Float,
             Precision::Bf16 => Kind::BFloat16,
         };
         self

@@ -142,7 +142,7 @@ impl Fused {
     ) -> Result<Self, FusedError> {
         let plan = Plan::of(net.layout(), rates.head)?;
         let (element, kind) = match precision {
-            Precision::Float32 => (Element::Float32, Kind::Float),
+            Precision::Float32 | Precision::Tf32 => (Element::Float32, Kind::Float),
             Precision::Bf16 => (Element::Bf16, Kind::BFloat16),
         };
         let device = net.device();

@@ -8,6 +8,25 @@ fn spec(frozen: &str) -> RunSpec {
     toml::from_str(&text).unwrap()
 }
 
+unsafe extern "C" {
+    // See `context.cpp`.
+    fn fovea_gpu_tf32(cudnn: *mut bool, cublas: *mut bool) -> c_int;
+}
+
+#[test]
+fn gpus_multiply_in_tf32_only_if_that_is_asked_for() {
+    for tf32 in [true, false] {
+        set_gpu_arithmetic(tf32);
+        let (mut cudnn, mut cublas) = (!tf32, !tf32);
+        // SAFETY: two places for the results.
+        check("fovea_gpu_tf32", unsafe {
+            fovea_gpu_tf32(&mut cudnn, &mut cublas)
+        })
+        .unwrap();
+        assert_eq!([cudnn, cublas], [tf32; 2]);
+    }
+}
+
 #[test]
 fn the_digest_is_that_of_the_state_and_sees_every_bit() {
     for frozen in ["", "'conv1/7x7_s2'"] {

@@ -23,6 +23,7 @@ pub mod runfile;
 pub mod scores_file;
 pub mod shared;
 pub mod spread;
+mod steering;
 pub mod tensorboard;
 pub mod upload;
 pub mod view;

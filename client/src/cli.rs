@@ -38,10 +38,12 @@ mod output;
 mod predict;
 mod predict_args;
 mod prepare;
+mod priority;
 mod queue;
 mod record;
 mod remove;
 mod report;
+mod run_args;
 mod runs;
 mod shell;
 mod step;
@@ -225,6 +227,9 @@ async fn run(args: Args, output: &Output) -> Result<(), Error> {
         Command::Queue => queue::list(&connect().await?, output).await,
         Command::Workers => workers::list(&connect().await?, output).await,
         Command::Cancel { run } => runs::cancel(&connect().await?, &run, output).await,
+        Command::Priority { run, priority } => {
+            priority::run(&connect().await?, &run, priority, output).await
+        }
         Command::Pause { run } => runs::pause(&connect().await?, &run, output).await,
         Command::Resume(command) => runs::resume(&connect().await?, &command, output).await,
         Command::Checkpoints { run } => checkpoints::list(&connect().await?, &run, output).await,
@@ -266,6 +271,9 @@ async fn group(client: &Client, command: GroupCommand, output: &Output) -> Resul
             groups::follow(client, &group, patience, output).await
         }
         GroupCommand::Cancel { group } => groups::cancel(client, &group, output).await,
+        GroupCommand::Priority { group, priority } => {
+            priority::group(client, &group, priority, output).await
+        }
         GroupCommand::Rm {
             group,
             with_checkpoints,

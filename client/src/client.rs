@@ -133,38 +133,6 @@ impl Client {
         }
     }
 
-    /// Cancels a run at its next step boundary, with a checkpoint.
-    pub async fn cancel(&self, run_id: &str) -> Result<RunInfo, Error> {
-        let request = pb::CancelRequest {
-            run_id: run_id.into(),
-        };
-        let run = self.answer(self.runs_client().cancel(request)).await?;
-        Ok(run.try_into()?)
-    }
-
-    /// Pauses a run at its next step boundary, with a checkpoint.
-    pub async fn pause(&self, run_id: &str) -> Result<RunInfo, Error> {
-        let request = pb::PauseRequest {
-            run_id: run_id.into(),
-        };
-        let run = self.answer(self.runs_client().pause(request)).await?;
-        Ok(run.try_into()?)
-    }
-
-    /// Queues a paused, failed or cancelled run again, from the checkpoint of that step or the newest.
-    pub async fn resume(
-        &self,
-        run_id: &str,
-        checkpoint_step: Option<u64>,
-    ) -> Result<RunInfo, Error> {
-        let request = pb::ResumeRequest {
-            run_id: run_id.into(),
-            checkpoint_step,
-        };
-        let run = self.answer(self.runs_client().resume(request)).await?;
-        Ok(run.try_into()?)
-    }
-
     /// Compares the samples that each committed step of a run used with the training split.
     pub async fn audit(&self, run_id: &str) -> Result<AuditInfo, Error> {
         let request = pb::AuditRequest {

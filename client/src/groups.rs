@@ -1,6 +1,7 @@
 //! Groups of runs: submitting, listing and cancelling them.
 
 use fovea_core::group::GroupPlan;
+use fovea_core::priority::Priority;
 use fovea_core::spec::RunSpec;
 use fovea_proto::pb;
 use fovea_proto::pb::groups_client::GroupsClient;
@@ -75,6 +76,22 @@ impl Client {
         };
         // Each run is asked in turn.
         self.unbounded(self.groups_client().cancel(request))
+            .await?
+            .try_into()
+    }
+
+    /// Sets the priority of all runs of a group that have not ended.
+    pub async fn set_group_priority(
+        &self,
+        group_id: &str,
+        priority: Priority,
+    ) -> Result<GroupInfo, Error> {
+        let request = pb::SetGroupPriorityRequest {
+            group_id: group_id.into(),
+            priority: pb::Priority::from(priority).into(),
+        };
+        // As a cancellation.
+        self.unbounded(self.groups_client().set_priority(request))
             .await?
             .try_into()
     }

@@ -20,6 +20,7 @@ mod receive;
 pub mod runfile;
 pub mod scores_file;
 pub mod spread;
+mod steering;
 pub mod tensorboard;
 pub mod upload;
 pub mod view;

@@ -1,4 +1,4 @@
-//! Pausing, auditing and verifying: text, JSON and exit codes.
+//! Pausing, priorities, auditing and verifying: text, JSON and exit codes.
 
 mod common;
 
@@ -58,6 +58,43 @@ async fn a_run_is_paused_and_resumed() {
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let state = fake.0.lock().unwrap();
     assert_eq!(state.run.as_ref().unwrap().phase(), Phase::Queued);
+}
+
+#[tokio::test]
+async fn a_run_gets_another_priority() {
+    let fake = with(run("dr-1", Phase::Queued));
+    let address = fake.serve().await;
+    let field = async || {
+        let shown = stdout(&fovea(&address, &["run", "dr-1"]).await);
+        let line = shown.lines().find(|line| line.starts_with("priority"));
+        line.unwrap_or_default().to_owned()
+    };
+    // A coordinator that knows no other than that of the spec.
+    assert_eq!(field().await, "priority    normal");
+    let output = fovea(&address, &["priority", "dr-1", "high"]).await;
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(
+        stdout(&output),
+        "run dr-1 has high priority from now on\nsee who comes first with: fovea queue\n"
+    );
+    assert_eq!(field().await, "priority    high (submitted with normal)");
+    let output = fovea(&address, &["--json", "priority", "dr-1", "low"]).await;
+    let printed = json(&output);
+    assert_eq!(printed.len(), 1);
+    let told = [&printed[0]["type"], &printed[0]["priority"]].map(|field| field.as_str());
+    assert_eq!(told, [Some("run"), Some("low")]);
+
+    let refused = async |line: &[&str], code: i32, named: &str| {
+        let output = fovea(&address, line).await;
+        let problem = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{problem}");
+        assert!(problem.contains(named), "{problem}");
+    };
+    refused(&["priority", "dr-1", "urgent"], 2, "low, normal, high").await;
+    let of_group = "dr-g1 is a group: `fovea group priority dr-g1`";
+    refused(&["priority", "dr-g1", "high"], 2, of_group).await;
+    fake.0.lock().unwrap().run = Some(run("dr-1", Phase::Completed));
+    refused(&["priority", "dr-1", "high"], 4, "has ended").await;
 }
 
 #[tokio::test]

@@ -117,7 +117,8 @@ impl From<RunError> for ApiError {
         match error {
             RunError::Ended { .. }
             | RunError::NotPausable { .. }
-            | RunError::NotResumable { .. } => Self::Precondition(error.to_string()),
+            | RunError::NotResumable { .. }
+            | RunError::NoPriority { .. } => Self::Precondition(error.to_string()),
             RunError::NoCheckpoint { .. } => Self::NotFound(error.to_string()),
         }
     }

@@ -26,6 +26,7 @@ mod agreement;
 mod apply;
 mod availability;
 mod ending;
+mod error;
 mod formations;
 mod giving;
 mod health;
@@ -33,6 +34,7 @@ mod holding;
 mod lineage;
 mod liveness;
 mod membership;
+mod priority;
 mod results;
 mod trouble;
 mod types;
@@ -40,13 +42,13 @@ mod types;
 pub use crate::state::StateId;
 pub use adopt::{Adopted, FoundCheckpoint};
 pub use availability::Limits;
+pub use error::RunError;
 pub use formations::{FormationReason, Formations};
 pub use lineage::Rewind;
 pub use trouble::{LeftOut, Trouble};
 pub use types::{
     Discarded, Effect, EpochMaps, EpochResult, EpochScores, EvaluationRecord, Event, Extent,
-    Heartbeat, Next, Outcome, Phase, RunError, StepPhases, StepReport, Stopping, Times,
-    without_event_name,
+    Heartbeat, Next, Outcome, Phase, StepPhases, StepReport, Stopping, Times, without_event_name,
 };
 
 use std::collections::BTreeMap;
@@ -57,6 +59,7 @@ use crate::checkpoint::{CheckpointInfo, Fingerprint};
 use crate::ids::{GroupId, RunId, WorkerId};
 use crate::metrics::Score;
 use crate::pipeline::Pipeline;
+use crate::priority::Priority;
 use crate::roster::Roster;
 use crate::selection::{GroupPause, Hold};
 use crate::spec::RunSpec;
@@ -100,6 +103,9 @@ pub struct Run {
     /// When it ran, and on how many workers.
     #[serde(default)]
     pub times: Times,
+    /// Its priority, if somebody changed it after it was submitted; see [`Run::priority`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed_priority: Option<Priority>,
     /// The run that its workers went to when it was last displaced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub given_to: Option<RunId>,
@@ -195,6 +201,7 @@ impl Run {
             submitted_by: None,
             group: None,
             times: Times::default(),
+            changed_priority: None,
             given_to: None,
             hold: None,
             group_pause: None,
@@ -376,6 +383,10 @@ impl Run {
                     phase: self.phase_name(),
                 })
             }
+            Event::SetPriority { .. } if self.is_terminal() => Err(RunError::NoPriority {
+                run: self.id.clone(),
+                phase: self.phase_name(),
+            }),
             Event::Resume { checkpoint } => {
                 if !matches!(
                     self.phase,

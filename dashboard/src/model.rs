@@ -121,7 +121,7 @@ impl RunRow {
             evaluates: evaluates.map(|e| (e.run.to_string(), e.step, e.part.name())),
             owner: run.submitted_by.clone(),
             group: run.group.as_ref().map(ToString::to_string),
-            priority: spec.priority,
+            priority: run.priority(),
             step: newest.map_or(0, |newest| newest.step),
             total_steps: run.extent.total_steps,
             steps_per_epoch: run.extent.steps_per_epoch,
@@ -271,6 +271,8 @@ pub struct Actions {
     pub pause: bool,
     pub resume: bool,
     pub cancel: bool,
+    /// Whether it may be given another priority.
+    pub prioritize: bool,
 }
 
 impl Actions {
@@ -281,6 +283,7 @@ impl Actions {
             pause: may && !phase.has_ended() && phase != Phase::Paused,
             resume: may && stopped,
             cancel: may && !phase.has_ended(),
+            prioritize: may && !phase.has_ended(),
         }
     }
 }

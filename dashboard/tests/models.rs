@@ -64,7 +64,9 @@ fn what_may_be_done_follows_from_the_phase_and_from_who_asks() {
             pause,
             resume,
             cancel,
+            prioritize,
         } = Actions::of(phase, may);
+        assert_eq!(prioritize, cancel, "as long as it has not ended");
         (pause, resume, cancel)
     };
     assert_eq!(of(Phase::Running, true), (true, false, true));

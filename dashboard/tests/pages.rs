@@ -238,8 +238,14 @@ fn a_run_shows_its_curves_its_best_checkpoint_and_what_may_be_done() {
         .iter()
         .map(text)
         .collect();
-    assert_eq!(buttons, ["Pause", "Cancel"]);
-    assert_eq!(select(&shown, ".actions input[value=secret]").len(), 1);
+    assert_eq!(buttons, ["Pause", "Cancel", "low", "normal", "high"]);
+    let forms = select(&shown, ".actions form");
+    let secrets = select(&shown, ".actions input[value=secret]");
+    assert_eq!((forms.len(), secrets.len()), (2, 2));
+    let pressed = select(&shown, ".actions button[aria-pressed=true]");
+    assert_eq!(pressed.len(), 1, "the priority in force");
+    assert_eq!(text(&pressed[0]), page.row.priority.as_str());
+    assert!(pressed[0].attr("disabled").is_some());
     let tiles: String = select(&shown, "#figures dt")
         .iter()
         .map(text)

@@ -4,9 +4,10 @@
 
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::pipeline::Pipeline;
+use fovea_core::priority::Priority;
 use fovea_core::run::{EpochResult, StepReport, Trouble};
 use fovea_core::spec::RunSpec;
-use fovea_proto::{pb, trouble_from_wire};
+use fovea_proto::{pb, priority_from_wire, trouble_from_wire};
 use serde::Serialize;
 
 use crate::error::Error;
@@ -71,6 +72,11 @@ impl Phase {
         }
     }
 
+    /// Whether it is completed, failed or cancelled.
+    pub fn has_ended(self) -> bool {
+        self.is_terminal() && self != Phase::Paused
+    }
+
     /// Whether only a request of a person can continue the run. A watch ends here.
     pub fn is_terminal(self) -> bool {
         match self {
@@ -109,6 +115,8 @@ pub struct RunInfo {
     pub submitted_at_ms: u64,
     /// Name of the person who submitted it; empty without TLS.
     pub submitted_by: String,
+    /// The priority in force: that of the spec, or what it was set to since.
+    pub priority: Priority,
     /// The newest step.
     pub progress: Option<StepReport>,
     /// Results by epoch.
@@ -186,7 +194,11 @@ impl TryFrom<pb::Run> for RunInfo {
             scored,
             group_id,
             pipeline,
+            priority,
         } = wire;
+        let spec: RunSpec = spec
+            .ok_or_else(|| Error::Protocol("a run lacks its spec".into()))?
+            .try_into()?;
         Ok(Self {
             phase: Phase::from_wire(&id, phase)?,
             id,
@@ -220,9 +232,9 @@ impl TryFrom<pb::Run> for RunInfo {
                 .into_iter()
                 .map(CheckpointInfo::try_from)
                 .collect::<Result<_, _>>()?,
-            spec: spec
-                .ok_or_else(|| Error::Protocol("a run lacks its spec".into()))?
-                .try_into()?,
+            // An older coordinator knows no other.
+            priority: priority_from_wire(priority).unwrap_or(spec.priority),
+            spec,
         })
     }
 }

@@ -72,6 +72,11 @@ def steer(address: str, folder: Path, version: str, protocol: str) -> None:
         until(lambda: "1 worker" in client.queue()[0].waiting)
         (worker,) = client.workers()
         assert (worker.state, worker.run_id, worker.virtual_ranks) == ("training", run.id, 2), worker
+        assert waits.priority == "low"
+        assert client.set_priority(waits.id, "normal").priority == "normal"
+        assert (client.queue()[0].priority, client.run(waits.id).spec["priority"]) == ("normal", "low")
+        with raises(ValueError, "one of low, normal, high"):
+            client.set_priority(waits.id, "urgent")
         assert client.cancel(waits.id).phase is fovea.Phase.CANCELLED
         with raises(fovea.RunCancelledError, waits.id):
             client.wait(waits.id, timeout=30)

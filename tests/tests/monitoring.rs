@@ -171,6 +171,14 @@ fn spec() -> pb::RunSpec {
             learning_rate: Some(0.0005),
             ..Default::default()
         }),
+        model: Some(pb::ModelSpec {
+            frozen: Some(pb::LayerList {
+                names: ["conv1/7x7_s2", "conv2/3x3_reduce", "conv2/3x3"]
+                    .map(Into::into)
+                    .into(),
+            }),
+            ..Default::default()
+        }),
         workers: Some(pb::WorkersSpec {
             min: Some(1),
             max: Some(2),
@@ -240,6 +248,29 @@ async fn what_prometheus_reads_is_true_while_everything_dies() {
     prometheus.until("fovea_recovery_seconds_count", |r| {
         r.iter().any(|(_, n)| *n >= 1.0)
     });
+
+    // The worker that stayed computes the frozen layers once for each image and rotation, and its packs are on its disk since.
+    let one = |query: &str| {
+        let of = format!("{query}{{instance=\"{}\"}}", workers[0]);
+        prometheus.until(&of, |r| r.len() == 1)[0].1
+    };
+    let local = |what: &str| one(&format!("fovea_local_{what}_total"));
+    let hits = format!(
+        "fovea_local_activation_cache_hits_total{{instance=\"{}\"}}",
+        workers[0]
+    );
+    prometheus.until(&hits, |r| r.iter().any(|(_, hits)| *hits > 100.0));
+    let computed = local("images");
+    let (hits, misses) = (
+        local("activation_cache_hits"),
+        local("activation_cache_misses"),
+    );
+    assert!(hits + misses >= computed, "{hits} {misses} {computed}");
+    let images = 4 * 24;
+    assert!(misses > 0.0 && misses <= f64::from(images), "{misses}");
+    // It needed all packs in the end, and each was fetched once: for an assignment, or ahead.
+    let (hits, misses) = (local("pack_cache_hits"), local("pack_cache_misses"));
+    assert!(hits > 0.0 && misses > 0.0, "{hits} {misses}");
 
     for (title, query) in dashboard() {
         // There is no GPU.

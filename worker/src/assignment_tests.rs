@@ -88,6 +88,7 @@ impl Bench {
             Box::new(|_, layout, _| Box::new(Pretending::new(layout, &Manner::default())));
         let context = Context {
             traces: fovea_traces::Traces::default(),
+            hits: crate::hits::CacheHits::default(),
             worker: WorkerId::new("w").unwrap(),
             config: Arc::new(WorkerConfig::default()),
             mesh: peers.meshes[0].clone(),

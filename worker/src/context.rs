@@ -7,6 +7,7 @@ use fovea_traces::Traces;
 
 use crate::collective::Mesh;
 use crate::config::WorkerConfig;
+use crate::hits::CacheHits;
 use crate::job::DeviceThread;
 use crate::link::Coordinator;
 
@@ -25,4 +26,6 @@ pub struct Context {
     pub coordinator: Coordinator,
     /// Where spans go.
     pub traces: Traces,
+    /// Where uses of the caches are counted.
+    pub hits: CacheHits,
 }

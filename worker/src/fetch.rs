@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use fovea_core::ids::WorkerId;
@@ -142,12 +143,20 @@ impl Fetched {
         let plan = ShardPlan::of_run(spec, split, index.part(scored).len() as u32)
             .map_err(Refusal::fatal)?;
         let needed = packs_of(&plan, &index, scored, &roster.members[rank]);
+        // Over all attempts: what one has fetched is no hit of the next.
+        let fetched = Mutex::default();
         let packs = context
             .with_cache("fetching packs", progress, |cache| {
-                let (dataset, needed) = (&dataset, &needed);
-                async move { cache.packs(dataset, needed).await }
+                let (dataset, needed, fetched) = (&dataset, &needed, &fetched);
+                async move { cache.packs(dataset, needed, fetched).await }
             })
             .await?;
+        let misses = fetched
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+            .len();
+        let hits = needed.len().saturating_sub(misses);
+        context.hits.packs.add(hits as u64, misses as u64);
         Ok(Self {
             plan,
             dataset,

@@ -24,6 +24,7 @@ pub mod fetch;
 pub mod fingerprint;
 pub mod gpu;
 pub mod gpu_check;
+pub mod hits;
 pub mod job;
 pub mod join;
 pub mod link;

@@ -25,6 +25,7 @@ use fovea_worker::devices::report;
 use fovea_worker::features::{self, Features};
 use fovea_worker::gpu;
 use fovea_worker::gpu_check;
+use fovea_worker::hits::CacheHits;
 use fovea_worker::job::DeviceThread;
 use fovea_worker::join::Joining;
 use fovea_worker::link::{self, Coordinator, random_u32};
@@ -185,6 +186,8 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     let mesh =
         Mesh::start(listener, tls.clone(), &mut tasks).map_err(|e| Failure(3, e.to_string()))?;
     let (cache, images) = (config.cache_bytes(), config.images_bytes());
+    let hits = CacheHits::default();
+    let of_activations = hits.activations.clone();
     let kernels = config.gpu_kernels.then(|| config.data_dir.join("kernels"));
     // Measured when the first run begins: later, memory that libtorch keeps for reuse would count as used.
     let free = OnceLock::new();
@@ -201,7 +204,10 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
             }
         };
         let device = TorchDevice::new(spec, layout, place);
-        let device = device.with_cache(cache).with_images(images);
+        let device = device
+            .with_cache(cache)
+            .counting(of_activations.clone())
+            .with_images(images);
         Box::new(match &kernels {
             Some(folder) => device.with_kernels(spec, folder.clone()),
             None => device,
@@ -263,13 +269,15 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         device,
         coordinator: Coordinator(newest),
         traces: traces.clone(),
+        hits: hits.clone(),
     };
     let exit_when_idle = context.config.exit_when_idle();
     let stop_timeout = Duration::from_secs(context.config.stop_timeout_s);
     let agent = Agent::new(identity, context, channels, shutdown.clone())
         .exit_when_idle(exit_when_idle)
         .stop_within(stop_timeout)
-        .with_traces(traces);
+        .with_traces(traces)
+        .with_hits(hits);
     meter::watch_memory(&agent.meter(), place);
     tasks.spawn(supervisor::notify(
         agent.shown(),

@@ -13,6 +13,7 @@ use procfs::process::Process;
 use tracing::debug;
 
 use crate::gpu;
+use crate::hits::CacheHits;
 use crate::memory::Gpu;
 
 /// Steps whose times are averaged.
@@ -45,6 +46,31 @@ static IMAGES: Metric = Metric {
     help: "Images whose gradient it computed, those included whose step was not committed",
 };
 
+static ACTIVATION_HITS: Metric = Metric {
+    name: "fovea_local_activation_cache_hits",
+    kind: Kind::Counter,
+    labels: &[],
+    help: "Images whose activations after the frozen layers were kept when they were asked for",
+};
+static ACTIVATION_MISSES: Metric = Metric {
+    name: "fovea_local_activation_cache_misses",
+    kind: Kind::Counter,
+    labels: &[],
+    help: "Images whose activations after the frozen layers had to be computed although there is a cache for them",
+};
+static PACK_HITS: Metric = Metric {
+    name: "fovea_local_pack_cache_hits",
+    kind: Kind::Counter,
+    labels: &[],
+    help: "Packs that an assignment needed and that were on this machine's disk",
+};
+static PACK_MISSES: Metric = Metric {
+    name: "fovea_local_pack_cache_misses",
+    kind: Kind::Counter,
+    labels: &[],
+    help: "Packs that an assignment needed and that were fetched from the coordinator for it",
+};
+
 static TRACES_DROPPED: Metric = Metric {
     name: "fovea_traces_dropped",
     kind: Kind::Counter,
@@ -53,7 +79,16 @@ static TRACES_DROPPED: Metric = Metric {
 };
 
 /// The metrics of a worker.
-pub static METRICS: [&Metric; 4] = [&STEPS, &WAITS, &IMAGES, &TRACES_DROPPED];
+pub static METRICS: [&Metric; 8] = [
+    &STEPS,
+    &WAITS,
+    &IMAGES,
+    &ACTIVATION_HITS,
+    &ACTIVATION_MISSES,
+    &PACK_HITS,
+    &PACK_MISSES,
+    &TRACES_DROPPED,
+];
 
 /// The newest figures. The agent, the training loop and [`watch_memory`] write them.
 #[derive(Debug)]
@@ -62,6 +97,7 @@ pub struct Meter {
     step_seconds: Histogram,
     /// Shared with the progress of assignments.
     images: Arc<AtomicU64>,
+    hits: OnceLock<CacheHits>,
     traces: OnceLock<Traces>,
 }
 
@@ -71,6 +107,7 @@ impl Default for Meter {
             measured: Mutex::default(),
             step_seconds: Histogram::new(STEP_SECONDS),
             images: Arc::default(),
+            hits: OnceLock::new(),
             traces: OnceLock::new(),
         }
     }
@@ -136,6 +173,12 @@ impl Meter {
         let _ = self.traces.set(traces);
     }
 
+    /// Uses of the caches are counted there.
+    pub fn show_hits(&self, hits: CacheHits) {
+        // As the spans.
+        let _ = self.hits.set(hits);
+    }
+
     /// The metrics for Prometheus.
     pub fn figures(&self) -> Figures {
         let mut figures = Figures::default();
@@ -143,6 +186,15 @@ impl Meter {
         figures.add(&WAITS, &[], self.lock().waited);
         let images = self.images.load(Ordering::Relaxed);
         figures.add(&IMAGES, &[], images as f64);
+        let CacheHits { activations, packs } = self.hits.get().cloned().unwrap_or_default();
+        for (metric, count) in [
+            (&ACTIVATION_HITS, activations.hits()),
+            (&ACTIVATION_MISSES, activations.misses()),
+            (&PACK_HITS, packs.hits()),
+            (&PACK_MISSES, packs.misses()),
+        ] {
+            figures.add(metric, &[], count as f64);
+        }
         let dropped = self.traces.get().map_or(0, Traces::dropped);
         figures.add(&TRACES_DROPPED, &[], dropped as f64);
         figures

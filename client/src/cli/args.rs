@@ -11,17 +11,20 @@ use super::baseline_args::Baseline;
 use super::certs_args::CertsCommand;
 use super::evaluate_args::{Evaluate, Report};
 use super::export_args::Export;
-use super::group_args::{GroupArgs, GroupCommand};
+use super::group_args::GroupCommand;
 use super::help::{EXAMPLES, JSON_HELP};
 use super::predict_args::Predict;
+use super::priority::value;
 use super::sweep::SweepArgs;
 use super::tensorboard::Tensorboard;
 use crate::VERSION;
 use crate::error::{EXIT_CODES, Error};
+use fovea_core::priority::Priority;
 use fovea_dataset::labels::{ColumnNames, Importer};
 use fovea_dataset::patient::PatientPattern;
 use fovea_dataset::{MaxBad, Preprocessing};
 
+pub use super::run_args::{Resume, RunsCommand, Submit};
 pub use super::step::Step;
 pub use super::store_args::{AdminCommand, CheckpointCommand, DatasetCommand, WeightsCommand};
 
@@ -213,7 +216,7 @@ seen is when the coordinator last heard it, and token is the id of the token wit
 A run of higher priority (`priority` in run.toml: low, normal or high) comes first, then the earlier one. Waiting raises
 the place of a run by one priority an hour (priority_age_s at the coordinator). A run that has too few workers takes them
 from runs of lower priority: what they have beyond workers.min, or else all, with a checkpoint; they go on later, with the
-same result to the bit.")]
+same result to the bit. `fovea priority` changes the priority of a run.")]
     Queue,
     /// Runs, queue, workers and disk on one screen, until Ctrl-C
     Top {
@@ -223,6 +226,21 @@ same result to the bit.")]
         /// Print it once; so it is where there is no terminal
         #[arg(long)]
         once: bool,
+    },
+    /// Set the priority of a run that has not ended, at once
+    #[command(after_help = "\
+Examples:
+  fovea priority dr-1 high      a queued run goes ahead, and takes workers from lower runs if it has too few
+  fovea priority dr-1 low       a run that trains gives its workers up if a higher one has too few
+
+The result of a run does not depend on it, to the bit. A run that has just got workers back keeps them for min_hold_s
+(at the coordinator), whatever its priority. `fovea queue` shows the order; `fovea group priority` sets that of a group.")]
+    Priority {
+        /// The run's id, such as dr-1
+        run: String,
+        /// Its priority from now on
+        #[arg(value_parser = value())]
+        priority: Priority,
     },
     /// Stop a run at its next step, with a checkpoint
     Cancel {
@@ -385,94 +403,6 @@ pub struct Synthetic {
     /// Seed of everything that is drawn
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
-}
-
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  fovea submit run.toml --watch
-  fovea submit run.toml --set train.epochs=20 --set name=long
-  fovea submit run.toml --folds 5               5-fold cross-validation, as a group of 5 runs
-  fovea submit run.toml --seeds 0,1,2           the same run with three seeds
-  fovea submit run.toml --folds 5 --seeds 0-2   each fold with each seed: 15 runs
-
-With --folds the training and validation split together are dealt to K folds, patient by patient and
-evenly by grade; each run validates on one fold and trains on the others. The test part is in no fold.
-Either all runs of a group are accepted or none; they queue like others. `fovea group` shows them.
-
-model.weights is the name of weights that the coordinator has, sha256:DIGEST, or a file here, which
-is sent unless the coordinator has it. A relative path starts from the folder of run.toml, or from
-here if it is given with --set.")]
-pub struct Submit {
-    /// The run file; deploy/run.toml is an example
-    #[arg(value_name = "RUN.TOML")]
-    pub file: PathBuf,
-    /// Override a key of the run file
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub overrides: Vec<String>,
-    #[command(flatten)]
-    pub group: GroupArgs,
-    /// Follow the run until it ends, or all runs of the group
-    #[arg(long)]
-    pub watch: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum RunsCommand {
-    /// Show one run, as `fovea run` does
-    #[command(visible_alias = "get")]
-    Show {
-        /// The run's id, such as dr-1
-        run: String,
-    },
-    /// Remove ended runs from the list, and their checkpoints with --with-checkpoints
-    #[command(after_help = "\
-Examples:
-  fovea runs rm dr-1                             a run without checkpoints
-  fovea runs rm dr-1 dr-2 --with-checkpoints     and all checkpoints of these runs
-  fovea runs rm dr-1 --with-checkpoints --yes    in a script
-
-A run that has not ended is refused; so is one that has checkpoints, without --with-checkpoints.
-After a failure the other runs are still removed, and the exit code is that of the first failure.")]
-    Rm {
-        /// Ids of runs, such as dr-1
-        #[arg(required = true, value_name = "RUN")]
-        runs: Vec<String>,
-        /// Remove their checkpoints, too
-        #[arg(long)]
-        with_checkpoints: bool,
-        /// Do not ask
-        #[arg(short, long)]
-        yes: bool,
-    },
-    /// Check that each epoch of a run used every training image, once
-    #[command(after_help = "\
-Example:
-  fovea runs audit dr-1
-
-The coordinator keeps a ledger of the training images that each committed step used. The audit
-compares it with the plan: no step missing, none taken twice, no image left out or used twice in an
-epoch, whatever workers came and went. Exit code 0 if there are no problems, 7 if there are.")]
-    Audit {
-        /// The run's id, such as dr-1
-        run: String,
-    },
-}
-
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  fovea resume dr-1 --watch            from the newest checkpoint
-  fovea resume dr-1 --checkpoint 240   from an older one; the steps after it are repeated")]
-pub struct Resume {
-    /// The run's id, such as dr-1
-    pub run: String,
-    /// Continue from the checkpoint of this step, or `newest` [default: newest]
-    #[arg(long, value_name = "STEP")]
-    pub checkpoint: Option<Step>,
-    /// Follow the run until it ends
-    #[arg(long)]
-    pub watch: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -6,7 +6,9 @@ use std::str::FromStr;
 use clap::Subcommand;
 
 use super::evaluate_args::{PartName, WhichCheckpoint};
+use super::priority::value;
 use fovea_core::group::{GroupPlan, MAX_RUNS};
+use fovea_core::priority::Priority;
 
 /// What makes a group of a submission.
 #[derive(Debug, Default, clap::Args)]
@@ -98,6 +100,14 @@ pub enum GroupCommand {
     Cancel {
         /// The group's id, such as dr-g7
         group: String,
+    },
+    /// Set the priority of all runs of a group that have not ended, at once
+    Priority {
+        /// The group's id, such as dr-g7
+        group: String,
+        /// Their priority from now on
+        #[arg(value_parser = value())]
+        priority: Priority,
     },
     /// Remove a group: all its runs, which must have ended, and their checkpoints with --with-checkpoints
     #[command(after_help = "\

@@ -40,7 +40,7 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
                cancelled), reason, generation, workers, steps_per_epoch, total_steps,
                train_samples, validation_samples, group (empty: submitted alone), dataset_digest,
                submitted_at_ms, submitted_by (empty without TLS), began_at_ms, ended_at_ms (0: not yet), most_workers,
-               scored (samples, in the evaluation under way), progress, pipeline {steps, size, digest, recipe} or null,
+               scored (samples, in the evaluation under way), priority (in force), progress, pipeline {steps, size, digest, recipe} or null,
                epochs, checkpoints, evaluations, left_out [{worker, run, trouble (memory, disk, data, content,
                device, system), reason, for_ms, again_in_ms}], spec
   worker       a worker: id, state (idle, preparing, training, waiting, barred, left_out, leaving),

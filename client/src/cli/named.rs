@@ -15,6 +15,7 @@ pub fn check(command: &Command) -> Result<(), Error> {
             command: Some(RunsCommand::Show { run }),
         } => (run, Some("show")),
         Command::Cancel { run } => (run, Some("cancel")),
+        Command::Priority { run, .. } => (run, Some("priority")),
         Command::Evaluate(command) => (&command.run, Some("evaluate")),
         Command::Report(command) => (&command.run, Some("report")),
         Command::Pause { run } | Command::Checkpoints { run } => (run, None),

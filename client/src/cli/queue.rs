@@ -34,16 +34,12 @@ fn lines(queue: &[QueuedInfo], width: Option<u16>) -> Vec<String> {
     }
     let mut table = Table::with_width(&headings, width);
     for run in queue {
-        let priority = match run.place == run.priority {
-            true => run.priority.to_string(),
-            false => format!("{}, by now {}", run.priority, run.place),
-        };
         let workers = match run.min_workers == run.max_workers {
             true => run.min_workers.to_string(),
             false => format!("{}-{}", run.min_workers, run.max_workers),
         };
         let waited = clock(Duration::from_millis(run.waited_ms));
-        let mut row = vec![run.run.clone(), priority, workers, waited];
+        let mut row = vec![run.run.clone(), run.standing(), workers, waited];
         if named {
             row.push(run.submitted_by.clone());
         }

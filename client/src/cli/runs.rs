@@ -185,6 +185,9 @@ pub fn details(run: &RunInfo, now_ms: u64) -> Vec<String> {
         name => format!(" by {name}"),
     };
     field("submitted", ago(run.submitted_at_ms, now_ms) + &by);
+    if !run.phase.has_ended() {
+        field("priority", priority(run));
+    }
     if let Some(evaluate) = &spec.evaluate {
         field(
             "evaluates",
@@ -335,6 +338,15 @@ fn evaluation_line(evaluation: &EvaluationInfo) -> String {
         "  step {step} on {dataset} ({part}), {}{by}: {run}",
         date(*at_ms)
     )
+}
+
+/// The priority in force, and that of the submission if it is another one.
+fn priority(run: &RunInfo) -> String {
+    let RunInfo { priority, spec, .. } = run;
+    match *priority == spec.priority {
+        true => priority.to_string(),
+        false => format!("{priority} (submitted with {})", spec.priority),
+    }
 }
 
 /// Which checkpoints are kept. Older ones were removed on purpose.

@@ -133,7 +133,7 @@ fn lines(shot: &Shot, address: &str, width: Option<u16>) -> Vec<String> {
         lines.push("waiting, in this order:".into());
         let waiting = shot.queue.iter().map(|run| {
             let why = one_line(&run.waiting);
-            cut(&format!("  {} ({}): {why}", run.run, run.place), width)
+            cut(&format!("  {} ({}): {why}", run.run, run.standing()), width)
         });
         lines.extend(waiting);
     }
@@ -156,8 +156,15 @@ fn runs(active: &[&RunInfo], ended: &[&RunInfo], width: Option<u16>) -> Vec<Stri
         ">images/s",
         ">left",
         ">workers",
+        "priority",
     ];
-    let mut table = Table::with_width(&headings, width);
+    // A column for what is not usual.
+    let prioritized = active.iter().any(|run| !run.priority.is_default());
+    let headings = match prioritized {
+        true => &headings[..],
+        false => &headings[..headings.len() - 1],
+    };
+    let mut table = Table::with_width(headings, width);
     for run in active.iter().chain(ended) {
         let auc = run.last_epoch().and_then(|epoch| epoch.validation.auc);
         let trains = run.phase == Phase::Running;
@@ -166,7 +173,7 @@ fn runs(active: &[&RunInfo], ended: &[&RunInfo], width: Option<u16>) -> Vec<Stri
             .as_ref()
             .filter(|_| trains)
             .map(|p| p.images_per_s);
-        table.row([
+        let mut row = vec![
             run.id.clone(),
             run.phase.as_str().to_owned(),
             format!("{}/{}", run.step(), run.total_steps),
@@ -175,7 +182,14 @@ fn runs(active: &[&RunInfo], ended: &[&RunInfo], width: Option<u16>) -> Vec<Stri
             speed.map_or("-".into(), rate),
             left(run).map_or("-".into(), clock),
             run.workers.len().to_string(),
-        ]);
+        ];
+        if prioritized {
+            row.push(match run.phase.has_ended() {
+                true => "-".into(),
+                false => run.priority.to_string(),
+            });
+        }
+        table.row(row);
     }
     table.lines()
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 pub struct QueuedInfo {
     /// The run's id.
     pub run: String,
-    /// The priority that it was submitted with.
+    /// The priority in force.
     pub priority: Priority,
     /// Its place in the queue: the priority, raised by waiting.
     pub place: Priority,
@@ -23,6 +23,16 @@ pub struct QueuedInfo {
     pub waited_ms: u64,
     /// Why it waits.
     pub waiting: String,
+}
+
+impl QueuedInfo {
+    /// Its priority, and its place where waiting has raised that.
+    pub fn standing(&self) -> String {
+        match self.place == self.priority {
+            true => self.priority.to_string(),
+            false => format!("{}, by now {}", self.priority, self.place),
+        }
+    }
 }
 
 impl From<pb::QueuedRun> for QueuedInfo {

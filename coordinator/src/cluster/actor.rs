@@ -270,6 +270,7 @@ impl Actor {
         self.next_run = self.next_run.max(number + 1);
         let roster = run.run.roster().cloned();
         let generation = run.run.generation;
+        let priority = run.run.priority();
         let group = run.run.group.clone();
         let owner = run.run.submitted_by.clone();
         let fresh = generation == 0 && matches!(run.run.phase, Phase::Queued { .. });
@@ -281,6 +282,7 @@ impl Actor {
             // Until it reports: it may have members, and wants nothing yet.
             status: RunStatus {
                 demand: Demand::Nothing,
+                priority,
                 generation,
                 roster: None,
                 barred: BTreeMap::new(),
@@ -355,8 +357,12 @@ impl Actor {
         if matches!(status.demand, Demand::Start { .. }) {
             live.queued_since.get_or_insert(now);
         }
+        let is_lowered = status.priority < live.status.priority;
         live.status = status;
         self.changed = true;
+        if is_lowered {
+            self.release_promised(number);
+        }
     }
 
     fn forget(&mut self, number: u64) {

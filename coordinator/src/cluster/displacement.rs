@@ -13,7 +13,7 @@ use super::SessionId;
 pub(crate) struct Holder {
     /// Order of submission.
     pub number: u64,
-    /// What it was submitted with.
+    /// The priority in force.
     pub priority: Priority,
     /// With fewer it is stopped.
     pub min: usize,

@@ -14,6 +14,7 @@ use super::state::Actor;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct QueuedRun {
     pub id: RunId,
+    /// The priority in force.
     pub priority: Priority,
     /// Its place: the priority, raised by waiting.
     pub place: Priority,
@@ -42,7 +43,7 @@ impl Actor {
             .queued_since
             .map_or(0, |since| self.now().saturating_sub(since));
         let age_ms = self.config.priority_age_s * 1000;
-        live.handle.spec.priority.aged(waited, age_ms)
+        live.status.priority.aged(waited, age_ms)
     }
 
     /// The queued runs, in the order of the queue.
@@ -56,7 +57,7 @@ impl Actor {
             let spec = &live.handle.spec;
             let entry = QueuedRun {
                 id: live.handle.id.clone(),
-                priority: spec.priority,
+                priority: live.status.priority,
                 place: self.aged(*number),
                 owner: live.owner.clone(),
                 min: spec.workers.min,

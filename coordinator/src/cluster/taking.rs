@@ -52,8 +52,9 @@ impl Actor {
         };
         match self.displacement(waiting, free) {
             Displacement::Never => {
-                self.keep_for(number, &[]);
-                (None, None)
+                // They may be what a run needs that was asked before this one.
+                let freed = self.keep_for(number, &[]);
+                (None, freed.then(|| self.now()))
             }
             Displacement::Later { until, runs } => {
                 self.keep_for(number, free);
@@ -83,7 +84,7 @@ impl Actor {
         let Some(live) = self.runs.get(&waiting.number) else {
             return Displacement::Never;
         };
-        let priority = live.handle.spec.priority;
+        let priority = live.status.priority;
         let holders = self.holders(priority);
         if holders.is_empty() {
             return Displacement::Never;
@@ -123,14 +124,26 @@ impl Actor {
         });
     }
 
-    /// From now on these alone are promised to a run.
-    fn keep_for(&mut self, number: u64, workers: &[SessionId]) {
+    /// From now on these alone are promised to a run. Returns whether others were until now.
+    fn keep_for(&mut self, number: u64, workers: &[SessionId]) -> bool {
+        let mut freed = false;
         for (id, session) in &mut self.sessions {
             if workers.contains(id) {
                 session.promised = Some(number);
             } else if session.promised == Some(number) {
                 session.promised = None;
+                freed = true;
             }
+        }
+        freed
+    }
+
+    /// The run was lowered: idle workers that were promised to it are for whoever comes first now. Those that others are about
+    /// to give come to it as before.
+    pub(super) fn release_promised(&mut self, number: u64) {
+        for session in self.sessions.values_mut() {
+            let is_idle = session.assignment.is_none() && session.offered.is_none();
+            session.promised = session.promised.filter(|to| *to != number || !is_idle);
         }
     }
 
@@ -156,7 +169,7 @@ impl Actor {
     fn holders(&self, below: Priority) -> Vec<Holder> {
         let holder = |(number, live): (&u64, &Live)| {
             let roster = live.status.roster.as_ref()?;
-            if live.handle.spec.priority >= below {
+            if live.status.priority >= below {
                 return None;
             }
             let takes_steps = live.status.training && live.handle.spec.evaluate.is_none();
@@ -177,7 +190,7 @@ impl Actor {
                 .any(|(_, session)| session.promised.is_some());
             (takes_steps && !gives).then(|| Holder {
                 number: *number,
-                priority: live.handle.spec.priority,
+                priority: live.status.priority,
                 min: live.handle.spec.workers.min as usize,
                 members: sessions.iter().map(|(id, _)| *id).collect(),
                 safe_until: live.safe_until,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use form_urlencoded::{Serializer, parse};
 use fovea_core::ids::RunId;
+use fovea_core::priority::Priority;
 use fovea_dashboard::page::{audit, confirm_cancel, login, message, submit};
 use fovea_dashboard::{Here, Sheet, Shell, document};
 use fovea_proto::pb;
@@ -247,8 +248,31 @@ impl Asking<'_> {
                 }
                 Err(_) => self.refused(&Refusal::no_page(), None),
             },
+            ["runs", id, "priority"] => match RunId::new(id) {
+                Ok(run) => {
+                    let back = format!("/runs/{run}");
+                    match self.set_priority(&run, field(form, "priority")).await {
+                        Ok(()) => see(&back),
+                        Err(status) => self.refused(&status.into(), Some(&back)),
+                    }
+                }
+                Err(_) => self.refused(&Refusal::no_page(), None),
+            },
             _ => self.refused(&Refusal::no_page(), None),
         }
+    }
+
+    /// Asks the services for another priority.
+    async fn set_priority(&self, run: &RunId, name: &str) -> Result<(), Status> {
+        let known = Priority::ALL.into_iter().find(|p| p.as_str() == name);
+        let request = pb::SetPriorityRequest {
+            run_id: run.to_string(),
+            // The service refuses one that is not set.
+            priority: known.map_or(0, |known| pb::Priority::from(known).into()),
+        };
+        let mut runs = self.dashboard.0.api.runs(&self.visitor);
+        runs.set_priority(request).await?;
+        Ok(())
     }
 
     /// Asks the services for a change, as a client would.

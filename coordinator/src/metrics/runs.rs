@@ -105,7 +105,7 @@ impl ShownRun {
             Some(live) => matches!(live.shown().run.phase, Phase::Queued { .. }),
             None => matches!(self.written.phase, Phase::Queued { .. }),
         };
-        queued && self.written.spec.priority == priority
+        queued && self.written.priority() == priority
     }
 
     /// Adds its figures.

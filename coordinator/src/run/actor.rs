@@ -239,6 +239,8 @@ impl Actor {
                     return Ok(());
                 }
                 let answer = self.request(request).await?;
+                // Whoever is answered finds the queue as it is now.
+                self.report(None);
                 drop(reply.send(answer));
             }
             RunInput::RecordEvaluation { record, reply } => {

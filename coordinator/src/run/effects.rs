@@ -193,6 +193,11 @@ impl Actor {
 
     pub(super) fn publish(&self, event: RunEvent) {
         self.cx.notes.add(self.run.number, &event);
+        self.send_watchers(event);
+    }
+
+    /// For those who watch now alone.
+    pub(super) fn send_watchers(&self, event: RunEvent) {
         // An error only says that nobody watches.
         let _ = self.events.send(event);
     }

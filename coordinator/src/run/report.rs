@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use fovea_core::ids::WorkerId;
+use fovea_core::priority::Priority;
 use fovea_core::roster::Roster;
 use fovea_core::run::LeftOut;
 
@@ -37,6 +38,8 @@ pub(crate) enum Report {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RunStatus {
     pub demand: Demand,
+    /// The priority in force.
+    pub priority: Priority,
     /// The newest generation; 0 for a run that never started.
     pub generation: u64,
     /// The members of the generation under way.

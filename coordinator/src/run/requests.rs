@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use fovea_core::priority::Priority;
 use fovea_core::run::{Effect, EvaluationRecord, Event, Phase};
 use fovea_core::selection::Verdict;
 use tracing::info;
@@ -21,6 +22,11 @@ pub(crate) enum PersonRequest {
     /// From the checkpoint of that step, or the newest.
     Resume {
         checkpoint: Option<u64>,
+    },
+    /// The priority that is in force from now on, and who asks; None without TLS.
+    SetPriority {
+        priority: Priority,
+        by: Option<String>,
     },
     /// Its group has decided about the rung at which it waits.
     Selected {
@@ -42,6 +48,7 @@ impl From<PersonRequest> for Event {
             PersonRequest::Cancel => Self::Cancel,
             PersonRequest::Pause => Self::Pause,
             PersonRequest::Resume { checkpoint } => Self::Resume { checkpoint },
+            PersonRequest::SetPriority { priority, by } => Self::SetPriority { priority, by },
             PersonRequest::Selected { rung, verdict } => Self::Selected { rung, verdict },
         }
     }
@@ -61,9 +68,14 @@ impl Actor {
             return Ok(Err(refused.into()));
         }
         info!(run_id = %self.run.id, ?request, "request.accepted: {} {request:?}", self.run.id);
+        let is_priority = matches!(request, PersonRequest::SetPriority { .. });
         // On a copy first: a request that cannot be written has not happened.
         let before = self.run.clone();
         let effects = self.run.apply(self.cx.clock.now(), event);
+        if is_priority && effects.is_empty() {
+            // It is in force already.
+            return Ok(Ok(self.shown()));
+        }
         if let Err(error) = self.persist(rewind(&effects), None, OnFull::Refuse).await {
             if error.is_fatal() {
                 return Err(error.into());
@@ -71,7 +83,10 @@ impl Actor {
             self.run = before;
             return Ok(Err(not_written(&error)));
         }
-        self.forget_waiting();
+        // The cluster says why the run waits only when that is news: a new priority alone does not make it so.
+        if !is_priority {
+            self.forget_waiting();
+        }
         let phase_follows = effects.contains(&Effect::PublishPhase);
         let mut events = VecDeque::new();
         self.carry_out(effects, &mut events)?;
@@ -83,8 +98,12 @@ impl Actor {
         }
         self.show();
         if !phase_follows {
-            // "Is being cancelled" is worth knowing, too.
-            self.publish(RunEvent::Run(Arc::new(self.shown())));
+            // "Is being cancelled" is worth knowing, too. Of a new priority there is a note already.
+            let shown = RunEvent::Run(Arc::new(self.shown()));
+            match is_priority {
+                true => self.send_watchers(shown),
+                false => self.publish(shown),
+            }
         }
         Ok(Ok(self.shown()))
     }

@@ -107,6 +107,7 @@ impl Actor {
         };
         RunStatus {
             demand,
+            priority: run.priority(),
             generation: run.generation,
             roster: run.roster().cloned(),
             barred: match demand {

@@ -2,7 +2,8 @@
 
 use fovea_core::checkpoint::Fingerprint;
 use fovea_core::ids::{GroupId, RunId, WorkerId};
-use fovea_proto::pb;
+use fovea_core::priority::Priority;
+use fovea_proto::{pb, priority_from_wire};
 
 use crate::error::ApiError;
 
@@ -17,6 +18,12 @@ pub(super) fn run_id(field: &str, text: &str) -> Result<RunId, ApiError> {
 
 pub(super) fn group_id(field: &str, text: &str) -> Result<GroupId, ApiError> {
     GroupId::new(text).map_err(|e| ApiError::invalid(field, e))
+}
+
+/// A priority, which must be set.
+pub(super) fn priority(field: &str, wire: i32) -> Result<Priority, ApiError> {
+    priority_from_wire(wire)
+        .ok_or_else(|| ApiError::invalid(field, "must be one of low, normal and high"))
 }
 
 pub(super) fn worker_id(field: &str, text: &str) -> Result<WorkerId, ApiError> {

@@ -266,6 +266,7 @@ fn check_maps(run: &Run, dataset: &HeldDataset, part: Part) -> Result<(), ApiErr
 /// The spec of an evaluation: the run's, without anything that training needs.
 fn spec_of(run: &Run, evaluate: EvaluateSpec, name: &str, dataset: &HeldDataset) -> RunSpec {
     let mut spec = run.spec.clone();
+    spec.priority = run.priority();
     let of: String = run.id.as_str().chars().take(NAME).collect();
     spec.name = format!("{of}.{name}");
     spec.dataset = dataset.manifest.name.clone();

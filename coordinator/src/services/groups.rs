@@ -1,6 +1,8 @@
 //! `Groups`: runs that are submitted together, ended together and removed together.
 
+mod each;
 mod ending;
+mod priority;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -135,6 +137,25 @@ impl Groups for GroupsService {
         let cancelling = ending::cancel(self.0.clone(), group.clone(), subject.clone());
         let cancelled = self.0.tasks.spawn(cancelling).await;
         cancelled.map_err(|error| ApiError::Internal(error.to_string()))??;
+        Ok(Response::new(self.wire(&group).await?))
+    }
+
+    async fn set_priority(
+        &self,
+        request: Request<pb::SetGroupPriorityRequest>,
+    ) -> Result<Response<pb::Group>, Status> {
+        let (caller, subject) = (caller(&request), Subject::of(&request));
+        let pb::SetGroupPriorityRequest { group_id, priority } = request.into_inner();
+        let id = check::group_id("group_id", &group_id)?;
+        let priority = check::priority("priority", priority)?;
+        subject.set(format_args!("{id} to {priority}"));
+        let group = self.find(&id).await?;
+        caller.may_change(&id, group.submitted_by.as_deref())?;
+        // In a task, as a cancellation.
+        let (of, by) = (group.clone(), caller.owner());
+        let setting = priority::set(self.0.clone(), of, priority, by, subject.clone());
+        let set = self.0.tasks.spawn(setting).await;
+        set.map_err(|error| ApiError::Internal(error.to_string()))??;
         Ok(Response::new(self.wire(&group).await?))
     }
 

@@ -1,6 +1,6 @@
 //! Changes without TLS: as a client could make them, and from this dashboard's own pages only.
 
-use fovea_proto::pb::Phase;
+use fovea_proto::pb::{Phase, Priority};
 
 use crate::browser::Browser;
 use crate::common::*;
@@ -52,6 +52,20 @@ async fn a_run_is_submitted_paused_resumed_and_cancelled() {
         303
     );
     assert_eq!(phase().await, Phase::Queued);
+    let choice = |priority| [("csrf", &*csrf), ("priority", priority)];
+    let high = browser.post("/runs/form-1/priority", &choice("high")).await;
+    assert_eq!(
+        (high.status, high.header("location")),
+        (303, "/runs/form-1")
+    );
+    assert_eq!(server.run("form-1").await.priority(), Priority::High);
+    let page = browser.get("/runs/form-1").await;
+    page.contains("priority changed from normal to high");
+    let urgent = browser
+        .post("/runs/form-1/priority", &choice("urgent"))
+        .await;
+    assert_eq!(urgent.status, 400);
+    urgent.contains("must be one of low, normal and high");
     // To ask whether it is meant changes nothing.
     browser
         .get("/runs/form-1/cancel")

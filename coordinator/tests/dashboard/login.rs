@@ -146,6 +146,7 @@ async fn roles_are_those_of_the_api() {
     let page = bob.get("/runs/form-1").await;
     page.contains("form-1 belongs to ann");
     page.lacks("action=\"/runs/form-1/pause\"");
+    page.lacks("action=\"/runs/form-1/priority\"");
     for (browser, why) in [(&vic, "may not do this"), (&bob, "form-1 belongs to ann")] {
         let refused = pause(browser).await;
         assert_eq!(refused.status, 403);

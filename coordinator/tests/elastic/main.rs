@@ -10,6 +10,7 @@ mod joining;
 mod ledger;
 mod losing;
 mod pausing;
+mod priority;
 mod restart;
 mod sessions;
 mod states;

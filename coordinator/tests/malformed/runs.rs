@@ -33,6 +33,11 @@ async fn runs() {
         );
         let pause = pb::PauseRequest { run_id: run_id() };
         refused(runs.pause(pause).await, InvalidArgument, named);
+        let high = pb::SetPriorityRequest {
+            run_id: run_id(),
+            priority: pb::Priority::High.into(),
+        };
+        refused(runs.set_priority(high).await, InvalidArgument, named);
         let audit = pb::AuditRequest { run_id: run_id() };
         refused(runs.audit(audit).await, InvalidArgument, named);
         let resume = pb::ResumeRequest {
@@ -62,6 +67,16 @@ async fn runs() {
         );
         let pause = pb::PauseRequest { run_id: run_id() };
         refused(runs.pause(pause).await, NotFound, unknown);
+        let priority = |priority| pb::SetPriorityRequest {
+            run_id: run_id(),
+            priority,
+        };
+        let high = priority(pb::Priority::High.into());
+        refused(runs.set_priority(high).await, NotFound, unknown);
+        for unset in [0, 4, -1] {
+            let unset = runs.set_priority(priority(unset)).await;
+            refused(unset, InvalidArgument, "priority");
+        }
         let audit = pb::AuditRequest { run_id: run_id() };
         refused(runs.audit(audit).await, NotFound, unknown);
         let resume = pb::ResumeRequest {

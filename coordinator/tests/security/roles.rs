@@ -3,6 +3,7 @@
 use fovea_core::ids::DatasetName;
 use fovea_dataset::{Recipe, write_ungraded};
 use fovea_proto::pb;
+use fovea_proto::pb::run_event::Event;
 use fovea_security::Role;
 use pb::admin_client::AdminClient;
 use pb::checkpoints_client::CheckpointsClient;
@@ -87,6 +88,27 @@ async fn people_do_what_their_roles_allow() {
     let denied = Code::PermissionDenied;
     refused(runs(&bob).pause(pause()).await, denied, others);
     refused(runs(&bob).cancel(cancel()).await, denied, others);
+    let priority = |priority: pb::Priority| pb::SetPriorityRequest {
+        run_id: run_id(),
+        priority: priority.into(),
+    };
+    let high = priority(pb::Priority::High);
+    refused(runs(&bob).set_priority(high.clone()).await, denied, others);
+    let role = "vic (viewer) may not do this";
+    refused(runs(&viewer).set_priority(high.clone()).await, denied, role);
+    let mut watch = server.watch(&run.id).await;
+    let raised = runs(&ann).set_priority(high).await.unwrap().into_inner();
+    assert_eq!(raised.priority(), pb::Priority::High);
+    let note = loop {
+        if let Some(Event::Note(note)) = watch.next().await {
+            break note;
+        }
+    };
+    let expected = "run.priority_changed: priority changed from normal to high by ann";
+    assert_eq!(note, expected);
+    let low = priority(pb::Priority::Low);
+    let lowered = server.runs().set_priority(low).await.unwrap();
+    assert_eq!(lowered.into_inner().priority(), pb::Priority::Low);
     refused(runs(&bob).resume(resume()).await, denied, others);
     refused(runs(&bob).delete(delete()).await, denied, others);
     let mut checkpoints = CheckpointsClient::new(bob.clone());
@@ -151,6 +173,11 @@ async fn people_do_what_their_roles_allow() {
     };
     let others = "r-g2 belongs to ann, and bob (submitter) may change only its own runs";
     refused(groups(&bob).cancel(cancel()).await, denied, others);
+    let high = pb::SetGroupPriorityRequest {
+        group_id: group.id.clone(),
+        priority: pb::Priority::High.into(),
+    };
+    refused(groups(&bob).set_priority(high).await, denied, others);
     let seen = groups(&viewer)
         .list(pb::ListGroupsRequest::default())
         .await

@@ -1,4 +1,4 @@
-//! The types of a run's state machine: phases, events, effects and errors.
+//! The types of a run's state machine: phases, events and effects.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::checkpoint::{CheckpointInfo, Fingerprint};
 use crate::ids::{DatasetName, RunId, WorkerId};
 use crate::metrics::{Evaluation, Score};
+use crate::priority::Priority;
 use crate::roster::Roster;
 use crate::selection::Verdict;
 use crate::spec::Part;
@@ -420,6 +421,11 @@ pub enum Event {
     Pause,
     /// A person resumes it, from the checkpoint of that step or the newest.
     Resume { checkpoint: Option<u64> },
+    /// A person sets its priority; without TLS `by` is None.
+    SetPriority {
+        priority: Priority,
+        by: Option<String>,
+    },
     /// The run's group has decided about the rung at which it waits.
     Selected { rung: u32, verdict: Verdict },
     /// The coordinator shuts down: stop at a boundary, with a checkpoint, to go on later.
@@ -488,21 +494,4 @@ pub fn without_event_name(message: &str) -> &str {
         Some((name, rest)) if is_name(name) => rest,
         Some(_) | None => message,
     }
-}
-
-/// Why a person's request cannot be met.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RunError {
-    /// Cancel of a run that has ended.
-    #[error("run {run} is already {phase}; there is nothing to cancel")]
-    Ended { run: RunId, phase: &'static str },
-    /// Pause of a run that is at rest already.
-    #[error("run {run} is {phase}; only a run that is queued or under way can be paused")]
-    NotPausable { run: RunId, phase: &'static str },
-    /// Resume of a run that is not at rest.
-    #[error("run {run} is {phase}; only a paused, failed or cancelled run can be resumed")]
-    NotResumable { run: RunId, phase: &'static str },
-    /// Resume from a checkpoint that is not there.
-    #[error("run {run} has no checkpoint at step {step}; it has {have}")]
-    NoCheckpoint { run: RunId, step: u64, have: String },
 }

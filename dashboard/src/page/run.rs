@@ -1,5 +1,6 @@
 //! A run's page.
 
+use fovea_core::priority::Priority;
 use fovea_report::number::{count, decimals};
 use maud::{Markup, html};
 
@@ -8,7 +9,7 @@ use super::pieces::{ago, bar, epochs, per_cent, phase, plain, rate, run_link, so
 use super::run_parts::{audited, checkpoints, events, spec, throughput};
 use super::scores::roc;
 use super::{Part, Sheet, part};
-use crate::model::{Actions, Phase, RunPage, best_by};
+use crate::model::{Actions, Phase, RunPage, RunRow, best_by};
 
 /// The page at `now_ms`. `csrf` is what must come back with a change.
 pub fn run(of: &RunPage, csrf: &str, now_ms: u64) -> Sheet {
@@ -44,6 +45,7 @@ fn head(of: &RunPage, csrf: &str, now_ms: u64) -> Part {
                 }
                 " · submitted " (ago(row.submitted_at_ms, now_ms)) @if let Some(owner) = &row.owner { " by " (owner) }
                 @if let Some(group) = &row.group { " · group " (group) }
+                @if !row.priority.is_default() && !of.actions.prioritize { " · " (row.priority) " priority" }
                 @if let Some(ended) = row.ended_at_ms { " · ended " (ago(ended, now_ms)) }
             }
             @if !reason.is_empty() {
@@ -61,6 +63,7 @@ fn actions(of: &RunPage, csrf: &str) -> Markup {
         pause,
         resume,
         cancel,
+        prioritize,
     } = of.actions;
     let id = &of.row.id;
     let button = |what: &str, name: &str, class: &str| {
@@ -77,7 +80,23 @@ fn actions(of: &RunPage, csrf: &str) -> Markup {
             @if pause { (button("pause", "Pause", "")) }
             @if resume { (button("resume", "Resume", "")) }
             @if cancel { a class="button danger" href=(format!("/runs/{id}/cancel")) aria-label=(format!("Cancel {id}")) { "Cancel" } }
+            @if prioritize { (priority(&of.row, csrf)) }
             @if let Some(why) = &of.may_not { @if !of.row.phase.has_ended() { span class="about" { (why) } } }
+        }
+    }
+}
+
+/// A button for each priority; that in force is pressed. Not a list to choose from, which an update of the open page would close.
+fn priority(row: &RunRow, csrf: &str) -> Markup {
+    html! {
+        form method="post" action=(format!("/runs/{}/priority", row.id)) class="choice" {
+            input type="hidden" name="csrf" value=(csrf);
+            span class="about" { "Priority" }
+            @for priority in Priority::ALL {
+                @let is_pressed = priority == row.priority;
+                button name="priority" value=(priority) aria-pressed=(is_pressed) disabled[is_pressed]
+                    aria-label=(format!("{priority} priority for {}", row.id)) { (priority) }
+            }
         }
     }
 }

@@ -75,6 +75,7 @@ impl From<&Run> for pb::Run {
                 .as_ref()
                 .map_or_else(String::new, ToString::to_string),
             pipeline: run.pipeline.as_ref().map(Into::into),
+            priority: pb::Priority::from(run.priority()).into(),
         }
     }
 }

@@ -76,6 +76,8 @@ def run(wire: runs_pb2.Run) -> types.Run:
         ended_at=moment(wire.ended_at_ms),
         submitted_by=wire.submitted_by,
         group_id=wire.group_id,
+        # An older coordinator knows no other than that of the spec.
+        priority=word(common_pb2.Priority.DESCRIPTOR, wire.priority or wire.spec.priority) or "normal",
     )
 
 
@@ -101,13 +103,21 @@ def worker(wire: cluster_pb2.Worker) -> types.Worker:
     )
 
 
+def priority(name: str) -> common_pb2.Priority:
+    """A priority by its name."""
+    known = {"low": common_pb2.PRIORITY_LOW, "normal": common_pb2.PRIORITY_NORMAL, "high": common_pb2.PRIORITY_HIGH}
+    if name not in known:
+        raise ValueError(f"priority {name!r}: must be one of {', '.join(known)}")
+    return known[name]
+
+
 def queued(wire: cluster_pb2.QueuedRun) -> types.QueuedRun:
     """A run that waits."""
-    priority = common_pb2.Priority.DESCRIPTOR
+    of = common_pb2.Priority.DESCRIPTOR
     return types.QueuedRun(
         run_id=wire.run_id,
-        priority=word(priority, wire.priority),
-        place=word(priority, wire.place),
+        priority=word(of, wire.priority),
+        place=word(of, wire.place),
         submitted_by=wire.submitted_by,
         min_workers=wire.min_workers,
         max_workers=wire.max_workers,

@@ -140,6 +140,11 @@ class Client:
         request = runs_pb2.PauseRequest(run_id=run_id)
         return self._changed(lambda stub, **how: stub.Pause(request, **how))
 
+    def set_priority(self, run_id: str, priority: Literal["low", "normal", "high"]) -> types.Run:
+        """Sets the priority of a run, at once. ValueError if there is no such priority, PreconditionError if the run has ended."""
+        request = runs_pb2.SetPriorityRequest(run_id=run_id, priority=_convert.priority(priority))
+        return self._changed(lambda stub, **how: stub.SetPriority(request, **how))
+
     def resume(self, run_id: str, step: int | None = None) -> types.Run:
         """Queues a paused, failed or cancelled run again, to continue from the checkpoint of `step`, or the newest."""
         request = runs_pb2.ResumeRequest(run_id=run_id, checkpoint_step=step)

@@ -135,6 +135,8 @@ class Run:
     submitted_by: str
     #: The group that it was submitted with; empty if alone.
     group_id: str
+    #: The priority in force: low, normal or high. That of the spec, unless it was changed since.
+    priority: str
 
     @property
     def has_ended(self) -> bool:
@@ -209,7 +211,7 @@ class QueuedRun:
     """A run that waits for workers."""
 
     run_id: str
-    #: The priority that it was submitted with: low, normal or high.
+    #: The priority in force: low, normal or high.
     priority: str
     #: The priority, raised by waiting.
     place: str

@@ -20,6 +20,7 @@ use super::session::Session;
 use crate::assignment::{self, AssignmentHandle};
 use crate::context::Context;
 use crate::fetch::{self, Refusal};
+use crate::hits::CacheHits;
 use crate::job::Ended;
 use crate::meter::Meter;
 use crate::pulse::{Pulse, Shown};
@@ -183,6 +184,13 @@ impl<W: Work> Agent<W> {
     pub fn with_traces(mut self, traces: Traces) -> Self {
         self.meter.trace(traces.clone());
         self.traces = traces;
+        self
+    }
+
+    /// Uses of the caches are counted there.
+    #[must_use]
+    pub fn with_hits(self, hits: CacheHits) -> Self {
+        self.meter.show_hits(hits);
         self
     }
 

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use fovea_dataset::{Blocks, BlocksId, PackEntry, PackError, PackFile};
 use fovea_proto::pb;
@@ -70,11 +71,13 @@ impl Place {
 }
 
 impl Cache {
-    /// Opens `packs`, each of which is fetched first if it is not in the cache. Open packs are not evicted.
+    /// Opens `packs`, each of which is fetched first if it is not in the cache: then it is in `fetched`, also when a later one cannot
+    /// be. Open packs are not evicted.
     pub async fn packs(
         &self,
         dataset: &CachedDataset,
         packs: &BTreeSet<u32>,
+        fetched: &Mutex<BTreeSet<u32>>,
     ) -> Result<BTreeMap<u32, PackFile>, CacheError> {
         let mut open = BTreeMap::new();
         let mut absent = Vec::new();
@@ -92,6 +95,10 @@ impl Cache {
                 true => self.fetch_again(&place).await?,
                 false => self.fetch(&place).await?,
             };
+            fetched
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(place.pack);
             open.insert(place.pack, file);
         }
         Ok(open)

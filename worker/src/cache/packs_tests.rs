@@ -30,6 +30,8 @@ enum Answer {
     /// With a flipped bit, and without saying so.
     Flipped,
     Status(Status),
+    /// An error at the end of all but the first.
+    FirstPack,
 }
 
 #[derive(Clone)]
@@ -92,6 +94,8 @@ impl Datasets for Served {
         let mut end = None;
         match answer {
             Answer::Good => {}
+            Answer::FirstPack if request.get_ref().pack == 0 => {}
+            Answer::FirstPack => end = Some(Err(Status::internal("only the first"))),
             Answer::Flipped => bytes[5] ^= 4,
             Answer::Status(status) => {
                 bytes.truncate(100);
@@ -116,6 +120,8 @@ struct Bench {
     dataset: CachedDataset,
     index: Index,
     all: BTreeSet<u32>,
+    /// Packs that were not in the cache when they were needed.
+    fetched: Mutex<BTreeSet<u32>>,
     dir: tempfile::TempDir,
     _channels: watch::Sender<Option<Channel>>,
     // Dropped last.
@@ -148,6 +154,7 @@ impl Bench {
             handle,
             cache,
             all: (0..dataset.manifest.packs.len() as u32).collect(),
+            fetched: Mutex::default(),
             dataset,
             index,
             dir,
@@ -160,9 +167,9 @@ impl Bench {
 
     /// All packs, from the cache or the coordinator, as training reads them.
     fn open(&self) -> Result<LocalData, CacheError> {
-        let packs = self
-            .runtime
-            .block_on(self.cache.packs(&self.dataset, &self.all))?;
+        let packs =
+            self.runtime
+                .block_on(self.cache.packs(&self.dataset, &self.all, &self.fetched))?;
         let source = Refetch {
             runtime: self.runtime.handle().clone(),
             cache: self.handle.clone(),
@@ -385,6 +392,26 @@ fn a_replacement_ends_when_it_is_cancelled() {
 }
 
 #[test]
+fn a_pack_is_a_miss_if_it_was_fetched_for_this_use_also_when_a_later_one_fails() {
+    let bench = Bench::new();
+    let fetched = || std::mem::take(&mut *bench.fetched.lock().unwrap());
+    assert_eq!(fetched(), bench.all);
+    bench.open().unwrap();
+    assert_eq!(fetched(), BTreeSet::new());
+    let last = *bench.all.last().unwrap();
+    assert!(last > 0);
+    for pack in [0, last] {
+        std::fs::remove_file(bench.pack(pack as usize)).unwrap();
+    }
+    bench.answer(Answer::FirstPack);
+    assert!(bench.open().is_err());
+    assert_eq!(*bench.fetched.lock().unwrap(), BTreeSet::from([0]));
+    bench.answer(Answer::Good);
+    bench.open().unwrap();
+    assert_eq!(fetched(), BTreeSet::from([0, last]));
+}
+
+#[test]
 fn packs_in_use_exceed_the_limit_and_others_are_evicted_and_not_fetched_ahead() {
     let bench = Bench::new();
     let packs = bench.dataset.manifest.packs.len();
@@ -395,7 +422,7 @@ fn packs_in_use_exceed_the_limit_and_others_are_evicted_and_not_fetched_ahead() 
     };
     let open = bench
         .runtime
-        .block_on(small.packs(&bench.dataset, &held))
+        .block_on(small.packs(&bench.dataset, &held, &bench.fetched))
         .unwrap();
     std::fs::remove_file(bench.pack(packs - 1)).unwrap();
     let ahead = small.prefetch(&bench.dataset, packs as u32 - 1);

@@ -6,6 +6,8 @@ use fovea_core::random::{DROPOUT, dropout_mask};
 use fovea_core::spec::{Init, Precision, RunSpec};
 use fovea_dataset::rotate90;
 
+use crate::hits::Hits;
+
 use super::{Batch, Buffer, Device, Flat, Pixels, Split, TorchDevice};
 
 /// At this size and with the stem frozen, libtorch gives an image other bits alone than in a batch.
@@ -165,6 +167,25 @@ fn of_any_size(spec: RunSpec, each: u64) {
     // Once more, with all of them kept.
     assert!(train(&mut large, &state, 0..8) == without);
     assert_eq!(large.cache_counts().misses, cold.misses);
+}
+
+/// Devices come and go with runs; the counters of the worker go on.
+#[test]
+fn hits_of_all_caches_add_up_and_those_without_room_do_not_count() {
+    let spec = stem();
+    let state = first_state(&spec, 3);
+    let hits = Hits::default();
+    let mut seen = (0, 0);
+    for _ in 0..2 {
+        let mut device = device(&spec, 1 << 30).counting(hits.clone());
+        train(&mut device, &state, 0..8);
+        let counts = device.cache_counts();
+        seen = (seen.0 + counts.hits, seen.1 + counts.misses);
+        assert_eq!((hits.hits(), hits.misses()), seen);
+    }
+    assert!(seen.0 > 0 && seen.1 == 28, "{seen:?}");
+    train(&mut device(&spec, 0).counting(hits.clone()), &state, 0..8);
+    assert_eq!((hits.hits(), hits.misses()), seen);
 }
 
 /// A worker that joins has nothing cached, while the others have.

@@ -27,6 +27,8 @@ use std::collections::HashMap;
 use tch::{Kind, Tensor};
 use tracing::info;
 
+use crate::hits::Hits;
+
 /// Which split a sample's ordinal counts in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Split {
@@ -75,6 +77,8 @@ pub struct FeatureCache {
     /// The training images of `kept`: those that may have to go.
     training: Vec<Image>,
     counts: CacheCounts,
+    /// Counted there, too.
+    hits: Hits,
     full: bool,
 }
 
@@ -85,6 +89,11 @@ impl FeatureCache {
         let mut cache = Self::default();
         cache.budget = budget;
         cache
+    }
+
+    /// Counts its hits and misses there, too; those of a cache that may hold nothing are none.
+    pub fn count_in(&mut self, hits: Hits) {
+        self.hits = hits;
     }
 
     /// What it holds and was good for.
@@ -98,6 +107,10 @@ impl FeatureCache {
         match kept {
             Some(_) => self.counts.hits += 1,
             None => self.counts.misses += 1,
+        }
+        if self.budget > 0 {
+            let is_hit = kept.is_some();
+            self.hits.add(is_hit.into(), (!is_hit).into());
         }
         kept
     }

@@ -25,6 +25,7 @@ use super::{
     Batch, Buckets, Buffer, CacheCounts, Device, DeviceError, FeatureCache, Flat, HeldImages,
     Image, ImageStore, PhaseTimes, Split, digest_of, failed,
 };
+use crate::hits::Hits;
 use crate::model::raw::values;
 use crate::model::{Net, log_probabilities, loss_sum};
 use crate::optimizer::Sgd;
@@ -95,6 +96,12 @@ impl TorchDevice {
     /// changes no bit of the result. All batches must then be of one dataset.
     pub fn with_cache(mut self, bytes: u64) -> Self {
         self.cache = FeatureCache::new(bytes);
+        self
+    }
+
+    /// Hits and misses of the cache of activations are counted there, too. After [`Self::with_cache`].
+    pub fn counting(mut self, hits: Hits) -> Self {
+        self.cache.count_in(hits);
         self
     }
 

@@ -29,6 +29,7 @@ fn run(phase: Phase) -> RunInfo {
         began_at_ms: 0,
         ended_at_ms: 0,
         most_workers: 0,
+        priority: spec.priority,
         pipeline: None,
         scored: 0,
         evaluations: Vec::new(),

@@ -10,6 +10,7 @@ use fovea_core::run::{Phase, Run};
 use fovea_proto::pb;
 
 use super::Context;
+use super::each::{Asked, ask_each, has_workers, some};
 use crate::access::Subject;
 use crate::blocking::blocking;
 use crate::error::ApiError;
@@ -21,34 +22,9 @@ pub(super) async fn cancel(
     group: Group,
     subject: Subject,
 ) -> Result<(), ApiError> {
-    let mut failed = None;
-    let mut runs = Vec::new();
-    for Member { run, .. } in &group.runs {
-        match context.runs.shown(run).await {
-            Ok(shown) if shown.run.is_terminal() => {}
-            Ok(shown) => runs.push(shown.run),
-            Err(ApiError::NotFound(_)) => {}
-            Err(error) => {
-                failed.get_or_insert(error);
-            }
-        }
-    }
-    runs.sort_by_key(|run| turn(&run.phase, run.number));
-    let mut cancelled = Vec::new();
-    for run in &runs {
-        let ask = |reply| RunInput::Request {
-            request: PersonRequest::Cancel,
-            reply,
-        };
-        match context.runs.ask(&run.id, ask).await {
-            Ok(_) => cancelled.push(run.id.as_str()),
-            // It has ended, or was removed, in between.
-            Err(ApiError::Precondition(_) | ApiError::NotFound(_)) => {}
-            Err(error) => {
-                failed.get_or_insert(error);
-            }
-        }
-    }
+    let order = |run: &Run| turn(&run.phase, run.number);
+    let Asked { runs, failed } = ask_each(&context, &group, order, &PersonRequest::Cancel).await;
+    let cancelled: Vec<&str> = runs.iter().map(RunId::as_str).collect();
     if !cancelled.is_empty() {
         subject.set(format_args!("{} with {}", group.id, cancelled.join(", ")));
     }
@@ -69,15 +45,7 @@ pub(super) async fn cancel(
 /// The turn of a run when a group is cancelled: first those that wait, of these the last in the queue. A worker that a running one
 /// gives back, or that comes meanwhile, must not begin with a run that is about to be cancelled.
 fn turn(phase: &Phase, number: u64) -> (bool, Reverse<u64>) {
-    let has_workers = match phase {
-        Phase::Forming { .. } | Phase::Running { .. } | Phase::Finishing { .. } => true,
-        Phase::Queued { .. }
-        | Phase::Paused
-        | Phase::Completed
-        | Phase::Failed { .. }
-        | Phase::Cancelled => false,
-    };
-    (has_workers, Reverse(number))
+    (has_workers(phase), Reverse(number))
 }
 
 /// Removes the runs of a group, and with the last of them the group: all of them or, as far as that can be known before, none.
@@ -154,13 +122,6 @@ async fn removable(
         let what = format!("group {} was not removed and stays listed", group.id);
         ApiError::kept(&what, &error, again)
     })
-}
-
-fn some(runs: &[&str]) -> String {
-    match runs {
-        [] => "no run".to_owned(),
-        runs => runs.join(", "),
-    }
 }
 
 #[cfg(test)]

@@ -96,6 +96,10 @@ fn any_event() -> impl Strategy<Value = Event> {
             workers: workers(&of),
             taker: RunId::new("urgent-2").unwrap(),
         }),
+        1 => (0usize..3).prop_map(|place| Event::SetPriority {
+            priority: Priority::ALL[place],
+            by: None,
+        }),
         1 => (0usize..3).prop_map(|workers| Event::Usable { workers }),
         4 => Just(Event::Tick),
     ]

@@ -104,6 +104,14 @@ class CancelGroupRequest(_message.Message):
     group_id: str
     def __init__(self, group_id: _Optional[str] = ...) -> None: ...
 
+class SetGroupPriorityRequest(_message.Message):
+    __slots__ = ("group_id", "priority")
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    group_id: str
+    priority: _common_pb2.Priority
+    def __init__(self, group_id: _Optional[str] = ..., priority: _Optional[_Union[_common_pb2.Priority, str]] = ...) -> None: ...
+
 class DeleteGroupRequest(_message.Message):
     __slots__ = ("group_id", "with_checkpoints")
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]

@@ -55,6 +55,11 @@ class GroupsStub(object):
                 request_serializer=fovea_dot_v1_dot_groups__pb2.CancelGroupRequest.SerializeToString,
                 response_deserializer=fovea_dot_v1_dot_groups__pb2.Group.FromString,
                 _registered_method=True)
+        self.SetPriority = channel.unary_unary(
+                '/fovea.v1.Groups/SetPriority',
+                request_serializer=fovea_dot_v1_dot_groups__pb2.SetGroupPriorityRequest.SerializeToString,
+                response_deserializer=fovea_dot_v1_dot_groups__pb2.Group.FromString,
+                _registered_method=True)
         self.Delete = channel.unary_unary(
                 '/fovea.v1.Groups/Delete',
                 request_serializer=fovea_dot_v1_dot_groups__pb2.DeleteGroupRequest.SerializeToString,
@@ -97,6 +102,13 @@ class GroupsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetPriority(self, request, context):
+        """Sets the priority of all runs of a group that have not ended, as Runs.SetPriority does. FAILED_PRECONDITION if all have ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Delete(self, request, context):
         """Removes all runs of a group that are there, and the group with them. FAILED_PRECONDITION, and nothing is removed, if one has
         not ended, or has checkpoints and `with_checkpoints` is false. INTERNAL if it was stopped on the way, by the disk for
@@ -127,6 +139,11 @@ def add_GroupsServicer_to_server(servicer, server):
             'Cancel': grpc.unary_unary_rpc_method_handler(
                     servicer.Cancel,
                     request_deserializer=fovea_dot_v1_dot_groups__pb2.CancelGroupRequest.FromString,
+                    response_serializer=fovea_dot_v1_dot_groups__pb2.Group.SerializeToString,
+            ),
+            'SetPriority': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPriority,
+                    request_deserializer=fovea_dot_v1_dot_groups__pb2.SetGroupPriorityRequest.FromString,
                     response_serializer=fovea_dot_v1_dot_groups__pb2.Group.SerializeToString,
             ),
             'Delete': grpc.unary_unary_rpc_method_handler(
@@ -243,6 +260,33 @@ class Groups(object):
             target,
             '/fovea.v1.Groups/Cancel',
             fovea_dot_v1_dot_groups__pb2.CancelGroupRequest.SerializeToString,
+            fovea_dot_v1_dot_groups__pb2.Group.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetPriority(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fovea.v1.Groups/SetPriority',
+            fovea_dot_v1_dot_groups__pb2.SetGroupPriorityRequest.SerializeToString,
             fovea_dot_v1_dot_groups__pb2.Group.FromString,
             options,
             channel_credentials,

@@ -249,8 +249,16 @@ class ResumeRequest(_message.Message):
     checkpoint_step: int
     def __init__(self, run_id: _Optional[str] = ..., checkpoint_step: _Optional[int] = ...) -> None: ...
 
+class SetPriorityRequest(_message.Message):
+    __slots__ = ("run_id", "priority")
+    RUN_ID_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    run_id: str
+    priority: _common_pb2.Priority
+    def __init__(self, run_id: _Optional[str] = ..., priority: _Optional[_Union[_common_pb2.Priority, str]] = ...) -> None: ...
+
 class Run(_message.Message):
-    __slots__ = ("id", "spec", "phase", "reason", "generation", "workers", "steps_per_epoch", "total_steps", "train_samples", "validation_samples", "progress", "epochs", "checkpoints", "dataset_digest", "submitted_at_ms", "left_out", "submitted_by", "evaluations", "began_at_ms", "ended_at_ms", "most_workers", "scored", "group_id", "pipeline")
+    __slots__ = ("id", "spec", "phase", "reason", "generation", "workers", "steps_per_epoch", "total_steps", "train_samples", "validation_samples", "progress", "epochs", "checkpoints", "dataset_digest", "submitted_at_ms", "left_out", "submitted_by", "evaluations", "began_at_ms", "ended_at_ms", "most_workers", "scored", "group_id", "pipeline", "priority")
     ID_FIELD_NUMBER: _ClassVar[int]
     SPEC_FIELD_NUMBER: _ClassVar[int]
     PHASE_FIELD_NUMBER: _ClassVar[int]
@@ -275,6 +283,7 @@ class Run(_message.Message):
     SCORED_FIELD_NUMBER: _ClassVar[int]
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     PIPELINE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     id: str
     spec: _common_pb2.RunSpec
     phase: Phase
@@ -299,7 +308,8 @@ class Run(_message.Message):
     scored: int
     group_id: str
     pipeline: Pipeline
-    def __init__(self, id: _Optional[str] = ..., spec: _Optional[_Union[_common_pb2.RunSpec, _Mapping]] = ..., phase: _Optional[_Union[Phase, str]] = ..., reason: _Optional[str] = ..., generation: _Optional[int] = ..., workers: _Optional[_Iterable[str]] = ..., steps_per_epoch: _Optional[int] = ..., total_steps: _Optional[int] = ..., train_samples: _Optional[int] = ..., validation_samples: _Optional[int] = ..., progress: _Optional[_Union[_common_pb2.StepReport, _Mapping]] = ..., epochs: _Optional[_Iterable[_Union[_common_pb2.EpochResult, _Mapping]]] = ..., checkpoints: _Optional[_Iterable[_Union[_common_pb2.Checkpoint, _Mapping]]] = ..., dataset_digest: _Optional[str] = ..., submitted_at_ms: _Optional[int] = ..., left_out: _Optional[_Iterable[_Union[_common_pb2.LeftOut, _Mapping]]] = ..., submitted_by: _Optional[str] = ..., evaluations: _Optional[_Iterable[_Union[EvaluationRecord, _Mapping]]] = ..., began_at_ms: _Optional[int] = ..., ended_at_ms: _Optional[int] = ..., most_workers: _Optional[int] = ..., scored: _Optional[int] = ..., group_id: _Optional[str] = ..., pipeline: _Optional[_Union[Pipeline, _Mapping]] = ...) -> None: ...
+    priority: _common_pb2.Priority
+    def __init__(self, id: _Optional[str] = ..., spec: _Optional[_Union[_common_pb2.RunSpec, _Mapping]] = ..., phase: _Optional[_Union[Phase, str]] = ..., reason: _Optional[str] = ..., generation: _Optional[int] = ..., workers: _Optional[_Iterable[str]] = ..., steps_per_epoch: _Optional[int] = ..., total_steps: _Optional[int] = ..., train_samples: _Optional[int] = ..., validation_samples: _Optional[int] = ..., progress: _Optional[_Union[_common_pb2.StepReport, _Mapping]] = ..., epochs: _Optional[_Iterable[_Union[_common_pb2.EpochResult, _Mapping]]] = ..., checkpoints: _Optional[_Iterable[_Union[_common_pb2.Checkpoint, _Mapping]]] = ..., dataset_digest: _Optional[str] = ..., submitted_at_ms: _Optional[int] = ..., left_out: _Optional[_Iterable[_Union[_common_pb2.LeftOut, _Mapping]]] = ..., submitted_by: _Optional[str] = ..., evaluations: _Optional[_Iterable[_Union[EvaluationRecord, _Mapping]]] = ..., began_at_ms: _Optional[int] = ..., ended_at_ms: _Optional[int] = ..., most_workers: _Optional[int] = ..., scored: _Optional[int] = ..., group_id: _Optional[str] = ..., pipeline: _Optional[_Union[Pipeline, _Mapping]] = ..., priority: _Optional[_Union[_common_pb2.Priority, str]] = ...) -> None: ...
 
 class Pipeline(_message.Message):
     __slots__ = ("steps", "size", "digest", "recipe")

@@ -70,6 +70,11 @@ class RunsStub(object):
                 request_serializer=fovea_dot_v1_dot_runs__pb2.ResumeRequest.SerializeToString,
                 response_deserializer=fovea_dot_v1_dot_runs__pb2.Run.FromString,
                 _registered_method=True)
+        self.SetPriority = channel.unary_unary(
+                '/fovea.v1.Runs/SetPriority',
+                request_serializer=fovea_dot_v1_dot_runs__pb2.SetPriorityRequest.SerializeToString,
+                response_deserializer=fovea_dot_v1_dot_runs__pb2.Run.FromString,
+                _registered_method=True)
         self.Evaluate = channel.unary_unary(
                 '/fovea.v1.Runs/Evaluate',
                 request_serializer=fovea_dot_v1_dot_runs__pb2.EvaluateRequest.SerializeToString,
@@ -154,6 +159,14 @@ class RunsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetPriority(self, request, context):
+        """Sets the priority of a run that has not ended, from now on: a queued one may go ahead and take workers of lower runs, one that
+        trains may have to give some. Its spec stays. The same priority again changes nothing. FAILED_PRECONDITION if it has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Evaluate(self, request, context):
         """Scores a checkpoint of a run on a part of a dataset, on the cluster: an evaluation is a run of its own that takes no
         step, so it is watched and cancelled like any other. One that was made before is given again, unless it failed or
@@ -230,6 +243,11 @@ def add_RunsServicer_to_server(servicer, server):
             'Resume': grpc.unary_unary_rpc_method_handler(
                     servicer.Resume,
                     request_deserializer=fovea_dot_v1_dot_runs__pb2.ResumeRequest.FromString,
+                    response_serializer=fovea_dot_v1_dot_runs__pb2.Run.SerializeToString,
+            ),
+            'SetPriority': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetPriority,
+                    request_deserializer=fovea_dot_v1_dot_runs__pb2.SetPriorityRequest.FromString,
                     response_serializer=fovea_dot_v1_dot_runs__pb2.Run.SerializeToString,
             ),
             'Evaluate': grpc.unary_unary_rpc_method_handler(
@@ -447,6 +465,33 @@ class Runs(object):
             target,
             '/fovea.v1.Runs/Resume',
             fovea_dot_v1_dot_runs__pb2.ResumeRequest.SerializeToString,
+            fovea_dot_v1_dot_runs__pb2.Run.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetPriority(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fovea.v1.Runs/SetPriority',
+            fovea_dot_v1_dot_runs__pb2.SetPriorityRequest.SerializeToString,
             fovea_dot_v1_dot_runs__pb2.Run.FromString,
             options,
             channel_credentials,

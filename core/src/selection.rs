@@ -115,9 +115,14 @@ impl Selection {
         let metric = self.by.title();
         let halving = self.halving.as_ref().map(|Halving { after, keep_one_of }| {
             let rungs: Vec<String> = after.iter().map(ToString::to_string).collect();
+            let rungs = match rungs.split_last() {
+                Some((last, before @ [_, ..])) => {
+                    format!("epochs {} and {last}", before.join(", "))
+                }
+                _ => format!("epoch {}", rungs.concat()),
+            };
             format!(
-                "after epoch {} the variants are ranked by {metric} and one of {keep_one_of} goes on",
-                rungs.join(", ")
+                "after {rungs} the variants are ranked by {metric} and one of {keep_one_of} goes on"
             )
         });
         let patience = self.patience.map(|patience| {

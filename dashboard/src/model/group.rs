@@ -51,7 +51,7 @@ pub struct GroupRow {
     pub submitted_at_ms: u64,
     /// The validation metric that it is judged by.
     pub by: BestBy,
-    /// What is known of the variant that leads; of the only one where there are no variants.
+    /// What is known of the variant that leads. Without variants: of the runs that have completed, if there are any, else of all.
     pub best: Ranked,
     /// What the variant that leads sets; empty where there are no variants.
     pub best_label: String,
@@ -134,7 +134,8 @@ impl GroupRow {
         let phases: Vec<_> = counted.filter(|(_, n)| *n > 0).collect();
         let any = |is: fn(Phase) -> bool| phases.iter().any(|(of, _)| of.is_some_and(is));
         let by = metric(group);
-        let best = ranked(group, runs, by).swap_remove(0);
+        let best =
+            completed(group, runs, by).unwrap_or_else(|| ranked(group, runs, by).swap_remove(0));
         Self {
             id: group.id.to_string(),
             differs: Differs::of(group),
@@ -169,12 +170,13 @@ impl GroupRow {
         in_words(&self.phases)
     }
 
-    /// What kind of group it is.
-    pub fn kind(&self) -> &'static str {
-        match (self.differs.variants, self.differs.folds) {
-            (0, None) => "seeds",
-            (0, Some(_)) => "cross-validation",
-            _ => "sweep",
+    /// What kind of group it is, such as `sweep: 6 variants, each: 3 folds`.
+    pub fn kind_in_words(&self) -> String {
+        let differs = self.differs;
+        match (differs.variants, differs.folds) {
+            (0, None) => differs.to_string(),
+            (0, Some(_)) => format!("cross-validation: {differs}"),
+            _ => format!("sweep: {differs}"),
         }
     }
 }
@@ -320,6 +322,19 @@ pub fn mean_curve(curves: &[Vec<(f64, f64)>]) -> Vec<(f64, f64)> {
 fn metric(group: &Group) -> BestBy {
     let selection = group.selection.as_ref();
     selection.map_or(BestBy::Auc, |selection| selection.by)
+}
+
+/// Of a group without variants, the runs that have completed; None if there are none.
+fn completed(group: &Group, runs: &[Option<&Run>], by: BestBy) -> Option<Ranked> {
+    let has = |run: &&&Run| Phase::of(run) == Phase::Completed;
+    let completed: Vec<RankedRun> = runs
+        .iter()
+        .flatten()
+        .filter(has)
+        .map(|run| RankedRun::of(0, run))
+        .collect();
+    let any = group.variants.is_empty() && !completed.is_empty();
+    any.then(|| rank(1, &completed, by).swap_remove(0))
 }
 
 /// Its variants, the best first; at least one.

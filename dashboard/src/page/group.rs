@@ -49,7 +49,7 @@ fn head(of: &GroupPage, now_ms: u64) -> Part {
                 }
             }
             p class="about" {
-                (row.kind()) ": " (row.differs) " on " (row.datasets.join(", "))
+                (row.kind_in_words()) " · on " (row.datasets.join(", "))
                 " · submitted " (ago(row.submitted_at_ms, now_ms)) @if let Some(owner) = &row.owner { " by " (owner) }
             }
         }
@@ -76,7 +76,7 @@ fn figures(of: &GroupPage) -> Part {
             (tile(&metric(row.by, if of.is_sweep() { " of the best variant" } else { "" }),
                 html! { (some(best.spread.map(|s| s.mean), 3)) }, over(best.spread)))
             (tile("Epochs", html! { (best.epochs) " of " (of.epochs) }, html! {
-                @if of.is_sweep() { "done by each run of that variant" } @else { "done by each run" }
+                @if of.is_sweep() { "done by each run of that variant" } @else { "done by each of these" }
             }))
             @if of.selection.is_some() {
                 (tile("Variants left", html! { (of.variants.len() - dropped) " of " (of.variants.len()) }, html! {

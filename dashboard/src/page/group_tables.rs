@@ -18,13 +18,13 @@ pub(super) fn variants(of: &GroupPage) -> Part {
             table class="variants" {
                 thead {
                     tr {
-                        th scope="col" class="n" { "Place" }
+                        th scope="col" class="n room" { "Place" }
                         th scope="col" { "Variant" }
-                        @if of.keys.is_empty() { th scope="col" { "Settings" } }
-                        @for key in &of.keys { th scope="col" class="n" { (key) } }
-                        th scope="col" class="n room" { "Epochs" }
                         th scope="col" class="n" { (by.title()) }
                         @if !one_each { th scope="col" class="n room" { "Deviation" } }
+                        th scope="col" class="n room" { "Epochs" }
+                        @if of.keys.is_empty() { th scope="col" { "Settings" } }
+                        @for key in &of.keys { th scope="col" class="n" { (key) } }
                         th scope="col" { @if one_each { "Run" } @else { "Runs" } }
                         th scope="col" { "State" }
                     }
@@ -32,16 +32,16 @@ pub(super) fn variants(of: &GroupPage) -> Part {
                 tbody {
                     @for (place, row) in of.variants.iter().enumerate() {
                         tr class=[(place == 0 && row.spread.is_some()).then_some("best")] {
-                            td class="n" { (place + 1) }
+                            td class="n room" { (place + 1) }
                             th scope="row" class="variant" {
                                 @if place < MOST_TOLD_APART { (many_swatch(place)) } @else { span class="no-line" {} }
                                 "v" (row.variant + 1)
                             }
-                            @if of.keys.is_empty() { td class="why" { (row.label) } }
-                            @for value in &row.settings { td class="n" { (value) } }
-                            td class="n room" { (row.epochs) }
                             td class="n" { (some(row.spread.map(|s| s.mean), 3)) }
                             @if !one_each { td class="n room" { (some(row.spread.and_then(|s| s.sd), 3)) } }
+                            td class="n room" { (row.epochs) }
+                            @if of.keys.is_empty() { td class="why" { (row.label) } }
+                            @for value in &row.settings { td class="n" { (value) } }
                             td { (chips(of, row, one_each)) }
                             td class="why" { (standing(of, row)) }
                         }
@@ -49,7 +49,7 @@ pub(super) fn variants(of: &GroupPage) -> Part {
                 }
             }
         }))
-        p class="about under" {
+        p class="about more" {
             "First those that came furthest, then by the mean over the runs. The best of many variants looks better than it is on the photographs \
              that it was chosen by; judge it on others. Intervals over patients: " code { "fovea group evaluate " (of.row.id) }
         }
@@ -99,7 +99,11 @@ fn standing(of: &GroupPage, row: &VariantRow) -> Markup {
                 .then(|| first(&row.reason))
                 .filter(|reason| !reason.is_empty())
         });
-    let dropped = row.dropped.as_deref().map(first);
+    // The badge says the first word.
+    let dropped = row
+        .dropped
+        .as_deref()
+        .map(|why| first(why).trim_start_matches("dropped "));
     html! {
         @match &phases[..] {
             _ if dropped.is_some() => span class="badge" { "dropped" },
@@ -120,6 +124,7 @@ fn first(reason: &str) -> &str {
 pub(super) fn runs(of: &GroupPage) -> Part {
     let differs = of.row.differs;
     let (folds, seeds) = (differs.folds.is_some(), differs.seeds > 1);
+    let reasons = of.members.iter().any(|member| !reason(member).is_empty());
     let content = html! {
         (scrolled("Runs", html! {
             table {
@@ -132,14 +137,14 @@ pub(super) fn runs(of: &GroupPage) -> Part {
                         th scope="col" { "Phase" }
                         th scope="col" class="n" { "Epochs" }
                         @for (name, room, ..) in FIGURES { th scope="col" class=(if room { "n room" } else { "n" }) { (name) } }
-                        th scope="col" class="room" { "Reason" }
+                        @if reasons { th scope="col" class="room" { "Reason" } }
                     }
                 }
-                tbody { @for member in &of.members { (run(of, member, folds, seeds)) } }
-                @if !of.is_sweep() { (spreads(of, 3 + usize::from(folds) + usize::from(seeds))) }
+                tbody { @for member in &of.members { (run(of, member, folds, seeds, reasons)) } }
+                @if !of.is_sweep() { (spreads(of, 3 + usize::from(folds) + usize::from(seeds), reasons)) }
             }
         }))
-        @if !of.is_sweep() { p class="about under" { (caveat(folds)) " " code { "fovea group evaluate " (of.row.id) } "." } }
+        @if !of.is_sweep() { p class="about more" { (caveat(folds)) " " code { "fovea group evaluate " (of.row.id) } } }
     };
     part(
         "runs",
@@ -158,7 +163,13 @@ fn caveat(folds: bool) -> &'static str {
     }
 }
 
-fn run(of: &GroupPage, member: &MemberRow, folds: bool, seeds: bool) -> Markup {
+/// Why a run waits or failed. What its selection dropped, the variants tell.
+fn reason(member: &MemberRow) -> &str {
+    let row = member.row.as_ref().filter(|_| !member.is_dropped);
+    row.map_or("", |row| first(&row.reason))
+}
+
+fn run(of: &GroupPage, member: &MemberRow, folds: bool, seeds: bool, reasons: bool) -> Markup {
     let row = member.row.as_ref();
     html! {
         tr {
@@ -171,7 +182,7 @@ fn run(of: &GroupPage, member: &MemberRow, folds: bool, seeds: bool) -> Markup {
             @for (_, room, places, figure) in FIGURES {
                 td class=(if room { "n room" } else { "n" }) { (some(member.last().and_then(figure), places)) }
             }
-            td class="why room" { @if let Some(row) = row { (first(&row.reason)) } }
+            @if reasons { td class="why room" { (reason(member)) } }
         }
     }
 }
@@ -188,7 +199,7 @@ const FIGURES: [(&str, bool, usize, Figure); 5] = [
 ];
 
 /// Mean and deviation of the completed runs, below them.
-fn spreads(of: &GroupPage, before: usize) -> Markup {
+fn spreads(of: &GroupPage, before: usize, reasons: bool) -> Markup {
     let completed = |member: &&MemberRow| {
         let phase = member.row.as_ref().map(|row| row.phase);
         phase == Some(Phase::Completed)
@@ -207,7 +218,7 @@ fn spreads(of: &GroupPage, before: usize) -> Markup {
                 @for (_, room, places, figure) in FIGURES {
                     td class=(if room { "n room" } else { "n" }) { (some(spread(figure).and_then(value), places)) }
                 }
-                td class="room" {}
+                @if reasons { td class="room" {} }
             }
         }
     };

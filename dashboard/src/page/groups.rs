@@ -22,7 +22,7 @@ pub fn groups(list: &GroupList, now_ms: u64) -> Sheet {
             } @else {
                 (scrolled("Groups", html! {
                     table {
-                        (heads(&["Group", "State", "Runs", ">Best so far", "+Owner", "+>Submitted"]))
+                        (heads(&["Group", "State", ">Best so far", "+Owner", "+>Submitted"]))
                         tbody { @for group in &list.groups { (row(group, now_ms)) } }
                     }
                 }))
@@ -44,10 +44,9 @@ fn row(group: &GroupRow, now_ms: u64) -> Markup {
         tr {
             th scope="row" {
                 (group_link(&group.id))
-                span class="sub" { (group.kind()) ", " (group.differs) " · " (group.datasets.join(", ")) }
+                span class="sub" { (group.kind_in_words()) " · " (group.datasets.join(", ")) }
             }
-            td { (state(group.state)) }
-            td { (group.runs()) span class="sub" { (group.phases_in_words()) } }
+            td { (state(group.state)) span class="sub" { (group.phases_in_words()) } }
             td class="n" {
                 (some(group.best.spread.map(|s| s.mean), 3))
                 span class="sub" {

@@ -45,11 +45,11 @@ fn a_sweep_ranks_its_variants_and_says_what_was_dropped() {
         [
             "Place",
             "Variant",
-            "train.batch",
-            "train.learning_rate",
-            "Epochs",
             "AUC",
             "Deviation",
+            "Epochs",
+            "train.batch",
+            "train.learning_rate",
             "Runs",
             "State"
         ]
@@ -60,23 +60,23 @@ fn a_sweep_ranks_its_variants_and_says_what_was_dropped() {
         first[..2],
         ["1".to_owned(), format!("v{}", leader.variant + 1)]
     );
-    assert_eq!(first[2..4], leader.settings[..]);
-    assert_eq!(first[5], format!("{:.3}", leader.spread.unwrap().mean));
+    assert_eq!(first[5..7], leader.settings[..]);
+    assert_eq!(first[2], format!("{:.3}", leader.spread.unwrap().mean));
     assert_eq!(
-        first[6],
+        first[3],
         format!("{:.3}", leader.spread.unwrap().sd.unwrap())
     );
     // Its runs are named by their folds, with their phases for those who do not see the colour.
     let chips = select(&shown, "#variants tbody tr:first-child .chip");
     let names: Vec<&str> = chips.iter().filter_map(|c| c.attr("aria-label")).collect();
-    assert!(names[0].contains(", fold 1: "), "{names:?}");
+    assert!(names[0].contains(": fold 1, "), "{names:?}");
     assert_eq!(
         texts(&shown, "#variants tbody tr:first-child .chip"),
         ["f1", "f2", "f3"]
     );
     let last = texts(&shown, "#variants tbody tr:last-child td:last-child");
     assert!(
-        last[0].starts_with("dropped") && last[0].contains("dropped after epoch 3: place"),
+        last[0].starts_with("dropped") && last[0].contains("after epoch 3: place"),
         "{last:?}"
     );
     assert!(!last[0].contains("fovea resume"), "{last:?}");
@@ -84,8 +84,9 @@ fn a_sweep_ranks_its_variants_and_says_what_was_dropped() {
     assert_eq!(plan[0], "8, 16");
     assert_eq!(plan[2], "6, every combination of these, each with 3 runs");
     assert!(
-        plan[3]
-            .starts_with("after epoch 3, 6 the variants are ranked by AUC and one of 3 goes on."),
+        plan[3].starts_with(
+            "after epochs 3 and 6 the variants are ranked by AUC and one of 3 goes on."
+        ),
         "{plan:?}"
     );
     // One line for each variant, and one mark for each rung.
@@ -135,6 +136,8 @@ fn folds_have_mean_and_deviation_of_those_that_completed() {
     assert_eq!(foot, [format!("{mean:.3}"), format!("{deviation:.3}")]);
     assert_eq!(select(&shown, "#head a.danger").len(), 1);
     assert_eq!(texts(&shown, "#head .badge"), ["under way"]);
+    assert_eq!(texts(&shown, "#figures .value")[1], format!("{mean:.3}"));
+    assert!(!heads.contains(&"Reason".to_owned()), "{heads:?}");
 
     // One that was removed keeps its place.
     let (group_of, runs) = &made;

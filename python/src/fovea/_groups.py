@@ -232,7 +232,7 @@ def _standing(runs: list[types.Run], by: str) -> dict[str, Any]:
     out = (types.Phase.FAILED, types.Phase.CANCELLED)
     counted = [run for run in runs if run.phase not in out] or runs
     epochs = min((_epochs_done(run) for run in counted), default=0)
-    merits = [types.merit(run.epochs[epochs - 1].validation, by) for run in counted] if epochs else []
+    merits = [types.merit_of(run.epochs[epochs - 1].validation, by) for run in counted] if epochs else []
     values = [-merit if by == "loss" else merit for merit in merits if merit is not None]
     return {
         "epochs": epochs,

@@ -154,13 +154,13 @@ class Run:
         best: tuple[float, Checkpoint] | None = None
         for checkpoint in self.checkpoints:
             result = results.get(checkpoint.step)
-            merit = None if result is None else merit(result, by)
+            merit = None if result is None else merit_of(result, by)
             if merit is not None and (best is None or merit > best[0]):
                 best = (merit, checkpoint)
         return None if best is None else best[1]
 
 
-def merit(result: Evaluation, by: str) -> float | None:
+def merit_of(result: Evaluation, by: str) -> float | None:
     """Higher is better."""
     if by == "auc":
         return result.auc

@@ -6,6 +6,7 @@ mod data;
 use data::NOW;
 use data::groups::{folds, page, sweep};
 use fovea_core::run::{Phase as Core, Run};
+use fovea_core::selection::GroupPause;
 use fovea_dashboard::model::{GroupPage, GroupRow, GroupState};
 use fovea_dashboard::page::group;
 use scraper::{ElementRef, Html, Selector};
@@ -160,7 +161,7 @@ fn folds_have_mean_and_deviation_of_those_that_completed() {
     }
     let ended = page(&made);
     assert!(!ended.may_cancel, "there is nothing left to cancel");
-    assert_eq!(ended.row.state, GroupState::Ended);
+    assert_eq!(ended.row.state, GroupState::Completed);
 }
 
 #[test]
@@ -176,6 +177,12 @@ fn the_state_of_a_group_follows_from_its_runs_and_its_selection() {
     runs[4].phase = Core::Cancelled;
     assert_eq!(state(&runs, true), GroupState::Deciding);
     assert_eq!(state(&runs, false), GroupState::Paused);
-    runs[3].phase = Core::Completed;
-    assert_eq!(state(&runs, false), GroupState::Ended);
+    // What the selection has stopped waits for nobody.
+    runs[3].group_pause = Some(GroupPause {
+        rung: None,
+        reason: "stopped early".into(),
+    });
+    assert_eq!(state(&runs, false), GroupState::Ended, "one was cancelled");
+    runs[4].phase = Core::Completed;
+    assert_eq!(state(&runs, false), GroupState::Completed);
 }

@@ -72,9 +72,7 @@ fn the_package_and_its_notebook_drive_a_cluster() {
         .args([env!("CARGO_PKG_VERSION"), &PROTOCOL.to_string()]));
     same_ranking(
         &cluster,
-        &run(python()
-            .arg(package("tests/groups.py"))
-            .arg(cluster.url())),
+        &run(python().arg(package("tests/groups.py")).arg(cluster.url())),
     );
     let text = run(python()
         .arg(package("tests/run_notebook.py"))

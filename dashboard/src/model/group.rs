@@ -19,8 +19,11 @@ pub enum GroupState {
     Queued,
     /// All wait for what its selection decides.
     Deciding,
-    /// Runs are paused, and the others have ended.
+    /// A run waits for a person who resumes it.
     Paused,
+    /// All are completed, but for those that its selection has stopped.
+    Completed,
+    /// No run goes on, and some failed or were cancelled.
     Ended,
 }
 
@@ -31,8 +34,9 @@ impl GroupState {
             Self::UnderWay => ("under way", Phase::Running),
             Self::Queued => ("queued", Phase::Queued),
             Self::Deciding => ("deciding", Phase::Forming),
-            Self::Paused => ("at rest", Phase::Paused),
-            Self::Ended => ("ended", Phase::Completed),
+            Self::Paused => ("paused", Phase::Paused),
+            Self::Completed => ("completed", Phase::Completed),
+            Self::Ended => ("ended", Phase::Cancelled),
         }
     }
 }
@@ -144,7 +148,16 @@ impl GroupRow {
                 () if any(Phase::is_under_way) => GroupState::UnderWay,
                 () if any(|phase| phase == Phase::Queued) => GroupState::Queued,
                 () if deciding => GroupState::Deciding,
-                () if any(|phase| phase == Phase::Paused) => GroupState::Paused,
+                () if there()
+                    .any(|run| Phase::of(run) == Phase::Paused && !run.stopped_early()) =>
+                {
+                    GroupState::Paused
+                }
+                () if there()
+                    .all(|run| run.stopped_early() || Phase::of(run) == Phase::Completed) =>
+                {
+                    GroupState::Completed
+                }
                 () => GroupState::Ended,
             },
             phases,

@@ -42,7 +42,7 @@ pub(super) fn variants(of: &GroupPage) -> Part {
                             td class="n room" { (row.epochs) }
                             @if of.keys.is_empty() { td class="why" { (row.label) } }
                             @for value in &row.settings { td class="n" { (value) } }
-                            td { (chips(of, row, one_each)) }
+                            td class="chips" { (chips(of, row, one_each)) }
                             td class="why" { (standing(of, row)) }
                         }
                     }

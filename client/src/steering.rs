@@ -46,7 +46,9 @@ impl Client {
             run_id: run_id.into(),
             priority: pb::Priority::from(priority).into(),
         };
-        let run = self.answer(self.runs_client().set_priority(request)).await?;
+        let run = self
+            .answer(self.runs_client().set_priority(request))
+            .await?;
         Ok(run.try_into()?)
     }
 }

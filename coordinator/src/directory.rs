@@ -1,6 +1,7 @@
 //! Finding a run, live or ended: a live one has an actor, an ended one is in the journal.
 
-use fovea_core::ids::RunId;
+use fovea_core::group::{Group, number_of};
+use fovea_core::ids::{GroupId, RunId};
 use fovea_core::run::Run;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -46,6 +47,28 @@ impl Directory {
         };
         let shown = |run: Run| live_one(run.number).unwrap_or_else(|| ended(run));
         Ok(written.into_iter().map(shown).collect())
+    }
+
+    /// A group. NotFound if no run of it is there.
+    pub(crate) async fn group(&self, id: &GroupId) -> Result<Group, ApiError> {
+        let number = number_of(id).ok_or_else(|| ApiError::no_group(id))?;
+        let group = self.journal.group(number).await.map_err(unreadable)?;
+        group
+            .filter(|group| group.id == *id)
+            .ok_or_else(|| ApiError::no_group(id))
+    }
+
+    /// The runs of a group as they are now, in its order; None: it was removed.
+    pub(crate) async fn members(&self, group: &Group) -> Result<Vec<Option<Shown>>, ApiError> {
+        let mut members = Vec::new();
+        for member in &group.runs {
+            members.push(match self.shown(&member.run).await {
+                Ok(shown) => Some(shown),
+                Err(ApiError::NotFound(_)) => None,
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(members)
     }
 
     /// The run's actor, which is started for an ended run.

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use fovea_core::group::{Group, Member, number_of};
+use fovea_core::group::Group;
 use fovea_core::ids::GroupId;
 use fovea_core::run::{Phase, Run};
 use fovea_core::selection::{Contender, Decision, decide};
@@ -58,15 +58,10 @@ pub(crate) fn start(
 
 /// Looks at a group, and asks of its runs what is decided.
 async fn select(runs: &Directory, id: &GroupId) -> Result<(), ApiError> {
-    let Some(number) = number_of(id) else {
-        return Ok(());
-    };
-    let group = runs.journal.group(number).await;
-    let group = group.map_err(|e| ApiError::Unavailable(e.to_string()))?;
-    let Some(group) = group.filter(|group| group.id == *id) else {
-        return Ok(());
-    };
-    for Decision { at, rung, verdict } in decisions(runs, &group).await? {
+    let group = runs.group(id).await?;
+    let members = runs.members(&group).await?;
+    let members = members.iter().map(|shown| Some(&*shown.as_ref()?.run));
+    for Decision { at, rung, verdict } in decisions(&group, members) {
         let run = &group.runs[at].run;
         info!(group_id = %id, run_id = %run, rung, ?verdict, "group.decided: {id}, after epoch {rung}: {run}: {verdict:?}");
         let ask = |reply| RunInput::Request {
@@ -86,24 +81,25 @@ async fn select(runs: &Directory, id: &GroupId) -> Result<(), ApiError> {
     Ok(())
 }
 
-async fn decisions(runs: &Directory, group: &Group) -> Result<Vec<Decision>, ApiError> {
+/// What a group's selection decides now. `runs` are its runs in its order; None: it was removed.
+pub(crate) fn decisions<'a>(
+    group: &Group,
+    runs: impl Iterator<Item = Option<&'a Run>>,
+) -> Vec<Decision> {
     let Some(selection) = &group.selection else {
-        return Ok(Vec::new());
+        return Vec::new();
     };
-    let mut contenders = Vec::new();
-    for Member { run, variant, .. } in &group.runs {
-        let shown = match runs.shown(run).await {
-            Ok(shown) => Some(shown.run),
-            Err(ApiError::NotFound(_)) => None,
-            Err(error) => return Err(error),
-        };
-        contenders.push(contender(selection.by, *variant, shown.as_deref()));
-    }
-    Ok(decide(selection, &contenders))
+    let contenders: Vec<Contender> = group
+        .runs
+        .iter()
+        .zip(runs)
+        .map(|(member, run)| contender(selection.by, member.variant, run))
+        .collect();
+    decide(selection, &contenders)
 }
 
 /// What a decision needs of a run; None: it was removed.
-pub(crate) fn contender(by: BestBy, variant: u32, run: Option<&Run>) -> Contender {
+fn contender(by: BestBy, variant: u32, run: Option<&Run>) -> Contender {
     let results = run.map_or(&[][..], |run| &run.epochs[..run.next_epoch() as usize]);
     Contender {
         variant: variant as usize,

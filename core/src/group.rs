@@ -1,10 +1,14 @@
 //! Groups: runs of one submission that differ in their fold, their seed, in what a sweep varies, or in several of these.
 
+mod differs;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{GroupId, IdError, RunId};
 use crate::selection::{Selection, SelectionError};
 use crate::spec::{FoldSpec, LONGEST_NAME, MAX_FOLDS, RunSpec, SpecError};
+
+pub use differs::Differs;
 
 /// The most runs of a group.
 pub const MAX_RUNS: usize = 100;

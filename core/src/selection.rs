@@ -9,6 +9,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::count::count;
 use crate::metrics::Evaluation;
 use crate::run::EpochResult;
 use crate::spec::BestBy;
@@ -107,6 +108,31 @@ impl Selection {
             0 | 1 => Err(SelectionError::OneVariant),
             _ => Ok(()),
         }
+    }
+
+    /// How the runs are selected, as a part of a sentence.
+    pub fn in_words(&self) -> String {
+        let metric = self.by.title();
+        let halving = self.halving.as_ref().map(|Halving { after, keep_one_of }| {
+            let rungs: Vec<String> = after.iter().map(ToString::to_string).collect();
+            let rungs = match rungs.split_last() {
+                Some((last, before @ [_, ..])) => {
+                    format!("epochs {} and {last}", before.join(", "))
+                }
+                _ => format!("epoch {}", rungs.concat()),
+            };
+            format!(
+                "after {rungs} the variants are ranked by {metric} and one of {keep_one_of} goes on"
+            )
+        });
+        let patience = self.patience.map(|patience| {
+            format!(
+                "a run stops when its {metric} has not improved for {}",
+                count(patience, "epoch", "epochs")
+            )
+        });
+        let parts: Vec<String> = halving.into_iter().chain(patience).collect();
+        parts.join("; ")
     }
 
     /// How a run of the group begins.

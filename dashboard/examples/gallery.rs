@@ -9,7 +9,8 @@ use std::path::Path;
 
 use data::NOW;
 use fovea_dashboard::page::{
-    audit, compare, confirm_cancel, datasets, login, message, overview, run, runs, submit, workers,
+    audit, compare, confirm_cancel, confirm_cancel_group, datasets, group, groups, login, message,
+    overview, run, runs, submit, workers,
 };
 use fovea_dashboard::{Here, ICON, SCRIPT, STYLE, Sheet, document};
 
@@ -42,6 +43,20 @@ fn main() {
     write("run", Here::Runs, &run(&page, "x", NOW));
     let new = data::run_page(&data::run(9, 0));
     write("queued", Here::Runs, &run(&new, "x", NOW));
+    write("groups", Here::Groups, &groups(&data::groups::list(), NOW));
+    for (name, made) in [
+        ("sweep", data::groups::sweep(3, 3)),
+        ("large-sweep", data::groups::sweep(50, 0)),
+        ("folds", data::groups::folds()),
+    ] {
+        let page = group(&data::groups::page(&made), NOW);
+        write(name, Here::Groups, &page);
+    }
+    write(
+        "cancel-group",
+        Here::Groups,
+        &confirm_cancel_group("lr-g30", "x"),
+    );
     write("workers", Here::Workers, &workers(&data::workers()));
     write("datasets", Here::Datasets, &datasets(&data::datasets()));
     write("compare", Here::Runs, &compare(&data::compared(), &[]));

@@ -1,5 +1,8 @@
 //! What pages show: plain values, read from runs and the cluster at one moment.
 
+mod group;
+mod phase;
+
 use std::collections::BTreeMap;
 
 use fovea_core::priority::Priority;
@@ -8,59 +11,8 @@ use fovea_core::run::{EpochResult, EvaluationRecord, Run, StepPhases, StepReport
 use fovea_core::spec::{BestBy, RunSpec};
 use fovea_evaluation::Evaluated;
 
-/// Where a run is in its life.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    Running,
-    Forming,
-    Finishing,
-    Queued,
-    Paused,
-    Completed,
-    Failed,
-    Cancelled,
-}
-
-impl Phase {
-    /// Of a run.
-    pub fn of(run: &Run) -> Self {
-        use fovea_core::run::Phase as Core;
-        match run.phase {
-            Core::Queued { .. } => Self::Queued,
-            Core::Forming { .. } => Self::Forming,
-            Core::Running { .. } => Self::Running,
-            Core::Finishing { .. } => Self::Finishing,
-            Core::Paused => Self::Paused,
-            Core::Completed => Self::Completed,
-            Core::Failed { .. } => Self::Failed,
-            Core::Cancelled => Self::Cancelled,
-        }
-    }
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Running => "running",
-            Self::Forming => "forming",
-            Self::Finishing => "finishing",
-            Self::Queued => "queued",
-            Self::Paused => "paused",
-            Self::Completed => "completed",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-        }
-    }
-
-    /// Whether it has workers.
-    pub fn is_under_way(self) -> bool {
-        matches!(self, Self::Running | Self::Forming | Self::Finishing)
-    }
-
-    /// Whether only a person can resume it, if anybody.
-    pub fn has_ended(self) -> bool {
-        matches!(self, Self::Completed | Self::Failed | Self::Cancelled)
-    }
-}
+pub use group::*;
+pub use phase::Phase;
 
 /// A run in a list.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,7 +59,9 @@ impl RunRow {
                     "being checkpointed; its workers go to a run of higher priority"
                 }
             }),
-            Core::Finishing { .. } | Core::Paused | Core::Completed | Core::Cancelled => None,
+            // Its group paused it; a person gives no reason.
+            Core::Paused => run.group_pause.as_ref().map(|pause| &*pause.reason),
+            Core::Finishing { .. } | Core::Completed | Core::Cancelled => None,
         };
         let reasons: Vec<&str> = reason.into_iter().chain(waiting).collect();
         let last = run.epochs.last().map(|epoch| &epoch.validation);

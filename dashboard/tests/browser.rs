@@ -10,7 +10,8 @@ use std::process::Command;
 
 use data::NOW;
 use fovea_dashboard::page::{
-    compare, confirm_cancel, datasets, login, message, overview, run, runs, submit, workers,
+    compare, confirm_cancel, datasets, group, groups, login, message, overview, run, runs, submit,
+    workers,
 };
 use fovea_dashboard::{Here, STYLE, Sheet, document};
 use scraper::{Html, Selector};
@@ -151,6 +152,15 @@ fn pages() -> Vec<(&'static str, Sheet)> {
         ("nothing", overview(&Default::default(), NOW)),
         ("runs", runs(&data::runs(), NOW)),
         ("run", run(&training, "c", NOW)),
+        ("groups", groups(&data::groups::list(), NOW)),
+        (
+            "sweep",
+            group(&data::groups::page(&data::groups::sweep(3, 3)), NOW),
+        ),
+        (
+            "folds",
+            group(&data::groups::page(&data::groups::folds()), NOW),
+        ),
         ("workers", workers(&found)),
         ("datasets", datasets(&data::datasets())),
         (

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use data::NOW;
 use fovea_dashboard::model::{Overview, Scored, WorkerList, WorkerState};
 use fovea_dashboard::page::{
-    audit, compare, confirm_cancel, datasets, login, message, overview, run, runs, submit, workers,
+    audit, compare, confirm_cancel, confirm_cancel_group, datasets, group, groups, login, message,
+    overview, run, runs, submit, workers,
 };
 use fovea_dashboard::{Here, SCRIPT, STYLE, Sheet, document};
 use scraper::{ElementRef, Html, Selector};
@@ -39,6 +40,21 @@ fn all() -> Vec<(&'static str, Sheet)> {
         ("no runs", runs(&Default::default(), NOW)),
         ("run", run(&training, "c", NOW)),
         ("new run", run(&bare, "c", NOW)),
+        ("groups", groups(&data::groups::list(), NOW)),
+        ("no groups", groups(&Default::default(), NOW)),
+        (
+            "sweep",
+            group(&data::groups::page(&data::groups::sweep(3, 3)), NOW),
+        ),
+        (
+            "one run each",
+            group(&data::groups::page(&data::groups::sweep(7, 0)), NOW),
+        ),
+        (
+            "folds",
+            group(&data::groups::page(&data::groups::folds()), NOW),
+        ),
+        ("cancel group", confirm_cancel_group("lr-g30", "c")),
         ("workers", workers(&data::workers())),
         ("no workers", workers(&Default::default())),
         ("datasets", datasets(&data::datasets())),
@@ -191,6 +207,25 @@ fn hostile_text_is_text() {
     compared[0].row = row.clone();
     let mut list = data::runs();
     list.runs[0] = row.clone();
+    let mut sweep = data::groups::page(&data::groups::sweep(2, 2));
+    sweep.row.id = HOSTILE.into();
+    sweep.row.datasets = vec![HOSTILE.into()];
+    sweep.row.owner = Some(HOSTILE.into());
+    sweep.row.best_label = HOSTILE.into();
+    sweep.may_not = Some(HOSTILE.into());
+    sweep.keys = vec![HOSTILE.into()];
+    for variant in &mut sweep.variants {
+        (variant.label, variant.settings) = (HOSTILE.into(), vec![HOSTILE.into()]);
+        variant.dropped = Some(HOSTILE.into());
+    }
+    for member in &mut sweep.members {
+        member.id = HOSTILE.into();
+        member.row = Some(row.clone());
+    }
+    let mut unnamed = sweep.clone();
+    unnamed.keys.clear();
+    let mut group_list = data::groups::list();
+    group_list.groups[0] = sweep.row.clone();
     let view = Overview {
         live: vec![row.clone()],
         ended: vec![row],
@@ -207,6 +242,10 @@ fn hostile_text_is_text() {
         ("overview", overview(&view, NOW)),
         ("runs", runs(&list, NOW)),
         ("run", run(&page, HOSTILE, NOW)),
+        ("groups", groups(&group_list, NOW)),
+        ("group", group(&sweep, NOW)),
+        ("group without keys", group(&unnamed, NOW)),
+        ("cancel group", confirm_cancel_group(HOSTILE, HOSTILE)),
         ("workers", workers(&found)),
         ("datasets", datasets(&sets)),
         ("compare", compare(&compared, &[HOSTILE.into()])),
@@ -295,8 +334,18 @@ fn long_lists_stay_small() {
     };
     let mut page = data::run_page(&data::training(7, 12));
     page.workers = found.workers.clone();
+    let sweep = data::groups::page(&data::groups::sweep(10, 5));
+    let single = data::groups::page(&data::groups::sweep(50, 0));
+    let mut group_list = data::groups::list();
+    group_list.groups = vec![single.row.clone(); 20];
     for (name, make) in [
-        ("overview", &(|| overview(&view, NOW)) as &dyn Fn() -> Sheet),
+        (
+            "groups",
+            &(|| groups(&group_list, NOW)) as &dyn Fn() -> Sheet,
+        ),
+        ("sweep of 20 x 5", &|| group(&sweep, NOW)),
+        ("sweep of 100 x 1", &|| group(&single, NOW)),
+        ("overview", &|| overview(&view, NOW)),
         ("runs", &|| runs(&list, NOW)),
         ("workers", &|| workers(&found)),
         ("run", &|| run(&page, "c", NOW)),

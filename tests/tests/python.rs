@@ -70,6 +70,10 @@ fn the_package_and_its_notebook_drive_a_cluster() {
         .args(["steer", &cluster.url()])
         .arg(&out)
         .args([env!("CARGO_PKG_VERSION"), &PROTOCOL.to_string()]));
+    same_ranking(
+        &cluster,
+        &run(python().arg(package("tests/groups.py")).arg(cluster.url())),
+    );
     let text = run(python()
         .arg(package("tests/run_notebook.py"))
         .arg(package("examples/quickstart.ipynb"))
@@ -82,6 +86,23 @@ fn the_package_and_its_notebook_drive_a_cluster() {
     ] {
         assert!(text.contains(said), "{said:?} is not in: {text}");
     }
+}
+
+/// `told` is a group, and what the package says of its variants, the best first; the command says the same.
+fn same_ranking(cluster: &Cluster, told: &str) {
+    let mut told = told.lines();
+    let group = told.next().expect("a group");
+    let shown = cluster.fovea(&["group", "show", group]);
+    let rows = shown.lines().filter(|line| line.contains("train.batch="));
+    let ranked: Vec<String> = rows
+        .map(|row| {
+            let cells: Vec<&str> = row.split_whitespace().collect();
+            // After the variant come its two settings.
+            [cells[0], cells[3], cells[4]].join(" ")
+        })
+        .collect();
+    assert_eq!(told.collect::<Vec<_>>(), ranked, "{shown}");
+    assert_eq!(ranked.len(), 2, "{shown}");
 }
 
 #[cfg_attr(not(has_models), ignore = "needs .model-tools: run `make model-tools`")]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use fovea_core::count::count;
-use fovea_core::group::GroupPlan;
+use fovea_core::group::{Differs, GroupPlan};
 use fovea_core::selection::Selection;
 use fovea_core::spec::RunSpec;
 
@@ -77,18 +77,12 @@ pub async fn submit_plan(
 
 /// Such as `5 folds`, `3 seeds of each of 5 folds`, or `6 variants, each: 5 folds`.
 pub fn differing(group: &GroupInfo) -> String {
-    let seeds = group.seeds().len();
-    let each = match group.folds() {
-        None => count(seeds, "seed", "seeds"),
-        Some(folds) if seeds < 2 => count(folds, "fold", "folds"),
-        Some(folds) => format!("{} of each of {folds} folds", count(seeds, "seed", "seeds")),
+    let differs = Differs {
+        variants: group.variants.len(),
+        folds: group.folds(),
+        seeds: group.seeds().len(),
     };
-    let variants = count(group.variants.len(), "variant", "variants");
-    match (group.variants.len(), group.folds().is_some() || seeds > 1) {
-        (0, _) => each,
-        (_, false) => variants,
-        (_, true) => format!("{variants}, each: {each}"),
-    }
+    differs.to_string()
 }
 
 /// What tells a run of a group from the others.
@@ -104,23 +98,7 @@ fn particulars(group: &GroupInfo, member: &MemberInfo) -> String {
 
 /// How the runs of a group are selected, in a sentence.
 pub fn selection_text(selection: &Selection) -> String {
-    let metric = selection.by.title();
-    let halving = selection.halving.as_ref().map(|halving| {
-        let rungs: Vec<String> = halving.after.iter().map(ToString::to_string).collect();
-        format!(
-            "after epoch {} the variants are ranked by {metric} and one of {} goes on",
-            rungs.join(", "),
-            halving.keep_one_of
-        )
-    });
-    let patience = selection.patience.map(|patience| {
-        format!(
-            "a run stops when its {metric} has not improved for {}",
-            count(patience, "epoch", "epochs")
-        )
-    });
-    let parts: Vec<String> = halving.into_iter().chain(patience).collect();
-    format!("selection: {}", parts.join("; "))
+    format!("selection: {}", selection.in_words())
 }
 
 /// Lists all groups.

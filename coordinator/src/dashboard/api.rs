@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use fovea_proto::MESSAGE_BYTES;
 use fovea_proto::pb::cluster_client::ClusterClient;
 use fovea_proto::pb::datasets_client::DatasetsClient;
+use fovea_proto::pb::groups_client::GroupsClient;
 use fovea_proto::pb::runs_client::RunsClient;
 use http::{HeaderValue, Request, Response, header};
 use tonic::body::Body;
@@ -50,6 +51,10 @@ impl Api {
 
     pub(super) fn datasets(&self, visitor: &Visitor) -> Datasets {
         DatasetsClient::new(self.by(visitor)).max_decoding_message_size(MESSAGE_BYTES)
+    }
+
+    pub(super) fn groups(&self, visitor: &Visitor) -> GroupsClient<Speaking> {
+        GroupsClient::new(self.by(visitor)).max_decoding_message_size(MESSAGE_BYTES)
     }
 
     pub(super) fn cluster(&self, visitor: &Visitor) -> ClusterClient<Speaking> {

@@ -15,13 +15,14 @@
 //! - `routes`, `reply`: from paths to answers
 //! - `visitor`, `sessions`: who asks
 //! - `api`: the services, called within the process
-//! - `views`, `run_view`, `lists`: what pages show
+//! - `views`, `run_view`, `lists`, `groups`: what pages show
 //! - `curves`, `scores`, `report`, `background`: what is read or computed once and kept
 //! - `live`: server-sent events
 
 mod api;
 mod background;
 mod curves;
+mod groups;
 mod lists;
 mod live;
 mod reply;

@@ -4,9 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use form_urlencoded::{Serializer, parse};
-use fovea_core::ids::RunId;
+use fovea_core::ids::{GroupId, RunId};
 use fovea_core::priority::Priority;
-use fovea_dashboard::page::{audit, confirm_cancel, login, message, submit};
+use fovea_dashboard::page::{audit, confirm_cancel, confirm_cancel_group, login, message, submit};
 use fovea_dashboard::{Here, Sheet, Shell, document};
 use fovea_proto::pb;
 use fovea_runfile::RunFile;
@@ -150,6 +150,13 @@ impl Asking<'_> {
                 }
                 Err(_) => self.refused(&Refusal::no_page(), None),
             },
+            ["groups", id, "cancel"] => match GroupId::new(id) {
+                Ok(group) => {
+                    let sheet = confirm_cancel_group(group.as_str(), &self.visitor.csrf);
+                    self.page(StatusCode::OK, Here::Groups, None, &sheet)
+                }
+                Err(_) => self.refused(&Refusal::no_page(), None),
+            },
             ["runs", id, "audit"] => match RunId::new(id) {
                 Ok(run) => match self.dashboard.audit(&self.visitor, &run).await {
                     Ok(found) => {
@@ -258,6 +265,16 @@ impl Asking<'_> {
                 }
                 Err(_) => self.refused(&Refusal::no_page(), None),
             },
+            ["groups", id, "cancel"] => match GroupId::new(id) {
+                Ok(group) => {
+                    let back = format!("/groups/{group}");
+                    match self.cancel_group(&group).await {
+                        Ok(()) => see(&back),
+                        Err(status) => self.refused(&status.into(), Some(&back)),
+                    }
+                }
+                Err(_) => self.refused(&Refusal::no_page(), None),
+            },
             _ => self.refused(&Refusal::no_page(), None),
         }
     }
@@ -272,6 +289,13 @@ impl Asking<'_> {
         };
         let mut runs = self.dashboard.0.api.runs(&self.visitor);
         runs.set_priority(request).await?;
+        Ok(())
+    }
+
+    async fn cancel_group(&self, group: &GroupId) -> Result<(), Status> {
+        let mut groups = self.dashboard.0.api.groups(&self.visitor);
+        let group_id = group.to_string();
+        groups.cancel(pb::CancelGroupRequest { group_id }).await?;
         Ok(())
     }
 

@@ -1,8 +1,10 @@
 //! Which page is shown, and its content for a visitor.
 
 use form_urlencoded::parse;
-use fovea_core::ids::RunId;
-use fovea_dashboard::page::{MOST_COMPARED, compare, datasets, overview, run, runs, workers};
+use fovea_core::ids::{GroupId, RunId};
+use fovea_dashboard::page::{
+    MOST_COMPARED, compare, datasets, group, groups, overview, run, runs, workers,
+};
 use fovea_dashboard::{Here, Sheet};
 use hyper::StatusCode;
 use tonic::{Code, Status};
@@ -18,6 +20,8 @@ pub(super) enum View {
     Overview,
     Runs { before: Option<u64> },
     Run(RunId),
+    Groups { before: Option<u64> },
+    Group(GroupId),
     Workers { page: usize },
     Datasets { page: usize },
     Compare(Vec<String>),
@@ -39,6 +43,7 @@ impl View {
             let mut pairs = parse(query.as_bytes());
             pairs.find_map(|(key, value)| (key == name).then(|| value.into_owned()))
         };
+        let before = || value("before").and_then(|before| before.parse().ok());
         let page = || {
             value("page")
                 .and_then(|page| page.parse().ok())
@@ -46,10 +51,10 @@ impl View {
         };
         match *parts {
             [] => Some(Self::Overview),
-            ["runs"] => Some(Self::Runs {
-                before: value("before").and_then(|before| before.parse().ok()),
-            }),
+            ["runs"] => Some(Self::Runs { before: before() }),
             ["runs", id] => RunId::new(id).ok().map(Self::Run),
+            ["groups"] => Some(Self::Groups { before: before() }),
+            ["groups", id] => GroupId::new(id).ok().map(Self::Group),
             ["workers"] => Some(Self::Workers { page: page() }),
             ["datasets"] => Some(Self::Datasets { page: page() }),
             ["compare"] => {
@@ -67,6 +72,7 @@ impl View {
         match self {
             Self::Overview => Here::Overview,
             Self::Runs { .. } | Self::Run(_) | Self::Compare(_) => Here::Runs,
+            Self::Groups { .. } | Self::Group(_) => Here::Groups,
             Self::Workers { .. } => Here::Workers,
             Self::Datasets { .. } => Here::Datasets,
         }
@@ -75,8 +81,10 @@ impl View {
     /// Whether it is kept up to date. In the others people choose or read what does not change.
     pub(super) fn is_live(&self) -> bool {
         match self {
-            Self::Overview | Self::Run(_) | Self::Workers { .. } => true,
-            Self::Runs { .. } | Self::Datasets { .. } | Self::Compare(_) => false,
+            Self::Overview | Self::Run(_) | Self::Group(_) | Self::Workers { .. } => true,
+            Self::Runs { .. } | Self::Groups { .. } | Self::Datasets { .. } | Self::Compare(_) => {
+                false
+            }
         }
     }
 
@@ -85,6 +93,8 @@ impl View {
         match self {
             Self::Overview | Self::Runs { .. } => "/fovea.v1.Runs/List",
             Self::Run(_) | Self::Compare(_) => "/fovea.v1.Runs/Get",
+            Self::Groups { .. } => "/fovea.v1.Groups/List",
+            Self::Group(_) => "/fovea.v1.Groups/Get",
             Self::Workers { .. } => "/fovea.v1.Cluster/ListWorkers",
             Self::Datasets { .. } => "/fovea.v1.Datasets/List",
         }
@@ -100,6 +110,8 @@ impl Dashboard {
             View::Overview => overview(&self.overview(visitor).await?, unix_ms()),
             View::Runs { before } => runs(&self.runs(*before).await?, unix_ms()),
             View::Run(id) => run(&self.run(visitor, id).await?, &visitor.csrf, unix_ms()),
+            View::Groups { before } => groups(&self.groups(*before).await?, unix_ms()),
+            View::Group(id) => group(&self.group(visitor, id).await?, unix_ms()),
             View::Workers { page } => workers(&self.workers(visitor, *page).await?),
             View::Datasets { page } => datasets(&self.datasets(*page).await?),
             View::Compare(ids) => {
@@ -163,6 +175,17 @@ mod tests {
             ("/runs/dr-1", "", run("dr-1")),
             ("/runs/<script>", "", None),
             ("/runs/dr-1/nothing", "", None),
+            (
+                "/groups",
+                "before=7",
+                Some(View::Groups { before: Some(7) }),
+            ),
+            (
+                "/groups/lr-g7",
+                "",
+                Some(View::Group(GroupId::new("lr-g7").unwrap())),
+            ),
+            ("/groups/<script>", "", None),
             ("/workers", "page=3", Some(View::Workers { page: 3 })),
             (
                 "/compare",

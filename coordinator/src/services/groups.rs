@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use fovea_core::group::{
-    Group, GroupError, GroupPlan, MAX_RUNS, Member, Planned, Variant, group_id, number_of,
+    Group, GroupError, GroupPlan, MAX_RUNS, Member, Planned, Variant, group_id,
 };
-use fovea_core::ids::{DatasetName, GroupId};
+use fovea_core::ids::DatasetName;
 use fovea_core::run::Run;
-use fovea_core::selection::{Selection, decide};
+use fovea_core::selection::Selection;
 use fovea_core::spec::RunSpec;
 use fovea_proto::pb;
 use fovea_proto::pb::groups_server::Groups;
@@ -27,7 +27,7 @@ use crate::blocking::blocking;
 use crate::clock::unix_ms;
 use crate::cluster::Request as ClusterRequest;
 use crate::error::ApiError;
-use crate::selecting::contender;
+use crate::selecting::decisions;
 use crate::store::HeldDataset;
 
 /// Most groups in a page, and how many there are unless the client says. The phase of each of their runs is looked up.
@@ -89,7 +89,7 @@ impl Groups for GroupsService {
         request: Request<pb::GetGroupRequest>,
     ) -> Result<Response<pb::Group>, Status> {
         let id = check::group_id("group_id", &request.into_inner().group_id)?;
-        let group = self.find(&id).await?;
+        let group = self.0.runs.group(&id).await?;
         Ok(Response::new(self.wire(&group).await?))
     }
 
@@ -131,7 +131,7 @@ impl Groups for GroupsService {
         let (caller, subject) = (caller(&request), Subject::of(&request));
         let id = check::group_id("group_id", &request.into_inner().group_id)?;
         subject.set(&id);
-        let group = self.find(&id).await?;
+        let group = self.0.runs.group(&id).await?;
         caller.may_change(&id, group.submitted_by.as_deref())?;
         // In a task: a client that goes away must not leave half a group.
         let cancelling = ending::cancel(self.0.clone(), group.clone(), subject.clone());
@@ -149,7 +149,7 @@ impl Groups for GroupsService {
         let id = check::group_id("group_id", &group_id)?;
         let priority = check::priority("priority", priority)?;
         subject.set(format_args!("{id} to {priority}"));
-        let group = self.find(&id).await?;
+        let group = self.0.runs.group(&id).await?;
         caller.may_change(&id, group.submitted_by.as_deref())?;
         // In a task, as a cancellation.
         let (of, by) = (group.clone(), caller.owner());
@@ -170,7 +170,7 @@ impl Groups for GroupsService {
         } = request.into_inner();
         let id = check::group_id("group_id", &group_id)?;
         subject.set(&id);
-        let group = self.find(&id).await?;
+        let group = self.0.runs.group(&id).await?;
         caller.may_change(&id, group.submitted_by.as_deref())?;
         // In a task, as a cancellation.
         let removing = ending::remove(self.0.clone(), group, with_checkpoints, subject.clone());
@@ -181,15 +181,6 @@ impl Groups for GroupsService {
 }
 
 impl GroupsService {
-    async fn find(&self, id: &GroupId) -> Result<Group, ApiError> {
-        let number = number_of(id).ok_or_else(|| ApiError::no_group(id))?;
-        let group = self.0.runs.journal.group(number).await;
-        group
-            .map_err(|e| ApiError::Unavailable(e.to_string()))?
-            .filter(|group| group.id == *id)
-            .ok_or_else(|| ApiError::no_group(id))
-    }
-
     /// A group on the wire, with the phases that its runs are in now.
     async fn wire(&self, group: &Group) -> Result<pb::Group, ApiError> {
         let Group {
@@ -202,46 +193,33 @@ impl GroupsService {
             selection,
             runs,
         } = group;
-        let mut members = Vec::new();
-        let mut contenders = Vec::new();
-        for member in runs {
+        let shown = self.0.runs.members(group).await?;
+        let now = || shown.iter().map(|shown| Some(&*shown.as_ref()?.run));
+        let members = runs.iter().zip(now()).map(|(member, run)| {
             let Member {
-                run,
+                run: id,
                 variant,
                 fold,
                 seed,
             } = member;
-            let shown = match self.0.runs.shown(run).await {
-                Ok(shown) => Some(shown.run),
-                Err(ApiError::NotFound(_)) => None,
-                Err(error) => return Err(error),
-            };
-            let phase = shown
-                .as_deref()
-                .map_or(pb::Phase::Unspecified, |run| pb::Run::from(run).phase());
-            if let Some(selection) = selection {
-                contenders.push(contender(selection.by, *variant, shown.as_deref()));
-            }
-            members.push(pb::GroupMember {
-                run_id: run.to_string(),
+            let phase = run.map_or(pb::Phase::Unspecified, |run| pb::Run::from(run).phase());
+            pb::GroupMember {
+                run_id: id.to_string(),
                 fold: fold.map(Into::into),
                 seed: *seed,
                 phase: phase.into(),
                 variant: *variant,
-            });
-        }
-        let decisions = selection
-            .as_ref()
-            .map(|selection| decide(selection, &contenders));
+            }
+        });
         Ok(pb::Group {
             id: id.to_string(),
             name: name.clone(),
             submitted_at_ms: *submitted_at_ms,
             submitted_by: submitted_by.clone().unwrap_or_default(),
-            runs: members,
+            runs: members.collect(),
             variants: variants.clone(),
             selection: selection.as_ref().map(Into::into),
-            deciding: decisions.is_some_and(|decisions| !decisions.is_empty()),
+            deciding: !decisions(group, now()).is_empty(),
         })
     }
 }

@@ -9,6 +9,7 @@ mod pki;
 
 mod browser;
 mod changes;
+mod groups;
 mod large;
 mod limits;
 mod live;

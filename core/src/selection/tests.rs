@@ -274,3 +274,21 @@ fn a_selection_that_is_not_possible_says_why() {
     };
     assert_eq!(by_nothing.check(4, 10), Err(SelectionError::Metric));
 }
+
+#[test]
+fn a_selection_is_told_in_words() {
+    let said = |after: &[u32]| halving(after, 3).in_words();
+    let ranked = "the variants are ranked by AUC and one of 3 goes on";
+    assert_eq!(said(&[2]), format!("after epoch 2 {ranked}"));
+    assert_eq!(said(&[2, 4]), format!("after epochs 2 and 4 {ranked}"));
+    let both = Selection {
+        patience: Some(1),
+        ..halving(&[1, 2, 5], 3)
+    };
+    assert_eq!(
+        both.in_words(),
+        format!(
+            "after epochs 1, 2 and 5 {ranked}; a run stops when its AUC has not improved for 1 epoch"
+        )
+    );
+}

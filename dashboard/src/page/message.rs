@@ -18,16 +18,34 @@ pub fn message(heading: &str, text: &str, back: Option<&str>) -> Sheet {
 
 /// Asks whether a run is to be cancelled.
 pub fn confirm_cancel(run: &str, csrf: &str) -> Sheet {
+    let text = "It ends at its next step boundary, with a checkpoint. Whoever may change it can resume it later.";
+    confirm(run, &format!("/runs/{run}"), "Cancel the run", text, csrf)
+}
+
+/// Asks whether all runs of a group are to be cancelled.
+pub fn confirm_cancel_group(group: &str, csrf: &str) -> Sheet {
+    let text = "All its runs that have not ended do so: those under way at their next step boundary, with a checkpoint, the others at \
+                once. Each can be resumed later.";
+    confirm(
+        group,
+        &format!("/groups/{group}"),
+        "Cancel all its runs",
+        text,
+        csrf,
+    )
+}
+
+fn confirm(what: &str, path: &str, name: &str, text: &str, csrf: &str) -> Sheet {
     let content = html! {
         section id="message" class="card narrow" aria-labelledby="message-h" {
-            h1 id="message-h" { "Cancel " (run) "?" }
-            p { "It ends at its next step boundary, with a checkpoint. Whoever may change it can resume it later." }
-            form method="post" action=(format!("/runs/{run}/cancel")) class="choices" {
+            h1 id="message-h" { "Cancel " (what) "?" }
+            p { (text) }
+            form method="post" action=(format!("{path}/cancel")) class="choices" {
                 input type="hidden" name="csrf" value=(csrf);
-                button class="danger" { "Cancel the run" }
-                a href=(format!("/runs/{run}")) { "Keep it" }
+                button class="danger" { (name) }
+                a href=(path) { "Keep it" }
             }
         }
     };
-    Sheet::new(format!("Cancel {run}?"), vec![part("message", content)])
+    Sheet::new(format!("Cancel {what}?"), vec![part("message", content)])
 }

@@ -44,7 +44,7 @@ fn head(of: &RunPage, csrf: &str, now_ms: u64) -> Part {
                     "trains on " (row.dataset) @if let Some(fold) = &of.spec.fold { ", fold " (fold.index) " of " (fold.of) }
                 }
                 " · submitted " (ago(row.submitted_at_ms, now_ms)) @if let Some(owner) = &row.owner { " by " (owner) }
-                @if let Some(group) = &row.group { " · group " (group) }
+                @if let Some(group) = &row.group { " · group " a href=(format!("/groups/{group}")) { (group) } }
                 @if !row.priority.is_default() && !of.actions.prioritize { " · " (row.priority) " priority" }
                 @if let Some(ended) = row.ended_at_ms { " · ended " (ago(ended, now_ms)) }
             }

@@ -24,7 +24,7 @@ pub fn runs(list: &RunList, now_ms: u64) -> Sheet {
                                             label class="hit" { input type="checkbox" name="run" value=(run.id) aria-label=(format!("compare {}", run.id)); }
                                         }
                                     }
-                                    th scope="row" { (run_link(&run.id)) span class="sub" { (run.dataset) @if let Some(group) = &run.group { " · group " (group) } } }
+                                    th scope="row" { (run_link(&run.id)) span class="sub" { (run.dataset) @if let Some(group) = &run.group { " · group " a href=(format!("/groups/{group}")) { (group) } } } }
                                     td { (phase(run.phase)) }
                                     td class="progress room" {
                                         @if run.evaluates.is_none() { (bar(run.done(), &format!("progress of {}", run.id))) }

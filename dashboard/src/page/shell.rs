@@ -21,6 +21,7 @@ pub struct Viewer {
 pub enum Here {
     Overview,
     Runs,
+    Groups,
     Workers,
     Datasets,
     Submit,
@@ -92,6 +93,7 @@ fn head(shell: &Shell) -> Markup {
                     ul {
                         (entry(Here::Overview, "/", "Overview"))
                         (entry(Here::Runs, "/runs", "Runs"))
+                        (entry(Here::Groups, "/groups", "Groups"))
                         (entry(Here::Workers, "/workers", "Workers"))
                         (entry(Here::Datasets, "/datasets", "Datasets"))
                         @if viewer.may_submit { (entry(Here::Submit, "/submit", "Submit")) }

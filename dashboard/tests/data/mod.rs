@@ -1,5 +1,7 @@
 //! Made-up pages: the same for tests and for the example that writes them to files.
 
+pub mod groups;
+
 use std::path::Path;
 
 use fovea_core::checkpoint::{CheckpointInfo, Fingerprint};

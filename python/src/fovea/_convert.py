@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 
 from fovea import types
 from fovea._spec import spec_to_dict, word
-from fovea.v1 import cluster_pb2, common_pb2, runs_pb2
+from fovea.v1 import cluster_pb2, common_pb2, groups_pb2, runs_pb2
 
 
 def moment(milliseconds: int) -> datetime | None:
@@ -123,4 +123,39 @@ def queued(wire: cluster_pb2.QueuedRun) -> types.QueuedRun:
         max_workers=wire.max_workers,
         waited_s=wire.waited_ms / 1000,
         waiting=wire.waiting,
+    )
+
+
+def group(wire: groups_pb2.Group) -> types.Group:
+    """A group."""
+    return types.Group(
+        id=wire.id,
+        name=wire.name,
+        submitted_at=moment(wire.submitted_at_ms),
+        submitted_by=wire.submitted_by,
+        variants=tuple(wire.variants),
+        selection=selection(wire.selection) if wire.HasField("selection") else None,
+        deciding=wire.deciding,
+        runs=tuple(map(_member, wire.runs)),
+    )
+
+
+def selection(wire: groups_pb2.Selection) -> types.Selection:
+    """How the runs of a group are selected."""
+    halving = tuple(wire.after_epochs)
+    return types.Selection(
+        metric=word(common_pb2.BestBy.DESCRIPTOR, wire.by),
+        halving=halving,
+        keep_one_of=wire.keep_one_of if halving else types.Selection.keep_one_of,
+        patience=wire.patience or None,
+    )
+
+
+def _member(wire: groups_pb2.GroupMember) -> types.GroupMember:
+    return types.GroupMember(
+        run_id=wire.run_id,
+        variant=wire.variant,
+        fold=(wire.fold.index, wire.fold.of) if wire.HasField("fold") else None,
+        seed=wire.seed,
+        phase=phase(wire.phase) if wire.phase else None,
     )

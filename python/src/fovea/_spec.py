@@ -67,8 +67,8 @@ def _to_dict(message: Message) -> dict[str, Any]:
     return out
 
 
-def read_spec(given: Mapping[str, Any] | str | Path, overrides: Mapping[str, Any]) -> common_pb2.RunSpec:
-    """The spec of a dict or a run file, with `overrides` over it.
+def read_spec(given: Mapping[str, Any] | str | Path, *overrides: Mapping[str, Any]) -> common_pb2.RunSpec:
+    """The spec of a dict or a run file, with `overrides` over it, the last one topmost.
 
     Raises SpecError with every mistake.
     """
@@ -76,7 +76,7 @@ def read_spec(given: Mapping[str, Any] | str | Path, overrides: Mapping[str, Any
         where, values = "spec", _plain(given)
     else:
         where, values = str(given), _read_file(Path(given))
-    for key, value in overrides.items():
+    for key, value in (item for over in overrides for item in over.items()):
         if key == "model.labels" or (key == "model" and isinstance(value, Mapping) and "labels" in value):
             # A scheme that overrides replaces what was said of classes.
             model = values.get("model")
@@ -115,6 +115,33 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in values.items():
         _merge(out, key, value)
     return out
+
+
+def settings_label(settings: Mapping[str, Any]) -> str:
+    """What settings set, for people, as `fovea sweep` writes it: `train.batch=8 train.learning_rate=0.003`."""
+    flat: dict[str, Any] = {}
+
+    def flatten(prefix: str, values: Mapping[str, Any]) -> None:
+        for key, value in values.items():
+            if isinstance(value, Mapping):
+                flatten(f"{prefix}{key}.", value)
+            else:
+                flat[prefix + key] = value
+
+    flatten("", _plain(settings))
+    return " ".join(f"{key}={_shown(flat[key])}" for key in sorted(flat))
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_quoted, value))}]"
+    return str(value)
+
+
+def _quoted(value: Any) -> str:
+    return f'"{value}"' if isinstance(value, str) else _shown(value)
 
 
 def _merge(values: dict[str, Any], key: str, value: Any) -> None:

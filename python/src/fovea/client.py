@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import grpc
 import numpy as np
 
-from fovea import _convert, _credentials, _download, types
-from fovea._channel import open_channel
+from fovea import _convert, _download, types
+from fovea._groups import Groups, epochs_frame
+from fovea._requests import DEFAULT_COORDINATOR as DEFAULT_COORDINATOR
+from fovea._requests import load_pandas
 from fovea._spec import read_spec, word
 from fovea._watch import watch as follow
-from fovea.errors import (
-    CoordinatorError,
-    FoveaError,
-    MissingExtraError,
-    NotFoundError,
-    RunCancelledError,
-    RunFailedError,
-    UnavailableError,
-    from_rpc,
-)
+from fovea.errors import FoveaError, NotFoundError, RunCancelledError, RunFailedError
 from fovea.v1 import (
     checkpoints_pb2,
     checkpoints_pb2_grpc,
@@ -39,16 +31,13 @@ from fovea.v1 import (
 if TYPE_CHECKING:
     import pandas
 
-#: Where a coordinator listens unless it is told otherwise.
-DEFAULT_COORDINATOR = "http://127.0.0.1:7070"
 #: Runs requested at a time.
 _PAGE = 200
 
-_Answer = TypeVar("_Answer")
 _Name = str | os.PathLike[str]
 
 
-class Client:
+class Client(Groups):
     """A client of a coordinator.
 
         with fovea.Client("http://127.0.0.1:7070") as client:
@@ -67,36 +56,10 @@ class Client:
     `CoordinatorError` with the coordinator's text where it refuses, and `UnavailableError` where nobody answers.
     """
 
-    def __init__(
-        self,
-        address: str | None = None,
-        *,
-        certificate: _Name | None = None,
-        key: _Name | None = None,
-        ca: _Name | None = None,
-        token_file: _Name | None = None,
-        timeout: float = 60.0,
-    ) -> None:
-        self.address = address or os.environ.get("FOVEA_COORDINATOR") or DEFAULT_COORDINATOR
-        self._credentials = _credentials.find(certificate, key, ca, token_file)
-        self._timeout = timeout
-        self._channel: grpc.Channel | None = None
-
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the connection. The next request makes a new one."""
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            channel.close()
-
-    # Runs
+    # Runs. `run` and what a connection needs are in `_requests`, groups of runs in `_groups`.
 
     def submit(self, spec: Mapping[str, Any] | str | Path, **overrides: Any) -> types.Run:
         """Submits a run: a dict with the keys of run.toml, or the path of such a file. When this returns, the run is in the
@@ -112,11 +75,6 @@ class Client:
         request = runs_pb2.SubmitRequest(spec=read_spec(spec, overrides))
         answer: runs_pb2.SubmitResponse = self._ask(lambda stub, **how: stub.Submit(request, **how))
         return _convert.run(answer.run)
-
-    def run(self, run_id: str) -> types.Run:
-        """A run as it is now."""
-        request = runs_pb2.GetRunRequest(run_id=run_id)
-        return self._changed(lambda stub, **how: stub.Get(request, **how))
 
     def runs(self) -> list[types.Run]:
         """All runs, newest first."""
@@ -178,6 +136,9 @@ class Client:
             raise RunCancelledError(f"run {run_id} was cancelled")
         return run
 
+    def _changed(self, call: Callable[..., runs_pb2.Run]) -> types.Run:
+        return _convert.run(self._ask(call))
+
     # Results
 
     def metrics(self, run_id: str) -> pandas.DataFrame:
@@ -187,17 +148,8 @@ class Client:
         validation), `accuracy`, `auc`, `sensitivity`, `specificity` (0 to 1), `kappa` (-1 to 1), `samples`, `positives`. What
         is undefined is NaN.
         """
-        pd = _pandas()
-        columns = ("loss", "accuracy", "auc", "sensitivity", "specificity", "kappa", "samples", "positives")
-        rows = [
-            {"epoch": epoch.epoch, "step": epoch.step, "train_loss": epoch.train_loss}
-            | {column: getattr(epoch.validation, column) for column in columns}
-            for epoch in self.run(run_id).epochs
-        ]
-        frame = pd.DataFrame(rows, columns=["epoch", "step", "train_loss", *columns])
-        whole = ("epoch", "step", "samples", "positives")
-        kinds = {column: "int64" if column in whole else "float64" for column in frame.columns}
-        metrics: pandas.DataFrame = frame.astype(kinds).set_index("epoch")
+        frame = epochs_frame([({}, self.run(run_id).epochs)], [])
+        metrics: pandas.DataFrame = frame.set_index("epoch")
         return metrics
 
     def losses(self, run_id: str) -> pandas.DataFrame:
@@ -205,7 +157,7 @@ class Client:
 
         Index: `step`, from 1. Column: `loss`, nats.
         """
-        pd = _pandas()
+        pd = load_pandas()
         request = runs_pb2.LossesRequest(run_id=run_id)
         steps: list[int] = []
         losses: list[float] = []
@@ -305,48 +257,6 @@ class Client:
         )
         return list(map(_convert.worker, answer.workers))
 
-    # Requests
-
-    def _open(self) -> grpc.Channel:
-        return open_channel(self.address, self._credentials, self._timeout)
-
-    def _connected(self) -> grpc.Channel:
-        if self._channel is None:
-            self._channel = self._open()
-        return self._channel
-
-    def _metadata(self) -> list[tuple[str, str]]:
-        token = self._credentials.token
-        return [] if token is None else [("authorization", f"Bearer {token}")]
-
-    def _ask(self, call: Callable[..., _Answer], stub: Callable[[grpc.Channel], Any] = runs_pb2_grpc.RunsStub) -> _Answer:
-        """Makes a request for one answer: `call` gets the stub, and how to call it."""
-        try:
-            return call(stub(self._connected()), timeout=self._timeout, metadata=self._metadata())
-        except grpc.RpcError as error:
-            raise self._failed(error) from error
-
-    def _changed(self, call: Callable[..., runs_pb2.Run]) -> types.Run:
-        return _convert.run(self._ask(call))
-
-    def _failed(self, error: grpc.RpcError) -> CoordinatorError:
-        failed = from_rpc(error, self.address)
-        if isinstance(failed, UnavailableError):
-            # The coordinator may come back elsewhere, or with another certificate: the next request looks again.
-            self._channel = None
-        return failed
-
-    def _stream(self, call: Callable[..., Any], stub: Callable[[grpc.Channel], Any]) -> Generator[Any, None, None]:
-        """Makes a request for a stream, which is cancelled when the generator is closed."""
-        try:
-            messages = call(stub(self._connected()), metadata=self._metadata())
-            try:
-                yield from messages
-            finally:
-                messages.cancel()
-        except grpc.RpcError as error:
-            raise self._failed(error) from error
-
 
 class _Watch:
     """An open watch on a connection of its own."""
@@ -363,11 +273,3 @@ class _Watch:
     def close(self) -> None:
         self._messages.cancel()
         self._channel.close()
-
-
-def _pandas() -> ModuleType:
-    try:
-        import pandas
-    except ImportError as error:
-        raise MissingExtraError("pandas is not installed: pip install pandas") from error
-    return pandas

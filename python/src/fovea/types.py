@@ -156,13 +156,13 @@ class Run:
         best: tuple[float, Checkpoint] | None = None
         for checkpoint in self.checkpoints:
             result = results.get(checkpoint.step)
-            merit = None if result is None else _merit(result, by)
+            merit = None if result is None else merit_of(result, by)
             if merit is not None and (best is None or merit > best[0]):
                 best = (merit, checkpoint)
         return None if best is None else best[1]
 
 
-def _merit(result: Evaluation, by: str) -> float | None:
+def merit_of(result: Evaluation, by: str) -> float | None:
     """Higher is better."""
     if by == "auc":
         return result.auc
@@ -223,6 +223,66 @@ class QueuedRun:
     waited_s: float
     #: Why it waits.
     waiting: str
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which runs of a group are trained to the end, as `[selection]` in a sweep's file says it. What does not go on is paused, keeps
+    its checkpoints, and can be resumed."""
+
+    #: The validation metric that decides: auc or kappa (the highest), loss (the lowest).
+    metric: str = "auc"
+    #: After each of these numbers of epochs every run pauses, and when all have, the best variants go on. Empty: none is dropped.
+    halving: tuple[int, ...] = ()
+    #: One variant of so many goes on, at least one.
+    keep_one_of: int = 3
+    #: A run stops when its metric has not been better for so many epochs. None: it does not.
+    patience: int | None = None
+
+
+@dataclass(frozen=True)
+class GroupMember:
+    """A run of a group."""
+
+    run_id: str
+    #: Its variant: a place in `Group.variants`, from 0.
+    variant: int
+    #: The fold that it holds out, from 1, and the number of folds. None if it holds out the validation split.
+    fold: tuple[int, int] | None
+    seed: int
+    #: None: it was removed.
+    phase: Phase | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that were submitted together."""
+
+    id: str
+    #: Name of the spec from which its runs were made.
+    name: str
+    submitted_at: datetime | None
+    #: Who submitted it; empty without TLS.
+    submitted_by: str
+    #: What each variant sets; empty: there is one, the spec as it is.
+    variants: tuple[str, ...]
+    #: None: all are trained to the end.
+    selection: Selection | None
+    #: What its selection decides is not done yet: a run that is paused will go on or be dropped.
+    deciding: bool
+    #: As they were submitted.
+    runs: tuple[GroupMember, ...]
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether every run is completed, failed, cancelled or removed."""
+        return all(member.phase is None or member.phase.has_ended for member in self.runs)
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether no run goes on unless a person resumes one: each has ended or is paused, and nothing is being decided."""
+        rests = (member.phase is None or member.phase.has_ended or member.phase is Phase.PAUSED for member in self.runs)
+        return not self.deciding and all(rests)
 
 
 @dataclass(frozen=True)
@@ -305,6 +365,42 @@ class Reconnecting:
     def __str__(self) -> str:
         return f"{self.reason}; attempt {self.attempt} in {self.wait_s:.1f} s"
 
+
+@dataclass(frozen=True)
+class GroupUpdated:
+    """The group as it is: first of all, and after each change of a phase."""
+
+    group: Group
+
+    def __str__(self) -> str:
+        phases = [member.phase.value if member.phase else "removed" for member in self.group.runs]
+        counted = ", ".join(f"{phases.count(phase)} {phase}" for phase in dict.fromkeys(phases))
+        return f"{self.group.id}: {counted}"
+
+
+@dataclass(frozen=True)
+class MemberUpdated:
+    """A run of a group: first of all, and after each change of its phase or of the reason for it."""
+
+    run: Run
+
+    def __str__(self) -> str:
+        return f"{self.run.id} {self.run.phase.value}{': ' if self.run.reason else ''}{self.run.reason}"
+
+
+@dataclass(frozen=True)
+class MemberEvaluated:
+    """An epoch of a run of a group was evaluated. Every epoch is reported once, whatever breaks."""
+
+    run_id: str
+    result: EpochResult
+
+    def __str__(self) -> str:
+        return f"{self.run_id}: {EpochEvaluated(self.result)}"
+
+
+#: What `Client.watch_group` gives. As text each is a line for people.
+GroupEvent = GroupUpdated | MemberUpdated | MemberEvaluated | Reconnecting
 
 #: What `Client.watch` gives. As text each is a line for people.
 Event = RunUpdated | StepCommitted | EpochEvaluated | CheckpointStored | Note | Reconnecting

@@ -70,30 +70,15 @@ impl LineChart<'_> {
 
     fn axes(&self) -> (Axis, Axis) {
         let all = || self.series.iter().flat_map(|series| &series.values);
-        let (from, to) = ends(all().map(|(x, _)| *x)).unwrap_or((0.0, 1.0));
-        let xs = (from, self.x_to.map_or(to, |end| end.max(to)));
-        let (low, high) = ends(all().filter_map(|(_, y)| *y)).unwrap_or((0.0, 1.0));
-        let pad = if high > low {
-            0.05 * (high - low)
-        } else {
-            high.abs().max(0.1) * 0.1
-        };
-        let low = self.y_from.unwrap_or(low - pad);
-        let high = self.y_to.unwrap_or(high + pad);
+        let (low, high) = padded(all().filter_map(|(_, y)| *y));
+        let low = self.y_from.unwrap_or(low);
+        let high = self.y_to.unwrap_or(high);
         let y = Scale {
             data: (low, if high > low { high } else { low + 1.0 }),
             drawn: (HEIGHT - 46.0, 48.0),
         };
-        let x = Scale {
-            data: xs,
-            drawn: (56.0, WIDTH - 12.0),
-        };
-        let mut x = Axis::new(self.x_label, x, 6);
-        // Half an epoch is none.
-        x.ticks.retain(|(at, _)| at.fract() == 0.0);
-        for (at, text) in &mut x.ticks {
-            *text = format!("{at:.0}");
-        }
+        let x = (56.0, WIDTH - 12.0);
+        let x = whole(self.x_label, all().map(|(x, _)| *x), self.x_to, x);
         (x, Axis::new(self.y_label, y, 5))
     }
 
@@ -151,6 +136,34 @@ impl Series<'_> {
             false => format!("c-line c-{number} c-dash-{number}"),
         }
     }
+}
+
+/// The x axis of these values and up to `to`, with whole numbers: half an epoch is none.
+pub(super) fn whole(
+    label: &str,
+    values: impl Iterator<Item = f64>,
+    to: Option<f64>,
+    drawn: (f64, f64),
+) -> Axis {
+    let (from, last) = ends(values).unwrap_or((0.0, 1.0));
+    let data = (from, to.map_or(last, |end| end.max(last)));
+    let mut x = Axis::new(label, Scale { data, drawn }, 6);
+    x.ticks.retain(|(at, _)| at.fract() == 0.0);
+    for (at, text) in &mut x.ticks {
+        *text = format!("{at:.0}");
+    }
+    x
+}
+
+/// The ends of these values with some room around them.
+pub(super) fn padded(values: impl Iterator<Item = f64>) -> (f64, f64) {
+    let (low, high) = ends(values).unwrap_or((0.0, 1.0));
+    let pad = if high > low {
+        0.05 * (high - low)
+    } else {
+        high.abs().max(0.1) * 0.1
+    };
+    (low - pad, high + pad)
 }
 
 fn draw_mark(mark: &Mark, x: &Scale, (bottom, top): (f64, f64)) -> Markup {

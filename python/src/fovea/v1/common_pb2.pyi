@@ -71,6 +71,7 @@ class Precision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PRECISION_UNSPECIFIED: _ClassVar[Precision]
     PRECISION_FLOAT32: _ClassVar[Precision]
     PRECISION_BF16: _ClassVar[Precision]
+    PRECISION_TF32: _ClassVar[Precision]
 
 class BestBy(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -133,6 +134,7 @@ LEARNING_RATE_POLICY_POLY: LearningRatePolicy
 PRECISION_UNSPECIFIED: Precision
 PRECISION_FLOAT32: Precision
 PRECISION_BF16: Precision
+PRECISION_TF32: Precision
 BEST_BY_UNSPECIFIED: BestBy
 BEST_BY_NONE: BestBy
 BEST_BY_AUC: BestBy

@@ -44,7 +44,7 @@ async fn a_group_is_shown_followed_and_cancelled() {
     assert_eq!(group.id, "r-g1");
     let list = browser.get("/groups").await;
     list.contains("href=\"/groups/r-g1\"");
-    list.contains("sweep, 2 variants, each: 2 folds · tiny");
+    list.contains("sweep: 2 variants, each: 2 folds · tiny");
     list.contains("4 queued");
     let page = browser.get("/groups/r-g1").await;
     assert_eq!(page.status, 200);

@@ -74,6 +74,9 @@ async fn a_queued_run_that_is_raised_displaces_another_and_a_restart_keeps_its_p
     assert_eq!(next.run_id, second.id);
     assert_eq!(next.spec, second.spec);
     w0.ready(&next).await;
+    // It has let go of its worker before its checkpoint is stored.
+    let queued = |run: &pb::Run| run.phase() == Phase::Queued;
+    stage.server.run_when(&low.id, "it is queued", queued).await;
     let queue = [(low.id.clone(), Normal), (first.id.clone(), Normal)];
     assert_eq!(stage.queue().await, queue);
 

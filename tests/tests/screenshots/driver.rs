@@ -48,8 +48,6 @@ impl Driver {
             &format!("--user-data-dir={}", profile.display()),
         ];
         let wanted = json!({"capabilities": {"alwaysMatch": {
-            // The cluster's CA is known to nobody else.
-            "acceptInsecureCerts": true,
             "goog:chromeOptions": {"args": arguments},
             "goog:loggingPrefs": {"performance": "ALL", "browser": "ALL"},
         }}});

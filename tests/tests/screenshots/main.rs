@@ -266,7 +266,7 @@ async fn every_page_has_its_picture_while_everything_dies() {
     let chaos = Chaos::start(cluster);
     let mut visitor = Visitor {
         driver: Driver::start(dir),
-        base: format!("https://{listen}"),
+        base: format!("http://{listen}"),
         token: token.trim().to_owned(),
         out,
         wrong: Vec::new(),

@@ -61,6 +61,10 @@ impl Driver {
         };
         let session = answer["sessionId"].as_str().expect("a session");
         driver.session = format!("/session/{session}");
+        // Chromium begins with a page of its own.
+        driver.open("about:blank").expect("an empty page");
+        driver.requests();
+        driver.errors();
         driver
     }
 
@@ -110,7 +114,11 @@ impl Driver {
     /// Whether the person prefers dark colours.
     pub fn dark(&self, dark: bool) {
         let value = if dark { "dark" } else { "light" };
-        let features = json!({"features": [{"name": "prefers-color-scheme", "value": value}]});
+        // Without motion, so that no picture shows half a transition.
+        let features = json!({"features": [
+            {"name": "prefers-color-scheme", "value": value},
+            {"name": "prefers-reduced-motion", "value": "reduce"},
+        ]});
         self.devtools("Emulation.setEmulatedMedia", &features);
     }
 

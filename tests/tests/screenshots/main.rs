@@ -79,7 +79,7 @@ impl Chaos {
             let mut kills = 0;
             loop {
                 // A pause between two faults.
-                let pause = Duration::from_millis(3000 + random::below(&mut random, 5000));
+                let pause = Duration::from_millis(1000 + random::below(&mut random, 2000));
                 if stopped.recv_timeout(pause) != Err(RecvTimeoutError::Timeout) {
                     return (cluster, kills);
                 }
@@ -295,6 +295,7 @@ fn visit(visitor: &mut Visitor, ids: &[String]) {
     // Whoever comes first has to log in.
     let driver = &visitor.driver;
     driver.resize(WIDTHS[0], 900);
+    driver.dark(false);
     let end = Instant::now() + PATIENCE;
     while driver.open(&format!("{}/login", visitor.base)).is_err()
         || driver.run(LOOK)["ready"] != true

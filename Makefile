@@ -3,7 +3,7 @@
 CARGO ?= cargo
 PYTHON ?= python3
 
-.PHONY: help demo test test-gpu test-deploy soak build libtorch deploy-tools s3-server model-tools page-tools cuda-tools docs docs-tools reference lint bench bench-gpu bench-checkpoints bench-coordinator bench-decode methods clean
+.PHONY: help demo test test-gpu test-deploy soak screenshots build libtorch deploy-tools s3-server model-tools page-tools cuda-tools docs docs-tools reference lint bench bench-gpu bench-checkpoints bench-coordinator bench-decode methods clean
 
 help: ## Show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ test-deploy: build deploy-tools ## Run the manifests of deploy/ in systemd, Slur
 
 soak: build ## Inject faults at random: FAULTS=n faults (200), SEED=n, PLAIN=1 without TLS; prints one JSON line; needs root and iproute2
 	@target/release/fovea-soak $(or $(FAULTS),200) $(or $(SEED),1) $(if $(PLAIN),plain)
+
+screenshots: build ## Pictures of every page of the dashboard while workers and the coordinator are killed, in target/screenshots; needs chromedriver
+	SCREENSHOTS=$(or $(OUT),$(CURDIR)/target/screenshots) $(CARGO) test --release --workspace --locked --test screenshots -- --ignored --nocapture
 
 build: libtorch ## Build all programs into target/release
 	$(CARGO) build --release --workspace --locked

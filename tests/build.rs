@@ -29,6 +29,7 @@ fn main() {
         Need::Manifests,
         Need::Gpu,
         Need::Models,
+        Need::Torch,
         Need::Prometheus,
     ]);
     let variable = |name: &str| env::var_os(name).map(PathBuf::from);

@@ -21,6 +21,7 @@
 //! | `manifests` | .deploy-tools (`make deploy-tools`) and systemd-analyze, for the files of deploy/ |
 //! | `s3`     | .s3-server (`make s3-server`): SeaweedFS, for the object store    |
 //! | `models` | .model-tools (`make model-tools`): ONNX Runtime and OpenCV, for exported models; TensorBoard, for event files; what python/ needs |
+//! | `torch`  | PyTorch in that Python: `.model-tools/bin/pip install torch`, or a folder in PYTHONPATH |
 //! | `prometheus` | `prometheus` and `promtool` (Debian: `prometheus`), for metrics, alerts and the dashboard |
 //! | `axe`    | .page-tools (`make page-tools`), axe-core, and Chromium, to look for barriers in the dashboard's pages |
 //! | `nvrtc`  | .cuda-tools (`make cuda-tools`): NVRTC, which compiles kernels for GPUs |
@@ -47,6 +48,7 @@ pub enum Need {
     Manifests,
     S3,
     Models,
+    Torch,
     Nvrtc,
     Gpu,
     Avx2,
@@ -58,7 +60,7 @@ pub enum Need {
 }
 
 impl Need {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Shared,
         Self::Netns,
         Self::Mount,
@@ -66,6 +68,7 @@ impl Need {
         Self::Manifests,
         Self::S3,
         Self::Models,
+        Self::Torch,
         Self::Nvrtc,
         Self::Gpu,
         Self::Avx2,
@@ -85,6 +88,7 @@ impl Need {
             Self::Manifests => "manifests",
             Self::S3 => "s3",
             Self::Models => "models",
+            Self::Torch => "torch",
             Self::Nvrtc => "nvrtc",
             Self::Gpu => "gpu",
             Self::Avx2 => "avx2",
@@ -118,6 +122,10 @@ impl Need {
             }
             Self::S3 => stamp("s3-server").is_file(),
             Self::Models => stamp("model-tools").is_file(),
+            Self::Torch => {
+                let python = stamp("model-tools").with_file_name("bin/python");
+                succeeds(&python.to_string_lossy(), &["-c", "import torch"])
+            }
             Self::Nvrtc => stamp("cuda-tools").is_file(),
             Self::Gpu => succeeds("nvidia-smi", &["-L"]),
             Self::Openssl => succeeds("openssl", &["version"]),

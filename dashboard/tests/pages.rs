@@ -359,3 +359,30 @@ fn long_lists_stay_small() {
         assert!(begun.elapsed() < Duration::from_secs(2), "{name}");
     }
 }
+
+#[test]
+fn the_first_epochs_of_a_long_run_fill_a_part_of_the_chart() {
+    let ends = |done, epochs| -> Vec<u32> {
+        let mut shown = data::run_page(&data::training(7, done));
+        shown.row.epochs = epochs;
+        let page = parsed(&run(&shown, "c", NOW));
+        let charts = select(&page, "#curves svg.c");
+        let last = charts.iter().map(|chart| {
+            let ticks = chart
+                .select(&Selector::parse("text").unwrap())
+                .map(|e| text(&e));
+            ticks
+                .filter_map(|tick| tick.replace(',', "").parse().ok())
+                .max()
+                .unwrap()
+        });
+        last.collect()
+    };
+    // Loss, quality, and the schedule, which is known to the end.
+    let found = ends(5, 500);
+    assert!(
+        found[..2].iter().all(|end| (15..=24).contains(end)) && found[2] == 500,
+        "{found:?}"
+    );
+    assert_eq!(ends(7, 8), [8, 8, 8]);
+}

@@ -13,6 +13,9 @@ use fovea_security::Refusal;
 /// have come in between and is lost then.
 const CLOSED: [&str; 2] = ["connection closed", "connection was not ready"];
 
+/// Begins rustls' text, which ends with an address of its documentation, for an end that is gone.
+const TLS_CLOSED: &str = "peer closed connection without sending TLS close_notify";
+
 /// Begins the coordinator's reason in a GOAWAY.
 const REFUSED: &str = "connection refused: ";
 
@@ -76,6 +79,11 @@ fn cause_in(text: &str) -> Cause {
             "it was closed before the request was sent; the coordinator may be at its limit of connections \
              (max_connections), or speak TLS only"
                 .into(),
+        );
+    }
+    if text.starts_with(TLS_CLOSED) {
+        return Cause::Broken(
+            "the other end closed it and said nothing, as a killed process does".into(),
         );
     }
     Cause::Broken(status(text).unwrap_or_else(|| text.to_owned()))
@@ -168,6 +176,14 @@ mod tests {
         ] {
             assert_eq!(cause_in(text), Cause::Broken(text.into()));
         }
+    }
+
+    #[test]
+    fn an_end_of_tls_that_is_gone_is_named_without_an_address_for_programmers() {
+        let text = format!("{TLS_CLOSED}: https://docs.rs/rustls/latest/rustls/manual");
+        let error = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, text);
+        let said = cause(&error).to_string();
+        assert!(said.contains("killed") && !said.contains("http"), "{said}");
     }
 
     #[test]

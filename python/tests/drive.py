@@ -8,6 +8,7 @@ should be.
 """
 
 import hashlib
+import importlib.util
 import json
 import os
 import socket
@@ -176,11 +177,10 @@ def results(client: fovea.Client, run_id: str, folder: Path) -> None:
     with raises(fovea.CheckpointError, str(damaged)):
         fovea.load_checkpoint(damaged)
     assert not [name for name in os.listdir(folder) if name.endswith(".part") or name.startswith("none")]
-    try:
-        state = fovea.torch_state_dict(path)
-        assert state["inception_3a/1x1.weight"].shape == (64, 192, 1, 1)
-    except fovea.MissingExtraError as error:
-        assert "pip install torch" in str(error)
+    # torch_state.py is for where PyTorch is.
+    if importlib.util.find_spec("torch") is None:
+        with raises(fovea.MissingExtraError, "pip install torch"):
+            fovea.torch_state_dict(path)
 
 
 def mistakes(client: fovea.Client, folder: Path) -> None:

@@ -2,13 +2,13 @@
 //! counter falls, whoever is killed. The alerts are tested by promtool.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use fovea_proto::pb;
+use fovea_tests::exposition::{self, Exposition};
+use fovea_tests::http::request;
 use fovea_tests::launch::CoordinatorOptions;
 use fovea_tests::{Cluster, Process, free_port, synthetic_dataset};
 use serde_json::Value;
@@ -21,25 +21,14 @@ fn monitoring() -> PathBuf {
 
 /// Runs promtool, which must have nothing to say against it.
 fn promtool(arguments: &[&str]) {
-    let output = promtool_output(arguments, "");
+    let output = Command::new("promtool")
+        .args(arguments)
+        .current_dir(monitoring())
+        .output()
+        .expect("promtool starts");
     let text = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     assert!(output.status.success(), "promtool {arguments:?}: {text}");
-}
-
-fn promtool_output(arguments: &[&str], input: &str) -> Output {
-    let mut child = Command::new("promtool")
-        .args(arguments)
-        .current_dir(monitoring())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("promtool starts");
-    let mut stdin = child.stdin.take().expect("it has an input");
-    stdin.write_all(input.as_bytes()).expect("it reads");
-    drop(stdin);
-    child.wait_with_output().expect("it ends")
 }
 
 #[cfg_attr(
@@ -65,14 +54,9 @@ fn the_alerts_fire_when_they_should() {
 
 /// The body of what `address` answers.
 fn get(address: &str, path: &str) -> Result<String, std::io::Error> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    match answer.split_once("\r\n\r\n") {
-        Some((head, body)) if head.contains(" 200 ") => Ok(body.to_owned()),
-        _ => Err(std::io::Error::other(answer)),
+    match request(address, "GET", path, None, Duration::from_secs(20))? {
+        (200, body) => Ok(body),
+        (status, body) => Err(std::io::Error::other(format!("{status}: {body}"))),
     }
 }
 
@@ -280,14 +264,8 @@ async fn what_prometheus_reads_is_true_while_everything_dies() {
     }
     for address in [&ops, &workers[0]] {
         let text = get(address, "/metrics").expect("metrics");
-        assert!(text.ends_with("# EOF\n"), "{text}");
-        // promtool reads the older format, in which a counter's help names it with `_total`, and there are no units and infos.
-        let older = |line: &&str| !line.starts_with("# UNIT") && !line.contains("fovea_build");
-        let text: Vec<&str> = text.lines().filter(older).collect();
-        let checked = promtool_output(&["check", "metrics"], &(text.join("\n") + "\n"));
-        let complaints = String::from_utf8_lossy(&checked.stderr).into_owned();
-        let other = |line: &&str| !line.ends_with("_total no help text");
-        let complaints: Vec<&str> = complaints.lines().filter(other).collect();
+        Exposition::parse(&text).unwrap_or_else(|problem| panic!("{address}: {problem}\n{text}"));
+        let complaints = exposition::promtool(&text).expect("promtool answers");
         assert!(complaints.is_empty(), "{address}: {complaints:?}");
     }
 

@@ -172,6 +172,41 @@ fn spec() -> pb::RunSpec {
     }
 }
 
+#[cfg_attr(
+    not(has_torch),
+    ignore = "needs PyTorch beside .model-tools: `.model-tools/bin/pip install torch`"
+)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pytorch_takes_a_checkpoint_as_a_state_dict() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let dir = folder.path();
+    let cluster = cluster(dir);
+    let short = pb::RunSpec {
+        train: Some(pb::TrainSpec {
+            epochs: Some(1),
+            ..Default::default()
+        }),
+        ..spec()
+    };
+    let submitted = cluster.submit(short).await;
+    let done = cluster.wait_completed(&submitted.id).await;
+    let file = dir.join("short.safetensors");
+    let bytes = cluster.checkpoint(&submitted.id, done.total_steps).await;
+    std::fs::write(&file, bytes).expect("a file can be written");
+    let mut paths = vec![package("src")];
+    // PyTorch may be in a folder of its own.
+    let given = std::env::var_os("PYTHONPATH").unwrap_or_default();
+    paths.extend(std::env::split_paths(&given));
+    let paths = std::env::join_paths(paths).expect("paths without a colon");
+    let text = run(python()
+        .arg(package("tests/torch_state.py"))
+        .arg(&file)
+        .env("PYTHONPATH", paths)
+        // The build's libtorch is another one.
+        .env_remove("LD_LIBRARY_PATH"));
+    assert!(text.contains("116 tensors in PyTorch"), "{text}");
+}
+
 #[cfg_attr(not(has_models), ignore = "needs .model-tools: run `make model-tools`")]
 #[test]
 fn certificates_and_tokens_speak_for_a_caller_and_the_coordinator_is_verified() {

@@ -7,6 +7,7 @@ mod common;
 mod recovery;
 mod refusals;
 mod seaweed;
+mod spans;
 mod troubles;
 
 use std::path::{Path, PathBuf};

@@ -30,6 +30,16 @@ pub(super) fn curves(run: &RunPage) -> Part {
     part("curves", section("curves", "Curves", content))
 }
 
+/// Where the axis of what has been measured ends, in epochs: with the run, but before that at most four times as far as the run
+/// is, or a long run's first epochs would lie on each other.
+fn horizon(run: &RunPage) -> f64 {
+    let trained = run.row.step as f64 / run.row.steps_per_epoch.max(1) as f64;
+    // Results of epochs that are taken again are still shown.
+    let evaluated = run.epochs.last().map_or(0.0, |e| f64::from(e.epoch) + 1.0);
+    let end = (4.0 * trained.max(evaluated)).ceil().max(1.0);
+    end.min(f64::from(run.row.epochs))
+}
+
 fn about_loss(run: &RunPage) -> Markup {
     html! {
         "Cross-entropy in nats. Training: mean of each step"
@@ -53,7 +63,7 @@ fn loss(run: &RunPage) -> Markup {
         y_label: "loss, nats",
         y_from: None,
         y_to: top,
-        x_to: Some(f64::from(run.row.epochs)),
+        x_to: Some(horizon(run)),
         series: vec![
             Series {
                 name: "training",
@@ -106,7 +116,7 @@ fn quality(run: &RunPage) -> Markup {
         y_label: "",
         y_from: None,
         y_to: Some(1.0),
-        x_to: Some(f64::from(run.row.epochs)),
+        x_to: Some(horizon(run)),
         series,
         mark: best.and_then(|c| c.epoch).map(|epoch| Mark {
             x: f64::from(epoch),

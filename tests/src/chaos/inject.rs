@@ -103,7 +103,7 @@ impl Chaos<'_> {
                 if kind == Kind::KillBoth {
                     self.pick(&running).kill();
                 }
-                self.nodes.coordinator.kill();
+                self.nodes.kill_coordinator();
                 // The fault itself takes this long.
                 let away = random::below(&mut self.random, 1500);
                 tokio::time::sleep(Duration::from_millis(away)).await;
@@ -203,7 +203,7 @@ impl Chaos<'_> {
         if newest_checkpoint(&store.join(self.run_id())).is_none() {
             return Err("there is no checkpoint yet".into());
         }
-        self.nodes.coordinator.kill();
+        self.nodes.kill_coordinator();
         let empty = SmallDisk::mount(&store, 1 << 20).map_err(|e| e.to_string())?;
         let problem = match self.nodes.try_restart_coordinator() {
             Started::Serving(mut process, _) => {

@@ -9,6 +9,8 @@ mod kind;
 mod nodes;
 mod report;
 mod run_watcher;
+mod scraper;
+mod scrapes;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::os::unix::fs::PermissionsExt;
@@ -28,6 +30,8 @@ use nodes::Nodes;
 use report::Comparison;
 pub use report::Report;
 use run_watcher::RunWatcher;
+use scraper::Scraper;
+pub use scrapes::Scrapes;
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -106,9 +110,12 @@ async fn run(dir: &Path, options: ChaosOptions, net: Option<&Partition>) -> Repo
         expected,
         report: Report::default(),
         run: None,
+        scraper: None,
         options,
     };
     chaos.nodes.add_dataset(&dataset);
+    let (ops, census) = (chaos.nodes.ops(), chaos.nodes.census.clone());
+    chaos.scraper = Some(Scraper::start(ops, census));
     chaos.inject_all().await;
     chaos.finish().await;
     let mut report = chaos.report;
@@ -153,6 +160,7 @@ struct Chaos<'a> {
     report: Report,
     /// The run under way.
     run: Option<(String, RunWatcher)>,
+    scraper: Option<Scraper>,
 }
 
 impl Chaos<'_> {
@@ -293,6 +301,9 @@ impl Chaos<'_> {
             self.compare_completed().await;
         }
         let left = self.nodes.temporary_files();
+        if let Some(scraper) = self.scraper.take() {
+            self.report.scraped(scraper.stop());
+        }
         self.nodes.stop_all();
         // Only processes that this test has started.
         let orphans = inspect::processes_with_env(&self.nodes.marker());

@@ -14,10 +14,12 @@ use fovea_proto::pb::runs_client::RunsClient;
 use fovea_security::{Role, Tls};
 use tonic::transport::Channel;
 
+use super::scraper::Census;
 use super::{ChaosOptions, Report};
 use crate::certificates::{Certificates, environment};
 use crate::faults::{Partition, inspect, packs_below};
 use crate::launch::{self, CoordinatorOptions, Started};
+use crate::ports::free_port;
 use crate::process::{Process, binary};
 
 /// The environment variable that all processes of a test carry, by which they are found wherever they are.
@@ -35,6 +37,10 @@ pub struct Nodes<'a> {
     pub coordinator: Process,
     /// By place.
     pub workers: Vec<Option<Process>>,
+    /// Who was there when.
+    pub census: Census,
+    /// Where the coordinator's metrics are: `host:port`.
+    ops: String,
     started: usize,
 }
 
@@ -53,7 +59,14 @@ impl<'a> Nodes<'a> {
             options.listen = format!("{}:7070", net.address(0));
         }
         options.unprivileged = unprivileged;
-        options.environment = vec![(MARK.into(), mark.clone())];
+        let ops = match net {
+            Some(net) => format!("{}:7072", net.address(0)),
+            None => format!("127.0.0.1:{}", free_port()),
+        };
+        options.environment = vec![
+            (MARK.into(), mark.clone()),
+            ("FOVEA_OPS_LISTEN".into(), ops.clone()),
+        ];
         let certificates = chaos
             .secure
             .then(|| Certificates::create(dir.join("certificates")));
@@ -71,6 +84,8 @@ impl<'a> Nodes<'a> {
         }
         let (coordinator, address) = options.start("coordinator-0.log");
         options.listen = address;
+        let census = Census::default();
+        census.serving();
         let mut nodes = Self {
             dir: dir.to_owned(),
             net,
@@ -79,6 +94,8 @@ impl<'a> Nodes<'a> {
             certificates,
             coordinator,
             workers: (0..chaos.workers).map(|_| None).collect(),
+            census,
+            ops,
             started: 0,
         };
         for place in 0..chaos.workers {
@@ -109,7 +126,15 @@ impl<'a> Nodes<'a> {
             command = net.command(place + 1, &command);
         }
         let log = self.dir.join(format!("worker-{place}-{number}.log"));
-        self.workers[place] = Some(Process::start(command, log));
+        let process = Process::start(command, log.clone());
+        self.census.worker(process.pid(), log);
+        self.workers[place] = Some(process);
+    }
+
+    /// Kills the coordinator.
+    pub fn kill_coordinator(&mut self) {
+        self.census.going_down();
+        self.coordinator.kill();
     }
 
     /// Starts the coordinator again, at its address.
@@ -117,6 +142,12 @@ impl<'a> Nodes<'a> {
         self.started += 1;
         let log = format!("coordinator-{}.log", self.started);
         (self.coordinator, _) = self.options.start(&log);
+        self.census.serving();
+    }
+
+    /// Where the coordinator's metrics are: `host:port`.
+    pub fn ops(&self) -> String {
+        self.ops.clone()
     }
 
     /// Tries to start the coordinator again.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Kind;
+use super::{Kind, Scrapes};
 
 /// What was measured and compared.
 #[derive(Debug, Default, Serialize)]
@@ -49,6 +49,8 @@ pub struct Report {
     /// Most memory and open files: coordinator, then any worker.
     pub peak_rss_kb: [u64; 2],
     pub peak_open_files: [usize; 2],
+    /// What the coordinator's metrics showed, read once a second.
+    pub scrapes: Scrapes,
     /// Wall time.
     pub seconds: u64,
     /// What is wrong; empty if the test has passed.
@@ -131,6 +133,14 @@ impl Report {
             ));
         }
         self.compared.push(comparison);
+    }
+
+    /// All scrapes have been made.
+    pub(super) fn scraped(&mut self, scrapes: Scrapes) {
+        let was = |kind| self.faults.contains_key(&kind);
+        let failures = scrapes.failures(was(Kind::KillCoordinator), was(Kind::KillWorker));
+        self.failures.extend(failures);
+        self.scrapes = scrapes;
     }
 
     /// Computes the verdicts.

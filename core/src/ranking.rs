@@ -96,9 +96,9 @@ mod tests {
 
     #[test]
     fn who_came_furthest_is_first_and_then_the_mean_counts() {
-        let far = epochs(&[Some(0.5), Some(0.6)]);
+        let far = epochs(&[Some(0.5), Some(0.5)]);
         let near = epochs(&[Some(0.99)]);
-        let better = epochs(&[Some(0.5), Some(0.7)]);
+        let better = epochs(&[Some(0.5), Some(0.75)]);
         let unknown = epochs(&[Some(0.9), None]);
         let run = |variant, is_out, epochs| RankedRun {
             variant,
@@ -119,13 +119,13 @@ mod tests {
         let order: Vec<(usize, usize)> = ranked.iter().map(|r| (r.variant, r.epochs)).collect();
         assert_eq!(order, [(2, 2), (1, 2), (4, 2), (0, 1), (3, 1), (5, 0)]);
         let spread = ranked[1].spread.unwrap();
-        assert_eq!((spread.runs, spread.mean), (2, 0.65));
+        assert_eq!((spread.runs, spread.mean), (2, 0.625));
         assert_eq!(ranked[2].spread, None);
         assert_eq!(ranked[4].spread.unwrap().mean, 0.99);
         // Of the loss the lowest is the best, and is shown as it is.
         let by_loss = rank(3, &runs[..4], BestBy::Loss);
         let order: Vec<usize> = by_loss.iter().map(|r| r.variant).collect();
         assert_eq!(order, [1, 2, 0]);
-        assert_eq!(by_loss[1].spread.unwrap().mean, 0.7);
+        assert_eq!(by_loss[1].spread.unwrap().mean, 0.75);
     }
 }

@@ -62,8 +62,8 @@ impl ManyLines<'_> {
         let known: Vec<&ManyLine> = self.lines.iter().filter(|l| !l.values.is_empty()).collect();
         let say = |line: &&&ManyLine| {
             let (x, y) = line.values.last()?;
-            let (x, y) = (significant(*x), significant(*y));
-            Some(format!("{}: {y} at {} {x}.", line.name, self.x_label))
+            let y = significant(*y);
+            Some(format!("{}: {y} at {} {x:.0}.", line.name, self.x_label))
         };
         let first: Vec<String> = known.iter().take(3).filter_map(|line| say(&line)).collect();
         format!("{} lines. {}", known.len(), first.join(" "))
@@ -135,7 +135,7 @@ mod tests {
         };
         let text = chart.draw().into_string();
         assert!(
-            text.contains("2 lines. v2: 0.8 at epoch 2. &lt;v1&gt;: 0.7 at epoch 1."),
+            text.contains("2 lines. v2: 0.800 at epoch 2. &lt;v1&gt;: 0.700 at epoch 1."),
             "{text}"
         );
         assert_eq!(

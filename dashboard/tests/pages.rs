@@ -368,9 +368,8 @@ fn the_first_epochs_of_a_long_run_fill_a_part_of_the_chart() {
         let page = parsed(&run(&shown, "c", NOW));
         let charts = select(&page, "#curves svg.c");
         let last = charts.iter().map(|chart| {
-            let ticks = chart
-                .select(&Selector::parse("text").unwrap())
-                .map(|e| text(&e));
+            let selector = Selector::parse("text").unwrap();
+            let ticks = chart.select(&selector).map(|e| text(&e));
             ticks
                 .filter_map(|tick| tick.replace(',', "").parse().ok())
                 .max()

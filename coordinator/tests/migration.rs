@@ -54,6 +54,7 @@ fn runs_of_old() -> Vec<pb::Run> {
         // Keys that came later, with their defaults.
         let train = run.spec.as_mut().and_then(|spec| spec.train.as_mut());
         train.unwrap().imbalance = Some(pb::Imbalance::None.into());
+        run.set_priority(pb::Priority::Normal);
     }
     runs
 }

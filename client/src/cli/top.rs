@@ -288,7 +288,7 @@ mod tests {
         assert!(shown[1].contains("TOO LITTLE"), "{shown:?}");
         let waiting = shown.iter().find(|line| line.contains("dr-2")).unwrap();
         assert!(
-            waiting.contains("(normal)") && waiting.len() <= 60,
+            waiting.contains("(low, by now normal)") && waiting.len() <= 60,
             "{waiting}"
         );
         shot.status.disk_free_bytes = None;

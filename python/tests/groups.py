@@ -15,6 +15,10 @@ from drive import SPEC, raises
 import fovea
 
 
+# A run stops at the step boundary after a rung at the earliest, on a busy machine some epochs later, and never at the end.
+EPOCHS = 12
+
+
 def main(address: str) -> None:
     with fovea.Client(address, timeout=30) as client:
         mistakes(client)
@@ -31,14 +35,14 @@ def sweep(client: fovea.Client) -> None:
         folds=2,
         selection=fovea.Selection(halving=(1,), keep_one_of=2),
         name="pysweep",
-        train={"epochs": 2},
+        train={"epochs": EPOCHS},
     )
     assert SPEC == before
     assert group.variants == ("train.batch=6 train.learning_rate=0.0005", "train.batch=6 train.learning_rate=0.002"), group
     assert group.selection == fovea.Selection("auc", (1,), 2, None), group.selection
     assert [(m.variant, m.fold, m.seed) for m in group.runs] == [(0, (1, 2), 3), (0, (2, 2), 3), (1, (1, 2), 3), (1, (2, 2), 3)]
     assert not group.is_at_rest and not group.has_ended
-    assert client.run(group.runs[3].run_id).spec["train"] | {"epochs": 2, "batch": 6, "learning_rate": 0.002} == client.run(
+    assert client.run(group.runs[3].run_id).spec["train"] | {"epochs": EPOCHS, "batch": 6, "learning_rate": 0.002} == client.run(
         group.runs[3].run_id
     ).spec["train"]
     with raises(fovea.WaitTimeoutError, group.id, "0.2 s"):
@@ -62,10 +66,10 @@ def sweep(client: fovea.Client) -> None:
     assert client.wait_group(group.id, timeout=30) == group
 
     frame = client.group_metrics(group.id)
-    assert len(frame) == 6 and list(frame["run"].unique()) == [run.id for run in runs], frame
+    assert len(frame) == sum(len(run.epochs) for run in runs) and list(frame["run"].unique()) == [run.id for run in runs], frame
     assert list(frame["fold"].unique()) == [1, 2] and set(frame["seed"]) == {3}
     ranking = client.ranking(group.id)
-    assert list(ranking.index) == [1, 2] and list(ranking["epochs"]) == [2, 1], ranking
+    assert list(ranking.index) == [1, 2] and ranking["epochs"].iloc[0] == EPOCHS > ranking["epochs"].iloc[1] >= 1, ranking
     for row in ranking.itertuples():
         of = frame[(frame["variant"] == row.variant) & (frame["epoch"] == row.epochs - 1)]
         assert math.isclose(row.mean, float(np.mean(of["auc"])), abs_tol=1e-12), (row, of)

@@ -25,7 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// So many pages are visited at most: links to more of the same kind lead on and on.
 const MOST: usize = 60;
 
-/// What is measured in a page: whether it is styled, its height, what is outside of it, and where its links lead.
+/// What is measured in a page: whether it is styled, its height, what is outside of it, and where its links lead, those to files
+/// excepted.
 const LOOK: &str = r#"
 const width = innerWidth, root = document.documentElement;
 const outside = [...document.body.querySelectorAll("*")].filter(e => {
@@ -37,7 +38,7 @@ return {
   path: location.pathname + location.search, ready: document.readyState === "complete" && document.styleSheets.length > 0,
   heading: document.querySelector("h1")?.textContent || "", height: root.scrollHeight, wide: root.scrollWidth > width,
   outside: outside.slice(0, 3).map(e => e.tagName + "." + e.className + ": " + e.textContent.trim().slice(0, 60)),
-  links: [...document.querySelectorAll("a[href]")].filter(a => a.origin === location.origin).map(a => a.pathname + a.search),
+  links: [...document.querySelectorAll("a[href]")].filter(a => a.origin === location.origin && a.search !== "?file").map(a => a.pathname + a.search),
 };
 "#;
 

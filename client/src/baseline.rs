@@ -8,11 +8,11 @@ use fovea_dataset::{Dataset, Method, PackFile, Sample as Indexed};
 use fovea_evaluation::{
     Draws, Estimate, Evaluated, Sample, Samples, Wanted, auc_difference, choose, evaluate,
 };
+use fovea_judging::{Described, ready, samples};
 use rayon::prelude::*;
 
 use crate::error::Error;
 use crate::view::Scores;
-use fovea_judging::{Described, ready, samples};
 
 /// A prepared dataset, and the classes that are fitted on it.
 pub struct Task {

@@ -6,10 +6,10 @@
 use std::path::Path;
 
 use fovea_core::spec::Part;
+use fovea_judging::Described;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::error::Error;
-use fovea_judging::Described;
 
 /// The features of all photographs of a dataset.
 #[derive(Debug, Clone, PartialEq)]

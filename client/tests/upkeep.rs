@@ -81,8 +81,8 @@ async fn a_run_gets_another_priority() {
     let output = fovea(&address, &["--json", "priority", "dr-1", "low"]).await;
     let printed = json(&output);
     assert_eq!(printed.len(), 1);
-    let told = [&printed[0]["type"], &printed[0]["priority"]].map(|field| field.as_str());
-    assert_eq!(told, [Some("run"), Some("low")]);
+    let fields = [&printed[0]["type"], &printed[0]["priority"]].map(|field| field.as_str());
+    assert_eq!(fields, [Some("run"), Some("low")]);
 
     let refused = async |line: &[&str], code: i32, named: &str| {
         let output = fovea(&address, line).await;

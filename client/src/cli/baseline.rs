@@ -9,6 +9,7 @@ use fovea_core::count::count;
 use fovea_core::spec::Part;
 use fovea_dataset::Sample as Indexed;
 use fovea_evaluation::{Draws, FellowEye, Wanted, fellow_eye};
+use fovea_judging::{Which, choose};
 use fovea_predict::pace::Pace;
 
 use super::baseline_args::{Baseline, FeatureName};
@@ -24,7 +25,6 @@ use crate::cnn_features::CnnFeatures;
 use crate::error::Error;
 use crate::receive::check_target;
 use crate::scores_file;
-use fovea_judging::{Which, choose};
 
 /// Fits the baselines, scores, and prints the figures. `connect` is called for runs only.
 pub async fn run(

@@ -4,13 +4,13 @@ use fovea_baseline::{Chosen, Criterion};
 use fovea_core::count::count;
 use fovea_core::spec::Part;
 use fovea_evaluation::{Choice, Estimate, FellowEye, Method, PointResult};
+use fovea_judging::reporting::labels;
 
 use super::figures::{Heading, fellow_line, short};
 use super::output::Output;
 use super::record::{Compared, Difference, Record};
 use super::table::Table;
 use crate::baseline::{Model, Origin, Task};
-use fovea_judging::reporting::labels;
 
 /// The heading of a baseline's figures.
 pub fn heading(task: &Task, model: &Model, part: Part) -> Heading {

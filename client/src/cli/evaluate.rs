@@ -2,6 +2,7 @@
 
 use fovea_core::spec::Part;
 use fovea_evaluation::{Draws, Wanted};
+use fovea_judging::{Judged, Scored, choose, judge};
 
 use super::evaluate_args::Evaluate;
 use super::figures::{self, Heading};
@@ -14,8 +15,6 @@ use crate::evaluations::removed;
 use crate::receive::check_target;
 use crate::scores_file;
 use crate::view::{RunInfo, Scores};
-use fovea_judging::choose;
-use fovea_judging::{Judged, Scored, judge};
 
 /// Patience, in seconds, while the cluster scores.
 const PATIENCE_S: u64 = 300;

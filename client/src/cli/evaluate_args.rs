@@ -5,7 +5,6 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 use fovea_core::spec::Part;
-
 use fovea_judging::Which;
 
 #[derive(Debug, clap::Args)]

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use fovea_core::ids::RunId;
 use fovea_export::{Model, onnx, safetensors};
+use fovea_judging::{Which, choose};
 
 use super::checkpoints::fetch_with_bar;
 use super::export_args::Export;
@@ -13,7 +14,6 @@ use super::record::Record;
 use crate::client::Client;
 use crate::error::Error;
 use crate::receive::{check_target, write_whole};
-use fovea_judging::{Which, choose};
 
 /// The largest file that is read: a hundred times a checkpoint.
 const MOST_BYTES: u64 = 8 << 30;

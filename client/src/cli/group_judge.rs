@@ -2,6 +2,7 @@
 
 use fovea_core::spec::Part;
 use fovea_evaluation::{Draws, Evaluated, FellowEye, Sample, evaluate as figures_of, fellow_eye};
+use fovea_judging::{HALF, Judged, Which, ready};
 
 use super::evaluate::{computed, judged};
 use super::evaluate_args::Evaluate;
@@ -12,8 +13,6 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::spread::{RunFigures, Spreads};
 use crate::view::{GroupInfo, MemberInfo, Phase};
-use fovea_judging::{HALF, Judged};
-use fovea_judging::{Which, ready};
 
 /// Sensitivity and specificity that an operating point must reach; none of these points is shown.
 const REACHED: f64 = 0.95;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use fovea_judging::reporting::labels;
 use fovea_report::charts::Unit;
 use fovea_report::{GroupReport, GroupRun, JudgedPart, PointsFrom, SpreadRow, group_html};
 
@@ -16,7 +17,6 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::receive::{check_target, write_whole};
 use crate::spread::half;
-use fovea_judging::reporting::labels;
 
 /// Writes the report of a group.
 pub async fn run(client: &Client, command: &ReportGroup, output: &Output) -> Result<(), Error> {

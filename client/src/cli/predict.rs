@@ -12,6 +12,7 @@ use fovea_core::pipeline::Pipeline;
 use fovea_core::spec::ModelSpec;
 use fovea_dataset::leftovers::{self, Names, TemporaryFolder};
 use fovea_dataset::{Flaw, Found, PhotographsError, Recipe, photographs, write_ungraded};
+use fovea_judging::choose;
 use fovea_predict::files::{self, FileError, Maps};
 use fovea_predict::{Bar, Outcome, Photograph, Picture, Row, Scored, Table, draw, read_ahead};
 
@@ -25,7 +26,6 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::evaluations::Views;
 use crate::view::{RunInfo, Scores};
-use fovea_judging::choose;
 
 /// Patience, in seconds, while the cluster scores.
 const PATIENCE_S: u64 = 300;

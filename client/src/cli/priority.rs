@@ -36,12 +36,12 @@ pub async fn run(
 ) -> Result<(), Error> {
     let run = client.set_priority(run_id, priority).await?;
     output.record(&Record::Run(&run));
-    output.lines(told(&run));
+    output.lines(next_steps(&run));
     Ok(())
 }
 
-/// What that means for a run in its phase.
-fn told(run: &RunInfo) -> Vec<String> {
+/// The new priority, and what can be done next in the phase of the run.
+fn next_steps(run: &RunInfo) -> Vec<String> {
     let RunInfo { id, priority, .. } = run;
     let now = format!("run {id} has {priority} priority from now on");
     match run.phase {

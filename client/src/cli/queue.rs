@@ -39,7 +39,7 @@ fn lines(queue: &[QueuedInfo], width: Option<u16>) -> Vec<String> {
             false => format!("{}-{}", run.min_workers, run.max_workers),
         };
         let waited = clock(Duration::from_millis(run.waited_ms));
-        let mut row = vec![run.run.clone(), run.standing(), workers, waited];
+        let mut row = vec![run.run.clone(), run.priority_in_words(), workers, waited];
         if named {
             row.push(run.submitted_by.clone());
         }

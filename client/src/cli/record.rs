@@ -11,6 +11,7 @@ use fovea_core::run::{EpochResult, StepReport};
 use fovea_core::spec::{FoldSpec, Part, Strategy};
 use fovea_dataset::GradeScale;
 use fovea_evaluation::{Estimate, Evaluated, FellowEye};
+use fovea_judging::{Judged, Shared};
 use serde::Serialize;
 
 use crate::backup::BackupFile;
@@ -20,8 +21,6 @@ use crate::view::{
     QueuedInfo, RunInfo, StoreProblem, StoreProgress, StoreSummary, TokenInfo, WeightsInfo,
     WorkerInfo,
 };
-use fovea_judging::Judged;
-use fovea_judging::Shared;
 
 /// What `--json` prints, one a line. `fovea --help` documents the fields; they are kept stable.
 #[derive(Debug, Serialize)]

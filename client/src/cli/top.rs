@@ -133,7 +133,10 @@ fn lines(shot: &Shot, address: &str, width: Option<u16>) -> Vec<String> {
         lines.push("waiting, in this order:".into());
         let waiting = shot.queue.iter().map(|run| {
             let why = one_line(&run.waiting);
-            cut(&format!("  {} ({}): {why}", run.run, run.standing()), width)
+            cut(
+                &format!("  {} ({}): {why}", run.run, run.priority_in_words()),
+                width,
+            )
         });
         lines.extend(waiting);
     }

@@ -27,7 +27,7 @@ pub struct QueuedInfo {
 
 impl QueuedInfo {
     /// Its priority, and its place where waiting has raised that.
-    pub fn standing(&self) -> String {
+    pub fn priority_in_words(&self) -> String {
         match self.place == self.priority {
             true => self.priority.to_string(),
             false => format!("{}, by now {}", self.priority, self.place),

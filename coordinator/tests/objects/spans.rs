@@ -1,4 +1,4 @@
-//! What a collector is told of an upload: a part of the checkpoint's span.
+//! What a collector gets of an upload: a part of the checkpoint's span.
 
 #[path = "../../../traces/testing/receiver.rs"]
 mod receiver;

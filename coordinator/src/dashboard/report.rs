@@ -1,6 +1,7 @@
 //! A run's report, as `fovea report` writes it, of the scores that the journal has. Looking at it scores nothing, and does not use
 //! the test part again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use super::views::Refusal;
 use super::visitor::Visitor;
 use crate::blocking::blocking;
 use crate::clock::unix_ms;
+use crate::error::ApiError;
 
 /// How long a page waits for a report.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -39,8 +41,10 @@ pub(super) struct ReportKey {
     generation: u64,
     phase: &'static str,
     epochs: usize,
-    /// Those that are known to have scores.
+    /// Evaluations that have ended.
     evaluations: Vec<String>,
+    /// Digests of the datasets that were removed.
+    removed: BTreeSet<String>,
 }
 
 /// A report, or why there is none.
@@ -89,6 +93,12 @@ impl Dashboard {
 
     async fn key(&self, run: &RunInfo) -> Result<ReportKey, Refusal> {
         let chosen = choose(run, Which::Best).map_err(unusable)?;
+        let datasets = self.0.context.datasets.now();
+        let is_removed = |digest: &str| matches!(datasets.find(digest), Err(ApiError::NotFound(_)));
+        let scored =
+            Material::candidates(run, &chosen).map(|evaluation| &evaluation.dataset_digest);
+        let shown = scored.chain([&run.dataset_digest]);
+        let removed = shown.filter(|digest| is_removed(digest)).cloned().collect();
         let mut evaluations = Vec::new();
         for evaluation in Material::candidates(run, &chosen) {
             let Ok(id) = RunId::new(&evaluation.run) else {
@@ -109,6 +119,7 @@ impl Dashboard {
             phase: run.phase.as_str(),
             epochs: run.epochs.len(),
             evaluations,
+            removed,
         })
     }
 }

@@ -3,7 +3,7 @@
 use fovea_proto::pb;
 use pb::released::Outcome;
 
-use crate::browser::Browser;
+use crate::browser::{Answer, Browser};
 use crate::common::*;
 
 /// A coordinator with a dashboard and the dataset `tiny`.
@@ -186,7 +186,10 @@ async fn a_run_is_shown_from_the_queue_to_its_end() {
     page.contains("class=\"badge b-completed\"");
     page.lacks("action=\"/runs/r-1/pause\"");
     page.contains("href=\"/runs/r-1/report\"");
-    the_report(&browser).await;
+    let page = the_report(&browser).await;
+    page.contains("Leak check");
+    page.contains("draws of patients");
+    page.lacks("was removed");
     let audit = browser.get("/runs/r-1/audit").await;
     assert_eq!(audit.status, 200, "{}", audit.body);
     audit.contains("Steps in the ledger");
@@ -195,11 +198,19 @@ async fn a_run_is_shown_from_the_queue_to_its_end() {
         .await
         .contains("Steps in the ledger");
     browser.get("/").await.contains("Ended last");
+    // Without the labels it is another report.
+    let request = pb::DeleteDatasetRequest {
+        dataset: "tiny".into(),
+    };
+    server.datasets().delete(request).await.unwrap();
+    the_report(&browser)
+        .await
+        .contains("of the run was removed");
     server.stop().await;
 }
 
 /// The report of r-1, when it is computed: a page, and the file that the command line writes.
-async fn the_report(browser: &Browser) {
+async fn the_report(browser: &Browser) -> Answer {
     let computed = async {
         loop {
             let page = browser.get("/runs/r-1/report").await;
@@ -212,8 +223,6 @@ async fn the_report(browser: &Browser) {
     };
     let page = soon("the report", computed).await;
     page.contains("r-1 · Fovea report");
-    page.contains("Validation split");
-    page.contains("draws of patients");
     page.contains("<a href=\"/runs/r-1\">");
     let policy = page.header("content-security-policy");
     assert!(
@@ -226,6 +235,7 @@ async fn the_report(browser: &Browser) {
     let kept = file.header("content-disposition");
     assert_eq!(kept, "attachment; filename=\"r-1.html\"");
     file.lacks("href=\"/runs/r-1\"");
+    page
 }
 
 /// Patients are counted aside from the dataset's index.

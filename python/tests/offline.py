@@ -9,14 +9,16 @@ import hashlib
 import os
 import ssl
 import sys
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 from drive import raises
 
 import fovea
-from fovea import _convert, _download, _pin, _spec, _watch
+from fovea import _convert, _download, _pin, _spec, _stream, _watch
 from fovea.v1 import common_pb2, runs_pb2
 
 
@@ -142,6 +144,33 @@ def watches() -> None:
         list(_watch.watch(connect, "r-1", "there", 0.5, 60))
 
 
+class SlowCall:
+    """A call whose end is reported by another thread, some time after it was cancelled."""
+
+    def __init__(self) -> None:
+        self.reported = False
+        self.cancelled = threading.Event()
+
+    def add_done_callback(self, callback: Callable[[object], None]) -> None:
+        def report() -> None:
+            self.cancelled.wait()
+            time.sleep(0.2)
+            self.reported = True
+            callback(self)
+
+        threading.Thread(target=report, daemon=True).start()
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+
+def closed_streams() -> None:
+    # A program that ends while gRPC's thread is about to report the end of a call may hang.
+    call = SlowCall()
+    _stream.Stream(call).close()
+    assert call.reported
+
+
 def others(folder: Path) -> None:
     # A newer coordinator may have phases and priorities of its own.
     assert _convert.phase(99) is fovea.Phase.UNKNOWN and not _convert.phase(99).has_ended
@@ -165,4 +194,5 @@ if __name__ == "__main__":
     specs()
     downloads(Path(sys.argv[1]))
     watches()
+    closed_streams()
     others(Path(sys.argv[1]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator
+from contextlib import closing
 from types import ModuleType, TracebackType
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import grpc
 
 from fovea import _convert, _credentials, types
 from fovea._channel import open_channel
+from fovea._stream import Stream
 from fovea.errors import CoordinatorError, MissingExtraError, UnavailableError, from_rpc
 from fovea.v1 import runs_pb2, runs_pb2_grpc
 
@@ -84,11 +86,8 @@ class Requests:
     def _stream(self, call: Callable[..., Any], stub: Callable[[grpc.Channel], Any]) -> Generator[Any, None, None]:
         """Makes a request for a stream, which is cancelled when the generator is closed."""
         try:
-            messages = call(stub(self._connected()), metadata=self._metadata())
-            try:
+            with closing(Stream(call(stub(self._connected()), metadata=self._metadata()))) as messages:
                 yield from messages
-            finally:
-                messages.cancel()
         except grpc.RpcError as error:
             raise self._failed(error) from error
 

@@ -16,6 +16,7 @@ from fovea._groups import Groups, epochs_frame
 from fovea._requests import DEFAULT_COORDINATOR as DEFAULT_COORDINATOR
 from fovea._requests import load_pandas
 from fovea._spec import read_spec, word
+from fovea._stream import Stream
 from fovea._watch import watch as follow
 from fovea.errors import FoveaError, NotFoundError, RunCancelledError, RunFailedError
 from fovea.v1 import (
@@ -258,18 +259,14 @@ class Client(Groups):
         return list(map(_convert.worker, answer.workers))
 
 
-class _Watch:
+class _Watch(Stream):
     """An open watch on a connection of its own."""
 
     def __init__(self, channel: grpc.Channel, metadata: list[tuple[str, str]], run_id: str, timeout: float | None) -> None:
-        self._channel = channel
         request = runs_pb2.WatchRequest(run_id=run_id)
-        self._messages = runs_pb2_grpc.RunsStub(channel).Watch(request, timeout=timeout, metadata=metadata)
-
-    def __iter__(self) -> Iterator[runs_pb2.RunEvent]:
-        messages: Iterator[runs_pb2.RunEvent] = iter(self._messages)
-        return messages
+        super().__init__(runs_pb2_grpc.RunsStub(channel).Watch(request, timeout=timeout, metadata=metadata))
+        self._channel = channel
 
     def close(self) -> None:
-        self._messages.cancel()
+        super().close()
         self._channel.close()

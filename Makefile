@@ -3,7 +3,7 @@
 CARGO ?= cargo
 PYTHON ?= python3
 
-.PHONY: help demo test test-gpu test-deploy soak screenshots build libtorch deploy-tools s3-server model-tools page-tools cuda-tools docs docs-tools reference lint bench bench-gpu bench-checkpoints bench-coordinator bench-decode methods clean
+.PHONY: help demo test test-gpu test-deploy soak screenshots build libtorch deploy-tools s3-server model-tools page-tools cuda-tools docs docs-tools reference lint bench bench-gpu gpu-bundle bench-checkpoints bench-coordinator bench-decode methods clean
 
 help: ## Show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -12,7 +12,7 @@ demo: build ## Train on synthetic photographs with two workers; DATA=folder WEIG
 	@DATA="$(DATA)" WEIGHTS="$(WEIGHTS)" scripts/demo.sh
 
 test: build ## Run every test; what this machine lacks is reported as ignored (FOVEA_REQUIRE=shared,netns,... fails instead)
-	$(CARGO) test --release --workspace --locked
+	$(CARGO) test --release --workspace --locked --no-fail-fast
 
 test-gpu: build ## Train on a GPU: bits, losses, NCCL, a killed worker; fails where there is none
 	$(CARGO) test --release --locked -p fovea-tests --test gpu -- --nocapture --include-ignored on_one_gpu
@@ -64,7 +64,10 @@ lint: libtorch ## Check formatting and lints
 bench: build ## Measure images/s of a two-worker CPU run; one JSON object a line (MBIT=1000: with a network that slow)
 	@$(PYTHON) bench/bench.py $(if $(PEER),--peer "$(PEER)") $(if $(MBIT),--mbit $(MBIT))
 
-bench-gpu: build ## Measure images/s on a GPU (DEVICE=cuda:0, BATCH=256); one JSON object a line
+gpu-bundle: build ## Pack programs, tests and benchmark for a machine with a GPU but without a compiler: OUT=target/gpu-bundle.tar.xz
+	@CARGO="$(CARGO)" $(PYTHON) scripts/gpu_bundle.py $(or $(OUT),target/gpu-bundle.tar.xz)
+
+bench-gpu: build ## Measure images/s on a GPU beside PyTorch, if PYTHON has it (DEVICE=cuda:0, BATCH=256); one JSON object a line
 	@$(PYTHON) bench/bench.py --device $(or $(DEVICE),cuda:0) --batch $(or $(BATCH),256) $(if $(PEER),--peer "$(PEER)")
 
 bench-checkpoints: build ## Measure what a checkpoint every 10 steps costs

@@ -8,15 +8,19 @@ bf16, without the cache of the frozen layers' activations and with it once it is
 
     make bench
     make bench PEER="python peer_ddp.py --world 2 --batch 16 --steps 8 --channels-last"
-    make bench-gpu PEER="python peer_ddp.py --device cuda --world 1 --batch 256 --steps 50 --channels-last"
+    make bench-gpu PYTHON=python-with-torch
 
 With PEER the two run in turn, and a line with the ratio follows: machines are noisy, a ratio of runs in
-the same minute is not. PEER must print a JSON line with "images_per_s", and understand --bf16.
+the same minute is not. PEER must print a JSON line with "images_per_s", and understand --bf16. On a GPU the
+peers are PyTorch, eager and compiled (bench/peer_torch.py), if this Python has it, and the ratio is that to the
+faster one. Fovea is measured with libtorch's operations and with its own kernels there, and a trace says which
+kernels take the time.
 """
 
 import argparse
 import json
 import os
+import importlib.util
 import random
 import shlex
 import statistics
@@ -26,16 +30,21 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import gpu_trace
+
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ROOT / "target" / "release"
 OUT = ROOT / "bench-output"
 # Steps before the clock starts: caches, allocators, connections.
 WARM_UP = 3
-# With a warm cache: steps of an epoch, epochs, and the last ones that are counted. By then an image has been
-# seen at a given rotation with a probability of 1 - (3/4)^12 = 97 %.
-WARM_STEPS = 4
-WARM_EPOCHS = 16
-WARM_COUNTED = 4
+# Epochs before the clock starts with a warm cache. By then an image has been seen at a given rotation with a
+# probability of 1 - (3/4)^12 = 97 %.
+WARM_EPOCHS = 12
+# Steps of an epoch: on a CPU with a warm cache, and on a GPU.
+FEW_STEPS = 4
+GPU_STEPS = 8
+# Steps before those of a trace on a GPU, and in it: within one epoch.
+TRACE_AFTER, TRACE_STEPS = 25, 6
 # With checkpoints: whole steps of an epoch, and those that pay for a checkpoint, or not.
 CHECKPOINT_STEPS = 33
 TEN = 10
@@ -61,15 +70,47 @@ class Setting:
     # Virtual ranks, and workers where several are measured.
     ranks: int
     run_file: Path
+    # Full steps that are measured at least.
+    steps: int
+
+    @property
+    def on_gpu(self):
+        return self.device != "cpu"
+
+
+class Failed(Exception):
+    """A run failed: the end of what it said."""
+
+
+@dataclass
+class Peer:
+    """A command to compare with."""
+    words: list
+    # bench/peer_torch.py, which knows more number formats than a user's.
+    ours: bool = False
+
+
+@dataclass
+class Kind:
+    """What one measurement is of."""
+    precision: str
+    warm: bool = False
+    # On a GPU: Fovea's own kernels instead of libtorch's operations.
+    kernels: bool = False
+
+    @property
+    def text(self):
+        return f"{self.precision}, {'warm cache' if self.warm else 'no cache'}{', own kernels' if self.kernels else ''}"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--peer", default="", help="command to run in turn with each measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each two-worker run")
-    parser.add_argument("--steps", type=int, default=12, help="steps in each measurement")
+    parser.add_argument("--rounds", type=int, help="measurements of each run (CPU: 3, GPU: 1)")
+    parser.add_argument("--steps", type=int, help="full steps in each measurement (CPU: 12, GPU: 200)")
     parser.add_argument("--device", default="cpu", help="cpu, with two workers, or cuda:N, with one")
     parser.add_argument("--batch", type=int, default=16, help="images of each virtual rank in a step")
+    parser.add_argument("--minutes", type=float, help="begin no measurement later than that")
     parser.add_argument("--mbit", type=int, default=0,
                         help="let two workers send each other so many Mbit/s at most, as a network would")
     parser.add_argument("--checkpoints", action="store_true",
@@ -81,23 +122,61 @@ def main():
     OUT.mkdir(exist_ok=True)
     run_file = OUT / "run.toml"
     run_file.write_text(RUN)
-    ranks = 2 if arguments.device == "cpu" else 1
-    setting = Setting(arguments.device, arguments.batch, ranks, run_file)
+    on_gpu = arguments.device != "cpu"
+    ranks = 1 if on_gpu else 2
+    setting = Setting(arguments.device, arguments.batch, ranks, run_file, arguments.steps or (200 if on_gpu else 12))
+    rounds = arguments.rounds or (1 if on_gpu else 3)
+    until = time.monotonic() + 60 * (arguments.minutes or 1e9)
     if arguments.checkpoints:
         checkpoints(arguments.blocks, setting)
-        return
-    dataset = prepare(setting, arguments.steps)
-    precisions = ("float32", "bf16") if ranks > 1 else ("float32", "tf32", "bf16")
-    for precision in precisions:
-        if ranks > 1:
-            say(measure(setting, dataset, workers=1, precision=precision))
-        compare(f"{precision}, no cache", arguments,
-                lambda: measure(setting, dataset, workers=ranks, precision=precision), precision)
-    # Few images, so that an image's four rotations have come up after some epochs.
-    few = prepare(setting, WARM_STEPS)
-    for precision in precisions:
-        compare(f"{precision}, warm cache", arguments,
-                lambda: measure(setting, few, workers=ranks, precision=precision, warm=True), precision)
+    elif on_gpu:
+        on_a_gpu(setting, peers(arguments.peer, setting), rounds, until)
+    else:
+        on_two_cpus(setting, peers(arguments.peer, setting), rounds, until)
+
+
+def on_two_cpus(setting, peers, rounds, until):
+    for warm in (False, True):
+        for precision in ("float32", "bf16"):
+            kind = Kind(precision, warm)
+            if not warm:
+                say(measure(setting, kind, workers=1))
+            compare(setting, [kind], peers, rounds, until)
+
+
+def on_a_gpu(setting, peers, rounds, until):
+    kernels = [False, True] if own_kernels_work(setting) else [False]
+    # The most wanted first, in case the time is too short for all.
+    for precision in ("bf16", "tf32", "float32"):
+        compare(setting, [Kind(precision, warm, own) for warm in (False, True) for own in kernels], peers, rounds, until)
+        for own in kernels:
+            if time.monotonic() > until:
+                say({"name": "left-out", "what": f"trace of {precision}", "why": "--minutes are over"})
+                continue
+            traced(setting, Kind(precision, kernels=own))
+
+
+def own_kernels_work(setting):
+    """Whether Fovea's own kernels compute on this GPU what libtorch does."""
+    command = [PROGRAMS / "fovea-worker", "--device", setting.device, "--data-dir", OUT / "kernels", "devices", "--check"]
+    done = subprocess.run([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        say({"name": "own-kernels", "work": False, "why": done.stdout[-2000:]})
+    return done.returncode == 0
+
+
+def peers(command, setting):
+    """What to compare with."""
+    if command:
+        return [Peer(shlex.split(command))]
+    if not setting.on_gpu:
+        return []
+    if importlib.util.find_spec("torch") is None:
+        say({"name": "no-peer", "why": f"{sys.executable} has no PyTorch"})
+        return []
+    words = [sys.executable, str(ROOT / "bench" / "peer_torch.py"), "--device", setting.device, "--trace",
+             "--batch", str(setting.batch), "--steps", str(setting.steps)]
+    return [Peer(words, ours=True), Peer([*words, "--compile"], ours=True)]
 
 
 def limit_network(mbit):
@@ -116,25 +195,61 @@ def limit_network(mbit):
         sys.exit(f"--mbit needs unshare of util-linux, and ip and tc of iproute2: {problem}")
 
 
-def compare(what, arguments, measure_once, precision):
-    """Measures some rounds, in turn with the peer's if there is one."""
-    ratios = []
-    for _ in range(arguments.rounds):
-        ours = measure_once()
-        say(ours)
-        if arguments.peer:
-            theirs = peer(arguments.peer, precision)
-            say(theirs)
-            ratios.append(ours["images_per_s"] / theirs["images_per_s"])
-    if ratios:
-        say({
-            "name": "ratio-to-peer",
-            "what": what,
-            "median": round(statistics.median(ratios), 3),
-            "min": round(min(ratios), 3),
-            "max": round(max(ratios), 3),
-            "rounds": len(ratios),
-        })
+def compare(setting, kinds, peers, rounds, until):
+    """Measures these kinds, of one number format, for some rounds in turn with the peers. The ratio is that to the fastest of them."""
+    ratios = {kind.text: [] for kind in kinds}
+    for _ in range(rounds):
+        if time.monotonic() > until:
+            say({"name": "left-out", "what": [kind.text for kind in kinds], "why": "--minutes are over"})
+            return
+        ours = []
+        for kind in kinds:
+            try:
+                ours.append((kind, measure(setting, kind, workers=setting.ranks)))
+                say(ours[-1][1])
+            except Failed as problem:
+                # The others are of use all the same.
+                failed(kind, problem)
+        theirs = []
+        for peer in peers:
+            theirs.append(ask(peer, kinds[0].precision))
+            say(theirs[-1])
+        if theirs:
+            best = max(row["images_per_s"] for row in theirs)
+            for kind, row in ours:
+                ratios[kind.text].append(row["images_per_s"] / best)
+    for what, of in ratios.items():
+        if of:
+            say({
+                "name": "ratio-to-peer" if len(peers) == 1 else "ratio-to-the-faster-peer",
+                "what": what,
+                "median": round(statistics.median(of), 3),
+                "min": round(min(of), 3),
+                "max": round(max(of), 3),
+                "rounds": len(of),
+            })
+
+
+def traced(setting, kind):
+    """Which kernels take the time, by a trace of some steps."""
+    folder = OUT / f"cluster-{os.getpid()}-{time.monotonic_ns()}"
+    trace = OUT / "trace.json"
+    trace.unlink(missing_ok=True)
+    dataset = prepare(setting, GPU_STEPS)
+    epochs = -(-(TRACE_AFTER + TRACE_STEPS) // GPU_STEPS)
+    settings = [f"train.virtual_ranks={setting.ranks}", f"train.batch={setting.batch}",
+                f"train.precision={kind.precision}", f"train.epochs={epochs}"]
+    variables = {"FOVEA_PROFILE": trace, "FOVEA_PROFILE_AFTER": TRACE_AFTER, "FOVEA_PROFILE_STEPS": TRACE_STEPS}
+    process = start(setting, dataset, 1, folder, settings, 0, kind.kernels, variables)
+    for _ in events(process):
+        pass
+    try:
+        finish(process, folder)
+    except Failed as problem:
+        failed(kind, problem)
+        return
+    found = gpu_trace.summary(trace, TRACE_STEPS) if trace.exists() else None
+    say({"name": "trace", "of": kind.text, **(found or {"why": "the worker wrote no trace of a GPU"})})
 
 
 def checkpoints(blocks, setting):
@@ -223,13 +338,14 @@ def fovea(*arguments):
         sys.exit(f"{shlex.join(command)} failed:\n{done.stdout}")
 
 
-def start(setting, dataset, workers, folder, settings, cache_mib):
+def start(setting, dataset, workers, folder, settings, cache_mib, kernels=False, variables=None):
     """A cluster of processes that trains one run, with its data in `folder`."""
     command = [PROGRAMS / "fovea", "--json", "local", "-n", workers, "--dataset", dataset,
                "--data-dir", folder, "--device", setting.device,
                *(word for one in settings for word in ("--set", one)), setting.run_file]
+    own = {"FOVEA_CACHE_MIB": cache_mib, "FOVEA_GPU_KERNELS": str(kernels).lower(), **(variables or {})}
     return subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            text=True, env=dict(os.environ, FOVEA_CACHE_MIB=str(cache_mib)))
+                            text=True, env={**os.environ, **{name: str(value) for name, value in own.items()}})
 
 
 def events(process):
@@ -239,32 +355,40 @@ def events(process):
 def finish(process, folder):
     errors = process.stderr.read()
     if process.wait():
-        sys.exit(f"the measured run failed:\n{errors}")
+        raise Failed(errors)
     subprocess.run(["rm", "-rf", str(folder)], check=True)
 
 
-def measure(setting, dataset, workers, precision="float32", warm=False):
+def measure(setting, kind, workers):
     """One run; images/s and mean phases over the full steps after the warm-up."""
     folder = OUT / f"cluster-{os.getpid()}-{time.monotonic_ns()}"
+    # Without a cache on a CPU, one epoch of all steps. Else few photographs and many epochs: their four rotations come up.
+    if setting.on_gpu or kind.warm:
+        per_epoch = GPU_STEPS if setting.on_gpu else FEW_STEPS
+        before = WARM_EPOCHS if kind.warm else 1
+        epochs = before + -(-setting.steps // (per_epoch - 1))
+    else:
+        per_epoch, before, epochs = setting.steps, 0, 1
+    dataset = prepare(setting, per_epoch)
     settings = [f"train.virtual_ranks={setting.ranks}", f"train.batch={setting.batch}",
-                f"workers.max={workers}", f"train.precision={precision}",
-                f"train.epochs={WARM_EPOCHS if warm else 1}"]
-    process = start(setting, dataset, workers, folder, settings, cache_mib=8192 if warm else 0)
+                f"workers.max={workers}", f"train.precision={kind.precision}", f"train.epochs={epochs}"]
+    process = start(setting, dataset, workers, folder, settings, 8192 if kind.warm else 0, kind.kernels)
     steps, rss, gpu_mib = [], 0, None
     for event in events(process):
         if event["type"] == "step":
             # Asking takes a while: before the clock starts. By then libtorch has all the memory of a step.
-            if len(steps) == WARM_UP - 1 and setting.device != "cpu":
+            if len(steps) == WARM_UP - 1 and setting.on_gpu:
                 gpu_mib = gpu_memory_mib(children(process.pid, "fovea-worker"))
             steps.append((time.monotonic(), event))
-            rss = max([rss, *map(peak_rss_mib, children(process.pid, "fovea-worker"))])
+            if len(steps) % 8 == 1:
+                rss = max([rss, *map(peak_rss_mib, children(process.pid, "fovea-worker"))])
     finish(process, folder)
 
     full = [s for s in steps if s[1]["images"] == setting.batch * setting.ranks]
-    if warm:
-        per_epoch = len(full) // WARM_EPOCHS
+    if epochs > 1:
+        per_epoch = len(full) // epochs
         # The first step of an epoch waits for the evaluation before it.
-        counted = [i for i in range(len(full) - per_epoch * WARM_COUNTED, len(full)) if i % per_epoch]
+        counted = [i for i in range(per_epoch * before, len(full)) if i % per_epoch]
     else:
         counted = list(range(WARM_UP, len(full)))
     if len(counted) < 3:
@@ -282,8 +406,9 @@ def measure(setting, dataset, workers, precision="float32", warm=False):
         "threads_per_worker": 1,
         "batch_per_virtual_rank": setting.batch,
         "image_size": 224,
-        "precision": precision,
-        "cache": "warm" if warm else "none",
+        "precision": kind.precision,
+        "cache": "warm" if kind.warm else "none",
+        "own_kernels": kind.kernels,
         "mbit": int(os.environ.get("FOVEA_BENCH_MBIT", 0)),
         "images_per_s": round(images / seconds, 2),
         "step_ms": round(step_ms, 1),
@@ -349,12 +474,13 @@ def peak_rss_mib(pid):
     return int(rows[0].split()[1]) // 1024 if rows else 0
 
 
-def peer(command, precision):
+def ask(peer, precision):
     """Runs the peer in the same number format. By itself PyTorch lets cuDNN multiply float32 in TF32; NVIDIA's libraries have a variable
     against it."""
-    words = shlex.split(command) + (["--bf16"] if precision == "bf16" else [])
+    flags = {"bf16": ["--bf16"], "tf32": ["--tf32"] if peer.ours else []}.get(precision, [])
     variables = {"NVIDIA_TF32_OVERRIDE": "0"} if precision == "float32" else {}
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, env={**os.environ, **variables})
+    command = shlex.join(peer.words)
+    done = subprocess.run([*peer.words, *flags], stdout=subprocess.PIPE, text=True, env={**os.environ, **variables})
     if done.returncode:
         sys.exit(f"the peer failed: {command}")
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -363,9 +489,22 @@ def peer(command, precision):
     return {"name": "peer", **rows[-1]}
 
 
+def failed(kind, problem):
+    say({"name": "failed", "of": kind.text, "why": str(problem)[-2000:]})
+    global exit_code
+    exit_code = 1
+
+
 def say(row):
     print(json.dumps(row), flush=True)
 
 
+# 1 when a measurement failed.
+exit_code = 0
+
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Failed as problem:
+        sys.exit(f"the measured run failed:\n{problem}")
+    sys.exit(exit_code)

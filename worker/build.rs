@@ -10,8 +10,9 @@ use std::env;
 use std::path::{Path, PathBuf};
 
 /// The shims, and the header with their error convention.
-const CPP: [&str; 5] = [
+const CPP: [&str; 6] = [
     "src/shim.cpp",
+    "src/profile.cpp",
     "src/model/autograd.cpp",
     "src/model/convolution.cpp",
     "src/device/context.cpp",

@@ -188,13 +188,24 @@ fn our_kernels_compute_what_libtorch_does_on_one_gpu() {
     assert!(good, "{report}{log}");
 }
 
-/// Two workers over NCCL end in the bits of one, and a worker that is killed changes none.
 #[ignore = "has not passed yet: the emulated kernels are so slow that heartbeats are missed; gpu_kernels is off by default"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn our_kernels_keep_the_bits() {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
     let gpu = SoftGpu::install(&dir.path().join("gpu"));
-    let mut cluster = cluster(dir.path(), &gpu.worker());
+    our_kernels_keep_bits(dir.path(), &gpu.worker()).await;
+}
+
+#[cfg_attr(not(has_gpu), ignore = "needs an NVIDIA GPU; `make test-gpu` runs it")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_kernels_keep_the_bits_on_one_gpu() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    our_kernels_keep_bits(dir.path(), &binary("fovea-worker")).await;
+}
+
+/// Two workers over NCCL end in the bits of one, and a worker that is killed changes none.
+async fn our_kernels_keep_bits(dir: &Path, worker: &Path) {
+    let mut cluster = cluster(dir, worker);
     let environment = |host| {
         [
             ("NCCL_HOSTID", host),

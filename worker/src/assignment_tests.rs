@@ -92,7 +92,7 @@ impl Bench {
             worker: WorkerId::new("w").unwrap(),
             config: Arc::new(WorkerConfig::default()),
             mesh: peers.meshes[0].clone(),
-            device: DeviceThread::start(tch::Device::Cpu, make).unwrap(),
+            device: DeviceThread::start(tch::Device::Cpu, make, None).unwrap(),
             coordinator: Coordinator(newest),
         };
         Self {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::advertise::Advertised;
 use crate::predict::Predict;
+use crate::profile::Profile;
 
 /// Everything that can be set.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -39,6 +40,12 @@ pub struct WorkerConfig {
     pub images_mib: u64,
     /// On a GPU: compute with Fovea's own kernels what they cover. NVRTC compiles them; not tried on a real GPU so far.
     pub gpu_kernels: bool,
+    /// File for a trace of some steps of the first run, by libtorch's profiler; empty: none.
+    pub profile: PathBuf,
+    /// Steps that a worker takes before those of the trace.
+    pub profile_after: u64,
+    /// Steps in the trace.
+    pub profile_steps: u64,
     /// `text` or `json`.
     pub log_format: LogFormat,
     /// A level or filter.
@@ -92,6 +99,9 @@ impl Default for WorkerConfig {
             cache_mib: 2048,
             images_mib: 8192,
             gpu_kernels: false,
+            profile: PathBuf::new(),
+            profile_after: 20,
+            profile_steps: 10,
             log_format: LogFormat::Text,
             log_level: "info".into(),
             connect_timeout_s: 5,
@@ -278,6 +288,13 @@ impl WorkerConfig {
         self.cache_mib.saturating_mul(1 << 20)
     }
 
+    /// What records some steps on `device`; None if `profile` is empty.
+    pub fn profile(&self, device: tch::Device) -> Option<Profile> {
+        let (after, steps) = (self.profile_after, self.profile_steps);
+        (!self.profile.as_os_str().is_empty())
+            .then(|| Profile::new(self.profile.clone(), after, steps, device))
+    }
+
     /// The address of `ops_listen`; None if it is empty.
     ///
     /// # Errors
@@ -359,6 +376,12 @@ impl WorkerConfig {
             if value == 0 {
                 return bad(format!("{key}: is 0; give at least 1 second"));
             }
+        }
+        if !(1..=1000).contains(&self.profile_steps) {
+            return bad(format!(
+                "profile_steps: is {}; give 1 to 1000 steps, of which each adds some MB to the trace",
+                self.profile_steps
+            ));
         }
         Ok(())
     }

@@ -35,6 +35,7 @@ pub mod meter;
 pub mod model;
 pub mod optimizer;
 pub mod predict;
+pub mod profile;
 pub mod progress;
 pub mod pulse;
 pub mod reports;

@@ -213,7 +213,8 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
             None => device,
         }) as Box<dyn Device>
     });
-    let device = DeviceThread::start(place, make).map_err(|e| Failure(1, e.to_string()))?;
+    let device = DeviceThread::start(place, make, config.profile(place))
+        .map_err(|e| Failure(1, e.to_string()))?;
     let identity = identity(&config, tls.as_ref(), host, &mesh, place).await?;
     info!(
         version = VERSION,

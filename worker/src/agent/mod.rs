@@ -208,9 +208,9 @@ impl<W: Work> Agent<W> {
             warn!(
                 steps = self.reports.steps(),
                 mib = self.reports.bytes() >> 20,
-                "reports.full: the coordinator has not acknowledged {} steps; training pauses until it does. Check \
+                "reports.full: the coordinator has not acknowledged {}; training pauses until it does. Check \
                  the coordinator and the network",
-                self.reports.steps()
+                fovea_core::count::count(self.reports.steps(), "step", "steps")
             );
         } else if !full && self.paused {
             info!("reports.drained: the coordinator acknowledges steps again; training continues");

@@ -170,9 +170,9 @@ impl FeatureCache {
             info!(
                 images = self.counts.images,
                 mib = mib(self.counts.bytes),
-                "activations.full: the cache of the frozen layers' activations is full at {} images; the others are \
+                "activations.full: the cache of the frozen layers' activations is full at {}; the others are \
                  computed in every step (a larger cache_mib holds more)",
-                self.counts.images
+                fovea_core::count::count(self.counts.images, "image", "images")
             );
         }
     }

@@ -24,6 +24,7 @@ use crate::fingerprint::fingerprint;
 use crate::gpu;
 use crate::loader::Loader;
 use crate::machine;
+use crate::profile::Profile;
 use crate::threads::supervise;
 use crate::training::{State, Training, TrainingEvent, starts_with_evaluation};
 
@@ -39,13 +40,14 @@ pub(super) struct Place {
     pub(super) device: tch::Device,
     pub(super) make: MakeDevice,
     pub(super) first_state: MakeFirstState,
+    pub(super) profile: Option<Profile>,
 }
 
 impl Place {
     /// Executes a job with `state`, or with the one that the members agree on, and leaves the newest state there. The
     /// run is shown in `shown` once it has a state.
     pub(super) fn execute(
-        &self,
+        &mut self,
         job: Job,
         state: &mut Option<State>,
         shown: &watch::Sender<Option<RunId>>,
@@ -173,6 +175,7 @@ impl Place {
             loader,
             control: &control,
             progress: &progress,
+            profile: self.profile.as_mut(),
         };
         Ok(training.run(&mut |event| match event {
             TrainingEvent::Step { report, samples } => send(JobEvent::Step { report, samples }),

@@ -34,7 +34,7 @@ impl Worker {
         let make: MakeDevice =
             Box::new(move |_, layout, _| Box::new(Pretending::new(layout, &copy)));
         Self {
-            device: DeviceThread::start(tch::Device::Cpu, make).unwrap(),
+            device: DeviceThread::start(tch::Device::Cpu, make, None).unwrap(),
             manner,
         }
     }
@@ -394,7 +394,7 @@ fn weights_that_hang_hold_neither_an_abort_nor_the_next_assignment() {
     let mut worker = Worker::new(Manner::default());
     let copy = worker.manner.clone();
     let make: MakeDevice = Box::new(move |_, layout, _| Box::new(Pretending::new(layout, &copy)));
-    worker.device = DeviceThread::start_with(tch::Device::Cpu, make, hangs_once).unwrap();
+    worker.device = DeviceThread::start_with(tch::Device::Cpu, make, None, hangs_once).unwrap();
     let part = Part::new(&peers, 1, &[0], 0);
     let control = part.control.clone();
     let ran = part.start(&worker);

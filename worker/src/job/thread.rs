@@ -12,6 +12,7 @@ use super::first_state::first_state;
 use super::generation::{MakeDevice, MakeFirstState, Place};
 use super::types::{Ended, Job};
 use crate::gpu;
+use crate::profile::Profile;
 use crate::training::State;
 use crate::trouble;
 
@@ -24,15 +25,20 @@ pub struct DeviceThread {
 
 impl DeviceThread {
     /// Starts the thread for the device at `place`, which `make` makes; it ends when the last handle is
-    /// dropped.
-    pub fn start(place: tch::Device, make: MakeDevice) -> std::io::Result<Self> {
-        Self::start_with(place, make, first_state)
+    /// dropped. `profile` records some steps.
+    pub fn start(
+        place: tch::Device,
+        make: MakeDevice,
+        profile: Option<Profile>,
+    ) -> std::io::Result<Self> {
+        Self::start_with(place, make, profile, first_state)
     }
 
     /// As [`Self::start`], with another way to make the first state.
     pub(super) fn start_with(
         place: tch::Device,
         make: MakeDevice,
+        profile: Option<Profile>,
         first_state: MakeFirstState,
     ) -> std::io::Result<Self> {
         // Callers wait for one job before they send another.
@@ -46,6 +52,7 @@ impl DeviceThread {
                         device: place,
                         make,
                         first_state,
+                        profile,
                     },
                     held: None,
                     shown,
@@ -100,6 +107,9 @@ impl Owner {
     /// Executes a job. A panic (libtorch out of memory, for example) ends the job and drops its state, not the worker.
     fn guarded(&mut self, job: Job) -> Ended {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.execute(job)));
+        if let Some(profile) = &mut self.place.profile {
+            profile.leave();
+        }
         self.shown
             .send_replace(self.held.as_ref().map(|held| held.run.clone()));
         done.unwrap_or_else(|panic| {

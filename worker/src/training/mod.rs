@@ -32,6 +32,7 @@ use crate::collective::{Collective, CollectiveError};
 use crate::data::DataError;
 use crate::device::{Device, DeviceError};
 use crate::loader::{Item, Loader};
+use crate::profile::Profile;
 use crate::progress::Progress;
 use trailer::Trailer;
 
@@ -152,6 +153,8 @@ pub struct Training<'a> {
     pub control: &'a Control,
     /// Where work is counted.
     pub progress: &'a Progress,
+    /// What records some steps.
+    pub profile: Option<&'a mut Profile>,
 }
 
 /// Whether a generation that starts after `step` steps begins with the evaluation of the epoch that ended
@@ -193,8 +196,14 @@ impl Training<'_> {
             emit(TrainingEvent::Snapshot(self.snapshot(digest)?));
         }
         while self.state.step < total {
+            if let Some(profile) = &mut self.profile {
+                profile.begin();
+            }
             let begun = Instant::now();
             let taken = self.step(trailer, &mut sum)?;
+            if let Some(profile) = &mut self.profile {
+                profile.end();
+            }
             let step = self.state.step;
             let report = StepReport {
                 step,

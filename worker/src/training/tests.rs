@@ -113,6 +113,7 @@ impl Setting {
             loader,
             control: &self.control,
             progress: &Progress::default(),
+            profile: None,
         };
         let outcome = training.run(&mut |event| events.push(event));
         drop(state);

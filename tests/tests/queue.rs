@@ -1,5 +1,5 @@
 //! The queue of a team: a run of higher priority takes workers from lower ones, which lose neither a step nor a bit; two runs do not
-//! take turns; quotas hold.
+//! take turns; quotas hold; a run whose workers all died with the coordinator goes on before those that were behind it.
 
 use std::path::Path;
 
@@ -175,4 +175,38 @@ async fn a_persons_runs_have_no_more_workers_than_the_quota_allows() {
     cluster.wait_completed(&next.id).await;
     let queue = cluster.fovea(&["queue"]);
     assert!(queue.contains(&large.id), "{queue}");
+}
+
+/// As after a power cut: other processes come in the place of all that were.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_that_lost_all_its_workers_with_the_coordinator_is_not_overtaken() {
+    let keep = tempfile::tempdir().expect("a temporary folder");
+    let mut cluster = start(keep.path(), 2, 0, 200);
+    let first = cluster
+        .submit(spec("first", pb::Priority::Normal, (1, 2), 12))
+        .await;
+    cluster.wait_step(&first.id, 2).await;
+    let next = cluster
+        .submit(spec("next", pb::Priority::Normal, (1, 2), 1))
+        .await;
+    cluster.coordinator.kill();
+    for mut worker in std::mem::take(&mut cluster.workers) {
+        worker.kill();
+    }
+    cluster.restart_coordinator();
+    cluster.add_worker();
+    cluster.add_worker();
+    let workers = cluster.fovea_until(&["workers"], |text| text.contains("kept for"));
+    assert!(
+        workers.contains(&format!("kept for {}", first.id)),
+        "{workers}"
+    );
+    cluster.run_until(&next.id, |run| run.generation > 0).await;
+    // Its workers may be free before its last checkpoint is stored.
+    let shown = cluster.run(&first.id).await;
+    let step = shown.progress.map_or(0, |progress| progress.step);
+    assert_eq!(step, shown.total_steps, "it was overtaken");
+    let first = cluster.wait_completed(&first.id).await;
+    clean(&cluster, &first);
+    cluster.wait_completed(&next.id).await;
 }

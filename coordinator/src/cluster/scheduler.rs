@@ -1,9 +1,10 @@
 //! Which queued run gets which idle workers: a pure function.
 //!
 //! Higher priorities first, then first come, first served, with backfill: a run that cannot start does not keep a later one from
-//! workers that it could not use itself. A run that could start with fewer workers than it may
-//! have holds them for a grace period, so that workers that are just joining take part. No run gets two workers that share
-//! a GPU.
+//! workers that it could not use itself. A run that could start with fewer workers than it may have holds them for a grace
+//! period, so that workers that are just joining take part. A run whose members may yet come back after the coordinator's
+//! restart keeps as many idle workers from those behind it: it is not overtaken when all machines restart at once. No run gets
+//! two workers that share a GPU.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +21,8 @@ pub(crate) struct Waiting {
     pub min: usize,
     /// It takes no more.
     pub max: usize,
+    /// It has started before the coordinator did, and so many (`max`) of its members may yet come back: it takes no worker now.
+    pub recovers: bool,
     /// Since when it could start without interruption, milliseconds on the caller's clock.
     pub startable_since: Option<u64>,
     /// Whose quota it counts against; None: nobody's.
@@ -33,6 +36,8 @@ pub(crate) struct Waiting {
 pub(crate) enum Verdict {
     /// It starts with these workers.
     Start { workers: Vec<SessionId> },
+    /// Runs behind it leave it these, in case its members do not come back.
+    Keep { workers: Vec<SessionId> },
     /// It could start, and waits for more until `until` (milliseconds).
     Grace { since: u64, until: u64, free: usize },
     /// Its owner's runs may have so many more workers, which is less than it needs.
@@ -67,7 +72,10 @@ pub(crate) fn schedule(
         let left = quota.as_deref().copied().unwrap_or(usize::MAX);
         let max = run.max.min(left);
         let chosen = apart(suitable.clone(), gpus, max);
-        let verdict = if left < run.min {
+        let verdict = if run.recovers {
+            taken.extend(&chosen);
+            Verdict::Keep { workers: chosen }
+        } else if left < run.min {
             Verdict::Quota { left }
         } else if chosen.len() < run.min {
             let sharing = sharing(suitable, gpus);
@@ -100,7 +108,7 @@ pub(crate) fn schedule(
 
 #[cfg(test)]
 mod tests {
-    use super::Verdict::{Grace, Quota, Start, TooFew};
+    use super::Verdict::{Grace, Keep, Quota, Start, TooFew};
     use super::*;
 
     /// A run that every idle worker would do for.
@@ -109,6 +117,7 @@ mod tests {
             number,
             min,
             max,
+            recovers: false,
             startable_since: since,
             owner: None,
             suitable: Vec::new(),
@@ -269,6 +278,30 @@ mod tests {
         let verdicts = schedule(0, 0, &queued, &BTreeMap::new(), BTreeMap::new(), holds);
         let got: Vec<Verdict> = verdicts.into_iter().map(|(_, v)| v).collect();
         assert_eq!(got, [too_few(&[1]), too_few(&[])]);
+    }
+
+    #[test]
+    fn a_run_whose_members_may_come_back_keeps_as_many_from_those_behind() {
+        let all = ids(&[1, 2, 3]);
+        let mut queued = [run(1, 1, 1, None), run(2, 1, 1, None), run(3, 1, 2, None)];
+        for run in &mut queued {
+            run.suitable.clone_from(&all);
+        }
+        queued[1].recovers = true;
+        let keep = Keep { workers: ids(&[2]) };
+        let schedule = |queued: &[Waiting]| {
+            let none = (BTreeMap::new(), BTreeMap::new());
+            schedule(0, 0, queued, &none.0, none.1, |_, _| false)
+                .into_iter()
+                .map(|(_, verdict)| verdict)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(schedule(&queued), [start(&[1]), keep, start(&[3])]);
+        queued[1].max = 9;
+        let keep = Keep {
+            workers: ids(&[2, 3]),
+        };
+        assert_eq!(schedule(&queued), [start(&[1]), keep, too_few(&[])]);
     }
 
     #[test]

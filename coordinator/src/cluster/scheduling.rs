@@ -49,8 +49,10 @@ impl Actor {
             if live.fresh {
                 ahead.extend(&live.group);
             }
-            let Demand::Start { min, max } = live.status.demand else {
-                continue;
+            let (min, max, recovers) = match live.status.demand {
+                Demand::Start { min, max } => (min, max, false),
+                Demand::Await { members } => (0, members, true),
+                Demand::Join { .. } | Demand::Nothing => continue,
             };
             if live.group.as_ref().is_some_and(|of| ahead.contains(of)) {
                 continue;
@@ -84,6 +86,7 @@ impl Actor {
                 number: *number,
                 min,
                 max,
+                recovers,
                 startable_since: live.startable_since,
                 owner: live.owner.clone(),
                 suitable,
@@ -94,7 +97,8 @@ impl Actor {
             self.waits(number, Cause::NoRoom, reason);
         }
         trace!(placed = queued.len(), "placing the queued runs");
-        self.count_usable(queued.iter().map(|waiting| waiting.number));
+        let wants = queued.iter().filter(|waiting| !waiting.recovers);
+        self.count_usable(wants.map(|waiting| waiting.number));
         let gpus = self.gpus(&idle);
         let grace = self.config.forming_grace_ms;
         let holds = |waiting: &Waiting, free: &[SessionId]| self.others_come(waiting, free);
@@ -103,6 +107,9 @@ impl Actor {
             let max = waiting.max;
             match verdict {
                 Verdict::Start { workers } => self.offer(number, &workers, max),
+                Verdict::Keep { workers } => {
+                    self.keep_for(number, &workers);
+                }
                 Verdict::Quota { left } => self.over_quota(number, waiting.min, left),
                 Verdict::Grace { since, until, free } => {
                     if let Some(live) = self.runs.get_mut(&number) {
@@ -156,7 +163,10 @@ impl Actor {
             run_id = %live.handle.id,
             generation = live.status.generation + 1,
             workers = names.join(" "),
-            "run.starting: {} with {} of at most {max} workers", live.handle.id, names.len()
+            "run.starting: {} with {} of at most {}",
+            live.handle.id,
+            names.len(),
+            count(max, "worker", "workers")
         );
         live.handle.send(RunInput::Assigned { workers, ticket });
     }
@@ -185,7 +195,10 @@ impl Actor {
                     let quota = live.owner.as_ref().and_then(|owner| quotas.get(owner));
                     Some((*number, quota.map_or(room, |left| room.min(*left))))
                 }
-                Demand::Join { .. } | Demand::Start { .. } | Demand::Nothing => None,
+                Demand::Join { .. }
+                | Demand::Start { .. }
+                | Demand::Await { .. }
+                | Demand::Nothing => None,
             })
             .collect();
         with_room.sort_by_key(|(number, _)| self.place_of(*number));

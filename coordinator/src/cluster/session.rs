@@ -72,7 +72,7 @@ pub(super) struct Session {
     pub offered: Option<(u64, u64)>,
     /// The run that it prepares for.
     pub preparing: Option<Preparing>,
-    /// The run (by number) that takes it from another: nobody else gets it.
+    /// The run (by number) that takes it from another, or that may need it: nobody else gets it.
     pub promised: Option<u64>,
     /// It is not asked to prepare before that time, on the coordinator's clock.
     pub joins_from: u64,

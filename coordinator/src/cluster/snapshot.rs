@@ -111,7 +111,7 @@ impl Actor {
     fn kept_from_runs(&self, id: SessionId, worker: &WorkerId) -> Option<WorkerState> {
         let now = self.now();
         for (number, live) in &self.runs {
-            if live.status.demand == Demand::Nothing {
+            if matches!(live.status.demand, Demand::Nothing | Demand::Await { .. }) {
                 continue;
             }
             let run = &live.handle.id;

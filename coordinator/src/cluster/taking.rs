@@ -24,7 +24,12 @@ impl Actor {
         for session in self.sessions.values_mut() {
             let waits = |to: &u64| {
                 let live = self.runs.get(to);
-                live.is_some_and(|live| matches!(live.status.demand, Demand::Start { .. }))
+                live.is_some_and(|live| {
+                    matches!(
+                        live.status.demand,
+                        Demand::Start { .. } | Demand::Await { .. }
+                    )
+                })
             };
             session.promised = session.promised.filter(waits);
         }
@@ -125,7 +130,7 @@ impl Actor {
     }
 
     /// From now on these alone are promised to a run. Returns whether others were until now.
-    fn keep_for(&mut self, number: u64, workers: &[SessionId]) -> bool {
+    pub(super) fn keep_for(&mut self, number: u64, workers: &[SessionId]) -> bool {
         let mut freed = false;
         for (id, session) in &mut self.sessions {
             if workers.contains(id) {

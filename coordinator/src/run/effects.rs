@@ -221,7 +221,8 @@ impl Actor {
             }
             Phase::Running { roster, .. } => info!(
                 run_id = %id, generation, phase, step,
-                "generation.formed: {id} generation {generation} with {} workers", roster.members.len()
+                "generation.formed: {id} generation {generation} with {}",
+                fovea_core::count::count(roster.members.len(), "worker", "workers")
             ),
             _ => info!(run_id = %id, generation, phase, step, reason, "run.phase: {id} is {phase}"),
         }

@@ -63,6 +63,8 @@ pub(crate) enum Demand {
     Start { min: usize, max: usize },
     /// So many more, while it is under way.
     Join { room: usize },
+    /// None now. So many of its members may yet come back after the coordinator's restart; if they do not, it needs others.
+    Await { members: usize },
 }
 
 /// What is known to be wrong with what a run reads from the stores; both None: nothing.

@@ -89,6 +89,9 @@ impl Actor {
     fn scheduling_status(&self) -> RunStatus {
         let run = &self.run;
         let demand = match &run.phase {
+            _ if run.awaited().next().is_some() => Demand::Await {
+                members: run.awaited().count(),
+            },
             Phase::Queued { .. } if self.blocked().is_some() => Demand::Nothing,
             Phase::Queued { .. } => Demand::Start {
                 min: run.spec.workers.min as usize,
@@ -112,7 +115,7 @@ impl Actor {
             roster: run.roster().cloned(),
             barred: match demand {
                 Demand::Nothing => BTreeMap::new(),
-                Demand::Start { .. } | Demand::Join { .. } => run.barred(),
+                Demand::Start { .. } | Demand::Join { .. } | Demand::Await { .. } => run.barred(),
             },
             left_out: run.left_out(),
             training: matches!(run.phase, Phase::Running { .. } | Phase::Finishing { .. }),

@@ -104,7 +104,10 @@ pub(super) fn possible(run: &Run, message: &RunMessage) -> Result<(), ApiError> 
         }
         RunMessage::Released(Outcome::Completed { step }) if *step != total => bad(
             "released.completed_step",
-            format!("is {step}, but the run has {total} steps"),
+            format!(
+                "is {step}, but the run has {}",
+                fovea_core::count::count(total, "step", "steps")
+            ),
         ),
         RunMessage::Released(Outcome::Stopped { step }) => {
             is_step("released.stopped_step", *step, 0)

@@ -91,7 +91,7 @@ async fn a_run_gets_another_priority() {
         assert!(problem.contains(named), "{problem}");
     };
     refused(&["priority", "dr-1", "urgent"], 2, "low, normal, high").await;
-    let of_group = "dr-g1 is a group: `fovea group priority dr-g1`";
+    let of_group = "dr-g1 is a group: `fovea group priority dr-g1 high`";
     refused(&["priority", "dr-g1", "high"], 2, of_group).await;
     fake.0.lock().unwrap().run = Some(run("dr-1", Phase::Completed));
     refused(&["priority", "dr-1", "high"], 4, "has ended").await;

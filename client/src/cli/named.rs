@@ -23,11 +23,16 @@ pub fn check(command: &Command) -> Result<(), Error> {
         Command::Export(command) => (&command.model, None),
         _ => return Ok(()),
     };
+    // What the command for a group wants beside its name.
+    let then = match command {
+        Command::Priority { priority, .. } => format!(" {priority}"),
+        _ => String::new(),
+    };
     let is_group = GroupId::new(name.as_str()).is_ok_and(|id| number_of(&id).is_some());
     match (is_group, of_group) {
         (false, _) => Ok(()),
         (true, Some(verb)) => Err(Error::Usage(format!(
-            "{name} is a group: `fovea group {verb} {name}`"
+            "{name} is a group: `fovea group {verb} {name}{then}`"
         ))),
         (true, None) => Err(Error::Usage(format!(
             "{name} is a group; give one of its runs, which `fovea group show {name}` lists"

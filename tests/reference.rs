@@ -249,7 +249,7 @@ fn unused(page: &mut String, program: &clap::Command) {
     }
     for (commands, options) in unused.iter().filter(|(commands, _)| !commands.is_empty()) {
         let (options, commands) = (options.join(", "), commands.join(", "));
-        let _ = writeln!(page, "\nWithout effect on {commands}: {options}.");
+        let _ = writeln!(page, "\nNot for {commands}: {options}.");
     }
 }
 

@@ -323,3 +323,26 @@ async fn at_the_limit_of_connections_the_coordinators_sentence_is_shown() {
     }
     server.abort();
 }
+
+#[tokio::test]
+async fn event_files_are_written_for_all_runs_or_none_and_once_each() {
+    let fake = Fake::new(State {
+        run: Some(run_after("dr-1", Phase::Completed, 3)),
+        ..State::default()
+    });
+    let address = fake.serve().await;
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("events");
+    let out = out.to_str().unwrap();
+    let output = fovea(&address, &["tensorboard", "dr-1", "nope", "--out", out]).await;
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("nope"), "{}", stderr(&output));
+    assert_eq!(
+        (stdout(&output), folder.path().join("events").exists()),
+        (String::new(), false)
+    );
+    let output = fovea(&address, &["tensorboard", "dr-1", "dr-1", "--out", out]).await;
+    let printed = stdout(&output);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(printed.matches("epochs of dr-1").count(), 1, "{printed}");
+}

@@ -376,11 +376,11 @@ async fn nothing_to_verify_is_no_success() {
     for (args, words) in [
         (
             &["checkpoint", "verify", "dr-1"][..],
-            "run dr-1 has no checkpoint yet",
+            "run dr-1 has no checkpoint",
         ),
         (
             &["checkpoint", "verify", "dr-1", "newest"],
-            "run dr-1 has no checkpoint yet",
+            "run dr-1 has no checkpoint",
         ),
         (
             &["checkpoint", "verify", "dr-1", "24"],

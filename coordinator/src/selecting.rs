@@ -9,9 +9,8 @@ use std::time::Duration;
 
 use fovea_core::group::Group;
 use fovea_core::ids::GroupId;
-use fovea_core::run::{Phase, Run};
+use fovea_core::run::Run;
 use fovea_core::selection::{Contender, Decision, decide};
-use fovea_core::spec::BestBy;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -93,19 +92,7 @@ pub(crate) fn decisions<'a>(
         .runs
         .iter()
         .zip(runs)
-        .map(|(member, run)| contender(selection.by, member.variant, run))
+        .map(|(member, run)| Contender::of(selection, member.variant, run))
         .collect();
     decide(selection, &contenders)
-}
-
-/// What a decision needs of a run; None: it was removed.
-fn contender(by: BestBy, variant: u32, run: Option<&Run>) -> Contender {
-    let results = run.map_or(&[][..], |run| &run.epochs[..run.next_epoch() as usize]);
-    Contender {
-        variant: variant as usize,
-        merits: results.iter().map(|e| by.merit(&e.validation)).collect(),
-        out: run.is_none_or(|run| matches!(run.phase, Phase::Failed { .. } | Phase::Cancelled)),
-        stopped: run.is_some_and(Run::stopped_early),
-        waits: run.and_then(Run::waits_at),
-    }
 }

@@ -34,6 +34,7 @@ mod holding;
 mod lineage;
 mod liveness;
 mod membership;
+mod pace;
 mod priority;
 mod results;
 mod trouble;
@@ -45,6 +46,7 @@ pub use availability::Limits;
 pub use error::RunError;
 pub use formations::{FormationReason, Formations};
 pub use lineage::Rewind;
+pub use pace::time_left;
 pub use trouble::{LeftOut, Trouble};
 pub use types::{
     Discarded, Effect, EpochMaps, EpochResult, EpochScores, EvaluationRecord, Event, Extent,

@@ -43,10 +43,13 @@ fn main() {
     write("run", Here::Runs, &run(&page, "x", NOW));
     let new = data::run_page(&data::run(9, 0));
     write("queued", Here::Runs, &run(&new, "x", NOW));
+    let evaluation = data::run_page(&data::evaluation(10));
+    write("evaluation", Here::Runs, &run(&evaluation, "x", NOW));
     write("groups", Here::Groups, &groups(&data::groups::list(), NOW));
     for (name, made) in [
         ("sweep", data::groups::sweep(3, 3)),
         ("large-sweep", data::groups::sweep(50, 0)),
+        ("four-keys", data::groups::four_keys()),
         ("folds", data::groups::folds()),
     ] {
         let page = group(&data::groups::page(&made), NOW);

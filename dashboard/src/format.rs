@@ -1,6 +1,6 @@
 //! Sizes, spans and moments as people read them.
 
-use fovea_report::number::{DASH, date, decimals};
+use fovea_report::number::{DASH, date, decimals, figure};
 use maud::{Markup, html};
 
 /// Bytes in decimal units with three digits that count: `41.2 MB`.
@@ -62,9 +62,9 @@ fn machine(at_ms: u64) -> String {
     }
 }
 
-/// A figure with these decimals, or a dash.
+/// A figure with these decimals, or a dash. What is too large or too small for that has an exponent.
 pub(crate) fn some(value: Option<f64>, places: usize) -> String {
-    value.map_or_else(|| DASH.into(), |value| decimals(value, places))
+    value.map_or_else(|| DASH.into(), |value| figure(value, places))
 }
 
 /// Images in a second.
@@ -93,6 +93,13 @@ pub(crate) fn short(digest: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_figure_of_any_size_fits_its_place() {
+        assert_eq!(some(Some(6_680_647_041_024.0), 3), "6.68e12");
+        assert_eq!(some(Some(0.731), 3), "0.731");
+        assert_eq!(some(None, 3), DASH);
+    }
 
     #[test]
     fn sizes_spans_and_ages() {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use fovea_core::priority::Priority;
 use fovea_core::retention;
-use fovea_core::run::{EpochResult, EvaluationRecord, Run, StepPhases, StepReport};
+use fovea_core::run::{EpochResult, EvaluationRecord, Run, StepPhases, StepReport, time_left};
 use fovea_core::spec::{BestBy, RunSpec};
 use fovea_evaluation::Evaluated;
 
@@ -31,12 +31,15 @@ pub struct RunRow {
     pub step: u64,
     pub total_steps: u64,
     pub steps_per_epoch: u64,
+    /// Epochs that are behind its newest step and have a result, as the command line counts them.
     pub epochs_done: u32,
     pub epochs: u32,
     /// Figures of the newest evaluated epoch.
     pub auc: Option<f64>,
     pub kappa: Option<f64>,
     pub newest: Option<StepReport>,
+    /// How long the steps that are left take at the present rate, in milliseconds; None if it does not train.
+    pub left_ms: Option<u64>,
     pub workers: usize,
     pub most_workers: u32,
     pub submitted_at_ms: u64,
@@ -79,19 +82,27 @@ impl RunRow {
             step: newest.map_or(0, |newest| newest.step),
             total_steps: run.extent.total_steps,
             steps_per_epoch: run.extent.steps_per_epoch,
-            epochs_done: run.epochs.last().map_or(0, |epoch| epoch.epoch + 1),
+            epochs_done: epochs_done(run, newest.as_ref()),
             epochs: spec.train.epochs,
             auc: last.and_then(|v| v.auc),
-            kappa: last
-                .and_then(|v| v.quadratic_kappa)
-                .filter(|_| spec.model.classes > 2),
+            kappa: last.and_then(|v| v.quadratic_kappa),
             newest,
+            left_ms: newest
+                .filter(|_| Phase::of(run) == Phase::Running && evaluates.is_none())
+                .and_then(|newest| time_left(spec, &run.extent, &newest))
+                .map(|left| left.as_millis() as u64),
             workers: run.roster().map_or(0, |roster| roster.members.len()),
             most_workers: spec.max_workers(),
             submitted_at_ms: run.submitted_at_ms,
             began_at_ms: run.times.began_ms,
             ended_at_ms: run.times.ended_ms,
         }
+    }
+
+    /// Images a second, mean of its last steps; None if that is not known, as after a step back.
+    pub fn speed(&self) -> Option<f64> {
+        let speed = self.newest?.images_per_s;
+        (speed > 0.0).then_some(speed)
     }
 
     /// Share of its steps that are done, 0 to 1.
@@ -101,15 +112,13 @@ impl RunRow {
             _ => (self.step as f64 / self.total_steps.max(1) as f64).min(1.0),
         }
     }
+}
 
-    /// How long the steps that are left take at the present rate, in milliseconds; None if it does not train.
-    pub fn left_ms(&self) -> Option<u64> {
-        let newest = self.newest.filter(|_| self.phase == Phase::Running)?;
-        let left = self.total_steps.checked_sub(self.step)?;
-        let per_step = f64::from(newest.images) / newest.images_per_s;
-        let ms = left as f64 * per_step * 1000.0;
-        (ms.is_finite() && ms >= 0.0).then_some(ms as u64)
-    }
+/// Epochs that are behind the newest step and have a result. After a step back there may be results of later ones, which hold
+/// when the same steps are taken again.
+fn epochs_done(run: &Run, newest: Option<&StepReport>) -> u32 {
+    let behind = |epoch: &&EpochResult| newest.is_none_or(|newest| epoch.step <= newest.step);
+    run.epochs.iter().filter(behind).count() as u32
 }
 
 /// The disk of the stores.
@@ -311,6 +320,8 @@ pub struct RunPage {
     pub scored: Scored,
     pub checkpoints: Vec<CheckpointRow>,
     pub evaluations: Vec<EvaluationRecord>,
+    /// The newest report of a step with as many images as a step can have, if one was seen: what says where a step's time goes.
+    pub full_step: Option<StepReport>,
     /// Newest first.
     pub events: Vec<Noted>,
     /// Since when events are known.
@@ -328,6 +339,13 @@ impl RunPage {
         let judged = |checkpoint: &CheckpointRow| checkpoint.epoch.is_some();
         self.row.evaluates.is_none() && self.checkpoints.iter().any(judged)
     }
+}
+
+/// Whether a step had as many images as steps of the run can have. The last one of an epoch may have fewer.
+pub fn is_full_step(run: &Run, step: &StepReport) -> bool {
+    let train = &run.spec.train;
+    let most = u64::from(train.batch) * u64::from(train.virtual_ranks);
+    u64::from(step.images) >= most.min(run.extent.train_samples)
 }
 
 /// The metric that a run's checkpoints are compared by.
@@ -372,9 +390,7 @@ pub fn checkpoints(run: &Run) -> Vec<CheckpointRow> {
             stored_at_ms: info.stored_at_ms,
             epoch: epoch.map(|epoch| epoch.epoch + 1),
             auc: validation.and_then(|v| v.auc),
-            kappa: validation
-                .and_then(|v| v.quadratic_kappa)
-                .filter(|_| run.spec.model.classes > 2),
+            kappa: validation.and_then(|v| v.quadratic_kappa),
             loss: validation.map(|v| v.loss),
             is_best: best == Some(info.step),
             is_newest: newest == Some(info.step),

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::Command;
 
 use data::NOW;
+use fovea_dashboard::model::RunPage;
 use fovea_dashboard::page::{
     compare, confirm_cancel, datasets, group, groups, login, message, overview, run, runs, submit,
     workers,
@@ -34,7 +35,20 @@ addEventListener("load", () => {
       const box = e.getBoundingClientRect();
       if (box.width > 0 && (box.right > width + 0.5 || box.left < -0.5)) say("outside: " + name(e));
     }
+    // A table that is wider than its place scrolls; on a usual screen none is, and a bar of shares is whole on any.
+    for (const e of page.querySelectorAll(".scroll")) {
+      if (width >= 1280 && e.scrollWidth > e.clientWidth + 1) say("cut by " + (e.scrollWidth - e.clientWidth) + ": " + e.getAttribute("aria-label"));
+      const end = e.getBoundingClientRect().right;
+      for (const bar of e.querySelectorAll("svg.stack")) if (bar.getBoundingClientRect().right > end + 0.5) say("a bar is cut: " + name(e));
+    }
+    for (const chart of page.querySelectorAll(".charts.four svg.c, .chart-and-key svg.c")) {
+      const part = chart.getBoundingClientRect().width / chart.parentElement.getBoundingClientRect().width;
+      if (part < 0.95) say("a chart fills " + part.toFixed(2) + " of its place");
+    }
     for (const chart of page.querySelectorAll("svg.c")) {
+      const place = chart.getBoundingClientRect();
+      for (const text of chart.querySelectorAll("text"))
+        if (text.getClientRects().length && text.getBoundingClientRect().left < place.left - 0.5) say("cut at the left: " + name(text));
       const texts = [...chart.querySelectorAll("text")].filter(e => e.getClientRects().length).map(e => [e, e.getBoundingClientRect()]);
       texts.forEach(([e, a], i) => {
         for (const [other, b] of texts.slice(i + 1))
@@ -139,6 +153,19 @@ fn look_at(frames: &str, before: &str, script: &str, dark: bool, folder: &Path) 
     page.select(&body).next().unwrap().text().collect()
 }
 
+/// A run whose losses are as large as they get before they are no numbers.
+fn diverged() -> RunPage {
+    let mut page = data::run_page(&data::training(7, 3));
+    page.losses = vec![(1.0, 0.7), (2.0, 6_680_647_041_024.0)];
+    for epoch in &mut page.epochs {
+        epoch.validation.loss = 6.68e12 * f64::from(epoch.epoch + 1);
+    }
+    if let Some(newest) = &mut page.row.newest {
+        newest.loss = 6_680_647_041_024.0;
+    }
+    page
+}
+
 /// Every page, with long names: they are what breaks pages.
 fn pages() -> Vec<(&'static str, Sheet)> {
     let mut training = data::run_page(&data::training(7, 7));
@@ -152,10 +179,19 @@ fn pages() -> Vec<(&'static str, Sheet)> {
         ("nothing", overview(&Default::default(), NOW)),
         ("runs", runs(&data::runs(), NOW)),
         ("run", run(&training, "c", NOW)),
+        (
+            "evaluation",
+            run(&data::run_page(&data::evaluation(10)), "c", NOW),
+        ),
+        ("diverged", run(&diverged(), "c", NOW)),
         ("groups", groups(&data::groups::list(), NOW)),
         (
             "sweep",
             group(&data::groups::page(&data::groups::sweep(3, 3)), NOW),
+        ),
+        (
+            "four keys",
+            group(&data::groups::page(&data::groups::four_keys()), NOW),
         ),
         (
             "folds",

@@ -30,6 +30,10 @@ fn drawn(of: &GroupPage) -> Html {
     )
 }
 
+fn drawn_page(of: &(fovea_core::group::Group, Vec<Run>)) -> Html {
+    drawn(&page(of))
+}
+
 #[test]
 fn a_sweep_ranks_its_variants_and_says_what_was_dropped() {
     let of = page(&sweep(3, 3));
@@ -100,6 +104,40 @@ fn a_sweep_ranks_its_variants_and_says_what_was_dropped() {
         "a mean over variants says nothing"
     );
     assert_eq!(texts(&shown, "#figures .value")[3], "2 of 6");
+}
+
+#[test]
+fn what_was_drawn_is_no_grid() {
+    let (mut drawn, runs) = sweep(12, 0);
+    // Each variant has a rate of its own, and one of two batches.
+    for (at, label) in drawn.variants.iter_mut().enumerate() {
+        let (batch, rate) = ([8, 16][at % 2], 0.0001 * (at + 1) as f64);
+        *label = format!("train.batch={batch} train.learning_rate={rate:.4}");
+    }
+    let shown = drawn_page(&(drawn, runs));
+    let plan = texts(&shown, "#plan dd");
+    assert_eq!(plan[..3], ["8, 16", "24 drawn, 0.000100 to 0.00240", "24"]);
+    // A grid of as many says so.
+    let grid = drawn_page(&sweep(12, 0));
+    let plan = texts(&grid, "#plan dd");
+    assert_eq!(
+        plan[1..3],
+        [
+            "12 values, 0.000500 to 0.00600",
+            "24, every combination of these"
+        ]
+    );
+    let mut one = sweep(3, 3);
+    if let Some(selection) = &mut one.0.selection
+        && let Some(halving) = &mut selection.halving
+    {
+        halving.after.truncate(1);
+    }
+    let caption = texts(&drawn_page(&one), "#chart figcaption");
+    assert!(
+        caption[0].ends_with("A dotted line marks the rung."),
+        "{caption:?}"
+    );
 }
 
 #[test]

@@ -5,23 +5,53 @@ mod data;
 
 use fovea_core::run::Phase as Core;
 use fovea_core::spec::BestBy;
-use fovea_dashboard::model::{Actions, Phase, RunRow, best_epoch, checkpoints};
+use fovea_dashboard::model::{Actions, Phase, RunRow, best_epoch, checkpoints, is_full_step};
 
 #[test]
 fn time_left_follows_from_the_rate_and_is_not_guessed_otherwise() {
     let run = data::training(7, 7);
     let row = data::row(&run, None);
-    // 513 steps of 256 images at 412.7 images a second.
-    assert_eq!(row.left_ms(), Some(318_216));
+    // 513 of 1,320 steps of 12 epochs of 28,100 images at 412.7 images a second.
+    assert_eq!(row.left_ms, Some(317_538));
     assert_eq!((row.step, row.workers, row.most_workers), (807, 3, 8));
+    // The last step of an epoch has fewer images: that says nothing of the others.
+    let mut partial = run.clone();
+    if let Some(newest) = &mut partial.progress {
+        newest.images = 12;
+    }
+    assert_eq!(data::row(&partial, None).left_ms, row.left_ms);
+    assert!(!is_full_step(&partial, &partial.progress.unwrap()));
+    assert!(is_full_step(&run, &run.progress.unwrap()));
     let mut stalled = run.clone();
     if let Some(newest) = &mut stalled.progress {
         newest.images_per_s = 0.0;
     }
-    assert_eq!(data::row(&stalled, None).left_ms(), None);
+    let stalled = data::row(&stalled, None);
+    assert_eq!((stalled.left_ms, stalled.speed()), (None, None));
     let mut paused = run;
     paused.phase = Core::Paused;
-    assert_eq!(data::row(&paused, None).left_ms(), None);
+    assert_eq!(data::row(&paused, None).left_ms, None);
+}
+
+#[test]
+fn epochs_done_are_those_behind_the_newest_step() {
+    let mut run = data::training(7, 7);
+    assert_eq!(data::row(&run, None).epochs_done, 7);
+    // After a step back into the sixth epoch its result and the next hold when their steps are taken again.
+    if let Some(newest) = &mut run.progress {
+        newest.step = 5 * 110 + 3;
+    }
+    assert_eq!(data::row(&run, None).epochs_done, 5);
+    run.progress = None;
+    assert_eq!(data::row(&run, None).epochs_done, 7);
+}
+
+#[test]
+fn kappa_is_shown_of_runs_of_two_classes_too() {
+    let mut run = data::training(7, 7);
+    run.spec.model.classes = 2;
+    assert!(data::row(&run, None).kappa.is_some());
+    assert!(checkpoints(&run).iter().all(|c| c.kappa.is_some()));
 }
 
 #[test]

@@ -6,10 +6,10 @@ mod data;
 use std::time::{Duration, Instant};
 
 use data::NOW;
-use fovea_dashboard::model::{Overview, Scored, WorkerList, WorkerState};
+use fovea_dashboard::model::{Overview, Phase, Scored, WorkerList, WorkerState};
 use fovea_dashboard::page::{
-    audit, compare, confirm_cancel, confirm_cancel_group, datasets, group, groups, login, message,
-    overview, run, runs, submit, workers,
+    audit, compare, confirm_cancel, confirm_cancel_group, datasets, group, groups, login,
+    may_not_submit, message, overview, run, runs, submit, workers,
 };
 use fovea_dashboard::{Here, SCRIPT, STYLE, Sheet, document};
 use scraper::{ElementRef, Html, Selector};
@@ -40,11 +40,19 @@ fn all() -> Vec<(&'static str, Sheet)> {
         ("no runs", runs(&Default::default(), NOW)),
         ("run", run(&training, "c", NOW)),
         ("new run", run(&bare, "c", NOW)),
+        (
+            "evaluation",
+            run(&data::run_page(&data::evaluation(10)), "c", NOW),
+        ),
         ("groups", groups(&data::groups::list(), NOW)),
         ("no groups", groups(&Default::default(), NOW)),
         (
             "sweep",
             group(&data::groups::page(&data::groups::sweep(3, 3)), NOW),
+        ),
+        (
+            "four keys",
+            group(&data::groups::page(&data::groups::four_keys()), NOW),
         ),
         (
             "one run each",
@@ -68,6 +76,7 @@ fn all() -> Vec<(&'static str, Sheet)> {
             "submit",
             submit("c", Some("name = 1"), Some("run file:1: name: is a number")),
         ),
+        ("not to submit", may_not_submit("viewer")),
         ("login", login("c", "/", Some("no"))),
         ("message", message("No", "why", Some("/runs"))),
         ("cancel", confirm_cancel("retina-7", "c")),
@@ -312,10 +321,34 @@ fn a_run_shows_its_curves_its_best_checkpoint_and_what_may_be_done() {
 #[test]
 fn a_waiting_run_says_why() {
     let shown = parsed(&overview(&data::overview(), NOW));
-    let waiting = select(&shown, "#waiting tbody tr");
+    let waiting = select(&shown, "#waiting tbody tr, #paused tbody tr");
     let why: Vec<String> = waiting.iter().map(text).collect();
     assert!(why[0].contains("needs 2 workers, and 1 is idle"), "{why:?}");
     assert!(why[1].contains("a person paused it"), "{why:?}");
+}
+
+#[test]
+fn paused_runs_are_folded_and_the_queue_is_first() {
+    let mut view = data::overview();
+    let paused: Vec<_> = view
+        .live
+        .iter()
+        .filter(|r| r.phase == Phase::Paused)
+        .cloned()
+        .collect();
+    view.live.splice(0..0, vec![paused[0].clone(); 60]);
+    let shown = parsed(&overview(&view, NOW));
+    assert_eq!(text(&select(&shown, "#waiting h2")[0]), "Waiting (1)");
+    assert_eq!(select(&shown, "#waiting > .scroll tbody tr").len(), 1);
+    let folded = select(&shown, "#waiting details#paused:not([open])");
+    assert!(
+        text(&folded[0]).starts_with("Paused (61)"),
+        "{}",
+        text(&folded[0])
+    );
+    assert_eq!(select(&shown, "#paused tbody tr").len(), 25);
+    let under = text(&select(&shown, "#figures .about")[0]);
+    assert_eq!(under, "1 waiting, 61 paused");
 }
 
 /// A cluster of 200 runs and 200 workers: pages stay below 300 KB, and drawing them takes a small part of 100 ms.

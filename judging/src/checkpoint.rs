@@ -5,7 +5,7 @@ use fovea_core::run::EpochResult;
 use fovea_core::spec::BestBy;
 
 use crate::error::Error;
-use crate::run::RunInfo;
+use crate::run::{Phase, RunInfo};
 
 /// Which checkpoint of a run is evaluated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,10 +34,17 @@ pub struct Chosen {
 /// It has none, or not that one.
 pub fn choose(run: &RunInfo, which: Which) -> Result<Chosen, Error> {
     let Some(newest) = run.checkpoints.last() else {
-        return Err(Error::Usage(format!(
-            "run {0} has no checkpoint yet: `fovea run {0}` shows how far it is",
-            run.id
-        )));
+        let id = &run.id;
+        return Err(Error::Usage(match run.phase {
+            Phase::Failed => format!("run {id} has no checkpoint: it failed before one was stored"),
+            Phase::Cancelled => {
+                format!("run {id} has no checkpoint: it was cancelled before one was stored")
+            }
+            Phase::Completed => format!("run {id} has no checkpoint any more"),
+            Phase::Queued | Phase::Forming | Phase::Running | Phase::Finishing | Phase::Paused => {
+                format!("run {id} has no checkpoint yet: `fovea run {id}` shows how far it is")
+            }
+        }));
     };
     let newest = |why: &str| Chosen {
         step: newest.step,

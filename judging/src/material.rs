@@ -1,6 +1,7 @@
 //! What a report is made of: the scores of one checkpoint on the run's validation split, and on all else that it was evaluated on
 //! before.
 
+use fovea_core::ids::DatasetName;
 use fovea_core::spec::Part;
 use fovea_evaluation::{Draws, Estimate, Wanted};
 use fovea_report::Report;
@@ -32,17 +33,21 @@ pub struct Composed {
     pub errors_of: Option<String>,
 }
 
+/// What is missing of a run whose dataset was removed, as sentences.
+pub fn dataset_removed(dataset: &DatasetName, digest: &str) -> String {
+    let digest: String = digest.chars().take(12).collect();
+    format!(
+        "Data set {dataset} ({digest}) of the run was removed. Left out are its splits, leak check and preprocessing, the figures on its \
+         photographs, and all thresholds but 0.5. `fovea dataset add` with the same prepared dataset brings them back."
+    )
+}
+
 impl Material {
     /// Begins with the scores on the validation split of `run`. None: its dataset was removed, and the labels with it.
     pub fn new(run: &RunInfo, validation: Option<Scored>) -> Self {
         let mut left_out = Vec::new();
         if validation.is_none() {
-            let digest: String = run.dataset_digest.chars().take(12).collect();
-            left_out.push(format!(
-                "Data set {} ({digest}) of the run was removed. Left out are its splits, leak check and preprocessing, the figures on its \
-                 photographs, and all thresholds but 0.5. `fovea dataset add` with the same prepared dataset brings them back.",
-                run.spec.dataset
-            ));
+            left_out.push(dataset_removed(&run.spec.dataset, &run.dataset_digest));
         }
         Self {
             validation,

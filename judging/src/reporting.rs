@@ -50,7 +50,11 @@ pub fn report(
             spec: toml::to_string(spec).unwrap_or_default(),
             fingerprint: run.checkpoints.last().map(|c| c.fingerprint.clone()),
             cost: Cost {
-                images_per_s: run.progress.map(|p| p.images_per_s),
+                // Not known after a step back.
+                images_per_s: run
+                    .progress
+                    .map(|p| p.images_per_s)
+                    .filter(|speed| *speed > 0.0),
                 hours,
                 steps: run.step(),
                 workers: run.most_workers.max(run.workers.len() as u32),

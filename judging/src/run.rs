@@ -2,10 +2,12 @@
 //!
 //! The serde form is the `--json` output, so field names are kept stable.
 
+use std::time::Duration;
+
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::pipeline::Pipeline;
 use fovea_core::priority::Priority;
-use fovea_core::run::{EpochResult, StepReport, Trouble};
+use fovea_core::run::{EpochResult, Extent, StepReport, Trouble, time_left};
 use fovea_core::spec::RunSpec;
 use fovea_proto::{pb, priority_from_wire, trouble_from_wire};
 use serde::Serialize;
@@ -142,6 +144,17 @@ pub struct RunInfo {
 }
 
 impl RunInfo {
+    /// How long the rest takes by the report of a step; None if its rate is not known.
+    pub fn time_left(&self, newest: &StepReport) -> Option<Duration> {
+        let extent = Extent {
+            steps_per_epoch: self.steps_per_epoch,
+            total_steps: self.total_steps,
+            train_samples: self.train_samples,
+            validation_samples: self.validation_samples,
+        };
+        time_left(&self.spec, &extent, newest)
+    }
+
     /// Committed steps, by the newest report.
     pub fn step(&self) -> u64 {
         let reported = self.progress.map_or(0, |p| p.step);

@@ -74,10 +74,10 @@ def sweep(client: fovea.Client) -> None:
         of = frame[(frame["variant"] == row.variant) & (frame["epoch"] == row.epochs - 1)]
         assert math.isclose(row.mean, float(np.mean(of["auc"])), abs_tol=1e-12), (row, of)
         assert math.isclose(row.deviation, float(np.std(of["auc"], ddof=1)), abs_tol=1e-12), (row, of)
-        assert row.label == group.variants[row.variant]
+        assert row.label == group.variants[row.variant - 1] and (row.runs, row.of) == (2, 2)
     assert ranking["reason"].iloc[0] == "" and ranking["reason"].iloc[1].startswith("dropped after epoch 1"), ranking
     assert client.groups()[0].id == group.id
-    print(group.id, *(f"{row.variant + 1} {row.epochs} {row.mean:.3f}" for row in ranking.itertuples()), sep="\n")
+    print(group.id, *(f"{row.variant} {row.epochs} {row.mean:.3f}" for row in ranking.itertuples()), sep="\n")
 
 
 def cancelled(client: fovea.Client) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from drive import raises
 
 import fovea
-from fovea import _convert, _download, _pin, _spec, _stream, _watch
+from fovea import _convert, _download, _groups, _pin, _spec, _stream, _watch
 from fovea.v1 import common_pb2, runs_pb2
 
 
@@ -60,6 +60,35 @@ def specs() -> None:
                 value = _spec.word(field.enum_type, number)
                 back = _spec.read_spec({"name": "a", "dataset": "d", "train": {field.name: value}}, {})
                 assert getattr(back.train, field.name) == number, value
+
+
+def run_of_a_group(phase: int, *aucs: float) -> fovea.Run:
+    results = [
+        common_pb2.EpochResult(epoch=n, step=n + 1, validation=common_pb2.Evaluation(auc=auc, confusion=[0] * 4, classes=2))
+        for n, auc in enumerate(aucs)
+    ]
+    return _convert.run(runs_pb2.Run(id="r-1", phase=phase, epochs=results))  # type: ignore[arg-type]
+
+
+def groups() -> None:
+    done, best = (0.5, 0.6, 0.7), (0.5, 0.6, 0.99)
+    completed, cancelled, paused = runs_pb2.PHASE_COMPLETED, runs_pb2.PHASE_CANCELLED, runs_pb2.PHASE_PAUSED
+    variants: list[list[fovea.Run | None]] = [
+        # Dropped; one of its runs was trained on, the other cancelled, or removed.
+        [run_of_a_group(completed, *best), run_of_a_group(cancelled, 0.4)],
+        [run_of_a_group(completed, *done), run_of_a_group(completed, *done)],
+        [run_of_a_group(paused, 0.4), run_of_a_group(paused, 0.4)],
+        [run_of_a_group(completed, *best), None],
+    ]
+    standings = [_groups._standing(runs, "auc") for runs in variants]
+    assert sorted(range(4), key=lambda at: standings[at][0]) == [1, 2, 0, 3], standings
+    told = [(of["epochs"], of["runs"], of["of"], of["mean"]) for _, of in standings]
+    assert told == [(3, 1, 2, 0.99), (3, 2, 2, 0.7), (1, 2, 2, 0.4), (3, 1, 2, 0.99)], told
+    # A run that began and was evaluated between two looks, and one that has ended.
+    names = lambda known, run: [type(event).__name__ for event in _groups._news(known, run)]  # noqa: E731
+    queued, running = run_of_a_group(runs_pb2.PHASE_QUEUED), run_of_a_group(runs_pb2.PHASE_RUNNING, 0.5)
+    assert names(queued, running) == ["MemberUpdated", "MemberEvaluated"]
+    assert names(running, run_of_a_group(completed, *done)) == ["MemberEvaluated"] * 2 + ["MemberUpdated"]
 
 
 def downloads(folder: Path) -> None:
@@ -119,7 +148,7 @@ def watches() -> None:
     assert names == ["RunUpdated", *one, "Reconnecting", *one, "RunUpdated", "Note", "Reconnecting", *one, "RunUpdated"], names
     assert all(stream.closed for stream in streams)
     assert str(events[0]) == "r-1 running" and str(events[7]) == "a: b" and str(events[-1]) == "r-1 completed"
-    assert str(events[1]) == "epoch 0, 0 validation samples: loss 0.0000" and str(events[2]) == "checkpoint 1 stored, 0.0 MB"
+    assert str(events[1]) == "epoch 1, 0 validation samples: loss 0.0000" and str(events[2]) == "checkpoint 1 stored, 0.0 MB"
     assert str(events[3]).startswith("the stream ended before the run; attempt 1 in 0."), events[3]
     # An attempt that failed is followed by another, and each waits longer.
     calls = iter([Stream(run_event(runs_pb2.PHASE_RUNNING, 0)), None, None, Stream(run_event(runs_pb2.PHASE_FAILED, 0))])
@@ -192,6 +221,7 @@ if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit(__doc__)
     specs()
+    groups()
     downloads(Path(sys.argv[1]))
     watches()
     closed_streams()

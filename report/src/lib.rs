@@ -10,6 +10,7 @@ mod group;
 mod model;
 pub mod number;
 mod page;
+mod prose;
 
 pub use group::{GroupReport, GroupRun, SpreadRow};
 pub use maud::Markup;
@@ -19,3 +20,4 @@ pub use model::{
 };
 pub use number::sentence;
 pub use page::{POLICY_FRAMED, group_html, html, html_from};
+pub use prose::prose;

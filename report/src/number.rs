@@ -71,14 +71,37 @@ pub fn decimals(value: f64, places: usize) -> String {
     }
 }
 
+/// A figure that can be of any size, such as a loss: with these decimals, or as `6.68e12` where these would take too much room or
+/// say nothing.
+pub fn figure(value: f64, places: usize) -> String {
+    let size = value.abs();
+    let is_lost = size > 0.0 && size < 0.5 * 0.1f64.powi(places as i32);
+    match value.is_finite() && (size >= LARGE || is_lost) {
+        true => scientific(value, 2),
+        false => decimals(value, places),
+    }
+}
+
+/// From here on numbers are written with an exponent.
+const LARGE: f64 = 1e6;
+
+/// `6.68e12`, with a minus sign of the width of a plus sign.
+pub(crate) fn scientific(value: f64, places: usize) -> String {
+    let text = format!("{value:.places$e}");
+    match text.strip_prefix('-') {
+        Some(rest) => format!("\u{2212}{rest}"),
+        None => text,
+    }
+}
+
 /// A threshold or a rate: three digits that count, so that small ones do not become 0.
 pub fn significant(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return decimals(value, 0);
     }
     let places = 2 - value.abs().log10().floor() as i64;
-    if places > 7 {
-        return format!("{value:.2e}");
+    if places > 7 || value.abs() >= LARGE {
+        return scientific(value, 2);
     }
     decimals(value, places.clamp(0, 9) as usize)
 }
@@ -150,9 +173,32 @@ mod tests {
         );
         assert_eq!(counted(1, "patient"), "1\u{a0}patient");
         assert_eq!(
-            [0.0, 0.212_34, 0.000_41, 1.0, 12.3, 1e-9].map(significant),
-            ["0", "0.212", "0.000410", "1.00", "12.3", "1.00e-9"]
+            [
+                0.0,
+                0.212_34,
+                0.000_41,
+                1.0,
+                12.3,
+                1e-9,
+                6_680_647_041_024.0
+            ]
+            .map(significant),
+            [
+                "0", "0.212", "0.000410", "1.00", "12.3", "1.00e-9", "6.68e12"
+            ]
         );
+        assert_eq!(
+            [0.0, 0.731, 12_345.6, 6_680_647_041_024.0, -2e6, 0.000_31].map(|v| figure(v, 3)),
+            [
+                "0.000",
+                "0.731",
+                "12345.600",
+                "6.68e12",
+                "\u{2212}2.00e6",
+                "3.10e-4"
+            ]
+        );
+        assert_eq!(figure(f64::NAN, 3), "NaN");
         assert_eq!(sentence("3 eyes"), "3 eyes.");
         assert_eq!(sentence("the eye"), "The eye.");
         assert_eq!(share(0, 0), DASH);

@@ -116,14 +116,28 @@ impl Schema {
             .iter()
             .filter(|(_, v)| v.is_table())
             .map(|(k, _)| k.as_str());
+        // What is right already does not make a name alike: in a table that there is, names are compared without it.
+        let in_table = key
+            .rsplit_once('.')
+            .filter(|(table, _)| self.is_table(table));
         let alike = || {
-            nearest(key, self.leaves.keys().map(String::as_str).chain(tables))
-                .map(str::to_owned)
-                .or_else(|| {
-                    let names: Vec<String> = self.leaves.keys().map(|k| last(k)).collect();
-                    let name = nearest(&last(key), names.iter().map(String::as_str))?;
-                    self.leaves.keys().find(|k| last(k) == name).cloned()
-                })
+            let whole = || nearest(key, self.leaves.keys().map(String::as_str).chain(tables));
+            let own = |(table, name): (&str, &str)| {
+                let names = self
+                    .leaves
+                    .keys()
+                    .filter_map(|k| k.strip_prefix(table)?.strip_prefix('.'));
+                Some(format!("{table}.{}", nearest(name, names)?))
+            };
+            let found = match in_table {
+                Some(parts) => own(parts),
+                None => whole().map(str::to_owned),
+            };
+            found.or_else(|| {
+                let names: Vec<String> = self.leaves.keys().map(|k| last(k)).collect();
+                let name = nearest(&last(key), names.iter().map(String::as_str))?;
+                self.leaves.keys().find(|k| last(k) == name).cloned()
+            })
         };
         match elsewhere.cloned().or_else(alike) {
             Some(right) => format!("{key}: there is no such key; did you mean {right}?"),

@@ -63,16 +63,32 @@ enum Method {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Choosing {
-    #[serde(default = "by_auc")]
-    metric: BestBy,
+    #[serde(default)]
+    metric: Metric,
     #[serde(default)]
     halving: Vec<u32>,
     keep_one_of: Option<u32>,
     patience: Option<u32>,
 }
 
-fn by_auc() -> BestBy {
-    BestBy::Auc
+/// The metrics that can be selected by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Metric {
+    #[default]
+    Auc,
+    Kappa,
+    Loss,
+}
+
+impl From<Metric> for BestBy {
+    fn from(metric: Metric) -> Self {
+        match metric {
+            Metric::Auc => Self::Auc,
+            Metric::Kappa => Self::Kappa,
+            Metric::Loss => Self::Loss,
+        }
+    }
 }
 
 /// What a key can be.
@@ -203,7 +219,7 @@ impl Choosing {
             return Err(one(name.to_owned(), message.into()));
         }
         Ok(Selection {
-            by: metric,
+            by: metric.into(),
             halving: (!halving.is_empty()).then_some(Halving {
                 after: halving,
                 keep_one_of: keep_one_of.unwrap_or(KEEP_ONE_OF),

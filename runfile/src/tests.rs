@@ -49,6 +49,11 @@ fn mistakes_are_reported_with_line_key_and_hint() {
             "[workers]\noptimizer = 1",
             "run.toml:4: workers.optimizer: there is no such key; known here: max, min",
         ),
+        // The right table makes no name alike.
+        (
+            "[train]\nnope = 1",
+            "run.toml:4: train.nope: there is no such key; known here: ",
+        ),
         // Wrong types.
         (
             "[train]\nbatch = \"many\"",

@@ -18,7 +18,14 @@ pub fn report(found: &Libraries) -> String {
     };
     row("libtorch", &format!("{LIBTORCH}, {folder}"));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    row("cpu", &format!("{}, {}", cpu(), fovea_core::count::count(threads, "thread", "threads")));
+    row(
+        "cpu",
+        &format!(
+            "{}, {}",
+            cpu(),
+            fovea_core::count::count(threads, "thread", "threads")
+        ),
+    );
     row(
         "driver",
         &or_reason(&found.driver, |(version, _)| format!("for CUDA {version}")),

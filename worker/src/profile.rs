@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::ptr::null;
 
+use fovea_core::count::count;
 use tch::Device;
 use tracing::{info, warn};
 
@@ -80,7 +81,7 @@ impl Profile {
                         Ok(()) => info!(
                             steps = self.steps,
                             file = %self.file.display(),
-                            "profile.written: a trace of {} steps is in {}", self.steps, self.file.display()
+                            "profile.written: a trace of {} is in {}", count(self.steps, "step", "steps"), self.file.display()
                         ),
                         Err(error) => self.give_up(&error),
                     }
@@ -94,8 +95,8 @@ impl Profile {
     pub(crate) fn leave(&mut self) {
         if let Stage::Records(recorded) = self.stage {
             info!(
-                "profile.dropped: training ended after {recorded} of {} steps to record; the next assignment is recorded",
-                self.steps
+                "profile.dropped: training ended after {recorded} of {} to record; the next assignment is recorded",
+                count(self.steps, "step", "steps")
             );
             if let Err(error) = stop(None) {
                 self.give_up(&error.into());

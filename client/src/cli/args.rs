@@ -31,6 +31,9 @@ pub use super::store_args::{AdminCommand, CheckpointCommand, DatasetCommand, Wei
 /// The coordinator on this machine, as it listens by default.
 const DEFAULT_COORDINATOR: &str = "http://127.0.0.1:7070";
 
+/// The heading of the options that all commands have.
+const GLOBAL: &str = "Global options";
+
 /// Fine-tune GoogLeNet on diabetic-retinopathy images over a cluster of workers.
 #[derive(Debug, Parser)]
 #[command(name = "fovea", version = VERSION, after_help = EXAMPLES)]
@@ -41,6 +44,7 @@ pub struct Args {
     #[arg(
         long,
         global = true,
+        help_heading = GLOBAL,
         env = "FOVEA_COORDINATOR",
         value_name = "URL",
         default_value = DEFAULT_COORDINATOR
@@ -51,7 +55,7 @@ pub struct Args {
     pub tls: TlsArgs,
 
     /// Print one JSON object per line, for scripts (`fovea --help` lists their fields)
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub json: bool,
 
     #[command(subcommand)]
@@ -65,19 +69,20 @@ pub struct TlsArgs {
     #[arg(
         long,
         global = true,
+        help_heading = GLOBAL,
         env = "FOVEA_TLS_CERTIFICATE",
         value_name = "FILE",
         value_parser = path()
     )]
     pub tls_certificate: Option<PathBuf>,
     /// The private key of your certificate (PEM, mode 0600)
-    #[arg(long, global = true, env = "FOVEA_TLS_KEY", value_name = "FILE", value_parser = path())]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "FOVEA_TLS_KEY", value_name = "FILE", value_parser = path())]
     pub tls_key: Option<PathBuf>,
     /// The cluster's CA (PEM): the coordinator's certificate must be signed by it
-    #[arg(long, global = true, env = "FOVEA_TLS_CA", value_name = "FILE", value_parser = path())]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "FOVEA_TLS_CA", value_name = "FILE", value_parser = path())]
     pub tls_ca: Option<PathBuf>,
     /// A file with your token (mode 0600), instead of a certificate and of what you have logged in with
-    #[arg(long, global = true, env = "FOVEA_TOKEN_FILE", value_name = "FILE", value_parser = path())]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "FOVEA_TOKEN_FILE", value_name = "FILE", value_parser = path())]
     pub token_file: Option<PathBuf>,
 }
 
@@ -89,6 +94,8 @@ fn path() -> impl TypedValueParser<Value = PathBuf> {
 /// Commands that talk to no coordinator: its options are not in their help. They are taken all the same, so that an alias
 /// with them can be used for every command.
 const WITHOUT_COORDINATOR: [&str; 4] = ["prepare", "synthetic", "certs", "local"];
+/// Commands for people alone, which refuse --json.
+const WITHOUT_JSON: [&str; 1] = ["top"];
 /// Commands that need the coordinator's address and no certificate.
 const WITHOUT_CERTIFICATE: [&str; 2] = ["login", "logout"];
 
@@ -107,10 +114,15 @@ impl Args {
                 .collect::<Vec<_>>()
         };
         let (all, files) = (hidden(true), hidden(false));
+        let json = root
+            .get_arguments()
+            .filter(|option| option.get_id() == "json");
+        let json = json.cloned().map(|option| option.hide(true)).collect();
         let mut root = root.clone();
         for (names, options) in [
             (&WITHOUT_COORDINATOR[..], all),
             (&WITHOUT_CERTIFICATE, files),
+            (&WITHOUT_JSON, json),
         ] {
             for name in names {
                 // What a command has itself is not inherited.

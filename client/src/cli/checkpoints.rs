@@ -29,7 +29,7 @@ pub async fn list(client: &Client, run: &str, output: &Output) -> Result<(), Err
         });
     }
     if checkpoints.is_empty() {
-        output.line(format!("run {run} has no checkpoint yet"));
+        output.line(format!("run {run} has no checkpoint"));
     } else {
         output.lines(table(&checkpoints, now_ms()).lines());
     }
@@ -119,7 +119,7 @@ pub async fn verify(
     let verified = client.verify_checkpoints(run, step).await?;
     if verified.is_empty() {
         // Not a success: a script that relies on a checkpoint must not take silence for one.
-        return Err(none_yet(run));
+        return Err(none_there(run));
     }
     for VerifiedCheckpoint {
         info,
@@ -208,11 +208,11 @@ pub(super) async fn newest(client: &Client, run: &str) -> Result<u64, Error> {
     checkpoints
         .last()
         .map(|c| c.step)
-        .ok_or_else(|| none_yet(run))
+        .ok_or_else(|| none_there(run))
 }
 
-fn none_yet(run: &str) -> Error {
-    Error::Refused(format!("run {run} has no checkpoint yet"))
+fn none_there(run: &str) -> Error {
+    Error::Refused(format!("run {run} has no checkpoint"))
 }
 
 /// Fetches a checkpoint, with a bar in a terminal.

@@ -1,7 +1,7 @@
 //! `fovea group evaluate`: figures of each run, their mean and spread, and of all folds together.
 
 use fovea_core::spec::FoldSpec;
-use fovea_evaluation::Evaluated;
+use fovea_evaluation::{Estimate, Evaluated};
 
 use super::figures::short;
 use super::group_args::EvaluateGroup;
@@ -68,7 +68,7 @@ async fn sweep(
         judged.push((variant, one));
     }
     if judged.is_empty() {
-        return Err(none_completed(&group.id));
+        return Err(none_completed(group, None));
     }
     output.lines(sweep_lines(group, &judged, command.draws));
     Ok(())
@@ -81,40 +81,18 @@ fn sweep_lines(group: &GroupInfo, judged: &[(usize, JudgedGroup)], draws: u32) -
         format!("group {} on {dataset}: {}", group.id, first.what()),
         String::new(),
     ];
-    let mut table = Table::with_width(
-        &[
-            ">variant",
-            "settings",
-            ">runs",
-            ">AUC",
-            ">deviation",
-            "AUC of all folds together",
-            ">kappa",
-            ">accuracy",
-        ],
-        None,
-    );
-    let value =
-        |value: Option<f64>| value.map_or_else(|| "-".into(), |value| format!("{value:.3}"));
-    let mean = |spread: Option<Spread>| value(spread.map(|spread| spread.mean));
-    for (variant, of) in judged {
+    let rows = judged.iter().map(|(variant, of)| SweepRow {
+        variant: *variant,
+        settings: &group.variants[*variant],
+        runs: of.runs.len(),
+        spread: &of.spread,
         // With several seeds, that of the first.
-        let together = of
+        together: of
             .pooled
             .first()
-            .and_then(|pooled| pooled.evaluated.auc.as_ref());
-        table.row([
-            (variant + 1).to_string(),
-            group.variants[*variant].clone(),
-            of.runs.len().to_string(),
-            mean(of.spread.auc),
-            value(of.spread.auc.and_then(|spread| spread.sd)),
-            short(together),
-            mean(of.spread.kappa),
-            mean(of.spread.accuracy),
-        ]);
-    }
-    lines.extend(table.lines());
+            .and_then(|pooled| pooled.evaluated.auc.as_ref()),
+    });
+    lines.extend(sweep_table(&rows.collect::<Vec<_>>()));
     lines.push(String::new());
     let left: Vec<String> = (0..group.variants.len())
         .filter(|variant| judged.iter().all(|(there, _)| there != variant))
@@ -139,6 +117,50 @@ fn sweep_lines(group: &GroupInfo, judged: &[(usize, JudgedGroup)], draws: u32) -
     ));
     lines.push("Fovea is research software, not a medical device.".into());
     lines
+}
+
+/// A variant that was judged.
+struct SweepRow<'a> {
+    variant: usize,
+    settings: &'a str,
+    runs: usize,
+    spread: &'a Spreads,
+    /// AUC of the held-out photographs of all its folds.
+    together: Option<&'a Estimate>,
+}
+
+fn sweep_table(rows: &[SweepRow]) -> Vec<String> {
+    // Seeds have no photographs that could be put together.
+    let is_together = rows.iter().any(|row| row.together.is_some());
+    let headings = [
+        ">variant",
+        "settings",
+        ">runs",
+        ">AUC",
+        ">deviation",
+        ">kappa",
+        ">accuracy",
+        "AUC of all folds together",
+    ];
+    let shown = headings.len() - usize::from(!is_together);
+    let mut table = Table::with_width(&headings[..shown], None);
+    let value =
+        |value: Option<f64>| value.map_or_else(|| "-".into(), |value| format!("{value:.3}"));
+    let mean = |spread: Option<Spread>| value(spread.map(|spread| spread.mean));
+    for row in rows {
+        let cells = [
+            (row.variant + 1).to_string(),
+            row.settings.to_owned(),
+            row.runs.to_string(),
+            mean(row.spread.auc),
+            value(row.spread.auc.and_then(|spread| spread.sd)),
+            mean(row.spread.kappa),
+            mean(row.spread.accuracy),
+            short(row.together),
+        ];
+        table.row(cells);
+    }
+    table.lines()
 }
 
 fn lines(judged: &JudgedGroup, draws: u32) -> Vec<String> {
@@ -256,4 +278,55 @@ pub fn spread_table(spreads: &Spreads) -> Vec<String> {
 /// A fold in a cell.
 pub fn fold(fold: Option<FoldSpec>) -> String {
     fold.map_or_else(|| "-".into(), |f| format!("{}/{}", f.index, f.of))
+}
+
+#[cfg(test)]
+mod tests {
+    use fovea_evaluation::Method;
+
+    use super::*;
+    use crate::spread::RunFigures;
+
+    #[test]
+    fn only_folds_are_shown_together() {
+        let figures = RunFigures {
+            auc: Some(0.9),
+            macro_auc: None,
+            kappa: None,
+            accuracy: Some(0.8),
+            brier: None,
+            calibration_error: None,
+            sensitivity: None,
+            specificity: None,
+        };
+        let spread = Spreads::of(&[figures]);
+        let row = |together| SweepRow {
+            variant: 1,
+            settings: "train.batch=8",
+            runs: 1,
+            spread: &spread,
+            together,
+        };
+        assert_eq!(
+            sweep_table(&[row(None)]),
+            [
+                "variant  settings       runs    AUC  deviation  kappa  accuracy",
+                "      2  train.batch=8     1  0.900          -      -     0.800",
+            ]
+        );
+        let auc = Estimate {
+            value: 0.91,
+            low: 0.8,
+            high: 0.95,
+            method: Method::Bootstrap,
+            undefined: 0,
+        };
+        let folds = sweep_table(&[row(Some(&auc)), row(None)]);
+        assert!(folds[0].ends_with("accuracy  AUC of all folds together"));
+        assert!(
+            folds[1].ends_with("0.800  0.910 (0.800 to 0.950)"),
+            "{folds:?}"
+        );
+        assert!(folds[2].ends_with("0.800  -"), "{folds:?}");
+    }
 }

@@ -7,6 +7,7 @@ use fovea_judging::{HALF, Judged, Which, ready};
 use super::evaluate::{computed, judged};
 use super::evaluate_args::Evaluate;
 use super::group_args::EvaluateGroup;
+use super::groups::phases;
 use super::output::Output;
 use super::record::Record;
 use crate::client::Client;
@@ -147,7 +148,7 @@ pub async fn judge_group(
         .cloned()
         .partition(|m| m.phase == Some(Phase::Completed));
     if completed.is_empty() {
-        return Err(none_completed(&group.id));
+        return Err(none_completed(&group, command.variant));
     }
     let mut runs = Vec::new();
     for member in completed {
@@ -178,10 +179,21 @@ pub async fn judge_group(
     })
 }
 
-/// Nothing can be judged yet.
-pub fn none_completed(group: &str) -> Error {
+/// Nothing can be judged: `group` has no completed run. It is of one variant, if one is given, from 1.
+pub fn none_completed(group: &GroupInfo, variant: Option<u32>) -> Error {
+    let id = &group.id;
+    let of = match variant {
+        Some(variant) => format!("variant {variant} of group {id}"),
+        None => format!("group {id}"),
+    };
+    // What is paused may be resumed, and does not go on by itself.
+    let yet = match group.deciding || group.there().any(|(_, phase)| !phase.is_terminal()) {
+        true => " yet",
+        false => "",
+    };
     Error::Usage(format!(
-        "no run of group {group} has completed yet: `fovea group show {group}` shows what they do"
+        "no run of {of} has completed{yet}: {}; `fovea group show {id}` lists them",
+        phases(group)
     ))
 }
 
@@ -303,6 +315,33 @@ mod tests {
         assert!(
             note.ends_with("without one: fold 2 of 2 (dr.f2-3, removed)"),
             "{note}"
+        );
+    }
+    #[test]
+    fn what_has_no_completed_run_is_named_and_nothing_is_promised() {
+        let group = |phase| GroupInfo {
+            id: "dr-g1".into(),
+            name: "dr".into(),
+            submitted_at_ms: 0,
+            submitted_by: String::new(),
+            variants: Vec::new(),
+            selection: None,
+            deciding: false,
+            runs: vec![MemberInfo {
+                run: "dr-1".into(),
+                variant: 0,
+                fold: None,
+                seed: 0,
+                phase: Some(phase),
+            }],
+        };
+        assert_eq!(
+            none_completed(&group(Phase::Running), None).to_string(),
+            "no run of group dr-g1 has completed yet: 1 running; `fovea group show dr-g1` lists them"
+        );
+        assert_eq!(
+            none_completed(&group(Phase::Cancelled), Some(2)).to_string(),
+            "no run of variant 2 of group dr-g1 has completed: 1 cancelled; `fovea group show dr-g1` lists them"
         );
     }
 }

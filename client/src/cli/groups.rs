@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use fovea_core::count::count;
 use fovea_core::group::{Differs, GroupPlan};
+use fovea_core::run::EpochResult;
 use fovea_core::selection::Selection;
 use fovea_core::spec::RunSpec;
 
@@ -127,7 +128,7 @@ pub async fn list(client: &Client, output: &Output) -> Result<(), Error> {
 }
 
 /// Such as `2 running, 3 queued`.
-fn phases(group: &GroupInfo) -> String {
+pub fn phases(group: &GroupInfo) -> String {
     const ORDER: [Option<Phase>; 9] = [
         Some(Phase::Running),
         Some(Phase::Forming),
@@ -206,12 +207,19 @@ fn details(group: &GroupInfo, runs: &[RunInfo], now_ms: u64) -> Vec<String> {
         let digest: String = run.dataset_digest.chars().take(12).collect();
         field("dataset", format!("{} ({digest})", run.spec.dataset));
     }
+    let selected = selected::Selected::of(group, runs);
+    if let Some(selected) = &selected {
+        field("left", selected.left());
+    }
     if let Some(selection) = &group.selection {
         lines.push(selection_text(selection));
     }
+    if let Some(held_up) = selected.as_ref().and_then(selected::Selected::held_up) {
+        lines.push(held_up);
+    }
     lines.push(String::new());
     if !group.variants.is_empty() {
-        lines.extend(variants::table(group, runs));
+        lines.extend(variants::table(group, runs, selected.as_ref()));
         lines.push(String::new());
     }
     let mut table = Table::new(&[
@@ -239,7 +247,9 @@ fn details(group: &GroupInfo, runs: &[RunInfo], now_ms: u64) -> Vec<String> {
             share(last.and_then(|v| v.auc)),
             share(last.and_then(|v| v.quadratic_kappa)),
             share(last.map(|v| v.accuracy)),
-            run.map_or_else(String::new, |run| one_line(without_event(&run.reason))),
+            run.map_or_else(String::new, |run| {
+                reason(run, member.variant, selected.as_ref())
+            }),
         ]);
     }
     lines.extend(table.lines());
@@ -268,6 +278,18 @@ fn details(group: &GroupInfo, runs: &[RunInfo], now_ms: u64) -> Vec<String> {
         group.id
     ));
     lines
+}
+
+/// Why a run waits, has failed, or is not trained on.
+fn reason(run: &RunInfo, variant: u32, selected: Option<&selected::Selected>) -> String {
+    match (run.phase, &*run.reason) {
+        (Phase::Paused, "") => "paused by a person".into(),
+        (Phase::Cancelled, "") => selected
+            .and_then(|selected| selected.dropped(variant as usize))
+            .map(one_line)
+            .unwrap_or_default(),
+        (_, reason) => one_line(without_event(reason)),
+    }
 }
 
 /// Cancels the runs of a group.
@@ -378,28 +400,61 @@ async fn is_deciding(client: &Client, group_id: &str) -> bool {
 
 /// Tells what has changed in a run.
 fn tell(before: Option<&RunInfo>, now: &RunInfo, output: &Output) {
-    let id = now.id.as_str();
-    let reported = before.map_or(0, |run| run.epochs.len());
-    for result in now.epochs.iter().skip(reported) {
-        output.record(&Record::Epoch { run: id, result });
-        output.line(format!(
-            "{id}: epoch {}/{}, AUC {}",
-            result.epoch + 1,
-            now.spec.train.epochs,
-            share(result.validation.auc)
-        ));
+    for told in changes(before, now) {
+        match told {
+            Told::Epoch(result) => output.record(&Record::Epoch {
+                run: &now.id,
+                result,
+            }),
+            Told::Phase => output.record(&Record::Run(now)),
+        }
+        output.line(told.line(now));
     }
-    if before.map(|run| (run.phase, &run.reason)) == Some((now.phase, &now.reason)) {
-        return;
-    }
-    output.record(&Record::Run(now));
-    let reason = match &*now.reason {
-        "" => String::new(),
-        reason => format!(" ({})", one_line(without_event(reason))),
-    };
-    output.line(format!("{id}: {}{reason}", now.phase.as_str()));
 }
 
+/// What is told of a run.
+#[derive(Debug, Clone, Copy)]
+enum Told<'a> {
+    Epoch(&'a EpochResult),
+    Phase,
+}
+
+impl Told<'_> {
+    fn line(self, run: &RunInfo) -> String {
+        let id = &run.id;
+        match self {
+            Self::Epoch(result) => format!(
+                "{id}: epoch {}/{}, AUC {}",
+                result.epoch + 1,
+                run.spec.train.epochs,
+                share(result.validation.auc)
+            ),
+            Self::Phase => match &*run.reason {
+                "" => format!("{id}: {}", run.phase.as_str()),
+                reason => format!(
+                    "{id}: {} ({})",
+                    run.phase.as_str(),
+                    one_line(without_event(reason))
+                ),
+            },
+        }
+    }
+}
+
+/// What has changed, in the order in which it happened: a run is evaluated after it began to run, and ends or pauses after that.
+fn changes<'a>(before: Option<&RunInfo>, now: &'a RunInfo) -> Vec<Told<'a>> {
+    let reported = before.map_or(0, |run| run.epochs.len());
+    let epochs = now.epochs.iter().skip(reported).map(Told::Epoch);
+    let is_new = before.map(|run| (run.phase, &run.reason)) != Some((now.phase, &now.reason));
+    let phase = is_new.then_some(Told::Phase);
+    let began = now.phase == Phase::Running && before.map(|run| run.phase) != Some(Phase::Running);
+    match began {
+        true => phase.into_iter().chain(epochs).collect(),
+        false => epochs.chain(phase).collect(),
+    }
+}
+
+mod selected;
 mod variants;
 
 #[cfg(test)]

@@ -462,13 +462,11 @@ fn phase_line(run: &RunInfo, first_time: bool, reason_known: bool) -> Option<Str
 fn progress_text(run: &RunInfo, step: &StepReport) -> String {
     let epoch = (step.step.saturating_sub(1) / run.steps_per_epoch.max(1) + 1)
         .min(u64::from(run.spec.train.epochs));
-    let left = run.total_steps.saturating_sub(step.step) * u64::from(step.images);
-    let eta = if step.images_per_s > 0.0 {
-        let seconds = (left as f64 / step.images_per_s).min(1e7);
-        clock(Duration::from_secs_f64(seconds))
-    } else {
-        "-".into()
-    };
+    // A rate that is all but zero would show years.
+    let left = run
+        .time_left(step)
+        .filter(|left| left.as_secs() < 10_000_000);
+    let eta = left.map_or_else(|| "-".into(), clock);
     format!(
         "epoch {epoch}/{}  loss {:.4}  {}  ETA {eta}",
         run.spec.train.epochs,
@@ -482,4 +480,4 @@ fn at_epoch(run: &RunInfo, step: u64) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -33,7 +33,18 @@ pub struct Tensorboard {
 
 /// Writes the event files.
 pub async fn run(client: &Client, command: &Tensorboard, output: &Output) -> Result<(), Error> {
-    for run_id in &command.runs {
+    // A name that is given twice is one run, and nothing is written if one of the names is wrong.
+    let mut names: Vec<&String> = Vec::new();
+    for name in &command.runs {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    for name in &names {
+        let run = client.run(name).await?;
+        refuse_others(&command.out.join(&run.id), &file_name(&run))?;
+    }
+    for run_id in names {
         // First the losses: what is committed meanwhile is then in neither of the two, or in the run alone.
         let losses = client.losses(run_id).await?;
         let run = client.run(run_id).await?;

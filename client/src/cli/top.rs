@@ -8,7 +8,7 @@ use console::Term;
 
 use super::format::{bytes, clock, one_line, rate, share};
 use super::output::Output;
-use super::table::Table;
+use super::table::{self, Table};
 use crate::client::Client;
 use crate::error::Error;
 use crate::local::Signals;
@@ -107,22 +107,31 @@ fn lines(shot: &Shot, address: &str, width: Option<u16>) -> Vec<String> {
         .take(ENDED)
         .collect();
     let idle = |worker: &&WorkerInfo| worker.state == WorkerState::Idle;
-    let mut lines = vec![
-        format!(
-            "{address}   {}   up {}",
-            shot.status.version,
-            clock(Duration::from_millis(shot.status.up_ms))
-        ),
-        format!(
-            "runs: {} under way, {} waiting   workers: {}, {} idle   disk: {}",
-            active.len(),
-            shot.queue.len(),
-            shot.workers.len(),
-            shot.workers.iter().filter(idle).count(),
-            disk(&shot.status)
-        ),
-        String::new(),
-    ];
+    let mut lines = flow(
+        &[
+            address.to_owned(),
+            shot.status.version.clone(),
+            format!("up {}", clock(Duration::from_millis(shot.status.up_ms))),
+        ],
+        width,
+    );
+    lines.extend(flow(
+        &[
+            format!(
+                "runs: {} under way, {} waiting",
+                active.len(),
+                shot.queue.len()
+            ),
+            format!(
+                "workers: {}, {} idle",
+                shot.workers.len(),
+                shot.workers.iter().filter(idle).count()
+            ),
+            format!("disk: {}", disk(&shot.status)),
+        ],
+        width,
+    ));
+    lines.push(String::new());
     if active.is_empty() && ended.is_empty() {
         lines.push("no run is under way".into());
     } else {
@@ -194,7 +203,9 @@ fn runs(active: &[&RunInfo], ended: &[&RunInfo], width: Option<u16>) -> Vec<Stri
         }
         table.row(row);
     }
-    table.lines()
+    table.fitted(&[
+        "workers", "priority", "images/s", "epoch", "AUC", "left", "step", "phase",
+    ])
 }
 
 /// How long the steps that are left take at the present speed, without validations.
@@ -203,9 +214,7 @@ fn left(run: &RunInfo) -> Option<Duration> {
         .progress
         .as_ref()
         .filter(|_| run.phase == Phase::Running)?;
-    let steps = run.total_steps.saturating_sub(progress.step);
-    let seconds = steps as f64 * f64::from(progress.images) / progress.images_per_s;
-    Duration::try_from_secs_f64(seconds).ok()
+    run.time_left(progress)
 }
 
 fn workers(workers: &[WorkerInfo], width: Option<u16>) -> Vec<String> {
@@ -224,7 +233,7 @@ fn workers(workers: &[WorkerInfo], width: Option<u16>) -> Vec<String> {
             one_line(&worker.reason),
         ]);
     }
-    table.lines()
+    table.fitted(&["seen", "reason", "run"])
 }
 
 fn disk(status: &StatusInfo) -> String {
@@ -237,10 +246,27 @@ fn disk(status: &StatusInfo) -> String {
     }
 }
 
+/// Parts of a line on as many lines as they need.
+fn flow(parts: &[String], width: Option<u16>) -> Vec<String> {
+    const GAP: &str = "   ";
+    let width = width.map_or(usize::MAX, usize::from);
+    let mut lines: Vec<String> = Vec::new();
+    for part in parts {
+        match lines.last_mut() {
+            Some(line) if line.len() + GAP.len() + part.len() <= width => {
+                line.push_str(GAP);
+                line.push_str(part);
+            }
+            _ => lines.push(table::cut(part, width)),
+        }
+    }
+    lines
+}
+
 /// The beginning of a line that is too long.
 fn cut(line: &str, width: Option<u16>) -> String {
     match width {
-        Some(width) => console::truncate_str(line, usize::from(width), "...").into_owned(),
+        Some(width) => table::cut(line, usize::from(width)),
         None => line.to_owned(),
     }
 }
@@ -288,7 +314,8 @@ mod tests {
             waiting: "needs a worker; ".repeat(20),
         });
         let shown = lines(&shot, "http://node-0:7070", Some(60));
-        assert!(shown[1].contains("TOO LITTLE"), "{shown:?}");
+        let disk = shown.iter().find(|line| line.contains("TOO LITTLE"));
+        assert!(disk.is_some_and(|line| line.len() <= 60), "{shown:?}");
         let waiting = shown.iter().find(|line| line.contains("dr-2")).unwrap();
         assert!(
             waiting.contains("(low, by now normal)") && waiting.len() <= 60,
@@ -296,5 +323,40 @@ mod tests {
         );
         shot.status.disk_free_bytes = None;
         assert!(lines(&shot, "x", None)[1].contains("does not answer"));
+    }
+    #[test]
+    fn a_narrow_terminal_shows_a_run_a_line() {
+        let mut shot = shot();
+        for number in 1..=3 {
+            let mut run = crate::cli::narrate::tests::run(Phase::Running);
+            run.id = format!("a-rather-long-name.v12-{number}");
+            shot.runs.push(run);
+        }
+        let shown = lines(&shot, "http://node-0:7070", Some(50));
+        assert!(
+            shown.iter().all(|line| line.chars().count() <= 50),
+            "{shown:#?}"
+        );
+        let heading = shown
+            .iter()
+            .position(|line| line.starts_with("run "))
+            .unwrap();
+        assert!(heading <= 5, "{shown:#?}");
+        for (at, line) in shown[heading + 1..heading + 4].iter().enumerate() {
+            assert!(
+                line.starts_with(&format!("a-rather-long-name.v12-{}", at + 1)),
+                "{shown:#?}"
+            );
+        }
+        assert!(shown[heading].contains("phase") && !shown[heading].contains("workers"));
+        assert!(
+            shown.iter().any(|line| line.contains("disk: 5")),
+            "{shown:#?}"
+        );
+        let wide = lines(&shot, "http://node-0:7070", Some(120));
+        assert!(
+            wide.iter()
+                .any(|line| line.contains("workers") && line.contains("images/s"))
+        );
     }
 }

@@ -16,9 +16,6 @@ use crate::selecting::decisions;
 /// Groups of a page. Each of their runs is looked up.
 const GROUPS: usize = 20;
 
-/// The method that changes groups, for everybody's own.
-const CANCEL: &str = "/fovea.v1.Groups/Cancel";
-
 impl Dashboard {
     pub(super) async fn groups(&self, before: Option<u64>) -> Result<GroupList, Refusal> {
         let runs = &self.0.context.runs;
@@ -51,13 +48,7 @@ impl Dashboard {
         let runs = &self.0.context.runs;
         let group = runs.group(id).await?;
         let members = runs.members(&group).await?;
-        let may = self
-            .admit(visitor, CANCEL)
-            .map_err(|status| status.message().to_owned());
-        let may = may.and_then(|caller| {
-            let may = caller.may_change(id, group.submitted_by.as_deref());
-            may.map_err(|error| error.to_string())
-        });
+        let may = self.may_change_group(visitor, id, group.submitted_by.as_deref());
         let now: Vec<Option<&Run>> = members.iter().map(known).collect();
         let deciding = is_deciding(&group, &now);
         let rows: Vec<_> = members

@@ -50,6 +50,9 @@ impl Dashboard {
             .zip(queue)
             .map(|(place, run)| (run.id, place))
             .collect();
+        for shown in &live {
+            self.0.full_steps.of(shown);
+        }
         live.sort_by_key(|shown| places.get(&shown.run.id).copied().unwrap_or(usize::MAX));
         let newest = runs.list(u64::MAX, LOOKED_THROUGH).await?;
         let ended = newest.iter().filter(|shown| shown.run.is_terminal());
@@ -192,6 +195,16 @@ impl Dashboard {
                     continue;
                 }
             };
+            if let Some(evaluate) = &shown.run.spec.evaluate {
+                left_out.push(format!(
+                    "{id} is an evaluation of {} and has no epochs: its figures, of the {} part of {}, are on its own page. Compare the run \
+                     itself.",
+                    evaluate.run,
+                    evaluate.part.name(),
+                    shown.run.spec.dataset
+                ));
+                continue;
+            }
             let losses = self.0.curves.losses(&shown.run, &context.runs.journal);
             compared.push(Compared {
                 losses: losses.await.unwrap_or_default(),

@@ -16,11 +16,13 @@
 //! - `visitor`, `sessions`: who asks
 //! - `api`: the services, called within the process
 //! - `views`, `run_view`, `lists`, `groups`: what pages show
-//! - `curves`, `scores`, `report`, `background`: what is read or computed once and kept
+//! - `changing`: who may change what, and the pages that ask whether a change is meant
+//! - `curves`, `scores`, `report`, `steps`, `background`: what is read, seen or computed once and kept
 //! - `live`: server-sent events
 
 mod api;
 mod background;
+mod changing;
 mod curves;
 mod groups;
 mod lists;
@@ -33,6 +35,7 @@ mod scores;
 mod serve;
 mod sessions;
 mod stalling;
+mod steps;
 mod views;
 mod visitor;
 
@@ -54,6 +57,8 @@ use curves::Curves;
 use report::ReportKey;
 use scores::ScoresKey;
 use sessions::Sessions;
+use steps::FullSteps;
+use views::Refusal;
 
 /// How often the disk is looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -78,7 +83,8 @@ struct Inner {
     /// Patients of the three splits by a dataset's digest.
     patients: Kept<String, Option<[u64; 3]>>,
     /// By run.
-    audits: Kept<String, Result<Audited, String>>,
+    audits: Kept<String, Result<Audited, Refusal>>,
+    full_steps: FullSteps,
     disk: watch::Receiver<Option<Disk>>,
     turns: Semaphore,
     /// What is being computed. Nobody waits for it when the coordinator stops.
@@ -99,6 +105,7 @@ impl Dashboard {
             reports: Kept::new(16),
             patients: Kept::new(256),
             audits: Kept::new(256),
+            full_steps: FullSteps::default(),
             disk,
             turns: Semaphore::new(PAGES),
             computing: TaskTracker::new(),

@@ -91,14 +91,21 @@ impl Dashboard {
         outcome.transpose()
     }
 
+    /// Whether the dataset with this digest was removed.
+    pub(super) fn is_removed(&self, digest: &str) -> bool {
+        let datasets = self.0.context.datasets.now();
+        matches!(datasets.find(digest), Err(ApiError::NotFound(_)))
+    }
+
     async fn key(&self, run: &RunInfo) -> Result<ReportKey, Refusal> {
         let chosen = choose(run, Which::Best).map_err(unusable)?;
-        let datasets = self.0.context.datasets.now();
-        let is_removed = |digest: &str| matches!(datasets.find(digest), Err(ApiError::NotFound(_)));
         let scored =
             Material::candidates(run, &chosen).map(|evaluation| &evaluation.dataset_digest);
         let shown = scored.chain([&run.dataset_digest]);
-        let removed = shown.filter(|digest| is_removed(digest)).cloned().collect();
+        let removed = shown
+            .filter(|digest| self.is_removed(digest))
+            .cloned()
+            .collect();
         let mut evaluations = Vec::new();
         for evaluation in Material::candidates(run, &chosen) {
             let Ok(id) = RunId::new(&evaluation.run) else {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use form_urlencoded::{Serializer, parse};
 use fovea_core::ids::{GroupId, RunId};
 use fovea_core::priority::Priority;
-use fovea_dashboard::page::{audit, confirm_cancel, confirm_cancel_group, login, message, submit};
+use fovea_dashboard::page::{audit, login, may_not_submit, message, submit};
 use fovea_dashboard::{Here, Sheet, Shell, document};
 use fovea_proto::pb;
 use fovea_runfile::RunFile;
@@ -135,36 +135,31 @@ impl Asking<'_> {
             return turned_away;
         }
         if let Some(page) = path.strip_prefix("/live") {
-            return self.live(page, query);
+            return self.live(page, query).await;
         }
         let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
         match *parts {
-            ["submit"] => {
-                let form = submit(&self.visitor.csrf, None, None);
-                self.page(StatusCode::OK, Here::Submit, None, &form)
-            }
+            ["submit"] => self.form_to_submit(),
             ["runs", id, "cancel"] => match RunId::new(id) {
                 Ok(run) => {
-                    let sheet = confirm_cancel(run.as_str(), &self.visitor.csrf);
-                    self.page(StatusCode::OK, Here::Runs, None, &sheet)
+                    let asked = self.dashboard.ask_cancel(&self.visitor, &run).await;
+                    self.asked(asked, Here::Runs, &format!("/runs/{run}"))
                 }
                 Err(_) => self.refused(&Refusal::no_page(), None),
             },
             ["groups", id, "cancel"] => match GroupId::new(id) {
                 Ok(group) => {
-                    let sheet = confirm_cancel_group(group.as_str(), &self.visitor.csrf);
-                    self.page(StatusCode::OK, Here::Groups, None, &sheet)
+                    let asked = self.dashboard.ask_cancel_group(&self.visitor, &group).await;
+                    self.asked(asked, Here::Groups, &format!("/groups/{group}"))
                 }
                 Err(_) => self.refused(&Refusal::no_page(), None),
             },
             ["runs", id, "audit"] => match RunId::new(id) {
-                Ok(run) => match self.dashboard.audit(&self.visitor, &run).await {
-                    Ok(found) => {
-                        let sheet = audit(run.as_str(), &found);
-                        self.page(StatusCode::OK, Here::Runs, None, &sheet)
-                    }
-                    Err(refusal) => self.refused(&refusal, Some(&format!("/runs/{run}"))),
-                },
+                Ok(run) => {
+                    let found = self.dashboard.audit(&self.visitor, &run).await;
+                    let sheet = found.map(|found| audit(run.as_str(), &found));
+                    self.asked(sheet, Here::Runs, &format!("/runs/{run}"))
+                }
                 Err(_) => self.refused(&Refusal::no_page(), None),
             },
             ["runs", id, "report"] => match RunId::new(id) {
@@ -188,6 +183,32 @@ impl Asking<'_> {
         }
     }
 
+    /// A page about something that may not be there, with the way back to it.
+    fn asked(&self, sheet: Result<Sheet, Refusal>, here: Here, back: &str) -> Reply {
+        match sheet {
+            Ok(sheet) => self.page(StatusCode::OK, here, None, &sheet),
+            Err(refusal) => {
+                let back = Some(back).filter(|_| refusal.status != StatusCode::NOT_FOUND);
+                self.refused(&refusal, back)
+            }
+        }
+    }
+
+    fn form_to_submit(&self) -> Reply {
+        let viewer = self.dashboard.viewer(&self.visitor);
+        let role = viewer.filter(|viewer| !viewer.may_submit);
+        match role.and_then(|viewer| viewer.named) {
+            Some((_, role)) => {
+                let sheet = may_not_submit(&role);
+                self.page(StatusCode::FORBIDDEN, Here::Submit, None, &sheet)
+            }
+            None => {
+                let form = submit(&self.visitor.csrf, None, None);
+                self.page(StatusCode::OK, Here::Submit, None, &form)
+            }
+        }
+    }
+
     /// The report of a run: a page of its own, or, with `?file`, the file that `fovea report` writes.
     async fn report(&self, run: &RunId, query: &str) -> Reply {
         let back = format!("/runs/{run}");
@@ -205,11 +226,14 @@ impl Asking<'_> {
         }
     }
 
-    fn live(&self, page: &str, query: &str) -> Reply {
+    async fn live(&self, page: &str, query: &str) -> Reply {
         let view = View::parse(page, query).filter(View::is_live);
         let Some(view) = view else {
             return self.refused(&Refusal::no_page(), None);
         };
+        if let Err(refusal) = self.dashboard.check_there(&view).await {
+            return self.refused(&refusal, None);
+        }
         let caller = self.visitor.caller.clone().unwrap_or_default();
         let client = Client::member(self.peer.address.ip(), caller.identity);
         match self.dashboard.0.context.limits.watch(Some(client)) {

@@ -8,6 +8,7 @@ use fovea_core::run::Run;
 use fovea_dashboard::model::{
     Actions, Audited, Noted, Phase, RunPage, Scored, best_epoch, checkpoints,
 };
+use fovea_judging::material::dataset_removed;
 use fovea_proto::pb;
 
 use super::Dashboard;
@@ -22,8 +23,6 @@ const PATIENCE: Duration = Duration::from_millis(60);
 /// How long an audit's page waits for it.
 const AUDIT: Duration = Duration::from_secs(25);
 
-/// The method that changes runs, for everybody's own.
-const PAUSE: &str = "/fovea.v1.Runs/Pause";
 const AUDITING: &str = "/fovea.v1.Runs/Audit";
 
 impl Dashboard {
@@ -32,13 +31,7 @@ impl Dashboard {
         let shown = context.runs.shown(id).await?;
         let run = &shown.run;
         let phase = Phase::of(run);
-        let may = self
-            .admit(visitor, PAUSE)
-            .map_err(|status| status.message().to_owned());
-        let may = may.and_then(|caller| {
-            let may = caller.may_change(id, run.submitted_by.as_deref());
-            may.map_err(|error| error.to_string())
-        });
+        let may = self.may_change_run(visitor, id, run.submitted_by.as_deref());
         let mut workers = match phase.is_under_way() {
             true => self.connected(visitor).await?,
             false => Vec::new(),
@@ -68,6 +61,7 @@ impl Dashboard {
             },
             checkpoints: checkpoints(run),
             evaluations: run.evaluations.clone(),
+            full_step: self.0.full_steps.of(&shown),
             events: notes
                 .map(|note| Noted {
                     at_ms: note.at_ms,
@@ -87,8 +81,13 @@ impl Dashboard {
     async fn scored(&self, run: &Arc<Run>) -> Scored {
         let best = best_epoch(run);
         let Some(epoch) = best.or(run.epochs.last()) else {
-            return Scored::Missing("No epoch was evaluated yet.".into());
+            let yet = if run.is_terminal() { "" } else { " yet" };
+            return Scored::Missing(format!("No epoch was evaluated{yet}."));
         };
+        // What was computed before is of no use to whoever cannot see what it is of; the report says the same.
+        if self.is_removed(&run.dataset_digest) {
+            return Scored::Missing(dataset_removed(&run.spec.dataset, &run.dataset_digest));
+        }
         let key = (run.number, run.lineage, epoch.step);
         let journal = self.0.context.runs.journal.clone();
         let store = self.0.context.dataset_files.clone();
@@ -119,7 +118,7 @@ impl Dashboard {
             let report = runs.audit(pb::AuditRequest { run_id }).await;
             report
                 .map(|report| audited(report.into_inner()))
-                .map_err(|status| status.message().to_owned())
+                .map_err(Refusal::from)
         };
         let audited = self
             .0
@@ -128,7 +127,7 @@ impl Dashboard {
             .await;
         match audited {
             Some(Ok(audited)) => Ok(audited),
-            Some(Err(reason)) => Err(crate::error::ApiError::Precondition(reason).into()),
+            Some(Err(refusal)) => Err(refusal),
             None => Err(crate::error::ApiError::Unavailable(
                 "The audit takes long; it goes on, and the run’s page shows it when it is done."
                     .into(),

@@ -122,6 +122,28 @@ impl Dashboard {
     }
 }
 
+impl Dashboard {
+    /// Refuses a page of a run or group that is not there.
+    pub(super) async fn check_there(&self, view: &View) -> Result<(), Refusal> {
+        let runs = &self.0.context.runs;
+        match view {
+            View::Run(id) => {
+                runs.shown(id).await?;
+            }
+            View::Group(id) => {
+                runs.group(id).await?;
+            }
+            View::Overview
+            | View::Runs { .. }
+            | View::Groups { .. }
+            | View::Workers { .. }
+            | View::Datasets { .. }
+            | View::Compare(_) => {}
+        }
+        Ok(())
+    }
+}
+
 impl Refusal {
     pub(super) fn new(status: StatusCode, heading: &'static str, text: impl Into<String>) -> Self {
         Self {

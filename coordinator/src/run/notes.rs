@@ -70,8 +70,12 @@ impl Notes {
                 let run = &shown.run;
                 let text = match &run.phase {
                     Phase::Running { roster, .. } => format!(
-                        "generation {} trains on {}",
+                        "generation {} {} on {}",
                         run.generation,
+                        match run.spec.evaluate {
+                            None => "trains",
+                            Some(_) => "scores",
+                        },
                         fovea_core::count::count(roster.members.len(), "worker", "workers")
                     ),
                     Phase::Queued { reason } | Phase::Forming { reason, .. } => {

@@ -1,5 +1,6 @@
 //! Accepting a run: it gets a number, is journalled, and starts.
 
+use fovea_core::count::count;
 use fovea_core::ids::RunId;
 use fovea_core::plan::ShardPlan;
 use fovea_core::roster::beyond_tested;
@@ -108,7 +109,7 @@ pub(super) async fn open(context: &Context, run: Run) -> Result<Shown, ApiError>
             run_id = %run.id,
             dataset = %run.spec.dataset,
             total_steps,
-            "run.accepted: {}: {total_steps} steps on {}", run.id, run.spec.dataset
+            "run.accepted: {}: {} on {}", run.id, count(total_steps, "step", "steps"), run.spec.dataset
         ),
         Some(evaluate) => info!(
             run_id = %run.id,

@@ -77,6 +77,17 @@ async fn a_run_is_submitted_paused_resumed_and_cancelled() {
         303
     );
     assert_eq!(phase().await, Phase::Cancelled);
+    let again = browser.get("/runs/form-1/cancel").await;
+    assert_eq!(again.status, 409);
+    again.contains("Run form-1 has ended (cancelled)");
+    again.lacks("<form");
+    let report = browser.get("/runs/form-1/report").await;
+    assert_eq!(report.status, 409);
+    report.contains("it was cancelled before one was stored");
+    report.lacks(" yet");
+    for none in ["/runs/none-7/cancel", "/runs/none-7/audit"] {
+        assert_eq!(browser.get(none).await.status, 404, "{none}");
+    }
     assert_eq!(
         browser.post("/runs/none-7/cancel", &fields).await.status,
         404

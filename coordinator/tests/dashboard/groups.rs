@@ -91,6 +91,10 @@ async fn a_group_is_shown_followed_and_cancelled() {
     let page = browser.get("/groups/r-g1").await;
     page.contains(">ended</span>");
     page.lacks("href=\"/groups/r-g1/cancel\"");
+    let asked = browser.get(path).await;
+    assert_eq!(asked.status, 409);
+    asked.contains("All runs of group r-g1 have ended");
+    assert_eq!(browser.get("/groups/r-g9/cancel").await.status, 404);
     let again = browser.post(path, &fields).await;
     assert_eq!(again.status, 409);
     again.contains("nothing to cancel");

@@ -54,7 +54,9 @@ async fn a_change_comes_as_the_part_that_it_changed() {
     let mut of_run = follow(&browser, &format!("/live/runs/{}", run.id)).await;
     until(&mut of_run, "id=\"figures\"").await;
     browser.get("/runs").await.lacks("data-live");
-    assert_eq!(browser.get("/live/runs").await.status, 404);
+    for none in ["/live/runs", "/live/runs/nope", "/live/groups/nope"] {
+        assert_eq!(browser.get(none).await.status, 404, "{none}");
+    }
     // The coordinator's stop ends it in time.
     server.stop().await;
 }

@@ -144,9 +144,18 @@ async fn roles_are_those_of_the_api() {
         browser.post("/runs/form-1/pause", &[("csrf", &csrf)]).await
     };
     let page = bob.get("/runs/form-1").await;
-    page.contains("form-1 belongs to ann");
+    page.contains("Belongs to ann: you may look, not change.");
     page.lacks("action=\"/runs/form-1/pause\"");
     page.lacks("action=\"/runs/form-1/priority\"");
+    let page = vic.get("/runs/form-1").await;
+    page.contains("You may look, not change.");
+    page.lacks("may not do this");
+    page.lacks("token");
+    assert_eq!(vic.get("/runs/form-1/cancel").await.status, 403);
+    let form = vic.get("/submit").await;
+    assert_eq!(form.status, 403);
+    form.contains("A viewer may look, not submit. A submitter or an admin may");
+    form.lacks("<textarea");
     for (browser, why) in [(&vic, "may not do this"), (&bob, "form-1 belongs to ann")] {
         let refused = pause(browser).await;
         assert_eq!(refused.status, 403);

@@ -132,7 +132,7 @@ async fn a_run_is_shown_from_the_queue_to_its_end() {
         .run_when(&run.id, "a checkpoint", |run| !run.checkpoints.is_empty())
         .await;
     let page = browser.get("/runs/r-1").await;
-    page.contains("step 2 of 4, epoch 2 of 2");
+    page.contains("step 2 of 4, 1 of 2 epochs");
     page.contains("class=\"badge b-running\"");
     page.contains("Pause");
     page.contains("generation 1 trains on 2 workers");
@@ -198,6 +198,29 @@ async fn a_run_is_shown_from_the_queue_to_its_end() {
         .await
         .contains("Steps in the ledger");
     browser.get("/").await.contains("Ended last");
+    // An evaluation has no epochs, and is not compared by them.
+    drop(workers);
+    let request = pb::EvaluateRequest {
+        run_id: "r-1".into(),
+        step: 4,
+        part: pb::Part::Train.into(),
+        ..Default::default()
+    };
+    let asked = server.runs().evaluate(request).await.unwrap().into_inner();
+    let evaluation = asked.run.unwrap().id;
+    let list = browser.get("/runs").await;
+    list.contains(&format!("href=\"/runs/{evaluation}\""));
+    list.lacks(&format!("value=\"{evaluation}\""));
+    let compared = browser.get(&format!("/compare?run={evaluation}")).await;
+    compared.contains("is an evaluation of r-1 and has no epochs");
+    compared.lacks("Results of the best epoch");
+    let page = browser.get(&format!("/runs/{evaluation}")).await;
+    page.contains("train part of tiny");
+    page.lacks("Checkpoints (0)");
+    let audit = browser.get(&format!("/runs/{evaluation}/audit")).await;
+    assert_eq!(audit.status, 409, "{}", audit.body);
+    let request = pb::CancelRequest { run_id: evaluation };
+    server.runs().cancel(request).await.unwrap();
     // Without the labels it is another report.
     let request = pb::DeleteDatasetRequest {
         dataset: "tiny".into(),
@@ -206,6 +229,20 @@ async fn a_run_is_shown_from_the_queue_to_its_end() {
     the_report(&browser)
         .await
         .contains("of the run was removed");
+    // The run's page says the same, also after a restart.
+    let said = async |server: &Server| {
+        let page = Browser::new(server).get("/runs/r-1").await;
+        page.contains("of the run was removed");
+        page.contains("<code>fovea dataset add</code>");
+        page.lacks("Operating points");
+    };
+    said(&server).await;
+    server.stop().await;
+    let with_dashboard = |config: &mut fovea_coordinator::Config| {
+        config.http_listen = "127.0.0.1:0".into();
+    };
+    let server = Server::start(&dir.path().join("data"), with_dashboard).await;
+    said(&server).await;
     server.stop().await;
 }
 

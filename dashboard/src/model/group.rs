@@ -2,9 +2,9 @@
 
 use fovea_core::group::{Differs, Group, Member};
 use fovea_core::metrics::Evaluation;
-use fovea_core::ranking::{Ranked, RankedRun, rank};
+use fovea_core::ranking::{Counted, Ranked, RankedRun, rank, rank_counted};
 use fovea_core::run::{EpochResult, Run};
-use fovea_core::selection::Selection;
+use fovea_core::selection::{Contender, Left, Selection, Standing, held_up, left, standings};
 use fovea_core::spec::{BestBy, FoldSpec};
 use fovea_core::spread::Spread;
 
@@ -83,6 +83,8 @@ pub struct VariantRow {
     pub epochs: usize,
     /// The metric after these, over its runs.
     pub spread: Option<Spread>,
+    /// How many of its runs these are.
+    pub counted: Counted,
     /// Why it goes no further, by its selection.
     pub dropped: Option<String>,
     /// Its runs: places in [`GroupPage::members`].
@@ -98,7 +100,7 @@ pub struct MemberRow {
     pub seed: u64,
     /// None: it was removed.
     pub row: Option<RunRow>,
-    /// Its selection has paused it for good, unless a person resumes it.
+    /// Its selection has ended it, unless a person resumes it.
     pub is_dropped: bool,
     /// Results of the epochs that it has done.
     pub epochs: Vec<EpochResult>,
@@ -109,6 +111,10 @@ pub struct MemberRow {
 pub struct GroupPage {
     pub row: GroupRow,
     pub selection: Option<Selection>,
+    /// How many variants its selection has left; None without a selection.
+    pub left: Option<Left>,
+    /// Who holds up its selection, and what to do.
+    pub held_up: Option<String>,
     /// The keys that its variants set, if their labels tell.
     pub keys: Vec<String>,
     /// The best first. Without variants there is one.
@@ -117,6 +123,8 @@ pub struct GroupPage {
     pub members: Vec<MemberRow>,
     /// Epochs of its longest run.
     pub epochs: u32,
+    /// Whether all its runs have ended.
+    pub has_ended: bool,
     /// Whether the viewer may cancel it.
     pub may_cancel: bool,
     /// Why the viewer may not change it, if that is so.
@@ -139,7 +147,7 @@ impl GroupRow {
         let any = |is: fn(Phase) -> bool| phases.iter().any(|(of, _)| of.is_some_and(is));
         let by = metric(group);
         let best =
-            completed(group, runs, by).unwrap_or_else(|| ranked(group, runs, by).swap_remove(0));
+            completed(group, runs, by).unwrap_or_else(|| ranked(group, runs, by).swap_remove(0).0);
         Self {
             id: group.id.to_string(),
             differs: Differs::of(group),
@@ -208,17 +216,40 @@ impl GroupPage {
             .collect();
         let row = GroupRow::of(group, &only, deciding);
         let (keys, mut settings) = settings(&group.variants);
+        let contenders: Vec<Contender> = match &group.selection {
+            Some(selection) => {
+                let members = group.runs.iter().zip(&only);
+                members
+                    .map(|(member, run)| Contender::of(selection, member.variant, *run))
+                    .collect()
+            }
+            None => Vec::new(),
+        };
+        let selection = group.selection.as_ref();
+        let standings = standings(selection, group.variants.len(), &contenders);
+        let dropped = |variant: usize| match standings.get(variant) {
+            Some(Standing::Dropped { reason }) => Some(reason.clone()),
+            _ => None,
+        };
+        let held_up = selection.and_then(|selection| held_up(selection, &contenders));
+        let held_up = held_up.map(|held| held.in_words(|at| group.runs[at].run.as_str()));
         let variants = ranked(group, &only, row.by).into_iter().map(|ranked| {
-            let Ranked {
-                variant,
-                epochs,
-                spread,
-            } = ranked;
+            let (
+                Ranked {
+                    variant,
+                    epochs,
+                    spread,
+                },
+                counted,
+            ) = ranked;
             let of = |(_, member): &(usize, &Member)| member.variant as usize == variant;
             let members = group.runs.iter().enumerate().filter(of);
             let runs: Vec<usize> = members.map(|(at, _)| at).collect();
             let stopped = runs.iter().filter_map(|at| only[*at]);
             let mut stopped = stopped.filter(|run| run.stopped_early());
+            let early = stopped
+                .next()
+                .and_then(|run| Some(run.group_pause.as_ref()?.reason.clone()));
             VariantRow {
                 variant,
                 label: group.variants.get(variant).cloned().unwrap_or_default(),
@@ -228,9 +259,8 @@ impl GroupPage {
                     .unwrap_or_default(),
                 epochs,
                 spread,
-                dropped: stopped
-                    .next()
-                    .and_then(|run| Some(run.group_pause.as_ref()?.reason.clone())),
+                counted,
+                dropped: dropped(variant).or(early),
                 runs,
             }
         });
@@ -240,7 +270,8 @@ impl GroupPage {
             fold: member.fold,
             seed: member.seed,
             row: run.as_ref().map(|(_, row)| row.clone()),
-            is_dropped: run.as_ref().is_some_and(|(run, _)| run.stopped_early()),
+            is_dropped: dropped(member.variant as usize).is_some()
+                || run.as_ref().is_some_and(|(run, _)| run.stopped_early()),
             epochs: run.as_ref().map_or_else(Vec::new, |(run, _)| {
                 run.epochs[..run.next_epoch() as usize].to_vec()
             }),
@@ -254,12 +285,15 @@ impl GroupPage {
             variants: variants.collect(),
             members: members.collect(),
             selection: group.selection.clone(),
+            left: selection.map(|_| left(&standings)),
+            held_up,
             epochs: only
                 .iter()
                 .flatten()
                 .map(|run| run.spec.train.epochs)
                 .max()
                 .unwrap_or(0),
+            has_ended: ended,
             may_cancel: may.is_ok() && !ended,
             may_not: may.err(),
             row,
@@ -351,12 +385,17 @@ fn completed(group: &Group, runs: &[Option<&Run>], by: BestBy) -> Option<Ranked>
 }
 
 /// Its variants, the best first; at least one.
-fn ranked(group: &Group, runs: &[Option<&Run>], by: BestBy) -> Vec<Ranked> {
+fn ranked(group: &Group, runs: &[Option<&Run>], by: BestBy) -> Vec<(Ranked, Counted)> {
     let members = group.runs.iter().zip(runs);
     let known: Vec<RankedRun> = members
-        .filter_map(|(member, run)| Some(RankedRun::of(member.variant as usize, (*run)?)))
+        .map(|(member, run)| {
+            let variant = member.variant as usize;
+            run.map_or(RankedRun::removed(variant), |run| {
+                RankedRun::of(variant, run)
+            })
+        })
         .collect();
-    rank(group.variants.len().max(1), &known, by)
+    rank_counted(group.variants.len().max(1), &known, by)
 }
 
 /// The keys that all labels name, and the values of each; none if a label has others, as one that a person has written may.

@@ -3,7 +3,7 @@
 use fovea_report::number::count;
 use maud::{Markup, html};
 
-use super::pieces::{moment, run_link};
+use super::pieces::{moment, prose, run_link};
 use super::{Sheet, part};
 use crate::model::Audited;
 
@@ -26,7 +26,7 @@ pub(super) fn result(of: &Audited) -> Markup {
         } @else {
             div class="warning" {
                 b { (of.problems.len()) @if of.problems.len() == 1 { " problem" } @else { " problems" } }
-                ul { @for problem in &of.problems { li { (problem) } } }
+                ul { @for problem in &of.problems { li { (prose(problem)) } } }
             }
         }
         dl class="facts" {

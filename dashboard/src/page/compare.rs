@@ -6,7 +6,7 @@ use fovea_report::number::{count, decimals, significant};
 use maud::{Markup, html};
 
 use super::curves::by_epoch;
-use super::pieces::{empty, phase, rate, run_link, scrolled, section, some, span};
+use super::pieces::{empty, phase, prose, rate, run_link, scrolled, section, some, span};
 use super::{Part, Sheet, part};
 use crate::model::{Compared, best_by};
 
@@ -19,7 +19,7 @@ pub fn compare(runs: &[Compared], left_out: &[String]) -> Sheet {
         div id="head" class="title" {
             p class="crumbs" { a href="/runs" { "Runs" } }
             h1 { "Comparison" }
-            @for reason in left_out { p class="notice" { (reason) } }
+            @for reason in left_out { p class="notice" { (prose(reason)) } }
             @if runs.is_empty() { (empty(html! { "Choose up to " (MOST_COMPARED) " runs in " a href="/runs" { "the list of runs" } "." })) }
         }
     };
@@ -123,10 +123,8 @@ fn table(runs: &[Compared]) -> Part {
         ("Validation loss", |r| {
             some(r.best.as_ref().map(|e| e.validation.loss), 4)
         }),
-        ("Images a second", |r| {
-            r.row
-                .newest
-                .map_or_else(|| "–".into(), |newest| rate(newest.images_per_s))
+        ("Images a second, last steps", |r| {
+            r.row.speed().map_or_else(|| "–".into(), rate)
         }),
         ("Took", |r| match (r.row.began_at_ms, r.row.ended_at_ms) {
             (Some(began), Some(ended)) => span(ended.saturating_sub(began)),

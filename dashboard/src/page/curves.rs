@@ -15,13 +15,21 @@ const RATES: u64 = 120;
 pub(super) fn curves(run: &RunPage) -> Part {
     let content = html! {
         @if run.losses.is_empty() && run.epochs.is_empty() {
-            (empty(html! { "No step has been taken yet." }))
+            (empty(html! { @if run.row.phase.has_ended() { "No step was taken." } @else { "No step has been taken yet." } }))
         } @else {
             div class="charts" {
                 figure { h3 { "Loss" } (loss(run)) figcaption { (about_loss(run)) } }
-                figure { h3 { "AUC and kappa" } (quality(run)) figcaption {
-                    "Validation, " (count(run.validation_samples)) " photographs after each epoch, without intervals. A dotted line marks the best epoch."
-                } }
+                figure { h3 { "AUC and kappa" }
+                    @if run.epochs.is_empty() {
+                        (empty(html! { @if run.row.phase.has_ended() { "No epoch was evaluated." } @else { "No epoch was evaluated yet." } }))
+                    } @else {
+                        (quality(run))
+                        figcaption {
+                            "Validation, " (count(run.validation_samples)) " photographs after each epoch, without intervals."
+                            @if best(run).is_some() { " A dotted line marks the epoch of the best checkpoint." }
+                        }
+                    }
+                }
                 figure { h3 { "Learning rate" } (rate(run)) figcaption { "As the spec’s schedule gives it, over the whole run." } }
             }
             (table(&run.epochs))
@@ -109,7 +117,6 @@ fn quality(run: &RunPage) -> Markup {
         values: by_epoch(&run.epochs, |e| e.validation.quadratic_kappa),
         faint: false,
     });
-    let best = run.checkpoints.iter().find(|c| c.is_best);
     let chart = LineChart {
         title: "AUC and kappa",
         x_label: "epoch",
@@ -118,12 +125,17 @@ fn quality(run: &RunPage) -> Markup {
         y_to: Some(1.0),
         x_to: Some(horizon(run)),
         series,
-        mark: best.and_then(|c| c.epoch).map(|epoch| Mark {
+        mark: best(run).map(|epoch| Mark {
             x: f64::from(epoch),
             label: "best",
         }),
     };
     chart.draw()
+}
+
+/// The epoch of the best checkpoint, from 1.
+fn best(run: &RunPage) -> Option<u32> {
+    run.checkpoints.iter().find(|c| c.is_best)?.epoch
 }
 
 fn rate(run: &RunPage) -> Markup {

@@ -69,7 +69,7 @@ fn splits(of: &DatasetRow) -> Markup {
     scrolled(
         "Splits and grades",
         html! {
-            table {
+            table class="splits" {
                 (heads(&names))
                 tbody {
                     @for split in &of.splits {

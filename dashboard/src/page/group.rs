@@ -3,12 +3,12 @@
 use fovea_core::spec::BestBy;
 use fovea_core::spread::Spread;
 use fovea_report::charts::{MOST_TOLD_APART, ManyLine, ManyLines, many_swatch};
-use fovea_report::number::{count, decimals};
+use fovea_report::number::significant;
 use maud::{Markup, html};
 
 use super::group_tables::{runs, variants};
 use super::groups::state;
-use super::pieces::{ago, bar, empty, per_cent, section, some, tile};
+use super::pieces::{ago, bar, empty, per_cent, prose, section, some, tile};
 use super::{Part, Sheet, part};
 use crate::model::{GroupPage, MemberRow, VariantRow, mean_curve};
 
@@ -45,9 +45,10 @@ fn head(of: &GroupPage, now_ms: u64) -> Part {
                     @if of.may_cancel {
                         a class="button danger" href=(format!("/groups/{}/cancel", row.id)) aria-label=(format!("Cancel {}", row.id)) { "Cancel" }
                     }
-                    @if let Some(why) = &of.may_not { span class="about" { (why) } }
+                    @if let Some(why) = &of.may_not { @if !of.has_ended { span class="about" { (prose(why)) } } }
                 }
             }
+            @if let Some(held) = &of.held_up { p class="notice" { (prose(held)) } }
             p class="about" {
                 (row.kind_in_words()) " · on " (row.datasets.join(", "))
                 " · submitted " (ago(row.submitted_at_ms, now_ms)) @if let Some(owner) = &row.owner { " by " (owner) }
@@ -60,9 +61,8 @@ fn head(of: &GroupPage, now_ms: u64) -> Part {
 fn figures(of: &GroupPage) -> Part {
     let row = &of.row;
     let best = &row.best;
-    let done: f64 = of.members.iter().map(done).sum();
-    let done = done / of.members.len().max(1) as f64;
-    let dropped = of.variants.iter().filter(|v| v.dropped.is_some()).count();
+    let shares: Vec<f64> = of.members.iter().filter_map(done).collect();
+    let done = shares.iter().sum::<f64>() / shares.len().max(1) as f64;
     let html = html! {
         dl id="figures" class="tiles" {
             div class="tile wide" {
@@ -74,13 +74,13 @@ fn figures(of: &GroupPage) -> Part {
                 }
             }
             (tile(&metric(row.by, if of.is_sweep() { " of the best variant" } else { "" }),
-                html! { (some(best.spread.map(|s| s.mean), 3)) }, over(best.spread)))
+                html! { (some(best.spread.map(|s| s.mean), 3)) }, over(of)))
             (tile("Epochs", html! { (best.epochs) " of " (of.epochs) }, html! {
                 @if of.is_sweep() { "done by each run of that variant" } @else { "done by each of these" }
             }))
-            @if of.selection.is_some() {
-                (tile("Variants left", html! { (of.variants.len() - dropped) " of " (of.variants.len()) }, html! {
-                    @if dropped == 0 { "none was dropped" } @else { (dropped) " paused by the selection" }
+            @if let Some(left) = &of.left {
+                (tile("Variants left", html! { (left) }, html! {
+                    @if left.others.is_empty() { "none was dropped" } @else { (left.others) }
                 }))
             }
         }
@@ -88,12 +88,10 @@ fn figures(of: &GroupPage) -> Part {
     part("figures", html)
 }
 
-/// How far a run is, 0 to 1; one that was dropped has nothing left to do.
-fn done(member: &MemberRow) -> f64 {
-    match &member.row {
-        Some(row) if !row.phase.has_ended() && !member.is_dropped => row.done(),
-        _ => 1.0,
-    }
+/// How far a run is, 0 to 1; one that was dropped has nothing left to do. None: it was removed.
+fn done(member: &MemberRow) -> Option<f64> {
+    let row = member.row.as_ref()?;
+    Some(if member.is_dropped { 1.0 } else { row.done() })
 }
 
 /// `AUC of the best variant`.
@@ -105,13 +103,24 @@ fn metric(by: BestBy, of: &str) -> String {
     name
 }
 
-fn over(spread: Option<Spread>) -> Markup {
+fn over(of: &GroupPage) -> Markup {
     html! {
-        @match spread {
+        @match of.row.best.spread {
+            None if of.has_ended => "no epoch was evaluated",
             None => "no epoch was evaluated yet",
-            Some(Spread { runs, sd: Some(sd), .. }) => { "mean of " (runs) " runs, deviation " (decimals(sd, 3)) },
-            Some(_) => "validation, of one run",
+            Some(Spread { runs, sd: Some(sd), .. }) => { "mean of " (runs) " runs" (missing(of)) ", deviation " (some(Some(sd), 3)) },
+            Some(_) => { "validation, of one run" (missing(of)) },
         }
+    }
+}
+
+/// That the variant that leads has more runs than its figure is of.
+fn missing(of: &GroupPage) -> String {
+    match of.variants.first().map(|leads| leads.counted) {
+        Some(counted) if of.is_sweep() && counted.runs < counted.of => {
+            format!(" of {}", counted.of)
+        }
+        _ => String::new(),
     }
 }
 
@@ -128,20 +137,21 @@ fn plan(of: &GroupPage) -> Part {
     };
     let keys: Vec<(&String, Vec<&str>)> = of.keys.iter().zip((0..).map(values)).collect();
     let every: usize = keys.iter().map(|(_, values)| values.len()).product();
+    // Otherwise they were drawn, or somebody named each.
     let is_grid = every == of.variants.len();
     let content = html! {
         dl class="facts" {
             @for (key, values) in &keys {
                 div {
                     dt { code { (key) } }
-                    dd { @if values.len() > VALUES { (values.len()) " values" } @else { (values.join(", ")) } }
+                    dd { (named(values, is_grid)) }
                 }
             }
             div {
                 dt { "Variants" }
                 dd {
                     (of.variants.len())
-                    @if !keys.is_empty() { @if is_grid { ", every combination of these" } @else { " of the " (count(every as u64)) " combinations of these" } }
+                    @if !keys.is_empty() && is_grid { ", every combination of these" }
                     @if of.members.len() > of.variants.len() { ", each with " (of.members.len() / of.variants.len().max(1)) " runs" }
                 }
             }
@@ -159,6 +169,27 @@ fn plan(of: &GroupPage) -> Part {
         }
     };
     part("plan", section("plan", "Plan", content))
+}
+
+/// The values of a key: each, or of many how many and their ends. The plan that is stored names values, and no range that they
+/// were drawn from.
+fn named(values: &[&str], is_grid: bool) -> String {
+    if values.len() <= VALUES {
+        return values.join(", ");
+    }
+    let what = if is_grid { "values" } else { "drawn" };
+    let numbers: Option<Vec<f64>> = values.iter().map(|value| value.parse().ok()).collect();
+    let ends = numbers.map(|mut numbers| {
+        numbers.sort_by(f64::total_cmp);
+        (
+            significant(numbers[0]),
+            significant(numbers[numbers.len() - 1]),
+        )
+    });
+    match ends {
+        Some((least, most)) => format!("{} {what}, {least} to {most}", values.len()),
+        None => format!("{} {what}", values.len()),
+    }
 }
 
 /// A line of the chart: its name, what tells it apart, its newest value, and its points.
@@ -201,7 +232,7 @@ fn chart(of: &GroupPage) -> Part {
     let name = metric(by, " by epoch");
     let content = html! {
         @if lines.iter().all(|line| line.points.is_empty()) {
-            (empty(html! { "No epoch was evaluated yet." }))
+            (empty(html! { @if of.has_ended { "No epoch was evaluated." } @else { "No epoch was evaluated yet." } }))
         } @else {
             div class="chart-and-key" {
                 figure { (draw(of, &name, &lines)) figcaption { (caption(of, lines.len())) } }
@@ -243,7 +274,11 @@ fn caption(of: &GroupPage, lines: usize) -> Markup {
     html! {
         @if of.is_sweep() && of.members.len() > of.variants.len() { "Mean over the runs of each variant, as far as all of them are. " }
         @if lines > MOST_TOLD_APART { "The " (MOST_TOLD_APART) " that lead have colours, the others are grey. " }
-        @if halving.is_some() { "Dotted lines mark the rungs." }
+        @match halving.map(|halving| halving.after.len()) {
+            None | Some(0) => {},
+            Some(1) => "A dotted line marks the rung.",
+            Some(_) => "Dotted lines mark the rungs.",
+        }
     }
 }
 

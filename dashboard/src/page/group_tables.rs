@@ -5,7 +5,7 @@ use fovea_core::spread::Spread;
 use fovea_report::charts::{MOST_TOLD_APART, many_swatch};
 use maud::{Markup, html};
 
-use super::pieces::{counted, phase, plain, run_link, scrolled, section, some};
+use super::pieces::{counted, phase, plain, prose, run_link, scrolled, section, some};
 use super::{Part, part};
 use crate::model::{GroupPage, MemberRow, Phase, VariantRow, in_words};
 
@@ -24,7 +24,7 @@ pub(super) fn variants(of: &GroupPage) -> Part {
                         @if !one_each { th scope="col" class="n room" { "Deviation" } }
                         th scope="col" class="n room" { "Epochs" }
                         @if of.keys.is_empty() { th scope="col" { "Settings" } }
-                        @for key in &of.keys { th scope="col" class="n" { (key) } }
+                        @for key in &of.keys { th scope="col" class="n key-name" { (parts(key)) } }
                         th scope="col" { @if one_each { "Run" } @else { "Runs" } }
                         th scope="col" { "State" }
                     }
@@ -110,8 +110,14 @@ fn standing(of: &GroupPage, row: &VariantRow) -> Markup {
             [(Some(only), _)] => (phase(*only)),
             _ => (in_words(&phases)),
         }
-        @if let Some(why) = dropped.or(reason) { span class="sub" { (why) } }
+        @if let Some(why) = dropped.or(reason) { span class="sub" { (prose(why)) } }
     }
+}
+
+/// A key that may be broken after its points and underscores: there can be several beside each other.
+fn parts(key: &str) -> Markup {
+    let parts = key.split_inclusive(['.', '_']);
+    html! { @for (at, part) in parts.enumerate() { @if at > 0 { wbr; } (part) } }
 }
 
 /// The first part of a reason: what follows says which command to use.
@@ -178,11 +184,13 @@ fn run(of: &GroupPage, member: &MemberRow, folds: bool, seeds: bool, reasons: bo
             @if folds { td class="n" { @if let Some(fold) = member.fold { (fold.index) } } }
             @if seeds { td class="n" { (member.seed) } }
             td { @match row { Some(row) => (phase(row.phase)), None => span class="badge" { "removed" } } }
-            td class="n" { (member.epochs.len()) @if let Some(row) = row { span class="of" { " of " (row.epochs) } } }
+            td class="n" {
+                @match row { Some(row) => { (row.epochs_done) span class="of" { " of " (row.epochs) } }, None => "–" }
+            }
             @for (_, room, places, figure) in FIGURES {
                 td class=(if room { "n room" } else { "n" }) { (some(member.last().and_then(figure), places)) }
             }
-            @if reasons { td class="why room" { (reason(member)) } }
+            @if reasons { td class="why room" { (prose(reason(member))) } }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use maud::html;
 
+use super::pieces::prose;
 use super::{Sheet, part};
 
 /// Asks for a token. `next` is where to go then; `refused` says why the last one was not taken.
@@ -9,7 +10,7 @@ pub fn login(csrf: &str, next: &str, refused: Option<&str>) -> Sheet {
     let content = html! {
         section id="login" class="card narrow" aria-labelledby="login-h" {
             h1 id="login-h" { "Log in" }
-            @if let Some(refused) = refused { p class="warning" role="alert" { (refused) } }
+            @if let Some(refused) = refused { p class="warning" role="alert" { (prose(refused)) } }
             form method="post" action="/login" {
                 input type="hidden" name="csrf" value=(csrf);
                 input type="hidden" name="next" value=(next);

@@ -2,6 +2,7 @@
 
 use maud::html;
 
+use super::pieces::prose;
 use super::{Sheet, part};
 
 /// `heading` says what happened, `text` why and what to do, `back` is where it came from.
@@ -9,7 +10,7 @@ pub fn message(heading: &str, text: &str, back: Option<&str>) -> Sheet {
     let content = html! {
         section id="message" class="card narrow" aria-labelledby="message-h" {
             h1 id="message-h" { (heading) }
-            p class="lines" role="alert" { (text) }
+            p class="lines" role="alert" { (prose(text)) }
             p { a href=(back.unwrap_or("/")) { @if back.is_some() { "Back" } @else { "Overview" } } }
         }
     };

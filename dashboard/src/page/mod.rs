@@ -4,6 +4,7 @@ mod audit;
 mod compare;
 mod curves;
 mod datasets;
+mod evaluation;
 mod group;
 mod group_tables;
 mod groups;
@@ -32,7 +33,7 @@ pub use overview::overview;
 pub use run::run;
 pub use runs::runs;
 pub use shell::{Here, Shell, Viewer, document};
-pub use submit::submit;
+pub use submit::{may_not_submit, submit};
 pub use workers::workers;
 
 /// A part of a page: one element that has this id. It is what changes at once.

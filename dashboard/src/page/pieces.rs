@@ -3,6 +3,8 @@
 use fovea_report::number::{DASH, count};
 use maud::{Markup, html};
 
+pub(super) use fovea_report::prose;
+
 pub(super) use crate::format::{ago, bytes, milliseconds, moment, rate, short, some, span};
 use crate::model::{Phase, RunRow, WorkerState};
 
@@ -97,7 +99,7 @@ pub(super) fn empty(text: Markup) -> Markup {
 
 /// A remark that somebody should read.
 pub(super) fn warning(text: &str) -> Markup {
-    html! { p class="warning" role="note" { (text) } }
+    html! { p class="warning" role="note" { (prose(text)) } }
 }
 
 /// The text of a message without the name of its event.
@@ -105,14 +107,11 @@ pub(super) fn plain(text: &str) -> &str {
     fovea_core::run::without_event_name(text)
 }
 
-/// Epochs of a run in words: `epoch 3 of 10`.
+/// Epochs of a run that are done, in words: `3 of 10 epochs`.
 pub(super) fn epochs(row: &RunRow) -> String {
     match &row.evaluates {
         Some((run, step, part)) => format!("scores {run} step {step} on {part}"),
-        None => {
-            let under_way = (row.step / row.steps_per_epoch.max(1) + 1).min(row.epochs.into());
-            format!("epoch {under_way} of {}", row.epochs)
-        }
+        None => format!("{} of {} epochs", row.epochs_done, row.epochs),
     }
 }
 

@@ -1,11 +1,15 @@
 //! A run's page.
 
 use fovea_core::priority::Priority;
-use fovea_report::number::{count, decimals};
+use fovea_core::spec::BestBy;
+use fovea_report::number::count;
 use maud::{Markup, html};
 
 use super::curves::curves;
-use super::pieces::{ago, bar, epochs, per_cent, phase, plain, rate, run_link, some, span, tile};
+use super::evaluation::{results, workers};
+use super::pieces::{
+    ago, bar, epochs, per_cent, phase, plain, prose, rate, run_link, some, span, tile,
+};
 use super::run_parts::{audited, checkpoints, events, spec, throughput};
 use super::scores::roc;
 use super::{Part, Sheet, part};
@@ -13,17 +17,28 @@ use crate::model::{Actions, Phase, RunPage, RunRow, best_by};
 
 /// The page at `now_ms`. `csrf` is what must come back with a change.
 pub fn run(of: &RunPage, csrf: &str, now_ms: u64) -> Sheet {
-    let trains = of.row.evaluates.is_none();
-    let mut parts = vec![head(of, csrf, now_ms), figures(of, now_ms)];
-    if trains {
-        parts.extend([curves(of), roc(of)]);
-    }
-    parts.extend([throughput(of), checkpoints(of, now_ms)]);
-    parts.push(events(of));
-    if trains {
-        parts.push(audited(of));
-    }
-    parts.push(spec(of));
+    let head = head(of, csrf, now_ms);
+    // An evaluation takes no steps and stores no checkpoints.
+    let parts = match &of.row.evaluates {
+        Some(evaluates) => vec![
+            head,
+            results(of, evaluates),
+            workers(of),
+            events(of),
+            spec(of),
+        ],
+        None => vec![
+            head,
+            figures(of),
+            curves(of),
+            roc(of),
+            throughput(of),
+            checkpoints(of, now_ms),
+            events(of),
+            audited(of),
+            spec(of),
+        ],
+    };
     Sheet::new(of.row.id.clone(), parts)
 }
 
@@ -50,7 +65,7 @@ fn head(of: &RunPage, csrf: &str, now_ms: u64) -> Part {
             }
             @if !reason.is_empty() {
                 p class=(if row.phase == Phase::Failed { "warning" } else { "notice" }) role="status" {
-                    @if row.phase == Phase::Queued && !row.reason.is_empty() { b { "Waits: " } } (reason)
+                    @if row.phase == Phase::Queued && !row.reason.is_empty() { b { "Waits: " } } (prose(reason))
                 }
             }
         }
@@ -81,7 +96,7 @@ fn actions(of: &RunPage, csrf: &str) -> Markup {
             @if resume { (button("resume", "Resume", "")) }
             @if cancel { a class="button danger" href=(format!("/runs/{id}/cancel")) aria-label=(format!("Cancel {id}")) { "Cancel" } }
             @if prioritize { (priority(&of.row, csrf)) }
-            @if let Some(why) = &of.may_not { @if !of.row.phase.has_ended() { span class="about" { (why) } } }
+            @if let Some(why) = &of.may_not { @if !of.row.phase.has_ended() { span class="about" { (prose(why)) } } }
         }
     }
 }
@@ -101,37 +116,29 @@ fn priority(row: &RunRow, csrf: &str) -> Markup {
     }
 }
 
-fn figures(of: &RunPage, now_ms: u64) -> Part {
+fn figures(of: &RunPage) -> Part {
     let row = &of.row;
-    let trains = row.evaluates.is_none();
-    let (_, by) = best_by(&of.spec);
-    let best = of.checkpoints.iter().find(|c| c.is_best);
     let last = of.epochs.last();
     let html = html! {
         dl id="figures" class="tiles" {
-            @if trains {
-                div class="tile wide" {
-                    dt { "Progress" }
-                    dd {
-                        span class="value" { (per_cent(row.done())) }
-                        (bar(row.done(), "progress"))
-                        span class="about" { "step " (count(row.step)) " of " (count(row.total_steps)) ", " (epochs(row)) }
-                    }
+            div class="tile wide" {
+                dt { "Progress" }
+                dd {
+                    span class="value" { (per_cent(row.done())) }
+                    (bar(row.done(), "progress"))
+                    span class="about" { "step " (count(row.step)) " of " (count(row.total_steps)) ", " (epochs(row)) }
                 }
-                (tile(if row.phase.has_ended() { "Took" } else { "Time left" }, time(of, now_ms), html! {
-                    @if row.phase.has_ended() { "from the first step to the end" } @else { "at the present rate" }
-                }))
-                (tile("Loss", html! { (some(row.newest.map(|newest| newest.loss), 3)) }, html! {
-                    @if let Some(last) = last { "validation " (decimals(last.validation.loss, 3)) } @else { "of the newest step" }
-                }))
-                (tile("AUC", html! { (some(row.auc, 3)) }, html! {
-                    @if let Some(best) = best { "best checkpoint: epoch " (best.epoch.unwrap_or_default()) " by " (by) }
-                    @else { "validation, newest epoch" }
-                }))
             }
+            (tile(if row.phase.has_ended() { "Took" } else { "Time left" }, time(of), html! {
+                @if row.phase.has_ended() { "from the first step to the end" } @else { "at the present rate" }
+            }))
+            (tile("Loss", html! { (some(row.newest.map(|newest| newest.loss), 3)) }, html! {
+                @if let Some(last) = last { "validation " (some(Some(last.validation.loss), 3)) } @else { "of the newest step" }
+            }))
+            (tile("AUC", html! { (some(row.auc, 3)) }, auc(of)))
             @if !row.phase.has_ended() {
                 (tile("Images a second", html! {
-                    @if let Some(newest) = row.newest.filter(|_| row.phase == Phase::Running && trains) { (rate(newest.images_per_s)) } @else { "–" }
+                    @if let Some(speed) = row.speed().filter(|_| row.phase == Phase::Running) { (rate(speed)) } @else { "–" }
                 }, html! { (row.workers) " of at most " (row.most_workers) @if row.most_workers == 1 { " worker" } @else { " workers" } }))
             }
         }
@@ -139,17 +146,33 @@ fn figures(of: &RunPage, now_ms: u64) -> Part {
     part("figures", html)
 }
 
-fn time(of: &RunPage, now_ms: u64) -> Markup {
+/// Which epoch the AUC is of, and that of the best checkpoint.
+fn auc(of: &RunPage) -> Markup {
+    let (by, name) = best_by(&of.spec);
+    let best = of.checkpoints.iter().find(|c| c.is_best);
+    html! {
+        @match of.epochs.last() {
+            Some(last) => { "newest epoch, " (last.epoch + 1) },
+            None => "validation",
+        }
+        @if let Some(best) = best {
+            @if let Some(epoch) = best.epoch {
+                "; best checkpoint: " (some(best.auc, 3)) " of epoch " (epoch) @if by != BestBy::Auc { ", by " (name) }
+            }
+        }
+    }
+}
+
+fn time(of: &RunPage) -> Markup {
     let row = &of.row;
     let taken = match (row.began_at_ms, row.ended_at_ms) {
         (Some(began), Some(ended)) => Some(ended.saturating_sub(began)),
         _ => None,
     };
-    let _ = now_ms;
     let shown = if row.phase.has_ended() {
         taken
     } else {
-        row.left_ms()
+        row.left_ms
     };
     html! { (shown.map_or_else(|| "–".into(), span)) }
 }

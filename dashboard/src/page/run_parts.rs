@@ -1,12 +1,13 @@
 //! The lower parts of a run's page: throughput and workers, checkpoints, events, audit, spec.
 
-use fovea_report::number::{count, decimals};
+use fovea_core::run::StepReport;
+use fovea_report::number::count;
 use maud::{Markup, html};
 
 use super::audit::result;
 use super::pieces::{
-    ago, bytes, counted, empty, heads, milliseconds, moment, rate, run_link, scrolled, section,
-    short, some,
+    ago, bytes, counted, empty, heads, milliseconds, moment, prose, rate, run_link, scrolled,
+    section, short, some,
 };
 use super::workers::table;
 use super::{Part, part};
@@ -17,15 +18,18 @@ const ROWS: usize = 100;
 
 /// Where a step's time goes, and the run's workers.
 pub(super) fn throughput(of: &RunPage) -> Part {
-    let newest = of.row.newest.filter(|_| of.row.evaluates.is_none());
+    // The last step of an epoch may have fewer images, and says nothing of the others.
+    let timed = of.full_step.filter(|step| step.phases.total_ms() > 0.0);
     let content = html! {
-        @if let Some(newest) = newest {
-            @let all = newest.phases.total_ms();
+        @if let Some(speed) = of.row.speed() {
             p class="lead" {
-                (rate(newest.images_per_s)) " images a second at the newest step; a step of " (count(newest.images.into())) " images takes the reporting worker "
-                (milliseconds(all)) "."
+                (rate(speed)) " images a second, mean of its last steps"
+                @if let Some(step) = timed {
+                    "; a step of " (count(step.images.into())) " images takes the reporting worker " (milliseconds(step.phases.total_ms()))
+                }
+                "."
             }
-            @if all > 0.0 { (bar(of, all)) }
+            @if let Some(step) = timed { (bar(&step)) }
         }
         @if of.workers.is_empty() {
             (empty(html! { "No worker serves it now." }))
@@ -41,12 +45,8 @@ pub(super) fn throughput(of: &RunPage) -> Part {
 }
 
 /// The parts of a step as one bar with a key.
-fn bar(of: &RunPage, all: f64) -> Markup {
-    let parts = of
-        .row
-        .newest
-        .map(|newest| phases(&newest.phases))
-        .unwrap_or_default();
+fn bar(step: &StepReport) -> Markup {
+    let (parts, all) = (phases(&step.phases), step.phases.total_ms());
     let mut left = 0.0;
     let mut placed = Vec::new();
     for (number, (name, ms)) in parts.into_iter().enumerate() {
@@ -81,7 +81,7 @@ pub(super) fn checkpoints(of: &RunPage, now_ms: u64) -> Part {
     let (_, by) = best_by(&of.spec);
     let content = html! {
         @if all == 0 {
-            (empty(html! { "None is stored." }))
+            (empty(html! { @if of.row.phase.has_ended() { "None was stored." } @else { "None is stored yet." } }))
         } @else {
             (scrolled("Checkpoints", html! {
                 table {
@@ -97,7 +97,7 @@ pub(super) fn checkpoints(of: &RunPage, now_ms: u64) -> Part {
                                 td class="n" { (c.epoch.map_or_else(|| "–".into(), |epoch| epoch.to_string())) }
                                 td class="n" { (some(c.auc, 3)) }
                                 td class="n room" { (some(c.kappa, 3)) }
-                                td class="n room" { (c.loss.map_or_else(|| "–".into(), |loss| decimals(loss, 3))) }
+                                td class="n room" { (some(c.loss, 3)) }
                                 td class="n room" { (bytes(c.bytes)) }
                                 td class="room" { code title=(c.sha256) { (short(&c.sha256)) } }
                                 td class="n" { (ago(c.stored_at_ms, now_ms)) }
@@ -136,7 +136,7 @@ pub(super) fn events(of: &RunPage) -> Part {
                     li {
                         (moment(e.at_ms)) " "
                         @if !e.event.is_empty() { code { (e.event) } " " }
-                        span class="lines" { (e.text) }
+                        span class="lines" { (prose(&e.text)) }
                     }
                 }
             }
@@ -156,6 +156,7 @@ pub(super) fn audited(of: &RunPage) -> Part {
 }
 
 pub(super) fn spec(of: &RunPage) -> Part {
+    let trains = of.row.evaluates.is_none();
     let content = html! {
         details id="spec-text" {
             summary { "The run file, with every default filled in" }
@@ -164,11 +165,13 @@ pub(super) fn spec(of: &RunPage) -> Part {
         dl class="facts" {
             div { dt { "Model" } dd { (of.spec.model.strategy().name()) @if !of.spec.model.weights.is_empty() { ", weights " (of.spec.model.weights) }
                 ", " (of.spec.model.classes) " classes" } }
-            div { dt { "Batch" } dd { (count((u64::from(of.spec.train.batch)) * u64::from(of.spec.train.virtual_ranks))) " images a step: "
-                (of.spec.train.virtual_ranks) " virtual ranks of " (of.spec.train.batch) } }
-            div { dt { "Seed" } dd { (of.spec.seed) } }
+            @if trains {
+                div { dt { "Batch" } dd { (count((u64::from(of.spec.train.batch)) * u64::from(of.spec.train.virtual_ranks))) " images a step: "
+                    (of.spec.train.virtual_ranks) " virtual ranks of " (of.spec.train.batch) } }
+                div { dt { "Seed" } dd { (of.spec.seed) } }
+            }
             div { dt { "Generation" } dd { (of.generation) } }
-            div { dt { "Training samples" } dd { (count(of.train_samples)) } }
+            @if trains { div { dt { "Training samples" } dd { (count(of.train_samples)) } } }
         }
     };
     part("spec", section("spec", "Spec", content))

@@ -1,11 +1,11 @@
 //! The ROC curve of an epoch and what its operating points give.
 
-use fovea_evaluation::{Choice, Evaluated};
+use fovea_evaluation::{Choice, Estimate, Evaluated, Method};
 use fovea_report::charts::{RocChart, RocPoint, Shape, Unit};
 use fovea_report::number::{count, significant};
 use maud::{Markup, html};
 
-use super::pieces::{empty, heads, scrolled, section};
+use super::pieces::{empty, heads, prose, scrolled, section};
 use super::{Part, part};
 use crate::model::{RunPage, Scored};
 
@@ -14,7 +14,7 @@ pub(super) fn roc(run: &RunPage) -> Part {
         @match &run.scored {
             Scored::Known { epoch, is_best, evaluated } => (known(*epoch, *is_best, evaluated)),
             Scored::Computing => (empty(html! { "The figures are being computed; they are here in a moment." })),
-            Scored::Missing(reason) => (empty(html! { (reason) })),
+            Scored::Missing(reason) => (empty(prose(reason))),
         }
     };
     part("roc", section("roc", "ROC and operating points", content))
@@ -64,10 +64,34 @@ fn known(epoch: u32, is_best: bool, of: &Evaluated) -> Markup {
                     div { dt { "Quadratic kappa" } dd { (Unit::Plain.with_range(of.kappa.as_ref())) } }
                     div { dt { "Accuracy" } dd { (Unit::Percent.with_range(of.accuracy.as_ref())) } }
                 }
-                figcaption { "† Wilson’s interval, where every draw gave the same. ‡ § No interval: too few draws, or all draws gave the same." }
+                @let notes = notes(of);
+                @if !notes.is_empty() { figcaption { (notes) } }
             }
         }
     }
+}
+
+/// What the marks mean that are behind the figures.
+fn notes(of: &Evaluated) -> String {
+    let figures = [&of.auc, &of.kappa, &of.accuracy];
+    let points = of
+        .points
+        .iter()
+        .flat_map(|at| [&at.sensitivity, &at.specificity, &at.ppv, &at.npv]);
+    let shown: Vec<&Estimate> = figures.into_iter().chain(points).flatten().collect();
+    let marks = [
+        (
+            Method::Wilson,
+            "† Wilson’s interval: every draw gave the same.",
+        ),
+        (Method::None, "‡ No interval: defined in too few draws."),
+        (Method::Same, "§ No interval: all draws gave the same."),
+    ];
+    let used = marks
+        .into_iter()
+        .filter(|(method, _)| shown.iter().any(|of| of.method == *method));
+    let notes: Vec<&str> = used.map(|(_, note)| note).collect();
+    notes.join(" ")
 }
 
 fn estimate(of: Option<&fovea_evaluation::Estimate>) -> Markup {

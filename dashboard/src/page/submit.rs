@@ -2,6 +2,7 @@
 
 use maud::html;
 
+use super::pieces::prose;
 use super::{Sheet, part};
 
 const EXAMPLE: &str = "name = \"dr\"
@@ -24,7 +25,7 @@ pub fn submit(csrf: &str, text: Option<&str>, refused: Option<&str>) -> Sheet {
         section id="submit" class="card" aria-labelledby="submit-h" {
             h1 id="submit-h" { "Submit a run" }
             @if let Some(refused) = refused {
-                div class="warning" role="alert" { b { "Not submitted." } pre { (refused) } }
+                div class="warning" role="alert" { b { "Not submitted." } pre { (prose(refused)) } }
             }
             form method="post" action="/submit" {
                 input type="hidden" name="csrf" value=(csrf);
@@ -37,6 +38,19 @@ pub fn submit(csrf: &str, text: Option<&str>, refused: Option<&str>) -> Sheet {
                 }
                 button { "Submit" }
             }
+        }
+    };
+    Sheet::new("Submit a run", vec![part("submit", content)])
+}
+
+/// What somebody sees who may not submit. `role`: what it is instead of a submitter.
+pub fn may_not_submit(role: &str) -> Sheet {
+    let content = html! {
+        section id="submit" class="card narrow" aria-labelledby="submit-h" {
+            h1 id="submit-h" { "Submit a run" }
+            p { "A " (role) " may look, not submit. A submitter or an admin may; ask an admin for a token: "
+                code { "fovea token create --role submitter --name NAME" } "." }
+            p { a href="/runs" { "Runs" } }
         }
     };
     Sheet::new("Submit a run", vec![part("submit", content)])

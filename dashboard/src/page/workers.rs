@@ -4,7 +4,7 @@ use fovea_report::number::count;
 use maud::{Markup, html};
 
 use super::pieces::{
-    bytes, dash, empty, heads, milliseconds, per_cent, run_link, scrolled, span, state,
+    bytes, dash, empty, heads, milliseconds, per_cent, prose, run_link, scrolled, span, state,
 };
 use super::{Sheet, part};
 use crate::model::{WorkerList, WorkerRow};
@@ -52,7 +52,7 @@ pub(super) fn table(workers: &[WorkerRow], with_run: bool) -> Markup {
                     @for worker in workers {
                         tr {
                             th scope="row" { span class="id" { (worker.id) } span class="sub room" { (worker.host) " · " (worker.address) } }
-                            td { (state(worker.state)) @if !worker.reason.is_empty() { span class="sub why" { (worker.reason) } } }
+                            td { (state(worker.state)) @if !worker.reason.is_empty() { span class="sub why" { (prose(&worker.reason)) } } }
                             @if with_run { td { @if let Some(run) = &worker.run { (run_link(run)) } @else { "–" } } }
                             td class="n room" { (ranks(worker)) }
                             td class="room" { (dash(Some(&worker.device))) }

@@ -97,6 +97,19 @@ pub fn sweep(rates: u32, folds: u32) -> (Group, Vec<Run>) {
     })
 }
 
+/// A sweep of four keys, with values as they are drawn.
+pub fn four_keys() -> (Group, Vec<Run>) {
+    let (mut group, runs) = sweep(3, 3);
+    for (at, label) in (1..).zip(&mut group.variants) {
+        *label = format!(
+            "train.virtual_ranks={} train.learning_rate=0.00{at}316227766017 model.positive_from={} train.weight_decay=0.0000{at}77827941",
+            4 * at,
+            at % 4 + 1
+        );
+    }
+    (group, runs)
+}
+
 /// Five folds, of which three have completed and one was removed.
 pub fn folds() -> (Group, Vec<Run>) {
     let plan = GroupPlan {

@@ -9,6 +9,7 @@ use fovea_core::ids::{RunId, WorkerId};
 use fovea_core::metrics::Evaluation;
 use fovea_core::roster::Roster;
 use fovea_core::run::{EpochResult, Extent, Phase as CorePhase, Run, StepPhases, StepReport};
+use fovea_core::spec::{EvaluateSpec, Part};
 use fovea_dashboard::model::{
     Actions, Audited, Compared, DatasetList, DatasetRow, Disk, Noted, Overview, Phase, RunList,
     RunPage, RunRow, Scored, SplitRow, WorkerList, WorkerRow, WorkerState, best_epoch, checkpoints,
@@ -120,6 +121,23 @@ pub fn training(number: u64, epochs_done: u32) -> Run {
     run
 }
 
+/// A completed evaluation of a checkpoint of `retina-7` on the test part.
+pub fn evaluation(number: u64) -> Run {
+    let mut run = run(number, 1);
+    run.id = RunId::new(format!("retina.test-{number}")).unwrap();
+    run.spec.evaluate = Some(EvaluateSpec {
+        run: RunId::new("retina-7").unwrap(),
+        step: 770,
+        part: Part::Test,
+        rotations: false,
+        maps: false,
+    });
+    run.checkpoints.clear();
+    run.phase = CorePhase::Completed;
+    run.times.ended_ms = Some(NOW - 60_000);
+    run
+}
+
 pub fn row(run: &Run, waiting: Option<&str>) -> RunRow {
     RunRow::of(run, run.progress, waiting)
 }
@@ -175,7 +193,12 @@ pub fn overview() -> Overview {
             row(&training(7, 7), None),
             row(&training(6, 2), None),
         ],
-        ended: vec![ended(5), ended(4), row(&failed, None)],
+        ended: vec![
+            row(&evaluation(10), None),
+            ended(5),
+            ended(4),
+            row(&failed, None),
+        ],
         workers: [
             (WorkerState::Training, 6),
             (WorkerState::Idle, 1),
@@ -240,6 +263,7 @@ pub fn run_page(run: &Run) -> RunPage {
         scored: scored(),
         checkpoints: checkpoints(run),
         evaluations: Vec::new(),
+        full_step: run.progress,
         events: vec![
             Noted {
                 at_ms: NOW - 600_000,

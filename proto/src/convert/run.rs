@@ -38,7 +38,12 @@ impl From<&Run> for pb::Run {
             }
             Phase::Completed => (pb::Phase::Completed, String::new()),
             Phase::Failed { reason } => (pb::Phase::Failed, reason.clone()),
-            Phase::Cancelled => (pb::Phase::Cancelled, String::new()),
+            Phase::Cancelled => {
+                // What its selection had decided before stays true.
+                let dropped = run.group_pause.as_ref().filter(|held| held.rung.is_none());
+                let reason = dropped.map_or_else(String::new, |held| held.reason.clone());
+                (pb::Phase::Cancelled, reason)
+            }
         };
         Self {
             id: run.id.to_string(),

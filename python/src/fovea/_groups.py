@@ -147,13 +147,13 @@ class Groups(Requests):
     def group_metrics(self, group_id: str) -> pandas.DataFrame:
         """The evaluated epochs of the runs of a group, a row each. Needs pandas.
 
-        Columns: `run`, `variant` (a place in `Group.variants`, from 0), `fold` (from 1; <NA> without folds), `seed`, `epoch` (from
-        0), and those of `metrics`.
+        Columns: `run`, `variant` (from 1, as the command line counts: `Group.variants[variant - 1]`), `fold` (from 1; <NA> without
+        folds), `seed`, `epoch` (from 0), and those of `metrics`.
         """
         group = self.group(group_id)
         columns = ["run", "variant", "fold", "seed"]
         rows = [
-            ({"run": of.run_id, "variant": of.variant, "fold": of.fold and of.fold[0], "seed": of.seed}, run.epochs)
+            ({"run": of.run_id, "variant": of.variant + 1, "fold": of.fold and of.fold[0], "seed": of.seed}, run.epochs)
             for of, run in self._runs_of(group)
         ]
         frame = epochs_frame(rows, columns)
@@ -161,28 +161,32 @@ class Groups(Requests):
         return typed
 
     def ranking(self, group_id: str) -> pandas.DataFrame:
-        """The variants of a group, the best first, as `fovea group show` ranks them: those that came furthest, and of these by the
-        mean over their runs. Needs pandas.
+        """The variants of a group, the best first, as `fovea group show` ranks them: those of which all runs came furthest, of these
+        those that miss no run, and then by the mean over their runs. Needs pandas.
 
-        Index: `place`, from 1. Columns: `variant` (a place in `Group.variants`, from 0), `label` (what it sets), `epochs` (that each
-        of its runs has done), `mean` and `deviation` (of the validation metric after these: that of the selection, else AUC;
-        deviation with runs - 1 in the denominator; NaN where there is none), `runs` (those that count), `reason` (why it goes no
-        further).
+        Index: `place`, from 1. Columns: `variant` (from 1, as the command line counts: `Group.variants[variant - 1]`), `label` (what
+        it sets), `epochs` (that each of the counted runs has done), `mean` and `deviation` (of the validation metric after these:
+        that of the selection, else AUC; deviation with runs - 1 in the denominator; NaN where there is none), `runs` (in which the
+        metric is known; of runs that failed, were cancelled or removed only where there are no others), `of` (its runs as they were
+        submitted), `reason` (why it goes no further).
 
         The best of many variants looks better than it is on the photographs that it was chosen by.
         """
         pd = load_pandas()
         group = self.group(group_id)
         by = group.selection.metric if group.selection else "auc"
-        members = list(self._runs_of(group))
-        rows: list[dict[str, Any]] = [
-            {"variant": at, "label": label} | _standing([run for of, run in members if of.variant == at], by)
-            for at, label in enumerate(group.variants or ("",))
+        there = {member.run_id: run for member, run in self._runs_of(group)}
+        standings = [
+            _standing([there.get(of.run_id) for of in group.runs if of.variant == at], by)
+            for at in range(max(1, len(group.variants)))
         ]
-        sign = -1.0 if by == "loss" else 1.0
-        rows.sort(key=lambda row: (-row["epochs"], math.inf if math.isnan(row["mean"]) else -sign * row["mean"]))
+        labels = group.variants or ("",)
+        rows = [
+            {"variant": at + 1, "label": labels[at]} | standings[at][1]
+            for at in sorted(range(len(standings)), key=lambda at: standings[at][0])
+        ]
         index = pd.RangeIndex(1, len(rows) + 1, name="place")
-        columns = ["variant", "label", "epochs", "mean", "deviation", "runs", "reason"]
+        columns = ["variant", "label", "epochs", "mean", "deviation", "runs", "of", "reason"]
         frame: pandas.DataFrame = pd.DataFrame(rows, columns=columns, index=index)
         return frame
 
@@ -218,29 +222,42 @@ def _is_news(member: types.GroupMember, known: types.Run | None) -> bool:
 
 
 def _news(known: types.Run | None, run: types.Run) -> Iterator[types.GroupEvent]:
+    """What has changed, in the order in which it happened: a run is evaluated after it began to run, and ends or pauses after that."""
     reported = {} if known is None else {epoch.epoch: epoch for epoch in known.epochs}
-    for epoch in run.epochs:
-        # A resume from an older checkpoint repeats epochs; those are reported again if their results differ.
-        if reported.get(epoch.epoch) != epoch:
-            yield types.MemberEvaluated(run.id, epoch)
+    # A resume from an older checkpoint repeats epochs; those are reported again if their results differ.
+    news: list[types.GroupEvent] = [
+        types.MemberEvaluated(run.id, epoch) for epoch in run.epochs if reported.get(epoch.epoch) != epoch
+    ]
     if known is None or (known.phase, known.reason) != (run.phase, run.reason):
-        yield types.MemberUpdated(run)
+        began = run.phase is types.Phase.RUNNING and (known is None or known.phase is not run.phase)
+        news.insert(0 if began else len(news), types.MemberUpdated(run))
+    yield from news
 
 
-def _standing(runs: list[types.Run], by: str) -> dict[str, Any]:
-    """How far a variant is, and its metric there. A run that failed does not hide how far the others came."""
-    out = (types.Phase.FAILED, types.Phase.CANCELLED)
-    counted = [run for run in runs if run.phase not in out] or runs
-    epochs = min((_epochs_done(run) for run in counted), default=0)
-    merits = [types.merit_of(run.epochs[epochs - 1].validation, by) for run in counted] if epochs else []
+def _standing(runs: list[types.Run | None], by: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """How far a variant is, and its metric there, after a key that sorts the best first. None is a run that was removed. A run that
+    failed does not hide how far the others came, but it keeps its variant behind those whose runs all came further."""
+    done = [0 if run is None else _epochs_done(run) for run in runs]
+    evaluated = [run for run in runs if run is not None and _epochs_done(run)]
+    counted = [run for run in evaluated if not _is_out(run)] or evaluated
+    epochs = min(map(_epochs_done, counted), default=0)
+    merits = [types.merit_of(run.epochs[epochs - 1].validation, by) for run in counted]
     values = [-merit if by == "loss" else merit for merit in merits if merit is not None]
-    return {
+    mean = statistics.fmean(values) if values else math.nan
+    merit = -math.inf if math.isnan(mean) else -mean if by == "loss" else mean
+    key = (-min(done, default=0), epochs == 0, any(map(_is_out, runs)), -merit)
+    return key, {
         "epochs": epochs,
-        "mean": statistics.fmean(values) if values else math.nan,
+        "mean": mean,
         "deviation": statistics.stdev(values) if len(values) > 1 else math.nan,
         "runs": len(values),
-        "reason": next((run.reason for run in runs if run.reason and not _goes_on(run)), ""),
+        "of": len(runs),
+        "reason": next((run.reason for run in runs if run is not None and run.reason and not _goes_on(run)), ""),
     }
+
+
+def _is_out(run: types.Run | None) -> bool:
+    return run is None or run.phase in (types.Phase.FAILED, types.Phase.CANCELLED)
 
 
 def _goes_on(run: types.Run) -> bool:

@@ -322,7 +322,8 @@ class StepCommitted:
 
 @dataclass(frozen=True)
 class EpochEvaluated:
-    """An epoch was evaluated. Every epoch is reported once, whatever breaks."""
+    """An epoch was evaluated. Every epoch is reported once, whatever breaks. `result.epoch` is from 0; as text epochs are from 1, as
+    the command line and the coordinator's reasons have them."""
 
     result: EpochResult
 
@@ -330,7 +331,7 @@ class EpochEvaluated:
         of = self.result.validation
         figures = {"loss": of.loss, "AUC": of.auc, "kappa": of.kappa}
         known = ", ".join(f"{name} {value:.4f}" for name, value in figures.items() if value is not None)
-        return f"epoch {self.result.epoch}, {of.samples} validation samples: {known}"
+        return f"epoch {self.result.epoch + 1}, {of.samples} validation samples: {known}"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,10 @@
 
 use maud::{Markup, html};
 
-use crate::number::decimals;
+use crate::number::{decimals, scientific};
+
+/// The longest text of a tick, in letters; longer numbers are written with an exponent.
+const LONGEST: usize = 6;
 
 /// Width of a chart in its own units. Texts are made for a chart that is about as many pixels wide.
 pub(super) const WIDTH: f64 = 420.0;
@@ -75,12 +78,19 @@ impl Axis {
     pub fn new(label: &str, scale: Scale, wanted: usize) -> Self {
         let (low, high) = scale.data;
         let (all, places) = ticks(low, high, wanted);
-        let ticks = all.into_iter().map(|at| (at, decimals(at, places)));
         Self {
             label: label.into(),
             scale,
-            ticks: ticks.collect(),
+            ticks: all.iter().copied().zip(texts(&all, places)).collect(),
         }
+    }
+
+    /// Moves the start of the drawing of the axis `x` below, so that the texts of this one to its left are not cut.
+    pub fn make_room(&self, x: &mut Scale) {
+        let longest = self.ticks.iter().map(|(_, text)| text.chars().count());
+        let letters = longest.max().unwrap_or(0) as f64;
+        let label = if self.label.is_empty() { 4.0 } else { 20.0 };
+        x.drawn.0 = x.drawn.0.max(label + 7.2 * letters + 7.0);
     }
 
     /// 0 to 1 in fifths.
@@ -91,6 +101,25 @@ impl Axis {
         };
         Self::new(label, scale, 5)
     }
+}
+
+/// The texts of ticks: with as many decimals, or, where that would be long, with an exponent and the digits that tell them apart.
+fn texts(ticks: &[f64], places: usize) -> Vec<String> {
+    let plain: Vec<String> = ticks.iter().map(|at| decimals(*at, places)).collect();
+    if plain.iter().all(|text| text.chars().count() <= LONGEST) {
+        return plain;
+    }
+    let digits = |places| -> Vec<String> {
+        let text = |at: &f64| match *at == 0.0 {
+            true => "0".to_owned(),
+            false => scientific(*at, places),
+        };
+        ticks.iter().map(text).collect()
+    };
+    let told_apart =
+        |texts: &Vec<String>| texts.iter().zip(texts.iter().skip(1)).all(|(a, b)| a != b);
+    let shortest = (0..6).map(digits).find(told_apart);
+    shortest.unwrap_or(plain)
 }
 
 /// Grid, ticks and labels of a chart whose axes are below and to the left.
@@ -197,6 +226,38 @@ mod tests {
         assert_eq!((all.len(), places), (4, 1));
         assert_eq!(ticks(1.0, 1.0, 5).0, [1.0]);
         assert_eq!(ticks(f64::NAN, 1.0, 5).0.len(), 1);
+    }
+
+    #[test]
+    fn ticks_of_any_size_are_short_and_differ() {
+        let texts = |low, high| -> Vec<String> {
+            let drawn = (0.0, 1.0);
+            let data = (low, high);
+            let axis = Axis::new("loss", Scale { data, drawn }, 5);
+            axis.ticks.into_iter().map(|(_, text)| text).collect()
+        };
+        assert_eq!(
+            texts(0.0, 7e12),
+            ["0", "1e12", "2e12", "3e12", "4e12", "5e12", "6e12", "7e12"]
+        );
+        assert_eq!(texts(1.0e12, 1.2e12)[1], "1.05e12");
+        assert_eq!(texts(0.0, 4e-6)[1], "1e-6");
+        assert_eq!(texts(0.2, 0.9)[0], "0.2");
+        let data = (0.0, 7e12);
+        let axis = Axis::new(
+            "loss",
+            Scale {
+                data,
+                drawn: (0.0, 1.0),
+            },
+            5,
+        );
+        let mut x = Scale {
+            data: (0.0, 1.0),
+            drawn: (30.0, 350.0),
+        };
+        axis.make_room(&mut x);
+        assert!(x.drawn.0 > 50.0, "{x:?}");
     }
 
     #[test]

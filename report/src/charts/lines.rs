@@ -43,8 +43,12 @@ const WIDTH: f64 = 350.0;
 const HEIGHT: f64 = 274.0;
 
 impl LineChart<'_> {
-    /// The chart. Without any value its axes are empty.
+    /// The chart; where there is no value, a word instead of empty axes.
     pub fn draw(&self) -> Markup {
+        let values = |series: &Series| series.values.iter().filter(|(_, y)| y.is_some()).count();
+        if self.series.iter().all(|series| values(series) == 0) {
+            return no_values();
+        }
         let (x, y) = self.axes();
         let content = html! {
             (axes(&x, &y))
@@ -52,7 +56,8 @@ impl LineChart<'_> {
             @for (number, series) in self.series.iter().enumerate() {
                 @let points = series.values.iter().map(|(at, value)| value.map(|v| (x.scale.at(*at), y.scale.within(v))));
                 path class=(series.class(number)) d=(path(points)) {}
-                @if series.values.len() <= 15 && !series.faint {
+                // A line of one value is a point.
+                @if series.values.len() <= 15 && !series.faint || values(series) == 1 {
                     @for (at, value) in &series.values {
                         @if let Some(value) = value {
                             circle class=(format!("c-dot c-fill-{}", number + 1)) cx=(px(x.scale.at(*at)))
@@ -77,9 +82,11 @@ impl LineChart<'_> {
             data: (low, if high > low { high } else { low + 1.0 }),
             drawn: (HEIGHT - 46.0, 48.0),
         };
+        let y = Axis::new(self.y_label, y, 5);
         let x = (56.0, WIDTH - 12.0);
-        let x = whole(self.x_label, all().map(|(x, _)| *x), self.x_to, x);
-        (x, Axis::new(self.y_label, y, 5))
+        let mut x = whole(self.x_label, all().map(|(x, _)| *x), self.x_to, x);
+        y.make_room(&mut x.scale);
+        (x, y)
     }
 
     fn legend(&self, left: f64) -> Markup {
@@ -136,6 +143,11 @@ impl Series<'_> {
             false => format!("c-line c-{number} c-dash-{number}"),
         }
     }
+}
+
+/// What stands where a chart has nothing to draw.
+pub(super) fn no_values() -> Markup {
+    html! { p class="c-none" { "No values." } }
 }
 
 /// The x axis of these values and up to `to`, with whole numbers: half an epoch is none.

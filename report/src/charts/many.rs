@@ -3,7 +3,7 @@
 use maud::{Markup, html};
 
 use super::frame::{Axis, Scale, WIDTH, axes, path, px, svg};
-use super::lines::{padded, whole};
+use super::lines::{no_values, padded, whole};
 use crate::number::significant;
 
 /// Lines that have a colour and a dash pattern of their own; the others are grey.
@@ -34,16 +34,20 @@ pub struct ManyLine<'a> {
 }
 
 impl ManyLines<'_> {
-    /// The chart. Without any value its axes are empty.
+    /// The chart; where there is no value, a word instead of empty axes.
     pub fn draw(&self) -> Markup {
         let all = || self.lines.iter().flat_map(|line| &line.values);
+        if all().next().is_none() {
+            return no_values();
+        }
         let x = (56.0, WIDTH - 12.0);
-        let x = whole(self.x_label, all().map(|(x, _)| *x), self.x_to, x);
+        let mut x = whole(self.x_label, all().map(|(x, _)| *x), self.x_to, x);
         let y = Scale {
             data: padded(all().map(|(_, y)| *y)),
             drawn: (HEIGHT - 46.0, 12.0),
         };
         let y = Axis::new(self.y_label, y, 5);
+        y.make_room(&mut x.scale);
         let (bottom, top) = y.scale.drawn;
         let content = html! {
             (axes(&x, &y))

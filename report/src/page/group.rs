@@ -9,6 +9,7 @@ use crate::charts::IntervalRow;
 use crate::group::{GroupReport, GroupRun};
 use crate::model::JudgedPart;
 use crate::number::{DASH, count, counted, date, sentence};
+use crate::prose::prose;
 
 /// Writes the report of a group as one HTML file.
 pub fn group_html(report: &GroupReport) -> String {
@@ -93,7 +94,7 @@ fn spread(report: &GroupReport) -> Markup {
                     figcaption {
                         "Deviation: standard deviation over the runs, with their number less one in the denominator. Sensitivity \
                          and specificity are those of the threshold 0.5, which was not chosen."
-                        @for note in &report.notes { " " (sentence(note)) }
+                        @for note in &report.notes { " " (prose(&sentence(note))) }
                     }
                 }
             }

@@ -7,6 +7,7 @@ use super::notes;
 use super::points::named;
 use crate::model::{JudgedPart, Labels, PointsFrom, Report};
 use crate::number::{DASH, Unit, count, counted, date, significant};
+use crate::prose::prose;
 
 pub(super) const DISCLAIMER: &str = "Research software, not a medical device.";
 pub(super) const DISCLAIMER_MORE: &str =
@@ -26,7 +27,7 @@ pub(super) fn head(report: &Report) -> Markup {
                 "Submitted " (date(run.submitted_at_ms))
                 @if let Some(by) = &run.submitted_by { " by " (by) }
                 "; the run is " (run.state)
-                @if let Some(reason) = &run.reason { " (" (reason) ")" }
+                @if let Some(reason) = &run.reason { " (" (prose(reason)) ")" }
                 "."
             }
             p class="disclaimer" { b { (DISCLAIMER) } " " (DISCLAIMER_MORE) }
@@ -34,7 +35,7 @@ pub(super) fn head(report: &Report) -> Markup {
                 (verdict(part, &report.labels))
             } @else {
                 p class="verdict-none" {
-                    @if report.dataset.facts.is_some() { "No checkpoint of this run has been judged yet" }
+                    @if report.dataset.facts.is_some() { "No checkpoint of this run was judged" }
                     @else { "The data set is not there any more, and the labels of its photographs went with it" }
                     "; the curves below are of its validation."
                 }

@@ -1,6 +1,6 @@
 //! Operating points.
 
-use fovea_evaluation::{Choice, Estimate, PointResult};
+use fovea_evaluation::{Choice, Estimate, PointResult, Wanted};
 use maud::{Markup, html};
 
 use super::head::{chosen, main_point};
@@ -28,12 +28,21 @@ pub(super) fn named(choice: Choice) -> &'static str {
     }
 }
 
-fn rule(choice: Choice) -> &'static str {
+/// How a point was chosen. Reports choose with the usual wishes.
+fn rule(choice: Choice) -> String {
+    let Wanted {
+        sensitivity,
+        specificity,
+    } = Wanted::default();
     match choice {
-        Choice::Half => "threshold 0.5, not chosen",
-        Choice::HighSensitivity => "highest threshold that reached the wanted sensitivity",
-        Choice::HighSpecificity => "lowest threshold that reached the wanted specificity",
-        Choice::Youden => "largest sensitivity + specificity",
+        Choice::Half => "threshold 0.5, not chosen".into(),
+        Choice::HighSensitivity => {
+            format!("highest threshold that reached a sensitivity of {sensitivity}")
+        }
+        Choice::HighSpecificity => {
+            format!("lowest threshold that reached a specificity of {specificity}")
+        }
+        Choice::Youden => "largest sensitivity + specificity".into(),
     }
 }
 
@@ -206,5 +215,22 @@ pub(super) fn grades(part: &JudgedPart, labels: &Labels) -> Markup {
         @if !at.grades.is_empty() {
             (figure("Which grades are referred", chart.draw(), note))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_names_the_share_that_was_asked_for() {
+        assert_eq!(
+            rule(Choice::HighSensitivity),
+            "highest threshold that reached a sensitivity of 0.95"
+        );
+        assert_eq!(
+            rule(Choice::HighSpecificity),
+            "lowest threshold that reached a specificity of 0.95"
+        );
     }
 }

@@ -9,6 +9,7 @@ use crate::charts::{
 };
 use crate::model::{JudgedPart, Labels};
 use crate::number::{Unit, basis, count, share};
+use crate::prose::prose;
 
 /// Bins with fewer samples say little.
 const FEW: u64 = 20;
@@ -20,7 +21,7 @@ pub(super) fn section(number: usize, part: &JudgedPart, labels: &Labels) -> Mark
             h2 { "Result: " (part.title) }
             p class="lead" {
                 (part.basis()) ", " (count(e.positives)) " of them (" (share(e.positives, e.samples)) ") with " (labels.positive) "."
-                @if let Some(about) = &part.about { " " (about) }
+                @if let Some(about) = &part.about { " " (prose(about)) }
             }
             div class="grid" {
                 (roc(part))

@@ -54,8 +54,8 @@ fn cost(cost: &Cost) -> Markup {
         dl class="facts" {
             div { dt { "Speed" } dd {
                 @match images_per_s {
-                    Some(speed) if *speed < 100.0 => { (decimals(*speed, 1)) " images/s over all workers" },
-                    Some(speed) => { (count(speed.round() as u64)) " images/s over all workers" },
+                    Some(speed) if *speed < 100.0 => { (decimals(*speed, 1)) " images/s over all workers, mean of its last steps" },
+                    Some(speed) => { (count(speed.round() as u64)) " images/s over all workers, mean of its last steps" },
                     None => (DASH),
                 }
             } }
@@ -66,12 +66,13 @@ fn cost(cost: &Cost) -> Markup {
     }
 }
 
-/// Hours, or minutes where they say more.
+/// Hours, or the unit that says more.
 fn time(hours: f64) -> String {
-    if hours < 1.0 {
-        return format!("{} minutes", decimals(60.0 * hours, 1));
+    match 3600.0 * hours {
+        seconds if seconds < 99.95 => format!("{} seconds", decimals(seconds, 1)),
+        seconds if seconds < 3600.0 => format!("{} minutes", decimals(60.0 * hours, 1)),
+        _ => format!("{} hours", decimals(hours, 2)),
     }
-    format!("{} hours", decimals(hours, 2))
 }
 
 fn machine(fingerprint: &Fingerprint) -> Markup {
@@ -93,5 +94,18 @@ fn machine(fingerprint: &Fingerprint) -> Markup {
             div { dt { "Fovea" } dd { (fovea) } }
         }
         p class="note" { "With the spec and the data set, this is what the bits of the result depend on." }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_the_unit_that_says_most() {
+        let of = |seconds: f64| time(seconds / 3600.0);
+        assert_eq!(of(2.4), "2.4 seconds");
+        assert_eq!(of(600.0), "10.0 minutes");
+        assert_eq!(of(9000.0), "2.50 hours");
     }
 }

@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use super::figure;
 use crate::charts::{LineChart, Mark, Series};
 use crate::model::Report;
-use crate::number::{DASH, counted, decimals};
+use crate::number::{DASH, counted, figure as of_any_size};
 
 pub(super) fn section(report: &Report) -> Markup {
     let epochs = &report.epochs;
@@ -121,5 +121,5 @@ fn curves(report: &Report, mark: Option<Mark>) -> Markup {
 }
 
 fn some(value: Option<f64>, places: usize) -> String {
-    value.map_or_else(|| DASH.into(), |value| decimals(value, places))
+    value.map_or_else(|| DASH.into(), |value| of_any_size(value, places))
 }

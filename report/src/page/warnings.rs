@@ -6,6 +6,7 @@ use maud::{Markup, html};
 
 use crate::model::{Patients, PointsFrom, Report};
 use crate::number::counted;
+use crate::prose::prose;
 
 pub(super) fn section(report: &Report) -> Markup {
     let all = warnings(report);
@@ -13,7 +14,7 @@ pub(super) fn section(report: &Report) -> Markup {
         @if !all.is_empty() {
             section class="warnings" aria-label="Warnings" {
                 h2 { (if all.len() == 1 { "Warning" } else { "Warnings" }) }
-                ul { @for warning in &all { li { (warning) } } }
+                ul { @for warning in &all { li { (prose(warning)) } } }
             }
         }
     }

@@ -210,7 +210,11 @@ fn mistakes_are_reported_with_key_and_hint() {
         ),
         (
             "[vary]\ntrain.batch = [1, 2]\n[selection]\nmetric = \"f1\"\n",
-            "unknown variant `f1`",
+            "unknown variant `f1`, expected one of `auc`, `kappa`, `loss`",
+        ),
+        (
+            "[vary]\ntrain.batch = [1, 2]\n[selection]\nmetric = \"none\"\n",
+            "unknown variant `none`, expected one of `auc`, `kappa`, `loss`",
         ),
     ] {
         let found = complaint(text);

@@ -96,6 +96,31 @@ fn the_help_of_a_command_shows_the_options_that_it_needs() {
             assert!(text.contains(option), "{line}: {text}");
         }
     }
+    // Those of all commands come last, whatever a command has itself.
+    for line in [
+        "group report",
+        "group evaluate",
+        "evaluate",
+        "predict",
+        "top",
+        "runs rm",
+    ] {
+        let text = help(&format!("fovea {line} --help"));
+        let (own, global) = text.split_once("Global options:").unwrap();
+        let global = global.trim_start().split("\n\n").next().unwrap();
+        for option in tls.iter().chain(&["--coordinator"]) {
+            assert!(
+                !own.contains(option) && global.contains(option),
+                "{line}: {text}"
+            );
+        }
+        assert!(
+            !global.contains("--split") && !global.contains("--out"),
+            "{line}: {text}"
+        );
+    }
+    assert!(!help("fovea top --help").contains("--json"));
+    assert!(help("fovea runs --help").contains("--json"));
     // They are taken all the same, before and after the command.
     for line in [
         "fovea --tls-ca ca.pem certs show x.pem",

@@ -7,7 +7,7 @@ use fovea_core::spec::RunSpec;
 
 use super::*;
 
-fn run(phase: Phase) -> RunInfo {
+pub fn run(phase: Phase) -> RunInfo {
     let spec: RunSpec = toml::from_str(
         "name = \"dr\"\ndataset = \"d\"\n[train]\nepochs = 3\n[checkpoint]\nevery_epochs = 2\n",
     )
@@ -41,7 +41,7 @@ fn run(phase: Phase) -> RunInfo {
     }
 }
 
-fn epoch(epoch: u32) -> EpochResult {
+pub fn epoch(epoch: u32) -> EpochResult {
     EpochResult {
         epoch,
         step: u64::from(epoch + 1) * 12,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fovea_core::count::count;
 use fovea_core::ids::WeightsName;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -96,7 +97,7 @@ impl Task {
         } = blocking(move || upload.store(name, now)).await??;
         let name = &held.name;
         if added {
-            info!(weights = %name, sha256, bytes = held.bytes, "weights.added: {name}, the weights of {} layers", held.checked.layers.len());
+            info!(weights = %name, sha256, bytes = held.bytes, "weights.added: {name}, the weights of {}", count(held.checked.layers.len(), "layer", "layers"));
         } else if repaired {
             info!(weights = %name, sha256, "weights.repaired: {name}: what was missing or corrupt was replaced");
         }

@@ -107,6 +107,24 @@ fn a_sweep_ranks_its_variants_and_says_what_was_dropped() {
 }
 
 #[test]
+fn cancelling_changes_no_decision_and_finishes_nothing() {
+    let (group, mut runs) = sweep(3, 3);
+    for run in &mut runs {
+        run.phase = Core::Cancelled;
+    }
+    let of = page(&(group, runs));
+    let shown = drawn(&of);
+    // Those that went on are cancelled, the others were dropped before.
+    let tile = texts(&shown, "#figures .tile:last-child");
+    assert!(tile[0].contains("0 of 6"), "{tile:?}");
+    assert!(tile[0].contains("4 dropped, 2 cancelled"), "{tile:?}");
+    let last = texts(&shown, "#variants tbody tr:last-child td:last-child");
+    assert!(last[0].starts_with("dropped"), "{last:?}");
+    let runs = texts(&shown, "#figures .tile:first-child");
+    assert!(!runs[0].contains("100 %"), "{runs:?}");
+}
+
+#[test]
 fn what_was_drawn_is_no_grid() {
     let (mut drawn, runs) = sweep(12, 0);
     // Each variant has a rate of its own, and one of two batches.

@@ -3,7 +3,7 @@
 use fovea_core::group::{Group, GroupPlan, Member, Variant, group_id};
 use fovea_core::ids::RunId;
 use fovea_core::run::{Phase as Core, Run};
-use fovea_core::selection::{GroupPause, Halving, Selection};
+use fovea_core::selection::{GroupPause, Halving, Hold, Selection};
 use fovea_core::spec::BestBy;
 use fovea_dashboard::model::{GroupList, GroupPage, GroupRow};
 
@@ -85,8 +85,16 @@ pub fn sweep(rates: u32, folds: u32) -> (Group, Vec<Run>) {
                     variant + 1
                 ),
             });
-        } else if number % 3 == 1 {
-            run.phase = Core::Queued { reason: None };
+        } else {
+            // It was let go on until the second rung.
+            run.hold = Some(Hold {
+                until: Some(6),
+                patience: None,
+                by: BestBy::Auc,
+            });
+            if number % 3 == 1 {
+                run.phase = Core::Queued { reason: None };
+            }
         }
         for epoch in &mut run.epochs {
             let better = if goes_on { 0.02 } else { 0.0 };

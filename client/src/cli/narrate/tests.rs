@@ -359,11 +359,11 @@ fn steps_are_lines_only_without_a_bar_and_not_too_often() {
     assert_eq!(shown.len(), 5, "{shown:?}");
     assert_eq!(
         shown[3],
-        "step 16/36  epoch 2/3  loss 0.4322  40 images/s  ETA 00:00:16"
+        "step 16/36  epoch 2/3  loss 0.4322  40 images/s  ETA 00:00:14"
     );
     let (done, total, text) = n.bar();
     assert_eq!((done, total), (24, 36));
-    assert_eq!(text, "epoch 2/3  loss 0.4322  40 images/s  ETA 00:00:09");
+    assert_eq!(text, "epoch 2/3  loss 0.4322  40 images/s  ETA 00:00:08");
 
     let mut n = Narrator::new(false);
     lines(&mut n, Update::Run(Box::new(run(Phase::Running))));

@@ -212,8 +212,11 @@ def compare(setting, kinds, peers, rounds, until):
                 failed(kind, problem)
         theirs = []
         for peer in peers:
-            theirs.append(ask(peer, kinds[0].precision))
-            say(theirs[-1])
+            try:
+                theirs.append(ask(peer, kinds[0].precision))
+                say(theirs[-1])
+            except Failed as problem:
+                failed(kinds[0], problem)
         if theirs:
             best = max(row["images_per_s"] for row in theirs)
             for kind, row in ours:
@@ -482,10 +485,10 @@ def ask(peer, precision):
     command = shlex.join(peer.words)
     done = subprocess.run([*peer.words, *flags], stdout=subprocess.PIPE, text=True, env={**os.environ, **variables})
     if done.returncode:
-        sys.exit(f"the peer failed: {command}")
+        raise Failed(f"the peer failed: {command}")
     rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if not rows or "images_per_s" not in rows[-1]:
-        sys.exit(f"the peer printed no JSON line with images_per_s: {command}")
+        raise Failed(f"the peer printed no JSON line with images_per_s: {command}")
     return {"name": "peer", **rows[-1]}
 
 

@@ -41,7 +41,11 @@ def main():
         return run(name, command, environment, arguments.out / f"{name}.txt", limit)
 
     results = {"devices": step("devices", [*worker, "devices"], 60)}
-    if results["devices"][0]:
+    usable = any(line.startswith("libtorch_cuda") and "loaded, sees" in line for line in results["devices"][1].splitlines())
+    if not usable:
+        results["devices"] = (False, "")
+        print("there is no GPU here that Fovea can use; the report above says what is missing")
+    else:
         results["own kernels"] = step("kernels", [*worker, "devices", "--check", "--time", "20"], 120)
         tests = [tests_program(), "--include-ignored", "--nocapture", "on_one_gpu"]
         results["tests"] = step("tests", tests, TESTS)

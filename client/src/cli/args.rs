@@ -432,8 +432,8 @@ workers.max become the number of workers, and train.threads the cores for each, 
 --set gives them.
 
 Of the FOVEA_* variables, coordinator and workers see only FOVEA_CACHE_DISK_MIB, FOVEA_CACHE_MIB,
-FOVEA_GPU_KERNELS, FOVEA_IMAGES_MIB, FOVEA_LOG_FORMAT, FOVEA_LOG_LEVEL, FOVEA_MIN_FREE_MIB and
-FOVEA_PREFETCH: the others may be meant for another cluster.")]
+FOVEA_GPU_KERNELS, FOVEA_IMAGES_MIB, FOVEA_LOG_FORMAT, FOVEA_LOG_LEVEL, FOVEA_MIN_FREE_MIB, FOVEA_PREFETCH,
+FOVEA_PROFILE, FOVEA_PROFILE_AFTER and FOVEA_PROFILE_STEPS: the others may be meant for another cluster.")]
 pub struct Local {
     /// The run file; deploy/run.toml is an example
     #[arg(value_name = "RUN.TOML", conflicts_with = "resume")]

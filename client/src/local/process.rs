@@ -18,7 +18,7 @@ const TAIL_BYTES: u64 = 16 << 10;
 /// The settings that the programs of a local cluster take from this process's environment. All others are those of a
 /// cluster, such as where to listen: `fovea local` decides them, and one that is set for another program would break
 /// its cluster.
-pub const PASSED_ON: [&str; 8] = [
+pub const PASSED_ON: [&str; 11] = [
     "FOVEA_CACHE_DISK_MIB",
     "FOVEA_CACHE_MIB",
     "FOVEA_GPU_KERNELS",
@@ -27,6 +27,9 @@ pub const PASSED_ON: [&str; 8] = [
     "FOVEA_LOG_LEVEL",
     "FOVEA_MIN_FREE_MIB",
     "FOVEA_PREFETCH",
+    "FOVEA_PROFILE",
+    "FOVEA_PROFILE_AFTER",
+    "FOVEA_PROFILE_STEPS",
 ];
 
 /// Whether an environment variable is a setting that a child must not see.

@@ -4,7 +4,8 @@
 //! session. `assignment`, `fetch` and `cache` bring what a generation needs to this machine. `job` is executed on the
 //! device's one thread, which keeps a run's state between generations. `training` is the loop, and `device`,
 //! `collective` and `loader` are its parts. Results leave through `reports` and `uploads`. `model` and
-//! `optimizer` are GoogLeNet in libtorch; `predict` scores photographs with a model's file, without a coordinator. `threads` runs what may hang.
+//! `optimizer` are GoogLeNet in libtorch; `predict` scores photographs with a model's file, without a coordinator. `threads` runs what may hang;
+//! `profile` records some steps.
 
 pub mod advertise;
 pub mod agent;

@@ -291,6 +291,19 @@ mod tests {
 
     use super::*;
 
+    fn group(runs: Vec<MemberInfo>) -> GroupInfo {
+        GroupInfo {
+            id: "dr-g1".into(),
+            name: "dr".into(),
+            submitted_at_ms: 0,
+            submitted_by: String::new(),
+            variants: Vec::new(),
+            selection: None,
+            deciding: false,
+            runs,
+        }
+    }
+
     #[test]
     fn a_fold_without_a_model_says_why_the_folds_are_not_together() {
         let member = |index, phase| MemberInfo {
@@ -300,16 +313,7 @@ mod tests {
             seed: 0,
             phase,
         };
-        let group = GroupInfo {
-            id: "dr-g1".into(),
-            name: "dr".into(),
-            submitted_at_ms: 0,
-            submitted_by: String::new(),
-            variants: Vec::new(),
-            selection: None,
-            deciding: false,
-            runs: vec![member(1, Some(Phase::Completed)), member(2, None)],
-        };
+        let group = group(vec![member(1, Some(Phase::Completed)), member(2, None)]);
         assert_eq!(not_together(&group, &["dr.f1-2", "dr.f2-3"]), None);
         let note = not_together(&group, &["dr.f1-2"]).unwrap();
         assert!(
@@ -319,28 +323,21 @@ mod tests {
     }
     #[test]
     fn what_has_no_completed_run_is_named_and_nothing_is_promised() {
-        let group = |phase| GroupInfo {
-            id: "dr-g1".into(),
-            name: "dr".into(),
-            submitted_at_ms: 0,
-            submitted_by: String::new(),
-            variants: Vec::new(),
-            selection: None,
-            deciding: false,
-            runs: vec![MemberInfo {
+        let of_one = |phase| {
+            group(vec![MemberInfo {
                 run: "dr-1".into(),
                 variant: 0,
                 fold: None,
                 seed: 0,
                 phase: Some(phase),
-            }],
+            }])
         };
         assert_eq!(
-            none_completed(&group(Phase::Running), None).to_string(),
+            none_completed(&of_one(Phase::Running), None).to_string(),
             "no run of group dr-g1 has completed yet: 1 running; `fovea group show dr-g1` lists them"
         );
         assert_eq!(
-            none_completed(&group(Phase::Cancelled), Some(2)).to_string(),
+            none_completed(&of_one(Phase::Cancelled), Some(2)).to_string(),
             "no run of variant 2 of group dr-g1 has completed: 1 cancelled; `fovea group show dr-g1` lists them"
         );
     }

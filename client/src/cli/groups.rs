@@ -356,7 +356,7 @@ async fn follow_to_end(
                 }
                 for run in &runs {
                     let before = known.iter().find(|k| k.id == run.id);
-                    tell(before, run, output);
+                    report_changes(before, run, output);
                 }
                 known = runs;
             }
@@ -398,28 +398,28 @@ async fn is_deciding(client: &Client, group_id: &str) -> bool {
     }
 }
 
-/// Tells what has changed in a run.
-fn tell(before: Option<&RunInfo>, now: &RunInfo, output: &Output) {
-    for told in changes(before, now) {
-        match told {
-            Told::Epoch(result) => output.record(&Record::Epoch {
+/// Reports what has changed in a run.
+fn report_changes(before: Option<&RunInfo>, now: &RunInfo, output: &Output) {
+    for change in changes(before, now) {
+        match change {
+            Change::Epoch(result) => output.record(&Record::Epoch {
                 run: &now.id,
                 result,
             }),
-            Told::Phase => output.record(&Record::Run(now)),
+            Change::Phase => output.record(&Record::Run(now)),
         }
-        output.line(told.line(now));
+        output.line(change.line(now));
     }
 }
 
-/// What is told of a run.
+/// A change of a run that is reported.
 #[derive(Debug, Clone, Copy)]
-enum Told<'a> {
+enum Change<'a> {
     Epoch(&'a EpochResult),
     Phase,
 }
 
-impl Told<'_> {
+impl Change<'_> {
     fn line(self, run: &RunInfo) -> String {
         let id = &run.id;
         match self {
@@ -442,11 +442,11 @@ impl Told<'_> {
 }
 
 /// What has changed, in the order in which it happened: a run is evaluated after it began to run, and ends or pauses after that.
-fn changes<'a>(before: Option<&RunInfo>, now: &'a RunInfo) -> Vec<Told<'a>> {
+fn changes<'a>(before: Option<&RunInfo>, now: &'a RunInfo) -> Vec<Change<'a>> {
     let reported = before.map_or(0, |run| run.epochs.len());
-    let epochs = now.epochs.iter().skip(reported).map(Told::Epoch);
+    let epochs = now.epochs.iter().skip(reported).map(Change::Epoch);
     let is_new = before.map(|run| (run.phase, &run.reason)) != Some((now.phase, &now.reason));
-    let phase = is_new.then_some(Told::Phase);
+    let phase = is_new.then_some(Change::Phase);
     let began = now.phase == Phase::Running && before.map(|run| run.phase) != Some(Phase::Running);
     match began {
         true => phase.into_iter().chain(epochs).collect(),

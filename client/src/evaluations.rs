@@ -17,7 +17,8 @@ pub struct Views {
 }
 
 impl Client {
-    /// Scores the checkpoint of `step` on a part of `dataset` (None: the run's own), or finds where that was done before.
+    /// Scores the checkpoint of `step` on a part of `dataset` (None: the run's own), or finds where that was done before. With
+    /// `rotations` a score is the mean over the four rotations of a photograph.
     /// Returns the run that scores, and whether it was there.
     pub async fn evaluate(
         &self,
@@ -25,12 +26,14 @@ impl Client {
         step: u64,
         dataset: Option<&str>,
         part: Part,
+        rotations: bool,
     ) -> Result<(RunInfo, bool), Error> {
         let request = pb::EvaluateRequest {
             run_id: run_id.into(),
             step,
             dataset: dataset.unwrap_or_default().into(),
             part: pb::Part::from(part).into(),
+            rotations,
             ..pb::EvaluateRequest::default()
         };
         self.begin_scoring(request).await

@@ -28,6 +28,9 @@ pub struct EvaluationInfo {
     /// How many of the scored samples are of the dataset's test part. None: the coordinator's version did not record it then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_samples: Option<u64>,
+    /// Whether each photograph counts as the mean over its four rotations.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub rotations: bool,
 }
 
 impl EvaluationInfo {
@@ -57,6 +60,7 @@ impl TryFrom<pb::EvaluationRecord> for EvaluationInfo {
             by,
             generation,
             test_samples,
+            rotations,
         } = wire;
         Ok(Self {
             run: run_id,
@@ -68,6 +72,7 @@ impl TryFrom<pb::EvaluationRecord> for EvaluationInfo {
             at_ms,
             by,
             test_samples,
+            rotations,
         })
     }
 }
@@ -93,6 +98,7 @@ mod tests {
             at_ms: 0,
             by: String::new(),
             test_samples,
+            rotations: false,
         };
         assert!(of(Part::All, Some(16)).reads_test_part(None));
         assert!(!of(Part::All, Some(0)).reads_test_part(None));

@@ -25,6 +25,8 @@ pub struct Judged {
     pub dataset: Described,
     /// The part of it.
     pub part: Part,
+    /// Whether each photograph was scored as the mean over its four rotations.
+    pub rotations: bool,
     /// The scored photographs, in the order of the dataset's index.
     pub samples: Vec<Sample>,
     /// The figures.
@@ -92,7 +94,7 @@ pub const HALF: Point = Point {
 pub type Scored = (Scores, Described);
 
 /// Computes the figures of `scored`. Thresholds are chosen on `validation`, the scores of the same checkpoint on the validation
-/// split of the run; None: the run's own dataset was removed, and only the threshold 0.5 is left. It takes a while, on all cores.
+/// split of the run, in the same way: with or without rotations; None: the run's own dataset was removed, and only the threshold 0.5 is left. It takes a while, on all cores.
 ///
 /// # Errors
 /// Scores that do not belong to their dataset.
@@ -122,6 +124,7 @@ pub fn judge(
         chosen,
         dataset,
         part: scores.part,
+        rotations: scores.rotations,
         samples: of,
         evaluated: evaluate(&judging, &points, draws),
         fellow_eye: fellow_eye(&judging, draws),

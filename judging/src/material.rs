@@ -9,7 +9,7 @@ use fovea_report::Report;
 use crate::checkpoint::Chosen;
 use crate::error::Error;
 use crate::evaluation::EvaluationInfo;
-use crate::judge::{Scored, judge};
+use crate::judge::{Judged, Scored, judge};
 use crate::reporting::report;
 use crate::run::RunInfo;
 
@@ -18,7 +18,7 @@ use crate::run::RunInfo;
 pub struct Material {
     validation: Option<Scored>,
     others: Vec<Scored>,
-    seen: Vec<(String, Part)>,
+    seen: Vec<(String, Part, bool)>,
     left_out: Vec<String>,
 }
 
@@ -57,8 +57,9 @@ impl Material {
         }
     }
 
-    /// Evaluations of the checkpoint `chosen` on other photographs than the validation split, the newest first. Of those on the
-    /// same part of the same dataset one is enough, the first that [has](Self::has) scores.
+    /// Evaluations of the checkpoint `chosen`, the newest first, without those that repeat what its epoch left: scores of upright
+    /// photographs of the validation split. Of those on the same part of the same dataset, scored in the same way, one is enough,
+    /// the first that [has](Self::has) scores.
     pub fn candidates<'a>(
         run: &'a RunInfo,
         chosen: &Chosen,
@@ -67,37 +68,25 @@ impl Material {
         let checkpoint = run.checkpoints.iter().find(|c| c.step == step);
         let generation = checkpoint.map(|c| c.generation);
         let wanted = move |e: &&EvaluationInfo| {
-            let is_validation =
-                e.part == Part::Validation && e.dataset_digest == run.dataset_digest;
-            (e.step, Some(e.generation)) == (step, generation) && !is_validation
+            let is_epoch = is_own_validation(e.part, &e.dataset_digest, run) && !e.rotations;
+            (e.step, Some(e.generation)) == (step, generation) && !is_epoch
         };
         run.evaluations.iter().rev().filter(wanted)
     }
 
-    /// Whether scores of the same photographs as in `evaluation` are there.
+    /// Whether scores of the same photographs as in `evaluation` are there, scored in the same way.
     pub fn has(&self, evaluation: &EvaluationInfo) -> bool {
-        let EvaluationInfo {
-            dataset_digest,
-            part,
-            ..
-        } = evaluation;
-        let same = |(digest, of): &(String, Part)| (digest, of) == (dataset_digest, part);
-        self.seen.iter().any(same)
+        self.seen.contains(&seen(evaluation))
     }
 
     /// Adds the scores that `evaluation` left. None: its dataset was removed.
     pub fn add(&mut self, evaluation: &EvaluationInfo, scored: Option<Scored>) {
-        let EvaluationInfo {
-            dataset,
-            dataset_digest,
-            part,
-            ..
-        } = evaluation;
-        self.seen.push((dataset_digest.clone(), *part));
+        self.seen.push(seen(evaluation));
         match scored {
             Some(scored) => self.others.push(scored),
             None => self.left_out.push(format!(
-                "The evaluation on {dataset} ({part}) is left out: that dataset was removed."
+                "The evaluation on {} ({}) is left out: that dataset was removed.",
+                evaluation.dataset, evaluation.part
             )),
         }
     }
@@ -123,22 +112,37 @@ impl Material {
             validation,
             others,
             seen: _,
-            left_out,
+            mut left_out,
         } = self;
-        let on = |scored| {
+        // What was scored with rotations has its thresholds from the validation split with rotations.
+        let rotated = others.iter().find(|(scores, _)| {
+            scores.rotations && is_own_validation(scores.part, &scores.dataset_digest, run)
+        });
+        let rotated = rotated.cloned();
+        let on = |scored: Scored| {
             let (run, chosen) = (run.clone(), chosen.clone());
-            judge(
-                run,
-                chosen,
-                scored,
-                validation.as_ref(),
-                Wanted::default(),
-                draws,
-            )
+            let validation = match scored.0.rotations {
+                true => rotated.as_ref(),
+                false => validation.as_ref(),
+            };
+            judge(run, chosen, scored, validation, Wanted::default(), draws)
         };
+        let can_be_judged = |(scores, of): &Scored| {
+            let lacks = scores.rotations && rotated.is_none() && validation.is_some();
+            if lacks {
+                left_out.push(format!(
+                    "The evaluation on {} ({}, four rotations) is left out: the scores of the validation split with rotations, on which \
+                     thresholds are chosen, were removed. `fovea evaluate {} --rotations` makes them.",
+                    of.manifest.name, scores.part, run.id
+                ));
+            }
+            !lacks
+        };
+        let others: Vec<Scored> = others.into_iter().filter(can_be_judged).collect();
         let mut judged = others.into_iter().map(on).collect::<Result<Vec<_>, _>>()?;
-        judged.sort_by_key(|j| (j.trained_here(), j.part != Part::Test));
-        let at = judged.iter().take_while(|j| !j.trained_here()).count();
+        judged.sort_by_key(|j| (j.trained_here(), j.part != Part::Test, j.chosen_here()));
+        let before_own = |j: &&Judged| !j.trained_here() && !j.chosen_here();
+        let at = judged.iter().take_while(before_own).count();
         let own_split = validation.clone().map(on).transpose()?;
         let auc = own_split.as_ref().and_then(|split| split.evaluated.auc);
         judged.splice(at..at, own_split);
@@ -153,4 +157,19 @@ impl Material {
             errors_of: first.map(|j| j.dataset.manifest.digest.clone()),
         })
     }
+}
+
+fn is_own_validation(part: Part, dataset_digest: &str, run: &RunInfo) -> bool {
+    part == Part::Validation && dataset_digest == run.dataset_digest
+}
+
+/// What one evaluation of a checkpoint has in common with those that would give the same scores.
+fn seen(evaluation: &EvaluationInfo) -> (String, Part, bool) {
+    let EvaluationInfo {
+        dataset_digest,
+        part,
+        rotations,
+        ..
+    } = evaluation;
+    (dataset_digest.clone(), *part, *rotations)
 }

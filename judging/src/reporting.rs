@@ -102,8 +102,16 @@ pub fn labels(spec: &RunSpec) -> Labels {
     }
 }
 
-/// Such as `test`, or `messidor2, all`.
+/// Such as `Test part`, or `All photographs of messidor2`.
 pub fn title(judged: &Judged) -> String {
+    let of = photographs(judged);
+    match judged.rotations {
+        true => format!("{of}, mean over four rotations"),
+        false => of,
+    }
+}
+
+fn photographs(judged: &Judged) -> String {
     if let Some(fold) = judged.fold() {
         return format!("Held-out fold {fold}");
     }
@@ -276,12 +284,13 @@ fn test_uses(run: &RunInfo, judged: &[Judged], own: Option<&Described>) -> Vec<T
             true => Some(e.dataset.clone()),
             false => of_own(),
         };
+        let rotated = if e.rotations { ", four rotations" } else { "" };
         Some(TestUse {
             at_ms: e.at_ms,
             by: (!e.by.is_empty()).then(|| e.by.clone()),
             scored: match e.part {
-                Part::All => format!("all of {}", e.dataset),
-                part => format!("{part} of {}", e.dataset),
+                Part::All => format!("all of {}{rotated}", e.dataset),
+                part => format!("{part} of {}{rotated}", e.dataset),
             },
             dataset: dataset?,
         })

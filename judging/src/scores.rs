@@ -73,6 +73,8 @@ pub struct Scores {
     pub fold: Option<FoldSpec>,
     /// Number of classes.
     pub classes: usize,
+    /// Whether each score is the mean over the four rotations of its photograph.
+    pub rotations: bool,
     /// Sample by sample in the order of the dataset's index, class by class.
     pub probabilities: Vec<f32>,
     /// Number of samples that were announced.
@@ -96,6 +98,7 @@ impl Scores {
             part,
             fold: None,
             classes,
+            rotations: false,
             announced: (probabilities.len() / classes.max(1)) as u64,
             probabilities,
             map_size: (0, 0),
@@ -114,12 +117,14 @@ impl Scores {
             fold,
             map_height,
             map_width,
+            rotations,
         } = info;
         let scores = Self {
             dataset_digest,
             part: part_of(part)?,
             fold: fold.map(Into::into),
             classes: classes as usize,
+            rotations,
             probabilities: Vec::new(),
             announced: samples,
             map_size: (map_height as usize, map_width as usize),

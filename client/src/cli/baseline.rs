@@ -15,7 +15,7 @@ use fovea_predict::pace::Pace;
 use super::baseline_args::{Baseline, FeatureName};
 use super::baseline_masks;
 use super::baseline_table::{self, heading};
-use super::evaluate::scored;
+use super::evaluate::{Photographs, scored};
 use super::figures;
 use super::output::Output;
 use super::record::Record;
@@ -307,8 +307,10 @@ async fn of_runs(
             )));
         }
         let chosen = choose(&run, Which::Best)?;
-        let (scores, _) = scored(client, &run, chosen.step, None, part, output).await?;
-        let validation = scored(client, &run, chosen.step, None, Part::Validation, output).await?;
+        let step = chosen.step;
+        let (scores, _) = scored(client, &run, step, Photographs::own(part), output).await?;
+        let own = Photographs::own(Part::Validation);
+        let validation = scored(client, &run, step, own, output).await?;
         let how = (wanted_points(command), draws(command));
         let origin = Origin::Run { step: chosen.step };
         models.push(task.judged(run.id.clone(), origin, &scores, Some(&validation.0), how)?);

@@ -56,8 +56,14 @@ pub async fn judged(client: &Client, command: &Evaluate, output: &Output) -> Res
         (None, Some(_)) => Part::All,
         (None, None) => Part::Validation,
     };
-    let of = scored(client, &run, chosen.step, other, part, output).await?;
-    let validation = own_validation(client, &run, chosen.step, output).await?;
+    let step = chosen.step;
+    let on = |dataset, part| Photographs {
+        dataset,
+        part,
+        rotations: command.rotations,
+    };
+    let of = scored(client, &run, step, on(other, part), output).await?;
+    let validation = own_validation(client, &run, step, command.rotations, output).await?;
     let wanted = Wanted {
         sensitivity: command.sensitivity,
         specificity: command.specificity,
@@ -80,29 +86,59 @@ pub async fn computed<T: Send + 'static>(
         .map_err(|e| Error::Protocol(format!("the figures could not be computed: {e}")))?
 }
 
-/// The scores of a checkpoint on a part, from the journal if they are there, otherwise from the cluster.
+/// What is scored.
+#[derive(Debug, Clone, Copy)]
+pub struct Photographs<'a> {
+    /// Name or digest of the dataset; None: the run's own.
+    pub dataset: Option<&'a str>,
+    pub part: Part,
+    /// Each counts as the mean over its four rotations.
+    pub rotations: bool,
+}
+
+impl Photographs<'_> {
+    /// A part of the run's own dataset, upright.
+    pub fn own(part: Part) -> Self {
+        Self {
+            dataset: None,
+            part,
+            rotations: false,
+        }
+    }
+}
+
+/// The scores of a checkpoint, from the journal if they are there, otherwise from the cluster.
 pub async fn scored(
     client: &Client,
     run: &RunInfo,
     step: u64,
-    dataset: Option<&str>,
-    part: Part,
+    on: Photographs<'_>,
     output: &Output,
 ) -> Result<Scored, Error> {
-    if dataset.is_none()
+    let Photographs {
+        dataset,
+        part,
+        rotations,
+    } = on;
+    if !rotations
+        && dataset.is_none()
         && part == Part::Validation
         && let Some(scores) = client.scores(&run.id, step).await?
     {
         return with_dataset(client, scores, run.spec.dataset.as_str()).await;
     }
-    let (mut evaluation, existed) = client.evaluate(&run.id, step, dataset, part).await?;
+    let asked = client
+        .evaluate(&run.id, step, dataset, part, rotations)
+        .await;
+    let (mut evaluation, existed) = asked?;
     if !evaluation.phase.is_terminal() {
         output.remark(format!(
-            "{} scores step {step} of {} on {} ({part}, {} images){}",
+            "{} scores step {step} of {} on {} ({part}, {} images{}){}",
             evaluation.id,
             run.id,
             evaluation.spec.dataset,
             evaluation.validation_samples,
+            if rotations { ", four rotations" } else { "" },
             if existed { "; it was begun before" } else { "" }
         ));
         evaluation = follow_to_end(client, &evaluation.id, PATIENCE_S, output).await?;
@@ -123,6 +159,7 @@ pub async fn own_validation(
     client: &Client,
     run: &RunInfo,
     step: u64,
+    rotations: bool,
     output: &Output,
 ) -> Result<Option<Scored>, Error> {
     if client
@@ -132,8 +169,11 @@ pub async fn own_validation(
     {
         return Ok(None);
     }
-    let scored = scored(client, run, step, None, Part::Validation, output).await?;
-    Ok(Some(scored))
+    let on = Photographs {
+        rotations,
+        ..Photographs::own(Part::Validation)
+    };
+    Ok(Some(scored(client, run, step, on, output).await?))
 }
 
 /// Scores with the dataset that they are of, which is called `name`.

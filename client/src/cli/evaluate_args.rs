@@ -13,16 +13,17 @@ Examples:
   fovea evaluate dr-1                              on the validation split, from the scores that are kept
   fovea evaluate dr-1 --split test                 on the test part: once, when everything is decided
   fovea evaluate dr-1 --dataset messidor2          on all photographs of another dataset
+  fovea evaluate dr-1 --rotations                  the mean over four rotations of each photograph
   fovea evaluate dr-1 --csv scores.csv             and the score of each photograph
 
 Anything but the validation split after an epoch is scored on the cluster by a run of its own, which is
 listed, watched and cancelled like any other. What was scored before is not scored again.
 
 Each figure has a 95 % interval from a bootstrap over patients: the two eyes of a patient are not
-independent. Thresholds are chosen on the validation split of the run and used on what is evaluated: on
-the validation split itself they look better than they are, and so does the checkpoint that was chosen
-as the best of several. The test part of a dataset is for one final figure. Each use of it is recorded
-in the run and shown.
+independent. Thresholds are chosen on the validation split of the run, scored in the same way, and used
+on what is evaluated: on the validation split itself they look better than they are, and so does the
+checkpoint that was chosen as the best of several. The test part of a dataset is for one final figure.
+Each use of it is recorded in the run and shown.
 
 The fellow-eye reference is what copying the grade of the patient's other eye would score. A model that
 does not beat it has not been shown to see anything.")]
@@ -38,6 +39,9 @@ pub struct Evaluate {
     /// The checkpoint: best (by the validation metric that the run keeps checkpoints by), newest, or a step
     #[arg(long, value_name = "STEP", default_value = "best")]
     pub checkpoint: WhichCheckpoint,
+    /// Score each photograph as the mean over its four rotations by a quarter turn: four times the work
+    #[arg(long)]
+    pub rotations: bool,
     /// Sensitivity that the high-sensitivity point must reach on the validation split
     #[arg(long, value_name = "SHARE", default_value_t = 0.95, value_parser = share)]
     pub sensitivity: f64,

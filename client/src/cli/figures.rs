@@ -66,7 +66,11 @@ impl Heading {
                         Part::All => ", all photographs",
                         _ => "",
                     };
-                    format!("{}{by} (step {}{all})", date(u.at_ms), u.step)
+                    let rotated = match u.rotations {
+                        true => ", four rotations",
+                        false => "",
+                    };
+                    format!("{}{by} (step {}{all}{rotated})", date(u.at_ms), u.step)
                 })
                 .collect();
             let among = match judged.part {
@@ -83,11 +87,16 @@ impl Heading {
         let fold = judged.fold().map(|fold| format!("fold {fold}, held out"));
         Self {
             title: format!(
-                "{} step {} ({}) on {dataset} ({})",
+                "{} step {} ({}) on {dataset} ({}{})",
                 run.id,
                 chosen.step,
                 chosen.why,
-                fold.unwrap_or_else(|| judged.part.to_string())
+                fold.unwrap_or_else(|| judged.part.to_string()),
+                if judged.rotations {
+                    ", mean over four rotations"
+                } else {
+                    ""
+                }
             ),
             positive: format!(
                 "{}, grade {} and above",

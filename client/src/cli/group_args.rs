@@ -187,6 +187,9 @@ pub struct EvaluateGroup {
     /// The checkpoint of each run: newest, best (by the validation metric that it keeps checkpoints by), or a step
     #[arg(long, value_name = "STEP", default_value = "newest")]
     pub checkpoint: WhichCheckpoint,
+    /// Score each photograph as the mean over its four rotations by a quarter turn: four times the work
+    #[arg(long)]
+    pub rotations: bool,
     /// Draws of the bootstrap
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(100..=100_000))]
     pub draws: u32,

@@ -60,7 +60,11 @@ impl JudgedGroup {
             Which::Best => "each run's best checkpoint".to_owned(),
             Which::At(step) => format!("checkpoints of step {step}"),
         };
-        format!("{part}, {checkpoints}")
+        let rotations = match first.rotations {
+            true => ", mean over four rotations",
+            false => "",
+        };
+        format!("{part}, {checkpoints}{rotations}")
     }
 
     /// What a reader must know.
@@ -157,6 +161,7 @@ pub async fn judge_group(
             split: command.split,
             dataset: command.dataset.clone(),
             checkpoint: command.checkpoint,
+            rotations: command.rotations,
             sensitivity: REACHED,
             specificity: REACHED,
             draws: command.draws,

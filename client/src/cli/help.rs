@@ -72,7 +72,8 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
   not_removed  kind, name, exit_code, message
   audit        run, clean, clean_epochs, begun_epochs, epochs (in the whole run), train_samples,
                samples_used, steps, total_steps, ledger_bytes, problems (at most 100)
-  evaluation   run, step, dataset, dataset_digest, part, chosen_here (thresholds were chosen on the same
+  evaluation   run, step, dataset, dataset_digest, part, rotations (each score is the mean over the four
+               rotations of a photograph), chosen_here (thresholds were chosen on the same
                photographs), uses (of this part by the run, or of the test part in it), shared (photographs
                of another dataset that the run's own has, too: own, of, trained, chosen, test, each of
                these {content, names (by these alone)}; or null), samples, patients, positives, draws,

@@ -72,7 +72,7 @@ pub async fn write(
     output: &Output,
 ) -> Result<Written, Error> {
     let chosen = choose(&run, wanted.which)?;
-    let validation = own_validation(client, &run, chosen.step, output).await?;
+    let validation = own_validation(client, &run, chosen.step, false, output).await?;
     let mut material = Material::new(&run, validation);
     for evaluation in Material::candidates(&run, &chosen) {
         // It may have been removed or have failed.

@@ -329,13 +329,15 @@ fn evaluation_line(evaluation: &EvaluationInfo) -> String {
         generation: _,
         dataset_digest: _,
         test_samples: _,
+        rotations,
     } = evaluation;
     let by = match &**by {
         "" => String::new(),
         name => format!(" by {name}"),
     };
     format!(
-        "  step {step} on {dataset} ({part}), {}{by}: {run}",
+        "  step {step} on {dataset} ({part}{}), {}{by}: {run}",
+        if *rotations { ", four rotations" } else { "" },
         date(*at_ms)
     )
 }

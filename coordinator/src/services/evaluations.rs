@@ -56,9 +56,8 @@ impl Wanted {
             rotations,
             maps,
         } = request;
-        if (rotations || maps) && !prediction {
-            let field = if rotations { "rotations" } else { "maps" };
-            return Err(ApiError::invalid(field, "is for predictions"));
+        if maps && !prediction {
+            return Err(ApiError::invalid("maps", "is for predictions"));
         }
         Ok(Self {
             run: check::run_id("run_id", &run_id)?,
@@ -120,7 +119,8 @@ pub(super) async fn evaluate(
     }
     let digest = &dataset.manifest.digest;
     let same = |e: &&EvaluationRecord| {
-        (e.step, e.generation, e.part) == (step, checkpoint.generation, part)
+        (e.step, e.generation, e.part, e.rotations)
+            == (step, checkpoint.generation, part, rotations)
             && e.dataset_digest == *digest
     };
     for record in run.evaluations.iter().rev().filter(same) {
@@ -149,6 +149,7 @@ pub(super) async fn evaluate(
             Part::Test | Part::All => dataset.samples(Part::Test).into(),
             Part::Train | Part::Validation => 0,
         }),
+        rotations,
     };
     // Before anything is scored: a test part that was used stays used.
     let recording = |reply| RunInput::RecordEvaluation {
@@ -397,6 +398,7 @@ pub(super) async fn scores(
         fold: run.spec.fold.map(Into::into),
         map_height,
         map_width,
+        rotations: run.spec.evaluate.as_ref().is_some_and(|e| e.rotations),
     };
     let first = pb::ScoresPart {
         info: Some(info),

@@ -208,6 +208,9 @@ pub struct EvaluationRecord {
     /// How many of the scored samples are of the dataset's test part. None in journals of versions that did not record it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test_samples: Option<u64>,
+    /// Whether each image counts as the mean of itself and its three rotations by a quarter turn.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rotations: bool,
 }
 
 /// What the ledger held once and rewinds have cut off: with what it holds now, all that was ever committed.

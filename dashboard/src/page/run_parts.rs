@@ -115,6 +115,7 @@ pub(super) fn checkpoints(of: &RunPage, now_ms: u64) -> Part {
             ul class="plain" {
                 @for e in of.evaluations.iter().rev().take(20) {
                     li { (run_link(e.run.as_str())) ": step " (count(e.step)) " on the " (e.part.name()) " part of " (e.dataset)
+                        @if e.rotations { " (four rotations)" }
                         @if let Some(by) = &e.by { ", asked for by " (by) } ", " (ago(e.at_ms, now_ms)) }
                 }
             }

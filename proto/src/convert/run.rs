@@ -131,6 +131,7 @@ impl From<&EvaluationRecord> for pb::EvaluationRecord {
             at_ms,
             by,
             test_samples,
+            rotations,
         } = record;
         Self {
             run_id: run.to_string(),
@@ -142,6 +143,7 @@ impl From<&EvaluationRecord> for pb::EvaluationRecord {
             at_ms: *at_ms,
             by: by.clone().unwrap_or_default(),
             test_samples: *test_samples,
+            rotations: *rotations,
         }
     }
 }

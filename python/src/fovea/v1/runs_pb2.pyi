@@ -158,7 +158,7 @@ class LossesPart(_message.Message):
     def __init__(self, first_step: _Optional[int] = ..., losses: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ScoresInfo(_message.Message):
-    __slots__ = ("dataset_digest", "part", "samples", "classes", "epoch", "fold", "map_height", "map_width")
+    __slots__ = ("dataset_digest", "part", "samples", "classes", "epoch", "fold", "map_height", "map_width", "rotations")
     DATASET_DIGEST_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
@@ -167,6 +167,7 @@ class ScoresInfo(_message.Message):
     FOLD_FIELD_NUMBER: _ClassVar[int]
     MAP_HEIGHT_FIELD_NUMBER: _ClassVar[int]
     MAP_WIDTH_FIELD_NUMBER: _ClassVar[int]
+    ROTATIONS_FIELD_NUMBER: _ClassVar[int]
     dataset_digest: str
     part: _common_pb2.Part
     samples: int
@@ -175,10 +176,11 @@ class ScoresInfo(_message.Message):
     fold: _common_pb2.FoldSpec
     map_height: int
     map_width: int
-    def __init__(self, dataset_digest: _Optional[str] = ..., part: _Optional[_Union[_common_pb2.Part, str]] = ..., samples: _Optional[int] = ..., classes: _Optional[int] = ..., epoch: _Optional[int] = ..., fold: _Optional[_Union[_common_pb2.FoldSpec, _Mapping]] = ..., map_height: _Optional[int] = ..., map_width: _Optional[int] = ...) -> None: ...
+    rotations: bool
+    def __init__(self, dataset_digest: _Optional[str] = ..., part: _Optional[_Union[_common_pb2.Part, str]] = ..., samples: _Optional[int] = ..., classes: _Optional[int] = ..., epoch: _Optional[int] = ..., fold: _Optional[_Union[_common_pb2.FoldSpec, _Mapping]] = ..., map_height: _Optional[int] = ..., map_width: _Optional[int] = ..., rotations: bool = ...) -> None: ...
 
 class EvaluationRecord(_message.Message):
-    __slots__ = ("run_id", "step", "dataset", "dataset_digest", "part", "at_ms", "by", "generation", "test_samples")
+    __slots__ = ("run_id", "step", "dataset", "dataset_digest", "part", "at_ms", "by", "generation", "test_samples", "rotations")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     STEP_FIELD_NUMBER: _ClassVar[int]
     DATASET_FIELD_NUMBER: _ClassVar[int]
@@ -188,6 +190,7 @@ class EvaluationRecord(_message.Message):
     BY_FIELD_NUMBER: _ClassVar[int]
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     TEST_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    ROTATIONS_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     step: int
     dataset: str
@@ -197,7 +200,8 @@ class EvaluationRecord(_message.Message):
     by: str
     generation: int
     test_samples: int
-    def __init__(self, run_id: _Optional[str] = ..., step: _Optional[int] = ..., dataset: _Optional[str] = ..., dataset_digest: _Optional[str] = ..., part: _Optional[_Union[_common_pb2.Part, str]] = ..., at_ms: _Optional[int] = ..., by: _Optional[str] = ..., generation: _Optional[int] = ..., test_samples: _Optional[int] = ...) -> None: ...
+    rotations: bool
+    def __init__(self, run_id: _Optional[str] = ..., step: _Optional[int] = ..., dataset: _Optional[str] = ..., dataset_digest: _Optional[str] = ..., part: _Optional[_Union[_common_pb2.Part, str]] = ..., at_ms: _Optional[int] = ..., by: _Optional[str] = ..., generation: _Optional[int] = ..., test_samples: _Optional[int] = ..., rotations: bool = ...) -> None: ...
 
 class AuditRequest(_message.Message):
     __slots__ = ("run_id",)

@@ -5,6 +5,7 @@
 
 use fovea_core::checkpoint::{CheckpointInfo, Fingerprint};
 use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::machine::Machine;
 use fovea_core::memory::Memory;
 use fovea_core::metrics::Score;
 use fovea_core::roster::Roster;
@@ -28,6 +29,8 @@ pub(crate) struct Hello {
     /// Its GPU; None for a CPU, or if it is not known.
     pub gpu: Option<Gpu>,
     pub memory: Memory,
+    /// Device and libraries; None if they are not known.
+    pub machine: Option<Machine>,
     pub version: String,
     /// The run and generation that it has not left yet.
     pub serving: Option<(RunId, u64)>,

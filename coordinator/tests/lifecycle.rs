@@ -237,6 +237,7 @@ async fn silence_loses_a_worker_and_a_leaving_one_gets_no_work() {
     spec.workers = Some(pb::WorkersSpec {
         min: Some(1),
         max: Some(1),
+        ..Default::default()
     });
     let run = server.submit(spec).await.unwrap();
     let at = silent.assignment().await;

@@ -68,6 +68,7 @@ async fn submit(server: &Server, min: u32, max: u32, seeds: u64) -> pb::Group {
     spec.workers = Some(pb::WorkersSpec {
         min: Some(min),
         max: Some(max),
+        ..Default::default()
     });
     let train = spec.train.as_mut().unwrap();
     (train.virtual_ranks, train.batch) = (Some(max), Some(1));

@@ -2,10 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::machine::difference;
+
 /// The numeric fingerprint: what the bits of a run's result depend on besides its spec, that is the machine and its
 /// libraries.
 ///
-/// A resume under another fingerprint is allowed, and logged as `fingerprint.changed`.
+/// The first generation of a run fixes it: a worker with another one is not given to the run, unless `workers.mixed` allows it. A
+/// person's resume under another fingerprint is allowed, and logged as `fingerprint.changed`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fingerprint {
     /// Kind of device: `cpu` or the GPU's model.
@@ -20,6 +23,13 @@ pub struct Fingerprint {
     pub precision: String,
     /// Fovea's version, with its commit.
     pub fovea: String,
+    /// The compiler of Fovea's own GPU kernels, if the worker may use them; otherwise empty. Older versions did not name it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub kernels: String,
+    /// What computes the layers on a GPU: `fused`, our own kernels where they cover the run, or `composed`, libtorch's
+    /// operations. Empty on a CPU, and in older versions.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub path: String,
 }
 
 impl Fingerprint {
@@ -27,24 +37,26 @@ impl Fingerprint {
     /// own version is recorded for people and not compared.
     pub fn differences(&self, then: &Fingerprint) -> Vec<String> {
         let Fingerprint {
-            device,
-            cpu,
-            libtorch,
+            device: _,
+            cpu: _,
+            libtorch: _,
             threads,
             precision,
             fovea: _,
+            kernels: _,
+            path,
         } = self;
-        let mut out = Vec::new();
-        let mut compare = |what: &str, now: &str, was: &str| {
-            if now != was {
-                out.push(format!("{what} was {was:?}, now {now:?}"));
-            }
-        };
-        compare("device", device, &then.device);
-        compare("cpu", cpu, &then.cpu);
-        compare("libtorch", libtorch, &then.libtorch);
-        compare("threads", &threads.to_string(), &then.threads.to_string());
-        compare("precision", precision, &then.precision);
+        let mut out = self.machine().differences(&then.machine());
+        let threads = (threads.to_string(), then.threads.to_string());
+        let rest = [
+            ("threads", &threads.0, &threads.1),
+            ("precision", precision, &then.precision),
+            ("path", path, &then.path),
+        ];
+        out.extend(
+            rest.into_iter()
+                .filter_map(|(what, now, then)| difference(what, now, then)),
+        );
         out
     }
 }

@@ -15,6 +15,7 @@ pub mod googlenet;
 pub mod group;
 pub mod ids;
 pub mod ledger;
+pub mod machine;
 pub mod memory;
 pub mod metrics;
 mod oversample;

@@ -65,6 +65,8 @@ mod tests {
                 threads: 1,
                 precision: String::new(),
                 fovea: String::new(),
+                kernels: String::new(),
+                path: String::new(),
             },
         };
         steps.iter().map(info).collect()

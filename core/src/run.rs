@@ -146,6 +146,9 @@ pub struct Run {
     pub checkpoint_failures: u64,
     /// Fingerprint of the workers that run it.
     pub fingerprint: Option<Fingerprint>,
+    /// A person has resumed it: its next generation may have another fingerprint.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    released: bool,
     /// Generations in a row that ended at the same step, and how many of them ended by a
     /// failure that a worker reported.
     futile: u32,
@@ -218,6 +221,7 @@ impl Run {
             formations: Formations::default(),
             checkpoint_failures: 0,
             fingerprint: None,
+            released: false,
             futile: 0,
             ended_at: None,
             stale: 0,

@@ -192,13 +192,20 @@ pub enum Imbalance {
 }
 
 /// How many workers a run uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WorkersSpec {
     /// The run waits until so many workers are idle.
     pub min: u32,
     /// The run is given at most so many workers; 0: as many as it has virtual ranks.
     pub max: u32,
+    /// Workers with such a device alone: `cpu`, or a part of the name of a GPU's model such as `H100`; empty: any.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub device: String,
+    /// Whether workers of different kinds (GPU model or processor, libraries) may serve the run, at the price that its bits depend
+    /// on which do.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub mixed: bool,
 }
 
 /// When checkpoints are taken, and which are kept. The end of a run is always checkpointed.
@@ -278,7 +285,12 @@ impl Default for TrainSpec {
 
 impl Default for WorkersSpec {
     fn default() -> Self {
-        Self { min: 1, max: 0 }
+        Self {
+            min: 1,
+            max: 0,
+            device: String::new(),
+            mixed: false,
+        }
     }
 }
 
@@ -369,6 +381,13 @@ impl RunSpec {
         );
         p.check("workers.max", w.max == 0 || w.max >= w.min, || {
             format!("{} is less than workers.min = {}", w.max, w.min)
+        });
+        let name = w.device.chars().all(|c| c.is_ascii_graphic() || c == ' ');
+        p.check("workers.device", name && w.device.len() <= 64, || {
+            format!(
+                "{:?} is no part of a device's name: cpu, or up to 64 letters such as H100 (`fovea workers` lists devices)",
+                w.device
+            )
         });
         if let Some((key, problem)) = self.fold.and_then(FoldSpec::problem) {
             p.add(key, problem);

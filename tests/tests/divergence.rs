@@ -24,6 +24,7 @@ fn spec(name: &str, workers: u32) -> pb::RunSpec {
         workers: Some(pb::WorkersSpec {
             min: Some(workers),
             max: Some(workers),
+            ..Default::default()
         }),
         checkpoint: Some(pb::CheckpointSpec {
             every_epochs: Some(0),

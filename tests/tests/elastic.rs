@@ -38,6 +38,7 @@ fn exactly(workers: u32, mut spec: pb::RunSpec) -> pb::RunSpec {
     spec.workers = Some(pb::WorkersSpec {
         min: Some(workers),
         max: Some(workers),
+        ..Default::default()
     });
     spec
 }
@@ -125,6 +126,7 @@ async fn the_same_bits_whatever_happens() {
     elastic.workers = Some(pb::WorkersSpec {
         min: Some(2),
         max: Some(4),
+        ..Default::default()
     });
     let run = cluster.submit(elastic).await;
     cluster.wait_step(&run.id, 3).await;
@@ -198,6 +200,7 @@ async fn a_fast_reduction_is_as_elastic_but_for_the_bits() {
     fast.workers = Some(pb::WorkersSpec {
         min: Some(1),
         max: Some(2),
+        ..Default::default()
     });
     let run = cluster.submit(fast).await;
     cluster.wait_step(&run.id, 4).await;
@@ -232,6 +235,7 @@ async fn a_worker_that_is_asked_to_stop_leaves_at_a_step_boundary() {
     spec.workers = Some(pb::WorkersSpec {
         min: Some(1),
         max: Some(2),
+        ..Default::default()
     });
     let run = cluster.submit(spec).await;
     cluster.wait_step(&run.id, 3).await;

@@ -52,6 +52,7 @@ fn spec(
         workers: Some(pb::WorkersSpec {
             min: Some(*workers.start()),
             max: Some(*workers.end()),
+            ..Default::default()
         }),
         checkpoint: Some(pb::CheckpointSpec {
             every_epochs: Some(0),

@@ -152,6 +152,7 @@ async fn hostile_clients_cost_a_run_nothing() {
         workers: Some(pb::WorkersSpec {
             min: Some(2),
             max: Some(2),
+            ..Default::default()
         }),
         checkpoint: Some(pb::CheckpointSpec {
             every_epochs: Some(1_000),

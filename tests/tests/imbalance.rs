@@ -29,6 +29,7 @@ fn spec(name: &str, imbalance: pb::Imbalance, workers: u32) -> pb::RunSpec {
         workers: Some(pb::WorkersSpec {
             min: Some(workers),
             max: Some(workers),
+            ..Default::default()
         }),
         ..Default::default()
     }

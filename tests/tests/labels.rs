@@ -35,6 +35,7 @@ fn workers(min: u32, max: u32, mut spec: pb::RunSpec) -> pb::RunSpec {
     spec.workers = Some(pb::WorkersSpec {
         min: Some(min),
         max: Some(max),
+        ..Default::default()
     });
     spec
 }

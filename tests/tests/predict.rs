@@ -28,6 +28,7 @@ fn spec() -> pb::RunSpec {
         workers: Some(pb::WorkersSpec {
             min: Some(1),
             max: Some(1),
+            ..Default::default()
         }),
         ..Default::default()
     }

@@ -33,6 +33,7 @@ fn spec(name: &str, priority: pb::Priority, (min, max): (u32, u32), epochs: u32)
         workers: Some(pb::WorkersSpec {
             min: Some(min),
             max: Some(max),
+            ..Default::default()
         }),
         ..Default::default()
     }

@@ -56,6 +56,7 @@ async fn real_photographs_are_learnt_from() {
         workers: Some(pb::WorkersSpec {
             min: Some(2),
             max: Some(2),
+            ..Default::default()
         }),
         ..Default::default()
     };

@@ -28,6 +28,7 @@ fn spec(name: &str, workers: u32) -> pb::RunSpec {
         workers: Some(pb::WorkersSpec {
             min: Some(workers.min(2)),
             max: Some(workers),
+            ..Default::default()
         }),
         checkpoint: Some(pb::CheckpointSpec {
             every_epochs: Some(0),

@@ -34,6 +34,7 @@ fn spec(name: &str) -> pb::RunSpec {
         workers: Some(pb::WorkersSpec {
             min: Some(1),
             max: Some(2),
+            ..Default::default()
         }),
         checkpoint: Some(pb::CheckpointSpec {
             every_epochs: Some(0),

@@ -25,6 +25,7 @@ fn spec(name: &str, (min, max): (u32, u32), epochs: u32, model: pb::ModelSpec) -
         workers: Some(pb::WorkersSpec {
             min: Some(min),
             max: Some(max),
+            ..Default::default()
         }),
         ..Default::default()
     }

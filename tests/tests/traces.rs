@@ -28,6 +28,7 @@ fn spec(name: &str, epochs: u32, workers: u32) -> pb::RunSpec {
         workers: Some(pb::WorkersSpec {
             min: Some(workers),
             max: Some(2),
+            ..Default::default()
         }),
         checkpoint: Some(pb::CheckpointSpec {
             every_epochs: Some(0),

@@ -20,6 +20,7 @@ fn spec(name: &str, min: u32, max: u32) -> pb::RunSpec {
         workers: Some(pb::WorkersSpec {
             min: Some(min),
             max: Some(max),
+            ..Default::default()
         }),
         ..Default::default()
     }

@@ -92,7 +92,8 @@ impl Bench {
             worker: WorkerId::new("w").unwrap(),
             config: Arc::new(WorkerConfig::default()),
             mesh: peers.meshes[0].clone(),
-            device: DeviceThread::start(tch::Device::Cpu, make, None).unwrap(),
+            device: DeviceThread::start(tch::Device::Cpu, no_fingerprint().machine(), make, None)
+                .unwrap(),
             coordinator: Coordinator(newest),
         };
         Self {

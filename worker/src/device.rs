@@ -236,9 +236,9 @@ pub trait Device {
         None
     }
 
-    /// What computes the trained layers where there is a choice, for the fingerprint: bits depend on it.
-    fn computes_with(&self) -> Option<String> {
-        None
+    /// What computes the trained layers where there is a choice, for the fingerprint: `fused` or `composed`. Empty where there is none.
+    fn path(&self) -> &'static str {
+        ""
     }
 
     /// Forgets what it may have kept of images other than those `wanted`, to make room: when other workers

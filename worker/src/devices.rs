@@ -35,6 +35,7 @@ pub fn report(found: &Libraries) -> String {
         &or_reason(&found.torch, |count| format!("loaded, sees {count} GPUs")),
     );
     row("cuDNN", &or_reason(&found.cudnn, String::clone));
+    row("cuBLAS", &or_reason(&found.cublas, String::clone));
     row("NCCL", &or_reason(&found.nccl, |nccl| nccl.version.clone()));
     row("NVRTC", &or_reason(nvrtc(), |nvrtc| nvrtc.version.clone()));
     if let Ok((_, gpus)) = &found.driver {

@@ -1,34 +1,65 @@
 //! The fingerprint: everything on this machine that the bits of a run depend on.
 
 use fovea_core::checkpoint::Fingerprint;
+use fovea_core::machine::Machine;
 use fovea_core::spec::{Precision, RunSpec};
 use fovea_service::VERSION;
 
 use crate::gpu;
 
-/// The fingerprint of this machine computing `spec` on `device`. On a GPU the libraries stand where
-/// otherwise the CPU does, on which the bits then do not depend, and `with`: what computes there, if not libtorch alone.
-pub fn fingerprint(spec: &RunSpec, device: tch::Device, with: Option<String>) -> Fingerprint {
+/// The kind of this machine, for work on `device`. On a GPU its libraries stand where otherwise the CPU does, on which the bits then do
+/// not depend. `kernels`: whether runs may use Fovea's own GPU kernels.
+pub fn machine(device: tch::Device, kernels: bool) -> Machine {
     let libraries = || {
         let found = gpu::libraries();
         let version = |name: &str, version: Option<&String>| {
             format!("{name} {}", version.map_or("unknown", String::as_str))
         };
         let cudnn = version("cuDNN", found.cudnn.as_ref().ok());
+        let cublas = version("cuBLAS", found.cublas.as_ref().ok());
         let cuda = version("driver for CUDA", found.driver.as_ref().ok().map(|d| &d.0));
-        let with = with.map_or(String::new(), |with| format!(", {with}"));
-        format!("{cudnn}, {cuda}{with}")
+        format!("{cudnn}, {cublas}, {cuda}")
     };
-    Fingerprint {
+    let compiler = || match gpu::nvrtc() {
+        Ok(nvrtc) => format!("NVRTC {}", nvrtc.version),
+        Err(_) => String::new(),
+    };
+    Machine {
         device: gpu::name(device),
         cpu: match device {
             tch::Device::Cpu => cpu(),
             _ => libraries(),
         },
         libtorch: LIBTORCH.into(),
+        kernels: match device.is_cuda() && kernels {
+            true => compiler(),
+            false => String::new(),
+        },
+    }
+}
+
+/// The fingerprint of `machine` computing `spec` on `device`, which computes the layers by `path`.
+pub fn fingerprint(
+    machine: &Machine,
+    spec: &RunSpec,
+    device: tch::Device,
+    path: &str,
+) -> Fingerprint {
+    let Machine {
+        device: name,
+        cpu,
+        libtorch,
+        kernels,
+    } = machine.clone();
+    Fingerprint {
+        device: name,
+        cpu,
+        libtorch,
         threads: spec.train.threads,
         precision: precision(spec.train.precision, device).into(),
         fovea: VERSION.into(),
+        kernels,
+        path: path.into(),
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use fovea_core::count::count;
 use fovea_core::ids::WorkerId;
+use fovea_core::machine::Machine;
 use fovea_predict::SOME_UNREADABLE;
 use fovea_security::{Role, Tls, install_provider};
 use fovea_service::ops::{self, Ops};
@@ -23,6 +24,7 @@ use fovea_worker::context::Context;
 use fovea_worker::device::{Device, TorchDevice};
 use fovea_worker::devices::report;
 use fovea_worker::features::{self, Features};
+use fovea_worker::fingerprint;
 use fovea_worker::gpu;
 use fovea_worker::gpu_check;
 use fovea_worker::hits::CacheHits;
@@ -188,6 +190,7 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     let (cache, images) = (config.cache_bytes(), config.images_bytes());
     let hits = CacheHits::default();
     let of_activations = hits.activations.clone();
+    let machine = fingerprint::machine(place, config.gpu_kernels);
     let kernels = config.gpu_kernels.then(|| config.data_dir.join("kernels"));
     // Measured when the first run begins: later, memory that libtorch keeps for reuse would count as used.
     let free = OnceLock::new();
@@ -213,17 +216,17 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
             None => device,
         }) as Box<dyn Device>
     });
-    let device = DeviceThread::start(place, make, config.profile(place))
+    let device = DeviceThread::start(place, machine.clone(), make, config.profile(place))
         .map_err(|e| Failure(1, e.to_string()))?;
-    let identity = identity(&config, tls.as_ref(), host, &mesh, place).await?;
+    let identity = identity(&config, tls.as_ref(), host, &mesh, place, machine).await?;
     info!(
         version = VERSION,
         worker = %identity.worker,
-        device = identity.device,
+        device = identity.machine.device,
         listen = %mesh.address(),
         coordinator = config.coordinator,
         "worker.started: fovea-worker {VERSION} computes on {}, coordinator {}",
-        identity.device,
+        identity.machine.device,
         config.coordinator
     );
     // Looking at a folder on a slow mount must not delay the start.
@@ -356,6 +359,7 @@ async fn identity(
     host: String,
     mesh: &Mesh,
     place: tch::Device,
+    machine: Machine,
 ) -> Result<Identity, Failure> {
     // With TLS the certificate says who this worker is: the coordinator refuses another name.
     let certified = tls.map(|tls| tls.identity().name().to_owned());
@@ -395,7 +399,7 @@ async fn identity(
         worker,
         address,
         host,
-        device: gpu::name(place),
+        machine,
         boot_id: machine::boot_id(),
         gpu_uuid: gpu_uuid.unwrap_or_default(),
         memory: {

@@ -331,6 +331,8 @@ pub(crate) fn no_fingerprint() -> Fingerprint {
         threads: 1,
         precision: String::new(),
         fovea: String::new(),
+        kernels: String::new(),
+        path: String::new(),
     }
 }
 

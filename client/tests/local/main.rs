@@ -117,7 +117,7 @@ async fn from_a_run_file_to_model_and_metrics() {
     }
     let state = fake.0.lock().unwrap();
     assert_eq!(state.created.len(), 1, "the dataset was not added");
-    let workers = state.submitted[0].workers.unwrap();
+    let workers = state.submitted[0].workers.clone().unwrap();
     assert_eq!((workers.min, workers.max), (Some(2), Some(2)));
     assert_eq!(state.submitted[0].dataset, "set");
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::machine::Machines;
 use fovea_core::run::Phase;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -190,7 +191,7 @@ impl Actor {
                 drop(reply.send(self.queue()));
             }
             Request::MemoryShortage { run, reply } => {
-                drop(reply.send(self.memory_shortage(run)));
+                drop(reply.send(self.nobody_fits(run)));
             }
             Request::NextNumber { reply } => drop(reply.send(self.next_number())),
             Request::Open { run, reply } => drop(reply.send(self.open(*run))),
@@ -287,6 +288,7 @@ impl Actor {
                 roster: None,
                 barred: BTreeMap::new(),
                 left_out: BTreeMap::new(),
+                machines: Machines::default(),
                 training: false,
                 storing: false,
             },

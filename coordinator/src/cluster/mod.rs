@@ -184,7 +184,7 @@ impl Cluster {
     }
 
     /// Why the memory of no connected worker is enough for the run of that number, if that is so.
-    pub(crate) async fn memory_shortage(&self, run: u64) -> Result<Option<String>, ApiError> {
+    pub(crate) async fn nobody_fits(&self, run: u64) -> Result<Option<String>, ApiError> {
         self.query(|reply| Request::MemoryShortage { run, reply })
             .await
     }

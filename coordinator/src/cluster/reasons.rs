@@ -30,8 +30,8 @@ pub(super) enum Cause {
         /// Workers that share a GPU count as one.
         sharing: bool,
         left_out: BTreeSet<WorkerId>,
-        /// An idle worker has too little memory.
-        too_small: bool,
+        /// An idle worker has too little memory, or is of another kind than the run wants.
+        unfit: bool,
     },
 }
 
@@ -73,14 +73,14 @@ impl Actor {
             reason.extend(self.shares(*left_out, *with).map(|why| format!("; {why}")));
         }
         reason.extend(self.troubles(number).map(|why| format!("; {why}")));
-        let too_small = self.too_small(number, idle);
+        let unfit = self.unsuitable(number, idle);
         let cause = Cause::TooFew {
             coming: takes,
             sharing: !sharing.is_empty(),
             left_out: live.status.left_out.keys().cloned().collect(),
-            too_small: too_small.is_some(),
+            unfit: unfit.is_some(),
         };
-        reason.extend(too_small.map(|why| format!("; {why}")));
+        reason.extend(unfit.map(|why| format!("; {why}")));
         self.waits(number, cause, reason);
     }
 

@@ -4,8 +4,9 @@
 //! workers that it could not use itself. A run that could start with fewer workers than it may have holds them for a grace
 //! period, so that workers that are just joining take part. A run whose members may yet come back after the coordinator's
 //! restart keeps as many idle workers from those behind it: it is not overtaken when all machines restart at once. No run gets
-//! two workers that share a GPU.
+//! two workers that share a GPU, and none that wants its workers alike gets different ones.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::SessionId;
@@ -27,8 +28,17 @@ pub(crate) struct Waiting {
     pub startable_since: Option<u64>,
     /// Whose quota it counts against; None: nobody's.
     pub owner: Option<String>,
-    /// The idle workers that would do, in the order in which it takes them: others have failed it just now.
-    pub suitable: Vec<SessionId>,
+    /// The idle workers that would do: others have failed it just now. It takes those of one of these lists.
+    pub suitable: Vec<Alike>,
+}
+
+/// Idle workers that a run can have together: of one kind of machine, if it wants them alike.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Alike {
+    /// Among kinds that are enough to start with, the lowest is taken.
+    pub rank: u8,
+    /// In the order in which it takes them.
+    pub workers: Vec<SessionId>,
 }
 
 /// What becomes of a queued run now.
@@ -67,11 +77,10 @@ pub(crate) fn schedule(
     let mut verdicts = Vec::with_capacity(queued.len());
     for run in queued {
         let free = |id: &SessionId| !taken.contains(id);
-        let suitable = run.suitable.iter().copied().filter(free);
         let quota = run.owner.as_ref().and_then(|owner| quotas.get_mut(owner));
         let left = quota.as_deref().copied().unwrap_or(usize::MAX);
         let max = run.max.min(left);
-        let chosen = apart(suitable.clone(), gpus, max);
+        let (suitable, chosen) = most_suitable(run, max, gpus, free);
         let verdict = if run.recovers {
             taken.extend(&chosen);
             Verdict::Keep { workers: chosen }
@@ -106,6 +115,33 @@ pub(crate) fn schedule(
     verdicts
 }
 
+/// Of the lists of workers that would do the best one, of which `free` ones are left, and whom the run takes of it: one that is enough
+/// to start with; of these the lowest rank, then that which gives the most workers, then the first.
+fn most_suitable(
+    run: &Waiting,
+    max: usize,
+    gpus: &BTreeMap<SessionId, Gpu>,
+    free: impl Fn(&SessionId) -> bool,
+) -> (Vec<SessionId>, Vec<SessionId>) {
+    let left = |alike: &Alike| {
+        let workers: Vec<SessionId> = alike.workers.iter().copied().filter(&free).collect();
+        let chosen = apart(workers.iter().copied(), gpus, max);
+        let enough = chosen.len() >= run.min;
+        let order = (
+            !enough,
+            alike.rank * u8::from(enough),
+            Reverse(chosen.len()),
+        );
+        (order, (workers, chosen))
+    };
+    let best = run
+        .suitable
+        .iter()
+        .map(left)
+        .min_by_key(|(order, _)| *order);
+    best.map(|(_, best)| best).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::Verdict::{Grace, Keep, Quota, Start, TooFew};
@@ -126,6 +162,20 @@ mod tests {
 
     fn ids(of: &[u64]) -> Vec<SessionId> {
         of.iter().copied().map(SessionId).collect()
+    }
+
+    /// Workers that a run can have together.
+    fn any(of: &[u64]) -> Vec<Alike> {
+        alike(&[(0, of)])
+    }
+
+    fn alike(of: &[(u8, &[u64])]) -> Vec<Alike> {
+        of.iter()
+            .map(|(rank, workers)| Alike {
+                rank: *rank,
+                workers: ids(workers),
+            })
+            .collect()
     }
 
     fn start(workers: &[u64]) -> Verdict {
@@ -214,7 +264,7 @@ mod tests {
                 2,
                 vec![
                     Waiting {
-                        suitable: ids(&[2]),
+                        suitable: any(&[2]),
                         ..run(1, 2, 2, None)
                     },
                     run(2, 2, 2, None),
@@ -231,7 +281,7 @@ mod tests {
         ];
         for (what, now, idle, mut queued, expected) in table {
             for run in queued.iter_mut().filter(|run| run.suitable.is_empty()) {
-                run.suitable = (1..=idle).map(SessionId).collect();
+                run.suitable = any(&(1..=idle).collect::<Vec<_>>());
             }
             let verdicts = schedule(
                 now,
@@ -255,7 +305,7 @@ mod tests {
     #[test]
     fn without_grace_it_starts_at_once() {
         let queued = Waiting {
-            suitable: ids(&[1, 2]),
+            suitable: any(&[1, 2]),
             ..run(1, 1, 8, None)
         };
         let verdicts = schedule(
@@ -272,8 +322,8 @@ mod tests {
     #[test]
     fn a_run_to_which_others_come_keeps_its_few_from_those_behind() {
         let mut queued = [run(1, 2, 2, None), run(2, 1, 1, None)];
-        queued[0].suitable = ids(&[1]);
-        queued[1].suitable = ids(&[1]);
+        queued[0].suitable = any(&[1]);
+        queued[1].suitable = any(&[1]);
         let holds = |run: &Waiting, free: &[SessionId]| run.number == 1 && free == ids(&[1]);
         let verdicts = schedule(0, 0, &queued, &BTreeMap::new(), BTreeMap::new(), holds);
         let got: Vec<Verdict> = verdicts.into_iter().map(|(_, v)| v).collect();
@@ -282,7 +332,7 @@ mod tests {
 
     #[test]
     fn a_run_whose_members_may_come_back_keeps_as_many_from_those_behind() {
-        let all = ids(&[1, 2, 3]);
+        let all = any(&[1, 2, 3]);
         let mut queued = [run(1, 1, 1, None), run(2, 1, 1, None), run(3, 1, 2, None)];
         for run in &mut queued {
             run.suitable.clone_from(&all);
@@ -308,7 +358,7 @@ mod tests {
     fn the_runs_of_one_owner_share_a_quota() {
         let of = |owner: &str, run: Waiting| Waiting {
             owner: Some(owner.into()),
-            suitable: ids(&[1, 2, 3, 4, 5]),
+            suitable: any(&[1, 2, 3, 4, 5]),
             ..run
         };
         let queued = [
@@ -322,6 +372,77 @@ mod tests {
         let got: Vec<Verdict> = verdicts.into_iter().map(|(_, v)| v).collect();
         let expected = [start(&[1, 2]), start(&[3]), Quota { left: 0 }, start(&[4])];
         assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn a_run_that_wants_its_workers_alike_gets_one_kind() {
+        type Case = (
+            &'static str,
+            (usize, usize),
+            Vec<(u8, &'static [u64])>,
+            Verdict,
+        );
+        let table: Vec<Case> = vec![
+            (
+                "the most",
+                (1, 2),
+                vec![(1, &[1]), (1, &[2, 3])],
+                start(&[2, 3]),
+            ),
+            (
+                "of equally many the first",
+                (1, 2),
+                vec![(1, &[1, 4]), (1, &[2, 3])],
+                start(&[1, 4]),
+            ),
+            (
+                "rather fewer of a lower rank",
+                (1, 3),
+                vec![(0, &[1]), (1, &[2, 3, 4])],
+                Grace {
+                    since: 0,
+                    until: 9,
+                    free: 1,
+                },
+            ),
+            (
+                "unless they are too few",
+                (2, 2),
+                vec![(0, &[1]), (1, &[2, 3])],
+                start(&[2, 3]),
+            ),
+            (
+                "not some of each",
+                (2, 2),
+                vec![(0, &[1]), (1, &[2])],
+                too_few(&[1]),
+            ),
+            (
+                "too few of each: the most",
+                (3, 3),
+                vec![(0, &[1]), (1, &[2, 3])],
+                too_few(&[2, 3]),
+            ),
+        ];
+        for (what, (min, max), kinds, expected) in table {
+            let queued = Waiting {
+                suitable: alike(&kinds),
+                ..run(1, min, max, None)
+            };
+            let none = (BTreeMap::new(), BTreeMap::new());
+            let verdicts = schedule(0, 9, &[queued], &none.0, none.1, |_, _| false);
+            assert_eq!(verdicts, [(1, expected)], "{what}");
+        }
+        // What an earlier run has taken is not there.
+        let kinds = alike(&[(1, &[1, 2]), (1, &[3])]);
+        let waiting = |number| Waiting {
+            suitable: kinds.clone(),
+            ..run(number, 1, 2, None)
+        };
+        let none = (BTreeMap::new(), BTreeMap::new());
+        let queued = [waiting(1), waiting(2)];
+        let verdicts = schedule(0, 0, &queued, &none.0, none.1, |_, _| false);
+        assert_eq!(verdicts, [(1, start(&[1, 2])), (2, start(&[3]))]);
     }
 
     /// Workers 1 and 2 share a GPU; 3 has its own; 4 has none.
@@ -384,7 +505,7 @@ mod tests {
             let queued: Vec<Waiting> = (1..)
                 .zip(&limits)
                 .map(|(number, (min, max))| Waiting {
-                    suitable: ids(&suitable),
+                    suitable: any(&suitable),
                     ..run(number, *min, *max, None)
                 })
                 .collect();

@@ -74,7 +74,7 @@ impl Actor {
                 let promised = self.sessions.get(id).and_then(|s| s.promised);
                 promised.is_none_or(|to| to == *number)
                     && self.barred_until(*number, *id) <= now
-                    && self.misfit(live, *id).is_none()
+                    && self.unfit(live, *id).is_none()
             };
             let mut suitable: Vec<SessionId> = idle.iter().copied().filter(suits).collect();
             // First those that hold its state, then by order of joining.
@@ -89,7 +89,7 @@ impl Actor {
                 recovers,
                 startable_since: live.startable_since,
                 owner: live.owner.clone(),
-                suitable,
+                suitable: self.by_machine(live, suitable),
             });
         }
         queued.sort_by_key(|waiting| self.place_of(waiting.number));
@@ -257,7 +257,7 @@ impl Actor {
                 if self
                     .runs
                     .get(&number)
-                    .is_some_and(|live| self.misfit(live, id).is_some())
+                    .is_some_and(|live| self.unfit(live, id).is_some())
                 {
                     continue;
                 }

@@ -120,10 +120,8 @@ impl Actor {
                 let run = run.clone();
                 return Some(WorkerState::Barred { run, until });
             }
-            let reason = match (self.misfit(live, id), &live.waiting) {
-                (Some(misfit), _) => {
-                    format!("{}, and the worker has {}", misfit.need(), misfit.have())
-                }
+            let reason = match (self.unfit(live, id), &live.waiting) {
+                (Some(unfit), _) => unfit.to_string(),
                 (None, Some(waiting)) => waiting.clone(),
                 (None, None) => match self.sharing_member(*number, id) {
                     Some(reason) => reason,

@@ -13,7 +13,7 @@ use tracing::info;
 use super::SessionId;
 use super::displacement::{Displacement, Gift, Holder, displace};
 use super::gpus::apart;
-use super::scheduler::Waiting;
+use super::scheduler::{Alike, Waiting};
 use super::session::Session;
 use super::state::{Actor, Live};
 use crate::run::{Demand, RunInput};
@@ -38,7 +38,7 @@ impl Actor {
     /// Whether workers come, or could come, to a run that could have `free` now.
     pub(super) fn others_come(&self, waiting: &Waiting, free: &[SessionId]) -> bool {
         !self.coming(waiting.number).is_empty()
-            || self.displacement(waiting, free) != Displacement::Never
+            || self.displacement(waiting, free).0 != Displacement::Never
     }
 
     /// Takes what is needed beside `free`. Returns what is coming, for people, and when to look again.
@@ -55,14 +55,15 @@ impl Actor {
         let Some(taker) = self.runs.get(&number).map(|live| live.handle.id.clone()) else {
             return (None, None);
         };
-        match self.displacement(waiting, free) {
+        let (displacement, free) = self.displacement(waiting, free);
+        match displacement {
             Displacement::Never => {
                 // They may be what a run needs that was asked before this one.
                 let freed = self.keep_for(number, &[]);
                 (None, freed.then(|| self.now()))
             }
             Displacement::Later { until, runs } => {
-                self.keep_for(number, free);
+                self.keep_for(number, &free);
                 let s = until.saturating_sub(self.now()).div_ceil(1000);
                 let names: Vec<&str> = runs
                     .iter()
@@ -75,7 +76,7 @@ impl Actor {
                 (Some(reason), Some(until))
             }
             Displacement::Now(gifts) => {
-                self.keep_for(number, free);
+                self.keep_for(number, &free);
                 for Gift { from, workers } in gifts {
                     self.take_from(number, &taker, from, &workers);
                 }
@@ -84,25 +85,46 @@ impl Actor {
         }
     }
 
-    /// What runs of lower priority can do for one that could have `free`, which are too few.
-    fn displacement(&self, waiting: &Waiting, free: &[SessionId]) -> Displacement {
+    /// What runs of lower priority can do for one that could have `free`, which are too few; and those of them that it keeps for that.
+    fn displacement(
+        &self,
+        waiting: &Waiting,
+        free: &[SessionId],
+    ) -> (Displacement, Vec<SessionId>) {
+        let never = (Displacement::Never, Vec::new());
         let Some(live) = self.runs.get(&waiting.number) else {
-            return Displacement::Never;
+            return never;
         };
         let priority = live.status.priority;
         let holders = self.holders(priority);
         if holders.is_empty() {
-            return Displacement::Never;
+            return never;
         }
-        let gpus = self.gpus(&self.sessions.keys().copied().collect::<Vec<_>>());
-        let suits = |id: SessionId| {
-            self.barred_until(waiting.number, id) <= self.now() && self.misfit(live, id).is_none()
+        let all: Vec<SessionId> = self.sessions.keys().copied().collect();
+        let gpus = self.gpus(&all);
+        let suits = |id: &SessionId| {
+            self.barred_until(waiting.number, *id) <= self.now() && self.unfit(live, *id).is_none()
         };
-        let enough = |taken: &[SessionId]| {
-            let all = free.iter().chain(taken).copied();
-            apart(all, &gpus, waiting.min).len() >= waiting.min
-        };
-        displace(self.now(), priority, &holders, suits, enough)
+        let suitable: Vec<SessionId> = all.iter().copied().filter(suits).collect();
+        let mut later = None;
+        for Alike { workers, .. } in self.by_machine(live, suitable) {
+            let here: Vec<SessionId> = free
+                .iter()
+                .copied()
+                .filter(|id| workers.contains(id))
+                .collect();
+            let enough = |taken: &[SessionId]| {
+                let all = here.iter().chain(taken).copied();
+                apart(all, &gpus, waiting.min).len() >= waiting.min
+            };
+            let of_kind = |id: SessionId| workers.contains(&id);
+            match displace(self.now(), priority, &holders, of_kind, enough) {
+                Displacement::Never => {}
+                at @ Displacement::Later { .. } => later = later.or(Some((at, here))),
+                at @ Displacement::Now(_) => return (at, here),
+            }
+        }
+        later.unwrap_or(never)
     }
 
     fn take_from(&mut self, number: u64, taker: &RunId, from: u64, workers: &[SessionId]) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use fovea_core::ids::WorkerId;
+use fovea_core::machine::Machines;
 use fovea_core::priority::Priority;
 use fovea_core::roster::Roster;
 use fovea_core::run::LeftOut;
@@ -48,6 +49,8 @@ pub(crate) struct RunStatus {
     pub barred: BTreeMap<WorkerId, u64>,
     /// Workers with trouble of their own. They are barred, too.
     pub left_out: BTreeMap<WorkerId, LeftOut>,
+    /// The kinds of machine that it wants.
+    pub machines: Machines,
     /// Its members take steps, or store the last checkpoint.
     pub training: bool,
     /// A whole checkpoint is being stored.

@@ -118,6 +118,7 @@ impl Actor {
                 Demand::Start { .. } | Demand::Join { .. } | Demand::Await { .. } => run.barred(),
             },
             left_out: run.left_out(),
+            machines: run.machines(),
             training: matches!(run.phase, Phase::Running { .. } | Phase::Finishing { .. }),
             storing: self.assemblies.any_whole(),
         }

@@ -130,7 +130,7 @@ pub(super) async fn open(context: &Context, run: Run) -> Result<Shown, ApiError>
     let cluster = &context.runs.cluster;
     let mut shown = cluster.open(live).await?.shown();
     // What the cluster says a moment later, so that who submits it sees it at once.
-    shown.waiting = cluster.memory_shortage(number).await?;
+    shown.waiting = cluster.nobody_fits(number).await?;
     Ok(shown)
 }
 

@@ -168,6 +168,8 @@ pub(super) fn fingerprint(
         ("libtorch", &fingerprint.libtorch),
         ("precision", &fingerprint.precision),
         ("fovea", &fingerprint.fovea),
+        ("kernels", &fingerprint.kernels),
+        ("path", &fingerprint.path),
     ] {
         label(&format!("{field}.{name}"), text)?;
     }

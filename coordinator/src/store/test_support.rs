@@ -164,6 +164,8 @@ pub(crate) fn fingerprint() -> Fingerprint {
         threads: 1,
         precision: "float32".into(),
         fovea: "test".into(),
+        kernels: String::new(),
+        path: String::new(),
     }
 }
 

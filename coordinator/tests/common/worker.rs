@@ -317,6 +317,7 @@ pub fn hello(id: &str) -> Up {
         boot_id: String::new(),
         gpu_uuid: String::new(),
         memory: None,
+        machine: None,
     })
 }
 

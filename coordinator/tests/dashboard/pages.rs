@@ -84,6 +84,7 @@ async fn a_run_is_shown_from_the_queue_to_its_end() {
     let both = pb::WorkersSpec {
         min: Some(2),
         max: Some(2),
+        ..Default::default()
     };
     let wanted = pb::RunSpec {
         workers: Some(both),

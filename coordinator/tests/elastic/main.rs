@@ -9,6 +9,7 @@ mod hand_over;
 mod joining;
 mod ledger;
 mod losing;
+mod machines;
 mod pausing;
 mod priority;
 mod restart;
@@ -237,6 +238,7 @@ pub fn spec_of(virtual_ranks: u32, min: u32, max: u32) -> pb::RunSpec {
     spec.workers = Some(pb::WorkersSpec {
         min: Some(min),
         max: Some(max),
+        ..Default::default()
     });
     spec
 }

@@ -232,6 +232,7 @@ async fn runs() {
                 s.workers = Some(pb::WorkersSpec {
                     min: Some(9),
                     max: None,
+                    ..Default::default()
                 })
             },
             InvalidArgument,

@@ -69,6 +69,7 @@ fn one_worker(large: bool) -> pb::RunSpec {
     spec.workers = Some(pb::WorkersSpec {
         min: Some(1),
         max: Some(1),
+        ..Default::default()
     });
     spec.checkpoint = Some(pb::CheckpointSpec {
         keep_last: Some(2),

@@ -89,6 +89,7 @@ fn small_spec() -> pb::RunSpec {
     spec.workers = Some(pb::WorkersSpec {
         min: Some(1),
         max: Some(1),
+        ..Default::default()
     });
     spec.checkpoint = Some(pb::CheckpointSpec {
         keep_last: Some(2),

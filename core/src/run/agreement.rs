@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use super::liveness::Verdict;
 use super::membership::{Cause, ids, peers};
-use super::{Effect, FormationReason, Phase, Run};
+use super::{Effect, FormationReason, Phase, Run, Trouble};
 use crate::checkpoint::{CheckpointInfo, Fingerprint};
 use crate::ids::WorkerId;
+use crate::machine::Machines;
 use crate::state::StateId;
 
 impl Run {
@@ -19,12 +20,20 @@ impl Run {
         fingerprint: Fingerprint,
         out: &mut Vec<Effect>,
     ) {
-        let Phase::Forming { roster, ready, .. } = &mut self.phase else {
-            return;
+        let is_member = match &self.phase {
+            Phase::Forming { roster, .. } => roster.rank_of(&worker).is_some(),
+            _ => false,
         };
-        if roster.rank_of(&worker).is_none() {
+        if !is_member {
             return;
         }
+        if let Some(reason) = self.other_fingerprint(&worker, fingerprint, out) {
+            self.unfit(now, &worker, Trouble::Device, reason, out);
+            return;
+        }
+        let Phase::Forming { ready, .. } = &mut self.phase else {
+            return;
+        };
         ready.insert(worker.clone(), state);
         let other = ready.iter().find(|(_, theirs)| **theirs != state);
         if let Some((other, theirs)) = other {
@@ -36,7 +45,6 @@ impl Run {
             return;
         }
         self.troubles.over(&worker);
-        self.check_fingerprint(&worker, fingerprint, out);
         let Phase::Forming {
             roster,
             ready,
@@ -93,17 +101,35 @@ impl Run {
         self.regroup(now, members, false, BTreeSet::new(), cause, out);
     }
 
-    fn check_fingerprint(
+    /// The machines that it wants: those of its first generation, unless its spec or a person says otherwise.
+    pub fn machines(&self) -> Machines {
+        let machine = self.fingerprint.as_ref().map(Fingerprint::machine);
+        match machine {
+            _ if self.spec.workers.mixed => Machines::Any,
+            Some(machine) if !self.released => Machines::Only(machine),
+            rather => Machines::Alike { rather },
+        }
+    }
+
+    /// Takes note of the fingerprint of a member. Returns why it cannot be one, if so.
+    fn other_fingerprint(
         &mut self,
         worker: &WorkerId,
         fingerprint: Fingerprint,
         out: &mut Vec<Effect>,
-    ) {
+    ) -> Option<String> {
         if let Some(then) = &self.fingerprint {
             let differences = fingerprint.differences(then);
-            if !differences.is_empty() {
+            let changes = !differences.is_empty();
+            if changes && let Machines::Only(_) = self.machines() {
+                return Some(format!(
+                    "it computes under another numeric fingerprint than the run: {}",
+                    differences.join("; ")
+                ));
+            }
+            if changes {
                 out.push(Effect::Log {
-                    warning: true,
+                    warning: !self.spec.workers.mixed,
                     message: format!(
                         "fingerprint.changed: worker {worker} computes under another numeric fingerprint than the run \
                          so far; its bits may differ: {}",
@@ -112,7 +138,9 @@ impl Run {
                 });
             }
         }
+        self.released = false;
         self.fingerprint = Some(fingerprint);
+        None
     }
 
     /// No worker is left that can say which samples the steps after `head` used: they are taken again.

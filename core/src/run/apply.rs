@@ -139,7 +139,7 @@ impl Run {
             }
             Event::Cancel => self.cancel(out),
             Event::Pause => self.pause(out),
-            Event::Resume { checkpoint } => self.resume(checkpoint, out),
+            Event::Resume { checkpoint } => self.resume_released(checkpoint, out),
             Event::SetPriority { priority, by } => self.set_priority(priority, by.as_deref(), out),
             Event::Selected { rung, verdict } => self.selected(rung, verdict, out),
             Event::Drain => self.drain(out),

@@ -259,6 +259,14 @@ impl Run {
         }
     }
 
+    /// A person wants it to go on: on other machines, if need be.
+    pub(super) fn resume_released(&mut self, checkpoint: Option<u64>, out: &mut Vec<Effect>) {
+        if self.admit(&Event::Resume { checkpoint }).is_ok() {
+            self.released = true;
+            self.resume(checkpoint, out);
+        }
+    }
+
     pub(super) fn resume(&mut self, checkpoint: Option<u64>, out: &mut Vec<Effect>) {
         if self.admit(&Event::Resume { checkpoint }).is_err() {
             return;

@@ -81,6 +81,8 @@ pub fn run(number: u64, epochs_done: u32) -> Run {
                 threads: 1,
                 precision: "float32".into(),
                 fovea: "0.1.0".into(),
+                kernels: String::new(),
+                path: String::new(),
             },
             lineage: run.lineage,
         });

@@ -14,6 +14,8 @@ impl From<pb::Fingerprint> for Fingerprint {
             threads,
             precision,
             fovea,
+            kernels,
+            path,
         } = wire;
         Self {
             device,
@@ -22,6 +24,8 @@ impl From<pb::Fingerprint> for Fingerprint {
             threads,
             precision,
             fovea,
+            kernels,
+            path,
         }
     }
 }
@@ -35,6 +39,8 @@ impl From<&Fingerprint> for pb::Fingerprint {
             threads,
             precision,
             fovea,
+            kernels,
+            path,
         } = fingerprint.clone();
         Self {
             device,
@@ -43,6 +49,8 @@ impl From<&Fingerprint> for pb::Fingerprint {
             threads,
             precision,
             fovea,
+            kernels,
+            path,
         }
     }
 }

@@ -400,21 +400,35 @@ impl From<&TrainSpec> for pb::TrainSpec {
 
 impl From<pb::WorkersSpec> for WorkersSpec {
     fn from(wire: pb::WorkersSpec) -> Self {
-        let pb::WorkersSpec { min, max } = wire;
+        let pb::WorkersSpec {
+            min,
+            max,
+            device,
+            mixed,
+        } = wire;
         let default = Self::default();
         Self {
             min: min.unwrap_or(default.min),
             max: max.unwrap_or(default.max),
+            device: device.unwrap_or(default.device),
+            mixed: mixed.unwrap_or(default.mixed),
         }
     }
 }
 
 impl From<&WorkersSpec> for pb::WorkersSpec {
     fn from(spec: &WorkersSpec) -> Self {
-        let WorkersSpec { min, max } = spec;
+        let WorkersSpec {
+            min,
+            max,
+            device,
+            mixed,
+        } = spec;
         Self {
             min: Some(*min),
             max: Some(*max),
+            device: Some(device.clone()),
+            mixed: Some(*mixed),
         }
     }
 }

@@ -213,6 +213,8 @@ fn run() -> RunFacts {
             threads: 8,
             precision: "bfloat16".into(),
             fovea: "0.1.0 (6fe79df)".into(),
+            kernels: String::new(),
+            path: String::new(),
         }),
         cost: Cost {
             images_per_s: Some(2_417.0),

@@ -83,11 +83,20 @@ fn machine(fingerprint: &Fingerprint) -> Markup {
         threads,
         precision,
         fovea,
+        kernels,
+        path,
     } = fingerprint;
+    let processor = match path.is_empty() {
+        true => "CPU",
+        false => "Libraries",
+    };
     html! {
         dl class="facts" {
             div { dt { "Device" } dd { (device) } }
-            div { dt { "CPU" } dd { (cpu) } }
+            div { dt { (processor) } dd { (cpu) } }
+            @if !path.is_empty() {
+                div { dt { "Layers" } dd { (path) @if !kernels.is_empty() { ", own kernels by " (kernels) } } }
+            }
             div { dt { "libtorch" } dd { (libtorch) } }
             div { dt { "Threads" } dd { (threads) " for each worker" } }
             div { dt { "Precision" } dd { (precision) } }

@@ -253,6 +253,7 @@ pub(super) fn spec(workers: u32) -> pb::RunSpec {
         workers: Some(pb::WorkersSpec {
             min: Some(workers),
             max: Some(workers),
+            ..Default::default()
         }),
         checkpoint: Some(pb::CheckpointSpec {
             every_epochs: Some(0),

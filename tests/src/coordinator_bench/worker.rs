@@ -163,6 +163,7 @@ impl Fleet {
             boot_id: String::new(),
             gpu_uuid: String::new(),
             memory: None,
+            machine: None,
         });
         let hello = pb::WorkerMessage {
             message: Some(hello),

@@ -32,6 +32,7 @@ fn spec(name: &str) -> pb::RunSpec {
         workers: Some(pb::WorkersSpec {
             min: Some(1),
             max: Some(2),
+            ..Default::default()
         }),
         ..Default::default()
     }

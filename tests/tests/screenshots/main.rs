@@ -57,6 +57,7 @@ fn spec(name: &str, epochs: u32, least: u32) -> pb::RunSpec {
         workers: Some(pb::WorkersSpec {
             min: Some(least),
             max: Some(2),
+            ..Default::default()
         }),
         checkpoint: Some(pb::CheckpointSpec {
             every_epochs: Some(1),

@@ -1,5 +1,6 @@
 //! Conversions of the agent's messages to the wire's types.
 
+use fovea_core::machine::Machine;
 use fovea_core::memory::Memory;
 use fovea_core::metrics::Score;
 use fovea_core::run::Outcome;
@@ -51,6 +52,22 @@ pub(super) fn prepared(run_id: String, prepared: Result<(), Refusal>) -> Message
         problem: refusal.map_or_else(String::new, |refusal| refusal.to_string()),
         trouble: trouble.map_or(pb::Trouble::Unspecified, Into::into) as i32,
     })
+}
+
+/// What the bits of this worker's results depend on.
+pub(super) fn machine(machine: &Machine) -> pb::Machine {
+    let Machine {
+        device,
+        cpu,
+        libtorch,
+        kernels,
+    } = machine.clone();
+    pb::Machine {
+        device,
+        cpu,
+        libtorch,
+        kernels,
+    }
 }
 
 /// What memory this worker can use.

@@ -24,10 +24,10 @@ impl<W: Work> Agent<W> {
             worker,
             address,
             host,
-            device,
             boot_id,
             gpu_uuid,
             memory,
+            machine,
         } = &self.identity;
         let memory = memory();
         self.memory = (memory, Instant::now() + MEASURE_AGAIN);
@@ -36,10 +36,11 @@ impl<W: Work> Agent<W> {
             worker_id: worker.to_string(),
             address: address.clone(),
             host: host.clone(),
-            device: device.clone(),
+            device: machine.device.clone(),
             boot_id: boot_id.clone(),
             gpu_uuid: gpu_uuid.clone(),
             memory: Some(convert::memory(memory)),
+            machine: Some(convert::machine(machine)),
             version: VERSION.into(),
             serving: self.serving(),
             held_run_id: self

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fovea_core::ids::{RunId, WorkerId};
+use fovea_core::machine::Machine;
 use fovea_core::memory::Memory;
 use fovea_proto::pb;
 use fovea_service::{Shutdown, VERSION};
@@ -34,10 +35,10 @@ pub struct Identity {
     pub address: String,
     /// The machine's name.
     pub host: String,
-    /// Its device.
-    pub device: String,
     /// Boot id of the machine; empty if it is not known.
     pub boot_id: String,
+    /// Device and libraries.
+    pub machine: Machine,
     /// UUID of its GPU, as nvidia-smi writes it; empty for a CPU, or if it is not known.
     pub gpu_uuid: String,
     /// Measures the memory that this worker can use.

@@ -326,8 +326,12 @@ impl Device for TorchDevice {
         Some(images.prepare(size, splits, expected, wanted))
     }
 
-    fn computes_with(&self) -> Option<String> {
-        self.fused.as_ref().map(Fused::describe)
+    fn path(&self) -> &'static str {
+        match &self.fused {
+            Some(_) => "fused",
+            None if self.net.device().is_cuda() => "composed",
+            None => "",
+        }
     }
 
     fn keep_cached(&mut self, wanted: &dyn Fn(&Image) -> bool) {

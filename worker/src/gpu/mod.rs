@@ -44,6 +44,8 @@ pub struct Libraries {
     pub torch: Result<usize, LibraryError>,
     /// cuDNN's version.
     pub cudnn: Result<String, LibraryError>,
+    /// cuBLAS's version.
+    pub cublas: Result<String, LibraryError>,
     /// NCCL.
     pub nccl: Result<nccl::Api, LibraryError>,
 }
@@ -64,6 +66,10 @@ pub fn libraries() -> &'static Libraries {
             Ok(_) => cudnn_version(),
             Err(_) => Err(LibraryError::NeedsCuda),
         };
+        let cublas = match &torch {
+            Ok(_) => cublas_version(),
+            Err(_) => Err(LibraryError::NeedsCuda),
+        };
         let nccl = match (&torch, &folder) {
             (Ok(_), Ok(folder)) => nccl::Api::load(folder),
             (Err(_), _) | (_, Err(_)) => Err(LibraryError::NeedsCuda),
@@ -73,6 +79,7 @@ pub fn libraries() -> &'static Libraries {
             driver,
             torch,
             cudnn,
+            cublas,
             nccl,
         }
     })
@@ -341,6 +348,25 @@ fn cudnn_version() -> Result<String, LibraryError> {
     };
     let (major, rest) = (version / 10_000, version % 10_000);
     Ok(format!("{major}.{}.{}", rest / 100, rest % 100))
+}
+
+/// The version of the cuBLAS that libtorch has loaded.
+fn cublas_version() -> Result<String, LibraryError> {
+    let library = open("libcublas.so.13").or_else(|_| open("libcublas.so.12"))?;
+    let part = |which: c_int| {
+        let mut value: c_int = 0;
+        // SAFETY: cuBLAS's function of that name takes the number of a property and writes one number.
+        let status = unsafe {
+            let function = library
+                .get::<unsafe extern "C" fn(c_int, *mut c_int) -> c_int>(b"cublasGetProperty");
+            function.map_err(OpenError)?(which, &mut value)
+        };
+        Ok::<_, LibraryError>(match status {
+            0 => value.to_string(),
+            _ => "?".to_owned(),
+        })
+    };
+    Ok(format!("{}.{}.{}", part(0)?, part(1)?, part(2)?))
 }
 
 /// Loads a library for the whole process; it is never unloaded. A bare name also finds a library that is loaded already.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use fovea_core::googlenet::FlatLayout;
 use fovea_core::ids::RunId;
+use fovea_core::machine::Machine;
 use fovea_core::plan::ShardPlan;
 use fovea_core::roster::Member;
 use fovea_core::run::Outcome;
@@ -38,6 +39,7 @@ pub(super) type MakeFirstState =
 /// A device, and how a run begins on it.
 pub(super) struct Place {
     pub(super) device: tch::Device,
+    pub(super) machine: Machine,
     pub(super) make: MakeDevice,
     pub(super) first_state: MakeFirstState,
     pub(super) profile: Option<Profile>,
@@ -143,7 +145,7 @@ impl Place {
         send(JobEvent::Ready {
             step: state.step,
             state_digest: digest_text(state.device.digest()?),
-            fingerprint: fingerprint(&spec, self.device, state.device.computes_with()),
+            fingerprint: fingerprint(&self.machine, &spec, self.device, state.device.path()),
         });
         let _ = began.send(());
         let member = &roster.members[rank];

@@ -19,7 +19,9 @@ use super::*;
 use crate::collective::{TcpCollective, Unreached};
 use crate::device::{Device, Flat, state_digest};
 use crate::progress::Progress;
-use crate::testing::{Manner, Peers, Pretending, closed, peers, planned, spec, tiny, wait_until};
+use crate::testing::{
+    Manner, Peers, Pretending, closed, no_fingerprint, peers, planned, spec, tiny, wait_until,
+};
 use crate::training::{Control, Parts, Snapshot, State};
 
 /// One worker: its device's thread, and what it was asked.
@@ -34,7 +36,8 @@ impl Worker {
         let make: MakeDevice =
             Box::new(move |_, layout, _| Box::new(Pretending::new(layout, &copy)));
         Self {
-            device: DeviceThread::start(tch::Device::Cpu, make, None).unwrap(),
+            device: DeviceThread::start(tch::Device::Cpu, no_fingerprint().machine(), make, None)
+                .unwrap(),
             manner,
         }
     }
@@ -394,7 +397,14 @@ fn weights_that_hang_hold_neither_an_abort_nor_the_next_assignment() {
     let mut worker = Worker::new(Manner::default());
     let copy = worker.manner.clone();
     let make: MakeDevice = Box::new(move |_, layout, _| Box::new(Pretending::new(layout, &copy)));
-    worker.device = DeviceThread::start_with(tch::Device::Cpu, make, None, hangs_once).unwrap();
+    worker.device = DeviceThread::start_with(
+        tch::Device::Cpu,
+        no_fingerprint().machine(),
+        make,
+        None,
+        hangs_once,
+    )
+    .unwrap();
     let part = Part::new(&peers, 1, &[0], 0);
     let control = part.control.clone();
     let ran = part.start(&worker);

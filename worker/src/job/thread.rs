@@ -3,6 +3,7 @@
 use std::sync::mpsc;
 
 use fovea_core::ids::RunId;
+use fovea_core::machine::Machine;
 use fovea_core::run::Trouble;
 use fovea_core::spec::RunSpec;
 use tokio::sync::{oneshot, watch};
@@ -24,19 +25,21 @@ pub struct DeviceThread {
 }
 
 impl DeviceThread {
-    /// Starts the thread for the device at `place`, which `make` makes; it ends when the last handle is
+    /// Starts the thread for the device at `place` of `machine`, which `make` makes; it ends when the last handle is
     /// dropped. `profile` records some steps.
     pub fn start(
         place: tch::Device,
+        machine: Machine,
         make: MakeDevice,
         profile: Option<Profile>,
     ) -> std::io::Result<Self> {
-        Self::start_with(place, make, profile, first_state)
+        Self::start_with(place, machine, make, profile, first_state)
     }
 
     /// As [`Self::start`], with another way to make the first state.
     pub(super) fn start_with(
         place: tch::Device,
+        machine: Machine,
         make: MakeDevice,
         profile: Option<Profile>,
         first_state: MakeFirstState,
@@ -50,6 +53,7 @@ impl DeviceThread {
                 let mut owner = Owner {
                     place: Place {
                         device: place,
+                        machine,
                         make,
                         first_state,
                         profile,

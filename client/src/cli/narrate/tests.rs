@@ -75,6 +75,8 @@ fn checkpoint(step: u64) -> CheckpointInfo {
             threads: 1,
             precision: "float32".into(),
             fovea: "0".into(),
+            kernels: String::new(),
+            path: String::new(),
         },
     }
 }

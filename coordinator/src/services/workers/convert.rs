@@ -1,6 +1,7 @@
 //! Session messages: from the wire, checked, and onto it.
 
 use fovea_core::ids::RunId;
+use fovea_core::machine::Machine;
 use fovea_core::memory::Memory;
 use fovea_core::metrics::Score;
 use fovea_core::run::{Heartbeat, Outcome, StateId, StepReport};
@@ -34,6 +35,7 @@ pub(super) fn hello(wire: pb::Hello) -> Result<Hello, ApiError> {
         boot_id,
         gpu_uuid,
         memory,
+        machine,
     } = wire;
     if protocol != PROTOCOL {
         return Err(ApiError::Precondition(format!(
@@ -57,7 +59,23 @@ pub(super) fn hello(wire: pb::Hello) -> Result<Hello, ApiError> {
         device: check::label("hello.device", &device)?,
         gpu: gpu(&boot_id, &gpu_uuid)?,
         memory: memory_of(memory.unwrap_or_default()),
+        machine: machine.map(machine_of).transpose()?,
         version: check::label("hello.version", &version)?,
+    })
+}
+
+fn machine_of(wire: pb::Machine) -> Result<Machine, ApiError> {
+    let pb::Machine {
+        device,
+        cpu,
+        libtorch,
+        kernels,
+    } = wire;
+    Ok(Machine {
+        device: check::label("hello.machine.device", &device)?,
+        cpu: check::label("hello.machine.cpu", &cpu)?,
+        libtorch: check::label("hello.machine.libtorch", &libtorch)?,
+        kernels: check::label("hello.machine.kernels", &kernels)?,
     })
 }
 

@@ -38,6 +38,8 @@ fn fingerprint() -> Fingerprint {
         threads: 1,
         precision: "float32".into(),
         fovea: "test".into(),
+        kernels: String::new(),
+        path: String::new(),
     }
 }
 

@@ -271,12 +271,16 @@ class TrainSpec(_message.Message):
     def __init__(self, epochs: _Optional[int] = ..., virtual_ranks: _Optional[int] = ..., batch: _Optional[int] = ..., learning_rate: _Optional[float] = ..., policy: _Optional[_Union[LearningRatePolicy, str]] = ..., power: _Optional[float] = ..., warmup_steps: _Optional[int] = ..., momentum: _Optional[float] = ..., weight_decay: _Optional[float] = ..., head_lr_mult: _Optional[float] = ..., rotate: bool = ..., precision: _Optional[_Union[Precision, str]] = ..., threads: _Optional[int] = ..., digest_every: _Optional[int] = ..., reduction: _Optional[_Union[Reduction, str]] = ..., imbalance: _Optional[_Union[Imbalance, str]] = ...) -> None: ...
 
 class WorkersSpec(_message.Message):
-    __slots__ = ("min", "max")
+    __slots__ = ("min", "max", "device", "mixed")
     MIN_FIELD_NUMBER: _ClassVar[int]
     MAX_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    MIXED_FIELD_NUMBER: _ClassVar[int]
     min: int
     max: int
-    def __init__(self, min: _Optional[int] = ..., max: _Optional[int] = ...) -> None: ...
+    device: str
+    mixed: bool
+    def __init__(self, min: _Optional[int] = ..., max: _Optional[int] = ..., device: _Optional[str] = ..., mixed: bool = ...) -> None: ...
 
 class CheckpointSpec(_message.Message):
     __slots__ = ("every_epochs", "every_steps", "keep_last", "keep_best")
@@ -291,20 +295,24 @@ class CheckpointSpec(_message.Message):
     def __init__(self, every_epochs: _Optional[int] = ..., every_steps: _Optional[int] = ..., keep_last: _Optional[int] = ..., keep_best: _Optional[_Union[BestBy, str]] = ...) -> None: ...
 
 class Fingerprint(_message.Message):
-    __slots__ = ("device", "cpu", "libtorch", "threads", "precision", "fovea")
+    __slots__ = ("device", "cpu", "libtorch", "threads", "precision", "fovea", "kernels", "path")
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     CPU_FIELD_NUMBER: _ClassVar[int]
     LIBTORCH_FIELD_NUMBER: _ClassVar[int]
     THREADS_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
     FOVEA_FIELD_NUMBER: _ClassVar[int]
+    KERNELS_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
     device: str
     cpu: str
     libtorch: str
     threads: int
     precision: str
     fovea: str
-    def __init__(self, device: _Optional[str] = ..., cpu: _Optional[str] = ..., libtorch: _Optional[str] = ..., threads: _Optional[int] = ..., precision: _Optional[str] = ..., fovea: _Optional[str] = ...) -> None: ...
+    kernels: str
+    path: str
+    def __init__(self, device: _Optional[str] = ..., cpu: _Optional[str] = ..., libtorch: _Optional[str] = ..., threads: _Optional[int] = ..., precision: _Optional[str] = ..., fovea: _Optional[str] = ..., kernels: _Optional[str] = ..., path: _Optional[str] = ...) -> None: ...
 
 class Checkpoint(_message.Message):
     __slots__ = ("step", "generation", "size_bytes", "sha256", "stored_at_ms", "fingerprint", "lineage")

@@ -36,7 +36,7 @@ class WorkerMessage(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., step: _Optional[_Union[StepCommitted, _Mapping]] = ..., scores: _Optional[_Union[Scores, _Mapping]] = ..., released: _Optional[_Union[Released, _Mapping]] = ..., leaving: _Optional[_Union[Leaving, _Mapping]] = ..., state_digest: _Optional[_Union[StateDigest, _Mapping]] = ..., interrupted: _Optional[_Union[Interrupted, _Mapping]] = ..., unreachable: _Optional[_Union[Unreachable, _Mapping]] = ..., prepared: _Optional[_Union[Prepared, _Mapping]] = ..., memory: _Optional[_Union[Memory, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("worker_id", "address", "host", "device", "version", "serving", "held_run_id", "protocol", "boot_id", "gpu_uuid", "memory")
+    __slots__ = ("worker_id", "address", "host", "device", "version", "serving", "held_run_id", "protocol", "boot_id", "gpu_uuid", "memory", "machine")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
     HOST_FIELD_NUMBER: _ClassVar[int]
@@ -48,6 +48,7 @@ class Hello(_message.Message):
     BOOT_ID_FIELD_NUMBER: _ClassVar[int]
     GPU_UUID_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
+    MACHINE_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     address: str
     host: str
@@ -59,7 +60,20 @@ class Hello(_message.Message):
     boot_id: str
     gpu_uuid: str
     memory: Memory
-    def __init__(self, worker_id: _Optional[str] = ..., address: _Optional[str] = ..., host: _Optional[str] = ..., device: _Optional[str] = ..., version: _Optional[str] = ..., serving: _Optional[_Union[Serving, _Mapping]] = ..., held_run_id: _Optional[str] = ..., protocol: _Optional[int] = ..., boot_id: _Optional[str] = ..., gpu_uuid: _Optional[str] = ..., memory: _Optional[_Union[Memory, _Mapping]] = ...) -> None: ...
+    machine: Machine
+    def __init__(self, worker_id: _Optional[str] = ..., address: _Optional[str] = ..., host: _Optional[str] = ..., device: _Optional[str] = ..., version: _Optional[str] = ..., serving: _Optional[_Union[Serving, _Mapping]] = ..., held_run_id: _Optional[str] = ..., protocol: _Optional[int] = ..., boot_id: _Optional[str] = ..., gpu_uuid: _Optional[str] = ..., memory: _Optional[_Union[Memory, _Mapping]] = ..., machine: _Optional[_Union[Machine, _Mapping]] = ...) -> None: ...
+
+class Machine(_message.Message):
+    __slots__ = ("device", "cpu", "libtorch", "kernels")
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    CPU_FIELD_NUMBER: _ClassVar[int]
+    LIBTORCH_FIELD_NUMBER: _ClassVar[int]
+    KERNELS_FIELD_NUMBER: _ClassVar[int]
+    device: str
+    cpu: str
+    libtorch: str
+    kernels: str
+    def __init__(self, device: _Optional[str] = ..., cpu: _Optional[str] = ..., libtorch: _Optional[str] = ..., kernels: _Optional[str] = ...) -> None: ...
 
 class Memory(_message.Message):
     __slots__ = ("host_bytes", "gpu_bytes", "gpu_free_bytes")

@@ -170,7 +170,7 @@ impl Bench {
             worker: WorkerId::new("w").unwrap(),
             address: "h:1".into(),
             host: "h".into(),
-            device: "cpu".into(),
+            machine: no_fingerprint().machine(),
             boot_id: "b".into(),
             gpu_uuid: String::new(),
             memory: Box::new(move || Memory {

@@ -172,11 +172,6 @@ impl Fused {
         })
     }
 
-    /// Itself in a word or two, with the compiler of its kernels.
-    pub fn describe(&self) -> String {
-        format!("fused kernels by NVRTC {}", self.kernels.compiler())
-    }
-
     /// Takes over parameters that were loaded.
     ///
     /// # Errors

@@ -267,9 +267,9 @@ async fn workers_that_share_a_gpu_are_not_in_one_run() {
     let environment = [("OMP_NUM_THREADS", "1")];
     cluster.add_worker_on("cuda:0", &environment);
     cluster.add_worker_on("cuda:0", &environment);
-    let run = cluster
-        .submit(spec("two", 2..=2, pb::Precision::Float32))
-        .await;
+    let mut two = spec("two", 2..=2, pb::Precision::Float32);
+    two.workers.as_mut().expect("given").mixed = Some(true);
+    let run = cluster.submit(two).await;
     let shown = |run: &pb::Run| run.reason.contains(" shares GPU-00000000-");
     let waiting = cluster.run_until(&run.id, shown).await.reason;
     assert!(

@@ -25,7 +25,7 @@ use crate::trouble;
 pub use buffer::Buffer;
 pub use features::{CacheCounts, FeatureCache, Image, Split};
 pub use flat::{Buckets, Flat, Ready};
-pub use images::{HeldImages, ImageStore};
+pub use images::{HeldImages, ImageStore, Located};
 pub use torch::{MEANS, TorchDevice};
 
 const _: () = assert!(

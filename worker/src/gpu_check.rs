@@ -246,10 +246,11 @@ fn compared(
     let batch = drawn_batch(IMAGES, case.size);
     let composed = |precision| {
         let (spec, _) = network(Case { precision, ..case });
-        let device = TorchDevice::new(&spec, &layout, place);
+        let device = TorchDevice::new(&spec, &layout, place).with_cache(CACHE);
         stepped(device, &state, &batch)
     };
-    let fused = TorchDevice::new(&spec, &layout, place).with_kernels(&spec, folder.to_owned());
+    let fused = TorchDevice::new(&spec, &layout, place).with_cache(CACHE);
+    let fused = fused.with_kernels(&spec, folder.to_owned());
     if fused.path() != "fused" {
         return Ok(None);
     }
@@ -298,14 +299,34 @@ fn stepped(mut device: TorchDevice, state: &[f32], batch: &Batch) -> Result<Step
         .zip(state)
         .map(|(after, before)| after - before);
     let moved = moved.collect();
-    let scores = device.score(batch)?;
-    let scores = scores.into_iter().flat_map(|score| score.probabilities);
+    let scores = |device: &mut TorchDevice| -> Result<Vec<f32>, DeviceError> {
+        let scores = device.score(batch)?.into_iter();
+        Ok(scores.flat_map(|score| score.probabilities).collect())
+    };
+    // Computed, from the cache, and some of each.
+    let computed = scores(&mut device)?;
+    let kept = scores(&mut device)?;
+    device.keep_cached(&|image| image.sample % 2 == 0);
+    let some = scores(&mut device)?;
+    if [&kept, &some]
+        .iter()
+        .any(|again| !same_bits(again, &computed))
+    {
+        return Err(DeviceError {
+            doing: "scoring again from the cache of the frozen layers' outputs",
+            reason: "the bits differ from those of the first time".into(),
+        });
+    }
     Ok(Stepped {
         gradient,
         loss,
         moved,
-        scores: scores.collect(),
+        scores: computed,
     })
+}
+
+fn same_bits(a: &[f32], b: &[f32]) -> bool {
+    bytemuck::cast_slice::<f32, u8>(a) == bytemuck::cast_slice::<f32, u8>(b)
 }
 
 /// The length of the difference, relative to that of `expected`.

@@ -10,7 +10,7 @@ use fovea_core::ids::WorkerId;
 use tracing::info;
 
 use super::SessionId;
-use super::scheduler::Waiting;
+use super::scheduler::{Alike, Waiting};
 use super::state::Actor;
 use crate::run::RunInput;
 
@@ -57,7 +57,7 @@ impl Actor {
     pub(super) fn too_few(
         &mut self,
         waiting: &Waiting,
-        free: usize,
+        free: &[SessionId],
         sharing: &[(SessionId, SessionId)],
         coming: Option<String>,
         idle: &[SessionId],
@@ -66,14 +66,17 @@ impl Actor {
         let Some(live) = self.runs.get(&number) else {
             return;
         };
-        let mut reason = format!("needs {}; idle: {free}", count(min, "worker", "workers"));
+        let needed = count(min, "worker", "workers");
+        let mut reason = format!("needs {needed}; idle: {}", free.len());
         let takes = coming.is_some();
         reason.extend(coming.map(|what| format!("; {what}")));
         for (left_out, with) in sharing {
             reason.extend(self.shares(*left_out, *with).map(|why| format!("; {why}")));
         }
         reason.extend(self.troubles(number).map(|why| format!("; {why}")));
-        let unfit = self.unsuitable(number, idle);
+        let unfit = self
+            .unsuitable(number, idle)
+            .or_else(|| others(waiting, free));
         let cause = Cause::TooFew {
             coming: takes,
             sharing: !sharing.is_empty(),
@@ -99,4 +102,21 @@ impl Actor {
         live.waiting = Some(reason.clone());
         live.handle.send(RunInput::Waits(Some(reason)));
     }
+}
+
+/// Idle workers that a run could have, but not together with those that it has a claim to, for people.
+fn others(waiting: &Waiting, free: &[SessionId]) -> Option<String> {
+    let has_none = |alike: &&Alike| !alike.workers.iter().any(|id| free.contains(id));
+    let others: usize = waiting
+        .suitable
+        .iter()
+        .filter(has_none)
+        .map(|alike| alike.workers.len())
+        .sum();
+    (others > 0).then(|| {
+        format!(
+            "{} on machines of another kind, which a run does not mix (workers.mixed)",
+            count(others, "idle worker computes", "idle workers compute")
+        )
+    })
 }

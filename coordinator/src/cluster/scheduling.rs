@@ -128,7 +128,7 @@ impl Actor {
                     }
                     let (coming, again) = self.take_workers(waiting, &free);
                     wake = wake.into_iter().chain(again).min();
-                    self.too_few(waiting, free.len(), &sharing, coming, &idle);
+                    self.too_few(waiting, &free, &sharing, coming, &idle);
                 }
             }
         }

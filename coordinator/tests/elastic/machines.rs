@@ -160,6 +160,18 @@ async fn a_spec_asks_for_a_device_or_allows_different_ones() {
     let run = stage.server.submit(with("cpu", false)).await.unwrap();
     let at = form(&mut [&mut cpu]).await;
     assert_eq!((ids_of(&at), &at.run_id), (vec!["cpu"], &run.id));
+    // Two that are not alike are not enough for a run that needs two.
+    let mut two = spec_of(4, 2, 4);
+    two.name = "two".into();
+    let two = stage.server.submit(two).await.unwrap();
+    let _other = Of::join(&stage, "other", kind("cpu", "b")).await;
+    let reason = waits(&stage, &two, "another kind").await;
+    assert!(
+        reason.contains(
+            "idle: 1; 1 idle worker computes on machines of another kind, which a run does not mix"
+        ),
+        "{reason}"
+    );
     assert_eq!(gpu.worker.remaining_messages().await, []);
 
     // One GPU rather than two processors, and all if that is allowed.

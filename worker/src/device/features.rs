@@ -167,28 +167,42 @@ impl FeatureCache {
     /// Once, not for every image.
     fn say_full(&mut self) {
         if self.budget > 0 && !std::mem::replace(&mut self.full, true) {
-            info!(
-                images = self.counts.images,
-                mib = mib(self.counts.bytes),
-                "activations.full: the cache of the frozen layers' activations is full at {}; the others are \
-                 computed in every step (a larger cache_mib holds more)",
-                fovea_core::count::count(self.counts.images, "image", "images")
-            );
+            say_full(&self.counts);
         }
+    }
+
+    /// Limit of its bytes, and where its uses are counted.
+    pub(super) fn settings(&self) -> (u64, Hits) {
+        (self.budget, self.hits.clone())
+    }
+}
+
+/// Logs that a cache has no room left.
+pub(super) fn say_full(counts: &CacheCounts) {
+    info!(
+        images = counts.images,
+        mib = mib(counts.bytes),
+        "activations.full: the cache of the frozen layers' activations is full at {}; the others are \
+         computed in every step (a larger cache_mib holds more)",
+        fovea_core::count::count(counts.images, "image", "images")
+    );
+}
+
+/// Logs what a cache of `budget` bytes that ends was good for.
+pub(super) fn say_dropped(budget: u64, counts: &CacheCounts) {
+    if counts.hits + counts.misses > 0 && budget > 0 {
+        info!(
+            images = counts.images,
+            mib = mib(counts.bytes),
+            hit_rate = format!("{:.3}", counts.hit_rate()),
+            "activations.dropped: dropping the cache of the frozen layers' activations"
+        );
     }
 }
 
 impl Drop for FeatureCache {
     fn drop(&mut self) {
-        let counts = self.counts;
-        if counts.hits + counts.misses > 0 && self.budget > 0 {
-            info!(
-                images = counts.images,
-                mib = mib(counts.bytes),
-                hit_rate = format!("{:.3}", counts.hit_rate()),
-                "activations.dropped: dropping the cache of the frozen layers' activations"
-            );
-        }
+        say_dropped(self.budget, &self.counts);
     }
 }
 

@@ -129,11 +129,8 @@ impl ImageStore {
         Arc::clone(&self.shown)
     }
 
-    /// The unrotated images of `samples` on the device: `[samples, size, size, 3]` bytes. `pixels` holds the images that
-    /// are `given`, one after the other; the device keeps them while it has room, and has the others already.
-    ///
-    /// # Errors
-    /// If an image is neither given nor held, if the lengths do not match, or if libtorch fails.
+    /// The unrotated images of `samples` on the device: `[samples, size, size, 3]` bytes. Arguments and errors as for
+    /// [`ImageStore::locate`].
     pub fn upright(
         &mut self,
         split: Split,
@@ -142,6 +139,57 @@ impl ImageStore {
         given: &[bool],
         pixels: &[u8],
     ) -> Result<Tensor, DeviceError> {
+        let Located { fresh, places } = self.locate(split, samples, size, given, pixels)?;
+        let indices = |of: &[i64]| sent(of, self.device);
+        no_grad(|| {
+            let mut of_memory = (Vec::new(), Vec::new());
+            let mut of_fresh = (Vec::new(), Vec::new());
+            for (to, place) in places.iter().enumerate() {
+                let place = i64::from(*place);
+                let (list, place) = match place >= 0 {
+                    true => (&mut of_memory, place),
+                    false => (&mut of_fresh, -1 - place),
+                };
+                list.0.push(to as i64);
+                list.1.push(place);
+            }
+            if of_fresh.0.is_empty() {
+                return Ok(self.memory.index_select(0, &indices(&of_memory.1)));
+            }
+            if of_memory.0.is_empty() && of_fresh.0.len() as i64 == fresh.size()[0] {
+                return Ok(fresh);
+            }
+            let side = size as i64;
+            let shape = [samples.len() as i64, side, side, 3];
+            let mut out = Tensor::empty(shape, (Kind::Uint8, self.device));
+            for (source, (to, from)) in [(&self.memory, of_memory), (&fresh, of_fresh)] {
+                if !to.is_empty() {
+                    let rows = source.index_select(0, &indices(&from));
+                    let _ = out.index_copy_(0, &indices(&to), &rows);
+                }
+            }
+            Ok(out)
+        })
+    }
+
+    /// The memory of the held images: `[capacity, size, size, 3]` bytes.
+    pub fn memory(&self) -> &Tensor {
+        &self.memory
+    }
+
+    /// Where the unrotated images of `samples` are on the device. `pixels` holds the images that
+    /// are `given`, one after the other; the device keeps them while it has room, and has the others already.
+    ///
+    /// # Errors
+    /// If an image is neither given nor held, if the lengths do not match, or if libtorch fails.
+    pub fn locate(
+        &mut self,
+        split: Split,
+        samples: &[u32],
+        size: usize,
+        given: &[bool],
+        pixels: &[u8],
+    ) -> Result<Located, DeviceError> {
         let came = given.iter().filter(|given| **given).count();
         let error = |reason: String| DeviceError {
             doing: "reading a batch",
@@ -160,12 +208,13 @@ impl ImageStore {
         if size != self.size {
             // The memory was prepared for another size, so it holds none of these images.
             return match came == samples.len() {
-                true => Ok(fresh),
+                true => Ok(Located {
+                    fresh,
+                    places: (0..came as i32).map(|number| -1 - number).collect(),
+                }),
                 false => Err(error("an image is neither given nor held".into())),
             };
         }
-        // Place of each sample: its row in the memory, or `held` plus its number among the fresh images.
-        let held = self.memory.size()[0];
         let mut places = Vec::with_capacity(samples.len());
         let (mut kept, mut kept_at) = (Vec::new(), Vec::new());
         let mut numbers = 0i64..;
@@ -186,44 +235,33 @@ impl ImageStore {
                 }),
                 None => None,
             };
-            places.push(match row {
+            let place = match row {
                 Some(row) => row,
-                None if given => held + number,
+                None if given => -1 - number,
                 None => {
                     return Err(error(format!("image {sample} is neither given nor held")));
                 }
-            });
+            };
+            places.push(i32::try_from(place).expect("there are fewer images"));
         }
-        let indices = |of: &[i64]| sent(of, self.device);
-        no_grad(|| {
-            if !kept.is_empty() {
+        if !kept.is_empty() {
+            let indices = |of: &[i64]| sent(of, self.device);
+            no_grad(|| {
                 let rows = fresh.index_select(0, &indices(&kept));
                 let _ = self.memory.index_copy_(0, &indices(&kept_at), &rows);
-            }
-            if places.iter().all(|place| *place < held) {
-                return Ok(self.memory.index_select(0, &indices(&places)));
-            }
-            let mut of_memory = (Vec::new(), Vec::new());
-            let mut of_fresh = (Vec::new(), Vec::new());
-            for (to, place) in places.iter().enumerate() {
-                let (list, place) = match *place < held {
-                    true => (&mut of_memory, *place),
-                    false => (&mut of_fresh, *place - held),
-                };
-                list.0.push(to as i64);
-                list.1.push(place);
-            }
-            let shape = [samples.len() as i64, shape[1], shape[2], 3];
-            let mut out = Tensor::empty(shape, (Kind::Uint8, self.device));
-            for (source, (to, from)) in [(&self.memory, of_memory), (&fresh, of_fresh)] {
-                if !to.is_empty() {
-                    let rows = source.index_select(0, &indices(&from));
-                    let _ = out.index_copy_(0, &indices(&to), &rows);
-                }
-            }
-            Ok(out)
-        })
+            });
+        }
+        Ok(Located { fresh, places })
     }
+}
+
+/// Where images are.
+#[derive(Debug)]
+pub struct Located {
+    /// Those that came with the batch: `[given, size, size, 3]` bytes.
+    pub fresh: Tensor,
+    /// Of each image: its row in [`ImageStore::memory`], or -1 - its number among the fresh ones.
+    pub places: Vec<i32>,
 }
 
 /// Rotates each of `[images, size, size, 3]` bytes by its quarter turns, exactly as [`fovea_dataset::rotate90`] does.

@@ -19,7 +19,7 @@ use tch::{Tensor, no_grad};
 
 use self::kernels::Labelled;
 use super::buffer::sent;
-use super::fused::Fused;
+use super::fused::{Fused, RowCache};
 use super::gradients::{IntoBuckets, all_finite, over};
 use super::{
     Batch, Buckets, Buffer, CacheCounts, Device, DeviceError, FeatureCache, Flat, HeldImages,
@@ -46,6 +46,8 @@ pub struct TorchDevice {
     images: Option<ImageStore>,
     /// Our own kernels, where they compute the trained modules.
     fused: Option<Fused>,
+    /// Then in place of `cache`.
+    rows: RowCache,
 }
 
 impl TorchDevice {
@@ -68,6 +70,7 @@ impl TorchDevice {
             cache: FeatureCache::default(),
             images: None,
             fused: None,
+            rows: RowCache::new(0, Hits::default()),
         }
     }
 
@@ -107,7 +110,10 @@ impl TorchDevice {
 
     /// Size and hits of the cache of the frozen layers' activations.
     pub fn cache_counts(&self) -> CacheCounts {
-        self.cache.counts()
+        match &self.fused {
+            Some(_) => self.rows.counts(),
+            None => self.cache.counts(),
+        }
     }
 
     /// Whether the frozen parameters in `state` equal the loaded ones bit for bit.
@@ -149,6 +155,7 @@ impl Device for TorchDevice {
         }
         if !self.same_frozen(state) {
             self.cache.clear();
+            self.rows.retain(&|_| false);
         }
         no_grad(|| {
             for (tensor, range) in self.parts() {
@@ -336,6 +343,7 @@ impl Device for TorchDevice {
 
     fn keep_cached(&mut self, wanted: &dyn Fn(&Image) -> bool) {
         self.cache.retain(wanted);
+        self.rows.retain(wanted);
     }
 }
 

@@ -1,10 +1,9 @@
 //! The frozen layers: from bytes to what the trained ones read. Nothing is kept for a backward pass, so bias, ReLU, pooling and
 //! normalisation are one kernel each.
 
-use fovea_kernels::cuda::Address;
 use fovea_kernels::cuda::input::{BLOCK_CHANNELS, Photographs, blocks, input_blocks};
 use fovea_kernels::cuda::lrn::{relu_lrn_pool, relu_pool_lrn};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::forward::{Map, batch, by_pixel, rows};
 use super::plan::Convolution;
@@ -13,12 +12,27 @@ use crate::device::DeviceError;
 use crate::device::buffer::sent;
 use crate::model::convolution;
 
+/// Photographs on the GPU, and which of them make a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct Batched<'a> {
+    /// u8 `[any number, side, side, 3]`
+    pub held: &'a Tensor,
+    /// Those that came with the batch, in the same form.
+    pub fresh: &'a Tensor,
+    /// Width and height.
+    pub side: usize,
+    /// Row of `held`, or -1 - row of `fresh`.
+    pub places: &'a [i32],
+    /// Quarter turns of each.
+    pub turns: &'a [u8],
+}
+
 impl Fused {
-    /// The frozen layers' output of photographs, u8 `[images, side, side, 3]`: `[images, height, width, channels]`.
+    /// The frozen layers' output of photographs: `[images, height, width, channels]`.
     ///
     /// # Errors
     /// If the GPU refuses.
-    pub fn features(&self, photographs: &Tensor) -> Result<Tensor, DeviceError> {
+    pub fn features(&self, photographs: Batched) -> Result<Tensor, DeviceError> {
         let layers = &self.plan.frozen;
         let Some(conv1) = &layers.conv1 else {
             return Err(DeviceError {
@@ -47,18 +61,22 @@ impl Fused {
     fn first(
         &self,
         conv1: &Convolution,
-        photographs: &Tensor,
+        photographs: Batched,
     ) -> Result<(Tensor, Map), DeviceError> {
-        let size = photographs.size();
-        let [count, side] = [0, 1].map(|i| size[i] as usize);
-        let places: Vec<i32> = (0..count as i32).collect();
-        let places = sent(&places, self.device);
-        let turns = Tensor::zeros([count as i64], (Kind::Uint8, self.device));
+        let Batched {
+            held,
+            fresh,
+            side,
+            places,
+            turns,
+        } = photographs;
+        let count = places.len();
+        let (places, turns) = (sent(places, self.device), sent(turns, self.device));
         let across = blocks(side);
         let x = self.room(count * across * across, BLOCK_CHANNELS);
         let from = Photographs {
-            held: at(photographs),
-            fresh: Address::NULL,
+            held: at(held),
+            fresh: at(fresh),
             place: at(&places),
             turns: at(&turns),
             count,

@@ -7,6 +7,7 @@
 //! Which networks it computes is decided in [`plan`]; others are computed layer by layer.
 
 mod backward;
+mod cache;
 mod forward;
 mod frozen;
 mod plan;
@@ -28,7 +29,9 @@ use crate::gpu::kernels::{KernelError, Kernels};
 use crate::model::Net;
 use plan::Plan;
 
+pub use cache::RowCache;
 pub use forward::Input;
+pub use frozen::Batched;
 pub use plan::NotCovered;
 
 /// Why a run is computed layer by layer.

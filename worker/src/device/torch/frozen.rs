@@ -4,7 +4,8 @@ use tch::{Kind, Tensor, no_grad};
 
 use super::TorchDevice;
 use crate::device::buffer::sent;
-use crate::device::{Batch, DeviceError, Image, Pixels, Split, images};
+use crate::device::fused::Batched;
+use crate::device::{Batch, DeviceError, Image, ImageStore, Located, Pixels, Split, images};
 
 /// Number of images whose frozen layers a GPU computes at once. A smaller group is filled up with repeated images: libraries
 /// choose the algorithm by the batch size, and the bits must not depend on what the cache holds.
@@ -26,6 +27,10 @@ impl TorchDevice {
         places: bool,
     ) -> Result<Tensor, DeviceError> {
         let n = batch.samples.len();
+        // Their features are the same as those of the layers one by one, so only maps need the places.
+        if n > 0 && !places && self.fused.is_some() {
+            return self.fused_features(split, batch);
+        }
         let pixels = self.pixels(split, batch)?;
         let device = self.net.device();
         let means = &self.means;
@@ -33,16 +38,7 @@ impl TorchDevice {
         if n == 0 || !self.net.has_frozen_prefix() {
             return Ok(input(&pixels));
         }
-        let images: Vec<Image> = batch
-            .samples
-            .iter()
-            .zip(&batch.quarter_turns)
-            .map(|(&sample, &quarter_turns)| Image {
-                split,
-                sample,
-                quarter_turns,
-            })
-            .collect();
+        let images = images_of(split, batch);
         let mut features: Vec<Option<Tensor>> = match places {
             true => images.iter().map(|_| None).collect(),
             false => images.iter().map(|image| self.cache.get(image)).collect(),
@@ -64,17 +60,11 @@ impl TorchDevice {
                 _ => pixels.index_select(0, &sent(&chosen, device)),
             };
             // In channels-last order each image is contiguous, as the cache needs it.
-            let computed = match &self.fused {
-                // Their features are the same as those of the layers one by one, so only maps need the places.
-                Some(fused) if !places => no_grad(|| fused.features(&chosen))?,
-                _ => {
-                    let computed = match places {
-                        true => self.net.places(&input(&chosen)),
-                        false => self.net.features(&input(&chosen)),
-                    };
-                    computed.permute([0, 2, 3, 1]).contiguous()
-                }
+            let computed = match places {
+                true => self.net.places(&input(&chosen)),
+                false => self.net.features(&input(&chosen)),
             };
+            let computed = computed.permute([0, 2, 3, 1]).contiguous();
             for (at, &i) in group.iter().enumerate() {
                 let one = computed.narrow(0, at as i64, 1);
                 // A view would keep the memory of the whole group allocated.
@@ -87,6 +77,57 @@ impl TorchDevice {
         }
         let features: Vec<Tensor> = features.into_iter().flatten().collect();
         Ok(Tensor::cat(&features, 0).permute([0, 3, 1, 2]))
+    }
+
+    /// [`Self::features`] by our own kernels, of a batch that has images. Groups are of [`GPU_IMAGES`], for the same reason.
+    fn fused_features(&mut self, split: Split, batch: &Batch) -> Result<Tensor, DeviceError> {
+        let Located { fresh, places } = self.located(split, batch)?;
+        let images = images_of(split, batch);
+        let rows: Vec<Option<u32>> = images.iter().map(|image| self.rows.get(image)).collect();
+        let missing: Vec<usize> = (0..images.len()).filter(|&i| rows[i].is_none()).collect();
+        let fused = self.fused.as_ref().expect("asked for where it is there");
+        let held = self.images.as_ref().map_or(&fresh, ImageStore::memory);
+        // Photographs that were sent are rotated already.
+        let turned = matches!(batch.pixels, Pixels::Turned(_));
+        let turns = |i: usize| if turned { 0 } else { batch.quarter_turns[i] };
+        no_grad(|| {
+            let mut groups = Vec::new();
+            for group in missing.chunks(GPU_IMAGES) {
+                let chosen = || group.iter().copied().cycle().take(GPU_IMAGES);
+                let places: Vec<i32> = chosen().map(|i| places[i]).collect();
+                let turns: Vec<u8> = chosen().map(turns).collect();
+                groups.push(fused.features(Batched {
+                    held,
+                    fresh: &fresh,
+                    side: batch.size,
+                    places: &places,
+                    turns: &turns,
+                })?);
+            }
+            let computed = match &groups[..] {
+                [] => None,
+                [one] => Some(one.shallow_clone()),
+                // Only the last group may be filled up.
+                several => Some(Tensor::cat(several, 0)),
+            };
+            let out = fused.cached(&mut self.rows, &images, &rows, computed.as_ref())?;
+            // `[n, channels, height, width]`, as of the other way.
+            Ok(out.permute([0, 3, 1, 2]))
+        })
+    }
+
+    /// Where the batch's photographs are on the device.
+    fn located(&mut self, split: Split, batch: &Batch) -> Result<Located, DeviceError> {
+        let (n, size) = (batch.samples.len(), batch.size);
+        match (&batch.pixels, &mut self.images) {
+            (Pixels::Upright { given, bytes }, Some(images)) if batch.quarter_turns.len() == n => {
+                images.locate(split, &batch.samples, size, given, bytes)
+            }
+            _ => Ok(Located {
+                fresh: self.pixels(split, batch)?,
+                places: (0..n as i32).map(|number| -1 - number).collect(),
+            }),
+        }
     }
 
     /// The batch's pixels on the device, rotated: `[n, size, size, 3]` bytes.
@@ -117,4 +158,18 @@ impl TorchDevice {
             (Pixels::Upright { bytes, .. }, None) => Err(wrong(bytes.len())),
         }
     }
+}
+
+fn images_of(split: Split, batch: &Batch) -> Vec<Image> {
+    let image = |(&sample, &quarter_turns): (&u32, &u8)| Image {
+        split,
+        sample,
+        quarter_turns,
+    };
+    batch
+        .samples
+        .iter()
+        .zip(&batch.quarter_turns)
+        .map(image)
+        .collect()
 }

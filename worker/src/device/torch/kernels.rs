@@ -10,7 +10,7 @@ use tracing::{info, warn};
 
 use super::TorchDevice;
 use crate::device::buffer::sent;
-use crate::device::fused::{Fused, FusedError, Input, Rates};
+use crate::device::fused::{Fused, FusedError, Input, Rates, RowCache};
 use crate::device::gradients::IntoBuckets;
 use crate::device::{Batch, Buckets, Buffer, Device, DeviceError, PhaseTimes, Split};
 
@@ -34,6 +34,8 @@ impl TorchDevice {
                     "gpu.fused: Fovea's own kernels compute the trained modules on cuda:{number}"
                 );
                 self.fused = Some(fused);
+                let (budget, hits) = self.cache.settings();
+                self.rows = RowCache::new(budget, hits);
             }
             Err(error @ FusedError::NotCovered(_)) => {
                 info!("gpu.composed: this run is computed layer by layer on cuda:{number}: {error}")

@@ -1,7 +1,7 @@
 //! The dropout multipliers of all classifiers of a network.
 
 use crate::googlenet::{AUXILIARY_DROPOUT, AUXILIARY_UNITS, AuxiliaryHead, Network};
-use crate::random::{DROPOUT, dropout_mask};
+use crate::random::{DROPOUT, dropout_mask, seed_of, use_key};
 
 /// Whether a training of `network` drops anything, with this `ratio` for the classifier's inputs.
 pub fn drops(network: &Network, ratio: f64) -> bool {
@@ -32,6 +32,12 @@ pub fn multipliers(
         let purpose = format!("{DROPOUT}/{}", head.name());
         dropout_mask(&purpose, seed, epoch, used, AUXILIARY_DROPOUT, mask);
     }
+}
+
+/// The seed of the ChaCha8 stream from which [`multipliers`] draws those of the classifier's inputs, for a device that draws them
+/// itself.
+pub fn classifier_seed(seed: u64, epoch: u32, (sample, copy): (u32, u32)) -> [u8; 32] {
+    seed_of(DROPOUT, &use_key(seed, epoch, sample, copy))
 }
 
 #[cfg(test)]

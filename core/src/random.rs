@@ -10,13 +10,18 @@ use sha2::{Digest, Sha256};
 
 /// The stream of random numbers for one `purpose` and `key`. The same arguments always give the same stream.
 pub fn stream(purpose: &str, key: &[u64]) -> ChaCha8Rng {
+    ChaCha8Rng::from_seed(seed_of(purpose, key))
+}
+
+/// The seed of [`stream`], for whoever draws it elsewhere.
+pub(crate) fn seed_of(purpose: &str, key: &[u64]) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update((purpose.len() as u64).to_le_bytes());
     hash.update(purpose.as_bytes());
     for part in key {
         hash.update(part.to_le_bytes());
     }
-    ChaCha8Rng::from_seed(hash.finalize().into())
+    hash.finalize().into()
 }
 
 /// A uniform number in `0..n`, without modulo bias.

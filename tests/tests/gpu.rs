@@ -462,5 +462,12 @@ async fn bits_losses_and_kills(worker: &Path) {
     })
     .await;
     assert!(killed == expected, "a killed worker changed the bits");
+    let log = cluster.workers[0].log();
+    let formed = log
+        .lines()
+        .rfind(|line| line.contains("assignment.ready: "));
+    let formed = formed.expect("the one that is left formed a generation alone");
+    let (_, took) = formed.split_once(" after ").expect("how long it took");
+    println!("the generation after the kill formed after {took}");
     println!("one worker, two over NCCL, and one of two killed: the same bits");
 }

@@ -40,6 +40,10 @@ table! {
     WORKER = "fovea.worker.id", "The worker's id";
     STEP = "fovea.step", "Committed steps: of the checkpoint, at the evaluation, or at the end of a formation or recovery";
     EPOCH = "fovea.epoch", "The epoch, from 0";
+    BEFORE_MS = "fovea.before_ms", "Of `worker.formation`: until its device begins, with what it fetches and the end of the generation before, milliseconds";
+    CONNECT_MS = "fovea.connect_ms", "Of it: connecting to the peers";
+    NCCL_MS = "fovea.nccl_ms", "Of it: making NCCL's communicator";
+    STATE_MS = "fovea.state_ms", "Of it: agreeing on the state to start from, with reading or receiving it and its digest";
     SAMPLES = "fovea.samples", "Samples that were scored";
     AUC = "fovea.auc", "Area under the ROC curve on the validation split";
     BYTES = "fovea.bytes", "Size of the checkpoint or slice";

@@ -176,6 +176,7 @@ fn batch() -> Batch {
         size: SIZE,
         pixels: Pixels::Turned((0..BATCH * SIZE * SIZE * 3).map(|_| byte()).collect()),
         dropout: vec![1.0; BATCH * HEAD_INPUT],
+        dropout_seeds: Vec::new(),
     }
 }
 

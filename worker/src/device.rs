@@ -52,6 +52,8 @@ pub struct Batch {
     ///
     /// [`Network::dropout_units`]: fovea_core::googlenet::Network::dropout_units
     pub dropout: Vec<f32>,
+    /// In place of them, for a device that draws the multipliers itself ([`Device::draws_dropout`]): the seed of each sample's stream.
+    pub dropout_seeds: Vec<[u8; 32]>,
 }
 
 /// The pixels of a batch: bytes of rows, pixels, then blue, green, red.
@@ -109,6 +111,7 @@ impl Batch {
                 size,
                 pixels,
                 dropout,
+                dropout_seeds,
             } = batch;
             // They are the run's; an empty batch may not know them.
             if !class_weights.is_empty() {
@@ -121,6 +124,7 @@ impl Batch {
             all.labels.extend(labels);
             all.pixels.extend(pixels);
             all.dropout.extend(dropout);
+            all.dropout_seeds.extend(dropout_seeds);
         }
         all
     }
@@ -239,6 +243,11 @@ pub trait Device {
     /// What computes the trained layers where there is a choice, for the fingerprint: `fused` or `composed`. Empty where there is none.
     fn path(&self) -> &'static str {
         ""
+    }
+
+    /// Whether it draws the dropout multipliers itself, given [`Batch::dropout_seeds`].
+    fn draws_dropout(&self) -> bool {
+        false
     }
 
     /// Forgets what it may have kept of images other than those `wanted`, to make room: when other workers

@@ -7,6 +7,7 @@ use std::fmt::{self, Write};
 use std::path::Path;
 use std::time::Instant;
 
+use fovea_core::dropout::classifier_seed;
 use fovea_core::googlenet::{FlatLayout, HEAD_INPUT, fill, param_specs};
 use fovea_core::random::{DROPOUT, below, dropout_mask, stream};
 use fovea_core::spec::{Head, Precision, RunSpec};
@@ -365,6 +366,7 @@ fn drawn_batch(images: usize, size: usize) -> Batch {
     for (sample, mask) in dropout.chunks_exact_mut(HEAD_INPUT).enumerate() {
         dropout_mask(DROPOUT, 3, 1, (sample as u32, 0), 0.4, mask);
     }
+    let dropout_seeds = (0..images as u32).map(|sample| classifier_seed(3, 1, (sample, 0)));
     Batch {
         samples: (0..images as u32).collect(),
         quarter_turns: (0..images).map(|i| (i % 4) as u8).collect(),
@@ -373,5 +375,6 @@ fn drawn_batch(images: usize, size: usize) -> Batch {
         size,
         pixels: Pixels::Turned(pixels),
         dropout,
+        dropout_seeds: dropout_seeds.collect(),
     }
 }

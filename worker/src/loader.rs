@@ -55,10 +55,18 @@ pub struct Loader {
     thread: Option<Abandoned>,
 }
 
+/// What a device does itself.
+#[derive(Debug, Clone, Default)]
+pub struct OnDevice {
+    /// It holds images: they are given upright, and only those that it does not hold.
+    pub held: Option<Arc<HeldImages>>,
+    /// It draws the dropout multipliers: their seeds are given.
+    pub draws_dropout: bool,
+}
+
 impl Loader {
     /// Starts to prepare the batches of `steps` for the virtual ranks of `member`; before them those of
-    /// the validation split if `evaluate`. On a device that holds images (`held`) they are given upright, and only
-    /// those that it does not hold.
+    /// the validation split if `evaluate`. `device` says what the device does itself.
     ///
     /// # Panics
     /// If the spec makes no network, which whoever has its layout knows.
@@ -69,7 +77,7 @@ impl Loader {
         member: &Member,
         steps: Range<u64>,
         evaluate: bool,
-        held: Option<Arc<HeldImages>>,
+        device: OnDevice,
     ) -> std::io::Result<Self> {
         let cancel = data.canceller();
         let (send, items) = sync_channel(AHEAD * member.virtual_ranks as usize);
@@ -82,7 +90,7 @@ impl Loader {
             plan,
             spec,
             ranks: hosted(member).collect(),
-            held,
+            device,
             send,
         };
         let (thread, working) = Abandoned::new("reading a pack");
@@ -148,7 +156,7 @@ struct Producer {
     plan: ShardPlan,
     spec: RunSpec,
     ranks: Vec<u32>,
-    held: Option<Arc<HeldImages>>,
+    device: OnDevice,
     send: SyncSender<Result<Item, DataError>>,
 }
 
@@ -214,7 +222,14 @@ impl Producer {
             size,
             class_weights: self.class_weights.clone(),
             pixels: self.pixels(Split::Train, &images)?,
-            dropout: self.dropout(epoch, draws),
+            dropout: match self.device.draws_dropout {
+                true => Vec::new(),
+                false => self.dropout(epoch, draws),
+            },
+            dropout_seeds: match self.device.draws_dropout {
+                true => self.dropout_seeds(epoch, draws),
+                false => Vec::new(),
+            },
             ..Batch::default()
         };
         for draw in draws {
@@ -241,6 +256,16 @@ impl Producer {
         all
     }
 
+    /// Their seeds; empty if nothing is dropped.
+    fn dropout_seeds(&self, epoch: u32, draws: &[Draw]) -> Vec<[u8; 32]> {
+        if !dropout::drops(&self.network, self.spec.model.dropout) {
+            return Vec::new();
+        }
+        let seed =
+            |draw: &Draw| dropout::classifier_seed(self.spec.seed, epoch, (draw.sample, draw.copy));
+        draws.iter().map(seed).collect()
+    }
+
     fn scored(&self, ordinals: Range<u32>, turns: u8) -> Result<Batch, DataError> {
         let images: Vec<(u32, u8)> = ordinals.clone().map(|ordinal| (ordinal, turns)).collect();
         let mut batch = Batch {
@@ -265,7 +290,7 @@ impl Producer {
             Split::Train => self.data.train(ordinal),
             Split::Validation => self.data.scored(ordinal),
         };
-        if let Some(held) = &self.held {
+        if let Some(held) = &self.device.held {
             let given: Vec<bool> = images.iter().map(|(s, _)| !held.holds(split, *s)).collect();
             let missing = images.iter().zip(&given).filter(|(_, given)| **given);
             let count = given.iter().filter(|given| **given).count();

@@ -1,5 +1,7 @@
 //! What happens to the assignment in progress: begun, replaced by a newer one, ended.
 
+use std::time::Instant;
+
 use fovea_core::roster::UNREACHABLE_HINT;
 use fovea_core::run::Outcome;
 use fovea_proto::pb;
@@ -13,7 +15,7 @@ use super::current::{Current, Stage};
 use super::state::{Agent, Work};
 use crate::assignment::AssignmentHandle;
 use crate::collective::list;
-use crate::job::{Ended, JobEvent};
+use crate::job::{Ended, JobEvent, Took};
 use crate::progress::Progress;
 use crate::training::Control;
 
@@ -109,6 +111,7 @@ impl<W: Work> Agent<W> {
             acknowledged,
             stage: Stage::Working { events, task },
             span,
+            begun: Instant::now(),
             formation,
             traced: coordinators.is_some(),
             lineage,
@@ -127,12 +130,27 @@ impl<W: Work> Agent<W> {
                 step,
                 state_digest,
                 fingerprint,
+                took,
             } => {
+                let Took {
+                    connect,
+                    nccl,
+                    state,
+                } = took;
+                // What the generation before takes to let go of the device is in it.
+                let before = current
+                    .begun
+                    .elapsed()
+                    .saturating_sub(connect + nccl + state);
+                let [before, connect, nccl, state] =
+                    [before, connect, nccl, state].map(|part| part.as_millis() as u64);
                 current.span.in_scope(|| {
                     info!(
                         step,
                         state_digest,
-                        "assignment.ready: the members agree on the state of step {step}"
+                        "assignment.ready: the members agree on the state of step {step} after {} ms: before the device {before}, \
+                         peers {connect}, NCCL {nccl}, state {state}",
+                        before + connect + nccl + state
                     )
                 });
                 let ready = Message::Ready(pb::Ready {
@@ -144,6 +162,10 @@ impl<W: Work> Agent<W> {
                 });
                 std::mem::take(&mut current.formation)
                     .with(names::STEP, step)
+                    .with(names::BEFORE_MS, before)
+                    .with(names::CONNECT_MS, connect)
+                    .with(names::NCCL_MS, nccl)
+                    .with(names::STATE_MS, state)
                     .end();
                 current.ready = Some(ready.clone());
                 self.send(ready);

@@ -1,5 +1,7 @@
 //! The assignment in progress, and what the coordinator is told about it.
 
+use std::time::Instant;
+
 use fovea_core::run::Heartbeat;
 use fovea_proto::pb::worker_message::Message;
 use tokio::sync::{mpsc, watch};
@@ -23,6 +25,8 @@ pub(super) struct Current {
     pub(super) acknowledged: watch::Sender<u32>,
     pub(super) stage: Stage,
     pub(super) span: Span,
+    /// When the assignment came.
+    pub(super) begun: Instant,
     /// Its formation, until it is ready or over.
     pub(super) formation: fovea_traces::Span,
     /// Whether the coordinator's traces have the spans that this one's are parts of.

@@ -40,6 +40,8 @@ pub struct TorchDevice {
     scheme: Scheme,
     /// How often the auxiliary heads' losses count.
     auxiliary: f64,
+    /// Share of the classifier's inputs that are dropped.
+    dropout: f64,
     optimizer: Sgd,
     means: Tensor,
     cache: FeatureCache,
@@ -65,6 +67,7 @@ impl TorchDevice {
             net: Net::new(layout, device).with_precision(t.precision),
             scheme: spec.scheme(),
             auxiliary: spec.model.auxiliary,
+            dropout: spec.model.dropout,
             optimizer: Sgd::new(layout, device, t.momentum, t.weight_decay, t.head_lr_mult),
             means: sent(&MEANS, device),
             cache: FeatureCache::default(),
@@ -331,6 +334,11 @@ impl Device for TorchDevice {
         };
         let images = self.images.as_mut()?;
         Some(images.prepare(size, splits, expected, wanted))
+    }
+
+    fn draws_dropout(&self) -> bool {
+        // The networks that our kernels cover have one dropout.
+        self.fused.is_some()
     }
 
     fn path(&self) -> &'static str {

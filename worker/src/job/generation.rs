@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Instant;
 
 use fovea_core::googlenet::FlatLayout;
 use fovea_core::ids::RunId;
@@ -16,14 +17,14 @@ use tokio::sync::watch;
 use super::agreement::{Agreement, Stored};
 use super::error::JobError;
 use super::first_state::FirstStateError;
-use super::types::{Job, JobEvent};
+use super::types::{Job, JobEvent, Took};
 use crate::checkpoint::{self, digest_text};
 use crate::collective::{Network, Reducing, TcpCollective, with_nccl};
 use crate::data::{LocalData, hosted};
 use crate::device::{Device, HeldImages, Image, Split};
 use crate::fingerprint::fingerprint;
 use crate::gpu;
-use crate::loader::Loader;
+use crate::loader::{Loader, OnDevice};
 use crate::machine;
 use crate::profile::Profile;
 use crate::threads::supervise;
@@ -82,7 +83,9 @@ impl Place {
         let stop_requested = control.stopping();
         let given_up = || control.given_up();
         let waiting = progress.waiting();
+        let begun = Instant::now();
         let channels = mesh.connect(&roster, key, rank, connect_timeout, &given_up, waiting)?;
+        let connected = Instant::now();
         progress.tick();
         let tcp = TcpCollective::new(&roster, rank, channels, peer_timeout, waiting.clone());
         let reduction = spec.train.reduction;
@@ -104,6 +107,7 @@ impl Place {
             patience: peer_timeout,
         };
         let mut collective = with_nccl(tcp, nccl, network, &reducing)?;
+        let joined = Instant::now();
         progress.tick();
         let agreement = Agreement {
             roster: &roster,
@@ -142,9 +146,15 @@ impl Place {
 
         // Without a receiver the worker is shutting down, and an abort follows.
         let send = |event| drop(events.blocking_send(event));
+        let state_digest = digest_text(state.device.digest()?);
         send(JobEvent::Ready {
             step: state.step,
-            state_digest: digest_text(state.device.digest()?),
+            state_digest,
+            took: Took {
+                connect: connected - begun,
+                nccl: joined - connected,
+                state: joined.elapsed(),
+            },
             fingerprint: fingerprint(&self.machine, &spec, self.device, state.device.path()),
         });
         let _ = began.send(());
@@ -152,7 +162,10 @@ impl Place {
         let per_epoch = plan.steps_per_epoch();
         let total_steps = per_epoch * u64::from(spec.train.epochs);
         let evaluate = starts_with_evaluation(state.step, per_epoch, next_epoch);
-        let held = keep_hosted(&mut *state.device, &plan, &data, member);
+        let on_device = OnDevice {
+            held: keep_hosted(&mut *state.device, &plan, &data, member),
+            draws_dropout: state.device.draws_dropout(),
+        };
         let loader = Loader::start(
             data,
             plan.clone(),
@@ -160,7 +173,7 @@ impl Place {
             member,
             state.step..total_steps,
             evaluate,
-            held,
+            on_device,
         )?
         .abortable_by(&control);
         let training = Training {

@@ -17,7 +17,7 @@ mod types;
 pub use first_state::{FirstStateError, first_state};
 pub use generation::MakeDevice;
 pub use thread::DeviceThread;
-pub use types::{Ended, FetchCheckpoint, FetchError, FetchWeights, Job, JobEvent};
+pub use types::{Ended, FetchCheckpoint, FetchError, FetchWeights, Job, JobEvent, Took};
 
 #[cfg(test)]
 mod tests;

@@ -86,6 +86,17 @@ pub struct Job {
     pub snapshots: mpsc::Sender<Snapshot>,
 }
 
+/// Where the time of a formation on the device's thread goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Took {
+    /// Connecting to the peers.
+    pub connect: Duration,
+    /// Making NCCL's communicator; next to nothing where the reduction is over TCP.
+    pub nccl: Duration,
+    /// Agreeing on the state to start from: reading or receiving it, and its digest.
+    pub state: Duration,
+}
+
 /// An event on the device's thread.
 #[derive(Debug)]
 pub enum JobEvent {
@@ -97,6 +108,8 @@ pub enum JobEvent {
         state_digest: String,
         /// What the bits depend on.
         fingerprint: Fingerprint,
+        /// Where the time went.
+        took: Took,
     },
     /// A step is committed.
     Step {

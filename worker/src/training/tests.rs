@@ -6,6 +6,7 @@ use fovea_core::googlenet::FlatLayout;
 
 use super::*;
 use crate::device::{Buffer, Ready};
+use crate::loader::OnDevice;
 use crate::testing::{Asked, Manner, Pretending, planned, spec, tiny};
 
 /// One worker alone.
@@ -94,7 +95,7 @@ impl Setting {
             everything,
             self.start_step..total_steps,
             starts_with_evaluation(self.start_step, per_epoch, self.next_epoch),
-            None,
+            OnDevice::default(),
         )
         .unwrap()
         .abortable_by(&self.control);

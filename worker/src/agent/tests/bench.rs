@@ -17,6 +17,7 @@ use tonic::transport::Endpoint;
 
 use super::super::*;
 use crate::assignment::AssignmentHandle;
+use crate::job::Took;
 use crate::link::Opening;
 use crate::testing::{no_fingerprint, step_report};
 
@@ -272,6 +273,7 @@ impl Begun {
 
     pub(super) async fn is_ready(&self) {
         self.tell(JobEvent::Ready {
+            took: Took::default(),
             step: 0,
             state_digest: "0".into(),
             fingerprint: no_fingerprint(),

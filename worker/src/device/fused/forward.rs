@@ -1,8 +1,9 @@
 //! The forward pass: modules, average, classifier, loss.
 
+use fovea_core::googlenet::HEAD_INPUT;
 use fovea_kernels::Shape;
 use fovea_kernels::cuda::Batch;
-use fovea_kernels::cuda::head::{Classifier, Loss, average, classify, loss};
+use fovea_kernels::cuda::head::{Classifier, Loss, average, classify, dropout_masks, loss};
 use fovea_kernels::cuda::module::{Join, Split, Widths, join, split};
 use fovea_kernels::cuda::pool::pool;
 use fovea_kernels::pool::Stride;
@@ -12,6 +13,7 @@ use super::plan::Module;
 use super::stem::StemKept;
 use super::{Bank, Fused, at, element_of};
 use crate::device::DeviceError;
+use crate::device::buffer::sent;
 use crate::model::convolution;
 
 /// What a batch is computed from.
@@ -89,6 +91,19 @@ pub struct Forward {
 }
 
 impl Fused {
+    /// The dropout multipliers of the classifier's inputs, of which the share `ratio` is dropped: f32 `[seeds][1024]`, drawn from the
+    /// streams of these seeds.
+    ///
+    /// # Errors
+    /// If the GPU refuses.
+    pub fn dropout(&self, seeds: &[[u8; 32]], ratio: f64) -> Result<Tensor, DeviceError> {
+        let seeds_there = sent(seeds.as_flattened(), self.device);
+        let masks = self.floats(seeds.len() * HEAD_INPUT);
+        let (from, to) = (at(&seeds_there), at(&masks));
+        self.run(&dropout_masks(from, to, seeds.len(), HEAD_INPUT, ratio))?;
+        Ok(masks)
+    }
+
     /// Computes the losses, and what [`Fused::backward`] needs if the pass is `training`.
     ///
     /// # Errors

@@ -56,7 +56,13 @@ impl TorchDevice {
     ) -> Result<PhaseTimes, DeviceError> {
         let begun = Instant::now();
         let device = self.net.device();
-        let dropout = (!batch.dropout.is_empty()).then(|| sent(&batch.dropout, device));
+        let dropout = match &batch.dropout_seeds[..] {
+            [] => (!batch.dropout.is_empty()).then(|| sent(&batch.dropout, device)),
+            seeds => {
+                let fused = self.fused.as_ref().expect("asked for where it is there");
+                Some(fused.dropout(seeds, self.dropout)?)
+            }
+        };
         let loaded = Instant::now();
         let features = self.features(Split::Train, batch)?;
         let fused = self.fused.as_ref().expect("asked for where it is there");

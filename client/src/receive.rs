@@ -28,7 +28,21 @@ pub(crate) fn check_target(target: &Path, overwrite: bool) -> Result<(), Error> 
     if !overwrite && target.symlink_metadata().is_ok() {
         return Err(exists(target));
     }
-    Ok(())
+    if target.is_dir() {
+        return Err(Error::Usage(format!(
+            "{} is a folder: name a file in it",
+            target.display()
+        )));
+    }
+    let folder = folder_of(target);
+    match folder.is_dir() {
+        true => Ok(()),
+        false => Err(Error::Usage(format!(
+            "{}: there is no folder {}; make it first",
+            target.display(),
+            folder.display()
+        ))),
+    }
 }
 
 fn exists(target: &Path) -> Error {

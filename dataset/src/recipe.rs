@@ -47,6 +47,23 @@ pub enum RecipeError {
         /// What this version would do.
         found: Box<Pipeline>,
     },
+    /// Another method is asked for.
+    #[error(
+        "its photographs were prepared as {wanted}, and --preprocess names another method or other numbers; a model is right only for \
+         photographs that were prepared as those that it learnt from: leave --preprocess out"
+    )]
+    Named {
+        /// What was done.
+        wanted: Box<Pipeline>,
+    },
+    /// Another size is asked for.
+    #[error("its images have {wanted} pixels a side, and --size names {named}: leave --size out")]
+    NamedSize {
+        /// The size.
+        wanted: u32,
+        /// What is named.
+        named: u32,
+    },
     /// An older version wrote no recipe, and none that is usual fits.
     #[error(
         "its photographs were prepared as {pipeline}, by a version that wrote down no recipe, and no method with its usual numbers \
@@ -74,10 +91,10 @@ impl Recipe {
     }
 
     /// The one by which `pipeline` is repeated. Where it does not name its method, `named` is tried, and without it each
-    /// method with its usual numbers.
+    /// method with its usual numbers. Where it does, `named` must be the same.
     ///
     /// # Errors
-    /// What this version would do has another digest.
+    /// What this version would do, or what is named, has another digest.
     pub fn of(pipeline: &Pipeline, named: Option<&Preprocessing>) -> Result<Self, RecipeError> {
         let size = pipeline.size;
         let written = match &pipeline.recipe {
@@ -87,6 +104,13 @@ impl Recipe {
             })?),
             None => None,
         };
+        if let (Some(_), Some(named)) = (&written, named)
+            && Self::new(named.clone(), size)?.pipeline().digest != pipeline.digest
+        {
+            return Err(RecipeError::Named {
+                wanted: Box::new(pipeline.clone()),
+            });
+        }
         if let Some(preprocessing) = written.or_else(|| named.cloned()) {
             let recipe = Self::new(preprocessing, size)?;
             let found = recipe.pipeline();
@@ -186,6 +210,12 @@ mod tests {
             let read = Pipeline::from_metadata(&json).unwrap();
             assert_eq!(read, pipeline);
             assert_eq!(Recipe::of(&read, None).unwrap(), recipe, "{json}");
+            // What is named must be the same.
+            let same = text.parse().unwrap();
+            assert_eq!(Recipe::of(&read, Some(&same)).unwrap(), recipe, "{json}");
+            let other = "clahe:clip=5".parse().unwrap();
+            let refused = Recipe::of(&read, Some(&other)).unwrap_err().to_string();
+            assert!(refused.contains("leave --preprocess out"), "{refused}");
         }
         assert_eq!(
             of("clahe:clip=3", 64).pipeline().recipe.unwrap(),

@@ -16,7 +16,9 @@ const CHECKPOINT: &str = "fovea-checkpoint-1";
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     /// Not a safetensors file, or a damaged one.
-    #[error("it is not a safetensors file, or it is damaged: {0}")]
+    #[error(
+        "it is not a safetensors file, or it is damaged: {0}; `fovea export RUN -o FILE.safetensors` writes one"
+    )]
     Format(#[from] safetensors::SafeTensorError),
     /// A safetensors file of another program.
     #[error(

@@ -29,12 +29,15 @@ pub struct Shared {
 pub struct Seen {
     /// Their content is the same.
     pub content: usize,
-    /// Image and patient have the same names, and the content is not known or another.
+    /// Image and patient have the same names, and the content of one of the two is not known.
     pub names: usize,
+    /// Image and patient have the same names, and the content is another: other photographs, or the same in another file. Not counted
+    /// as seen.
+    pub other_content: usize,
 }
 
 impl Seen {
-    /// All of them.
+    /// Those that are taken for the same.
     pub fn number(self) -> usize {
         self.content + self.names
     }
@@ -42,7 +45,7 @@ impl Seen {
     /// Where the photographs are, and how that is known.
     fn place(self, part: &str, own: &str) -> String {
         let how = match self {
-            Self { content, names } if content > 0 && names > 0 => {
+            Self { content, names, .. } if content > 0 && names > 0 => {
                 format!(
                     " ({content} by their content, {names} by the names of image and patient alone)"
                 )
@@ -62,6 +65,8 @@ impl Shared {
         }
         let judged: Vec<&Sample> = dataset.index.part(part).iter().collect();
         let names: HashSet<(&str, &str)> = judged.iter().map(|s| name(dataset, s)).collect();
+        let unknown = judged.iter().filter(|s| s.content.is_none());
+        let unknown: HashSet<(&str, &str)> = unknown.map(|s| name(dataset, s)).collect();
         let contents: HashSet<Content> = judged.iter().filter_map(|s| s.content).collect();
         let among = |part| {
             let mut seen = Seen::default();
@@ -72,7 +77,10 @@ impl Shared {
                 {
                     seen.content += 1;
                 } else if names.contains(&name(own, sample)) {
-                    seen.names += 1;
+                    match sample.content.is_none() || unknown.contains(&name(own, sample)) {
+                        true => seen.names += 1,
+                        false => seen.other_content += 1,
+                    }
                 }
             }
             seen
@@ -85,7 +93,8 @@ impl Shared {
             test: among(Part::Test),
         };
         let all = [shared.trained, shared.chosen, shared.test];
-        all.iter().any(|seen| seen.number() > 0).then_some(shared)
+        let found = |seen: &Seen| seen.number() + seen.other_content > 0;
+        all.iter().any(found).then_some(shared)
     }
 
     /// What a reader must know, each as a sentence without a full stop.
@@ -119,6 +128,16 @@ impl Shared {
                 test.place("test part", own)
             ));
         }
+        let other: usize = [trained, chosen, test]
+            .iter()
+            .map(|seen| seen.other_content)
+            .sum();
+        if other > 0 {
+            notes.push(format!(
+                "{other} of the {of} photographs have the names of image and patient of photographs in {own}, and another content: if they \
+                 are the same in another file, the model has seen them"
+            ));
+        }
         notes
     }
 }
@@ -135,13 +154,20 @@ mod tests {
 
     #[test]
     fn photographs_that_the_run_has_seen_are_counted() {
-        let seen = |content, names| Seen { content, names };
+        let seen = |content, names| Seen {
+            content,
+            names,
+            other_content: 0,
+        };
         let shared = Shared {
             own: "eyes".into(),
             of: 80,
             trained: seen(0, 42),
             chosen: seen(2, 1),
-            test: seen(3, 0),
+            test: Seen {
+                other_content: 4,
+                ..seen(3, 0)
+            },
         };
         assert_eq!(
             shared.notes(),
@@ -151,6 +177,8 @@ mod tests {
                 "3 of the 80 photographs are in the validation split of eyes (2 by their content, 1 by the names of image and \
                  patient alone): what was chosen on it, such as thresholds, looks better than it is",
                 "3 of the 80 photographs are in the test part of eyes with the same content: this was a use of it",
+                "4 of the 80 photographs have the names of image and patient of photographs in eyes, and another content: if they \
+                 are the same in another file, the model has seen them",
             ]
         );
     }

@@ -18,6 +18,24 @@ pub enum FileError {
         /// The file.
         path: PathBuf,
     },
+    /// It is a folder.
+    #[error("{}: it is a folder; name a file in it", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// It would lie in a folder that is not there.
+    #[error("{}: its folder is not there; make it first", path.display())]
+    NoFolder {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It is what is read.
+    #[error("{}: it is the model, or one of the photographs; give the table another name", path.display())]
+    Input {
+        /// The file.
+        path: PathBuf,
+    },
     /// The folder of maps has something in it.
     #[error("{}: the folder is not empty; give another one for the maps, or --overwrite", path.display())]
     NotEmpty {
@@ -48,6 +66,15 @@ pub fn check(out: Option<&Path>, maps: Option<&Path>, overwrite: bool) -> Result
             path: path.to_owned(),
         });
     }
+    if let Some(path) = out {
+        let path = path.to_owned();
+        if path.is_dir() {
+            return Err(FileError::Folder { path });
+        }
+        if !folder_of(&path).is_dir() {
+            return Err(FileError::NoFolder { path });
+        }
+    }
     let Some(folder) = maps else {
         return Ok(());
     };
@@ -61,12 +88,36 @@ pub fn check(out: Option<&Path>, maps: Option<&Path>, overwrite: bool) -> Result
     }
 }
 
-/// Writes a whole file, readable by its owner's group and others as the umask of photographs usually has it.
-pub fn write_whole(target: &Path, overwrite: bool, bytes: &[u8]) -> Result<(), FileError> {
-    let folder = match target.parent() {
+/// Refuses a table in the place of something that is read.
+///
+/// # Errors
+/// Names the file.
+pub fn check_inputs<'a>(
+    out: Option<&Path>,
+    mut inputs: impl Iterator<Item = &'a Path>,
+) -> Result<(), FileError> {
+    let Some(path) = out.filter(|path| path.exists()) else {
+        return Ok(());
+    };
+    let real = path.canonicalize().map_err(failed(path))?;
+    match inputs.any(|input| input.canonicalize().is_ok_and(|input| input == real)) {
+        true => Err(FileError::Input {
+            path: path.to_owned(),
+        }),
+        false => Ok(()),
+    }
+}
+
+fn folder_of(target: &Path) -> &Path {
+    match target.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
-    };
+    }
+}
+
+/// Writes a whole file, readable by its owner's group and others as the umask of photographs usually has it.
+pub fn write_whole(target: &Path, overwrite: bool, bytes: &[u8]) -> Result<(), FileError> {
+    let folder = folder_of(target);
     let names = Names::new(".fovea-", ".part");
     // Housekeeping: a folder that cannot be listed does not prevent the file.
     let _ = leftovers::sweep(folder, &names);
@@ -163,6 +214,24 @@ mod tests {
         maps.write(&names[2], &RgbImage::new(3, 2)).unwrap();
         let back = image::open(folder.path().join("maps/a/1_left.png")).unwrap();
         assert_eq!((back.width(), back.height()), (3, 2));
+    }
+
+    #[test]
+    fn a_table_that_cannot_be_written_is_refused_before_the_work() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let refused = |path: &Path| check(Some(path), None, true).unwrap_err().to_string();
+        assert!(refused(folder.path()).contains("it is a folder"));
+        assert!(refused(&at("none/scores.csv")).contains("make it first"));
+        check(Some(&at("scores.csv")), None, false).unwrap();
+        // Not in the place of what is read, by whatever path.
+        fs::write(at("photograph.png"), b"").unwrap();
+        let same = at(".").join("photograph.png");
+        let inputs = [at("photograph.png")];
+        let inputs = || inputs.iter().map(PathBuf::as_path);
+        let error = check_inputs(Some(&same), inputs()).unwrap_err();
+        assert!(matches!(error, FileError::Input { .. }), "{error}");
+        check_inputs(Some(&at("scores.csv")), inputs()).unwrap();
     }
 
     #[test]

@@ -86,9 +86,15 @@ pub fn overlay(square: &Square, map: &ClassMap, caption: Caption<'_>) -> RgbImag
     let letters = across / LETTER;
     let log_odds = map.mean();
     let above = wrapped(&format!("{name}: P({positive}) = {score:.3}"), letters);
+    // Of four rotations the map is the mean of their evidence, and the score that of their probabilities.
+    let of_score = (score / (1.0 - score)).ln();
+    let rotated = match (log_odds - of_score).abs() > 0.02 && log_odds.is_finite() {
+        true => " (of four rotations; the score above is the mean of their probabilities)",
+        false => "",
+    };
     let below = wrapped(
         &format!(
-            "Evidence for {positive}, in log-odds; their mean over the whole square is {log_odds:+.2}. No colour: none, or \
+            "Evidence for {positive}, in log-odds; their mean over the whole square is {log_odds:+.2}{rotated}. No colour: none, or \
              against. It shows what the model looked at, and no outline of lesions."
         ),
         letters,

@@ -59,6 +59,8 @@ impl Schema {
             ("model.tap", POOL5.into()),
             ("model.pooling", text(Value::try_from(Pooling::default()))),
             ("model.auxiliary", 0.0.into()),
+            ("workers.device", "".into()),
+            ("workers.mixed", false.into()),
         ] {
             insert(&mut sample, key, value);
         }

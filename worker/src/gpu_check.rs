@@ -45,7 +45,7 @@ const FLOAT32: Case = Case {
     frozen: &["conv1", "conv2/3x3_reduce"],
 };
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 7] = [
     FLOAT32,
     Case {
         precision: Precision::Tf32,
@@ -65,6 +65,17 @@ const CASES: [Case; 5] = [
     Case {
         precision: Precision::Bf16,
         frozen: &["conv", "inception_3", "inception_4a", "inception_4b"],
+        ..FLOAT32
+    },
+    // At 81 px one maximum or ReLU of the drawn images is so nearly tied that rounding decides it.
+    Case {
+        frozen: &[],
+        size: 75,
+        ..FLOAT32
+    },
+    Case {
+        precision: Precision::Bf16,
+        frozen: &[],
         ..FLOAT32
     },
 ];
@@ -137,7 +148,11 @@ pub fn check(place: tch::Device, folder: &Path) -> Result<String, String> {
             case.precision,
             case.head,
             case.size,
-            case.frozen.join(" ")
+            if case.frozen.is_empty() {
+                "nothing".to_owned()
+            } else {
+                case.frozen.join(" ")
+            }
         );
         // Writing to a string does not fail.
         let _ = match compared(case, place, folder) {

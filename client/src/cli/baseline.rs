@@ -283,11 +283,17 @@ async fn of_runs(
     let mut models = Vec::new();
     for id in &command.runs {
         let run = client.run(id).await?;
+        if let Some(evaluate) = &run.spec.evaluate {
+            return Err(Error::Usage(format!(
+                "{id} is an evaluation: give the run {} that it is of",
+                evaluate.run
+            )));
+        }
         let own = &task.described.manifest;
         let (model, spec) = (&run.spec.model, &task.spec.model);
         if (model.classes, model.positive_from) != (spec.classes, spec.positive_from) {
             return Err(Error::Usage(format!(
-                "{id} tells {} classes apart, positive from grade {} on: give the --labels that it was trained on",
+                "{id} tells {} classes apart, positive from grade {} on: give the --labels that it was trained on (any_dr, referable or grades)",
                 model.classes, model.positive_from
             )));
         }

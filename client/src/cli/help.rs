@@ -76,7 +76,7 @@ With --json, each line of standard output is one JSON object; \"type\" is its ki
                rotations of a photograph), chosen_here (thresholds were chosen on the same
                photographs), uses (of this part by the run, or of the test part in it), shared (photographs
                of another dataset that the run's own has, too: own, of, trained, chosen, test, each of
-               these {content, names (by these alone)}; or null), samples, patients, positives, draws,
+               these {content, names (by these alone), other_content}; or null), samples, patients, positives, draws,
                auc, kappa, accuracy, brier, calibration_error, recall (by class), each {value, low,
                high, method (bootstrap, wilson, none: seldom defined, same: in all
                draws), undefined} or null; points, confusion, roc, reliability, fellow_eye

@@ -53,6 +53,8 @@ pub async fn run(client: &Client, command: &Predict, output: &Output) -> Result<
     .map_err(file)?;
     let (paths, pattern) = (wanted.paths.clone(), wanted.patient_pattern.clone());
     let found = computed(move || photographs(&paths, pattern.as_ref()).map_err(unfound)).await?;
+    let read = found.iter().map(|found| found.path.as_path());
+    files::check_inputs(wanted.out.as_deref(), read).map_err(file)?;
     let run = client.run(&command.run).await?;
     if let Some(evaluate) = &run.spec.evaluate {
         return Err(Error::Usage(format!(
@@ -388,7 +390,10 @@ fn write(table: &Table, out: Option<&Path>, overwrite: bool, output: &Output) ->
 fn file(error: FileError) -> Error {
     match error {
         FileError::Exists { path } => Error::Exists { path },
-        FileError::NotEmpty { .. } => Error::Usage(error.to_string()),
+        FileError::NotEmpty { .. }
+        | FileError::Folder { .. }
+        | FileError::NoFolder { .. }
+        | FileError::Input { .. } => Error::Usage(error.to_string()),
         FileError::Io { path, source } => Error::Io { path, source },
     }
 }

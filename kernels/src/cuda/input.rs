@@ -9,7 +9,7 @@ pub const BLOCK_CHANNELS: usize = 16;
 pub const BLOCK_FILTER: usize = 4 * 4 * BLOCK_CHANNELS;
 
 /// Elements of conv1's filter: 3 channels, 7x7 pixels.
-const FILTER: usize = 3 * 7 * 7;
+pub const FILTER: usize = 3 * 7 * 7;
 
 /// Rows and columns of blocks of a photograph of `side` pixels. The convolution over them, of 4x4 blocks without padding, has
 /// three less: as many as conv1 has.

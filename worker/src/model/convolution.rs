@@ -31,6 +31,22 @@ pub fn backward(
     weight: &Tensor,
     needed: [bool; 2],
 ) -> [Option<Tensor>; 2] {
+    backward_padded(gradient, x, weight, padding(weight), needed)
+}
+
+/// The gradient by `weight` of [`valid`]. Arguments and panics as for [`backward`].
+pub fn backward_valid(gradient: &Tensor, x: &Tensor, weight: &Tensor) -> Tensor {
+    let [_, by_weight] = backward_padded(gradient, x, weight, 0, [false, true]);
+    by_weight.expect("a gradient that was requested")
+}
+
+fn backward_padded(
+    gradient: &Tensor,
+    x: &Tensor,
+    weight: &Tensor,
+    padding: i64,
+    needed: [bool; 2],
+) -> [Option<Tensor>; 2] {
     let [gradient, x] = [gradient, x].map(by_channel);
     let mut results = [std::ptr::null_mut(); 2];
     // SAFETY: valid tensors, of which nothing is kept, and two places for the results.
@@ -39,7 +55,7 @@ pub fn backward(
             gradient.as_ptr().cast(),
             x.as_ptr().cast(),
             weight.as_ptr().cast(),
-            padding(weight),
+            padding,
             needed.as_ptr(),
             results.as_mut_ptr(),
         )

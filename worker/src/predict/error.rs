@@ -79,7 +79,13 @@ impl PredictError {
             // What was asked for cannot be.
             Self::Photographs(_)
             | Self::NoPipeline { .. }
-            | Self::File(FileError::Exists { .. } | FileError::NotEmpty { .. }) => 2,
+            | Self::File(
+                FileError::Exists { .. }
+                | FileError::NotEmpty { .. }
+                | FileError::Folder { .. }
+                | FileError::NoFolder { .. }
+                | FileError::Input { .. },
+            ) => 2,
             Self::File(FileError::Io { .. })
             | Self::Io { .. }
             | Self::Model { .. }

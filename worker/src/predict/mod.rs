@@ -38,6 +38,8 @@ pub fn run(command: &Predict, place: tch::Device) -> Result<usize, PredictError>
         wanted.overwrite,
     )?;
     let found = photographs(&wanted.paths, wanted.patient_pattern.as_ref())?;
+    let read = found.iter().map(|found| found.path.as_path());
+    files::check_inputs(wanted.out.as_deref(), read.chain([command.model.as_path()]))?;
     let model::Loaded {
         mut spec,
         recipe,

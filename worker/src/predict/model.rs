@@ -6,7 +6,7 @@ use std::path::Path;
 
 use fovea_core::googlenet::FlatLayout;
 use fovea_core::spec::RunSpec;
-use fovea_dataset::{Preprocessing, Recipe};
+use fovea_dataset::{Preprocessing, Recipe, RecipeError};
 use fovea_export::Model;
 
 use super::PredictError;
@@ -83,6 +83,10 @@ fn recipe(
     size: Option<u32>,
 ) -> Result<Recipe, PredictError> {
     let recipe = match (model.pipeline(), preprocess, size) {
+        (Some(pipeline), _, Some(named)) if pipeline.size != named => Err(RecipeError::NamedSize {
+            wanted: pipeline.size,
+            named,
+        }),
         (Some(pipeline), named, _) => Recipe::of(&pipeline, named),
         (None, Some(named), Some(size)) => Recipe::new(named.clone(), size),
         (None, ..) => {

@@ -251,7 +251,8 @@ impl Fused {
             let (from, [inputs, taps]) = in_memory(gradient);
             sources.push(weights::Source {
                 from: Address(from),
-                wide: false,
+                // conv1's.
+                wide: gradient.kind() == tch::Kind::Float && self.kind != tch::Kind::Float,
                 to: convolution.weight - start,
                 length: gradient.numel(),
                 inputs,

@@ -117,7 +117,15 @@ impl Fused {
         let layers = &self.plan.trained;
         let stem = match &layers.conv2 {
             Some(conv2) => {
-                let (kept, y, to) = self.stem(conv2, &x, map)?;
+                let first = match &layers.conv1 {
+                    Some(conv1) => {
+                        let (kept, y, to) = self.first_trained(conv1, &by_pixel)?;
+                        (x, map) = (y, to);
+                        Some(kept)
+                    }
+                    None => None,
+                };
+                let (kept, y, to) = self.stem(conv2, first, &x, map)?;
                 (x, map) = (y, to);
                 Some(kept)
             }

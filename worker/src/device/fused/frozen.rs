@@ -12,6 +12,9 @@ use crate::device::DeviceError;
 use crate::device::buffer::sent;
 use crate::model::convolution;
 
+/// By so many blocks conv1's map is smaller than its input.
+pub(super) const BLOCKS_LESS: usize = 3;
+
 /// Photographs on the GPU, and which of them make a batch.
 #[derive(Debug, Clone, Copy)]
 pub struct Batched<'a> {
@@ -57,12 +60,11 @@ impl Fused {
         Ok(by_pixel(&x, map))
     }
 
-    /// conv1, as a convolution over blocks of pixels, up to pool1/norm1.
-    fn first(
-        &self,
-        conv1: &Convolution,
-        photographs: Batched,
-    ) -> Result<(Tensor, Map), DeviceError> {
+    /// Photographs in blocks of 2x2 pixels, without their means: `[images, blocks, blocks, 16]`.
+    ///
+    /// # Errors
+    /// If the GPU refuses.
+    pub fn blocks(&self, photographs: Batched) -> Result<Tensor, DeviceError> {
         let Batched {
             held,
             fresh,
@@ -83,10 +85,20 @@ impl Fused {
             side,
         };
         self.run(&input_blocks(from, at(&x)))?;
-        let x = by_pixel(&x, [count, across, across]);
+        Ok(by_pixel(&x, [count, across, across]))
+    }
+
+    /// conv1, as a convolution over blocks of pixels, up to pool1/norm1.
+    fn first(
+        &self,
+        conv1: &Convolution,
+        photographs: Batched,
+    ) -> Result<(Tensor, Map), DeviceError> {
+        let x = self.blocks(photographs)?;
+        let [count, across] = [0, 1].map(|i| x.size()[i] as usize);
         let [_, channels] = conv1.channels;
         let y = convolution::valid(&x, &self.frozen.over_blocks(conv1));
-        let to = across - 3;
+        let to = across - BLOCKS_LESS;
         let map = [count, to / 2, to / 2];
         let normalised = self.room(rows(map), channels);
         let bias = element_of(&self.frozen.params, conv1.bias);
@@ -116,7 +128,7 @@ impl Fused {
 
 impl Bank {
     /// conv1's filters over blocks: `[out, 16, 4, 4]`, channels-last in memory.
-    fn over_blocks(&self, conv1: &Convolution) -> Tensor {
+    pub(super) fn over_blocks(&self, conv1: &Convolution) -> Tensor {
         let size = [conv1.channels[1], 4, 4, BLOCK_CHANNELS].map(|n| n as i64);
         self.filter(conv1.filters, &size).permute([0, 3, 1, 2])
     }

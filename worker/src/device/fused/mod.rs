@@ -27,7 +27,7 @@ use super::gradients::over;
 use super::{DeviceError, Flat, failed};
 use crate::gpu::kernels::{KernelError, Kernels};
 use crate::model::Net;
-use plan::Plan;
+use plan::{Convolution, Plan};
 
 pub use cache::RowCache;
 pub use forward::Input;
@@ -191,17 +191,29 @@ impl Fused {
             cast(tables, &self.trained)?;
         }
         cast(&self.frozen_tables, &self.frozen)?;
-        if let Some(conv1) = &self.plan.frozen.conv1 {
-            let [_, outputs] = conv1.channels;
-            let filters = element_of(&self.frozen.params, conv1.weight);
-            let filter = self.frozen.filters.narrow(
-                0,
-                conv1.filters as i64,
-                (outputs * BLOCK_FILTER) as i64,
-            );
-            self.run(&conv1_filters(filters, at(&filter), outputs))?;
+        let Plan {
+            trained, frozen, ..
+        } = &self.plan;
+        for (layers, bank) in [(trained, &self.trained), (frozen, &self.frozen)] {
+            if let Some(conv1) = &layers.conv1 {
+                self.over_blocks(conv1, bank)?;
+            }
         }
         Ok(())
+    }
+
+    /// Puts conv1's filters into the form that is computed with.
+    fn over_blocks(&self, conv1: &Convolution, bank: &Bank) -> Result<(), DeviceError> {
+        let [_, outputs] = conv1.channels;
+        let filters = element_of(&bank.params, conv1.weight);
+        let len = (outputs * BLOCK_FILTER) as i64;
+        let filter = bank.filters.narrow(0, conv1.filters as i64, len);
+        self.run(&conv1_filters(filters, at(&filter), outputs))
+    }
+
+    /// Whether the first layer is trained, so that nothing is computed before.
+    pub fn trains_all(&self) -> bool {
+        self.plan.trained.conv1.is_some()
     }
 
     /// See [`Device::update`](super::Device::update).
@@ -239,6 +251,9 @@ impl Fused {
                 decay: self.rates.decay as f32,
             };
             self.run(&sgd(self.tables[number].at(), step))?;
+        }
+        if let Some(conv1) = &self.plan.trained.conv1 {
+            self.over_blocks(conv1, &self.trained)?;
         }
         // The one wait for the GPU.
         let bad = self.bad.f_int64_value(&[0]);

@@ -82,14 +82,27 @@ impl TorchDevice {
     /// [`Self::features`] by our own kernels, of a batch that has images. Groups are of [`GPU_IMAGES`], for the same reason.
     fn fused_features(&mut self, split: Split, batch: &Batch) -> Result<Tensor, DeviceError> {
         let Located { fresh, places } = self.located(split, batch)?;
+        // Photographs that were sent are rotated already.
+        let turned = matches!(batch.pixels, Pixels::Turned(_));
+        let turns = |i: usize| if turned { 0 } else { batch.quarter_turns[i] };
+        if let Some(fused) = self.fused.as_ref().filter(|fused| fused.trains_all()) {
+            let turns: Vec<u8> = (0..places.len()).map(turns).collect();
+            let blocks = no_grad(|| {
+                fused.blocks(Batched {
+                    held: self.images.as_ref().map_or(&fresh, ImageStore::memory),
+                    fresh: &fresh,
+                    side: batch.size,
+                    places: &places,
+                    turns: &turns,
+                })
+            })?;
+            return Ok(blocks.permute([0, 3, 1, 2]));
+        }
         let images = images_of(split, batch);
         let rows: Vec<Option<u32>> = images.iter().map(|image| self.rows.get(image)).collect();
         let missing: Vec<usize> = (0..images.len()).filter(|&i| rows[i].is_none()).collect();
         let fused = self.fused.as_ref().expect("asked for where it is there");
         let held = self.images.as_ref().map_or(&fresh, ImageStore::memory);
-        // Photographs that were sent are rotated already.
-        let turned = matches!(batch.pixels, Pixels::Turned(_));
-        let turns = |i: usize| if turned { 0 } else { batch.quarter_turns[i] };
         no_grad(|| {
             let mut groups = Vec::new();
             for group in missing.chunks(GPU_IMAGES) {

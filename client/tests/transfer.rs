@@ -78,11 +78,12 @@ async fn a_folder_that_does_not_exist_is_named_without_the_temporary_file() {
     let target = nowhere.join("m.safetensors");
     let args = ["checkpoint", "get", "dr-1", "-o", target.to_str().unwrap()];
     let output = fovea(&address, &args).await;
-    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert_eq!(
         stderr(&output),
         format!(
-            "fovea: {}: No such file or directory (os error 2)\n",
+            "fovea: {}: there is no folder {}; make it first\n",
+            target.display(),
             nowhere.display()
         )
     );

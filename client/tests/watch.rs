@@ -311,7 +311,8 @@ async fn patience_ends_with_an_error() {
         ..State::default()
     });
     let impatient = Patience {
-        give_up: Duration::from_millis(20),
+        // Long enough for a second try on a machine that is busy.
+        give_up: Duration::from_millis(500),
         ..quick()
     };
     let error = all(&mut watcher(&fake, impatient).await).await.unwrap_err();

@@ -47,7 +47,7 @@ fn mistakes_are_reported_with_line_key_and_hint() {
         // Nothing like it.
         (
             "[workers]\noptimizer = 1",
-            "run.toml:4: workers.optimizer: there is no such key; known here: max, min",
+            "run.toml:4: workers.optimizer: there is no such key; known here: device, max, min, mixed",
         ),
         // The right table makes no name alike.
         (

@@ -427,8 +427,9 @@ impl From<&WorkersSpec> for pb::WorkersSpec {
         Self {
             min: Some(*min),
             max: Some(*max),
-            device: Some(device.clone()),
-            mixed: Some(*mixed),
+            // As defaults they are left out, as older versions did.
+            device: (!device.is_empty()).then(|| device.clone()),
+            mixed: mixed.then_some(true),
         }
     }
 }

@@ -22,6 +22,8 @@ pub struct Caption<'a> {
     pub positive: &'a str,
     /// The model's probability of these.
     pub score: f64,
+    /// Whether map and score are means over four rotations: of the evidence, and of the probabilities.
+    pub rotations: bool,
 }
 
 /// A photograph with its map, ready to be drawn.
@@ -39,16 +41,23 @@ pub struct Picture {
     pub score: f64,
 }
 
-/// Draws pictures into the folder of maps, several at once. `positive` says which grades that is.
+/// Draws pictures into the folder of maps, several at once. `positive` says which grades that is, `rotations` whether scores and maps are means over
+/// four rotations.
 ///
 /// # Errors
 /// One cannot be written.
-pub fn draw(pictures: &[Picture], positive: &str, maps: &Maps) -> Result<(), FileError> {
+pub fn draw(
+    pictures: &[Picture],
+    positive: &str,
+    rotations: bool,
+    maps: &Maps,
+) -> Result<(), FileError> {
     pictures.par_iter().try_for_each(|picture| {
         let caption = Caption {
             photograph: &picture.photograph,
             positive,
             score: picture.score,
+            rotations,
         };
         maps.write(
             &picture.name,
@@ -81,14 +90,13 @@ pub fn overlay(square: &Square, map: &ClassMap, caption: Caption<'_>) -> RgbImag
         photograph: name,
         positive,
         score,
+        rotations,
     } = caption;
     let across = 2 * side + MARGIN;
     let letters = across / LETTER;
     let log_odds = map.mean();
     let above = wrapped(&format!("{name}: P({positive}) = {score:.3}"), letters);
-    // Of four rotations the map is the mean of their evidence, and the score that of their probabilities.
-    let of_score = (score / (1.0 - score)).ln();
-    let rotated = match (log_odds - of_score).abs() > 0.02 && log_odds.is_finite() {
+    let rotated = match rotations {
         true => " (of four rotations; the score above is the mean of their probabilities)",
         false => "",
     };
@@ -285,8 +293,15 @@ mod tests {
             photograph: "10_left.jpeg",
             positive: "grade 2 and above",
             score: 0.731,
+            rotations: false,
         };
+        let rotated = Caption {
+            rotations: true,
+            ..caption
+        };
+        let rotated = overlay(&square, &map(values.clone()), rotated);
         let picture = overlay(&square, &map(values), caption);
+        assert!(rotated != picture, "it does not say what the mean is of");
         assert_eq!(picture.width(), 2 * 448 + 3 * MARGIN);
         let same = square.pixels.enumerate_pixels().all(|(x, y, pixel)| {
             picture.get_pixel(x + MARGIN, y + MARGIN + LINE + MARGIN / 2) == pixel

@@ -119,7 +119,8 @@ pub async fn run(client: &Client, command: &Predict, output: &Output) -> Result<
     }
     if let Some(maps) = maps {
         let positive = table.positive().to_owned();
-        computed(move || draw_all(pictures, &recipe, &positive, &maps)).await?;
+        let rotations = views.rotations;
+        computed(move || draw_all(pictures, &recipe, (&positive, rotations), &maps)).await?;
     }
     write(&table, wanted.out.as_deref(), wanted.overwrite, output)?;
     output.record(&Record::Prediction {
@@ -340,7 +341,7 @@ fn score_of(scores: &Scores, at: usize) -> Option<Score> {
 fn draw_all(
     wanted: Vec<(Found, String, class_map::ClassMap, f64)>,
     recipe: &Recipe,
-    positive: &str,
+    (positive, rotations): (&str, bool),
     maps: &Maps,
 ) -> Result<(), Error> {
     let mut bar = Bar::new(wanted.len() as u64, "drawn");
@@ -365,7 +366,7 @@ fn draw_all(
             });
         }
         if ready.len() == AT_ONCE || at + 1 == total {
-            draw(&ready, positive, maps).map_err(file)?;
+            draw(&ready, positive, rotations, maps).map_err(file)?;
             bar.advance(ready.len() as u64);
             ready.clear();
         }

@@ -86,7 +86,7 @@ async fn an_evaluation_with_rotations_is_another_one_than_upright() {
         "{found:?}"
     );
 
-    // Without the scores that its thresholds are from, what was scored with rotations is left out of the report, and that is said.
+    // Without the scores that its thresholds are from, what was scored with rotations is left out of the report, with the reason.
     let shown: serde_json::Value =
         serde_json::from_str(cluster.fovea(&["--json", "run", &run.id]).trim()).expect("JSON");
     let evaluations = shown["evaluations"].as_array().expect("evaluations");
@@ -100,5 +100,8 @@ async fn an_evaluation_with_rotations_is_another_one_than_upright() {
     cluster.fovea(&["report", &run.id, "-o", page.to_str().expect("UTF-8")]);
     let page = std::fs::read_to_string(page).expect("the report");
     assert!(!page.contains(">Training split, mean over four rotations<"));
-    assert!(page.contains("(train, four rotations) is left out"), "said");
+    assert!(
+        page.contains("(train, four rotations) is left out"),
+        "the reason"
+    );
 }

@@ -146,7 +146,8 @@ impl Waiting {
             table.push(Row { found, outcome });
         }
         if let Some(maps) = maps {
-            draw(&pictures, table.positive(), maps)?;
+            let rotations = scorer.turns.len() > 1;
+            draw(&pictures, table.positive(), rotations, maps)?;
         }
         Ok(count)
     }

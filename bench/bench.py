@@ -346,7 +346,7 @@ def start(setting, dataset, workers, folder, settings, cache_mib, kernels=False,
     command = [PROGRAMS / "fovea", "--json", "local", "-n", workers, "--dataset", dataset,
                "--data-dir", folder, "--device", setting.device,
                *(word for one in settings for word in ("--set", one)), setting.run_file]
-    own = {"FOVEA_CACHE_MIB": cache_mib, "FOVEA_GPU_KERNELS": str(kernels).lower(), **(variables or {})}
+    own = {"FOVEA_CACHE_MIB": cache_mib, "FOVEA_GPU_KERNELS": "on" if kernels else "off", **(variables or {})}
     return subprocess.Popen([str(c) for c in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                             text=True, env={**os.environ, **{name: str(value) for name, value in own.items()}})
 

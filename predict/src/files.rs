@@ -59,7 +59,10 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> FileError {
     }
 }
 
-/// Refuses targets that are there already, before any work is done. Makes the folder of maps.
+/// Refuses targets that are there already, or cannot be made, before any work is done.
+///
+/// # Errors
+/// Names the file or folder.
 pub fn check(out: Option<&Path>, maps: Option<&Path>, overwrite: bool) -> Result<(), FileError> {
     if let Some(path) = out.filter(|path| !overwrite && path.symlink_metadata().is_ok()) {
         return Err(FileError::Exists {
@@ -78,7 +81,9 @@ pub fn check(out: Option<&Path>, maps: Option<&Path>, overwrite: bool) -> Result
     let Some(folder) = maps else {
         return Ok(());
     };
-    fs::create_dir_all(folder).map_err(failed(folder))?;
+    if !folder.exists() {
+        return try_folder(folder).map_err(failed(folder));
+    }
     let mut inside = fs::read_dir(folder).map_err(failed(folder))?;
     match !overwrite && inside.next().is_some() {
         true => Err(FileError::NotEmpty {
@@ -86,6 +91,20 @@ pub fn check(out: Option<&Path>, maps: Option<&Path>, overwrite: bool) -> Result
         }),
         false => Ok(()),
     }
+}
+
+/// Makes a folder that is not there, and removes it again: an interrupted command leaves no empty folder.
+fn try_folder(folder: &Path) -> io::Result<()> {
+    let missing = (folder.ancestors())
+        .take_while(|above| !above.as_os_str().is_empty() && !above.exists())
+        .map(Path::to_owned)
+        .collect::<Vec<_>>();
+    let made = fs::create_dir_all(folder);
+    for made in missing {
+        // One that was not made, or that something was put into at this moment, is left as it is.
+        let _ = fs::remove_dir(made);
+    }
+    made
 }
 
 /// Refuses a table in the place of something that is read.
@@ -192,6 +211,30 @@ impl Maps {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_of_maps_is_tried_and_not_left_behind() {
+        let above = tempfile::tempdir().unwrap();
+        let folder = above.path().join("new/maps");
+        check(None, Some(&folder), false).unwrap();
+        assert!(!above.path().join("new").exists());
+        // Under a file there can be none.
+        fs::write(above.path().join("file"), "").unwrap();
+        let impossible = above.path().join("file/maps");
+        let error = check(None, Some(&impossible), false).unwrap_err();
+        assert!(
+            error.to_string().contains("file/maps: Not a directory"),
+            "{error}"
+        );
+        // What was there before stays.
+        fs::create_dir_all(&folder).unwrap();
+        check(None, Some(&folder), false).unwrap();
+        assert!(folder.is_dir());
+        fs::write(folder.join("1.png"), "").unwrap();
+        let error = check(None, Some(&folder), false).unwrap_err();
+        assert!(matches!(error, FileError::NotEmpty { .. }), "{error}");
+        check(None, Some(&folder), true).unwrap();
+    }
 
     #[test]
     fn each_picture_has_a_name_of_its_own() {

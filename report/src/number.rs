@@ -106,6 +106,18 @@ pub fn significant(value: f64) -> String {
     decimals(value, places.clamp(0, 9) as usize)
 }
 
+/// A threshold of a probability: three digits that count of it and of what it lacks to 1, so that 0.99998 does not become 1.
+pub fn threshold(value: f64) -> String {
+    let rest = 1.0 - value;
+    match value > 0.5 && rest > 0.0 {
+        true => decimals(
+            value,
+            (2 - rest.log10().floor() as i64).clamp(3, 9) as usize,
+        ),
+        false => significant(value),
+    }
+}
+
 /// 12,345.
 pub fn count(number: u64) -> String {
     let digits = number.to_string();
@@ -225,5 +237,20 @@ mod tests {
         assert_eq!(range(0.5, 0.5, Method::None), "no interval‡");
         assert_eq!(range(0.5, 0.5, Method::Same), "no interval§");
         assert_eq!(Unit::Plain.with_range(None), DASH);
+    }
+
+    #[test]
+    fn thresholds_near_either_end_stay_apart_from_it() {
+        let shown = |value, text| assert_eq!(threshold(value), text);
+        shown(0.5, "0.500");
+        shown(0.1234, "0.123");
+        shown(0.87654, "0.877");
+        shown(0.99954, "0.999540");
+        shown(0.9999834, "0.9999834");
+        shown(f64::from(1.0 - f32::EPSILON / 2.0), "0.999999940");
+        shown(0.0000123, "0.0000123");
+        shown(1.0, "1.00");
+        shown(0.0, "0");
+        shown(f64::INFINITY, "inf");
     }
 }

@@ -134,6 +134,10 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
     }
     return result == CUDA_SUCCESS;
   }
+  void synchronizeEvent(void *event) const override {
+    take_context();
+    check(cuEventSynchronize(static_cast<CUevent>(event)), "waiting for an event");
+  }
   void destroyEvent(void *event, const c10::DeviceIndex) const noexcept override {
     if (event != nullptr) {
       cuEventDestroy_v2(static_cast<CUevent>(event));

@@ -188,6 +188,8 @@ pub fn worker_on(
         .args(["--coordinator", coordinator])
         .arg("--data-dir")
         .arg(dir.join("worker-data"))
-        .args(["--name", name, "--device", device]);
+        .args(["--name", name, "--device", device])
+        // Comparing them takes a while at each first start: tests of them say so.
+        .env("FOVEA_GPU_KERNELS", "off");
     command
 }

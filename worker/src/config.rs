@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::own_kernels::GpuKernels;
 use clap::Parser;
 use fovea_security::TlsFiles;
 use fovea_service::{ConfigError, LogFormat, VERSION, layered, ops};
@@ -38,8 +39,9 @@ pub struct WorkerConfig {
     pub cache_mib: u64,
     /// A GPU's memory for photographs, so that each is sent to it once, MiB; 0 sends them in every step.
     pub images_mib: u64,
-    /// On a GPU: compute with Fovea's own kernels what they cover. NVRTC compiles them; not tried on a real GPU so far.
-    pub gpu_kernels: bool,
+    /// On a GPU: whether Fovea's own kernels compute what they cover: `auto` (where they have passed a comparison with libtorch's
+    /// operations on this GPU, which is done once), `on` or `off`. NVRTC compiles them.
+    pub gpu_kernels: GpuKernels,
     /// File for a trace of some steps of the first run, by libtorch's profiler; empty: none.
     pub profile: PathBuf,
     /// Steps that a worker takes before those of the trace.
@@ -98,7 +100,7 @@ impl Default for WorkerConfig {
             local_rank: 0,
             cache_mib: 2048,
             images_mib: 8192,
-            gpu_kernels: false,
+            gpu_kernels: GpuKernels::Auto,
             profile: PathBuf::new(),
             profile_after: 20,
             profile_steps: 10,
@@ -223,6 +225,10 @@ pub enum Command {
         /// With --check: time so many steps of 256 images of 224 px each way, too
         #[arg(long, value_name = "STEPS", requires = "check")]
         time: Option<u32>,
+        /// With --check: images of 224 px in the largest step that is compared [default: one for each 256 MiB of free memory of the
+        /// GPU, from 2 to 64]
+        #[arg(long, value_name = "N", requires = "check", value_parser = clap::value_parser!(u32).range(1..=1024))]
+        images: Option<u32>,
     },
     /// Ask the running worker, at its ops_listen, whether it is connected; exit code 0 if it is, else 1
     Health {

@@ -189,6 +189,33 @@ fn failed(doing: &'static str) -> impl Fn(tch::TchError) -> DeviceError {
     }
 }
 
+/// What an update found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Found {
+    /// Whether gradient and loss are finite. If not, it did nothing.
+    pub finite: bool,
+    /// What lay behind the gradient in the sum.
+    pub behind: Vec<f32>,
+}
+
+/// An update that is in a GPU's queue. What the device is asked for later comes after it.
+pub struct Queued(Box<dyn FnOnce() -> Result<Found, DeviceError>>);
+
+impl Queued {
+    /// `wait` waits for it.
+    pub fn new(wait: impl FnOnce() -> Result<Found, DeviceError> + 'static) -> Self {
+        Self(Box::new(wait))
+    }
+
+    /// Waits until the GPU has come so far, and no further.
+    ///
+    /// # Errors
+    /// If the GPU failed.
+    pub fn wait(self) -> Result<Found, DeviceError> {
+        (self.0)()
+    }
+}
+
 /// GoogLeNet and its optimizer on one device.
 pub trait Device {
     /// Where each parameter lies in the flat buffers.
@@ -220,6 +247,18 @@ pub trait Device {
     /// gradient in `sum`, which it may overwrite. If one of its elements is not finite it does nothing and
     /// returns false.
     fn update(&mut self, sum: &mut Flat, scale: f32, rate: f64) -> Result<bool, DeviceError>;
+
+    /// [`Device::update`] without a wait for the GPU, where the device can: it does nothing, too, if the sum of the losses right behind the
+    /// gradient is not finite. None: it has not begun, and must be asked for by [`Device::update`].
+    fn queue_update(
+        &mut self,
+        sum: &mut Flat,
+        scale: f32,
+        rate: f64,
+    ) -> Result<Option<Queued>, DeviceError> {
+        let _ = (sum, scale, rate);
+        Ok(None)
+    }
 
     /// Scores validation images: the probability of each class, and -ln P(label).
     fn score(&mut self, batch: &Batch) -> Result<Vec<Score>, DeviceError>;

@@ -50,6 +50,9 @@ pub enum FeaturesError {
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
+    /// The file's name does not say what is in it.
+    #[error("{}: what is written is safetensors: give a name that ends in .safetensors", path.display())]
+    Ending { path: PathBuf },
     /// The file is there.
     #[error("{} is there already; --overwrite replaces it", path.display())]
     Exists { path: PathBuf },
@@ -67,6 +70,15 @@ pub fn write(
     device: Device,
     done: &mut dyn FnMut(usize, usize),
 ) -> Result<(), FeaturesError> {
+    if of
+        .out
+        .extension()
+        .is_none_or(|ending| ending != "safetensors")
+    {
+        return Err(FeaturesError::Ending {
+            path: of.out.clone(),
+        });
+    }
     if !of.overwrite && of.out.symlink_metadata().is_ok() {
         return Err(FeaturesError::Exists {
             path: of.out.clone(),

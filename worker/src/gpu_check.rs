@@ -1,7 +1,7 @@
 //! `fovea-worker devices --check`: a training step by libtorch's operations and by Fovea's own kernels, compared on a GPU.
 //!
 //! It needs no coordinator and no dataset: weights and images are drawn. Whoever has a GPU sees in a minute whether the
-//! kernels are right there, and with `--time` what they gain.
+//! kernels are right there, and with `--time` what they gain. `own_kernels` has it done before it uses them.
 
 use std::fmt::{self, Write};
 use std::path::Path;
@@ -12,9 +12,9 @@ use fovea_core::googlenet::{FlatLayout, HEAD_INPUT, fill, param_specs};
 use fovea_core::random::{DROPOUT, below, dropout_mask, stream};
 use fovea_core::spec::{Head, Precision, RunSpec};
 
-use crate::device::{Batch, Device, DeviceError, Pixels, TorchDevice};
+use crate::device::{Batch, Device, DeviceError, Flat, Pixels, TorchDevice};
 
-/// Images of a step that is compared.
+/// Images of a small step that is compared.
 const IMAGES: usize = 5;
 /// Images of a step that is timed, and their width and height.
 const TIMED: (usize, usize) = (256, 224);
@@ -26,6 +26,7 @@ const CACHE: u64 = 1 << 30;
 struct Case {
     precision: Precision,
     head: Head,
+    images: usize,
     /// Width and height of the images.
     size: usize,
     /// The frozen layers begin with one of these.
@@ -41,6 +42,7 @@ const ROUNDING: f64 = 1.5;
 const FLOAT32: Case = Case {
     precision: Precision::Float32,
     head: Head::Softmax,
+    images: IMAGES,
     size: 64,
     frozen: &["conv1", "conv2/3x3_reduce"],
 };
@@ -79,6 +81,14 @@ const CASES: [Case; 7] = [
         ..FLOAT32
     },
 ];
+
+/// A step as runs take it. Its number of images is asked for.
+const LARGE: Case = Case {
+    precision: Precision::Bf16,
+    size: 224,
+    frozen: &["conv"],
+    ..FLOAT32
+};
 
 /// Relative differences of the two ways.
 #[derive(Debug, Clone, Copy)]
@@ -135,18 +145,25 @@ impl fmt::Display for Differences {
     }
 }
 
-/// Compares the two ways on `place`, a GPU that is current in this thread. Compiled kernels are kept in `folder`.
+/// Images of the large step where nothing else is asked for, on a GPU with `free` bytes of memory.
+pub fn images_for(free: u64) -> usize {
+    (free / (256 << 20)).clamp(2, 64) as usize
+}
+
+/// Compares the two ways on `place`, a GPU that is current in this thread, in steps of a few small images and in one of `images` of
+/// 224 px. Compiled kernels are kept in `folder`.
 ///
 /// # Errors
 /// The report, if a difference is too large or the kernels cannot be used.
-pub fn check(place: tch::Device, folder: &Path) -> Result<String, String> {
+pub fn check(place: tch::Device, folder: &Path, images: usize) -> Result<String, String> {
     let mut report = String::new();
     let mut failed = false;
-    for case in CASES {
+    for case in CASES.into_iter().chain([Case { images, ..LARGE }]) {
         let what = format!(
-            "{:?}, {:?} head, {} px, frozen {}",
+            "{:?}, {:?} head, {} images of {} px, frozen {}",
             case.precision,
             case.head,
+            case.images,
             case.size,
             if case.frozen.is_empty() {
                 "nothing".to_owned()
@@ -259,7 +276,7 @@ fn compared(
 ) -> Result<Option<(Differences, Differences)>, DeviceError> {
     let (spec, layout) = network(case);
     let state = drawn_state(&spec, &layout);
-    let batch = drawn_batch(IMAGES, case.size);
+    let batch = drawn_batch(case.images, case.size);
     let composed = |precision| {
         let (spec, _) = network(Case { precision, ..case });
         let device = TorchDevice::new(&spec, &layout, place).with_cache(CACHE);
@@ -308,8 +325,17 @@ fn stepped(mut device: TorchDevice, state: &[f32], batch: &Batch) -> Result<Step
     device.gradient(batch, &mut sum)?;
     let gradient = sum.read(0..len);
     let loss = sum.read(len..len + 1)[0];
-    device.update(&mut sum, 1.0 / IMAGES as f32, 0.01)?;
+    device.gradient(batch, &mut sum)?;
+    if !same_bits(&sum.read(0..len), &gradient) {
+        return Err(DeviceError {
+            doing: "computing the same gradient again",
+            reason: "the bits differ from those of the first time".into(),
+        });
+    }
+    let scale = 1.0 / batch.samples.len() as f32;
+    device.update(&mut sum, scale, 0.01)?;
     let moved = device.read(0..2 * len)?;
+    leaves_what_is_not_finite(&mut device, &mut sum, scale, &moved)?;
     let moved = moved
         .iter()
         .zip(state)
@@ -339,6 +365,31 @@ fn stepped(mut device: TorchDevice, state: &[f32], batch: &Batch) -> Result<Step
         moved,
         scores: computed,
     })
+}
+
+/// An update whose gradient or loss is not finite does nothing to the `state`.
+fn leaves_what_is_not_finite(
+    device: &mut TorchDevice,
+    sum: &mut Flat,
+    scale: f32,
+    state: &[f32],
+) -> Result<(), DeviceError> {
+    let loss = device.layout().trainable_len();
+    // Layer by layer the training loop looks at the loss itself.
+    let fused = (device.path() == "fused").then_some(loss);
+    for place in [Some(0), Some(loss - 1), fused].into_iter().flatten() {
+        let before = sum.read(place..place + 1);
+        sum.write(place, &[f32::INFINITY]);
+        let took = device.update(sum, scale, 0.01)?;
+        if took || !same_bits(&device.read(0..state.len())?, state) {
+            return Err(DeviceError {
+                doing: "updating with a gradient or a loss that is not finite",
+                reason: format!("number {place} is infinite, and the state has changed"),
+            });
+        }
+        sum.write(place, &before);
+    }
+    Ok(())
 }
 
 fn same_bits(a: &[f32], b: &[f32]) -> bool {

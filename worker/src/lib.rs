@@ -5,7 +5,7 @@
 //! device's one thread, which keeps a run's state between generations. `training` is the loop, and `device`,
 //! `collective` and `loader` are its parts. Results leave through `reports` and `uploads`. `model` and
 //! `optimizer` are GoogLeNet in libtorch; `predict` scores photographs with a model's file, without a coordinator. `threads` runs what may hang;
-//! `profile` records some steps.
+//! `profile` records some steps, and `own_kernels` says whether Fovea's own kernels compute on a GPU.
 
 pub mod advertise;
 pub mod agent;
@@ -35,6 +35,7 @@ pub mod memory;
 pub mod meter;
 pub mod model;
 pub mod optimizer;
+pub mod own_kernels;
 pub mod predict;
 pub mod profile;
 pub mod progress;

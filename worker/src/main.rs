@@ -34,6 +34,7 @@ use fovea_worker::link::{self, Coordinator, random_u32};
 use fovea_worker::machine;
 use fovea_worker::memory;
 use fovea_worker::meter;
+use fovea_worker::own_kernels;
 use fovea_worker::predict::{self, Predict};
 use fovea_worker::segments;
 use fovea_worker::threads::EXIT_HUNG;
@@ -79,10 +80,14 @@ fn start(cli: &Cli) -> Result<(), Failure> {
     }
     match &cli.command {
         Some(Command::Features(of)) => return features(of, &config),
-        Some(Command::Devices { check, time }) => {
+        Some(Command::Devices {
+            check,
+            time,
+            images,
+        }) => {
             print!("{}", report(gpu::libraries()));
             return match *check {
-                true => check_kernels(&config, time.unwrap_or(0)),
+                true => check_kernels(&config, *images, time.unwrap_or(0)),
                 false => Ok(()),
             };
         }
@@ -144,8 +149,9 @@ fn predicted(command: &Predict, config: &WorkerConfig) -> Result<(), Failure> {
     }
 }
 
-/// Compares our kernels with libtorch's operations on a GPU, prints the differences, and times `steps` steps of each.
-fn check_kernels(config: &WorkerConfig, steps: u32) -> Result<(), Failure> {
+/// Compares our kernels with libtorch's operations on a GPU, up to a step of so many `images`, prints the differences, and times
+/// `steps` steps of each.
+fn check_kernels(config: &WorkerConfig, images: Option<u32>, steps: u32) -> Result<(), Failure> {
     init_logging(config.log_format, &config.log_level).map_err(|e| Failure(2, e.to_string()))?;
     let place =
         gpu::choose(&config.device, config.local_rank).map_err(|e| Failure(2, e.to_string()))?;
@@ -154,8 +160,12 @@ fn check_kernels(config: &WorkerConfig, steps: u32) -> Result<(), Failure> {
         return Err(Failure(1, message.into()));
     }
     gpu::make_current(place).map_err(|e| Failure(1, e.to_string()))?;
-    let folder = config.data_dir.join("kernels");
-    let checked = gpu_check::check(place, &folder);
+    let folder = own_kernels::folder(&config.data_dir);
+    let images = match images {
+        Some(images) => images as usize,
+        None => gpu_check::images_for(gpu::free_bytes().unwrap_or(0)),
+    };
+    let checked = gpu_check::check(place, &folder, images);
     let (Ok(report) | Err(report)) = &checked;
     print!("{report}");
     if checked.is_err() {
@@ -181,6 +191,13 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
         info!("worker.stopped: fovea-worker has stopped before it could join");
         return Ok(());
     };
+    let own = tokio::select! {
+        own = own_kernels::used(config.gpu_kernels, place, &config.data_dir) => own,
+        () = shutdown.wait() => {
+            info!("worker.stopped: fovea-worker has stopped before it could join");
+            return Ok(());
+        }
+    };
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|e| Failure(3, format!("cannot listen on {}: {e}", config.listen)))?;
@@ -190,8 +207,8 @@ async fn run(config: WorkerConfig, place: tch::Device) -> Result<(), Failure> {
     let (cache, images) = (config.cache_bytes(), config.images_bytes());
     let hits = CacheHits::default();
     let of_activations = hits.activations.clone();
-    let machine = fingerprint::machine(place, config.gpu_kernels);
-    let kernels = config.gpu_kernels.then(|| config.data_dir.join("kernels"));
+    let machine = fingerprint::machine(place, own);
+    let kernels = own.then(|| own_kernels::folder(&config.data_dir));
     // Measured when the first run begins: later, memory that libtorch keeps for reuse would count as used.
     let free = OnceLock::new();
     let make = Box::new(move |spec: &_, layout: &_, image_size: usize| {

@@ -26,7 +26,9 @@ use tonic::transport::server::Router;
 
 use crate::collective::Mesh;
 use crate::data::{LocalData, ReplaceError, ReplacePack};
-use crate::device::{Batch, Buckets, Device, DeviceError, Flat, PhaseTimes, Pixels, state_digest};
+use crate::device::{
+    Batch, Buckets, Device, DeviceError, Flat, Found, PhaseTimes, Pixels, Queued, state_digest,
+};
 
 /// A prepared synthetic dataset, made once for all tests.
 pub(crate) struct Tiny {
@@ -149,6 +151,8 @@ pub(crate) struct Asked {
     pub(crate) gradients: Vec<Vec<u32>>,
     /// First element of each mean gradient, and learning rate.
     pub(crate) updates: Vec<(f32, f64)>,
+    /// Gradients that were computed between each update that was queued and the wait for it.
+    pub(crate) computed_meanwhile: Vec<usize>,
 }
 
 /// How a pretending device behaves.
@@ -161,6 +165,8 @@ pub(crate) struct Manner {
     pub(crate) gradient: Option<f32>,
     /// Fails when asked for this gradient (0-based).
     pub(crate) fails_at: Option<usize>,
+    /// Queues updates, as a GPU does.
+    pub(crate) queues: bool,
     pub(crate) asked: Arc<Mutex<Asked>>,
 }
 
@@ -170,6 +176,7 @@ impl Default for Manner {
             loss: 0.5,
             gradient: None,
             fails_at: None,
+            queues: false,
             asked: Arc::default(),
         }
     }
@@ -253,6 +260,27 @@ impl Device for Pretending {
             into.finished(bucket, None);
         }
         Ok(PhaseTimes::default())
+    }
+
+    fn queue_update(
+        &mut self,
+        sum: &mut Flat,
+        scale: f32,
+        rate: f64,
+    ) -> Result<Option<Queued>, DeviceError> {
+        if !self.manner.queues {
+            return Ok(None);
+        }
+        let behind = sum.read(self.layout.trainable_len()..sum.len());
+        let finite = behind[0].is_finite() && self.update(sum, scale, rate)?;
+        let asked = self.manner.asked.clone();
+        let number = asked.lock().unwrap().gradients.len();
+        Ok(Some(Queued::new(move || {
+            let mut asked = asked.lock().unwrap();
+            let since = asked.gradients.len() - number;
+            asked.computed_meanwhile.push(since);
+            Ok(Found { finite, behind })
+        })))
     }
 
     fn update(&mut self, sum: &mut Flat, scale: f32, rate: f64) -> Result<bool, DeviceError> {

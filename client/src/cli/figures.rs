@@ -9,6 +9,7 @@ use crate::spread::MACRO_AUC;
 use fovea_core::count::count;
 use fovea_judging::Judged;
 use fovea_judging::reporting::labels;
+use fovea_report::number::threshold;
 
 /// What was judged.
 pub struct Heading {
@@ -199,7 +200,7 @@ fn points(points: &[PointResult]) -> Vec<String> {
     for result in points {
         table.row([
             name(result.point.choice).to_owned(),
-            format!("{:.4}", result.point.threshold),
+            threshold(result.point.threshold),
             short(result.sensitivity.as_ref()),
             short(result.specificity.as_ref()),
             short(result.ppv.as_ref()),

@@ -430,8 +430,8 @@ fn phase_line(run: &RunInfo, first_time: bool, reason_known: bool) -> Option<Str
         }
         Phase::Queued if !reason.is_empty() => Some(format!("{id} waits: {reason}")),
         Phase::Queued => Some(match run.spec.workers.min {
-            0 | 1 => format!("{id}: waiting for workers to join"),
-            min => format!("{id}: waiting for workers to join (needs {min})"),
+            0 | 1 => format!("{id}: queued"),
+            min => format!("{id}: queued (needs {min} workers)"),
         }),
         Phase::Running if run.spec.evaluate.is_some() && reason.is_empty() => Some(format!(
             "{id}: scoring {} with {}",

@@ -2,7 +2,7 @@
 
 use fovea_evaluation::{Choice, Estimate, Evaluated, Method};
 use fovea_report::charts::{RocChart, RocPoint, Shape, Unit};
-use fovea_report::number::{count, significant};
+use fovea_report::number::{count, threshold};
 use maud::{Markup, html};
 
 use super::pieces::{empty, heads, prose, scrolled, section};
@@ -49,7 +49,7 @@ fn known(epoch: u32, is_best: bool, of: &Evaluated) -> Markup {
                             @for at in &of.points {
                                 tr {
                                     th scope="row" { (name(at.point.choice)) }
-                                    td class="n" { (significant(at.point.threshold)) }
+                                    td class="n" { (threshold(at.point.threshold)) }
                                     td class="n" { (estimate(at.sensitivity.as_ref())) }
                                     td class="n" { (estimate(at.specificity.as_ref())) }
                                     td class="n room" { (estimate(at.ppv.as_ref())) }

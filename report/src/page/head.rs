@@ -6,7 +6,7 @@ use maud::{Markup, html};
 use super::notes;
 use super::points::named;
 use crate::model::{JudgedPart, Labels, PointsFrom, Report};
-use crate::number::{DASH, Unit, count, counted, date, significant};
+use crate::number::{DASH, Unit, count, counted, date, threshold};
 use crate::prose::prose;
 
 pub(super) const DISCLAIMER: &str = "Research software, not a medical device.";
@@ -74,7 +74,7 @@ fn verdict(part: &JudgedPart, labels: &Labels) -> Markup {
             format!(
                 "{}, threshold {}",
                 named(at.point.choice),
-                significant(at.point.threshold)
+                threshold(at.point.threshold)
             )
         },
     );

@@ -7,7 +7,7 @@ use super::head::{chosen, main_point};
 use super::{figure, notes};
 use crate::charts::{PeopleChart, Screened, ShareChart, ShareRow};
 use crate::model::{JudgedPart, Labels, PointsFrom};
-use crate::number::{DASH, Unit, count, share, significant};
+use crate::number::{DASH, Unit, count, share, threshold};
 
 pub(super) fn name(choice: Choice) -> &'static str {
     match choice {
@@ -83,7 +83,7 @@ pub(super) fn table(part: &JudgedPart, labels: &Labels) -> Markup {
             tbody {
                 tr {
                     th scope="row" { "Threshold" }
-                    @for at in points { td { b { (significant(at.point.threshold)) } } }
+                    @for at in points { td { b { (threshold(at.point.threshold)) } } }
                 }
                 @for (name, estimates) in &figures {
                     tr {
@@ -180,7 +180,7 @@ pub(super) fn people(part: &JudgedPart, labels: &Labels) -> Markup {
     };
     let note = html! {
         "One dot is one person with one photograph, at the " (named(at.point.choice)) " (threshold "
-        (significant(at.point.threshold)) "), if " (share(part.evaluated.positives, part.evaluated.samples))
+        (threshold(at.point.threshold)) "), if " (share(part.evaluated.positives, part.evaluated.samples))
         " have " (labels.positive) ", as the photographs here. From the values in the table, without their intervals."
     };
     figure("What it means for 1,000 people", content, note)

@@ -23,7 +23,7 @@ use super::fused::{Fused, RowCache};
 use super::gradients::{IntoBuckets, all_finite, over};
 use super::{
     Batch, Buckets, Buffer, CacheCounts, Device, DeviceError, FeatureCache, Flat, HeldImages,
-    Image, ImageStore, PhaseTimes, Split, digest_of, failed,
+    Image, ImageStore, PhaseTimes, Queued, Split, digest_of, failed,
 };
 use crate::hits::Hits;
 use crate::model::raw::values;
@@ -270,8 +270,8 @@ impl Device for TorchDevice {
     }
 
     fn update(&mut self, sum: &mut Flat, scale: f32, rate: f64) -> Result<bool, DeviceError> {
-        if let Some(fused) = &self.fused {
-            return fused.update(sum, scale, rate);
+        if let Some(queued) = self.queue_update(sum, scale, rate)? {
+            return queued.wait().map(|found| found.finite);
         }
         let ranges = self.layout().buckets();
         let buckets = sum.buckets_mut().iter_mut().zip(ranges);
@@ -288,6 +288,18 @@ impl Device for TorchDevice {
             self.optimizer.step(params, *at, &gradient, rate);
         }
         Ok(true)
+    }
+
+    fn queue_update(
+        &mut self,
+        sum: &mut Flat,
+        scale: f32,
+        rate: f64,
+    ) -> Result<Option<Queued>, DeviceError> {
+        let fused = self.fused.as_ref();
+        fused
+            .map(|fused| fused.update(sum, scale, rate))
+            .transpose()
     }
 
     fn score(&mut self, batch: &Batch) -> Result<Vec<Score>, DeviceError> {

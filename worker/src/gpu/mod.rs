@@ -7,7 +7,7 @@
 
 pub mod communicator;
 mod error;
-mod kept;
+pub(crate) mod kept;
 pub mod kernels;
 pub mod nccl;
 pub mod nvrtc;

@@ -61,6 +61,11 @@ int fovea_event_done(const c10::Event *event, bool *done) {
   return fovea::guarded([&] { *done = event->query(); });
 }
 
+// Waits until the GPU has reached the event.
+int fovea_event_wait(const c10::Event *event) {
+  return fovea::guarded([&] { event->synchronize(); });
+}
+
 // Makes this thread compute in `stream`. Unless `before` is null, it receives the stream in which the thread computed before.
 int fovea_stream_exchange(const c10::Stream *stream, c10::Stream **before) {
   return fovea::guarded([&] {

@@ -42,6 +42,16 @@ impl Event {
         check("fovea_event_done", code)?;
         Ok(done)
     }
+
+    /// Waits until the GPU has reached this event.
+    ///
+    /// # Errors
+    /// If the GPU has failed.
+    pub fn wait(&self) -> Result<(), ShimError> {
+        // SAFETY: the event is live.
+        let code = unsafe { fovea_event_wait(self.0.as_ptr()) };
+        check("fovea_event_wait", code)
+    }
 }
 
 impl Drop for Event {
@@ -169,5 +179,6 @@ unsafe extern "C" {
     fn fovea_event_delete(event: *mut c_void);
     fn fovea_event_block(event: *const c_void, stream: *const c_void) -> c_int;
     fn fovea_event_done(event: *const c_void, done: *mut bool) -> c_int;
+    fn fovea_event_wait(event: *const c_void) -> c_int;
     fn fovea_stream_exchange(stream: *const c_void, before: *mut *mut c_void) -> c_int;
 }

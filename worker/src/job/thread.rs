@@ -14,7 +14,7 @@ use super::generation::{MakeDevice, MakeFirstState, Place};
 use super::types::{Ended, Job};
 use crate::gpu;
 use crate::profile::Profile;
-use crate::training::State;
+use crate::training::{State, TrainingError};
 use crate::trouble;
 
 /// The device's thread; clones are handles to the same one.
@@ -142,8 +142,12 @@ impl Owner {
         let control = job.control.clone();
         let done = self.place.execute(job, &mut state, &self.shown);
         // A step is applied as a whole or not at all, so a state is valid however its generation ended. Only a device
-        // that failed may have applied part of a step.
-        if !matches!(done, Err(JobError::Device(_))) {
+        // that failed may have applied part of a step, and a GPU a step that arrived garbled.
+        let doubtful = matches!(
+            done,
+            Err(JobError::Device(_) | JobError::Training(TrainingError::Garbled { .. }))
+        );
+        if !doubtful {
             self.held = state.map(|state| Held {
                 run,
                 lineage,

@@ -30,10 +30,11 @@ pub use trailer::MOST_SAMPLES;
 
 use crate::collective::{Collective, CollectiveError};
 use crate::data::DataError;
-use crate::device::{Device, DeviceError};
+use crate::device::{Device, DeviceError, Flat};
 use crate::loader::{Item, Loader};
 use crate::profile::Profile;
 use crate::progress::Progress;
+use step::{OpenStep, StepOutcome, Taken};
 use trailer::Trailer;
 
 /// Steps whose times are averaged for the reported speed.
@@ -182,67 +183,111 @@ impl Training<'_> {
             }
         }
         let mut sum = make();
-        let mut speed = Speed::default();
-        let (per_epoch, total) = (self.plan.steps_per_epoch(), self.total_steps);
-        let due = |spec: &RunSpec, step| spec.checkpoint_due(step, per_epoch, total);
 
         // What the generation before had not done at the boundary where it ended.
         let start = self.state.step;
-        if starts_with_evaluation(start, per_epoch, self.next_epoch) {
+        if starts_with_evaluation(start, self.plan.steps_per_epoch(), self.next_epoch) {
             self.evaluate(emit)?;
         }
-        if start != self.stored_step && due(self.spec, start) {
+        if start != self.stored_step && self.due(start).checkpoint {
             let digest = self.state.device.digest()?;
             emit(TrainingEvent::Snapshot(self.snapshot(digest)?));
         }
-        while self.state.step < total {
+        let mut speed = Speed::default();
+        let mut open = None;
+        let ended = self.steps(trailer, &mut sum, &mut speed, &mut open, emit);
+        if let Some(open) = open {
+            // An error came in the step after it. It was taken all the same, unless its numbers are not finite.
+            let taken = self.close(open)?;
+            emit(speed.report(taken).1);
+        }
+        ended
+    }
+
+    /// Takes steps until all are done, or one ends the generation. After an error the last one may be `open`.
+    fn steps(
+        &mut self,
+        trailer: Trailer,
+        sum: &mut Flat,
+        speed: &mut Speed,
+        open: &mut Option<OpenStep>,
+        emit: &mut dyn FnMut(TrainingEvent),
+    ) -> Result<Outcome, TrainingError> {
+        while self.state.step < self.total_steps {
             if let Some(profile) = &mut self.profile {
                 profile.begin();
             }
-            let begun = Instant::now();
-            let taken = self.step(trailer, &mut sum)?;
+            let reduced = self.reduce(trailer, sum)?;
+            // The GPU has this step in its queue, and meanwhile the one before is read. All workers do so at this point, and if one
+            // votes to end there, all leave this step.
+            if let Some(before) = open.take() {
+                let taken = self.close(before)?;
+                if let Some(outcome) = self.taken(taken, speed, emit)? {
+                    return Ok(outcome);
+                }
+            }
+            let taken = self.update(trailer, sum, reduced)?;
             if let Some(profile) = &mut self.profile {
                 profile.end();
             }
-            let step = self.state.step;
-            let report = StepReport {
-                step,
-                loss: taken.loss,
-                images: taken.images,
-                images_per_s: speed.add(taken.images, begun.elapsed()),
-                learning_rate: taken.rate,
-                phases: taken.phases,
+            let taken = match taken {
+                Taken::Known(taken) => taken,
+                Taken::Open(step) if !self.due(step.step()).any() => {
+                    *open = Some(step);
+                    continue;
+                }
+                Taken::Open(step) => self.close(step)?,
             };
-            let samples = taken.samples;
-            emit(TrainingEvent::Step { report, samples });
-
-            let done = step == total;
-            // What is due at this boundary is then done by the next generation, which starts at it.
-            let give_way = taken.give_way && !taken.stop && !done;
-            let checkpoint = !give_way && (taken.stop || done || due(self.spec, step));
-            let compare = self.spec.digest_due(step, per_epoch, total);
-            let digest = match compare || checkpoint {
-                true => self.state.device.digest()?,
-                false => 0,
-            };
-            if compare {
-                emit(TrainingEvent::Digest { step, digest });
-            }
-            if give_way {
-                return Ok(Outcome::Yielded { step });
-            }
-            if step.is_multiple_of(per_epoch) {
-                self.evaluate(emit)?;
-            }
-            if checkpoint {
-                emit(TrainingEvent::Snapshot(self.snapshot(digest)?));
-            }
-            if taken.stop && !done {
-                return Ok(Outcome::Stopped { step });
+            if let Some(outcome) = self.taken(taken, speed, emit)? {
+                return Ok(outcome);
             }
         }
         let step = self.state.step;
         Ok(Outcome::Completed { step })
+    }
+
+    /// Reports a step, the newest that was taken, and does what is due after it. Returns an outcome if the generation ends there.
+    fn taken(
+        &mut self,
+        taken: StepOutcome,
+        speed: &mut Speed,
+        emit: &mut dyn FnMut(TrainingEvent),
+    ) -> Result<Option<Outcome>, TrainingError> {
+        let (stop, give_way) = (taken.stop, taken.give_way);
+        let (step, report) = speed.report(taken);
+        emit(report);
+        let due = self.due(step);
+        // What is due at this boundary is then done by the next generation, which starts at it.
+        let give_way = give_way && !stop && !due.end;
+        let checkpoint = !give_way && (stop || due.end || due.checkpoint);
+        let digest = match due.digest || checkpoint {
+            true => self.state.device.digest()?,
+            false => 0,
+        };
+        if due.digest {
+            emit(TrainingEvent::Digest { step, digest });
+        }
+        if give_way {
+            return Ok(Some(Outcome::Yielded { step }));
+        }
+        if due.evaluation {
+            self.evaluate(emit)?;
+        }
+        if checkpoint {
+            emit(TrainingEvent::Snapshot(self.snapshot(digest)?));
+        }
+        Ok((stop && !due.end).then_some(Outcome::Stopped { step }))
+    }
+
+    /// What is due after `step` steps.
+    fn due(&self, step: u64) -> Due {
+        let (per_epoch, total) = (self.plan.steps_per_epoch(), self.total_steps);
+        Due {
+            checkpoint: self.spec.checkpoint_due(step, per_epoch, total),
+            digest: self.spec.digest_due(step, per_epoch, total),
+            evaluation: step.is_multiple_of(per_epoch),
+            end: step == total,
+        }
     }
 
     /// Scores the validation split, each worker its part, and emits the scores of all.
@@ -315,14 +360,49 @@ impl Training<'_> {
     }
 }
 
+/// What is due at a step boundary.
+struct Due {
+    checkpoint: bool,
+    digest: bool,
+    evaluation: bool,
+    end: bool,
+}
+
+impl Due {
+    /// Whether the state is looked at there.
+    fn any(&self) -> bool {
+        self.checkpoint || self.digest || self.evaluation || self.end
+    }
+}
+
 /// Images a second over the last few steps, exponentially weighted.
 #[derive(Default)]
 struct Speed {
     images: f64,
     seconds: f64,
+    /// When the step before was known.
+    before: Option<Instant>,
 }
 
 impl Speed {
+    /// The number of a step, and the event that reports it.
+    fn report(&mut self, taken: StepOutcome) -> (u64, TrainingEvent) {
+        // A step that is known late overlaps the one before.
+        let begun = self.before.map_or(taken.begun, |at| at.max(taken.begun));
+        let now = Instant::now();
+        self.before = Some(now);
+        let report = StepReport {
+            step: taken.step,
+            loss: taken.loss,
+            images: taken.images,
+            images_per_s: self.add(taken.images, now - begun),
+            learning_rate: taken.rate,
+            phases: taken.phases,
+        };
+        let samples = taken.samples;
+        (taken.step, TrainingEvent::Step { report, samples })
+    }
+
     fn add(&mut self, images: u32, took: Duration) -> f64 {
         let keep = 1.0 - 1.0 / SPEED_WINDOW;
         self.images = self.images * keep + f64::from(images);

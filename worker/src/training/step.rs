@@ -1,4 +1,7 @@
 //! One step: load, gradient, reduce, update.
+//!
+//! A GPU that queues its updates has its result read while it computes the next step ([`Taken::Open`]), so that it never waits for
+//! the host. The step counts as taken from when its update is queued.
 
 use std::time::{Duration, Instant};
 
@@ -7,20 +10,21 @@ use fovea_core::run::StepPhases;
 use fovea_core::spec::Reduction;
 
 use super::overlap::reduce_while;
-use super::trailer::Trailer;
+use super::trailer::{StepSummary, Trailer};
 use super::{State, Training, TrainingError};
 use crate::collective::CollectiveError;
 use crate::data::DataError;
-use crate::device::{Batch, Buckets, Device, DeviceError, Flat, PhaseTimes};
+use crate::device::{Batch, Buckets, Device, DeviceError, Flat, PhaseTimes, Queued};
 use crate::loader::Item;
 
 impl Training<'_> {
-    /// Takes the next step: load, gradient, reduce, update. All of it or nothing.
-    pub(super) fn step(
+    /// The first half of the next step: load, gradient, reduce. It changes nothing.
+    pub(super) fn reduce(
         &mut self,
         trailer: Trailer,
         sum: &mut Flat,
-    ) -> Result<StepOutcome, TrainingError> {
+    ) -> Result<Reduced, TrainingError> {
+        let begun = Instant::now();
         let committed = self.state.step;
         let mut took = PhaseTimes::default();
         let last = self.state.parts.len() - 1;
@@ -76,43 +80,85 @@ impl Training<'_> {
         }
         reduced?;
         self.progress.tick();
-        let reduce = reducing.elapsed();
+        Ok(Reduced {
+            begun,
+            took,
+            reduce: reducing.elapsed(),
+        })
+    }
 
+    /// The other half: update. All of it or nothing.
+    pub(super) fn update(
+        &mut self,
+        trailer: Trailer,
+        sum: &mut Flat,
+        reduced: Reduced,
+    ) -> Result<Taken, TrainingError> {
         let updating = Instant::now();
-        let others = &sum.buckets()[FlatLayout::OTHERS];
-        let summary = trailer.read(others, self.plan.train_samples());
+        let committed = self.state.step;
         let step = committed + 1;
-        // All workers hold the same bits here, so all decide the same.
-        if !summary.loss_sum.is_finite() {
-            let what = "loss";
-            return Err(TrainingError::NotFinite { what, step });
-        }
-        let what = "list of samples";
-        let samples = summary
-            .samples
-            .ok_or(TrainingError::Garbled { what, step })?;
-        let images = summary.images.max(1) as f32;
         let rate = self.spec.schedule(self.total_steps).rate(committed);
-        if !device.update(sum, 1.0 / images, rate)? {
+        // As many as the samples of the sum, which are looked at when it is here.
+        let in_step = self.plan.position(committed).step_in_epoch;
+        let planned = 1.0 / self.plan.global_batch(in_step).max(1) as f32;
+        let device = &mut self.state.device;
+        let queued = device.queue_update(sum, planned, rate)?;
+        let mut known = KnownAtOnce {
+            step,
+            rate,
+            reduced,
+            update: updating.elapsed(),
+        };
+        if let Some(queued) = queued {
+            self.state.step = step;
+            return Ok(Taken::Open(OpenStep { known, queued }));
+        }
+        let others = &sum.buckets()[FlatLayout::OTHERS];
+        let summary = self.sound(step, trailer.read(others, self.plan.train_samples()))?;
+        let images = summary.images.max(1) as f32;
+        if !self.state.device.update(sum, 1.0 / images, rate)? {
             let what = "gradient";
             return Err(TrainingError::NotFinite { what, step });
         }
         self.state.step = step;
-        Ok(StepOutcome {
-            loss: f64::from(summary.loss_sum) / f64::from(images),
-            images: summary.images,
-            samples,
-            stop: summary.stop,
-            give_way: summary.give_way,
-            rate,
-            phases: StepPhases {
-                load_ms: ms(took.load),
-                forward_ms: ms(took.forward),
-                backward_ms: ms(took.backward),
-                reduce_ms: ms(reduce),
-                optimizer_ms: ms(updating.elapsed()),
-            },
-        })
+        known.update = updating.elapsed();
+        Ok(Taken::Known(known.outcome(summary)))
+    }
+
+    /// What became of a step whose update was queued. If its numbers are not finite it was not taken.
+    pub(super) fn close(&mut self, open: OpenStep) -> Result<StepOutcome, TrainingError> {
+        let OpenStep { mut known, queued } = open;
+        let step = known.step;
+        let waiting = Instant::now();
+        let found = queued.wait()?;
+        known.update += waiting.elapsed();
+        let summary = Trailer::summary(&found.behind, self.plan.train_samples());
+        let summary = self.sound(step, summary).and_then(|summary| {
+            let what = "gradient";
+            let finite = found.finite.then_some(summary);
+            finite.ok_or(TrainingError::NotFinite { what, step })
+        });
+        if let Err(TrainingError::NotFinite { .. }) = &summary {
+            // The device has not done it.
+            self.state.step = step - 1;
+            self.state.parts.forget();
+        }
+        Ok(known.outcome(summary?))
+    }
+
+    /// All workers hold the same bits here, so all decide the same.
+    fn sound(&self, step: u64, summary: StepSummary) -> Result<StepSummary, TrainingError> {
+        if !summary.loss_sum.is_finite() {
+            let what = "loss";
+            return Err(TrainingError::NotFinite { what, step });
+        }
+        match summary.samples {
+            Some(_) => Ok(summary),
+            None => {
+                let what = "list of samples";
+                Err(TrainingError::Garbled { what, step })
+            }
+        }
     }
 
     /// An abort ends a step before it is reduced, also with a single worker.
@@ -167,8 +213,74 @@ fn gradient(
     Ok(PhaseTimes::default())
 }
 
+/// Times of a step's first half.
+pub(super) struct Reduced {
+    begun: Instant,
+    took: PhaseTimes,
+    reduce: Duration,
+}
+
+/// A step that was taken.
+pub(super) enum Taken {
+    /// Its results are here.
+    Known(StepOutcome),
+    /// [`Training::close`] gets them.
+    Open(OpenStep),
+}
+
+/// A step whose results are not known yet.
+pub(super) struct OpenStep {
+    known: KnownAtOnce,
+    queued: Queued,
+}
+
+impl OpenStep {
+    /// Committed steps with it.
+    pub(super) fn step(&self) -> u64 {
+        self.known.step
+    }
+}
+
+/// What is known of a step without its results.
+struct KnownAtOnce {
+    step: u64,
+    rate: f64,
+    reduced: Reduced,
+    update: Duration,
+}
+
+impl KnownAtOnce {
+    fn outcome(self, summary: StepSummary) -> StepOutcome {
+        let Reduced {
+            begun,
+            took,
+            reduce,
+        } = self.reduced;
+        StepOutcome {
+            step: self.step,
+            begun,
+            loss: f64::from(summary.loss_sum) / f64::from(summary.images.max(1) as f32),
+            images: summary.images,
+            samples: summary.samples.unwrap_or_default(),
+            stop: summary.stop,
+            give_way: summary.give_way,
+            rate: self.rate,
+            phases: StepPhases {
+                load_ms: ms(took.load),
+                forward_ms: ms(took.forward),
+                backward_ms: ms(took.backward),
+                reduce_ms: ms(reduce),
+                optimizer_ms: ms(self.update),
+            },
+        }
+    }
+}
+
 /// The results of a step.
 pub(super) struct StepOutcome {
+    /// Committed steps with it.
+    pub(super) step: u64,
+    pub(super) begun: Instant,
     pub(super) loss: f64,
     pub(super) images: u32,
     pub(super) samples: Vec<u32>,

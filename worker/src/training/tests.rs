@@ -10,7 +10,12 @@ use crate::loader::OnDevice;
 use crate::testing::{Asked, Manner, Pretending, planned, spec, tiny};
 
 /// One worker alone.
-struct Alone;
+#[derive(Default)]
+struct Alone {
+    /// Stands for a peer that is lost when so many buckets have been reduced.
+    lost_after: Option<usize>,
+    reduced: usize,
+}
 
 impl Collective for Alone {
     fn reduce(
@@ -19,6 +24,10 @@ impl Collective for Alone {
         sum: &mut Buffer,
         _: Ready,
     ) -> Result<(), CollectiveError> {
+        if self.lost_after == Some(self.reduced) {
+            return Err(CollectiveError::Aborted);
+        }
+        self.reduced += 1;
         let mut total = parts[0].read(0..sum.len());
         for part in &parts[1..] {
             for (s, p) in total.iter_mut().zip(part.read(0..sum.len())) {
@@ -47,6 +56,7 @@ struct Setting {
     next_epoch: u32,
     more: &'static str,
     reduction: Reduction,
+    alone: Alone,
 }
 
 impl Default for Setting {
@@ -62,6 +72,7 @@ impl Default for Setting {
             next_epoch: 0,
             more: "",
             reduction: Reduction::Ordered,
+            alone: Alone::default(),
         }
     }
 }
@@ -72,10 +83,12 @@ struct Ran {
     asked: Asked,
     plan: ShardPlan,
     state_len: usize,
+    /// Committed steps in the end.
+    step: u64,
 }
 
 impl Setting {
-    fn run(self) -> Ran {
+    fn run(mut self) -> Ran {
         let mut spec = spec(self.more);
         spec.train.reduction = self.reduction;
         let plan = tiny().plan(&spec);
@@ -110,15 +123,17 @@ impl Setting {
             stored_step: self.stored_step,
             total_steps,
             state: &mut state,
-            collective: &mut Alone,
+            collective: &mut self.alone,
             loader,
             control: &self.control,
             progress: &Progress::default(),
             profile: None,
         };
         let outcome = training.run(&mut |event| events.push(event));
+        let step = state.step;
         drop(state);
         Ran {
+            step,
             outcome,
             events,
             asked: Arc::into_inner(self.manner.asked)
@@ -360,5 +375,140 @@ fn numbers_that_are_not_finite_end_the_run_before_they_are_applied() {
         assert!(error.to_string().contains("step 1"), "{error}");
         assert!(matches!(error, TrainingError::NotFinite { .. }));
         assert!(ran.asked.updates.is_empty());
+    }
+}
+
+/// With `gradient` of a sample, or one that depends on the state.
+fn queueing(gradient: Option<f32>) -> Manner {
+    Manner {
+        gradient,
+        queues: true,
+        ..Manner::default()
+    }
+}
+
+#[test]
+fn what_is_read_late_is_the_same_and_in_the_same_order() {
+    let more = "every_steps = 4";
+    let run = |queues| {
+        let manner = Manner {
+            queues,
+            ..queueing(None)
+        };
+        Setting {
+            manner,
+            more,
+            ..Setting::default()
+        }
+        .run()
+    };
+    let (late, at_once) = (run(true), run(false));
+    assert_eq!(late.summary(), at_once.summary());
+    let told = |ran: &Ran| -> Vec<String> {
+        let told = ran.events.iter().map(|event| match event {
+            TrainingEvent::Step { report, samples } => {
+                format!(
+                    "{} {} {} {samples:?}",
+                    report.step, report.loss, report.learning_rate
+                )
+            }
+            TrainingEvent::Digest { step, digest } => format!("{step} {digest:x}"),
+            TrainingEvent::Snapshot(snapshot) => format!("{} {:x}", snapshot.step, snapshot.digest),
+            TrainingEvent::Scores { epoch, scores } => format!("{epoch} {}", scores.len()),
+        });
+        told.collect()
+    };
+    assert_eq!(told(&late), told(&at_once));
+    assert_eq!(late.asked.gradients, at_once.asked.gradients);
+    assert_eq!(late.asked.updates, at_once.asked.updates);
+    assert_eq!(late.outcome.unwrap(), at_once.outcome.unwrap());
+    // The next step is computed before one is read, except where the state is looked at.
+    let meanwhile = &late.asked.computed_meanwhile;
+    assert_eq!(meanwhile.len() as u64, late.step);
+    let per_epoch = late.plan.steps_per_epoch();
+    for (step, computed) in (1u64..).zip(meanwhile) {
+        let looked_at = step.is_multiple_of(4) || step.is_multiple_of(per_epoch);
+        assert_eq!(*computed == 0, looked_at, "step {step}");
+    }
+}
+
+#[test]
+fn a_vote_that_is_read_late_ends_the_step_that_it_was_cast_in() {
+    for (stops, outcome) in [
+        (true, Outcome::Stopped { step: 1 }),
+        (false, Outcome::Yielded { step: 1 }),
+    ] {
+        let setting = Setting {
+            manner: queueing(Some(3.0)),
+            ..Setting::default()
+        };
+        match stops {
+            true => setting.control.stop(),
+            false => setting.control.yield_(),
+        }
+        let ran = setting.run();
+        let expected: &[_] = match stops {
+            true => &["steps to 1", "snapshot 1"],
+            false => &["steps to 1"],
+        };
+        assert_eq!(ran.summary(), expected);
+        assert_eq!((ran.outcome.unwrap(), ran.step), (outcome, 1));
+        // The second step's gradients were computed, and it was not taken.
+        assert_eq!((ran.asked.gradients.len(), ran.asked.updates.len()), (8, 1));
+    }
+}
+
+#[test]
+fn numbers_that_are_not_finite_are_those_of_their_step_however_late_they_are_read() {
+    for (loss, gradient, what) in [(f32::NAN, 3.0, "loss"), (0.5, f32::INFINITY, "gradient")] {
+        let manner = Manner {
+            loss,
+            ..queueing(Some(gradient))
+        };
+        let ran = Setting {
+            manner,
+            start_step: 1,
+            stored_step: 1,
+            ..Setting::default()
+        }
+        .run();
+        let error = ran.outcome.unwrap_err().to_string();
+        assert!(
+            error.contains(&format!("the {what} is not finite in step 2")),
+            "{error}"
+        );
+        assert_eq!(ran.step, 1, "it was not taken");
+        assert!(ran.asked.updates.is_empty() && ran.events.is_empty());
+    }
+}
+
+#[test]
+fn a_step_that_was_taken_is_told_although_the_next_one_fails() {
+    // A step has one bucket here that is not empty, and four virtual ranks.
+    let lost = Setting {
+        manner: queueing(Some(3.0)),
+        alone: Alone {
+            lost_after: Some(2),
+            ..Alone::default()
+        },
+        ..Setting::default()
+    };
+    let broken = Setting {
+        manner: Manner {
+            fails_at: Some(2 * 4),
+            ..queueing(Some(3.0))
+        },
+        ..Setting::default()
+    };
+    for (setting, of_device) in [(lost, false), (broken, true)] {
+        let ran = setting.run();
+        assert_eq!(ran.summary(), ["steps to 2"]);
+        assert_eq!((ran.step, ran.asked.updates.len()), (2, 2));
+        let error = ran.outcome.unwrap_err();
+        assert_eq!(
+            matches!(error, TrainingError::Device(_)),
+            of_device,
+            "{error}"
+        );
     }
 }

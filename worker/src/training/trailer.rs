@@ -88,6 +88,11 @@ impl Trailer {
     /// Reads the sum of all parts, over a training split of `train_samples`.
     pub fn read(&self, sum: &Buffer, train_samples: u64) -> StepSummary {
         let trailer = sum.read(self.gradient..self.buffer_len());
+        Self::summary(&trailer, train_samples)
+    }
+
+    /// The same of what lies behind the gradient.
+    pub fn summary(trailer: &[f32], train_samples: u64) -> StepSummary {
         let places = trailer[ORDINALS..].iter().filter(|&&place| place != 0.0);
         let ordinal = |&place: &f32| {
             let whole =

@@ -100,10 +100,7 @@ fn lines(narrator: &mut Narrator, update: Update) -> Vec<String> {
 fn a_run_from_queue_to_end() {
     let mut n = Narrator::new(false);
     let shown = |n: &mut Narrator, r: RunInfo| lines(n, Update::Run(Box::new(r)));
-    assert_eq!(
-        shown(&mut n, run(Phase::Queued)),
-        ["dr-1: waiting for workers to join"]
-    );
+    assert_eq!(shown(&mut n, run(Phase::Queued)), ["dr-1: queued"]);
     assert!(shown(&mut n, run(Phase::Queued)).is_empty(), "shown twice");
     assert_eq!(
         shown(&mut n, run(Phase::Forming)),
@@ -237,7 +234,7 @@ fn a_new_run_that_needs_workers_is_no_alarm() {
     queued.spec.workers.min = 2;
     assert_eq!(
         lines(&mut n, Update::Run(Box::new(queued.clone()))),
-        ["dr-1: waiting for workers to join (needs 2)"]
+        ["dr-1: queued (needs 2 workers)"]
     );
     // One that had workers and lost them says so.
     let mut n = Narrator::new(false);

@@ -24,9 +24,11 @@ use tch::{Kind, Tensor, no_grad};
 
 use super::buffer::sent;
 use super::gradients::over;
-use super::{DeviceError, Flat, failed};
+use super::{DeviceError, Flat, Found, Queued, failed};
 use crate::gpu::kernels::{KernelError, Kernels};
+use crate::gpu::stream::Event;
 use crate::model::Net;
+use crate::shim::ShimError;
 use plan::{Convolution, Plan};
 
 pub use cache::RowCache;
@@ -216,14 +218,16 @@ impl Fused {
         self.plan.trained.conv1.is_some()
     }
 
-    /// See [`Device::update`](super::Device::update).
+    /// See [`Device::queue_update`](super::Device::queue_update).
     ///
     /// # Errors
     /// If the GPU fails.
-    pub fn update(&self, sum: &mut Flat, scale: f32, rate: f64) -> Result<bool, DeviceError> {
+    pub fn update(&self, sum: &mut Flat, scale: f32, rate: f64) -> Result<Queued, DeviceError> {
         no_grad(|| {
             let _ = self.bad.shallow_clone().zero_();
         });
+        let others = sum.buckets()[Self::OTHERS].tensor();
+        let others = others.expect("sums on a GPU are tensors").shallow_clone();
         let mut gradients = Vec::new();
         let ends = self.plan.starts[1..].iter().copied();
         let ends = ends.chain([self.trained.params.numel()]);
@@ -231,9 +235,15 @@ impl Fused {
             let start = self.plan.starts[gradients.len()];
             gradients.push(over(bucket, end - start));
         }
-        for gradient in gradients.iter().filter(|gradient| gradient.numel() > 0) {
-            self.run(&find_bad(at(gradient), at(&self.bad), gradient.numel()))?;
+        let of_others = gradients[Self::OTHERS].numel();
+        for (number, gradient) in gradients.iter().enumerate() {
+            // With the sum of the losses, which lies right behind the others.
+            let len = gradient.numel() + usize::from(number == Self::OTHERS);
+            if len > 0 {
+                self.run(&find_bad(at(gradient), at(&self.bad), len))?;
+            }
         }
+        let found = self.found(&others, of_others)?;
         for (number, gradient) in gradients.iter().enumerate() {
             if gradient.numel() == 0 {
                 continue;
@@ -255,10 +265,40 @@ impl Fused {
         if let Some(conv1) = &self.plan.trained.conv1 {
             self.over_blocks(conv1, &self.trained)?;
         }
-        // The one wait for the GPU.
-        let bad = self.bad.f_int64_value(&[0]);
-        bad.map(|bad| bad == 0)
-            .map_err(failed("looking for numbers that are not finite"))
+        Ok(found)
+    }
+
+    /// Queues a copy of whether numbers are bad and of what lies behind the first `from` of `others` into the host's memory.
+    fn found(&self, others: &Tensor, from: usize) -> Result<Queued, DeviceError> {
+        const DOING: &str = "copying what a step found to the host";
+        let copied = no_grad(|| {
+            let (from, len) = (from as i64, others.numel() as i64);
+            let behind = others.narrow(0, from, len - from);
+            let found = Tensor::f_cat(&[self.bad.to_kind(Kind::Float), behind], 0)?;
+            // Into pinned memory, so that the host does not wait here.
+            found.f_to_device_(tch::Device::Cpu, Kind::Float, true, false)
+        });
+        let copied = copied.map_err(failed(DOING))?;
+        let failed_event = |error: ShimError| DeviceError {
+            doing: DOING,
+            reason: error.to_string(),
+        };
+        let event = match self.device {
+            tch::Device::Cuda(number) => Some(Event::now(number).map_err(failed_event)?),
+            _ => None,
+        };
+        Ok(Queued::new(move || {
+            event.map_or(Ok(()), |event| event.wait().map_err(failed_event))?;
+            let mut numbers = vec![0f32; copied.numel()];
+            let len = numbers.len();
+            copied
+                .f_copy_data(&mut numbers, len)
+                .map_err(failed(DOING))?;
+            Ok(Found {
+                finite: numbers[0] == 0.0,
+                behind: numbers.split_off(1),
+            })
+        }))
     }
 
     /// Queues a kernel.

@@ -4,6 +4,8 @@
 //! Two workers share the one GPU, each with a host id of its own: NCCL then takes them for two machines and sends over
 //! sockets. That is enough to compare bits; the timings of such a run mean nothing.
 
+mod own_kernels;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -120,122 +122,6 @@ async fn bits_losses_and_kills_on_a_gpu_of_software() {
     println!("{report}");
     assert!(report.contains("cuda:0         Software GPU"), "{report}");
     bits_losses_and_kills(&worker).await;
-}
-
-/// `devices --check` with our kernels in `data_dir`: its exit status, its report, its log.
-fn checked(worker: &Path, data_dir: &Path, environment: &[(&str, &str)]) -> (bool, String, String) {
-    let output = Command::new(worker)
-        .args(["--device", "cuda:0", "--data-dir"])
-        .arg(data_dir)
-        .args(["devices", "--check"])
-        .env("OMP_NUM_THREADS", "1")
-        .envs(environment.iter().copied())
-        .output()
-        .expect("fovea-worker starts");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (
-        output.status.success(),
-        text(&output.stdout),
-        text(&output.stderr),
-    )
-}
-
-/// The same source that a GPU runs, compiled for the CPU: gradients, losses, updates and scores are those of libtorch.
-#[test]
-fn our_kernels_compute_what_libtorch_does() {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
-    let worker = SoftGpu::install(&dir.path().join("gpu")).worker();
-    let data_dir = dir.path().join("data");
-    let (good, report, log) = checked(&worker, &data_dir, &[]);
-    assert!(good, "{report}{log}");
-    println!("{report}");
-    assert!(report.contains("NVRTC          13.0"), "{report}");
-    let rows = report.lines().filter(|line| line.starts_with("ok   "));
-    assert_eq!(rows.count(), 7, "{report}");
-    // In float32 nothing but the order of additions differs.
-    for row in report
-        .lines()
-        .filter(|line| line.starts_with("ok   Float32"))
-    {
-        let number = |text: &str| text.trim().parse::<f64>().expect("a number");
-        let after = row.split("gradient ").nth(1).expect("a gradient");
-        let gradient = after.split(',').next().map(number).expect("its difference");
-        assert!(gradient < 1e-5, "{row}");
-    }
-    let compiled = log.matches("gpu.kernels_compiled: ").count();
-    assert_eq!(compiled, 2, "once for each format: {log}");
-    // What was compiled is kept.
-    let (good, _, log) = checked(&worker, &data_dir, &[("SOFT_GPU_NO_NVRTC", "1")]);
-    assert!(good && !log.contains("gpu.kernels_compiled: "), "{log}");
-    // Without a compiler the reason is said.
-    let (good, report, log) = checked(
-        &worker,
-        &dir.path().join("other"),
-        &[("SOFT_GPU_NO_NVRTC", "1")],
-    );
-    assert!(!good && report.contains("FAIL"), "{report}");
-    let reason = "gpu.kernels_missing: Fovea's own kernels cannot be used on cuda:0";
-    assert!(log.contains(reason), "{log}");
-    assert!(log.contains("SOFT_GPU_NO_NVRTC is set"), "{log}");
-}
-
-#[cfg_attr(not(has_gpu), ignore = "needs an NVIDIA GPU; `make test-gpu` runs it")]
-#[test]
-fn our_kernels_compute_what_libtorch_does_on_one_gpu() {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    let worker = binary("fovea-worker");
-    let (good, report, log) = checked(&worker, dir.path(), &[]);
-    println!("{report}{log}");
-    assert!(good, "{report}{log}");
-}
-
-#[ignore = "has not passed yet: the emulated kernels are so slow that heartbeats are missed; gpu_kernels is off by default"]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn our_kernels_keep_the_bits() {
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
-    let gpu = SoftGpu::install(&dir.path().join("gpu"));
-    our_kernels_keep_bits(dir.path(), &gpu.worker()).await;
-}
-
-#[cfg_attr(not(has_gpu), ignore = "needs an NVIDIA GPU; `make test-gpu` runs it")]
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn our_kernels_keep_the_bits_on_one_gpu() {
-    let dir = tempfile::tempdir().expect("a temporary folder");
-    our_kernels_keep_bits(dir.path(), &binary("fovea-worker")).await;
-}
-
-/// Two workers over NCCL end in the bits of one, and a worker that is killed changes none.
-async fn our_kernels_keep_bits(dir: &Path, worker: &Path) {
-    let mut cluster = cluster(dir, worker);
-    let environment = |host| {
-        [
-            ("NCCL_HOSTID", host),
-            ("OMP_NUM_THREADS", "1"),
-            ("FOVEA_GPU_KERNELS", "true"),
-        ]
-    };
-    cluster.add_worker_on("cuda:0", &environment("first"));
-    let bf16 = pb::Precision::Bf16;
-    let (_, one) = trained(&cluster, spec("one", 1..=1, bf16), |_| {}).await;
-    let log = cluster.workers[0].log();
-    assert!(log.contains("gpu.fused: "), "{log}");
-    cluster.add_worker_on("cuda:0", &environment("second"));
-    let (_, two) = trained(&cluster, spec("two", 2..=2, bf16), |_| {}).await;
-    assert!(two == one, "two workers end in other bits than one");
-    let last = cluster.workers.pop().expect("the second worker");
-    let log = last.log();
-    let nccl = "reduction.selected: gradients are reduced by NCCL";
-    assert!(log.contains(nccl), "{log}");
-    let mut victim = Some(last);
-    let (_, killed) = trained(&cluster, spec("killed", 1..=2, bf16), |step| {
-        if step >= 3
-            && let Some(victim) = victim.take()
-        {
-            victim.signal(libc::SIGKILL);
-        }
-    })
-    .await;
-    assert!(killed == one, "a killed worker changed the bits");
 }
 
 /// NCCL would refuse two ranks on one GPU: their gradients travel through the host.

@@ -3,7 +3,7 @@
 CARGO ?= cargo
 PYTHON ?= python3
 
-.PHONY: help demo test test-gpu test-deploy soak screenshots build libtorch deploy-tools s3-server model-tools page-tools cuda-tools docs docs-tools reference lint bench bench-gpu gpu-bundle bench-checkpoints bench-coordinator bench-decode methods clean
+.PHONY: help demo test test-gpu test-deploy soak screenshots build libtorch deploy-tools s3-server model-tools page-tools cuda-tools docs docs-tools reference lint bench bench-gpu gpu-bundle bench-epoch bench-checkpoints bench-coordinator bench-decode methods clean
 
 help: ## Show this help
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ gpu-bundle: build ## Pack programs, tests and benchmark for a machine with a GPU
 
 bench-gpu: build ## Measure images/s on a GPU beside PyTorch, if PYTHON has it (DEVICE=cuda:0, BATCH=256); one JSON object a line
 	@$(PYTHON) bench/bench.py --device $(or $(DEVICE),cuda:0) --batch $(or $(BATCH),256) $(if $(PEER),--peer "$(PEER)")
+
+bench-epoch: build ## Measure whole epochs, evaluation and checkpoint included: EPOCH=35126 images (EyePACS), DEVICE=cpu, BATCH=16
+	@$(PYTHON) bench/bench.py --epoch $(or $(EPOCH),35126) --device $(or $(DEVICE),cpu) --batch $(or $(BATCH),16)
 
 bench-checkpoints: build ## Measure what a checkpoint every 10 steps costs
 	@$(PYTHON) bench/bench.py --checkpoints

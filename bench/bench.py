@@ -9,6 +9,7 @@ bf16, without the cache of the frozen layers' activations and with it once it is
     make bench
     make bench PEER="python peer_ddp.py --world 2 --batch 16 --steps 8 --channels-last"
     make bench-gpu PYTHON=python-with-torch
+    make bench-epoch EPOCH=35126 DEVICE=cuda:0 BATCH=256
 
 With PEER the two run in turn, and a line with the ratio follows: machines are noisy, a ratio of runs in
 the same minute is not. PEER must print a JSON line with "images_per_s", and understand --bf16. On a GPU the
@@ -45,6 +46,8 @@ FEW_STEPS = 4
 GPU_STEPS = 8
 # Steps before those of a trace on a GPU, and in it: within one epoch.
 TRACE_AFTER, TRACE_STEPS = 25, 6
+# Whole epochs, and memory for the frozen layers' outputs then, MiB: more than a GPU gives, which is a third of what is free.
+EPOCHS, CACHE_MIB = 5, 65536
 # With checkpoints: whole steps of an epoch, and those that pay for a checkpoint, or not.
 CHECKPOINT_STEPS = 33
 TEN = 10
@@ -115,6 +118,8 @@ def main():
                         help="let two workers send each other so many Mbit/s at most, as a network would")
     parser.add_argument("--checkpoints", action="store_true",
                         help="measure what a checkpoint every 10 steps costs instead")
+    parser.add_argument("--epoch", type=int, metavar="IMAGES",
+                        help="measure whole epochs over so many images instead, evaluation and a checkpoint included (EyePACS: 35126)")
     parser.add_argument("--blocks", type=int, default=24, help="checkpoints that are measured")
     arguments = parser.parse_args()
     if arguments.mbit:
@@ -127,7 +132,9 @@ def main():
     setting = Setting(arguments.device, arguments.batch, ranks, run_file, arguments.steps or (200 if on_gpu else 12))
     rounds = arguments.rounds or (1 if on_gpu else 3)
     until = time.monotonic() + 60 * (arguments.minutes or 1e9)
-    if arguments.checkpoints:
+    if arguments.epoch:
+        whole_epochs(arguments.epoch, setting)
+    elif arguments.checkpoints:
         checkpoints(arguments.blocks, setting)
     elif on_gpu:
         on_a_gpu(setting, peers(arguments.peer, setting), rounds, until)
@@ -255,6 +262,32 @@ def traced(setting, kind):
     say({"name": "trace", "of": kind.text, **(found or {"why": "the worker wrote no trace of a GPU"})})
 
 
+def whole_epochs(images, setting):
+    """The time of an epoch over a dataset of so many images, a fifth of them held out, as a client sees it: from one epoch's result to the
+    next one's, so with an evaluation and a checkpoint. The first one fetches and sends the images, too."""
+    dataset = drawn(-(-images // 2), "0.2")
+    for kernels in [False, True] if setting.on_gpu and own_kernels_work(setting) else [False]:
+        kind = Kind("bf16", kernels=kernels)
+        folder = OUT / f"cluster-{os.getpid()}-{time.monotonic_ns()}"
+        settings = [f"train.virtual_ranks={setting.ranks}", f"train.batch={setting.batch}", "train.precision=bf16",
+                    f"train.epochs={EPOCHS}", "checkpoint.every_epochs=1"]
+        process = start(setting, dataset, setting.ranks, folder, settings, CACHE_MIB if setting.on_gpu else 8192, kernels)
+        begun, ends, checkpoints = None, [], 0
+        for event in events(process):
+            if event["type"] == "step" and begun is None:
+                # About when the first step ended: the cluster's start is not of the epoch.
+                begun = time.monotonic()
+            elif event["type"] == "epoch":
+                ends.append(time.monotonic())
+            elif event["type"] == "checkpoint":
+                checkpoints += 1
+        finish(process, folder)
+        later = [after - before for before, after in zip(ends, ends[1:])]
+        say({"name": "epoch", "precision": kind.precision, "own_kernels": kernels, "device": setting.device, "images": images, "checkpoints": checkpoints,
+             "first_s": round(ends[0] - begun, 2), "later_s": [round(seconds, 2) for seconds in later],
+             "median_s": round(statistics.median(later), 2)})
+
+
 def checkpoints(blocks, setting):
     """What a checkpoint every 10 steps costs.
 
@@ -323,13 +356,17 @@ def interval(values):
 def prepare(setting, steps):
     """A prepared dataset with enough training images for `steps` full steps; drawn once."""
     # Two eyes a patient; a tenth of the patients is held out.
-    patients = -(-(steps * setting.batch * setting.ranks // 2 + 8) * 10 // 9)
-    dataset = OUT / f"dataset-{patients}"
+    return drawn(-(-(steps * setting.batch * setting.ranks // 2 + 8) * 10 // 9), "0.1")
+
+
+def drawn(patients, validation):
+    """A prepared dataset of drawings of so many patients, with that part of them held out; made once."""
+    dataset = OUT / f"dataset-{patients}-{validation}"
     if not (dataset / "manifest.json").exists():
         photographs = OUT / f"photographs-{patients}"
         fovea("synthetic", "--out", photographs, "--patients", patients, "--size", 256)
         fovea("prepare", photographs, "--out", dataset, "--name", "bench", "--size", 224,
-              "--validation", "0.1")
+              "--validation", validation)
         subprocess.run(["rm", "-rf", str(photographs)], check=True)
     return dataset
 

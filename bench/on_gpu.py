@@ -21,8 +21,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = ROOT / "target" / "release"
-# The longest time for the tests, and the least that is left to the benchmark, seconds.
-TESTS, BENCHMARK = 150, 60
+# The longest time for the tests, the least that is left to the benchmark, and the longest for whole epochs, seconds.
+TESTS, BENCHMARK, EPOCH = 150, 60, 600
 
 
 def main():
@@ -30,6 +30,8 @@ def main():
     parser.add_argument("--minutes", type=float, default=6, help="how long all of it may take, about")
     parser.add_argument("--batch", type=int, default=256, help="images in a step of the benchmark")
     parser.add_argument("--device", default="cuda:0")
+    parser.add_argument("--epoch", type=int, metavar="IMAGES",
+                        help="afterwards, measure whole epochs over so many images, too (EyePACS: 35126); the drawings take some minutes more")
     parser.add_argument("--out", type=Path, default=Path("gpu-results"), help="folder for all output")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -53,6 +55,9 @@ def main():
         bench = [sys.executable, ROOT / "bench" / "bench.py", "--device", arguments.device, "--batch", arguments.batch,
                  "--minutes", round(left / 60 * 0.8, 2)]
         results["benchmark"] = step("benchmark", bench, 2 * left)
+        if arguments.epoch:
+            epoch = [*bench[:-2], "--epoch", arguments.epoch]
+            results["epoch"] = step("epoch", epoch, EPOCH)
     print_summary(results)
     sys.exit(0 if all(passed for passed, _ in results.values()) else 1)
 
@@ -115,6 +120,10 @@ def print_summary(results):
         who = f"PyTorch {row['peer']}" if row["name"] == "peer" else (
             f"Fovea, {'own kernels' if row['own_kernels'] else 'libtorch'}, {'cache warm' if row['cache'] == 'warm' else 'no cache'}")
         print(f"{row['precision']:10} {who:40} {row['images_per_s']:10,.0f} {row['step_ms']:10.2f}")
+    for row in (json.loads(line) for line in results.get("epoch", (True, ""))[1].splitlines() if line.startswith("{")):
+        if row["name"] == "epoch":
+            by = "own kernels" if row["own_kernels"] else "libtorch"
+            print(f"epoch over {row['images']:,} images, {row['precision']}, {by}: {row['median_s']} s, the first {row['first_s']} s")
     for row in named.get("ratio-to-the-faster-peer", []):
         print(f"{row['what']}: {row['median']:.2f} times the faster PyTorch")
     traces = [(row["of"], row) for row in named.get("trace", []) if "most_expensive" in row]

@@ -56,57 +56,101 @@ fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
+/// A run that was evaluated and exported.
+struct Evaluated {
+    run: pb::Run,
+    /// Scores of the held-out photographs.
+    rows: Rows,
+    /// These photographs, in the same order.
+    files: Vec<PathBuf>,
+    model: PathBuf,
+}
+
+/// Trains on `prepared`, whose photographs are in `keep`. Offline, the model has the scores of an evaluation.
+async fn scored_alike(
+    cluster: &Cluster,
+    spec: pb::RunSpec,
+    prepared: &Path,
+    keep: &Path,
+) -> Evaluated {
+    let at = |name: &str| keep.join(name);
+    cluster.fovea(&["dataset", "add", text(prepared)]);
+    let run = cluster.submit(spec).await;
+    let run = cluster.wait_completed(&run.id).await;
+    let evaluated = at("evaluated.csv");
+    let newest = ["--checkpoint", "newest"];
+    let which = [&["evaluate", &run.id][..], &newest].concat();
+    cluster.fovea(&[&which[..], &["--csv", text(&evaluated)]].concat());
+    let rows = table(&evaluated);
+    assert_eq!(rows.len() as u64, run.validation_samples);
+    let images = at("photographs").join("images");
+    let files: Vec<PathBuf> = rows
+        .iter()
+        .map(|row| images.join(format!("{}.jpeg", row["image"])))
+        .collect();
+    let model = at("model.safetensors");
+    let which = [&["export", &run.id][..], &newest].concat();
+    cluster.fovea(&[&which[..], &["-o", text(&model)]].concat());
+
+    let scores = at("offline.csv");
+    let mut args = vec![text(&model)];
+    args.extend(files.iter().map(|file| text(file)));
+    args.extend(["-o", text(&scores)]);
+    let done = offline(&args);
+    assert!(done.status.success(), "{done:?}");
+    let predicted = table(&scores);
+    assert_eq!(predicted.len(), rows.len());
+    for (predicted, evaluated) in predicted.iter().zip(&rows) {
+        for column in ["p0", "p1", "patient", "eye"] {
+            assert_eq!(predicted[column], evaluated[column], "{column}: other bits");
+        }
+        assert_eq!(predicted["score"], evaluated["p_positive"]);
+    }
+    Evaluated {
+        run,
+        rows,
+        files,
+        model,
+    }
+}
+
+/// Whatever their size, with the classifier once for the whole image or at every place of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn larger_photographs_are_trained_on_and_scored() {
+    let keep = tempfile::tempdir().expect("a temporary folder");
+    let cluster = Cluster::start(keep.path(), 1);
+    for (size, pooling) in [
+        (299, pb::Pooling::Dense),
+        (448, pb::Pooling::Global),
+        (512, pb::Pooling::Dense),
+    ] {
+        let folder = keep.path().join(size.to_string());
+        std::fs::create_dir(&folder).expect("a folder");
+        let prepared = synthetic_dataset(&folder, 10, size);
+        let mut spec = spec();
+        spec.model = Some(pb::ModelSpec {
+            pooling: Some(pooling.into()),
+            ..Default::default()
+        });
+        let Evaluated { run, .. } = scored_alike(&cluster, spec, &prepared, &folder).await;
+        cluster.fovea(&["runs", "rm", &run.id, "--with-checkpoints", "--yes"]);
+        cluster.fovea(&["dataset", "rm", "synthetic", "--yes"]);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn photographs_are_scored_as_in_an_evaluation_and_nothing_of_them_stays() {
     let keep = tempfile::tempdir().expect("a temporary folder");
     let at = |name: &str| keep.path().join(name);
     let prepared = synthetic_dataset(keep.path(), PATIENTS, SIZE);
     let cluster = Cluster::start(keep.path(), 1);
-    cluster.fovea(&["dataset", "add", text(&prepared)]);
-    let run = cluster.submit(spec()).await;
-    let run = cluster.wait_completed(&run.id).await;
-    let evaluated = at("evaluated.csv");
-    cluster.fovea(&[
-        "evaluate",
-        &run.id,
-        "--checkpoint",
-        "newest",
-        "--csv",
-        text(&evaluated),
-    ]);
-    let evaluated = table(&evaluated);
-    assert_eq!(evaluated.len() as u64, run.validation_samples);
-    // The same photographs in the same order.
-    let images = at("photographs").join("images");
-    let files: Vec<PathBuf> = evaluated
-        .iter()
-        .map(|row| images.join(format!("{}.jpeg", row["image"])))
-        .collect();
+    let Evaluated {
+        run,
+        rows: evaluated,
+        files,
+        model,
+    } = scored_alike(&cluster, spec(), &prepared, keep.path()).await;
     let files: Vec<&str> = files.iter().map(|file| text(file)).collect();
-    let model = at("model.safetensors");
-    cluster.fovea(&[
-        "export",
-        &run.id,
-        "--checkpoint",
-        "newest",
-        "-o",
-        text(&model),
-    ]);
-
-    let scores = at("offline.csv");
-    let mut args = vec![text(&model)];
-    args.extend(&files);
-    args.extend(["-o", text(&scores)]);
-    let done = offline(&args);
-    assert!(done.status.success(), "{done:?}");
-    let predicted = table(&scores);
-    assert_eq!(predicted.len(), evaluated.len());
-    for (predicted, evaluated) in predicted.iter().zip(&evaluated) {
-        for column in ["p0", "p1", "patient", "eye"] {
-            assert_eq!(predicted[column], evaluated[column], "{column}: other bits");
-        }
-        assert_eq!(predicted["score"], evaluated["p_positive"]);
-    }
 
     // On the cluster: the same table, to the byte, with everything that can be asked for. A file that is no photograph
     // changes neither.

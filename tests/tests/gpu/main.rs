@@ -124,6 +124,34 @@ async fn bits_losses_and_kills_on_a_gpu_of_software() {
     bits_losses_and_kills(&worker).await;
 }
 
+/// One virtual rank on each at last. To NCCL each worker is on a machine of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eight_gpus_end_in_the_bits_of_one() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
+    let gpu = SoftGpu::install(&dir.path().join("gpu"));
+    let mut cluster = cluster(dir.path(), &gpu.worker());
+    let mut expected = None;
+    for workers in [1, 2, 4, 8] {
+        while cluster.workers.len() < workers as usize {
+            let host = cluster.workers.len().to_string();
+            let environment = [("OMP_NUM_THREADS", "1"), ("NCCL_HOSTID", &host)];
+            cluster.add_worker_on("cuda:0", &environment);
+        }
+        let name = format!("on-{workers}");
+        let mut spec = spec(&name, workers..=workers, pb::Precision::Float32);
+        let train = spec.train.as_mut().expect("it has one");
+        (train.virtual_ranks, train.batch, train.epochs) = (Some(8), Some(2), Some(1));
+        let (_, found) = trained(&cluster, spec, |_| {}).await;
+        let first = expected.get_or_insert_with(|| found.clone());
+        assert!(found == *first, "{workers} workers end in other bits");
+    }
+    let nccl = "reduction.selected: gradients are reduced by NCCL";
+    for worker in &cluster.workers {
+        let log = worker.log();
+        assert!(log.contains(nccl), "{log}");
+    }
+}
+
 /// NCCL would refuse two ranks on one GPU: their gradients travel through the host.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_workers_may_share_a_gpu() {

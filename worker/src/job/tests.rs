@@ -150,10 +150,28 @@ fn wait(peers: &Peers, ran: JoinHandle<Ran>) -> Ran {
     peers.runtime.block_on(waiting)
 }
 
+/// How a device behaves that queues updates, or not.
+fn manner(queues: bool) -> Manner {
+    Manner {
+        queues,
+        ..Manner::default()
+    }
+}
+
 #[test]
 fn two_workers_tell_the_same_and_do_what_one_would() {
+    two_workers_do_what_one_would(false);
+}
+
+#[test]
+fn two_workers_whose_updates_are_queued_tell_the_same_and_do_what_one_would() {
+    two_workers_do_what_one_would(true);
+}
+
+/// `queues`: the two, not the one.
+fn two_workers_do_what_one_would(queues: bool) {
     let peers = peers(3);
-    let workers: Vec<Worker> = (0..3).map(|_| Worker::new(Manner::default())).collect();
+    let workers = [queues, queues, false].map(|queues| Worker::new(manner(queues)));
     let alone = Part::new(&peers, 1, &[2], 0).start(&workers[2]);
     let both = [0, 1].map(|rank| Part::new(&peers, 2, &[0, 1], rank).start(&workers[rank]));
     let [a, b] = both.map(|ran| wait(&peers, ran));
@@ -199,12 +217,21 @@ fn two_workers_tell_the_same_and_do_what_one_would() {
 
 #[test]
 fn an_interrupted_step_is_taken_again_with_the_same_bits_and_nothing_is_computed_twice() {
+    a_step_is_interrupted(false);
+}
+
+#[test]
+fn the_step_before_an_interrupted_one_is_taken_although_it_was_not_known_yet() {
+    a_step_is_interrupted(true);
+}
+
+fn a_step_is_interrupted(queues: bool) {
     let peers = peers(3);
-    let survivor = Worker::new(Manner::default());
+    let survivor = Worker::new(manner(queues));
     // Two virtual ranks each: it breaks in the second step, with one of its gradients done.
     let dying = Worker::new(Manner {
         fails_at: Some(3),
-        ..Manner::default()
+        ..manner(queues)
     });
     let undisturbed = Worker::new(Manner::default());
     let first = Part::new(&peers, 1, &[0, 1], 0).start(&survivor);
@@ -225,6 +252,13 @@ fn an_interrupted_step_is_taken_again_with_the_same_bits_and_nothing_is_computed
     assert_eq!(dying.device.held_run(), None, "who knows what it holds");
     assert_eq!(survivor.device.held_run(), RunId::new("r-1").ok());
     assert_eq!(survivor.updates().len(), 1);
+    for ran in [&first, &other] {
+        let told = ran.events.iter().filter_map(|event| match event {
+            JobEvent::Step { report, .. } => Some(report.step),
+            _ => None,
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [1]);
+    }
 
     let second = wait(&peers, Part::new(&peers, 2, &[0], 0).start(&survivor));
     assert_eq!(second.ready().0, 1);
@@ -247,6 +281,24 @@ fn an_interrupted_step_is_taken_again_with_the_same_bits_and_nothing_is_computed
     let expected: usize = (1..=step).map(|step| batches(step).len()).sum();
     assert_eq!(batches(1).len(), 4);
     assert_eq!(asked.gradients.len(), expected - 2);
+}
+
+/// A vote is read at the same point of a step by a worker that could do it late and one that cannot.
+#[test]
+fn workers_of_a_mixed_run_stop_together() {
+    let peers = peers(2);
+    let workers = [true, false].map(|queues| Worker::new(manner(queues)));
+    let parts = [0, 1].map(|rank| {
+        let mut part = Part::new(&peers, 1, &[0, 1], rank);
+        part.spec = spec("[workers]\nmixed = true");
+        part
+    });
+    parts[1].control.stop();
+    let [a, b] = parts;
+    let both = [a.start(&workers[0]), b.start(&workers[1])];
+    for ran in both.map(|ran| wait(&peers, ran)) {
+        assert_eq!(ran.ended, Ended::Released(Outcome::Stopped { step: 1 }));
+    }
 }
 
 /// The batches of a step that are not empty.

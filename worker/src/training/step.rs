@@ -101,8 +101,11 @@ impl Training<'_> {
         // As many as the samples of the sum, which are looked at when it is here.
         let in_step = self.plan.position(committed).step_in_epoch;
         let planned = 1.0 / self.plan.global_batch(in_step).max(1) as f32;
-        let device = &mut self.state.device;
-        let queued = device.queue_update(sum, planned, rate)?;
+        // All workers read votes at the same point of a step. Those of a mixed run may not all be able to do it late.
+        let queued = match self.ranks == 1 || !self.spec.workers.mixed {
+            true => self.state.device.queue_update(sum, planned, rate)?,
+            false => None,
+        };
         let mut known = KnownAtOnce {
             step,
             rate,

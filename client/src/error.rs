@@ -182,7 +182,7 @@ pub enum Error {
         run: String,
     },
     /// Some photographs could not be read; the others were scored. Which, the table says.
-    #[error("{} could not be read; the others were scored", count(*photographs, "photograph", "photographs"))]
+    #[error("{} could not be read; the table says why", count(*photographs, "photograph", "photographs"))]
     SomeUnreadable {
         /// How many.
         photographs: usize,

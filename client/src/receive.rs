@@ -25,24 +25,27 @@ pub(crate) struct Receiving {
 
 /// A target that is there already is replaced only if `overwrite`. To be asked before anything is fetched.
 pub(crate) fn check_target(target: &Path, overwrite: bool) -> Result<(), Error> {
-    if !overwrite && target.symlink_metadata().is_ok() {
-        return Err(exists(target));
-    }
     if target.is_dir() {
         return Err(Error::Usage(format!(
             "{} is a folder: name a file in it",
             target.display()
         )));
     }
+    if !overwrite && target.symlink_metadata().is_ok() {
+        return Err(exists(target));
+    }
     let folder = folder_of(target);
-    match folder.is_dir() {
-        true => Ok(()),
-        false => Err(Error::Usage(format!(
+    if !folder.is_dir() {
+        return Err(Error::Usage(format!(
             "{}: there is no folder {}; make it first",
             target.display(),
             folder.display()
-        ))),
+        )));
     }
+    // It is removed at once.
+    let names = Names::new(".fovea-", ".part");
+    TemporaryFile::create(folder, &names).map_err(|e| Error::io(folder, e))?;
+    Ok(())
 }
 
 fn exists(target: &Path) -> Error {

@@ -52,19 +52,29 @@ pub fn advise(situation: &Situation) -> Advice {
         n if n < MANY => Amount::Some,
         _ => Amount::Many,
     };
-    let probe = ("model.strategy", "\"linear_probe\"");
+    // As in deploy/recipes: a classifier alone takes more epochs, which cost little, and no higher rate than it names.
+    let probe = [
+        ("model.strategy", "\"linear_probe\""),
+        ("train.epochs", "60"),
+        ("train.head_lr_mult", "1.0"),
+    ];
     let tune = ("model.strategy", "\"fine_tune\"");
     let first_frozen = ("model.frozen", "[\"conv1/7x7_s2\", \"conv2/3x3_reduce\"]");
     let (strategy, settings, why) = match (amount, situation.alike) {
         (Amount::Few, true) => (
             Strategy::LinearProbe,
-            vec![probe],
+            probe.to_vec(),
             "Few photographs like those of the weights: the last features fit already, and training more than a linear classifier \
              on them would overfit.",
         ),
         (Amount::Few, false) => (
             Strategy::LinearProbe,
-            vec![probe, ("model.tap", "\"inception_4d/output\"")],
+            [
+                &probe[..1],
+                &[("model.tap", "\"inception_4b/output\"")],
+                &probe[1..],
+            ]
+            .concat(),
             "Few photographs unlike those of the weights: training all layers may overfit, and the last features are about the \
              objects that the weights were trained on. Features of an earlier layer are more general.",
         ),
@@ -154,8 +164,8 @@ mod tests {
     #[test]
     fn the_four_scenarios() {
         for (photographs, alike, strategy, settings) in [
-            (999, true, Strategy::LinearProbe, 1),
-            (999, false, Strategy::LinearProbe, 2),
+            (999, true, Strategy::LinearProbe, 3),
+            (999, false, Strategy::LinearProbe, 4),
             (1_000, false, Strategy::FineTune, 2),
             (19_999, true, Strategy::FineTune, 2),
             (20_000, true, Strategy::FineTune, 2),
@@ -182,12 +192,12 @@ mod tests {
         for photographs in [10, 5_000, 88_000] {
             for alike in [true, false] {
                 let advice = of(photographs, alike);
-                let mut text = String::from("name = 'a'\ndataset = 'd'\n[model]\nweights = 'w'\n");
+                let mut text = String::from("name = 'a'\ndataset = 'd'\nmodel.weights = 'w'\n");
                 for (key, value) in &advice.settings {
-                    text += &format!("{} = {value}\n", key.strip_prefix("model.").unwrap());
+                    text += &format!("{key} = {value}\n");
                 }
                 if advice.strategy == Strategy::LinearProbe {
-                    text += "frozen = []\n";
+                    text += "model.frozen = []\n";
                 }
                 let spec: crate::spec::RunSpec = toml::from_str(&text).unwrap();
                 spec.validate().unwrap();

@@ -151,11 +151,7 @@ impl ClassMap {
 
 /// ln of the odds of "positive", and its derivative by each output.
 fn log_odds(scheme: Scheme, outputs: &[f32]) -> (f64, Vec<f64>) {
-    // Beyond this, sigmoids and their complements are no numbers any more.
-    let z: Vec<f64> = outputs
-        .iter()
-        .map(|z| f64::from(*z).clamp(-500.0, 500.0))
-        .collect();
+    let z: Vec<f64> = outputs.iter().map(|z| f64::from(*z)).collect();
     let first = scheme.positive_class;
     match scheme.head {
         Head::Softmax => {
@@ -172,13 +168,17 @@ fn log_odds(scheme: Scheme, outputs: &[f32]) -> (f64, Vec<f64>) {
             // ln sigmoid(z)
             let log_sigmoid = |z: f64| z.min(0.0) - (-z.abs()).exp().ln_1p();
             let log_p: f64 = z[..first].iter().map(|z| log_sigmoid(*z)).sum();
-            let rest = -log_p.exp_m1();
+            // ln(1 - P). Where P is 1 in all digits, 1 - P is the sum of the complements, and these are exp(-z).
+            let log_rest = match log_p < -1e-12 {
+                true => (-log_p.exp_m1()).ln(),
+                false => shares(&z[..first].iter().map(|z| -z).collect::<Vec<_>>()).0,
+            };
             let share = |(k, z): (usize, &f64)| match k < first {
-                true => log_sigmoid(-z).exp() / rest,
+                true => (log_sigmoid(-z) - log_rest).exp(),
                 false => 0.0,
             };
             let shares = z.iter().enumerate().map(share).collect();
-            (log_p - rest.ln(), shares)
+            (log_p - log_rest, shares)
         }
     }
 }
@@ -229,6 +229,30 @@ mod tests {
         assert_eq!(bytes(trunk, 1000, 224), 196_000);
         let tap = crate::googlenet::Tap::named("inception_4d/output").unwrap();
         assert_eq!(places(Network { tap, ..trunk }, 224), Some((14, 14)));
+    }
+
+    /// A classifier that has diverged has outputs of thousands.
+    #[test]
+    fn large_outputs_have_the_log_odds_that_they_say() {
+        let odds = |head, classes, positive, outputs: &[f32]| {
+            log_odds(scheme(head, classes, positive), outputs)
+        };
+        let (two, shares) = odds(Head::Softmax, 2, 1, &[-3000.0, 4000.0]);
+        assert_eq!((two, shares), (7000.0, vec![-1.0, 1.0]));
+        let (many, _) = odds(Head::Softmax, 4, 2, &[900.0, -2000.0, 5000.0, 100.0]);
+        assert_eq!(many, 4100.0);
+        for (outputs, expected, share) in [
+            ([4000.0f32, 900.0, -3.0], 900.0, [0.0, 1.0]),
+            ([900.0, 900.0, 0.0], 900.0 - 2f64.ln(), [0.5, 0.5]),
+            ([-4000.0, 900.0, 0.0], -4000.0, [1.0, 0.0]),
+            ([40.0, 700.0, 0.0], 40.0, [1.0, 0.0]),
+        ] {
+            let (found, shares) = odds(Head::Ordinal, 4, 2, &outputs);
+            assert!((found - expected).abs() < 1e-9, "{outputs:?}: {found}");
+            for (found, expected) in shares.iter().zip(share) {
+                assert!((found - expected).abs() < 1e-9, "{outputs:?}: {shares:?}");
+            }
+        }
     }
 
     #[test]

@@ -43,6 +43,16 @@ pub enum PhotographsError {
         /// What the system says.
         source: io::Error,
     },
+    /// A folder is one that `fovea prepare` made.
+    #[error(
+        "{}: this is a prepared dataset, whose photographs are packed: give the folder of the photographs themselves, or `fovea evaluate` the \
+         dataset",
+        path.display()
+    )]
+    Dataset {
+        /// The folder.
+        path: PathBuf,
+    },
     /// A folder has none.
     #[error(
         "{}: there is no photograph in this folder or below it; known by their endings are {}, and DICOM files without one",
@@ -55,7 +65,7 @@ pub enum PhotographsError {
 }
 
 /// The photographs that `paths` name, in this order: files whatever they are called, and those of folders and their
-/// sub-folders by path. One that is named twice is there once. `pattern` tells the patient from a name, else the usual forms
+/// sub-folders by path. One that is named twice is there once. `pattern` tells the patient from a name or else from a path, else the usual forms
 /// do ([`patient_and_eye`]), else the tags of a DICOM file, whose patients are numbered.
 ///
 /// # Errors
@@ -67,6 +77,9 @@ pub fn photographs(
     let mut files: Vec<(PathBuf, String)> = Vec::new();
     for path in paths {
         if path.is_dir() {
+            if path.join("manifest.json").is_file() && path.join("packs").is_dir() {
+                return Err(PhotographsError::Dataset { path: path.clone() });
+            }
             let folder = ImageFolder::list(path);
             let folder = folder.map_err(|source| PhotographsError::Unreadable {
                 path: path.clone(),
@@ -104,7 +117,7 @@ pub fn photographs(
 fn named(path: PathBuf, shown: String, pattern: Option<&PatientPattern>) -> Found {
     let image = image_name(&file_name(&path));
     let told = match pattern {
-        Some(pattern) => pattern.apply(&image),
+        Some(pattern) => pattern.apply(&image).or_else(|| pattern.apply(&shown)),
         None => patient_and_eye(&image),
     };
     let (patient, eye) = told.map_or((String::new(), Eye::Unknown), |(patient, eye)| {
@@ -167,6 +180,15 @@ mod tests {
         let pattern = "^(.)_".parse().unwrap();
         let found = photographs(&paths[..1], Some(&pattern)).unwrap();
         assert_eq!(found[0].patient, "x");
+        let pattern = "^(deep)/".parse().unwrap();
+        let found = photographs(&paths[1..2], Some(&pattern)).unwrap();
+        let patients: Vec<&str> = found.iter().map(|one| &*one.patient).collect();
+        assert_eq!(patients, ["", "", "deep"]);
+        // Not what was made of photographs.
+        fs::create_dir(at("b/packs")).unwrap();
+        fs::write(at("b/manifest.json"), "{}").unwrap();
+        let error = photographs(&paths[1..2], None).unwrap_err().to_string();
+        assert!(error.contains("this is a prepared dataset"), "{error}");
     }
 
     #[test]

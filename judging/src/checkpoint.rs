@@ -67,9 +67,11 @@ pub fn choose(run: &RunInfo, which: Which) -> Result<Chosen, Error> {
         ))),
         Which::Best => {
             let (by, name) = match run.spec.checkpoint.keep_best {
-                BestBy::None | BestBy::Auc => (BestBy::Auc, "the best validation AUC"),
-                BestBy::Loss => (BestBy::Loss, "the lowest validation loss"),
-                BestBy::Kappa => (BestBy::Kappa, "the best validation kappa"),
+                BestBy::None | BestBy::Auc => {
+                    (BestBy::Auc, "the best validation AUC of those stored")
+                }
+                BestBy::Loss => (BestBy::Loss, "the lowest validation loss of those stored"),
+                BestBy::Kappa => (BestBy::Kappa, "the best validation kappa of those stored"),
             };
             let best = retention::best(&run.checkpoints, &run.epochs, by);
             Ok(best.map_or_else(

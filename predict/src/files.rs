@@ -36,6 +36,32 @@ pub enum FileError {
         /// The file.
         path: PathBuf,
     },
+    /// Photographs that are read lie in the folder of maps.
+    #[error(
+        "{}: {} lies in it, which is read, and a map could replace it; give the maps a folder of their own",
+        path.display(), photograph.display()
+    )]
+    MapsAmongInputs {
+        /// The folder.
+        path: PathBuf,
+        /// One of them.
+        photograph: PathBuf,
+    },
+    /// The table and the folder of maps would be one.
+    #[error("{}: it is the folder of the maps, too; give the table another name", path.display())]
+    Same {
+        /// The path.
+        path: PathBuf,
+    },
+    /// A file is where the folder of maps would be.
+    #[error("{}: it is a file; name a folder for the maps", path.display())]
+    NoSuchFolder {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No eye can be told from others.
+    #[error(transparent)]
+    NoPatients(#[from] crate::patients::NoPatients),
     /// The folder of maps has something in it.
     #[error("{}: the folder is not empty; give another one for the maps, or --overwrite", path.display())]
     NotEmpty {
@@ -64,23 +90,32 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> FileError {
 /// # Errors
 /// Names the file or folder.
 pub fn check(out: Option<&Path>, maps: Option<&Path>, overwrite: bool) -> Result<(), FileError> {
-    if let Some(path) = out.filter(|path| !overwrite && path.symlink_metadata().is_ok()) {
-        return Err(FileError::Exists {
-            path: path.to_owned(),
-        });
-    }
     if let Some(path) = out {
+        let there = path.symlink_metadata().is_ok();
         let path = path.to_owned();
         if path.is_dir() {
             return Err(FileError::Folder { path });
         }
-        if !folder_of(&path).is_dir() {
+        if there && !overwrite {
+            return Err(FileError::Exists { path });
+        }
+        if maps.is_some_and(|maps| maps == path) {
+            return Err(FileError::Same { path });
+        }
+        let folder = folder_of(&path);
+        if !folder.is_dir() {
             return Err(FileError::NoFolder { path });
         }
+        // It is removed at once.
+        TemporaryFile::create(folder, &names()).map_err(failed(folder))?;
     }
     let Some(folder) = maps else {
         return Ok(());
     };
+    if folder.is_file() {
+        let path = folder.to_owned();
+        return Err(FileError::NoSuchFolder { path });
+    }
     if !folder.exists() {
         return try_folder(folder).map_err(failed(folder));
     }
@@ -107,14 +142,25 @@ fn try_folder(folder: &Path) -> io::Result<()> {
     made
 }
 
-/// Refuses a table in the place of something that is read.
+/// Refuses a table in the place of something that is read, and maps in a folder with photographs that are read.
 ///
 /// # Errors
-/// Names the file.
+/// Names the file, or the folder.
 pub fn check_inputs<'a>(
     out: Option<&Path>,
-    mut inputs: impl Iterator<Item = &'a Path>,
+    maps: Option<&Path>,
+    mut inputs: impl Iterator<Item = &'a Path> + Clone,
 ) -> Result<(), FileError> {
+    if let Some(folder) = maps.filter(|maps| maps.exists()) {
+        let real = folder.canonicalize().map_err(failed(folder))?;
+        let is_inside = |input: &&Path| input.canonicalize().is_ok_and(|i| i.starts_with(&real));
+        if let Some(photograph) = inputs.clone().find(is_inside) {
+            return Err(FileError::MapsAmongInputs {
+                path: folder.to_owned(),
+                photograph: photograph.to_owned(),
+            });
+        }
+    }
     let Some(path) = out.filter(|path| path.exists()) else {
         return Ok(());
     };
@@ -134,10 +180,15 @@ fn folder_of(target: &Path) -> &Path {
     }
 }
 
+/// Names of files that are being written.
+fn names() -> Names {
+    Names::new(".fovea-", ".part")
+}
+
 /// Writes a whole file, readable by its owner's group and others as the umask of photographs usually has it.
 pub fn write_whole(target: &Path, overwrite: bool, bytes: &[u8]) -> Result<(), FileError> {
     let folder = folder_of(target);
-    let names = Names::new(".fovea-", ".part");
+    let names = names();
     // Housekeeping: a folder that cannot be listed does not prevent the file.
     let _ = leftovers::sweep(folder, &names);
     let mut file = TemporaryFile::create(folder, &names).map_err(failed(folder))?;
@@ -226,6 +277,10 @@ mod tests {
             error.to_string().contains("file/maps: Not a directory"),
             "{error}"
         );
+        let error = check(None, Some(&above.path().join("file")), true).unwrap_err();
+        assert!(matches!(error, FileError::NoSuchFolder { .. }), "{error}");
+        let error = check(Some(&folder), Some(&folder), true).unwrap_err();
+        assert!(matches!(error, FileError::Same { .. }), "{error}");
         // What was there before stays.
         fs::create_dir_all(&folder).unwrap();
         check(None, Some(&folder), false).unwrap();
@@ -234,6 +289,25 @@ mod tests {
         let error = check(None, Some(&folder), false).unwrap_err();
         assert!(matches!(error, FileError::NotEmpty { .. }), "{error}");
         check(None, Some(&folder), true).unwrap();
+    }
+
+    #[test]
+    fn nothing_that_is_read_is_replaced() {
+        let above = tempfile::tempdir().unwrap();
+        let folder = above.path().join("eyes");
+        fs::create_dir_all(folder.join("deep")).unwrap();
+        let photograph = folder.join("deep/1_left.png");
+        fs::write(&photograph, "").unwrap();
+        let read = || [photograph.as_path()].into_iter();
+        let error = check_inputs(None, Some(&folder), read()).unwrap_err();
+        assert!(
+            error.to_string().contains("deep/1_left.png lies in it"),
+            "{error}"
+        );
+        let error = check_inputs(Some(&photograph), None, read()).unwrap_err();
+        assert!(matches!(error, FileError::Input { .. }), "{error}");
+        let apart = above.path().join("maps");
+        check_inputs(Some(&folder.join("scores.csv")), Some(&apart), read()).unwrap();
     }
 
     #[test]
@@ -272,9 +346,9 @@ mod tests {
         let same = at(".").join("photograph.png");
         let inputs = [at("photograph.png")];
         let inputs = || inputs.iter().map(PathBuf::as_path);
-        let error = check_inputs(Some(&same), inputs()).unwrap_err();
+        let error = check_inputs(Some(&same), None, inputs()).unwrap_err();
         assert!(matches!(error, FileError::Input { .. }), "{error}");
-        check_inputs(Some(&at("scores.csv")), inputs()).unwrap();
+        check_inputs(Some(&at("scores.csv")), None, inputs()).unwrap();
     }
 
     #[test]

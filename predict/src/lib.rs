@@ -6,6 +6,7 @@ mod eyes;
 pub mod files;
 mod overlay;
 pub mod pace;
+pub mod patients;
 mod progress;
 mod reading;
 mod table;

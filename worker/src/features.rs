@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use fovea_core::count::count;
 use fovea_core::googlenet::{FlatLayout, HEAD, ParamSpec, param_specs};
 use fovea_core::spec::Part;
 use fovea_dataset::leftovers::{Names, TemporaryFile};
@@ -50,6 +51,15 @@ pub enum FeaturesError {
     /// A file cannot be read or written.
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
+    /// What should be the folder of a dataset is a file.
+    #[error("{}: it is a file; give the folder of a prepared dataset", path.display())]
+    DatasetFile { path: PathBuf },
+    /// What should be the file to write is a folder.
+    #[error("{}: it is a folder; name a file in it", path.display())]
+    Folder { path: PathBuf },
+    /// The file would lie in a folder that is not there.
+    #[error("{}: its folder is not there; make it first", path.display())]
+    NoFolder { path: PathBuf },
     /// The file's name does not say what is in it.
     #[error("{}: what is written is safetensors: give a name that ends in .safetensors", path.display())]
     Ending { path: PathBuf },
@@ -61,7 +71,8 @@ pub enum FeaturesError {
     Internal(String),
 }
 
-/// Computes the features of all photographs of a dataset and writes them. `done` is told how many of how many there are.
+/// Computes the features of all photographs of a dataset and writes them; says on standard error what it wrote. `done` is told how
+/// many of how many there are.
 ///
 /// # Errors
 /// Dataset or weights cannot be used, or the file not be written; then there is none.
@@ -70,24 +81,12 @@ pub fn write(
     device: Device,
     done: &mut dyn FnMut(usize, usize),
 ) -> Result<(), FeaturesError> {
-    if of
-        .out
-        .extension()
-        .is_none_or(|ending| ending != "safetensors")
-    {
-        return Err(FeaturesError::Ending {
-            path: of.out.clone(),
-        });
-    }
-    if !of.overwrite && of.out.symlink_metadata().is_ok() {
-        return Err(FeaturesError::Exists {
-            path: of.out.clone(),
-        });
-    }
+    check(of)?;
+    let mut source = Source::open(&of.weights)?;
     let dataset = Dataset::open(&of.dataset)?;
-    dataset.verify()?;
     let sha256 = digest(&of.weights).map_err(|e| io_error(&of.weights, e))?;
-    let net = network(&of.weights, device)?;
+    let net = network(&mut source, device)?;
+    dataset.verify()?;
     let manifest = dataset.manifest();
     let size = i64::from(manifest.image_size);
     let means = Tensor::from_slice(&MEANS).to_device(device);
@@ -119,7 +118,43 @@ pub fn write(
     let shape = [rows, values.len() / 4 / rows.max(1)];
     let header = fovea_weights::header(&metadata, [("features", &shape[..])])
         .map_err(|e| FeaturesError::Internal(e.to_string()))?;
-    store(&of.out, of.overwrite, &[&header, &values]).map_err(|e| io_error(&of.out, e))
+    store(&of.out, of.overwrite, &[&header, &values]).map_err(|e| io_error(&of.out, e))?;
+    eprintln!(
+        "{}: {} numbers for each of {}, of layer {LAYER}",
+        of.out.display(),
+        shape[1],
+        count(rows, "photograph", "photographs")
+    );
+    Ok(())
+}
+
+/// Refuses, before any work, a dataset that is a file, and a file that could not be written in the end.
+fn check(of: &Features) -> Result<(), FeaturesError> {
+    let path = of.out.clone();
+    if of
+        .out
+        .extension()
+        .is_none_or(|ending| ending != "safetensors")
+    {
+        return Err(FeaturesError::Ending { path });
+    }
+    if path.is_dir() {
+        return Err(FeaturesError::Folder { path });
+    }
+    if !of.overwrite && path.symlink_metadata().is_ok() {
+        return Err(FeaturesError::Exists { path });
+    }
+    let folder = folder_of(&of.out);
+    if !folder.is_dir() {
+        return Err(FeaturesError::NoFolder { path });
+    }
+    // It is removed at once.
+    TemporaryFile::create(folder, &names()).map_err(|e| io_error(folder, e))?;
+    if of.dataset.is_file() {
+        let path = of.dataset.clone();
+        return Err(FeaturesError::DatasetFile { path });
+    }
+    Ok(())
 }
 
 /// The output of [`LAYER`] for one photograph.
@@ -142,13 +177,13 @@ fn observed(net: &Net, input: &Tensor) -> Result<Vec<f32>, FeaturesError> {
 }
 
 /// The network with the weights of a file. Its classifier is zero and not used.
-fn network(weights: &Path, device: Device) -> Result<Net, FeaturesError> {
+fn network(weights: &mut Source, device: Device) -> Result<Net, FeaturesError> {
     let layout =
         FlatLayout::new(2, &[] as &[&str]).map_err(|e| FeaturesError::Internal(e.to_string()))?;
     let net = Net::new(&layout, device);
     let mut set = |param: &ParamSpec, values: &[f32]| net.set_param(&param.name, values);
     let specs = param_specs(layout.network());
-    load(&mut Source::open(weights)?, &specs, &[HEAD], &mut set)?;
+    load(weights, &specs, &[HEAD], &mut set)?;
     Ok(net)
 }
 
@@ -165,16 +200,24 @@ fn digest(path: &Path) -> io::Result<String> {
 
 /// Writes a file that appears whole or not at all.
 fn store(target: &Path, overwrite: bool, pieces: &[&[u8]]) -> io::Result<()> {
-    let folder = match target.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut file = TemporaryFile::create(folder, &Names::new(".fovea-", ".part"))?;
+    let mut file = TemporaryFile::create(folder_of(target), &names())?;
     for piece in pieces {
         file.file().write_all(piece)?;
     }
     file.file().sync_all()?;
     file.persist(target, overwrite)
+}
+
+fn folder_of(target: &Path) -> &Path {
+    match target.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+/// Names of files that are being written.
+fn names() -> Names {
+    Names::new(".fovea-", ".part")
 }
 
 fn io_error(path: &Path, source: io::Error) -> FeaturesError {
@@ -265,7 +308,11 @@ mod tests {
         let input = Tensor::from_slice(&centred)
             .view([1, 48, 48, 3])
             .permute([0, 3, 1, 2]);
-        let expected = observed(&network(&of.weights, Device::Cpu).unwrap(), &input).unwrap();
+        let expected = observed(
+            &network(&mut Source::open(&of.weights).unwrap(), Device::Cpu).unwrap(),
+            &input,
+        )
+        .unwrap();
         assert!(expected.iter().any(|v| *v > 0.0));
         let found: Vec<f32> = tensor.data()[11 * 4096..]
             .chunks_exact(4)
@@ -286,5 +333,44 @@ mod tests {
             bytes,
             "what was there stays"
         );
+    }
+
+    #[test]
+    fn what_cannot_be_read_or_written_is_refused_before_the_work() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir_all(at("folder.safetensors")).unwrap();
+        std::fs::write(at("manifest.json"), "{}").unwrap();
+        let refused = |dataset: &str, out: &str, said: &str| {
+            let of = Features {
+                dataset: at(dataset),
+                weights: dir.path().to_owned(),
+                out: at(out),
+                overwrite: true,
+            };
+            let error = write(&of, Device::Cpu, &mut |_, _| {}).unwrap_err();
+            assert!(error.to_string().contains(said), "{error}");
+        };
+        let good = "features.safetensors";
+        refused("set", "features.csv", "a name that ends in .safetensors");
+        refused("set", "folder.safetensors", "it is a folder; name a file");
+        refused(
+            "set",
+            "nowhere/x.safetensors",
+            "its folder is not there; make it first",
+        );
+        // Nothing can be made there, whoever asks.
+        refused("set", "/proc/x.safetensors", "/proc: ");
+        refused(
+            "manifest.json",
+            good,
+            "it is a file; give the folder of a prepared dataset",
+        );
+        refused(
+            "set",
+            good,
+            "is a folder, not a regular file; name a .caffemodel or .safetensors",
+        );
+        assert!(!at(good).exists());
     }
 }

@@ -11,6 +11,7 @@ use fovea_core::dropout::classifier_seed;
 use fovea_core::googlenet::{FlatLayout, HEAD_INPUT, fill, param_specs};
 use fovea_core::random::{DROPOUT, below, dropout_mask, stream};
 use fovea_core::spec::{Head, Precision, RunSpec};
+use fovea_dataset::rotate90;
 
 use crate::device::{Batch, Device, DeviceError, Flat, Pixels, TorchDevice};
 
@@ -20,6 +21,9 @@ const IMAGES: usize = 5;
 const TIMED: (usize, usize) = (256, 224);
 /// Memory for the frozen layers' outputs of the timed images, in bytes.
 const CACHE: u64 = 1 << 30;
+
+/// Memory for photographs, in bytes.
+const HELD: u64 = 1 << 30;
 
 /// A configuration that is compared.
 #[derive(Debug, Clone, Copy)]
@@ -280,9 +284,11 @@ fn compared(
     let composed = |precision| {
         let (spec, _) = network(Case { precision, ..case });
         let device = TorchDevice::new(&spec, &layout, place).with_cache(CACHE);
-        stepped(device, &state, &batch)
+        stepped(device.with_images(HELD), &state, &batch)
     };
-    let fused = TorchDevice::new(&spec, &layout, place).with_cache(CACHE);
+    let fused = TorchDevice::new(&spec, &layout, place)
+        .with_cache(CACHE)
+        .with_images(HELD);
     let fused = fused.with_kernels(&spec, folder.to_owned());
     if fused.path() != "fused" {
         return Ok(None);
@@ -325,12 +331,30 @@ fn stepped(mut device: TorchDevice, state: &[f32], batch: &Batch) -> Result<Step
     device.gradient(batch, &mut sum)?;
     let gradient = sum.read(0..len);
     let loss = sum.read(len..len + 1)[0];
-    device.gradient(batch, &mut sum)?;
-    if !same_bits(&sum.read(0..len), &gradient) {
-        return Err(DeviceError {
-            doing: "computing the same gradient again",
-            reason: "the bits differ from those of the first time".into(),
-        });
+    let mut again = |device: &mut TorchDevice, batch: &Batch, doing| {
+        device.gradient(batch, &mut sum)?;
+        match same_bits(&sum.read(0..len), &gradient) {
+            true => Ok(()),
+            false => Err(DeviceError {
+                doing,
+                reason: "the bits differ from those of the first time".into(),
+            }),
+        }
+    };
+    again(&mut device, batch, "computing the same gradient again")?;
+    // From photographs as runs send them, of which the GPU keeps half in its memory.
+    let images = batch.samples.len();
+    for given in [
+        vec![true; images],
+        (0..images).map(|i| i >= images / 2).collect(),
+    ] {
+        device.keep_cached(&|_| false);
+        if given[0] {
+            device.hold_images(batch.size, [images, images], images / 2, &|_| true);
+        }
+        let batch = upright(batch, given);
+        let doing = "computing the same gradient from photographs that the GPU rotates";
+        again(&mut device, &batch, doing)?;
     }
     let scale = 1.0 / batch.samples.len() as f32;
     device.update(&mut sum, scale, 0.01)?;
@@ -422,6 +446,29 @@ fn drawn_state(spec: &RunSpec, layout: &FlatLayout) -> Vec<f32> {
         }
     }
     state
+}
+
+/// The same photographs as before they were rotated, those that are `given`.
+fn upright(batch: &Batch, given: Vec<bool>) -> Batch {
+    let Pixels::Turned(turned) = &batch.pixels else {
+        unreachable!("drawn photographs are rotated already")
+    };
+    let size = batch.size;
+    let mut bytes = Vec::new();
+    let each = turned.chunks_exact(size * size * 3);
+    for ((turned, turns), _) in each
+        .zip(&batch.quarter_turns)
+        .zip(&given)
+        .filter(|(_, given)| **given)
+    {
+        let start = bytes.len();
+        bytes.resize(start + turned.len(), 0);
+        rotate90(turned, size, (4 - turns) % 4, &mut bytes[start..]);
+    }
+    Batch {
+        pixels: Pixels::Upright { given, bytes },
+        ..batch.clone()
+    }
 }
 
 fn drawn_batch(images: usize, size: usize) -> Batch {

@@ -141,7 +141,7 @@ fn predicted(command: &Predict, config: &WorkerConfig) -> Result<(), Failure> {
         Ok(unreadable) => Err(Failure(
             SOME_UNREADABLE,
             format!(
-                "{} could not be read; the others were scored",
+                "{} could not be read; the table says why",
                 count(unreadable as u64, "photograph", "photographs")
             ),
         )),

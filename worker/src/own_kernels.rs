@@ -1,11 +1,12 @@
 //! Whether Fovea's own kernels compute on this worker's GPU.
 //!
-//! By default they do where a comparison with libtorch has passed on this GPU with these libraries. It is done once, in a process of its
-//! own (`fovea-worker devices --check`): it sets how libtorch computes, takes memory, and a kernel that fails makes its process's
-//! GPU unusable. That it passed is kept in the data folder, under a name that says what was compared.
+//! By default they do where a comparison with libtorch has passed on this kind of GPU with these libraries. It is done once for a data
+//! folder, in a process of its own (`fovea-worker devices --check`): it sets how libtorch computes, takes memory, and a kernel that
+//! fails makes its process's GPU unusable. That it passed is kept in the folder, under a name that says what was compared. Workers that
+//! share the folder compare one after the other, so that one comparison does for GPUs of a kind.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -16,6 +17,7 @@ use fovea_kernels::cuda::source;
 use fovea_service::VERSION;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tracing::{info, warn};
 
@@ -25,6 +27,10 @@ use crate::gpu::kept::key;
 
 /// Longest time of a comparison. Supervisors give a start four minutes.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// Longest time for the comparing process to end when it was killed: a driver may hold it for a while.
+const ENDS: Duration = Duration::from_secs(10);
+/// How often a worker looks whether another one has compared.
+const LOOKS: Duration = Duration::from_millis(200);
 /// Lines of an unexpected end that are shown.
 const LINES: usize = 5;
 
@@ -91,16 +97,27 @@ pub async fn used(setting: GpuKernels, place: tch::Device, data_dir: &Path) -> b
         return false;
     }
     let passed = passed_file(&folder(data_dir), &fingerprint::machine(place, true));
+    let begun = Instant::now();
+    // Without the folder there is nothing to wait for, either.
+    let _turn = turn(&passed).await;
     if passed.exists() {
         return true;
     }
     info!(
         "gpu.kernels_checking: Fovea's own kernels are compared with libtorch's operations on cuda:{number}, once for a kind of GPU and a \
-         version; it takes up to {} s",
-        PATIENCE.as_secs()
+         version; it takes up to three minutes"
     );
-    let begun = Instant::now();
-    match compare(number, data_dir).await {
+    let mut compared = compare(number, data_dir).await;
+    // What failed without a comparison may have failed by chance: another process had the GPU's memory, say.
+    if let Err(Failed::Unknown(reason)) = &compared
+        && begun.elapsed() < PATIENCE / 2
+    {
+        warn!(
+            "gpu.kernels_again: Fovea's own kernels could not be compared on cuda:{number}, which is tried again: {reason}"
+        );
+        compared = compare(number, data_dir).await;
+    }
+    match compared {
         Ok(report) => {
             info!(
                 "gpu.kernels_checked: Fovea's own kernels compute what libtorch does on cuda:{number}, and are used ({:.0} s)",
@@ -114,12 +131,39 @@ pub async fn used(setting: GpuKernels, place: tch::Device, data_dir: &Path) -> b
             }
             true
         }
-        Err(reason) => {
+        Err(Failed::Differ(reason) | Failed::Unknown(reason)) => {
             warn!(
                 "gpu.kernels_differ: Fovea's own kernels have not passed their comparison on cuda:{number}, so runs are computed layer by \
                  layer; `fovea-worker devices --check` shows all of it: {reason}"
             );
             false
+        }
+    }
+}
+
+/// Why a comparison has not passed.
+#[derive(Debug)]
+enum Failed {
+    /// The kernels compute something else, or cannot be used.
+    Differ(String),
+    /// It did not come to that.
+    Unknown(String),
+}
+
+/// Waits until no other worker of this folder compares, for as long as a comparison may take. The file is locked as long as what is
+/// returned lives.
+async fn turn(passed: &Path) -> io::Result<File> {
+    let folder = passed.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(folder)?;
+    let file = File::create(passed.with_extension("lock"))?;
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) if !passed.exists() && Instant::now() < until => {
+                tokio::time::sleep(LOOKS).await;
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+            Ok(()) | Err(TryLockError::WouldBlock) => return Ok(file),
         }
     }
 }
@@ -137,31 +181,56 @@ fn passed_file(folder: &Path, machine: &Machine) -> PathBuf {
 }
 
 /// The report of a comparison that has passed, or why it has not.
-async fn compare(number: usize, data_dir: &Path) -> Result<String, String> {
-    let program = std::env::current_exe().map_err(|e| format!("the program's path: {e}"))?;
+async fn compare(number: usize, data_dir: &Path) -> Result<String, Failed> {
+    let unknown = |what: &str, error: io::Error| Failed::Unknown(format!("{what}: {error}"));
+    let program = std::env::current_exe().map_err(|e| unknown("the program's path", e))?;
     let mut command = Command::new(program);
+    // Of this worker's configuration it needs no more than this: the rest might not even be valid without the worker's flags.
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("FOVEA_") {
+            command.env_remove(name);
+        }
+    }
     command
         .args(["--device", &format!("cuda:{number}"), "--data-dir"])
         .arg(data_dir)
         .args(["--log-level", "warn", "devices", "--check"])
         .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .kill_on_drop(true);
-    let ended = tokio::time::timeout(PATIENCE, command.output()).await;
-    let output = ended
-        .map_err(|_| format!("it took longer than {} s", PATIENCE.as_secs()))?
-        .map_err(|e| format!("it did not start: {e}"))?;
-    let report = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() {
+    let mut child = command
+        .spawn()
+        .map_err(|e| unknown("it did not start", e))?;
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let reading = async { tokio::join!(text_of(out), text_of(err), child.wait()) };
+    let Ok((report, log, status)) = tokio::time::timeout(PATIENCE, reading).await else {
+        // This worker makes its own context on the GPU next: not beside that of a process that is dying.
+        let _ = child.start_kill();
+        let _ = tokio::time::timeout(ENDS, child.wait()).await;
+        let limit = PATIENCE.as_secs();
+        return Err(Failed::Unknown(format!("it took longer than {limit} s")));
+    };
+    let status = status.map_err(|e| unknown("its end", e))?;
+    if status.success() {
         return Ok(report);
     }
     let failed: Vec<&str> = report.lines().filter(|l| l.starts_with("FAIL")).collect();
     if !failed.is_empty() {
-        return Err(failed.join("; "));
+        return Err(Failed::Differ(failed.join("; ")));
     }
-    let log = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<&str> = log.lines().collect();
     let last = &lines[lines.len().saturating_sub(LINES)..];
-    Err(format!("{}: {}", output.status, last.join("; ")))
+    Err(Failed::Unknown(format!("{status}: {}", last.join("; "))))
+}
+
+/// All that comes through a pipe. What cannot be read is not shown.
+async fn text_of(pipe: Option<impl AsyncRead + Unpin>) -> String {
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = pipe {
+        let _ = pipe.read_to_end(&mut bytes).await;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 fn keep(file: &Path, report: &str) -> io::Result<()> {

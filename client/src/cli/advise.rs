@@ -101,15 +101,16 @@ fn lines(name: &str, situation: &Situation, advice: &Advice) -> Vec<String> {
         String::new(),
         format!("Try {} first:", advice.strategy),
         String::new(),
-        "  [model]".to_owned(),
     ];
-    let key = |key: &str| key.strip_prefix("model.").unwrap_or(key).to_owned();
-    lines.extend(
-        advice
-            .settings
-            .iter()
-            .map(|(name, value)| format!("  {} = {value}", key(name))),
-    );
+    let mut table = "";
+    for (key, value) in &advice.settings {
+        let (of, name) = key.split_once('.').unwrap_or(("", key));
+        if of != table {
+            lines.push(format!("  [{of}]"));
+            table = of;
+        }
+        lines.push(format!("  {name} = {value}"));
+    }
     lines.push(String::new());
     lines.extend(advice.reasons.iter().cloned());
     for remark in &advice.remarks {
@@ -141,8 +142,11 @@ mod tests {
             "{lines:?}"
         );
         assert!(
-            lines.contains(&"  tap = \"inception_4d/output\"".to_owned()),
+            lines.contains(&"  tap = \"inception_4b/output\"".to_owned()),
             "{lines:?}"
         );
+        let at = |line: &str| lines.iter().position(|l| l == line);
+        assert!(at("  [train]") < at("  head_lr_mult = 1.0"), "{lines:?}");
+        assert_eq!(lines.iter().filter(|l| l.starts_with("  [")).count(), 2);
     }
 }

@@ -1,5 +1,6 @@
 //! `fovea baseline`: classical classifiers of explicit features, judged as a run is, and beside runs.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -34,9 +35,8 @@ pub async fn run(
 ) -> Result<(), Error> {
     let wanted = command.wanted()?;
     let positive_from = command.positive_from()?;
-    for file in wanted.iter().filter_map(|w| csv_file(command, &wanted, *w)) {
-        check_target(&file, command.overwrite)?;
-    }
+    check_names(command, &wanted)?;
+    check_files(command, &wanted)?;
     let task = tokio::task::block_in_place(|| {
         Task::open(&command.dataset, command.labels, positive_from)
     })?;
@@ -47,13 +47,23 @@ pub async fn run(
             command.dataset.display()
         )));
     }
+    if command.masks.is_some() || measures(&wanted) {
+        task.check_photographs()?;
+    }
+    // What files have wrong is said before the cluster scores, and before a photograph is measured.
+    let (cnn, of_files) = tokio::task::block_in_place(|| {
+        let cnn = command.cnn_features.as_ref();
+        let cnn = cnn.map(|file| CnnFeatures::read(file, &task.described));
+        Ok::<_, Error>((cnn.transpose()?, of_files(&task, command, part)?))
+    })?;
     let mut models = Vec::new();
     if !command.runs.is_empty() {
         models.extend(of_runs(&connect().await?, &task, command, part, output).await?);
     }
-    models.extend(of_files(&task, command, part)?);
+    models.extend(of_files);
     let compared_with = models.len();
-    let rows = tokio::task::block_in_place(|| rows(&task, command, &wanted, part, output))?;
+    let measured = tokio::task::block_in_place(|| measured(&task, &wanted, part, output))?;
+    let rows = Rows { measured, cnn };
     let draws = draws(command);
     tokio::task::block_in_place(|| {
         for &(features, method) in &wanted {
@@ -102,6 +112,45 @@ pub async fn run(
         }
         Ok(())
     })
+}
+
+/// Refuses models that the table would show under one name.
+fn check_names(command: &Baseline, wanted: &[(FeatureName, Method)]) -> Result<(), Error> {
+    let runs = command.runs.iter().cloned();
+    let files = command.scores.iter().map(|named| named.name.clone());
+    let baselines = wanted.iter().map(|&(f, method)| name(f, method));
+    let mut seen = HashSet::new();
+    for name in runs.chain(files).chain(baselines) {
+        if !seen.insert(name.clone()) {
+            return Err(Error::Usage(format!(
+                "two models are called {name}: give each --run once, and each --scores a name of its own"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses a dataset that is a file, and files and folders that could not be written in the end.
+fn check_files(command: &Baseline, wanted: &[(FeatureName, Method)]) -> Result<(), Error> {
+    if command.dataset.is_file() {
+        return Err(Error::Usage(format!(
+            "{}: it is a file; give the folder of a prepared dataset",
+            command.dataset.display()
+        )));
+    }
+    for file in wanted.iter().filter_map(|w| csv_file(command, wanted, *w)) {
+        check_target(&file, command.overwrite)?;
+        if command.masks.as_ref() == Some(&file) {
+            return Err(Error::Usage(format!(
+                "{}: --csv and --masks name the same; give each a name of its own",
+                file.display()
+            )));
+        }
+    }
+    match &command.masks {
+        Some(dir) => baseline_masks::check(dir, command.overwrite),
+        None => Ok(()),
+    }
 }
 
 fn draws(command: &Baseline) -> Draws {
@@ -194,23 +243,21 @@ fn parts(part: Part) -> Vec<Part> {
     }
 }
 
-/// Measures the photographs, as far as some baseline needs it, and reads the network's features.
-fn rows(
+/// Whether some baseline is of features that are measured.
+fn measures(wanted: &[(FeatureName, Method)]) -> bool {
+    wanted.iter().any(|(f, _)| f.explicit().is_some())
+}
+
+/// Measures the photographs, as far as some baseline needs it.
+fn measured(
     task: &Task,
-    command: &Baseline,
     wanted: &[(FeatureName, Method)],
     part: Part,
     output: &Output,
-) -> Result<Rows, Error> {
-    let cnn = match &command.cnn_features {
-        None => None,
-        Some(file) => Some(CnnFeatures::read(file, &task.described)?),
-    };
-    if wanted.iter().all(|(f, _)| f.explicit().is_none()) {
-        let measured = Vec::new();
-        return Ok(Rows { measured, cnn });
+) -> Result<Vec<(Part, Vec<Features>)>, Error> {
+    if !measures(wanted) {
+        return Ok(Vec::new());
     }
-    task.check_photographs()?;
     let size = task.described.manifest.image_size;
     if size < DIAMETER {
         output.remark(format!(
@@ -243,8 +290,7 @@ fn rows(
         began.elapsed().as_secs_f64()
     ));
     let of_part = |part: Part| (part, all.by_ref().take(task.part(part).len()).collect());
-    let measured = parts.into_iter().map(of_part).collect();
-    Ok(Rows { measured, cnn })
+    Ok(parts.into_iter().map(of_part).collect())
 }
 
 fn fitted(
@@ -367,4 +413,77 @@ fn record(
         evaluated: &model.evaluated,
         fellow_eye,
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        of: Baseline,
+    }
+
+    fn command(words: &[&str]) -> Baseline {
+        Line::try_parse_from(["fovea"].iter().chain(words))
+            .unwrap()
+            .of
+    }
+
+    #[test]
+    fn each_model_has_a_name_of_its_own() {
+        let names = |words: &[&str]| {
+            let command = command(words);
+            check_names(&command, &command.wanted().unwrap()).map_err(|e| e.to_string())
+        };
+        names(&[
+            "set", "--scores", "lp=a", "--scores", "ln=a", "--run", "dr-1",
+        ])
+        .unwrap();
+        for (words, called) in [
+            (["set", "--scores", "lp=a", "--scores", "lp=b"], "lp"),
+            (["set", "--run", "dr-1", "--scores", "dr-1=b"], "dr-1"),
+            (["set", "--run", "dr-1", "--run", "dr-1"], "dr-1"),
+            (
+                ["set", "--features", "all", "--scores", "all svm-rbf=b"],
+                "all svm-rbf",
+            ),
+        ] {
+            let said = names(&words).unwrap_err();
+            assert!(
+                said.starts_with(&format!("two models are called {called}: ")),
+                "{said}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_read_or_written_is_refused_at_the_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        let said = |words: &[&str]| {
+            let command = command(words);
+            let checked = check_files(&command, &command.wanted().unwrap());
+            checked.map_err(|e| e.to_string())
+        };
+        std::fs::write(at("manifest.json"), "{}").unwrap();
+        let file = said(&[&at("manifest.json")]).unwrap_err();
+        assert!(
+            file.ends_with("it is a file; give the folder of a prepared dataset"),
+            "{file}"
+        );
+        let set = at("set");
+        let with = |more: &[&str]| said(&[&[set.as_str(), "--features", "all"], more].concat());
+        with(&["--csv", &at("a"), "--masks", &at("b")]).unwrap();
+        let same = with(&["--csv", &at("a"), "--masks", &at("a")]).unwrap_err();
+        assert!(same.contains("name the same"), "{same}");
+        // Nothing can be made there, whoever asks.
+        assert!(with(&["--csv", "/proc/a.csv"]).is_err());
+        assert!(with(&["--masks", "/proc/masks"]).is_err());
+        let file = with(&["--masks", &at("manifest.json")]).unwrap_err();
+        assert!(file.ends_with("it is a file; name a folder"), "{file}");
+    }
 }

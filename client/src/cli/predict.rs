@@ -14,6 +14,7 @@ use fovea_dataset::leftovers::{self, Names, TemporaryFolder};
 use fovea_dataset::{Flaw, Found, PhotographsError, Recipe, photographs, write_ungraded};
 use fovea_judging::choose;
 use fovea_predict::files::{self, FileError, Maps};
+use fovea_predict::patients;
 use fovea_predict::{Bar, Outcome, Photograph, Picture, Row, Scored, Table, draw, read_ahead};
 
 use super::datasets::add_with_bar;
@@ -54,7 +55,12 @@ pub async fn run(client: &Client, command: &Predict, output: &Output) -> Result<
     let (paths, pattern) = (wanted.paths.clone(), wanted.patient_pattern.clone());
     let found = computed(move || photographs(&paths, pattern.as_ref()).map_err(unfound)).await?;
     let read = found.iter().map(|found| found.path.as_path());
-    files::check_inputs(wanted.out.as_deref(), read).map_err(file)?;
+    files::check_inputs(wanted.out.as_deref(), wanted.maps.as_deref(), read).map_err(file)?;
+    if wanted.fuse_eyes
+        && let Some(note) = patients::check(&found).map_err(|e| file(e.into()))?
+    {
+        output.remark(format!("note: {note}"));
+    }
     let run = client.run(&command.run).await?;
     if let Some(evaluate) = &run.spec.evaluate {
         return Err(Error::Usage(format!(
@@ -247,7 +253,7 @@ impl Sent<'_> {
     ) -> Result<(String, Scores), Error> {
         let added = add_with_bar(self.client, set, output).await?;
         output.remark(format!(
-            "{} were sent as dataset {}",
+            "{} sent as dataset {}",
             count(
                 added.dataset.validation_samples,
                 "photograph",
@@ -391,19 +397,14 @@ fn write(table: &Table, out: Option<&Path>, overwrite: bool, output: &Output) ->
 fn file(error: FileError) -> Error {
     match error {
         FileError::Exists { path } => Error::Exists { path },
-        FileError::NotEmpty { .. }
-        | FileError::Folder { .. }
-        | FileError::NoFolder { .. }
-        | FileError::Input { .. } => Error::Usage(error.to_string()),
         FileError::Io { path, source } => Error::Io { path, source },
+        error => Error::Usage(error.to_string()),
     }
 }
 
 fn unfound(error: PhotographsError) -> Error {
     match error {
         PhotographsError::Unreadable { path, source } => Error::Io { path, source },
-        PhotographsError::Missing { .. } | PhotographsError::None { .. } => {
-            Error::Usage(error.to_string())
-        }
+        error => Error::Usage(error.to_string()),
     }
 }

@@ -76,7 +76,7 @@ impl Actor {
         reason.extend(self.troubles(number).map(|why| format!("; {why}")));
         let unfit = self
             .unsuitable(number, idle)
-            .or_else(|| others(waiting, free));
+            .or_else(|| others(waiting, free, &|id| self.untaken(*id, number)));
         let cause = Cause::TooFew {
             coming: takes,
             sharing: !sharing.is_empty(),
@@ -85,6 +85,13 @@ impl Actor {
         };
         reason.extend(unfit.map(|why| format!("; {why}")));
         self.waits(number, cause, reason);
+    }
+
+    /// Whether an idle worker is still there for the run, after those before it in the queue have taken theirs.
+    fn untaken(&self, id: SessionId, number: u64) -> bool {
+        self.sessions.get(&id).is_some_and(|session| {
+            session.offered.is_none() && session.promised.is_none_or(|to| to == number)
+        })
     }
 
     /// Tells a run's actor why the run waits when that is news, and logs it when the cause is.
@@ -104,19 +111,62 @@ impl Actor {
     }
 }
 
-/// Idle workers that a run could have, but not together with those that it has a claim to, for people.
-fn others(waiting: &Waiting, free: &[SessionId]) -> Option<String> {
+/// Idle workers that a run could have, but not together with those that it has a claim to, for people. `untaken`: those that no other run
+/// has taken just now.
+fn others(
+    waiting: &Waiting,
+    free: &[SessionId],
+    untaken: &dyn Fn(&SessionId) -> bool,
+) -> Option<String> {
     let has_none = |alike: &&Alike| !alike.workers.iter().any(|id| free.contains(id));
-    let others: usize = waiting
+    let others = waiting
         .suitable
         .iter()
         .filter(has_none)
-        .map(|alike| alike.workers.len())
-        .sum();
+        .flat_map(|alike| &alike.workers)
+        .filter(|id| untaken(id))
+        .count();
     (others > 0).then(|| {
         format!(
             "{} on machines of another kind, which a run does not mix (workers.mixed)",
             count(others, "idle worker computes", "idle workers compute")
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_another_run_has_taken_is_of_no_other_kind() {
+        let waiting = Waiting {
+            number: 2,
+            min: 1,
+            max: 1,
+            recovers: false,
+            startable_since: None,
+            owner: None,
+            suitable: vec![Alike {
+                rank: 1,
+                workers: vec![SessionId(7), SessionId(8)],
+            }],
+        };
+        let said =
+            |free: &[SessionId], taken: SessionId| others(&waiting, free, &|id| *id != taken);
+        assert_eq!(said(&[SessionId(8)], SessionId(7)), None);
+        let one = said(&[], SessionId(7)).unwrap();
+        assert!(
+            one.starts_with("1 idle worker computes on machines of another kind"),
+            "{one}"
+        );
+        let none = Waiting {
+            suitable: vec![Alike {
+                rank: 1,
+                workers: vec![SessionId(7)],
+            }],
+            ..waiting.clone()
+        };
+        assert_eq!(others(&none, &[], &|id| *id != SessionId(7)), None);
+    }
 }

@@ -142,10 +142,11 @@ impl Owner {
         let control = job.control.clone();
         let done = self.place.execute(job, &mut state, &self.shown);
         // A step is applied as a whole or not at all, so a state is valid however its generation ended. Only a device
-        // that failed may have applied part of a step, and a GPU a step that arrived garbled.
+        // that failed may have applied part of a step, or a garbled one.
         let doubtful = matches!(
             done,
-            Err(JobError::Device(_) | JobError::Training(TrainingError::Garbled { .. }))
+            Err(JobError::Device(_)
+                | JobError::Training(TrainingError::Garbled { applied: true, .. }))
         );
         if !doubtful {
             self.held = state.map(|state| Held {

@@ -75,19 +75,11 @@ impl PredictError {
     /// The program's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Photographs(PhotographsError::Unreadable { .. }) => 1,
+            Self::Photographs(PhotographsError::Unreadable { .. })
+            | Self::File(FileError::Io { .. }) => 1,
             // What was asked for cannot be.
-            Self::Photographs(_)
-            | Self::NoPipeline { .. }
-            | Self::File(
-                FileError::Exists { .. }
-                | FileError::NotEmpty { .. }
-                | FileError::Folder { .. }
-                | FileError::NoFolder { .. }
-                | FileError::Input { .. },
-            ) => 2,
-            Self::File(FileError::Io { .. })
-            | Self::Io { .. }
+            Self::Photographs(_) | Self::NoPipeline { .. } | Self::File(_) => 2,
+            Self::Io { .. }
             | Self::Model { .. }
             | Self::Spec { .. }
             | Self::Recipe { .. }

@@ -15,7 +15,8 @@ use fovea_core::googlenet::FlatLayout;
 use fovea_core::metrics::Score;
 use fovea_core::spec::RunSpec;
 use fovea_dataset::{Recipe, photographs, rotate90};
-use fovea_predict::files::{self, Maps};
+use fovea_predict::files::{self, FileError, Maps};
+use fovea_predict::patients;
 use fovea_predict::{
     Bar, Outcome, Photograph, Picture, Readable, Row, Scored, Table, draw, read_ahead,
 };
@@ -39,7 +40,16 @@ pub fn run(command: &Predict, place: tch::Device) -> Result<usize, PredictError>
     )?;
     let found = photographs(&wanted.paths, wanted.patient_pattern.as_ref())?;
     let read = found.iter().map(|found| found.path.as_path());
-    files::check_inputs(wanted.out.as_deref(), read.chain([command.model.as_path()]))?;
+    files::check_inputs(
+        wanted.out.as_deref(),
+        wanted.maps.as_deref(),
+        read.chain([command.model.as_path()]),
+    )?;
+    if wanted.fuse_eyes
+        && let Some(note) = patients::check(&found).map_err(FileError::from)?
+    {
+        let _ = writeln!(std::io::stderr(), "note: {note}");
+    }
     let model::Loaded {
         mut spec,
         recipe,

@@ -123,7 +123,19 @@ pub enum TrainingError {
         what: &'static str,
         /// Step, 1-based.
         step: u64,
+        /// Whether the state was changed by it before it was noticed.
+        applied: bool,
     },
+}
+
+impl TrainingError {
+    /// The same, of a step whose update is done.
+    fn applied(mut self) -> Self {
+        if let Self::Garbled { applied, .. } = &mut self {
+            *applied = true;
+        }
+        self
+    }
 }
 
 /// One generation of a run on this worker.
@@ -218,8 +230,7 @@ impl Training<'_> {
                 profile.begin();
             }
             let reduced = self.reduce(trailer, sum)?;
-            // The GPU has this step in its queue, and meanwhile the one before is read. All workers do so at this point, and if one
-            // votes to end there, all leave this step.
+            // The GPU has this step in its queue, and meanwhile the one before is read. A worker alone finds its votes there.
             if let Some(before) = open.take() {
                 let taken = self.close(before)?;
                 if let Some(outcome) = self.taken(taken, speed, emit)? {
@@ -232,7 +243,7 @@ impl Training<'_> {
             }
             let taken = match taken {
                 Taken::Known(taken) => taken,
-                Taken::Open(step) if !self.due(step.step()).any() => {
+                Taken::Open(step) if !self.due(step.step()).any() && !step.ends() => {
                     *open = Some(step);
                     continue;
                 }
@@ -301,7 +312,11 @@ impl Training<'_> {
         let what = "scores";
         let mut scores = Vec::new();
         for theirs in all {
-            scores.extend(scores::decode(&theirs).ok_or(TrainingError::Garbled { what, step })?);
+            scores.extend(scores::decode(&theirs).ok_or(TrainingError::Garbled {
+                what,
+                step,
+                applied: false,
+            })?);
         }
         scores.sort_by_key(|score| score.sample);
         // Checked on all scores, so that all workers decide the same.
@@ -389,13 +404,12 @@ impl Speed {
     fn report(&mut self, taken: StepOutcome) -> (u64, TrainingEvent) {
         // A step that is known late overlaps the one before.
         let begun = self.before.map_or(taken.begun, |at| at.max(taken.begun));
-        let now = Instant::now();
-        self.before = Some(now);
+        self.before = Some(taken.ended);
         let report = StepReport {
             step: taken.step,
             loss: taken.loss,
             images: taken.images,
-            images_per_s: self.add(taken.images, now - begun),
+            images_per_s: self.add(taken.images, taken.ended.saturating_duration_since(begun)),
             learning_rate: taken.rate,
             phases: taken.phases,
         };

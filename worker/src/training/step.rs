@@ -1,7 +1,7 @@
 //! One step: load, gradient, reduce, update.
 //!
-//! A GPU that queues its updates has its result read while it computes the next step ([`Taken::Open`]), so that it never waits for
-//! the host. The step counts as taken from when its update is queued.
+//! A GPU that queues its updates has what they found read while it computes the next step ([`Taken::Open`]), so that it does not wait
+//! for the host. The step counts as taken from when its update is queued.
 
 use std::time::{Duration, Instant};
 
@@ -98,45 +98,71 @@ impl Training<'_> {
         let committed = self.state.step;
         let step = committed + 1;
         let rate = self.spec.schedule(self.total_steps).rate(committed);
-        // As many as the samples of the sum, which are looked at when it is here.
+        // With peers the reduction has been waited for. What all must agree on is read before anything is changed, so that all leave at
+        // the same point, and a sum that arrived garbled goes no further.
+        let early = match self.ranks {
+            1 => None,
+            _ => Some(self.read(step, trailer, sum)?),
+        };
+        // As many as the samples of the sum.
         let in_step = self.plan.position(committed).step_in_epoch;
         let planned = 1.0 / self.plan.global_batch(in_step).max(1) as f32;
-        // All workers read votes at the same point of a step. Those of a mixed run may not all be able to do it late.
-        let queued = match self.ranks == 1 || !self.spec.workers.mixed {
-            true => self.state.device.queue_update(sum, planned, rate)?,
-            false => None,
-        };
-        let mut known = KnownAtOnce {
-            step,
-            rate,
-            reduced,
-            update: updating.elapsed(),
-        };
-        if let Some(queued) = queued {
+        let device = &mut self.state.device;
+        if let Some(queued) = device.queue_update(sum, planned, rate)? {
             self.state.step = step;
-            return Ok(Taken::Open(OpenStep { known, queued }));
+            let known = KnownAtOnce {
+                step,
+                rate,
+                reduced,
+                update: updating.elapsed(),
+            };
+            return Ok(Taken::Open(OpenStep {
+                known,
+                summary: early,
+                at: Instant::now(),
+                queued,
+            }));
         }
-        let others = &sum.buckets()[FlatLayout::OTHERS];
-        let summary = self.sound(step, trailer.read(others, self.plan.train_samples()))?;
+        let summary = match early {
+            Some(summary) => summary,
+            None => self.read(step, trailer, sum)?,
+        };
         let images = summary.images.max(1) as f32;
         if !self.state.device.update(sum, 1.0 / images, rate)? {
             let what = "gradient";
             return Err(TrainingError::NotFinite { what, step });
         }
         self.state.step = step;
-        known.update = updating.elapsed();
-        Ok(Taken::Known(known.outcome(summary)))
+        let known = KnownAtOnce {
+            step,
+            rate,
+            reduced,
+            update: updating.elapsed(),
+        };
+        Ok(Taken::Known(known.outcome(summary, Instant::now())))
     }
 
     /// What became of a step whose update was queued. If its numbers are not finite it was not taken.
     pub(super) fn close(&mut self, open: OpenStep) -> Result<StepOutcome, TrainingError> {
-        let OpenStep { mut known, queued } = open;
+        let OpenStep {
+            mut known,
+            summary: early,
+            mut at,
+            queued,
+        } = open;
         let step = known.step;
         let waiting = Instant::now();
         let found = queued.wait()?;
-        known.update += waiting.elapsed();
-        let summary = Trailer::summary(&found.behind, self.plan.train_samples());
-        let summary = self.sound(step, summary).and_then(|summary| {
+        let summary = match early {
+            Some(summary) => Ok(summary),
+            None => {
+                at = Instant::now();
+                known.update += waiting.elapsed();
+                let summary = Trailer::summary(&found.behind, self.plan.train_samples());
+                self.sound(step, summary).map_err(TrainingError::applied)
+            }
+        };
+        let summary = summary.and_then(|summary| {
             let what = "gradient";
             let finite = found.finite.then_some(summary);
             finite.ok_or(TrainingError::NotFinite { what, step })
@@ -146,7 +172,13 @@ impl Training<'_> {
             self.state.step = step - 1;
             self.state.parts.forget();
         }
-        Ok(known.outcome(summary?))
+        Ok(known.outcome(summary?, at))
+    }
+
+    /// What a step's sum says, from the device.
+    fn read(&self, step: u64, trailer: Trailer, sum: &Flat) -> Result<StepSummary, TrainingError> {
+        let others = &sum.buckets()[FlatLayout::OTHERS];
+        self.sound(step, trailer.read(others, self.plan.train_samples()))
     }
 
     /// All workers hold the same bits here, so all decide the same.
@@ -159,7 +191,11 @@ impl Training<'_> {
             Some(_) => Ok(summary),
             None => {
                 let what = "list of samples";
-                Err(TrainingError::Garbled { what, step })
+                Err(TrainingError::Garbled {
+                    what,
+                    step,
+                    applied: false,
+                })
             }
         }
     }
@@ -234,6 +270,10 @@ pub(super) enum Taken {
 /// A step whose results are not known yet.
 pub(super) struct OpenStep {
     known: KnownAtOnce,
+    /// What the sum said, if that was read.
+    summary: Option<StepSummary>,
+    /// When the update was queued.
+    at: Instant,
     queued: Queued,
 }
 
@@ -241,6 +281,12 @@ impl OpenStep {
     /// Committed steps with it.
     pub(super) fn step(&self) -> u64 {
         self.known.step
+    }
+
+    /// Whether a vote is known to end the generation there.
+    pub(super) fn ends(&self) -> bool {
+        let summary = self.summary.as_ref();
+        summary.is_some_and(|summary| summary.stop || summary.give_way)
     }
 }
 
@@ -253,7 +299,8 @@ struct KnownAtOnce {
 }
 
 impl KnownAtOnce {
-    fn outcome(self, summary: StepSummary) -> StepOutcome {
+    /// `ended`: when it was taken, as far as the host could see.
+    fn outcome(self, summary: StepSummary, ended: Instant) -> StepOutcome {
         let Reduced {
             begun,
             took,
@@ -262,6 +309,7 @@ impl KnownAtOnce {
         StepOutcome {
             step: self.step,
             begun,
+            ended,
             loss: f64::from(summary.loss_sum) / f64::from(summary.images.max(1) as f32),
             images: summary.images,
             samples: summary.samples.unwrap_or_default(),
@@ -284,6 +332,7 @@ pub(super) struct StepOutcome {
     /// Committed steps with it.
     pub(super) step: u64,
     pub(super) begun: Instant,
+    pub(super) ended: Instant,
     pub(super) loss: f64,
     pub(super) images: u32,
     pub(super) samples: Vec<u32>,

@@ -31,7 +31,7 @@ pub enum FileError {
         path: PathBuf,
     },
     /// It is what is read.
-    #[error("{}: it is the model, or one of the photographs; give the table another name", path.display())]
+    #[error("{}: it is what is read: the model, the weights or a photograph; give the output another name", path.display())]
     Input {
         /// The file.
         path: PathBuf,

@@ -6,14 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use fovea_core::count::count;
 use fovea_core::googlenet::{FlatLayout, HEAD, ParamSpec, param_specs};
 use fovea_core::spec::Part;
-use fovea_dataset::leftovers::{Names, TemporaryFile};
 use fovea_dataset::{Dataset, DatasetError};
+use fovea_predict::files::{self, FileError};
 use fovea_weights::{Source, WeightsError, load};
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
@@ -48,24 +48,18 @@ pub enum FeaturesError {
     Dataset(#[from] DatasetError),
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// A file cannot be read or written.
+    /// The file to write.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file cannot be read.
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
     /// What should be the folder of a dataset is a file.
     #[error("{}: it is a file; give the folder of a prepared dataset", path.display())]
     DatasetFile { path: PathBuf },
-    /// What should be the file to write is a folder.
-    #[error("{}: it is a folder; name a file in it", path.display())]
-    Folder { path: PathBuf },
-    /// The file would lie in a folder that is not there.
-    #[error("{}: its folder is not there; make it first", path.display())]
-    NoFolder { path: PathBuf },
     /// The file's name does not say what is in it.
     #[error("{}: what is written is safetensors: give a name that ends in .safetensors", path.display())]
     Ending { path: PathBuf },
-    /// The file is there.
-    #[error("{} is there already; --overwrite replaces it", path.display())]
-    Exists { path: PathBuf },
     /// The network or the header could not be made.
     #[error("{0}")]
     Internal(String),
@@ -118,7 +112,7 @@ pub fn write(
     let shape = [rows, values.len() / 4 / rows.max(1)];
     let header = fovea_weights::header(&metadata, [("features", &shape[..])])
         .map_err(|e| FeaturesError::Internal(e.to_string()))?;
-    store(&of.out, of.overwrite, &[&header, &values]).map_err(|e| io_error(&of.out, e))?;
+    files::write_whole(&of.out, of.overwrite, &[header, values].concat())?;
     eprintln!(
         "{}: {} numbers for each of {}, of layer {LAYER}",
         of.out.display(),
@@ -130,26 +124,13 @@ pub fn write(
 
 /// Refuses, before any work, a dataset that is a file, and a file that could not be written in the end.
 fn check(of: &Features) -> Result<(), FeaturesError> {
-    let path = of.out.clone();
-    if of
-        .out
-        .extension()
-        .is_none_or(|ending| ending != "safetensors")
-    {
+    let ending = of.out.extension();
+    if ending.is_none_or(|ending| ending != "safetensors") {
+        let path = of.out.clone();
         return Err(FeaturesError::Ending { path });
     }
-    if path.is_dir() {
-        return Err(FeaturesError::Folder { path });
-    }
-    if !of.overwrite && path.symlink_metadata().is_ok() {
-        return Err(FeaturesError::Exists { path });
-    }
-    let folder = folder_of(&of.out);
-    if !folder.is_dir() {
-        return Err(FeaturesError::NoFolder { path });
-    }
-    // It is removed at once.
-    TemporaryFile::create(folder, &names()).map_err(|e| io_error(folder, e))?;
+    files::check(Some(&of.out), None, of.overwrite)?;
+    files::check_inputs(Some(&of.out), None, [of.weights.as_path()].into_iter())?;
     if of.dataset.is_file() {
         let path = of.dataset.clone();
         return Err(FeaturesError::DatasetFile { path });
@@ -196,28 +177,6 @@ fn digest(path: &Path) -> io::Result<String> {
             read => hash.update(&buffer[..read]),
         }
     }
-}
-
-/// Writes a file that appears whole or not at all.
-fn store(target: &Path, overwrite: bool, pieces: &[&[u8]]) -> io::Result<()> {
-    let mut file = TemporaryFile::create(folder_of(target), &names())?;
-    for piece in pieces {
-        file.file().write_all(piece)?;
-    }
-    file.file().sync_all()?;
-    file.persist(target, overwrite)
-}
-
-fn folder_of(target: &Path) -> &Path {
-    match target.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
-/// Names of files that are being written.
-fn names() -> Names {
-    Names::new(".fovea-", ".part")
 }
 
 fn io_error(path: &Path, source: io::Error) -> FeaturesError {
@@ -325,7 +284,7 @@ mod tests {
             );
         }
         let again = write(&of, Device::Cpu, &mut |_, _| {}).unwrap_err();
-        assert!(again.to_string().contains("is there already"), "{again}");
+        assert!(again.to_string().contains("the file is there"), "{again}");
         (of.overwrite, of.weights) = (true, at("set/manifest.json"));
         assert!(write(&of, Device::Cpu, &mut |_, _| {}).is_err());
         assert_eq!(

@@ -107,15 +107,16 @@ impl Training<'_> {
         // As many as the samples of the sum.
         let in_step = self.plan.position(committed).step_in_epoch;
         let planned = 1.0 / self.plan.global_batch(in_step).max(1) as f32;
+        let mut known = KnownAtOnce {
+            step,
+            rate,
+            reduced,
+            update: Duration::ZERO,
+        };
         let device = &mut self.state.device;
         if let Some(queued) = device.queue_update(sum, planned, rate)? {
             self.state.step = step;
-            let known = KnownAtOnce {
-                step,
-                rate,
-                reduced,
-                update: updating.elapsed(),
-            };
+            known.update = updating.elapsed();
             return Ok(Taken::Open(OpenStep {
                 known,
                 summary: early,
@@ -133,12 +134,7 @@ impl Training<'_> {
             return Err(TrainingError::NotFinite { what, step });
         }
         self.state.step = step;
-        let known = KnownAtOnce {
-            step,
-            rate,
-            reduced,
-            update: updating.elapsed(),
-        };
+        known.update = updating.elapsed();
         Ok(Taken::Known(known.outcome(summary, Instant::now())))
     }
 

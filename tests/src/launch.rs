@@ -14,6 +14,9 @@ use crate::process::{Process, binary};
 const NOBODY: u32 = 65534;
 /// The longest that a coordinator may take to serve or to refuse.
 const STARTS_WITHIN: Duration = Duration::from_secs(60);
+/// The free space that a coordinator of a test keeps, in MiB (`min_free_mib`): less than by default, since a machine of tests may have
+/// little.
+pub const MIN_FREE_MIB: u64 = 64;
 
 /// How a coordinator is started.
 #[derive(Debug, Clone)]
@@ -93,6 +96,7 @@ impl CoordinatorOptions {
             .arg("--address-file")
             .arg(&file)
             .args(&self.flags)
+            .env("FOVEA_MIN_FREE_MIB", MIN_FREE_MIB.to_string())
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         let mut process = Process::start(command, self.dir.join(log));
         let end = Instant::now() + STARTS_WITHIN;

@@ -268,7 +268,8 @@ async fn a_full_disk_is_waited_for_and_nothing_is_lost() {
     fs::create_dir(options.data_dir()).expect("a folder can be made");
     let disk = SmallDisk::mount(&options.data_dir(), 600 << 20).expect("a tmpfs");
 
-    // Less than the free space that a coordinator keeps by default: it says which figure is in the way.
+    // Less than the free space that the coordinator keeps: it says which figure is in the way.
+    options.environment = vec![("FOVEA_MIN_FREE_MIB".into(), "1024".into())];
     let prepared = synthetic_dataset(dir.path(), 24, 64);
     let mut cluster = Cluster::start_with(dir.path(), 0, options.clone());
     let output = cluster.try_fovea(&["dataset", "add", prepared.to_str().expect("UTF-8")]);

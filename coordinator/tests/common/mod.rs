@@ -112,6 +112,8 @@ impl Server {
             data_dir: data_dir.to_owned(),
             listen: "127.0.0.1:0".into(),
             forming_grace_ms: 0,
+            // A machine of tests may have little space.
+            min_free_mib: 64,
             // A late heartbeat on a busy machine must not count as a lost worker.
             timeout_ms: 20_000,
             ..Config::default()

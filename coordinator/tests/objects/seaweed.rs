@@ -97,6 +97,8 @@ impl Seaweed {
                 "-master.heartbeatInterval=100ms",
                 "-master.volumeSizeLimitMB=64",
                 "-volume.max=30",
+                // By default it stores nothing on a disk of which less than 1 % is free, however much that is.
+                "-volume.minFreeSpace=64MiB",
             ])
             .arg(format!("-dir={}", data.display()))
             .arg(format!("-s3.config={}", self.rights().display()))

@@ -24,6 +24,7 @@ use fovea_core::spec::RunSpec;
 use rand_chacha::ChaCha8Rng;
 
 use crate::faults::{Partition, SmallDisk, inspect};
+use crate::launch::MIN_FREE_MIB;
 use crate::{synthetic_dataset, tensors};
 pub use kind::Kind;
 use nodes::Nodes;
@@ -57,9 +58,8 @@ const PATIENTS: u32 = 32;
 const SIZE: u32 = 64;
 /// The longest wait for anything; after it the test has failed.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// Room for the checkpoints of a few runs, of about 50 MB each, above the free space that a coordinator keeps
-/// (`min_free_mib`, 1 GiB).
-const STORE_BYTES: u64 = 1800 << 20;
+/// Room for the checkpoints of a few runs, of about 50 MB each, above the free space that a coordinator of a test keeps.
+const STORE_BYTES: u64 = (776 + MIN_FREE_MIB) << 20;
 /// Attempts to inject a fault that is refused, for each kind, before the test gives up on it.
 const ATTEMPTS: usize = 40;
 

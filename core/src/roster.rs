@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::WorkerId;
 use crate::spec::RunSpec;
 
-/// The largest number of workers with which a test has trained a run (`tests/tests/mesh.rs`, which starts so many).
+/// The largest number of workers with which a test has trained a run (`tests/tests/cluster/mesh.rs`, which starts so many).
 pub const MOST_TESTED_WORKERS: u32 = 32;
 
 /// A remark if `spec` allows more workers than a test has run.

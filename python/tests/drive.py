@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Drives the package against a cluster; tests/tests/python.rs starts both. It ends with an error where something is not as it
+"""Drives the package against a cluster; tests/tests/cluster/python.rs starts both. It ends with an error where something is not as it
 should be.
 
     drive.py steer ADDRESS FOLDER VERSION PROTOCOL   submit, pause, resume, cancel; results; mistakes. One worker; dataset "synthetic"

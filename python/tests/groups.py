@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Drives groups of runs against a cluster of one worker with the dataset "synthetic"; tests/tests/python.rs starts both.
+"""Drives groups of runs against a cluster of one worker with the dataset "synthetic"; tests/tests/cluster/python.rs starts both.
 
     groups.py ADDRESS    Last it prints the ranking of a sweep: the group's id, then for each variant its number, epochs and mean
 """

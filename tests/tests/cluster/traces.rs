@@ -1,7 +1,7 @@
 //! What a collector gets of a real cluster: the spans of formations, checkpoints, evaluations and a recovery, with the workers'
 //! parts in them; none of a step. A collector that hangs changes nothing.
 
-#[path = "../../traces/testing/receiver.rs"]
+#[path = "../../../traces/testing/receiver.rs"]
 mod receiver;
 
 use std::collections::BTreeSet;

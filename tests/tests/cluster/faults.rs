@@ -37,7 +37,7 @@ fn helper() {
 fn command(role: &str, folder: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("a test knows where it is"));
     command
-        .args(["--exact", "helper", "--nocapture"])
+        .args(["--exact", "faults::helper", "--nocapture"])
         .env(ROLE, role)
         .env(FOLDER, folder);
     command

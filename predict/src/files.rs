@@ -47,6 +47,18 @@ pub enum FileError {
         /// One of them.
         photograph: PathBuf,
     },
+    /// The maps would lie in a folder that is searched for photographs.
+    #[error(
+        "{}: it lies in {}, where photographs are searched for, and the next prediction would take the maps for some; put \
+         the maps elsewhere",
+        path.display(), folder.display()
+    )]
+    MapsInside {
+        /// The folder of maps.
+        path: PathBuf,
+        /// The one that is searched.
+        folder: PathBuf,
+    },
     /// The table and the folder of maps would be one.
     #[error("{}: it is the folder of the maps, too; give the table another name", path.display())]
     Same {
@@ -142,13 +154,15 @@ fn try_folder(folder: &Path) -> io::Result<()> {
     made
 }
 
-/// Refuses a table in the place of something that is read, and maps in a folder with photographs that are read.
+/// Refuses a table in the place of something that is read, maps in a folder with photographs that are read, and maps in one of the
+/// `folders` that are searched for photographs (files among them do not matter).
 ///
 /// # Errors
 /// Names the file, or the folder.
 pub fn check_inputs<'a>(
     out: Option<&Path>,
     maps: Option<&Path>,
+    folders: &[PathBuf],
     mut inputs: impl Iterator<Item = &'a Path> + Clone,
 ) -> Result<(), FileError> {
     if let Some(folder) = maps.filter(|maps| maps.exists()) {
@@ -158,6 +172,24 @@ pub fn check_inputs<'a>(
             return Err(FileError::MapsAmongInputs {
                 path: folder.to_owned(),
                 photograph: photograph.to_owned(),
+            });
+        }
+    }
+    if let Some(maps) = maps {
+        let above = (maps.ancestors())
+            .map(|path| match path.as_os_str().is_empty() {
+                true => Path::new("."),
+                false => path,
+            })
+            .find_map(|path| path.canonicalize().ok());
+        let is_around = |folder: &&PathBuf| {
+            let real = folder.canonicalize().ok().filter(|real| real.is_dir());
+            (above.as_ref().zip(real)).is_some_and(|(above, real)| above.starts_with(real))
+        };
+        if let Some(folder) = folders.iter().find(is_around) {
+            return Err(FileError::MapsInside {
+                path: maps.to_owned(),
+                folder: folder.clone(),
             });
         }
     }
@@ -299,15 +331,23 @@ mod tests {
         let photograph = folder.join("deep/1_left.png");
         fs::write(&photograph, "").unwrap();
         let read = || [photograph.as_path()].into_iter();
-        let error = check_inputs(None, Some(&folder), read()).unwrap_err();
+        let error = check_inputs(None, Some(&folder), &[], read()).unwrap_err();
         assert!(
             error.to_string().contains("deep/1_left.png lies in it"),
             "{error}"
         );
-        let error = check_inputs(Some(&photograph), None, read()).unwrap_err();
+        let error = check_inputs(Some(&photograph), None, &[], read()).unwrap_err();
         assert!(matches!(error, FileError::Input { .. }), "{error}");
         let apart = above.path().join("maps");
-        check_inputs(Some(&folder.join("scores.csv")), Some(&apart), read()).unwrap();
+        let table = folder.join("scores.csv");
+        let searched = [folder.clone(), photograph.clone()];
+        check_inputs(Some(&table), Some(&apart), &searched, read()).unwrap();
+        // Maps there would be photographs the next time, whether the folder is there by now or not.
+        for inside in ["deep/maps", "none/maps", "deep"] {
+            let inside = folder.join(inside);
+            let error = check_inputs(None, Some(&inside), &searched, [].into_iter()).unwrap_err();
+            assert!(matches!(error, FileError::MapsInside { .. }), "{error}");
+        }
     }
 
     #[test]
@@ -346,9 +386,9 @@ mod tests {
         let same = at(".").join("photograph.png");
         let inputs = [at("photograph.png")];
         let inputs = || inputs.iter().map(PathBuf::as_path);
-        let error = check_inputs(Some(&same), None, inputs()).unwrap_err();
+        let error = check_inputs(Some(&same), None, &[], inputs()).unwrap_err();
         assert!(matches!(error, FileError::Input { .. }), "{error}");
-        check_inputs(Some(&at("scores.csv")), None, inputs()).unwrap();
+        check_inputs(Some(&at("scores.csv")), None, &[], inputs()).unwrap();
     }
 
     #[test]

@@ -55,7 +55,8 @@ pub async fn run(client: &Client, command: &Predict, output: &Output) -> Result<
     let (paths, pattern) = (wanted.paths.clone(), wanted.patient_pattern.clone());
     let found = computed(move || photographs(&paths, pattern.as_ref()).map_err(unfound)).await?;
     let read = found.iter().map(|found| found.path.as_path());
-    files::check_inputs(wanted.out.as_deref(), wanted.maps.as_deref(), read).map_err(file)?;
+    let (out, maps) = (wanted.out.as_deref(), wanted.maps.as_deref());
+    files::check_inputs(out, maps, &wanted.paths, read).map_err(file)?;
     if wanted.fuse_eyes
         && let Some(note) = patients::check(&found).map_err(|e| file(e.into()))?
     {

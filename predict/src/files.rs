@@ -1,12 +1,11 @@
 //! Files that appear complete or not at all.
 
 use std::collections::HashSet;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{self, Cursor, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use fovea_dataset::leftovers::{self, Names, TemporaryFile};
+use fovea_dataset::leftovers::{self, Names, Readers, TemporaryFile};
 use image::{ImageFormat, RgbImage};
 
 /// A file or folder could not be used.
@@ -119,7 +118,7 @@ pub fn check(out: Option<&Path>, maps: Option<&Path>, overwrite: bool) -> Result
             return Err(FileError::NoFolder { path });
         }
         // It is removed at once.
-        TemporaryFile::create(folder, &names()).map_err(failed(folder))?;
+        TemporaryFile::create(folder, &names(), Readers::Owner).map_err(failed(folder))?;
     }
     let Some(folder) = maps else {
         return Ok(());
@@ -217,18 +216,17 @@ fn names() -> Names {
     Names::new(".fovea-", ".part")
 }
 
-/// Writes a whole file, readable by its owner's group and others as the umask of photographs usually has it.
+/// Writes a whole file, for those to read whom the umask allows.
 pub fn write_whole(target: &Path, overwrite: bool, bytes: &[u8]) -> Result<(), FileError> {
     let folder = folder_of(target);
     let names = names();
     // Housekeeping: a folder that cannot be listed does not prevent the file.
     let _ = leftovers::sweep(folder, &names);
-    let mut file = TemporaryFile::create(folder, &names).map_err(failed(folder))?;
+    let file = TemporaryFile::create(folder, &names, Readers::ByUmask);
+    let mut file = file.map_err(failed(folder))?;
     let io = failed(target);
     file.file().write_all(bytes).map_err(&io)?;
     file.file().sync_all().map_err(&io)?;
-    let mode = Permissions::from_mode(0o644);
-    file.file().set_permissions(mode).map_err(&io)?;
     file.persist(target, overwrite).map_err(|e| match e.kind() {
         io::ErrorKind::AlreadyExists if !overwrite => FileError::Exists {
             path: target.to_owned(),
@@ -293,6 +291,9 @@ impl Maps {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -410,5 +411,38 @@ mod tests {
         assert!(full.contains("not empty"), "{full}");
         check(None, Some(folder.path()), true).unwrap();
         check(None, Some(&folder.path().join("new")), false).unwrap();
+    }
+
+    /// Set where the test runs itself: the folder to write into.
+    const FOLDER: &str = "FOVEA_TEST_FOLDER";
+
+    /// The umask is of the whole process, so each has one.
+    #[test]
+    fn tables_and_pictures_are_for_those_to_read_whom_the_umask_allows() {
+        if let Some(folder) = std::env::var_os(FOLDER) {
+            let folder = Path::new(&folder);
+            write_whole(&folder.join("scores.csv"), false, b"patient").unwrap();
+            let maps = Maps::new(folder.join("maps"), false);
+            return maps.write("1.png", &RgbImage::new(3, 2)).unwrap();
+        }
+        for (umask, expected) in [
+            ("077", [0o600, 0o600, 0o700]),
+            ("022", [0o644, 0o644, 0o755]),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let script = format!("umask {umask}; exec \"$0\" tables_and_pictures_are");
+            let status = Command::new("sh")
+                .args(["-c", &script])
+                .arg(std::env::current_exe().unwrap())
+                .env(FOLDER, folder.path())
+                .stdout(Stdio::null())
+                .status();
+            assert!(status.unwrap().success());
+            let modes = ["scores.csv", "maps/1.png", "maps"].map(|name| {
+                let path = folder.path().join(name);
+                fs::metadata(path).unwrap().permissions().mode() & 0o777
+            });
+            assert_eq!(modes, expected, "umask {umask}");
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use fovea_dataset::leftovers::Readers;
 use fovea_proto::pb::backup_part::Part;
 use fovea_proto::pb::{BackupInfo, BackupRequest};
 use serde::Serialize;
@@ -63,7 +64,8 @@ impl Client {
             live_runs,
             datasets,
         } = info;
-        let mut file = Receiving::begin("the backup".into(), target, overwrite, bytes)?;
+        let what = "the backup".into();
+        let mut file = Receiving::begin(what, target, overwrite, bytes, Readers::Owner)?;
         progress(0, bytes);
         let sha256 = loop {
             match next().await? {
@@ -73,7 +75,7 @@ impl Client {
                 None => return Err(broken("ended too early")),
             }
         };
-        file.finish(&sha256, 0o600)?;
+        file.finish(&sha256)?;
         Ok(BackupFile {
             bytes,
             sha256,

@@ -45,6 +45,7 @@ mod remove;
 mod report;
 mod run_args;
 mod runs;
+mod sent;
 mod shell;
 mod step;
 mod store_args;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use fovea_core::checkpoint::CheckpointInfo;
+use fovea_dataset::leftovers::Readers;
 use fovea_proto::pb::checkpoint_chunk::Part;
 use tonic::{Code, Status};
 
@@ -45,7 +46,7 @@ impl Client {
         let info = CheckpointInfo::try_from(info)?;
 
         let what = format!("the checkpoint of run {run_id} at step {}", info.step);
-        let mut file = Receiving::begin(what, target, overwrite, info.bytes)?;
+        let mut file = Receiving::begin(what, target, overwrite, info.bytes, Readers::ByUmask)?;
         progress(0, info.bytes);
         loop {
             let message = match stream.message().await {
@@ -62,8 +63,7 @@ impl Client {
             };
             progress(file.take(&data)?, info.bytes);
         }
-        // A temporary file is private to its owner; the fetched checkpoint is not.
-        file.finish(&info.sha256, 0o644)?;
+        file.finish(&info.sha256)?;
         Ok(info)
     }
 

@@ -16,6 +16,7 @@ use std::process::ExitStatus;
 use std::time::Duration;
 
 use fovea_dataset::leftovers::{self, Names, TemporaryFolder};
+use fovea_dataset::make_private;
 
 use crate::client::Client;
 use crate::error::Error;
@@ -83,7 +84,8 @@ impl Cluster {
         let own = options.data_dir.join("coordinator");
         let logs = options.data_dir.join("logs");
         for dir in [&own, &logs] {
-            std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, e))?;
+            // Photographs of patients, their names in logs and results: for the owner alone.
+            make_private(dir).map_err(|e| Error::io(dir, e))?;
         }
         // A new file for each start: an old one names a port that is no longer used.
         let starts = Names::new(".start-", "");
@@ -143,7 +145,7 @@ impl Cluster {
         for i in 0..count {
             let name = format!("worker-{i}");
             let own = self.options.data_dir.join("workers").join(i.to_string());
-            std::fs::create_dir_all(&own).map_err(|e| Error::io(&own, e))?;
+            make_private(&own).map_err(|e| Error::io(&own, e))?;
             let mut args = vec![
                 "--coordinator".into(),
                 self.address.clone().into(),

@@ -1,12 +1,10 @@
 //! A file that is being fetched: temporary beside its target, verified, and only then renamed.
 
-use std::fs::Permissions;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use fovea_core::count::{count, plural};
-use fovea_dataset::leftovers::{self, Names, TemporaryFile};
+use fovea_dataset::leftovers::{self, Names, Readers, TemporaryFile};
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
@@ -44,7 +42,7 @@ pub(crate) fn check_target(target: &Path, overwrite: bool) -> Result<(), Error> 
     }
     // It is removed at once.
     let names = Names::new(".fovea-", ".part");
-    TemporaryFile::create(folder, &names).map_err(|e| Error::io(folder, e))?;
+    TemporaryFile::create(folder, &names, Readers::Owner).map_err(|e| Error::io(folder, e))?;
     Ok(())
 }
 
@@ -61,30 +59,33 @@ fn folder_of(target: &Path) -> &Path {
     }
 }
 
-/// Writes a whole file: it appears under its name complete, or not at all.
+/// Writes a whole file, for those to read whom the umask allows: it appears under its name complete, or not at all.
 pub(crate) fn write_whole(target: &Path, overwrite: bool, bytes: &[u8]) -> Result<(), Error> {
-    let mut file = Receiving::begin("the file".into(), target, overwrite, bytes.len() as u64)?;
+    let (what, expected) = ("the file".into(), bytes.len() as u64);
+    let mut file = Receiving::begin(what, target, overwrite, expected, Readers::ByUmask)?;
     file.take(bytes)?;
-    file.persist(0o644)
+    file.persist()
 }
 
 impl Receiving {
-    /// Begins a file of `expected` bytes. What killed fetches left in the folder is swept.
+    /// Begins a file of `expected` bytes, which `readers` may read. What killed fetches left in the folder is swept.
     pub(crate) fn begin(
         what: String,
         target: &Path,
         overwrite: bool,
         expected: u64,
+        readers: Readers,
     ) -> Result<Self, Error> {
         let folder = folder_of(target);
         let parts = Names::new(".fovea-", ".part");
         // Housekeeping: a folder that cannot be listed does not prevent the fetch.
         let _ = leftovers::sweep(folder, &parts);
+        let file = TemporaryFile::create(folder, &parts, readers);
         Ok(Self {
             what,
             target: target.to_owned(),
             overwrite,
-            file: TemporaryFile::create(folder, &parts).map_err(|e| Error::io(folder, e))?,
+            file: file.map_err(|e| Error::io(folder, e))?,
             hash: Sha256::new(),
             received: 0,
             expected,
@@ -106,8 +107,8 @@ impl Receiving {
         Ok(self.received)
     }
 
-    /// Compares size and SHA-256, and puts the file at its target, with the permissions `mode`.
-    pub(crate) fn finish(mut self, sha256: &str, mode: u32) -> Result<(), Error> {
+    /// Compares size and SHA-256, and puts the file at its target.
+    pub(crate) fn finish(mut self, sha256: &str) -> Result<(), Error> {
         if self.received != self.expected {
             return Err(self.damaged(format!(
                 "received {}, {} {} announced",
@@ -120,16 +121,13 @@ impl Receiving {
         if !digest.eq_ignore_ascii_case(sha256) {
             return Err(self.damaged(format!("its SHA-256 is {digest}, {sha256} was announced")));
         }
-        self.persist(mode)
+        self.persist()
     }
 
-    fn persist(mut self, mode: u32) -> Result<(), Error> {
+    fn persist(mut self) -> Result<(), Error> {
         let target = self.target;
         let io = |e| Error::io(&target, e);
-        let file = self.file.file();
-        file.sync_all().map_err(io)?;
-        file.set_permissions(Permissions::from_mode(mode))
-            .map_err(io)?;
+        self.file.file().sync_all().map_err(io)?;
         self.file
             .persist(&target, self.overwrite)
             .map_err(|e| match e.kind() {

@@ -1,7 +1,6 @@
 //! Fetching a backup: whole or not at all.
 
-mod common;
-
+use crate::common;
 use common::{Fake, State, fovea, stderr, stdout};
 use fovea_proto::pb;
 use tonic::Status;

@@ -1,7 +1,6 @@
 //! `fovea baseline` as a process: figures, files, comparison with scores, refusals.
 
-mod common;
-
+use crate::common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

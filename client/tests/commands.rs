@@ -1,7 +1,6 @@
 //! The built program: exit codes, text and JSON.
 
-mod common;
-
+use crate::common;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 

@@ -1,7 +1,6 @@
 //! `fovea prepare` as a process: what it leaves when it is killed, and who clears that up.
 
-mod common;
-
+use crate::common;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};

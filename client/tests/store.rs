@@ -1,7 +1,6 @@
 //! Removing things and verifying the whole store: text, JSON and exit codes.
 
-mod common;
-
+use crate::common;
 use common::{Fake, State, fovea, run, run_after, stderr, stdout};
 use fovea_proto::pb::verify_store_event::Event;
 use fovea_proto::pb::{self, Phase};

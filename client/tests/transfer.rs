@@ -1,10 +1,11 @@
 //! Checkpoints down, datasets up: whole and verified, or not at all.
 
-mod common;
-
+use crate::common;
 use std::path::Path;
 
-use common::{Fake, State, fovea, prepared, prepared_of, run_after, sha256, stderr, stdout};
+use common::{
+    Fake, State, fovea, fovea_under, mode, prepared, prepared_of, run_after, sha256, stderr, stdout,
+};
 use fovea_proto::pb::create_dataset_response::Outcome;
 use fovea_proto::pb::{self, Phase};
 use tonic::Status;
@@ -67,6 +68,20 @@ async fn a_checkpoint_arrives_whole() {
         "{}",
         stdout(&output)
     );
+}
+
+#[tokio::test]
+async fn a_fetched_file_is_for_those_to_read_whom_the_umask_allows() {
+    let bytes = some_bytes();
+    let address = with_checkpoint(&bytes, sha256(&bytes)).serve().await;
+    for (umask, expected) in [("077", 0o600), ("022", 0o644)] {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("m.safetensors");
+        let args = ["checkpoint", "get", "dr-1", "-o", target.to_str().unwrap()];
+        let output = fovea_under(umask, &address, &args).await;
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert_eq!(mode(&target), expected, "umask {umask}");
+    }
 }
 
 #[tokio::test]

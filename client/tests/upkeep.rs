@@ -1,7 +1,6 @@
 //! Pausing, priorities, auditing and verifying: text, JSON and exit codes.
 
-mod common;
-
+use crate::common;
 use common::{Fake, State, event, fovea, run, run_after, stderr, stdout};
 use fovea_proto::pb::{self, Phase};
 

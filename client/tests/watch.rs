@@ -1,7 +1,6 @@
 //! Watching across broken connections: no epoch missed, none reported twice.
 
-mod common;
-
+use crate::common;
 use std::time::Duration;
 
 use common::{Fake, State, event, run, run_after};

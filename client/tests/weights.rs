@@ -1,9 +1,9 @@
 //! `fovea weights`, and submissions that name weights.
 
-mod common;
 #[path = "../../weights/src/testing.rs"]
 mod crafted;
 
+use crate::common;
 use std::path::PathBuf;
 
 use common::*;

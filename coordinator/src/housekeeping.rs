@@ -1,17 +1,16 @@
-//! Looking after the stores: free room, availability, the trash.
+//! Looking after the stores: whether there is enough room, and the trash.
 
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::blocking::blocking;
-use crate::store::CheckpointStore;
+use crate::clock::Clock;
+use crate::space::{DiskSpace, Space};
+use crate::store::{CheckpointStore, Moment, Purged, TrashAges};
 
-/// How often the stores are looked at.
-const LOOK: Duration = Duration::from_secs(5);
 /// How often the trash is emptied of what is old.
 const TRASH: Duration = Duration::from_secs(3600);
 
@@ -38,35 +37,28 @@ impl Room {
 /// Watches the room on the store's disk and empties the trash, until `closing`.
 pub(crate) fn start(
     store: CheckpointStore,
+    mut space: DiskSpace,
     min_free_bytes: u64,
+    clock: Clock,
     closing: CancellationToken,
 ) -> (watch::Receiver<Room>, tokio::task::JoinHandle<()>) {
     let (shown, room) = watch::channel(Room::default());
     let task = async move {
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut emptied: Option<tokio::time::Instant> = None;
+        let mut trash = Trash::default();
         loop {
-            tokio::select! {
+            let looked = tokio::select! {
                 () = closing.cancelled() => return,
-                _ = look.tick() => {}
-            }
-            let looked = store.clone();
-            let free = blocking(move || looked.check().and_then(|()| looked.free_bytes())).await;
-            // The store has logged why not.
-            let Ok(Ok(free)) = free else { continue };
+                looked = space.next() => looked,
+            };
+            let Some(Space { free, .. }) = looked else {
+                continue;
+            };
             let short = free < min_free_bytes;
             let due = emptied.is_none_or(|at| at.elapsed() >= TRASH);
             if short || due {
                 emptied = Some(tokio::time::Instant::now());
-                let store = store.clone();
-                match blocking(move || store.empty_trash(SystemTime::now())).await {
-                    Ok(Ok(bytes)) if bytes > 0 => {
-                        info!(bytes, "store.trash_emptied: {} MiB freed", bytes >> 20);
-                    }
-                    Ok(Err(error)) => warn!(%error, "store.trash_kept: {error}"),
-                    Ok(Ok(_)) | Err(_) => {}
-                }
+                trash.empty(store.clone(), clock).await;
             }
             let now = Room {
                 short: short.then_some((free, min_free_bytes)),
@@ -84,4 +76,41 @@ pub(crate) fn start(
         }
     };
     (room, tokio::spawn(task))
+}
+
+/// What is known of the trash between two passes.
+#[derive(Debug, Default)]
+struct Trash {
+    ages: TrashAges,
+    /// The last pass could not remove all that it should.
+    failed: bool,
+}
+
+impl Trash {
+    async fn empty(&mut self, store: CheckpointStore, clock: Clock) {
+        let mut ages = std::mem::take(&mut self.ages);
+        let pass = move || {
+            let now = Moment {
+                wall: SystemTime::now(),
+                running: Duration::from_millis(clock.now()),
+            };
+            (store.empty_trash(&mut ages, now), ages)
+        };
+        // A panic is on standard error, and the ages are counted anew.
+        let Ok((Purged { freed, problem }, ages)) = blocking(pass).await else {
+            return;
+        };
+        self.ages = ages;
+        if freed > 0 {
+            info!(
+                bytes = freed,
+                "store.trash_emptied: {} MiB freed",
+                freed >> 20
+            );
+        }
+        let failed_before = std::mem::replace(&mut self.failed, problem.is_some());
+        if let Some(error) = problem.filter(|_| !failed_before) {
+            warn!(%error, "store.trash_kept: {error}");
+        }
+    }
 }

@@ -16,12 +16,14 @@
 //! - `run`: one actor for each live run; `fovea_core::run` decides, it carries out
 //! - `catalogue`: the datasets, one actor; `directory`: finding a run, live or ended
 //! - `journal`: what was promised, one thread; `store`: the only code that touches checkpoint and dataset files
+//! - `unjournalled`: checkpoints that were stored before the journal had their run
 //! - `remote`: the object store, which has a copy of what the stores hold
 //! - `selecting`: which runs of a sweep go on
 //! - `tensorboard`: live event files
 //! - `metrics`: the metrics for Prometheus; `audits`: audits of runs that go on beside them
 //! - `backup`: copies of the journal for people, and their restoration
-//! - `startup`, `server`: the coordinator's life; `stop`: how it ends; `housekeeping`: free room, trash
+//! - `startup`, `server`: the coordinator's life; `stop`: how it ends; `space`: room on the disk;
+//!   `housekeeping`: whether there is enough, trash
 //!
 //! Small actors, each owning its state; none waits for another within a turn. Whatever is acknowledged (an
 //! accepted run, a stored checkpoint, an epoch's result) was on disk before.
@@ -54,10 +56,12 @@ mod services;
 #[cfg(test)]
 #[path = "../../tests/src/faults/disk.rs"]
 mod small_disk;
+mod space;
 mod startup;
 mod stop;
 mod store;
 mod tensorboard;
+mod unjournalled;
 mod vitals;
 
 pub use backup::{RestoreError, Restored, restore};

@@ -17,7 +17,7 @@ pub enum ServeError {
     /// The data folder.
     #[error(transparent)]
     DataDir(#[from] DataDirError),
-    /// The journal cannot be opened, or was not closed with all that it should hold.
+    /// The journal cannot be opened, turned out to be damaged, or was not closed with all that it should hold.
     #[error("data_dir: {0}")]
     Journal(JournalError),
     /// A store is not the one that the journal knows, or cannot be opened.

@@ -220,6 +220,9 @@ impl Coordinator {
         });
 
         let mut outcome = tokio::select! {
+            // Runs end, too, when the journal is damaged: the cause is reported.
+            biased;
+            error = journal.damaged() => Err(ServeError::Journal(error)),
             () = shutdown.wait() => {
                 let stopped = async {
                     match config.on_stop {

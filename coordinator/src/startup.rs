@@ -35,10 +35,12 @@ use crate::run::{Notes, RunContext};
 use crate::selecting;
 use crate::serve_error::ServeError;
 use crate::services::Context;
+use crate::space::DiskSpace;
 use crate::store::{
     CheckpointStore, DatasetStore, OpenError, StoreError, StoreOptions, WeightsStore,
 };
 use crate::tensorboard;
+use crate::unjournalled::settle_all;
 
 /// Names of the stores in the journal.
 const CHECKPOINTS: &str = "checkpoints";
@@ -49,6 +51,8 @@ const WEIGHTS: &str = "weights";
 const PAGE: usize = 200;
 /// How long the folders of ended runs may be swept for before the coordinator serves.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Checkpoints that are copied for evaluations at a time. Each is in memory as a whole for a moment.
+const COPIES: usize = 2;
 /// How long a write to the journal may take before the coordinator serves.
 const FIRST_WRITES: Duration = Duration::from_secs(30);
 
@@ -182,6 +186,7 @@ pub(crate) async fn open(config: Arc<Config>) -> Result<Opened, ServeError> {
     let catalogue = blocking(read).await?;
     let files = weights.clone();
     let weights_catalogue = blocking(move || WeightsCatalogue::read(&files)).await?;
+    settle_all(&journal, &checkpoints).await;
     let store = checkpoints.clone();
     let stored = blocking(move || store.unlisted_runs(&BTreeSet::new())).await?;
     let in_bucket = opened.as_ref().map(remote::Opened::runs);
@@ -276,9 +281,12 @@ impl Opened {
         );
         let (weights, weights_task) =
             weights::start(weights_catalogue, weight_files.clone(), remote.clone());
+        let (space, space_task) = DiskSpace::watch(checkpoints.clone(), closing.clone());
         let (room, housekeeping_task) = housekeeping::start(
             checkpoints.clone(),
+            space.clone(),
             config.min_free_mib << 20,
+            clock,
             closing.clone(),
         );
         let recovery_seconds = Arc::new(Histogram::new(metrics::RECOVERY_BOUNDS));
@@ -324,7 +332,9 @@ impl Opened {
             weights,
             weight_files,
             checking: Arc::new(Semaphore::new(1)),
+            copying: Arc::new(Semaphore::new(COPIES)),
             checkpoints,
+            space,
             remote,
             limits,
             notes,
@@ -343,6 +353,7 @@ impl Opened {
         let mut tasks = vec![
             catalogue_task,
             weights_task,
+            space_task,
             housekeeping_task,
             audit_task,
             selecting,

@@ -1,7 +1,6 @@
 //! Groups of runs over a real server: all of them or none, after a restart, cancelled together, removed one by one.
 
-mod common;
-
+use crate::common;
 use common::*;
 use fovea_proto::pb;
 use pb::Phase;

@@ -1,7 +1,6 @@
 //! The life of runs over a real server: fake workers speak the protocol, people watch.
 
-mod common;
-
+use crate::common;
 use common::*;
 use fovea_proto::pb;
 use fovea_proto::pb::coordinator_message::Message as Down;

@@ -1,8 +1,7 @@
 //! A data folder that 976f9b6 wrote (journal schema 2) is opened by this version with all that is in it, and one that a
 //! newer version wrote is refused by name. `fixtures/data-976f9b6/README.md` says how the folder was made.
 
-mod common;
-
+use crate::common;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -35,6 +35,7 @@ mod lineage;
 mod liveness;
 mod membership;
 mod pace;
+mod patience;
 mod priority;
 mod results;
 mod trouble;

@@ -37,6 +37,29 @@ pub(crate) enum FindError {
     },
 }
 
+/// A folder, or a link in it, cannot be looked at now.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", path.display())]
+pub(crate) struct ListError {
+    /// The folder, or the link.
+    pub path: PathBuf,
+    /// What the system says.
+    pub source: io::Error,
+}
+
+/// Whether `path` is a folder or leads to one. A link to nothing does not, nor does one in a circle.
+///
+/// # Errors
+/// That cannot be known now: a folder must not be passed over with all that is in it.
+pub(crate) fn leads_to_folder(path: &Path) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Ok(target) => Ok(target.is_dir()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// The photographs of a folder, by name.
 ///
 /// Hidden files and folders, and those that macOS adds to archives (`._a.jpeg`, `.DS_Store`, `__MACOSX`), are no
@@ -67,17 +90,22 @@ enum Kind {
 
 impl ImageFolder {
     /// Lists `dir` and its sub-folders.
-    pub(crate) fn list(dir: &Path) -> io::Result<Self> {
+    pub(crate) fn list(dir: &Path) -> Result<Self, ListError> {
         let mut files: HashMap<String, Vec<File>> = HashMap::new();
         let mut folders = vec![(dir.to_owned(), String::new())];
         // Links may lead in circles.
         let mut visited = HashSet::new();
         while let Some((folder, prefix)) = folders.pop() {
-            let identity = fs::metadata(&folder)?;
+            let at = |source| ListError {
+                path: folder.clone(),
+                source,
+            };
+            let identity = fs::metadata(&folder).map_err(at)?;
             if !visited.insert((identity.dev(), identity.ino())) {
                 continue;
             }
-            let mut entries = fs::read_dir(&folder)?.collect::<io::Result<Vec<_>>>()?;
+            let entries = fs::read_dir(&folder).and_then(Iterator::collect);
+            let mut entries: Vec<fs::DirEntry> = entries.map_err(at)?;
             entries.sort_by_key(fs::DirEntry::file_name);
             for entry in entries {
                 // A name that is not UTF-8 cannot be in a label file either.
@@ -88,10 +116,14 @@ impl ImageFolder {
                     continue;
                 }
                 let path = format!("{prefix}{name}");
-                let kind = entry.file_type()?;
-                let leads_to_folder =
-                    || fs::metadata(entry.path()).is_ok_and(|target| target.is_dir());
-                if kind.is_dir() || kind.is_symlink() && leads_to_folder() {
+                let kind = entry.file_type().map_err(at)?;
+                let of_link = |source| ListError {
+                    path: entry.path(),
+                    source,
+                };
+                if kind.is_dir()
+                    || kind.is_symlink() && leads_to_folder(&entry.path()).map_err(of_link)?
+                {
                     folders.push((entry.path(), format!("{path}/")));
                     continue;
                 }
@@ -152,7 +184,8 @@ impl ImageFolder {
         })
     }
 
-    /// Every photograph, by its path in the folder: the file, and that path. What has no ending is one if its content is DICOM's.
+    /// Every photograph, by its path in the folder: the file, and that path. What has no ending is one if its content is DICOM's,
+    /// or if that cannot be read now.
     pub(crate) fn photographs(&self) -> Vec<(PathBuf, String)> {
         let mut all: Vec<(PathBuf, String)> = self
             .files
@@ -161,7 +194,8 @@ impl ImageFolder {
             .map(|file| (self.dir.join(&file.path), file))
             .filter(|(path, file)| match file.kind {
                 Kind::Photograph => true,
-                Kind::Bare => is_dicom(path),
+                // Whoever reads it says why it cannot be read.
+                Kind::Bare => is_dicom(path).unwrap_or(true),
                 Kind::Other => false,
             })
             .map(|(path, file)| (path, file.path.clone()))
@@ -265,6 +299,22 @@ mod tests {
         std::os::unix::fs::symlink(".", dir.path().join("again")).expect("link");
         let folder = ImageFolder::list(dir.path()).expect("list");
         assert_eq!(found(&folder, "a").as_deref(), Ok("a.png"));
+    }
+
+    #[test]
+    fn a_link_that_cannot_be_followed_is_not_passed_over() {
+        let dir = tempfile::tempdir().expect("dir");
+        let link = |to: &str, name: &str| {
+            std::os::unix::fs::symlink(to, dir.path().join(name)).expect("link");
+        };
+        // They lead to no folder.
+        link("gone", "to nothing");
+        link("circle", "circle");
+        assert!(ImageFolder::list(dir.path()).is_ok());
+        // No name is that long.
+        link(&"x".repeat(300), "more");
+        let error = ImageFolder::list(dir.path()).err().expect("an error");
+        assert_eq!(error.path, dir.path().join("more"));
     }
 
     #[test]

@@ -20,22 +20,31 @@ pub(crate) struct Known<'a> {
 /// Patients get numbers in the order given: an identifier, even a hash of one, tells who it is to whoever has the
 /// list of patients. If another photograph of the same identifier has its patient from the table or its name, it is that
 /// patient.
-pub(crate) fn identify(rows: Vec<Known<'_>>, tags: impl Fn(usize) -> Option<Identity> + Sync) {
+///
+/// # Errors
+/// That of `tags`: a patient who is not known because a disk failed is not an unknown patient.
+pub(crate) fn identify<E: Send>(
+    rows: Vec<Known<'_>>,
+    tags: impl Fn(usize) -> Result<Option<Identity>, E> + Sync,
+) -> Result<(), E> {
     let needed: Vec<bool> = rows
         .iter()
         .map(|row| !*row.told || *row.eye == Eye::Unknown)
         .collect();
-    let read = |wanted: bool| -> Vec<Option<Identity>> {
+    let read = |wanted: bool| -> Result<Vec<Option<Identity>>, E> {
         let all = needed.par_iter().enumerate();
-        all.map(|(at, needed)| (*needed == wanted).then(|| tags(at))?)
-            .collect()
+        all.map(|(at, needed)| match *needed == wanted {
+            true => tags(at),
+            false => Ok(None),
+        })
+        .collect()
     };
-    let mut found = read(true);
+    let mut found = read(true)?;
     let fills = |(row, found): (&Known, &Option<Identity>)| {
         !*row.told && found.as_ref().is_some_and(|tags| tags.patient.is_some())
     };
     if rows.iter().zip(&found).any(fills) {
-        for (found, rest) in found.iter_mut().zip(read(false)) {
+        for (found, rest) in found.iter_mut().zip(read(false)?) {
             *found = found.take().or(rest);
         }
     }
@@ -62,4 +71,5 @@ pub(crate) fn identify(rows: Vec<Known<'_>>, tags: impl Fn(usize) -> Option<Iden
             *row.told = true;
         }
     }
+    Ok(())
 }

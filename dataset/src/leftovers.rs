@@ -82,14 +82,30 @@ impl TemporaryFolder {
     }
 }
 
-/// A locked temporary file, removed when dropped, and readable by its owner only.
+/// Who may read a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    /// Its owner.
+    Owner,
+    /// Whom the umask allows, as for any file that a program makes.
+    ByUmask,
+}
+
+/// A locked temporary file, removed when dropped.
 pub struct TemporaryFile(NamedTempFile);
 
 impl TemporaryFile {
-    /// Makes a file in `parent`.
-    pub fn create(parent: &Path, names: &Names) -> io::Result<Self> {
+    /// Makes a file in `parent`. It keeps its mode when it gets its name.
+    pub fn create(parent: &Path, names: &Names, readers: Readers) -> io::Result<Self> {
+        // The system takes the umask's bits from it.
+        let mode = match readers {
+            Readers::Owner => 0o600,
+            Readers::ByUmask => 0o666,
+        };
+        let mut builder = names.builder();
+        builder.permissions(Permissions::from_mode(mode));
         loop {
-            let file = names.builder().tempfile_in(parent).map_err(without_path)?;
+            let file = builder.tempfile_in(parent).map_err(without_path)?;
             // The lock belongs to the open file, which this shares with its clone.
             match locked(file.as_file().try_clone()?, file.path()) {
                 Locked::Yes(_) | Locked::Unknown => return Ok(Self(file)),
@@ -212,7 +228,7 @@ mod tests {
     fn only_what_no_living_process_has_locked_is_swept() {
         let dir = tempfile::tempdir().expect("folder");
         let parent = dir.path();
-        let mut file = TemporaryFile::create(parent, &names()).expect("create");
+        let mut file = TemporaryFile::create(parent, &names(), Readers::Owner).expect("create");
         let folder = TemporaryFolder::create(parent, &names(), 0o700).expect("create");
         let dead = parent.join(".fovea-dead.part");
         fs::write(&dead, "x").expect("write");
@@ -232,7 +248,7 @@ mod tests {
     fn a_file_is_replaced_only_on_request() {
         let dir = tempfile::tempdir().expect("folder");
         let target = dir.path().join("target");
-        let new = || TemporaryFile::create(dir.path(), &names()).expect("create");
+        let new = || TemporaryFile::create(dir.path(), &names(), Readers::ByUmask).expect("create");
         new().persist(&target, false).expect("persist");
         let refused = new().persist(&target, false).expect_err("it exists");
         assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
@@ -241,11 +257,31 @@ mod tests {
     }
 
     #[test]
+    fn a_file_has_its_readers_and_keeps_them() {
+        let dir = tempfile::tempdir().expect("folder");
+        let target = dir.path().join("target");
+        let made = |readers| {
+            let file = TemporaryFile::create(dir.path(), &names(), readers).expect("create");
+            file.persist(&target, true).expect("persist");
+            mode(&target)
+        };
+        assert_eq!(made(Readers::Owner), 0o600);
+        // As any other file, whatever the umask of the tests is.
+        let other = dir.path().join("other");
+        fs::write(&other, "x").expect("write");
+        assert_eq!(made(Readers::ByUmask), mode(&other));
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).expect("metadata").permissions().mode() & 0o777
+    }
+
+    #[test]
     fn an_error_does_not_show_the_temporary_name() {
         let dir = tempfile::tempdir().expect("folder");
         let nowhere = dir.path().join("nowhere");
         for error in [
-            TemporaryFile::create(&nowhere, &names()).err(),
+            TemporaryFile::create(&nowhere, &names(), Readers::Owner).err(),
             TemporaryFolder::create(&nowhere, &names(), 0o700).err(),
         ] {
             let error = error.expect("there is no folder");

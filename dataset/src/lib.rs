@@ -32,6 +32,7 @@ pub mod patient;
 mod photographs;
 pub mod prepare;
 pub mod preprocess;
+mod private;
 mod quality;
 mod recipe;
 mod rotate;
@@ -57,6 +58,7 @@ pub use prepare::{
     prepare, write_ungraded,
 };
 pub use preprocess::{Method, Preprocessing, PreprocessingError};
+pub use private::make_private;
 pub use quality::{Flaw, Quality};
 pub use recipe::{Prepared, Recipe, RecipeError};
 pub use rotate::rotate90;

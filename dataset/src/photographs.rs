@@ -1,8 +1,10 @@
 //! Photographs by their paths, without a table of labels.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
+use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::Eye;
 use crate::decode::identity;
@@ -24,6 +26,8 @@ pub struct Found {
     pub patient: String,
     /// Which eye.
     pub eye: Eye,
+    /// Why the file could not be read when its tags were. Whose eye it is may stand there, so it is not to be scored.
+    pub problem: Option<String>,
 }
 
 /// Why there are none.
@@ -81,9 +85,9 @@ pub fn photographs(
                 return Err(PhotographsError::Dataset { path: path.clone() });
             }
             let folder = ImageFolder::list(path);
-            let folder = folder.map_err(|source| PhotographsError::Unreadable {
-                path: path.clone(),
-                source,
+            let folder = folder.map_err(|e| PhotographsError::Unreadable {
+                path: e.path,
+                source: e.source,
             })?;
             let inside = folder.photographs();
             if inside.is_empty() {
@@ -110,7 +114,22 @@ pub fn photographs(
         told,
         eye: &mut one.eye,
     });
-    identify(known.collect(), |at| identity(&paths[at]));
+    let problems = Mutex::new(BTreeMap::new());
+    let tags = |at: usize| {
+        let tags = identity(&paths[at]).unwrap_or_else(|error| {
+            let mut problems = problems.lock().unwrap_or_else(PoisonError::into_inner);
+            problems.insert(at, format!("cannot be read: {error}"));
+            None
+        });
+        Ok::<_, Infallible>(tags)
+    };
+    let Ok(()) = identify(known.collect(), tags);
+    for (at, problem) in problems
+        .into_inner()
+        .unwrap_or_else(PoisonError::into_inner)
+    {
+        found[at].problem = Some(problem);
+    }
     Ok(found)
 }
 
@@ -129,6 +148,7 @@ fn named(path: PathBuf, shown: String, pattern: Option<&PatientPattern>) -> Foun
         image,
         patient,
         eye,
+        problem: None,
     }
 }
 

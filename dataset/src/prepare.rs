@@ -32,7 +32,7 @@ use crate::split::{Patient, choose, interleave};
 use crate::{Counts, Split, SplitOrigin};
 
 use output::{Facts, Output, Place};
-use report::io_error;
+use report::{io_error, unreadable};
 use spool::Spool;
 use unpacked::Unpacked;
 
@@ -43,8 +43,8 @@ use unpacked::Unpacked;
 ///
 /// # Errors
 /// Rows and photographs that cannot be used are collected; if there are more than
-/// [`PrepareOptions::max_bad`], the call fails with the list. After any error nothing is left at the
-/// destination.
+/// [`PrepareOptions::max_bad`], the call fails with the list. A photograph that the disk does not give is none of them:
+/// the call fails, so that another one does not make another dataset. After any error nothing is left at the destination.
 pub fn prepare(
     options: &PrepareOptions,
     progress: &dyn Progress,
@@ -62,8 +62,8 @@ pub fn prepare(
         .as_ref()
         .map_or(&*options.images_dir, Unpacked::path);
     let folder = ImageFolder::list(images_dir)
-        .map_err(|source| io_error("list the images folder", images_dir, source))?;
-    identify(&mut labels.rows, &folder);
+        .map_err(|e| io_error("list the images folder", &e.path, e.source))?;
+    identify(&mut labels.rows, &folder)?;
     labels::check_told(&mut labels, &options.labels, &options.label_options)?;
     let imposed = match (&options.split_file, &unpacked) {
         (Some(path), _) => Some(split_file::read(path)?),
@@ -157,16 +157,18 @@ pub fn prepare(
 }
 
 /// Fills in what only the tags of DICOM files tell.
-fn identify(rows: &mut [LabelRow], folder: &ImageFolder) {
+fn identify(rows: &mut [LabelRow], folder: &ImageFolder) -> Result<(), PrepareError> {
     let images: Vec<String> = rows.iter().map(|row| row.image.clone()).collect();
     let known = rows.iter_mut().map(|row| Known {
         patient: &mut row.patient,
         told: &mut row.told,
         eye: &mut row.eye,
     });
-    identify::identify(known.collect(), |row| {
-        identity(&folder.find(&images[row]).ok()?)
-    });
+    identify::identify(known.collect(), |row| match folder.find(&images[row]) {
+        Ok(path) => identity(&path).map_err(|source| unreadable(&path, source)),
+        // It is left out, or too much is bad.
+        Err(_) => Ok(None),
+    })
 }
 
 /// The patients of the usable rows.

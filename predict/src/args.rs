@@ -9,7 +9,7 @@ use fovea_dataset::patient::PatientPattern;
 pub const HELP: &str = "\
 The table has a row for each photograph: file, patient and eye where the name (10_left, P003-OD) or a DICOM
 tag tells them, the class that the model names, score (the probability of the positive classes), the
-probability of each class, and notes on the quality: dark, blurred, no disc. A photograph that cannot be
+probability of each class, and notes on the quality: dark, blurred, no disc, not red. A photograph that cannot be
 read has a row with the reason in the column error; the others are scored, and the exit code is 9.
 
 Photographs are prepared as those that the model learnt from: the model says how. Another pipeline is refused.

@@ -1,12 +1,11 @@
 //! Files that appear complete or not at all.
 
 use std::collections::HashSet;
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io::{self, Cursor, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use fovea_dataset::leftovers::{self, Names, TemporaryFile};
+use fovea_dataset::leftovers::{self, Names, Readers, TemporaryFile};
 use image::{ImageFormat, RgbImage};
 
 /// A file or folder could not be used.
@@ -46,6 +45,18 @@ pub enum FileError {
         path: PathBuf,
         /// One of them.
         photograph: PathBuf,
+    },
+    /// The maps would lie in a folder that is searched for photographs.
+    #[error(
+        "{}: it lies in {}, where photographs are searched for, and the next prediction would take the maps for some; put \
+         the maps elsewhere",
+        path.display(), folder.display()
+    )]
+    MapsInside {
+        /// The folder of maps.
+        path: PathBuf,
+        /// The one that is searched.
+        folder: PathBuf,
     },
     /// The table and the folder of maps would be one.
     #[error("{}: it is the folder of the maps, too; give the table another name", path.display())]
@@ -107,7 +118,7 @@ pub fn check(out: Option<&Path>, maps: Option<&Path>, overwrite: bool) -> Result
             return Err(FileError::NoFolder { path });
         }
         // It is removed at once.
-        TemporaryFile::create(folder, &names()).map_err(failed(folder))?;
+        TemporaryFile::create(folder, &names(), Readers::Owner).map_err(failed(folder))?;
     }
     let Some(folder) = maps else {
         return Ok(());
@@ -142,13 +153,15 @@ fn try_folder(folder: &Path) -> io::Result<()> {
     made
 }
 
-/// Refuses a table in the place of something that is read, and maps in a folder with photographs that are read.
+/// Refuses a table in the place of something that is read, maps in a folder with photographs that are read, and maps in one of the
+/// `folders` that are searched for photographs (files among them do not matter).
 ///
 /// # Errors
 /// Names the file, or the folder.
 pub fn check_inputs<'a>(
     out: Option<&Path>,
     maps: Option<&Path>,
+    folders: &[PathBuf],
     mut inputs: impl Iterator<Item = &'a Path> + Clone,
 ) -> Result<(), FileError> {
     if let Some(folder) = maps.filter(|maps| maps.exists()) {
@@ -158,6 +171,24 @@ pub fn check_inputs<'a>(
             return Err(FileError::MapsAmongInputs {
                 path: folder.to_owned(),
                 photograph: photograph.to_owned(),
+            });
+        }
+    }
+    if let Some(maps) = maps {
+        let above = (maps.ancestors())
+            .map(|path| match path.as_os_str().is_empty() {
+                true => Path::new("."),
+                false => path,
+            })
+            .find_map(|path| path.canonicalize().ok());
+        let is_around = |folder: &&PathBuf| {
+            let real = folder.canonicalize().ok().filter(|real| real.is_dir());
+            (above.as_ref().zip(real)).is_some_and(|(above, real)| above.starts_with(real))
+        };
+        if let Some(folder) = folders.iter().find(is_around) {
+            return Err(FileError::MapsInside {
+                path: maps.to_owned(),
+                folder: folder.clone(),
             });
         }
     }
@@ -185,18 +216,17 @@ fn names() -> Names {
     Names::new(".fovea-", ".part")
 }
 
-/// Writes a whole file, readable by its owner's group and others as the umask of photographs usually has it.
+/// Writes a whole file, for those to read whom the umask allows.
 pub fn write_whole(target: &Path, overwrite: bool, bytes: &[u8]) -> Result<(), FileError> {
     let folder = folder_of(target);
     let names = names();
     // Housekeeping: a folder that cannot be listed does not prevent the file.
     let _ = leftovers::sweep(folder, &names);
-    let mut file = TemporaryFile::create(folder, &names).map_err(failed(folder))?;
+    let file = TemporaryFile::create(folder, &names, Readers::ByUmask);
+    let mut file = file.map_err(failed(folder))?;
     let io = failed(target);
     file.file().write_all(bytes).map_err(&io)?;
     file.file().sync_all().map_err(&io)?;
-    let mode = Permissions::from_mode(0o644);
-    file.file().set_permissions(mode).map_err(&io)?;
     file.persist(target, overwrite).map_err(|e| match e.kind() {
         io::ErrorKind::AlreadyExists if !overwrite => FileError::Exists {
             path: target.to_owned(),
@@ -261,6 +291,9 @@ impl Maps {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -299,15 +332,23 @@ mod tests {
         let photograph = folder.join("deep/1_left.png");
         fs::write(&photograph, "").unwrap();
         let read = || [photograph.as_path()].into_iter();
-        let error = check_inputs(None, Some(&folder), read()).unwrap_err();
+        let error = check_inputs(None, Some(&folder), &[], read()).unwrap_err();
         assert!(
             error.to_string().contains("deep/1_left.png lies in it"),
             "{error}"
         );
-        let error = check_inputs(Some(&photograph), None, read()).unwrap_err();
+        let error = check_inputs(Some(&photograph), None, &[], read()).unwrap_err();
         assert!(matches!(error, FileError::Input { .. }), "{error}");
         let apart = above.path().join("maps");
-        check_inputs(Some(&folder.join("scores.csv")), Some(&apart), read()).unwrap();
+        let table = folder.join("scores.csv");
+        let searched = [folder.clone(), photograph.clone()];
+        check_inputs(Some(&table), Some(&apart), &searched, read()).unwrap();
+        // Maps there would be photographs the next time, whether the folder is there by now or not.
+        for inside in ["deep/maps", "none/maps", "deep"] {
+            let inside = folder.join(inside);
+            let error = check_inputs(None, Some(&inside), &searched, [].into_iter()).unwrap_err();
+            assert!(matches!(error, FileError::MapsInside { .. }), "{error}");
+        }
     }
 
     #[test]
@@ -346,9 +387,9 @@ mod tests {
         let same = at(".").join("photograph.png");
         let inputs = [at("photograph.png")];
         let inputs = || inputs.iter().map(PathBuf::as_path);
-        let error = check_inputs(Some(&same), None, inputs()).unwrap_err();
+        let error = check_inputs(Some(&same), None, &[], inputs()).unwrap_err();
         assert!(matches!(error, FileError::Input { .. }), "{error}");
-        check_inputs(Some(&at("scores.csv")), None, inputs()).unwrap();
+        check_inputs(Some(&at("scores.csv")), None, &[], inputs()).unwrap();
     }
 
     #[test]
@@ -370,5 +411,38 @@ mod tests {
         assert!(full.contains("not empty"), "{full}");
         check(None, Some(folder.path()), true).unwrap();
         check(None, Some(&folder.path().join("new")), false).unwrap();
+    }
+
+    /// Set where the test runs itself: the folder to write into.
+    const FOLDER: &str = "FOVEA_TEST_FOLDER";
+
+    /// The umask is of the whole process, so each has one.
+    #[test]
+    fn tables_and_pictures_are_for_those_to_read_whom_the_umask_allows() {
+        if let Some(folder) = std::env::var_os(FOLDER) {
+            let folder = Path::new(&folder);
+            write_whole(&folder.join("scores.csv"), false, b"patient").unwrap();
+            let maps = Maps::new(folder.join("maps"), false);
+            return maps.write("1.png", &RgbImage::new(3, 2)).unwrap();
+        }
+        for (umask, expected) in [
+            ("077", [0o600, 0o600, 0o700]),
+            ("022", [0o644, 0o644, 0o755]),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let script = format!("umask {umask}; exec \"$0\" tables_and_pictures_are");
+            let status = Command::new("sh")
+                .args(["-c", &script])
+                .arg(std::env::current_exe().unwrap())
+                .env(FOLDER, folder.path())
+                .stdout(Stdio::null())
+                .status();
+            assert!(status.unwrap().success());
+            let modes = ["scores.csv", "maps/1.png", "maps"].map(|name| {
+                let path = folder.path().join(name);
+                fs::metadata(path).unwrap().permissions().mode() & 0o777
+            });
+            assert_eq!(modes, expected, "umask {umask}");
+        }
     }
 }

@@ -80,6 +80,7 @@ mod tests {
             image: path.into(),
             patient: patient.into(),
             eye,
+            problem: None,
         }
     }
 

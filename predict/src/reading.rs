@@ -26,12 +26,18 @@ pub struct Readable {
 
 /// Why a photograph was not read.
 #[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct Unreadable(#[from] SquareError);
+pub enum Unreadable {
+    /// It shows no fundus that can be cut out, or cannot be read.
+    #[error(transparent)]
+    Square(#[from] SquareError),
+    /// It could not be read when its tags were.
+    #[error("{0}")]
+    Tags(String),
+}
 
 impl From<DecodeError> for Unreadable {
     fn from(error: DecodeError) -> Self {
-        Self(error.into())
+        Self::Square(error.into())
     }
 }
 
@@ -71,6 +77,9 @@ pub fn read_ahead(found: Vec<Found>, recipe: Recipe, pictures: bool) -> Receiver
 }
 
 fn read(found: &Found, recipe: &Recipe, side: Option<u32>) -> Result<Readable, Unreadable> {
+    if let Some(problem) = &found.problem {
+        return Err(Unreadable::Tags(problem.clone()));
+    }
     let file = Encoded::read(&found.path)?;
     let image = recipe.image(&file)?;
     let picture = match side {
@@ -123,6 +132,19 @@ mod tests {
                 other => panic!("{at}: {other:?}"),
             }
         }
+        // Reading it failed when its tags were looked for, where patient and eye may stand.
+        for name in ["x.png", "IM0001"] {
+            std::os::unix::fs::symlink("/proc/self/mem", folder.path().join(name)).unwrap();
+        }
+        let all = photographs(&[folder.path().into()], None).unwrap();
+        assert_eq!(all.len(), 11);
+        let read = read_ahead(all, recipe.clone(), false).into_iter();
+        let failed: Vec<String> = read
+            .filter_map(|one| Some((one.found.shown, one.read.err()?.to_string())))
+            .filter(|(_, problem)| problem.starts_with("cannot be read: "))
+            .map(|(shown, _)| shown)
+            .collect();
+        assert_eq!(failed, ["IM0001", "x.png"]);
         // Whoever wants no more gets no more.
         drop(read_ahead(found, recipe, false));
     }

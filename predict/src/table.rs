@@ -197,6 +197,7 @@ mod tests {
             image: name.into(),
             patient: patient.into(),
             eye,
+            problem: None,
         }
     }
 

@@ -62,12 +62,12 @@ def specs() -> None:
                 assert getattr(back.train, field.name) == number, value
 
 
-def run_of_a_group(phase: int, *aucs: float) -> fovea.Run:
+def run_of_a_group(phase: int, *aucs: float, run_id: str = "r-1") -> fovea.Run:
     results = [
         common_pb2.EpochResult(epoch=n, step=n + 1, validation=common_pb2.Evaluation(auc=auc, confusion=[0] * 4, classes=2))
         for n, auc in enumerate(aucs)
     ]
-    return _convert.run(runs_pb2.Run(id="r-1", phase=phase, epochs=results))  # type: ignore[arg-type]
+    return _convert.run(runs_pb2.Run(id=run_id, phase=phase, epochs=results))  # type: ignore[arg-type]
 
 
 def groups() -> None:
@@ -91,6 +91,49 @@ def groups() -> None:
     assert names(running, run_of_a_group(completed, *done)) == ["MemberEvaluated"] * 2 + ["MemberUpdated"]
 
 
+class Polled(_groups.Groups):
+    """Groups of a coordinator that answers each poll with other runs. The last poll finds that no more is decided."""
+
+    def __init__(self, *polls: dict[str, fovea.Run | None]) -> None:
+        super().__init__("http://127.0.0.1:9")
+        self.left = list(polls)
+        self.now: dict[str, fovea.Run | None] = {}
+        self.asked: list[str] = []
+
+    def group(self, group_id: str) -> fovea.Group:
+        self.now = self.left.pop(0)
+        members = tuple(
+            fovea.GroupMember(run_id, 0, None, 0, run.phase if run else fovea.Phase.COMPLETED) for run_id, run in self.now.items()
+        )
+        return fovea.Group(group_id, "g", None, "", (), None, bool(self.left), members)
+
+    def run(self, run_id: str) -> fovea.Run:
+        self.asked.append(run_id)
+        run = self.now[run_id]
+        if run is None:
+            raise fovea.NotFoundError("NOT_FOUND", f"no run {run_id}")
+        return run
+
+
+def watched_groups() -> None:
+    def runs(epochs: int) -> dict[str, fovea.Run | None]:
+        """One is always paused and one has always failed when it is asked for: they went on meanwhile, and came to rest again."""
+        paused, failed = runs_pb2.PHASE_PAUSED, runs_pb2.PHASE_FAILED
+        aucs = [0.5] * epochs
+        return {"p": run_of_a_group(paused, *aucs, run_id="p"), "f": run_of_a_group(failed, *aucs, run_id="f")}
+
+    client = Polled(runs(1), runs(2), runs(3) | {"removed just now": None})
+    events = list(client.watch_group("g-1", interval=0))
+    for run_id in "p", "f":
+        told = [event.result.epoch for event in events if isinstance(event, fovea.MemberEvaluated) and event.run_id == run_id]
+        assert told == [0, 1, 2], (run_id, events)
+    assert sum(isinstance(event, fovea.MemberUpdated) for event in events) == 2, events
+    last = events[-1]
+    assert isinstance(last, fovea.GroupUpdated) and last.group.is_at_rest, last
+    # What has ended is asked for at the beginning and at the end.
+    assert client.asked == ["p", "f", "p", "p", "f", "removed just now"], client.asked
+
+
 def downloads(folder: Path) -> None:
     content, target = b"a checkpoint", folder / "file"
     digest = hashlib.sha256(content).hexdigest()
@@ -103,8 +146,12 @@ def downloads(folder: Path) -> None:
     with raises(fovea.DownloadError, "SHA-256"):
         write(sha256=digest[::-1])
     assert os.listdir(folder) == []
-    write()
-    assert target.read_bytes() == content and target.stat().st_mode & 0o777 == 0o644
+    for umask, mode in ((0o077, 0o600), (0o022, 0o644)):
+        target.unlink(missing_ok=True)
+        before = os.umask(umask)
+        write()
+        os.umask(before)
+        assert target.read_bytes() == content and target.stat().st_mode & 0o777 == mode, umask
     with raises(FileExistsError):
         write()
     target.write_bytes(b"old")
@@ -222,6 +269,7 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     specs()
     groups()
+    watched_groups()
     downloads(Path(sys.argv[1]))
     watches()
     closed_streams()

@@ -203,14 +203,7 @@ impl RunFile {
         for (key, value) in meaning {
             insert(&mut table, key, value);
         }
-        // The default list is that of fine-tuning.
-        let trains_by_rule = [Strategy::LinearProbe, Strategy::FromScratch]
-            .iter()
-            .any(|strategy| self.text("model.strategy") == Some(strategy.name()));
-        if trains_by_rule && !self.gives("model.frozen") {
-            insert(&mut table, "model.frozen", Value::Array(Vec::new()));
-        }
-        let spec: RunSpec = Value::Table(table)
+        let mut spec: RunSpec = Value::Table(table)
             .try_into()
             .map_err(|e: toml::de::Error| {
                 RunFileError(vec![Problem {
@@ -218,6 +211,10 @@ impl RunFile {
                     message: e.message().to_owned(),
                 }])
             })?;
+        // The default list is that of fine-tuning: elsewhere it would keep random layers as they are.
+        if spec.model.strategy() != Strategy::FineTune && !self.gives("model.frozen") {
+            spec.model.frozen.clear();
+        }
         spec.validate().map_err(|e| {
             RunFileError(
                 e.0.into_iter()

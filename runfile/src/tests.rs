@@ -309,6 +309,9 @@ fn what_a_strategy_freezes_need_not_be_said() {
     assert_eq!(probe.frozen, [""; 0]);
     assert_eq!(probe.layout().unwrap().trainable_len(), 2 * 512 + 2);
     assert_eq!(of("strategy = 'from_scratch'").unwrap().frozen, [""; 0]);
+    // Without weights a run is trained from scratch, whether it says so or not.
+    assert_eq!(of("").unwrap().frozen, [""; 0]);
+    assert_eq!(of("weights = 'bvlc'").unwrap().frozen.len(), 2);
     assert_eq!(
         of("strategy = 'fine_tune'\nweights = 'bvlc'")
             .unwrap()

@@ -130,7 +130,7 @@ fn check(of: &Features) -> Result<(), FeaturesError> {
         return Err(FeaturesError::Ending { path });
     }
     files::check(Some(&of.out), None, of.overwrite)?;
-    files::check_inputs(Some(&of.out), None, [of.weights.as_path()].into_iter())?;
+    files::check_inputs(Some(&of.out), None, &[], [of.weights.as_path()].into_iter())?;
     if of.dataset.is_file() {
         let path = of.dataset.clone();
         return Err(FeaturesError::DatasetFile { path });

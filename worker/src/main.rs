@@ -9,6 +9,7 @@ use clap::Parser;
 use fovea_core::count::count;
 use fovea_core::ids::WorkerId;
 use fovea_core::machine::Machine;
+use fovea_dataset::make_private;
 use fovea_predict::SOME_UNREADABLE;
 use fovea_security::{Role, Tls, install_provider};
 use fovea_service::ops::{self, Ops};
@@ -100,7 +101,8 @@ fn start(cli: &Cli) -> Result<(), Failure> {
     }
     init_logging(config.log_format, &config.log_level).map_err(|e| Failure(2, e.to_string()))?;
     warn_misspelt::<WorkerConfig>(std::env::vars());
-    std::fs::create_dir_all(&config.data_dir).map_err(|e| {
+    // Photographs of patients: for the owner alone. A folder that is there keeps its mode.
+    make_private(&config.data_dir).map_err(|e| {
         let dir = config.data_dir.display();
         Failure(4, format!("data_dir {dir} cannot be used: {e}"))
     })?;

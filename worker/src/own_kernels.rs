@@ -6,13 +6,14 @@
 //! share the folder compare one after the other, so that one comparison does for GPUs of a kind.
 
 use std::fmt;
-use std::fs::{self, File, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use fovea_core::machine::Machine;
+use fovea_dataset::make_private;
 use fovea_kernels::cuda::source;
 use fovea_service::VERSION;
 use serde::de::{Error, Visitor};
@@ -154,7 +155,7 @@ enum Failed {
 /// returned lives.
 async fn turn(passed: &Path) -> io::Result<File> {
     let folder = passed.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
+    make_private(folder)?;
     let file = File::create(passed.with_extension("lock"))?;
     let until = Instant::now() + PATIENCE;
     loop {
@@ -235,7 +236,7 @@ async fn text_of(pipe: Option<impl AsyncRead + Unpin>) -> String {
 
 fn keep(file: &Path, report: &str) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)?;
+    make_private(folder)?;
     let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
     temporary.write_all(report.as_bytes())?;
     temporary.as_file().sync_all()?;

@@ -167,6 +167,8 @@ pub(crate) struct Manner {
     pub(crate) fails_at: Option<usize>,
     /// Queues updates, as a GPU does.
     pub(crate) queues: bool,
+    /// How long it scores a batch.
+    pub(crate) scoring: Duration,
     pub(crate) asked: Arc<Mutex<Asked>>,
 }
 
@@ -177,6 +179,7 @@ impl Default for Manner {
             gradient: None,
             fails_at: None,
             queues: false,
+            scoring: Duration::ZERO,
             asked: Arc::default(),
         }
     }
@@ -300,6 +303,7 @@ impl Device for Pretending {
     }
 
     fn score(&mut self, batch: &Batch) -> Result<Vec<Score>, DeviceError> {
+        std::thread::sleep(self.manner.scoring);
         let scored = batch.samples.iter().zip(&batch.labels);
         Ok(scored
             .map(|(&sample, &label)| Score {

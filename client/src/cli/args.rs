@@ -213,7 +213,7 @@ pub enum Command {
     Export(Export),
     /// Write runs as event files, for TensorBoard
     Tensorboard(Tensorboard),
-    /// List the connected workers: what each does, and why not
+    /// List the connected workers: what each does, or why it does nothing
     #[command(after_help = "\
 The states are idle, preparing (for a run), training, waiting (a run wants workers and cannot have this
 one now), barred (it failed a run and is not asked for a while), left out (of a run, because of trouble
@@ -232,10 +232,10 @@ same result to the bit. `fovea priority` changes the priority of a run.")]
     Queue,
     /// Runs, queue, workers and disk on one screen, until Ctrl-C
     Top {
-        /// Seconds between two looks
+        /// Seconds between two updates
         #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
         every: u64,
-        /// Print it once; so it is where there is no terminal
+        /// Print one screen and exit, as without a terminal
         #[arg(long)]
         once: bool,
     },
@@ -315,7 +315,7 @@ Examples:
   fovea prepare brset --from brset --out brset-512 --size 512
   fovea prepare --labels l.csv --images photos --columns image=file,grade=dr,patient=mrn --out own
 
-The label file is a table with a header, separated by commas, semicolons or tabs: image,level (EyePACS),
+The label file is a table with a header, separated by commas, semicolons, tabs or bars: image,level (EyePACS),
 id_code,diagnosis (APTOS), Image name,Retinopathy grade (IDRiD), or as --from or --columns says. All
 images of a patient stay on one side of the split. The patient is a column such as patient_id, subject
 or case, else taken from names such as 10_left, P003-OD-1 or 12_l2. If more than 5 % of the images tell
@@ -438,7 +438,7 @@ pub struct Local {
     /// The run file; deploy/run.toml is an example
     #[arg(value_name = "RUN.TOML", conflicts_with = "resume")]
     pub file: Option<PathBuf>,
-    /// Workers to start [default: 2; with --resume as many as the run wants]
+    /// Workers to start [default: 2; with --resume the run's workers.min]
     #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub workers: Option<u32>,
     /// The prepared dataset to train on [default: the one that run.toml names and --data-dir holds]

@@ -8,7 +8,7 @@ use fovea_baseline::{LEGEND, overlay};
 use fovea_core::count::count;
 use fovea_core::spec::Part;
 use fovea_dataset::Sample as Indexed;
-use fovea_dataset::leftovers::{Names, TemporaryFile};
+use fovea_dataset::leftovers::{Names, Readers, TemporaryFile};
 use fovea_judging::HALF;
 use image::ImageFormat;
 use rayon::prelude::*;
@@ -97,7 +97,8 @@ pub fn check(dir: &Path, overwrite: bool) -> Result<(), Error> {
 
 /// Makes a file in a folder, and removes it at once.
 fn try_file(folder: &Path) -> Result<(), Error> {
-    let made = TemporaryFile::create(folder, &Names::new(".fovea-", ".part"));
+    let names = Names::new(".fovea-", ".part");
+    let made = TemporaryFile::create(folder, &names, Readers::Owner);
     made.map(drop).map_err(|e| Error::io(folder, e))
 }
 

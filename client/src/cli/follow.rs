@@ -40,13 +40,32 @@ pub async fn follow_to_end(
     patience_s: u64,
     output: &Output,
 ) -> Result<RunInfo, Error> {
+    let mut signals = Signals::listen()?;
+    follow_listening(client, run_id, patience_s, &mut signals, output).await
+}
+
+/// The same for who listens for signals already: the next one ends it.
+pub async fn follow_listening(
+    client: &Client,
+    run_id: &str,
+    patience_s: u64,
+    signals: &mut Signals,
+    output: &Output,
+) -> Result<RunInfo, Error> {
     let patience = Patience {
         give_up: Duration::from_secs(patience_s),
         ..Patience::default()
     };
-    let mut watcher = Watcher::new(client, run_id, patience).await?;
+    let interrupted = || {
+        Error::Interrupted(format!(
+            "run {run_id} continues; `fovea watch {run_id}` follows it again, `fovea cancel {run_id}` stops it"
+        ))
+    };
+    let mut watcher = tokio::select! {
+        watcher = Watcher::new(client, run_id, patience) => watcher?,
+        () = signals.next() => return Err(interrupted()),
+    };
     let mut screen = Screen::new(run_id, *output);
-    let mut signals = Signals::listen()?;
     let every = match output.interactive() {
         true => SCORED_EVERY,
         false => SCORED_EVERY_IN_LOGS,
@@ -63,9 +82,7 @@ pub async fn follow_to_end(
             }
             () = signals.next() => {
                 screen.close();
-                return Err(Error::Interrupted(format!(
-                    "run {run_id} continues; `fovea watch {run_id}` follows it again, `fovea cancel {run_id}` stops it"
-                )));
+                return Err(interrupted());
             }
         }
     }

@@ -14,7 +14,7 @@ use super::group_figures::{self, spread_table};
 use super::group_judge;
 use super::output::Output;
 use super::record::Record;
-use super::runs::remark_size;
+use super::runs::remark;
 use super::table::Table;
 use super::weights::provide;
 use crate::client::Client;
@@ -67,7 +67,7 @@ pub async fn submit_plan(
     }
     // One stands for all: they rarely differ in how many workers they may have.
     if let Some(first) = group.runs.first() {
-        remark_size(&client.run(&first.run).await?, output);
+        remark(&client.run(&first.run).await?, output);
     }
     if watch {
         return follow(client, &group.id, PATIENCE_S, output).await;

@@ -12,7 +12,8 @@ use image::{ImageFormat, RgbImage};
 
 use super::evaluate::computed;
 use super::output::Output;
-use super::predict::{Sent, check_maps, dataset_name, temporary_folder};
+use super::predict::{check_maps, dataset_name, temporary_folder};
+use super::sent::Sent;
 use crate::client::Client;
 use crate::error::Error;
 use crate::evaluations::Views;

@@ -6,7 +6,7 @@ use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::metrics::Evaluation;
 use fovea_core::run::EpochResult;
 use fovea_core::spec::RunSpec;
-use fovea_dataset::Dataset;
+use fovea_dataset::{Dataset, make_private};
 use serde::Serialize;
 
 use super::args::{Local, Step};
@@ -319,13 +319,10 @@ async fn begin(
                 output.line(added_line(&added));
             }
             provide(client, &mut spec, &weights, output).await?;
-            if spec.model.weights.is_empty() {
-                output.remark("note: no model.weights are given; training from scratch");
-            }
             let run = client.submit(&spec).await?;
             output.record(&Record::Run(&run));
             output.line(runs::accepted(&run));
-            runs::remark_size(&run, output);
+            runs::remark(&run, output);
             Ok(Some((run, workers)))
         }
     }
@@ -416,7 +413,7 @@ async fn leave(
     output: &Output,
 ) -> Result<Left, Error> {
     let dir = data_dir.join(&run.id);
-    std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, e))?;
+    make_private(&dir).map_err(|e| Error::io(&dir, e))?;
     let mut model = None;
     if let Some(newest) = run.checkpoints.last() {
         let path = dir.join("model.safetensors");

@@ -2,10 +2,9 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use fovea_core::class_map;
-use fovea_core::count::count;
 use fovea_core::ids::DatasetName;
 use fovea_core::metrics::Score;
 use fovea_core::pipeline::Pipeline;
@@ -17,21 +16,16 @@ use fovea_predict::files::{self, FileError, Maps};
 use fovea_predict::patients;
 use fovea_predict::{Bar, Outcome, Photograph, Picture, Row, Scored, Table, draw, read_ahead};
 
-use super::datasets::add_with_bar;
 use super::evaluate::computed;
-use super::follow::{follow_to_end, verdict};
 use super::output::Output;
 use super::predict_args::Predict;
 use super::record::Record;
+use super::sent::Sent;
 use crate::client::Client;
 use crate::error::Error;
 use crate::evaluations::Views;
 use crate::view::{RunInfo, Scores};
 
-/// Patience, in seconds, while the cluster scores.
-const PATIENCE_S: u64 = 300;
-/// How long an interrupted run may take to end, so that what was sent can be removed.
-const ENDING: Duration = Duration::from_secs(20);
 /// Pictures that are drawn at once.
 const AT_ONCE: usize = 64;
 
@@ -55,7 +49,8 @@ pub async fn run(client: &Client, command: &Predict, output: &Output) -> Result<
     let (paths, pattern) = (wanted.paths.clone(), wanted.patient_pattern.clone());
     let found = computed(move || photographs(&paths, pattern.as_ref()).map_err(unfound)).await?;
     let read = found.iter().map(|found| found.path.as_path());
-    files::check_inputs(wanted.out.as_deref(), wanted.maps.as_deref(), read).map_err(file)?;
+    let (out, maps) = (wanted.out.as_deref(), wanted.maps.as_deref());
+    files::check_inputs(out, maps, &wanted.paths, read).map_err(file)?;
     if wanted.fuse_eyes
         && let Some(note) = patients::check(&found).map_err(|e| file(e.into()))?
     {
@@ -228,106 +223,6 @@ fn prepare(
         drop(records);
     }
     Ok(looked)
-}
-
-/// What is sent to the coordinator for a prediction.
-pub(super) struct Sent<'a> {
-    pub client: &'a Client,
-    /// Whose model it is.
-    pub run: &'a RunInfo,
-    /// Of the checkpoint.
-    pub step: u64,
-    /// What the dataset without grades is called.
-    pub dataset: &'a DatasetName,
-}
-
-impl Sent<'_> {
-    /// Sends the dataset in `set`, has it scored, and removes both, unless `keep`. Returns the run that scored, and the
-    /// scores.
-    pub async fn score(
-        &self,
-        set: &Path,
-        views: Views,
-        keep: bool,
-        output: &Output,
-    ) -> Result<(String, Scores), Error> {
-        let added = add_with_bar(self.client, set, output).await?;
-        output.remark(format!(
-            "{} sent as dataset {}",
-            count(
-                added.dataset.validation_samples,
-                "photograph",
-                "photographs"
-            ),
-            self.dataset
-        ));
-        let mut scoring = None;
-        let scored = self.scored(views, &mut scoring, output).await;
-        if keep {
-            if let Some(id) = &scoring {
-                output.remark(format!(
-                    "kept at the coordinator: `fovea runs rm {id} --with-checkpoints` and `fovea dataset rm {}` remove them",
-                    self.dataset
-                ));
-            }
-        } else if let Err(error) = self.remove(scoring.as_deref()).await {
-            // The scores are here, or why there are none is the error to report.
-            output.remark(format!(
-                "the photographs are still at the coordinator as dataset {} ({error}): remove them with `fovea dataset rm {}`",
-                self.dataset, self.dataset
-            ));
-        }
-        scored
-    }
-
-    async fn scored(
-        &self,
-        views: Views,
-        scoring: &mut Option<String>,
-        output: &Output,
-    ) -> Result<(String, Scores), Error> {
-        let Self {
-            client,
-            run,
-            step,
-            dataset,
-        } = *self;
-        let begun = client
-            .predict(&run.id, step, dataset.as_str(), views)
-            .await?;
-        let id = scoring.insert(begun.id).clone();
-        let ended = follow_to_end(client, &id, PATIENCE_S, output).await;
-        let ended = ended.map_err(|error| match error {
-            Error::Interrupted(_) => Error::Interrupted(format!("{id} is cancelled")),
-            other => other,
-        })?;
-        verdict(&ended)?;
-        match client.scores_with(&id, step, views.maps).await? {
-            Some(scores) => Ok((id, scores)),
-            None => Err(Error::Protocol(format!(
-                "{id} is {} and has no scores",
-                ended.phase.as_str()
-            ))),
-        }
-    }
-
-    /// Removes the run that scores, once it has ended, and the photographs.
-    async fn remove(&self, scoring: Option<&str>) -> Result<(), Error> {
-        if let Some(id) = scoring {
-            let mut run = self.client.run(id).await?;
-            if !run.phase.is_terminal() {
-                self.client.cancel(id).await?;
-                let end = Instant::now() + ENDING;
-                while !run.phase.is_terminal() && Instant::now() < end {
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    run = self.client.run(id).await?;
-                }
-            }
-            self.client.remove_run(id, true).await?;
-        }
-        self.client.remove_dataset(self.dataset.as_str()).await?;
-        Ok(())
-    }
 }
 
 /// What the cluster says of the photograph with this number.

@@ -1,7 +1,7 @@
 //! `fovea submit`, `runs`, `run`, `cancel`, `pause` and `resume`.
 
 use fovea_core::roster::beyond_tested;
-use fovea_core::spec::{BestBy, CheckpointSpec, Head, RunSpec};
+use fovea_core::spec::{BestBy, CheckpointSpec, Head, ModelSpec, RunSpec};
 
 use super::args::{Resume, Step, Submit};
 use super::checkpoints::remark_store;
@@ -45,7 +45,7 @@ pub async fn submit(
     let run = client.submit(&spec).await?;
     output.record(&Record::Run(&run));
     output.line(accepted(&run));
-    remark_size(&run, output);
+    remark(&run, output);
     if !run.reason.is_empty() && !command.watch {
         output.line(format!(
             "it waits: {}",
@@ -59,11 +59,28 @@ pub async fn submit(
     Ok(())
 }
 
-/// Remarks that a run may be larger than any that was tested.
-pub fn remark_size(run: &RunInfo, output: &Output) {
-    if let Some(remark) = beyond_tested(&run.spec) {
+/// Remarks what may not be meant: a start from random weights, and more workers than were ever tested.
+pub fn remark(run: &RunInfo, output: &Output) {
+    let remarks = [from_random(&run.spec.model), beyond_tested(&run.spec)];
+    for remark in remarks.into_iter().flatten() {
         output.remark(format!("note: {remark}"));
     }
+}
+
+/// The remark that a run starts from random weights, unless its strategy says so.
+fn from_random(model: &ModelSpec) -> Option<String> {
+    if !model.weights.is_empty() || model.strategy.is_some() {
+        return None;
+    }
+    let start = "no model.weights are given, so training starts from random weights";
+    Some(match model.frozen.len() {
+        0 => start.to_owned(),
+        frozen => format!(
+            "{start}, and {} of model.frozen {} random: name weights, or give model.frozen = []",
+            count(frozen, "layer", "layers"),
+            if frozen == 1 { "stays" } else { "stay" },
+        ),
+    })
 }
 
 /// The line for an accepted run.
@@ -411,5 +428,32 @@ pub fn resumed(run: &RunInfo, chosen: Option<u64>) -> String {
             run.id, run.total_steps
         ),
         None => format!("run {} has no checkpoint and starts over", run.id),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fovea_core::spec::Strategy;
+
+    use super::*;
+
+    #[test]
+    fn a_start_from_random_weights_is_remarked_unless_it_is_asked_for() {
+        let mut model = ModelSpec::default();
+        let remark = from_random(&model).unwrap();
+        assert!(remark.contains("2 layers of model.frozen stay random"));
+        model.frozen.truncate(1);
+        let remark = from_random(&model).unwrap();
+        assert!(remark.contains("1 layer of model.frozen stays random"));
+        model.frozen.clear();
+        let remark = from_random(&model).unwrap();
+        assert!(remark.ends_with("starts from random weights"), "{remark}");
+        model.strategy = Some(Strategy::FromScratch);
+        assert_eq!(from_random(&model), None);
+        model = ModelSpec {
+            weights: "bvlc".into(),
+            ..ModelSpec::default()
+        };
+        assert_eq!(from_random(&model), None);
     }
 }

@@ -16,6 +16,7 @@ use fovea_proto::pb::runs_server::{Runs, RunsServer};
 use fovea_proto::pb::weights_server::WeightsServer;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
@@ -61,6 +62,8 @@ pub struct State {
     pub watch_refusals: VecDeque<Status>,
     /// Statuses of removals, by `run`, `run/step` or dataset; others succeed.
     pub delete_refusals: BTreeMap<String, Status>,
+    /// The status of all removals.
+    pub no_delete: Option<Status>,
     /// Removals that succeeded; of runs with ` with checkpoints` if so.
     pub deleted: Vec<String>,
     /// The result of an upload after which the rest of the stream is not read.
@@ -75,6 +78,14 @@ pub struct State {
     pub store_requests: Vec<pb::VerifyStoreRequest>,
     /// Datasets that were created.
     pub created: Vec<Created>,
+    /// Whether what was sent is stored, and never answered.
+    pub silent_about_uploads: bool,
+    /// The id of the run that scores a prediction; without one predictions are refused.
+    pub predicts: Option<String>,
+    /// Holds the answer to a prediction back until it is notified.
+    pub answers_prediction: Option<Arc<Notify>>,
+    /// The run that scores a prediction.
+    pub scoring: Option<pb::Run>,
     /// The weights that there are.
     pub weights: Vec<pb::StoredWeights>,
     /// Uploads of weights: the header, and the bytes that were sent.
@@ -121,16 +132,20 @@ impl Fake {
     }
 
     fn known(&self, run_id: &str) -> Result<pb::Run, Status> {
-        match &self.0.lock().unwrap().run {
-            Some(run) if run.id == run_id => Ok(run.clone()),
-            _ => Err(Status::not_found(format!("there is no run {run_id:?}"))),
-        }
+        let state = self.0.lock().unwrap();
+        let found = state.run.iter().chain(&state.scoring);
+        found
+            .into_iter()
+            .find(|run| run.id == run_id)
+            .cloned()
+            .ok_or_else(|| Status::not_found(format!("there is no run {run_id:?}")))
     }
 
     /// Refuses the removal of `name` as scripted, or notes it.
     fn delete(&self, name: &str, note: &str) -> Result<(), Status> {
         let mut state = self.0.lock().unwrap();
-        if let Some(status) = state.delete_refusals.get(name) {
+        let refused = state.no_delete.as_ref();
+        if let Some(status) = refused.or(state.delete_refusals.get(name)) {
             return Err(status.clone());
         }
         state.deleted.push(format!("{name}{note}"));
@@ -194,7 +209,10 @@ impl Runs for Fake {
 
     async fn list(&self, _: Request<pb::ListRunsRequest>) -> Reply<pb::ListRunsResponse> {
         Ok(Response::new(pb::ListRunsResponse {
-            runs: self.0.lock().unwrap().run.iter().cloned().collect(),
+            runs: {
+                let state = self.0.lock().unwrap();
+                state.run.iter().chain(&state.scoring).cloned().collect()
+            },
             next_page_token: String::new(),
             ..Default::default()
         }))
@@ -221,8 +239,27 @@ impl Runs for Fake {
         }))
     }
 
-    async fn evaluate(&self, _: Request<pb::EvaluateRequest>) -> Reply<pb::EvaluateResponse> {
-        Err(Status::unavailable("no workers here"))
+    async fn evaluate(&self, request: Request<pb::EvaluateRequest>) -> Reply<pb::EvaluateResponse> {
+        let dataset = request.into_inner().dataset;
+        let (scoring, held) = {
+            let mut state = self.0.lock().unwrap();
+            let Some(id) = &state.predicts else {
+                return Err(Status::unavailable("no workers here"));
+            };
+            let mut scoring = run(id, pb::Phase::Queued);
+            if let Some(spec) = &mut scoring.spec {
+                spec.dataset = dataset;
+            }
+            state.scoring = Some(scoring.clone());
+            (scoring, state.answers_prediction.clone())
+        };
+        if let Some(held) = held {
+            held.notified().await;
+        }
+        Ok(Response::new(pb::EvaluateResponse {
+            run: Some(scoring),
+            ..Default::default()
+        }))
     }
 
     type ScoresStream = Out<pb::ScoresPart>;
@@ -247,7 +284,12 @@ impl Runs for Fake {
     async fn cancel(&self, request: Request<pb::CancelRequest>) -> Reply<pb::Run> {
         let id = request.into_inner().run_id;
         let run = self.known(&id)?;
-        self.0.lock().unwrap().cancelled.push(id);
+        let mut state = self.0.lock().unwrap();
+        // It has no step to finish.
+        if let Some(scoring) = state.scoring.as_mut().filter(|scoring| scoring.id == id) {
+            scoring.set_phase(pb::Phase::Cancelled);
+        }
+        state.cancelled.push(id);
         Ok(Response::new(run))
     }
 
@@ -331,7 +373,14 @@ impl Datasets for Fake {
         }
         let created = (header.manifest.to_vec(), header.index.to_vec(), packs);
         let dataset = describe(&created.0);
-        self.0.lock().unwrap().created.push(created);
+        let is_silent = {
+            let mut state = self.0.lock().unwrap();
+            state.created.push(created);
+            state.silent_about_uploads
+        };
+        if is_silent {
+            std::future::pending::<()>().await;
+        }
         Ok(Response::new(pb::CreateDatasetResponse {
             dataset: Some(dataset),
             outcome: pb::create_dataset_response::Outcome::Added.into(),
@@ -397,17 +446,42 @@ pub fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-/// Runs the built `fovea` with these arguments, off the async threads.
-pub async fn fovea(address: &str, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fovea"));
+/// The built `fovea` with these arguments, by `launcher` if given.
+pub fn command(launcher: &[&str], address: &str, args: &[&str]) -> Command {
+    let fovea = env!("CARGO_BIN_EXE_fovea");
+    let mut whole = launcher.iter().copied().chain([fovea]);
+    let mut command = Command::new(whole.next().unwrap());
     command
+        .args(whole)
         .env_remove("FOVEA_COORDINATOR")
         .arg("--coordinator")
         .arg(address)
         .args(args);
+    command
+}
+
+/// Runs the built `fovea` with these arguments, off the async threads.
+pub async fn fovea(address: &str, args: &[&str]) -> Output {
+    fovea_by(&[], address, args).await
+}
+
+/// The same under a umask, such as `077`.
+pub async fn fovea_under(umask: &str, address: &str, args: &[&str]) -> Output {
+    let script = format!("umask {umask}; exec \"$0\" \"$@\"");
+    fovea_by(&["sh", "-c", &script], address, args).await
+}
+
+async fn fovea_by(launcher: &[&str], address: &str, args: &[&str]) -> Output {
+    let mut command = command(launcher, address, args);
     tokio::task::spawn_blocking(move || command.output().unwrap())
         .await
         .unwrap()
+}
+
+/// The permissions of a file or folder.
+pub fn mode(path: &std::path::Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().unwrap().permissions().mode() & 0o777
 }
 
 pub fn stdout(output: &Output) -> String {

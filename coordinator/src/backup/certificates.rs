@@ -84,7 +84,7 @@ pub(super) fn is_known(name: &str) -> bool {
     NAMES.iter().any(|(_, known)| *known == name)
 }
 
-/// Writes them into a new folder below `root`, for their owner only.
+/// Writes them into a new folder below `root`, for their owner only: all of them, or nothing is left of them.
 pub(super) fn write(root: &Path, contents: &[Content]) -> Result<PathBuf, FileError> {
     let folder = root.join(FOLDER);
     let made = fs::DirBuilder::new().mode(0o700).create(&folder);
@@ -92,9 +92,14 @@ pub(super) fn write(root: &Path, contents: &[Content]) -> Result<PathBuf, FileEr
         path: folder.clone(),
         source,
     })?;
-    for Content { entry, bytes } in contents {
+    let written = contents.iter().try_for_each(|Content { entry, bytes }| {
         let name = entry.name.trim_start_matches("tls/");
-        write_private(&folder.join(name), &String::from_utf8_lossy(bytes))?;
+        write_private(&folder.join(name), &String::from_utf8_lossy(bytes))
+    });
+    if let Err(error) = written {
+        // What counts is why they were not written.
+        let _ = fs::remove_dir_all(&folder);
+        return Err(error);
     }
     Ok(folder)
 }
@@ -107,4 +112,30 @@ pub(super) fn settings(folder: &Path, entries: &[Entry]) -> Vec<String> {
         Some(format!("  {key} = {:?}", path.display().to_string()))
     };
     NAMES.iter().filter_map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_cannot_all_be_written_leave_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        let content = |name: &str| Content {
+            entry: Entry {
+                name: name.to_owned(),
+                bytes: 3,
+                sha256: String::new(),
+            },
+            bytes: b"key".to_vec(),
+        };
+        let key = content("tls/ca.key");
+        // Its folder is missing.
+        let other = content("tls/missing/ca.pem");
+        let error = write(root.path(), &[key.clone(), other]).unwrap_err();
+        assert!(error.to_string().contains("missing/ca.pem"), "{error}");
+        assert!(!root.path().join(FOLDER).exists(), "a private key is left");
+        let folder = write(root.path(), &[key]).unwrap();
+        assert_eq!(fs::read(folder.join("ca.key")).unwrap(), b"key");
+    }
 }

@@ -19,7 +19,7 @@ use crate::store::stored_identity;
 /// A description is short.
 const MOST_ABOUT: u64 = 1 << 20;
 
-/// Why a backup was not restored. Nothing was changed in the data folder.
+/// Why a backup was not restored. Nothing was changed in the data folder, except for [`RestoreError::Unsynced`].
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// The data folder.
@@ -76,6 +76,22 @@ pub enum RestoreError {
         /// The system's error.
         source: io::Error,
     },
+    /// Everything was restored, and may not last.
+    #[error(
+        "the backup was restored: {} is in place{}. But {} cannot be flushed to the disk: {source}; what was restored may be gone \
+         after a power failure. Check the disk. Then start the coordinator, or move what was restored away and restore again",
+        journal.display(), with_tls(tls.as_deref()), folder.display()
+    )]
+    Unsynced {
+        /// The journal.
+        journal: PathBuf,
+        /// Where the files of TLS are, if the archive has some.
+        tls: Option<PathBuf>,
+        /// The data folder.
+        folder: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
 }
 
 impl RestoreError {
@@ -87,9 +103,16 @@ impl RestoreError {
             | Self::Occupied { .. }
             | Self::Journal(_)
             | Self::Tls(_)
-            | Self::Write { .. } => 4,
+            | Self::Write { .. }
+            | Self::Unsynced { .. } => 4,
         }
     }
+}
+
+fn with_tls(folder: Option<&Path>) -> String {
+    folder.map_or_else(String::new, |folder| {
+        format!(", and certificates and keys are in {}", folder.display())
+    })
 }
 
 /// What was restored.
@@ -114,8 +137,17 @@ enum StoreFound {
 /// disk.
 ///
 /// # Errors
-/// See [`RestoreError`]; then nothing was changed.
+/// See [`RestoreError`].
 pub fn restore(archive: &Path, root: &Path) -> Result<Restored, RestoreError> {
+    restore_by(archive, root, sync_folder)
+}
+
+/// The same with another way to flush the folder at the end.
+pub(super) fn restore_by(
+    archive: &Path,
+    root: &Path,
+    sync_last: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<Restored, RestoreError> {
     // Before a folder is made for it.
     let file = open(archive)?;
     let dir = DataDir::open(root)?;
@@ -157,7 +189,14 @@ pub fn restore(archive: &Path, root: &Path) -> Result<Restored, RestoreError> {
         }
         return Err(write(&target)(error.error));
     }
-    sync_folder(root).map_err(write(root))?;
+    if let Err(source) = sync_last(root) {
+        return Err(RestoreError::Unsynced {
+            journal: target,
+            tls,
+            folder: root.to_owned(),
+            source,
+        });
+    }
     let stores = about
         .stores
         .iter()

@@ -6,9 +6,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use super::restore::restore_by;
 use super::*;
 use crate::config::Config;
 use crate::journal::Journal;
+use crate::small_disk::SmallDisk;
 
 struct Place {
     dir: tempfile::TempDir,
@@ -39,6 +41,11 @@ impl Place {
 
     /// A backup of a journal with two datasets, and of a CA.
     async fn backup(&self) -> Vec<u8> {
+        self.backup_with(&self.tls()).await
+    }
+
+    /// The same with these files of TLS.
+    async fn backup_with(&self, tls: &[(&'static str, PathBuf)]) -> Vec<u8> {
         let data = self.path("data");
         fs::create_dir_all(&data).unwrap();
         let (journal, _) = Journal::open(&data.join(JOURNAL), true).unwrap();
@@ -48,7 +55,7 @@ impl Place {
         }
         journal.put_store("checkpoints", "c0ffee").await.unwrap();
         let snapshot = journal.snapshot().await.unwrap();
-        let backup = Backup::make(snapshot, &data, &self.tls(), 1_000).unwrap();
+        let backup = Backup::make(snapshot, &data, tls, 1_000).unwrap();
         let (expected, mut archive) = (backup.archive_bytes(), Vec::new());
         backup.write(&mut archive).unwrap();
         assert_eq!(archive.len() as u64, expected);
@@ -142,6 +149,54 @@ async fn a_restoration_that_was_killed_is_done_again() {
     // Nor is a mark left by one that is refused.
     assert!(place.restore(b"no tar", "other").is_err());
     assert_eq!(names(&place.path("other")), ["lock"]);
+}
+
+/// A disk that cannot flush the folder after everything has its place.
+#[tokio::test]
+async fn what_is_in_place_and_may_not_last_is_said() {
+    let place = Place::new();
+    place.restore(&place.backup().await, "first").unwrap();
+    let folder = place.path("new");
+    let fails = |_: &Path| Err(std::io::Error::from_raw_os_error(5));
+    let error = restore_by(&place.path("backup.tar"), &folder, fails).unwrap_err();
+    assert!(matches!(error, RestoreError::Unsynced { .. }), "{error}");
+    assert_eq!(error.exit_code(), 4);
+    let text = error.to_string();
+    assert!(!text.contains("nothing was restored"), "{text}");
+    for part in ["journal.db is in place", "restored-tls", "Check the disk"] {
+        assert!(text.contains(part), "{text}");
+    }
+    // It is as after one that succeeded.
+    assert_eq!(names(&folder), ["journal.db", "lock", "restored-tls"]);
+    let (_, found) = Journal::open(&folder.join(JOURNAL), true).unwrap();
+    assert_eq!(found.datasets.len(), 2);
+}
+
+/// There is room for the first of the files of TLS, and not for the second.
+#[tokio::test]
+#[cfg_attr(not(has_mount), ignore = "needs to mount a tmpfs: root")]
+async fn a_restoration_that_ran_out_of_room_leaves_no_key_and_can_be_done_again() {
+    const MIB: u64 = 1 << 20;
+    let place = Place::new();
+    let tls = place.tls();
+    for (_, path) in &tls {
+        fs::write(path, vec![b'k'; 3 * MIB as usize]).unwrap();
+    }
+    let archive = place.backup_with(&tls).await;
+    let folder = place.path("new");
+    fs::create_dir(&folder).unwrap();
+    let _disk = SmallDisk::mount(&folder, 16 * MIB).expect("mounting needs root");
+    let journal = archive.len() as u64 - 6 * MIB;
+    let taken = folder.join("taken");
+    fs::write(&taken, vec![0; (12 * MIB - journal) as usize]).unwrap();
+    let error = place.restore(&archive, "new").unwrap_err();
+    assert!(matches!(error, RestoreError::Tls(_)), "{error}");
+    assert!(error.to_string().contains("ca.key"), "{error}");
+    assert_eq!(names(&folder), ["lock", "taken"]);
+    fs::remove_file(&taken).unwrap();
+    place.restore(&archive, "new").unwrap();
+    assert_eq!(names(&folder), ["journal.db", "lock", "restored-tls"]);
+    assert_eq!(names(&folder.join("restored-tls")), ["ca.key", "ca.pem"]);
 }
 
 #[tokio::test]

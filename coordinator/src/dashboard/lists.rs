@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use fovea_core::ids::RunId;
 use fovea_dashboard::model::{
-    Compared, DatasetList, DatasetRow, Overview, RunList, RunRow, SplitRow, WorkerList, WorkerRow,
-    WorkerState, best_epoch,
+    Compared, DatasetList, DatasetRow, Disk, Overview, RunList, RunRow, SplitRow, WorkerList,
+    WorkerRow, WorkerState, best_epoch,
 };
 use fovea_dashboard::page::MOST_COMPARED;
 use fovea_dataset::{GradeScale, Index, Manifest, Split};
@@ -18,6 +18,7 @@ use super::visitor::Visitor;
 use crate::blocking::blocking;
 use crate::catalogue::Catalogue;
 use crate::run::Shown;
+use crate::space::Space;
 use crate::store::{DatasetStore, HeldDataset};
 
 /// Rows of a page.
@@ -77,8 +78,17 @@ impl Dashboard {
                 .collect(),
             ended: ended.take(ENDED).map(row).collect(),
             workers,
-            disk: *self.0.disk.borrow(),
+            disk: self.disk().await,
             problems,
+        })
+    }
+
+    async fn disk(&self) -> Option<Disk> {
+        let Space { free, total } = self.0.context.space.known().await?;
+        Some(Disk {
+            free,
+            total,
+            wanted: self.0.context.config.min_free_mib << 20,
         })
     }
 

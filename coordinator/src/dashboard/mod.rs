@@ -40,16 +40,14 @@ mod views;
 mod visitor;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use fovea_dashboard::model::{Audited, Disk};
+use fovea_dashboard::model::Audited;
 use fovea_security::Tls;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 
 use crate::access::AccessLayer;
-use crate::blocking::blocking;
 use crate::services::Context;
 use api::Api;
 use background::Kept;
@@ -60,8 +58,6 @@ use sessions::Sessions;
 use steps::FullSteps;
 use views::Refusal;
 
-/// How often the disk is looked at.
-const LOOK: Duration = Duration::from_secs(5);
 /// Pages that are made at the same time; more wait.
 const PAGES: usize = 8;
 
@@ -85,16 +81,14 @@ struct Inner {
     /// By run.
     audits: Kept<String, Result<Audited, Refusal>>,
     full_steps: FullSteps,
-    disk: watch::Receiver<Option<Disk>>,
     turns: Semaphore,
     /// What is being computed. Nobody waits for it when the coordinator stops.
     computing: TaskTracker,
 }
 
 impl Dashboard {
-    /// With the services behind `routes`. Watches the disk until the coordinator closes.
+    /// With the services behind `routes`.
     pub(crate) fn new(context: Context, access: AccessLayer, routes: Routes) -> Self {
-        let disk = watch_disk(&context);
         Self(Arc::new(Inner {
             api: Api::new(access.clone(), routes),
             access,
@@ -106,7 +100,6 @@ impl Dashboard {
             patients: Kept::new(256),
             audits: Kept::new(256),
             full_steps: FullSteps::default(),
-            disk,
             turns: Semaphore::new(PAGES),
             computing: TaskTracker::new(),
             context,
@@ -116,34 +109,4 @@ impl Dashboard {
     fn tls(&self) -> Option<&Tls> {
         self.0.context.tls.as_ref()
     }
-}
-
-fn watch_disk(context: &Context) -> watch::Receiver<Option<Disk>> {
-    let (shown, disk) = watch::channel(None);
-    let (store, closing) = (context.checkpoints.clone(), context.closing.clone());
-    let wanted = context.config.min_free_mib << 20;
-    context.tasks.spawn(async move {
-        loop {
-            let looked = store.clone();
-            // A mount that hangs keeps this task waiting, and no page.
-            let space = tokio::select! {
-                () = closing.cancelled() => return,
-                space = blocking(move || looked.space()) => space,
-            };
-            shown.send_replace(match space {
-                Ok(Ok((free, total))) => Some(Disk {
-                    free,
-                    total,
-                    wanted,
-                }),
-                // The store logs why not.
-                Ok(Err(_)) | Err(_) => None,
-            });
-            tokio::select! {
-                () = closing.cancelled() => return,
-                () = tokio::time::sleep(LOOK) => {}
-            }
-        }
-    });
-    disk
 }

@@ -17,7 +17,8 @@
 //! - Writes are made in the order in which they were sent; all that wait share one commit.
 //! - A read sees every write that was answered before it was asked.
 //! - A full disk or an I/O error loses nothing: a write is refused at once, or waits until it succeeds
-//!   ([`OnFull`]). Only a damaged file is fatal.
+//!   ([`OnFull`]). Only a damaged file is fatal, whether a write, a read or the thread's tidying meets the damage: nothing
+//!   is written any more, and [`Journal::damaged`] says so.
 //! - The connection opens no file after [`Journal::open`], so running out of descriptors cannot stop it.
 //! - Reads are made in pages of a few milliseconds between commits. A read of several pages (`steps`,
 //!   `runs_before`) sees what is written between them.
@@ -244,6 +245,19 @@ impl Journal {
     /// Why writes wait, for people; None while they do not.
     pub(crate) fn blocked(&self) -> watch::Receiver<Option<String>> {
         self.reason.clone()
+    }
+
+    /// Waits until the file turns out to be damaged. From then on nothing is written, so the coordinator must stop.
+    pub(crate) async fn damaged(&self) -> JournalError {
+        let mut refusal = self.refusal.clone();
+        let is_fatal = |error: &JournalError| error.is_fatal();
+        // An error: the journal was closed, and what is wrong with it is the answer to that.
+        if let Ok(found) = refusal.wait_for(|r| r.as_ref().is_some_and(is_fatal)).await
+            && let Some(error) = found.clone()
+        {
+            return error;
+        }
+        std::future::pending().await
     }
 
     /// How much was written since the start.

@@ -3,10 +3,10 @@
 //! ```text
 //!  cluster (sessions, live runs) ──┐
 //!  journal (runs and ledgers)    ──┼──> Source::read ──> Figures ──> /metrics
-//!  store, certificate, audits    ──┘
+//!  disk, certificate, audits     ──┘
 //! ```
 //!
-//! Nothing is kept that can be stale: a series lasts as long as its run is live or among the last ones, or its worker
+//! Nothing is kept that can be stale, except what [`DiskSpace`] saw last: a series lasts as long as its run is live or among the last ones, or its worker
 //! connected. Counters of runs come from the journal, so that they go on where they were after a kill. Labels are ids that this
 //! program made or checked, never people's texts.
 
@@ -24,7 +24,6 @@ use fovea_traces::Traces;
 use tokio::sync::Mutex;
 
 use crate::audits::Audits;
-use crate::blocking::blocking;
 use crate::clock::Clock;
 use crate::cluster::{Cluster, WeakCluster, WorkerState, WorkerView};
 use crate::config::Config;
@@ -32,7 +31,7 @@ use crate::error::ApiError;
 use crate::journal::{Journal, Stats};
 use crate::messages::Load;
 use crate::services::Context;
-use crate::store::CheckpointStore;
+use crate::space::DiskSpace;
 use images::Images;
 
 pub(crate) use table::{RECOVERY_BOUNDS, STEP_SECONDS};
@@ -53,7 +52,7 @@ const STATES: [&str; 7] = [
 pub(crate) struct Source {
     cluster: WeakCluster,
     journal: Journal,
-    checkpoints: CheckpointStore,
+    space: DiskSpace,
     tls: Option<Tls>,
     config: Arc<Config>,
     clock: Clock,
@@ -70,7 +69,7 @@ impl Source {
         Self {
             cluster: context.runs.cluster.downgrade(),
             journal: context.runs.journal.clone(),
-            checkpoints: context.checkpoints.clone(),
+            space: context.space.clone(),
             tls: context.tls.clone(),
             config: Arc::clone(&context.config),
             clock: context.clock,
@@ -153,11 +152,9 @@ impl Source {
         figures.add(&table::JOURNAL_BLOCKED, &[], f64::from(u8::from(blocked)));
         let dropped = self.traces.dropped() as f64;
         figures.add(&table::TRACES_DROPPED, &[], dropped);
-        let store = self.checkpoints.clone();
         // A store that is away has no room to tell of.
-        if let Ok(Ok(free)) = blocking(move || store.free_bytes()).await {
-            figures.add(&table::STORE_FREE, &[], free as f64);
-        }
+        let free = self.space.known().await.map(|space| space.free as f64);
+        figures.add_some(&table::STORE_FREE, &[], free);
         let reserve = self.config.min_free_mib << 20;
         figures.add(&table::STORE_RESERVE, &[], reserve as f64);
         let until = self.tls.as_ref().map(|tls| tls.certificate().until);

@@ -18,7 +18,7 @@ use super::objects::Objects;
 use super::upload::{PART, local};
 use super::{Stores, View};
 use crate::blocking::blocking;
-use crate::store::{CheckpointStore, Receiving, StoreError};
+use crate::store::{CheckpointStore, Placed, Receiving, StoreError};
 
 /// Files that are fetched at the same time.
 const AT_ONCE: usize = 4;
@@ -184,9 +184,10 @@ async fn fetch(objects: &dyn Objects, stores: &Stores, wanted: &Wanted) -> Resul
             let (store, of) = (stores.checkpoints.clone(), run.clone());
             let receiving =
                 local(move || store.receive(&of, (step, generation), bytes, &sha256)).await?;
-            download(objects, &data_key, receiving).await?;
+            let placed = download(objects, &data_key, receiving).await?;
             let store = stores.checkpoints.clone();
-            local(move || store.receive_manifest(&run, (step, generation), &manifest)).await
+            let key = (step, generation);
+            local(move || store.receive_manifest(&run, key, placed, &manifest)).await
         }
         Wanted::Ledger {
             run,
@@ -206,7 +207,7 @@ async fn fetch(objects: &dyn Objects, stores: &Stores, wanted: &Wanted) -> Resul
             let key = format!("datasets/{digest}/{}", entry.file);
             let store = stores.datasets.clone();
             let receiving = local(move || store.receive_pack(&digest, &entry)).await?;
-            download(objects, &key, receiving).await
+            download(objects, &key, receiving).await.map(drop)
         }
         Wanted::Weights(sha256) => {
             let store = stores.weights.clone();
@@ -228,7 +229,7 @@ async fn download(
     objects: &dyn Objects,
     key: &str,
     mut receiving: Receiving,
-) -> Result<(), RemoteError> {
+) -> Result<Placed, RemoteError> {
     let (mut at, bytes) = (0, receiving.bytes());
     while at < bytes {
         let range: Range<u64> = at..bytes.min(at + PART);
@@ -240,7 +241,7 @@ async fn download(
         receiving = local(move || receiving.piece(&piece).map(|()| receiving)).await?;
     }
     match blocking(move || receiving.finish()).await {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(placed)) => Ok(placed),
         Ok(Err(StoreError::Corrupt { problem, .. })) => Err(RemoteError::Local(format!(
             "{key} in the object store is damaged: {problem}; nothing was stored"
         ))),

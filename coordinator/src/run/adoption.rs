@@ -10,6 +10,7 @@ use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::count::count;
 use fovea_core::ids::RunId;
 use fovea_core::run::{FoundCheckpoint, Phase, Run};
+use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use super::state::{Actor, RunActorError};
@@ -192,18 +193,14 @@ async fn fetch_newer(run: &Run, store: &CheckpointStore, remote: &Remote) {
     };
     let fetched = async {
         // The fetcher takes several at a time.
-        let asked: Vec<_> = missing
-            .into_iter()
-            .chain(ledgers)
-            .map(|wanted| {
-                let remote = remote.clone();
-                tokio::spawn(async move { remote.fetch(wanted).await })
-            })
-            .collect();
-        for answer in asked {
-            // The fetcher has logged what failed; what is not here is not adopted.
-            let _ = answer.await;
+        let mut asked = JoinSet::new();
+        for wanted in missing.into_iter().chain(ledgers) {
+            let remote = remote.clone();
+            asked.spawn(async move { remote.fetch(wanted).await });
         }
+        // The fetcher has logged what failed; what is not here is not adopted. What comes after the timeout lies unlisted
+        // until the next start.
+        while asked.join_next().await.is_some() {}
     };
     if tokio::time::timeout(FETCH, fetched).await.is_err() {
         warn!(run_id = %run.id, "remote.slow: not everything of {} came within {FETCH:?}; it goes on with what is here", run.id);

@@ -1,7 +1,5 @@
 //! `Cluster`: what people see of the workers.
 
-use std::time::Duration;
-
 use fovea_core::ids::{RunId, WorkerId};
 use fovea_core::memory::Memory;
 use fovea_core::run::LeftOut;
@@ -13,14 +11,10 @@ use tonic::{Request, Response, Status};
 
 use super::{Context, check};
 use crate::access::{Denied, Subject, caller};
-use crate::blocking::blocking;
 use crate::clock::unix_ms;
 use crate::cluster::{QueuedRun, WorkerState, WorkerView};
 use crate::error::ApiError;
 use crate::messages::Load;
-
-/// How long the disk may take to tell its free space.
-const DISK_ANSWERS: Duration = Duration::from_secs(2);
 
 /// The service.
 #[derive(Debug)]
@@ -55,17 +49,10 @@ impl Cluster for ClusterService {
         request: Request<pb::StatusRequest>,
     ) -> Result<Response<pb::StatusResponse>, Status> {
         let pb::StatusRequest {} = request.into_inner();
-        let store = self.0.checkpoints.clone();
-        let looking = blocking(move || store.check().and_then(|()| store.free_bytes()));
-        // A disk that hangs must not keep people from seeing the rest.
-        let free = tokio::time::timeout(DISK_ANSWERS, looking).await;
         Ok(Response::new(pb::StatusResponse {
             version: VERSION.into(),
             up_ms: self.0.clock.now(),
-            disk_free_bytes: match free {
-                Ok(Ok(Ok(bytes))) => Some(bytes),
-                Ok(_) | Err(_) => None,
-            },
+            disk_free_bytes: self.0.space.known().await.map(|space| space.free),
             disk_min_free_bytes: self.0.config.min_free_mib << 20,
         }))
     }

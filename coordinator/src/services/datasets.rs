@@ -16,9 +16,10 @@ use tracing::warn;
 use super::transfer::{Answers, Receiving, Stored, send_file};
 use super::{Context, check, peer};
 use crate::access::{Subject, caller};
-use crate::blocking::blocking;
+use crate::blocking::{blocking, blocking_with};
 use crate::catalogue::{Repaired, name_taken};
 use crate::error::ApiError;
+use crate::net::Permit;
 use crate::remote::{Item, Wanted};
 use crate::store::{HeldDataset, StoreError, Upload};
 
@@ -32,13 +33,10 @@ impl Datasets for DatasetsService {
         &self,
         request: Request<Streaming<pb::CreateDatasetRequest>>,
     ) -> Result<Response<pb::CreateDatasetResponse>, Status> {
-        let _place = self
-            .0
-            .limits
-            .upload(peer(&request))
-            .map_err(ApiError::from)?;
+        let place = self.0.limits.upload(peer(&request));
+        let place = Arc::new(place.map_err(ApiError::from)?);
         let subject = Subject::of(&request);
-        let answer = self.upload(request.into_inner(), &subject).await?;
+        let answer = self.upload(request.into_inner(), &subject, place).await?;
         Ok(Response::new(answer))
     }
 
@@ -211,10 +209,12 @@ impl DatasetsService {
         }
     }
 
+    /// Takes an upload. `place` is its place among those that there may be; all work for it keeps it.
     async fn upload(
         &self,
         stream: Streaming<pb::CreateDatasetRequest>,
         subject: &Subject,
+        place: Arc<Permit>,
     ) -> Result<pb::CreateDatasetResponse, ApiError> {
         let mut stream = Receiving::new(stream, |message| match &message.part {
             Some(Part::Header(files)) => files.manifest.len() + files.index.len(),
@@ -227,7 +227,8 @@ impl DatasetsService {
         };
         let pb::DatasetFiles { manifest, index } = header;
         let checking = (manifest.clone(), index.clone());
-        let checked = blocking(move || Upload::check(&checking.0, &checking.1)).await??;
+        let check = move || Upload::check(&checking.0, &checking.1);
+        let checked = blocking_with(Arc::clone(&place), check).await??;
         subject.set(format_args!("dataset {}", checked.name));
         let catalogue = self.0.datasets.now();
         let same_name = catalogue.names().find(|(name, _)| **name == checked.name);
@@ -235,13 +236,13 @@ impl DatasetsService {
             if digest != checked.digest {
                 return Err(name_taken(name, digest));
             }
-            if let Some(held) = self.sound(name, digest).await? {
+            if let Some(held) = self.sound(name, digest, &place).await? {
                 return Ok(answer(&held, Outcome::Unchanged, Repaired::default()));
             }
         }
         let store = self.0.dataset_files.clone();
-        let mut upload =
-            blocking(move || Upload::begin(&store, checked, &manifest, &index)).await??;
+        let begin = move || Upload::begin(&store, checked, &manifest, &index);
+        let mut upload = blocking_with(Arc::clone(&place), begin).await??;
         while let Some(message) = stream.next(&self.0).await? {
             let piece = match message.part {
                 Some(Part::Piece(piece)) => piece,
@@ -257,9 +258,10 @@ impl DatasetsService {
                     format!("has {} bytes; at most {CHUNK_BYTES} are taken", data.len()),
                 ));
             }
-            upload = blocking(move || upload.piece(pack, &data).map(|()| upload)).await??;
+            let piece = move || upload.piece(pack, &data).map(|()| upload);
+            upload = blocking_with(Arc::clone(&place), piece).await??;
         }
-        let verified = blocking(move || upload.verify()).await??;
+        let verified = blocking_with(Arc::clone(&place), move || upload.verify()).await??;
         let added = self.0.datasets.add(verified).await?;
         Ok(match added.repaired {
             None => answer(&added.held, Outcome::Added, Repaired::default()),
@@ -276,6 +278,7 @@ impl DatasetsService {
         &self,
         name: &DatasetName,
         digest: &str,
+        place: &Arc<Permit>,
     ) -> Result<Option<Arc<HeldDataset>>, ApiError> {
         let Some(held) = self.0.datasets.now().named(name).cloned() else {
             return Ok(None);
@@ -285,7 +288,7 @@ impl DatasetsService {
             let packs = store.verify(&reading, |_| {});
             (packs, store.verify_description(&reading))
         };
-        let (problems, of_files) = blocking(verify).await?;
+        let (problems, of_files) = blocking_with(Arc::clone(place), verify).await?;
         if problems.is_empty() && of_files.is_empty() {
             self.0.datasets.sound(digest).await;
             return Ok(Some(held));

@@ -1,6 +1,7 @@
 //! Evaluations: scoring a checkpoint of a run on a part of a dataset, as a run of its own; and the scores that are kept.
 
-use std::io::Read;
+mod copying;
+
 use std::sync::Arc;
 
 use fovea_core::checkpoint::CheckpointInfo;
@@ -9,19 +10,15 @@ use fovea_core::ids::RunId;
 use fovea_core::run::{EvaluationRecord, Phase, Run};
 use fovea_core::spec::{EvaluateSpec, Part, RunSpec};
 use fovea_proto::{part_from_wire, pb};
-use sha2::{Digest, Sha256};
-use xxhash_rust::xxh3::xxh3_128;
 
 use super::{Context, accepting, check};
 use crate::access::Subject;
-use crate::blocking::blocking;
 use crate::clock::unix_ms;
 use crate::error::ApiError;
-use crate::run::{RunInput, Shown, opened};
-use crate::store::{
-    CheckpointRecord, CheckpointStore, Description, HeldDataset, RunRecord, StoreError, header,
-    low_priority,
-};
+use crate::run::{RunInput, Shown};
+use crate::store::{HeldDataset, Unjournalled};
+use crate::unjournalled::settle;
+use copying::copy_checkpoint;
 
 /// Probabilities in one part of an answer.
 const PIECE: usize = 65_536;
@@ -112,9 +109,8 @@ pub(super) async fn evaluate(
         let spec = spec_of(&run, what, "predict", &dataset);
         let scoring = accepting::new_run(&context, spec, &dataset, by).await?;
         subject.set(format_args!("{of} step {step} by {}", scoring.id));
-        let copy = copy_checkpoint(&context, &run, &checkpoint, &scoring).await?;
         // Nothing is learnt about the model, so nothing is recorded in the run.
-        let shown = accepting::start(&context, scoring.evaluating(copy)).await?;
+        let shown = start(&context, &run, &checkpoint, scoring, None).await?;
         return Ok((shown, false));
     }
     let digest = &dataset.manifest.digest;
@@ -135,7 +131,6 @@ pub(super) async fn evaluate(
     let spec = spec_of(&run, what, part.name(), &dataset);
     let evaluation = accepting::new_run(&context, spec, &dataset, by.clone()).await?;
     subject.set(format_args!("{of} step {step} by {}", evaluation.id));
-    let copy = copy_checkpoint(&context, &run, &checkpoint, &evaluation).await?;
     let record = EvaluationRecord {
         run: evaluation.id.clone(),
         step,
@@ -151,13 +146,7 @@ pub(super) async fn evaluate(
         }),
         rotations,
     };
-    // Before anything is scored: a test part that was used stays used.
-    let recording = |reply| RunInput::RecordEvaluation {
-        record: record.clone(),
-        reply,
-    };
-    context.runs.ask(&of, recording).await?;
-    let shown = accepting::start(&context, evaluation.evaluating(copy)).await?;
+    let shown = start(&context, &run, &checkpoint, evaluation, Some(record)).await?;
     Ok((shown, false))
 }
 
@@ -282,81 +271,31 @@ fn spec_of(run: &Run, evaluate: EvaluateSpec, name: &str, dataset: &HeldDataset)
     spec
 }
 
-/// Copies a checkpoint of `run` into the folder of `to`, which owns it from then on.
-async fn copy_checkpoint(
+/// Starts an evaluation on a copy of the checkpoint, and notes it in the run, if there is a record. When that fails, the copy
+/// goes as well.
+async fn start(
     context: &Context,
     run: &Run,
-    info: &CheckpointInfo,
-    to: &Run,
-) -> Result<CheckpointInfo, ApiError> {
-    let opened = opened(&context.checkpoints, &context.remote, &run.id, info).await?;
-    let mut file = opened.map_err(|error| ApiError::from(&error))?;
-    let (store, from, info, to) = (
-        context.checkpoints.clone(),
-        run.id.clone(),
-        info.clone(),
-        to.clone(),
-    );
-    let copy = move || {
-        low_priority(|| {
-            let mut bytes = Vec::with_capacity(info.bytes as usize);
-            file.read_to_end(&mut bytes).map_err(|e| {
-                ApiError::Unavailable(format!("checkpoint {} of {from}: {e}", info.step))
-            })?;
-            if hex::encode(Sha256::digest(&bytes)) != info.sha256 {
-                return Err(ApiError::Damaged(format!(
-                    "checkpoint {} of run {from} is not what was stored: `fovea checkpoint verify {from} --step {}`",
-                    info.step, info.step
-                )));
-            }
-            write_copy(&store, &bytes, &info, &to)
-        })
+    checkpoint: &CheckpointInfo,
+    evaluation: Run,
+    record: Option<EvaluationRecord>,
+) -> Result<Shown, ApiError> {
+    let copied = Unjournalled::new(&evaluation.id, checkpoint);
+    let starting = async {
+        let copy = copy_checkpoint(context, run, checkpoint, &evaluation).await?;
+        if let Some(record) = record {
+            // Before anything is scored: a test part that was used stays used.
+            let recording = |reply| RunInput::RecordEvaluation {
+                record: record.clone(),
+                reply,
+            };
+            context.runs.ask(&run.id, recording).await?;
+        }
+        accepting::start(context, evaluation.evaluating(copy)).await
     };
-    blocking(copy).await?
-}
-
-fn write_copy(
-    store: &CheckpointStore,
-    bytes: &[u8],
-    info: &CheckpointInfo,
-    to: &Run,
-) -> Result<CheckpointInfo, ApiError> {
-    let internal = |problem: String| ApiError::Internal(problem);
-    let layout = to.spec.model.layout();
-    let layout = layout.map_err(|e| internal(e.to_string()))?;
-    let elements = layout.state_len();
-    let state = bytes
-        .len()
-        .checked_sub(elements * size_of::<f32>())
-        .and_then(|from| bytes.get(from..))
-        .ok_or_else(|| internal(format!("checkpoint {} is too short for its run", info.step)))?;
-    let about = Description {
-        run: to,
-        generation: info.generation,
-        step: info.step,
-        fingerprint: &info.fingerprint,
-    };
-    let header = header(&layout, &about).map_err(|e| internal(e.to_string()))?;
-    let failed = |error: StoreError| ApiError::from(&error);
-    let file = store
-        .begin(&to.id, info.step, info.generation, &header, elements as u64)
-        .map_err(failed)?;
-    file.write_at(state, 0).map_err(failed)?;
-    let record = CheckpointRecord {
-        fingerprint: info.fingerprint.clone(),
-        lineage: to.lineage,
-        stored_at_ms: unix_ms(),
-        run: RunRecord {
-            number: to.number,
-            id: to.id.clone(),
-            name: to.spec.name.clone(),
-            epochs: Vec::new(),
-            train_samples: 0,
-            ledger: Vec::new(),
-        },
-    };
-    file.finish(&format!("{:032x}", xxh3_128(state)), &record)
-        .map_err(failed)
+    let started = starting.await;
+    settle(&context.runs.journal, &context.checkpoints, copied).await;
+    started
 }
 
 /// The scores of the epoch that ended at `step`, in pieces for the wire.

@@ -40,6 +40,7 @@ use crate::error::ApiError;
 use crate::net::{Limits, peer};
 use crate::remote::Remote;
 use crate::run::Notes;
+use crate::space::DiskSpace;
 use crate::store::{CheckpointStore, DatasetStore, WeightsStore};
 
 pub(crate) use accepting::plan;
@@ -72,9 +73,13 @@ pub(crate) struct Context {
     pub weights: Weights,
     pub weight_files: WeightsStore,
     pub checkpoints: CheckpointStore,
+    /// Room on their disk.
+    pub space: DiskSpace,
     pub remote: Remote,
     /// A turn to check an uploaded file of weights.
     pub checking: Arc<Semaphore>,
+    /// A turn to copy a checkpoint for an evaluation.
+    pub copying: Arc<Semaphore>,
     /// What was decided about runs lately.
     pub notes: Notes,
     /// How much clients may have under way.

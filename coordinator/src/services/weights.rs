@@ -15,8 +15,9 @@ use super::datasets::listed_commands;
 use super::transfer::{Answers, Receiving, Stored, send_file};
 use super::{Context, check, peer};
 use crate::access::Subject;
-use crate::blocking::blocking;
+use crate::blocking::{blocking, blocking_with};
 use crate::error::ApiError;
+use crate::net::Permit;
 use crate::run::RunHandle;
 use crate::store::{HeldWeights, StoreError, WeightsUpload};
 
@@ -30,13 +31,10 @@ impl Weights for WeightsService {
         &self,
         request: Request<Streaming<pb::CreateWeightsRequest>>,
     ) -> Result<Response<pb::CreateWeightsResponse>, Status> {
-        let _place = self
-            .0
-            .limits
-            .upload(peer(&request))
-            .map_err(ApiError::from)?;
+        let place = self.0.limits.upload(peer(&request));
+        let place = Arc::new(place.map_err(ApiError::from)?);
         let subject = Subject::of(&request);
-        let (held, outcome) = self.upload(request.into_inner(), &subject).await?;
+        let (held, outcome) = self.upload(request.into_inner(), &subject, place).await?;
         let live = self.0.runs.cluster.live().await?;
         Ok(Response::new(pb::CreateWeightsResponse {
             weights: Some(wire(&held, &live, None)),
@@ -141,10 +139,12 @@ impl Weights for WeightsService {
 }
 
 impl WeightsService {
+    /// Takes an upload. `place` is its place among those that there may be; all work for it keeps it.
     async fn upload(
         &self,
         stream: Streaming<pb::CreateWeightsRequest>,
         subject: &Subject,
+        place: Arc<Permit>,
     ) -> Result<(Arc<HeldWeights>, Outcome), ApiError> {
         let mut stream = Receiving::new(stream, |message| match &message.part {
             Some(Part::Data(data)) => data.len(),
@@ -170,7 +170,7 @@ impl WeightsService {
         // Before anything is sent; it is asked again when the upload is stored.
         let catalogue = self.0.weights.now();
         catalogue.name_for(&sha256, given.as_ref(), &file_name)?;
-        if let Some(held) = self.sound(&sha256).await? {
+        if let Some(held) = self.sound(&sha256, &place).await? {
             return Ok((held, Outcome::Unchanged));
         }
         let (store, digest, label) = (
@@ -178,8 +178,8 @@ impl WeightsService {
             sha256.clone(),
             file_name.clone(),
         );
-        let mut upload =
-            blocking(move || WeightsUpload::begin(&store, digest, size_bytes, label)).await??;
+        let begin = move || WeightsUpload::begin(&store, digest, size_bytes, label);
+        let mut upload = blocking_with(Arc::clone(&place), begin).await??;
         while let Some(message) = stream.next(&self.0).await? {
             let data = match message.part {
                 Some(Part::Data(data)) => data,
@@ -194,13 +194,12 @@ impl WeightsService {
                     format!("has {} bytes; at most {CHUNK_BYTES} are taken", data.len()),
                 ));
             }
-            upload = blocking(move || upload.piece(&data).map(|()| upload)).await??;
+            let piece = move || upload.piece(&data).map(|()| upload);
+            upload = blocking_with(Arc::clone(&place), piece).await??;
         }
         // One at a time: a hostile file takes memory for its largest layer.
-        let verified = {
-            let _turn = self.0.checking.acquire().await;
-            blocking(move || upload.verify()).await??
-        };
+        let turn = Arc::clone(&self.0.checking).acquire_owned().await;
+        let verified = blocking_with((Arc::clone(&place), turn), move || upload.verify()).await??;
         let added = self.0.weights.add(verified, given, file_name).await?;
         let outcome = match (added.added, added.repaired) {
             (true, _) => Outcome::Added,
@@ -212,14 +211,18 @@ impl WeightsService {
 
     /// The weights of that digest, if they are here and their file is read and is right. One that is missing or corrupt is
     /// to be replaced by the upload.
-    async fn sound(&self, sha256: &str) -> Result<Option<Arc<HeldWeights>>, ApiError> {
+    async fn sound(
+        &self,
+        sha256: &str,
+        place: &Arc<Permit>,
+    ) -> Result<Option<Arc<HeldWeights>>, ApiError> {
         let (store, digest) = (self.0.weight_files.clone(), sha256.to_owned());
         let verify = move || {
             let held = store.describe(&digest)?;
             let verified = store.verify(&held, |_| ());
             Ok::<_, StoreError>((held, verified))
         };
-        match blocking(verify).await? {
+        match blocking_with(Arc::clone(place), verify).await? {
             Ok((held, verified)) => {
                 let result = verified.as_ref().copied();
                 self.0.weights.report(sha256, result).await;

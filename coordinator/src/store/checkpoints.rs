@@ -3,6 +3,7 @@
 //! ```text
 //! checkpoints/store.json                                   identity, see `identity`
 //! checkpoints/<run>/step-0000000010.g1.safetensors, .json  a checkpoint and its manifest
+//! checkpoints/<run>/step-0000000010.g1.unjournalled        the journal may not have its run, see `unjournalled`
 //! checkpoints/<run>/tmp-*                                  under way; removed at start when left behind
 //! checkpoints/.trash/<ms>-<n>-<run>/                       put aside: not listed, or corrupt
 //! ```
@@ -14,6 +15,7 @@
 //! |---|---|
 //! | retention (`remove`), `runs rm` (`remove_run`) | what the journal no longer lists, at once |
 //! | `sweep` | temporary files; unlisted checkpoints go to the trash |
+//! | `remove_marked`, `discard_marked` | what is marked as that of a run that was not accepted: at once, or to the trash |
 //! | `quarantine` | nothing: a corrupt checkpoint goes to the trash |
 //! | `empty_trash` | what is older than `trash_keep`; the oldest earlier when the disk is nearly full |
 
@@ -22,7 +24,6 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::ids::RunId;
@@ -36,6 +37,8 @@ use super::folder::{Inner, holds_checkpoints};
 use super::identity::{Kind, Root};
 use super::manifest::Manifest;
 use super::names::{Part, path_for};
+use super::trash::Purged;
+use super::trash_age::{Moment, TrashAges};
 
 const KIND: Kind = Kind {
     key: "checkpoints",
@@ -117,7 +120,7 @@ impl CheckpointStore {
         if let Err(error) = &made
             && disk::is_full(error)
             // When the trash cannot be emptied, the full disk is still what people must know.
-            && self.inner.purge(|_, _| true).is_ok_and(|freed| freed > 0)
+            && self.inner.purge(|_, _| true).freed > 0
         {
             made = make(&path, header, bytes);
         }
@@ -362,7 +365,7 @@ impl CheckpointStore {
         self.check()?;
         let folder = self.inner.folder(run);
         self.inner.remove_temporaries(&folder)?;
-        let mut files = self.inner.unlisted(&folder, &[])?;
+        let mut files = self.inner.checkpoint_files(&folder)?;
         // All manifests before the first file.
         files.sort_by_key(|file| file.part);
         let mut bytes = self.inner.remove_segments(run)?;
@@ -386,21 +389,25 @@ impl CheckpointStore {
         Ok(bytes)
     }
 
-    /// Removes from the trash what has been there for longer than `trash_keep`, and then the oldest until
-    /// `min_free_bytes` are free. Returns the bytes that became free.
-    ///
-    /// # Errors
-    /// As the disk reports; call it again then.
-    pub(crate) fn empty_trash(&self, now: SystemTime) -> Result<u64, StoreError> {
-        self.check()?;
+    /// Removes from the trash what has been there for longer than `trash_keep`, as far as `ages` can tell at `now`, and the
+    /// oldest until `min_free_bytes` are free.
+    pub(crate) fn empty_trash(&self, ages: &mut TrashAges, now: Moment) -> Purged {
+        let free = self.check().and_then(|()| self.free_bytes());
+        let free = match free {
+            Ok(free) => free,
+            Err(error) => {
+                return Purged {
+                    freed: 0,
+                    problem: Some(error),
+                };
+            }
+        };
         self.inner.root.remove_leftovers();
         let options = &self.inner.options;
-        let keep_ms = u64::try_from(options.trash_keep.as_millis()).unwrap_or(u64::MAX);
-        let now_ms = super::identity::unix_ms(now);
-        let mut free = self.inner.root.free_bytes()?;
-        self.inner.purge(|since_ms, freed| {
-            free = free.saturating_add(freed);
-            now_ms.saturating_sub(since_ms) > keep_ms || free < options.min_free_bytes
+        let mut looked = ages.look(now, options.trash_keep);
+        self.inner.purge(|entry, freed| {
+            let is_old = looked.is_old(entry);
+            is_old || free.saturating_add(freed) < options.min_free_bytes
         })
     }
 

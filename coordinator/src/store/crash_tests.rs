@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use fovea_core::checkpoint::CheckpointInfo;
 use sha2::{Digest, Sha256};
@@ -19,7 +19,8 @@ use sha2::{Digest, Sha256};
 use super::crash_trace::{self, FOLDER, Kill, Outcome, acknowledge, be_traced};
 use super::manifest::Manifest;
 use super::test_support::{
-    WEIGHTS, add_weights, dataset, files, options, run_id, store_one, upload, weights_digest,
+    WEIGHTS, add_weights, dataset, empty_trash_after, files, options, run_id, store_one, upload,
+    weights_digest,
 };
 use super::{CheckpointStore, DatasetStore, TEMPORARY, WeightsStore};
 
@@ -320,8 +321,8 @@ fn child() {
                 assert_eq!(checkpoints.sweep(&run_id(), &infos).unwrap().len(), 2);
             }
             Act::EmptyTrash => {
-                let later = SystemTime::now() + Duration::from_secs(30 * 86_400);
-                assert!(checkpoints.empty_trash(later).unwrap() > 0);
+                let purged = empty_trash_after(checkpoints, 30);
+                assert!(purged.freed > 0 && purged.problem.is_none(), "{purged:?}");
             }
             Act::Upload => {
                 let stored = upload(datasets, source).unwrap().store().unwrap();

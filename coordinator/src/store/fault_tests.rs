@@ -5,14 +5,14 @@
 //! verifies, the error was of the right kind, and no stray file remains.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, SystemTime};
 
 use fovea_core::checkpoint::CheckpointInfo;
 
 use super::disk::Operation;
 use super::fault::{Faulted, with_fault};
 use super::test_support::{
-    Shelf, dataset, digest_of, files, folder, header, record, run_id, state, upload,
+    Shelf, dataset, digest_of, empty_trash_after, files, folder, header, record, run_id, state,
+    upload,
 };
 use super::{AssemblyFile, DatasetStore, StoreError, StoreOptions, UploadError};
 
@@ -312,9 +312,8 @@ fn a_quarantine_and_emptying_the_trash_spare_the_others() {
     every_fault(
         |shelf| {
             shelf.store.quarantine(&run_id(), &shelf.infos[0])?;
-            let later = SystemTime::now() + Duration::from_secs(30 * 86_400);
-            shelf.store.empty_trash(later)?;
-            Ok(())
+            let problem = empty_trash_after(&shelf.store, 30).problem;
+            problem.map_or(Ok(()), Err)
         },
         |shelf, faulted, about| {
             intact(shelf, &shelf.infos[1..], about);

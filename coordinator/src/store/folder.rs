@@ -21,7 +21,7 @@ use super::{StoreOptions, TEMPORARY};
 pub(super) struct Inner {
     pub(super) root: Root,
     pub(super) options: StoreOptions,
-    /// Files of checkpoints being assembled, which no sweep may touch.
+    /// Files of checkpoints that are assembled or fetched at the moment, which no sweep may touch.
     live: Mutex<BTreeSet<PathBuf>>,
 }
 
@@ -106,7 +106,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Files of a run's checkpoints that are neither listed nor being assembled, manifests first, oldest checkpoint
+    /// Files of a run's checkpoints that are neither listed nor on their way, manifests first, oldest checkpoint
     /// first.
     pub(super) fn unlisted(
         &self,
@@ -119,6 +119,13 @@ impl Inner {
                 .iter()
                 .any(|info| (info.step, info.generation) == key)
         };
+        let mut files = self.checkpoint_files(folder)?;
+        files.retain(|file| !is_listed(file) && !self.is_live(&file.path(folder)));
+        Ok(files)
+    }
+
+    /// All files of a run's checkpoints, in that order.
+    pub(super) fn checkpoint_files(&self, folder: &Path) -> Result<Vec<Found>, StoreError> {
         let mut files: Vec<Found> = self
             .list(folder)?
             .iter()
@@ -128,7 +135,6 @@ impl Inner {
                 step,
                 part,
             })
-            .filter(|file| !is_listed(file) && !self.is_live(&file.path(folder)))
             .collect();
         files.sort();
         Ok(files)

@@ -6,7 +6,7 @@
 //!                       ──calls──> WeightsStore    ──> DATA/weights/
 //!
 //!  identity      is the folder the store that the journal knows, or a volume that is not mounted?
-//!  checkpoints   begin, probe, verify, read, remove, quarantine, sweep, find   (assembly, folder, inspect, manifest, segment, header, trash)
+//!  checkpoints   begin, probe, verify, read, remove, quarantine, sweep, find   (assembly, folder, inspect, manifest, segment, header, trash, unjournalled)
 //!  datasets      open, verify, read, remove                                    (upload: add and repair)
 //!  weights       list, verify, read, remove                                    (weights_upload: add and repair)
 //!  receive       files that come back from the object store; export: what its mirror reads
@@ -55,6 +55,8 @@ pub(crate) mod test_support;
 #[cfg(test)]
 mod tests;
 mod trash;
+mod trash_age;
+mod unjournalled;
 mod upload;
 mod weights;
 #[cfg(test)]
@@ -72,8 +74,11 @@ pub(crate) use header::{Description, header};
 pub(crate) use identity::stored_identity;
 pub(crate) use manifest::RunRecord;
 pub(crate) use priority::{low_priority, lower as lower_priority};
-pub(crate) use receive::Receiving;
+pub(crate) use receive::{Placed, Receiving};
 pub(crate) use segment::Segment;
+pub(crate) use trash::Purged;
+pub(crate) use trash_age::{Moment, TrashAges};
+pub(crate) use unjournalled::Unjournalled;
 pub use upload::UploadError;
 pub(crate) use upload::{Stored, Upload, Verified};
 pub(crate) use weights::{HeldWeights, WeightsStore};

@@ -23,11 +23,19 @@ use super::rooted::Rooted;
 use super::weights::{self, WeightsStore};
 
 /// Whose file it is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Owner {
     Checkpoints(Arc<Inner>),
     Datasets(DatasetStore),
     Weights(WeightsStore),
+}
+
+/// A file that has come and has its name. As long as this lives, no sweep touches a checkpoint's: its manifest comes next, and
+/// must not describe a file that is not there.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    owner: Owner,
+    place: PathBuf,
 }
 
 /// A file that is coming. Dropping it removes what has come so far.
@@ -63,6 +71,21 @@ impl Owner {
         if let Self::Checkpoints(inner) = self {
             inner.forget(path);
         }
+    }
+}
+
+impl Placed {
+    fn keep(owner: Owner, place: PathBuf) -> Self {
+        owner.remember(&place);
+        owner.remember(&place.with_extension("json"));
+        Self { owner, place }
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        self.owner.forget(&self.place);
+        self.owner.forget(&self.place.with_extension("json"));
     }
 }
 
@@ -126,7 +149,7 @@ impl Receiving {
     ///
     /// # Errors
     /// `Corrupt` when it is not what was stored; otherwise as the disk reports. It is removed then.
-    pub(crate) fn finish(mut self) -> Result<(), StoreError> {
+    pub(crate) fn finish(mut self) -> Result<Placed, StoreError> {
         let found = hex::encode(std::mem::take(&mut self.hash).finalize());
         if self.written != self.bytes || found != self.sha256 {
             return Err(StoreError::Corrupt {
@@ -141,11 +164,12 @@ impl Receiving {
         let failed = |error| root.write_error(&self.place, self.bytes, error);
         disk::sync(&self.file).map_err(failed)?;
         root.check()?;
+        let placed = Placed::keep(self.owner.clone(), self.place.clone());
         disk::rename(&self.temporary, &self.place).map_err(failed)?;
         let folder = self.place.parent().unwrap_or(root.dir());
         disk::sync_folder(folder).map_err(failed)?;
         self.placed = true;
-        Ok(())
+        Ok(placed)
     }
 }
 
@@ -204,7 +228,7 @@ impl CheckpointStore {
         Receiving::begin(owner, place, bytes, sha256, 0)
     }
 
-    /// Puts a checkpoint's manifest beside its file, which is there.
+    /// Puts a checkpoint's manifest beside its file, which was `placed`.
     ///
     /// # Errors
     /// As the disk reports; `Corrupt` when it is not that checkpoint's.
@@ -212,6 +236,7 @@ impl CheckpointStore {
         &self,
         run: &RunId,
         (step, generation): (u64, u64),
+        placed: Placed,
         bytes: &[u8],
     ) -> Result<(), StoreError> {
         let path = path_for(&self.inner().folder(run), step, generation).with_extension("json");
@@ -220,7 +245,9 @@ impl CheckpointStore {
             let problem = format!("it is that of step {}", manifest.info.step);
             return Err(StoreError::Corrupt { path, problem });
         }
-        self.inner().root.place(&path, bytes)
+        let done = self.inner().root.place(&path, bytes);
+        drop(placed);
+        done
     }
 
     /// Size and SHA-256 that a checkpoint's manifest gives for its file.

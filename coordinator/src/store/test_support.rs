@@ -6,7 +6,7 @@ mod photographs;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use fovea_core::checkpoint::{CheckpointInfo, Fingerprint};
 use fovea_core::ids::{RunId, WeightsName};
@@ -20,8 +20,8 @@ use tempfile::TempDir;
 
 use super::trash::TRASH;
 use super::{
-    CheckpointRecord, CheckpointStore, DatasetStore, RunRecord, StoreOptions, StoredWeights,
-    Upload, UploadError, Verified, WeightsStore, WeightsUpload,
+    CheckpointRecord, CheckpointStore, DatasetStore, Moment, Purged, RunRecord, StoreOptions,
+    StoredWeights, TrashAges, Upload, UploadError, Verified, WeightsStore, WeightsUpload,
 };
 
 /// Elements of a state: enough for several slices.
@@ -98,6 +98,16 @@ pub(crate) fn memory_folder() -> TempDir {
     } else {
         tempfile::tempdir().unwrap()
     }
+}
+
+/// Empties the trash as a coordinator does that has run for so many days since it saw the trash first.
+pub(crate) fn empty_trash_after(store: &CheckpointStore, days: u32) -> Purged {
+    let (mut ages, wall) = (TrashAges::default(), SystemTime::now());
+    let running = Duration::ZERO;
+    store.empty_trash(&mut ages, Moment { wall, running });
+    let running = days * Duration::from_secs(86_400);
+    let wall = wall + running;
+    store.empty_trash(&mut ages, Moment { wall, running })
 }
 
 pub(crate) fn run_id() -> RunId {

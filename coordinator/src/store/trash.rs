@@ -77,37 +77,68 @@ impl Inner {
         }
     }
 
-    /// Goes through the trash, oldest first, and removes entries as long as `wanted` says so. It is given the time of the
-    /// entry in milliseconds since the Unix epoch, and the bytes that became free with the entry before. Returns the
-    /// bytes that became free.
-    pub(super) fn purge(
-        &self,
-        mut wanted: impl FnMut(u64, u64) -> bool,
-    ) -> Result<u64, StoreError> {
+    /// Goes through the trash, oldest first, and removes the entries that are `wanted`, which is given the bytes that became
+    /// free before. One that cannot be removed does not keep the others.
+    pub(super) fn purge(&self, mut wanted: impl FnMut(&Entry, u64) -> bool) -> Purged {
         let trash = self.root.dir().join(TRASH);
+        let mut purged = Purged::default();
         let names = match disk::list(&trash) {
             Ok(names) => names,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-            Err(error) => return Err(self.root.read_error(&trash, error)),
-        };
-        // Entries with other names were put there by people.
-        let mut entries: Vec<(u64, String)> = names
-            .into_iter()
-            .filter_map(|name| Some((time_of(&name)?, name)))
-            .collect();
-        entries.sort();
-        let (mut total, mut freed) = (0, 0);
-        for (since_ms, name) in entries {
-            if !wanted(since_ms, freed) {
-                break;
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return purged,
+            Err(error) => {
+                purged.problem = Some(self.root.read_error(&trash, error));
+                return purged;
             }
-            let path = trash.join(&name);
-            freed =
-                disk::remove_tree(&path).map_err(|error| self.root.remove_error(&path, error))?;
-            total += freed;
-            info!("trash.removed: {} ({freed} bytes)", path.display());
+        };
+        let mut entries: Vec<Entry> = names.into_iter().filter_map(Entry::of).collect();
+        entries.sort();
+        for entry in entries {
+            if !wanted(&entry, purged.freed) {
+                continue;
+            }
+            let path = trash.join(&entry.name);
+            match disk::remove_tree(&path) {
+                Ok(bytes) => {
+                    purged.freed += bytes;
+                    info!("trash.removed: {} ({bytes} bytes)", path.display());
+                }
+                Err(error) => {
+                    let error = self.root.remove_error(&path, error);
+                    let is_away = matches!(error, StoreError::Unavailable { .. });
+                    purged.problem.get_or_insert(error);
+                    if is_away {
+                        break;
+                    }
+                }
+            }
         }
-        Ok(total)
+        purged
+    }
+}
+
+/// What became of the trash.
+#[derive(Debug, Default)]
+pub(crate) struct Purged {
+    /// Bytes that became free.
+    pub freed: u64,
+    /// Why the first of the entries that should have gone could not be removed.
+    pub problem: Option<StoreError>,
+}
+
+/// What was put aside at one time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Entry {
+    /// When, in milliseconds since the Unix epoch, by the clock of that time.
+    pub since_ms: u64,
+    /// The folder's.
+    pub name: String,
+}
+
+impl Entry {
+    /// None: people have put it there.
+    fn of(name: String) -> Option<Self> {
+        let since_ms = time_of(&name)?;
+        Some(Self { since_ms, name })
     }
 }
 

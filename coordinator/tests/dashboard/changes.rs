@@ -2,9 +2,9 @@
 
 use fovea_proto::pb::{Phase, Priority};
 
-use crate::browser::Browser;
+use super::browser::Browser;
+use super::pages::server;
 use crate::common::*;
-use crate::pages::server;
 
 const RUN: &str = "name = \"form\"\r\ndataset = \"tiny\"\r\n[train]\r\nepochs = 2\r\nvirtual_ranks = 2\r\nbatch = 6\r\n";
 

@@ -3,10 +3,10 @@
 use fovea_proto::pb;
 use pb::Phase;
 
-use crate::browser::Browser;
+use super::browser::Browser;
+use super::live::{follow, until};
+use super::pages::server;
 use crate::common::*;
-use crate::live::{follow, until};
-use crate::pages::server;
 
 /// A sweep of two learning rates over two folds, with a rung after the first of two epochs.
 pub fn sweep() -> pb::SubmitGroupRequest {

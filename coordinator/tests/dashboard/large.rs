@@ -4,10 +4,10 @@ use std::time::Instant;
 
 use fovea_proto::pb;
 
-use crate::browser::Browser;
+use super::browser::Browser;
+use super::groups::sweep;
+use super::pages::server;
 use crate::common::*;
-use crate::groups::sweep;
-use crate::pages::server;
 
 const RUNS: usize = 200;
 const WORKERS: usize = 200;

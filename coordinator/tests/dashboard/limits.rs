@@ -5,9 +5,9 @@ use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::browser::{Browser, parse};
+use super::browser::{Browser, parse};
+use super::live::{follow, until};
 use crate::common::*;
-use crate::live::{follow, until};
 
 async fn limited(dir: &tempfile::TempDir) -> Server {
     Server::start(&dir.path().join("data"), |config| {

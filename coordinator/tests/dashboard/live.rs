@@ -2,9 +2,9 @@
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::browser::{Browser, Stream};
+use super::browser::{Browser, Stream};
+use super::pages::server;
 use crate::common::*;
-use crate::pages::server;
 
 /// Reads events until one contains `text`.
 pub async fn until(stream: &mut Box<dyn Stream>, text: &str) -> String {

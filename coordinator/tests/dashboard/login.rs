@@ -5,9 +5,9 @@ use fovea_proto::pb::Phase;
 use fovea_security::Role;
 use pb::tokens_client::TokensClient;
 
-use crate::browser::Browser;
+use super::browser::Browser;
+use super::pki::{Pki, load};
 use crate::common::*;
-use crate::pki::{Pki, load};
 
 /// A token, and its id.
 async fn token(server: &Server, role: &str, name: &str) -> (String, String) {

@@ -3,7 +3,7 @@
 use fovea_proto::pb;
 use pb::released::Outcome;
 
-use crate::browser::{Answer, Browser};
+use super::browser::{Answer, Browser};
 use crate::common::*;
 
 /// A coordinator with a dashboard and the dataset `tiny`.

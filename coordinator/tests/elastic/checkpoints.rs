@@ -6,8 +6,8 @@ use fovea_proto::pb;
 use fovea_proto::pb::checkpoint_chunk::Part;
 use tonic::Code;
 
+use super::{Phase, Stage, form, gather, spec_of};
 use crate::common::*;
-use crate::{Phase, Stage, form, gather, spec_of};
 
 /// Changes one bit in the middle of a file.
 fn damage(path: &Path) {

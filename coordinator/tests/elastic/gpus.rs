@@ -4,8 +4,8 @@ use fovea_proto::pb;
 use fovea_proto::pb::Phase;
 use fovea_proto::pb::worker_message::Message as Up;
 
+use super::{Stage, form, gather, ids_of, spec_of};
 use crate::common::*;
-use crate::{Stage, form, gather, ids_of, spec_of};
 
 const A: &str = "GPU-aaaaaaaa-0000-0000-0000-000000000000";
 const B: &str = "GPU-bbbbbbbb-0000-0000-0000-000000000000";

@@ -10,8 +10,8 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use super::{Phase, Stage, spec_of};
 use crate::common::*;
-use crate::{Phase, Stage, spec_of};
 
 /// The write-ahead log was merged into the database: the next coordinator recovers nothing.
 fn journal_is_whole(data: &Path) {

@@ -3,8 +3,8 @@
 use fovea_proto::pb;
 use pb::released::Outcome;
 
+use super::{Phase, Stage, form, gather, ids_of, spec_of};
 use crate::common::*;
-use crate::{Phase, Stage, form, gather, ids_of, spec_of};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_prepares_itself_and_joins_at_a_step_boundary() {

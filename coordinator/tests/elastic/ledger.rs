@@ -3,8 +3,8 @@
 use fovea_proto::pb;
 use tonic::Code;
 
+use super::{Stage, spec_of};
 use crate::common::*;
-use crate::{Stage, spec_of};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clean_epoch_is_said_to_be_clean() {

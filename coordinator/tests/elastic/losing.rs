@@ -7,8 +7,8 @@ use fovea_proto::pb::coordinator_message::Message as Down;
 use fovea_proto::pb::worker_message::Message as Up;
 use pb::released::Outcome;
 
+use super::{Phase, Stage, form, gather, ids_of, spec_of};
 use crate::common::*;
-use crate::{Phase, Stage, form, gather, ids_of, spec_of};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn loss_after_loss_until_too_few_are_left_and_then_anew_with_who_holds_the_state() {

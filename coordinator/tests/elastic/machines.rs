@@ -4,8 +4,8 @@ use fovea_proto::pb;
 use fovea_proto::pb::Phase;
 use fovea_proto::pb::worker_message::Message as Up;
 
+use super::{Stage, gather, ids_of, spec_of};
 use crate::common::*;
-use crate::{Stage, gather, ids_of, spec_of};
 
 /// A worker and its kind of machine, which it says in its hello and with its fingerprint.
 struct Of {

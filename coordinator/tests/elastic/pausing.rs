@@ -4,8 +4,8 @@ use fovea_proto::pb;
 use pb::released::Outcome;
 use tonic::Code;
 
+use super::{Phase, Stage, form, gather, ids_of, spec_of};
 use crate::common::*;
-use crate::{Phase, Stage, form, gather, ids_of, spec_of};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pause_checkpoints_and_a_resume_takes_as_many_workers_as_there_are() {

@@ -6,8 +6,8 @@ use pb::Priority::{self, High, Low, Normal};
 use pb::released::Outcome;
 use tonic::{Code, Status};
 
+use super::{Phase, Stage, spec_of};
 use crate::common::*;
-use crate::{Phase, Stage, spec_of};
 
 impl Stage {
     async fn set_priority(&self, run: &pb::Run, priority: Priority) -> Result<pb::Run, Status> {

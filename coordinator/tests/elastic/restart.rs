@@ -3,8 +3,8 @@
 use fovea_proto::pb;
 use pb::released::Outcome;
 
+use super::{Phase, Stage, form, gather, ids_of, spec_of};
 use crate::common::*;
-use crate::{Phase, Stage, form, gather, ids_of, spec_of};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn workers_that_trained_on_are_adopted_and_no_step_is_lost_or_there_twice() {

@@ -2,8 +2,8 @@
 
 use fovea_proto::pb;
 
+use super::{Phase, Stage, form, gather, ids_of, spec_of};
 use crate::common::*;
-use crate::{Phase, Stage, form, gather, ids_of, spec_of};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_session_that_serves_the_same_is_no_loss() {

@@ -4,8 +4,8 @@ use fovea_proto::pb;
 use fovea_proto::pb::slice_upload::Part;
 use tonic::Code;
 
+use super::{Phase, Stage, gather, ids_of, spec_of};
 use crate::common::*;
-use crate::{Phase, Stage, gather, ids_of, spec_of};
 
 /// Three workers of which w1 has another state after `step`; the assignments that follow.
 async fn differ(members: &mut [&mut Worker; 3], at: &pb::Assignment, step: u64) {

@@ -5,8 +5,8 @@ use fovea_proto::pb::worker_message::Message as Up;
 use fovea_proto::pb::{Phase, Trouble, WorkerState};
 use pb::released::Outcome;
 
+use super::{Stage, form, gather, ids_of, spec_of};
 use crate::common::*;
-use crate::{Stage, form, gather, ids_of, spec_of};
 
 const FULL: &str = "/data: No space left on device";
 

@@ -3,8 +3,8 @@
 use fovea_proto::pb;
 use tonic::Code::{InvalidArgument, NotFound};
 
+use super::{bad_ids, server, still_serves};
 use crate::common::*;
-use crate::{bad_ids, server, still_serves};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn checkpoints() {

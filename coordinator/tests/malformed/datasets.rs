@@ -3,8 +3,8 @@
 use fovea_proto::{CHUNK_BYTES, pb};
 use tonic::Code::{AlreadyExists, InvalidArgument, NotFound};
 
+use super::{bad_ids, server, still_serves};
 use crate::common::*;
-use crate::{bad_ids, server, still_serves};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn datasets() {

@@ -6,8 +6,8 @@ use fovea_proto::pb::released::Outcome;
 use fovea_proto::pb::worker_message::Message as Up;
 use tonic::Code::InvalidArgument;
 
+use super::{server, still_serves};
 use crate::common::*;
-use crate::{server, still_serves};
 
 fn serving(run: &str, generation: u64) -> Option<pb::Serving> {
     Some(pb::Serving {

@@ -3,8 +3,8 @@
 use fovea_proto::{CHUNK_BYTES, pb};
 use tonic::Code::{self, FailedPrecondition, InvalidArgument, NotFound};
 
+use super::{server, still_serves};
 use crate::common::*;
-use crate::{server, still_serves};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slices() {

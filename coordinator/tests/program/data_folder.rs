@@ -80,3 +80,57 @@ async fn an_accepted_run_survives_sigkill_and_the_folder_has_one_owner() {
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("draining"), "{log}");
 }
+
+/// Nobody writes: a read is what meets the damage.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_is_found_damaged_ends_the_program() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let first = Process::start(&data, &[]);
+    let channel = first.channel().await;
+    let tiny = dataset(dir.path(), "tiny", 1);
+    pb::datasets_client::DatasetsClient::new(channel.clone())
+        .create(tokio_stream::iter(parts(&tiny)))
+        .await
+        .unwrap();
+    let mut runs = RunsClient::new(channel);
+    let request = pb::SubmitRequest { spec: Some(spec()) };
+    runs.submit(request).await.unwrap();
+    let run_id = "r-1".to_owned();
+    let request = pb::CancelRequest {
+        run_id: run_id.clone(),
+    };
+    runs.cancel(request).await.unwrap();
+    first.signal("-TERM");
+    assert_eq!(first.end().0, Some(0));
+    damage_the_ledger(&data.join("journal.db"));
+
+    let second = Process::start(&data, &[]);
+    let mut runs = RunsClient::new(second.channel().await);
+    let losses = async {
+        let request = pb::LossesRequest { run_id };
+        let mut losses = runs.losses(request).await?.into_inner();
+        while losses.message().await?.is_some() {}
+        Ok::<(), tonic::Status>(())
+    };
+    losses.await.unwrap_err();
+    let (code, log) = second.end();
+    assert_eq!(code, Some(4), "{log}");
+    assert!(log.contains("journal.corrupt"), "{log}");
+    assert!(log.contains("coordinator.failed"), "{log}");
+}
+
+/// Gives run 1 a long ledger and damages its end, which a start does not read.
+fn damage_the_ledger(journal: &Path) {
+    let db = rusqlite::Connection::open(journal).unwrap();
+    let insert = "WITH RECURSIVE steps(step) AS (SELECT 1 UNION ALL SELECT step + 1 FROM steps LIMIT 20000)
+                  INSERT INTO ledger (run, step, loss, count, samples) SELECT 1, step, 0.5, 2, x'0102' FROM steps";
+    assert_eq!(db.execute(insert, []).unwrap(), 20_000);
+    db.close().unwrap();
+    let mut bytes = std::fs::read(journal).unwrap();
+    // The first page of each table and index stays.
+    let kept = 32 * 4096;
+    assert!(bytes.len() > 2 * kept);
+    bytes[kept..].fill(0xA5);
+    std::fs::write(journal, bytes).unwrap();
+}

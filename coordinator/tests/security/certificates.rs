@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use fovea_proto::{ChannelError, connect, connect_with};
 use fovea_security::{RELOAD_EVERY, Role, TlsFiles, write_public};
 
+use super::pki::*;
 use crate::common::*;
-use crate::pki::*;
 
 /// The text of a connection that is refused for good.
 fn reason(refused: Result<tonic::transport::Channel, ChannelError>) -> String {

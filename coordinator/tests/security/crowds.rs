@@ -6,8 +6,8 @@ use fovea_security::Role;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::pki::*;
 use crate::common::*;
-use crate::pki::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_and_slow_handshakes_keep_no_worker_out_and_end_in_time() {

@@ -4,8 +4,8 @@ use fovea_proto::pb;
 use fovea_security::Role;
 use tonic::Code;
 
+use super::pki::*;
 use crate::common::*;
-use crate::pki::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_denied_worker_is_out_at_once_and_stays_out() {

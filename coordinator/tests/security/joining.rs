@@ -6,9 +6,9 @@ use fovea_security::{Role, Tls, TlsFiles, Token, write_private, write_public};
 use pb::identity_client::IdentityClient;
 use tonic::{Code, Status};
 
+use super::pki::*;
+use super::tokens::{create, stranger};
 use crate::common::*;
-use crate::pki::*;
-use crate::tokens::{create, stranger};
 
 /// A worker's key, and its request for a certificate.
 struct Joiner<'a> {

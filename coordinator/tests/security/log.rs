@@ -9,8 +9,8 @@ use pb::identity_client::IdentityClient;
 use pb::runs_client::RunsClient;
 use pb::tokens_client::TokensClient;
 
+use super::pki::*;
 use crate::common::*;
-use crate::pki::*;
 
 /// A coordinator in a process of its own.
 struct Process {

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use fovea_security::{Role, TlsFiles};
 
-use crate::pki::*;
+use super::pki::*;
 
 /// What s_client says of a connection.
 fn s_client(address: &str, more: &[&str], files: Option<&TlsFiles>) -> String {

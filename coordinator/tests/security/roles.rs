@@ -12,8 +12,8 @@ use pb::groups_client::GroupsClient;
 use pb::runs_client::RunsClient;
 use tonic::Code;
 
+use super::pki::*;
 use crate::common::*;
-use crate::pki::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn people_do_what_their_roles_allow() {

@@ -5,8 +5,8 @@ use fovea_security::Role;
 use pb::workers_client::WorkersClient;
 use tonic::Code;
 
+use super::pki::*;
 use crate::common::*;
-use crate::pki::*;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_speaks_in_its_own_name_only() {

@@ -12,8 +12,8 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
+use super::pki::*;
 use crate::common::*;
-use crate::pki::*;
 
 /// Asks for a token as the server's admin.
 pub async fn create(

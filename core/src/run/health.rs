@@ -85,7 +85,8 @@ impl Run {
             | Phase::Failed { .. }
             | Phase::Cancelled => return,
         };
-        match self.liveness.stuck(stage, now) {
+        let piece = || self.longest_piece_ms();
+        match self.liveness.stuck(stage, now, piece) {
             Some(Stuck::Member(worker, still, patience)) => {
                 self.evict_stuck(now, &worker, still, patience, out);
                 return;

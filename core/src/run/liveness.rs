@@ -13,6 +13,10 @@
 //! | Running | 60 s | 5 s, 10x the median step |
 //! | Finishing | 60 s | 15 s, 10x the median step |
 //!
+//! Until two step times are known, a member that computes has at least as long as its largest piece of work takes a slow
+//! machine (`patience`): it shows no progress within a piece. The only step that is known may be the last one of an epoch, which has
+//! fewer images.
+//!
 //! This holds whether its heartbeats name the run, name another, or name none: a member that has not even begun its
 //! assignment makes no progress either. The coordinator's own standstill is not counted.
 
@@ -238,12 +242,24 @@ impl Liveness {
         ((usual * SLOWER) as u64).max(least)
     }
 
-    /// Finds a stuck member, or a deadlock.
-    pub fn stuck(&self, stage: Stage, now: u64) -> Option<Stuck> {
+    /// Finds a stuck member, or a deadlock. `piece` is how long a member may compute without a sign of progress, in milliseconds,
+    /// as far as step times do not say.
+    pub fn stuck(&self, stage: Stage, now: u64, piece: impl FnOnce() -> u64) -> Option<Stuck> {
+        let piece = match self.steps_ms.len() {
+            0 | 1 => piece(),
+            _ => 0,
+        };
         for (worker, member) in &self.members {
             // A member that waits has nothing to set up or to read.
-            let short = member.settled || member.heartbeat.waiting_for.is_some();
-            let (still, patience) = (member.still(now), self.patience(stage, short));
+            let waiting = member.heartbeat.waiting_for.is_some();
+            let (still, mut patience) = (
+                member.still(now),
+                self.patience(stage, member.settled || waiting),
+            );
+            // While a generation forms, those of the one before may still be in a step.
+            if !waiting && (member.settled || stage != Stage::Forming) {
+                patience = patience.max(piece);
+            }
             let idle = still > patience && !member.waits(now, patience);
             if idle && !self.awaited.contains_key(worker) {
                 return Some(Stuck::Member(worker.clone(), still, patience));

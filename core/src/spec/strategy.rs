@@ -147,7 +147,8 @@ impl ModelSpec {
             top || self.pooling == Pooling::Global,
             || "an earlier layer is averaged over its whole map: leave it out, or leave model.tap out".into(),
         );
-        problems.range("model.auxiliary", self.auxiliary, 0.0, 10.0);
+        // No head counts more than that of the network itself.
+        problems.range("model.auxiliary", self.auxiliary, 0.0, 1.0);
         problems.check(
             "model.auxiliary",
             self.auxiliary == 0.0 || strategy != Strategy::LinearProbe,
@@ -242,6 +243,7 @@ mod tests {
                 "model.auxiliary",
             ),
             ("auxiliary = -1.0", "model.auxiliary"),
+            ("auxiliary = 3", "model.auxiliary"),
             ("frozen = ['conv9']", "model.frozen"),
         ] {
             let error = of(model).validate().unwrap_err();

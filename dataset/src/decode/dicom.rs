@@ -4,7 +4,7 @@
 //! is passed on.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use dicom_object::file::{OpenFileOptions, ReadPreamble};
@@ -146,22 +146,40 @@ pub(crate) struct Identity {
     pub eye: Eye,
 }
 
-/// Whether the file at `path` begins as DICOM files do; not if it cannot be read.
-pub(crate) fn is_dicom(path: &Path) -> bool {
-    let mut begin = [0; PREAMBLE + MARK.len()];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut begin));
-    read.is_ok() && is(&begin)
+/// Whether the file at `path` begins as DICOM files do; not if there is none.
+///
+/// # Errors
+/// It cannot be read now, which says nothing about what it is.
+pub(crate) fn is_dicom(path: &Path) -> io::Result<bool> {
+    let mut begin = Vec::with_capacity(PREAMBLE + MARK.len());
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    file.take((PREAMBLE + MARK.len()) as u64)
+        .read_to_end(&mut begin)?;
+    Ok(is(&begin))
 }
 
-/// Reads the tags of the file at `path`; `None` if it is no DICOM file that can be read.
-pub(crate) fn identity(path: &Path) -> Option<Identity> {
-    if !is_dicom(path) {
-        return None;
+/// Reads the tags of the file at `path`; `None` if it is no DICOM file, or a damaged one.
+///
+/// # Errors
+/// It cannot be read now, which says nothing about what is in it.
+pub(crate) fn identity(path: &Path) -> io::Result<Option<Identity>> {
+    match is_dicom(path)? {
+        true => tags(File::open(path)?),
+        false => Ok(None),
     }
+}
+
+fn tags(file: impl Read) -> io::Result<Option<Identity>> {
+    let mut file = Disk { file, error: None };
     let read = || {
         let object = OpenFileOptions::new()
+            .read_preamble(ReadPreamble::Always)
             .read_until(PIXEL_DATA)
-            .open_file(path)
+            .from_reader(&mut file)
             .ok()?;
         let eye = match text(&object, IMAGE_LATERALITY)
             .or_else(|| text(&object, LATERALITY))
@@ -175,7 +193,29 @@ pub(crate) fn identity(path: &Path) -> Option<Identity> {
             .map(|id| (text(&object, PATIENT_ID_ISSUER).unwrap_or_default(), id));
         Some(Identity { patient, eye })
     };
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).ok()?
+    let identity = std::panic::catch_unwind(std::panic::AssertUnwindSafe(read));
+    match file.error {
+        Some(error) => Err(error),
+        None => Ok(identity.unwrap_or(None)),
+    }
+}
+
+/// A file that is parsed. It keeps the disk's error, which parsers do not tell from damage.
+struct Disk<R> {
+    file: R,
+    error: Option<io::Error>,
+}
+
+impl<R: Read> Read for Disk<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.file.read(buffer).inspect_err(|error| {
+            if error.kind() != io::ErrorKind::Interrupted {
+                let code = error.raw_os_error();
+                let same = code.map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
+                self.error = Some(same);
+            }
+        })
+    }
 }
 
 /// The text of an element; `None` if it is absent or empty.
@@ -184,4 +224,78 @@ fn text(object: &DefaultDicomObject, tag: Tag) -> Option<String> {
     let text = element.to_str().ok()?;
     let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
     (!text.is_empty()).then(|| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An element with a text, explicit VR little endian.
+    fn element(tag: Tag, vr: &str, value: &str) -> Vec<u8> {
+        let mut bytes = [tag.0.to_le_bytes(), tag.1.to_le_bytes()].concat();
+        bytes.extend(vr.as_bytes());
+        bytes.extend((value.len() as u16).to_le_bytes());
+        bytes.extend(value.as_bytes());
+        bytes
+    }
+
+    /// A file with the tags of a patient and an eye, and no picture.
+    fn file() -> Vec<u8> {
+        let meta = [
+            element(Tag(2, 2), "UI", "1.2.3.44"),
+            element(Tag(2, 3), "UI", "1.2.3.44"),
+            element(Tag(2, 0x10), "UI", "1.2.840.10008.1.2.1\0"),
+            element(Tag(2, 0x12), "UI", "1.2.3.44"),
+        ]
+        .concat();
+        let mut bytes = vec![0; PREAMBLE];
+        bytes.extend(MARK);
+        bytes.extend([2, 0, 0, 0, b'U', b'L', 4, 0]);
+        bytes.extend((meta.len() as u32).to_le_bytes());
+        bytes.extend(meta);
+        bytes.extend(element(PATIENT_ID, "LO", "MRN77001"));
+        bytes.extend(element(IMAGE_LATERALITY, "CS", "L "));
+        bytes
+    }
+
+    /// Gives its bytes, and then the disk's error.
+    struct Failing<'a>(&'a [u8]);
+
+    impl Read for Failing<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self.0.is_empty() {
+                true => Err(io::Error::from_raw_os_error(libc::EIO)),
+                false => self.0.read(buffer),
+            }
+        }
+    }
+
+    #[test]
+    fn a_failing_disk_is_no_damaged_file() {
+        let file = file();
+        let whole = tags(&file[..]).unwrap().unwrap();
+        assert_eq!(whole.patient.unwrap().1, "MRN77001");
+        assert_eq!(whole.eye, Eye::Left);
+        for length in 0..file.len() {
+            assert!(tags(&file[..length]).is_ok(), "cut at {length}");
+            let error = tags(Failing(&file[..length])).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EIO), "at {length}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_taken_for_another_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("short"), &file()[..100]).unwrap();
+        std::fs::write(at("whole"), file()).unwrap();
+        // Opens, and fails to be read, whoever reads.
+        std::os::unix::fs::symlink("/proc/self/mem", at("failing")).unwrap();
+        for (name, expected) in [("none", false), ("short", false), ("whole", true)] {
+            assert_eq!(is_dicom(&at(name)).unwrap(), expected, "{name}");
+            assert_eq!(identity(&at(name)).unwrap().is_some(), expected, "{name}");
+        }
+        assert!(is_dicom(&at("failing")).is_err());
+        assert!(identity(&at("failing")).is_err());
+    }
 }

@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use crate::folder::leads_to_folder;
+
 /// An image of a folder, by its path from the root, and its grade.
 pub(super) type Labelled = (String, u8);
 
@@ -42,7 +44,7 @@ pub(super) fn list(root: &Path) -> Result<Vec<Labelled>, FoldersError> {
     let mut grades: [Option<String>; 5] = Default::default();
     let mut images = Vec::new();
     for name in names(root)? {
-        if !root.join(&name).is_dir() {
+        if !leads_to_folder(&root.join(&name))? {
             continue;
         }
         let Some(grade) = grade(&name) else {
@@ -89,7 +91,7 @@ fn names_below(dir: &Path, prefix: &str) -> io::Result<Vec<String>> {
     let mut all = Vec::new();
     for name in names(dir)? {
         let (path, shown) = (dir.join(&name), format!("{prefix}/{name}"));
-        if path.is_dir() && !path.is_symlink() {
+        if path.symlink_metadata()?.is_dir() {
             all.extend(names_below(&path, &shown)?);
         } else if is_picture(&name) {
             all.push(shown);

@@ -295,7 +295,15 @@ impl Output {
         let place_on_sheet: HashMap<usize, usize> = shown.into_iter().zip(1..).collect();
         let mut writer = csv::Writer::from_writer(Vec::new());
         let mut write = || {
-            writer.write_record(["image", "brightness", "sharpness", "peak", "notes", "sheet"])?;
+            writer.write_record([
+                "image",
+                "brightness",
+                "sharpness",
+                "peak",
+                "redness",
+                "notes",
+                "sheet",
+            ])?;
             for place in &packs.places {
                 let Ok(record) = &spool.records[place.row] else {
                     continue;
@@ -308,6 +316,7 @@ impl Output {
                     &format!("{:.1}", quality.brightness),
                     &sharpness.unwrap_or_default(),
                     &format!("{:.2}", quality.peak),
+                    &format!("{:.2}", quality.redness),
                     &notes.join("; "),
                     &place_on_sheet
                         .get(&place.row)

@@ -315,6 +315,17 @@ pub enum PrepareError {
         /// The system's error.
         source: io::Error,
     },
+    /// A photograph is there, and the disk does not give it. What it shows and whose it is is not known.
+    #[error(
+        "{}: cannot be read now: {source}. That says nothing about the photograph, so it is not left out as a bad one: correct the \
+         cause and prepare again, or take the file out of the images folder", path.display()
+    )]
+    Unreadable {
+        /// The photograph.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
     /// The threads cannot be started.
     #[error("cannot start the threads: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
@@ -342,6 +353,13 @@ fn why_empty(split: Split, imposed: bool) -> String {
 pub(super) fn io_error(action: &'static str, path: &Path, source: io::Error) -> PrepareError {
     PrepareError::Io {
         action,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+pub(super) fn unreadable(path: &Path, source: io::Error) -> PrepareError {
+    PrepareError::Unreadable {
         path: path.to_owned(),
         source,
     }

@@ -63,7 +63,7 @@ impl Why {
                  brightest hundredth above the mean, in standard deviations)"
             }
             Self::Noted => {
-                "a note on its quality: dark, blurred, no disc; nothing is left out because of it"
+                "a note on its quality: dark, blurred, no disc, not red; nothing is left out because of it"
             }
             Self::NoCircle => {
                 "no circle found: cut out around all that is bright; look whether the whole fundus is there"

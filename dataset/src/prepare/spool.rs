@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
@@ -22,7 +23,7 @@ use crate::quality::{Flaw, Quality};
 use crate::recipe::as_record;
 use crate::square::{Disc, Square, SquareError};
 
-use super::report::io_error;
+use super::report::{io_error, unreadable};
 use super::{PrepareError, PrepareOptions, Progress, Warning};
 
 /// The records of all usable photographs, and the reasons why others are unusable.
@@ -41,7 +42,7 @@ pub(super) enum Unusable {
     /// Its file is missing or ambiguous.
     #[error(transparent)]
     Find(#[from] FindError),
-    /// Its file is no picture.
+    /// Its file is no picture, or a link to nothing.
     #[error(transparent)]
     Decode(#[from] DecodeError),
     /// The picture shows no fundus.
@@ -95,7 +96,7 @@ impl Spool {
             if progress.cancelled() {
                 return Err(PrepareError::Cancelled);
             }
-            let record = match record(folder, &row.image, options) {
+            let record = match record(folder, &row.image, options)? {
                 Ok((bytes, record)) => {
                     let offset = position as u64 * record_bytes as u64;
                     file.write_all_at(&bytes, offset).map_err(failed)?;
@@ -195,14 +196,30 @@ impl Drop for Spool {
 }
 
 /// The record of an image, or why there is none.
+///
+/// # Errors
+/// The disk does not give its file.
 fn record(
     folder: &ImageFolder,
     image: &str,
     options: &PrepareOptions,
-) -> Result<(Vec<u8>, Record), Unusable> {
-    let path = folder.find(image)?;
-    let file = Encoded::read(&path)?;
-    let square = Square::cut(&file, options.preprocess.method(), options.image_size)?;
+) -> Result<Result<(Vec<u8>, Record), Unusable>, PrepareError> {
+    let path = match folder.find(image) {
+        Ok(path) => path,
+        Err(error) => return Ok(Err(error.into())),
+    };
+    match Encoded::read(&path) {
+        Ok(file) => Ok(cut(&file, options)),
+        // A link may lead nowhere.
+        Err(DecodeError::Io(source)) if source.kind() != io::ErrorKind::NotFound => {
+            Err(unreadable(&path, source))
+        }
+        Err(error) => Ok(Err(error.into())),
+    }
+}
+
+fn cut(file: &Encoded, options: &PrepareOptions) -> Result<(Vec<u8>, Record), Unusable> {
+    let square = Square::cut(file, options.preprocess.method(), options.image_size)?;
     let print = Print::of(&square.pixels);
     let quality = Quality::of(&square.pixels);
     let bytes = as_record(square.pixels);

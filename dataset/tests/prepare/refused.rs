@@ -72,6 +72,38 @@ fn bad_images_and_rows_are_all_named_and_nothing_is_written() {
 }
 
 #[test]
+fn a_photograph_that_the_disk_does_not_give_is_not_left_out_as_a_bad_one() {
+    // With names that tell patient and eye, and with those of which only tags may tell them.
+    for name in ["0_left.jpeg", "IM0001.dcm", "IM0001"] {
+        let study = Study::new(8);
+        let path = study.images().join(name);
+        let image = name.split('.').next().expect("a name");
+        study.write_labels(&study.labels().replace("0_left", image));
+        fs::remove_file(study.images().join("0_left.jpeg")).expect("remove");
+        let mut options = study.options();
+        options.max_bad = MaxBad::Count(9);
+        options.label_options.each_image_a_patient = true;
+        // A link to nothing is a photograph that is not there.
+        std::os::unix::fs::symlink(study.images().join("gone"), &path).expect("link");
+        let report = prepare(&options, &()).expect("one is allowed");
+        assert_eq!(report.excluded.len(), 1, "{name}");
+        assert_eq!(report.excluded[0].image, image);
+        fs::remove_dir_all(study.out()).expect("remove");
+        fs::remove_file(&path).expect("remove");
+        // It opens, and reading it fails, whoever reads.
+        std::os::unix::fs::symlink("/proc/self/mem", &path).expect("link");
+        let error = prepare(&options, &()).expect_err("it cannot be read");
+        let PrepareError::Unreadable { path: found, .. } = &error else {
+            panic!("{name}: {error}");
+        };
+        assert_eq!(found, &path);
+        let message = error.to_string();
+        assert!(message.contains("prepare again"), "{message}");
+        assert_eq!(study.output_files(), vec![], "something was left behind");
+    }
+}
+
+#[test]
 fn below_the_threshold_they_are_left_out_and_listed() {
     let study = broken_study();
     let mut options = study.options();

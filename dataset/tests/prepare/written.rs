@@ -72,7 +72,7 @@ fn a_prepared_dataset_can_be_opened_verified_and_read() {
     let quality = String::from_utf8(file(&files, "quality.csv")).expect("text");
     assert_eq!(
         quality.lines().next(),
-        Some("image,brightness,sharpness,peak,notes,sheet")
+        Some("image,brightness,sharpness,peak,redness,notes,sheet")
     );
     assert_eq!(quality.lines().count(), 41);
     let sheet = image::load_from_memory(&file(&files, "contact-sheet.png")).expect("a picture");

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +18,9 @@ def write_verified(target: Path, chunks: Iterator[bytes], size: int, sha256: str
     replaced, OSError if it cannot be written.
     """
     check_target(target, overwrite)
-    handle, temporary = tempfile.mkstemp(prefix=".fovea-", suffix=".part", dir=target.parent)
+    temporary = target.parent / f".fovea-{secrets.token_hex(8)}.part"
+    # It keeps its mode when it gets its name: that of any file that a program makes, as the umask has it.
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         digest, received = hashlib.sha256(), 0
         with os.fdopen(handle, "wb") as file:
@@ -31,8 +33,6 @@ def write_verified(target: Path, chunks: Iterator[bytes], size: int, sha256: str
             if digest.hexdigest() != sha256.lower():
                 raise DownloadError(f"{what}: its SHA-256 is {digest.hexdigest()}, and {sha256} was announced; try again")
             file.flush()
-            # A temporary file is private to its owner; the fetched one is not.
-            os.fchmod(file.fileno(), 0o644)
             os.fsync(file.fileno())
         if overwrite:
             os.replace(temporary, target)
@@ -40,7 +40,7 @@ def write_verified(target: Path, chunks: Iterator[bytes], size: int, sha256: str
             # Unlike a rename, it fails if the file was made meanwhile.
             os.link(temporary, target)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def check_target(target: Path, overwrite: bool) -> None:

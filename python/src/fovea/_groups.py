@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 from fovea import _convert, types
 from fovea._requests import Requests, load_pandas
 from fovea._spec import read_spec, settings_label
-from fovea.errors import AnswerTimeoutError, LimitReachedError, SpecError, UnavailableError, WaitTimeoutError
+from fovea.errors import (
+    AnswerTimeoutError,
+    LimitReachedError,
+    NotFoundError,
+    SpecError,
+    UnavailableError,
+    WaitTimeoutError,
+)
 from fovea.v1 import common_pb2, groups_pb2, groups_pb2_grpc
 
 if TYPE_CHECKING:
@@ -110,7 +117,7 @@ class Groups(Requests):
         while True:
             try:
                 group = self.group(group_id)
-                runs = [self.run(member.run_id) for member in group.runs if _is_news(member, known.get(member.run_id))]
+                runs = self._runs_with_news(group, known)
             except (UnavailableError, AnswerTimeoutError, LimitReachedError) as error:
                 if shown is None:
                     raise
@@ -194,6 +201,19 @@ class Groups(Requests):
         answer: groups_pb2.Group = self._ask(call, groups_pb2_grpc.GroupsStub)
         return _convert.group(answer)
 
+    def _runs_with_news(self, group: types.Group, known: Mapping[str, types.Run]) -> list[types.Run]:
+        """The runs that may have changed: of a group at rest all of them, because one that had ended may have been resumed and have
+        ended again since it was asked for."""
+        runs = []
+        for member in group.runs:
+            if member.phase is not None and (group.is_at_rest or _may_change(member, known.get(member.run_id))):
+                try:
+                    runs.append(self.run(member.run_id))
+                except NotFoundError:
+                    # It was removed just now; the next answer about the group says so.
+                    continue
+        return runs
+
     def _runs_of(self, group: types.Group) -> Iterator[tuple[types.GroupMember, types.Run]]:
         """The runs that are there."""
         for member in group.runs:
@@ -213,12 +233,10 @@ def _selection(given: types.Selection) -> groups_pb2.Selection:
     )
 
 
-def _is_news(member: types.GroupMember, known: types.Run | None) -> bool:
-    """Whether a run is to be asked for: not if it was removed, nor if it rests as it did."""
-    if member.phase is None:
-        return False
-    rests = member.phase.has_ended or member.phase is types.Phase.PAUSED
-    return known is None or not rests or known.phase is not member.phase
+def _may_change(member: types.GroupMember, known: types.Run | None) -> bool:
+    """Whether a run is to be asked for while the group is not at rest: not if it has ended as it had. One that is paused may have gone
+    on and paused again."""
+    return known is None or known.phase is not member.phase or not known.phase.has_ended
 
 
 def _news(known: types.Run | None, run: types.Run) -> Iterator[types.GroupEvent]:

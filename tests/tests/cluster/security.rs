@@ -59,7 +59,7 @@ async fn ended(cluster: &Cluster, run: &pb::Run) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// The begin of a greeting, and that of a message with gradients. (A handshake shows the name of the protocol.)
-const IN_PLAIN_TEXT: [&[u8]; 2] = [b"fovea-m2", b"1AVF\x01\0\0\0"];
+const IN_PLAIN_TEXT: [&[u8]; 2] = [b"fovea-m3", b"1AVF\x01\0\0\0"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disturbed_run_under_tls_ends_with_the_bits_of_plain_text_and_shows_nothing() {

@@ -1,11 +1,12 @@
 //! Files of the cache: written under a temporary name, synced, then renamed, so that a file with its final name is
-//! complete, also after a power cut.
+//! complete, also after a power cut. They hold photographs, names and grades of patients, so only their owner reads them.
 //!
 //! A writer holds an exclusive lock on its temporary file. A temporary file without a lock was left by a process that
 //! was killed, and [`super::room::sweep`] removes it, whichever worker of the machine it belonged to.
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,7 +28,12 @@ impl Temporary {
     /// Creates one beside `path`, locked.
     pub(super) fn create(path: &Path) -> Result<Self, CacheError> {
         let path = temporary(path);
-        let file = File::create_new(&path).map_err(CacheError::io(&path))?;
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(CacheError::io(&path))?;
         // Without locks (some network file systems) a file is never taken for a leftover before it is old.
         let _ = file.try_lock();
         Ok(Self {

@@ -3,7 +3,8 @@
 //!
 //! A file with its final name is complete (see `files`). A pack has a sidecar with the digests of its records, written
 //! when the whole pack matched its SHA-256; every read is compared with it (see `packs`). The cache stays within
-//! `cache_disk_mib` (see `room`). Several workers of a machine may share one folder.
+//! `cache_disk_mib` (see `room`). Several workers of a machine may share one folder, if they run as one user: folders that
+//! are made and files are for their owner alone.
 //!
 //! Every call that touches the disk runs on a thread that can be abandoned, because the folder may lie on a mount that
 //! hangs.
@@ -23,7 +24,7 @@ use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::ids::RunId;
 use fovea_core::run::Trouble;
 use fovea_dataset::{
-    INDEX_FILE, Index, IndexError, MANIFEST_FILE, Manifest, ManifestError, PackError,
+    INDEX_FILE, Index, IndexError, MANIFEST_FILE, Manifest, ManifestError, PackError, make_private,
 };
 use fovea_proto::{MESSAGE_BYTES, pb};
 use sha2::{Digest, Sha256};
@@ -200,7 +201,7 @@ impl Cache {
         let dir = dir.to_owned();
         blocking("writing the dataset's index", move || {
             let packs = dir.join("packs");
-            std::fs::create_dir_all(&packs).map_err(CacheError::io(packs))?;
+            make_private(&packs).map_err(CacheError::io(packs))?;
             put(&dir.join(INDEX_FILE), &files.index)?;
             put(&dir.join(MANIFEST_FILE), &files.manifest)
         })

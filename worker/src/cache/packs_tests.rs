@@ -1,6 +1,7 @@
 //! Packs in the cache against a coordinator that serves them over real gRPC, with flipped bits on both sides.
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -431,4 +432,32 @@ fn packs_in_use_exceed_the_limit_and_others_are_evicted_and_not_fetched_ahead() 
     assert!(!bench.pack(packs - 1).exists());
     drop(open);
     assert!(bench.dir.path().exists());
+}
+
+#[test]
+fn only_its_owner_can_read_the_cache() {
+    let bench = Bench::new();
+    let mut folders = vec![bench.dir.path().join("datasets")];
+    let (mut folder_count, mut files) = (0, 0);
+    while let Some(folder) = folders.pop() {
+        folder_count += 1;
+        assert_eq!(mode(&folder), 0o700, "{}", folder.display());
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => folders.push(path),
+                false => {
+                    files += 1;
+                    assert_eq!(mode(&path), 0o600, "{}", path.display());
+                }
+            }
+        }
+    }
+    // The dataset's, and its packs'; manifest and index, packs and their digests.
+    assert_eq!(folder_count, 3);
+    assert_eq!(files, 2 + 2 * bench.all.len());
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
 }

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+use fovea_dataset::make_private;
 use fovea_proto::pb;
 use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
@@ -80,7 +81,7 @@ impl Cache {
         let place = path.to_owned();
         let temporary = blocking(format!("creating a file for {what}"), move || {
             let folder = place.parent().unwrap_or(Path::new("."));
-            std::fs::create_dir_all(folder).map_err(CacheError::io(folder))?;
+            make_private(folder).map_err(CacheError::io(folder))?;
             Temporary::create(&place)
         })
         .await?;

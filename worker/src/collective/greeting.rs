@@ -3,7 +3,11 @@
 //! ```text
 //! in plain text:  caller ── greeting ──> called ── answer ──> caller
 //! under TLS:      handshake, called ── answer ──> caller ── greeting ──> called
+//! then:           called ── claim ──> caller
 //! ```
+//!
+//! The answer says that the port is a worker's. The claim says that the generation takes the call, and comes when the called worker
+//! has fetched all that it needs, which may take long.
 //!
 //! Under TLS the caller sends nothing before the called has accepted its certificate: the greeting holds the generation's
 //! key. The caller knows whom it calls, and refuses anybody else. The called learns who calls, and its name is compared
@@ -11,11 +15,11 @@
 //!
 //! The two do not mix. Each end recognizes the other kind by its first bytes and says so in plain text before it closes.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::time::Duration;
 
 use fovea_security::{Expected, Identity, Parts, Refusal, Role, Tls, accept, begin, say_goodbye};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
@@ -23,15 +27,17 @@ use super::MeshKey;
 use super::channel::Channel;
 
 /// The protocol inside TLS.
-const PROTOCOLS: &[&[u8]] = &[b"fovea-mesh/2"];
+const PROTOCOLS: &[&[u8]] = &[b"fovea-mesh/3"];
 /// The start of a peer's greeting, and the answer to it.
-const MAGIC: [u8; 8] = *b"fovea-m2";
+const MAGIC: [u8; 8] = *b"fovea-m3";
+/// What a caller is told when a generation takes its call.
+const CLAIMED: [u8; 8] = *b"fovea-c3";
 /// The whole greeting of a probe, and the answer to it.
-const PROBE: [u8; 8] = *b"fovea-p2";
+const PROBE: [u8; 8] = *b"fovea-p3";
 /// The answer of a worker with TLS to one in plain text.
-const TLS_ONLY: [u8; 8] = *b"fovea-t2";
+const TLS_ONLY: [u8; 8] = *b"fovea-t3";
 /// The answer of a worker in plain text to one with TLS.
-const NO_TLS: [u8; 8] = *b"fovea-n2";
+const NO_TLS: [u8; 8] = *b"fovea-n3";
 /// The first byte of a TLS connection.
 const HANDSHAKE: u8 = 0x16;
 
@@ -93,20 +99,72 @@ pub(super) struct Caller {
     pub(super) identity: Option<Identity>,
 }
 
-/// Calls the worker whose process is `worker` and greets it, within `patience`.
+impl Caller {
+    /// Tells the caller that a generation takes its call.
+    ///
+    /// # Errors
+    /// If the caller has hung up.
+    pub(super) fn claim(mut self) -> io::Result<Channel> {
+        let sent = self.channel.send(&[IoSlice::new(&CLAIMED)])?;
+        // It is the first message after the handshake, so there is room for it.
+        match sent.taken == CLAIMED.len() && !sent.pending {
+            true => Ok(self.channel),
+            false => Err(io::ErrorKind::WriteZero.into()),
+        }
+    }
+}
+
+/// A call that was answered, and that no generation has claimed yet.
+pub(super) struct Called(Channel);
+
+impl Called {
+    /// Waits until a generation of the called worker claims the call.
+    ///
+    /// # Errors
+    /// If the called worker hangs up before, or says something else.
+    pub(super) async fn claimed(self) -> Result<Channel, GreetingError> {
+        let Self(mut channel) = self;
+        let socket = TcpStream::from_std(channel.socket().try_clone()?)?;
+        let mut claim = [0; CLAIMED.len()];
+        let mut read = 0;
+        // No byte more: the first message of the generation may follow.
+        while read < claim.len() {
+            // TLS may have read it from the socket with the handshake.
+            let done = if channel.has_unread() {
+                channel.read(&mut claim[read..])
+            } else {
+                socket.readable().await?;
+                socket.try_io(Interest::READABLE, || channel.read(&mut claim[read..]))
+            };
+            match done {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                Ok(bytes) => read += bytes,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        match claim {
+            CLAIMED => Ok(channel),
+            _ => Err(GreetingError::NotAPeer),
+        }
+    }
+}
+
+/// Calls the worker whose process is `worker` and greets it. It must answer within `patience`.
 pub(super) async fn call(
     tls: Option<&Tls>,
     address: &str,
     worker: &str,
     greeting: Greeting,
     patience: Duration,
-) -> Result<Channel, GreetingError> {
+) -> Result<Called, GreetingError> {
     within(patience, async {
         let mut stream = open(address, patience).await?;
         let Some(tls) = tls else {
             stream.write_all(&greeting.bytes()).await?;
             answered(&mut stream, MAGIC).await?;
-            return Ok(Channel::plain(stream.into_std()?)?);
+            return Ok(Called(Channel::plain(stream.into_std()?)?));
         };
         let expected = Expected::WorkerProcess(worker.to_owned());
         let config = tls.client_config(expected, PROTOCOLS);
@@ -114,7 +172,7 @@ pub(super) async fn call(
         answered(&mut stream, MAGIC).await?;
         stream.write_all(&greeting.bytes()).await?;
         stream.flush().await?;
-        Ok(Channel::secured(ours(stream.try_into()?)?)?)
+        Ok(Called(Channel::secured(ours(stream.try_into()?)?)?))
     })
     .await
 }

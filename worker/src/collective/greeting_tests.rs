@@ -45,7 +45,7 @@ impl Port {
     }
 
     /// A call with this certificate for the worker `worker`.
-    fn called(&self, tls: Option<&Tls>, worker: &str) -> Result<Channel, GreetingError> {
+    fn called(&self, tls: Option<&Tls>, worker: &str) -> Result<Called, GreetingError> {
         let address = self.address();
         let called = call(tls, &address, worker, GREETING, PATIENCE);
         self.runtime.block_on(called)

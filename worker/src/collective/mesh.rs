@@ -1,9 +1,10 @@
 //! Connections between the workers of a generation.
 //!
-//! Every worker listens on one port for its whole life. A worker of rank i connects to all ranks
-//! below it and sends the generation's key (16 random bytes from the coordinator) and its own rank;
-//! all ranks above connect to it. A connection whose key no generation of this worker has is dropped after 120 s: the
-//! peer may have received the generation before this worker did.
+//! Every worker listens on one port for its whole life. A worker of rank i calls all ranks
+//! below it ([`calls`](super::calls)) and sends the generation's key (16 random bytes from the coordinator) and its own rank;
+//! all ranks above call it. The two are connected when the called worker's generation has claimed the call: the
+//! caller may have received the generation, and fetched its data, long before. A call whose key no generation of this worker
+//! has claimed is dropped after 120 s, and a caller that still waits calls again.
 //!
 //! With TLS the key alone is not enough: both ends know each other by their certificates, whose names must be those of the
 //! members of the generation ([`greeting`](super::greeting)).
@@ -29,6 +30,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, warn};
 
+use super::calls::Calls;
 use super::channel::Channel;
 use super::greeting::{self, Caller, Greeting, GreetingError};
 use super::waiting::{Waiting, Waits};
@@ -39,7 +41,7 @@ const GREETING_DEADLINE: Duration = Duration::from_secs(5);
 /// Connections whose greeting is awaited at a time. One more, and the oldest is given up: a peer takes milliseconds, so that
 /// those that say nothing are hit.
 const MOST_GREETINGS: usize = 256;
-/// A connection that no generation claims is dropped after this, or a little later.
+/// A connection that no generation claims is dropped after this, or a little later: its caller may be gone.
 const UNCLAIMED: Duration = Duration::from_secs(120);
 /// Of more unclaimed connections than this, the oldest are dropped.
 const MOST_UNCLAIMED: usize = 512;
@@ -172,6 +174,23 @@ impl Mesh {
         self.shared.1.notify_all();
     }
 
+    /// Wakes those that connect.
+    pub(super) fn wake(&self) {
+        // Whoever looks for news holds the lock until it waits, so that it misses none.
+        let _arrivals = self.arrivals();
+        self.shared.1.notify_all();
+    }
+
+    /// For new connections.
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
+    /// Where calls to peers run.
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
     fn arrivals(&self) -> MutexGuard<'_, Vec<Arrival>> {
         self.shared.0.lock().expect("no holder of this lock panics")
     }
@@ -182,9 +201,9 @@ impl Mesh {
         claimed.map(|arrival| arrival.caller).collect()
     }
 
-    /// Connects the worker of rank `rank` with all its peers, by rank; its own place stays empty.
-    /// Blocks for about `deadline` at most, and gives up as soon as `aborted` holds. `waiting` publishes one of the
-    /// missing peers.
+    /// Connects the worker of rank `rank` with all its peers, by rank; its own place stays empty. All of them have come to this
+    /// generation then. A peer that answers is waited for as long as it takes, and one that does not for about `deadline`. Gives
+    /// up as soon as `aborted` holds. `waiting` publishes one of the missing peers.
     pub fn connect(
         &self,
         roster: &Roster,
@@ -204,49 +223,27 @@ impl Mesh {
             return Err(CollectiveError::Expired { until });
         }
         let waits = waiting.begin(anyone);
-        let mut problems: HashMap<usize, GreetingError> = HashMap::new();
-        let mut pause = Duration::from_millis(10);
-        let mut next_round = Instant::now();
+        let greeting = Greeting {
+            key,
+            rank: rank as u32,
+        };
+        let mut calls = Calls::new(self, &roster.members, greeting);
         loop {
             waits.poll();
-            let below: Vec<usize> = (0..rank).filter(|&r| channels[r].is_none()).collect();
-            if let Some(&first) = below.first()
-                && Instant::now() >= next_round
-            {
-                waits.switch(first);
-                let left = end.saturating_duration_since(Instant::now());
-                let patience = CALL.min(left).max(POLL_INTERVAL);
-                let greeting = Greeting {
-                    key,
-                    rank: rank as u32,
-                };
-                let calls = self.ask(&roster.members, below, move |tls, member| async move {
-                    let (address, worker) = (&member.address, member.worker.as_str());
-                    greeting::call(tls.as_ref(), address, worker, greeting, patience).await
-                });
-                for (peer, called) in polling(&waits, aborted, calls)? {
-                    match called {
-                        Ok(channel) => {
-                            channels[peer] = Some(channel);
-                            problems.remove(&peer);
-                        }
-                        Err(problem) => {
-                            problems.insert(peer, problem);
-                        }
-                    }
-                }
-                next_round = Instant::now() + pause;
-                pause = (pause * 2).min(Duration::from_millis(200));
-            }
+            let left = end.saturating_duration_since(Instant::now());
+            let below = (0..rank).filter(|&r| channels[r].is_none());
+            calls.begin(below, CALL.min(left).max(POLL_INTERVAL));
 
             let mut arrivals = self.arrivals();
+            calls.take(&mut channels);
             for caller in self.claim(&mut arrivals, key) {
                 let from = caller.greeting.rank as usize;
                 if from <= rank || from >= channels.len() {
                     continue;
                 }
                 match is_other(&roster.members[from], &caller) {
-                    None => channels[from] = Some(caller.channel),
+                    // One that has hung up calls again.
+                    None => channels[from] = caller.claim().ok(),
                     Some(other) => warn!("peer.refused: {other}"),
                 }
             }
@@ -267,8 +264,10 @@ impl Mesh {
             let now = Instant::now();
             if now >= end {
                 drop(arrivals);
-                // A peer that answers but has not connected is busy with a long step, and not missing.
+                // A peer that answers but has not connected is busy with a long step or fetches its data, and not missing.
+                let problems = calls.problems();
                 let (mut silent, quiet) = (missing.into_iter())
+                    .filter(|&peer| !calls.is_answered(peer))
                     .partition::<Vec<usize>, _>(|peer| problems.contains_key(peer));
                 let probes = self.ask(&roster.members, quiet, |tls, member| async move {
                     let (address, worker) = (&member.address, member.worker.as_str());
@@ -285,12 +284,12 @@ impl Mesh {
                     continue;
                 }
                 silent.sort_unstable();
-                return Err(incomplete(roster, &silent, &problems, deadline));
+                return Err(incomplete(roster, &silent, problems, deadline));
             }
-            // Woken by an arrival; in between `aborted` is checked and the others are tried again.
+            // Woken by an arrival and by news of a call; in between `aborted` is checked and the others are tried again.
             let mut wait = POLL_INTERVAL.min(end - now);
-            if first < rank {
-                wait = wait.min(next_round.saturating_duration_since(now));
+            if let Some(next) = calls.due(missing.into_iter().filter(|&peer| peer < rank)) {
+                wait = wait.min(next.saturating_duration_since(now));
             }
             let (guard, _) = (self.shared.1)
                 .wait_timeout(arrivals, wait)

@@ -79,11 +79,18 @@ fn call(address: &str, key: MeshKey, rank: usize) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let rank = (rank as u32).to_le_bytes();
-    (stream.write_all(&[&b"fovea-m2"[..], &key, &rank].concat())).unwrap();
+    (stream.write_all(&[&b"fovea-m3"[..], &key, &rank].concat())).unwrap();
     let mut answer = [0; 8];
     stream.read_exact(&mut answer).unwrap();
-    assert_eq!(&answer, b"fovea-m2");
+    assert_eq!(&answer, b"fovea-m3");
     stream
+}
+
+/// The other side's generation takes the call.
+fn claimed(mut stream: &TcpStream) {
+    let mut claim = [0; 8];
+    stream.read_exact(&mut claim).unwrap();
+    assert_eq!(&claim, b"fovea-c3");
 }
 
 /// Until the other side closes; an error if it does not in time.
@@ -188,6 +195,7 @@ fn all_that_are_missing_are_listed() {
     let last = format!("peer.unreachable: {} has not connected", lost[3]);
     assert!(logged(&first) && logged(&last));
     // Those present learn of it by their connections.
+    claimed(&caller);
     closed_by_peer(&caller).unwrap();
 }
 
@@ -210,6 +218,83 @@ fn one_that_is_there_but_calls_late_is_waited_for() {
         let _caller = call(&roster.members[0].address, KEY, 1);
         let streams = met.join().unwrap().unwrap();
         assert!(streams[1].is_some());
+    });
+}
+
+/// As one that fetches its data does, for longer than its port keeps a call: its peers are no further before it comes.
+#[test]
+fn who_calls_one_that_is_busy_waits_until_its_generation_claims_the_call() {
+    let ports = [
+        Port::open(Duration::from_millis(50)),
+        Port::open(UNCLAIMED),
+        Port::open(UNCLAIMED),
+    ];
+    let addresses: Vec<String> = ports.iter().map(Port::address).collect();
+    let roster = roster(&addresses);
+    let waiting: Vec<Waiting> = ports.iter().map(|_| Waiting::default()).collect();
+    std::thread::scope(|scope| {
+        let start = |rank: usize| {
+            let (port, roster, waiting) = (&ports[rank], &roster, &waiting[rank]);
+            scope.spawn(move || port.connect(roster, KEY, rank, PATIENCE, waiting))
+        };
+        let callers = [start(1), start(2)];
+        // Calls are dropped, and others come.
+        for _ in 0..3 {
+            wait_until("a call", || !ports[0].mesh.arrivals().is_empty());
+            wait_until("its end", || ports[0].mesh.arrivals().is_empty());
+        }
+        for (rank, caller) in (1..).zip(&callers) {
+            // To the coordinator it is one that waits.
+            assert_eq!(waiting[rank].on(), Some(0));
+            let before = waiting[rank].polls();
+            wait_until("looking up", || waiting[rank].polls() > before + 1);
+            assert!(!caller.is_finished());
+        }
+        let first = start(0);
+        let met = callers.into_iter().chain([first]);
+        let mut met: Vec<_> = met.map(|met| met.join().unwrap().unwrap()).collect();
+        for (rank, channels) in [1, 2, 0].into_iter().zip(&mut met) {
+            for (peer, channel) in channels.iter_mut().enumerate() {
+                let is_open = channel.as_mut().is_some_and(Channel::is_open);
+                assert_eq!(is_open, peer != rank, "{rank} and {peer}");
+            }
+        }
+    });
+}
+
+/// A busy machine may answer no probe in time, but the call that it has answered stands.
+#[test]
+fn one_that_has_answered_a_call_is_not_asked_whether_it_is_there() {
+    let me = Port::open(UNCLAIMED);
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let roster = roster(&[busy.local_addr().unwrap().to_string(), me.address()]);
+    let waiting = Waiting::default();
+    let deadline = Duration::from_millis(500);
+    std::thread::scope(|scope| {
+        let met = scope.spawn(|| me.connect(&roster, KEY, 1, deadline, &waiting));
+        let (mut called, _) = busy.accept().unwrap();
+        called.read_exact(&mut [0; 28]).unwrap();
+        called.write_all(b"fovea-m3").unwrap();
+        // Longer than the deadline, and than a probe may take after it.
+        std::thread::sleep(deadline + 2 * CALL);
+        called.write_all(b"fovea-c3").unwrap();
+        let channels = met.join().unwrap().unwrap();
+        assert!(channels[0].is_some());
+    });
+}
+
+#[test]
+fn an_abort_ends_the_wait_for_a_claim() {
+    let ports = [Port::open(UNCLAIMED), Port::open(UNCLAIMED)];
+    let roster = roster(&[ports[0].address(), ports[1].address()]);
+    let called = || !ports[0].mesh.arrivals().is_empty();
+    let waiting = Waiting::default();
+    let met = (ports[1].mesh).connect(&roster, KEY, 1, PATIENCE, &called, &waiting);
+    assert!(matches!(met, Err(CollectiveError::Aborted)));
+    assert_eq!(waiting.on(), None);
+    // Its call is over, too.
+    wait_until("the end of the call", || {
+        !ports[0].mesh.arrivals()[0].caller.channel.is_open()
     });
 }
 

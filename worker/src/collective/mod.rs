@@ -5,6 +5,7 @@
 //! is added in the order of the virtual ranks, 0 to V-1, in 32-bit floats. That is what makes the
 //! result bit-identical for any number of workers.
 
+mod calls;
 mod channel;
 mod exchange;
 mod greeting;
@@ -127,6 +128,10 @@ pub trait Collective: Send {
     /// Sends `mine` to all ranks and returns all ranks' messages, by rank, `mine` included. Lengths may differ, and be
     /// zero; over 256 MiB are refused.
     fn gather(&mut self, mine: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError>;
+
+    /// [`Collective::gather`] after work that takes one rank much longer than another: a peer may take any time while its
+    /// connection stands. The coordinator finds one that is stuck by its progress.
+    fn gather_patiently(&mut self, mine: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError>;
 
     /// Overwrites `state` on each rank in `receivers` with that of rank `source`, to the bit. All
     /// ranks call it with the same `source` and `receivers`; those that are neither return at once.

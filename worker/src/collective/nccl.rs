@@ -281,6 +281,10 @@ impl Collective for NcclCollective {
         self.tcp.gather(mine)
     }
 
+    fn gather_patiently(&mut self, mine: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        self.tcp.gather_patiently(mine)
+    }
+
     fn broadcast(
         &mut self,
         source: usize,

@@ -219,6 +219,42 @@ impl TcpCollective {
         };
         exchange.run(&mut self.peers, &self.waiting, self.timeout, |_, _| {})
     }
+
+    /// Gathers messages; a peer is lost from which nothing comes for `timeout`.
+    fn gather_within(
+        &mut self,
+        mine: &[u8],
+        timeout: Duration,
+    ) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        let tag = self.next(GATHER_BYTES);
+        if mine.len() as u64 > MOST_GATHERED {
+            // The peers would refuse it; this is known before it has been sent.
+            return Err(CollectiveError::OutOfStep {
+                peer: self.id.clone(),
+                rank: self.rank,
+                problem: format!(
+                    "its message has {} bytes, and at most {MOST_GATHERED} are allowed",
+                    mine.len()
+                ),
+            });
+        }
+        let mut all = vec![Vec::new(); self.peers.len()];
+        all[self.rank] = mine.to_vec();
+        let message = |from| {
+            let (bytes, most) = (Vec::new(), MOST_GATHERED);
+            (from, Body::Bytes { bytes, most })
+        };
+        let ranks = 0..self.peers.len();
+        let exchange = Exchange {
+            tag,
+            outgoing: self.others().map(|to| (to, vec![mine])).collect(),
+            incoming: ranks.filter(|&r| r != self.rank).map(message).collect(),
+        };
+        exchange.run(&mut self.peers, &self.waiting, timeout, |from, body| {
+            all[from] = body.into_bytes();
+        })?;
+        Ok(all)
+    }
 }
 
 impl Collective for TcpCollective {
@@ -252,37 +288,11 @@ impl Collective for TcpCollective {
     }
 
     fn gather(&mut self, mine: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
-        let tag = self.next(GATHER_BYTES);
-        if mine.len() as u64 > MOST_GATHERED {
-            // The peers would refuse it; this is known before it has been sent.
-            return Err(CollectiveError::OutOfStep {
-                peer: self.id.clone(),
-                rank: self.rank,
-                problem: format!(
-                    "its message has {} bytes, and at most {MOST_GATHERED} are allowed",
-                    mine.len()
-                ),
-            });
-        }
-        let mut all = vec![Vec::new(); self.peers.len()];
-        all[self.rank] = mine.to_vec();
-        let message = |from| {
-            let (bytes, most) = (Vec::new(), MOST_GATHERED);
-            (from, Body::Bytes { bytes, most })
-        };
-        let ranks = 0..self.peers.len();
-        let exchange = Exchange {
-            tag,
-            outgoing: self.others().map(|to| (to, vec![mine])).collect(),
-            incoming: ranks.filter(|&r| r != self.rank).map(message).collect(),
-        };
-        exchange.run(
-            &mut self.peers,
-            &self.waiting,
-            self.timeout,
-            |from, body| all[from] = body.into_bytes(),
-        )?;
-        Ok(all)
+        self.gather_within(mine, self.timeout)
+    }
+
+    fn gather_patiently(&mut self, mine: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        self.gather_within(mine, Duration::MAX)
     }
 
     fn broadcast(

@@ -66,7 +66,8 @@ impl Maker {
             let (called, calling) = tokio::join!(called, calling);
             let caller = called.unwrap().expect("it is no probe");
             assert_eq!(caller.greeting, greeting);
-            (caller.channel, calling.unwrap())
+            let called = caller.claim().unwrap();
+            (called, calling.unwrap().claimed().await.unwrap())
         })
     }
 }
@@ -229,7 +230,7 @@ fn found(maker: &Maker) -> [bool; 4] {
     let has = |what: &[u8]| seen.windows(what.len()).any(|window| window == what);
     let frame = super::wire::MAGIC.to_le_bytes();
     let number: &[u8] = bytemuck::cast_slice(&numbers[100..104]);
-    [has(b"fovea-m2"), has(&KEY), has(&frame), has(number)]
+    [has(b"fovea-m3"), has(&KEY), has(&frame), has(number)]
 }
 
 #[test]

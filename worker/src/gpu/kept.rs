@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use fovea_dataset::make_private;
 use sha2::{Digest, Sha256};
 
 /// Files that are kept: a worker needs two at a time, and versions and GPUs change.
@@ -56,7 +57,8 @@ impl Kept {
     /// # Errors
     /// If the folder or the file cannot be written; then nothing of it is there.
     pub fn put(&self, key: &str, content: &[u8]) -> io::Result<()> {
-        fs::create_dir_all(&self.folder)?;
+        // The data folder above it, for photographs of patients, may be made with it.
+        make_private(&self.folder)?;
         let temporary = tempfile::NamedTempFile::new_in(&self.folder)?;
         let bytes = [&Sha256::digest(content)[..], content].concat();
         fs::write(temporary.path(), bytes)?;

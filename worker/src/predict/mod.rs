@@ -43,6 +43,7 @@ pub fn run(command: &Predict, place: tch::Device) -> Result<usize, PredictError>
     files::check_inputs(
         wanted.out.as_deref(),
         wanted.maps.as_deref(),
+        &wanted.paths,
         read.chain([command.model.as_path()]),
     )?;
     if wanted.fuse_eyes

@@ -306,7 +306,8 @@ impl Training<'_> {
         let step = self.state.step;
         self.progress.evaluation_begins();
         let mine = scores::encode(&self.score()?);
-        let all = self.collective.gather(&mine)?;
+        // Another worker may score more images, or more slowly.
+        let all = self.collective.gather_patiently(&mine)?;
         self.progress.tick();
         self.progress.reset_scored();
         let what = "scores";

@@ -178,6 +178,10 @@ mod tests {
             unreachable!("nothing is gathered here")
         }
 
+        fn gather_patiently(&mut self, _: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
+            unreachable!("nothing is gathered here")
+        }
+
         fn broadcast(
             &mut self,
             _: usize,

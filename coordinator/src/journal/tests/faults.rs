@@ -164,24 +164,59 @@ async fn a_damaged_file_is_fatal_and_stays_as_it_is() {
     assert!(error.is_fatal());
     assert!(fs::read_to_string(&path).unwrap().starts_with("this is no"));
 
-    let (_folder, path) = place();
+    let (_folder, journal) = with_damaged_ledger().await;
+    let steps = steps(MANY - 10, MANY + 1);
+    let error = journal.append(1, steps).await.unwrap_err();
+    assert!(matches!(error, JournalError::Corrupt { .. }), "{error}");
+    has_ended(journal).await;
+}
+
+#[tokio::test]
+async fn damage_that_a_read_meets_is_fatal() {
+    let (_folder, journal) = with_damaged_ledger().await;
+    journal.put(&run(2), OnFull::Refuse).await.unwrap();
+    // What can still be read is read, before the damage is met and after it.
+    for _ in 0..2 {
+        assert_eq!(journal.losses(1, 1, 10).await.unwrap().len(), 10);
+        let error = journal.losses(1, MANY - 10, 10).await.unwrap_err();
+        assert!(matches!(error, JournalError::Corrupt { .. }), "{error}");
+    }
+    has_ended(journal).await;
+}
+
+#[tokio::test]
+async fn damage_that_a_sweep_meets_is_fatal() {
+    let (_folder, journal) = with_damaged_ledger().await;
+    journal.remove_run(1).await.unwrap();
+    within(journal.damaged()).await;
+    has_ended(journal).await;
+}
+
+const MANY: u64 = 20_000;
+
+/// An open journal in which the end of a ledger is damaged: that of an ended run, which a start does not read.
+async fn with_damaged_ledger() -> (tempfile::TempDir, Journal) {
+    let (folder, path) = place();
     let (journal, _) = open(&path);
-    // Of an ended run a start reads no ledger.
     journal.put(&ended(1), OnFull::Wait).await.unwrap();
-    journal.append(1, steps(1, 5000)).await.unwrap();
+    journal.append(1, steps(1, MANY)).await.unwrap();
     journal.close().await.unwrap();
     let mut bytes = fs::read(&path).unwrap();
-    // Page 1 stays, and the first pages of the tables that a start reads.
-    let kept = 16 * 4096;
+    // The first page of each table and index stays.
+    let kept = 32 * 4096;
     assert!(bytes.len() > 2 * kept);
     bytes[kept..].fill(0xA5);
     fs::write(&path, bytes).unwrap();
-    let (journal, _) = open(&path);
-    let error = journal.append(1, steps(4990, 5001)).await.unwrap_err();
-    assert!(matches!(error, JournalError::Corrupt { .. }), "{error}");
-    assert!(error.is_fatal());
-    let error = journal.put(&run(2), OnFull::Wait).await.unwrap_err();
-    assert!(error.is_fatal(), "{error}");
+    (folder, open(&path).0)
+}
+
+/// No write is made any more, and the coordinator is told to stop.
+async fn has_ended(journal: Journal) {
+    for on_full in [OnFull::Refuse, OnFull::Wait] {
+        let error = within(journal.put(&run(3), on_full)).await.unwrap_err();
+        assert!(error.is_fatal(), "{error}");
+    }
+    assert!(within(journal.damaged()).await.is_fatal());
     assert!(journal.blocked().borrow().is_some());
     assert!(within(journal.close()).await.unwrap_err().is_fatal());
 }

@@ -65,7 +65,8 @@ impl Thread {
                     }
                 }
                 Err(Failure::Sqlite(_, error)) if class(&error) == Class::Damage => {
-                    return self.fail(JournalError::from_sqlite("write to", &self.path, 0, &error));
+                    self.failed("write to", 0, &error);
+                    return;
                 }
                 Err(Failure::Sqlite(_, error)) => {
                     let pending = self.held_bytes;
@@ -167,15 +168,19 @@ impl Thread {
     }
 
     /// The file is damaged: nothing is written any more.
-    fn fail(&mut self, error: JournalError) {
+    pub(super) fn fail(&mut self, error: JournalError) {
+        if self.fatal.is_some() {
+            return;
+        }
         error!("journal.corrupt: {error}");
+        // First what decides, then what is seen.
+        self.fatal = Some(error.clone());
+        self.blocked = None;
+        self.refusal.send_replace(Some(error.clone()));
+        self.reason.send_replace(Some(error.to_string()));
         while let Some(write) = self.release(0) {
             answer(write.done, Err(error.clone()));
         }
-        self.refusal.send_replace(Some(error.clone()));
-        self.reason.send_replace(Some(error.to_string()));
-        self.fatal = Some(error);
-        self.blocked = None;
     }
 }
 

@@ -10,7 +10,7 @@
 //!  commit ──ok──────────────> answer all                                  journal.unblocked, if it was blocked
 //!         ──the write's own─> answer that one with its error; the others again
 //!         ──environment────-> answer those that refuse to wait; the others again after 100 ms ... 2 s
-//!         ──damage─────────-> answer all with it, now and for ever
+//!         ──damage─────────-> answer all with it, now and for ever; the same if a read, a merge or a sweep meets it
 //! ```
 
 mod commit;
@@ -155,6 +155,7 @@ pub(super) struct Thread {
     /// About the pages in the log since it was merged.
     log_pages: u64,
     merge_failed: bool,
+    sweep_failed: bool,
     /// The log was merged: what is written next begins a new one.
     log_begins: bool,
     sweeping: bool,
@@ -190,6 +191,7 @@ impl Thread {
             abandoned: false,
             log_pages: 0,
             merge_failed: false,
+            sweep_failed: false,
             log_begins,
             // Another coordinator may have been stopped before it was done.
             sweeping: true,
@@ -298,56 +300,95 @@ impl Thread {
     }
 
     fn read(&mut self, read: Read) {
-        if let Read::Snapshot(to) = read {
-            return answer(to, self.snapshot());
-        }
-        let (db, path) = (&self.db, &self.path);
-        let fail = |e: rusqlite::Error| JournalError::from_sqlite("read", path, 0, &e);
+        let db = &self.db;
         match read {
-            Read::Run { number, answer: to } => answer(to, rows::run(db, number).map_err(fail)),
+            Read::Run { number, answer: to } => {
+                let found = rows::run(db, number);
+                self.found(to, found);
+            }
             Read::Head { number, answer: to } => {
-                answer(to, rows::head(db, number).map_err(fail));
+                let found = rows::head(db, number);
+                self.found(to, found);
             }
             Read::RunsBefore {
                 before,
                 limit,
                 answer: to,
-            } => answer(to, rows::runs_before(db, before, limit, PAGE).map_err(fail)),
+            } => {
+                let found = rows::runs_before(db, before, limit, PAGE);
+                self.found(to, found);
+            }
             Read::Steps {
                 number,
                 from,
                 limit,
                 answer: to,
-            } => answer(to, rows::steps(db, number, from, limit, PAGE).map_err(fail)),
+            } => {
+                let found = rows::steps(db, number, from, limit, PAGE);
+                self.found(to, found);
+            }
             Read::Overview {
                 before,
                 limit,
                 answer: to,
-            } => answer(to, rows::overview(db, before, limit, PAGE).map_err(fail)),
+            } => {
+                let found = rows::overview(db, before, limit, PAGE);
+                self.found(to, found);
+            }
             Read::Losses {
                 number,
                 from,
                 limit,
                 answer: to,
-            } => answer(
-                to,
-                rows::losses(db, number, from, limit, PAGE).map_err(fail),
-            ),
+            } => {
+                let found = rows::losses(db, number, from, limit, PAGE);
+                self.found(to, found);
+            }
             Read::Scores {
                 number,
                 step,
                 answer: to,
-            } => answer(to, scores::get(db, number, step).map_err(fail)),
-            Read::Group { number, answer: to } => answer(to, groups::get(db, number).map_err(fail)),
+            } => {
+                let found = scores::get(db, number, step);
+                self.found(to, found);
+            }
+            Read::Group { number, answer: to } => {
+                let found = groups::get(db, number);
+                self.found(to, found);
+            }
             Read::GroupsBefore {
                 before,
                 limit,
                 answer: to,
-            } => answer(to, groups::before(db, before, limit).map_err(fail)),
-            Read::Snapshot(_) => {}
+            } => {
+                let found = groups::before(db, before, limit);
+                self.found(to, found);
+            }
+            Read::Snapshot(to) => answer(to, self.snapshot()),
             #[cfg(test)]
             Read::Test(act) => act(db),
         }
+    }
+
+    /// Answers a read. What would be written after damage was read could not be trusted: nobody hears of the damage before
+    /// writes are refused.
+    fn found<T>(&mut self, to: Answer<T>, found: rusqlite::Result<T>) {
+        let found = found.map_err(|error| self.failed("read", 0, &error));
+        answer(to, found);
+    }
+
+    /// What an error of SQLite means for who has met it. Damage ends the writes, whoever meets it.
+    fn failed(
+        &mut self,
+        action: &'static str,
+        pending: u64,
+        error: &rusqlite::Error,
+    ) -> JournalError {
+        let failed = JournalError::from_sqlite(action, &self.path, pending, error);
+        if failed.is_fatal() {
+            self.fail(failed.clone());
+        }
+        failed
     }
 
     /// Writes what is held, tries no more than once, and closes the file.

@@ -36,9 +36,11 @@ impl Thread {
         }
         if self.sweeping {
             match self.sweep() {
-                Ok(more) => self.sweeping = more,
-                // Tried again; the rows are out of reach and harm nobody.
-                Err(_) => self.tidy_at = Instant::now() + TIDY_PAUSE,
+                Ok(more) => {
+                    self.sweeping = more;
+                    self.sweep_failed = false;
+                }
+                Err(error) => self.sweep_later(&error),
             }
             return true;
         }
@@ -63,13 +65,9 @@ impl Thread {
             }
             Err(error) => {
                 self.tidy_at = Instant::now() + TIDY_PAUSE;
-                if !std::mem::replace(&mut self.merge_failed, true) {
-                    let error = JournalError::from_sqlite(
-                        "merge the write-ahead log into",
-                        &self.path,
-                        self.log_pages * 4096,
-                        &error,
-                    );
+                let pending = self.log_pages * 4096;
+                let error = self.failed("merge the write-ahead log into", pending, &error);
+                if !error.is_fatal() && !std::mem::replace(&mut self.merge_failed, true) {
                     warn!(
                         "journal.merge_failed: nothing is lost, but the write-ahead log grows until this \
                          succeeds: {error}"
@@ -90,11 +88,8 @@ impl Thread {
             });
         }
         self.place.check()?;
-        let fail = |e: rusqlite::Error| {
-            JournalError::from_sqlite("merge the write-ahead log into", &self.path, 0, &e)
-        };
-        roll_back(&self.db).map_err(fail)?;
-        if !schema::merge(&self.db).map_err(fail)? {
+        let merged = roll_back(&self.db).and_then(|()| schema::merge(&self.db));
+        if !merged.map_err(|error| self.failed("merge the write-ahead log into", 0, &error))? {
             return Err(JournalError::Unavailable {
                 action: "merge the write-ahead log into",
                 path: self.path.clone(),
@@ -115,6 +110,18 @@ impl Thread {
             bytes,
             pin,
         })
+    }
+
+    /// The rows are out of reach and harm nobody, unless the file is damaged.
+    fn sweep_later(&mut self, error: &rusqlite::Error) {
+        self.tidy_at = Instant::now() + TIDY_PAUSE;
+        let error = self.failed("sweep removed ledgers in", 0, error);
+        if !error.is_fatal() && !std::mem::replace(&mut self.sweep_failed, true) {
+            warn!(
+                "journal.sweep_failed: nothing is lost, but ledgers of removed runs take room until this succeeds: \
+                 {error}"
+            );
+        }
     }
 
     /// Deletes a piece of a removed run's ledger. Returns whether there is more.

@@ -1,17 +1,23 @@
 //! The trash, adoption and removal.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use fovea_core::checkpoint::CheckpointInfo;
 use fovea_core::ids::RunId;
 
+use crate::store::disk::Operation;
+use crate::store::fault::with_fault;
 use crate::store::names::path_for;
 use crate::store::test_support::{
-    ELEMENTS, Shelf, digest_of, files, folder, options, record, run_id, state, store_one,
+    ELEMENTS, Shelf, digest_of, empty_trash_after, files, folder, header, options, record, run_id,
+    state, store_one,
 };
 use crate::store::trash::TRASH;
-use crate::store::{CheckpointStore, StoreError, StoreOptions};
+use crate::store::{CheckpointStore, Moment, Purged, StoreError, StoreOptions, TrashAges};
 
 #[test]
 fn what_is_put_aside_is_kept_for_its_time_and_never_overwritten() {
@@ -49,12 +55,10 @@ fn what_is_put_aside_is_kept_for_its_time_and_never_overwritten() {
 
     let by_people = shelf.dir().join(TRASH).join("by-people");
     fs::create_dir(&by_people).unwrap();
-    let now = SystemTime::now();
-    let day = Duration::from_secs(86_400);
-    assert_eq!(store.empty_trash(now + 6 * day).unwrap(), 0);
+    assert_eq!(empty_trash_after(store, 6).freed, 0);
     assert_eq!(shelf.trash().len(), 8);
-    let freed = store.empty_trash(now + 8 * day).unwrap();
-    assert!(freed > 4 * ELEMENTS * 4, "{freed}");
+    let Purged { freed, problem } = empty_trash_after(store, 8);
+    assert!(freed > 4 * ELEMENTS * 4 && problem.is_none(), "{problem:?}");
     assert_eq!(shelf.trash().len(), 0);
     assert!(by_people.exists() && notes.exists());
 
@@ -66,8 +70,67 @@ fn what_is_put_aside_is_kept_for_its_time_and_never_overwritten() {
     };
     let (store, _) =
         CheckpointStore::open(&shelf.dir(), Some(&shelf.id), 0, short_of_room).unwrap();
-    assert!(store.empty_trash(now).unwrap() > 0);
+    assert!(empty_trash_after(&store, 0).problem.is_none());
     assert_eq!(shelf.trash().len(), 0);
+}
+
+/// Also for root: a name that the store does not write keeps the folder from being removed.
+fn hold(entry: &Path) {
+    fs::write(entry.join(OsStr::from_bytes(b"\xff")), "").unwrap();
+}
+
+#[test]
+fn an_entry_that_cannot_be_removed_does_not_keep_the_others() {
+    let shelf = Shelf::new();
+    let places = [0, 1].map(|at| shelf.store.quarantine(&run_id(), &shelf.infos[at]).unwrap());
+    let [older, younger] = places.each_ref().map(|place| place.parent().unwrap());
+    hold(older);
+    let Purged { freed, problem } = empty_trash_after(&shelf.store, 8);
+    assert!(freed > shelf.infos[1].bytes, "{freed}");
+    assert!(older.exists() && !younger.exists());
+    let text = problem.expect("one stays").to_string();
+    assert!(text.contains(&*older.to_string_lossy()), "{text}");
+}
+
+#[test]
+fn a_full_disk_empties_what_can_be_removed_of_the_trash() {
+    let mut emptied = 0;
+    for at in 0.. {
+        let shelf = Shelf::new();
+        let places = [0, 1].map(|at| shelf.store.quarantine(&run_id(), &shelf.infos[at]).unwrap());
+        hold(places[0].parent().unwrap());
+        let begin = || {
+            let file = shelf.store.begin(&run_id(), 30, 1, &header(), ELEMENTS);
+            file.map(drop)
+        };
+        let faulted = with_fault(libc::ENOSPC, at, false, begin);
+        if matches!(faulted.failed, Some((Operation::Allocate, _))) {
+            faulted.result.expect("there is room for it");
+            assert!(!places[1].exists());
+            emptied += 1;
+        }
+        if faulted.count <= at {
+            break;
+        }
+    }
+    assert_eq!(emptied, 1);
+}
+
+#[test]
+fn a_clock_that_is_ahead_does_not_empty_the_trash() {
+    let shelf = Shelf::new();
+    shelf.store.quarantine(&run_id(), &shelf.infos[0]).unwrap();
+    let (mut ages, now) = (TrashAges::default(), SystemTime::now());
+    let day = Duration::from_secs(86_400);
+    let mut pass = |wall: SystemTime, running: Duration| {
+        let purged = shelf.store.empty_trash(&mut ages, Moment { wall, running });
+        assert!(purged.problem.is_none());
+        purged.freed
+    };
+    assert_eq!(pass(now + 365 * day, Duration::ZERO), 0);
+    assert_eq!(pass(now, day / 24), 0, "it was corrected");
+    assert_eq!(pass(now + 6 * day, 6 * day), 0);
+    assert!(pass(now + 8 * day, 8 * day) > 0);
 }
 
 #[test]

@@ -4,4 +4,5 @@ mod inspecting;
 mod keeping;
 mod opening;
 mod reading;
+mod receiving;
 mod writing;

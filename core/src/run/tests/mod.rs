@@ -9,6 +9,7 @@ mod formations;
 mod giving;
 mod holding;
 mod lineages;
+mod patience;
 mod priority;
 mod random;
 mod tables;

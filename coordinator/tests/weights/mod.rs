@@ -1,7 +1,5 @@
 //! Weights as artefacts: added, checked, named by runs, fetched, damaged and repaired. Over a real server, with fake workers.
 
-#[path = "../common/mod.rs"]
-mod common;
 #[path = "../../../weights/src/testing.rs"]
 mod crafted;
 
@@ -10,6 +8,7 @@ mod naming;
 mod older;
 mod stored;
 
+use crate::common;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 

@@ -1,15 +1,13 @@
 //! Bad input at every method of every service: the right code, the field's name, and a coordinator
 //! that lives on.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod checkpoints;
 mod datasets;
 mod runs;
 mod sessions;
 mod slices;
 
+use crate::common;
 use common::*;
 use fovea_proto::pb;
 use fovea_proto::pb::released::Outcome;

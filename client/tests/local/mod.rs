@@ -2,11 +2,10 @@
 //!
 //! The real programs are started by the workspace's end-to-end tests.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod signals;
 mod starting;
 
+use crate::common;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -14,7 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Fake, State, event, fovea, prepared, run, run_after, sha256, stderr, stdout};
+use common::{
+    Fake, State, event, fovea_under, mode, prepared, run, run_after, sha256, stderr, stdout,
+};
 use fovea_proto::pb::{self, Phase};
 
 /// A coordinator that writes the address of the test's own server and waits for the signal.
@@ -60,7 +61,7 @@ async fn local(dir: &Path, bin: &Path, more: &[&str]) -> std::process::Output {
         data.to_str().unwrap(),
     ];
     args.extend(more);
-    fovea("http://127.0.0.1:9", &args).await
+    fovea_under("022", "http://127.0.0.1:9", &args).await
 }
 
 #[tokio::test]
@@ -114,6 +115,11 @@ async fn from_a_run_file_to_model_and_metrics() {
     assert_eq!(metrics["spec"]["train"]["epochs"], 3);
     for words in ["validation AUC 0.920", "model.safetensors", "metrics.json"] {
         assert!(printed.contains(words), "{words:?} is not in\n{printed}");
+    }
+    // For its owner alone, whatever the umask allows.
+    for folder in ["", "coordinator", "logs", "workers/1", "dr-1"] {
+        let path = dir.join("data").join(folder);
+        assert_eq!(mode(&path), 0o700, "{folder:?}");
     }
     let state = fake.0.lock().unwrap();
     assert_eq!(state.created.len(), 1, "the dataset was not added");

@@ -1,8 +1,5 @@
 //! Runs whose workers come, go, break and differ, over a real server: fake workers speak the protocol.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod checkpoints;
 mod gpus;
 mod hand_over;
@@ -17,6 +14,7 @@ mod sessions;
 mod states;
 mod troubles;
 
+use crate::common;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 

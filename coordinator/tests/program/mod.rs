@@ -1,11 +1,10 @@
 //! The program: options, exit codes, SIGTERM, SIGKILL, health and reflection.
 
-#[path = "../common/mod.rs"]
-mod common;
 mod data_folder;
 mod listening;
 mod stopping;
 
+use crate::common;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};

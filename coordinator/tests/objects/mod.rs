@@ -1,15 +1,13 @@
 //! The object store, over a real S3 server (SeaweedFS): it goes away, forbids, belongs to others; the coordinator is killed
 //! between the parts of an upload, and comes back on a new machine.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod recovery;
 mod refusals;
 mod seaweed;
 mod spans;
 mod troubles;
 
+use crate::common;
 use std::path::{Path, PathBuf};
 
 use common::*;

@@ -1,9 +1,6 @@
 //! A hostile environment: stores that go away, journals from a backup, datasets that are removed, clients and workers that
 //! leave in the middle of something. Over a real server, with fake workers.
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod away;
 mod full;
 mod leaving;
@@ -12,6 +9,7 @@ mod removal;
 mod restored;
 mod verifying;
 
+use crate::common;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

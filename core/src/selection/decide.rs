@@ -290,10 +290,12 @@ fn ranked(
         ranked.push((variant, (!out).then(|| sum / f64::from(runs))));
     }
     let merit = |one: &(usize, Option<f64>)| one.1.unwrap_or(f64::NEG_INFINITY);
-    // Stable: of equals the earlier variant comes first, and one that is out after one whose metric is not defined.
+    // One that is out comes after one whose metric is not defined. Those that are left come in the order of the rung before, which does
+    // not matter.
     ranked.sort_by(|a, b| {
         let by_merit = merit(b).total_cmp(&merit(a));
-        by_merit.then(b.1.is_some().cmp(&a.1.is_some()))
+        let by_any = b.1.is_some().cmp(&a.1.is_some());
+        by_merit.then(by_any).then(a.0.cmp(&b.0))
     });
     Some(ranked)
 }

@@ -130,6 +130,24 @@ fn a_variant_counts_by_the_mean_of_its_runs() {
     assert_eq!(going_on(&decide(&selection, &runs), &runs), [0]);
 }
 
+/// Also where the other one was better at the rung before.
+#[test]
+fn of_equals_the_earlier_variant_goes_on_at_every_rung() {
+    let selection = halving(&[1, 3], 2);
+    let mut runs: Vec<Contender> = (0..)
+        .zip([0.7, 0.9, 0.5, 0.6])
+        .map(|(variant, auc)| waiting(variant, &[auc]))
+        .collect();
+    carry_out(&selection, &mut runs);
+    for (at, first) in [(0, 0.7), (1, 0.9)] {
+        runs[at] = Contender {
+            went_on: Some(1),
+            ..waiting(at, &[first, 0.1, 0.8])
+        };
+    }
+    assert_eq!(going_on(&decide(&selection, &runs), &runs), [0]);
+}
+
 #[test]
 fn a_run_that_failed_or_stopped_does_not_keep_the_others_waiting() {
     let selection = halving(&[2], 2);

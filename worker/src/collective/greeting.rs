@@ -129,12 +129,13 @@ impl Called {
         let mut read = 0;
         // No byte more: the first message of the generation may follow.
         while read < claim.len() {
-            // TLS may have read it from the socket with the handshake.
-            let done = if channel.has_unread() {
-                channel.read(&mut claim[read..])
-            } else {
-                socket.readable().await?;
-                socket.try_io(Interest::READABLE, || channel.read(&mut claim[read..]))
+            // TLS may have read it from the socket with the handshake, after which the socket shows nothing.
+            let done = match channel.read(&mut claim[read..]) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    socket.readable().await?;
+                    socket.try_io(Interest::READABLE, || channel.read(&mut claim[read..]))
+                }
+                done => done,
             };
             match done {
                 Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),

@@ -72,7 +72,7 @@ impl Bench {
         Predicting {
             child,
             lines,
-            said: Vec::new(),
+            printed: Vec::new(),
         }
     }
 
@@ -84,6 +84,13 @@ impl Bench {
 
     fn deleted(&self) -> Vec<String> {
         self.fake.0.lock().unwrap().deleted.clone()
+    }
+
+    /// Waits for the request of a prediction.
+    fn prediction_arrives(&self) {
+        eventually("a prediction is asked for", || {
+            self.fake.0.lock().unwrap().scoring.is_some()
+        });
     }
 
     /// Nothing of the photographs lies on this machine.
@@ -102,7 +109,7 @@ fn text(path: &Path) -> &str {
 struct Predicting {
     child: Child,
     lines: Receiver<String>,
-    said: Vec<String>,
+    printed: Vec<String>,
 }
 
 impl Predicting {
@@ -111,24 +118,24 @@ impl Predicting {
         unsafe { libc::kill(self.child.id() as libc::pid_t, libc::SIGINT) };
     }
 
-    /// Waits until it has said something with `words`.
+    /// Waits until it has printed a line with `words`.
     fn wait_for(&mut self, words: &str) {
-        while !self.said.iter().any(|line| line.contains(words)) {
+        while !self.printed.iter().any(|line| line.contains(words)) {
             match self.lines.recv_timeout(DEADLINE) {
-                Ok(line) => self.said.push(line),
-                Err(_) => panic!("it did not say {words:?}: {:?}", self.said),
+                Ok(line) => self.printed.push(line),
+                Err(_) => panic!("no line has {words:?}: {:?}", self.printed),
             }
         }
     }
 
-    /// Waits for its end. Returns its exit code, and all that it said.
+    /// Waits for its end. Returns its exit code, and all that it has printed.
     fn end(mut self) -> (Option<i32>, String) {
         // Until its end is closed.
         while let Ok(line) = self.lines.recv_timeout(DEADLINE) {
-            self.said.push(line);
+            self.printed.push(line);
         }
         let status = self.child.wait().unwrap();
-        (status.code(), self.said.join("\n"))
+        (status.code(), self.printed.join("\n"))
     }
 }
 
@@ -192,10 +199,10 @@ async fn what_was_stored_when_the_connection_broke_is_removed() {
             !bench.fake.0.lock().unwrap().created.is_empty()
         });
         wire.cut();
-        let (code, said) = predicting.end();
-        assert_eq!(code, Some(3), "{said}");
-        assert!(said.contains("lost the connection"), "{said}");
-        assert_eq!(bench.deleted(), [bench.dataset()], "{said}");
+        let (code, printed) = predicting.end();
+        assert_eq!(code, Some(3), "{printed}");
+        assert!(printed.contains("lost the connection"), "{printed}");
+        assert_eq!(bench.deleted(), [bench.dataset()], "{printed}");
         bench.assert_nothing_here();
     })
     .await
@@ -210,13 +217,13 @@ async fn what_cannot_be_removed_is_named_with_what_removes_it() {
     });
     let address = bench.fake.serve().await;
     tokio::task::spawn_blocking(move || {
-        let (code, said) = bench.predict(&address).end();
-        assert_eq!(code, Some(3), "{said}");
+        let (code, printed) = bench.predict(&address).end();
+        assert_eq!(code, Some(3), "{printed}");
         let name = bench.dataset();
         let cure = format!("remove them with `fovea dataset rm {name}`");
         assert!(
-            said.contains(&cure) && said.contains("you may not"),
-            "{said}"
+            printed.contains(&cure) && printed.contains("you may not"),
+            "{printed}"
         );
         bench.assert_nothing_here();
     })
@@ -235,18 +242,16 @@ async fn a_signal_before_the_answer_to_a_prediction_removes_run_and_photographs(
     let address = bench.fake.serve().await;
     tokio::task::spawn_blocking(move || {
         let mut predicting = bench.predict(&address);
-        eventually("a prediction is asked for", || {
-            bench.fake.0.lock().unwrap().scoring.is_some()
-        });
+        bench.prediction_arrives();
         predicting.interrupt();
         predicting.wait_for("stopping");
         answer.notify_one();
-        let (code, said) = predicting.end();
-        assert_eq!(code, Some(130), "{said}");
+        let (code, printed) = predicting.end();
+        assert_eq!(code, Some(130), "{printed}");
         assert_eq!(bench.fake.0.lock().unwrap().cancelled, [SCORING]);
         let expected = [format!("{SCORING} with checkpoints"), bench.dataset()];
-        assert_eq!(bench.deleted(), expected, "{said}");
-        assert!(!said.contains("still"), "{said}");
+        assert_eq!(bench.deleted(), expected, "{printed}");
+        assert!(!printed.contains("still"), "{printed}");
         bench.assert_nothing_here();
     })
     .await
@@ -266,9 +271,9 @@ async fn a_signal_before_the_answer_to_an_upload_removes_the_photographs() {
             !bench.fake.0.lock().unwrap().created.is_empty()
         });
         predicting.interrupt();
-        let (code, said) = predicting.end();
-        assert_eq!(code, Some(130), "{said}");
-        assert_eq!(bench.deleted(), [bench.dataset()], "{said}");
+        let (code, printed) = predicting.end();
+        assert_eq!(code, Some(130), "{printed}");
+        assert_eq!(bench.deleted(), [bench.dataset()], "{printed}");
         bench.assert_nothing_here();
     })
     .await
@@ -287,14 +292,12 @@ async fn a_prediction_whose_answer_is_lost_is_removed() {
     let address = wire.before(&bench.fake.serve().await).await;
     tokio::task::spawn_blocking(move || {
         let predicting = bench.predict(&address);
-        eventually("a prediction is asked for", || {
-            bench.fake.0.lock().unwrap().scoring.is_some()
-        });
+        bench.prediction_arrives();
         wire.cut();
-        let (code, said) = predicting.end();
-        assert_eq!(code, Some(3), "{said}");
+        let (code, printed) = predicting.end();
+        assert_eq!(code, Some(3), "{printed}");
         let expected = [format!("{SCORING} with checkpoints"), bench.dataset()];
-        assert_eq!(bench.deleted(), expected, "{said}");
+        assert_eq!(bench.deleted(), expected, "{printed}");
         bench.assert_nothing_here();
     })
     .await
@@ -311,16 +314,14 @@ async fn a_second_signal_leaves_what_was_sent_and_says_so() {
     let address = bench.fake.serve().await;
     tokio::task::spawn_blocking(move || {
         let mut predicting = bench.predict(&address);
-        eventually("a prediction is asked for", || {
-            bench.fake.0.lock().unwrap().scoring.is_some()
-        });
+        bench.prediction_arrives();
         predicting.interrupt();
         predicting.wait_for("stopping");
         predicting.interrupt();
-        let (code, said) = predicting.end();
-        assert_eq!(code, Some(130), "{said}");
+        let (code, printed) = predicting.end();
+        assert_eq!(code, Some(130), "{printed}");
         let cure = format!("`fovea dataset rm {}`", bench.dataset());
-        assert!(said.contains(&cure), "{said}");
+        assert!(printed.contains(&cure), "{printed}");
         assert!(bench.deleted().is_empty());
         bench.assert_nothing_here();
     })

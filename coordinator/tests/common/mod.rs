@@ -384,6 +384,25 @@ pub fn spec() -> pb::RunSpec {
     }
 }
 
+/// The same of one worker, with 3 epochs, which keeps two checkpoints.
+pub fn small_spec() -> pb::RunSpec {
+    let mut spec = spec();
+    let train = spec.train.as_mut().unwrap();
+    train.batch = Some(1);
+    train.epochs = Some(3);
+    spec.workers = Some(pb::WorkersSpec {
+        min: Some(1),
+        max: Some(1),
+        ..Default::default()
+    });
+    spec.checkpoint = Some(pb::CheckpointSpec {
+        keep_last: Some(2),
+        keep_best: Some(pb::BestBy::None.into()),
+        ..Default::default()
+    });
+    spec
+}
+
 pub fn frozen() -> Vec<String> {
     let mut layers = weight_layer_names();
     layers.retain(|name| name != HEAD);

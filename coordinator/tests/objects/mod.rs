@@ -60,20 +60,7 @@ impl Place {
 
 /// A run of one worker that keeps two checkpoints. `large`: its state has about 48 MB, else some KB.
 fn one_worker(large: bool) -> pb::RunSpec {
-    let mut spec = spec();
-    let train = spec.train.as_mut().unwrap();
-    train.batch = Some(1);
-    train.epochs = Some(3);
-    spec.workers = Some(pb::WorkersSpec {
-        min: Some(1),
-        max: Some(1),
-        ..Default::default()
-    });
-    spec.checkpoint = Some(pb::CheckpointSpec {
-        keep_last: Some(2),
-        keep_best: Some(pb::BestBy::None.into()),
-        ..Default::default()
-    });
+    let mut spec = small_spec();
     if large {
         spec.model.as_mut().unwrap().frozen = Some(pb::LayerList { names: vec![] });
     }

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use fovea_coordinator::{CLOSE_TIMEOUT, OnStop, ServeError};
 
-use super::common::small_disk::SmallDisk;
 use super::*;
+use crate::common::small_disk::SmallDisk;
 
 /// Room for the journal, the dataset and some checkpoints.
 const DISK: u64 = 96 << 20;

@@ -9,11 +9,10 @@ mod removal;
 mod restored;
 mod verifying;
 
-use crate::common;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::*;
+use crate::common::*;
 use fovea_coordinator::Config;
 use fovea_proto::pb;
 use fovea_proto::pb::coordinator_message::Message as Down;
@@ -77,24 +76,6 @@ impl Place {
         worker.send(committed_with(at, report(step), samples)).await;
         worker.acked_step(step).await;
     }
-}
-
-fn small_spec() -> pb::RunSpec {
-    let mut spec = spec();
-    let train = spec.train.as_mut().unwrap();
-    train.batch = Some(1);
-    train.epochs = Some(3);
-    spec.workers = Some(pb::WorkersSpec {
-        min: Some(1),
-        max: Some(1),
-        ..Default::default()
-    });
-    spec.checkpoint = Some(pb::CheckpointSpec {
-        keep_last: Some(2),
-        keep_best: Some(pb::BestBy::None.into()),
-        ..Default::default()
-    });
-    spec
 }
 
 /// A run with one worker, under way.

@@ -1,5 +1,5 @@
 //! The coordinator against fake peers and real files: one program, so that tests of all modules run side by side and the crates below
-//! are compiled into one only. `queue` is another, since it counts what its process logs.
+//! are compiled into one only.
 
 mod common;
 mod dashboard;
@@ -8,6 +8,7 @@ mod evaluations;
 mod groups;
 mod lifecycle;
 mod limits;
+mod long_queue;
 mod malformed;
 mod migration;
 mod objects;

@@ -12,6 +12,8 @@
 #pragma once
 
 #define FOVEA_EMULATION
+// Its check of longjmp takes a jump to another stack for an error.
+#undef _FORTIFY_SOURCE
 
 #include <cmath>
 #include <cstdint>
@@ -19,11 +21,13 @@
 #include <cstdlib>
 #include <cstring>
 #include <functional>
+#include <memory>
 #include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #define __global__
@@ -80,28 +84,63 @@ inline uint32_t rounded(float value) {
   return value != value ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
-// A block's threads as fibers.
+// One of a block's threads. It stays for the next blocks: to make one takes longer than most blocks run.
+struct Fiber {
+  static constexpr size_t STACK = 128 << 10;
+  std::unique_ptr<char[]> stack{new char[STACK]};
+  jmp_buf at;
+  bool done = false;
+};
+// Those of this thread of the process. They take turns by _setjmp and _longjmp: swapcontext calls the kernel each time.
 struct Fibers {
-  ucontext_t main;
-  std::vector<ucontext_t> threads;
-  std::vector<char> stacks, done;
-  unsigned current = 0;
+  jmp_buf main;
+  std::vector<std::unique_ptr<Fiber>> all;
+  Fiber *current = nullptr;
   const std::function<void()> *work = nullptr;
 };
 inline thread_local Fibers fibers;
 inline thread_local bool with_barriers = false;
 
+// Neither may be inlined: what a caller keeps in registers is as it was, since nothing of it runs meanwhile.
+[[gnu::noinline]] inline void to_main(Fiber &own) {
+  if (_setjmp(own.at) == 0) {
+    _longjmp(fibers.main, 1);
+  }
+}
+[[gnu::noinline]] inline void to_fiber(Fiber &fiber) {
+  fibers.current = &fiber;
+  if (_setjmp(fibers.main) == 0) {
+    _longjmp(fiber.at, 1);
+  }
+}
+
 inline void barrier() {
   if (!with_barriers) {
     fail("a barrier in a kernel that is exported as one without");
   }
-  swapcontext(&fibers.threads[fibers.current], &fibers.main);
+  to_main(*fibers.current);
 }
 
-inline void fiber() {
-  (*fibers.work)();
-  fibers.done[fibers.current] = 1;
-  swapcontext(&fibers.threads[fibers.current], &fibers.main);
+inline void live() {
+  for (;;) {
+    to_main(*fibers.current);
+    (*fibers.work)();
+    fibers.current->done = true;
+  }
+}
+
+// Starts a fiber, which comes back when it is ready for work.
+[[gnu::noinline]] inline void start(Fiber &fiber) {
+  ucontext_t context;
+  getcontext(&context);
+  context.uc_stack.ss_sp = fiber.stack.get();
+  context.uc_stack.ss_size = Fiber::STACK;
+  context.uc_link = nullptr;
+  makecontext(&context, &live, 0);
+  fibers.current = &fiber;
+  if (_setjmp(fibers.main) == 0) {
+    setcontext(&context);
+  }
 }
 
 inline void at_thread(unsigned number) {
@@ -109,29 +148,24 @@ inline void at_thread(unsigned number) {
 }
 
 inline void run_block_with_barriers(const std::function<void()> &work) {
-  constexpr size_t STACK = 128 << 10;
   const unsigned count = blockDim.x * blockDim.y * blockDim.z;
   fibers.work = &work;
-  fibers.threads.resize(count);
-  fibers.stacks.resize(STACK * count);
-  fibers.done.assign(count, 0);
+  while (fibers.all.size() < count) {
+    fibers.all.push_back(std::make_unique<Fiber>());
+    start(*fibers.all.back());
+  }
   for (unsigned i = 0; i < count; ++i) {
-    ucontext_t &thread = fibers.threads[i];
-    getcontext(&thread);
-    thread.uc_stack.ss_sp = &fibers.stacks[STACK * i];
-    thread.uc_stack.ss_size = STACK;
-    thread.uc_link = &fibers.main;
-    makecontext(&thread, &fiber, 0);
+    fibers.all[i]->done = false;
   }
   for (unsigned left = count; left > 0;) {
     for (unsigned i = 0; i < count; ++i) {
-      if (fibers.done[i]) {
+      Fiber &fiber = *fibers.all[i];
+      if (fiber.done) {
         continue;
       }
-      fibers.current = i;
       at_thread(i);
-      swapcontext(&fibers.main, &fibers.threads[i]);
-      left -= fibers.done[i];
+      to_fiber(fiber);
+      left -= fiber.done;
     }
   }
 }

@@ -13,6 +13,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -262,6 +263,51 @@ void queue(CUstream stream, const std::string &name, std::function<void()> work)
   check(soft_gpu_enqueue(stream, &Queued::run, kept), name.c_str());
 }
 
+// Whether an operation multiplies matrices. (In the 16 bits of bfloat16 and half, libtorch does that on a CPU without vectors.)
+bool multiplies_matrices(const c10::OperatorHandle &op) {
+  static const std::unordered_set<std::string> names = {"aten::addmm",       "aten::baddbmm", "aten::bmm",
+                                                        "aten::convolution", "aten::mm",      "aten::convolution_backward"};
+  return names.count(op.operator_name().name) != 0;
+}
+
+// Executes an operation on the CPU. Products of 16-bit numbers are summed in 32 bits and rounded once, as on a GPU.
+void on_cpu(const c10::OperatorHandle &op, torch::jit::Stack &stack) {
+  at::AutoDispatchBelowADInplaceOrView below;
+  std::vector<std::pair<at::Tensor, at::Tensor>> widened;
+  auto narrow = at::kFloat;
+  if (multiplies_matrices(op)) {
+    const auto &expected = op.schema().arguments();
+    for (size_t i = 0; i < stack.size(); ++i) {
+      stack[i] = each_tensor(stack[i], [&](const at::Tensor &tensor) {
+        if (!tensor.defined() || !at::isReducedFloatingType(tensor.scalar_type())) {
+          return tensor;
+        }
+        narrow = tensor.scalar_type();
+        const auto wide = tensor.to(at::kFloat);
+        if (expected[i].alias_info() != nullptr && expected[i].alias_info()->isWrite()) {
+          widened.emplace_back(tensor, wide);
+        }
+        return wide;
+      });
+    }
+  }
+  op.callBoxed(&stack);
+  if (narrow == at::kFloat) {
+    return;
+  }
+  for (c10::IValue &result : stack) {
+    result = each_tensor(result, [&](const at::Tensor &tensor) {
+      for (const auto &[written, wide] : widened) {
+        if (wide.is_same(tensor)) {
+          // It may have been empty.
+          return written.resize_(tensor.sizes()).copy_(tensor);
+        }
+      }
+      return tensor.defined() ? tensor.to(narrow) : tensor;
+    });
+  }
+}
+
 // Executes any operation by the CPU's kernel. In the default stream it executes at once; in any other stream it is queued,
 // so it may only write in place there: the shape of a new result is not known before the kernel has run.
 void by_host(const c10::OperatorHandle &op, torch::jit::Stack *stack) {
@@ -287,13 +333,10 @@ void by_host(const c10::OperatorHandle &op, torch::jit::Stack *stack) {
   if (call.stream != nullptr) {
     stack->push_back(arguments.front());
     // The captured arguments keep the memory allocated.
-    queue(call.stream, call.name, [op, arguments, hosts]() mutable { op.callBoxed(&hosts); });
+    queue(call.stream, call.name, [op, arguments, hosts]() mutable { on_cpu(op, hosts); });
     return;
   }
-  {
-    at::AutoDispatchBelowADInplaceOrView below;
-    op.callBoxed(&hosts);
-  }
+  on_cpu(op, hosts);
   for (const c10::IValue &result : hosts) {
     // A result on the host means that the caller waits for the GPU.
     if (!result.isTensor() && !result.isTensorList()) {

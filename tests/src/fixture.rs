@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use fovea_core::googlenet::weight_layer_names;
+use fovea_proto::pb;
+
 /// The folder of real photographs and weights beside the repository. Tests that need it are ignored where it is absent
 /// (`requires.rs`).
 ///
@@ -52,4 +55,15 @@ pub fn synthetic_dataset(dir: &Path, patients: u32, size: u32) -> PathBuf {
         size.as_ref(),
     ]);
     prepared
+}
+
+/// The layers before the module `inception_5b`, to be frozen by tests in which something else than the training matters: a step
+/// takes less than half the time. The gradient is that of 1.5 million parameters and of the classifier.
+pub fn all_before_the_last_module() -> pb::LayerList {
+    let names = weight_layer_names().into_iter();
+    pb::LayerList {
+        names: names
+            .take_while(|name| !name.starts_with("inception_5b"))
+            .collect(),
+    }
 }

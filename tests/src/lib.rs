@@ -18,7 +18,7 @@ mod soft_gpu;
 
 pub use certificates::Certificates;
 pub use cluster::{Cluster, tensors};
-pub use fixture::{shared, synthetic_dataset};
+pub use fixture::{all_before_the_last_module, shared, synthetic_dataset};
 pub use ports::free_port;
 pub use process::{Process, binary};
 pub use soft_gpu::SoftGpu;

@@ -14,9 +14,9 @@ fn spec(name: &str, workers: u32) -> pb::RunSpec {
         seed: Some(11),
         model: None,
         train: Some(pb::TrainSpec {
-            epochs: Some(8),
-            virtual_ranks: Some(6),
-            batch: Some(2),
+            epochs: Some(5),
+            virtual_ranks: Some(3),
+            batch: Some(4),
             learning_rate: Some(0.0005),
             digest_every: Some(2),
             ..Default::default()

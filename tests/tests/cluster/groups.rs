@@ -16,8 +16,8 @@ dataset = \"synthetic\"
 seed = 11
 [train]
 epochs = 4
-virtual_ranks = 4
-batch = 3
+virtual_ranks = 2
+batch = 6
 learning_rate = 0.0005
 [checkpoint]
 every_epochs = 0

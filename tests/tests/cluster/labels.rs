@@ -21,8 +21,8 @@ fn graded(name: &str, head: pb::Head) -> pb::RunSpec {
         }),
         train: Some(pb::TrainSpec {
             epochs: Some(2),
-            virtual_ranks: Some(4),
-            batch: Some(4),
+            virtual_ranks: Some(2),
+            batch: Some(8),
             learning_rate: Some(0.0005),
             imbalance: Some(pb::Imbalance::ClassWeights.into()),
             ..Default::default()

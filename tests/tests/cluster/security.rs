@@ -20,7 +20,7 @@ fn spec(name: &str, workers: u32) -> pb::RunSpec {
         dataset: "synthetic".into(),
         seed: Some(5),
         train: Some(pb::TrainSpec {
-            epochs: Some(4),
+            epochs: Some(3),
             virtual_ranks: Some(4),
             batch: Some(3),
             ..Default::default()

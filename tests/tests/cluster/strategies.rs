@@ -7,7 +7,7 @@ use fovea_proto::pb;
 use fovea_tests::{Cluster, synthetic_dataset, tensors};
 
 const SIZE: u32 = 64;
-const PATIENTS: u32 = 48;
+const PATIENTS: u32 = 32;
 
 fn spec(name: &str, (min, max): (u32, u32), epochs: u32, model: pb::ModelSpec) -> pb::RunSpec {
     pb::RunSpec {

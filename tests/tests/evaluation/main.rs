@@ -24,8 +24,8 @@ fn spec(name: &str) -> pb::RunSpec {
         seed: Some(5),
         train: Some(pb::TrainSpec {
             epochs: Some(2),
-            virtual_ranks: Some(4),
-            batch: Some(3),
+            virtual_ranks: Some(2),
+            batch: Some(6),
             learning_rate: Some(0.0005),
             ..Default::default()
         }),

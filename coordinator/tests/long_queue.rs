@@ -1,18 +1,17 @@
 //! A long queue costs little: what is decided and computed for it, counted over a real server.
 //!
-//! One test, because the counts are those of the whole process.
-
-mod common;
+//! The coordinator runs on the thread of the test, and counted is what that thread says.
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use common::*;
 use fovea_proto::pb;
 use pb::Phase;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Metadata, Subscriber};
+
+use super::common::*;
 
 /// Runs in the queue.
 const RUNS: u64 = 100;
@@ -97,9 +96,9 @@ async fn cancel(server: &Server, group: &pb::Group) -> pb::Group {
     server.groups().cancel(request).await.unwrap().into_inner()
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn a_change_costs_one_placing_and_a_run_one_estimate_and_one_line() {
-    tracing::subscriber::set_global_default(Count).unwrap();
+    let _counting = tracing::subscriber::set_default(Count);
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(&dir.path().join("data"), |_| {}).await;
     let tiny = dataset(dir.path(), "tiny", 1);

@@ -31,7 +31,7 @@ std::string contents(const std::string &path) {
 // Runs the compiler in `folder` on its kernels.cpp; the messages go to the file `log`.
 bool compile(const std::string &folder, const std::string &element) {
   const char *compiler = std::getenv("CXX");
-  const std::string command = std::string(compiler ? compiler : "c++") + " -O2 -std=c++17 -fPIC -shared -ffp-contract=off -w -DELEMENT=" +
+  const std::string command = std::string(compiler ? compiler : "c++") + " -O1 -std=c++17 -fPIC -shared -ffp-contract=off -w -DELEMENT=" +
                               element + " -include " SOFT_GPU_EMULATION " -o '" + folder + "/kernels.so' '" + folder +
                               "/kernels.cpp' > '" + folder + "/log' 2>&1";
   const int status = std::system(command.c_str());

@@ -14,7 +14,7 @@ fn spec(name: &str, workers: u32) -> pb::RunSpec {
         seed: Some(11),
         model: None,
         train: Some(pb::TrainSpec {
-            epochs: Some(5),
+            epochs: Some(8),
             virtual_ranks: Some(3),
             batch: Some(4),
             learning_rate: Some(0.0005),

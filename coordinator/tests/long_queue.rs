@@ -1,6 +1,6 @@
 //! A long queue costs little: what is decided and computed for it, counted over a real server.
 //!
-//! The coordinator runs on the thread of the test, and counted is what that thread says.
+//! Counted is what the threads of this coordinator say, not those of other tests.
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -62,6 +62,11 @@ fn counted() -> [usize; 3] {
     [&PLACINGS, &ESTIMATES, &WAITING].map(|count| count.swap(0, Ordering::Relaxed))
 }
 
+/// Counts what this thread says, as long as it lives.
+fn count_this_thread() {
+    std::mem::forget(tracing::subscriber::set_default(Count));
+}
+
 async fn submit(server: &Server, min: u32, max: u32, seeds: u64) -> pb::Group {
     let mut spec = spec();
     spec.workers = Some(pb::WorkersSpec {
@@ -96,11 +101,10 @@ async fn cancel(server: &Server, group: &pb::Group) -> pb::Group {
     server.groups().cancel(request).await.unwrap().into_inner()
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_change_costs_one_placing_and_a_run_one_estimate_and_one_line() {
-    let _counting = tracing::subscriber::set_default(Count);
     let dir = tempfile::tempdir().unwrap();
-    let server = Server::start(&dir.path().join("data"), |_| {}).await;
+    let server = Server::start_on_threads(&dir.path().join("data"), count_this_thread).await;
     let tiny = dataset(dir.path(), "tiny", 1);
     server.upload(&tiny).await.unwrap();
     let mut w1 = Worker::join(&server, "w1").await;

@@ -102,6 +102,11 @@ impl Server {
         Self::start_on(data_dir, give_up_rights, None, change).await
     }
 
+    /// The same; each of its threads calls `on_thread_start` first.
+    pub async fn start_on_threads(data_dir: &Path, on_thread_start: fn()) -> Self {
+        Self::start_on(data_dir, on_thread_start, None, |_| {}).await
+    }
+
     async fn start_on(
         data_dir: &Path,
         on_thread_start: fn(),

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::cluster::Cluster;
 use crate::error::ApiError;
-use crate::journal::Journal;
+use crate::journal::{Journal, JournalError};
 use crate::messages::Reply;
 use crate::run::{RunHandle, RunInput, Shown};
 
@@ -121,8 +121,8 @@ impl Directory {
 
     /// While the journal cannot be written, every live run waits for it.
     pub(crate) fn with_journal(&self, mut shown: Shown) -> Shown {
-        if let Some(problem) = self.journal.blocked().borrow().clone() {
-            shown.waiting = Some(problem);
+        if let Some(problem) = &*self.journal.blocked().borrow() {
+            shown.waiting = Some(problem.to_string());
         }
         shown
     }
@@ -137,9 +137,9 @@ impl Directory {
 }
 
 /// Waits until the journal cannot be written, and gives the reason. None: the journal is closed.
-async fn problem(blocked: &mut watch::Receiver<Option<String>>) -> Option<String> {
+async fn problem(blocked: &mut watch::Receiver<Option<JournalError>>) -> Option<String> {
     let reason = blocked.wait_for(Option::is_some).await.ok()?;
-    reason.clone()
+    reason.as_ref().map(ToString::to_string)
 }
 
 /// A run's number is the last part of its id.
@@ -156,6 +156,6 @@ fn ended(run: Run) -> Shown {
     }
 }
 
-fn unreadable(error: crate::journal::JournalError) -> ApiError {
+fn unreadable(error: JournalError) -> ApiError {
     ApiError::Unavailable(error.to_string())
 }

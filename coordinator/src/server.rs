@@ -464,7 +464,7 @@ async fn hand_over(
     if runs == 0 {
         return Ok(());
     }
-    let reason = journal.blocked().borrow().clone();
+    let reason = journal.blocked().borrow().as_ref().map(ToString::to_string);
     Err(ServeError::HandOverTimeout { runs, reason })
 }
 

@@ -1,6 +1,6 @@
 //! A long queue costs little: what is decided and computed for it, counted over a real server.
 //!
-//! Counted is what the threads of this coordinator say, not those of other tests.
+//! Only events of this coordinator's threads are counted, not those of other tests.
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -62,7 +62,7 @@ fn counted() -> [usize; 3] {
     [&PLACINGS, &ESTIMATES, &WAITING].map(|count| count.swap(0, Ordering::Relaxed))
 }
 
-/// Counts what this thread says, as long as it lives.
+/// Counts the events of this thread until it ends.
 fn count_this_thread() {
     std::mem::forget(tracing::subscriber::set_default(Count));
 }

@@ -12,7 +12,7 @@
 #pragma once
 
 #define FOVEA_EMULATION
-// Its check of longjmp takes a jump to another stack for an error.
+// It would end the process at a longjmp to another stack.
 #undef _FORTIFY_SOURCE
 
 #include <cmath>
@@ -84,14 +84,14 @@ inline uint32_t rounded(float value) {
   return value != value ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
-// One of a block's threads. It stays for the next blocks: to make one takes longer than most blocks run.
+// One of a block's threads, with a stack of its own. It is kept for the next blocks, because making one takes system calls.
 struct Fiber {
   static constexpr size_t STACK = 128 << 10;
   std::unique_ptr<char[]> stack{new char[STACK]};
   jmp_buf at;
   bool done = false;
 };
-// Those of this thread of the process. They take turns by _setjmp and _longjmp: swapcontext calls the kernel each time.
+// The fibers of this thread of the process. They take turns by _setjmp and _longjmp: swapcontext makes a system call each time.
 struct Fibers {
   jmp_buf main;
   std::vector<std::unique_ptr<Fiber>> all;
@@ -101,7 +101,7 @@ struct Fibers {
 inline thread_local Fibers fibers;
 inline thread_local bool with_barriers = false;
 
-// Neither may be inlined: what a caller keeps in registers is as it was, since nothing of it runs meanwhile.
+// Not inlined, so that no local variable of a caller changes between _setjmp and its second return.
 [[gnu::noinline]] inline void to_main(Fiber &own) {
   if (_setjmp(own.at) == 0) {
     _longjmp(fibers.main, 1);

@@ -263,7 +263,7 @@ void queue(CUstream stream, const std::string &name, std::function<void()> work)
   check(soft_gpu_enqueue(stream, &Queued::run, kept), name.c_str());
 }
 
-// Whether an operation multiplies matrices. (In the 16 bits of bfloat16 and half, libtorch does that on a CPU without vectors.)
+// Whether an operation multiplies matrices. In bfloat16 and half, libtorch computes these on a CPU without vector instructions.
 bool multiplies_matrices(const c10::OperatorHandle &op) {
   static const std::unordered_set<std::string> names = {"aten::addmm",       "aten::baddbmm", "aten::bmm",
                                                         "aten::convolution", "aten::mm",      "aten::convolution_backward"};
@@ -273,7 +273,8 @@ bool multiplies_matrices(const c10::OperatorHandle &op) {
 // Executes an operation on the CPU. Products of 16-bit numbers are summed in 32 bits and rounded once, as on a GPU.
 void on_cpu(const c10::OperatorHandle &op, torch::jit::Stack &stack) {
   at::AutoDispatchBelowADInplaceOrView below;
-  std::vector<std::pair<at::Tensor, at::Tensor>> widened;
+  // Each 16-bit tensor that the operation writes, with the one of 32 bits that it gets instead.
+  std::vector<std::pair<at::Tensor, at::Tensor>> outputs;
   auto narrow = at::kFloat;
   if (multiplies_matrices(op)) {
     const auto &expected = op.schema().arguments();
@@ -285,7 +286,7 @@ void on_cpu(const c10::OperatorHandle &op, torch::jit::Stack &stack) {
         narrow = tensor.scalar_type();
         const auto wide = tensor.to(at::kFloat);
         if (expected[i].alias_info() != nullptr && expected[i].alias_info()->isWrite()) {
-          widened.emplace_back(tensor, wide);
+          outputs.emplace_back(tensor, wide);
         }
         return wide;
       });
@@ -297,7 +298,7 @@ void on_cpu(const c10::OperatorHandle &op, torch::jit::Stack &stack) {
   }
   for (c10::IValue &result : stack) {
     result = each_tensor(result, [&](const at::Tensor &tensor) {
-      for (const auto &[written, wide] : widened) {
+      for (const auto &[written, wide] : outputs) {
         if (wide.is_same(tensor)) {
           // It may have been empty.
           return written.resize_(tensor.sizes()).copy_(tensor);

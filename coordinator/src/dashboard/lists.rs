@@ -61,13 +61,10 @@ impl Dashboard {
         for worker in self.connected(visitor).await? {
             *workers.entry(worker.state).or_default() += 1;
         }
-        let mut problems: Vec<String> = runs
-            .journal
-            .blocked()
-            .borrow()
-            .clone()
-            .into_iter()
-            .collect();
+        let mut problems = Vec::new();
+        if let Some(problem) = &*runs.journal.blocked().borrow() {
+            problems.push(problem.to_string());
+        }
         let remote = self.0.context.remote.view();
         problems.extend(remote.and_then(|view| view.problem.clone()));
         Ok(Overview {

@@ -115,7 +115,6 @@ struct Counters {
 pub(crate) struct Journal {
     writes: mpsc::Sender<Message>,
     reads: mpsc::Sender<Read>,
-    reason: watch::Receiver<Option<String>>,
     refusal: watch::Receiver<Option<JournalError>>,
     counters: Arc<Counters>,
 }
@@ -140,7 +139,6 @@ impl Journal {
         let file = std::fs::File::open(path).map_err(JournalError::io("open", path))?;
         let (writes, for_writes) = mpsc::channel(WRITES);
         let (reads, for_reads) = mpsc::channel(READS);
-        let (set_reason, reason) = watch::channel(None);
         let (set_refusal, refusal) = watch::channel(None);
         let counters = Arc::<Counters>::default();
         let start = JournalError::io("start the thread that serves", path);
@@ -165,16 +163,9 @@ impl Journal {
         let body = move || {
             // Made here, because its timers count from within the runtime.
             runtime.block_on(async {
-                Thread::new(
-                    (db, log_begins),
-                    files,
-                    shared,
-                    set_reason,
-                    set_refusal,
-                    counted,
-                )
-                .serve()
-                .await;
+                Thread::new((db, log_begins), files, shared, set_refusal, counted)
+                    .serve()
+                    .await;
             });
         };
         if let Err(error) = std::thread::Builder::new()
@@ -186,7 +177,6 @@ impl Journal {
         let journal = Self {
             writes,
             reads,
-            reason,
             refusal,
             counters,
         };
@@ -242,9 +232,9 @@ impl Journal {
         self.write_now(Change::RemoveRun { number }).await
     }
 
-    /// Why writes wait, for people; None while they do not.
-    pub(crate) fn blocked(&self) -> watch::Receiver<Option<String>> {
-        self.reason.clone()
+    /// Why writes wait or are refused; None while they do not.
+    pub(crate) fn blocked(&self) -> watch::Receiver<Option<JournalError>> {
+        self.refusal.clone()
     }
 
     /// Waits until the file turns out to be damaged. From then on nothing is written, so the coordinator must stop.

@@ -10,7 +10,7 @@ use fovea_tests::{Cluster, all_before_the_last_module, synthetic_dataset, tensor
 const SIZE: u32 = 64;
 const PATIENTS: u32 = 24;
 /// How often the low run is displaced.
-const TIMES: usize = 10;
+const TIMES: usize = 20;
 
 fn spec(name: &str, priority: pb::Priority, (min, max): (u32, u32), epochs: u32) -> pb::RunSpec {
     pb::RunSpec {
@@ -63,7 +63,7 @@ fn clean(cluster: &Cluster, run: &pb::Run) {
 async fn a_run_that_is_displaced_again_and_again_loses_nothing() {
     let keep = tempfile::tempdir().expect("a temporary folder");
     let cluster = start(keep.path(), 2, 0, 0);
-    let low = spec("low", pb::Priority::Low, (1, 2), 30);
+    let low = spec("low", pb::Priority::Low, (1, 2), 40);
     let alone = cluster.submit(low.clone()).await;
     let alone = cluster.wait_completed(&alone.id).await;
     let expected = tensors(&cluster.checkpoint(&alone.id, alone.total_steps).await);
@@ -133,8 +133,7 @@ async fn a_run_that_got_its_workers_back_keeps_them_for_a_while() {
         .submit(spec("first", pb::Priority::Normal, (1, 1), 1))
         .await;
     let first = cluster.wait_completed(&first.id).await;
-    let kept = cluster.run_until(low, |run| run.generation > before);
-    let kept = kept.await.generation;
+    cluster.run_until(low, |run| run.generation > before).await;
     // Now it is the other's turn for a while.
     let second = cluster
         .submit(spec("second", pb::Priority::High, (1, 1), 1))
@@ -144,12 +143,8 @@ async fn a_run_that_got_its_workers_back_keeps_them_for_a_while() {
     let second = cluster.wait_completed(&second.id).await;
     let waited = second.began_at_ms.saturating_sub(first.ended_at_ms);
     assert!(waited >= 5_000, "it began after {waited} ms");
-    // And the first one's again. It need not end: that would take a while.
-    cluster.run_until(low, |run| run.generation > kept).await;
-    cluster.fovea(&["cancel", low]);
-    cluster.wait_end(low).await;
-    let audit = cluster.fovea(&["runs", "audit", low]);
-    assert!(audit.contains("problems    none"), "{audit}");
+    let low = cluster.wait_completed(low).await;
+    clean(&cluster, &low);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

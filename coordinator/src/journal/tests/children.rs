@@ -78,7 +78,7 @@ fn append_meanwhile(journal: &Journal, batches: u64, steps: u64) -> JoinHandle<u
 async fn reason(journal: &Journal) -> String {
     let mut blocked = journal.blocked();
     let reason = within(blocked.wait_for(Option::is_some)).await.unwrap();
-    reason.clone().unwrap()
+    reason.as_ref().unwrap().to_string()
 }
 
 #[test]
@@ -129,7 +129,7 @@ async fn without_descriptors() {
         .await
         .unwrap();
     journal.append(1, many(20_001, 20_000)).await.unwrap();
-    assert_eq!(*journal.blocked().borrow(), None);
+    assert!(journal.blocked().borrow().is_none());
     let error = File::open("/dev/null").unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
     journal.close().await.unwrap();
@@ -163,7 +163,7 @@ async fn with_small_files() {
     assert_eq!(journal.run(1).await.unwrap(), Some(run(1)));
     set_limit(libc::RLIMIT_FSIZE, libc::RLIM_INFINITY);
     assert_eq!(within(writer).await.unwrap(), 20_000);
-    assert_eq!(*journal.blocked().borrow(), None);
+    assert!(journal.blocked().borrow().is_none());
     journal.close().await.unwrap();
 }
 

@@ -12,7 +12,7 @@ fn put_later(journal: &Journal, number: u64) -> tokio::task::JoinHandle<Result<u
 async fn is_blocked(journal: &Journal) -> String {
     let mut blocked = journal.blocked();
     let reason = within(blocked.wait_for(Option::is_some)).await.unwrap();
-    reason.clone().unwrap()
+    reason.as_ref().unwrap().to_string()
 }
 
 #[tokio::test]

@@ -148,10 +148,7 @@ impl Thread {
             retry_at: now + pause,
             pause,
         });
-        // First what decides, then what is seen: who sees that it is blocked is refused.
-        let reason = error.to_string();
         self.refusal.send_replace(Some(error));
-        self.reason.send_replace(Some(reason));
     }
 
     fn unblock(&mut self, written: usize) {
@@ -161,9 +158,7 @@ impl Thread {
                 "journal.unblocked: writes succeed again after {seconds:.1} s; {written} are written, {} follow",
                 self.held.len()
             );
-            // In this order, too: who sees that it is not blocked any more is not refused.
             self.refusal.send_replace(None);
-            self.reason.send_replace(None);
         }
     }
 
@@ -177,7 +172,6 @@ impl Thread {
         self.fatal = Some(error.clone());
         self.blocked = None;
         self.refusal.send_replace(Some(error.clone()));
-        self.reason.send_replace(Some(error.to_string()));
         while let Some(write) = self.release(0) {
             answer(write.done, Err(error.clone()));
         }

@@ -140,8 +140,8 @@ pub(super) struct Thread {
     pin: Weak<Pin>,
     pub writes: mpsc::Receiver<Message>,
     pub reads: mpsc::Receiver<Read>,
-    /// The reason why writes wait, for people and for those that would rather be refused.
-    pub reason: watch::Sender<Option<String>>,
+    /// Why writes wait, for people and for those that would rather be refused. One value, so that nobody can see the one
+    /// without the other.
     pub refusal: watch::Sender<Option<JournalError>>,
     pub counters: Arc<Counters>,
     held: VecDeque<Write>,
@@ -167,7 +167,6 @@ impl Thread {
         (db, log_begins): (Connection, bool),
         (path, place, file): (PathBuf, Place, File),
         (writes, reads): (mpsc::Receiver<Message>, mpsc::Receiver<Read>),
-        reason: watch::Sender<Option<String>>,
         refusal: watch::Sender<Option<JournalError>>,
         counters: Arc<Counters>,
     ) -> Self {
@@ -179,7 +178,6 @@ impl Thread {
             pin: Weak::new(),
             writes,
             reads,
-            reason,
             refusal,
             counters,
             held: VecDeque::new(),

@@ -71,6 +71,18 @@ fn reason_of(decisions: &[Decision], at: usize) -> &str {
     }
 }
 
+/// As the coordinator carries the decisions out.
+fn carry_out(selection: &Selection, runs: &mut [Contender]) {
+    for Decision { at, rung, verdict } in decide(selection, runs) {
+        let run = &mut runs[at];
+        run.waits = None;
+        match verdict {
+            Verdict::GoOn { .. } => run.went_on = Some(rung),
+            Verdict::Drop { reason } => run.dropped = Some(Dropped { rung, reason }),
+        }
+    }
+}
+
 #[test]
 fn the_best_go_on_when_all_have_come_to_the_rung() {
     let selection = halving(&[1, 3], 2);

@@ -10,18 +10,6 @@ fn at_the_rung() -> (Selection, Vec<Contender>) {
     (halving(&[1, 3], 2), runs.collect())
 }
 
-/// As the coordinator carries the decisions out.
-fn carry_out(selection: &Selection, runs: &mut [Contender]) {
-    for Decision { at, rung, verdict } in decide(selection, runs) {
-        let run = &mut runs[at];
-        run.waits = None;
-        match verdict {
-            Verdict::GoOn { .. } => run.went_on = Some(rung),
-            Verdict::Drop { reason } => run.dropped = Some(Dropped { rung, reason }),
-        }
-    }
-}
-
 fn cancel(run: &mut Contender) {
     (run.waits, run.held, run.gone) = (None, false, Some(Gone::Cancelled));
 }

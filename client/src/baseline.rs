@@ -191,7 +191,8 @@ impl Task {
     }
 
     /// Judges scores. Operating points are chosen on `validation`, the scores of the same model on the validation split; without
-    /// them 0.5 is the only point.
+    /// them 0.5 is the only point. `spec` tells how probabilities become a class: it has the labels of this comparison, and perhaps
+    /// another head.
     ///
     /// # Errors
     /// The scores are not of this dataset.
@@ -202,14 +203,15 @@ impl Task {
         scores: &Scores,
         validation: Option<&Scores>,
         (wanted, draws): (Wanted, Draws),
+        spec: &RunSpec,
     ) -> Result<Model, Error> {
-        let of = samples(scores, &self.described, &self.spec)?;
-        let judging = ready(&of, &self.spec)?;
+        let of = samples(scores, &self.described, spec)?;
+        let judging = ready(&of, spec)?;
         let mut points = match validation {
             None => Vec::new(),
             Some(scores) => {
-                let choosing = samples(scores, &self.described, &self.spec)?;
-                choose(&ready(&choosing, &self.spec)?, wanted)
+                let choosing = samples(scores, &self.described, spec)?;
+                choose(&ready(&choosing, spec)?, wanted)
             }
         };
         if points.is_empty() {

@@ -48,6 +48,7 @@ mod runs;
 mod sent;
 mod shell;
 mod step;
+mod stoppable;
 mod store_args;
 mod sweep;
 mod synthetic;

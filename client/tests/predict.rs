@@ -259,6 +259,34 @@ async fn a_signal_before_the_answer_to_a_prediction_removes_run_and_photographs(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_signal_during_the_preparation_leaves_nothing() {
+    let bench = Bench::new(State::default());
+    let address = bench.fake.serve().await;
+    tokio::task::spawn_blocking(move || {
+        // Whoever opens it waits until somebody writes.
+        let pipe = bench.photographs().join("99_left.png");
+        let name = std::ffi::CString::new(text(&pipe)).unwrap();
+        // SAFETY: the name ends with a zero.
+        assert_eq!(unsafe { libc::mkfifo(name.as_ptr(), 0o600) }, 0);
+        let mut predicting = bench.predict(&address);
+        eventually("the folder for the photographs is there", || {
+            let folder = std::fs::read_dir(bench.dir.path().join("tmp")).unwrap();
+            folder.count() > 0
+        });
+        predicting.interrupt();
+        predicting.wait_for("stopping");
+        std::fs::write(&pipe, b"").unwrap();
+        let (code, printed) = predicting.end();
+        assert_eq!(code, Some(130), "{printed}");
+        assert!(printed.contains("nothing was sent"), "{printed}");
+        assert!(bench.fake.0.lock().unwrap().created.is_empty());
+        bench.assert_nothing_here();
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_signal_before_the_answer_to_an_upload_removes_the_photographs() {
     let bench = Bench::new(State {
         silent_about_uploads: true,

@@ -9,7 +9,7 @@ mod scan;
 mod segments;
 
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 use image::RgbImage;
@@ -17,7 +17,7 @@ use image::metadata::Orientation;
 
 use jpeg::Jpeg;
 
-pub(crate) use dicom::{Identity, identity, is_dicom};
+pub(crate) use dicom::{Identity, identity};
 pub use error::DecodeError;
 pub use scan::Implausible;
 
@@ -30,6 +30,17 @@ pub fn decode(path: &Path) -> Result<RgbImage, DecodeError> {
     let file = Encoded::read(path)?;
     let photograph = file.decode(1)?;
     Ok(upright(photograph.pixels, photograph.orientation))
+}
+
+/// Whether a file begins as a photograph does: as DICOM, JPEG, PNG, TIFF or WebP. (Of BMP it is only two letters.)
+///
+/// # Errors
+/// It cannot be read now, which says nothing about what it is.
+pub(crate) fn is_picture(path: &Path) -> io::Result<bool> {
+    use image::ImageFormat::{Jpeg, Png, Tiff, WebP};
+    let begin = dicom::begin(path)?;
+    let known = image::guess_format(&begin);
+    Ok(dicom::is(&begin) || known.is_ok_and(|format| matches!(format, Jpeg | Png | Tiff | WebP)))
 }
 
 /// Largest file that is read, in bytes.

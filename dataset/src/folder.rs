@@ -6,8 +6,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::decode::is_dicom;
-use crate::names::{READ_ENDINGS, composed, is_read_ending, key};
+use crate::decode::is_picture;
+use crate::names::{READ_ENDINGS, composed, is_picture_ending, is_read_ending, key};
 
 /// Why there is no photograph of a name in the images folder.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,13 +65,13 @@ pub(crate) fn leads_to_folder(path: &Path) -> io::Result<bool> {
 /// Hidden files and folders, and those that macOS adds to archives (`._a.jpeg`, `.DS_Store`, `__MACOSX`), are no
 /// photographs.
 pub(crate) struct ImageFolder {
-    dir: PathBuf,
     files: HashMap<String, Vec<File>>,
 }
 
 /// A file in the folder.
 struct File {
-    /// Its path in the folder.
+    at: PathBuf,
+    /// Its path in the folder, for people: where a name is not UTF-8, with a sign in the place of what is not.
     path: String,
     /// Its name before the ending, composed.
     stem: String,
@@ -108,10 +108,7 @@ impl ImageFolder {
             let mut entries: Vec<fs::DirEntry> = entries.map_err(at)?;
             entries.sort_by_key(fs::DirEntry::file_name);
             for entry in entries {
-                // A name that is not UTF-8 cannot be in a label file either.
-                let Ok(name) = entry.file_name().into_string() else {
-                    continue;
-                };
+                let name = entry.file_name().to_string_lossy().into_owned();
                 if name.starts_with('.') || name == "__MACOSX" {
                     continue;
                 }
@@ -137,20 +134,19 @@ impl ImageFolder {
                     None => (name.as_str(), Kind::Bare),
                 };
                 let stem = composed(stem.trim());
-                files
-                    .entry(key(&stem))
-                    .or_default()
-                    .push(File { path, stem, kind });
+                files.entry(key(&stem)).or_default().push(File {
+                    at: entry.path(),
+                    path,
+                    stem,
+                    kind,
+                });
             }
         }
         // The order in which a folder is listed must not matter.
         for same in files.values_mut() {
             same.sort_by(|a, b| a.path.cmp(&b.path));
         }
-        Ok(Self {
-            dir: dir.to_owned(),
-            files,
-        })
+        Ok(Self { files })
     }
 
     /// The file of the image `name`: an exact match if there is one, else one that differs in case. Names are
@@ -167,7 +163,7 @@ impl ImageFolder {
             let all = of(kind);
             let exact: Vec<&File> = all.iter().copied().filter(|f| f.stem == name).collect();
             match (exact.as_slice(), all.as_slice()) {
-                ([file], _) | ([], [file]) => return Ok(self.dir.join(&file.path)),
+                ([file], _) | ([], [file]) => return Ok(file.at.clone()),
                 ([], []) => {}
                 ([], several) | (several, _) => {
                     return Err(FindError::Ambiguous {
@@ -184,21 +180,20 @@ impl ImageFolder {
         })
     }
 
-    /// Every photograph, by its path in the folder: the file, and that path. What has no ending is one if its content is DICOM's,
-    /// or if that cannot be read now.
+    /// Every photograph, by its path in the folder: the file, and that path. What has no ending is one if it begins as a picture
+    /// does, or if that cannot be read now. Pictures in formats that are not read are among them: whoever reads them says so.
     pub(crate) fn photographs(&self) -> Vec<(PathBuf, String)> {
         let mut all: Vec<(PathBuf, String)> = self
             .files
             .values()
             .flatten()
-            .map(|file| (self.dir.join(&file.path), file))
-            .filter(|(path, file)| match file.kind {
+            .filter(|file| match file.kind {
                 Kind::Photograph => true,
                 // Whoever reads it says why it cannot be read.
-                Kind::Bare => is_dicom(path).unwrap_or(true),
-                Kind::Other => false,
+                Kind::Bare => is_picture(&file.at).unwrap_or(true),
+                Kind::Other => is_picture_ending(file.path.rsplit('.').next().unwrap_or_default()),
             })
-            .map(|(path, file)| (path, file.path.clone()))
+            .map(|file| (file.at.clone(), file.path.clone()))
             .collect();
         all.sort_by(|(_, a), (_, b)| a.cmp(b));
         all
@@ -235,10 +230,12 @@ mod tests {
         (dir, folder)
     }
 
+    /// The path in the folder.
     fn found(folder: &ImageFolder, name: &str) -> Result<String, String> {
         let path = folder.find(name).map_err(|e| e.to_string())?;
-        let inside = path.strip_prefix(&folder.dir).expect("inside");
-        Ok(inside.to_string_lossy().into_owned())
+        let mut all = folder.files.values().flatten();
+        let file = all.find(|file| file.at == path).expect("it is listed");
+        Ok(file.path.clone())
     }
 
     #[test]
@@ -267,6 +264,40 @@ mod tests {
             (count, names),
             (2, vec!["c.jpg".to_owned(), "c.png".to_owned()])
         );
+    }
+
+    #[test]
+    fn no_photograph_is_passed_over() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tempfile::tempdir().expect("dir");
+        let jpeg = [0xff, 0xd8, 0xff, 0xe0];
+        let write = |name: &[u8], bytes: &[u8]| {
+            let path = dir.path().join(std::ffi::OsStr::from_bytes(name));
+            fs::create_dir_all(path.parent().expect("parent")).expect("folder");
+            fs::write(path, bytes).expect("write");
+        };
+        for name in [&b"a.heic"[..], b"b.GIF", b"c.avif", b"d.txt", b"e.jpg"] {
+            write(name, b"x");
+        }
+        // Latin-1, in the name of a folder and of a file.
+        write(b"M\xfcller/1_left.jpg", b"x");
+        write(b"M\xfcller.jpg", b"x");
+        write(b"no_ending", &jpeg);
+        write(b"README", b"text");
+        let folder = ImageFolder::list(dir.path()).expect("list");
+        let (files, shown): (Vec<_>, Vec<_>) = folder.photographs().into_iter().unzip();
+        assert!(files.iter().all(|file| file.is_file()), "{files:?}");
+        let expected = [
+            "M\u{fffd}ller.jpg",
+            "M\u{fffd}ller/1_left.jpg",
+            "a.heic",
+            "b.GIF",
+            "c.avif",
+            "e.jpg",
+            "no_ending",
+        ];
+        assert_eq!(shown, expected);
+        assert!(folder.find("1_left").is_ok_and(|file| file.is_file()));
     }
 
     #[test]

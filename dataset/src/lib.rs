@@ -51,6 +51,7 @@ pub use manifest::{
     MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, MIN_IMAGE_SIZE, Manifest, ManifestError, PackEntry,
     Preprocess, SplitOrigin,
 };
+pub use names::without_ending;
 pub use pack::{PackError, PackFile, verify_pack};
 pub use photographs::{Found, PhotographsError, photographs};
 pub use prepare::{

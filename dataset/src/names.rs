@@ -9,11 +9,15 @@ use unicode_normalization::UnicodeNormalization;
 /// Unicode's composed form (NFC).
 pub(crate) fn image_name(cell: &str) -> String {
     let file = cell.trim().rsplit(['/', '\\']).next().unwrap_or_default();
-    let stem = match file.rsplit_once('.') {
+    composed(without_ending(file).trim())
+}
+
+/// A file's name without a picture's ending. Of `1.2.3.10` all stays: dots are common in names of DICOM files.
+pub fn without_ending(file: &str) -> &str {
+    match file.rsplit_once('.') {
         Some((stem, ending)) if !stem.is_empty() && is_picture_ending(ending) => stem,
         _ => file,
-    };
-    composed(stem.trim())
+    }
 }
 
 /// What two spellings of a name have in common: NFC, lower case.

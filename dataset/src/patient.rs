@@ -33,6 +33,16 @@ pub fn patient_and_eye(name: &str) -> Option<(&str, Eye)> {
     })
 }
 
+/// The eye that an image's name tells, also where it tells no patient, or one in two readings: `left`, `12_2_L`, `image_left_001`.
+pub(crate) fn eye_of(name: &str) -> Eye {
+    let found = FORMS
+        .iter()
+        .chain([&*EYE_ONLY])
+        .find_map(|form| form.captures(name));
+    let side = found.as_ref().and_then(|found| found.name("side"));
+    side.map_or(Eye::Unknown, |side| eye(side.as_str()))
+}
+
 /// A patient without the visits behind and the day in front. None: a number is the patient's or the visit's.
 fn without_visits(mut patient: &str) -> Option<&str> {
     while let Some(before) = VISIT.captures(patient).and_then(|visit| visit.get(1)) {
@@ -78,6 +88,13 @@ static FORMS: LazyLock<[Regex; 4]> = LazyLock::new(|| {
         r"^(?i)(?P<side>left|right|os|od)(?P<patient>\d+)$".to_owned(),
     ]
     .map(|text| form(&text))
+});
+
+/// left, OD_2, L1: whoever it is stands elsewhere, as in the name of the folder.
+static EYE_ONLY: LazyLock<Regex> = LazyLock::new(|| {
+    form(&format!(
+        r"^(?i)(?P<side>left|right|os|od|oi|og|l|r)\d{{0,3}}{VIEWS}$"
+    ))
 });
 
 /// The day of a visit.
@@ -221,6 +238,32 @@ mod tests {
             "12l",
         ] {
             assert_eq!(patient_and_eye(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_tell_the_eye_also_where_the_patient_is_in_doubt() {
+        for (name, eye) in [
+            ("10_left", Eye::Left),
+            ("12_2_L", Eye::Left),
+            ("P003-1-OD", Eye::Right),
+            ("20190412_0001_OS", Eye::Left),
+            ("image_left_001", Eye::Left),
+            ("left_12_1", Eye::Left),
+            ("left", Eye::Left),
+            ("Right_2", Eye::Right),
+            ("OD-macula", Eye::Right),
+            ("L1", Eye::Left),
+            ("r", Eye::Right),
+            ("1_left", Eye::Left),
+            ("IDRiD_001", Eye::Unknown),
+            ("tumor", Eye::Unknown),
+            ("alfred", Eye::Unknown),
+            ("leftover", Eye::Unknown),
+            ("12l", Eye::Unknown),
+            ("", Eye::Unknown),
+        ] {
+            assert_eq!(eye_of(name), eye, "{name}");
         }
     }
 

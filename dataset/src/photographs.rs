@@ -1,6 +1,6 @@
 //! Photographs by their paths, without a table of labels.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use crate::decode::identity;
 use crate::folder::ImageFolder;
 use crate::identify::{Known, identify};
 use crate::names::image_name;
-use crate::patient::{PatientPattern, patient_and_eye};
+use crate::patient::{PatientPattern, eye_of, patient_and_eye};
 
 /// A photograph's file, and what its name or its DICOM tags tell.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,8 +69,9 @@ pub enum PhotographsError {
 }
 
 /// The photographs that `paths` name, in this order: files whatever they are called, and those of folders and their
-/// sub-folders by path. One that is named twice is there once. `pattern` tells the patient from a name or else from a path, else the usual forms
-/// do ([`patient_and_eye`]), else the tags of a DICOM file, whose patients are numbered.
+/// sub-folders by path. One that is named twice, by whatever path, is there once. `pattern` tells the patient from a name or else from a path,
+/// else the usual forms do ([`patient_and_eye`]), else the tags of a DICOM file, whose patients are numbered. The eye is told by the
+/// same, or else by the name alone.
 ///
 /// # Errors
 /// A path leads nowhere, or a folder has no photographs.
@@ -102,7 +103,8 @@ pub fn photographs(
         }
     }
     let mut seen = HashSet::new();
-    files.retain(|(path, _)| seen.insert(path.clone()));
+    let mut folders = HashMap::new();
+    files.retain(|(path, _)| seen.insert(place(path, &mut folders)));
     let mut found: Vec<Found> = files
         .into_iter()
         .map(|(path, shown)| named(path, shown, pattern))
@@ -130,7 +132,29 @@ pub fn photographs(
     {
         found[at].problem = Some(problem);
     }
+    for one in &mut found {
+        if one.eye == Eye::Unknown {
+            one.eye = eye_of(&one.image);
+        }
+    }
     Ok(found)
+}
+
+/// A file's name in its folder by its real path. A link to a photograph is a photograph of its own: its name may tell the patient.
+fn place(path: &Path, real: &mut HashMap<PathBuf, PathBuf>) -> PathBuf {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let folder = match real.get(folder) {
+        Some(real) => real.clone(),
+        None => {
+            let found = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+            real.insert(folder.to_owned(), found.clone());
+            found
+        }
+    };
+    folder.join(path.file_name().unwrap_or_default())
 }
 
 fn named(path: PathBuf, shown: String, pattern: Option<&PatientPattern>) -> Found {
@@ -204,11 +228,62 @@ mod tests {
         let found = photographs(&paths[1..2], Some(&pattern)).unwrap();
         let patients: Vec<&str> = found.iter().map(|one| &*one.patient).collect();
         assert_eq!(patients, ["", "", "deep"]);
+        // One photograph by several paths, also through a link to its folder.
+        std::os::unix::fs::symlink(at("b"), at("again")).unwrap();
+        let same = [
+            "b/1_left.jpeg",
+            "b/deep/../1_left.jpeg",
+            "again/1_left.jpeg",
+        ]
+        .map(at);
+        assert_eq!(photographs(&same, None).unwrap().len(), 1);
+        fs::remove_file(at("again")).unwrap();
         // Not what was made of photographs.
         fs::create_dir(at("b/packs")).unwrap();
         fs::write(at("b/manifest.json"), "{}").unwrap();
         let error = photographs(&paths[1..2], None).unwrap_err().to_string();
         assert!(error.contains("this is a prepared dataset"), "{error}");
+    }
+
+    #[test]
+    fn the_eye_is_told_where_a_pattern_is_needed_for_the_patient() {
+        let folder = tempfile::tempdir().unwrap();
+        let eyes = |names: &[&str], pattern: &str| {
+            let top = folder.path().join("eyes");
+            for name in names {
+                let path = top.join(name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, [0]).unwrap();
+            }
+            let found =
+                photographs(std::slice::from_ref(&top), Some(&pattern.parse().unwrap())).unwrap();
+            fs::remove_dir_all(top).unwrap();
+            let told = found.into_iter().map(|one| (one.patient, one.eye));
+            told.collect::<Vec<_>>()
+        };
+        let of = |patient: &str, eye| (patient.to_owned(), eye);
+        assert_eq!(
+            eyes(&["12_1_L.jpg", "12_2_L.jpg", "12_3.jpg"], "^([0-9]+)_"),
+            [
+                of("12", Eye::Left),
+                of("12", Eye::Left),
+                of("12", Eye::Unknown)
+            ]
+        );
+        assert_eq!(
+            eyes(
+                &["p1/left.jpg", "p1/left_2.jpg", "p1/right.jpg"],
+                "(p[0-9]+)/"
+            ),
+            [
+                of("p1", Eye::Left),
+                of("p1", Eye::Left),
+                of("p1", Eye::Right)
+            ]
+        );
+        // What the pattern says counts.
+        let (names, pattern) = (&["12_L_R.jpg"], "^(?P<patient>[0-9]+)_(?P<eye>.)");
+        assert_eq!(eyes(names, pattern), [of("12", Eye::Left)]);
     }
 
     #[test]

@@ -28,8 +28,9 @@ use crate::folder::ImageFolder;
 use crate::identify::{self, Known};
 use crate::index::Content;
 use crate::labels::{self, Importer, LabelRow, Labels};
+use crate::patient::eye_of;
 use crate::split::{Patient, choose, interleave};
-use crate::{Counts, Split, SplitOrigin};
+use crate::{Counts, Eye, Split, SplitOrigin};
 
 use output::{Facts, Output, Place};
 use report::{io_error, unreadable};
@@ -156,7 +157,7 @@ pub fn prepare(
     })
 }
 
-/// Fills in what only the tags of DICOM files tell.
+/// Fills in what only the tags of DICOM files tell, and eyes that only a name without a patient tells.
 fn identify(rows: &mut [LabelRow], folder: &ImageFolder) -> Result<(), PrepareError> {
     let images: Vec<String> = rows.iter().map(|row| row.image.clone()).collect();
     let known = rows.iter_mut().map(|row| Known {
@@ -168,7 +169,11 @@ fn identify(rows: &mut [LabelRow], folder: &ImageFolder) -> Result<(), PrepareEr
         Ok(path) => identity(&path).map_err(|source| unreadable(&path, source)),
         // It is left out, or too much is bad.
         Err(_) => Ok(None),
-    })
+    })?;
+    for row in rows.iter_mut().filter(|row| row.eye == Eye::Unknown) {
+        row.eye = eye_of(&row.image);
+    }
+    Ok(())
 }
 
 /// The patients of the usable rows.

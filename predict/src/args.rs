@@ -16,7 +16,7 @@ Photographs are prepared as those that the model learnt from: the model says how
 
 --rotations scores each photograph at 0, 90, 180 and 270 degrees and takes the mean of the probabilities.
 --fuse-eyes adds patient_score: the mean of both eyes' scores, or that of the one eye that is there; several
-photographs of an eye count as their mean. All rows of a patient have the same. It averages out errors, and
+photographs of an eye count as their mean. All scored rows of a patient have the same. It averages out errors, and
 findings, too: a patient with one ill eye scores lower than that eye.
 
 --maps DIR writes a picture for each photograph: beside it, in colour, where the evidence for positive lies

@@ -6,6 +6,7 @@ use std::io::{self, Cursor, Write};
 use std::path::{Path, PathBuf};
 
 use fovea_dataset::leftovers::{self, Names, Readers, TemporaryFile};
+use fovea_dataset::without_ending;
 use image::{ImageFormat, RgbImage};
 
 /// A file or folder could not be used.
@@ -131,12 +132,14 @@ pub fn check(out: Option<&Path>, maps: Option<&Path>, overwrite: bool) -> Result
         return try_folder(folder).map_err(failed(folder));
     }
     let mut inside = fs::read_dir(folder).map_err(failed(folder))?;
-    match !overwrite && inside.next().is_some() {
-        true => Err(FileError::NotEmpty {
+    if !overwrite && inside.next().is_some() {
+        return Err(FileError::NotEmpty {
             path: folder.to_owned(),
-        }),
-        false => Ok(()),
+        });
     }
+    // It is removed at once.
+    TemporaryFile::create(folder, &names(), Readers::Owner).map_err(failed(folder))?;
+    Ok(())
 }
 
 /// Makes a folder that is not there, and removes it again: an interrupted command leaves no empty folder.
@@ -218,11 +221,14 @@ fn names() -> Names {
 
 /// Writes a whole file, for those to read whom the umask allows.
 pub fn write_whole(target: &Path, overwrite: bool, bytes: &[u8]) -> Result<(), FileError> {
-    let folder = folder_of(target);
-    let names = names();
     // Housekeeping: a folder that cannot be listed does not prevent the file.
-    let _ = leftovers::sweep(folder, &names);
-    let file = TemporaryFile::create(folder, &names, Readers::ByUmask);
+    let _ = leftovers::sweep(folder_of(target), &names());
+    write_into_swept(target, overwrite, bytes)
+}
+
+fn write_into_swept(target: &Path, overwrite: bool, bytes: &[u8]) -> Result<(), FileError> {
+    let folder = folder_of(target);
+    let file = TemporaryFile::create(folder, &names(), Readers::ByUmask);
     let mut file = file.map_err(failed(folder))?;
     let io = failed(target);
     file.file().write_all(bytes).map_err(&io)?;
@@ -241,6 +247,8 @@ pub struct Maps {
     folder: PathBuf,
     overwrite: bool,
     used: HashSet<String>,
+    /// Sub-folders without what killed processes have left: to list one for every picture would take long.
+    swept: HashSet<String>,
 }
 
 impl Maps {
@@ -250,6 +258,7 @@ impl Maps {
             folder,
             overwrite,
             used: HashSet::new(),
+            swept: HashSet::new(),
         }
     }
 
@@ -258,10 +267,11 @@ impl Maps {
         let (folder, file) = shown
             .rsplit_once('/')
             .map_or(("", shown), |(folder, file)| (folder, file));
-        let stem = match file.rsplit_once('.') {
-            Some((stem, _)) if !stem.is_empty() => stem,
-            _ => file,
-        };
+        if self.swept.insert(folder.to_owned()) {
+            // Housekeeping: a folder that is not there or cannot be listed prevents nothing.
+            let _ = leftovers::sweep(&self.folder.join(folder), &names());
+        }
+        let stem = without_ending(file);
         let folder = match folder {
             "" => String::new(),
             folder => format!("{folder}/"),
@@ -285,7 +295,7 @@ impl Maps {
         let mut bytes = Cursor::new(Vec::new());
         let encoded = picture.write_to(&mut bytes, ImageFormat::Png);
         encoded.map_err(|e| failed(&path)(io::Error::other(e)))?;
-        write_whole(&path, self.overwrite, &bytes.into_inner())
+        write_into_swept(&path, self.overwrite, &bytes.into_inner())
     }
 }
 
@@ -355,10 +365,17 @@ mod tests {
     fn each_picture_has_a_name_of_its_own() {
         let folder = tempfile::tempdir().unwrap();
         let mut maps = Maps::new(folder.path().join("maps"), false);
-        let names: Vec<String> = ["1_left.jpeg", "1_left.png", "a/1_left.jpeg", ".x", "IM1.2"]
-            .iter()
-            .map(|shown| maps.name(shown))
-            .collect();
+        let names: Vec<String> = [
+            "1_left.jpeg",
+            "1_left.png",
+            "a/1_left.jpeg",
+            ".x",
+            "1.2.3.1",
+            "1.2.3.10",
+        ]
+        .iter()
+        .map(|shown| maps.name(shown))
+        .collect();
         assert_eq!(
             names,
             [
@@ -366,7 +383,8 @@ mod tests {
                 "1_left-2.png",
                 "a/1_left.png",
                 ".x.png",
-                "IM1.png"
+                "1.2.3.1.png",
+                "1.2.3.10.png"
             ]
         );
         maps.write(&names[2], &RgbImage::new(3, 2)).unwrap();

@@ -53,6 +53,20 @@ pub fn check(found: &[Found]) -> Result<Option<String>, NoPatients> {
         let names = count(unknown, "name tells", "names tell");
         notes.push(format!("{names} no patient: these have no patient_score"));
     }
+    let mut photographs: BTreeMap<&str, usize> = BTreeMap::new();
+    for one in named() {
+        *photographs.entry(&one.patient).or_default() += 1;
+    }
+    // Of a patient with one photograph it makes no difference which eye it shows.
+    let is_doubtful = |one: &&Found| one.eye == Eye::Unknown && photographs[&*one.patient] > 1;
+    let doubtful = named().filter(is_doubtful).count();
+    if doubtful > 0 {
+        let names = count(doubtful, "name tells", "names tell");
+        notes.push(format!(
+            "{names} a patient, but not which eye: these count as one eye of the patient; a group (?P<eye>...) in --patient-pattern \
+             tells it"
+        ));
+    }
     if let Some(((patient, eye), folders)) = several.next() {
         let more = match others {
             0 => String::new(),
@@ -98,6 +112,16 @@ mod tests {
             found("a/1_right.jpg", "1", Eye::Right),
         ];
         assert_eq!(check(&both).unwrap(), None);
+        let doubtful = [
+            found("a/1_a.jpg", "1", Eye::Unknown),
+            found("a/1_b.jpg", "1", Eye::Unknown),
+            found("a/2.jpg", "2", Eye::Unknown),
+        ];
+        let note = check(&doubtful).unwrap().unwrap();
+        assert!(
+            note.starts_with("2 names tell a patient, but not which eye"),
+            "{note}"
+        );
         let two = [
             found("a/1_left.jpg", "1", Eye::Left),
             found("b/1_left.jpg", "1", Eye::Left),

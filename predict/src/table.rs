@@ -1,5 +1,7 @@
 //! The table of scores.
 
+use std::collections::HashSet;
+
 use fovea_core::class_map::ClassMap;
 use fovea_core::count::count;
 use fovea_core::metrics::Score;
@@ -85,6 +87,21 @@ impl Table {
     /// Adds a row.
     pub fn push(&mut self, row: Row) {
         self.rows.push(row);
+    }
+
+    /// The pictures of these names are not there.
+    pub fn forget_pictures(&mut self, lost: &[String]) {
+        let lost: HashSet<&String> = lost.iter().collect();
+        for row in &mut self.rows {
+            if let Outcome::Scored(scored) = &mut row.outcome
+                && scored
+                    .picture
+                    .as_ref()
+                    .is_some_and(|name| lost.contains(name))
+            {
+                scored.picture = None;
+            }
+        }
     }
 
     /// Which grades are positive, for people.

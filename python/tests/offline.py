@@ -34,6 +34,10 @@ def specs() -> None:
     }
     assert spec.model.HasField("frozen")
     assert given["model"] == {"strategy": "linear_probe", "classes": 4}
+    # Without weights nothing was learnt that could be frozen.
+    for model, frozen in (({}, []), ({"weights": "w"}, None), ({"frozen": ["conv1/7x7_s2"]}, ["conv1/7x7_s2"])):
+        spec = _spec.read_spec({"name": "a", "dataset": "d", "model": model}, {})
+        assert _spec.spec_to_dict(spec)["model"].get("frozen") == frozen, model
     # What is not given stays unset: the coordinator has the defaults.
     assert not _spec.read_spec({"name": "a", "dataset": "d"}, {}).HasField("train")
     for values, said in (

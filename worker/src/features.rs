@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use fovea_core::count::count;
 use fovea_core::googlenet::{FlatLayout, HEAD, ParamSpec, param_specs};
+use fovea_core::pipeline::Pipeline;
 use fovea_core::spec::Part;
 use fovea_dataset::{Dataset, DatasetError};
 use fovea_predict::files::{self, FileError};
@@ -60,6 +61,18 @@ pub enum FeaturesError {
     /// The file's name does not say what is in it.
     #[error("{}: what is written is safetensors: give a name that ends in .safetensors", path.display())]
     Ending { path: PathBuf },
+    /// The network would see photographs that were made in another way.
+    #[error(
+        "weights {} were learnt from photographs prepared as {then}, and dataset {} has them as {now}: prepare it again in the same \
+         way, or take other weights",
+        weights.display(), dataset.display()
+    )]
+    Pipeline {
+        weights: PathBuf,
+        then: String,
+        dataset: PathBuf,
+        now: String,
+    },
     /// The network or the header could not be made.
     #[error("{0}")]
     Internal(String),
@@ -79,9 +92,18 @@ pub fn write(
     let mut source = Source::open(&of.weights)?;
     let dataset = Dataset::open(&of.dataset)?;
     let sha256 = digest(&of.weights).map_err(|e| io_error(&of.weights, e))?;
-    let net = network(&mut source, device)?;
-    dataset.verify()?;
+    let (net, pipeline) = network(&mut source, device)?;
     let manifest = dataset.manifest();
+    let now = manifest.pipeline();
+    if let Some(then) = pipeline.filter(|then| !then.continues_on(&now)) {
+        return Err(FeaturesError::Pipeline {
+            weights: of.weights.clone(),
+            then: then.to_string(),
+            dataset: of.dataset.clone(),
+            now: now.to_string(),
+        });
+    }
+    dataset.verify()?;
     let size = i64::from(manifest.image_size);
     let means = Tensor::from_slice(&MEANS).to_device(device);
     let packs = (0..manifest.packs.len())
@@ -157,15 +179,16 @@ fn observed(net: &Net, input: &Tensor) -> Result<Vec<f32>, FeaturesError> {
         .map_err(FeaturesError::Internal)
 }
 
-/// The network with the weights of a file. Its classifier is zero and not used.
-fn network(weights: &mut Source, device: Device) -> Result<Net, FeaturesError> {
+/// The network with the weights of a file, and how the photographs were prepared that they were learnt from, if the file says. Its
+/// classifier is zero and not used.
+fn network(weights: &mut Source, device: Device) -> Result<(Net, Option<Pipeline>), FeaturesError> {
     let layout =
         FlatLayout::new(2, &[] as &[&str]).map_err(|e| FeaturesError::Internal(e.to_string()))?;
     let net = Net::new(&layout, device);
     let mut set = |param: &ParamSpec, values: &[f32]| net.set_param(&param.name, values);
     let specs = param_specs(layout.network());
-    load(weights, &specs, &[HEAD], &mut set)?;
-    Ok(net)
+    let loaded = load(weights, &specs, &[HEAD], &mut set)?;
+    Ok((net, loaded.pipeline))
 }
 
 fn digest(path: &Path) -> io::Result<String> {
@@ -197,11 +220,15 @@ mod tests {
 
     /// A file of weights that are drawn at random.
     fn weights(file: &Path) {
+        weights_with(file, &BTreeMap::new());
+    }
+
+    fn weights_with(file: &Path, metadata: &BTreeMap<&str, String>) {
         let specs = param_specs(2);
         let tensors = specs
             .iter()
             .map(|spec| (spec.name.as_str(), &spec.shape[..]));
-        let mut bytes = fovea_weights::header(&BTreeMap::new(), tensors).unwrap();
+        let mut bytes = fovea_weights::header(metadata, tensors).unwrap();
         for spec in &specs {
             let mut values = vec![0.0; spec.len()];
             fovea_core::googlenet::fill(spec, Init::Xavier, 3, &mut values);
@@ -268,7 +295,9 @@ mod tests {
             .view([1, 48, 48, 3])
             .permute([0, 3, 1, 2]);
         let expected = observed(
-            &network(&mut Source::open(&of.weights).unwrap(), Device::Cpu).unwrap(),
+            &network(&mut Source::open(&of.weights).unwrap(), Device::Cpu)
+                .unwrap()
+                .0,
             &input,
         )
         .unwrap();
@@ -291,6 +320,24 @@ mod tests {
             std::fs::read(&of.out).unwrap(),
             bytes,
             "what was there stays"
+        );
+
+        // Weights that were learnt from photographs of another kind.
+        of.weights = at("weights.safetensors");
+        let mut learnt = dataset.manifest().pipeline();
+        let learnt_on = |pipeline: &Pipeline| {
+            let json = serde_json::to_string(pipeline).unwrap();
+            weights_with(&of.weights, &BTreeMap::from([(Pipeline::KEY, json)]));
+            write(&of, Device::Cpu, &mut |_, _| {})
+        };
+        learnt.size = 224;
+        learnt_on(&learnt).unwrap();
+        learnt.steps += ", and otherwise";
+        let refused = learnt_on(&learnt).unwrap_err().to_string();
+        assert!(refused.contains("otherwise"), "{refused}");
+        assert!(
+            refused.contains("weights.safetensors were learnt from"),
+            "{refused}"
         );
     }
 

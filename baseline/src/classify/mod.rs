@@ -11,6 +11,7 @@ mod scale;
 mod search;
 mod svm;
 
+use fovea_core::count::count;
 use fovea_core::fold::FoldError;
 use fovea_core::spec::Scheme;
 
@@ -70,11 +71,18 @@ pub enum FitError {
         patients: usize,
     },
     /// A row with another number of features, or a value that is not finite.
-    #[error("training sample {sample} has not {features} finite features: {row:?}")]
-    Row {
+    #[error("training sample {sample} has {found} features, and the first one {features}")]
+    Count {
         sample: usize,
         features: usize,
-        row: Vec<f64>,
+        found: usize,
+    },
+    /// A value that is not finite.
+    #[error("feature {feature} of training sample {sample} is {value}, which is not finite")]
+    Value {
+        sample: usize,
+        feature: usize,
+        value: f64,
     },
     /// A label that is no class.
     #[error("training sample {sample}: its label is {label}, and there are {classes} classes")]
@@ -89,11 +97,22 @@ pub enum FitError {
     )]
     Class { class: usize, patients: usize },
     /// There are fewer patients than folds.
-    #[error("too few patients to choose parameters by: {0}")]
-    Folds(#[from] FoldError),
+    #[error(
+        "its photographs are of {}, and parameters are chosen by a cross-validation of {of} folds: prepare the dataset with {of} \
+         training patients or more",
+        count(*patients, "patient", "patients")
+    )]
+    Patients { of: u32, patients: usize },
     /// The library refuses the parameters.
     #[error("the support vector machine refuses its parameters: {0}")]
     Svm(String),
+}
+
+impl From<FoldError> for FitError {
+    fn from(error: FoldError) -> Self {
+        let FoldError::TooFewPatients { of, patients } = error;
+        Self::Patients { of, patients }
+    }
 }
 
 /// A fitted classifier.
@@ -175,13 +194,23 @@ fn check(training: &Training) -> Result<(), FitError> {
         });
     }
     let features = rows.first().map_or(0, Vec::len);
-    let broken = |row: &Vec<f64>| row.len() != features || row.iter().any(|v| !v.is_finite());
-    if let Some(sample) = rows.iter().position(broken) {
-        return Err(FitError::Row {
-            sample,
-            features,
-            row: rows[sample].clone(),
-        });
+    for (sample, row) in rows.iter().enumerate() {
+        if row.len() != features {
+            let found = row.len();
+            return Err(FitError::Count {
+                sample,
+                features,
+                found,
+            });
+        }
+        if let Some(feature) = row.iter().position(|v| !v.is_finite()) {
+            let value = row[feature];
+            return Err(FitError::Value {
+                sample,
+                feature,
+                value,
+            });
+        }
     }
     let classes = scheme.classes;
     if let Some(sample) = labels.iter().position(|&label| label >= classes) {

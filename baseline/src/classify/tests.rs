@@ -317,11 +317,11 @@ fn what_cannot_be_learnt_from_is_named() {
     for (found, expected) in [
         (
             message(&|t| t.rows[3][1] = f64::NAN),
-            "training sample 3 has not 3 finite features",
+            "feature 1 of training sample 3 is NaN, which is not finite",
         ),
         (
             message(&|t| t.rows[4] = vec![1.0]),
-            "training sample 4 has not 3 finite features",
+            "training sample 4 has 1 features, and the first one 3",
         ),
         (
             message(&|t| t.labels[5] = 2),
@@ -341,7 +341,7 @@ fn what_cannot_be_learnt_from_is_named() {
                 t.labels = vec![0, 1, 0, 1, 0, 1, 0, 1];
                 t.patients.truncate(8);
             }),
-            "too few patients to choose parameters by",
+            "its photographs are of 4 patients, and parameters are chosen by a cross-validation of 5 folds",
         ),
     ] {
         assert!(found.starts_with(expected), "{found}");

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use fovea_baseline::{DIAMETER, Features, Kernel, Method, Settings};
 use fovea_core::count::count;
-use fovea_core::spec::Part;
+use fovea_core::spec::{ModelSpec, Part};
 use fovea_dataset::Sample as Indexed;
 use fovea_evaluation::{Draws, FellowEye, Wanted, fellow_eye};
 use fovea_judging::{Which, choose};
@@ -315,6 +315,7 @@ fn fitted(
         &scores[0],
         Some(&scores[1]),
         how,
+        &task.spec,
     )
 }
 
@@ -338,10 +339,7 @@ async fn of_runs(
         let own = &task.described.manifest;
         let (model, spec) = (&run.spec.model, &task.spec.model);
         if (model.classes, model.positive_from) != (spec.classes, spec.positive_from) {
-            return Err(Error::Usage(format!(
-                "{id} tells {} classes apart, positive from grade {} on: give the --labels that it was trained on (any_dr, referable or grades)",
-                model.classes, model.positive_from
-            )));
+            return Err(Error::Usage(other_labels(id, model)));
         }
         if run.spec.fold.is_some() {
             return Err(Error::Usage(format!(
@@ -365,9 +363,26 @@ async fn of_runs(
         let validation = scored(client, &run, step, own, output).await?;
         let how = (wanted_points(command), draws(command));
         let origin = Origin::Run { step: chosen.step };
-        models.push(task.judged(run.id.clone(), origin, &scores, Some(&validation.0), how)?);
+        let (name, validation) = (run.id.clone(), Some(&validation.0));
+        models.push(task.judged(name, origin, &scores, validation, how, &run.spec)?);
     }
     Ok(models)
+}
+
+/// Which options would take a run with these labels.
+fn other_labels(id: &str, model: &ModelSpec) -> String {
+    let from = model.positive_from;
+    let wanted = match (model.classes, from) {
+        (2, 1) => "give --labels any_dr".to_owned(),
+        (2, 2) => "give --labels referable".to_owned(),
+        (4, _) => format!("give --labels four_classes --positive-from {from}"),
+        (5, _) => format!("give --labels grades --positive-from {from}"),
+        _ => "no --labels mean that, so it cannot be compared".to_owned(),
+    };
+    format!(
+        "{id} tells {} classes apart, positive from grade {from} on: {wanted}",
+        model.classes
+    )
 }
 
 fn of_files(task: &Task, command: &Baseline, part: Part) -> Result<Vec<Model>, Error> {
@@ -380,7 +395,8 @@ fn of_files(task: &Task, command: &Baseline, part: Part) -> Result<Vec<Model>, E
         let file = shown(&named.file);
         let how = (wanted_points(command), draws(command));
         let origin = Origin::Scores { file };
-        task.judged(named.name.clone(), origin, &scores, validation, how)
+        let name = named.name.clone();
+        task.judged(name, origin, &scores, validation, how, &task.spec)
     };
     command.scores.iter().map(model).collect()
 }

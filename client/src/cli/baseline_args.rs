@@ -91,7 +91,8 @@ pub struct Baseline {
     /// Replace files that --csv and --masks name
     #[arg(long)]
     pub overwrite: bool,
-    /// Seed of the perceptron's first weights
+    /// Seed of the perceptron's first weights, and of the patients by whom parameters are chosen where there are more than 4,000 training
+    /// photographs
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Sensitivity that the high-sensitivity point must reach on the validation split

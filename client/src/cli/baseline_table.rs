@@ -41,7 +41,7 @@ pub fn heading(task: &Task, model: &Model, part: Part) -> Heading {
 
 fn test_note(part: Part) -> Option<String> {
     (part == Part::Test).then(|| {
-        "this was a use of the test part; it is recorded nowhere, as a baseline is no run"
+        "this was a use of the test part; for baselines and score files it is recorded nowhere, as they are no runs"
             .to_owned()
     })
 }

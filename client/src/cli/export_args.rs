@@ -13,7 +13,8 @@ Examples:
 
 The ONNX graph (opset 13) takes photographs as they are: input `image`, float32 [batch, 3, height, width],
 red, green, blue from 0 to 255. The mean is subtracted in the graph. Its outputs are `logits` and
-`probabilities`, [batch, classes]. Height and width are 32 or more.
+`probabilities`, [batch, classes] (of an ordinal head one logit fewer). Height and width are 32 or more,
+with pooling = \"dense\" 223 or more.
 
 Photographs must be prepared as for training: cut to the square around the fundus, resized bilinearly to
 the dataset's size, and whatever --preprocess did. `preprocessing` in the metadata names these steps, the

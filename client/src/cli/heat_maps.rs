@@ -14,9 +14,11 @@ use super::evaluate::computed;
 use super::output::Output;
 use super::predict::{check_maps, dataset_name, temporary_folder};
 use super::sent::Sent;
+use super::stoppable::stoppable;
 use crate::client::Client;
 use crate::error::Error;
 use crate::evaluations::Views;
+use crate::local::Signals;
 use crate::view::RunInfo;
 
 /// An image of the prepared dataset, as the network sees it.
@@ -41,10 +43,12 @@ pub async fn add(
     let (recipe, records) = computed(move || read(&from, &digest, &wanted)).await?;
     check_maps(&run.spec.model, records.len(), recipe.size())?;
     let name = dataset_name();
+    // From here on, so that no signal leaves the folder there.
+    let mut signals = Signals::listen()?;
     let temporary = temporary_folder()?;
     let set = temporary.path().join(name.as_str());
     let (made, to, with, of) = (name.clone(), set.clone(), recipe.clone(), records.clone());
-    computed(move || {
+    stoppable(&mut signals, output, move |_| {
         let written = write_ungraded(&to, made, &with, of);
         written.map(drop).map_err(|e| Error::Dataset(e.to_string()))
     })
@@ -59,7 +63,9 @@ pub async fn add(
         rotations: false,
         maps: true,
     };
-    let (_, scores) = sent.score(&set, views, false, output).await?;
+    let (_, scores) = sent
+        .score(&set, views, false, (&mut signals, output))
+        .await?;
     for (at, (error, record)) in worst.all.iter_mut().zip(&records).enumerate() {
         let map = scores.map(at).ok_or_else(|| {
             Error::Protocol(format!("the heat map of {} is missing", error.image))

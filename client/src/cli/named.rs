@@ -21,6 +21,7 @@ pub fn check(command: &Command) -> Result<(), Error> {
         Command::Pause { run } | Command::Checkpoints { run } => (run, None),
         Command::Resume(command) => (&command.run, None),
         Command::Export(command) => (&command.model, None),
+        Command::Predict(command) => (&command.run, None),
         _ => return Ok(()),
     };
     // What the command for a group wants beside its name.
@@ -28,6 +29,13 @@ pub fn check(command: &Command) -> Result<(), Error> {
         Command::Priority { priority, .. } => format!(" {priority}"),
         _ => String::new(),
     };
+    if let Command::Predict(_) = command
+        && name.ends_with(".safetensors")
+    {
+        return Err(Error::Usage(format!(
+            "{name} is a checkpoint's file; here a run of the coordinator is scored by: `fovea-worker predict {name} PHOTOGRAPHS` takes a file"
+        )));
+    }
     let is_group = GroupId::new(name.as_str()).is_ok_and(|id| number_of(&id).is_some());
     match (is_group, of_group) {
         (false, _) => Ok(()),
@@ -43,6 +51,25 @@ pub fn check(command: &Command) -> Result<(), Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn photographs_are_scored_by_a_run() {
+        use clap::Parser;
+        let said = |model: &str| {
+            let given = ["fovea", "predict", model, "photographs"];
+            let command = super::super::args::Args::try_parse_from(given)
+                .unwrap()
+                .command;
+            check(&command).unwrap_err().to_string()
+        };
+        let group = said("dr-g1");
+        assert!(group.contains("give one of its runs"), "{group}");
+        let file = said("models/dr-1.safetensors");
+        assert!(
+            file.contains("`fovea-worker predict models/dr-1.safetensors PHOTOGRAPHS`"),
+            "{file}"
+        );
+    }
 
     #[test]
     fn a_group_is_no_run() {

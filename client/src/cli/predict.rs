@@ -21,9 +21,11 @@ use super::output::Output;
 use super::predict_args::Predict;
 use super::record::Record;
 use super::sent::Sent;
+use super::stoppable::{Stop, stoppable};
 use crate::client::Client;
 use crate::error::Error;
 use crate::evaluations::Views;
+use crate::local::Signals;
 use crate::view::{RunInfo, Scores};
 
 /// Pictures that are drawn at once.
@@ -71,10 +73,15 @@ pub async fn run(client: &Client, command: &Predict, output: &Output) -> Result<
         check_maps(&run.spec.model, found.len(), recipe.size())?;
     }
     let name = dataset_name();
+    // From here on, so that no signal leaves the folder there.
+    let mut signals = Signals::listen()?;
     let folder = temporary_folder()?;
     let set = folder.path().join(name.as_str());
     let (made, to, with) = (name.clone(), set.clone(), recipe.clone());
-    let looked = computed(move || prepare(found, made, &to, with)).await?;
+    let looked = stoppable(&mut signals, output, move |stop| {
+        prepare(found, made, &to, with, stop)
+    })
+    .await?;
     let views = Views {
         rotations: wanted.rotations,
         maps: wanted.maps.is_some(),
@@ -89,7 +96,8 @@ pub async fn run(client: &Client, command: &Predict, output: &Output) -> Result<
                 step: chosen.step,
                 dataset: &name,
             };
-            Some(sent.score(&set, views, command.keep, output).await?)
+            let with = (&mut signals, output);
+            Some(sent.score(&set, views, command.keep, with).await?)
         }
     };
     drop(folder);
@@ -118,10 +126,23 @@ pub async fn run(client: &Client, command: &Predict, output: &Output) -> Result<
         };
         table.push(Row { found, outcome });
     }
+    let mut problem = None;
     if let Some(maps) = maps {
         let positive = table.positive().to_owned();
         let rotations = views.rotations;
-        computed(move || draw_all(pictures, &recipe, (&positive, rotations), &maps)).await?;
+        let drawn = stoppable(&mut signals, output, move |stop| {
+            Ok(draw_all(
+                pictures,
+                &recipe,
+                (&positive, rotations),
+                &maps,
+                stop,
+            ))
+        })
+        .await?;
+        // The scores do not depend on it.
+        table.forget_pictures(&drawn.lost);
+        problem = drawn.problem;
     }
     write(&table, wanted.out.as_deref(), wanted.overwrite, output)?;
     output.record(&Record::Prediction {
@@ -140,6 +161,10 @@ pub async fn run(client: &Client, command: &Predict, output: &Output) -> Result<
         chosen.why,
         table.summary()
     ));
+    if let Some(problem) = problem {
+        output.remark("the table has all scores; its column map is empty where there is no map");
+        return Err(problem);
+    }
     match table.unreadable() {
         0 => Ok(()),
         photographs => Err(Error::SomeUnreadable { photographs }),
@@ -198,12 +223,16 @@ fn prepare(
     name: DatasetName,
     set: &Path,
     recipe: Recipe,
+    stop: &Stop,
 ) -> Result<Vec<Looked>, Error> {
     let mut bar = Bar::new(found.len() as u64, "prepared");
     let mut looked: Vec<Looked> = Vec::with_capacity(found.len());
     let mut photographs = read_ahead(found, recipe.clone(), false).into_iter();
     let mut records = std::iter::from_fn(|| {
         for Photograph { found, read } in photographs.by_ref() {
+            if stop.is_wanted() {
+                return None;
+            }
             bar.advance(1);
             match read {
                 Ok(read) => {
@@ -222,6 +251,9 @@ fn prepare(
     } else {
         drop(records);
     }
+    if stop.is_wanted() {
+        return Err(Error::Interrupted("nothing was sent".into()));
+    }
     Ok(looked)
 }
 
@@ -238,41 +270,74 @@ fn score_of(scores: &Scores, at: usize) -> Option<Score> {
     })
 }
 
-/// Reads the photographs once more and draws their maps.
+/// What became of the maps.
+#[derive(Default)]
+struct Drawn {
+    /// The names of those that were not drawn, or perhaps not.
+    lost: Vec<String>,
+    /// Why.
+    problem: Option<Error>,
+}
+
+/// Reads the photographs once more and draws their maps. A photograph that cannot be read any more has none; after an error of the
+/// folder of maps, or a signal, no more are drawn.
 fn draw_all(
     wanted: Vec<(Found, String, class_map::ClassMap, f64)>,
     recipe: &Recipe,
     (positive, rotations): (&str, bool),
     maps: &Maps,
-) -> Result<(), Error> {
+    stop: &Stop,
+) -> Drawn {
     let mut bar = Bar::new(wanted.len() as u64, "drawn");
     let found = wanted.iter().map(|(found, ..)| found.clone()).collect();
-    let photographs = read_ahead(found, recipe.clone(), true).into_iter();
+    let mut photographs = read_ahead(found, recipe.clone(), true).into_iter();
+    let mut wanted = wanted.into_iter().peekable();
+    let mut drawn = Drawn::default();
     let mut ready = Vec::new();
-    let total = wanted.len();
-    for (at, (one, (found, name, map, score))) in photographs.zip(wanted).enumerate() {
-        let path = found.path.display();
-        let read = one.read.map_err(|e| {
-            Error::Dataset(format!(
-                "{path}: it was read before, and cannot be read now: {e}"
-            ))
-        })?;
-        if let Some(square) = read.picture {
-            ready.push(Picture {
+    while let Some((found, name, map, score)) = wanted.next() {
+        match photographs.next().map(|one| one.read) {
+            Some(Ok(read)) => ready.extend(read.picture.map(|square| Picture {
                 name,
                 photograph: found.shown,
                 square,
                 map,
                 score,
-            });
+            })),
+            problem => {
+                let path = found.path.display();
+                let problem = match problem {
+                    Some(Err(problem)) => problem.to_string(),
+                    _ => "the reading has ended".into(),
+                };
+                drawn.lost.push(name);
+                drawn.problem.get_or_insert(Error::Dataset(format!(
+                    "{path}: it was read before, and cannot be read now: {problem}"
+                )));
+            }
         }
-        if ready.len() == AT_ONCE || at + 1 == total {
-            draw(&ready, positive, rotations, maps).map_err(file)?;
-            bar.advance(ready.len() as u64);
-            ready.clear();
+        if ready.len() < AT_ONCE && wanted.peek().is_some() && !stop.is_wanted() {
+            continue;
+        }
+        let done = draw(&ready, positive, rotations, maps).map_err(file);
+        bar.advance(ready.len() as u64);
+        let ends = match done {
+            Ok(()) if stop.is_wanted() && wanted.peek().is_some() => {
+                Some(Error::Interrupted("not all maps were drawn".into()))
+            }
+            Ok(()) => None,
+            Err(error) => {
+                drawn.lost.extend(ready.iter().map(|one| one.name.clone()));
+                Some(error)
+            }
+        };
+        ready.clear();
+        if ends.is_some() {
+            drawn.lost.extend(wanted.map(|(_, name, ..)| name));
+            drawn.problem = ends;
+            break;
         }
     }
-    Ok(())
+    drawn
 }
 
 fn write(table: &Table, out: Option<&Path>, overwrite: bool, output: &Output) -> Result<(), Error> {

@@ -52,12 +52,12 @@ impl Sent<'_> {
         set: &Path,
         views: Views,
         keep: bool,
-        output: &Output,
+        (signals, output): (&mut Signals, &Output),
     ) -> Result<(String, Scores), Error> {
         let mut under_way = UnderWay {
             sent: self,
             output,
-            signals: Signals::listen()?,
+            signals,
             reached: Reached::Nothing,
             quits: false,
         };
@@ -92,7 +92,7 @@ enum Reached {
 struct UnderWay<'a> {
     sent: &'a Sent<'a>,
     output: &'a Output,
-    signals: Signals,
+    signals: &'a mut Signals,
     reached: Reached,
     /// A second signal came: nothing more is asked of the coordinator.
     quits: bool,
@@ -129,7 +129,7 @@ impl UnderWay<'_> {
             Some(Err(_)) | None => {}
         }
         let id = begun.going_on()?.id;
-        let ended = follow_listening(client, &id, PATIENCE_S, &mut self.signals, self.output).await;
+        let ended = follow_listening(client, &id, PATIENCE_S, self.signals, self.output).await;
         let ended = ended.map_err(|error| match error {
             Error::Interrupted(_) => {
                 self.say_stopping();

@@ -260,8 +260,7 @@ fn spec_of(run: &Run, evaluate: EvaluateSpec, name: &str, dataset: &HeldDataset)
     let of: String = run.id.as_str().chars().take(NAME).collect();
     spec.name = format!("{of}.{name}");
     spec.dataset = dataset.manifest.name.clone();
-    spec.model.weights.clear();
-    spec.model.weights_sha256.clear();
+    spec.model.forget_weights();
     spec.train.epochs = 1;
     // A fold is one of the run's own dataset.
     spec.fold = spec

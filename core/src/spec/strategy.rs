@@ -52,6 +52,16 @@ impl ModelSpec {
         })
     }
 
+    /// Leaves out the weights that the training started from, which an evaluation does not need. The strategy stays: a spec that names
+    /// none would be read as a start from scratch.
+    pub fn forget_weights(&mut self) {
+        if self.strategy() == Strategy::FineTune {
+            self.strategy = Some(Strategy::FineTune);
+        }
+        self.weights.clear();
+        self.weights_sha256.clear();
+    }
+
     /// The strategy with what belongs to it, for people: `linear_probe on inception_4d/output`.
     pub fn strategy_in_words(&self) -> String {
         let mut words = self.strategy().to_string();
@@ -186,6 +196,25 @@ mod tests {
         for strategy in Strategy::ALL {
             let json = serde_json::to_string(&strategy).unwrap();
             assert_eq!(json, format!("\"{strategy}\""));
+        }
+    }
+
+    #[test]
+    fn an_evaluation_has_the_strategy_of_its_run() {
+        for model in [
+            "weights = 'bvlc'",
+            "strategy = 'linear_probe'\nweights = 'bvlc'\nfrozen = []",
+            "",
+            "strategy = 'from_scratch'\nfrozen = []",
+        ] {
+            let mut spec = of(model);
+            let strategy = spec.model.strategy();
+            spec.model.forget_weights();
+            assert_eq!(spec.model.strategy(), strategy, "{model}");
+            assert_eq!(spec.model.weights, "");
+            let mut problems = Problems::default();
+            spec.model.check_strategy(true, &mut problems);
+            assert!(problems.0.is_empty(), "{model}: {:?}", problems.0);
         }
     }
 

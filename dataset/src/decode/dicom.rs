@@ -146,20 +146,20 @@ pub(crate) struct Identity {
     pub eye: Eye,
 }
 
-/// Whether the file at `path` begins as DICOM files do; not if there is none.
+/// As much of the beginning of the file at `path` as tells what it is; nothing if there is none.
 ///
 /// # Errors
 /// It cannot be read now, which says nothing about what it is.
-pub(crate) fn is_dicom(path: &Path) -> io::Result<bool> {
+pub(super) fn begin(path: &Path) -> io::Result<Vec<u8>> {
     let mut begin = Vec::with_capacity(PREAMBLE + MARK.len());
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(begin),
         Err(error) => return Err(error),
     };
     file.take((PREAMBLE + MARK.len()) as u64)
         .read_to_end(&mut begin)?;
-    Ok(is(&begin))
+    Ok(begin)
 }
 
 /// Reads the tags of the file at `path`; `None` if it is no DICOM file, or a damaged one.
@@ -167,7 +167,7 @@ pub(crate) fn is_dicom(path: &Path) -> io::Result<bool> {
 /// # Errors
 /// It cannot be read now, which says nothing about what is in it.
 pub(crate) fn identity(path: &Path) -> io::Result<Option<Identity>> {
-    match is_dicom(path)? {
+    match is(&begin(path)?) {
         true => tags(File::open(path)?),
         false => Ok(None),
     }
@@ -292,10 +292,10 @@ mod tests {
         // Opens, and fails to be read, whoever reads.
         std::os::unix::fs::symlink("/proc/self/mem", at("failing")).unwrap();
         for (name, expected) in [("none", false), ("short", false), ("whole", true)] {
-            assert_eq!(is_dicom(&at(name)).unwrap(), expected, "{name}");
+            assert_eq!(is(&begin(&at(name)).unwrap()), expected, "{name}");
             assert_eq!(identity(&at(name)).unwrap().is_some(), expected, "{name}");
         }
-        assert!(is_dicom(&at("failing")).is_err());
+        assert!(begin(&at("failing")).is_err());
         assert!(identity(&at("failing")).is_err());
     }
 }

@@ -38,6 +38,9 @@ pub enum DecodeError {
     /// A DICOM file without a picture that can be used.
     #[error("DICOM: {0}")]
     Dicom(String),
+    /// A picture in a format that is not read, or that nobody knows.
+    #[error("cannot be decoded: {0}; convert it to PNG")]
+    Unsupported(image::ImageError),
     /// The decoder reported an error.
     #[error("cannot be decoded: {0}")]
     Image(#[from] image::ImageError),

@@ -25,7 +25,12 @@ pub(super) fn decode(bytes: &[u8]) -> Result<(RgbImage, Orientation), DecodeErro
         Ok::<_, image::ImageError>((DynamicImage::from_decoder(decoder)?, orientation))
     };
     let decoded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(decode));
-    let (picture, orientation) = decoded.map_err(|_| DecodeError::Malformed)??;
+    let (picture, orientation) = decoded
+        .map_err(|_| DecodeError::Malformed)?
+        .map_err(|error| match error {
+            image::ImageError::Unsupported(_) => DecodeError::Unsupported(error),
+            _ => DecodeError::Image(error),
+        })?;
     Ok((to_rgb(picture, None), orientation))
 }
 

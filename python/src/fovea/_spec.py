@@ -85,7 +85,7 @@ def read_spec(given: Mapping[str, Any] | str | Path, *overrides: Mapping[str, An
                     model.pop(replaced, None)
         _merge(values, key, value)
     problems: list[str] = []
-    model = values.get("model")
+    model = values.setdefault("model", {})
     if isinstance(model, dict):
         problems.extend(_meaning(model))
     spec = common_pb2.RunSpec()
@@ -169,8 +169,9 @@ def _meaning(model: dict[str, Any]) -> Iterator[str]:
         for key, value in (meaning or {}).items():
             if model.setdefault(key, value) != value:
                 yield f"model.labels: {labels!r} means {key} = {value}, and {key} is {model[key]}: leave one of them out"
-    # The default list is that of fine-tuning.
-    if model.get("strategy") in ("linear_probe", "from_scratch"):
+    # The coordinator's default list is that of fine-tuning: elsewhere it would keep random layers as they are.
+    implied = "fine_tune" if model.get("weights") else "from_scratch"
+    if model.get("strategy", implied) != "fine_tune":
         model.setdefault("frozen", [])
     weights = model.get("weights")
     if isinstance(weights, str) and ("/" in weights or weights.endswith((".caffemodel", ".safetensors"))):

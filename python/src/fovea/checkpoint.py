@@ -28,7 +28,7 @@ class LoadedCheckpoint:
     parameters: dict[str, npt.NDArray[np.float32]] = field(repr=False)
     #: The optimizer's velocities by the name of their parameter; empty in an exported file.
     velocities: dict[str, npt.NDArray[np.float32]] = field(repr=False)
-    #: As in the file. `spec`, `fingerprint` and `pipeline` are JSON.
+    #: As in the file. `spec`, `fingerprint` and `preprocessing` are JSON.
     metadata: dict[str, str]
 
     @property

@@ -75,13 +75,19 @@ pub fn run(command: &Predict, place: tch::Device) -> Result<usize, PredictError>
     let mut waiting = Waiting::default();
     for photograph in photographs {
         if waiting.push(photograph) == batch {
-            let done = waiting.finish(&mut scorer, &mut maps, &mut table)?;
-            bar.advance(done);
+            let done = waiting.finish(&mut scorer, &mut maps, &mut table);
+            bar.advance(done.map_err(|e| e.of_model(&command.model))?);
         }
     }
-    bar.advance(waiting.finish(&mut scorer, &mut maps, &mut table)?);
+    let done = waiting.finish(&mut scorer, &mut maps, &mut table);
+    bar.advance(done.map_err(|e| e.of_model(&command.model))?);
     drop(bar);
     write(&table, wanted.out.as_deref(), wanted.overwrite)?;
+    if let Some(problem) = waiting.unwritten {
+        let text = "the table has all scores; its column map is empty where there is no map";
+        let _ = writeln!(std::io::stderr(), "{text}");
+        return Err(problem.into());
+    }
     let place = match &wanted.out {
         Some(file) => format!("{}: ", file.display()),
         None => String::new(),
@@ -110,6 +116,8 @@ fn write(table: &Table, out: Option<&Path>, overwrite: bool) -> Result<(), Predi
 struct Waiting {
     photographs: Vec<Photograph>,
     readable: usize,
+    /// Why no more maps are drawn.
+    unwritten: Option<FileError>,
 }
 
 impl Waiting {
@@ -156,9 +164,15 @@ impl Waiting {
             };
             table.push(Row { found, outcome });
         }
-        if let Some(maps) = maps {
+        if let Some(to) = maps {
             let rotations = scorer.turns.len() > 1;
-            draw(&pictures, table.positive(), rotations, maps)?;
+            if let Err(problem) = draw(&pictures, table.positive(), rotations, to) {
+                // The scores do not depend on it.
+                let lost: Vec<String> = pictures.into_iter().map(|one| one.name).collect();
+                table.forget_pictures(&lost);
+                self.unwritten = Some(problem);
+                *maps = None;
+            }
         }
         Ok(count)
     }
@@ -203,6 +217,9 @@ impl Scorer {
                 false => self.device.score(&batch)?,
             };
             for (views, score) in views.iter_mut().zip(scores) {
+                if !score.probabilities.iter().all(|p| p.is_finite()) {
+                    return Err(PredictError::NotFinite);
+                }
                 views.push((turns, score));
             }
         }

@@ -53,7 +53,13 @@ fn fresh(spec: &RunSpec) -> (FlatLayout, Vec<f32>) {
 
 /// Writes a model's file, as a checkpoint would be.
 fn write_model(path: &Path, spec: &RunSpec, pipeline: Option<&Pipeline>) {
-    let (layout, state) = fresh(spec);
+    write_scaled_model(path, spec, pipeline, 1.0);
+}
+
+/// As [`write_model`], with the parameters times `factor`.
+fn write_scaled_model(path: &Path, spec: &RunSpec, pipeline: Option<&Pipeline>, factor: f32) {
+    let (layout, mut state) = fresh(spec);
+    state.iter_mut().for_each(|value| *value *= factor);
     let mut metadata = std::collections::BTreeMap::from([
         ("format", "fovea-checkpoint-1".to_owned()),
         ("spec", serde_json::to_string(spec).unwrap()),
@@ -229,10 +235,48 @@ fn a_model_that_says_nothing_or_something_else_is_refused() {
         "{text}"
     );
     command.wanted.overwrite = true;
+    // As of a training that has diverged: each parameter is finite.
+    write_scaled_model(
+        &command.model,
+        &spec,
+        Some(&recipe("crop").pipeline()),
+        1e20,
+    );
+    let (code, text) = failed(&command);
+    assert!(
+        code == 1 && text.contains("model.safetensors: its output for a photograph is not finite"),
+        "{text}"
+    );
     fs::write(&command.model, b"no model").unwrap();
     assert!(failed(&command).1.contains("not a safetensors file"));
     // What was there is still there.
     assert_eq!(table(folder.path()).len(), 1);
+}
+
+/// In the place of the first picture there is a folder.
+#[test]
+fn a_map_that_cannot_be_written_costs_no_score() {
+    let folder = tempfile::tempdir().unwrap();
+    let photographs = folder.path().join("photographs");
+    let maps = folder.path().join("maps");
+    fs::create_dir(&photographs).unwrap();
+    fs::create_dir_all(maps.join("1_left.png")).unwrap();
+    for patient in 1..4 {
+        let path = photographs.join(format!("{patient}_left.png"));
+        render(&eye(patient, 0, 96)).save(path).unwrap();
+    }
+    let mut command = command(folder.path());
+    command.wanted.maps = Some(maps);
+    let spec = spec("frozen = []");
+    write_model(&command.model, &spec, Some(&recipe("crop").pipeline()));
+    let error = run(&command, tch::Device::Cpu).unwrap_err();
+    assert!(error.to_string().contains("maps/1_left.png"), "{error}");
+    assert_eq!(error.exit_code(), 1);
+    let rows = table(folder.path());
+    assert_eq!(rows.len(), 3);
+    for row in rows {
+        assert!(!row["score"].is_empty() && row["map"].is_empty(), "{row:?}");
+    }
 }
 
 /// Of a map's positive part, the share that lies on the lesions, and the share of the square that they cover.

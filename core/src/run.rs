@@ -248,10 +248,16 @@ impl Run {
     /// The run as a coordinator finds it in its journal at start. Workers go on training without a coordinator, so
     /// a run that was under way still is; its members have 10 s to reconnect.
     pub fn recovered(mut self, now: u64) -> Self {
-        if let Some(roster) = self.roster() {
-            let members: Vec<WorkerId> = roster.members.iter().map(|m| m.worker.clone()).collect();
-            self.liveness.awaited = members.into_iter().map(|w| (w, now + RETURN_MS)).collect();
-        }
+        let members: Vec<WorkerId> = match &self.phase {
+            // The others have let go of it.
+            Phase::Finishing { pending, .. } => pending.iter().cloned().collect(),
+            _ => self
+                .roster()
+                .into_iter()
+                .flat_map(|roster| roster.members.iter().map(|m| m.worker.clone()))
+                .collect(),
+        };
+        self.liveness.awaited = members.into_iter().map(|w| (w, now + RETURN_MS)).collect();
         if self.may_need_checkpoint() && self.newest_valid().is_some() {
             self.availability.probe_soon(now);
         }

@@ -47,7 +47,7 @@ impl Run {
         // Whoever serves the run serves a generation that this journal does not know.
         let formed = self.roster().map(|r| r.generation);
         if formed.is_some_and(|generation| generation < self.generation) {
-            self.liveness.awaited.clear();
+            self.liveness.await_nobody();
             self.phase = Phase::Queued {
                 reason: Some("the journal was restored from an older backup".into()),
             };

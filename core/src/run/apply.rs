@@ -182,6 +182,9 @@ impl Run {
     /// Goes over to `phase`, journals it and tells watchers.
     pub(super) fn enter(&mut self, phase: Phase, out: &mut Vec<Effect>) {
         self.phase = phase;
+        if self.roster().is_none() {
+            self.liveness.await_nobody();
+        }
         out.extend([Effect::Persist, Effect::PublishPhase]);
     }
 

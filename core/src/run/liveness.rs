@@ -145,8 +145,7 @@ impl Liveness {
         self.regroup_at = None;
         self.interrupted.clear();
         self.settle_complaints();
-        self.awaited.clear();
-        self.stateless.clear();
+        self.await_nobody();
         self.digests.clear();
         self.ticked_ms = None;
     }
@@ -190,6 +189,12 @@ impl Liveness {
         if (heartbeat.polls, heartbeat.waiting_for) != (before.polls, before.waiting_for) {
             member.polled_ms = now;
         }
+    }
+
+    /// Whoever has not come back since the coordinator's restart is not waited for any more.
+    pub fn await_nobody(&mut self) {
+        self.awaited.clear();
+        self.stateless.clear();
     }
 
     /// Whether so much time has passed since the last tick that the coordinator itself must have stood still: then

@@ -122,6 +122,25 @@ async fn five_grades_with_an_ordinal_head_have_the_same_bits_on_any_workers() {
     assert_eq!(figures["auc"]["value"].as_f64(), last.auc);
     assert!(figures["auc"]["low"].as_f64() < last.auc, "{figures}");
     assert_eq!(figures["recall"].as_array().map(Vec::len), Some(5));
+    // Beside a baseline its class is the median, too.
+    let best = cluster.fovea(&["--json", "evaluate", &one.id]);
+    let best: serde_json::Value = serde_json::from_str(best.trim()).expect("one JSON object");
+    let beside = [
+        "--labels",
+        "grades",
+        "--features",
+        "nayak2008",
+        "--draws",
+        "100",
+    ];
+    let command = ["--json", "baseline", &*path(&prepared), "--run", &one.id];
+    let text = cluster.fovea(&[&command[..], &beside].concat());
+    let compared = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("one JSON object a line"))
+        .find(|record: &serde_json::Value| record["name"] == one.id.as_str())
+        .expect("the run is in the table");
+    assert_eq!(compared["kappa"]["value"], best["kappa"]["value"]);
     let csv = keep.path().join("scores.csv");
     let newest = ["evaluate", &one.id, "--checkpoint", "newest", "--csv"];
     let text = cluster.fovea(&[&newest[..], &[&*path(&csv)]].concat());

@@ -256,6 +256,8 @@ impl Cluster {
         if let Some(reason) = &self.failed_for {
             prop_assert!(reason.contains("attempts in a row"), "failed: {}", reason);
         }
+        // Workers are kept for whoever is waited for.
+        prop_assert!(self.run.roster().is_some() || self.run.awaited().next().is_none());
         // Every listed checkpoint has a file.
         for c in &self.run.checkpoints {
             prop_assert!(self.store.contains_key(&(c.step, c.generation)), "{:?}", c);

@@ -447,6 +447,45 @@ fn after_a_restart_the_run_goes_on_without_who_does_not_come_back() {
     assert_eq!(members(&run), workers(&[0]));
 }
 
+/// Who has let go of a run, or was to, is not waited for: workers would be kept for a run that wants none, or that begins anew.
+#[test]
+fn whoever_is_not_waited_for_any_more_does_not_hold_up_others() {
+    let ended = Outcome::Stopped { step: 6 };
+    // (asked for, members that have let go before the restart, phase afterwards)
+    for (asked, gone, phase) in [
+        (Event::Pause, &[0, 1][..], "paused"),
+        (Event::Drain, &[0, 1], "queued"),
+        (Event::Pause, &[0], "paused"),
+        (Event::Drain, &[0], "queued"),
+    ] {
+        let mut run = running(&[0, 1]);
+        run.apply(0, asked.clone());
+        for member in gone {
+            run.apply(0, released(*member, 1, ended.clone()));
+        }
+        assert_eq!(run.phase_name(), "finishing");
+        let mut run = restarted(&run, 0);
+        let awaited: Vec<WorkerId> = run.awaited().cloned().collect();
+        let others = (0..2).filter(|member| !gone.contains(member));
+        assert_eq!(awaited, others.map(worker).collect::<Vec<_>>());
+        run.apply(10, not_stored(6, 1));
+        if gone.len() < 2 {
+            run.apply(20, lost(1));
+        }
+        assert_eq!(run.phase_name(), phase, "{asked:?}");
+        assert_eq!(run.awaited().count(), 0, "{asked:?}");
+    }
+    // Cancelled before its members have come back.
+    let mut run = restarted(&running(&[0, 1]), 0);
+    assert_eq!(run.awaited().count(), 2);
+    run.apply(1, back(0, None));
+    run.apply(2, Event::Cancel);
+    run.apply(3, lost(0));
+    run.apply(4, lost(1));
+    assert!(run.roster().is_none(), "{}", run.phase_name());
+    assert_eq!(run.awaited().count(), 0);
+}
+
 #[test]
 fn a_word_to_stop_survives_a_restart() {
     let mut run = running(&[0]);

@@ -12,6 +12,7 @@ mod audit;
 mod baseline;
 mod baseline_args;
 mod baseline_masks;
+mod baseline_models;
 mod baseline_table;
 mod certs;
 mod certs_args;

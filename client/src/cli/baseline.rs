@@ -7,16 +7,15 @@ use std::time::Instant;
 
 use fovea_baseline::{DIAMETER, Features, Kernel, Method, Settings};
 use fovea_core::count::count;
-use fovea_core::spec::{ModelSpec, Part};
+use fovea_core::spec::Part;
 use fovea_dataset::Sample as Indexed;
 use fovea_evaluation::{Draws, FellowEye, Wanted, fellow_eye};
-use fovea_judging::{Which, choose};
 use fovea_predict::pace::Pace;
 
 use super::baseline_args::{Baseline, FeatureName};
 use super::baseline_masks;
+use super::baseline_models::{of_files, of_runs};
 use super::baseline_table::{self, heading};
-use super::evaluate::{Photographs, scored};
 use super::figures;
 use super::output::Output;
 use super::record::Record;
@@ -51,7 +50,7 @@ pub async fn run(
         task.check_photographs()?;
     }
     // What files have wrong is said before the cluster scores, and before a photograph is measured.
-    let (cnn, of_files) = tokio::task::block_in_place(|| {
+    let (cnn, from_files) = tokio::task::block_in_place(|| {
         let cnn = command.cnn_features.as_ref();
         let cnn = cnn.map(|file| CnnFeatures::read(file, &task.described));
         Ok::<_, Error>((cnn.transpose()?, of_files(&task, command, part)?))
@@ -60,7 +59,7 @@ pub async fn run(
     if !command.runs.is_empty() {
         models.extend(of_runs(&connect().await?, &task, command, part, output).await?);
     }
-    models.extend(of_files);
+    models.extend(from_files);
     let compared_with = models.len();
     let measured = tokio::task::block_in_place(|| measured(&task, &wanted, part, output))?;
     let rows = Rows { measured, cnn };
@@ -153,14 +152,14 @@ fn check_files(command: &Baseline, wanted: &[(FeatureName, Method)]) -> Result<(
     }
 }
 
-fn draws(command: &Baseline) -> Draws {
+pub(super) fn draws(command: &Baseline) -> Draws {
     Draws {
         number: command.draws,
         ..Draws::default()
     }
 }
 
-fn wanted_points(command: &Baseline) -> Wanted {
+pub(super) fn wanted_points(command: &Baseline) -> Wanted {
     Wanted {
         sensitivity: command.sensitivity,
         specificity: command.specificity,
@@ -319,89 +318,7 @@ fn fitted(
     )
 }
 
-/// The models of runs on this very dataset.
-async fn of_runs(
-    client: &Client,
-    task: &Task,
-    command: &Baseline,
-    part: Part,
-    output: &Output,
-) -> Result<Vec<Model>, Error> {
-    let mut models = Vec::new();
-    for id in &command.runs {
-        let run = client.run(id).await?;
-        if let Some(evaluate) = &run.spec.evaluate {
-            return Err(Error::Usage(format!(
-                "{id} is an evaluation: give the run {} that it is of",
-                evaluate.run
-            )));
-        }
-        let own = &task.described.manifest;
-        let (model, spec) = (&run.spec.model, &task.spec.model);
-        if (model.classes, model.positive_from) != (spec.classes, spec.positive_from) {
-            return Err(Error::Usage(other_labels(id, model)));
-        }
-        if run.spec.fold.is_some() {
-            return Err(Error::Usage(format!(
-                "{id} is a fold of a cross-validation, and not trained on the training split of {}",
-                own.name
-            )));
-        }
-        if run.dataset_digest != own.digest {
-            return Err(Error::Usage(format!(
-                "{id} was trained on a dataset with digest {}, and {} has {}: the split and the photographs must be the same. \
-                 Where only the size differs, give its scores with --scores",
-                run.dataset_digest,
-                command.dataset.display(),
-                own.digest
-            )));
-        }
-        let chosen = choose(&run, Which::Best)?;
-        let step = chosen.step;
-        let (scores, _) = scored(client, &run, step, Photographs::own(part), output).await?;
-        let own = Photographs::own(Part::Validation);
-        let validation = scored(client, &run, step, own, output).await?;
-        let how = (wanted_points(command), draws(command));
-        let origin = Origin::Run { step: chosen.step };
-        let (name, validation) = (run.id.clone(), Some(&validation.0));
-        models.push(task.judged(name, origin, &scores, validation, how, &run.spec)?);
-    }
-    Ok(models)
-}
-
-/// Which options would take a run with these labels.
-fn other_labels(id: &str, model: &ModelSpec) -> String {
-    let from = model.positive_from;
-    let wanted = match (model.classes, from) {
-        (2, 1) => "give --labels any_dr".to_owned(),
-        (2, 2) => "give --labels referable".to_owned(),
-        (4, _) => format!("give --labels four_classes --positive-from {from}"),
-        (5, _) => format!("give --labels grades --positive-from {from}"),
-        _ => "no --labels mean that, so it cannot be compared".to_owned(),
-    };
-    format!(
-        "{id} tells {} classes apart, positive from grade {from} on: {wanted}",
-        model.classes
-    )
-}
-
-fn of_files(task: &Task, command: &Baseline, part: Part) -> Result<Vec<Model>, Error> {
-    let index = &task.described.index;
-    let patient = |number: u32| index.patient(number).unwrap_or_default().to_owned();
-    let model = |named: &super::baseline_args::NamedFile| {
-        let p = scores_file::read(&named.file, index.part(part), patient, &task.spec)?;
-        let scores = task.scores(part, p);
-        let validation = (part == Part::Validation).then_some(&scores);
-        let file = shown(&named.file);
-        let how = (wanted_points(command), draws(command));
-        let origin = Origin::Scores { file };
-        let name = named.name.clone();
-        task.judged(name, origin, &scores, validation, how, &task.spec)
-    };
-    command.scores.iter().map(model).collect()
-}
-
-fn shown(file: &Path) -> String {
+pub(super) fn shown(file: &Path) -> String {
     file.display().to_string()
 }
 

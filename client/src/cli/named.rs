@@ -33,7 +33,7 @@ pub fn check(command: &Command) -> Result<(), Error> {
         && name.ends_with(".safetensors")
     {
         return Err(Error::Usage(format!(
-            "{name} is a checkpoint's file; here a run of the coordinator is scored by: `fovea-worker predict {name} PHOTOGRAPHS` takes a file"
+            "{name} is a checkpoint's file, and `fovea predict` takes the id of a run: `fovea-worker predict {name} PHOTOGRAPHS` scores with a file"
         )));
     }
     let is_group = GroupId::new(name.as_str()).is_ok_and(|id| number_of(&id).is_some());
@@ -55,16 +55,16 @@ mod tests {
     #[test]
     fn photographs_are_scored_by_a_run() {
         use clap::Parser;
-        let said = |model: &str| {
+        let message = |model: &str| {
             let given = ["fovea", "predict", model, "photographs"];
             let command = super::super::args::Args::try_parse_from(given)
                 .unwrap()
                 .command;
             check(&command).unwrap_err().to_string()
         };
-        let group = said("dr-g1");
+        let group = message("dr-g1");
         assert!(group.contains("give one of its runs"), "{group}");
-        let file = said("models/dr-1.safetensors");
+        let file = message("models/dr-1.safetensors");
         assert!(
             file.contains("`fovea-worker predict models/dr-1.safetensors PHOTOGRAPHS`"),
             "{file}"

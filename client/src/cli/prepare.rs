@@ -1,8 +1,6 @@
 //! `fovea prepare`.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use fovea_core::ids::DatasetName;
@@ -14,6 +12,7 @@ use indicatif::ProgressBar;
 use super::args::Prepare;
 use super::output::Output;
 use super::record::Record;
+use super::stoppable::{Stop, stoppable};
 use super::table::Table;
 use crate::error::Error;
 use crate::local::Signals;
@@ -24,31 +23,25 @@ const LISTED: usize = 20;
 /// Prepares a dataset and prints what is in it.
 pub async fn run(command: Prepare, output: &Output) -> Result<(), Error> {
     let options = options(command)?;
-    let bar = Bar {
-        bar: output.count_bar(0, "preparing"),
-        stop: Arc::default(),
-    };
+    let bar = output.count_bar(0, "preparing");
     // A signal stops the work, so that what was half written is removed.
     let mut signals = Signals::listen()?;
-    let stop = bar.stop.clone();
-    let remarks = *output;
-    let listener = tokio::spawn(async move {
-        signals.next().await;
-        remarks.remark("stopping after the photographs being read; a second signal quits at once");
-        stop.store(true, Ordering::Relaxed);
-        // A photograph on a hung mount is never read. What is left behind is swept by the next call.
-        signals.next().await;
-        std::process::exit(i32::from(Error::Interrupted(String::new()).exit_code()));
-    });
     let lines =
-        (!output.interactive()).then(|| tokio::spawn(say_now_and_then(*output, bar.bar.clone())));
-    let report = tokio::task::block_in_place(|| prepare(&options, &bar));
-    listener.abort();
+        (!output.interactive()).then(|| tokio::spawn(say_now_and_then(*output, bar.clone())));
+    let shown = bar.clone();
+    let report = stoppable(&mut signals, output, move |stop| {
+        let bar = Bar {
+            bar: shown,
+            stop: stop.clone(),
+        };
+        Ok(prepare(&options, &bar))
+    })
+    .await;
     if let Some(lines) = lines {
         lines.abort();
     }
-    bar.bar.finish_and_clear();
-    let report = report.map_err(|e| match e {
+    bar.finish_and_clear();
+    let report = report?.map_err(|e| match e {
         PrepareError::Cancelled => Error::Interrupted("nothing was written".into()),
         PrepareError::Option { .. } => Error::Usage(e.to_string()),
         // The hint in the library's error does not know the names of options here.
@@ -242,7 +235,7 @@ fn describe(report: &PrepareReport) -> Vec<String> {
 
 struct Bar {
     bar: ProgressBar,
-    stop: Arc<AtomicBool>,
+    stop: Stop,
 }
 
 impl Progress for Bar {
@@ -255,7 +248,7 @@ impl Progress for Bar {
     }
 
     fn cancelled(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
+        self.stop.is_wanted()
     }
 }
 

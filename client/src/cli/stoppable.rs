@@ -13,14 +13,14 @@ use crate::local::Signals;
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Asked between two pieces of the work.
+    /// To be asked between two pieces of the work.
     pub fn is_wanted(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 /// The result of `work`, which asks now and then whether it is to stop, and then returns an error. At a second signal the process
-/// ends at once: a photograph on a hung mount is never read.
+/// ends at once: a photograph on a hung mount is never read. What is then left behind is swept by the next call.
 pub async fn stoppable<T: Send + 'static>(
     signals: &mut Signals,
     output: &Output,
@@ -39,6 +39,6 @@ pub async fn stoppable<T: Send + 'static>(
             let code = Error::Interrupted(String::new()).exit_code();
             std::process::exit(i32::from(code));
         }
-        output.remark("stopping; a second signal quits at once");
+        output.remark("stopping after the photographs being read; a second signal quits at once");
     }
 }

@@ -1,6 +1,6 @@
 //! Why there is no prediction.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fovea_dataset::{PhotographsError, RecipeError};
 use fovea_export::ModelError;
@@ -63,10 +63,7 @@ pub enum PredictError {
     /// libtorch.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// The network's output is no number.
-    #[error("the network's output for a photograph is not finite")]
-    NotFinite,
-    /// The model is of no use.
+    /// The network's output is not finite.
     #[error(
         "model {}: its output for a photograph is not finite: the training diverged; take an earlier checkpoint",
         path.display()
@@ -84,14 +81,6 @@ pub enum PredictError {
 }
 
 impl PredictError {
-    /// With the name of the model's file, where it is to blame.
-    pub(super) fn of_model(self, path: &Path) -> Self {
-        match self {
-            Self::NotFinite => Self::Diverged { path: path.into() },
-            other => other,
-        }
-    }
-
     /// The program's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -105,7 +94,6 @@ impl PredictError {
             | Self::Recipe { .. }
             | Self::Device(_)
             | Self::Table(_)
-            | Self::NotFinite
             | Self::Diverged { .. }
             | Self::Missing => 1,
         }

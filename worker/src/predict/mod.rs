@@ -61,7 +61,8 @@ pub fn run(command: &Predict, place: tch::Device) -> Result<usize, PredictError>
         spec.train.threads = threads;
     }
     let batch = command.batch.unwrap_or(spec.train.batch) as usize;
-    let mut scorer = Scorer::new(&spec, &layout, &state, &recipe, place)?;
+    let of = (&*command.model, &spec, &layout);
+    let mut scorer = Scorer::new(of, &state, &recipe, place)?;
     scorer.turns = if wanted.rotations {
         &[0, 1, 2, 3]
     } else {
@@ -75,12 +76,11 @@ pub fn run(command: &Predict, place: tch::Device) -> Result<usize, PredictError>
     let mut waiting = Waiting::default();
     for photograph in photographs {
         if waiting.push(photograph) == batch {
-            let done = waiting.finish(&mut scorer, &mut maps, &mut table);
-            bar.advance(done.map_err(|e| e.of_model(&command.model))?);
+            let done = waiting.finish(&mut scorer, &mut maps, &mut table)?;
+            bar.advance(done);
         }
     }
-    let done = waiting.finish(&mut scorer, &mut maps, &mut table);
-    bar.advance(done.map_err(|e| e.of_model(&command.model))?);
+    bar.advance(waiting.finish(&mut scorer, &mut maps, &mut table)?);
     drop(bar);
     write(&table, wanted.out.as_deref(), wanted.overwrite)?;
     if let Some(problem) = waiting.unwritten {
@@ -180,6 +180,8 @@ impl Waiting {
 
 /// The network, and how photographs are shown to it.
 struct Scorer {
+    /// The model's file.
+    model: PathBuf,
     device: TorchDevice,
     size: usize,
     turns: &'static [u8],
@@ -188,8 +190,7 @@ struct Scorer {
 
 impl Scorer {
     fn new(
-        spec: &RunSpec,
-        layout: &FlatLayout,
+        (model, spec, layout): (&Path, &RunSpec, &FlatLayout),
         state: &[f32],
         recipe: &Recipe,
         place: tch::Device,
@@ -197,6 +198,7 @@ impl Scorer {
         let mut device = TorchDevice::new(spec, layout, place);
         device.load(state)?;
         Ok(Self {
+            model: model.to_owned(),
             device,
             size: recipe.size() as usize,
             turns: &[0],
@@ -218,7 +220,8 @@ impl Scorer {
             };
             for (views, score) in views.iter_mut().zip(scores) {
                 if !score.probabilities.iter().all(|p| p.is_finite()) {
-                    return Err(PredictError::NotFinite);
+                    let path = self.model.clone();
+                    return Err(PredictError::Diverged { path });
                 }
                 views.push((turns, score));
             }

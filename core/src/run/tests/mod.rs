@@ -12,6 +12,7 @@ mod lineages;
 mod patience;
 mod priority;
 mod random;
+mod restarts;
 mod tables;
 mod troubles;
 

@@ -1,4 +1,4 @@
-//! What was decided, as it is carried out, told and inferred, while people cancel and pause runs.
+//! Decisions: how they are carried out, shown in words, and inferred from results, while people cancel and pause runs.
 
 use super::*;
 
